@@ -1,0 +1,10 @@
+//! genapi-gateway: an authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
+//!
+//! The map, in reading order. Imports run one way, and `tests/architecture.rs` checks it:
+//! model → platform, store → access → pairing → admin, public, facade; access → gateway; `app` sees all.
+
+pub mod clock;
+pub mod model;
+
+pub mod sandbox;
+pub mod server;
