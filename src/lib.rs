@@ -1,10 +1,18 @@
 //! genapi-gateway: an authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
 //!
 //! The map, in reading order. Imports run one way, and `tests/architecture.rs` checks it:
-//! model → platform, store → access → pairing → admin, public, facade; access → gateway; `app` sees all.
+//! model → upstream → platform, store → access → pairing → admin, public, facade; access → gateway; `app` sees all.
 
 pub mod clock;
+pub mod config;
 pub mod model;
+
+pub mod upstream;
+
+pub mod platform;
+pub mod store;
+
+pub mod access;
 
 pub mod sandbox;
 pub mod server;

@@ -1,1 +1,6 @@
-//! Values only, no I/O.
+//! Values only, no I/O: the nouns of the vendor's API and of the gateway, each a type of its own.
+
+pub mod account;
+pub mod endpoint;
+pub mod route;
+pub mod token;

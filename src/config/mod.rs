@@ -1,0 +1,252 @@
+//! `config.toml` as plain typed values, checked once at load. Imports no feature; features import it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::model::account::RealmName;
+use crate::model::endpoint::Group;
+use crate::model::route::{HostPattern, HostPolicy};
+use crate::model::token::ClientSecret;
+
+/// The whole configuration, valid as a whole: `check` and `serve` both go through the one loader.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that was read; relative paths start at its folder.
+    pub file: PathBuf,
+    pub gateway: Gateway,
+    pub admin: Admin,
+    pub public: Option<Public>,
+    pub store: Store,
+    pub realms: BTreeMap<RealmName, Realm>,
+    pub callers: Vec<Caller>,
+    pub upstream: Upstream,
+    pub retry: Retry,
+    pub renewal: Renewal,
+    pub log: Log,
+}
+
+/// `[gateway]`: the data listeners.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    pub listen: Vec<SocketAddr>,
+    /// How callers reach us: in rewritten links and discovery answers. No trailing slash in its path.
+    pub url: Url,
+    pub trusted_proxies: Vec<IpNet>,
+    pub tls: Option<GatewayTls>,
+    /// Worker threads; 0 in the file means one per core.
+    pub workers: usize,
+    pub max_connections: usize,
+    /// Largest request head in bytes.
+    pub max_head: usize,
+    pub max_headers: usize,
+    /// Largest body in bytes that is kept so that a call can be repeated.
+    pub replay_limit: usize,
+    pub head_timeout: Duration,
+    pub body_idle_timeout: Duration,
+    pub keep_alive_timeout: Duration,
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct GatewayTls {
+    pub listen: Vec<SocketAddr>,
+    pub certificate: Certificate,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A PEM chain and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[admin]`: operators and scrapers.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: Vec<SocketAddr>,
+    /// Made at first start where the file is missing, 0600.
+    pub token: SecretSource,
+    /// How operators' browsers reach us; default `http://` + the first listen address.
+    pub url: Option<Url>,
+    pub tls: Option<Certificate>,
+    /// The append-only log of admin actions.
+    pub audit: PathBuf,
+}
+
+/// `[public]`: the clinic's browser.
+#[derive(Debug, Clone)]
+pub struct Public {
+    pub listen: Vec<SocketAddr>,
+    pub url: Url,
+    pub tls: Option<Certificate>,
+}
+
+/// Where a secret that the gateway may make itself is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    Env(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub url: StoreUrl,
+    /// Made together with a new database where the file is missing, 0600; refused when missing beside an old one.
+    pub key: SecretSource,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    Sqlite(PathBuf),
+    /// May hold a password: never printed.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            StoreUrl::Postgres(_) => f.write_str("postgres://…"),
+        }
+    }
+}
+
+/// `[realms.NAME]`: one auth base, one API base, one set of client credentials (gen-api, section 1).
+#[derive(Debug, Clone)]
+pub struct Realm {
+    pub name: RealmName,
+    pub kind: RealmKind,
+    pub oauth_base: Url,
+    pub base_url: Url,
+    pub login_page: Url,
+    pub redirect_uri: Url,
+    pub client_id: String,
+    pub client_secret: ClientSecret,
+    /// Where discovery may send us; also holds `allow_insecure`.
+    pub hosts: HostPolicy,
+    /// Further hosts whose links become ours and see the bearer.
+    pub link_hosts: Vec<HostPattern>,
+    pub discovery: Discovery,
+    /// Pins the route and skips discovery (the old platform's V1).
+    pub route: Option<PinnedRoute>,
+    /// PEM file with CAs beside the system's.
+    pub ca_file: Option<PathBuf>,
+    pub resolve: BTreeMap<String, IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RealmKind {
+    New,
+    Old,
+}
+
+/// The discovery call's address and parameters; all of it configuration, since a V3 is announced (gen-api, section 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    pub path: String,
+    pub name: String,
+    pub version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedRoute {
+    pub domain: String,
+    pub path: String,
+}
+
+/// `[[callers]]`: a local program or person using the gateway.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub name: String,
+    pub accounts: Vec<AccountPattern>,
+    /// SHA-256 of the caller's key.
+    pub key: Option<[u8; 32]>,
+    pub networks: Vec<IpNet>,
+    /// SHA-256 of a client certificate (DER) that stands for this caller.
+    pub certificate: Option<[u8; 32]>,
+    pub facade: Option<Facade>,
+    pub allow: Vec<Group>,
+    /// Instead of `[gateway] url` for this caller.
+    pub url: Option<Url>,
+}
+
+/// An entry of a caller's `accounts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountPattern {
+    /// A name, perhaps with `*` in it.
+    Name(String),
+    /// `id` or `realm:id`.
+    Id { realm: Option<RealmName>, id: crate::model::account::AccountId },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facade {
+    pub client_id: String,
+    pub client_secret: [u8; 32],
+}
+
+/// `[upstream]`: the way to the platform.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    pub connect_timeout: Duration,
+    /// From the last byte of a request to the head of its answer.
+    pub response_timeout: Duration,
+    /// A pause in an answer's body, or in our sending of a request's.
+    pub idle_timeout: Duration,
+    /// Idle connections kept per worker and host.
+    pub pool: usize,
+    /// Outbound proxy; `None` in the file means HTTPS_PROXY/NO_PROXY.
+    pub proxy: ProxyChoice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// HTTPS_PROXY and NO_PROXY decide.
+    Environment,
+    /// Never, whatever the environment says.
+    None,
+    Url(Url),
+}
+
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// Sends in all, the first included (one more after a renewal).
+    pub attempts: u32,
+    pub base: Duration,
+    pub pairing_base: Duration,
+    /// No new send later than this after the start.
+    pub deadline: Duration,
+    /// Repeats as a share of calls, per realm.
+    pub budget: f64,
+    pub scan_request: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    pub min_gap: Duration,
+    /// How long before expiry the keeper renews an account in use.
+    pub ahead: Duration,
+    /// How long an account may stay unused before it is refreshed all the same.
+    pub keep_alive: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `info`, or directives like `info,genapi_gateway::access=debug`.
+    pub level: String,
+    pub format: LogFormat,
+    /// The access log, one line per call.
+    pub access: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}

@@ -1,0 +1,240 @@
+//! Who a call is made for. A name is ours and unique; an id is the vendor's and unique within its realm.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::clock::Timestamp;
+
+/// The name under which operators and callers know an account: `[a-z0-9][a-z0-9._-]*`, at most 64 characters, never all digits
+/// (so that it cannot be taken for an id).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountName(Arc<str>);
+
+/// The vendor's number of an account; its documents print it as a number and as a string, so both are taken
+/// (Authentication and Pairing V2, 4.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct AccountId(u64);
+
+/// One `[realms.NAME]` of the configuration: an auth base, an API base and the client credentials that belong to them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealmName(Arc<str>);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {text:?} is not valid: {rule}")]
+pub struct InvalidName {
+    pub kind: &'static str,
+    pub text: String,
+    pub rule: &'static str,
+}
+
+/// What the gateway may do for an account right now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum AccountState {
+    Ready,
+    /// Held by an operator: kept, not refreshed and not served by us.
+    Paused,
+    /// The vendor no longer takes the grant. It is kept, and tried again when credentials change or an operator asks.
+    NeedsLogin {
+        since: Timestamp,
+        why: String,
+    },
+}
+
+impl AccountState {
+    /// The word used in tables, metrics and the JSON API.
+    pub fn word(&self) -> &'static str {
+        match self {
+            AccountState::Ready => "ready",
+            AccountState::Paused => "paused",
+            AccountState::NeedsLogin { .. } => "needs_login",
+        }
+    }
+}
+
+const MAX_NAME: usize = 64;
+
+fn check_name(kind: &'static str, text: &str) -> Result<Arc<str>, InvalidName> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let rule = if text.len() > MAX_NAME {
+        "at most 64 characters"
+    } else if !starts_well || !text.bytes().all(fits) {
+        "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+    } else if text.bytes().all(|b| b.is_ascii_digit()) {
+        "it needs a character that is not a digit, or it would be taken for an id"
+    } else {
+        return Ok(Arc::from(text));
+    };
+    Err(InvalidName { kind, text: text.chars().take(MAX_NAME).collect(), rule })
+}
+
+macro_rules! name_type {
+    ($type:ident, $kind:literal) => {
+        impl $type {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                check_name($kind, text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name_type!(AccountName, "account name");
+name_type!(RealmName, "realm name");
+
+impl AccountName {
+    /// Whether a pattern of the configuration or the command line means this account: `*` stands for any run of characters.
+    pub fn matches(&self, pattern: &str) -> bool {
+        glob(pattern.as_bytes(), self.0.as_bytes())
+    }
+}
+
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at_pattern, mut at_text) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while at_text < text.len() {
+        if pattern.get(at_pattern) == Some(&b'*') {
+            retry = Some((at_pattern, at_text));
+            at_pattern += 1;
+        } else if pattern.get(at_pattern) == Some(&text[at_text]) {
+            at_pattern += 1;
+            at_text += 1;
+        } else if let Some((star, matched)) = retry {
+            retry = Some((star, matched + 1));
+            at_pattern = star + 1;
+            at_text = matched + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[at_pattern..].iter().all(|b| *b == b'*')
+}
+
+impl AccountId {
+    pub const fn new(id: u64) -> Self {
+        Self(id)
+    }
+
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let parsed = if digits { text.parse().ok() } else { None };
+        parsed.map(Self).ok_or_else(|| InvalidName {
+            kind: "account id",
+            text: text.chars().take(MAX_NAME).collect(),
+            rule: "a whole number",
+        })
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for AccountId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Number(id) => Ok(Self(id)),
+            Form::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_lower_case_and_never_all_digits() {
+        for good in ["smile-berlin", "0a", "a.b_c-d", "lab1"] {
+            assert_eq!(good.parse::<AccountName>().unwrap().as_str(), good);
+        }
+        for bad in ["", "Smile", "-a", ".a", "123", "a b", "a/b", "ä", &"a".repeat(65)] {
+            assert!(bad.parse::<AccountName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_as_number_and_as_string() {
+        let ids: Vec<AccountId> = serde_json::from_str(r#"[12, "12", " 12 "]"#).unwrap();
+        assert_eq!(ids, vec![AccountId::new(12); 3]);
+        for bad in ["-1", "+1", "1.0", "", "99999999999999999999"] {
+            assert!(bad.parse::<AccountId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_run_of_characters() {
+        let name: AccountName = "smile-berlin".parse().unwrap();
+        for pattern in ["*", "smile-*", "*berlin", "s*e-*n", "smile-berlin", "smile-berlin*"] {
+            assert!(name.matches(pattern), "{pattern}");
+        }
+        for pattern in ["smile", "smile-b", "*x*", "", "berlin*"] {
+            assert!(!name.matches(pattern), "{pattern}");
+        }
+    }
+}

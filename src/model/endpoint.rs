@@ -1,0 +1,280 @@
+//! The vendor's API as a table: one row per call, with the habits that decide retries, links and permissions.
+//!
+//! Sources: N = migration notice (October 2025), comparison table; S = Authentication and Pairing V2, revision 19.
+//! Paths are relative to Domain + Path. A new endpoint is a row here, a row in the sandbox and a row in a test.
+
+use std::time::Duration;
+
+use http::Method;
+
+/// One row of the vendor's API table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Stable name: metrics label, log field, `explain`.
+    pub name: &'static str,
+    /// Methods of this row; empty where no source prints one.
+    pub methods: &'static [Method],
+    /// `{}` stands for one segment.
+    pub template: &'static [&'static str],
+    pub group: Group,
+    pub repeat: Repeat,
+    /// Whether answers carry links to assets, which become ours.
+    pub links: bool,
+    /// What the documents advise to wait before a repeat after 500/504.
+    pub pause: Pause,
+}
+
+/// What a caller's `allow` list names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    Discovery,
+    Accounts,
+    Pair,
+    Unpair,
+    Revoke,
+    Practice,
+    Scans,
+    Orders,
+    Downloads,
+    Patients,
+    /// Whatever the table does not know: it passes through as it is.
+    Other,
+}
+
+/// Whether a call may be sent again after the platform may have seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// By HTTP's rules: GET, HEAD, OPTIONS, PUT and DELETE are idempotent.
+    ByMethod,
+    /// A read, whatever its method.
+    Read,
+    /// Creates something: only with `retry.scan_request = true`.
+    OnlyIfConfigured,
+    /// Acts: never, whatever its method.
+    Never,
+}
+
+/// Which of the two documented waits applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// 1000 ms (S 4.1.2, 4.2.2, 4.2.3, 4.3.2).
+    Base,
+    /// 2000 ms (S 4.3.1).
+    Pairing,
+}
+
+impl Pause {
+    /// The documented wait; never shortened, whatever is configured.
+    pub const fn documented(self) -> Duration {
+        match self {
+            Pause::Base => Duration::from_millis(1000),
+            Pause::Pairing => Duration::from_millis(2000),
+        }
+    }
+}
+
+impl Group {
+    pub const ALL: [Group; 11] = [
+        Group::Discovery,
+        Group::Accounts,
+        Group::Pair,
+        Group::Unpair,
+        Group::Revoke,
+        Group::Practice,
+        Group::Scans,
+        Group::Orders,
+        Group::Downloads,
+        Group::Patients,
+        Group::Other,
+    ];
+
+    /// The word in `allow = [...]`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Group::Discovery => "discovery",
+            Group::Accounts => "accounts",
+            Group::Pair => "pair",
+            Group::Unpair => "unpair",
+            Group::Revoke => "revoke",
+            Group::Practice => "practice",
+            Group::Scans => "scans",
+            Group::Orders => "orders",
+            Group::Downloads => "downloads",
+            Group::Patients => "patients",
+            Group::Other => "other",
+        }
+    }
+
+    pub fn from_word(word: &str) -> Option<Group> {
+        Group::ALL.into_iter().find(|group| group.word() == word)
+    }
+
+    /// Whether callers may do this unless told otherwise: these three hit every user of the account (threats, row 27).
+    pub const fn allowed_by_default(self) -> bool {
+        !matches!(self, Group::Pair | Group::Unpair | Group::Revoke)
+    }
+}
+
+const GET: &[Method] = &[Method::GET, Method::HEAD];
+const PUT: &[Method] = &[Method::PUT];
+const POST: &[Method] = &[Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
+/// No source prints the method (gen-api, section 5).
+const ANY: &[Method] = &[];
+
+const fn row(
+    name: &'static str,
+    methods: &'static [Method],
+    template: &'static [&'static str],
+    group: Group,
+    repeat: Repeat,
+) -> Endpoint {
+    Endpoint { name, methods, template, group, repeat, links: false, pause: Pause::Base }
+}
+
+const fn with_links(row: Endpoint) -> Endpoint {
+    Endpoint { links: true, ..row }
+}
+
+const fn pairing_pause(row: Endpoint) -> Endpoint {
+    Endpoint { pause: Pause::Pairing, ..row }
+}
+
+use Group::*;
+use Repeat::*;
+
+/// The first row that fits decides; literals stand before templates.
+pub static TABLE: &[Endpoint] = &[
+    row("discovery", GET, &["api-discovery-by-name-and-version"], Discovery, ByMethod), // S 4.2.2
+    row("related_accounts", GET, &["related-accounts"], Accounts, ByMethod),            // S 4.2.3
+    pairing_pause(row("pair_account", PUT, &["pair-account"], Pair, ByMethod)),         // S 4.3.1
+    row("unpair_account", DELETE, &["unpair-account"], Unpair, ByMethod),               // S 4.3.2
+    row("practice_configuration", GET, &["practice-configuration"], Practice, ByMethod), // N
+    row("create_rx", POST, &["scan-request"], Scans, OnlyIfConfigured),                 // N: not idempotent
+    row("delete_rx", DELETE, &["scan-request", "{}"], Scans, ByMethod),                 // N
+    with_links(row("practice_orders", GET, &["orders", "practice"], Orders, ByMethod)), // N
+    with_links(row("lab_orders", GET, &["orders", "lab"], Orders, ByMethod)),           // N
+    with_links(row("order", GET, &["orders", "{}"], Orders, ByMethod)),                 // N
+    row("download_asset", ANY, &["order", "{}", "download", "{}"], Downloads, ByMethod), // N
+    row("return_scan", ANY, &["order", "{}", "return"], Scans, Never),                  // N: acts
+    row("search_patient", ANY, &["patient", "search"], Patients, Read), // N: a read, even as POST
+    row("update_patient", ANY, &["patients"], Patients, ByMethod),      // N
+    row("update_patient_by_chart", ANY, &["patient", "by-chart-number"], Patients, ByMethod), // N
+];
+
+/// For every path that the table does not know: the gateway passes it through.
+pub static OTHER: Endpoint = row("other", ANY, &["**"], Other, ByMethod);
+
+/// Revoking is an OAuth call, not an API call; callers that try it through the API host are judged by this row (S 4.1.5).
+pub static REVOKE: Endpoint = row("revoke", POST, &["oauth2", "revoke"], Revoke, Never);
+
+/// The row of a call; `path` is what stands behind the legacy prefix, percent-decoded, with or without slashes at its ends, without
+/// a query.
+///
+/// Segments are compared without regard to letter case, since permissions hang on them and nobody knows whether the
+/// platform minds; the path itself is never changed.
+pub fn find(method: &Method, path: &str) -> &'static Endpoint {
+    let fits = |endpoint: &&Endpoint| {
+        (endpoint.methods.is_empty() || endpoint.methods.contains(method) || guards(endpoint.group))
+            && template_fits(endpoint.template, path)
+    };
+    TABLE.iter().chain(std::iter::once(&REVOKE)).find(fits).unwrap_or(&OTHER)
+}
+
+/// A destructive call is recognised by its path alone, so that no odd method slips past its permission.
+const fn guards(group: Group) -> bool {
+    !group.allowed_by_default()
+}
+
+fn template_fits(template: &[&str], path: &str) -> bool {
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    template.iter().all(|expected| {
+        segments.next().is_some_and(|segment| *expected == "{}" || segment.eq_ignore_ascii_case(expected))
+    }) && segments.next().is_none()
+}
+
+impl Endpoint {
+    /// Whether the call may be sent again although the platform may have acted on it.
+    pub fn repeatable(&self, method: &Method, scan_request_too: bool) -> bool {
+        match self.repeat {
+            Repeat::ByMethod => method.is_idempotent() && *method != Method::TRACE,
+            Repeat::Read => true,
+            Repeat::OnlyIfConfigured => scan_request_too,
+            Repeat::Never => false,
+        }
+    }
+
+    /// `/orders/{}`: what the access log prints instead of the caller's path.
+    pub fn template(&self) -> String {
+        self.template.iter().fold(String::new(), |path, segment| path + "/" + segment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_of_the_vendors_table_is_found() {
+        let calls = [
+            ("GET", "/api-discovery-by-name-and-version", "discovery"),
+            ("GET", "/related-accounts", "related_accounts"),
+            ("GET", "/related-accounts/", "related_accounts"),
+            ("PUT", "/pair-account", "pair_account"),
+            ("DELETE", "/unpair-account", "unpair_account"),
+            ("GET", "/practice-configuration", "practice_configuration"),
+            ("POST", "/scan-request", "create_rx"),
+            ("DELETE", "/scan-request/17", "delete_rx"),
+            ("GET", "/orders/practice", "practice_orders"),
+            ("GET", "/orders/lab", "lab_orders"),
+            ("GET", "/orders/17", "order"),
+            ("GET", "/order/9/download/IDE", "download_asset"),
+            ("POST", "/order/9/return", "return_scan"),
+            ("POST", "/patient/search", "search_patient"),
+            ("GET", "patient/search", "search_patient"),
+            ("PUT", "/patients", "update_patient"),
+            ("PUT", "/patient/by-chart-number", "update_patient_by_chart"),
+            ("GET", "/something/new", "other"),
+            ("GET", "/", "other"),
+            ("GET", "", "other"),
+        ];
+        for (method, path, name) in calls {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(find(&method, path).name, name, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_destructive_call_is_recognised_whatever_its_method_slashes_and_letter_case() {
+        for path in ["/unpair-account", "//unpair-account//", "/Unpair-Account", "/UNPAIR-ACCOUNT/"] {
+            for method in [Method::DELETE, Method::POST, Method::GET] {
+                assert_eq!(find(&method, path).group, Group::Unpair, "{method} {path}");
+            }
+        }
+        assert_eq!(find(&Method::POST, "/oauth2/revoke").group, Group::Revoke);
+    }
+
+    #[test]
+    fn only_what_cannot_act_twice_is_repeated() {
+        let repeatable = |method: Method, path: &str| find(&method, path).repeatable(&method, false);
+        assert!(repeatable(Method::GET, "/orders/lab"));
+        assert!(repeatable(Method::DELETE, "/scan-request/1"));
+        assert!(repeatable(Method::POST, "/patient/search"));
+        assert!(!repeatable(Method::POST, "/scan-request"));
+        assert!(!repeatable(Method::GET, "/order/1/return"));
+        assert!(!repeatable(Method::POST, "/patients"));
+        assert!(repeatable(Method::PUT, "/pair-account"));
+        assert!(find(&Method::POST, "/scan-request").repeatable(&Method::POST, true));
+    }
+
+    #[test]
+    fn names_are_unique_and_words_round_trip() {
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        for group in Group::ALL {
+            assert_eq!(Group::from_word(group.word()), Some(group));
+        }
+    }
+}

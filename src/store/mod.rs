@@ -1,0 +1,195 @@
+//! What must outlive the process: accounts, grants, pending logins, the journal. Durable before it is used, sealed at rest, atomic.
+//!
+//! One trait, one contract suite (`contract.rs`) that every kind of store passes.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::clock::Timestamp;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::token::{AccessToken, RefreshToken};
+
+/// An answer that is on its way; stores are used as `Arc<dyn Store>`.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("account {0} is not known")]
+    UnknownAccount(AccountName),
+    /// (realm, account id) is unique, so that nothing is refreshed by two.
+    #[error("account {id} of realm {realm} is already known as {held_by}")]
+    GrantTaken { realm: RealmName, id: AccountId, held_by: AccountName },
+    /// Somebody committed newer tokens in between; re-read and use theirs.
+    #[error("newer tokens were committed meanwhile (generation {0})")]
+    Fenced(u64),
+    /// The row was tampered with or sealed under another key; only its account is affected.
+    #[error("a record of {account} cannot be unsealed: {why}")]
+    Unsealable { account: AccountName, why: String },
+    /// Full disk, lost database, locked file: transient, tried again.
+    #[error("the store is out of order: {0}")]
+    OutOfOrder(String),
+    /// Found at start: needs a human.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// An account with all its grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    pub name: AccountName,
+    /// The realm whose grant is used.
+    pub current: RealmName,
+    pub state: AccountState,
+    pub grants: Vec<GrantRecord>,
+}
+
+impl AccountRecord {
+    pub fn current_grant(&self) -> Option<&GrantRecord> {
+        self.grants.iter().find(|grant| grant.realm == self.current)
+    }
+}
+
+/// A refresh token of an account in a realm, with what it led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRecord {
+    pub realm: RealmName,
+    pub account_id: AccountId,
+    pub refresh: RefreshToken,
+    /// Absent after an import until the first refresh.
+    pub access: Option<StoredAccess>,
+    /// Grows with every commit of tokens; never goes back, not even over a new pairing.
+    pub generation: u64,
+    /// When the token endpoint last gave us tokens by a refresh (pairing does not count).
+    pub refreshed_at: Option<Timestamp>,
+    /// When this grant was paired or imported.
+    pub obtained_at: Timestamp,
+    /// Domain and Path as last accepted.
+    pub route: Option<StoredRoute>,
+    /// Set before a refresh goes out, cleared by the commit: what is left behind names the window in which a kill fell.
+    pub intent: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAccess {
+    pub token: AccessToken,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRoute {
+    pub domain: String,
+    pub path: String,
+    pub discovered_at: Timestamp,
+}
+
+/// A grant as pairing or import brings it.
+#[derive(Debug, Clone)]
+pub struct NewGrant {
+    pub name: AccountName,
+    pub realm: RealmName,
+    pub account_id: AccountId,
+    pub refresh: RefreshToken,
+    pub access: Option<StoredAccess>,
+    pub route: Option<StoredRoute>,
+    pub at: Timestamp,
+    /// Whether the account uses this grant from now on.
+    pub make_current: bool,
+    /// The state after it; `None` keeps the account's (a new account: `Ready`).
+    pub state: Option<AccountState>,
+}
+
+/// What a refresh brought. `refresh: None` keeps the old refresh token.
+#[derive(Debug, Clone)]
+pub struct NewTokens {
+    pub access: StoredAccess,
+    pub refresh: Option<RefreshToken>,
+    pub refreshed_at: Timestamp,
+}
+
+/// A login that was started and not yet finished, kept under the SHA-256 of its state or start code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingLogin {
+    pub id: [u8; 32],
+    pub kind: PendingKind,
+    pub expires_at: Timestamp,
+    /// JSON of what the login is for; sealed. Its owner is `pairing`.
+    pub payload: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingKind {
+    /// A start link that was handed out (`pair`, `invite`).
+    Start,
+    /// An OAuth `state` under way.
+    State,
+    /// Logged in, the account is yet to be chosen.
+    Choice,
+}
+
+/// One line of an account's timeline: changes and why, not calls.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct JournalEntry {
+    pub at: Timestamp,
+    pub account: AccountName,
+    /// Stable word: `paired`, `imported`, `refreshed`, `route_changed`, `needs_login`, …
+    pub event: String,
+    /// A sentence for people; no token, no patient.
+    pub detail: String,
+}
+
+/// The durable half of the gateway.
+pub trait Store: Send + Sync + 'static {
+    fn accounts(&self) -> Pending<'_, Vec<AccountRecord>>;
+    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>>;
+
+    /// Adds or replaces the grant of (name, realm); makes the account where it is new. One transaction.
+    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord>;
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()>;
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
+    /// Writes down that a refresh is about to go out.
+    fn note_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        at: Timestamp,
+    ) -> Pending<'a, ()>;
+    /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation.
+    fn commit_tokens<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, u64>;
+    fn set_route<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        route: &'a StoredRoute,
+    ) -> Pending<'a, ()>;
+    /// Removes one grant, and the account with its last one (after unpair or revoke).
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
+
+    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()>;
+    /// Reads without taking; `None` where it is unknown or expired.
+    fn peek_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>>;
+    /// Takes it out, so that it can be used once; `None` where it is unknown, expired or taken.
+    fn take_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>>;
+
+    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()>;
+    /// Newest first.
+    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>>;
+
+    /// Fails where the store cannot take a write right now.
+    fn ping(&self) -> Pending<'_, ()>;
+}
