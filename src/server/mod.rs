@@ -1,1 +1,92 @@
-//! Bytes in.
+//! Bytes in: listeners, TLS, limits, deadlines, drain. Knows nothing about iTero and never will.
+//!
+//! One current-thread runtime per worker, each with sockets of its own; a connection lives and dies on the worker
+//! that accepted it, so nothing on the request path is shared between threads.
+//!
+//! Reading order: `workers` (threads, drain) → `accept` (sockets to connections) → `connection` (one connection's
+//! life, its end in `ending`) → `wire` (what passes between socket and hyper) → `pulse`, `scan` and `rounds` (what is
+//! noted on the way, and who looks at it).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+mod accept;
+mod connection;
+mod counters;
+pub mod descriptors;
+mod ending;
+pub mod framing;
+mod limits;
+mod listen;
+pub mod notify;
+mod proxy_protocol;
+mod pulse;
+mod refusal;
+mod rounds;
+mod scan;
+mod tls;
+mod wire;
+mod workers;
+
+pub use counters::Counters;
+pub use limits::Limits;
+pub use listen::{BindError, Inherited, Listeners};
+pub use refusal::ServerRefusal;
+pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles};
+pub use workers::{DrainReport, Options, StartError, Workers};
+
+/// What makes bodies fail: any error at all, since it only ends the connection.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Answers the requests of one worker. Lives on that worker's thread and never leaves it.
+pub trait Handler: 'static {
+    /// An error of this body aborts the caller's connection, so that a short answer never looks whole.
+    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + 'static;
+
+    /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Rc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>>;
+
+    /// Puts a refusal of the server into the words of whoever answers here. Length and `Connection` are set by the server.
+    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes>;
+}
+
+/// Makes a handler per worker, on the worker's own thread and inside its runtime.
+pub trait MakeHandler: Send + Sync + 'static {
+    type Handler: Handler;
+
+    fn make(&self, worker: usize) -> Self::Handler;
+}
+
+/// Who is at the other end of a connection, as far as the connection tells.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The caller's address: what a trusted balancer's PROXY header says, else the address of the socket.
+    pub addr: SocketAddr,
+    /// The address at the other end of the socket.
+    pub socket_addr: SocketAddr,
+    /// The other end of the socket is a trusted proxy: its own address identifies nobody.
+    pub balancer: bool,
+    /// The connection is encrypted.
+    pub secure: bool,
+    /// The caller's certificate, if it showed one; verified against `client_ca`.
+    pub certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// A client certificate that was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// SHA-256 over the DER form.
+    pub fingerprint: [u8; 32],
+    /// DNS names of the subjectAltName extension.
+    pub dns_names: Vec<String>,
+}

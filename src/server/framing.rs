@@ -1,0 +1,170 @@
+//! Whether a parsed request head has exactly one meaning. Pure; what hyper settled before we see it is `scan`'s business.
+
+use http::{HeaderMap, Method, Request, Version, header};
+
+use super::refusal::ServerRefusal;
+
+/// How the end of a request's body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No body, or one of known length.
+    Sized,
+    /// The connection closes after the answer: chunked requests are where parsers disagree, and whatever they disagree
+    /// about must not become the next request.
+    Chunked,
+}
+
+/// Why the server refuses a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingError {
+    TransferEncoding,
+    TwoFramings,
+    ContentLength,
+    Host,
+    Target,
+    Method,
+    BareLineFeed,
+}
+
+impl FramingError {
+    pub fn refusal(self) -> ServerRefusal {
+        ServerRefusal::BadRequest(match self {
+            Self::Method => return ServerRefusal::MethodNotAllowed,
+            Self::TransferEncoding => "Transfer-Encoding has to be one single `chunked`",
+            Self::TwoFramings => "Transfer-Encoding and Content-Length exclude each other",
+            Self::ContentLength => "Content-Length has to be one single number",
+            Self::Host => "a request needs exactly one Host header",
+            Self::Target => "the request target has to be a path or an absolute http URL",
+            Self::BareLineFeed => "lines of a request head end with CR LF",
+        })
+    }
+}
+
+pub fn examine<B>(request: &Request<B>) -> Result<Framing, FramingError> {
+    method(request.method())?;
+    host(request.headers(), request.version())?;
+    target(request)?;
+    let framing = transfer_encoding(request.headers(), request.version())?;
+    content_length(request.headers(), framing)?;
+    Ok(framing)
+}
+
+fn method(method: &Method) -> Result<(), FramingError> {
+    match *method {
+        Method::CONNECT | Method::TRACE => Err(FramingError::Method),
+        _ => Ok(()),
+    }
+}
+
+/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host and to any with two. 1.0 callers may have none.
+fn host(headers: &HeaderMap, version: Version) -> Result<(), FramingError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => Ok(()),
+        (None, _) if version < Version::HTTP_11 => Ok(()),
+        _ => Err(FramingError::Host),
+    }
+}
+
+/// Origin form, absolute form, and `*` for OPTIONS. Authority form is CONNECT's.
+fn target<B>(request: &Request<B>) -> Result<(), FramingError> {
+    let uri = request.uri();
+    let fits = match uri.scheme_str() {
+        Some(scheme) => matches!(scheme, "http" | "https") && uri.host().is_some_and(|host| !host.is_empty()),
+        None => match uri.path() {
+            "*" => *request.method() == Method::OPTIONS,
+            path => uri.authority().is_none() && path.starts_with('/'),
+        },
+    };
+    if fits { Ok(()) } else { Err(FramingError::Target) }
+}
+
+/// hyper takes any list that ends in `chunked`; nothing here unpacks the codings before it.
+fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<Framing, FramingError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(Framing::Sized),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => match version {
+            Version::HTTP_11 => Ok(Framing::Chunked),
+            _ => Err(FramingError::TransferEncoding),
+        },
+        _ => Err(FramingError::TransferEncoding),
+    }
+}
+
+fn content_length(headers: &HeaderMap, framing: Framing) -> Result<(), FramingError> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        (Some(_), _) if framing == Framing::Chunked => Err(FramingError::TwoFramings),
+        (Some(length), None) if is_number(length.as_bytes()) => Ok(()),
+        _ => Err(FramingError::ContentLength),
+    }
+}
+
+/// Digits only: no sign, no list, no blanks, and small enough for a `u64`.
+pub(super) fn is_number(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_digit)
+        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FramingError::*;
+
+    fn head(method: &str, uri: &str, version: Version, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    type Row<'a> = (&'a str, &'a str, Version, &'a [(&'a str, &'a str)], Result<Framing, FramingError>);
+
+    #[test]
+    fn a_head_has_one_meaning_or_is_refused() {
+        const HOST: (&str, &str) = ("host", "a");
+        let v11 = Version::HTTP_11;
+        let v10 = Version::HTTP_10;
+        #[rustfmt::skip]
+        let table: &[Row<'_>] = &[
+            ("GET",     "/",             v11, &[HOST],                                              Ok(Framing::Sized)),
+            ("GET",     "http://x/p?q",  v11, &[HOST],                                              Ok(Framing::Sized)),
+            ("OPTIONS", "*",             v11, &[HOST],                                              Ok(Framing::Sized)),
+            ("GET",     "/",             v10, &[],                                                  Ok(Framing::Sized)),
+            ("DELETE",  "/",             v11, &[HOST, ("content-length", "5")],                     Ok(Framing::Sized)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "00005")],                 Ok(Framing::Sized)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked")],            Ok(Framing::Chunked)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "Chunked")],            Ok(Framing::Chunked)),
+            ("CONNECT", "x:443",         v11, &[HOST],                                              Err(Method)),
+            ("TRACE",   "/",             v11, &[HOST],                                              Err(Method)),
+            ("GET",     "/",             v11, &[],                                                  Err(Host)),
+            ("GET",     "/",             v11, &[HOST, HOST],                                        Err(Host)),
+            ("GET",     "/",             v10, &[HOST, HOST],                                        Err(Host)),
+            ("GET",     "*",             v11, &[HOST],                                              Err(Target)),
+            ("GET",     "x:443",         v11, &[HOST],                                              Err(Target)),
+            ("GET",     "ftp://x/",      v11, &[HOST],                                              Err(Target)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "gzip, chunked")],      Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked, chunked")],   Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "xchunked")],           Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "identity")],           Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "\"chunked\"")],        Err(TransferEncoding)),
+            ("POST",    "/",             v10, &[HOST, ("transfer-encoding", "chunked")],            Err(TransferEncoding)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked"), ("content-length", "5")], Err(TwoFramings)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "5"), ("content-length", "5")], Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "5, 5")],                  Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "+5")],                    Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "-1")],                    Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "0x5")],                   Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "")],                      Err(ContentLength)),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "18446744073709551616")],  Err(ContentLength)),
+        ];
+        for (method, uri, version, headers, expected) in table {
+            let got = examine(&head(method, uri, *version, headers));
+            assert_eq!(got, *expected, "{method} {uri} {version:?} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! The life signs of one connection: what it is doing, since when, and what that means by now. Pure but for waking.
+//!
+//! Shared by a connection's socket wrapper, its service and the sweep, all on one thread. A request costs a few stores
+//! on a coarse clock; moments are rounded up by one sweep, so that no deadline ever comes early.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::framing::FramingError;
+use super::limits::Limits;
+use super::scan::Scan;
+
+/// The worker's coarse clock, moved by its sweep.
+pub(super) struct Beat {
+    pub(super) now: Cell<Moment>,
+    pub(super) interval: Duration,
+    pub(super) draining: Cell<bool>,
+}
+
+impl Beat {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { now: Cell::new(0), interval, draining: Cell::new(false) }
+    }
+
+    /// Now, rounded up: see the top of this file.
+    fn stamp(&self) -> Moment {
+        self.now.get() + millis(self.interval)
+    }
+}
+
+/// What a connection is doing, as far as deadlines care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// PROXY header or TLS handshake; watched by a timer of its own.
+    Opening,
+    /// Open, and not one byte of a request yet.
+    Fresh,
+    /// Part of a head is here.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// Between requests.
+    Idle,
+    /// Out of hyper's hands.
+    Ending,
+}
+
+/// Why a connection has to end although hyper would go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    SlowHead,
+    KeepAliveOver,
+    /// The rest of a request body does not come.
+    SlowBody,
+    /// The caller does not take its answer.
+    Unread,
+    /// Idle while the worker drains, or while others need the room.
+    NotNeeded,
+    Evicted,
+    /// The drain's time is over.
+    Stopped,
+}
+
+/// How long a caller that has shut down its side is taken for one that still reads. Some old programs do that after
+/// sending; most that do have gone, and their call has to be cancelled.
+const HALF_CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a drain waits for the first byte of a connection that was accepted just before it.
+const FRESH_GRACE: Duration = Duration::from_secs(1);
+
+/// See the top of this file.
+pub(super) struct Pulse {
+    beat: Rc<Beat>,
+    slot: usize,
+    phase: Cell<Phase>,
+    since: Cell<Moment>,
+    last_read: Cell<Moment>,
+    last_write: Cell<Moment>,
+    reading_waits: Cell<bool>,
+    writing_waits: Cell<bool>,
+    hung_up: Cell<Option<Moment>>,
+    hang_up_due: Cell<bool>,
+    answering: Cell<bool>,
+    /// The end of an answer is with hyper, and not all of it with the kernel.
+    tail: Cell<bool>,
+    requests: Cell<u64>,
+    scan: RefCell<Scan>,
+    verdict: Cell<Option<Verdict>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Milliseconds on the worker's coarse clock.
+pub(super) type Moment = u64;
+
+impl Pulse {
+    /// Opening, from now.
+    pub(super) fn new(beat: Rc<Beat>, slot: usize) -> Self {
+        let stamp = beat.stamp();
+        Self {
+            beat,
+            slot,
+            phase: Cell::new(Phase::Opening),
+            since: Cell::new(stamp),
+            last_read: Cell::new(stamp),
+            last_write: Cell::new(stamp),
+            reading_waits: Cell::new(false),
+            writing_waits: Cell::new(false),
+            hung_up: Cell::new(None),
+            hang_up_due: Cell::new(false),
+            answering: Cell::new(false),
+            tail: Cell::new(false),
+            requests: Cell::new(0),
+            scan: RefCell::default(),
+            verdict: Cell::new(None),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Its place among the connections of its worker.
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Since when it has been waiting for its next request, if it has.
+    pub(super) fn idle_since(&self) -> Option<Moment> {
+        (self.phase.get() == Phase::Idle && self.verdict.get().is_none()).then(|| self.since.get())
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.beat.stamp());
+    }
+
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get()
+    }
+
+    /// Remembers whom to wake when a verdict falls.
+    pub(super) fn watched_by(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn scan(&self) -> Ref<'_, Scan> {
+        self.scan.borrow()
+    }
+
+    /// Bytes came in.
+    pub(super) fn read(&self, bytes: &[u8]) {
+        self.reading_waits.set(false);
+        self.last_read.set(self.beat.stamp());
+        let mut scan = self.scan.borrow_mut();
+        scan.feed(bytes);
+        if matches!(self.phase.get(), Phase::Fresh | Phase::Idle) && scan.inside_head() {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// hyper wants bytes and there are none.
+    pub(super) fn read_waits(&self) {
+        if !self.reading_waits.replace(true) {
+            self.last_read.set(self.beat.stamp());
+        }
+    }
+
+    /// The caller has shut down its side. True if that is to be believed now; else the connection is woken when it is.
+    pub(super) fn hang_up(&self) -> bool {
+        if self.hung_up.get().is_none() {
+            self.hung_up.set(Some(self.beat.stamp()));
+        }
+        !self.unfinished() || self.scan.borrow().inside_body() || self.hang_up_due.get()
+    }
+
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.hung_up.get().is_some()
+    }
+
+    pub(super) fn wrote(&self) {
+        self.writing_waits.set(false);
+        self.last_write.set(self.beat.stamp());
+    }
+
+    /// Nothing is left to write.
+    pub(super) fn flushed(&self) {
+        self.writing_waits.set(false);
+        if self.tail.replace(false) && self.has_hung_up() {
+            // hyper was told to wait for more bytes; now it may know that none will come.
+            self.wake();
+        }
+    }
+
+    /// hyper has bytes to write and the caller takes none.
+    pub(super) fn write_waits(&self) {
+        if !self.writing_waits.replace(true) {
+            self.last_write.set(self.beat.stamp());
+        }
+    }
+
+    /// A request's head is complete and goes to the handler. Returns what the scan found wrong with it.
+    pub(super) fn begin_request(&self) -> Option<FramingError> {
+        self.enter(Phase::Busy);
+        self.answering.set(false);
+        self.requests.set(self.requests.get() + 1);
+        self.scan.borrow().flaw(self.requests.get())
+    }
+
+    /// The head of the answer is on its way.
+    pub(super) fn begin_answer(&self) {
+        self.answering.set(true);
+    }
+
+    pub(super) fn answering(&self) -> bool {
+        self.answering.get()
+    }
+
+    /// The answer's body is with hyper to its end, or has failed.
+    pub(super) fn end_answer(&self) {
+        let next_has_begun = self.scan.borrow().inside_head();
+        self.enter(if next_has_begun { Phase::Head } else { Phase::Idle });
+        self.tail.set(true);
+    }
+
+    /// A request is under way, or its answer is not with the kernel to its last byte.
+    pub(super) fn unfinished(&self) -> bool {
+        self.phase.get() == Phase::Busy || self.tail.get()
+    }
+
+    /// The connection is out of hyper's hands, and nothing more is expected of it.
+    pub(super) fn end(&self) {
+        self.enter(Phase::Ending);
+        self.tail.set(false);
+    }
+
+    pub(super) fn draining(&self) -> bool {
+        self.beat.draining.get()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The first verdict counts.
+    pub(super) fn condemn(&self, verdict: Verdict) {
+        if self.verdict.get().is_none() {
+            self.verdict.set(Some(verdict));
+            self.wake();
+        }
+    }
+
+    /// What has become of this connection by now.
+    pub(super) fn check(&self, limits: &Limits) -> Option<Verdict> {
+        let (now, draining) = (self.beat.now.get(), self.draining());
+        let passed = |since: Moment, limit: Duration| now >= since.saturating_add(millis(limit));
+        let phase = self.phase.get();
+        if matches!(phase, Phase::Opening | Phase::Ending) {
+            return None;
+        }
+        if self.writing_waits.get() && passed(self.last_write.get(), limits.body_idle_timeout) {
+            return Some(Verdict::Unread);
+        }
+        if let Some(hung_up) = self.hung_up.get()
+            && passed(hung_up.max(self.last_write.get()), HALF_CLOSE_GRACE)
+            && !self.hang_up_due.replace(true)
+        {
+            self.wake();
+        }
+        match phase {
+            Phase::Fresh if draining && passed(self.since.get(), FRESH_GRACE) => Some(Verdict::NotNeeded),
+            Phase::Fresh | Phase::Head => {
+                passed(self.since.get(), limits.head_timeout).then_some(Verdict::SlowHead)
+            }
+            Phase::Idle if draining && !self.tail.get() => Some(Verdict::NotNeeded),
+            Phase::Idle => {
+                passed(self.since.get(), limits.keep_alive_timeout).then_some(Verdict::KeepAliveOver)
+            }
+            Phase::Busy => {
+                let silent = self.reading_waits.get()
+                    && self.scan.borrow().inside_body()
+                    && passed(self.last_read.get(), limits.body_idle_timeout);
+                silent.then_some(Verdict::SlowBody)
+            }
+            Phase::Opening | Phase::Ending => None,
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> Moment {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+
+    fn limits() -> Limits {
+        Limits {
+            head_timeout: Duration::from_millis(1000),
+            body_idle_timeout: Duration::from_millis(2000),
+            keep_alive_timeout: Duration::from_millis(4000),
+            ..Limits::default()
+        }
+    }
+
+    /// A connection that has just begun to wait for its first request, at time zero plus one interval.
+    fn fresh() -> Pulse {
+        let pulse = Pulse::new(Rc::new(Beat::new(Duration::from_millis(250))), 0);
+        pulse.enter(Phase::Fresh);
+        pulse
+    }
+
+    /// The verdict at `now`; the clock stands at zero again afterwards.
+    fn at(pulse: &Pulse, now: Moment) -> Option<Verdict> {
+        pulse.beat.now.set(now);
+        let verdict = pulse.check(&limits());
+        pulse.beat.now.set(0);
+        verdict
+    }
+
+    #[test]
+    fn a_head_has_its_time_from_accept_or_from_its_first_byte() {
+        let pulse = fresh();
+        assert_eq!(at(&pulse, 1249), None);
+        assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
+        pulse.begin_request();
+        pulse.end_answer();
+        pulse.flushed();
+        assert_eq!(pulse.phase.get(), Phase::Idle);
+        pulse.read(b"\r\n");
+        assert_eq!(pulse.phase.get(), Phase::Idle, "a blank line is no request");
+        assert_eq!(at(&pulse, 4249), None);
+        assert_eq!(at(&pulse, 4250), Some(Verdict::KeepAliveOver));
+        pulse.read(b"GET /");
+        assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
+    }
+
+    #[test]
+    fn a_body_is_slow_only_while_someone_waits_for_it() {
+        let pulse = fresh();
+        pulse.read(HEAD);
+        pulse.begin_request();
+        assert_eq!(
+            at(&pulse, 60_000),
+            None,
+            "the handler does not read: back-pressure is no fault of the caller"
+        );
+        pulse.read_waits();
+        assert_eq!(at(&pulse, 2249), None);
+        assert_eq!(at(&pulse, 2250), Some(Verdict::SlowBody));
+        pulse.read(b"ab");
+        pulse.read_waits();
+        assert_eq!(at(&pulse, 60_000), None, "the platform may take its time");
+    }
+
+    #[test]
+    fn an_answer_left_unread_ends_the_connection() {
+        let pulse = fresh();
+        pulse.read(HEAD);
+        pulse.read(b"ab");
+        pulse.begin_request();
+        pulse.write_waits();
+        pulse.end_answer();
+        assert_eq!(at(&pulse, 2249), None);
+        assert_eq!(at(&pulse, 2250), Some(Verdict::Unread));
+        pulse.wrote();
+        assert_eq!(at(&pulse, 2250), None);
+    }
+
+    #[test]
+    fn a_caller_that_shut_down_its_side_is_believed_gone_after_a_grace() {
+        let pulse = fresh();
+        pulse.read(HEAD);
+        pulse.begin_request();
+        assert!(pulse.hang_up(), "inside its request body it has gone");
+        pulse.read(b"ab");
+        assert!(!pulse.hang_up());
+        assert_eq!(at(&pulse, 1249), None);
+        assert!(!pulse.hang_up());
+        assert_eq!(at(&pulse, 1250), None);
+        assert!(pulse.hang_up());
+    }
+
+    #[test]
+    fn a_drain_spares_what_was_just_accepted_and_what_is_busy() {
+        let pulse = fresh();
+        pulse.beat.draining.set(true);
+        assert_eq!(at(&pulse, 999), None);
+        pulse.read(HEAD);
+        pulse.begin_request();
+        assert_eq!(at(&pulse, 60_000), None);
+        pulse.end_answer();
+        assert_eq!(at(&pulse, 0), None, "the end of its answer is still on its way");
+        pulse.flushed();
+        assert_eq!(at(&pulse, 0), Some(Verdict::NotNeeded));
+    }
+}

@@ -1,0 +1,98 @@
+//! What the server refuses before a handler sees it. The words of the answer are the handler's; the connection closes after each.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, Response, StatusCode, header};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerRefusal {
+    /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with it.
+    BadRequest(&'static str),
+    HeadTooLarge,
+    UriTooLong,
+    /// CONNECT and TRACE.
+    MethodNotAllowed,
+    /// The head, or the rest of the body, did not come in time.
+    RequestTimeout,
+    TooManyConnections,
+    /// The handler panicked; the log has it.
+    Panicked,
+}
+
+impl ServerRefusal {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::BadRequest(what) => what,
+            Self::HeadTooLarge => "the request head is larger than this server takes",
+            Self::UriTooLong => "the request target is longer than this server takes",
+            Self::MethodNotAllowed => "CONNECT and TRACE are not answered here",
+            Self::RequestTimeout => "the request did not arrive in time",
+            Self::TooManyConnections => "all connections that this server takes are in use",
+            Self::Panicked => "the request hit a fault in this server; the log has it",
+        }
+    }
+
+    /// The refusal as plain text, for listeners that have no dialect of their own.
+    pub fn plain(self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(format!("{}\n", self.detail())));
+        *response.status_mut() = self.status();
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
+    }
+}
+
+/// A whole answer as bytes, for the moments when hyper cannot write it any more.
+pub(super) fn to_wire(response: &Response<Bytes>) -> Bytes {
+    let mut wire = BytesMut::with_capacity(512 + response.body().len());
+    let status = response.status();
+    wire.put_slice(b"HTTP/1.1 ");
+    wire.put_slice(status.as_str().as_bytes());
+    wire.put_slice(b" ");
+    match response.extensions().get::<hyper::ext::ReasonPhrase>() {
+        Some(reason) => wire.put_slice(reason.as_bytes()),
+        None => wire.put_slice(status.canonical_reason().unwrap_or("refused").as_bytes()),
+    }
+    wire.put_slice(b"\r\n");
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_LENGTH && *name != header::CONNECTION {
+            wire.put_slice(name.as_str().as_bytes());
+            wire.put_slice(b": ");
+            wire.put_slice(value.as_bytes());
+            wire.put_slice(b"\r\n");
+        }
+    }
+    wire.put_slice(
+        format!("content-length: {}\r\nconnection: close\r\n\r\n", response.body().len()).as_bytes(),
+    );
+    wire.put_slice(response.body());
+    wire.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_on_the_wire_has_its_length_its_reason_and_closes() {
+        let mut response = ServerRefusal::RequestTimeout.plain();
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"request_timeout"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+        let expected = "HTTP/1.1 408 request_timeout\r\ncontent-type: text/plain; charset=utf-8\r\n\
+             content-length: 36\r\nconnection: close\r\n\r\nthe request did not arrive in time\n";
+        let wire = to_wire(&response);
+        let wire = std::str::from_utf8(&wire).unwrap();
+        assert_eq!(wire, expected.replace("36", &response.body().len().to_string()));
+    }
+}

@@ -1,0 +1,262 @@
+//! The server's own certificates. A reload never drops a connection, and a broken file never replaces a working one.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+
+use super::PeerCertificate;
+
+/// Where the PEM files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and its chain, leaf first.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Whose client certificates are believed. A caller may still come without one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What new connections are greeted with. Cheap to read on every accept, swapped by [`reload_if_changed`](Self::reload_if_changed).
+pub struct TlsCertificates {
+    files: TlsFiles,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<ServerConfig>,
+    /// What was tried last, so that a broken file is reported once and not every two seconds.
+    tried: Mutex<Tried>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Tried {
+    Content([u8; 32]),
+    Unreadable(PathBuf),
+}
+
+/// What came of a look at the files.
+#[derive(Debug)]
+pub enum Reload {
+    Unchanged,
+    Swapped,
+    /// The old certificate stays in use. Reported once for each content of the files.
+    Failed(TlsError),
+}
+
+/// Each names the file and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: cannot be read ({error}); check the path and who may read it", file.display())]
+    Unreadable { file: PathBuf, error: std::io::Error },
+    #[error("{}: holds no PEM certificate; it has to contain `-----BEGIN CERTIFICATE-----`, the server's own first", file.display())]
+    NoCertificate { file: PathBuf },
+    #[error("{}: holds no usable PEM private key ({error}); PKCS#8, PKCS#1 and SEC1 are understood, encrypted keys are not", file.display())]
+    NoKey { file: PathBuf, error: String },
+    #[error("{} and {}: do not belong together ({error}); the key has to be the one of the first certificate", cert.display(), key.display())]
+    Mismatch { cert: PathBuf, key: PathBuf, error: rustls::Error },
+    #[error("{}: cannot be used as client CA ({error})", file.display())]
+    ClientCa { file: PathBuf, error: String },
+    #[error("the cryptography provider lacks TLS 1.2 or 1.3 ({0})")]
+    Provider(rustls::Error),
+}
+
+impl TlsCertificates {
+    pub fn load(files: TlsFiles, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
+        let pem = Pem::read(&files)?;
+        let config = pem.to_config(&files, &provider)?;
+        let tried = Mutex::new(Tried::Content(pem.hash()));
+        Ok(Arc::new(Self { files, provider, current: ArcSwap::from_pointee(config), tried }))
+    }
+
+    /// Reads the files and, if their content is new and sound, uses it for connections from now on. Meant to be called
+    /// every two seconds and on SIGHUP; file change events miss the way in which Kubernetes swaps mounted secrets.
+    pub fn reload_if_changed(&self) -> Reload {
+        let pem = Pem::read(&self.files);
+        let seen = match &pem {
+            Ok(pem) => Tried::Content(pem.hash()),
+            Err(TlsError::Unreadable { file, .. }) => Tried::Unreadable(file.clone()),
+            Err(_) => Tried::Unreadable(PathBuf::new()),
+        };
+        {
+            let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+            if *tried == seen {
+                return Reload::Unchanged;
+            }
+            *tried = seen;
+        }
+        match pem.and_then(|pem| pem.to_config(&self.files, &self.provider)) {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                Reload::Swapped
+            }
+            Err(error) => Reload::Failed(error),
+        }
+    }
+
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+}
+
+/// The certificate that the caller showed and rustls verified.
+pub(super) fn peer_certificate(connection: &ServerConnection) -> Option<Arc<PeerCertificate>> {
+    let leaf = connection.peer_certificates()?.first()?;
+    let hash = digest::digest(&digest::SHA256, leaf);
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(hash.as_ref());
+    let dns_names = webpki::EndEntityCert::try_from(leaf)
+        .map(|cert| cert.valid_dns_names().map(str::to_owned).collect())
+        .unwrap_or_default();
+    Some(Arc::new(PeerCertificate { fingerprint, dns_names }))
+}
+
+struct Pem {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Pem {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read = |file: &Path| {
+            std::fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })
+        };
+        Ok(Self {
+            cert: read(&files.cert)?,
+            key: read(&files.key)?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
+    }
+
+    fn to_config(&self, files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<ServerConfig, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Provider)?;
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(pem), Some(file)) => {
+                builder.with_client_cert_verifier(client_verifier(pem, file, provider)?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config =
+            builder.with_single_cert(self.chain(files)?, self.private_key(files)?).map_err(|error| {
+                TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone(), error }
+            })?;
+        // Never h2: one protocol, one parser, one set of limits.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The provider lists AES-GCM first; ChaCha20 would double the cost of a download.
+        config.ignore_client_order = true;
+        // New keys with every reload: a ticket carries a client certificate that a new client CA may no longer believe.
+        if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Ok(config)
+    }
+
+    fn chain(&self, files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        match CertificateDer::pem_slice_iter(&self.cert).collect::<Result<Vec<_>, _>>() {
+            Ok(chain) if !chain.is_empty() => Ok(chain),
+            _ => Err(TlsError::NoCertificate { file: files.cert.clone() }),
+        }
+    }
+
+    fn private_key(&self, files: &TlsFiles) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|error| TlsError::NoKey { file: files.key.clone(), error: error.to_string() })
+    }
+}
+
+fn client_verifier(
+    pem: &[u8],
+    file: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let refuse = |error: String| TlsError::ClientCa { file: file.to_owned(), error };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+        roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn write_pair(files: &TlsFiles) -> Vec<u8> {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(&files.cert, cert.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        cert.der().to_vec()
+    }
+
+    #[test]
+    fn a_broken_file_keeps_the_old_certificate_and_is_reported_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let files =
+            TlsFiles { cert: dir.path().join("c.pem"), key: dir.path().join("k.pem"), client_ca: None };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        assert!(matches!(
+            TlsCertificates::load(files.clone(), provider.clone()),
+            Err(TlsError::Unreadable { file, .. }) if file == files.cert
+        ));
+        write_pair(&files);
+        let certificates = TlsCertificates::load(files.clone(), provider).unwrap();
+        let first = certificates.current();
+        assert!(matches!(certificates.reload_if_changed(), Reload::Unchanged));
+
+        let sound_key = std::fs::read(&files.key).unwrap();
+        std::fs::write(&files.key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        match certificates.reload_if_changed() {
+            Reload::Failed(error @ TlsError::Mismatch { .. }) => {
+                assert!(error.to_string().contains("c.pem"), "{error}");
+                assert!(error.to_string().contains("k.pem"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(certificates.reload_if_changed(), Reload::Unchanged));
+        std::fs::write(&files.key, b"nonsense").unwrap();
+        assert!(matches!(certificates.reload_if_changed(), Reload::Failed(TlsError::NoKey { .. })));
+        std::fs::remove_file(&files.cert).unwrap();
+        assert!(matches!(certificates.reload_if_changed(), Reload::Failed(TlsError::Unreadable { .. })));
+        assert!(matches!(certificates.reload_if_changed(), Reload::Unchanged));
+        assert!(Arc::ptr_eq(&first, &certificates.current()));
+
+        std::fs::write(&files.key, sound_key).unwrap();
+        write_pair(&files);
+        assert!(matches!(certificates.reload_if_changed(), Reload::Swapped));
+        assert!(!Arc::ptr_eq(&first, &certificates.current()));
+    }
+
+    #[test]
+    fn only_http_1_is_ever_agreed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let files =
+            TlsFiles { cert: dir.path().join("c.pem"), key: dir.path().join("k.pem"), client_ca: None };
+        write_pair(&files);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let certificates = TlsCertificates::load(files, provider).unwrap();
+        assert_eq!(certificates.current().alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+}

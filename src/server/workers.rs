@@ -1,0 +1,252 @@
+//! Threads that serve: one current-thread runtime each, nothing shared but counters and the stage.
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::accept::accept;
+use super::connection::Worker;
+use super::listen::WorkerListener;
+use super::rounds::Rounds;
+use super::{Counters, Limits, Listeners, MakeHandler, TlsCertificates};
+
+/// What all connections of a group of workers have in common.
+#[derive(Clone)]
+pub struct Options {
+    /// Names the threads: `{name}-0`, `{name}-1`, …; Linux shows 15 letters.
+    pub name: &'static str,
+    pub limits: Limits,
+    /// Whose PROXY header is believed, and whose own address identifies nobody.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Needed where a listener is one for TLS.
+    pub tls: Option<Arc<TlsCertificates>>,
+    /// One set for each group: `max_connections` is kept by the gauge in it.
+    pub counters: Arc<Counters>,
+}
+
+/// How far a group of workers has come. It only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Serving,
+    Draining,
+    Stopped,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Connections that had to be cut because their requests did not end in time.
+    pub cut: usize,
+    /// Workers that ended by themselves: a fault of ours.
+    pub lost_workers: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a worker thread cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("a listener for TLS needs a certificate and a key")]
+    NoCertificate,
+}
+
+/// A running group. Dropped, it stops at once.
+pub struct Workers {
+    stage: watch::Sender<Stage>,
+    running: usize,
+    ends: mpsc::UnboundedReceiver<End>,
+    report: DrainReport,
+}
+
+impl Workers {
+    pub fn start<M: MakeHandler>(
+        listeners: Listeners,
+        options: Options,
+        make: Arc<M>,
+    ) -> Result<Self, StartError> {
+        if options.tls.is_none() && !listeners.tls_addrs().is_empty() {
+            return Err(StartError::NoCertificate);
+        }
+        let stage = watch::Sender::new(Stage::Serving);
+        let (tell_end, ends) = mpsc::unbounded_channel();
+        let shares = listeners.into_shares();
+        let running = shares.len();
+        for (number, share) in shares.into_iter().enumerate() {
+            let thread = Thread { number, share, options: options.clone(), stage: stage.subscribe() };
+            thread.start(make.clone(), Farewell { cut: None, tell_end: tell_end.clone() })?;
+        }
+        Ok(Self { stage, running, ends, report: DrainReport::default() })
+    }
+
+    /// Stops accepting, serves what has come, and ends when the last request is answered or `drain_timeout` is over.
+    pub fn drain(&self) {
+        self.forward_to(Stage::Draining);
+    }
+
+    /// Cuts every connection now.
+    pub fn stop(&self) {
+        self.forward_to(Stage::Stopped);
+    }
+
+    /// Returns when all workers have ended. One that fails takes the others into a drain: a gateway that serves with
+    /// half its workers helps nobody, and the service manager starts a whole one.
+    pub async fn ended(&mut self) -> DrainReport {
+        while self.running > 0 {
+            let end = self.ends.recv().await.unwrap_or(End::Lost);
+            self.running -= 1;
+            match end {
+                End::Drained { cut } => self.report.cut += cut,
+                End::Lost => {
+                    self.report.lost_workers += 1;
+                    self.drain();
+                }
+            }
+        }
+        self.report
+    }
+
+    /// Serves until `drain` is ready, then drains, and stops at once if `stop` is ready before all is done.
+    pub async fn run_until(mut self, drain: impl Future, stop: impl Future) -> DrainReport {
+        tokio::select! {
+            report = self.ended() => return report,
+            _ = drain => {}
+        }
+        self.drain();
+        tokio::select! {
+            report = self.ended() => return report,
+            _ = stop => {}
+        }
+        self.stop();
+        self.ended().await
+    }
+
+    fn forward_to(&self, next: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let forward = *stage < next;
+            if forward {
+                *stage = next;
+            }
+            forward
+        });
+    }
+}
+
+/// How one worker ended.
+enum End {
+    Drained { cut: usize },
+    Lost,
+}
+
+/// Tells how a worker ended, even if it ends by a panic.
+struct Farewell {
+    cut: Option<usize>,
+    tell_end: mpsc::UnboundedSender<End>,
+}
+
+impl Farewell {
+    fn drained(&mut self, cut: usize) {
+        self.cut = Some(cut);
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Fails when nobody wants to know any more.
+        let _ = self.tell_end.send(self.cut.map_or(End::Lost, |cut| End::Drained { cut }));
+    }
+}
+
+/// One worker, on its way to its thread.
+struct Thread {
+    number: usize,
+    share: Vec<WorkerListener>,
+    options: Options,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Thread {
+    fn start<M: MakeHandler>(self, make: Arc<M>, mut farewell: Farewell) -> Result<(), StartError> {
+        let name = format!("{}-{}", self.options.name, self.number);
+        // The runtime cannot leave the thread that builds it, so its failure has to be reported from there.
+        let (tell_built, built) = std::sync::mpsc::channel();
+        let work =
+            move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    let _ = tell_built.send(Ok(()));
+                    farewell.drained(runtime.block_on(self.serve(&*make)));
+                }
+                Err(error) => {
+                    let _ = tell_built.send(Err(error));
+                }
+            };
+        std::thread::Builder::new().name(name).spawn(work).map_err(StartError::Thread)?;
+        let built = built.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
+        built.map_err(StartError::Thread)
+    }
+
+    /// Returns how many connections had to be cut.
+    async fn serve<M: MakeHandler>(self, make: &M) -> usize {
+        let Options { limits, trusted_proxies, tls, counters, .. } = self.options;
+        let handler = Rc::new(make.make(self.number));
+        let rounds = Rounds::new(limits.clone());
+        let worker = Rc::new(Worker {
+            words: Worker::words(&handler),
+            handler,
+            http: limits.http(),
+            rounds: rounds.clone(),
+            counters,
+            trusted_proxies,
+            tls,
+            limits: limits.clone(),
+        });
+        tokio::task::spawn_local(rounds.clone().go_on());
+        let doors: Vec<_> = self
+            .share
+            .into_iter()
+            .map(|listener| tokio::task::spawn_local(accept(worker.clone(), listener, self.stage.clone())))
+            .collect();
+        for door in doors {
+            if let Ok(Err(error)) = door.await {
+                tracing::error!(%error, worker = self.number, "a listener failed");
+            }
+        }
+        drain(&rounds, self.stage, limits.drain_timeout).await
+    }
+}
+
+/// How long connections may take to notice that they were cut.
+const CUT: Duration = Duration::from_secs(1);
+
+async fn drain(rounds: &Rounds, mut stage: watch::Receiver<Stage>, patience: Duration) -> usize {
+    // A worker without listeners has no connections either, and still waits to be told.
+    let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
+    rounds.drain();
+    tokio::select! {
+        () = rounds.until_empty() => {}
+        () = tokio::time::sleep(patience) => {}
+        _ = stage.wait_for(|stage| *stage == Stage::Stopped) => {}
+    }
+    let cut = rounds.stop_all();
+    let _ = tokio::time::timeout(CUT, rounds.until_empty()).await;
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stage_never_goes_back() {
+        let (_tell_end, ends) = mpsc::unbounded_channel();
+        let stage = watch::Sender::new(Stage::Serving);
+        let workers = Workers { stage, running: 0, ends, report: DrainReport::default() };
+        workers.stop();
+        workers.drain();
+        assert_eq!(*workers.stage.borrow(), Stage::Stopped);
+    }
+}
