@@ -29,6 +29,7 @@ mod proxy_protocol;
 mod pulse;
 mod refusal;
 mod rounds;
+mod router;
 mod scan;
 mod tls;
 mod wire;
@@ -38,6 +39,7 @@ pub use counters::Counters;
 pub use limits::Limits;
 pub use listen::{BindError, Inherited, Listeners};
 pub use refusal::ServerRefusal;
+pub use router::serve_router;
 pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles};
 pub use workers::{DrainReport, Options, StartError, Workers};
 
