@@ -35,6 +35,9 @@ mod tls;
 mod wire;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 pub use counters::Counters;
 pub use limits::Limits;
 pub use listen::{BindError, Inherited, Listeners};

@@ -1,0 +1,303 @@
+//! Stories over real sockets: raw callers on one side, a scripted handler on the other. Nothing sleeps for luck.
+
+mod deadlines;
+mod drain;
+mod peers;
+mod requests;
+mod smuggling;
+
+use std::future::{pending, ready};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+use super::*;
+
+/// The longest that any test waits for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server with one plain listener and a handler that does what the path says.
+struct Site {
+    workers: Workers,
+    addr: SocketAddr,
+    counters: Arc<Counters>,
+    script: Arc<Script>,
+}
+
+/// What the test and the handlers of all workers share.
+struct Script {
+    heard: AtomicUsize,
+    cancelled: AtomicUsize,
+    made: AtomicUsize,
+    /// `/wait` answers when a permit comes.
+    go: Semaphore,
+    /// Workers that have answered, by number.
+    answered_by: std::sync::Mutex<std::collections::BTreeSet<usize>>,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self {
+            heard: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
+            go: Semaphore::new(0),
+            answered_by: Default::default(),
+        }
+    }
+}
+
+fn limits() -> Limits {
+    Limits { drain_timeout: PATIENCE, ..Limits::default() }
+}
+
+impl Site {
+    fn start(limits: Limits) -> Self {
+        Self::with(1, |options| options.limits = limits)
+    }
+
+    fn with(workers: usize, adjust: impl FnOnce(&mut Options)) -> Self {
+        let mut listeners = Listeners::new(workers);
+        listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut Inherited::none()).unwrap();
+        Self::on(listeners, adjust)
+    }
+
+    fn on(listeners: Listeners, adjust: impl FnOnce(&mut Options)) -> Self {
+        let addr = listeners.plain_addrs().into_iter().chain(listeners.tls_addrs()).next().unwrap();
+        let counters = Arc::new(Counters::default());
+        let mut options = Options {
+            name: "test",
+            limits: limits(),
+            trusted_proxies: Arc::new([]),
+            tls: None,
+            counters: counters.clone(),
+        };
+        adjust(&mut options);
+        let script = Arc::new(Script::new());
+        let workers = Workers::start(listeners, options, Arc::new(Make(script.clone()))).unwrap();
+        Self { workers, addr, counters, script }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::to(self.addr)
+    }
+
+    /// One request on a connection of its own, to the end of the connection.
+    fn ask(&self, request: &str) -> String {
+        let mut caller = self.caller();
+        caller.send(request);
+        caller.rest()
+    }
+
+    fn drain(self) -> DrainReport {
+        runtime().block_on(self.workers.run_until(ready(()), pending::<()>()))
+    }
+
+    fn heard(&self) -> usize {
+        self.script.heard.load(Ordering::SeqCst)
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Waits for something that happens on another thread and can only be looked at.
+fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !happened() {
+        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A raw TCP caller.
+struct Caller(TcpStream);
+
+impl Caller {
+    fn to(addr: SocketAddr) -> Self {
+        let socket = TcpStream::connect(addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self(socket)
+    }
+
+    fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.0.write_all(text.as_ref()).unwrap();
+    }
+
+    /// Everything up to the end of the connection, which has to be an orderly one.
+    fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).unwrap();
+        String::from_utf8(rest).unwrap()
+    }
+
+    /// Everything up to the end of the connection, and whether that was a failure.
+    fn rest_and_failure(&mut self) -> (Vec<u8>, Option<std::io::ErrorKind>) {
+        let mut rest = Vec::new();
+        let failure = self.0.read_to_end(&mut rest).err().map(|error| error.kind());
+        (rest, failure)
+    }
+
+    /// Reads one answer that has a Content-Length: its head and its body.
+    fn answer(&mut self) -> (String, String) {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = self.0.read(&mut byte).unwrap();
+            assert_ne!(read, 0, "the connection ended inside {:?}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let length = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
+            .map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (head, String::from_utf8(body).unwrap())
+    }
+}
+
+struct Make(Arc<Script>);
+
+impl MakeHandler for Make {
+    type Handler = Scripted;
+
+    fn make(&self, worker: usize) -> Scripted {
+        self.0.made.fetch_add(1, Ordering::SeqCst);
+        Scripted { script: self.0.clone(), worker }
+    }
+}
+
+struct Scripted {
+    script: Arc<Script>,
+    worker: usize,
+}
+
+/// Counts requests whose handling was dropped half-way.
+struct Cancelled<'a>(Option<&'a Script>);
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        if let Some(script) = self.0 {
+            script.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Handler for Scripted {
+    type Body = Told;
+
+    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Told> {
+        self.script.heard.fetch_add(1, Ordering::SeqCst);
+        self.script.answered_by.lock().unwrap().insert(self.worker);
+        let mut guard = Cancelled(Some(&self.script));
+        let path = request.uri().path().to_owned();
+        let response = match path.as_str() {
+            "/wait" => {
+                self.script.go.acquire().await.unwrap().forget();
+                Response::new(Told::text("waited"))
+            }
+            "/never" => pending().await,
+            "/empty-400" => {
+                let mut response = Response::new(Told::text(""));
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                response
+            }
+            "/half" => Response::new(Told { parts: vec![Err("broken"), Ok("part")], repeat: 0 }),
+            "/big" => Response::new(Told { parts: vec![], repeat: BIG / BLOCK.len() }),
+            "/unread-body" => {
+                let mut response = Response::new(Told::text("enough"));
+                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+                response
+            }
+            "/panic" => panic!("as the test asked"),
+            "/tunnel" => {
+                let mut response = Response::new(Told::text(""));
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                response
+            }
+            "/peer" => Response::new(Told::text(format!("{} {} {}", peer.addr, peer.balancer, peer.secure))),
+            "/certificate" => Response::new(Told::text(format!("{:?}", peer.certificate))),
+            _ => match request.into_body().collect().await {
+                Ok(body) => {
+                    let body = body.to_bytes();
+                    Response::new(Told::text(format!("{path} {}", String::from_utf8_lossy(&body))))
+                }
+                Err(_) => {
+                    let mut response = Response::new(Told::text("bad body"));
+                    *response.status_mut() = StatusCode::BAD_REQUEST;
+                    response
+                }
+            },
+        };
+        guard.0 = None;
+        response
+    }
+
+    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
+        refusal.plain()
+    }
+}
+
+const BLOCK: &[u8] = &[b'x'; 16 * 1024];
+const BIG: usize = 32 * 1024 * 1024;
+
+/// A body told part by part, last one first.
+struct Told {
+    parts: Vec<Result<&'static str, &'static str>>,
+    repeat: usize,
+}
+
+impl Told {
+    fn text(text: impl Into<String>) -> Self {
+        let text: String = text.into();
+        Self { parts: if text.is_empty() { vec![] } else { vec![Ok(text.leak())] }, repeat: 0 }
+    }
+}
+
+impl Body for Told {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.repeat > 0 {
+            self.repeat -= 1;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BLOCK)))));
+        }
+        Poll::Ready(self.parts.pop().map(|part| match part {
+            Ok(text) => Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
+            Err(error) => Err(error.into()),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.repeat == 0 && self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self.parts.as_slice() {
+            [Ok(text)] => http_body::SizeHint::with_exact(text.len() as u64),
+            [] if self.repeat == 0 => http_body::SizeHint::with_exact(0),
+            _ => http_body::SizeHint::default(),
+        }
+    }
+}

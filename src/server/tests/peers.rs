@@ -1,0 +1,211 @@
+//! Who the caller is: PROXY headers, TLS, client certificates; and routers behind the same sockets.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::*;
+use crate::server::proxy_protocol::header_v4;
+
+#[test]
+fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
+    let trusting = Site::with(1, |options| {
+        options.trusted_proxies = Arc::new(["127.0.0.0/8".parse().unwrap()]);
+    });
+    let header = header_v4("203.0.113.9:4711".parse().unwrap());
+    let mut caller = trusting.caller();
+    // In pieces, as networks like it.
+    caller.send(&header[..5]);
+    caller.send(&header[5..20]);
+    caller.send(&header[20..]);
+    caller.send("GET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(caller.answer().1, "203.0.113.9:4711 true false");
+
+    let mut caller = trusting.caller();
+    let own = caller.0.local_addr().unwrap();
+    caller.send("GET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(caller.answer().1, format!("{own} true false"), "without a header it is the balancer itself");
+
+    let mut broken = header.clone();
+    broken[12] = 0x31;
+    let mut caller = trusting.caller();
+    caller.send(broken);
+    caller.rest_and_failure();
+    eventually("proxy_header_failures", || trusting.counters.proxy_header_failures.get() == 1);
+
+    let wary = Site::start(limits());
+    let mut caller = wary.caller();
+    caller.send([&header[..], b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+    assert!(caller.rest().starts_with("HTTP/1.1 400 "));
+    assert_eq!(wary.heard(), 0);
+}
+
+/// A CA with certificates made for the test, as files.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn write(&self, dir: &Path, name: &str) {
+        let (cert, key) = self.issue(name);
+        std::fs::write(dir.join("cert.pem"), cert).unwrap();
+        std::fs::write(dir.join("key.pem"), key).unwrap();
+        std::fs::write(dir.join("ca.pem"), self.issuer.pem()).unwrap();
+    }
+
+    fn client(&self, identity: Option<(String, String)>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        match identity {
+            Some((cert, key)) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        }
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn tls_site(dir: &Path, limits: Limits) -> (Site, Arc<TlsCertificates>) {
+    let files = TlsFiles {
+        cert: dir.join("cert.pem"),
+        key: dir.join("key.pem"),
+        client_ca: Some(dir.join("ca.pem")),
+    };
+    let certificates = TlsCertificates::load(files, provider()).unwrap();
+    let mut listeners = Listeners::new(1);
+    listeners.listen("127.0.0.1:0".parse().unwrap(), true, &mut Inherited::none()).unwrap();
+    let site = Site::on(listeners, |options| {
+        options.tls = Some(certificates.clone());
+        options.limits = limits;
+    });
+    (site, certificates)
+}
+
+fn connect(
+    site: &Site,
+    config: ClientConfig,
+    name: &'static str,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let client = ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap();
+    StreamOwned::new(client, site.caller().0)
+}
+
+fn ask_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, path: &str) -> std::io::Result<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_reload_changes_what_new_callers_see_and_keeps_the_old_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "old.test");
+    let (site, certificates) = tls_site(dir.path(), limits());
+
+    let mut old = connect(&site, authority.client(None), "old.test");
+    old.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut byte = [0];
+    old.read_exact(&mut byte).unwrap();
+
+    authority.write(dir.path(), "new.test");
+    assert!(matches!(certificates.reload_if_changed(), Reload::Swapped));
+    let mut new = connect(&site, authority.client(None), "new.test");
+    assert!(ask_tls(&mut new, "/peer").unwrap().ends_with("false true"), "secure");
+    assert!(ask_tls(&mut old, "/2").unwrap().ends_with("/2 "), "the old connection lives on");
+    assert!(ask_tls(&mut connect(&site, authority.client(None), "old.test"), "/").is_err());
+    eventually("the failed handshake is counted", || site.counters.tls_failures.get() == 1);
+}
+
+#[test]
+fn a_client_certificate_is_optional_but_a_false_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "site.test");
+    let (site, _) = tls_site(dir.path(), limits());
+
+    let mut none = connect(&site, authority.client(None), "site.test");
+    assert!(ask_tls(&mut none, "/certificate").unwrap().ends_with("None"));
+
+    let identity = authority.issue("lab.test");
+    let der = CertificateDer::from_pem_slice(identity.0.as_bytes()).unwrap();
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(hash.as_ref());
+    let expected = PeerCertificate { fingerprint, dns_names: vec!["lab.test".to_owned()] };
+    let mut known = connect(&site, authority.client(Some(identity)), "site.test");
+    assert!(ask_tls(&mut known, "/certificate").unwrap().ends_with(&format!("{:?}", Some(expected))));
+
+    let stranger = Authority::new().issue("lab.test");
+    let mut stranger = connect(&site, authority.client(Some(stranger)), "site.test");
+    assert!(ask_tls(&mut stranger, "/certificate").is_err());
+    assert_eq!(site.heard(), 2);
+}
+
+#[test]
+fn a_handshake_that_stalls_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "site.test");
+    let short = Limits { handshake_timeout: Duration::from_millis(100), ..limits() };
+    let (site, _) = tls_site(dir.path(), short);
+    let mut caller = site.caller();
+    caller.send([0x16, 3, 1]);
+    caller.rest_and_failure();
+    eventually("handshake_timeouts", || site.counters.handshake_timeouts.get() == 1);
+}
+
+#[test]
+fn a_router_is_served_with_the_callers_address() {
+    use axum::extract::ConnectInfo;
+    use axum::routing::get;
+
+    async fn who(ConnectInfo(addr): ConnectInfo<SocketAddr>) -> String {
+        addr.to_string()
+    }
+    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let mut listeners = Listeners::new(1);
+    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut Inherited::none()).unwrap();
+    let addr = listeners.plain_addrs()[0];
+    let options = Options {
+        name: "admin",
+        limits: limits(),
+        trusted_proxies: Arc::new([]),
+        tls: None,
+        counters: Arc::default(),
+    };
+    let router = axum::Router::new().route("/who", get(who));
+    let workers = serve_router(listeners, options, router, control.handle().clone()).unwrap();
+    let mut caller = Caller::to(addr);
+    caller.send("GET /who HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(caller.answer().1, caller.0.local_addr().unwrap().to_string());
+    caller.send("GET / HTTP/1.1\r\n\r\n");
+    assert!(caller.rest().starts_with("HTTP/1.1 400 "));
+    assert_eq!(control.block_on(workers.run_until(ready(()), pending::<()>())), DrainReport::default());
+}
