@@ -1,2 +1,375 @@
 //! How to reach a realm's hosts: names to permitted addresses, trust, outbound proxy. One way for control calls and calls of callers,
 //! so that a private address or an unknown CA is refused on both (threats, rows 7 and 24).
+
+mod problem;
+mod proxy;
+mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
+mod trust;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use url::{Host, Url};
+
+use crate::config;
+use crate::model::route::is_private;
+
+pub use problem::{ReachError, TlsProblem};
+pub use proxy::ProxyVariables;
+pub use stream::Stream;
+
+use proxy::Proxy;
+
+/// The way to one realm's hosts. Cloning costs a reference count.
+#[derive(Clone)]
+pub struct Reach(Arc<Inner>);
+
+struct Inner {
+    tls: Arc<rustls::ClientConfig>,
+    resolve: BTreeMap<String, IpAddr>,
+    allow_insecure: bool,
+    connect_timeout: Duration,
+    proxy: Option<Proxy>,
+}
+
+impl Reach {
+    /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY as a value.
+    pub fn new(
+        realm: &config::Realm,
+        upstream: &config::Upstream,
+        variables: &ProxyVariables,
+    ) -> Result<Self, ReachError> {
+        let resolve = realm.resolve.iter().map(|(name, address)| (name.to_ascii_lowercase(), *address));
+        Ok(Self(Arc::new(Inner {
+            tls: trust::client_config(realm)?,
+            resolve: resolve.collect(),
+            allow_insecure: realm.hosts.allow_insecure,
+            connect_timeout: upstream.connect_timeout,
+            proxy: Proxy::choose(&upstream.proxy, variables)?,
+        })))
+    }
+
+    /// Whom we trust and how we speak TLS: the system's CAs and the realm's, HTTP/1.1 only.
+    pub fn tls(&self) -> Arc<rustls::ClientConfig> {
+        self.0.tls.clone()
+    }
+
+    /// Where a host may be called: its pinned address, else what DNS says without private addresses. Literal addresses are for
+    /// sandboxes. The proxy's own name may stand for a private address: the operator wrote it down.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ReachError> {
+        if let Some(pinned) = self.pinned(host) {
+            return Ok(vec![SocketAddr::new(pinned, port)]);
+        }
+        let is_proxy = self.0.proxy.as_ref().is_some_and(|proxy| proxy.host() == host);
+        if let Some(literal) = literal(host) {
+            if !is_proxy {
+                self.check_literal(host)?;
+            }
+            return Ok(vec![SocketAddr::new(literal, port)]);
+        }
+        let found = look_up(host, port).await?;
+        if is_proxy || self.0.allow_insecure { Ok(found) } else { without_private(host, found) }
+    }
+
+    /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all. Nothing of a request
+    /// has been sent when this fails.
+    pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
+        let limit = self.0.connect_timeout;
+        let deadline = Instant::now() + limit;
+        match tokio::time::timeout_at(deadline, self.open(host, port, secure, deadline)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(ReachError::TimedOut { host: host.to_owned(), port, after: limit }),
+        }
+    }
+
+    /// The proxy, with its credentials, that a call to this URL has to take.
+    ///
+    /// Only https takes one: plain http is for sandboxes, which are near. A host with a pinned address is called at that address,
+    /// so it takes none either.
+    pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
+        let host = url.host_str()?;
+        let port = url.port_or_known_default()?;
+        self.proxy(host, port, url.scheme() == "https").map(Proxy::url)
+    }
+
+    async fn open(
+        &self,
+        host: &str,
+        port: u16,
+        secure: bool,
+        deadline: Instant,
+    ) -> Result<Stream, ReachError> {
+        if !secure {
+            self.check_plain(host)?;
+            return self.dial(host, port, deadline).await.map(Stream::Plain);
+        }
+        let name = server_name(host)?;
+        let tcp = match self.proxy(host, port, secure) {
+            None => self.dial(host, port, deadline).await?,
+            Some(proxy) => {
+                // The proxy looks the name up, so only the name itself can be checked here.
+                self.check_literal(host)?;
+                let unreachable = |error| proxy.unreachable(&error);
+                let mut tcp = self.dial(proxy.host(), proxy.port(), deadline).await.map_err(unreachable)?;
+                proxy.tunnel(&mut tcp, host, port).await?;
+                tcp
+            }
+        };
+        let connector = tokio_rustls::TlsConnector::from(self.0.tls.clone());
+        match connector.connect(name, tcp).await {
+            Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
+            Err(error) => Err(ReachError::handshake(host, &error)),
+        }
+    }
+
+    /// Tries the addresses in turn; each gets its share of the time that is left, so that a dead one does not use up all of it.
+    async fn dial(&self, host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ReachError> {
+        let addresses = self.addresses(host, port).await?;
+        let mut last = None;
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            last = Some(match tokio::time::timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // Without it a small head would wait for the acknowledgement of what went before.
+                    if stream.set_nodelay(true).is_ok() {
+                        return Ok(stream);
+                    }
+                    "the connection broke at once".to_owned()
+                }
+                Ok(Err(error)) => format!("{}: {error}", address.ip()),
+                Err(_) => format!("{}: no answer within {} ms", address.ip(), share.as_millis()),
+            });
+        }
+        let why = last.unwrap_or_else(|| "the name has no address".to_owned());
+        Err(ReachError::ConnectFailed { host: host.to_owned(), port, why })
+    }
+
+    fn pinned(&self, host: &str) -> Option<IpAddr> {
+        self.0.resolve.get(&host.to_ascii_lowercase()).copied()
+    }
+
+    fn proxy(&self, host: &str, port: u16, secure: bool) -> Option<&Proxy> {
+        let proxy = self.0.proxy.as_ref()?;
+        (secure && self.pinned(host).is_none() && proxy.serves(host, port)).then_some(proxy)
+    }
+
+    fn check_plain(&self, host: &str) -> Result<(), ReachError> {
+        match self.0.allow_insecure {
+            true => Ok(()),
+            false => Err(refused(host, "plain http is refused; a sandbox needs `allow_insecure = true`")),
+        }
+    }
+
+    fn check_literal(&self, host: &str) -> Result<(), ReachError> {
+        match literal(host) {
+            Some(_) if !self.0.allow_insecure => Err(refused(
+                host,
+                "an address instead of a name is refused; a sandbox needs `allow_insecure = true`",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(host: &str, why: &str) -> ReachError {
+    ReachError::AddressRefused { host: host.to_owned(), why: why.to_owned() }
+}
+
+/// The address that a host *is*, in every spelling that a resolver would take for one (`127.1`, `0x7f.0.0.1`, `[::1]`).
+fn literal(host: &str) -> Option<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return Some(address);
+    }
+    match Host::parse(host) {
+        Ok(Host::Ipv4(address)) => Some(address.into()),
+        Ok(Host::Ipv6(address)) => Some(address.into()),
+        _ => None,
+    }
+}
+
+async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, ReachError> {
+    let unknown = |why: String| ReachError::NameUnknown { host: host.to_owned(), why };
+    let mut addresses = Vec::new();
+    for address in tokio::net::lookup_host((host, port)).await.map_err(|error| unknown(error.to_string()))? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    match addresses.is_empty() {
+        true => Err(unknown("it has no address".to_owned())),
+        false => Ok(addresses),
+    }
+}
+
+fn without_private(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ReachError> {
+    let (private, public): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| is_private(a.ip()));
+    match private.first() {
+        Some(address) if public.is_empty() => Err(refused(
+            host,
+            &format!(
+                "DNS says {}, a private address; if that is meant, name host and address in `resolve`",
+                address.ip()
+            ),
+        )),
+        _ => Ok(public),
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, ReachError> {
+    if let Some(address) = literal(host) {
+        return Ok(ServerName::IpAddress(address.into()));
+    }
+    ServerName::try_from(host.to_owned()).map_err(|_| refused(host, "this is not a host name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Authority, Identity, realm, tls_echo, upstream};
+    use super::*;
+    use crate::config::ProxyChoice;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    fn reach(realm: &config::Realm) -> Reach {
+        Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()
+    }
+
+    fn strict_realm() -> config::Realm {
+        let mut strict = realm();
+        strict.hosts.allow_insecure = false;
+        strict
+    }
+
+    fn pinned_realm(host: &str) -> config::Realm {
+        let mut pinned = strict_realm();
+        pinned.resolve.insert(host.to_owned(), "127.0.0.1".parse().unwrap());
+        pinned
+    }
+
+    async fn handshake(identity: Identity, trusted: &Authority) -> Result<Stream, ReachError> {
+        let server = tls_echo(identity).await;
+        let mut realm = pinned_realm("api.gateway.test");
+        realm.ca_file = Some(trusted.ca_file());
+        reach(&realm).connect("api.gateway.test", server.port(), true).await
+    }
+
+    #[tokio::test]
+    async fn a_literal_address_is_refused_in_every_spelling() {
+        for host in ["127.0.0.1", "8.8.8.8", "[::1]", "::1", "127.1", "0x7f.0.0.1", "2130706433"] {
+            let refused = reach(&strict_realm()).addresses(host, 443).await.unwrap_err();
+            assert!(matches!(refused, ReachError::AddressRefused { .. }), "{host}: {refused}");
+        }
+        assert_eq!(
+            reach(&realm()).addresses("[::1]", 80).await.unwrap(),
+            vec!["[::1]:80".parse::<SocketAddr>().unwrap()]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_means_a_private_address_is_refused_unless_it_is_pinned() {
+        let refused = reach(&strict_realm()).addresses("localhost", 443).await.unwrap_err();
+        assert!(
+            matches!(&refused, ReachError::AddressRefused { host, .. } if host == "localhost"),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("`resolve`"), "{refused}");
+        let pinned = reach(&pinned_realm("LOCALHOST")).addresses("localhost", 443).await.unwrap();
+        assert_eq!(pinned, vec!["127.0.0.1:443".parse::<SocketAddr>().unwrap()]);
+        assert!(!reach(&realm()).addresses("localhost", 443).await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_a_mixed_answer_only_the_public_addresses_are_used() {
+        let found = vec!["10.0.0.1:443".parse().unwrap(), "8.8.8.8:443".parse().unwrap()];
+        assert_eq!(without_private("x.test", found).unwrap(), vec!["8.8.8.8:443".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn plain_http_needs_allow_insecure() {
+        let refused = reach(&strict_realm()).connect("api.gateway.test", 80, false).await.err().unwrap();
+        assert!(refused.to_string().contains("allow_insecure"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_a_failed_connect_that_names_host_and_port() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let failed = reach(&realm()).connect("127.0.0.1", port, false).await.err().unwrap();
+        assert!(matches!(&failed, ReachError::ConnectFailed { .. }), "{failed}");
+        assert!(failed.to_string().contains(&format!("127.0.0.1:{port}")), "{failed}");
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_never_ends_is_cut_by_the_connect_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut short = upstream();
+        short.connect_timeout = Duration::from_millis(50);
+        let reach = Reach::new(&realm(), &short, &ProxyVariables::default()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let late = reach.connect("127.0.0.1", port, true).await.err().unwrap();
+        assert!(matches!(late, ReachError::TimedOut { .. }), "{late}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_the_realms_own_ca_is_trusted_and_bytes_flow_both_ways() {
+        let ours = Authority::new("ours");
+        let mut stream = handshake(ours.issue("api.gateway.test"), &ours).await.unwrap();
+        assert!(stream.is_secure());
+        stream.write_all(b"ping").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut echoed = [0; 4];
+        stream.read_exact(&mut echoed).await.unwrap();
+        assert_eq!(&echoed, b"ping");
+    }
+
+    #[tokio::test]
+    async fn a_bad_certificate_is_refused_and_its_fault_is_told() {
+        let ours = Authority::new("ours");
+        for (identity, fault) in [
+            (ours.issue_expired("api.gateway.test"), TlsProblem::Expired),
+            (ours.issue("other.gateway.test"), TlsProblem::WrongName),
+            (Authority::new("theirs").issue("api.gateway.test"), TlsProblem::UnknownCa),
+        ] {
+            let error = handshake(identity, &ours).await.err().unwrap();
+            assert_eq!(error, ReachError::Tls { host: "api.gateway.test".to_owned(), why: fault });
+            assert!(error.is_certificate());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_no_tls_is_no_certificate_trouble() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        });
+        let error = reach(&realm()).connect("127.0.0.1", port, true).await.err().unwrap();
+        assert!(matches!(error, ReachError::Tls { why: TlsProblem::Handshake(_), .. }), "{error}");
+        assert!(!error.is_certificate());
+    }
+
+    #[tokio::test]
+    async fn a_pinned_host_and_plain_http_take_no_proxy() {
+        let mut proxied = upstream();
+        proxied.proxy = ProxyChoice::Url("http://127.0.0.1:3128".parse().unwrap());
+        let mut pinned = pinned_realm("api.gateway.test");
+        pinned.hosts.allow_insecure = true;
+        let reach = Reach::new(&pinned, &proxied, &ProxyVariables::default()).unwrap();
+        for (url, takes) in [
+            ("https://eu.gateway.test/x", true),
+            ("http://eu.gateway.test/x", false),
+            ("https://api.gateway.test/x", false),
+            ("https://localhost/x", false),
+        ] {
+            assert_eq!(reach.proxy_for(&url.parse().unwrap()).is_some(), takes, "{url}");
+        }
+    }
+}
