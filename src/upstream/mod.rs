@@ -81,11 +81,10 @@ impl Reach {
     /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all. Nothing of a request
     /// has been sent when this fails.
     pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
-        let limit = self.0.connect_timeout;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + self.0.connect_timeout;
         match tokio::time::timeout_at(deadline, self.open(host, port, secure, deadline)).await {
             Ok(opened) => opened,
-            Err(_) => Err(ReachError::TimedOut { host: host.to_owned(), port, after: limit }),
+            Err(_) => Err(self.timed_out(host, port)),
         }
     }
 
@@ -145,11 +144,16 @@ impl Reach {
                     "the connection broke at once".to_owned()
                 }
                 Ok(Err(error)) => format!("{}: {error}", address.ip()),
+                Err(_) if left == 1 => return Err(self.timed_out(host, port)),
                 Err(_) => format!("{}: no answer within {} ms", address.ip(), share.as_millis()),
             });
         }
         let why = last.unwrap_or_else(|| "the name has no address".to_owned());
         Err(ReachError::ConnectFailed { host: host.to_owned(), port, why })
+    }
+
+    fn timed_out(&self, host: &str, port: u16) -> ReachError {
+        ReachError::TimedOut { host: host.to_owned(), port, after: self.0.connect_timeout }
     }
 
     fn pinned(&self, host: &str) -> Option<IpAddr> {
@@ -304,6 +308,14 @@ mod tests {
         let failed = reach(&realm()).connect("127.0.0.1", port, false).await.err().unwrap();
         assert!(matches!(&failed, ReachError::ConnectFailed { .. }), "{failed}");
         assert!(failed.to_string().contains(&format!("127.0.0.1:{port}")), "{failed}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_followed_by_the_next() {
+        // `localhost` is often ::1 first, and nobody listens there.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(!reach(&realm()).connect("localhost", port, false).await.unwrap().is_secure());
     }
 
     #[tokio::test]

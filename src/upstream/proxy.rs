@@ -104,7 +104,7 @@ impl Proxy {
             if head.len() >= MAX_HEAD {
                 return Err(self.problem("answered CONNECT with something endless"));
             }
-            // One byte at a time: some forty reads per connection, and none of the tunnel's bytes can be lost.
+            // One byte at a time: some hundred small reads per connection, and none of the tunnel's bytes can be lost.
             head.push(tcp.read_u8().await.map_err(broken)?);
         }
         match status(&head) {

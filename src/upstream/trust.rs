@@ -12,12 +12,19 @@ use crate::config;
 
 use super::ReachError;
 
-/// The system's CAs and the realm's `ca_file`. A machine without a CA store is fine where the realm brings its own CA, or speaks
-/// plain http to a sandbox.
+/// The system's CAs and the realm's `ca_file`.
 pub(super) fn client_config(realm: &config::Realm) -> Result<Arc<ClientConfig>, ReachError> {
+    // A certificate of the system's store that cannot be read is one CA less, and no reason to do without the others.
+    trusting(realm, rustls_native_certs::load_native_certs().certs)
+}
+
+/// A machine without a CA store is fine where the realm brings its own CA, or speaks plain http to a sandbox.
+fn trusting(
+    realm: &config::Realm,
+    system: Vec<CertificateDer<'static>>,
+) -> Result<Arc<ClientConfig>, ReachError> {
     let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    let (from_system, _) = roots.add_parsable_certificates(system.certs);
+    let (from_system, _) = roots.add_parsable_certificates(system);
     if let Some(file) = &realm.ca_file {
         add_file(&mut roots, file)?;
     }
@@ -45,7 +52,7 @@ pub(super) fn client_config(realm: &config::Realm) -> Result<Arc<ClientConfig>, 
     Ok(Arc::new(config))
 }
 
-/// AES-GCM before ChaCha20, which doubles the cost of a download on processors with AES instructions (docs/benchmarks.md).
+/// AES-GCM before ChaCha20, which doubles the cost of a download on processors with AES instructions.
 fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| is_chacha(suite.suite()));
@@ -96,6 +103,18 @@ mod tests {
         let order: Vec<bool> =
             config.crypto_provider().cipher_suites.iter().map(|s| is_chacha(s.suite())).collect();
         assert!(order.is_sorted() && order.contains(&true) && order.contains(&false), "{order:?}");
+    }
+
+    #[test]
+    fn a_machine_without_a_ca_store_needs_ca_file_for_https_alone() {
+        let ours = Authority::new("ours");
+        let mut realm = realm();
+        assert!(trusting(&realm, Vec::new()).is_ok());
+        realm.oauth_base = "https://prod-identity.iterocloud.com".parse().unwrap();
+        let error = trusting(&realm, Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("ca-certificates"), "{error}");
+        realm.ca_file = Some(ours.ca_file());
+        assert!(trusting(&realm, Vec::new()).is_ok());
     }
 
     #[test]
