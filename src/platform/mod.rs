@@ -1,14 +1,65 @@
 //! Speaks to iTero's control calls: OAuth, discovery, accounts. One attempt per method, every answer validated, every trouble typed
 //! by blame. Never retries and never stores; those are `access`' and `pairing`'s business.
 
-use crate::config;
-use crate::model::account::AccountId;
-use crate::model::route::Route;
-use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
+mod accounts;
+mod discovery;
+mod json;
+mod oauth;
+#[cfg(test)]
+mod responder;
+mod verdict;
+mod wire;
+
 use url::Url;
 
-/// One realm's control calls.
-pub struct Platform {}
+use crate::config;
+use crate::model::account::AccountId;
+use crate::model::route::{Route, RouteProblem};
+use crate::model::token::TokenSet;
+use crate::upstream::Reach;
+
+use verdict::Call;
+use wire::{Limits, Wire};
+
+/// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.
+pub struct Platform {
+    realm: config::Realm,
+    /// Checked once: with it discovery is never asked.
+    pinned: Option<Route>,
+    wire: Wire,
+}
+
+/// Why a realm's control calls cannot be set up; the configuration must change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotUsable {
+    #[error("the pinned `route` is not usable: {0}")]
+    Route(#[from] RouteProblem),
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(String),
+}
+
+impl Platform {
+    /// Opens no connection.
+    pub fn new(realm: &config::Realm, reach: Reach) -> Result<Self, NotUsable> {
+        Self::with_limits(realm, reach, Limits::default())
+    }
+
+    fn with_limits(realm: &config::Realm, reach: Reach, limits: Limits) -> Result<Self, NotUsable> {
+        let pinned = realm.route.as_ref().map(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts));
+        let wire = Wire::new(reach, limits, realm.hosts.allow_insecure).map_err(NotUsable::Client)?;
+        Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, wire })
+    }
+
+    /// An address below a route, checked again: a stored route may be older than `allowed_hosts` (threats, row 7).
+    fn below(&self, call: Call, route: &Route, endpoint: &str) -> Result<Url, Trouble> {
+        let refused = |why: String| Trouble::new(call, Blame::Realm, TroubleKind::RouteRefused, None, why);
+        let url = Url::parse(&format!("{route}/{endpoint}")).map_err(|error| refused(error.to_string()))?;
+        match self.realm.hosts.check(&url) {
+            Ok(()) => Ok(url),
+            Err(problem) => Err(refused(format!("the route {} is not called: {problem}", route.domain()))),
+        }
+    }
+}
 
 /// Whose trouble it is. Decided where the wire answer is parsed, never by searching text later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +114,21 @@ pub enum TroubleKind {
 }
 
 impl Trouble {
+    fn new(
+        call: Call,
+        blame: Blame,
+        kind: TroubleKind,
+        status: Option<u16>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { call: call.name(), blame, status, kind, detail: detail.into() }
+    }
+
+    /// An answer with a good status that cannot be what the documents describe. The realm's trouble: grants are kept.
+    fn malformed(call: Call, detail: impl Into<String>) -> Self {
+        Self::new(call, Blame::Realm, TroubleKind::Malformed, Some(200), detail)
+    }
+
     /// Whether the documents or common sense advise a repeat.
     pub fn transient(&self) -> bool {
         self.blame == Blame::Realm
@@ -101,68 +167,4 @@ pub enum CredentialsVerdict {
 pub enum TokenHint {
     Access,
     Refresh,
-}
-
-impl Platform {
-    pub fn new(_realm: &config::Realm) -> Self {
-        unimplemented!()
-    }
-
-    /// Where the browser is sent (S1 4.1.1).
-    pub fn authorize_url(&self, _state: &str) -> Url {
-        unimplemented!()
-    }
-
-    pub async fn exchange_code(&self, _code: &AuthorizationCode) -> Result<TokenSet, Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn refresh(&self, _refresh: &RefreshToken) -> Result<TokenSet, Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn revoke(&self, _token: &str, _hint: TokenHint) -> Result<(), Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn probe_credentials(&self) -> CredentialsVerdict {
-        unimplemented!()
-    }
-
-    /// At `base_url`: the first discovery, and the fallback of the later ones.
-    pub async fn discover_first(&self, _bearer: &AccessToken) -> Result<Route, Trouble> {
-        unimplemented!()
-    }
-
-    /// At Domain/Path, then at `base_url` where that has failed. A pinned route is returned without a call.
-    pub async fn discover(&self, _last: Option<&Route>, _bearer: &AccessToken) -> Result<Route, Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn related_accounts(
-        &self,
-        _route: &Route,
-        _bearer: &AccessToken,
-    ) -> Result<Vec<RelatedAccount>, Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn pair(
-        &self,
-        _route: &Route,
-        _bearer: &AccessToken,
-        _account: AccountId,
-        _callback: Option<&Url>,
-    ) -> Result<Pairing, Trouble> {
-        unimplemented!()
-    }
-
-    pub async fn unpair(
-        &self,
-        _route: &Route,
-        _bearer: &AccessToken,
-        _account: AccountId,
-    ) -> Result<(), Trouble> {
-        unimplemented!()
-    }
 }

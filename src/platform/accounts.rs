@@ -1,0 +1,346 @@
+//! Related accounts, pair, unpair (S1 4.2.3, 4.3). A 200 alone is no success here: `Status` and `Errors` are read too.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::model::account::AccountId;
+use crate::model::route::Route;
+use crate::model::token::AccessToken;
+
+use super::oauth::token_set;
+use super::verdict::Call;
+use super::{Blame, Pairing, Platform, RelatedAccount, Trouble, TroubleKind};
+
+impl Platform {
+    /// The accounts that the user belongs to and that Align has enabled for the integration; none is a sound answer.
+    pub async fn related_accounts(
+        &self,
+        route: &Route,
+        bearer: &AccessToken,
+    ) -> Result<Vec<RelatedAccount>, Trouble> {
+        let call = Call::RelatedAccounts;
+        let url = self.below(call, route, "related-accounts")?;
+        let answer = self.wire.get(call, url, bearer).await?.json(call)?;
+        match carried_out(call, &answer)?.get("Data") {
+            Some(Value::Array(accounts)) => accounts.iter().map(related_account).collect(),
+            Some(Value::Null) => Ok(Vec::new()),
+            _ => Err(Trouble::malformed(call, "the answer has no list `Data`")),
+        }
+    }
+
+    /// The tokens that come back are the ones to keep (S1 4.3.1). Without a callback its key is left out: the documents know no
+    /// empty one, and a pairing without notifications is legal (S1 4.4).
+    pub async fn pair(
+        &self,
+        route: &Route,
+        bearer: &AccessToken,
+        account: AccountId,
+        callback: Option<&Url>,
+    ) -> Result<Pairing, Trouble> {
+        let call = Call::Pair;
+        let url = self.below(call, route, "pair-account")?;
+        let mut body = json!({ "AccountId": account });
+        if let Some(callback) = callback {
+            body["CallbackUrl"] = Value::from(callback.as_str());
+        }
+        let answer = self.wire.send_json(call, Method::PUT, url, bearer, &body).await?.json(call)?;
+        pairing(carried_out(call, &answer)?)
+    }
+
+    /// Ends the pairing for all users of the account and deletes its callback URL (S1 4.3.2). The bearer is the pair token.
+    pub async fn unpair(
+        &self,
+        route: &Route,
+        bearer: &AccessToken,
+        account: AccountId,
+    ) -> Result<(), Trouble> {
+        let call = Call::Unpair;
+        let url = self.below(call, route, "unpair-account")?;
+        let body = json!({ "AccountId": account });
+        let answer = self.wire.send_json(call, Method::DELETE, url, bearer, &body).await?;
+        // No body is documented; one that comes may still say that it failed.
+        match answer.is_empty() {
+            true => Ok(()),
+            false => carried_out(call, &answer.json(call)?).map(|_| ()),
+        }
+    }
+}
+
+/// Success is `Status` 1 (S1 4.3.1) or "Success" (S1 4.2.3), or none at all, and no `Errors`.
+fn carried_out(call: Call, answer: &Value) -> Result<&Map<String, Value>, Trouble> {
+    let fields = answer.as_object().ok_or_else(|| Trouble::malformed(call, "the answer is no object"))?;
+    let good_status = match fields.get("Status") {
+        None | Some(Value::Null) => true,
+        Some(Value::Number(number)) => number.as_u64() == Some(1),
+        Some(Value::String(text)) => matches!(text.trim().to_ascii_lowercase().as_str(), "success" | "1"),
+        Some(_) => false,
+    };
+    let errors = match fields.get("Errors") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(errors)) => errors.first(),
+        Some(other) => Some(other),
+    };
+    if good_status && errors.is_none() {
+        return Ok(fields);
+    }
+    // The platform has decided against one account; asked for the list, it has failed altogether.
+    let blame = if call == Call::RelatedAccounts { Blame::Realm } else { Blame::Account };
+    let says = errors.map(vendor_text).filter(|text| !text.is_empty());
+    let detail = match says {
+        Some(text) => format!("the platform answered 200 and a failure: {text}"),
+        None => "the platform answered 200 and a failure without a reason".to_owned(),
+    };
+    Err(Trouble::new(call, blame, TroubleKind::Unexpected, Some(200), detail))
+}
+
+/// A row of the list. `AccountId` is a number in S1's sample and a string in its table; a name may be missing, an id may not.
+fn related_account(row: &Value) -> Result<RelatedAccount, Trouble> {
+    let unsound = |name| Trouble::malformed(Call::RelatedAccounts, format!("an entry's {name} is unsound"));
+    let text = |name| match row.get(name) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(shown(text, MAX_TEXT)),
+        Some(_) => Err(unsound(name)),
+    };
+    let paired = match row.get("IsPaired") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(paired)) => *paired,
+        Some(_) => return Err(unsound("IsPaired")),
+    };
+    Ok(RelatedAccount {
+        id: account_id(row.get("AccountId")).ok_or_else(|| unsound("AccountId"))?,
+        name: text("AccountName")?,
+        address: text("AccountAddress")?,
+        paired,
+    })
+}
+
+fn pairing(fields: &Map<String, Value>) -> Result<Pairing, Trouble> {
+    let call = Call::Pair;
+    let data = fields.get("Data").ok_or_else(|| Trouble::malformed(call, "the answer has no `Data`"))?;
+    let tokens = data
+        .get("OAuthResponse")
+        .ok_or_else(|| Trouble::malformed(call, "the answer has no `Data.OAuthResponse`"))?;
+    let tokens = token_set(call, tokens)?;
+    // There is no older one that could stay.
+    if tokens.refresh.is_none() {
+        return Err(Trouble::malformed(call, "refresh_token is missing"));
+    }
+    // Both are for people alone, so an unsound one is no reason to lose the tokens beside it.
+    let warnings = data.get("Warnings").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(Pairing {
+        tokens,
+        company_id: account_id(data.get("CompanyId")),
+        warnings: warnings
+            .iter()
+            .filter_map(Value::as_str)
+            .take(MAX_WARNINGS)
+            .map(|text| shown(text, MAX_TEXT))
+            .collect(),
+    })
+}
+
+const MAX_TEXT: usize = 300;
+const MAX_WARNINGS: usize = 20;
+const MAX_REASON: usize = 120;
+
+fn account_id(value: Option<&Value>) -> Option<AccountId> {
+    value.and_then(|value| serde_json::from_value(value.clone()).ok())
+}
+
+/// The vendor's text for a page: one line, of bounded length.
+fn shown(text: &str, most: usize) -> String {
+    let visible: String = text.chars().filter(|c| !c.is_control()).collect();
+    visible.trim().chars().take(most).collect()
+}
+
+/// The first reason of a failure, fit for a log: short words without digits only, since a vendor's text may quote a token, a chart
+/// number or a person's mail.
+fn vendor_text(error: &Value) -> String {
+    let fields = ["Message", "ErrorMessage", "Description", "Code", "ErrorCode"];
+    let text = match error {
+        Value::String(text) => text.as_str(),
+        Value::Object(object) => {
+            fields.iter().find_map(|name| object.get(*name)?.as_str()).unwrap_or_default()
+        }
+        _ => "",
+    };
+    let words: Vec<&str> = text.split_whitespace().filter(|word| is_plain(word)).collect();
+    shown(&words.join(" "), MAX_REASON)
+}
+
+/// `Company`, `not`, `(lab)`, `HTTP`, but nothing that looks like `eyJhbGciOi`, `jo@clinic.test` or `4711`.
+fn is_plain(word: &str) -> bool {
+    let core = word.trim_matches(|c| ".,:;()'\"".contains(c));
+    let upper = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase());
+    let lower = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'\''));
+    core.len() <= 20
+        && (upper(core) || core.strip_prefix(|c: char| c.is_ascii_alphabetic()).is_some_and(lower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::responder::{Play, Responder, json_answer, platform, status_answer};
+    use super::*;
+
+    fn bearer() -> AccessToken {
+        AccessToken::new("pair-bearer")
+    }
+
+    async fn related(body: &str) -> Result<Vec<RelatedAccount>, Trouble> {
+        let responder = Responder::start(vec![json_answer(body)]).await;
+        platform(&responder).related_accounts(&responder.route("/v2"), &bearer()).await
+    }
+
+    async fn pair(play: Play, callback: Option<&str>) -> (Result<Pairing, Trouble>, Responder) {
+        let responder = Responder::start(vec![play]).await;
+        let callback = callback.map(|text| text.parse().unwrap());
+        let paired = platform(&responder)
+            .pair(&responder.route("/v2"), &bearer(), AccountId::new(7), callback.as_ref())
+            .await;
+        (paired, responder)
+    }
+
+    async fn unpair(play: Play) -> (Result<(), Trouble>, Responder) {
+        let responder = Responder::start(vec![play]).await;
+        let route = responder.route("/v2");
+        (platform(&responder).unpair(&route, &bearer(), AccountId::new(7)).await, responder)
+    }
+
+    #[tokio::test]
+    async fn accounts_are_read_with_trailing_blanks_and_with_numbers_or_strings_as_ids() {
+        // The sample of S1 4.2.3, and the String of the table below it.
+        let accounts = related(
+            r#"{"Data":[{"AccountId ":12,"AccountName ":"Smile","AccountAddress ":"Main St 1","IsPaired":true},
+                        {"AccountId":"13","AccountName":"Lab"}],"Status":"Success","Errors":[]}"#,
+        );
+        let row = |id, name: &str, address: &str, paired| RelatedAccount {
+            id: AccountId::new(id),
+            name: name.to_owned(),
+            address: address.to_owned(),
+            paired,
+        };
+        let expected = vec![row(12, "Smile", "Main St 1", true), row(13, "Lab", "", false)];
+        assert_eq!(accounts.await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn every_printed_form_of_success_is_success() {
+        for rest in [
+            "",
+            r#","Status":1"#,
+            r#","Status":"1""#,
+            r#","Status":"Success","Errors":null"#,
+            r#","Status":null,"Errors":[]"#,
+        ] {
+            assert_eq!(related(&format!(r#"{{"Data":[]{rest}}}"#)).await, Ok(Vec::new()), "{rest}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_200_with_a_failure_inside_is_no_success() {
+        for body in [
+            r#"{"Data":[],"Status":"Failure","Errors":["Company not found"]}"#,
+            r#"{"Data":[],"Status":"Success","Errors":[{"Message":"Company not found"}]}"#,
+            r#"{"Data":[],"Status":0,"Errors":"Company not found"}"#,
+        ] {
+            let trouble = related(body).await.unwrap_err();
+            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Unexpected, Blame::Realm), "{body}");
+            assert!(trouble.detail.ends_with(": Company not found"), "{}", trouble.detail);
+        }
+    }
+
+    #[test]
+    fn a_vendors_reason_never_carries_tokens_numbers_or_mail() {
+        let error = json!("Token eyJhbGciOi.x of jo@clinic.test, chart 4711: not valid\r\nX: y");
+        assert_eq!(vendor_text(&error), "Token of chart not valid X: y");
+        assert!(vendor_text(&json!("word ".repeat(1000))).len() <= MAX_REASON);
+    }
+
+    #[tokio::test]
+    async fn an_unsound_list_is_malformed_as_a_whole() {
+        for body in [
+            "[]",
+            "{}",
+            r#"{"Data":{}}"#,
+            r#"{"Data":[{"AccountName":"no id"}]}"#,
+            r#"{"Data":[{"AccountId":-1}]}"#,
+            r#"{"Data":[{"AccountId":1,"AccountName":5}]}"#,
+            r#"{"Data":[{"AccountId":1,"IsPaired":"yes"}]}"#,
+        ] {
+            assert_eq!(related(body).await.unwrap_err().kind, TroubleKind::Malformed, "{body}");
+        }
+    }
+
+    const PAIRED: &str = r#"{"Data":{"OAuthResponse":{"access_token":"second","refresh_token":"keep","scope":"openid",
+        "token_type":"Bearer","expires_in":3600},"CompanyId":"7",
+        "Warnings":["Empty or duplicate patient identifiers (chart#) exist"]},"Status":1}"#;
+
+    #[tokio::test]
+    async fn pairing_sends_the_id_as_a_number_and_brings_the_second_tokens() {
+        let (paired, responder) = pair(json_answer(PAIRED), Some("https://dpms.example.test/hook")).await;
+        let paired = paired.unwrap();
+        assert_eq!(paired.tokens.access.expose(), "second");
+        assert_eq!(paired.tokens.refresh.unwrap().expose(), "keep");
+        assert_eq!(paired.company_id, Some(AccountId::new(7)));
+        assert_eq!(paired.warnings, vec!["Empty or duplicate patient identifiers (chart#) exist"]);
+
+        let request = responder.only_request();
+        assert_eq!(request.line(), "PUT /v2/pair-account HTTP/1.1");
+        assert_eq!(request.header("authorization"), Some("Bearer pair-bearer"));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        let sent: Value = serde_json::from_str(&request.body).unwrap();
+        assert_eq!(sent, json!({"AccountId": 7, "CallbackUrl": "https://dpms.example.test/hook"}));
+    }
+
+    #[tokio::test]
+    async fn without_a_callback_its_key_is_left_out() {
+        let (_, responder) = pair(json_answer(PAIRED), None).await;
+        assert_eq!(responder.only_request().body, r#"{"AccountId":7}"#);
+    }
+
+    #[tokio::test]
+    async fn a_pairing_without_a_refresh_token_is_malformed() {
+        for body in [
+            r#"{"Data":{"OAuthResponse":{"access_token":"a","expires_in":3600}},"Status":1}"#,
+            r#"{"Data":{},"Status":1}"#,
+            r#"{"Status":1}"#,
+        ] {
+            assert_eq!(
+                pair(json_answer(body), None).await.0.unwrap_err().kind,
+                TroubleKind::Malformed,
+                "{body}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lab_that_is_paired_elsewhere_is_told_apart() {
+        let trouble = pair(status_answer(409, "{}"), None).await.0.unwrap_err();
+        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::PairedElsewhere, Blame::Account));
+        assert_eq!(trouble.status, Some(409));
+    }
+
+    #[tokio::test]
+    async fn unpair_sends_delete_with_a_body_and_takes_an_empty_answer() {
+        for play in [status_answer(200, ""), status_answer(204, ""), json_answer(r#"{"Status":1}"#)] {
+            let (unpaired, responder) = unpair(play).await;
+            unpaired.unwrap();
+            let request = responder.only_request();
+            assert_eq!(request.line(), "DELETE /v2/unpair-account HTTP/1.1");
+            assert_eq!(request.body, r#"{"AccountId":7}"#);
+        }
+        let failed = unpair(json_answer(r#"{"Status":"Failure","Errors":["no"]}"#)).await.0.unwrap_err();
+        assert_eq!((failed.kind, failed.blame), (TroubleKind::Unexpected, Blame::Account));
+    }
+
+    #[tokio::test]
+    async fn a_stored_route_that_is_no_longer_allowed_sees_no_bearer() {
+        let responder = Responder::start(Vec::new()).await;
+        let elsewhere = Responder::start(vec![json_answer(r#"{"Data":[]}"#)]).await;
+        let foreign = elsewhere.route_as("localhost", "/v2");
+        let trouble = platform(&responder).related_accounts(&foreign, &bearer()).await.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::RouteRefused);
+        assert!(elsewhere.requests().is_empty());
+    }
+}

@@ -1,0 +1,254 @@
+//! Discovery: which region's Domain and Path an account's calls go to (S1 4.2). No answer leads anywhere that the realm does not allow.
+
+use serde_json::Value;
+use url::Url;
+
+use crate::model::route::Route;
+use crate::model::token::AccessToken;
+
+use super::verdict::Call;
+use super::wire::under;
+use super::{Blame, Platform, Trouble, TroubleKind};
+
+impl Platform {
+    /// At `base_url`: the first discovery, and the fallback of the later ones.
+    pub async fn discover_first(&self, bearer: &AccessToken) -> Result<Route, Trouble> {
+        match &self.pinned {
+            Some(pinned) => Ok(pinned.clone()),
+            None => self.ask(under(&self.realm.base_url, &self.realm.discovery.path), bearer).await,
+        }
+    }
+
+    /// At Domain/Path, then at `base_url` where that has failed. A pinned route is returned without a call.
+    ///
+    /// 401 and 403 fall back too: the bearer has just been renewed, and a region that an account has left may well answer so.
+    /// `base_url` has the last word on whether the bearer is good; both places are named when both have failed.
+    pub async fn discover(&self, last: Option<&Route>, bearer: &AccessToken) -> Result<Route, Trouble> {
+        let (None, Some(last)) = (&self.pinned, last) else { return self.discover_first(bearer).await };
+        let near = match self.near(last, bearer).await {
+            Ok(route) => return Ok(route),
+            Err(trouble) => trouble,
+        };
+        self.discover_first(bearer).await.map_err(|trouble| Trouble {
+            detail: format!("{}; before that, at {}: {}", trouble.detail, last.domain(), near.detail),
+            ..trouble
+        })
+    }
+
+    async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, Trouble> {
+        // Below a route the call has no prefix of its own: S1 4.2.2 prints `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
+        let path = self.realm.discovery.path.trim_end_matches('/');
+        let endpoint = path.rsplit('/').next().unwrap_or(path);
+        self.ask(self.below(Call::Discovery, last, endpoint)?, bearer).await
+    }
+
+    async fn ask(&self, mut url: Url, bearer: &AccessToken) -> Result<Route, Trouble> {
+        let wanted = &self.realm.discovery;
+        url.query_pairs_mut()
+            .append_pair("discoveryName", &wanted.name)
+            .append_pair("version", &wanted.version);
+        let answer = self.wire.get(Call::Discovery, url, bearer).await?;
+        let answer = answer.json(Call::Discovery)?;
+        let chosen = self.choose(entries(&answer)?)?;
+        Route::parse(text(chosen, "Domain")?, text(chosen, "Path")?, &self.realm.hosts).map_err(|problem| {
+            Trouble::new(
+                Call::Discovery,
+                Blame::Realm,
+                TroubleKind::RouteRefused,
+                Some(200),
+                problem.to_string(),
+            )
+        })
+    }
+
+    /// The entry with the configured name and version, else the only one: a single entry is what the call is documented to answer.
+    fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, Trouble> {
+        let wanted = &self.realm.discovery;
+        let matches =
+            |entry: &&Value| is(entry.get("Name"), &wanted.name) && is(entry.get("Version"), &wanted.version);
+        match (entries.iter().find(matches), entries) {
+            (Some(found), _) => Ok(found),
+            (None, [only]) => Ok(only),
+            (None, []) => Err(nothing(
+                "the list is empty: ask Align to enable discovery for this integration, and check `discovery` of the realm"
+                    .to_owned(),
+            )),
+            (None, several) => Err(nothing(format!(
+                "none of {} entries is {} version {}: check `discovery` of the realm",
+                several.len(),
+                wanted.name,
+                wanted.version
+            ))),
+        }
+    }
+}
+
+/// S1 4.2.2 prints an object with `APIs` and speaks of an "empty array" in the same breath; a bare array is taken too.
+fn entries(answer: &Value) -> Result<&[Value], Trouble> {
+    match answer.get("APIs").unwrap_or(answer) {
+        Value::Array(entries) => Ok(entries),
+        Value::Null => Ok(&[]),
+        _ => Err(Trouble::malformed(Call::Discovery, "the answer has no list `APIs`")),
+    }
+}
+
+fn text<'a>(entry: &'a Value, name: &str) -> Result<&'a str, Trouble> {
+    let unsound = || Trouble::malformed(Call::Discovery, format!("the entry's {name} is not a string"));
+    entry.get(name).and_then(Value::as_str).ok_or_else(unsound)
+}
+
+fn is(value: Option<&Value>, wanted: &str) -> bool {
+    match value {
+        Some(Value::String(text)) => text.trim().eq_ignore_ascii_case(wanted.trim()),
+        Some(Value::Number(number)) => number.to_string() == wanted.trim(),
+        _ => false,
+    }
+}
+
+fn nothing(detail: String) -> Trouble {
+    Trouble::new(Call::Discovery, Blame::Account, TroubleKind::NothingDiscovered, Some(200), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::responder::{
+        Play, Responder, bare_platform, json_answer, platform, realm_of, status_answer,
+    };
+    use super::*;
+    use crate::config::PinnedRoute;
+
+    fn bearer() -> AccessToken {
+        AccessToken::new("the-bearer")
+    }
+
+    async fn first(body: &str) -> Result<Route, Trouble> {
+        let responder = Responder::start(vec![json_answer(body)]).await;
+        platform(&responder).discover_first(&bearer()).await
+    }
+
+    fn found(domain: &str, path: &str) -> Play {
+        let entry = r#"{"Name":"third-party","Version":"2","Path":"PATH","Domain":"DOMAIN"}"#;
+        json_answer(&format!(r#"{{"APIs":[{entry}]}}"#).replace("PATH", path).replace("DOMAIN", domain))
+    }
+
+    #[tokio::test]
+    async fn the_first_call_goes_to_base_url_with_the_documented_parameters() {
+        let responder = Responder::start(vec![found("http://127.0.0.1:9", "/itero-gen-api/v2")]).await;
+        let mut realm = realm_of(&responder);
+        // The old platform's base has a path of its own (migration notice, Base URL).
+        realm.base_url = realm.base_url.join("/itero-gen-api/v2/").unwrap();
+        let route = bare_platform(&realm).discover_first(&bearer()).await.unwrap();
+        assert_eq!(route.to_string(), "http://127.0.0.1:9/itero-gen-api/v2");
+        let request = responder.only_request();
+        assert_eq!(
+            request.line(),
+            "GET /itero-gen-api/v2/api/third-party/v2/api-discovery-by-name-and-version\
+             ?discoveryName=third-party&version=2 HTTP/1.1"
+        );
+        assert_eq!(request.header("authorization"), Some("Bearer the-bearer"));
+    }
+
+    #[tokio::test]
+    async fn a_later_call_asks_the_region_and_only_the_region() {
+        let responder = Responder::start(vec![found("http://127.0.0.1:9", "/v3")]).await;
+        let route = platform(&responder).discover(Some(&responder.route("/v2")), &bearer()).await.unwrap();
+        assert_eq!(route.path(), "/v3");
+        assert_eq!(
+            responder.only_request().line(),
+            "GET /v2/api-discovery-by-name-and-version?discoveryName=third-party&version=2 HTTP/1.1"
+        );
+    }
+
+    #[tokio::test]
+    async fn whatever_the_region_answers_base_url_is_asked_next() {
+        for failure in [
+            status_answer(401, ""),
+            status_answer(403, ""),
+            status_answer(404, ""),
+            status_answer(500, ""),
+            json_answer(r#"{"APIs":[]}"#),
+            found("http://169.254.169.254", "/v2"),
+            Play::Cut,
+        ] {
+            let responder = Responder::start(vec![failure, found("http://127.0.0.1:9", "/v2")]).await;
+            let route = platform(&responder).discover(Some(&responder.route("/v2")), &bearer()).await;
+            assert_eq!(route.unwrap().port(), 9);
+            let asked: Vec<String> = responder.requests().iter().map(|r| r.line().to_owned()).collect();
+            assert!(asked[1].starts_with("GET /api/third-party/v2/"), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_both_fail_base_url_has_the_last_word_and_both_are_named() {
+        let plays = vec![status_answer(401, ""), status_answer(500, "")];
+        let responder = Responder::start(plays).await;
+        let route = responder.route("/v2");
+        let trouble = platform(&responder).discover(Some(&route), &bearer()).await.unwrap_err();
+        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Failed, Blame::Realm));
+        assert!(trouble.detail.contains("500") && trouble.detail.contains("401"), "{}", trouble.detail);
+    }
+
+    #[tokio::test]
+    async fn a_region_that_is_no_longer_allowed_is_skipped() {
+        let responder = Responder::start(vec![found("http://127.0.0.1:9", "/v2")]).await;
+        let foreign = Responder::start(vec![found("http://127.0.0.1:8", "/v2")]).await;
+        let last = foreign.route_as("localhost", "/v2");
+        assert_eq!(platform(&responder).discover(Some(&last), &bearer()).await.unwrap().port(), 9);
+        assert!(foreign.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_pinned_route_is_returned_without_a_call() {
+        let responder = Responder::start(Vec::new()).await;
+        let mut realm = realm_of(&responder);
+        realm.route =
+            Some(PinnedRoute { domain: "http://127.0.0.1:9".to_owned(), path: "/lab-sw/v1".to_owned() });
+        let platform = bare_platform(&realm);
+        let last = responder.route("/v2");
+        for route in
+            [platform.discover_first(&bearer()).await, platform.discover(Some(&last), &bearer()).await]
+        {
+            assert_eq!(route.unwrap().to_string(), "http://127.0.0.1:9/lab-sw/v1");
+        }
+        assert!(responder.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_empty_list_is_nothing_discovered_in_every_form() {
+        for body in [r#"{"APIs":[]}"#, "[]", r#"{"APIs":null}"#] {
+            let trouble = first(body).await.unwrap_err();
+            assert_eq!(
+                (trouble.kind, trouble.blame),
+                (TroubleKind::NothingDiscovered, Blame::Account),
+                "{body}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn of_several_entries_name_and_version_choose() {
+        let entry = |name: &str, version: &str, port: u16| {
+            format!(r#"{{"Name":{name},"Version":{version},"Path":"/v","Domain":"http://127.0.0.1:{port}"}}"#)
+        };
+        let other = entry(r#""labs""#, r#""2""#, 1);
+        for ours in [entry(r#""third-party""#, r#""2""#, 9), entry(r#"" Third-Party ""#, "2", 9)] {
+            let route = first(&format!(r#"{{"APIs":[{other},{ours}]}}"#)).await.unwrap();
+            assert_eq!(route.port(), 9);
+        }
+        assert_eq!(first(&format!(r#"{{"APIs":[{other}]}}"#)).await.unwrap().port(), 1);
+        let neither = first(&format!(r#"{{"APIs":[{other},{other}]}}"#)).await.unwrap_err();
+        assert_eq!(neither.kind, TroubleKind::NothingDiscovered);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_not_allowed_is_refused() {
+        for domain in ["http://evil.test", "http://127.0.0.1@evil.test", "", "ftp://127.0.0.1"] {
+            let responder = Responder::start(vec![found(domain, "/v2")]).await;
+            let trouble = platform(&responder).discover_first(&bearer()).await.unwrap_err();
+            assert_eq!(trouble.kind, TroubleKind::RouteRefused, "{domain}");
+        }
+        for body in [r#"{"APIs":[{"Domain":1,"Path":"/v2"}]}"#, r#"{"APIs":[{"Path":"/v2"}]}"#, "{}"] {
+            assert_eq!(first(body).await.unwrap_err().kind, TroubleKind::Malformed, "{body}");
+        }
+    }
+}

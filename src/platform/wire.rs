@@ -1,0 +1,489 @@
+//! One HTTP call of the control kind: bounded in time and size, never redirected, never repeated, never unpacked. The only user of
+//! reqwest, which is given our TLS, our look-up and our choice of proxy.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde_json::Value;
+use url::{Host, Url};
+
+use crate::model::token::AccessToken;
+use crate::upstream::{Reach, ReachError};
+
+use super::verdict::{Call, judge};
+use super::{Blame, Trouble, TroubleKind, json};
+
+/// How long a call may take and how much it may answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub connect: Duration,
+    /// From the start to the last byte of the answer.
+    pub total: Duration,
+    /// The largest body in bytes (threats, row 16).
+    pub body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), total: Duration::from_secs(30), body: 1024 * 1024 }
+    }
+}
+
+pub(super) struct Wire {
+    client: reqwest::Client,
+    reach: Reach,
+    limits: Limits,
+}
+
+/// The body of an answer whose status says that the call was carried out.
+pub(super) struct Answer {
+    media: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn is_empty(&self) -> bool {
+        self.body.iter().all(u8::is_ascii_whitespace)
+    }
+
+    /// The answer as strictly read JSON.
+    pub fn json(&self, call: Call) -> Result<Value, Trouble> {
+        json::parse(&self.body).ok_or_else(|| {
+            let media = self.media.as_deref().unwrap_or("no content type");
+            Trouble::malformed(
+                call,
+                format!("the answer is not sound JSON ({media}, {} bytes)", self.body.len()),
+            )
+        })
+    }
+}
+
+impl Wire {
+    pub fn new(reach: Reach, limits: Limits, allow_insecure: bool) -> Result<Self, String> {
+        let proxies = reach.clone();
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        // What is not packed cannot explode (threats, row 16).
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured((*reach.tls()).clone())
+            .dns_resolver(Lookup(reach.clone()))
+            .proxy(reqwest::Proxy::custom(move |url| proxies.proxy_for(url).cloned()))
+            .https_only(!allow_insecure)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .user_agent(concat!("genapi-gateway/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(limits.connect)
+            .timeout(limits.total)
+            // A kept connection may die just as a refresh is written to it, and a refresh whose answer is lost can cost a login.
+            // These calls are few; a fresh connection resumes its TLS session.
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|error| cause(&error))?;
+        Ok(Self { client, reach, limits })
+    }
+
+    /// The OAuth endpoints take forms alone (S1 4.1.2, 4.1.3, 4.1.5).
+    pub async fn post_form(&self, call: Call, url: Url, fields: &[(&str, &str)]) -> Result<Answer, Trouble> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = self.client.post(url.clone());
+        self.send(call, &url, request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body))
+            .await
+    }
+
+    pub async fn get(&self, call: Call, url: Url, bearer: &AccessToken) -> Result<Answer, Trouble> {
+        let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.bearer());
+        self.send(call, &url, request).await
+    }
+
+    pub async fn send_json(
+        &self,
+        call: Call,
+        method: Method,
+        url: Url,
+        bearer: &AccessToken,
+        body: &Value,
+    ) -> Result<Answer, Trouble> {
+        let request = self.client.request(method, url.clone()).header(AUTHORIZATION, bearer.bearer());
+        self.send(call, &url, request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
+    }
+
+    async fn send(&self, call: Call, url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, Trouble> {
+        self.check_literal(call, url).await?;
+        let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
+        let status = response.status().as_u16();
+        let packed = is_packed(response.headers());
+        if let Err(trouble) = judge(call, status, None) {
+            // The body of a failure is of interest for its one word only; whatever is wrong with it, the status counts.
+            let body = match packed {
+                true => None,
+                false => self.read(call, url, &mut response, MAX_FAILURE).await.ok(),
+            };
+            let word = body.as_deref().and_then(error_word);
+            return Err(judge(call, status, word.as_deref()).err().unwrap_or(trouble));
+        }
+        if packed {
+            return Err(Trouble::malformed(call, "the answer is packed although none was asked for"));
+        }
+        let media = media_type(response.headers());
+        let body = self.read(call, url, &mut response, self.limits.body).await?;
+        Ok(Answer { media, body })
+    }
+
+    /// Stops reading at the cap, whatever length was announced.
+    async fn read(
+        &self,
+        call: Call,
+        url: &Url,
+        response: &mut reqwest::Response,
+        most: usize,
+    ) -> Result<Vec<u8>, Trouble> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(call, url, &error))? {
+            if body.len() + chunk.len() > most {
+                return Err(Trouble::malformed(call, format!("the answer is longer than {most} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// reqwest looks only names up, so an address written into a URL is checked here.
+    async fn check_literal(&self, call: Call, url: &Url) -> Result<(), Trouble> {
+        match (url.host(), url.host_str(), url.port_or_known_default()) {
+            (Some(Host::Ipv4(_) | Host::Ipv6(_)), Some(host), Some(port)) => {
+                match self.reach.addresses(host, port).await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(unreachable(call, error.to_string())),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the call broke decides whether it may have been carried out.
+    fn broken(&self, call: Call, url: &Url, error: &reqwest::Error) -> Trouble {
+        let host = url.host_str().unwrap_or_default();
+        if error.is_connect() || error.is_builder() {
+            return unreachable(call, self.no_connection(host, url, error));
+        }
+        let (kind, detail) = if error.is_timeout() {
+            (
+                TroubleKind::TimedOut,
+                format!("{host} did not answer within {} ms", self.limits.total.as_millis()),
+            )
+        } else if is_not_http(error) {
+            (TroubleKind::Malformed, format!("{host} did not answer with HTTP/1.1"))
+        } else {
+            (TroubleKind::Lost, format!("the connection to {host} broke before the answer was whole"))
+        };
+        Trouble::new(call, Blame::Realm, kind, None, detail)
+    }
+
+    fn no_connection(&self, host: &str, url: &Url, error: &reqwest::Error) -> String {
+        if let Some(known) = ReachError::found_in(host, error) {
+            return known.to_string();
+        }
+        let why = match error.is_timeout() {
+            true => format!("nothing within {} ms", self.limits.connect.as_millis()),
+            false => cause(error),
+        };
+        match self.reach.proxy_for(url).and_then(Url::host_str) {
+            Some(proxy) => format!("no connection to {host} through the proxy {proxy} ({why})"),
+            None => format!("no connection to {host} ({why})"),
+        }
+    }
+}
+
+/// Our look-up in reqwest's clothes: private addresses are refused here as on the data path.
+struct Lookup(Reach);
+
+impl Resolve for Lookup {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0.clone();
+        Box::pin(async move {
+            // Port 0 stands for the URL's own.
+            let addresses = reach.addresses(name.as_str(), 0).await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// `base` with `path` appended to its own; query and fragment do not belong to a base.
+pub(super) fn under(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/')));
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
+/// Enough for `{"error": …, "error_description": …}`.
+const MAX_FAILURE: usize = 16 * 1024;
+
+fn unreachable(call: Call, detail: String) -> Trouble {
+    Trouble::new(call, Blame::Realm, TroubleKind::Unreachable, None, detail)
+}
+
+/// RFC 6749, 5.2. Anything but a plain word is left out: it would be printed.
+fn error_word(body: &[u8]) -> Option<String> {
+    let word = json::parse(body)?.get("error")?.as_str()?.to_owned();
+    let plain = (1..=64).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    plain.then_some(word)
+}
+
+fn is_packed(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The content type for people, without parameters; odd ones are left out.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media = value.split(';').next()?.trim().to_ascii_lowercase();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'+' | b'.');
+    (media.len() <= 64 && media.bytes().all(plain)).then_some(media)
+}
+
+fn is_not_http(error: &reqwest::Error) -> bool {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The innermost reason; the outer ones repeat the URL.
+fn cause(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::responder::{
+        Play, Responder, bare_platform, json_answer, limited_platform, platform, raw_answer, realm_of,
+        status_answer,
+    };
+    use super::super::{Platform, TokenHint};
+    use super::*;
+    use crate::config::ProxyChoice;
+    use crate::model::token::{RefreshToken, TokenSet};
+    use crate::upstream::ProxyVariables;
+    use crate::upstream::testing::{Authority, Identity, connect_proxy, realm, tls_responder, upstream};
+
+    const TOKENS: &str = r#"{"access_token":"a","expires_in":3600}"#;
+    const TOKENS_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
+                                 {\"access_token\":\"a\",\"expires_in\":3600}";
+
+    async fn refresh(platform: &Platform) -> Result<TokenSet, Trouble> {
+        platform.refresh(&RefreshToken::new("canary-refresh")).await
+    }
+
+    async fn refreshed(play: Play) -> (Trouble, Responder) {
+        let responder = Responder::start(vec![play]).await;
+        (refresh(&platform(&responder)).await.unwrap_err(), responder)
+    }
+
+    #[tokio::test]
+    async fn a_call_says_who_it_is_and_asks_for_nothing_packed() {
+        let responder = Responder::start(vec![json_answer(TOKENS)]).await;
+        refresh(&platform(&responder)).await.unwrap();
+        let request = responder.only_request();
+        let names = request.header_names();
+        let mut expected =
+            vec!["accept", "accept-encoding", "content-length", "content-type", "host", "user-agent"];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+        assert_eq!(request.header("user-agent"), Some(concat!("genapi-gateway/", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_named_and_never_followed() {
+        let target = Responder::start(vec![json_answer(TOKENS)]).await;
+        for status in [301, 302, 303, 307, 308] {
+            let head =
+                format!("HTTP/1.1 {status} Moved\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", target.url());
+            let (trouble, _) = refreshed(raw_answer(&head)).await;
+            assert_eq!((trouble.kind, trouble.status), (TroubleKind::Unexpected, Some(status)));
+            assert!(trouble.detail.contains("redirect"), "{}", trouble.detail);
+        }
+        assert!(target.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_announced_50_mb_answer_is_cut_at_the_cap() {
+        let (trouble, responder) = refreshed(Play::Flood(50 * 1024 * 1024)).await;
+        assert_eq!(trouble.kind, TroubleKind::Malformed);
+        assert!(trouble.detail.contains("longer than 1048576"), "{}", trouble.detail);
+        assert!(responder.flood_was_cut().await);
+    }
+
+    #[tokio::test]
+    async fn a_packed_answer_is_refused_unopened() {
+        for encoding in ["gzip", "br", "Identity, gzip"] {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 4\r\n\r\n\x1f\x08aa"
+            );
+            let (trouble, _) = refreshed(raw_answer(&head)).await;
+            assert_eq!(trouble.kind, TroubleKind::Malformed, "{encoding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn html_with_200_is_malformed_and_its_type_is_told() {
+        let html =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n\r\n<html>";
+        let (trouble, _) = refreshed(raw_answer(html)).await;
+        assert_eq!(trouble.kind, TroubleKind::Malformed);
+        assert_eq!(trouble.detail, "the answer is not sound JSON (text/html, 6 bytes)");
+    }
+
+    #[tokio::test]
+    async fn lost_unreachable_and_not_http_are_told_apart() {
+        let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"access_token\":\"a\"";
+        for (play, kind) in [
+            (Play::Cut, TroubleKind::Lost),
+            (raw_answer(half), TroubleKind::Lost),
+            (raw_answer("SSH-2.0-OpenSSH_9.2\r\n\r\n"), TroubleKind::Malformed),
+            (raw_answer("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), TroubleKind::Malformed),
+        ] {
+            let (trouble, _) = refreshed(play).await;
+            assert_eq!((trouble.kind, trouble.blame), (kind, Blame::Realm), "{trouble}");
+        }
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let mut realm = realm();
+        realm.oauth_base = format!("http://{closed}").parse().unwrap();
+        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
+    }
+
+    async fn stalled(sent: &str, total: Duration) -> Trouble {
+        let responder = Responder::start(vec![Play::Stall(sent.into())]).await;
+        let limits = Limits { total, ..Limits::default() };
+        refresh(&limited_platform(&responder, limits)).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_stall_ends_at_the_time_limit_wherever_it_happens() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{";
+        for stall in ["", "HTTP/1.1 200", head] {
+            let trouble = stalled(stall, Duration::from_millis(200)).await;
+            assert_eq!(trouble.kind, TroubleKind::TimedOut, "{stall}");
+        }
+        // The status has said enough; only the wait for the `error` word is cut.
+        let refused = "HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\n{";
+        let trouble = stalled(refused, Duration::from_secs(2)).await;
+        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Refused, Blame::Grant));
+    }
+
+    #[tokio::test]
+    async fn a_literal_address_is_not_called_without_allow_insecure() {
+        let responder = Responder::start(vec![json_answer(TOKENS)]).await;
+        let ours = Authority::new("ours");
+        let mut realm = realm_of(&responder);
+        realm.hosts.allow_insecure = false;
+        realm.ca_file = Some(ours.ca_file());
+        realm.oauth_base = responder.url().replace("http://", "https://").parse().unwrap();
+        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Unreachable);
+        assert!(trouble.detail.contains("allow_insecure"), "{}", trouble.detail);
+        assert!(responder.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_name_with_a_private_address_is_not_called_without_allow_insecure() {
+        let ours = Authority::new("ours");
+        let mut realm = realm();
+        realm.hosts.allow_insecure = false;
+        realm.ca_file = Some(ours.ca_file());
+        realm.oauth_base = "https://localhost".parse().unwrap();
+        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert!(trouble.detail.contains("a private address"), "{}", trouble.detail);
+    }
+
+    async fn over_tls(identity: Identity, trusted: Option<&Authority>) -> Result<TokenSet, Trouble> {
+        let server = tls_responder(identity, TOKENS_ANSWER).await;
+        let mut realm = realm();
+        realm.ca_file = trusted.map(Authority::ca_file);
+        realm.resolve.insert("identity.gateway.test".to_owned(), server.ip());
+        realm.oauth_base = format!("https://identity.gateway.test:{}", server.port()).parse().unwrap();
+        refresh(&bare_platform(&realm)).await
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_ca_file_is_accepted_and_every_bad_one_is_named() {
+        let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+        let host = "identity.gateway.test";
+        over_tls(ours.issue(host), Some(&ours)).await.unwrap();
+        for (identity, told) in [
+            (theirs.issue(host), "a CA that is not trusted"),
+            (ours.issue("other.gateway.test"), "made out to another name"),
+            (ours.issue_expired(host), "has expired"),
+        ] {
+            let trouble = over_tls(identity, Some(&ours)).await.unwrap_err();
+            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Unreachable, Blame::Realm));
+            assert!(trouble.detail.contains(told) && trouble.detail.contains(host), "{}", trouble.detail);
+        }
+    }
+
+    async fn through_proxy(refusal: Option<&'static str>) -> (Result<TokenSet, Trouble>, Vec<String>) {
+        let ours = Authority::new("ours");
+        let server = tls_responder(ours.issue("identity.gateway.test"), TOKENS_ANSWER).await;
+        let proxy = connect_proxy(server, refusal).await;
+        let mut realm = realm();
+        realm.hosts.allow_insecure = false;
+        realm.ca_file = Some(ours.ca_file());
+        realm.oauth_base = "https://identity.gateway.test".parse().unwrap();
+        let mut way = upstream();
+        way.proxy = ProxyChoice::Url(
+            format!("http://us%40er:pw@localhost:{}", proxy.address.port()).parse().unwrap(),
+        );
+        let reach = Reach::new(&realm, &way, &ProxyVariables::default()).unwrap();
+        let refreshed = refresh(&Platform::new(&realm, reach).unwrap()).await;
+        let heads = proxy.heads.lock().unwrap().clone();
+        (refreshed, heads)
+    }
+
+    #[tokio::test]
+    async fn the_proxy_sees_connect_and_its_credentials_and_nothing_else() {
+        let (refreshed, heads) = through_proxy(None).await;
+        refreshed.unwrap();
+        let [head] = &heads[..] else { panic!("{heads:?}") };
+        assert!(head.starts_with("CONNECT identity.gateway.test:443 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("\r\nproxy-authorization: Basic dXNAZXI6cHc=\r\n"), "{head}");
+        assert!(!head.contains("canary"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_proxys_refusal_names_the_proxy() {
+        let (refreshed, _) = through_proxy(Some("HTTP/1.1 407 No\r\n\r\n")).await;
+        let trouble = refreshed.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Unreachable);
+        assert!(trouble.detail.contains("through the proxy localhost"), "{}", trouble.detail);
+    }
+
+    #[tokio::test]
+    async fn no_trouble_repeats_what_was_sent_or_answered() {
+        let echo = r#"{"error":"canary-refresh","error_description":"canary-refresh"}"#;
+        for status in [200, 400, 401, 500] {
+            let responder = Responder::start(vec![status_answer(status, echo); 2]).await;
+            let platform = platform(&responder);
+            let refused = refresh(&platform).await.unwrap_err();
+            let revoked = platform.revoke("canary-refresh", TokenHint::Refresh).await;
+            assert!(!format!("{refused} {refused:?} {revoked:?}").contains("canary"), "{refused:?}");
+        }
+    }
+}
