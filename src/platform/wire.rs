@@ -390,6 +390,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_handshake_that_stalls_is_unreachable_since_nothing_was_sent() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut realm = realm();
+        realm.oauth_base = format!("https://{}", silent.local_addr().unwrap()).parse().unwrap();
+        // A CA of its own, so that this runs on a machine without a CA store.
+        let ours = Authority::new("ours");
+        realm.ca_file = Some(ours.ca_file());
+        let reach = Reach::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
+        let limits = Limits { connect: Duration::from_millis(100), ..Limits::default() };
+        let platform = Platform::with_limits(&realm, reach, limits).unwrap();
+        let trouble = refresh(&platform).await.unwrap_err();
+        assert_eq!(trouble.kind, TroubleKind::Unreachable);
+        assert!(trouble.detail.contains("nothing within 100 ms"), "{}", trouble.detail);
+    }
+
+    #[tokio::test]
     async fn a_literal_address_is_not_called_without_allow_insecure() {
         let responder = Responder::start(vec![json_answer(TOKENS)]).await;
         let ours = Authority::new("ours");
