@@ -1,0 +1,394 @@
+//! The API hosts: who may ask, and the answer to each endpoint of the vendor's table.
+//! A token is looked at before anything else is said, and an account is shown nothing of another's.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::endpoint::{Endpoint, Wants};
+use super::habits::{DomainForm, Habits, StatusForm};
+use super::http::Request;
+use super::orders::{self, Links, Order};
+use super::place::{FIRST_PATH, Place, Platform, Region, V2_PATH};
+use super::reply::{Body, Reply};
+use super::site::{Found, Site};
+use super::tokens::{Grant, Holder};
+use super::world::{CreatedRx, Kind, PairRefused, Practice, World};
+use super::{oauth, patients, storage};
+
+/// The sentence of Authentication & Pairing V2, 4.3.1.
+const CHART_WARNING: &str =
+    "Empty or duplicate patient identifiers (chart#) exists in iTero patient database";
+
+/// Answers any call that has an API prefix.
+pub fn answer(site: &Site, request: &Request, found: &Found) -> Reply {
+    let habits = site.habits();
+    let mut world = site.shared.world();
+    let reply = match permit(site, &world, request, found, &habits) {
+        Ok(grant) => {
+            let call = Call { site, request, found, habits: &habits };
+            call.answer(&mut world, grant)
+        }
+        Err(refused) => refused,
+    };
+    drop(world);
+    packed(reply, request, &habits)
+}
+
+/// `{"APIs":[…]}` with one entry (4.2.2).
+pub fn discovery_json(domain: &str, path: &str) -> Value {
+    json!({"APIs": [{"Name": "third-party", "Version": "2", "Path": path, "Domain": domain}]})
+}
+
+/// None: a call that needs no bearer here.
+fn permit(
+    site: &Site,
+    world: &World,
+    request: &Request,
+    found: &Found,
+    habits: &Habits,
+) -> Result<Option<Grant>, Reply> {
+    let wants = match found.endpoint {
+        Endpoint::Download if habits.download_wants_bearer => Wants::Pair,
+        endpoint => endpoint.wants(),
+    };
+    if wants == Wants::Nothing {
+        return Ok(None);
+    }
+    let is_data = found.endpoint.is_data();
+    // 4.1 and 4.2.1.2: an expired token shows as 401 here and as 403 there; the control calls print 401.
+    let worthless = if is_data { habits.expiry_status } else { 401 };
+    let platform = site.place.platform();
+    let access = platform.zip(request.bearer());
+    let access = access.and_then(|(platform, text)| world.vault.bearer(text, platform, site.now()));
+    let Some(access) = access else {
+        return Err(Reply::error(worthless, "wrong, missing or expired token"));
+    };
+    let grant = access.grant.clone();
+    match (&grant.holder, wants) {
+        (Holder::Account(_), Wants::Login) => Err(Reply::error(401, "the first access token is wanted here")),
+        (Holder::User(_), Wants::Pair) if is_data => Err(Reply::error(403, "the user is not paired")),
+        (Holder::User(_), Wants::Pair) => Err(Reply::error(401, "the pair access token is wanted here")),
+        (Holder::User(_), _) => Ok(Some(grant)),
+        (Holder::Account(account), _) => {
+            let practice = world.accounts.get(account);
+            let practice = practice.ok_or_else(|| Reply::error(worthless, "no such account"))?;
+            reachable(site, practice, request, is_data, habits)?;
+            Ok(Some(grant))
+        }
+    }
+}
+
+/// What an account is refused although its token is good.
+fn reachable(
+    site: &Site,
+    practice: &Practice,
+    request: &Request,
+    is_data: bool,
+    habits: &Habits,
+) -> Result<(), Reply> {
+    if practice.denied.iter().any(|path| request.path().contains(path.as_str())) {
+        return Err(Reply::error(403, "the account may not do this"));
+    }
+    let elsewhere = site.region().is_some_and(|region| region != practice.account.region);
+    if is_data && elsewhere {
+        return Err(Reply::error(habits.wrong_region_status, "the account belongs to another region"));
+    }
+    Ok(())
+}
+
+struct Call<'a> {
+    site: &'a Site,
+    request: &'a Request,
+    found: &'a Found,
+    habits: &'a Habits,
+}
+
+impl Call<'_> {
+    fn answer(&self, world: &mut World, grant: Option<Grant>) -> Reply {
+        if self.found.endpoint == Endpoint::Download {
+            return self.download(world, grant.and_then(|grant| grant.holder.account()));
+        }
+        let Some(grant) = grant else { return Reply::error(401, "wrong or missing token") };
+        match self.found.endpoint {
+            Endpoint::Discovery => self.discovery(world, &grant),
+            Endpoint::RelatedAccounts => self.related_accounts(world, &grant),
+            Endpoint::Pair => self.pair(world, &grant),
+            Endpoint::Unpair => self.unpair(world, &grant),
+            _ => {
+                let account = grant.holder.account().and_then(|account| world.accounts.get_mut(&account));
+                match account {
+                    Some(practice) => self.data(practice),
+                    None => Reply::error(404, "no such account"),
+                }
+            }
+        }
+    }
+
+    fn data(&self, practice: &mut Practice) -> Reply {
+        match self.found.endpoint {
+            Endpoint::PracticeConfiguration => self.good(&configuration_json(practice, self.found.is_v2())),
+            Endpoint::ScanRequest => self.scan_request(practice),
+            Endpoint::DeleteScanRequest => self.delete_scan_request(practice),
+            Endpoint::OrdersPractice => self.order_list(practice, Kind::Clinic),
+            Endpoint::OrdersLab => self.order_list(practice, Kind::Lab),
+            Endpoint::Order => self.order(practice),
+            Endpoint::Return => self.give_back(practice),
+            Endpoint::PatientSearch => self.patient_search(practice),
+            Endpoint::Patients => self.patient_update(practice, "PatientGuid"),
+            Endpoint::PatientByChartNumber => self.patient_update(practice, "ChartNumber"),
+            _ => Reply::error(404, "no such resource"),
+        }
+    }
+
+    fn good(&self, data: &Value) -> Reply {
+        Reply::json_text(200, orders::answer_json(&data.to_string(), self.habits))
+    }
+
+    fn status(&self) -> Value {
+        match self.habits.status_form {
+            StatusForm::Number => json!(1),
+            StatusForm::Text => json!("Success"),
+        }
+    }
+
+    fn discovery(&self, world: &World, grant: &Grant) -> Reply {
+        let at_domain = !self.request.path().contains(FIRST_PATH);
+        if at_domain && !self.habits.discovery_at_domain {
+            return Reply::error(404, "no such resource");
+        }
+        let asked = (self.request.parameter("discoveryName"), self.request.parameter("version"));
+        let (Some(name), Some(version)) = asked else {
+            return Reply::error(400, "discoveryName and version are mandatory");
+        };
+        // 4.2.2, "False OK": not enabled, or wrong values.
+        if !self.habits.discovery_enabled || name != "third-party" || version != "2" {
+            return Reply::json(200, &json!({"APIs": []}));
+        }
+        let region = match &grant.holder {
+            Holder::Account(account) => world.accounts.get(account).map(|practice| practice.account.region),
+            Holder::User(email) => {
+                world.related(grant.platform, email).first().map(|practice| practice.account.region)
+            }
+        };
+        let home = Place::home(grant.platform, region.unwrap_or(default_region(grant.platform)));
+        let domain = match self.habits.domain_form {
+            DomainForm::WithScheme => self.site.shared.origin(home),
+            DomainForm::TrailingSlash => format!("{}/", self.site.shared.origin(home)),
+            DomainForm::Bare => self.site.shared.authority(home),
+        };
+        Reply::json(200, &discovery_json(&domain, V2_PATH))
+    }
+
+    fn related_accounts(&self, world: &World, grant: &Grant) -> Reply {
+        let Holder::User(email) = &grant.holder else { return Reply::error(401, "wrong token") };
+        let blank = if self.habits.trailing_blanks { " " } else { "" };
+        let entry = |practice: &&Practice| {
+            let account = &practice.account;
+            let id = match self.habits.account_id_as_string {
+                true => json!(account.id.to_string()),
+                false => json!(account.id),
+            };
+            json!({
+                format!("AccountId{blank}"): id,
+                format!("AccountName{blank}"): account.name,
+                format!("AccountAddress{blank}"): format!("{} Molar Street, Sandbox", account.id % 100 + 1),
+                "IsPaired": practice.pairings.contains_key(&grant.client_id),
+            })
+        };
+        let data: Vec<Value> = world.related(grant.platform, email).iter().map(entry).collect();
+        Reply::json(200, &json!({"Data": data, "Status": self.status(), "Errors": []}))
+    }
+
+    fn pair(&self, world: &mut World, grant: &Grant) -> Reply {
+        let Some(account) = self.account_in_body() else {
+            return Reply::error(400, "wrong company id");
+        };
+        let callback = self.request.json().and_then(|body| body["CallbackUrl"].as_str().map(str::to_owned));
+        match world.pair(grant, account, callback, self.habits, self.site.now()) {
+            Ok(paired) => {
+                let mut data =
+                    json!({"OAuthResponse": oauth::tokens_json(&paired.tokens), "CompanyId": account});
+                if paired.warns {
+                    data["Warnings"] = json!([CHART_WARNING]);
+                }
+                Reply::json(200, &json!({"Data": data, "Status": self.status()}))
+            }
+            Err(PairRefused::WrongCompany) => Reply::error(400, "wrong company id"),
+            Err(PairRefused::PairedElsewhere) => {
+                Reply::error(409, "the account is paired with a different application")
+            }
+        }
+    }
+
+    fn unpair(&self, world: &mut World, grant: &Grant) -> Reply {
+        match self.account_in_body() {
+            Some(account) if Some(account) == grant.holder.account() => {
+                world.unpair(account, &grant.client_id);
+                Reply::json(200, &json!({"Data": true, "Status": self.status(), "Errors": []}))
+            }
+            _ => Reply::error(400, "wrong company id"),
+        }
+    }
+
+    /// Pair and unpair: "Format is raw/Json".
+    fn account_in_body(&self) -> Option<u64> {
+        let kind = self.request.header("content-type").unwrap_or_default();
+        if !kind.starts_with("application/json") {
+            return None;
+        }
+        let id = self.request.json()?.get("AccountId")?.clone();
+        id.as_u64().or_else(|| id.as_str()?.parse().ok())
+    }
+
+    fn order_list(&self, practice: &Practice, kind: Kind) -> Reply {
+        if practice.account.kind != kind {
+            return Reply::error(403, "this list is for the other kind of account");
+        }
+        self.with_links(|links| orders::list_json(practice, links, self.found.is_v2()))
+    }
+
+    fn order(&self, practice: &Practice) -> Reply {
+        let Some(rx_id) = self.segment().parse().ok() else { return Reply::error(400, "bad RX id") };
+        if let Some(rx) = practice.created.get(&rx_id) {
+            let text = orders::answer_json(&orders::created_json(practice, rx), self.habits);
+            return Reply::json_text(200, text);
+        }
+        match Order::by_rx_id(rx_id).filter(|order| orders::exists(practice, *order)) {
+            Some(order) => self.with_links(|links| {
+                let text = orders::order_json(practice, order, links, self.found.is_v2());
+                orders::answer_json(&text, self.habits)
+            }),
+            None => Reply::error(404, "no such RX"),
+        }
+    }
+
+    fn with_links(&self, print: impl FnOnce(&Links<'_>) -> String) -> Reply {
+        let shared = &self.site.shared;
+        let (origin, now) = (shared.origin(self.site.place), self.site.now());
+        let sign = |path: &str| storage::sign(shared, path, now + self.habits.link_life);
+        let links = Links { origin: &origin, prefix: self.found.prefix, habits: self.habits, sign: &sign };
+        Reply::json_text(200, print(&links))
+    }
+
+    fn download(&self, world: &World, account: Option<u64>) -> Reply {
+        let asset_type = self.found.segments.get(1).map_or("", String::as_str);
+        let order = self.segment().parse().ok().and_then(Order::by_order_id);
+        let order = order.filter(|order| account.is_none_or(|account| account == order.account));
+        match order {
+            Some(order) => asset_answer(world, order, asset_type, self.request),
+            None => Reply::error(404, "no such order"),
+        }
+    }
+
+    fn give_back(&self, practice: &mut Practice) -> Reply {
+        let order = self.segment().parse().ok().and_then(Order::by_order_id);
+        match order.filter(|order| orders::exists(practice, *order)) {
+            Some(order) => {
+                practice.returned.insert(order.order_id());
+                self.good(&json!({"OrderId": order.order_id(), "Returned": true}))
+            }
+            None => Reply::error(404, "no such order"),
+        }
+    }
+
+    fn scan_request(&self, practice: &mut Practice) -> Reply {
+        let body = match self.request.json() {
+            Some(body) if body.is_object() => body,
+            // Longer than what the sandbox keeps of a body: taken as it is.
+            _ if !self.request.body_is_whole() => Value::Null,
+            _ => return Reply::error(400, "a JSON object is wanted"),
+        };
+        let rx_id = orders::next_rx_id(practice);
+        practice.creations += 1;
+        practice.created.insert(rx_id, CreatedRx { rx_id, at: self.site.now(), body });
+        self.good(&json!({"RxId": rx_id}))
+    }
+
+    fn delete_scan_request(&self, practice: &mut Practice) -> Reply {
+        let removed = self.segment().parse().ok().and_then(|rx_id: u64| practice.created.remove(&rx_id));
+        match removed {
+            Some(rx) => self.good(&json!({"RxId": rx.rx_id, "Deleted": true})),
+            None => Reply::error(404, "no such RX"),
+        }
+    }
+
+    fn patient_search(&self, practice: &Practice) -> Reply {
+        let mut wanted: Vec<String> = form_urlencoded::parse(self.request.query().as_bytes())
+            .map(|(_, value)| value.into_owned())
+            .collect();
+        if let Some(Value::Object(fields)) = self.request.json() {
+            wanted.extend(fields.values().filter_map(|value| value.as_str().map(str::to_owned)));
+        }
+        wanted.retain(|text| !text.is_empty());
+        self.good(&json!(patients::search(practice, &wanted)))
+    }
+
+    fn patient_update(&self, practice: &mut Practice, key: &str) -> Reply {
+        let Some(Value::Object(changes)) = self.request.json() else {
+            return Reply::error(400, "a JSON object is wanted");
+        };
+        match patients::update(practice, key, &changes) {
+            Some(patient) => self.good(&patient),
+            None => Reply::error(404, "no such patient"),
+        }
+    }
+
+    fn segment(&self) -> &str {
+        self.found.segments.first().map_or("", String::as_str)
+    }
+}
+
+/// The bytes of a download, for the API's own links and the storage host's alike.
+pub fn asset_answer(world: &World, order: Order, asset_type: &str, request: &Request) -> Reply {
+    let practice = world.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
+    let asset = practice.and_then(|practice| order.asset(asset_type, practice.account.asset_bytes));
+    match asset {
+        Some(asset) => {
+            let name = format!("{}_{asset_type}.zip", order.order_id());
+            asset.answer(request, &name, Some(order.order_id()))
+        }
+        None => Reply::error(404, "no such asset"),
+    }
+}
+
+fn default_region(platform: Platform) -> Region {
+    if platform == Platform::China { Region::China } else { Region::NorthAmerica }
+}
+
+/// "V2 does not list case types as iTero use Procedures" (migration notice, comparison).
+fn configuration_json(practice: &Practice, v2: bool) -> Value {
+    let mut configuration = json!({
+        "CompanyId": practice.account.id,
+        "CompanyName": practice.account.name,
+        "Doctors": [{"Id": practice.account.id * 10 + 1, "Name": "Dr. Sandra Sandbox"}],
+        "Labs": [{"Id": 9001, "Name": "Sandbox Lab"}],
+        "Procedures": [
+            {"MapID": "FR", "Name": "Fixed Restorative"},
+            {"MapID": "IN", "Name": "Invisalign"},
+            {"MapID": "SM", "Name": "Study Model/iRecord"},
+        ],
+    });
+    if !v2 {
+        configuration["CaseTypes"] =
+            json!([{"Id": 1, "Name": "Restorative"}, {"Id": 2, "Name": "Orthodontic"}]);
+    }
+    configuration
+}
+
+fn packed(reply: Reply, request: &Request, habits: &Habits) -> Reply {
+    let accepts = request.header("accept-encoding").is_some_and(|accepted| accepted.contains("gzip"));
+    let wanted = habits.gzip_unasked || (habits.gzip_json && accepts);
+    let Body::Bytes(bytes) = &reply.body else { return reply };
+    if !wanted || !reply.is_json() {
+        return reply;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    // Writing into memory cannot fail.
+    let _ = encoder.write_all(bytes);
+    let body = Body::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
+    Reply { body, ..reply }.with("Content-Encoding", "gzip").with("Vary", "Accept-Encoding")
+}

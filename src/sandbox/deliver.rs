@@ -1,0 +1,301 @@
+//! Puts answers on the wire: whole and right, or spoiled in the way that a fault asks for.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::faults::Fault;
+use super::http::{Request, Wire};
+use super::record::End;
+use super::reply::{Body, Reply};
+use super::site::Site;
+
+/// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
+const PIECE: usize = 64 * 1024;
+/// An endless head is ended all the same, should nobody have hung up by then.
+const ENDLESS: usize = 256 * 1024 * 1024;
+
+/// How it went, and whether the connection can be used again.
+pub struct Delivered {
+    pub status: Option<u16>,
+    pub end: End,
+    pub keep: bool,
+}
+
+impl Delivered {
+    fn cut(status: Option<u16>) -> Self {
+        Self { status, end: End::Cut, keep: false }
+    }
+
+    fn gone(status: Option<u16>) -> Self {
+        Self { status, end: End::HungUp, keep: false }
+    }
+}
+
+/// What shapes an answer besides the reply itself.
+#[derive(Clone, Copy)]
+struct Shape {
+    keep_alive: bool,
+    /// HEAD, 204 and 304 have none, whatever Content-Length says.
+    bodiless: bool,
+    chunk: Option<usize>,
+    bytes_per_sec: Option<u32>,
+}
+
+/// Writes `reply`, spoiled by `fault`.
+pub async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    request: &Request,
+    reply: Reply,
+    fault: Option<&Fault>,
+) -> Delivered {
+    let status = Some(reply.status);
+    let written = match fault {
+        Some(fault) => spoiled(wire, site, request, reply, fault).await,
+        None => whole(wire, site, request, reply).await,
+    };
+    written.unwrap_or(Delivered::gone(status))
+}
+
+async fn whole<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    request: &Request,
+    reply: Reply,
+) -> io::Result<Delivered> {
+    let shape = shape_of(site, request, &reply);
+    send(wire, site, &reply, shape).await?;
+    Ok(Delivered { status: Some(reply.status), end: End::Whole, keep: shape.keep_alive })
+}
+
+fn shape_of(site: &Site, request: &Request, reply: &Reply) -> Shape {
+    let json = reply.is_json() && reply.body.length() > 0;
+    Shape {
+        keep_alive: request.keep_alive,
+        bodiless: request.method() == "HEAD" || matches!(reply.status, 204 | 304),
+        chunk: site.habits().chunked_json.filter(|size| json && *size > 0 && request.may_chunk),
+        bytes_per_sec: None,
+    }
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    reply: &Reply,
+    shape: Shape,
+) -> io::Result<()> {
+    let mut head = reply.open_head(site.now());
+    match shape.chunk {
+        Some(_) => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        None if reply.status == 204 => {}
+        None => head.extend_from_slice(format!("Content-Length: {}\r\n", reply.body.length()).as_bytes()),
+    }
+    if !shape.keep_alive {
+        head.extend_from_slice(b"Connection: close\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    match &reply.body {
+        _ if shape.bodiless => wire.write(&head).await,
+        Body::Bytes(bytes) => send_bytes(wire, site, head, bytes, shape).await,
+        Body::Asset { .. } => {
+            wire.write(&head).await?;
+            send_asset(wire, site, &reply.body, u64::MAX, shape).await
+        }
+    }
+}
+
+async fn send_bytes<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    mut head: Vec<u8>,
+    bytes: &Bytes,
+    shape: Shape,
+) -> io::Result<()> {
+    if let Some(size) = shape.chunk {
+        for chunk in bytes.chunks(size) {
+            head.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            head.extend_from_slice(chunk);
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"0\r\n\r\n");
+        return wire.write(&head).await;
+    }
+    if let Some(rate) = shape.bytes_per_sec {
+        wire.write(&head).await?;
+        for piece in bytes.chunks(slow_piece(rate)) {
+            slow_pause(wire, site, piece.len(), rate).await?;
+            wire.write(piece).await?;
+        }
+        return Ok(());
+    }
+    head.extend_from_slice(bytes);
+    wire.write(&head).await
+}
+
+/// At most `limit` bytes of it.
+async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    body: &Body,
+    limit: u64,
+    shape: Shape,
+) -> io::Result<()> {
+    let Body::Asset { asset, range, order } = body else { return Ok(()) };
+    let end = range.end.min(range.start.saturating_add(limit));
+    let mut piece = vec![0; shape.bytes_per_sec.map_or(PIECE, slow_piece)];
+    let mut offset = range.start;
+    while offset < end {
+        let take = usize::try_from(end - offset).unwrap_or(usize::MAX).min(piece.len());
+        asset.fill(offset, &mut piece[..take]);
+        if let Some(rate) = shape.bytes_per_sec {
+            slow_pause(wire, site, take, rate).await?;
+        }
+        wire.write(&piece[..take]).await?;
+        if let Some(order) = order {
+            site.download_went_on(*order, offset + take as u64 == asset.length);
+        }
+        offset += take as u64;
+    }
+    Ok(())
+}
+
+/// Ten pieces a second.
+fn slow_piece(bytes_per_sec: u32) -> usize {
+    (bytes_per_sec / 10).max(1) as usize
+}
+
+async fn slow_pause<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    bytes: usize,
+    bytes_per_sec: u32,
+) -> io::Result<()> {
+    let pause = Duration::from_secs_f64(bytes as f64 / f64::from(bytes_per_sec.max(1)));
+    match wire.hold(site.clock().sleep(pause)).await {
+        true => Ok(()),
+        false => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    request: &Request,
+    reply: Reply,
+    fault: &Fault,
+) -> io::Result<Delivered> {
+    let status = Some(reply.status);
+    match fault {
+        Fault::Stalls(pause) => match wire.hold(site.clock().sleep(*pause)).await {
+            true => Ok(Delivered::cut(None)),
+            false => Ok(Delivered::gone(None)),
+        },
+        Fault::StallsForever => {
+            wire.hold(std::future::pending()).await;
+            Ok(Delivered::gone(None))
+        }
+        Fault::DropsBeforeHead | Fault::LostTokenAnswer => Ok(Delivered::cut(None)),
+        Fault::StallsAfterHead => {
+            send_half(wire, site, &reply).await?;
+            wire.hold(std::future::pending()).await;
+            Ok(Delivered::gone(status))
+        }
+        Fault::DropsMidBody => {
+            send_half(wire, site, &reply).await?;
+            Ok(Delivered::cut(status))
+        }
+        Fault::ClosesAfterAnswer => {
+            let shape = Shape { keep_alive: true, ..shape_of(site, request, &reply) };
+            send(wire, site, &reply, shape).await?;
+            Ok(Delivered { status, end: End::Whole, keep: false })
+        }
+        Fault::Slow { bytes_per_sec } => {
+            let shape =
+                Shape { bytes_per_sec: Some(*bytes_per_sec), chunk: None, ..shape_of(site, request, &reply) };
+            send(wire, site, &reply, shape).await?;
+            Ok(Delivered { status, end: End::Whole, keep: shape.keep_alive })
+        }
+        Fault::Garbage => {
+            wire.write(b"\x16\x03\x01\x00not http at all\xff\xfe\r\n\r\n").await?;
+            Ok(Delivered::cut(None))
+        }
+        Fault::EndlessHead => endless_head(wire).await,
+        _ => {
+            let bytes = misframed(site, &reply, fault);
+            wire.write(&bytes).await?;
+            // The connection stays open: stray bytes hurt whoever uses it for the next call.
+            let keep = request.keep_alive && !matches!(fault, Fault::Unsolicited101);
+            Ok(Delivered { status, end: End::Whole, keep })
+        }
+    }
+}
+
+async fn send_half<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    site: &Site,
+    reply: &Reply,
+) -> io::Result<()> {
+    let mut bytes = reply.open_head(site.now());
+    // An empty answer promises something too, or there would be nothing to miss.
+    let length = reply.body.length().max(2);
+    bytes.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
+    if let Body::Bytes(body) = &reply.body {
+        bytes.extend_from_slice(&body[..body.len() / 2]);
+    }
+    wire.write(&bytes).await?;
+    let shape = Shape { keep_alive: false, bodiless: false, chunk: None, bytes_per_sec: None };
+    send_asset(wire, site, &reply.body, length / 2, shape).await
+}
+
+async fn endless_head<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> io::Result<Delivered> {
+    wire.write(b"HTTP/1.1 200 OK\r\n").await?;
+    let line = b"X-Endless: and so on and so on and so on and so on\r\n";
+    let block = line.repeat(PIECE / line.len());
+    for _ in 0..ENDLESS / block.len() {
+        wire.write(&block).await?;
+    }
+    Ok(Delivered::cut(None))
+}
+
+/// Answers whose framing lies. All of them are small; an asset is stood in for by its first bytes.
+fn misframed(site: &Site, reply: &Reply, fault: &Fault) -> Vec<u8> {
+    let body = match &reply.body {
+        Body::Bytes(bytes) => bytes.to_vec(),
+        Body::Asset { asset, range, .. } => asset.bytes(range.start..range.end.min(range.start + 4096)),
+    };
+    let length = body.len();
+    let status = match fault {
+        Fault::BodyAfter204 => 204,
+        Fault::BodyAfter304 => 304,
+        _ => reply.status,
+    };
+    let head = Reply { status, headers: reply.headers.clone(), body: Body::Bytes(Bytes::new()) };
+    let mut bytes = head.open_head(site.now());
+    let framing = match fault {
+        Fault::TwoLengths => format!("Content-Length: {length}\r\nContent-Length: {}\r\n", length + 7),
+        Fault::LengthAndChunked => format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
+        Fault::Unsolicited101 => {
+            bytes =
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sandbox\r\nConnection: upgrade\r\n".to_vec();
+            String::new()
+        }
+        _ => format!("Content-Length: {length}\r\n"),
+    };
+    bytes.extend_from_slice(framing.as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    match fault {
+        Fault::LengthAndChunked => {
+            bytes.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+            bytes.extend_from_slice(&body);
+            bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+        }
+        _ => bytes.extend_from_slice(&body),
+    }
+    if matches!(fault, Fault::BytesAfterBody) {
+        bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"stray\":\"other\"}");
+    }
+    bytes
+}

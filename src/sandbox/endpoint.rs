@@ -1,0 +1,270 @@
+//! The vendor's calls as one table, and which row a path means at which place.
+//! Typed from the documents on its own; the gateway's table is another one on purpose.
+
+use serde::{Deserialize, Serialize};
+
+use super::place::{FIRST_PATH, Place, Platform, V1_PATH, V2_PATH};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Endpoint {
+    Authorize,
+    LoginPage,
+    Exchange,
+    Refresh,
+    Revoke,
+    Discovery,
+    RelatedAccounts,
+    Pair,
+    Unpair,
+    PracticeConfiguration,
+    ScanRequest,
+    DeleteScanRequest,
+    OrdersPractice,
+    OrdersLab,
+    Order,
+    Download,
+    Return,
+    PatientSearch,
+    Patients,
+    PatientByChartNumber,
+    /// A pre-signed download at the storage host.
+    Storage,
+}
+
+/// Which token a call wants (Authentication & Pairing V2, 4.2.1.3 and 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    Login,
+    Pair,
+    Either,
+    /// No bearer at all, or one that the handler looks at itself.
+    Nothing,
+}
+
+impl Endpoint {
+    pub fn wants(self) -> Wants {
+        match self {
+            Endpoint::Discovery => Wants::Either,
+            Endpoint::RelatedAccounts | Endpoint::Pair => Wants::Login,
+            Endpoint::Authorize
+            | Endpoint::LoginPage
+            | Endpoint::Exchange
+            | Endpoint::Refresh
+            | Endpoint::Revoke
+            | Endpoint::Download
+            | Endpoint::Storage => Wants::Nothing,
+            _ => Wants::Pair,
+        }
+    }
+
+    /// The control calls' tables print 401 for a wrong or missing token; data calls are the vendor's unknown.
+    pub fn is_data(self) -> bool {
+        !matches!(self, Endpoint::Discovery | Endpoint::RelatedAccounts | Endpoint::Pair | Endpoint::Unpair)
+    }
+}
+
+struct Row {
+    endpoint: Endpoint,
+    /// The methods that the documents print, or, where they print none, those that make sense.
+    methods: &'static [&'static str],
+    /// `*` stands for one segment.
+    template: &'static str,
+    on_v1: bool,
+}
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    // Migration notice, "Gen API V1/V2 Endpoints Comparison"; methods from Authentication & Pairing V2 where printed.
+    row(Endpoint::Discovery, &["GET"], "/api-discovery-by-name-and-version", false),
+    row(Endpoint::RelatedAccounts, &["GET"], "/related-accounts", true),
+    row(Endpoint::Pair, &["PUT"], "/pair-account", true),
+    row(Endpoint::Unpair, &["DELETE"], "/unpair-account", true),
+    row(Endpoint::PracticeConfiguration, &["GET"], "/practice-configuration", true),
+    row(Endpoint::ScanRequest, &["POST"], "/scan-request", true),
+    row(Endpoint::DeleteScanRequest, &["DELETE"], "/scan-request/*", false),
+    row(Endpoint::OrdersPractice, &["GET"], "/orders/practice", true),
+    row(Endpoint::OrdersLab, &["GET"], "/orders/lab", true),
+    row(Endpoint::Order, &["GET"], "/orders/*", true),
+    row(Endpoint::Download, &["GET"], "/order/*/download/*", true),
+    row(Endpoint::Return, &["POST", "PUT"], "/order/*/return", true),
+    row(Endpoint::PatientSearch, &["POST", "GET"], "/patient/search", true),
+    row(Endpoint::Patients, &["PUT", "PATCH", "POST"], "/patients", true),
+    row(Endpoint::PatientByChartNumber, &["PUT", "PATCH", "POST"], "/patient/by-chart-number", true),
+];
+
+const fn row(
+    endpoint: Endpoint,
+    methods: &'static [&'static str],
+    template: &'static str,
+    on_v1: bool,
+) -> Row {
+    Row { endpoint, methods, template, on_v1 }
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Located {
+    /// The endpoint, the API prefix that was used, and the path's variable segments.
+    At {
+        endpoint: Endpoint,
+        prefix: &'static str,
+        segments: Vec<String>,
+    },
+    WrongMethod(&'static [&'static str]),
+    Nowhere,
+}
+
+/// Finds the row for a call. `form` is the body of a token call, which alone tells exchange from refresh.
+pub fn locate(place: Place, method: &str, path: &str, form: &[u8]) -> Located {
+    // A HEAD is a GET whose body is kept back.
+    let method = if method == "HEAD" { "GET" } else { method };
+    match place {
+        Place::Identity(_) => identity(method, path, form),
+        Place::Storage => fixed(method, path, Endpoint::Storage, &["GET"]),
+        Place::Control => Located::Nowhere,
+        Place::Base(Platform::New) => first_calls(method, path),
+        Place::OldV1 => within(V1_PATH, method, path, true),
+        Place::Base(_) | Place::Region(_) => within(V2_PATH, method, path, false),
+    }
+}
+
+fn identity(method: &str, path: &str, form: &[u8]) -> Located {
+    match path {
+        "/oauth2/authorize" => fixed(method, path, Endpoint::Authorize, &["GET"]),
+        "/oauth2/revoke" => fixed(method, path, Endpoint::Revoke, &["POST"]),
+        "/oauth2/token" => {
+            let refresh = form_urlencoded::parse(form)
+                .any(|(name, value)| name == "grant_type" && value == "refresh_token");
+            let endpoint = if refresh { Endpoint::Refresh } else { Endpoint::Exchange };
+            fixed(method, path, endpoint, &["POST"])
+        }
+        "/login" => fixed(method, path, Endpoint::LoginPage, &["GET"]),
+        _ if path.starts_with("/login/") => fixed(method, path, Endpoint::LoginPage, &["POST"]),
+        _ => Located::Nowhere,
+    }
+}
+
+/// What the new platform's `base_url` knows: "Do not use the baseURL" (migration notice) for anything else.
+fn first_calls(method: &str, path: &str) -> Located {
+    match path.strip_prefix(FIRST_PATH) {
+        Some(rest) => match table(FIRST_PATH, method, rest, false) {
+            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            located => located,
+        },
+        None => Located::Nowhere,
+    }
+}
+
+/// An API host: its own prefix, with the first calls' prefix stacked upon it where an old base URL leads to that.
+fn within(prefix: &'static str, method: &str, path: &str, v1: bool) -> Located {
+    let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
+    match rest.strip_prefix(FIRST_PATH) {
+        Some(stacked) => match table(prefix, method, stacked, v1) {
+            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            located => located,
+        },
+        None => table(prefix, method, rest, v1),
+    }
+}
+
+fn table(prefix: &'static str, method: &str, rest: &str, v1: bool) -> Located {
+    // The specification's summary (4.5.3, 4.5.4) prints these with a trailing slash.
+    let rest = match rest {
+        "/related-accounts/" | "/pair-account/" | "/unpair-account/" => &rest[..rest.len() - 1],
+        _ => rest,
+    };
+    let mut allowed: &'static [&'static str] = &[];
+    for row in ROWS.iter().filter(|row| row.on_v1 || !v1) {
+        let Some(segments) = segments_of(row.template, rest) else { continue };
+        if row.methods.contains(&method) {
+            return Located::At { endpoint: row.endpoint, prefix, segments };
+        }
+        allowed = row.methods;
+        // `/orders/practice` must not be taken for an order of that id.
+        if segments.is_empty() {
+            break;
+        }
+    }
+    if allowed.is_empty() { Located::Nowhere } else { Located::WrongMethod(allowed) }
+}
+
+fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut path_parts = path.split('/');
+    for part in template.split('/') {
+        let given = path_parts.next()?;
+        match part {
+            "*" if !given.is_empty() => found.push(given.to_owned()),
+            _ if part == given => {}
+            _ => return None,
+        }
+    }
+    path_parts.next().is_none().then_some(found)
+}
+
+fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Located {
+    if methods.contains(&method) {
+        Located::At { endpoint, prefix: "", segments: vec![path.to_owned()] }
+    } else {
+        Located::WrongMethod(methods)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::place::Region;
+
+    fn at(place: Place, method: &str, path: &str) -> Option<Endpoint> {
+        match locate(place, method, path, b"") {
+            Located::At { endpoint, .. } => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_new_base_url_knows_discovery_and_pairing_alone() {
+        let base = Place::Base(Platform::New);
+        let discovery = "/api/third-party/v2/api-discovery-by-name-and-version";
+        assert_eq!(at(base, "GET", discovery), Some(Endpoint::Discovery));
+        assert_eq!(at(base, "GET", "/api/third-party/v2/related-accounts/"), Some(Endpoint::RelatedAccounts));
+        assert_eq!(at(base, "GET", "/api/third-party/v2/orders/lab"), None);
+        assert_eq!(at(base, "GET", "/itero-gen-api/v2/orders/lab"), None);
+    }
+
+    #[test]
+    fn the_old_base_url_takes_api_calls_and_the_stacked_form_of_the_first_ones() {
+        let base = Place::Base(Platform::Old);
+        assert_eq!(at(base, "GET", "/itero-gen-api/v2/orders/lab"), Some(Endpoint::OrdersLab));
+        let stacked = "/itero-gen-api/v2/api/third-party/v2/related-accounts";
+        assert_eq!(at(base, "GET", stacked), Some(Endpoint::RelatedAccounts));
+        assert_eq!(at(base, "GET", "/itero-gen-api/v2/api/third-party/v2/orders/lab"), None);
+    }
+
+    #[test]
+    fn v1_has_neither_discovery_nor_delete() {
+        assert_eq!(at(Place::OldV1, "GET", "/lab-sw/v1/orders/lab"), Some(Endpoint::OrdersLab));
+        assert_eq!(at(Place::OldV1, "GET", "/lab-sw/v1/api-discovery-by-name-and-version"), None);
+        assert_eq!(at(Place::OldV1, "DELETE", "/lab-sw/v1/scan-request/7"), None);
+        assert_eq!(at(Place::OldV1, "GET", "/itero-gen-api/v2/orders/lab"), None);
+    }
+
+    #[test]
+    fn a_doubled_or_missing_prefix_leads_nowhere() {
+        let europe = Place::Region(Region::Europe);
+        assert_eq!(at(europe, "GET", "/itero-gen-api/v2/itero-gen-api/v2/orders/lab"), None);
+        assert_eq!(at(europe, "GET", "/orders/lab"), None);
+        assert_eq!(at(europe, "GET", "/itero-gen-api/v2/orders/lab/"), None);
+        let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"");
+        assert_eq!(wrong, Located::WrongMethod(&["GET"]));
+    }
+
+    #[test]
+    fn the_body_tells_a_refresh_from_an_exchange() {
+        let identity = Place::Identity(Platform::New);
+        let refresh = locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token");
+        assert!(matches!(refresh, Located::At { endpoint: Endpoint::Refresh, .. }));
+        let exchange = locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x");
+        assert!(matches!(exchange, Located::At { endpoint: Endpoint::Exchange, .. }));
+    }
+}

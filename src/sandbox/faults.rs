@@ -1,0 +1,267 @@
+//! Trouble to order, named after its behaviour, and the scripts that say whom it meets and how often.
+//! `misbehave` carries it out on the wire.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::endpoint::Endpoint;
+use super::place::{Place, Platform};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// An error answer in the vendor's manner.
+    Status(u16),
+    /// 200 whose body says `Failure`, as gen-api section 4 warns.
+    FailsInside200(String),
+    /// Nothing for that long, then the connection drops.
+    Stalls(#[serde(with = "super::span")] Duration),
+    StallsForever,
+    /// The right answer, late.
+    DelayedThenNormal(#[serde(with = "super::span")] Duration),
+    /// The right answer, as soon as a test opens the gate.
+    #[serde(skip)]
+    HeldBy(Gate),
+    /// Head and half of the body, then nothing.
+    StallsAfterHead,
+    DropsBeforeHead,
+    /// Half of the promised body, then the end of the connection.
+    DropsMidBody,
+    /// A right answer on a connection that is then closed without a word.
+    ClosesAfterAnswer,
+    Slow {
+        bytes_per_sec: u32,
+    },
+    /// Something that looks like another answer behind the right one.
+    BytesAfterBody,
+    /// Two Content-Length fields that differ.
+    TwoLengths,
+    LengthAndChunked,
+    /// 204 with a body all the same.
+    BodyAfter204,
+    /// 304 with a body all the same.
+    BodyAfter304,
+    /// An answer to HEAD with the body of the GET.
+    BodyAfterHead,
+    Unsolicited101,
+    EndlessHead,
+    Garbage,
+    /// A web page with status 200 where JSON belongs.
+    HtmlInstead,
+    /// Discovery: 200 and no entry.
+    EmptyArray,
+    /// Discovery: any Domain and Path at all.
+    Discovers {
+        domain: String,
+        path: String,
+    },
+    Redirects {
+        status: u16,
+        location: String,
+    },
+    /// A refresh is carried out, rotation included, and the answer never arrives.
+    LostTokenAnswer,
+    JunkToken(Junk),
+}
+
+/// Token answers with status 200 that must not be believed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Junk {
+    NoAccessToken,
+    AccessTokenIsNull,
+    AccessTokenIsNumber,
+    EmptyAccessToken,
+    LineBreakInAccessToken,
+    LineBreakInRefreshToken,
+    AccessTokenOfLength(usize),
+    /// Any JSON in place of the seconds.
+    ExpiresIn(serde_json::Value),
+    /// The JSON stops in the middle, with a Content-Length that fits.
+    HalfOfTheJson,
+    /// Valid JSON of this many bytes.
+    Huge(u64),
+    /// A compressed answer that unpacks to this many bytes.
+    GzipBomb(u64),
+}
+
+/// A door that a test opens. Calls wait before it, and the test can wait for them to come.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    open: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { open: watch::Sender::new(false), waiting: watch::Sender::new(0) }
+    }
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Returns once `count` calls have come to the gate.
+    pub async fn until_waiting(&self, count: usize) {
+        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await;
+    }
+
+    pub(super) async fn pass(&self) {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+}
+
+/// Whom a fault meets, and how often.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    pub fault: Fault,
+    /// None: every endpoint.
+    #[serde(default)]
+    pub endpoint: Option<Endpoint>,
+    #[serde(default)]
+    pub platform: Option<Platform>,
+    #[serde(default)]
+    pub place: Option<Place>,
+    #[serde(default)]
+    pub account: Option<u64>,
+    /// How many more calls; None until it is cleared.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// The call takes effect all the same: a 504 that created its RX.
+    #[serde(default)]
+    pub carried_out: bool,
+}
+
+impl Script {
+    /// Every call of one endpoint, on every platform, until cleared.
+    pub fn on(endpoint: Endpoint, fault: Fault) -> Self {
+        Self { endpoint: Some(endpoint), ..Self::everywhere(fault) }
+    }
+
+    pub fn everywhere(fault: Fault) -> Self {
+        Self {
+            fault,
+            endpoint: None,
+            platform: None,
+            place: None,
+            account: None,
+            times: None,
+            carried_out: false,
+        }
+    }
+
+    pub fn times(self, times: u32) -> Self {
+        Self { times: Some(times), ..self }
+    }
+
+    pub fn once(self) -> Self {
+        self.times(1)
+    }
+
+    pub fn on_platform(self, platform: Platform) -> Self {
+        Self { platform: Some(platform), ..self }
+    }
+
+    pub fn at_place(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    pub fn for_account(self, account: u64) -> Self {
+        Self { account: Some(account), ..self }
+    }
+
+    pub fn carried_out(self) -> Self {
+        Self { carried_out: true, ..self }
+    }
+
+    fn meets(&self, endpoint: Endpoint, place: Place, account: Option<u64>) -> bool {
+        self.times != Some(0)
+            && self.endpoint.is_none_or(|wanted| wanted == endpoint)
+            && self.place.is_none_or(|wanted| wanted == place)
+            && (self.platform.is_none() || self.platform == place.platform())
+            && (self.account.is_none() || self.account == account)
+    }
+}
+
+/// The scripts in force, oldest first; the first one that fits is used.
+#[derive(Default)]
+pub struct Scripts(Mutex<Vec<Script>>);
+
+impl Scripts {
+    pub fn add(&self, script: Script) {
+        self.list().push(script);
+    }
+
+    pub fn clear(&self) {
+        self.list().clear();
+    }
+
+    pub fn in_force(&self) -> Vec<Script> {
+        self.list().clone()
+    }
+
+    /// The fault for a call, which counts against its script.
+    pub fn take(&self, endpoint: Endpoint, place: Place, account: Option<u64>) -> Option<Script> {
+        let mut list = self.list();
+        let index = list.iter().position(|script| script.meets(endpoint, place, account))?;
+        let script = list[index].clone();
+        if let Some(times) = &mut list[index].times {
+            *times -= 1;
+            if *times == 0 {
+                list.remove(index);
+            }
+        }
+        Some(script)
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Script>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_used_up_and_the_next_one_takes_over() {
+        let scripts = Scripts::default();
+        scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(500)).once());
+        scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(504)).once());
+        let mut taken = Vec::new();
+        while let Some(script) = scripts.take(Endpoint::OrdersLab, Place::OldV1, None) {
+            taken.push(script.fault);
+        }
+        assert!(matches!(taken[..], [Fault::Status(500), Fault::Status(504)]));
+    }
+
+    #[test]
+    fn a_script_for_one_account_or_platform_leaves_the_others_alone() {
+        let scripts = Scripts::default();
+        let script = Script::on(Endpoint::Refresh, Fault::Garbage).for_account(7).on_platform(Platform::Old);
+        scripts.add(script);
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(8)).is_none());
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::New), Some(7)).is_none());
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(7)).is_some());
+    }
+
+    #[test]
+    fn scripts_read_as_people_write_them() {
+        let text = r#"{"endpoint":"orders_lab","fault":{"delayed_then_normal":"5s"},"times":2}"#;
+        let script: Script = serde_json::from_str(text).unwrap();
+        assert!(matches!(script.fault, Fault::DelayedThenNormal(pause) if pause == Duration::from_secs(5)));
+        assert_eq!(script.times, Some(2));
+        assert!(serde_json::from_str::<Script>(r#"{"fault":"garbage","endpont":"order"}"#).is_err());
+    }
+}

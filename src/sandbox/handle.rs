@@ -1,0 +1,351 @@
+//! What a test or a person does to a running sandbox: accounts, tokens, trouble, and a look at the record.
+//! Methods about one account answer false or None where there is no such account.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::assets::Asset;
+use super::orders::{self, Order};
+use super::record::Call;
+use super::world::{Pairing, Practice};
+use super::{Account, Client, CreatedRx, Endpoint, Habits, Handle, Platform, Region, Script};
+use super::{Place, V1_PATH, V2_PATH};
+
+/// Addresses.
+impl Handle {
+    pub fn oauth_base(&self, platform: Platform) -> String {
+        self.shared.origin(Place::Identity(platform))
+    }
+
+    /// With the V2 path on the platforms whose base URL carries it (migration notice, "Current URL").
+    pub fn base_url(&self, platform: Platform) -> String {
+        let origin = self.shared.origin(Place::Base(platform));
+        match platform {
+            Platform::New => origin,
+            Platform::Old | Platform::China => format!("{origin}{V2_PATH}"),
+        }
+    }
+
+    /// The old platform's V1 base URL.
+    pub fn v1_url(&self) -> String {
+        format!("{}{V1_PATH}", self.shared.origin(Place::OldV1))
+    }
+
+    pub fn login_page(&self, platform: Platform) -> String {
+        self.shared.login_page(platform)
+    }
+
+    /// Domain and Path of a region, as one URL.
+    pub fn region_url(&self, region: Region) -> String {
+        format!("{}{V2_PATH}", self.shared.origin(Place::Region(region)))
+    }
+
+    pub fn storage_url(&self) -> String {
+        self.shared.origin(Place::Storage)
+    }
+
+    /// None unless `Options::control` was set.
+    pub fn control_url(&self) -> Option<String> {
+        self.shared.addresses.contains_key(&Place::Control).then(|| self.shared.origin(Place::Control))
+    }
+
+    /// Scheme, host and port of any place.
+    pub fn origin(&self, place: Place) -> String {
+        self.shared.origin(place)
+    }
+
+    /// Where a place listens, whatever its name is.
+    pub fn address(&self, place: Place) -> Option<SocketAddr> {
+        self.shared.addresses.get(&place).copied()
+    }
+
+    /// The authority that signed the sandbox's certificate, when it answers over TLS.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.shared.ca_pem.as_deref()
+    }
+}
+
+/// Accounts and applications.
+impl Handle {
+    pub fn add_account(&self, account: Account) {
+        self.shared.world().add_account(account);
+    }
+
+    /// Somebody who can log in and belongs to no account.
+    pub fn add_user(&self, email: &str, password: &str) {
+        self.shared.world().add_user(email, password);
+    }
+
+    /// Adds `count` accounts of the new platform, clinics and labs over its three regions, and returns their ids.
+    /// `user@sandbox.test` with password `sandbox` belongs to all of them.
+    pub fn populate(&self, count: u64) -> Vec<u64> {
+        const REGIONS: [Region; 3] = [Region::NorthAmerica, Region::Europe, Region::AsiaPacific];
+        let ids: Vec<u64> = (1..=count).map(|number| 10_000 + number).collect();
+        for id in &ids {
+            let account = match id % 2 {
+                0 => Account::lab(*id, &format!("Lab {id}")),
+                _ => Account::clinic(*id, &format!("Clinic {id}")),
+            };
+            let account = account.in_region(REGIONS[(id % 3) as usize]);
+            self.add_account(account.with_user("user@sandbox.test", "sandbox"));
+        }
+        ids
+    }
+
+    pub fn accounts(&self) -> Vec<Account> {
+        self.shared.world().accounts.values().map(|practice| practice.account.clone()).collect()
+    }
+
+    pub fn account(&self, account: u64) -> Option<Account> {
+        self.look(account, |practice| practice.account.clone())
+    }
+
+    /// The platform's first application, the one of `Options::clients`.
+    pub fn client(&self, platform: Platform) -> Client {
+        let mut world = self.shared.world();
+        let clients = world.clients_mut(platform);
+        clients.first().cloned().unwrap_or_else(|| Client::new("", ""))
+    }
+
+    /// Another vendor's application on the same platform.
+    pub fn add_client(&self, platform: Platform, client: Client) {
+        self.shared.world().clients_mut(platform).push(client);
+    }
+
+    /// White-lists a redirect URI for every application of the platform.
+    pub fn allow_redirect(&self, platform: Platform, uri: &str) {
+        for client in self.shared.world().clients_mut(platform) {
+            client.redirect_uris.push(uri.to_owned());
+        }
+    }
+
+    /// From now on the old secret is bad credentials.
+    pub fn set_client_secret(&self, platform: Platform, secret: &str) {
+        if let Some(client) = self.shared.world().clients_mut(platform).first_mut() {
+            client.secret = secret.to_owned();
+        }
+    }
+}
+
+/// Tokens and where accounts stand.
+impl Handle {
+    /// Pairs without the dance and returns the pair refresh token: what an import file holds.
+    pub fn grant(&self, account: u64) -> Option<String> {
+        self.paired(account).map(|tokens| tokens.refresh)
+    }
+
+    /// A pair access token, for calls that go to the sandbox directly.
+    pub fn bearer(&self, account: u64) -> Option<String> {
+        self.paired(account).map(|tokens| tokens.access)
+    }
+
+    fn paired(&self, account: u64) -> Option<super::tokens::Issued> {
+        let platform = self.account(account)?.platform;
+        let client = self.client(platform);
+        let habits = self.habits();
+        self.shared.world().paired_tokens(account, &client.id, None, &habits, self.shared.clock.now())
+    }
+
+    /// The refresh tokens that are good for the account now.
+    pub fn refresh_tokens(&self, account: u64) -> Vec<String> {
+        self.shared.world().refresh_tokens(account)
+    }
+
+    /// Every access token of the account dies; its refresh token lives.
+    pub fn expire_access(&self, account: u64) -> bool {
+        let mut world = self.shared.world();
+        for token in world.refresh_tokens(account) {
+            world.vault.end_access_of(&token);
+        }
+        world.accounts.contains_key(&account)
+    }
+
+    /// The account's refresh token is dead from now on; access tokens live to their end.
+    pub fn forget_refresh(&self, account: u64) -> bool {
+        let mut world = self.shared.world();
+        for token in world.refresh_tokens(account) {
+            world.vault.forget_refresh(&token);
+        }
+        world.accounts.contains_key(&account)
+    }
+
+    /// Moves an account to another platform; all of its tokens and pairings die.
+    pub fn migrate(&self, account: u64, to: Platform) -> bool {
+        self.shared.world().migrate(account, to)
+    }
+
+    /// Moves an account to another region of its platform; its tokens live.
+    pub fn move_region(&self, account: u64, to: Region) -> bool {
+        self.shared.world().move_region(account, to)
+    }
+
+    pub fn is_paired(&self, account: u64) -> bool {
+        self.look(account, |practice| !practice.pairings.is_empty()).unwrap_or(false)
+    }
+
+    /// The account is paired with an application that nobody here knows: a lab then answers 409.
+    pub fn pair_elsewhere(&self, account: u64) -> bool {
+        self.change(account, |practice| {
+            practice.pairings.insert("somebody-elses-application".to_owned(), Pairing::default());
+        })
+    }
+
+    pub fn callback_url(&self, account: u64) -> Option<String> {
+        let find =
+            |practice: &Practice| practice.pairings.values().find_map(|pairing| pairing.callback_url.clone());
+        self.look(account, find).flatten()
+    }
+
+    /// A lasting 403 for every path of the account that holds `path`.
+    pub fn deny(&self, account: u64, path: &str) -> bool {
+        self.change(account, |practice| practice.denied.push(path.to_owned()))
+    }
+
+    /// Takes back every [`Handle::deny`] of the account.
+    pub fn allow(&self, account: u64) -> bool {
+        self.change(account, |practice| practice.denied.clear())
+    }
+}
+
+/// Habits and faults.
+impl Handle {
+    pub fn habits(&self) -> Arc<Habits> {
+        self.shared.habits.load_full()
+    }
+
+    pub fn set_habits(&self, change: impl Fn(&mut Habits)) {
+        self.shared.habits.rcu(|habits| {
+            let mut habits = Habits::clone(habits);
+            change(&mut habits);
+            habits
+        });
+    }
+
+    pub fn script(&self, script: Script) {
+        self.shared.scripts.add(script);
+    }
+
+    pub fn clear_scripts(&self) {
+        self.shared.scripts.clear();
+    }
+
+    /// What is still to come, oldest first.
+    pub fn scripts(&self) -> Vec<Script> {
+        self.shared.scripts.in_force()
+    }
+}
+
+/// Orders and what callers did to them.
+impl Handle {
+    /// The order ids of an account, in the order of its list.
+    pub fn order_ids(&self, account: u64) -> Vec<u64> {
+        self.orders_of(account).into_iter().map(Order::order_id).collect()
+    }
+
+    pub fn rx_ids(&self, account: u64) -> Vec<u64> {
+        self.orders_of(account).into_iter().map(Order::rx_id).collect()
+    }
+
+    fn orders_of(&self, account: u64) -> Vec<Order> {
+        let count = self.look(account, |practice| practice.account.orders).unwrap_or(0);
+        (0..count).map(|index| Order { account, index }).collect()
+    }
+
+    /// The bytes behind a download.
+    pub fn asset(&self, order_id: u64, asset_type: &str) -> Option<Asset> {
+        let order = Order::by_order_id(order_id)?;
+        let find = |practice: &Practice| {
+            let asset = order.asset(asset_type, practice.account.asset_bytes);
+            asset.filter(|_| orders::exists(practice, order))
+        };
+        self.look(order.account, find).flatten()
+    }
+
+    pub fn set_asset_bytes(&self, account: u64, bytes: u64) -> bool {
+        self.change(account, |practice| practice.account.asset_bytes = bytes)
+    }
+
+    /// New orders appear, behind those that are there.
+    pub fn add_orders(&self, account: u64, count: u64) -> bool {
+        self.change(account, |practice| practice.account.orders += count)
+    }
+
+    /// Whether the order has left its lab's list by being downloaded.
+    pub fn is_downloaded(&self, order_id: u64) -> bool {
+        let account = Order::by_order_id(order_id).map_or(0, |order| order.account);
+        self.look(account, |practice| practice.downloaded.contains(&order_id)).unwrap_or(false)
+    }
+
+    pub fn is_returned(&self, order_id: u64) -> bool {
+        let account = Order::by_order_id(order_id).map_or(0, |order| order.account);
+        self.look(account, |practice| practice.returned.contains(&order_id)).unwrap_or(false)
+    }
+
+    /// RXs that callers created and did not delete.
+    pub fn created(&self, account: u64) -> Vec<CreatedRx> {
+        self.look(account, |practice| practice.created.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// How many RXs callers ever created, deleted ones included.
+    pub fn creations(&self, account: u64) -> u64 {
+        self.look(account, |practice| practice.creations).unwrap_or(0)
+    }
+}
+
+/// The record.
+impl Handle {
+    /// The last `Options::keep_calls` calls, oldest first.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.ledger.calls(|_| true)
+    }
+
+    pub fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.shared.ledger.calls(wanted)
+    }
+
+    pub fn calls_to(&self, endpoint: Endpoint) -> Vec<Call> {
+        self.shared.ledger.calls(|call| call.endpoint == Some(endpoint))
+    }
+
+    pub fn refreshes(&self, account: u64) -> Vec<Call> {
+        let wanted = |call: &Call| call.endpoint == Some(Endpoint::Refresh) && call.account == Some(account);
+        self.shared.ledger.calls(wanted)
+    }
+
+    pub fn discoveries(&self) -> Vec<Call> {
+        self.calls_to(Endpoint::Discovery)
+    }
+
+    /// Returns once at least `count` calls fit; the record is looked at again with every arrival and every end.
+    pub async fn until_calls(&self, count: usize, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.shared.ledger.until(count, wanted).await
+    }
+
+    /// All calls since the start, forgotten ones included.
+    pub fn received(&self) -> u64 {
+        self.shared.ledger.received()
+    }
+
+    pub fn clear_calls(&self) {
+        self.shared.ledger.clear();
+    }
+
+    /// One account number per refresh that began while another of that account was going on.
+    pub fn overlapping_refreshes(&self) -> Vec<u64> {
+        self.shared.ledger.overlapping_refreshes()
+    }
+
+    /// The shortest time between two refreshes of the account. The vendor gives no number, so none is enforced.
+    pub fn smallest_refresh_gap(&self, account: u64) -> Option<Duration> {
+        self.shared.ledger.smallest_refresh_gap(account)
+    }
+
+    fn look<T>(&self, account: u64, view: impl FnOnce(&Practice) -> T) -> Option<T> {
+        self.shared.world().accounts.get(&account).map(view)
+    }
+
+    fn change(&self, account: u64, change: impl FnOnce(&mut Practice)) -> bool {
+        self.shared.world().accounts.get_mut(&account).map(change).is_some()
+    }
+}

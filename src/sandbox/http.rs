@@ -1,0 +1,424 @@
+//! A small HTTP/1.1 server side: reads requests strictly and keeps them exactly as they came.
+//! Anything doubtful about a request's framing is refused, so that a smuggled call cannot pass unseen.
+
+use std::io;
+
+use aws_lc_rs::digest;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Room for an 8 K token and a gateway's worth of other fields.
+const MAX_HEAD: usize = 64 * 1024;
+/// What is kept of a body; the rest is counted and hashed.
+const BODY_KEPT: usize = 64 * 1024;
+const MAX_CHUNK_LINE: usize = 4 * 1024;
+
+/// A request whose body has been read to its end.
+#[derive(Debug)]
+pub struct Request {
+    method: Bytes,
+    pub target: Bytes,
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// The first 64 KiB.
+    pub body: Bytes,
+    pub body_length: u64,
+    pub body_sha256: Option<String>,
+    pub keep_alive: bool,
+    /// HTTP/1.1; a 1.0 caller cannot take chunks.
+    pub may_chunk: bool,
+}
+
+impl Request {
+    pub fn method(&self) -> &str {
+        std::str::from_utf8(&self.method).unwrap_or("")
+    }
+
+    pub fn path(&self) -> &str {
+        let target = std::str::from_utf8(&self.target).unwrap_or("");
+        target.split('?').next().unwrap_or("")
+    }
+
+    pub fn query(&self) -> &str {
+        let target = std::str::from_utf8(&self.target).unwrap_or("");
+        target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        value_in(self.query().as_bytes(), name)
+    }
+
+    pub fn form_value(&self, name: &str) -> Option<String> {
+        value_in(&self.body, name)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        find(&self.headers, name).next().and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    pub fn bearer(&self) -> Option<&str> {
+        self.header("authorization")?.strip_prefix("Bearer ")
+    }
+
+    pub fn json(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether `body` is all of it.
+    pub fn body_is_whole(&self) -> bool {
+        self.body_length == self.body.len() as u64
+    }
+}
+
+fn value_in(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form).find(|(given, _)| given == name).map(|(_, value)| value.into_owned())
+}
+
+fn find<'a, 'n>(
+    headers: &'a [(Bytes, Bytes)],
+    name: &'n str,
+) -> impl Iterator<Item = &'a Bytes> + use<'a, 'n> {
+    headers
+        .iter()
+        .filter(move |(given, _)| given.eq_ignore_ascii_case(name.as_bytes()))
+        .map(|(_, value)| value)
+}
+
+/// Why no request came.
+pub enum NoRequest {
+    /// The peer closed, or broke off.
+    Gone,
+    /// Answer with this status and sentence, then close.
+    Refused(u16, &'static str),
+}
+
+impl From<io::Error> for NoRequest {
+    fn from(_: io::Error) -> Self {
+        NoRequest::Gone
+    }
+}
+
+/// One connection: the stream and what has been read ahead of it.
+pub struct Wire<S> {
+    stream: S,
+    ahead: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, ahead: BytesMut::with_capacity(16 * 1024) }
+    }
+
+    pub async fn read_request(&mut self) -> Result<Request, NoRequest> {
+        let head = self.read_head().await?;
+        let (mut request, framing) = parse_head(head)?;
+        let expects =
+            request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        if expects && !matches!(framing, Framing::None) {
+            self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        let mut body = Body::default();
+        match framing {
+            Framing::None => {}
+            Framing::Length(length) => self.read_exactly(length, &mut body).await?,
+            Framing::Chunked => self.read_chunks(&mut body).await?,
+        }
+        body.into_request(&mut request);
+        Ok(request)
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Waits for `pause`, but no longer than the peer stays. True: the peer is still there.
+    pub async fn hold(&mut self, pause: impl Future<Output = ()>) -> bool {
+        tokio::pin!(pause);
+        loop {
+            // A peer that sends ever more while it waits is not read further: that is its own back-pressure.
+            if self.ahead.len() > MAX_HEAD {
+                pause.await;
+                return true;
+            }
+            tokio::select! {
+                () = &mut pause => return true,
+                read = self.stream.read_buf(&mut self.ahead) => if !matches!(read, Ok(1..)) {
+                    return false;
+                },
+            }
+        }
+    }
+
+    /// Says goodbye properly, so that what was written is not lost to a reset.
+    pub async fn close(mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    async fn read_more(&mut self) -> Result<(), NoRequest> {
+        match self.stream.read_buf(&mut self.ahead).await? {
+            0 => Err(NoRequest::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    async fn read_head(&mut self) -> Result<Bytes, NoRequest> {
+        let mut searched: usize = 0;
+        loop {
+            let from = searched.saturating_sub(3);
+            if let Some(end) = memchr::memmem::find(&self.ahead[from..], b"\r\n\r\n") {
+                return Ok(self.ahead.split_to(from + end + 4).freeze());
+            }
+            searched = self.ahead.len();
+            if searched > MAX_HEAD {
+                return Err(NoRequest::Refused(431, "head too large"));
+            }
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_exactly(&mut self, length: u64, body: &mut Body) -> Result<(), NoRequest> {
+        let mut left = length;
+        while left > 0 {
+            if self.ahead.is_empty() {
+                self.read_more().await?;
+            }
+            let take = self.ahead.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            body.take(&self.ahead[..take]);
+            self.ahead.advance(take);
+            left -= take as u64;
+        }
+        Ok(())
+    }
+
+    async fn read_chunks(&mut self, body: &mut Body) -> Result<(), NoRequest> {
+        const BAD: NoRequest = NoRequest::Refused(400, "bad chunk");
+        loop {
+            let line = self.read_line().await?;
+            // Extensions are legal and nobody needs them: refused, so that none gets through a proxy unseen.
+            let text = std::str::from_utf8(&line).map_err(|_| BAD)?;
+            if text.is_empty() || text.len() > 15 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(BAD);
+            }
+            let length = u64::from_str_radix(text, 16).map_err(|_| BAD)?;
+            if length == 0 {
+                return match self.read_line().await?.is_empty() {
+                    true => Ok(()),
+                    false => Err(NoRequest::Refused(400, "trailers are not taken")),
+                };
+            }
+            self.read_exactly(length, body).await?;
+            if !self.read_line().await?.is_empty() {
+                return Err(BAD);
+            }
+        }
+    }
+
+    async fn read_line(&mut self) -> Result<Bytes, NoRequest> {
+        loop {
+            if let Some(end) = memchr::memmem::find(&self.ahead, b"\r\n") {
+                let line = self.ahead.split_to(end).freeze();
+                self.ahead.advance(2);
+                return Ok(line);
+            }
+            if self.ahead.len() > MAX_CHUNK_LINE {
+                return Err(NoRequest::Refused(400, "chunk line too long"));
+            }
+            self.read_more().await?;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Body {
+    kept: BytesMut,
+    length: u64,
+    digest: Option<digest::Context>,
+}
+
+impl Body {
+    fn take(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        if self.digest.is_none() && self.kept.len() + bytes.len() > BODY_KEPT {
+            let mut context = digest::Context::new(&digest::SHA256);
+            context.update(&self.kept);
+            self.digest = Some(context);
+        }
+        if let Some(context) = &mut self.digest {
+            context.update(bytes);
+        }
+        let room = BODY_KEPT - self.kept.len();
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn into_request(self, request: &mut Request) {
+        request.body = self.kept.freeze();
+        request.body_length = self.length;
+        request.body_sha256 = self.digest.map(|context| super::hex(context.finish().as_ref()));
+    }
+}
+
+enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+fn parse_head(head: Bytes) -> Result<(Request, Framing), NoRequest> {
+    const BAD: NoRequest = NoRequest::Refused(400, "bad request head");
+    let mut lines = Lines { rest: head.slice(..head.len() - 2) };
+    let line = lines.next().ok_or(BAD)?;
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (method, target, version) =
+        (parts.next().ok_or(BAD)?, parts.next().ok_or(BAD)?, parts.next().ok_or(BAD)?);
+    let http11 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return Err(BAD),
+    };
+    if parts.next().is_some() || !method.iter().all(u8::is_ascii_uppercase) || !target.starts_with(b"/") {
+        return Err(BAD);
+    }
+    if !target.iter().all(|byte| (0x21..0x7f).contains(byte)) {
+        return Err(BAD);
+    }
+    let (method, target) = (head.slice_ref(method), head.slice_ref(target));
+    let mut headers = Vec::with_capacity(16);
+    for line in lines {
+        let colon = memchr::memchr(b':', &line).ok_or(BAD)?;
+        let name = line.slice(..colon);
+        // A blank before the colon or a folded line is how fields are hidden from one of two readers.
+        if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_graphic()) {
+            return Err(BAD);
+        }
+        let value = line.slice_ref(line[colon + 1..].trim_ascii());
+        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return Err(BAD);
+        }
+        headers.push((name, value));
+    }
+    let framing = framing(&headers, http11)?;
+    let keep_alive = keeps_alive(&headers, http11);
+    let request = Request {
+        method,
+        target,
+        headers,
+        body: Bytes::new(),
+        body_length: 0,
+        body_sha256: None,
+        keep_alive,
+        may_chunk: http11,
+    };
+    Ok((request, framing))
+}
+
+struct Lines {
+    rest: Bytes,
+}
+
+impl Iterator for Lines {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let end = memchr::memmem::find(&self.rest, b"\r\n")?;
+        let line = self.rest.split_to(end);
+        self.rest.advance(2);
+        Some(line)
+    }
+}
+
+fn framing(headers: &[(Bytes, Bytes)], http11: bool) -> Result<Framing, NoRequest> {
+    let lengths: Vec<_> = find(headers, "content-length").collect();
+    let encodings: Vec<_> = find(headers, "transfer-encoding").collect();
+    match (lengths[..].len(), encodings[..].len()) {
+        (0, 0) => Ok(Framing::None),
+        (1, 0) => {
+            let digits = lengths[0].len() <= 18 && !lengths[0].is_empty();
+            let text = std::str::from_utf8(lengths[0]).ok().filter(|_| digits);
+            let plain = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let length = plain.and_then(|text| text.parse().ok());
+            length.map(Framing::Length).ok_or(NoRequest::Refused(400, "bad Content-Length"))
+        }
+        (0, 1) if http11 && encodings[0].eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        _ => Err(NoRequest::Refused(400, "doubtful framing")),
+    }
+}
+
+fn keeps_alive(headers: &[(Bytes, Bytes)], http11: bool) -> bool {
+    let says = |token: &str| {
+        find(headers, "connection").any(|value| {
+            value
+                .split(|byte| *byte == b',')
+                .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        })
+    };
+    if http11 { !says("close") } else { says("keep-alive") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> Result<Request, u16> {
+        let (mut near, far) = tokio::io::duplex(1 << 20);
+        near.write_all(bytes).await.unwrap();
+        near.shutdown().await.unwrap();
+        match Wire::new(far).read_request().await {
+            Ok(request) => Ok(request),
+            Err(NoRequest::Refused(status, _)) => Err(status),
+            Err(NoRequest::Gone) => Err(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_kept_as_it_came() {
+        let request = read(
+            b"POST /a%2fb?q=%20 HTTP/1.1\r\nHoSt: x\r\nX-A:  1 \r\nX-A: 2\r\ncontent-length: 3\r\n\r\nabc",
+        );
+        let request = request.await.unwrap();
+        assert_eq!(&request.target[..], b"/a%2fb?q=%20");
+        let names: Vec<_> = request.headers.iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(names, [&b"HoSt"[..], b"X-A", b"X-A", b"content-length"]);
+        assert_eq!(&request.headers[1].1[..], b"1");
+        assert_eq!((&request.body[..], request.body_length), (&b"abc"[..], 3));
+    }
+
+    #[tokio::test]
+    async fn doubtful_framing_is_refused() {
+        for head in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "Content-Length: 3\r\nContent-Length: 3",
+            "Content-Length: +3",
+            "Content-Length: 99999999999999999999",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: xchunked",
+            "Content-Length : 3",
+            "X: 1\r\n folded: 2",
+        ] {
+            let text = format!("POST / HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\nabc");
+            assert_eq!(read(text.as_bytes()).await.unwrap_err(), 400, "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunked_body_is_put_together_and_its_trailers_are_refused() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let request = read(format!("{head}3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(&request.body[..], b"abcde");
+        let trailed = read(format!("{head}0\r\nX: 1\r\n\r\n").as_bytes()).await;
+        assert_eq!(trailed.unwrap_err(), 400);
+        let extended = read(format!("{head}1;x=y\r\na\r\n0\r\n\r\n").as_bytes()).await;
+        assert_eq!(extended.unwrap_err(), 400);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_counted_and_hashed_and_its_beginning_kept() {
+        let body = vec![b'z'; BODY_KEPT + 1];
+        let mut bytes = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+        bytes.extend_from_slice(&body);
+        let request = read(&bytes).await.unwrap();
+        assert_eq!(request.body.len(), BODY_KEPT);
+        assert_eq!(request.body_length, body.len() as u64);
+        let whole = super::super::hex(digest::digest(&digest::SHA256, &body).as_ref());
+        assert_eq!(request.body_sha256, Some(whole));
+    }
+}

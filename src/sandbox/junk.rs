@@ -1,0 +1,60 @@
+//! Token answers with status 200 that nobody should believe.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::faults::Junk;
+use super::reply::{Body, Reply};
+
+pub fn answer(junk: &Junk) -> Reply {
+    let mut good = json!({
+        "access_token": "eyJ.junk.access", "refresh_token": "11111111-2222-4333-8444-555555555555",
+        "scope": "openid", "token_type": "Bearer", "expires_in": 3600,
+    });
+    match junk {
+        Junk::NoAccessToken => {
+            good.as_object_mut().map(|fields| fields.remove("access_token"));
+        }
+        Junk::AccessTokenIsNull => good["access_token"] = Value::Null,
+        Junk::AccessTokenIsNumber => good["access_token"] = json!(12345),
+        Junk::EmptyAccessToken => good["access_token"] = json!(""),
+        Junk::LineBreakInAccessToken => good["access_token"] = json!("eyJ.one\r\nX-Injected: yes"),
+        Junk::LineBreakInRefreshToken => good["refresh_token"] = json!("one\r\ntwo"),
+        Junk::AccessTokenOfLength(length) => good["access_token"] = json!("a".repeat(*length)),
+        Junk::ExpiresIn(value) => good["expires_in"] = value.clone(),
+        Junk::HalfOfTheJson => {
+            let text = good.to_string();
+            return Reply::json_text(200, text[..text.len() / 2].to_owned());
+        }
+        Junk::Huge(size) => {
+            let size = usize::try_from(*size).unwrap_or(usize::MAX);
+            let padding = size.saturating_sub(good.to_string().len());
+            good["padding"] = json!("x".repeat(padding));
+        }
+        Junk::GzipBomb(size) => return bomb(&good, *size),
+    }
+    Reply::json(200, &good)
+}
+
+fn bomb(good: &Value, size: u64) -> Reply {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let text = good.to_string();
+    let block = [b'x'; 16 * 1024];
+    let mut left = size;
+    // Writing into memory cannot fail.
+    let _ = encoder.write_all(&text.as_bytes()[..text.len() - 1]);
+    let _ = encoder.write_all(b",\"padding\":\"");
+    while left > 0 {
+        let take = left.min(block.len() as u64);
+        let _ = encoder.write_all(&block[..take as usize]);
+        left -= take;
+    }
+    let _ = encoder.write_all(b"\"}");
+    let mut reply = Reply::json(200, &Value::Null).with("Content-Encoding", "gzip");
+    reply.body = Body::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
+    reply
+}

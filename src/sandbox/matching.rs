@@ -1,0 +1,181 @@
+//! A gateway configuration that fits a running sandbox, with caller key and import file.
+//! Written from the gateway's documented keys and not from its types, like everything here.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use serde_json::json;
+
+use super::tokens::random_text;
+use super::{Account, Handle, Place, Platform};
+
+/// Files of the matching set, beside `config.toml`.
+pub const CONFIG: &str = "config.toml";
+pub const IMPORT: &str = "accounts.json";
+pub const CALLER_KEY: &str = "caller.key";
+const CA: &str = "sandbox-ca.pem";
+
+/// Where the gateway is to listen.
+pub struct Addresses {
+    pub gateway: String,
+    pub admin: String,
+    /// Its admin address must be able to take the callback: white-list this with `allow_redirect`.
+    pub redirect_uri: String,
+}
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            gateway: "127.0.0.1:8080".to_owned(),
+            admin: "127.0.0.1:8081".to_owned(),
+            redirect_uri: super::DEFAULT_REDIRECT.to_owned(),
+        }
+    }
+}
+
+/// The realm that a platform is called in the configuration.
+pub fn realm(platform: Platform) -> &'static str {
+    match platform {
+        Platform::New => "global",
+        Platform::Old => "old",
+        Platform::China => "china",
+    }
+}
+
+/// A name that a gateway takes: lower case, and never all digits.
+pub fn account_name(account: &Account) -> String {
+    format!("acct-{}", account.id)
+}
+
+/// Writes configuration, client secrets, caller key, certificate authority and import file into `dir`.
+/// Every account is paired on the way. Returns the caller's key.
+pub fn write(sandbox: &Handle, dir: &Path, addresses: &Addresses) -> anyhow::Result<String> {
+    fs::create_dir_all(dir)?;
+    let key = random_text(24);
+    write_secret(&dir.join(CALLER_KEY), &key)?;
+    for platform in Platform::ALL {
+        write_secret(&dir.join(secret_file(platform)), &sandbox.client(platform).secret)?;
+    }
+    if let Some(pem) = sandbox.ca_pem() {
+        fs::write(dir.join(CA), pem)?;
+    }
+    fs::write(dir.join(CONFIG), config_toml(sandbox, &key, addresses))?;
+    write_secret(&dir.join(IMPORT), &import_json(sandbox))?;
+    Ok(key)
+}
+
+/// `config.toml` for a gateway with one caller, known by `caller_key`.
+pub fn config_toml(sandbox: &Handle, caller_key: &str, addresses: &Addresses) -> String {
+    let key_sha256 = super::hex(digest::digest(&digest::SHA256, caller_key.as_bytes()).as_ref());
+    let realms: String = Platform::ALL.map(|platform| realm_toml(sandbox, platform, addresses)).concat();
+    format!(
+        r#"# Matches a running sandbox. For load tests and trials only: it trusts what no real platform may do.
+[gateway]
+listen = ["{gateway}"]
+url = "http://{gateway}"
+
+[admin]
+listen = ["{admin}"]
+token = {{ file = "admin.token" }}
+
+[store]
+url = "sqlite:gateway.db"
+key = {{ file = "gateway.key" }}
+
+# The real platform wants a minute at least between two refreshes of an account.
+[renewal]
+min_gap = "0s"
+{realms}
+[[callers]]
+name = "sandbox-caller"
+accounts = ["*"]
+key_sha256 = "{key_sha256}"
+"#,
+        gateway = addresses.gateway,
+        admin = addresses.admin,
+    )
+}
+
+/// The import file: every account with a pair refresh token, made on the spot where there was none.
+pub fn import_json(sandbox: &Handle) -> String {
+    let entry = |account: Account| {
+        let token = sandbox.grant(account.id)?;
+        Some(json!({
+            "name": account_name(&account),
+            "realm": realm(account.platform),
+            "account_id": account.id.to_string(),
+            "refresh_token": token,
+        }))
+    };
+    let entries: serde_json::Value = sandbox.accounts().into_iter().filter_map(entry).collect();
+    format!("{entries:#}\n")
+}
+
+fn realm_toml(sandbox: &Handle, platform: Platform, addresses: &Addresses) -> String {
+    let client = sandbox.client(platform);
+    let hosts = hosts_of(sandbox, platform);
+    let allowed: Vec<String> = hosts.iter().map(|(host, _)| format!("{host:?}")).collect();
+    let mut text = format!(
+        r#"
+[realms.{realm}]
+kind = "{kind}"
+oauth_base = "{oauth_base}"
+base_url = "{base_url}"
+login_page = "{login_page}"
+redirect_uri = "{redirect_uri}"
+client_id = "{client_id}"
+client_secret = {{ file = "{secret}" }}
+allowed_hosts = [{allowed}]
+allow_insecure = true
+"#,
+        realm = realm(platform),
+        kind = if platform == Platform::New { "new" } else { "old" },
+        oauth_base = sandbox.oauth_base(platform),
+        base_url = sandbox.base_url(platform),
+        login_page = sandbox.login_page(platform),
+        redirect_uri = addresses.redirect_uri,
+        client_id = client.id,
+        secret = secret_file(platform),
+        allowed = allowed.join(", "),
+    );
+    if sandbox.ca_pem().is_some() {
+        text.push_str(&format!("ca_file = \"{CA}\"\n"));
+    }
+    let named = hosts.iter().filter(|(host, ip)| host != ip);
+    let resolved: Vec<String> = named.map(|(host, ip)| format!("{host:?} = {ip:?}")).collect();
+    if !resolved.is_empty() {
+        text.push_str(&format!("resolve = {{ {} }}\n", resolved.join(", ")));
+    }
+    text
+}
+
+/// Host as URLs print it, and the address behind it, of each place of a platform; each once.
+fn hosts_of(sandbox: &Handle, platform: Platform) -> Vec<(String, String)> {
+    let mut hosts: Vec<(String, String)> = Vec::new();
+    for place in Place::ALL.into_iter().filter(|place| place.platform() == Some(platform)) {
+        let Some(address) = sandbox.address(place) else { continue };
+        let Ok(url) = url::Url::parse(&sandbox.origin(place)) else { continue };
+        let host = (url.host_str().unwrap_or_default().to_owned(), address.ip().to_string());
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+fn secret_file(platform: Platform) -> String {
+    format!("client-{}.secret", realm(platform))
+}
+
+/// Readable by its owner alone: a gateway refuses looser ones.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    // A file that is there already would keep its mode.
+    let _ = fs::remove_file(path);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}

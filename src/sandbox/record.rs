@@ -1,0 +1,223 @@
+//! Every call that the sandbox received, as it came, and what became of it.
+//! The ledger is bounded and can be switched off: a load test must not measure it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::endpoint::Endpoint;
+use super::http::Request;
+use super::place::Place;
+use crate::clock::Timestamp;
+
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Counts all calls of this sandbox, from 1.
+    pub number: u64,
+    pub at: Timestamp,
+    pub place: Place,
+    /// Counts connections; two calls with one number came over the same one.
+    pub connection: u64,
+    /// None where the path means nothing here.
+    pub endpoint: Option<Endpoint>,
+    pub method: String,
+    /// Path and query, byte for byte.
+    pub target: Bytes,
+    /// In the order and letter case in which they came.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// The first 64 KiB.
+    pub body: Bytes,
+    pub body_length: u64,
+    /// Hex, for bodies that were longer than what was kept.
+    pub body_sha256: Option<String>,
+    /// Whose bearer or refresh token it was, dead ones included.
+    pub account: Option<u64>,
+    /// The serial number of the access token that came as bearer, if it was one of ours.
+    pub bearer: Option<u64>,
+    /// None until a head was sent.
+    pub status: Option<u16>,
+    pub end: End,
+}
+
+impl Call {
+    /// The value of the first header of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) =
+            self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name.as_bytes()))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    pub fn target(&self) -> &str {
+        std::str::from_utf8(&self.target).unwrap_or("")
+    }
+
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target().split('?').next().unwrap_or("")
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Still going on.
+    Pending,
+    /// The whole answer was written.
+    Whole,
+    /// The sandbox cut it off on purpose.
+    Cut,
+    /// The caller left before the answer was whole.
+    HungUp,
+}
+
+/// What is known when a call has been read.
+pub struct Arrival<'a> {
+    pub at: Timestamp,
+    pub place: Place,
+    pub connection: u64,
+    pub endpoint: Option<Endpoint>,
+    pub request: &'a Request,
+    pub account: Option<u64>,
+    pub bearer: Option<u64>,
+}
+
+pub struct Ledger {
+    keep: usize,
+    book: Mutex<Book>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Book {
+    numbered: u64,
+    calls: VecDeque<Call>,
+    refreshing: HashMap<u64, usize>,
+    overlapping: Vec<u64>,
+    last_refresh: HashMap<u64, Timestamp>,
+    smallest_gap: HashMap<u64, std::time::Duration>,
+}
+
+impl Ledger {
+    pub fn new(keep: usize) -> Self {
+        Self { keep, book: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// Notes a call and returns its number.
+    pub fn arrived(&self, arrival: &Arrival<'_>) -> u64 {
+        let mut book = self.book();
+        book.numbered += 1;
+        let number = book.numbered;
+        if arrival.endpoint == Some(Endpoint::Refresh)
+            && let Some(account) = arrival.account
+        {
+            book.refresh_began(account, arrival.at);
+        }
+        if self.keep > 0 {
+            if book.calls.len() == self.keep {
+                book.calls.pop_front();
+            }
+            book.calls.push_back(call_of(number, arrival));
+        }
+        drop(book);
+        self.changed.send_replace(number);
+        number
+    }
+
+    pub fn ended(&self, number: u64, refreshed: Option<u64>, status: Option<u16>, end: End) {
+        let mut book = self.book();
+        if let Some(account) = refreshed
+            && let Some(running) = book.refreshing.get_mut(&account)
+        {
+            *running = running.saturating_sub(1);
+        }
+        if let Some(call) = book.find(number) {
+            call.status = status;
+            call.end = end;
+        }
+        drop(book);
+        self.changed.send_modify(|_| {});
+    }
+
+    pub fn calls(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        self.book().calls.iter().filter(|call| wanted(call)).cloned().collect()
+    }
+
+    /// Returns once `count` calls fit; they are looked at again with every arrival and every end.
+    pub async fn until(&self, count: usize, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let found = self.calls(&wanted);
+            if found.len() >= count || changed.changed().await.is_err() {
+                return found;
+            }
+        }
+    }
+
+    pub fn clear(&self) {
+        let mut book = self.book();
+        let (numbered, refreshing) = (book.numbered, std::mem::take(&mut book.refreshing));
+        *book = Book { numbered, refreshing, ..Book::default() };
+    }
+
+    pub fn received(&self) -> u64 {
+        self.book().numbered
+    }
+
+    /// One entry per refresh that began while another of the same account was going on.
+    pub fn overlapping_refreshes(&self) -> Vec<u64> {
+        self.book().overlapping.clone()
+    }
+
+    pub fn smallest_refresh_gap(&self, account: u64) -> Option<std::time::Duration> {
+        self.book().smallest_gap.get(&account).copied()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn refresh_began(&mut self, account: u64, now: Timestamp) {
+        let running = self.refreshing.entry(account).or_default();
+        if *running > 0 {
+            self.overlapping.push(account);
+        }
+        *running += 1;
+        if let Some(last) = self.last_refresh.insert(account, now) {
+            let gap = now.since(last);
+            let smallest = self.smallest_gap.entry(account).or_insert(gap);
+            *smallest = gap.min(*smallest);
+        }
+    }
+
+    fn find(&mut self, number: u64) -> Option<&mut Call> {
+        let first = self.calls.front()?.number;
+        let index = usize::try_from(number.checked_sub(first)?).ok()?;
+        self.calls.get_mut(index)
+    }
+}
+
+fn call_of(number: u64, arrival: &Arrival<'_>) -> Call {
+    let request = arrival.request;
+    Call {
+        number,
+        at: arrival.at,
+        place: arrival.place,
+        connection: arrival.connection,
+        endpoint: arrival.endpoint,
+        method: request.method().to_owned(),
+        target: request.target.clone(),
+        headers: request.headers.clone(),
+        body: request.body.clone(),
+        body_length: request.body_length,
+        body_sha256: request.body_sha256.clone(),
+        account: arrival.account,
+        bearer: arrival.bearer,
+        status: None,
+        end: End::Pending,
+    }
+}

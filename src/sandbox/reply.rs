@@ -1,0 +1,127 @@
+//! An answer before it is on the wire, and its head as bytes.
+
+use std::io::Write;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::assets::Asset;
+use crate::clock::Timestamp;
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Bytes(Bytes),
+    Asset {
+        asset: Asset,
+        range: Range<u64>,
+        /// The order whose download this is.
+        order: Option<u64>,
+    },
+}
+
+impl Body {
+    pub fn length(&self) -> u64 {
+        match self {
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Asset { range, .. } => range.end - range.start,
+        }
+    }
+}
+
+impl Reply {
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Body::Bytes(Bytes::new()) }
+    }
+
+    pub fn json(status: u16, value: &serde_json::Value) -> Self {
+        Self::json_text(status, value.to_string())
+    }
+
+    /// For JSON whose exact spelling matters.
+    pub fn json_text(status: u16, text: String) -> Self {
+        Self::typed(status, "application/json; charset=utf-8", text)
+    }
+
+    pub fn html(status: u16, text: String) -> Self {
+        Self::typed(status, "text/html; charset=utf-8", text).with("Cache-Control", "no-store")
+    }
+
+    /// An error in the manner of the API hosts.
+    pub fn error(status: u16, message: &str) -> Self {
+        Self::json(status, &json!({"Message": message, "Errors": [message]}))
+    }
+
+    /// An error in the manner of the identity host (RFC 6749, 5.2).
+    pub fn oauth_error(status: u16, error: &str, description: &str) -> Self {
+        Self::json(status, &json!({"error": error, "error_description": description}))
+    }
+
+    pub fn redirect(status: u16, location: impl Into<String>) -> Self {
+        Self::empty(status).with("Location", location)
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn typed(status: u16, content_type: &str, text: String) -> Self {
+        let body = Body::Bytes(Bytes::from(text));
+        Self { status, headers: vec![("Content-Type", content_type.to_owned())], body }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|(name, value)| *name == "Content-Type" && value.starts_with("application/json"))
+    }
+
+    /// The head up to and without the framing fields and the last blank line.
+    pub fn open_head(&self, now: Timestamp) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        let reason = http::StatusCode::from_u16(self.status).ok().and_then(|code| code.canonical_reason());
+        // Writing to a Vec cannot fail.
+        let _ = write!(head, "HTTP/1.1 {} {}\r\nDate: ", self.status, reason.unwrap_or("Unknown"));
+        head.extend_from_slice(http_date(now).as_bytes());
+        head.extend_from_slice(b"\r\n");
+        for (name, value) in &self.headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        head
+    }
+}
+
+/// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(now: Timestamp) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let text = now.to_string(); // 2023-11-14T22:13:20Z
+    let month = text.get(5..7).and_then(|month| month.parse::<usize>().ok()).unwrap_or(1);
+    format!(
+        "{}, {} {} {} {} GMT",
+        DAYS[(now.as_secs() / 86_400 % 7) as usize],
+        text.get(8..10).unwrap_or_default(),
+        MONTHS[month.clamp(1, 12) - 1],
+        text.get(..4).unwrap_or_default(),
+        text.get(11..19).unwrap_or_default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_printed_as_http_wants_them() {
+        assert_eq!(http_date(Timestamp::from_millis(784_111_777_000)), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+}

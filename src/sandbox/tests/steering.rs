@@ -1,0 +1,157 @@
+use super::*;
+use crate::sandbox::{Certificate, End, Endpoint, matching};
+
+#[tokio::test]
+async fn the_record_has_calls_as_they_came() {
+    let stage = Stage::new().await;
+    let access = stage.sandbox.bearer(CLINIC).unwrap();
+    let body = "{ \"q\" : 1 }";
+    let request = format!(
+        "POST /itero-gen-api/v2/patient/search?a=%2F&b HTTP/1.1\r\nhOsT: HOST\r\nX-One: 1\r\nX-One: 2\r\nAuthorization: Bearer {access}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stage.raw(Place::Region(Region::Europe), &request, usize::MAX).await;
+    let calls = stage.sandbox.until_calls(1, |call| call.end == End::Whole).await;
+    let call = &calls[0];
+    assert_eq!(call.target(), "/itero-gen-api/v2/patient/search?a=%2F&b");
+    assert_eq!(call.headers[0].0[..], b"hOsT"[..]);
+    assert_eq!(call.headers.iter().filter(|(name, _)| &name[..] == b"X-One").count(), 2);
+    assert_eq!((&call.body[..], call.body_length), (body.as_bytes(), body.len() as u64));
+    assert_eq!((call.account, call.status), (Some(CLINIC), Some(200)));
+    assert_eq!(call.endpoint, Some(Endpoint::PatientSearch));
+    assert_eq!(call.place, Place::Region(Region::Europe));
+    assert!(call.bearer.is_some());
+    stage.sandbox.clear_calls();
+    assert!(stage.sandbox.calls().is_empty());
+}
+
+#[tokio::test]
+async fn the_record_is_bounded_and_can_be_off() {
+    for keep in [0, 2] {
+        let stage = Stage::with(Options { keep_calls: keep, ..Options::default() }).await;
+        let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+        for _ in 0..4 {
+            stage.get(&url, "x").await;
+        }
+        assert_eq!((stage.sandbox.calls().len(), stage.sandbox.received()), (keep, 4));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_the_next_call_and_both_are_told_apart() {
+    let stage = Stage::new().await;
+    let call = "GET /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\n\r\n";
+    let last = "GET /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n";
+    let both = stage.raw(Place::Region(Region::Europe), &format!("{call}{last}"), usize::MAX).await;
+    assert_eq!(both.matches("HTTP/1.1 404").count(), 2);
+    let calls = stage.sandbox.calls();
+    assert_eq!(calls[0].connection, calls[1].connection);
+}
+
+#[tokio::test]
+async fn a_refused_head_never_becomes_a_call() {
+    let stage = Stage::new().await;
+    let smuggled = "POST /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+    let answer = stage.raw(Place::Region(Region::Europe), smuggled, usize::MAX).await;
+    assert_eq!(answer.matches("HTTP/1.1 400").count(), 1);
+    assert!(stage.sandbox.calls().is_empty());
+}
+
+#[tokio::test]
+async fn expect_continue_is_answered_before_the_body() {
+    let stage = Stage::new().await;
+    let request = "POST /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n{}";
+    let answer = stage.raw(Place::Region(Region::Europe), request, usize::MAX).await;
+    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404"), "{answer}");
+}
+
+#[tokio::test]
+async fn over_tls_with_host_names_the_whole_way_works() {
+    let options = Options { tls: true, host_names: true, ..Options::default() };
+    let stage = Stage::with(options).await;
+    let login = stage.login_token(Platform::New).await;
+    let base = stage.sandbox.base_url(Platform::New);
+    assert!(base.starts_with("https://iteroapi.sandbox.test:"));
+    let found = stage.get(&format!("{base}/api/third-party/v2/{DISCOVERY}"), &login).await;
+    assert!(found.text_at("/APIs/0/Domain").starts_with("https://eu.iteroapi.sandbox.test:"));
+    let access = stage.sandbox.bearer(CLINIC).unwrap();
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+}
+
+#[tokio::test]
+async fn bad_certificates_are_bad() {
+    for certificate in [Certificate::Expired, Certificate::OtherName, Certificate::OtherAuthority] {
+        let stage = Stage::with(Options { tls: true, certificate, ..Options::default() }).await;
+        let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+        let request = http::Request::get(url).body(Full::default()).unwrap();
+        assert!(stage.sandbox.send(request).await.is_err(), "{certificate:?}");
+    }
+}
+
+#[tokio::test]
+async fn people_steer_it_over_http() {
+    let stage = Stage::with(Options { control: true, ..Options::default() }).await;
+    let control = stage.sandbox.control_url().unwrap();
+    let post = async |path: &str, json: &str| stage.call("POST", &format!("{control}{path}"), "", json).await;
+    let page = stage.get(&format!("{control}/"), "").await;
+    assert!(page.text().contains("Crown &amp; Co") && page.text().contains("/accounts/{id}/expire"));
+    let added = post("/accounts", r#"{"id":9,"name":"Added","kind":"lab","region":"europe"}"#).await;
+    assert_eq!(added.status, 200);
+    let granted = post("/accounts/9/grant", "").await;
+    assert_eq!(stage.refresh(Platform::New, &granted.text_at("/refresh_token")).await.status, 200);
+    assert_eq!(post("/accounts/9/move", r#"{"to":"asia_pacific"}"#).await.status, 200);
+    assert_eq!(stage.sandbox.account(9).unwrap().region, Region::AsiaPacific);
+    assert_eq!(post("/accounts/9/migrate", r#"{"to":"old"}"#).await.status, 200);
+    assert!(!stage.sandbox.is_paired(9));
+    assert_eq!(post("/accounts/99/expire", "").await.status, 400);
+    let habits = post("/habits", r#"{"rotate_refresh":true,"access_token_life":"90s"}"#).await;
+    assert_eq!((habits.status, stage.sandbox.habits().rotate_refresh), (200, true));
+    assert_eq!(post("/habits", r#"{"rotate":true}"#).await.status, 400);
+    assert_eq!(post("/faults", r#"{"endpoint":"orders_lab","fault":"garbage","times":1}"#).await.status, 200);
+    assert_eq!(stage.sandbox.scripts().len(), 1);
+    assert_eq!(stage.call("DELETE", &format!("{control}/faults"), "", "").await.status, 200);
+    assert!(stage.sandbox.scripts().is_empty());
+    let calls = stage.get(&format!("{control}/calls?account=9"), "").await;
+    assert_eq!(calls.json()[0]["endpoint"], "refresh");
+    let foreign =
+        http::Request::post(format!("{control}/accounts/9/forget")).header("origin", "https://x.test");
+    assert_eq!(stage.send(foreign.body(Full::default()).unwrap()).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_matching_set_holds_a_configuration_and_living_grants() {
+    let options = Options { tls: true, host_names: true, ..Options::default() };
+    let stage = Stage::with(options).await;
+    stage.sandbox.populate(4);
+    let dir = tempfile::tempdir().unwrap();
+    let key = matching::write(&stage.sandbox, dir.path(), &matching::Addresses::default()).unwrap();
+    let text = std::fs::read_to_string(dir.path().join(matching::CONFIG)).unwrap();
+    let config: toml::Table = text.parse().unwrap();
+    let realms = config["realms"].as_table().unwrap();
+    assert_eq!(realms.keys().collect::<Vec<_>>(), ["china", "global", "old"]);
+    let global = realms["global"].as_table().unwrap();
+    assert_eq!(global["base_url"].as_str().unwrap(), stage.sandbox.base_url(Platform::New));
+    assert_eq!(global["resolve"]["eu.iteroapi.sandbox.test"].as_str().unwrap(), "127.0.0.1");
+    assert!(dir.path().join(global["ca_file"].as_str().unwrap()).exists());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+    let expected = crate::sandbox::hex(digest.as_ref());
+    assert_eq!(config["callers"][0]["key_sha256"].as_str().unwrap(), expected);
+    let import = std::fs::read_to_string(dir.path().join(matching::IMPORT)).unwrap();
+    let import: Value = serde_json::from_str(&import).unwrap();
+    let entries = import.as_array().unwrap();
+    assert_eq!(entries.len(), 6);
+    for entry in entries {
+        assert_eq!(entry["realm"], "global");
+        let token = entry["refresh_token"].as_str().unwrap();
+        assert_eq!(stage.refresh(Platform::New, token).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_sandbox_has_closed_its_sockets() {
+    let stage = Stage::new().await;
+    let address = stage.sandbox.address(Place::Storage).unwrap();
+    stage.sandbox.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}

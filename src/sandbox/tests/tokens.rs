@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn an_access_token_dies_on_the_hour_by_the_clock_and_a_refresh_brings_the_next() {
+    let stage = Stage::new().await;
+    let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+    stage.clock.advance(HOUR - Duration::from_secs(1));
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!(stage.get(&url, &access).await.status, 401);
+    let answer = stage.refresh(Platform::New, &refresh).await;
+    assert_eq!(answer.text_at("/refresh_token"), refresh);
+    assert!(answer.json().get("id_token").is_none());
+    assert_eq!(stage.get(&url, &answer.text_at("/access_token")).await.status, 200);
+}
+
+#[tokio::test]
+async fn expiry_shows_as_403_where_that_is_the_habit_but_not_at_the_control_calls() {
+    let stage = Stage::with_habits(Habits { expiry_status: 403, ..Habits::default() }).await;
+    let api = stage.sandbox.region_url(Region::Europe);
+    assert_eq!(stage.get(&format!("{api}/orders/practice"), "dead").await.status, 403);
+    assert_eq!(stage.get(&format!("{api}/{DISCOVERY}"), "dead").await.status, 401);
+}
+
+#[tokio::test]
+async fn tokens_have_the_size_that_is_asked_for_up_to_8_k() {
+    let stage = Stage::with_habits(Habits { token_size: 8192, ..Habits::default() }).await;
+    let access = stage.sandbox.bearer(CLINIC).unwrap();
+    assert_eq!(access.len(), 8192);
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+}
+
+#[tokio::test]
+async fn rotation_kills_the_old_refresh_token_and_the_account_follows_the_new_one() {
+    let stage = Stage::with_habits(Habits { rotate_refresh: true, ..Habits::default() }).await;
+    let first = stage.sandbox.grant(CLINIC).unwrap();
+    let second = stage.refresh(Platform::New, &first).await.text_at("/refresh_token");
+    assert_ne!(second, first);
+    assert_eq!(stage.refresh(Platform::New, &first).await.status, 401);
+    assert_eq!(stage.sandbox.refresh_tokens(CLINIC), [second.clone()]);
+    assert_eq!(stage.refresh(Platform::New, &second).await.status, 200);
+    // The record knows whose the dead one was.
+    assert_eq!(stage.sandbox.refreshes(CLINIC).len(), 3);
+}
+
+#[tokio::test]
+async fn the_other_refresh_habits_are_switches() {
+    let stage = Stage::new().await;
+    let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+    stage.sandbox.set_habits(|habits| habits.refresh_token_in_answer = false);
+    assert!(stage.refresh(Platform::New, &refresh).await.json().get("refresh_token").is_none());
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+    stage.sandbox.set_habits(|habits| habits.refresh_ends_older_access = true);
+    let newest = stage.refresh(Platform::New, &refresh).await.text_at("/access_token");
+    assert_eq!(stage.get(&url, &access).await.status, 401);
+    stage.sandbox.set_habits(|habits| habits.refresh_returns_living_access = true);
+    stage.clock.advance(Duration::from_secs(600));
+    let same = stage.refresh(Platform::New, &refresh).await;
+    assert_eq!(same.text_at("/access_token"), newest);
+    assert_eq!(same.json()["expires_in"], 3000);
+}
+
+#[tokio::test]
+async fn the_token_endpoint_keeps_the_vendors_tables() {
+    let stage = Stage::new().await;
+    let refresh = stage.sandbox.grant(CLINIC).unwrap();
+    let url = format!("{}/oauth2/token", stage.sandbox.oauth_base(Platform::New));
+    assert_eq!(stage.refresh(Platform::New, "wrong").await.status, 401);
+    assert_eq!(stage.refresh(Platform::New, "").await.status, 401);
+    assert_eq!(stage.refresh(Platform::Old, &refresh).await.status, 401);
+    let json = format!(r#"{{"grant_type":"refresh_token","refresh_token":"{refresh}"}}"#);
+    assert_eq!(stage.call("POST", &url, "", &json).await.status, 400);
+    assert_eq!(stage.call("GET", &url, "", "").await.status, 405);
+}
+
+#[tokio::test]
+async fn revoking_either_token_ends_both_and_pairing_makes_new_ones() {
+    let stage = Stage::new().await;
+    for hint in ["access_token", "refresh_token"] {
+        let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
+        let client = stage.sandbox.client(Platform::New);
+        let url = format!("{}/oauth2/revoke", stage.sandbox.oauth_base(Platform::New));
+        let token = if hint == "access_token" { &access } else { &refresh };
+        let form = [
+            ("token", token.as_str()),
+            ("token_type_hint", hint),
+            ("client_id", &client.id),
+            ("client_secret", &client.secret),
+        ];
+        assert_eq!(stage.post_form(&url, &form).await.status, 200);
+        assert_eq!(stage.post_form(&url, &form).await.status, 401);
+        assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 401);
+        assert!(stage.sandbox.is_paired(CLINIC));
+        assert_ne!(stage.sandbox.grant(CLINIC).unwrap(), refresh);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_unused_for_three_months_is_dead() {
+    let stage = Stage::new().await;
+    let refresh = stage.sandbox.grant(CLINIC).unwrap();
+    stage.clock.advance(HOUR * 24 * 91);
+    assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_migrated_account_lives_on_the_other_platform_with_no_token_left() {
+    let stage = Stage::new().await;
+    stage.sandbox.add_account(Account::clinic(9, "Moving").on_platform(Platform::Old));
+    let (access, refresh) = (stage.sandbox.bearer(9).unwrap(), stage.sandbox.grant(9).unwrap());
+    let url = format!("{}/orders/practice", stage.sandbox.base_url(Platform::Old));
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+    assert!(stage.sandbox.migrate(9, Platform::New));
+    assert_eq!(stage.get(&url, &access).await.status, 401);
+    assert_eq!(stage.refresh(Platform::Old, &refresh).await.status, 401);
+    assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 401);
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::NorthAmerica));
+    assert_eq!(stage.get(&url, &stage.sandbox.bearer(9).unwrap()).await.status, 200);
+}
+
+#[tokio::test]
+async fn refreshes_of_one_account_that_overlap_are_noticed() {
+    let stage = Stage::new().await;
+    let refresh = stage.sandbox.grant(CLINIC).unwrap();
+    let other = stage.sandbox.grant(LAB).unwrap();
+    let gate = crate::sandbox::Gate::new();
+    let script = crate::sandbox::Script::everywhere(crate::sandbox::Fault::HeldBy(gate.clone()));
+    stage.sandbox.script(script);
+    let open = async {
+        gate.until_waiting(3).await;
+        gate.open();
+    };
+    tokio::join!(
+        stage.refresh(Platform::New, &refresh),
+        stage.refresh(Platform::New, &refresh),
+        stage.refresh(Platform::New, &other),
+        open,
+    );
+    assert_eq!(stage.sandbox.overlapping_refreshes(), [CLINIC]);
+    stage.clock.advance(Duration::from_secs(90));
+    stage.refresh(Platform::New, &other).await;
+    assert_eq!(stage.sandbox.smallest_refresh_gap(LAB), Some(Duration::from_secs(90)));
+    assert_eq!(stage.sandbox.overlapping_refreshes(), [CLINIC]);
+}

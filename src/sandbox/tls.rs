@@ -1,0 +1,63 @@
+//! A certificate authority of the sandbox's own, and a leaf for all of its names.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::options::Certificate;
+use super::place::Place;
+
+pub struct Authority {
+    pub pem: String,
+    pub acceptor: TlsAcceptor,
+}
+
+pub fn authority(bind: IpAddr, certificate: Certificate) -> anyhow::Result<Authority> {
+    let (shown_pem, shown) = make_authority("Sandbox CA")?;
+    let issuer = match certificate {
+        Certificate::OtherAuthority => make_authority("Some other CA")?.1,
+        _ => shown,
+    };
+    let key = KeyPair::generate()?;
+    let leaf = leaf_params(bind, certificate)?.signed_by(&key, &issuer)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .context("the sandbox's own certificate")?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Authority { pem: shown_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
+}
+
+fn make_authority(name: &str) -> anyhow::Result<(String, Issuer<'static, KeyPair>)> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate()?;
+    let pem = params.self_signed(&key)?.pem();
+    Ok((pem, Issuer::new(params, key)))
+}
+
+fn leaf_params(bind: IpAddr, certificate: Certificate) -> anyhow::Result<CertificateParams> {
+    let names = match certificate {
+        Certificate::OtherName => vec!["somebody-else.test".to_owned()],
+        _ => {
+            let own = Place::ALL.iter().map(|place| place.host_name().to_owned());
+            own.chain(["127.0.0.1".to_owned(), "::1".to_owned(), bind.to_string()]).collect()
+        }
+    };
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "Sandbox");
+    if certificate == Certificate::Expired {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    }
+    Ok(params)
+}

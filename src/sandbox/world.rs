@@ -1,0 +1,348 @@
+//! What the platforms know: accounts, their people, pairings, orders. State and its rules, no HTTP.
+//! One lock holds all of it; nothing here waits for anything.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::habits::Habits;
+use super::options::{Client, Clients};
+use super::place::{Platform, Region};
+use super::tokens::{Grant, Holder, Issued, Vault};
+use crate::clock::Timestamp;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Clinic,
+    Lab,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub email: String,
+    pub password: String,
+}
+
+/// An iTero account as a test or a person orders it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    pub id: u64,
+    pub name: String,
+    pub kind: Kind,
+    #[serde(default = "new_platform")]
+    pub platform: Platform,
+    #[serde(default = "north_america")]
+    pub region: Region,
+    #[serde(default)]
+    pub users: Vec<User>,
+    /// Orders that exist from the start; at most 40,000.
+    #[serde(default)]
+    pub orders: u64,
+    /// Size of each of their downloads.
+    #[serde(default = "asset_bytes")]
+    pub asset_bytes: u64,
+    /// Align enabled it for the integration; others are not listed and cannot be paired.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Patients with doubled or missing chart numbers: pairing warns.
+    #[serde(default)]
+    pub chart_trouble: bool,
+}
+
+fn new_platform() -> Platform {
+    Platform::New
+}
+fn north_america() -> Region {
+    Region::NorthAmerica
+}
+fn asset_bytes() -> u64 {
+    256 * 1024
+}
+fn yes() -> bool {
+    true
+}
+
+impl Account {
+    /// On the new platform in North America, with three orders and nobody who could log in.
+    pub fn clinic(id: u64, name: &str) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            kind: Kind::Clinic,
+            platform: Platform::New,
+            region: Region::NorthAmerica,
+            users: Vec::new(),
+            orders: 3,
+            asset_bytes: asset_bytes(),
+            enabled: true,
+            chart_trouble: false,
+        }
+    }
+
+    pub fn lab(id: u64, name: &str) -> Self {
+        Self { kind: Kind::Lab, ..Self::clinic(id, name) }
+    }
+
+    /// China's accounts live in China's region and no others do.
+    pub fn on_platform(self, platform: Platform) -> Self {
+        Self { platform, region: fitting(platform, self.region), ..self }
+    }
+
+    pub fn in_region(self, region: Region) -> Self {
+        Self { region: fitting(self.platform, region), ..self }
+    }
+
+    pub fn with_user(mut self, email: &str, password: &str) -> Self {
+        self.users.push(User { email: email.to_owned(), password: password.to_owned() });
+        self
+    }
+
+    pub fn with_orders(self, orders: u64) -> Self {
+        Self { orders, ..self }
+    }
+
+    pub fn with_asset_bytes(self, asset_bytes: u64) -> Self {
+        Self { asset_bytes, ..self }
+    }
+}
+
+fn fitting(platform: Platform, region: Region) -> Region {
+    match (platform, region) {
+        (Platform::China, _) => Region::China,
+        (_, Region::China) => Region::NorthAmerica,
+        _ => region,
+    }
+}
+
+/// What one application holds of one account.
+#[derive(Default)]
+pub struct Pairing {
+    /// None after a revocation: still paired, and the next pair call makes a new one.
+    pub refresh: Option<String>,
+    pub callback_url: Option<String>,
+}
+
+/// A scan request that a caller created.
+#[derive(Clone, Debug)]
+pub struct CreatedRx {
+    pub rx_id: u64,
+    pub at: Timestamp,
+    /// The body it was created from, as far as it was kept.
+    pub body: serde_json::Value,
+}
+
+/// An account and everything that happened to it.
+pub struct Practice {
+    pub account: Account,
+    pub pairings: HashMap<String, Pairing>,
+    /// Paths, or parts of them, that this account may not use.
+    pub denied: Vec<String>,
+    pub downloaded: HashSet<u64>,
+    pub returned: HashSet<u64>,
+    pub created: BTreeMap<u64, CreatedRx>,
+    pub creations: u64,
+    /// Changed fields by patient.
+    pub patients: HashMap<String, serde_json::Map<String, serde_json::Value>>,
+}
+
+pub struct World {
+    pub accounts: BTreeMap<u64, Practice>,
+    pub vault: Vault,
+    pub tickets: super::login::Tickets,
+    clients: HashMap<Platform, Vec<Client>>,
+    passwords: HashMap<String, String>,
+}
+
+/// Why a pair call is refused (Authentication & Pairing V2, 4.3.1).
+#[derive(Debug, PartialEq, Eq)]
+pub enum PairRefused {
+    WrongCompany,
+    PairedElsewhere,
+}
+
+pub struct Paired {
+    pub tokens: Issued,
+    pub warns: bool,
+}
+
+impl World {
+    pub fn new(clients: &Clients) -> Self {
+        let each = Platform::ALL.map(|platform| (platform, vec![clients.of(platform).clone()]));
+        Self {
+            accounts: BTreeMap::new(),
+            vault: Vault::default(),
+            tickets: super::login::Tickets::default(),
+            clients: HashMap::from(each),
+            passwords: HashMap::new(),
+        }
+    }
+
+    pub fn add_account(&mut self, account: Account) {
+        for user in &account.users {
+            self.passwords.insert(user.email.clone(), user.password.clone());
+        }
+        let practice = Practice {
+            pairings: HashMap::new(),
+            denied: Vec::new(),
+            downloaded: HashSet::new(),
+            returned: HashSet::new(),
+            created: BTreeMap::new(),
+            creations: 0,
+            patients: HashMap::new(),
+            account,
+        };
+        self.accounts.insert(practice.account.id, practice);
+    }
+
+    /// Somebody with a login and no account.
+    pub fn add_user(&mut self, email: &str, password: &str) {
+        self.passwords.insert(email.to_owned(), password.to_owned());
+    }
+
+    pub fn password_fits(&self, email: &str, password: &str) -> bool {
+        self.passwords.get(email).is_some_and(|right| right == password)
+    }
+
+    pub fn clients_mut(&mut self, platform: Platform) -> &mut Vec<Client> {
+        self.clients.entry(platform).or_default()
+    }
+
+    pub fn client(&self, platform: Platform, id: &str) -> Option<&Client> {
+        self.clients.get(&platform)?.iter().find(|client| client.id == id)
+    }
+
+    /// "The user is related to these accounts" and "the account is enabled" (4.2.3).
+    pub fn related(&self, platform: Platform, email: &str) -> Vec<&Practice> {
+        let belongs = |practice: &&Practice| {
+            let account = &practice.account;
+            account.platform == platform
+                && account.enabled
+                && account.users.iter().any(|user| user.email == email)
+        };
+        self.accounts.values().filter(belongs).collect()
+    }
+
+    pub fn pair(
+        &mut self,
+        login: &Grant,
+        account: u64,
+        callback_url: Option<String>,
+        habits: &Habits,
+        now: Timestamp,
+    ) -> Result<Paired, PairRefused> {
+        let Holder::User(email) = &login.holder else { return Err(PairRefused::WrongCompany) };
+        if !self.related(login.platform, email).iter().any(|practice| practice.account.id == account) {
+            return Err(PairRefused::WrongCompany);
+        }
+        let practice = self.accounts.get_mut(&account).ok_or(PairRefused::WrongCompany)?;
+        let elsewhere = practice.pairings.keys().any(|client| *client != login.client_id);
+        if practice.account.kind == Kind::Lab && elsewhere {
+            return Err(PairRefused::PairedElsewhere);
+        }
+        let warns = practice.account.chart_trouble && practice.account.kind == Kind::Clinic;
+        let tokens = self.paired_tokens(account, &login.client_id, callback_url, habits, now);
+        tokens.map(|tokens| Paired { tokens, warns }).ok_or(PairRefused::WrongCompany)
+    }
+
+    /// Pairs without asking anybody. "In case the user is already paired …, the same refresh token" (4.3).
+    pub fn paired_tokens(
+        &mut self,
+        account: u64,
+        client_id: &str,
+        callback_url: Option<String>,
+        habits: &Habits,
+        now: Timestamp,
+    ) -> Option<Issued> {
+        let practice = self.accounts.get_mut(&account)?;
+        let platform = practice.account.platform;
+        let pairing = practice.pairings.entry(client_id.to_owned()).or_default();
+        // Only unpairing changes a callback URL (4.4).
+        pairing.callback_url = pairing.callback_url.take().or(callback_url);
+        let alive =
+            pairing.refresh.as_ref().filter(|text| self.vault.refresh_grant(text, platform, now).is_some());
+        let refresh = match alive {
+            Some(text) => text.clone(),
+            None => {
+                let holder = Holder::Account(account);
+                let grant = Grant { platform, client_id: client_id.to_owned(), holder };
+                self.vault.new_refresh(grant, now)
+            }
+        };
+        pairing.refresh = Some(refresh.clone());
+        self.vault.issue(&refresh, habits, now)
+    }
+
+    /// The token endpoint's second grant type. None: the refresh token is worth nothing here.
+    pub fn refresh(
+        &mut self,
+        text: &str,
+        platform: Platform,
+        client_id: &str,
+        habits: &Habits,
+        now: Timestamp,
+    ) -> Option<Issued> {
+        let grant = self.vault.refresh_grant(text, platform, now)?.clone();
+        if grant.client_id != client_id {
+            return None;
+        }
+        let issued = self.vault.renew(text, habits, now)?;
+        if let Some(pairing) = self.pairing_mut(&grant) {
+            pairing.refresh = Some(issued.refresh.clone());
+        }
+        Some(issued)
+    }
+
+    /// False: no such token.
+    pub fn revoke(&mut self, text: &str, platform: Platform, client_id: &str) -> bool {
+        let Some((refresh, grant)) = self.vault.family_of(text, platform) else { return false };
+        if grant.client_id != client_id {
+            return false;
+        }
+        self.vault.end_family(&refresh);
+        if let Some(pairing) = self.pairing_mut(&grant) {
+            pairing.refresh = None;
+        }
+        true
+    }
+
+    /// "Un-pair will affect all paired users to this account … the callback URL will be deleted" (4.3.2).
+    pub fn unpair(&mut self, account: u64, client_id: &str) -> bool {
+        let Some(practice) = self.accounts.get_mut(&account) else { return false };
+        let Some(pairing) = practice.pairings.remove(client_id) else { return false };
+        if let Some(refresh) = pairing.refresh {
+            self.vault.end_family(&refresh);
+        }
+        true
+    }
+
+    /// "Once users are migrated to the new platform, the existing token will expire" (migration notice, "Repair").
+    pub fn migrate(&mut self, account: u64, to: Platform) -> bool {
+        let Some(practice) = self.accounts.get_mut(&account) else { return false };
+        practice.account = practice.account.clone().on_platform(to);
+        for pairing in std::mem::take(&mut practice.pairings).into_values() {
+            if let Some(refresh) = pairing.refresh {
+                self.vault.end_family(&refresh);
+            }
+        }
+        true
+    }
+
+    pub fn move_region(&mut self, account: u64, to: Region) -> bool {
+        let Some(practice) = self.accounts.get_mut(&account) else { return false };
+        practice.account = practice.account.clone().in_region(to);
+        true
+    }
+
+    /// The living refresh tokens of an account, one per application.
+    pub fn refresh_tokens(&self, account: u64) -> Vec<String> {
+        let pairings = self.accounts.get(&account).map(|practice| practice.pairings.values());
+        pairings.into_iter().flatten().filter_map(|pairing| pairing.refresh.clone()).collect()
+    }
+
+    fn pairing_mut(&mut self, grant: &Grant) -> Option<&mut Pairing> {
+        self.accounts.get_mut(&grant.holder.account()?)?.pairings.get_mut(&grant.client_id)
+    }
+}
