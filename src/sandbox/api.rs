@@ -35,6 +35,9 @@ pub fn answer(site: &Site, request: &Request, found: &Found) -> Reply {
         Err(refused) => refused,
     };
     drop(world);
+    // Fields that only arrive when a proxy lets cookies, unknown names and their letter case pass.
+    let node = site.place.host_name();
+    let reply = reply.with("Set-Cookie", format!("node={node}; Path=/; HttpOnly")).with("X-iTero-Node", node);
     packed(reply, request, &habits)
 }
 
@@ -180,7 +183,8 @@ impl Call<'_> {
             DomainForm::TrailingSlash => format!("{}/", self.site.shared.origin(home)),
             DomainForm::Bare => self.site.shared.authority(home),
         };
-        Reply::json(200, &discovery_json(&domain, V2_PATH))
+        let path = if grant.platform == Platform::New { &self.habits.path } else { V2_PATH };
+        Reply::json(200, &discovery_json(&domain, path))
     }
 
     fn related_accounts(&self, world: &World, grant: &Grant) -> Reply {
@@ -270,7 +274,7 @@ impl Call<'_> {
         let shared = &self.site.shared;
         let (origin, now) = (shared.origin(self.site.place), self.site.now());
         let sign = |path: &str| storage::sign(shared, path, now + self.habits.link_life);
-        let links = Links { origin: &origin, prefix: self.found.prefix, habits: self.habits, sign: &sign };
+        let links = Links { origin: &origin, prefix: &self.found.prefix, habits: self.habits, sign: &sign };
         Reply::json_text(200, print(&links))
     }
 

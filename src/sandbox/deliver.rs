@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::faults::Fault;
+use super::habits::Flip;
 use super::http::{Request, Wire};
 use super::record::End;
 use super::reply::{Body, Reply};
@@ -147,17 +148,25 @@ async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
     let end = range.end.min(range.start.saturating_add(limit));
     let mut piece = vec![0; shape.bytes_per_sec.map_or(PIECE, slow_piece)];
     let mut offset = range.start;
+    if let Some(order) = order {
+        site.download_went_on(*order, Flip::FirstDownloadByte);
+    }
     while offset < end {
         let take = usize::try_from(end - offset).unwrap_or(usize::MAX).min(piece.len());
         asset.fill(offset, &mut piece[..take]);
         if let Some(rate) = shape.bytes_per_sec {
             slow_pause(wire, site, take, rate).await?;
         }
-        wire.write(&piece[..take]).await?;
-        if let Some(order) = order {
-            site.download_went_on(*order, offset + take as u64 == asset.length);
-        }
         offset += take as u64;
+        match order {
+            Some(order) if offset == asset.length => {
+                // Told before the last byte is out: whoever has it all may ask for the list at once.
+                wire.write(&piece[..take - 1]).await?;
+                site.download_went_on(*order, Flip::FullDownload);
+                wire.write(&piece[take - 1..take]).await?;
+            }
+            _ => wire.write(&piece[..take]).await?,
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{FIRST_PATH, Place, Platform, V1_PATH, V2_PATH};
+use super::place::{FIRST_PATH, Place, Platform, Region, V1_PATH, V2_PATH};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -107,7 +107,7 @@ pub enum Located {
     /// The endpoint, the API prefix that was used, and the path's variable segments.
     At {
         endpoint: Endpoint,
-        prefix: &'static str,
+        prefix: String,
         segments: Vec<String>,
     },
     WrongMethod(&'static [&'static str]),
@@ -115,7 +115,8 @@ pub enum Located {
 }
 
 /// Finds the row for a call. `form` is the body of a token call, which alone tells exchange from refresh.
-pub fn locate(place: Place, method: &str, path: &str, form: &[u8]) -> Located {
+/// `region_path` is the Path that discovery names.
+pub fn locate(place: Place, method: &str, path: &str, form: &[u8], region_path: &str) -> Located {
     // A HEAD is a GET whose body is kept back.
     let method = if method == "HEAD" { "GET" } else { method };
     match place {
@@ -124,7 +125,8 @@ pub fn locate(place: Place, method: &str, path: &str, form: &[u8]) -> Located {
         Place::Control => Located::Nowhere,
         Place::Base(Platform::New) => first_calls(method, path),
         Place::OldV1 => within(V1_PATH, method, path, true),
-        Place::Base(_) | Place::Region(_) => within(V2_PATH, method, path, false),
+        Place::Region(Region::China) | Place::Base(_) => within(V2_PATH, method, path, false),
+        Place::Region(_) => within(region_path, method, path, false),
     }
 }
 
@@ -156,7 +158,7 @@ fn first_calls(method: &str, path: &str) -> Located {
 }
 
 /// An API host: its own prefix, with the first calls' prefix stacked upon it where an old base URL leads to that.
-fn within(prefix: &'static str, method: &str, path: &str, v1: bool) -> Located {
+fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Located {
     let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
     match rest.strip_prefix(FIRST_PATH) {
         Some(stacked) => match table(prefix, method, stacked, v1) {
@@ -167,7 +169,7 @@ fn within(prefix: &'static str, method: &str, path: &str, v1: bool) -> Located {
     }
 }
 
-fn table(prefix: &'static str, method: &str, rest: &str, v1: bool) -> Located {
+fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
     // The specification's summary (4.5.3, 4.5.4) prints these with a trailing slash.
     let rest = match rest {
         "/related-accounts/" | "/pair-account/" | "/unpair-account/" => &rest[..rest.len() - 1],
@@ -177,7 +179,7 @@ fn table(prefix: &'static str, method: &str, rest: &str, v1: bool) -> Located {
     for row in ROWS.iter().filter(|row| row.on_v1 || !v1) {
         let Some(segments) = segments_of(row.template, rest) else { continue };
         if row.methods.contains(&method) {
-            return Located::At { endpoint: row.endpoint, prefix, segments };
+            return Located::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
         }
         allowed = row.methods;
         // `/orders/practice` must not be taken for an order of that id.
@@ -204,7 +206,7 @@ fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
 
 fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Located {
     if methods.contains(&method) {
-        Located::At { endpoint, prefix: "", segments: vec![path.to_owned()] }
+        Located::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
     } else {
         Located::WrongMethod(methods)
     }
@@ -213,10 +215,9 @@ fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::place::Region;
 
     fn at(place: Place, method: &str, path: &str) -> Option<Endpoint> {
-        match locate(place, method, path, b"") {
+        match locate(place, method, path, b"", V2_PATH) {
             Located::At { endpoint, .. } => Some(endpoint),
             _ => None,
         }
@@ -255,16 +256,18 @@ mod tests {
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/itero-gen-api/v2/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/orders/lab/"), None);
-        let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"");
+        let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"", V2_PATH);
         assert_eq!(wrong, Located::WrongMethod(&["GET"]));
     }
 
     #[test]
     fn the_body_tells_a_refresh_from_an_exchange() {
         let identity = Place::Identity(Platform::New);
-        let refresh = locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token");
+        let refresh =
+            locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token", V2_PATH);
         assert!(matches!(refresh, Located::At { endpoint: Endpoint::Refresh, .. }));
-        let exchange = locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x");
+        let exchange =
+            locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", V2_PATH);
         assert!(matches!(exchange, Located::At { endpoint: Endpoint::Exchange, .. }));
     }
 }

@@ -28,6 +28,8 @@ pub enum Fault {
     /// Head and half of the body, then nothing.
     StallsAfterHead,
     DropsBeforeHead,
+    /// An error answer while the caller still sends its body, which is not read; then the connection closes.
+    AnswersBeforeBody(u16),
     /// Half of the promised body, then the end of the connection.
     DropsMidBody,
     /// A right answer on a connection that is then closed without a word.
@@ -57,6 +59,11 @@ pub enum Fault {
     Discovers {
         domain: String,
         path: String,
+    },
+    /// Any body at all, called JSON.
+    Answers {
+        status: u16,
+        body: String,
     },
     Redirects {
         status: u16,
@@ -211,10 +218,19 @@ impl Scripts {
         self.list().clone()
     }
 
-    /// The fault for a call, which counts against its script.
-    pub fn take(&self, endpoint: Endpoint, place: Place, account: Option<u64>) -> Option<Script> {
+    /// The fault for a call, which counts against its script. `early`: the call's body has not been read yet.
+    pub fn take(
+        &self,
+        endpoint: Endpoint,
+        place: Place,
+        account: Option<u64>,
+        early: bool,
+    ) -> Option<Script> {
         let mut list = self.list();
-        let index = list.iter().position(|script| script.meets(endpoint, place, account))?;
+        let is_early = |script: &Script| matches!(script.fault, Fault::AnswersBeforeBody(_));
+        let index = list
+            .iter()
+            .position(|script| is_early(script) == early && script.meets(endpoint, place, account))?;
         let script = list[index].clone();
         if let Some(times) = &mut list[index].times {
             *times -= 1;
@@ -240,7 +256,7 @@ mod tests {
         scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(500)).once());
         scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(504)).once());
         let mut taken = Vec::new();
-        while let Some(script) = scripts.take(Endpoint::OrdersLab, Place::OldV1, None) {
+        while let Some(script) = scripts.take(Endpoint::OrdersLab, Place::OldV1, None, false) {
             taken.push(script.fault);
         }
         assert!(matches!(taken[..], [Fault::Status(500), Fault::Status(504)]));
@@ -251,9 +267,9 @@ mod tests {
         let scripts = Scripts::default();
         let script = Script::on(Endpoint::Refresh, Fault::Garbage).for_account(7).on_platform(Platform::Old);
         scripts.add(script);
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(8)).is_none());
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::New), Some(7)).is_none());
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(7)).is_some());
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(8), false).is_none());
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::New), Some(7), false).is_none());
+        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(7), false).is_some());
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Habits {
     pub trailing_blanks: bool,
     pub account_id_as_string: bool,
     pub domain_form: DomainForm,
+    /// The Path that discovery names on the new platform, where its regions then answer and nowhere else.
+    pub path: String,
     pub status_form: StatusForm,
     /// False: "discovery not enabled for this integration", a 200 with an empty array.
     pub discovery_enabled: bool,
@@ -73,6 +75,7 @@ impl Default for Habits {
             trailing_blanks: false,
             account_id_as_string: false,
             domain_form: DomainForm::WithScheme,
+            path: super::place::V2_PATH.to_owned(),
             status_form: StatusForm::Number,
             discovery_enabled: true,
             discovery_at_domain: true,

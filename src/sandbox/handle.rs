@@ -38,7 +38,9 @@ impl Handle {
 
     /// Domain and Path of a region, as one URL.
     pub fn region_url(&self, region: Region) -> String {
-        format!("{}{V2_PATH}", self.shared.origin(Place::Region(region)))
+        let habits = self.habits();
+        let path = if region == Region::China { V2_PATH } else { &habits.path };
+        format!("{}{path}", self.shared.origin(Place::Region(region)))
     }
 
     pub fn storage_url(&self) -> String {

@@ -2,6 +2,7 @@
 //! Anything doubtful about a request's framing is refused, so that a smuggled call cannot pass unseen.
 
 use std::io;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,8 +13,11 @@ const MAX_HEAD: usize = 64 * 1024;
 /// What is kept of a body; the rest is counted and hashed.
 const BODY_KEPT: usize = 64 * 1024;
 const MAX_CHUNK_LINE: usize = 4 * 1024;
+const READ: usize = 8 * 1024;
+/// Real time: the peer has to read what is in its buffers, whatever the sandbox's clock shows.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A request whose body has been read to its end.
+/// A request; its body fields are empty until `read_body`.
 #[derive(Debug)]
 pub struct Request {
     method: Bytes,
@@ -108,9 +112,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { stream, ahead: BytesMut::with_capacity(16 * 1024) }
     }
 
-    pub async fn read_request(&mut self) -> Result<Request, NoRequest> {
-        let head = self.read_head().await?;
-        let (mut request, framing) = parse_head(head)?;
+    /// A request without its body, and how to read that.
+    pub async fn read_request(&mut self) -> Result<(Request, Framing), NoRequest> {
+        parse_head(self.read_head().await?)
+    }
+
+    pub async fn read_body(&mut self, request: &mut Request, framing: Framing) -> Result<(), NoRequest> {
         let expects =
             request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
         if expects && !matches!(framing, Framing::None) {
@@ -122,8 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Framing::Length(length) => self.read_exactly(length, &mut body).await?,
             Framing::Chunked => self.read_chunks(&mut body).await?,
         }
-        body.into_request(&mut request);
-        Ok(request)
+        body.into_request(request);
+        Ok(())
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -149,12 +156,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Says goodbye properly, so that what was written is not lost to a reset.
+    /// Says goodbye, and listens a little longer: a reset would take the answer back from a peer that still sends.
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;
+        let farewell = async {
+            while let Ok(1..) = self.stream.read_buf(&mut self.ahead).await {
+                self.ahead.clear();
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
     async fn read_more(&mut self) -> Result<(), NoRequest> {
+        self.ahead.reserve(READ);
         match self.stream.read_buf(&mut self.ahead).await? {
             0 => Err(NoRequest::Gone),
             _ => Ok(()),
@@ -257,7 +271,8 @@ impl Body {
     }
 }
 
-enum Framing {
+/// How the body ends.
+pub enum Framing {
     None,
     Length(u64),
     Chunked,
@@ -362,7 +377,13 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(1 << 20);
         near.write_all(bytes).await.unwrap();
         near.shutdown().await.unwrap();
-        match Wire::new(far).read_request().await {
+        let mut wire = Wire::new(far);
+        let whole = async {
+            let (mut request, framing) = wire.read_request().await?;
+            wire.read_body(&mut request, framing).await?;
+            Ok(request)
+        };
+        match whole.await {
             Ok(request) => Ok(request),
             Err(NoRequest::Refused(status, _)) => Err(status),
             Err(NoRequest::Gone) => Err(0),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::Context;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
@@ -18,17 +19,18 @@ pub async fn bind(
     ip: IpAddr,
     ports: Option<u16>,
     with_control: bool,
-) -> io::Result<Vec<(Place, TcpListener)>> {
+) -> anyhow::Result<Vec<(Place, TcpListener)>> {
     let mut bound = Vec::new();
     for (offset, place) in (0..).zip(Place::ALL) {
         if place == Place::Control && !with_control {
             continue;
         }
         let port = match ports {
-            Some(first) => first.checked_add(offset).ok_or(io::ErrorKind::AddrNotAvailable)?,
+            Some(first) => first.checked_add(offset).context("the row of ports ends beyond 65535")?,
             None => 0,
         };
-        bound.push((place, TcpListener::bind((ip, port)).await?));
+        let listener = TcpListener::bind((ip, port)).await;
+        bound.push((place, listener.with_context(|| format!("the sandbox cannot listen on {ip}:{port}"))?));
     }
     Ok(bound)
 }

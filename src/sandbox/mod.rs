@@ -34,7 +34,6 @@ mod world;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
 
 pub use endpoint::Endpoint;
@@ -88,7 +87,7 @@ impl Sandbox {
             keep_calls,
         } = options;
         let authority = tls.then(|| tls::authority(bind, certificate)).transpose()?;
-        let bound = listeners::bind(bind, ports, control).await.context("the sandbox cannot listen")?;
+        let bound = listeners::bind(bind, ports, control).await?;
         let mut addresses = std::collections::HashMap::new();
         for (place, listener) in &bound {
             addresses.insert(*place, reachable(listener.local_addr()?));

@@ -36,7 +36,7 @@ pub struct Call {
     pub account: Option<u64>,
     /// The serial number of the access token that came as bearer, if it was one of ours.
     pub bearer: Option<u64>,
-    /// None until a head was sent.
+    /// None until an answer is on its way.
     pub status: Option<u16>,
     pub end: End,
 }
@@ -125,13 +125,18 @@ impl Ledger {
         number
     }
 
+    /// A right or wrong answer is about to be written.
+    pub fn answering(&self, number: u64, refreshed: Option<u64>, status: u16) {
+        let mut book = self.book();
+        book.refresh_ended(refreshed);
+        if let Some(call) = book.find(number) {
+            call.status = Some(status);
+        }
+    }
+
     pub fn ended(&self, number: u64, refreshed: Option<u64>, status: Option<u16>, end: End) {
         let mut book = self.book();
-        if let Some(account) = refreshed
-            && let Some(running) = book.refreshing.get_mut(&account)
-        {
-            *running = running.saturating_sub(1);
-        }
+        book.refresh_ended(refreshed);
         if let Some(call) = book.find(number) {
             call.status = status;
             call.end = end;
@@ -191,6 +196,12 @@ impl Book {
             let gap = now.since(last);
             let smallest = self.smallest_gap.entry(account).or_insert(gap);
             *smallest = gap.min(*smallest);
+        }
+    }
+
+    fn refresh_ended(&mut self, account: Option<u64>) {
+        if let Some(running) = account.and_then(|account| self.refreshing.get_mut(&account)) {
+            *running = running.saturating_sub(1);
         }
     }
 

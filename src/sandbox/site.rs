@@ -12,7 +12,7 @@ use super::deliver::{Delivered, deliver};
 use super::endpoint::{Endpoint, Located, locate};
 use super::faults::{Fault, Script, Scripts};
 use super::habits::{Flip, Habits};
-use super::http::{NoRequest, Request, Wire};
+use super::http::{Framing, NoRequest, Request, Wire};
 use super::orders::Order;
 use super::place::{Place, Platform, Region, V1_PATH};
 use super::record::{Arrival, End, Ledger};
@@ -67,7 +67,7 @@ pub struct Site {
 /// A located call.
 pub struct Found {
     pub endpoint: Endpoint,
-    pub prefix: &'static str,
+    pub prefix: String,
     pub segments: Vec<String>,
 }
 
@@ -94,8 +94,9 @@ impl Site {
     pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, connection: u64) {
         let mut wire = Wire::new(stream);
         loop {
-            let request = match wire.read_request().await {
-                Ok(request) => request,
+            match self.one_call(&mut wire, connection).await {
+                Ok(true) => {}
+                Ok(false) => return wire.close().await,
                 Err(NoRequest::Gone) => return,
                 Err(NoRequest::Refused(status, why)) => {
                     let text = Reply::error(status, why).open_head(self.now());
@@ -103,11 +104,50 @@ impl Site {
                     let _ = wire.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n").await;
                     return wire.close().await;
                 }
-            };
-            if !self.serve(&mut wire, request, connection).await {
-                return wire.close().await;
             }
         }
+    }
+
+    /// False: the connection is done with.
+    async fn one_call<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        wire: &mut Wire<S>,
+        connection: u64,
+    ) -> Result<bool, NoRequest> {
+        let (mut request, framing) = wire.read_request().await?;
+        if !matches!(framing, Framing::None)
+            && let Some(status) = self.early_status(&request)
+        {
+            request.keep_alive = false;
+            let mut entry = self.note(&request, self.endpoint_of(&request), connection);
+            entry.answering(status);
+            let reply = Reply::error(status, "ordered by the sandbox's script");
+            entry.end = deliver(wire, self, &request, reply, None).await.end;
+            return Ok(false);
+        }
+        wire.read_body(&mut request, framing).await?;
+        Ok(self.serve(wire, request, connection).await)
+    }
+
+    fn early_status(&self, request: &Request) -> Option<u16> {
+        let (account, _) = self.whose(request, None);
+        let script = self.shared.scripts.take(self.endpoint_of(request)?, self.place, account, true)?;
+        match script.fault {
+            Fault::AnswersBeforeBody(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    fn endpoint_of(&self, request: &Request) -> Option<Endpoint> {
+        match self.locate(request) {
+            Located::At { endpoint, .. } => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    fn locate(&self, request: &Request) -> Located {
+        let path = &self.shared.habits.load().path;
+        locate(self.place, request.method(), request.path(), &request.body, path)
     }
 
     /// False: the connection is done with.
@@ -121,16 +161,20 @@ impl Site {
             let reply = control::answer(&Handle { shared: self.shared.clone() }, &request);
             return deliver(wire, self, &request, reply, None).await.keep;
         }
-        let located = locate(self.place, request.method(), request.path(), &request.body);
+        let located = self.locate(&request);
         let endpoint = match &located {
             Located::At { endpoint, .. } => Some(*endpoint),
             _ => None,
         };
         let mut entry = self.note(&request, endpoint, connection);
-        let script = endpoint.and_then(|row| self.shared.scripts.take(row, self.place, entry.account));
+        let script = endpoint.and_then(|row| self.shared.scripts.take(row, self.place, entry.account, false));
         let delivered = match script {
-            Some(script) => self.misbehave(wire, &request, located, script).await,
-            None => deliver(wire, self, &request, self.answer(&request, located), None).await,
+            Some(script) => self.misbehave(wire, &request, located, script, &mut entry).await,
+            None => {
+                let reply = self.answer(&request, located);
+                entry.answering(reply.status);
+                deliver(wire, self, &request, reply, None).await
+            }
         };
         entry.status = delivered.status;
         entry.end = delivered.end;
@@ -143,6 +187,7 @@ impl Site {
         request: &Request,
         located: Located,
         script: Script,
+        entry: &mut Entry<'_>,
     ) -> Delivered {
         let fault = script.fault;
         let mut located = Some(located);
@@ -164,6 +209,9 @@ impl Site {
             None => (early.or_else(answer), Some(&fault)),
         };
         let reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
+        if !is_silent(&fault) {
+            entry.answering(reply.status);
+        }
         deliver(wire, self, request, reply, on_the_wire).await
     }
 
@@ -209,14 +257,9 @@ impl Site {
         }
     }
 
-    /// Told by each piece of a download that has gone out.
-    pub fn download_went_on(&self, order_id: u64, reached_the_end: bool) {
-        let flips = match self.habits().lab_list_flips_on {
-            Flip::FirstDownloadByte => true,
-            Flip::FullDownload => reached_the_end,
-            Flip::Never => false,
-        };
-        if !flips {
+    /// Told when a download's first and last byte go out.
+    pub fn download_went_on(&self, order_id: u64, reached: Flip) {
+        if self.habits().lab_list_flips_on != reached {
             return;
         }
         let Some(order) = Order::by_order_id(order_id) else { return };
@@ -232,8 +275,8 @@ impl Site {
         let arrival =
             Arrival { at: self.now(), place: self.place, connection, endpoint, request, account, bearer };
         let number = self.shared.ledger.arrived(&arrival);
-        let is_refresh = endpoint == Some(Endpoint::Refresh);
-        Entry { ledger: &self.shared.ledger, number, account, is_refresh, status: None, end: End::HungUp }
+        let refreshing = account.filter(|_| endpoint == Some(Endpoint::Refresh));
+        Entry { ledger: &self.shared.ledger, number, account, refreshing, status: None, end: End::HungUp }
     }
 
     /// The account that a call is about, by its tokens, and its bearer's serial number.
@@ -255,22 +298,32 @@ struct Entry<'a> {
     ledger: &'a Ledger,
     number: u64,
     account: Option<u64>,
-    is_refresh: bool,
+    /// The account whose refresh this is, as long as it is going on.
+    refreshing: Option<u64>,
     status: Option<u16>,
     end: End,
 }
 
+impl Entry<'_> {
+    /// Told before the answer is written: whoever has it may look here, or refresh again, at once.
+    fn answering(&mut self, status: u16) {
+        self.status = Some(status);
+        self.ledger.answering(self.number, self.refreshing.take(), status);
+    }
+}
+
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        let refreshed = self.account.filter(|_| self.is_refresh);
-        self.ledger.ended(self.number, refreshed, self.status, self.end);
+        self.ledger.ended(self.number, self.refreshing, self.status, self.end);
     }
 }
 
 /// Answers that a fault puts in place of the right one; the call is not carried out for them.
 fn replacement(fault: &Fault) -> Option<Reply> {
     let reply = match fault {
-        Fault::Status(status) => Reply::error(*status, "ordered by the sandbox's script"),
+        Fault::Status(status) | Fault::AnswersBeforeBody(status) => {
+            Reply::error(*status, "ordered by the sandbox's script")
+        }
         Fault::FailsInside200(error) => {
             let body = serde_json::json!({"Data": null, "Status": "Failure", "Errors": [error]});
             Reply::json(200, &body)
@@ -279,6 +332,7 @@ fn replacement(fault: &Fault) -> Option<Reply> {
             Reply::html(200, "<!doctype html><title>Maintenance</title><p>Back soon.".to_owned())
         }
         Fault::EmptyArray => Reply::json(200, &serde_json::json!({"APIs": []})),
+        Fault::Answers { status, body } => Reply::json_text(*status, body.clone()),
         Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
         Fault::JunkToken(junk) => junk::answer(junk),

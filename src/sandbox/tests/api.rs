@@ -1,3 +1,5 @@
+//! The API hosts: regions, discovery, each endpoint of the table.
+
 use super::*;
 use crate::sandbox::{DomainForm, LinkForm};
 
@@ -234,4 +236,20 @@ async fn json_is_compressed_and_chunked_where_that_is_the_habit() {
     let chunked = stage.get(&url, &access).await;
     assert_eq!(chunked.header("transfer-encoding"), "chunked");
     assert_eq!(chunked.text(), plain.text());
+}
+
+#[tokio::test]
+async fn the_path_of_discovery_can_be_another_and_the_old_one_is_then_gone() {
+    let stage =
+        Stage::with_habits(Habits { path: "/itero-gen-api/v3".to_owned(), ..Habits::default() }).await;
+    let access = stage.sandbox.bearer(CLINIC).unwrap();
+    let base = format!("{}/api/third-party/v2/{DISCOVERY}", stage.sandbox.base_url(Platform::New));
+    let found = stage.get(&base, &access).await;
+    assert_eq!(found.text_at("/APIs/0/Path"), "/itero-gen-api/v3");
+    let domain = found.text_at("/APIs/0/Domain");
+    let list = stage.get(&format!("{domain}/itero-gen-api/v3/orders/practice"), &access).await;
+    assert_eq!(list.status, 200);
+    assert!(list.links()[0].starts_with(&stage.sandbox.region_url(Region::Europe)));
+    let old = stage.get(&format!("{domain}/itero-gen-api/v2/orders/practice"), &access).await;
+    assert_eq!(old.status, 404);
 }

@@ -1,3 +1,5 @@
+//! Assets: bytes, ranges, lists that change, foreign links.
+
 use super::*;
 use crate::sandbox::{Flip, LinkForm};
 

@@ -1,3 +1,5 @@
+//! Each kind of trouble does what its name says.
+
 use std::time::Duration;
 
 use super::*;
@@ -85,6 +87,8 @@ async fn wrong_shapes_come_as_ordered() {
     assert!(redirect.starts_with("HTTP/1.1 307 ") && redirect.contains("Location: https://evil.test/"));
     let failed = spoiled(&stage, Fault::FailsInside200("no licence".to_owned()), usize::MAX).await;
     assert!(failed.contains("\"Failure\"") && failed.contains("no licence"));
+    let odd = spoiled(&stage, Fault::Answers { status: 200, body: "[1".to_owned() }, usize::MAX).await;
+    assert!(odd.ends_with("\r\n\r\n[1"));
     stage.sandbox.script(Script::on(Endpoint::Discovery, Fault::EmptyArray).once());
     let hostile = Fault::Discovers { domain: "http://169.254.169.254".to_owned(), path: "//x".to_owned() };
     stage.sandbox.script(Script::on(Endpoint::Discovery, hostile).once());
@@ -109,7 +113,7 @@ async fn a_lost_token_answer_has_rotated_the_token_all_the_same() {
         body.len()
     );
     assert_eq!(stage.raw(Place::Identity(Platform::New), &request, usize::MAX).await, "");
-    assert_ne!(stage.sandbox.refresh_tokens(CLINIC), [before.clone()]);
+    assert!(!stage.sandbox.refresh_tokens(CLINIC).contains(&before));
     assert_eq!(stage.refresh(Platform::New, &before).await.status, 401);
 }
 
@@ -230,4 +234,16 @@ async fn a_place_that_is_down_refuses_and_comes_back_where_it_was() {
     assert!(stage.sandbox.send(request()).await.is_err());
     stage.sandbox.bring_up(EUROPE).await.unwrap();
     assert_eq!(stage.send(request()).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_can_come_before_the_body_has() {
+    let stage = Stage::new().await;
+    stage.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::AnswersBeforeBody(401)).once());
+    let request =
+        "POST /itero-gen-api/v2/scan-request HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1000000\r\n\r\n{";
+    let answer = stage.raw(EUROPE, request, usize::MAX).await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Connection: close"), "{answer}");
+    let call = stage.sandbox.calls_to(Endpoint::ScanRequest).remove(0);
+    assert_eq!((call.status, call.body_length), (Some(401), 0));
 }

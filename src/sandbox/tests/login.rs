@@ -1,3 +1,5 @@
+//! From the login page to a paired account.
+
 use super::*;
 
 #[tokio::test]

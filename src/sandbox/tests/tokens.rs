@@ -1,3 +1,5 @@
+//! Lives and deaths of tokens.
+
 use std::time::Duration;
 
 use super::*;
@@ -43,7 +45,7 @@ async fn rotation_kills_the_old_refresh_token_and_the_account_follows_the_new_on
     let second = stage.refresh(Platform::New, &first).await.text_at("/refresh_token");
     assert_ne!(second, first);
     assert_eq!(stage.refresh(Platform::New, &first).await.status, 401);
-    assert_eq!(stage.sandbox.refresh_tokens(CLINIC), [second.clone()]);
+    assert_eq!(stage.sandbox.refresh_tokens(CLINIC), std::slice::from_ref(&second));
     assert_eq!(stage.refresh(Platform::New, &second).await.status, 200);
     // The record knows whose the dead one was.
     assert_eq!(stage.sandbox.refreshes(CLINIC).len(), 3);
