@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::endpoint::{Endpoint, Wants};
 use super::habits::{DomainForm, Habits, StatusForm};
-use super::http::Request;
 use super::orders::{self, Links, Order};
 use super::place::{FIRST_PATH, Place, Platform, Region, V2_PATH};
 use super::reply::{Body, Reply};
+use super::request::Request;
 use super::site::{Found, Site};
 use super::tokens::{Grant, Holder};
 use super::world::{CreatedRx, Kind, PairRefused, Practice, World};

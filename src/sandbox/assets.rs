@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use aws_lc_rs::digest;
 
-use super::http::Request;
 use super::reply::{Body, Reply};
+use super::request::Request;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asset {

@@ -4,9 +4,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::Request;
 use super::record::Call;
 use super::reply::Reply;
+use super::request::Request;
 use super::{Account, Handle, Platform, Region, Script};
 
 const HELP: &str = "\

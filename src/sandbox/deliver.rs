@@ -8,9 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::faults::Fault;
 use super::habits::Flip;
-use super::http::{Request, Wire};
+use super::http::Wire;
 use super::record::End;
 use super::reply::{Body, Reply};
+use super::request::Request;
 use super::site::Site;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::http::Request;
 use super::place::Platform;
 use super::reply::Reply;
+use super::request::Request;
 use super::site::Site;
 use super::tokens::{Grant, Holder, random_text};
 use crate::clock::Timestamp;

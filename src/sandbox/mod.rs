@@ -22,6 +22,7 @@ mod patients;
 mod place;
 pub mod record;
 mod reply;
+mod request;
 mod site;
 mod span;
 mod storage;
@@ -105,6 +106,7 @@ impl Sandbox {
             addresses,
             tls,
             host_names,
+            knows_its_names: bind.is_loopback(),
             storage_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key),
         });
         let listeners = Listeners::run(shared.clone(), acceptor, bound);

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::habits::Habits;
-use super::http::Request;
 use super::place::Platform;
 use super::reply::Reply;
+use super::request::Request;
 use super::site::Site;
 use super::tokens::Issued;
 use super::world::World;

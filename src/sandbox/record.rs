@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
-use super::http::Request;
 use super::place::Place;
+use super::request::Request;
 use crate::clock::Timestamp;
 
 #[derive(Clone, Debug)]

@@ -12,11 +12,12 @@ use super::deliver::{Delivered, deliver};
 use super::endpoint::{Endpoint, Located, locate};
 use super::faults::{Fault, Script, Scripts};
 use super::habits::{Flip, Habits};
-use super::http::{Framing, NoRequest, Request, Wire};
+use super::http::{NoRequest, Wire};
 use super::orders::Order;
 use super::place::{Place, Platform, Region, V1_PATH};
 use super::record::{Arrival, End, Ledger};
 use super::reply::Reply;
+use super::request::{Framing, Request};
 use super::world::{Kind, World};
 use super::{Handle, api, control, junk, login, oauth, storage};
 use crate::clock::{Clock, Timestamp};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub addresses: HashMap<Place, SocketAddr>,
     pub tls: bool,
     pub host_names: bool,
+    /// False when bound wider than loopback: it can then be called by names that it never heard of.
+    pub knows_its_names: bool,
     pub storage_key: aws_lc_rs::hmac::Key,
     pub ca_pem: Option<String>,
 }
@@ -243,10 +246,10 @@ impl Site {
         let Some((host, port)) = request.header("host").and_then(|host| host.rsplit_once(':')) else {
             return false;
         };
-        // Bound wider than loopback the sandbox cannot know its names.
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
         let by_name =
-            host == self.place.host_name() || host == "localhost" || host == address.ip().to_string();
-        port == address.port().to_string() && (by_name || !address.ip().is_loopback())
+            host == self.place.host_name() || host == "localhost" || bare == address.ip().to_string();
+        port == address.port().to_string() && (by_name || !self.shared.knows_its_names)
     }
 
     /// The region that this place answers for, where it answers for one.

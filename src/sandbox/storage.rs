@@ -4,10 +4,10 @@
 use aws_lc_rs::hmac;
 
 use super::api;
-use super::http::Request;
 use super::orders::Order;
 use super::place::Place;
 use super::reply::Reply;
+use super::request::Request;
 use super::site::{Shared, Site};
 use crate::clock::Timestamp;
 

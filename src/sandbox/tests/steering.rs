@@ -160,3 +160,32 @@ async fn a_stopped_sandbox_has_closed_its_sockets() {
     stage.sandbox.stop().await;
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn bound_to_any_address_it_prints_loopback_and_takes_any_name() {
+    let stage = Stage::with(Options { bind: "0.0.0.0".parse().unwrap(), ..Options::default() }).await;
+    assert!(stage.sandbox.base_url(Platform::New).starts_with("http://127.0.0.1:"));
+    let port = stage.sandbox.address(Place::Region(Region::Europe)).unwrap().port();
+    let access = stage.sandbox.bearer(CLINIC).unwrap();
+    let request = format!(
+        "GET /itero-gen-api/v2/orders/practice HTTP/1.1\r\nHost: sandbox.internal:{port}\r\nAuthorization: Bearer {access}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = stage.raw(Place::Region(Region::Europe), &request, usize::MAX).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_caller_may_look_at_next_is_noted_before_its_answer_is_out() {
+    let stage = Stage::new().await;
+    stage.sandbox.add_account(Account::lab(9, "Busy").with_orders(100).with_asset_bytes(1000));
+    let access = stage.sandbox.bearer(9).unwrap();
+    let refresh = stage.sandbox.grant(9).unwrap();
+    let api = stage.sandbox.region_url(Region::NorthAmerica);
+    for order in stage.sandbox.order_ids(9) {
+        stage.get(&format!("{api}/order/{order}/download/IDE"), &access).await;
+        assert!(stage.sandbox.is_downloaded(order));
+        assert_eq!(stage.sandbox.calls().last().unwrap().status, Some(200));
+        stage.refresh(Platform::New, &refresh).await;
+    }
+    assert!(stage.sandbox.overlapping_refreshes().is_empty());
+}
