@@ -134,19 +134,17 @@ impl Handle {
 impl Handle {
     /// Pairs without the dance and returns the pair refresh token: what an import file holds.
     pub fn grant(&self, account: u64) -> Option<String> {
-        self.paired(account).map(|tokens| tokens.refresh)
+        let client = self.client(self.account(account)?.platform);
+        self.shared.world().paired_refresh(account, &client.id, None, self.shared.clock.now())
     }
 
     /// A pair access token, for calls that go to the sandbox directly.
     pub fn bearer(&self, account: u64) -> Option<String> {
-        self.paired(account).map(|tokens| tokens.access)
-    }
-
-    fn paired(&self, account: u64) -> Option<super::tokens::Issued> {
-        let platform = self.account(account)?.platform;
-        let client = self.client(platform);
+        let client = self.client(self.account(account)?.platform);
         let habits = self.habits();
-        self.shared.world().paired_tokens(account, &client.id, None, &habits, self.shared.clock.now())
+        let now = self.shared.clock.now();
+        let tokens = self.shared.world().paired_tokens(account, &client.id, None, &habits, now);
+        tokens.map(|tokens| tokens.access)
     }
 
     /// The refresh tokens that are good for the account now.
@@ -327,6 +325,11 @@ impl Handle {
     /// All calls since the start, forgotten ones included.
     pub fn received(&self) -> u64 {
         self.shared.ledger.received()
+    }
+
+    /// Requests whose head or framing was refused, with the reason. They never become calls.
+    pub fn refused(&self) -> Vec<(Place, &'static str)> {
+        self.shared.ledger.refused()
     }
 
     pub fn clear_calls(&self) {

@@ -3,10 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use super::request::{Framing, Request, parse_head};
 use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::request::{Framing, Request, parse_head};
 
 /// Room for an 8 K token and a gateway's worth of other fields.
 const MAX_HEAD: usize = 64 * 1024;

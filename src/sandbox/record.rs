@@ -95,6 +95,7 @@ struct Book {
     calls: VecDeque<Call>,
     refreshing: HashMap<u64, usize>,
     overlapping: Vec<u64>,
+    refused: Vec<(Place, &'static str)>,
     last_refresh: HashMap<u64, Timestamp>,
     smallest_gap: HashMap<u64, std::time::Duration>,
 }
@@ -165,6 +166,18 @@ impl Ledger {
         let mut book = self.book();
         let (numbered, refreshing) = (book.numbered, std::mem::take(&mut book.refreshing));
         *book = Book { numbered, refreshing, ..Book::default() };
+    }
+
+    /// Notes a request that could not be read. Bounded like the calls, since noise may be endless.
+    pub fn refuse(&self, place: Place, why: &'static str) {
+        let mut book = self.book();
+        if book.refused.len() < self.keep {
+            book.refused.push((place, why));
+        }
+    }
+
+    pub fn refused(&self) -> Vec<(Place, &'static str)> {
+        self.book().refused.clone()
     }
 
     pub fn received(&self) -> u64 {

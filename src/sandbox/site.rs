@@ -102,6 +102,7 @@ impl Site {
                 Ok(false) => return wire.close().await,
                 Err(NoRequest::Gone) => return,
                 Err(NoRequest::Refused(status, why)) => {
+                    self.shared.ledger.refuse(self.place, why);
                     let text = Reply::error(status, why).open_head(self.now());
                     let _ = wire.write(&text).await;
                     let _ = wire.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n").await;

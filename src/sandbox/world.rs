@@ -247,7 +247,7 @@ impl World {
         tokens.map(|tokens| Paired { tokens, warns }).ok_or(PairRefused::WrongCompany)
     }
 
-    /// Pairs without asking anybody. "In case the user is already paired …, the same refresh token" (4.3).
+    /// Pairs without asking anybody, and issues tokens.
     pub fn paired_tokens(
         &mut self,
         account: u64,
@@ -256,6 +256,18 @@ impl World {
         habits: &Habits,
         now: Timestamp,
     ) -> Option<Issued> {
+        let refresh = self.paired_refresh(account, client_id, callback_url, now)?;
+        self.vault.issue(&refresh, habits, now)
+    }
+
+    /// "In case the user is already paired …, the same refresh token" (4.3).
+    pub fn paired_refresh(
+        &mut self,
+        account: u64,
+        client_id: &str,
+        callback_url: Option<String>,
+        now: Timestamp,
+    ) -> Option<String> {
         let practice = self.accounts.get_mut(&account)?;
         let platform = practice.account.platform;
         let pairing = practice.pairings.entry(client_id.to_owned()).or_default();
@@ -272,7 +284,7 @@ impl World {
             }
         };
         pairing.refresh = Some(refresh.clone());
-        self.vault.issue(&refresh, habits, now)
+        Some(refresh)
     }
 
     /// The token endpoint's second grant type. None: the refresh token is worth nothing here.

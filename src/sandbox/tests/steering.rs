@@ -57,6 +57,7 @@ async fn a_refused_head_never_becomes_a_call() {
     let answer = stage.raw(Place::Region(Region::Europe), smuggled, usize::MAX).await;
     assert_eq!(answer.matches("HTTP/1.1 400").count(), 1);
     assert!(stage.sandbox.calls().is_empty());
+    assert_eq!(stage.sandbox.refused(), [(Place::Region(Region::Europe), "doubtful framing")]);
 }
 
 #[tokio::test]
