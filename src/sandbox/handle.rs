@@ -154,20 +154,12 @@ impl Handle {
 
     /// Every access token of the account dies; its refresh token lives.
     pub fn expire_access(&self, account: u64) -> bool {
-        let mut world = self.shared.world();
-        for token in world.refresh_tokens(account) {
-            world.vault.end_access_of(&token);
-        }
-        world.accounts.contains_key(&account)
+        self.shared.world().expire_access(account)
     }
 
     /// The account's refresh token is dead from now on; access tokens live to their end.
     pub fn forget_refresh(&self, account: u64) -> bool {
-        let mut world = self.shared.world();
-        for token in world.refresh_tokens(account) {
-            world.vault.forget_refresh(&token);
-        }
-        world.accounts.contains_key(&account)
+        self.shared.world().forget_refresh(account)
     }
 
     /// Moves an account to another platform; all of its tokens and pairings die.

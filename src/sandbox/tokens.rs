@@ -235,7 +235,12 @@ impl Vault {
         Some(buried)
     }
 
-    pub fn end_access_of(&mut self, refresh: &str) {
+    /// Also finds those whose refresh token is no more.
+    pub fn end_access_where(&mut self, doomed: impl Fn(&Grant) -> bool) {
+        self.access.retain(|_, access| !doomed(&access.grant));
+    }
+
+    fn end_access_of(&mut self, refresh: &str) {
         if let Some(family) = self.refresh.get_mut(refresh) {
             for tail in family.access.drain(..) {
                 self.access.remove(&tail);

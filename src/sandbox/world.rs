@@ -327,6 +327,8 @@ impl World {
         if let Some(refresh) = pairing.refresh {
             self.vault.end_family(&refresh);
         }
+        let holder = Holder::Account(account);
+        self.vault.end_access_where(|grant| grant.holder == holder && grant.client_id == client_id);
         true
     }
 
@@ -337,6 +339,22 @@ impl World {
         for pairing in std::mem::take(&mut practice.pairings).into_values() {
             if let Some(refresh) = pairing.refresh {
                 self.vault.end_family(&refresh);
+            }
+        }
+        self.expire_access(account)
+    }
+
+    pub fn expire_access(&mut self, account: u64) -> bool {
+        self.vault.end_access_where(|grant| grant.holder == Holder::Account(account));
+        self.accounts.contains_key(&account)
+    }
+
+    /// The account stays paired, as after a revocation, and its access tokens live.
+    pub fn forget_refresh(&mut self, account: u64) -> bool {
+        let Some(practice) = self.accounts.get_mut(&account) else { return false };
+        for pairing in practice.pairings.values_mut() {
+            if let Some(refresh) = pairing.refresh.take() {
+                self.vault.forget_refresh(&refresh);
             }
         }
         true

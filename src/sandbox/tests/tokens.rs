@@ -151,3 +151,21 @@ async fn refreshes_of_one_account_that_overlap_are_noticed() {
     assert_eq!(stage.sandbox.smallest_refresh_gap(LAB), Some(Duration::from_secs(90)));
     assert_eq!(stage.sandbox.overlapping_refreshes(), [CLINIC]);
 }
+
+#[tokio::test]
+async fn forgetting_kills_the_grant_and_expiring_the_access_in_either_order() {
+    let stage = Stage::new().await;
+    let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
+    let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
+    stage.sandbox.forget_refresh(CLINIC);
+    assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 401);
+    assert_eq!(stage.get(&url, &access).await.status, 200);
+    stage.sandbox.expire_access(CLINIC);
+    assert_eq!(stage.get(&url, &access).await.status, 401);
+    let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
+    stage.sandbox.expire_access(CLINIC);
+    assert_eq!(stage.get(&url, &access).await.status, 401);
+    assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 200);
+    // The dead token's owner stays known to the record.
+    assert_eq!(stage.sandbox.refreshes(CLINIC).len(), 2);
+}
