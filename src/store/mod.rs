@@ -4,10 +4,36 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
+
+pub mod key_file;
+pub mod memory;
+pub mod private_file;
+pub mod seal;
+pub mod sqlite;
+
+mod lock;
+
+#[cfg(test)]
+pub mod contract;
+
+/// Opens the store that the configuration names; what it refuses needs a human.
+pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
+    match &config.url {
+        config::StoreUrl::Sqlite(path) => {
+            let environment = |name: &str| std::env::var_os(name);
+            Ok(Arc::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
+        }
+        config::StoreUrl::Postgres(_) => Err(StoreError::Refused(
+            "store.url names PostgreSQL, which this version does not speak yet; use url = \"sqlite:gateway.db\" and one gateway".to_owned(),
+        )),
+    }
+}
 
 /// An answer that is on its way; stores are used as `Arc<dyn Store>`.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -16,6 +42,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 pub enum StoreError {
     #[error("account {0} is not known")]
     UnknownAccount(AccountName),
+    #[error("account {account} has no grant in realm {realm}")]
+    UnknownGrant { account: AccountName, realm: RealmName },
     /// (realm, account id) is unique, so that nothing is refreshed by two.
     #[error("account {id} of realm {realm} is already known as {held_by}")]
     GrantTaken { realm: RealmName, id: AccountId, held_by: AccountName },
@@ -31,6 +59,15 @@ pub enum StoreError {
     /// Found at start: needs a human.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Every account that can be read, and those that cannot: one broken record refuses its own account only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// By name.
+    pub accounts: Vec<AccountRecord>,
+    /// Each with the reason, for people.
+    pub broken: Vec<(AccountName, String)>,
 }
 
 /// An account with all its grants.
@@ -57,7 +94,8 @@ pub struct GrantRecord {
     pub refresh: RefreshToken,
     /// Absent after an import until the first refresh.
     pub access: Option<StoredAccess>,
-    /// Grows with every commit of tokens; never goes back, not even over a new pairing.
+    /// Grows by one with every commit of tokens. A new grant begins above every generation that its account ever had,
+    /// in whatever realm, removed ones included.
     pub generation: u64,
     /// When the token endpoint last gave us tokens by a refresh (pairing does not count).
     pub refreshed_at: Option<Timestamp>,
@@ -137,12 +175,16 @@ pub struct JournalEntry {
     pub detail: String,
 }
 
-/// The durable half of the gateway.
+/// The durable half of the gateway. What answers `Ok` is on the disk.
 pub trait Store: Send + Sync + 'static {
-    fn accounts(&self) -> Pending<'_, Vec<AccountRecord>>;
+    fn accounts(&self) -> Pending<'_, Loaded>;
     fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>>;
 
-    /// Adds or replaces the grant of (name, realm); makes the account where it is new. One transaction.
+    /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant current. One transaction.
+    ///
+    /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a new one comes along.
+    /// The old record is not read, so this also mends a broken one; where another grant of the account is broken too,
+    /// the new grant is in place although the answer is `Unsealable`.
     fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()>;
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
@@ -153,7 +195,8 @@ pub trait Store: Send + Sync + 'static {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> Pending<'a, ()>;
-    /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation.
+    /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation:
+    /// `expected + 1`. After `OutOfOrder` it may have happened all the same; a repeat is then `Fenced` by its own tokens.
     fn commit_tokens<'a>(
         &'a self,
         name: &'a AccountName,
@@ -168,8 +211,10 @@ pub trait Store: Send + Sync + 'static {
         route: &'a StoredRoute,
     ) -> Pending<'a, ()>;
     /// Removes one grant, and the account with its last one (after unpair or revoke).
+    /// Where the current one goes, the one obtained last becomes current.
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
 
+    /// Also sweeps out what has expired.
     fn put_login(&self, login: PendingLogin) -> Pending<'_, ()>;
     /// Reads without taking; `None` where it is unknown or expired.
     fn peek_login(
@@ -186,10 +231,17 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
     ) -> Pending<'_, Option<PendingLogin>>;
 
+    /// Keeps the newest [`JOURNAL_LINES`] of each account; an account's timeline outlives it.
     fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()>;
     /// Newest first.
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>>;
 
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;
+
+    /// Tidies up before the process ends; nothing is lost where it is never called.
+    fn close(&self) -> Pending<'_, ()>;
 }
+
+/// How much of an account's timeline is kept: three weeks of hourly refreshes.
+pub const JOURNAL_LINES: usize = 500;

@@ -1,0 +1,463 @@
+//! What every kind of store owes, as one suite: `store_contract!(make)` runs each claim against a fresh store that `make` opens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin, Store,
+    StoreError, StoredAccess, StoredRoute,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::token::{AccessToken, RefreshToken};
+
+/// An empty store, its clock, and the folder that has to outlive it.
+pub struct Subject {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub folder: Option<tempfile::TempDir>,
+}
+
+/// One test per claim; `$make` is an `async fn(Clock) -> Subject`.
+macro_rules! store_contract {
+    ($make:path) => {
+        $crate::store::contract::store_contract! { $make:
+            a_new_account_is_ready_with_its_grant_current,
+            a_grant_comes_back_as_it_was_put,
+            accounts_come_by_name_with_all_their_grants,
+            one_account_has_grants_in_two_realms_and_one_is_current,
+            an_account_id_is_known_once_per_realm,
+            a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route,
+            a_grant_of_another_account_id_inherits_nothing,
+            new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_came,
+            a_commit_against_another_generation_is_fenced_and_changes_nothing,
+            of_many_commits_on_one_generation_one_wins,
+            generations_never_go_back_over_new_grants_and_removals,
+            every_state_comes_back,
+            the_last_grant_takes_its_account_along_and_frees_the_id,
+            without_its_current_grant_an_account_uses_the_one_obtained_last,
+            what_does_not_exist_is_named,
+            a_login_is_taken_once,
+            a_login_is_found_by_its_kind_and_before_its_end_only,
+            expired_logins_are_swept_out,
+            the_journal_is_newest_first_by_account_or_over_all,
+            the_journal_keeps_the_newest_lines_of_each_account,
+            a_store_that_works_says_so
+        }
+    };
+    ($make:path: $($claim:ident),+) => {
+        $(
+            #[tokio::test]
+            async fn $claim() {
+                let clock = $crate::clock::Clock::manual($crate::clock::Timestamp::from_millis(1_000_000));
+                $crate::store::contract::$claim($make(clock).await).await;
+            }
+        )+
+    };
+}
+pub(crate) use store_contract;
+
+pub fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+pub fn realm(text: &str) -> RealmName {
+    text.parse().unwrap()
+}
+
+pub fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+pub fn access(text: &str, expires_at: u64) -> StoredAccess {
+    StoredAccess { token: AccessToken::new(text), expires_at: at(expires_at) }
+}
+
+pub fn route(domain: &str) -> StoredRoute {
+    StoredRoute { domain: domain.into(), path: "/itero-gen-api/v2".into(), discovered_at: at(55) }
+}
+
+/// A grant with a refresh token and nothing else, as an import brings it.
+pub fn grant(account: &str, in_realm: &str, id: u64) -> NewGrant {
+    NewGrant {
+        name: name(account),
+        realm: realm(in_realm),
+        account_id: AccountId::new(id),
+        refresh: RefreshToken::new(format!("refresh-{account}-{in_realm}")),
+        access: None,
+        route: None,
+        at: at(10),
+        make_current: false,
+        state: None,
+    }
+}
+
+pub fn tokens(access_token: &str, refresh: Option<&str>, refreshed_at: u64) -> NewTokens {
+    NewTokens {
+        access: access(access_token, refreshed_at + 3_600_000),
+        refresh: refresh.map(RefreshToken::new),
+        refreshed_at: at(refreshed_at),
+    }
+}
+
+fn login(id: u8, kind: PendingKind, expires_at: u64) -> PendingLogin {
+    PendingLogin { id: [id; 32], kind, expires_at: at(expires_at), payload: format!("{{\"login\":{id}}}") }
+}
+
+fn line(account: &str, number: u64) -> JournalEntry {
+    JournalEntry {
+        at: at(number),
+        account: name(account),
+        event: "refreshed".into(),
+        detail: format!("line {number}"),
+    }
+}
+
+async fn grant_of(store: &dyn Store, account: &str, in_realm: &str) -> GrantRecord {
+    let account = store.account(&name(account)).await.unwrap().unwrap();
+    account.grants.into_iter().find(|grant| grant.realm == realm(in_realm)).unwrap()
+}
+
+pub async fn a_new_account_is_ready_with_its_grant_current(Subject { store, .. }: Subject) {
+    assert_eq!(store.account(&name("smile")).await.unwrap(), None);
+    let made = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!((made.state.clone(), made.current.clone()), (AccountState::Ready, realm("global")));
+    assert_eq!(store.account(&name("smile")).await.unwrap(), Some(made));
+}
+
+pub async fn a_grant_comes_back_as_it_was_put(Subject { store, .. }: Subject) {
+    let big = "a".repeat(16 * 1024);
+    let state = AccountState::NeedsLogin { since: at(7), why: "the grant is dead: \"400\"".into() };
+    let put = NewGrant {
+        access: Some(access(&big, 99)),
+        route: Some(route("https://eu.example.com")),
+        state: Some(state.clone()),
+        ..grant("smile", "global", u64::MAX)
+    };
+    let expected = AccountRecord {
+        name: name("smile"),
+        current: realm("global"),
+        state,
+        grants: vec![GrantRecord {
+            realm: realm("global"),
+            account_id: AccountId::new(u64::MAX),
+            refresh: RefreshToken::new("refresh-smile-global"),
+            access: Some(access(&big, 99)),
+            generation: 1,
+            refreshed_at: None,
+            obtained_at: at(10),
+            route: Some(route("https://eu.example.com")),
+            intent: None,
+        }],
+    };
+    assert_eq!(store.put_grant(put).await.unwrap(), expected);
+    assert_eq!(store.accounts().await.unwrap().accounts, [expected]);
+}
+
+pub async fn accounts_come_by_name_with_all_their_grants(Subject { store, .. }: Subject) {
+    assert_eq!(store.accounts().await.unwrap(), Default::default());
+    for (account, in_realm, id) in [("c", "global", 3), ("a", "old", 1), ("b", "china", 1), ("a", "global", 9)] {
+        store.put_grant(grant(account, in_realm, id)).await.unwrap();
+    }
+    let loaded = store.accounts().await.unwrap();
+    let seen: Vec<(&str, Vec<&str>)> = loaded
+        .accounts
+        .iter()
+        .map(|account| {
+            (account.name.as_str(), account.grants.iter().map(|grant| grant.realm.as_str()).collect())
+        })
+        .collect();
+    assert_eq!(seen, [("a", vec!["global", "old"]), ("b", vec!["china"]), ("c", vec!["global"])]);
+    assert_eq!(loaded.broken, []);
+}
+
+pub async fn one_account_has_grants_in_two_realms_and_one_is_current(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    let both = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!((both.current, both.grants.len()), (realm("old"), 2));
+
+    let moved =
+        store.put_grant(NewGrant { make_current: true, ..grant("smile", "global", 1) }).await.unwrap();
+    assert_eq!((&moved.current, moved.grants.len()), (&realm("global"), 2));
+    assert_eq!(moved.current_grant().unwrap().refresh.expose(), "refresh-smile-global");
+
+    store.set_current(&name("smile"), &realm("old")).await.unwrap();
+    let back = store.account(&name("smile")).await.unwrap().unwrap();
+    assert_eq!(back.current_grant().unwrap().refresh.expose(), "refresh-smile-old");
+    assert_eq!(back.grants, moved.grants);
+}
+
+pub async fn an_account_id_is_known_once_per_realm(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let refusal = store.put_grant(grant("other", "global", 1)).await.unwrap_err();
+    let StoreError::GrantTaken { realm: in_realm, id, held_by } = refusal else { panic!("{refusal}") };
+    assert_eq!((in_realm, id, held_by), (realm("global"), AccountId::new(1), name("smile")));
+    assert_eq!(store.account(&name("other")).await.unwrap(), None, "nothing of it stays");
+    store.put_grant(grant("other", "old", 1)).await.unwrap();
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+}
+
+pub async fn a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route(
+    Subject { store, .. }: Subject,
+) {
+    let (smile, global) = (name("smile"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.set_route(&smile, &global, &route("https://eu.example.com")).await.unwrap();
+    store.commit_tokens(&smile, &global, 1, &tokens("access", None, 20)).await.unwrap();
+    store.set_state(&smile, &AccountState::Paused).await.unwrap();
+    store.note_intent(&smile, &global, at(30)).await.unwrap();
+
+    let again = NewGrant { refresh: RefreshToken::new("second"), at: at(40), ..grant("smile", "global", 1) };
+    let account = store.put_grant(again).await.unwrap();
+    assert_eq!(account.state, AccountState::Paused, "no state given, none changed");
+    let expected = GrantRecord {
+        realm: global.clone(),
+        account_id: AccountId::new(1),
+        refresh: RefreshToken::new("second"),
+        access: None,
+        generation: 3,
+        refreshed_at: Some(at(20)),
+        obtained_at: at(40),
+        route: Some(route("https://eu.example.com")),
+        intent: None,
+    };
+    assert_eq!(account.grants, [expected]);
+
+    let moved = NewGrant {
+        route: Some(route("https://ap.example.com")),
+        state: Some(AccountState::Ready),
+        ..grant("smile", "global", 1)
+    };
+    let account = store.put_grant(moved).await.unwrap();
+    assert_eq!(account.grants[0].route, Some(route("https://ap.example.com")));
+    assert_eq!(account.state, AccountState::Ready);
+}
+
+pub async fn a_grant_of_another_account_id_inherits_nothing(Subject { store, .. }: Subject) {
+    let (smile, global) = (name("smile"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.set_route(&smile, &global, &route("https://eu.example.com")).await.unwrap();
+    store.commit_tokens(&smile, &global, 1, &tokens("access", None, 20)).await.unwrap();
+    let account = store.put_grant(grant("smile", "global", 2)).await.unwrap();
+    let [grant_now] = &account.grants[..] else { panic!("{account:?}") };
+    assert_eq!((grant_now.refreshed_at, &grant_now.route, grant_now.generation), (None, &None, 3));
+    store.put_grant(grant("other", "global", 1)).await.unwrap();
+}
+
+pub async fn new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_came(
+    Subject { store, .. }: Subject,
+) {
+    let (smile, global) = (name("smile"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    let untouched = grant_of(&*store, "smile", "old").await;
+    store.note_intent(&smile, &global, at(30)).await.unwrap();
+    assert_eq!(grant_of(&*store, "smile", "global").await.intent, Some(at(30)));
+
+    let first = tokens("access-1", None, 40);
+    assert_eq!(store.commit_tokens(&smile, &global, 1, &first).await.unwrap(), 2);
+    let now = grant_of(&*store, "smile", "global").await;
+    assert_eq!((now.generation, now.refreshed_at, now.intent), (2, Some(at(40)), None));
+    assert_eq!((now.refresh.expose(), now.access), ("refresh-smile-global", Some(first.access)));
+
+    let second = tokens("access-2", Some("rotated"), 50);
+    assert_eq!(store.commit_tokens(&smile, &global, 2, &second).await.unwrap(), 3);
+    let now = grant_of(&*store, "smile", "global").await;
+    assert_eq!((now.refresh.expose(), now.access), ("rotated", Some(second.access)));
+    assert_eq!(grant_of(&*store, "smile", "old").await, untouched);
+}
+
+pub async fn a_commit_against_another_generation_is_fenced_and_changes_nothing(
+    Subject { store, .. }: Subject,
+) {
+    let (smile, global) = (name("smile"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.commit_tokens(&smile, &global, 1, &tokens("access-1", Some("one"), 20)).await.unwrap();
+    let before = store.accounts().await.unwrap();
+    for other in [0, 1, 3, u64::MAX] {
+        let refusal = store.commit_tokens(&smile, &global, other, &tokens("x", Some("x"), 30)).await;
+        assert!(matches!(refusal, Err(StoreError::Fenced(2))), "{other}: {refusal:?}");
+    }
+    assert_eq!(store.accounts().await.unwrap(), before);
+}
+
+pub async fn of_many_commits_on_one_generation_one_wins(Subject { store, folder, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let flights: Vec<_> = (0..16)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let brought = tokens("access", Some(&format!("refresh-{number}")), 20);
+                let outcome = store.commit_tokens(&name("smile"), &realm("global"), 1, &brought).await;
+                (number, outcome)
+            })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for flight in flights {
+        match flight.await.unwrap() {
+            (number, Ok(2)) => winners.push(number),
+            (_, Err(StoreError::Fenced(2))) => {}
+            (number, other) => panic!("{number}: {other:?}"),
+        }
+    }
+    let [winner] = winners[..] else { panic!("{winners:?}") };
+    assert_eq!(grant_of(&*store, "smile", "global").await.refresh.expose(), format!("refresh-{winner}"));
+    drop(folder);
+}
+
+pub async fn generations_never_go_back_over_new_grants_and_removals(Subject { store, .. }: Subject) {
+    let (smile, global, old) = (name("smile"), realm("global"), realm("old"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for seen in 1..5 {
+        store.commit_tokens(&smile, &global, seen, &tokens("access", None, 20)).await.unwrap();
+    }
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    assert_eq!(grant_of(&*store, "smile", "old").await.generation, 6, "above the other realm's");
+    store.remove_grant(&smile, &old).await.unwrap();
+    store.remove_grant(&smile, &global).await.unwrap();
+    assert_eq!(store.account(&smile).await.unwrap(), None);
+    let again = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!(again.grants[0].generation, 7, "above what was removed");
+    let again = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!(again.grants[0].generation, 8);
+}
+
+pub async fn every_state_comes_back(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for state in [
+        AccountState::Paused,
+        AccountState::NeedsLogin { since: at(5), why: "the token endpoint said 401".into() },
+        AccountState::Ready,
+    ] {
+        store.set_state(&name("smile"), &state).await.unwrap();
+        assert_eq!(store.account(&name("smile")).await.unwrap().unwrap().state, state);
+    }
+}
+
+pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.put_grant(grant("lab", "global", 2)).await.unwrap();
+    store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
+    let left: Vec<_> = store.accounts().await.unwrap().accounts.into_iter().map(|account| account.name).collect();
+    assert_eq!(left, [name("lab")]);
+    store.put_grant(grant("other", "global", 1)).await.unwrap();
+}
+
+pub async fn without_its_current_grant_an_account_uses_the_one_obtained_last(Subject { store, .. }: Subject) {
+    for (in_realm, obtained) in [("china", 20), ("global", 10), ("old", 15)] {
+        store.put_grant(NewGrant { at: at(obtained), ..grant("smile", in_realm, 1) }).await.unwrap();
+    }
+    for (removed, current) in [("old", "china"), ("china", "global")] {
+        store.remove_grant(&name("smile"), &realm(removed)).await.unwrap();
+        assert_eq!(store.account(&name("smile")).await.unwrap().unwrap().current, realm(current));
+    }
+}
+
+pub async fn what_does_not_exist_is_named(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let before = store.accounts().await.unwrap();
+    let (brought, there) = (tokens("access", None, 20), route("https://eu.example.com"));
+    for (account, in_realm) in [("smile", "china"), ("nobody", "global")] {
+        let (account, in_realm) = (name(account), realm(in_realm));
+        for refusal in [
+            store.set_current(&account, &in_realm).await.unwrap_err(),
+            store.note_intent(&account, &in_realm, at(1)).await.unwrap_err(),
+            store.commit_tokens(&account, &in_realm, 1, &brought).await.unwrap_err(),
+            store.set_route(&account, &in_realm, &there).await.unwrap_err(),
+            store.remove_grant(&account, &in_realm).await.unwrap_err(),
+        ] {
+            match &refusal {
+                StoreError::UnknownGrant { account: smile, realm: china } => {
+                    assert_eq!((smile, china), (&name("smile"), &realm("china")));
+                }
+                StoreError::UnknownAccount(nobody) => assert_eq!(nobody, &name("nobody")),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let refusal = store.set_state(&name("nobody"), &AccountState::Ready).await.unwrap_err();
+    assert!(matches!(refusal, StoreError::UnknownAccount(_)), "{refusal:?}");
+    assert_eq!(store.accounts().await.unwrap(), before);
+}
+
+pub async fn a_login_is_taken_once(Subject { store, folder, .. }: Subject) {
+    let put = login(1, PendingKind::State, 2_000_000);
+    store.put_login(put.clone()).await.unwrap();
+    assert_eq!(store.peek_login([1; 32], PendingKind::State, at(5)).await.unwrap(), Some(put.clone()));
+    let takers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.take_login([1; 32], PendingKind::State, at(5)).await.unwrap() })
+        })
+        .collect();
+    let mut taken = Vec::new();
+    for taker in takers {
+        taken.extend(taker.await.unwrap());
+    }
+    assert_eq!(taken, [put]);
+    assert_eq!(store.peek_login([1; 32], PendingKind::State, at(5)).await.unwrap(), None);
+    drop(folder);
+}
+
+pub async fn a_login_is_found_by_its_kind_and_before_its_end_only(Subject { store, .. }: Subject) {
+    let put = login(1, PendingKind::Start, 2_000_000);
+    store.put_login(put.clone()).await.unwrap();
+    for (id, kind, now) in [
+        (1, PendingKind::State, 5),
+        (1, PendingKind::Choice, 5),
+        (2, PendingKind::Start, 5),
+        (1, PendingKind::Start, 2_000_000),
+    ] {
+        assert_eq!(store.peek_login([id; 32], kind, at(now)).await.unwrap(), None);
+        assert_eq!(store.take_login([id; 32], kind, at(now)).await.unwrap(), None);
+    }
+    assert_eq!(store.take_login([1; 32], PendingKind::Start, at(1_999_999)).await.unwrap(), Some(put));
+}
+
+pub async fn expired_logins_are_swept_out(Subject { store, clock, .. }: Subject) {
+    let in_a_minute = (clock.now() + Duration::from_secs(60)).as_millis();
+    store.put_login(login(1, PendingKind::State, in_a_minute)).await.unwrap();
+    store.put_login(login(2, PendingKind::State, in_a_minute + 1)).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    store.put_login(login(3, PendingKind::State, in_a_minute + 1)).await.unwrap();
+    // Asked as of long ago, so that only what is gone is missing.
+    let mut left = Vec::new();
+    for id in 1..=3 {
+        left.extend(store.peek_login([id; 32], PendingKind::State, at(1)).await.unwrap().map(|_| id));
+    }
+    assert_eq!(left, [2, 3]);
+}
+
+pub async fn the_journal_is_newest_first_by_account_or_over_all(Subject { store, .. }: Subject) {
+    assert_eq!(store.journal(None, 10).await.unwrap(), []);
+    let (a1, b2, a3) = (line("a", 1), line("b", 2), line("a", 3));
+    for entry in [&a1, &b2, &a3] {
+        store.append_journal(entry.clone()).await.unwrap();
+    }
+    assert_eq!(store.journal(None, 10).await.unwrap(), [a3.clone(), b2, a1.clone()]);
+    assert_eq!(store.journal(Some(&name("a")), 10).await.unwrap(), [a3.clone(), a1]);
+    assert_eq!(store.journal(Some(&name("a")), 1).await.unwrap(), [a3]);
+    assert_eq!(store.journal(Some(&name("c")), 1).await.unwrap(), []);
+}
+
+pub async fn the_journal_keeps_the_newest_lines_of_each_account(Subject { store, .. }: Subject) {
+    store.append_journal(line("quiet", 0)).await.unwrap();
+    let written = JOURNAL_LINES as u64 + 3;
+    for number in 1..=written {
+        store.append_journal(line("busy", number)).await.unwrap();
+    }
+    let busy = store.journal(Some(&name("busy")), u32::MAX).await.unwrap();
+    assert_eq!(busy.len(), JOURNAL_LINES);
+    assert_eq!((&busy[0], &busy[JOURNAL_LINES - 1]), (&line("busy", written), &line("busy", 4)));
+    assert_eq!(store.journal(Some(&name("quiet")), 10).await.unwrap(), [line("quiet", 0)]);
+}
+
+pub async fn a_store_that_works_says_so(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for _ in 0..2 {
+        store.ping().await.unwrap();
+        store.close().await.unwrap();
+    }
+    store.put_grant(grant("lab", "global", 2)).await.unwrap();
+}

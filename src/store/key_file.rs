@@ -1,0 +1,251 @@
+//! Where the seal key comes from: a private file, the service manager's credentials, or the environment. Made only together with a new database.
+//!
+//! A key is 32 bytes in base64 on a line of its own. Further lines hold older keys, which open what they once sealed.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::StoreError;
+use super::private_file;
+use super::seal::{KEY_LEN, SealKey, SealKeys};
+use crate::config::SecretSource;
+
+/// Looks a variable of the environment up; tests bring their own.
+pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<OsString> + Sync);
+
+/// Where systemd puts what `LoadCredential=` names (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// A key file holds a few lines of 44 characters.
+const MAX_FILE: u64 = 16 * 1024;
+
+/// Reads the keys; makes one where `database` is new and its key file does not exist.
+pub fn load(
+    source: &SecretSource,
+    database: &Path,
+    database_is_new: bool,
+    environment: Environment<'_>,
+) -> Result<SealKeys, StoreError> {
+    match source {
+        SecretSource::Env(variable) => from_environment(variable, environment),
+        SecretSource::File(path) => {
+            if let Some(credential) = credential_named_like(path, environment) {
+                // Its mode is the service manager's business: 0400 behind a folder of the service's own, at times 0440.
+                return read(File::open(&credential), &credential);
+            }
+            match File::open(path) {
+                Err(fault) if fault.kind() == ErrorKind::NotFound && database_is_new => make(path),
+                Err(fault) if fault.kind() == ErrorKind::NotFound => Err(missing(path, database)),
+                opened => read_private(opened, path),
+            }
+        }
+    }
+}
+
+fn credential_named_like(path: &Path, environment: Environment<'_>) -> Option<PathBuf> {
+    let credential = Path::new(&environment(CREDENTIALS)?).join(path.file_name()?);
+    credential.is_file().then_some(credential)
+}
+
+fn from_environment(variable: &str, environment: Environment<'_>) -> Result<SealKeys, StoreError> {
+    let text = environment(variable).ok_or_else(|| {
+        StoreError::Refused(format!(
+            "the store's key is to come from the variable {variable}, which is not set; \
+             a new one for a new database: head -c 32 /dev/urandom | base64"
+        ))
+    })?;
+    let text = text.to_str().unwrap_or_default();
+    parse(text).map_err(|why| StoreError::Refused(format!("the variable {variable} {why}")))
+}
+
+fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreError> {
+    let file = opened.map_err(|fault| unreadable(path, &fault))?;
+    match private_file::loose_mode(&file) {
+        Ok(None) => read(Ok(file), path),
+        Ok(Some(mode)) => Err(StoreError::Refused(format!(
+            "the key file {file} is open to others (mode {mode:04o}); type: chmod 600 {file}",
+            file = path.display()
+        ))),
+        Err(fault) => Err(unreadable(path, &fault)),
+    }
+}
+
+fn read(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreError> {
+    let mut text = String::new();
+    opened
+        .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
+        .map_err(|fault| unreadable(path, &fault))?;
+    parse(&text).map_err(|why| StoreError::Refused(format!("the key file {} {why}", path.display())))
+}
+
+/// Says what is wrong, never what was read.
+fn parse(text: &str) -> Result<SealKeys, String> {
+    let mut keys = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let bytes: [u8; KEY_LEN] = STANDARD
+            .decode(line.trim())
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| format!("has no key on line {}: 32 bytes in base64 are expected", number + 1))?;
+        keys.push(SealKey::new(&bytes).map_err(|fault| format!("cannot be used: {fault}"))?);
+    }
+    if keys.is_empty() {
+        return Err("holds no key: 32 bytes in base64 are expected".to_owned());
+    }
+    let sealing = keys.remove(0);
+    Ok(SealKeys::new(sealing, keys))
+}
+
+fn make(path: &Path) -> Result<SealKeys, StoreError> {
+    let mut key = [0; KEY_LEN];
+    aws_lc_rs::rand::fill(&mut key)
+        .map_err(|_| StoreError::Refused("the system gave no random bytes for a key".to_owned()))?;
+    let keys = SealKey::new(&key).map_err(|fault| StoreError::Refused(fault.to_string()))?;
+    // A half-written key must never be found beside a database: it gets its name when it is whole and on the disk.
+    let unnamed = path.with_added_extension("new");
+    let written = remove_leftover(&unnamed)
+        .and_then(|()| private_file::create_new(&unnamed))
+        .and_then(|mut file| {
+            file.write_all(format!("{}\n", STANDARD.encode(key)).as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&unnamed, path))
+        .and_then(|()| private_file::sync_folder_of(path));
+    written.map_err(|fault| {
+        StoreError::Refused(format!("the key file {} cannot be made: {fault}", path.display()))
+    })?;
+    tracing::info!(file = %path.display(), "a key was made for a new database; keep a copy of it, apart from the database's");
+    Ok(SealKeys::new(keys, Vec::new()))
+}
+
+fn remove_leftover(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() != ErrorKind::NotFound => Err(fault),
+        _ => Ok(()),
+    }
+}
+
+fn missing(path: &Path, database: &Path) -> StoreError {
+    StoreError::Refused(format!(
+        "the key file {} is missing, and {} was sealed with it; put it back from where it is kept. Without it no token can be read: \
+         to begin anew, move the database away and pair or import every account again",
+        path.display(),
+        database.display()
+    ))
+}
+
+fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {
+    StoreError::Refused(format!("the key file {} cannot be read: {fault}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn key(&self) -> PathBuf {
+            self.0.path().join("gateway.key")
+        }
+
+        fn load(&self, new: bool) -> Result<SealKeys, StoreError> {
+            load(&SecretSource::File(self.key()), &self.0.path().join("gateway.db"), new, &|_| None)
+        }
+
+        fn write(&self, name: &str, text: &str, mode: u32) {
+            let path = self.0.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    fn line(fill: u8) -> String {
+        STANDARD.encode([fill; KEY_LEN])
+    }
+
+    fn id(fill: u8) -> String {
+        SealKeys::new(SealKey::new(&[fill; KEY_LEN]).unwrap(), vec![]).sealing_id().to_string()
+    }
+
+    #[test]
+    fn a_new_database_gets_a_new_key_that_is_private_and_is_found_again() {
+        let folder = Folder::new();
+        let made = folder.load(true).unwrap().sealing_id();
+        assert_eq!(fs::metadata(folder.key()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.load(false).unwrap().sealing_id(), made);
+        assert_eq!(folder.load(true).unwrap().sealing_id(), made, "an existing key is never replaced");
+        assert_ne!(Folder::new().load(true).unwrap().sealing_id(), made);
+    }
+
+    #[test]
+    fn a_missing_key_beside_an_old_database_is_refused_and_none_is_made() {
+        let folder = Folder::new();
+        let refusal = folder.load(false).unwrap_err().to_string();
+        assert!(refusal.contains("gateway.key is missing") && refusal.contains("gateway.db"), "{refusal}");
+        assert!(!folder.key().exists());
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_with_the_command_that_cures_it() {
+        for mode in [0o644, 0o640, 0o604, 0o620, 0o660] {
+            let folder = Folder::new();
+            folder.write("gateway.key", &line(1), mode);
+            let refusal = folder.load(false).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("chmod 600 {}", folder.key().display())), "{refusal}");
+        }
+        let folder = Folder::new();
+        folder.write("gateway.key", &line(1), 0o400);
+        assert!(folder.load(false).is_ok());
+    }
+
+    #[test]
+    fn the_first_line_seals_and_the_others_open() {
+        let folder = Folder::new();
+        folder.write("gateway.key", &format!("{}\n\n{}\n", line(2), line(1)), 0o600);
+        let keys = folder.load(false).unwrap();
+        assert_eq!(keys.ids().map(|id| id.to_string()).collect::<Vec<_>>(), [id(2), id(1)]);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_being_shown() {
+        for text in ["", "\n", "c2VjcmV0", "not base64 at all!", &"A".repeat(45)] {
+            let folder = Folder::new();
+            folder.write("gateway.key", text, 0o600);
+            let refusal = folder.load(false).unwrap_err().to_string();
+            assert!(refusal.contains("32 bytes in base64"), "{refusal}");
+            assert!(text.trim().is_empty() || !refusal.contains(text), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_credential_of_the_service_manager_goes_before_the_file_of_that_name() {
+        let folder = Folder::new();
+        fs::create_dir(folder.0.path().join("credentials")).unwrap();
+        folder.write("credentials/gateway.key", &line(7), 0o440);
+        folder.write("gateway.key", &line(1), 0o600);
+        let credentials = folder.0.path().join("credentials");
+        let environment = |name: &str| (name == CREDENTIALS).then(|| credentials.clone().into_os_string());
+        let keys = load(&SecretSource::File(folder.key()), Path::new("gateway.db"), false, &environment).unwrap();
+        assert_eq!(keys.sealing_id().to_string(), id(7));
+    }
+
+    #[test]
+    fn a_key_can_come_from_the_environment_and_its_absence_is_told() {
+        let source = SecretSource::Env("STORE_KEY".into());
+        let environment = |name: &str| (name == "STORE_KEY").then(|| line(3).into());
+        let keys = load(&source, Path::new("gateway.db"), true, &environment).unwrap();
+        assert_eq!(keys.sealing_id().to_string(), id(3));
+        let refusal = load(&source, Path::new("gateway.db"), true, &|_| None).unwrap_err().to_string();
+        assert!(refusal.contains("STORE_KEY"), "{refusal}");
+    }
+}

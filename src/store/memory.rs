@@ -1,0 +1,319 @@
+//! A store that forgets: for tests of whatever stands on a store. Passes the same contract, and can be told to fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
+    PendingLogin, Store, StoreError, StoredRoute,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::model::account::{AccountName, AccountState, RealmName};
+
+pub struct MemoryStore {
+    clock: Clock,
+    held: Mutex<Held>,
+    commits_fail: AtomicBool,
+    writes_fail: AtomicBool,
+}
+
+#[derive(Default)]
+struct Held {
+    accounts: BTreeMap<AccountName, AccountRecord>,
+    /// The highest generation of removed grants.
+    spent: BTreeMap<AccountName, u64>,
+    logins: BTreeMap<[u8; 32], PendingLogin>,
+    journal: Vec<JournalEntry>,
+}
+
+impl MemoryStore {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            held: Mutex::default(),
+            commits_fail: AtomicBool::new(false),
+            writes_fail: AtomicBool::new(false),
+        }
+    }
+
+    /// While true, `commit_tokens` fails as on a full disk.
+    pub fn fail_commits(&self, fail: bool) {
+        self.commits_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// While true, everything that writes fails as on a full disk.
+    pub fn fail_writes(&self, fail: bool) {
+        self.writes_fail.store(fail, Ordering::SeqCst);
+    }
+
+    fn read(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+        if self.writes_fail.load(Ordering::SeqCst) { Err(full()) } else { Ok(self.read()) }
+    }
+}
+
+fn full() -> StoreError {
+    StoreError::OutOfOrder("told to fail".to_owned())
+}
+
+/// The answer is ready at once; it is given in the trait's form.
+fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> Pending<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Held {
+    fn account(&mut self, name: &AccountName) -> Result<&mut AccountRecord, StoreError> {
+        self.accounts.get_mut(name).ok_or_else(|| StoreError::UnknownAccount(name.clone()))
+    }
+
+    fn grant(&mut self, name: &AccountName, realm: &RealmName) -> Result<&mut GrantRecord, StoreError> {
+        let grants = &mut self.account(name)?.grants;
+        grants
+            .iter_mut()
+            .find(|grant| grant.realm == *realm)
+            .ok_or_else(|| StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() })
+    }
+
+    fn put_grant(&mut self, new: NewGrant) -> Result<AccountRecord, StoreError> {
+        let taken = self.accounts.values().find(|account| {
+            account.name != new.name
+                && account.grants.iter().any(|grant| grant.realm == new.realm && grant.account_id == new.account_id)
+        });
+        if let Some(holder) = taken {
+            return Err(StoreError::GrantTaken {
+                realm: new.realm,
+                id: new.account_id,
+                held_by: holder.name.clone(),
+            });
+        }
+        let spent = self.spent.get(&new.name).copied().unwrap_or_default();
+        let account = self.accounts.entry(new.name.clone()).or_insert_with(|| AccountRecord {
+            name: new.name,
+            current: new.realm.clone(),
+            state: AccountState::Ready,
+            grants: Vec::new(),
+        });
+        let highest = account.grants.iter().map(|grant| grant.generation).fold(spent, u64::max);
+        let replaced = account.grants.iter().position(|grant| grant.realm == new.realm);
+        let old = replaced.map(|at| account.grants.remove(at)).filter(|old| old.account_id == new.account_id);
+        let (refreshed_at, old_route) = old.map_or((None, None), |old| (old.refreshed_at, old.route));
+        account.grants.push(GrantRecord {
+            realm: new.realm.clone(),
+            account_id: new.account_id,
+            refresh: new.refresh,
+            access: new.access,
+            generation: highest + 1,
+            refreshed_at,
+            obtained_at: new.at,
+            route: new.route.or(old_route),
+            intent: None,
+        });
+        account.grants.sort_by(|a, b| a.realm.cmp(&b.realm));
+        if new.make_current {
+            account.current = new.realm;
+        }
+        if let Some(state) = new.state {
+            account.state = state;
+        }
+        Ok(account.clone())
+    }
+
+    fn commit(
+        &mut self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+        tokens: &NewTokens,
+    ) -> Result<u64, StoreError> {
+        let grant = self.grant(name, realm)?;
+        if grant.generation != expected {
+            return Err(StoreError::Fenced(grant.generation));
+        }
+        grant.generation += 1;
+        grant.access = Some(tokens.access.clone());
+        if let Some(refresh) = &tokens.refresh {
+            grant.refresh = refresh.clone();
+        }
+        grant.refreshed_at = Some(tokens.refreshed_at);
+        grant.intent = None;
+        Ok(grant.generation)
+    }
+
+    fn remove_grant(&mut self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
+        let generation = self.grant(name, realm)?.generation;
+        let spent = self.spent.entry(name.clone()).or_default();
+        *spent = generation.max(*spent);
+        let account = self.account(name)?;
+        account.grants.retain(|grant| grant.realm != *realm);
+        // The grants stand in the order of their realms; of two obtained at once the first realm is taken.
+        match account.grants.iter().rev().max_by_key(|grant| grant.obtained_at) {
+            None => drop(self.accounts.remove(name)),
+            Some(next) if account.current == *realm => account.current = next.realm.clone(),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn login(&self, id: [u8; 32], kind: PendingKind, now: Timestamp) -> Option<PendingLogin> {
+        self.logins.get(&id).filter(|login| login.kind == kind && login.expires_at > now).cloned()
+    }
+
+    fn append(&mut self, entry: JournalEntry) {
+        let account = entry.account.clone();
+        self.journal.push(entry);
+        if self.journal.iter().filter(|line| line.account == account).count() > JOURNAL_LINES {
+            let oldest = self.journal.iter().position(|line| line.account == account);
+            oldest.map(|at| self.journal.remove(at));
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn accounts(&self) -> Pending<'_, Loaded> {
+        ready(Ok(Loaded { accounts: self.read().accounts.values().cloned().collect(), broken: Vec::new() }))
+    }
+
+    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+        ready(Ok(self.read().accounts.get(name).cloned()))
+    }
+
+    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
+        ready(self.write().and_then(|mut held| held.put_grant(grant)))
+    }
+
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.account(name)?.state = state.clone();
+            Ok(())
+        }))
+    }
+
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.grant(name, realm)?;
+            held.account(name)?.current = realm.clone();
+            Ok(())
+        }))
+    }
+
+    fn note_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        at: Timestamp,
+    ) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.grant(name, realm)?.intent = Some(at);
+            Ok(())
+        }))
+    }
+
+    fn commit_tokens<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, u64> {
+        if self.commits_fail.load(Ordering::SeqCst) {
+            return ready(Err(full()));
+        }
+        ready(self.write().and_then(|mut held| held.commit(name, realm, expected, tokens)))
+    }
+
+    fn set_route<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        route: &'a StoredRoute,
+    ) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.grant(name, realm)?.route = Some(route.clone());
+            Ok(())
+        }))
+    }
+
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| held.remove_grant(name, realm)))
+    }
+
+    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+        let now = self.clock.now();
+        ready(self.write().map(|mut held| {
+            held.logins.retain(|_, login| login.expires_at > now);
+            held.logins.insert(login.id, login);
+        }))
+    }
+
+    fn peek_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        ready(Ok(self.read().login(id, kind, now)))
+    }
+
+    fn take_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        ready(self.write().map(|mut held| {
+            let login = held.login(id, kind, now)?;
+            held.logins.remove(&login.id)
+        }))
+    }
+
+    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
+        ready(self.write().map(|mut held| held.append(entry)))
+    }
+
+    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
+        let held = self.read();
+        let lines = held.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
+        ready(Ok(lines.take(limit as usize).cloned().collect()))
+    }
+
+    fn ping(&self) -> Pending<'_, ()> {
+        ready(self.write().map(drop))
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{Subject, grant, name, realm, store_contract, tokens};
+    use std::sync::Arc;
+
+    async fn make(clock: Clock) -> Subject {
+        Subject { store: Arc::new(MemoryStore::new(clock.clone())), clock, folder: None }
+    }
+
+    store_contract!(make);
+
+    #[tokio::test]
+    async fn it_fails_as_told_and_works_again() {
+        let store = MemoryStore::new(Clock::manual(Timestamp::default()));
+        store.put_grant(grant("smile", "global", 1)).await.unwrap();
+        let (smile, global, brought) = (name("smile"), realm("global"), tokens("access", None, 20));
+        store.fail_commits(true);
+        store.note_intent(&smile, &global, Timestamp::default()).await.unwrap();
+        assert!(store.commit_tokens(&smile, &global, 1, &brought).await.is_err());
+        store.fail_commits(false);
+        store.fail_writes(true);
+        assert!(store.commit_tokens(&smile, &global, 1, &brought).await.is_err());
+        assert!(store.ping().await.is_err());
+        store.fail_writes(false);
+        assert_eq!(store.commit_tokens(&smile, &global, 1, &brought).await.unwrap(), 2);
+    }
+}

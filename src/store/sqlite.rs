@@ -1,0 +1,229 @@
+//! The store in one SQLite file: one process, one connection that writes, one that reads. What was acknowledged survives kill -9 and power cuts.
+//!
+//! Statements whose success matters run to their end by `execute`: a `RETURNING` read with `fetch_optional` is reset early,
+//! and the failure of its commit would go unseen.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::Row;
+
+use super::key_file::{self, Environment};
+use super::lock::ProcessLock;
+use super::seal::SealKeys;
+use super::{
+    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store, StoreError,
+    StoredRoute,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::config::SecretSource;
+use crate::model::account::{AccountName, AccountState, RealmName};
+use connection::Connection;
+
+mod connection;
+mod grants;
+mod logins;
+mod rows;
+mod start;
+
+#[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
+mod tests;
+
+pub struct SqliteStore {
+    writer: Connection,
+    /// Long reads (50,000 accounts at start) hold up no commit.
+    reader: Connection,
+    path: PathBuf,
+    keys: SealKeys,
+    clock: Clock,
+    /// Stands last, so that it is given back last.
+    _lock: ProcessLock,
+}
+
+impl SqliteStore {
+    pub async fn open(
+        path: &Path,
+        key: &SecretSource,
+        environment: Environment<'_>,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let start::Claimed { path, is_new, lock } = start::claim(path)?;
+        let keys = key_file::load(key, &path, is_new, environment)?;
+        let options = start::options(&path);
+        let writer = start::connect(options.clone(), &path).await?;
+        start::prepare(&writer, &keys, &path).await?;
+        let reader = start::connect(options.pragma("query_only", "on"), &path).await?;
+        Ok(Self { writer, reader, path, keys, clock, _lock: lock })
+    }
+
+    async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
+            .bind(rows::millis(entry.at))
+            .bind(entry.account.as_str())
+            .bind(entry.event)
+            .bind(entry.detail)
+            .execute(&mut *turn)
+            .await
+            .map_err(fault)?;
+        Ok(())
+    }
+
+    async fn read_journal(
+        &self,
+        account: Option<&AccountName>,
+        limit: u32,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let query = match account {
+            Some(account) => sqlx::query(
+                "SELECT at, account, event, detail FROM journal WHERE account = ? ORDER BY id DESC LIMIT ?",
+            )
+            .bind(account.as_str()),
+            None => sqlx::query("SELECT at, account, event, detail FROM journal ORDER BY id DESC LIMIT ?"),
+        };
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let lines = query.bind(i64::from(limit)).fetch_all(&mut *turn).await.map_err(fault)?;
+        // A line that somebody changed so that it does not read is left out; the others still tell.
+        Ok(lines.iter().filter_map(|row| rows::read_journal(row).ok()).collect())
+    }
+
+    async fn write_heartbeat(&self) -> Result<(), StoreError> {
+        if !self.path.exists() {
+            let why = format!("{} is gone; what is written now is lost at the next start", self.path.display());
+            return Err(StoreError::OutOfOrder(why));
+        }
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        sqlx::query("INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at")
+            .bind(rows::millis(self.clock.now()))
+            .execute(&mut *turn)
+            .await
+            .map_err(fault)?;
+        Ok(())
+    }
+
+    /// Folds the write-ahead log into the main file, so that a copy of that file alone is whole.
+    async fn fold_log(&self) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *turn).await.map_err(fault)?;
+        match row.try_get::<i64, _>(0).map_err(fault)? {
+            0 => Ok(()),
+            _ => Err(StoreError::OutOfOrder("somebody reads the database; its log stays beside it".to_owned())),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn accounts(&self) -> Pending<'_, Loaded> {
+        Box::pin(self.read_accounts())
+    }
+
+    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+        Box::pin(self.read_account(name))
+    }
+
+    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
+        Box::pin(self.write_grant(grant))
+    }
+
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+        Box::pin(self.write_state(name, state))
+    }
+
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        Box::pin(self.write_current(name, realm))
+    }
+
+    fn note_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        at: Timestamp,
+    ) -> Pending<'a, ()> {
+        Box::pin(self.write_intent(name, realm, at))
+    }
+
+    fn commit_tokens<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, u64> {
+        Box::pin(self.write_tokens(name, realm, expected, tokens))
+    }
+
+    fn set_route<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        route: &'a StoredRoute,
+    ) -> Pending<'a, ()> {
+        Box::pin(self.write_route(name, realm, route))
+    }
+
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        Box::pin(self.delete_grant(name, realm))
+    }
+
+    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+        Box::pin(self.write_login(login))
+    }
+
+    fn peek_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        Box::pin(self.read_login(id, kind, now))
+    }
+
+    fn take_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        Box::pin(self.read_and_delete_login(id, kind, now))
+    }
+
+    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
+        Box::pin(self.add_to_journal(entry))
+    }
+
+    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
+        Box::pin(self.read_journal(account, limit))
+    }
+
+    fn ping(&self) -> Pending<'_, ()> {
+        Box::pin(self.write_heartbeat())
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(self.fold_log())
+    }
+}
+
+/// Trouble passes (a full disk, a lock); damage does not. SQLite's messages hold no values.
+fn fault(error: sqlx::Error) -> StoreError {
+    match primary_code(&error) {
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => {
+            StoreError::Refused(format!("the database is damaged: {error}; restore a backup"))
+        }
+        _ => StoreError::OutOfOrder(error.to_string()),
+    }
+}
+
+// sqlite.org/rescode.html
+const SQLITE_PERM: i32 = 3;
+const SQLITE_READONLY: i32 = 8;
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_CANTOPEN: i32 = 14;
+const SQLITE_NOTADB: i32 = 26;
+
+/// The low byte of the extended code that sqlx reports.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
+}

@@ -1,0 +1,331 @@
+//! Accounts and their grants. Every change is one transaction; new tokens are committed by one statement that also checks the generation.
+
+use futures_util::TryStreamExt;
+use sqlx::sqlite::SqliteConnection;
+
+use super::rows::{Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns};
+use super::{SqliteStore, fault};
+use crate::clock::Timestamp;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::token::RefreshToken;
+use crate::store::seal::SealFault;
+use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
+
+impl SqliteStore {
+    pub(super) async fn read_accounts(&self) -> Result<Loaded, StoreError> {
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let mut rows = sqlx::query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *turn);
+        let mut accounts = Accounts::new(&self.keys);
+        while let Some(row) = rows.try_next().await.map_err(fault)? {
+            accounts.add(&row);
+        }
+        Ok(accounts.finish())
+    }
+
+    pub(super) async fn read_account(&self, name: &AccountName) -> Result<Option<AccountRecord>, StoreError> {
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let rows = sqlx::query(select_accounts!("WHERE a.name = ? ORDER BY g.realm"))
+            .bind(name.as_str())
+            .fetch_all(&mut *turn)
+            .await
+            .map_err(fault)?;
+        let mut accounts = Accounts::new(&self.keys);
+        rows.iter().for_each(|row| accounts.add(row));
+        let mut loaded = accounts.finish();
+        match loaded.broken.pop() {
+            Some((account, why)) => Err(StoreError::Unsealable { account, why }),
+            None => Ok(loaded.accounts.pop()),
+        }
+    }
+
+    pub(super) async fn write_grant(&self, grant: NewGrant) -> Result<AccountRecord, StoreError> {
+        let refresh = self.sealed_refresh(&grant.name, &grant.realm, &grant.refresh)?;
+        let access = self.sealed_access(&grant.name, &grant.realm, grant.access.as_ref())?;
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        if let Some(held_by) = holder(&mut work, &grant.realm, grant.account_id, &grant.name).await? {
+            return Err(StoreError::GrantTaken { realm: grant.realm, id: grant.account_id, held_by });
+        }
+        write_account(&mut work, &grant).await?;
+        let generation = generation_above_all(&mut work, &grant.name).await?;
+        let route = grant.route.as_ref();
+        // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
+        sqlx::query(
+            "INSERT INTO grants (account, realm, account_id, generation, refresh_sealed, access_sealed, access_expires_at, \
+             obtained_at, route_domain, route_path, route_discovered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (account, realm) DO UPDATE SET account_id = excluded.account_id, generation = excluded.generation, \
+             refresh_sealed = excluded.refresh_sealed, access_sealed = excluded.access_sealed, \
+             access_expires_at = excluded.access_expires_at, obtained_at = excluded.obtained_at, intent_at = NULL, \
+             refreshed_at = iif(account_id = excluded.account_id, refreshed_at, NULL), \
+             route_domain = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, route_domain, excluded.route_domain), \
+             route_path = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, route_path, excluded.route_path), \
+             route_discovered_at = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, \
+             route_discovered_at, excluded.route_discovered_at)",
+        )
+        .bind(grant.name.as_str())
+        .bind(grant.realm.as_str())
+        .bind(grant.account_id.to_string())
+        .bind(generation)
+        .bind(refresh)
+        .bind(access)
+        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
+        .bind(millis(grant.at))
+        .bind(route.map(|route| &*route.domain))
+        .bind(route.map(|route| &*route.path))
+        .bind(route.map(|route| millis(route.discovered_at)))
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await.map_err(fault)?;
+        let written = self.read_account(&grant.name).await?;
+        written.ok_or(StoreError::UnknownAccount(grant.name))
+    }
+
+    pub(super) async fn write_state(&self, name: &AccountName, state: &AccountState) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        match update_state(&mut turn, name, state).await? {
+            0 => Err(StoreError::UnknownAccount(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn write_current(&self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let changed = sqlx::query(
+            "UPDATE accounts SET current_realm = ?1 WHERE name = ?2 \
+             AND EXISTS (SELECT 1 FROM grants WHERE account = ?2 AND realm = ?1)",
+        )
+        .bind(realm.as_str())
+        .bind(name.as_str())
+        .execute(&mut *turn)
+        .await
+        .map_err(fault)?;
+        found(changed.rows_affected(), &mut turn, name, realm).await
+    }
+
+    pub(super) async fn write_intent(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let changed = sqlx::query("UPDATE grants SET intent_at = ? WHERE account = ? AND realm = ?")
+            .bind(millis(at))
+            .bind(name.as_str())
+            .bind(realm.as_str())
+            .execute(&mut *turn)
+            .await
+            .map_err(fault)?;
+        found(changed.rows_affected(), &mut turn, name, realm).await
+    }
+
+    /// One statement, one write to the disk: the generation is compared by the update itself, so no lost update fits in between.
+    pub(super) async fn write_tokens(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+        tokens: &NewTokens,
+    ) -> Result<u64, StoreError> {
+        let access = self.sealed_access(name, realm, Some(&tokens.access))?;
+        let refresh = match &tokens.refresh {
+            Some(token) => Some(self.sealed_refresh(name, realm, token)?),
+            None => None,
+        };
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let changed = sqlx::query(
+            "UPDATE grants SET generation = generation + 1, refresh_sealed = coalesce(?, refresh_sealed), access_sealed = ?, \
+             access_expires_at = ?, refreshed_at = ?, intent_at = NULL WHERE account = ? AND realm = ? AND generation = ?",
+        )
+        .bind(refresh)
+        .bind(access)
+        .bind(millis(tokens.access.expires_at))
+        .bind(millis(tokens.refreshed_at))
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(signed(expected))
+        .execute(&mut *turn)
+        .await
+        .map_err(fault)?;
+        if changed.rows_affected() > 0 {
+            return Ok(expected + 1);
+        }
+        match generation_of(&mut turn, name, realm).await? {
+            Some(generation) => Err(StoreError::Fenced(u64::try_from(generation).unwrap_or_default())),
+            None => Err(missing(&mut turn, name, realm).await),
+        }
+    }
+
+    pub(super) async fn write_route(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        route: &StoredRoute,
+    ) -> Result<(), StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let changed = sqlx::query(
+            "UPDATE grants SET route_domain = ?, route_path = ?, route_discovered_at = ? WHERE account = ? AND realm = ?",
+        )
+        .bind(&*route.domain)
+        .bind(&*route.path)
+        .bind(millis(route.discovered_at))
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .execute(&mut *turn)
+        .await
+        .map_err(fault)?;
+        found(changed.rows_affected(), &mut turn, name, realm).await
+    }
+
+    pub(super) async fn delete_grant(&self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        let Some(generation) = generation_of(&mut work, name, realm).await? else {
+            return Err(missing(&mut work, name, realm).await);
+        };
+        let remember = sqlx::query(
+            "INSERT INTO generations (account, last) VALUES (?, ?) \
+             ON CONFLICT (account) DO UPDATE SET last = max(last, excluded.last)",
+        );
+        remember.bind(name.as_str()).bind(generation).execute(&mut *work).await.map_err(fault)?;
+        let removed = sqlx::query("DELETE FROM grants WHERE account = ? AND realm = ?");
+        removed.bind(name.as_str()).bind(realm.as_str()).execute(&mut *work).await.map_err(fault)?;
+        let next = sqlx::query(
+            "UPDATE accounts SET current_realm = (SELECT realm FROM grants WHERE account = ?1 ORDER BY obtained_at DESC, realm LIMIT 1) \
+             WHERE name = ?1 AND current_realm = ?2 AND EXISTS (SELECT 1 FROM grants WHERE account = ?1)",
+        );
+        next.bind(name.as_str()).bind(realm.as_str()).execute(&mut *work).await.map_err(fault)?;
+        let last = sqlx::query(
+            "DELETE FROM accounts WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM grants WHERE account = ?1)",
+        );
+        last.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+        work.commit().await.map_err(fault)
+    }
+
+    fn sealed_refresh(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        token: &RefreshToken,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.keys.seal(refresh_place(name, realm), token.expose()).map_err(unsealed)
+    }
+
+    fn sealed_access(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        access: Option<&StoredAccess>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = access.map(|access| self.keys.seal(access_place(name, realm), access.token.expose()));
+        sealed.transpose().map_err(unsealed)
+    }
+}
+
+/// Nothing is written unsealed.
+pub(super) fn unsealed(why: SealFault) -> StoreError {
+    StoreError::OutOfOrder(why.to_string())
+}
+
+async fn holder(
+    connection: &mut SqliteConnection,
+    realm: &RealmName,
+    id: AccountId,
+    but: &AccountName,
+) -> Result<Option<AccountName>, StoreError> {
+    let name: Option<String> =
+        sqlx::query_scalar("SELECT account FROM grants WHERE realm = ? AND account_id = ? AND account <> ?")
+            .bind(realm.as_str())
+            .bind(id.to_string())
+            .bind(but.as_str())
+            .fetch_optional(connection)
+            .await
+            .map_err(fault)?;
+    let name = name.map(|name| name.parse()).transpose();
+    name.map_err(|_| StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid")))
+}
+
+async fn write_account(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO accounts (name, current_realm, state) VALUES (?1, ?2, 'ready') \
+         ON CONFLICT (name) DO UPDATE SET current_realm = iif(?3, excluded.current_realm, current_realm)",
+    )
+    .bind(grant.name.as_str())
+    .bind(grant.realm.as_str())
+    .bind(grant.make_current)
+    .execute(&mut *connection)
+    .await
+    .map_err(fault)?;
+    if let Some(state) = &grant.state {
+        update_state(connection, &grant.name, state).await?;
+    }
+    Ok(())
+}
+
+async fn update_state(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+    state: &AccountState,
+) -> Result<u64, StoreError> {
+    let (word, since, why) = state_columns(state);
+    let changed = sqlx::query("UPDATE accounts SET state = ?, since = ?, why = ? WHERE name = ?")
+        .bind(word)
+        .bind(since)
+        .bind(why)
+        .bind(name.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
+    Ok(changed.rows_affected())
+}
+
+async fn generation_above_all(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+) -> Result<i64, StoreError> {
+    sqlx::query_scalar(
+        "SELECT coalesce(max(generation), 0) + 1 FROM (SELECT generation FROM grants WHERE account = ?1 \
+         UNION ALL SELECT last FROM generations WHERE account = ?1)",
+    )
+    .bind(name.as_str())
+    .fetch_one(connection)
+    .await
+    .map_err(fault)
+}
+
+async fn generation_of(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<Option<i64>, StoreError> {
+    sqlx::query_scalar("SELECT generation FROM grants WHERE account = ? AND realm = ?")
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(fault)
+}
+
+async fn found(
+    changed: u64,
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<(), StoreError> {
+    match changed {
+        0 => Err(missing(connection, name, realm).await),
+        _ => Ok(()),
+    }
+}
+
+/// Which of the two it is that does not exist.
+async fn missing(connection: &mut SqliteConnection, name: &AccountName, realm: &RealmName) -> StoreError {
+    let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = ?)")
+        .bind(name.as_str())
+        .fetch_one(connection)
+        .await;
+    match known {
+        Ok(true) => StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() },
+        Ok(false) => StoreError::UnknownAccount(name.clone()),
+        Err(error) => fault(error),
+    }
+}

@@ -1,0 +1,93 @@
+//! Logins under way: single use, expiring, their payload sealed. One that does not unseal is as good as none: the login is begun again.
+
+use super::grants::unsealed;
+use super::rows::{kind_word, millis, payload_place};
+use super::{SqliteStore, fault};
+use crate::clock::Timestamp;
+use crate::store::{PendingKind, PendingLogin, StoreError};
+use sqlx::sqlite::SqliteConnection;
+
+impl SqliteStore {
+    pub(super) async fn write_login(&self, login: PendingLogin) -> Result<(), StoreError> {
+        let place = hex(&login.id);
+        let sealed = self.keys.seal(payload_place(&place, login.kind), &login.payload).map_err(unsealed)?;
+        let now = self.clock.now();
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        let sweep = sqlx::query("DELETE FROM pending_logins WHERE expires_at <= ?");
+        sweep.bind(millis(now)).execute(&mut *work).await.map_err(fault)?;
+        sqlx::query(
+            "INSERT INTO pending_logins (id, kind, expires_at, payload_sealed) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+             SET kind = excluded.kind, expires_at = excluded.expires_at, payload_sealed = excluded.payload_sealed",
+        )
+        .bind(login.id.as_slice())
+        .bind(kind_word(login.kind))
+        .bind(millis(login.expires_at))
+        .bind(sealed)
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await.map_err(fault)
+    }
+
+    pub(super) async fn read_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        self.find(&mut turn, id, kind, now).await
+    }
+
+    /// Whoever's delete hits the row has it; the turn lets nobody in between.
+    pub(super) async fn read_and_delete_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let login = self.find(&mut turn, id, kind, now).await?;
+        let taken = sqlx::query("DELETE FROM pending_logins WHERE id = ? AND kind = ? AND expires_at > ?")
+            .bind(id.as_slice())
+            .bind(kind_word(kind))
+            .bind(millis(now))
+            .execute(&mut *turn)
+            .await
+            .map_err(fault)?;
+        Ok(login.filter(|_| taken.rows_affected() > 0))
+    }
+
+    async fn find(
+        &self,
+        connection: &mut SqliteConnection,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let found: Option<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT expires_at, payload_sealed FROM pending_logins WHERE id = ? AND kind = ? AND expires_at > ?",
+        )
+        .bind(id.as_slice())
+        .bind(kind_word(kind))
+        .bind(millis(now))
+        .fetch_optional(connection)
+        .await
+        .map_err(fault)?;
+        let Some((expires_at, sealed)) = found else { return Ok(None) };
+        match self.keys.unseal(payload_place(&hex(&id), kind), &sealed) {
+            Ok(payload) => {
+                let expires_at = Timestamp::from_millis(u64::try_from(expires_at).unwrap_or_default());
+                Ok(Some(PendingLogin { id, kind, expires_at, payload }))
+            }
+            Err(why) => {
+                tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn hex(id: &[u8; 32]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}

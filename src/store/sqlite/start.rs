@@ -1,0 +1,205 @@
+//! From a path to a database that may be used: locked, private, of a schema we know, sealed under a key we hold. Anything else is refused here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlSafeStr};
+
+use super::super::private_file;
+use super::super::seal::{Place, SealKeys};
+use super::super::{StoreError, lock::ProcessLock};
+use super::connection::Connection;
+use super::{SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_PERM, SQLITE_READONLY, primary_code};
+
+/// `application_id` in the file's head, written by the first migration.
+const APPLICATION_ID: i64 = 1_734_439_017;
+const CANARY: &str = "the gateway's store opens with this key";
+
+/// A database file that is ours alone, not yet opened.
+pub struct Claimed {
+    pub path: PathBuf,
+    pub is_new: bool,
+    pub lock: ProcessLock,
+}
+
+/// Locks the file and sees to its modes; SQLite gives `-wal` and `-shm` the mode of the main file.
+pub fn claim(path: &Path) -> Result<Claimed, StoreError> {
+    let path = real_path(path)?;
+    let lock = ProcessLock::take(&path)?;
+    let is_new = is_empty(&path);
+    if is_new && !is_empty(&beside(&path, "-wal")) {
+        return Err(StoreError::Refused(format!(
+            "{0}-wal is there without {0}; the newest tokens are in it: put the main file back beside it, or move it away",
+            path.display()
+        )));
+    }
+    let private = private_file::open_or_create(&path)
+        .and_then(|_| tighten_all(&path))
+        .and_then(|()| private_file::sync_folder_of(&path));
+    private.map_err(|fault| StoreError::Refused(format!("{} cannot be used: {fault}", path.display())))?;
+    Ok(Claimed { path, is_new, lock })
+}
+
+pub fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A commit that was acknowledged survives a power cut (WAL's usual NORMAL would not promise that).
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .row_buffer_size(256)
+        .disable_statement_logging()
+}
+
+pub async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<Connection, StoreError> {
+    Connection::open(options).await.map_err(|error| fault(path, &error))
+}
+
+/// Ours, of a schema we know, sealed under a key we hold.
+pub async fn prepare(writer: &Connection, keys: &SealKeys, path: &Path) -> Result<(), StoreError> {
+    let mut turn = writer.turn().await.map_err(|error| fault(path, &error))?;
+    refuse_foreign(&mut turn, path).await?;
+    migrate(&mut turn, path).await?;
+    check_keys(&mut turn, keys, path).await
+}
+
+async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| fault(path, &error))?;
+    // Our own file between its first two steps has no id yet, and no table but the migrations'.
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT IN ('_sqlx_migrations', 'sqlite_sequence')",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(|error| fault(path, &error))?;
+    if id == APPLICATION_ID || tables == 0 {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "{} is another program's SQLite database; name another file in store.url",
+        path.display()
+    )))
+}
+
+/// Brings the schema up to date; one that is newer than this program is left alone.
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let migrations = migrations();
+    let newest = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let migrator = Migrator::with_migrations(migrations);
+    migrator.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Refused(format!(
+            "{} was written by a newer gateway (schema {version}; this one knows {newest}): \
+             run that version, or restore a backup from before the upgrade",
+            path.display(),
+        )),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fault(path, &error),
+        other => StoreError::Refused(format!("the schema of {} is not as expected: {other}", path.display())),
+    })
+}
+
+fn migrations() -> Vec<Migration> {
+    let init = include_str!("../../../migrations/sqlite/0001_init.sql");
+    vec![Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false)]
+}
+
+/// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in beside a proven one.
+async fn check_keys(connection: &mut SqliteConnection, keys: &SealKeys, path: &Path) -> Result<(), StoreError> {
+    let canaries: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT key_id, canary_sealed FROM seal_keys")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| fault(path, &error))?;
+    let held: Vec<String> = keys.ids().map(|id| id.to_string()).collect();
+    let proven: Vec<&String> = canaries.iter().map(|(id, _)| id).filter(|id| held.contains(id)).collect();
+    for (id, sealed) in canaries.iter().filter(|(id, _)| held.contains(id)) {
+        keys.unseal(canary_place(id), sealed).map_err(|why| {
+            StoreError::Refused(format!("{}: the proof of key {id} does not open: {why}", path.display()))
+        })?;
+    }
+    if proven.is_empty() && (!canaries.is_empty() || holds_grants(connection, path).await?) {
+        let used: Vec<&str> = canaries.iter().map(|(id, _)| id.as_str()).collect();
+        return Err(StoreError::Refused(format!(
+            "the key does not belong to {}: that was sealed under key {}, and key {} is held; put the right key back",
+            path.display(),
+            if used.is_empty() { "(not recorded)".to_owned() } else { used.join(", ") },
+            held.join(", ")
+        )));
+    }
+    let sealing = keys.sealing_id().to_string();
+    if proven.contains(&&sealing) {
+        return Ok(());
+    }
+    let sealed = keys
+        .seal(canary_place(&sealing), CANARY)
+        .map_err(|why| StoreError::Refused(format!("the key cannot be used: {why}")))?;
+    sqlx::query("INSERT INTO seal_keys (key_id, canary_sealed) VALUES (?, ?)")
+        .bind(sealing)
+        .bind(sealed)
+        .execute(connection)
+        .await
+        .map_err(|error| fault(path, &error))?;
+    Ok(())
+}
+
+fn canary_place(key_id: &str) -> Place<'_> {
+    Place { table: "seal_keys", row: key_id, realm: "", column: "canary" }
+}
+
+async fn holds_grants(connection: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM grants)")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| fault(path, &error))
+}
+
+/// At start more is final than later: a file that cannot be opened will not open by waiting.
+fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
+    let path = path.display();
+    match primary_code(error) {
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => StoreError::Refused(format!(
+            "{path} is damaged, or no SQLite database: {error}; restore a backup, or move it away and pair or import again"
+        )),
+        Some(SQLITE_PERM | SQLITE_READONLY | SQLITE_CANTOPEN) => StoreError::Refused(format!(
+            "{path} cannot be written: {error}; the gateway's user needs the file and its folder"
+        )),
+        _ => StoreError::OutOfOrder(format!("{path}: {error}")),
+    }
+}
+
+/// Links resolved, so that two names of one file meet in one lock.
+fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+    if let Ok(real) = fs::canonicalize(path) {
+        return Ok(real);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .ok_or_else(|| StoreError::Refused(format!("store.url names no file: {}", path.display())))?;
+    fs::canonicalize(folder).map(|folder| folder.join(name)).map_err(|fault| {
+        StoreError::Refused(format!("the folder {} of the store cannot be used: {fault}", folder.display()))
+    })
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |metadata| metadata.len() == 0)
+}
+
+fn tighten_all(path: &Path) -> std::io::Result<()> {
+    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+        if file.exists() && private_file::tighten(&file)? {
+            tracing::warn!(file = %file.display(), "others could read this file of the store; its mode is 0600 now");
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
