@@ -12,6 +12,8 @@ pub mod upstream;
 pub mod platform;
 pub mod store;
 
+pub mod journal;
+
 pub mod access;
 
 pub mod sandbox;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin, Store,
-    StoreError, StoredAccess, StoredRoute,
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
+    Store, StoreError, StoredAccess, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -156,7 +156,9 @@ pub async fn a_grant_comes_back_as_it_was_put(Subject { store, .. }: Subject) {
 
 pub async fn accounts_come_by_name_with_all_their_grants(Subject { store, .. }: Subject) {
     assert_eq!(store.accounts().await.unwrap(), Default::default());
-    for (account, in_realm, id) in [("c", "global", 3), ("a", "old", 1), ("b", "china", 1), ("a", "global", 9)] {
+    for (account, in_realm, id) in
+        [("c", "global", 3), ("a", "old", 1), ("b", "china", 1), ("a", "global", 9)]
+    {
         store.put_grant(grant(account, in_realm, id)).await.unwrap();
     }
     let loaded = store.accounts().await.unwrap();
@@ -339,7 +341,8 @@ pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(Subject { s
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("lab", "global", 2)).await.unwrap();
     store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
-    let left: Vec<_> = store.accounts().await.unwrap().accounts.into_iter().map(|account| account.name).collect();
+    let left: Vec<_> =
+        store.accounts().await.unwrap().accounts.into_iter().map(|account| account.name).collect();
     assert_eq!(left, [name("lab")]);
     store.put_grant(grant("other", "global", 1)).await.unwrap();
 }

@@ -86,11 +86,10 @@ fn read(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreErr
 fn parse(text: &str) -> Result<SealKeys, String> {
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let bytes: [u8; KEY_LEN] = STANDARD
-            .decode(line.trim())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| format!("has no key on line {}: 32 bytes in base64 are expected", number + 1))?;
+        let bytes: [u8; KEY_LEN] =
+            STANDARD.decode(line.trim()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+                format!("has no key on line {}: 32 bytes in base64 are expected", number + 1)
+            })?;
         keys.push(SealKey::new(&bytes).map_err(|fault| format!("cannot be used: {fault}"))?);
     }
     if keys.is_empty() {
@@ -235,7 +234,8 @@ mod tests {
         folder.write("gateway.key", &line(1), 0o600);
         let credentials = folder.0.path().join("credentials");
         let environment = |name: &str| (name == CREDENTIALS).then(|| credentials.clone().into_os_string());
-        let keys = load(&SecretSource::File(folder.key()), Path::new("gateway.db"), false, &environment).unwrap();
+        let keys =
+            load(&SecretSource::File(folder.key()), Path::new("gateway.db"), false, &environment).unwrap();
         assert_eq!(keys.sealing_id().to_string(), id(7));
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
-    PendingLogin, Store, StoreError, StoredRoute,
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending,
+    PendingKind, PendingLogin, Store, StoreError, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -81,7 +81,10 @@ impl Held {
     fn put_grant(&mut self, new: NewGrant) -> Result<AccountRecord, StoreError> {
         let taken = self.accounts.values().find(|account| {
             account.name != new.name
-                && account.grants.iter().any(|grant| grant.realm == new.realm && grant.account_id == new.account_id)
+                && account
+                    .grants
+                    .iter()
+                    .any(|grant| grant.realm == new.realm && grant.account_id == new.account_id)
         });
         if let Some(holder) = taken {
             return Err(StoreError::GrantTaken {
@@ -276,7 +279,8 @@ impl Store for MemoryStore {
 
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
         let held = self.read();
-        let lines = held.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
+        let lines =
+            held.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
         ready(Ok(lines.take(limit as usize).cloned().collect()))
     }
 

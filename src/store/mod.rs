@@ -183,7 +183,7 @@ pub trait Store: Send + Sync + 'static {
     /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant current. One transaction.
     ///
     /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a new one comes along.
-    /// The old record is not read, so this also mends a broken one; where another grant of the account is broken too,
+    /// Of a broken record nothing is kept, so this also mends it; where another grant of the account is broken too,
     /// the new grant is in place although the answer is `Unsealable`.
     fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()>;
@@ -239,7 +239,8 @@ pub trait Store: Send + Sync + 'static {
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;
 
-    /// Tidies up before the process ends; nothing is lost where it is never called.
+    /// Closes files and connections in good order before the process ends; nothing is lost where it is never called.
+    /// A later call opens them again.
     fn close(&self) -> Pending<'_, ()>;
 }
 

@@ -129,8 +129,13 @@ impl Place<'_> {
     /// The additional authenticated data: each part behind its length, so that no two places read alike.
     fn bound_to(&self, key: KeyId) -> Vec<u8> {
         let mut bound = Vec::with_capacity(128);
-        for part in [self.table.as_bytes(), self.row.as_bytes(), self.realm.as_bytes(), self.column.as_bytes(), &key.0]
-        {
+        for part in [
+            self.table.as_bytes(),
+            self.row.as_bytes(),
+            self.realm.as_bytes(),
+            self.column.as_bytes(),
+            &key.0,
+        ] {
             bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bound.extend_from_slice(part);
         }
@@ -166,7 +171,8 @@ impl fmt::Debug for SealKeys {
 mod tests {
     use super::*;
 
-    const HERE: Place<'_> = Place { table: "grants", row: "smile-berlin", realm: "global", column: "refresh" };
+    const HERE: Place<'_> =
+        Place { table: "grants", row: "smile-berlin", realm: "global", column: "refresh" };
 
     fn key(fill: u8) -> SealKey {
         SealKey::new(&[fill; KEY_LEN]).unwrap()

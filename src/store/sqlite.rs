@@ -5,14 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::Row;
-
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
 use super::seal::SealKeys;
 use super::{
-    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store, StoreError,
-    StoredRoute,
+    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
+    StoreError, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -90,26 +88,25 @@ impl SqliteStore {
 
     async fn write_heartbeat(&self) -> Result<(), StoreError> {
         if !self.path.exists() {
-            let why = format!("{} is gone; what is written now is lost at the next start", self.path.display());
+            let why =
+                format!("{} is gone; what is written now is lost at the next start", self.path.display());
             return Err(StoreError::OutOfOrder(why));
         }
         let mut turn = self.writer.turn().await.map_err(fault)?;
-        sqlx::query("INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at")
-            .bind(rows::millis(self.clock.now()))
-            .execute(&mut *turn)
-            .await
-            .map_err(fault)?;
+        sqlx::query(
+            "INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at",
+        )
+        .bind(rows::millis(self.clock.now()))
+        .execute(&mut *turn)
+        .await
+        .map_err(fault)?;
         Ok(())
     }
 
-    /// Folds the write-ahead log into the main file, so that a copy of that file alone is whole.
-    async fn fold_log(&self) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
-        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *turn).await.map_err(fault)?;
-        match row.try_get::<i64, _>(0).map_err(fault)? {
-            0 => Ok(()),
-            _ => Err(StoreError::OutOfOrder("somebody reads the database; its log stays beside it".to_owned())),
-        }
+    /// The last connection to go folds the write-ahead log into the main file, so that a copy of that file alone is whole.
+    async fn close_files(&self) -> Result<(), StoreError> {
+        self.reader.close().await.map_err(fault)?;
+        self.writer.close().await.map_err(fault)
     }
 }
 
@@ -201,7 +198,7 @@ impl Store for SqliteStore {
     }
 
     fn close(&self) -> Pending<'_, ()> {
-        Box::pin(self.fold_log())
+        Box::pin(self.close_files())
     }
 }
 

@@ -4,78 +4,77 @@
 //! and every later transaction would be a savepoint of nothing.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection as _};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 pub struct Connection {
     options: SqliteConnectOptions,
-    slot: Mutex<Slot>,
-}
-
-struct Slot {
-    connection: SqliteConnection,
-    /// A transaction was begun and its end is not known.
-    unfinished: bool,
+    slot: Mutex<Option<SqliteConnection>>,
+    /// A transaction was begun and its end is not known. Touched only while the slot is held.
+    unfinished: AtomicBool,
 }
 
 /// The connection, for statements that stand alone: each is a transaction of its own.
-pub struct Turn<'a>(MutexGuard<'a, Slot>);
+pub type Turn<'a> = MappedMutexGuard<'a, SqliteConnection>;
 
 /// Several statements that happen together or not at all. Without `commit` nothing has happened.
-pub struct Transaction<'a>(Turn<'a>);
+pub struct Transaction<'a> {
+    turn: Turn<'a>,
+    unfinished: &'a AtomicBool,
+}
 
 impl Connection {
     pub async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
-        Ok(Self { options, slot: Mutex::new(Slot { connection, unfinished: false }) })
+        Ok(Self { options, slot: Mutex::new(Some(connection)), unfinished: AtomicBool::new(false) })
     }
 
     pub async fn turn(&self) -> Result<Turn<'_>, sqlx::Error> {
         let mut slot = self.slot.lock().await;
-        if slot.connection.ping().await.is_err() {
-            // Its thread has ended; a new one starts clean.
-            slot.connection = self.options.connect().await?;
-            slot.unfinished = false;
+        let alive = match slot.as_mut() {
+            Some(connection) => connection.ping().await.is_ok(),
+            None => false,
+        };
+        if !alive {
+            // Closed, or its thread has ended; a new one starts clean.
+            *slot = Some(self.options.connect().await?);
+            self.unfinished.store(false, Ordering::Relaxed);
         }
-        if slot.unfinished {
+        let mut turn = MutexGuard::try_map(slot, Option::as_mut).map_err(|_| sqlx::Error::WorkerCrashed)?;
+        if self.unfinished.load(Ordering::Relaxed) {
             // Fails where SQLite has rolled back already, which is as good.
-            let _ = sqlx::query("ROLLBACK").execute(&mut slot.connection).await;
-            slot.unfinished = false;
+            let _ = sqlx::query("ROLLBACK").execute(&mut *turn).await;
+            self.unfinished.store(false, Ordering::Relaxed);
         }
-        Ok(Turn(slot))
+        Ok(turn)
     }
 
     /// Takes the write lock at once, so that what is read inside stays true until the commit.
     pub async fn begin(&self) -> Result<Transaction<'_>, sqlx::Error> {
         let mut turn = self.turn().await?;
-        turn.0.unfinished = true;
+        self.unfinished.store(true, Ordering::Relaxed);
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *turn).await?;
-        Ok(Transaction(turn))
+        Ok(Transaction { turn, unfinished: &self.unfinished })
+    }
+
+    /// The next turn opens it again.
+    pub async fn close(&self) -> Result<(), sqlx::Error> {
+        match self.slot.lock().await.take() {
+            Some(connection) => connection.close().await,
+            None => Ok(()),
+        }
     }
 }
 
 impl Transaction<'_> {
     /// One write to the disk, and the only one.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("COMMIT").execute(&mut *self.0).await?;
-        self.0.0.unfinished = false;
+        sqlx::query("COMMIT").execute(&mut *self.turn).await?;
+        self.unfinished.store(false, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-impl Deref for Turn<'_> {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.0.connection
-    }
-}
-
-impl DerefMut for Turn<'_> {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.0.connection
     }
 }
 
@@ -83,12 +82,12 @@ impl Deref for Transaction<'_> {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        &self.0
+        &self.turn
     }
 }
 
 impl DerefMut for Transaction<'_> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.0
+        &mut self.turn
     }
 }

@@ -41,6 +41,11 @@ impl SqliteStore {
     pub(super) async fn write_grant(&self, grant: NewGrant) -> Result<AccountRecord, StoreError> {
         let refresh = self.sealed_refresh(&grant.name, &grant.realm, &grant.refresh)?;
         let access = self.sealed_access(&grant.name, &grant.realm, grant.access.as_ref())?;
+        let old_is_whole = match self.read_account(&grant.name).await {
+            Ok(_) => true,
+            Err(StoreError::Unsealable { .. }) => false,
+            Err(trouble) => return Err(trouble),
+        };
         let mut work = self.writer.begin().await.map_err(fault)?;
         if let Some(held_by) = holder(&mut work, &grant.realm, grant.account_id, &grant.name).await? {
             return Err(StoreError::GrantTaken { realm: grant.realm, id: grant.account_id, held_by });
@@ -51,15 +56,13 @@ impl SqliteStore {
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
         sqlx::query(
             "INSERT INTO grants (account, realm, account_id, generation, refresh_sealed, access_sealed, access_expires_at, \
-             obtained_at, route_domain, route_path, route_discovered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (account, realm) DO UPDATE SET account_id = excluded.account_id, generation = excluded.generation, \
-             refresh_sealed = excluded.refresh_sealed, access_sealed = excluded.access_sealed, \
-             access_expires_at = excluded.access_expires_at, obtained_at = excluded.obtained_at, intent_at = NULL, \
-             refreshed_at = iif(account_id = excluded.account_id, refreshed_at, NULL), \
-             route_domain = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, route_domain, excluded.route_domain), \
-             route_path = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, route_path, excluded.route_path), \
-             route_discovered_at = iif(account_id = excluded.account_id AND excluded.route_domain IS NULL, \
-             route_discovered_at, excluded.route_discovered_at)",
+             obtained_at, route_domain, route_path, route_discovered_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             ON CONFLICT (account, realm) DO UPDATE SET account_id = ?3, generation = ?4, refresh_sealed = ?5, access_sealed = ?6, \
+             access_expires_at = ?7, obtained_at = ?8, intent_at = NULL, \
+             refreshed_at = iif(?12 AND account_id = ?3, refreshed_at, NULL), \
+             route_domain = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_domain, ?9), \
+             route_path = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_path, ?10), \
+             route_discovered_at = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_discovered_at, ?11)",
         )
         .bind(grant.name.as_str())
         .bind(grant.realm.as_str())
@@ -72,6 +75,7 @@ impl SqliteStore {
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
         .bind(route.map(|route| millis(route.discovered_at)))
+        .bind(old_is_whole)
         .execute(&mut *work)
         .await
         .map_err(fault)?;
@@ -80,7 +84,11 @@ impl SqliteStore {
         written.ok_or(StoreError::UnknownAccount(grant.name))
     }
 
-    pub(super) async fn write_state(&self, name: &AccountName, state: &AccountState) -> Result<(), StoreError> {
+    pub(super) async fn write_state(
+        &self,
+        name: &AccountName,
+        state: &AccountState,
+    ) -> Result<(), StoreError> {
         let mut turn = self.writer.turn().await.map_err(fault)?;
         match update_state(&mut turn, name, state).await? {
             0 => Err(StoreError::UnknownAccount(name.clone())),
@@ -88,7 +96,11 @@ impl SqliteStore {
         }
     }
 
-    pub(super) async fn write_current(&self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
+    pub(super) async fn write_current(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+    ) -> Result<(), StoreError> {
         let mut turn = self.writer.turn().await.map_err(fault)?;
         let changed = sqlx::query(
             "UPDATE accounts SET current_realm = ?1 WHERE name = ?2 \
@@ -241,7 +253,9 @@ async fn holder(
             .await
             .map_err(fault)?;
     let name = name.map(|name| name.parse()).transpose();
-    name.map_err(|_| StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid")))
+    name.map_err(|_| {
+        StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid"))
+    })
 }
 
 async fn write_account(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {

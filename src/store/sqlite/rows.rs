@@ -4,7 +4,9 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::seal::{Place, SealFault, SealKeys};
-use super::super::{AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, StoredAccess, StoredRoute};
+use super::super::{
+    AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, StoredAccess, StoredRoute,
+};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
@@ -143,7 +145,8 @@ fn read_grant(row: &SqliteRow, name: &AccountName, keys: &SealKeys) -> Result<Op
     }
     let realm: RealmName = parsed(row, 5)?;
     let unsealed = |what, place, sealed: &[u8]| {
-        keys.unseal(place, sealed).map_err(|why: SealFault| format!("its {what} token in realm {realm}: {why}"))
+        keys.unseal(place, sealed)
+            .map_err(|why: SealFault| format!("its {what} token in realm {realm}: {why}"))
     };
     let refresh = unsealed("refresh", refresh_place(name, &realm), column(row, 8)?)?;
     let access = match (column::<Option<&[u8]>>(row, 9)?, column::<Option<i64>>(row, 10)?) {

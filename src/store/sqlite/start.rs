@@ -109,7 +109,11 @@ fn migrations() -> Vec<Migration> {
 }
 
 /// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in beside a proven one.
-async fn check_keys(connection: &mut SqliteConnection, keys: &SealKeys, path: &Path) -> Result<(), StoreError> {
+async fn check_keys(
+    connection: &mut SqliteConnection,
+    keys: &SealKeys,
+    path: &Path,
+) -> Result<(), StoreError> {
     let canaries: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT key_id, canary_sealed FROM seal_keys")
         .fetch_all(&mut *connection)
         .await
