@@ -2,6 +2,7 @@
 //!
 //! One trait, one contract suite (`contract.rs`) that every kind of store passes.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -145,13 +146,20 @@ pub struct NewTokens {
 }
 
 /// A login that was started and not yet finished, kept under the SHA-256 of its state or start code.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PendingLogin {
     pub id: [u8; 32],
     pub kind: PendingKind,
     pub expires_at: Timestamp,
     /// JSON of what the login is for; sealed. Its owner is `pairing`.
     pub payload: String,
+}
+
+/// Without the payload, which may hold login tokens.
+impl fmt::Debug for PendingLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingLogin({:?} until {})", self.kind, self.expires_at)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,3 +254,19 @@ pub trait Store: Send + Sync + 'static {
 
 /// How much of an account's timeline is kept: three weeks of hourly refreshes.
 pub const JOURNAL_LINES: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_login_does_not_print_its_payload() {
+        let login = PendingLogin {
+            id: [1; 32],
+            kind: PendingKind::Choice,
+            expires_at: Timestamp::from_millis(1_700_000_000_000),
+            payload: "s3cret".into(),
+        };
+        assert_eq!(format!("{login:?}"), "PendingLogin(Choice until 2023-11-14T22:13:20Z)");
+    }
+}

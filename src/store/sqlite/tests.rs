@@ -425,21 +425,21 @@ async fn a_caller_that_hangs_up_leaves_nothing_half_done() {
 }
 
 #[tokio::test]
-async fn fifty_thousand_accounts_load_in_seconds() {
+async fn ten_thousand_accounts_load_in_one_go() {
     let home = Home::new();
     let store = home.open().await.unwrap();
     store
         .put_grant(NewGrant { access: Some(access("access", 99)), ..grant("a0", "global", 1) })
         .await
         .unwrap();
-    let sealed = store.sealed_copies("a0", 50_000).await;
+    let sealed = store.sealed_copies("a0", 10_000).await;
     let started = Instant::now();
     let loaded = store.accounts().await.unwrap();
     let took = started.elapsed();
     assert_eq!((loaded.accounts.len(), loaded.broken.len()), (sealed, 0));
     // Unoptimised and on a busy machine; a query or a flush per account would take minutes.
     println!("{sealed} accounts in {took:?}");
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 impl SqliteStore {
