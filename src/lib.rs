@@ -16,5 +16,6 @@ pub mod journal;
 
 pub mod access;
 
+pub mod load;
 pub mod sandbox;
 pub mod server;
