@@ -1,6 +1,29 @@
 //! `config.toml` as plain typed values, checked once at load. Imports no feature; features import it.
 
+mod callers;
+pub mod defaults;
+mod listeners;
+mod load;
+mod problem;
+mod quantity;
+mod reader;
+mod realms;
+mod reload;
+pub mod secret;
+mod tuning;
+mod values;
+
+#[cfg(all(test, unix))]
+mod tests;
+
+pub use load::{Loaded, load};
+pub use problem::{Problem, Problems};
+pub use quantity::{parse_duration, parse_size, show_duration, show_size};
+pub use reader::Env;
+pub use tuning::bad_directive;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +53,23 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The process environment, for `load` and `secret`.
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// The changed keys that a reload cannot take over.
+    pub fn diff_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+        reload::needing_restart(old, new)
+    }
+}
+
+/// For a support bundle: everything but secrets and digests of secrets.
+pub fn redacted(config: &Config) -> String {
+    format!("{config:#?}")
+}
+
 /// `[gateway]`: the data listeners.
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -52,7 +92,7 @@ pub struct Gateway {
     pub drain_timeout: Duration,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTls {
     pub listen: Vec<SocketAddr>,
     pub certificate: Certificate,
@@ -108,8 +148,8 @@ pub enum StoreUrl {
     Postgres(String),
 }
 
-impl std::fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             StoreUrl::Postgres(_) => f.write_str("postgres://…"),
@@ -161,7 +201,7 @@ pub struct PinnedRoute {
 }
 
 /// `[[callers]]`: a local program or person using the gateway.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Caller {
     pub name: String,
     pub accounts: Vec<AccountPattern>,
@@ -176,6 +216,22 @@ pub struct Caller {
     pub url: Option<Url>,
 }
 
+/// Digests stay out: a weak secret can be found from one.
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller")
+            .field("name", &self.name)
+            .field("accounts", &self.accounts)
+            .field("key", &self.key.is_some())
+            .field("networks", &self.networks)
+            .field("certificate", &self.certificate.is_some())
+            .field("facade", &self.facade)
+            .field("allow", &self.allow)
+            .field("url", &self.url.as_ref().map(Url::as_str))
+            .finish()
+    }
+}
+
 /// An entry of a caller's `accounts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountPattern {
@@ -185,10 +241,16 @@ pub enum AccountPattern {
     Id { realm: Option<RealmName>, id: crate::model::account::AccountId },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Facade {
     pub client_id: String,
     pub client_secret: [u8; 32],
+}
+
+impl fmt::Debug for Facade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facade").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
 }
 
 /// `[upstream]`: the way to the platform.

@@ -1,0 +1,247 @@
+//! `[[callers]]`: who may call, how each is known, and for which accounts. Nobody can be taken for somebody else, and a
+//! configuration that lets anybody in beyond loopback does not start (threats, row 25).
+
+use ipnet::IpNet;
+
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::endpoint::Group;
+
+use super::listeners::Exposure;
+use super::reader::{Place, Reader, Section, Value};
+use super::realms::Names;
+use super::values::{covers_everything, digest, networks, own_url};
+use super::{AccountPattern, Caller, Facade};
+
+const KEY_FIX: &str =
+    "make a key with `genapi-gateway callers new-key` and write the key_sha256 that it prints";
+const FINGERPRINT_FIX: &str = "write the output of `openssl x509 -noout -fingerprint -sha256 -in cert.pem`";
+
+/// The callers that are valid, and whether each that is there has a URL of its own.
+pub(super) struct Read {
+    pub callers: Vec<Caller>,
+    pub all_have_urls: bool,
+}
+
+/// What may identify one caller only.
+#[derive(Default)]
+struct Held {
+    names: Vec<(String, Place)>,
+    /// `what it is` + its value.
+    marks: Vec<(Mark, Place)>,
+}
+
+#[derive(PartialEq)]
+enum Mark {
+    Key([u8; 32]),
+    Certificate([u8; 32]),
+    Network(IpNet),
+    Facade(String),
+}
+
+pub(super) fn callers(root: &Section<'_>, realms: &Names, exposure: &Exposure) -> Read {
+    let sections = root.repeated_sections("callers");
+    if sections.is_empty() {
+        let fix = "add [[callers]] with name, accounts and key_sha256; see config.toml.example";
+        root.reader.problem(&root.place_of("callers"), "names no caller, so nobody could call", fix);
+    }
+    let mut held = Held::default();
+    let mut read = Read { callers: Vec::new(), all_have_urls: !sections.is_empty() };
+    for section in sections {
+        read.all_have_urls &= section.get("url").is_some();
+        read.callers.extend(caller(section, realms, exposure, &mut held));
+    }
+    read
+}
+
+fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut Held) -> Option<Caller> {
+    let reader = section.reader;
+    let name = section.required("name", "name = \"lab-sync\"").and_then(|value| name(&value, held));
+    let accounts = section.required("accounts", "accounts = [\"smile-*\"]");
+    let accounts = accounts.and_then(|value| accounts_of(&value, realms));
+    let key = optional(section.get("key_sha256"), |value| digest(value, KEY_FIX));
+    let certificate = optional(section.get("cert_sha256"), |value| digest(value, FINGERPRINT_FIX));
+    let networks = section.get("networks").map_or(Vec::new(), |value| networks(&value));
+    let facade = facade(&section);
+    let allow = allow(&section);
+    let url = optional(section.get("url"), own_url);
+
+    held.claim(reader, key.flatten().map(|digest| (section.place_of("key_sha256"), Mark::Key(digest))));
+    held.claim(
+        reader,
+        certificate.flatten().map(|digest| (section.place_of("cert_sha256"), Mark::Certificate(digest))),
+    );
+    for (place, network) in &networks {
+        held.claim(reader, Some((place.clone(), Mark::Network(*network))));
+    }
+    let client_id = facade.iter().flatten().map(|facade| facade.client_id.clone()).next();
+    held.claim(reader, client_id.map(|id| (section.place_of("facade"), Mark::Facade(id))));
+
+    must_be_known_somehow(&section, exposure);
+    refuse_open_doors(reader, &networks, exposure);
+    doubt_everything(&section, accounts.as_deref(), &networks);
+    section.close();
+    Some(Caller {
+        name: name?,
+        accounts: accounts?,
+        key: key?,
+        networks: networks.into_iter().map(|(_, network)| network).collect(),
+        certificate: certificate?,
+        facade: facade?,
+        allow: allow?,
+        url: url?,
+    })
+}
+
+/// Outer `None`: there and broken.
+fn optional<'a, T>(
+    value: Option<Value<'a>>,
+    read: impl FnOnce(&Value<'a>) -> Option<T>,
+) -> Option<Option<T>> {
+    match value {
+        Some(value) => read(&value).map(Some),
+        None => Some(None),
+    }
+}
+
+fn name(value: &Value<'_>, held: &mut Held) -> Option<String> {
+    let text = value.text()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if text.len() > 64 || !text.bytes().all(plain) {
+        let fix = "use letters, digits, '.', '_' and '-', at most 64: it stands in every log line";
+        return value.refuse(format!("{text:?} is not a name"), fix);
+    }
+    if let Some((_, other)) = held.names.iter().find(|(name, _)| name == text) {
+        return value.refuse(format!("{text:?} is the name of {} already", other.key), "choose another name");
+    }
+    held.names.push((text.to_owned(), value.place.clone()));
+    Some(text.to_owned())
+}
+
+impl Held {
+    fn claim(&mut self, reader: &Reader<'_>, claimed: Option<(Place, Mark)>) {
+        let Some((place, mark)) = claimed else { return };
+        if let Some((_, other)) = self.marks.iter().find(|(held, _)| *held == mark) {
+            let (what, fix) = match mark {
+                Mark::Key(_) => ("key", KEY_FIX),
+                Mark::Certificate(_) => ("certificate", "give each caller its own certificate"),
+                Mark::Network(_) => ("network", "narrow one of the two, or give the callers keys"),
+                Mark::Facade(_) => ("client_id", "give each caller its own client_id"),
+            };
+            reader.problem(&place, format!("is the {what} of {} already", other.key), fix);
+        }
+        self.marks.push((mark, place));
+    }
+}
+
+fn accounts_of(value: &Value<'_>, realms: &Names) -> Option<Vec<AccountPattern>> {
+    let items = value.items("a list of account names, like [\"smile-*\"]")?;
+    if items.is_empty() {
+        return value.refuse("names no account", "list names or ids; \"*\" for all");
+    }
+    let patterns: Vec<_> = items.iter().filter_map(|item| pattern(item, realms)).collect();
+    (patterns.len() == items.len()).then_some(patterns)
+}
+
+fn pattern(value: &Value<'_>, realms: &Names) -> Option<AccountPattern> {
+    const FIX: &str = "write a name, a name with *, an id, or realm:id";
+    if !value.is_text() {
+        return value.wrong_type("a text in quotes, ids too");
+    }
+    let text = value.text()?;
+    if let Some((realm, id)) = text.split_once(':') {
+        if !realms.known.iter().any(|known| known == realm) {
+            let fix = format!("name one of: {}", realms.known.join(", "));
+            return value.refuse(format!("realm {realm:?} is not known"), fix);
+        }
+        let realm: RealmName = realm.parse().ok()?;
+        let Ok(id) = id.parse::<AccountId>() else {
+            return value.refuse(format!("{id:?} is not an account id"), FIX);
+        };
+        return Some(AccountPattern::Id { realm: Some(realm), id });
+    }
+    if let Ok(id) = text.parse::<AccountId>() {
+        return Some(AccountPattern::Id { realm: None, id });
+    }
+    // A pattern is a name once its stars are letters.
+    let name = text.replace('*', "a");
+    match name.parse::<AccountName>() {
+        Ok(_) => Some(AccountPattern::Name(text.to_owned())),
+        Err(problem) => value.refuse(format!("{text:?} names no account: {}", problem.rule), FIX),
+    }
+}
+
+/// Outer `None`: there and broken.
+fn facade(section: &Section<'_>) -> Option<Option<Facade>> {
+    let given = section.section("facade");
+    if !given.present() {
+        return Some(None);
+    }
+    let client_id = given.required("client_id", "client_id = \"…\", as the application sends it");
+    let client_id = client_id.and_then(|value| value.text().map(str::to_owned));
+    let secret = given.required("client_secret_sha256", "client_secret_sha256 = \"…\"");
+    let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
+    let client_secret = secret.and_then(|value| digest(&value, fix));
+    given.close();
+    Some(Some(Facade { client_id: client_id?, client_secret: client_secret? }))
+}
+
+fn allow(section: &Section<'_>) -> Option<Vec<Group>> {
+    let Some(value) = section.get("allow") else {
+        return Some(Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect());
+    };
+    let items = value.items("a list of words, like [\"orders\", \"downloads\"]")?;
+    if items.is_empty() {
+        return value.refuse("allows nothing", "list what this caller may do, or remove allow");
+    }
+    let groups: Vec<_> = items.iter().filter_map(group).collect();
+    (groups.len() == items.len()).then_some(groups)
+}
+
+fn group(value: &Value<'_>) -> Option<Group> {
+    let word = value.text()?;
+    let Some(group) = Group::from_word(word) else {
+        let known = Group::ALL.map(Group::word).join(", ");
+        return value.refuse(format!("{word:?} is no group of calls"), format!("use some of: {known}"));
+    };
+    if !group.allowed_by_default() {
+        let what = format!("lets this caller {word}, which hits every user of the account");
+        value.warn(what, "remove the word unless the application really does that by itself");
+    }
+    Some(group)
+}
+
+fn must_be_known_somehow(section: &Section<'_>, exposure: &Exposure) {
+    let by_certificate = section.get("cert_sha256").is_some();
+    let otherwise = ["key_sha256", "facade"].iter().any(|key| section.get(key).is_some())
+        || section.get("networks").is_some_and(|value| !value.is_empty_list());
+    if !by_certificate && !otherwise {
+        let what = "has nothing to be known by";
+        section.reader.problem(&section.place, what, format!("{KEY_FIX}; or add networks"));
+    }
+    if by_certificate && !exposure.client_certificates {
+        let place = section.place_of("cert_sha256");
+        let fix = "add client_ca to [gateway] tls, so that callers are asked for their certificate";
+        section.reader.problem(&place, "can never match: no listener takes client certificates", fix);
+    }
+}
+
+fn refuse_open_doors(reader: &Reader<'_>, networks: &[(Place, IpNet)], exposure: &Exposure) {
+    for (place, network) in networks {
+        if exposure.reachable && covers_everything(network) {
+            let what = format!("{network} lets anybody in who can reach the listener");
+            let fix = "name the networks of the callers, or give them keys, or listen on loopback only";
+            reader.problem(place, what, fix);
+        }
+    }
+}
+
+fn doubt_everything(section: &Section<'_>, accounts: Option<&[AccountPattern]>, networks: &[(Place, IpNet)]) {
+    let all = |pattern: &AccountPattern| *pattern == AccountPattern::Name("*".to_owned());
+    if !networks.is_empty() && accounts.is_some_and(|accounts| accounts.iter().any(all)) {
+        section.reader.warning(
+            &section.place_of("accounts"),
+            "gives all accounts to whoever stands in that network",
+            "name the accounts, or give the caller a key instead of a network",
+        );
+    }
+}

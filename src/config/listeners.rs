@@ -1,0 +1,265 @@
+//! `[gateway]`, `[admin]` and `[public]`: where we listen and how others reach us. No two listeners share a port, and an address that
+//! callers cannot use is not handed out to them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::reader::{Place, Reader, Section};
+use super::values::{
+    addresses, certificate, certificates, covers_everything, is_loopback, is_wide, networks, own_url, path,
+    secret_file, secret_source,
+};
+use super::{Admin, Certificate, Gateway, GatewayTls, Public, SecretSource, defaults};
+
+/// Every address that is listened on so far.
+pub(super) type Taken = Vec<(Place, SocketAddr)>;
+
+/// What the other sections need to know of the data listeners, whether the section is valid or not.
+pub(super) struct Exposure {
+    /// A data listener is open to other machines.
+    pub beyond_loopback: bool,
+    /// Calls from other machines can arrive, directly or through a trusted balancer.
+    pub reachable: bool,
+    /// Callers may show a client certificate.
+    pub client_certificates: bool,
+    pub url: Option<(Place, Url)>,
+}
+
+/// The data listeners. `tls` is `None` where it is there and broken.
+struct Ears {
+    plain: Vec<SocketAddr>,
+    secure: Vec<SocketAddr>,
+    tls: Option<Option<GatewayTls>>,
+    client_certificates: bool,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+pub(super) fn gateway(section: Section<'_>, taken: &mut Taken) -> (Option<Gateway>, Exposure) {
+    let ears = ears(&section, taken);
+    let beyond_loopback = ears.plain.iter().chain(&ears.secure).any(is_wide);
+    let trusted_proxies = trusted_proxies(&section, beyond_loopback);
+    let url = url_of_gateway(&section, &ears);
+    let exposure = Exposure {
+        beyond_loopback,
+        reachable: beyond_loopback || !trusted_proxies.is_empty(),
+        client_certificates: ears.client_certificates,
+        url: url.clone(),
+    };
+    let gateway = limited(&section, ears, trusted_proxies, url.map(|(_, url)| url));
+    section.close();
+    (gateway, exposure)
+}
+
+fn limited(
+    section: &Section<'_>,
+    ears: Ears,
+    trusted_proxies: Vec<IpNet>,
+    url: Option<Url>,
+) -> Option<Gateway> {
+    let workers = section.integer("workers", defaults::WORKERS, 0..=1024);
+    let max_connections = section.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000);
+    // An 8 K bearer has to pass (threats, row 18).
+    let max_head = section.size("max_head", defaults::MAX_HEAD, 16 << 10..=1 << 20);
+    let max_headers = section.integer("max_headers", defaults::MAX_HEADERS, 32..=1000);
+    let replay_limit = section.size("replay_limit", defaults::REPLAY_LIMIT, 0..=64 << 20);
+    let timeout = |key, default| section.duration(key, default, SECOND..=HOUR);
+    let head_timeout = timeout("head_timeout", defaults::HEAD_TIMEOUT);
+    let body_idle_timeout = timeout("body_idle_timeout", defaults::BODY_IDLE_TIMEOUT);
+    let keep_alive_timeout = timeout("keep_alive_timeout", defaults::KEEP_ALIVE_TIMEOUT);
+    let drain_timeout = section.duration("drain_timeout", defaults::DRAIN_TIMEOUT, Duration::ZERO..=HOUR);
+    Some(Gateway {
+        listen: ears.plain,
+        url: url?,
+        trusted_proxies,
+        tls: ears.tls?,
+        workers,
+        max_connections,
+        max_head,
+        max_headers,
+        replay_limit,
+        head_timeout,
+        body_idle_timeout,
+        keep_alive_timeout,
+        drain_timeout,
+    })
+}
+
+fn ears(section: &Section<'_>, taken: &mut Taken) -> Ears {
+    let tls = section.section("tls");
+    let plain = listen(section, Some(defaults::GATEWAY_LISTEN), tls.present(), taken);
+    let secure = if tls.present() { listen(&tls, None, false, taken) } else { Vec::new() };
+    let client_certificates = tls.get("client_ca").is_some();
+    let read = if tls.present() { gateway_tls(&tls, &secure).map(Some) } else { Some(None) };
+    tls.close();
+    if plain.iter().any(is_wide) {
+        section.reader.warning(
+            &section.place_of("listen"),
+            "is plain HTTP beyond loopback: patient data crosses the network in clear",
+            "add tls = { listen, cert, key } and point callers there, or keep to a network that is protected otherwise",
+        );
+    }
+    Ears { plain, secure, tls: read, client_certificates }
+}
+
+fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Option<GatewayTls> {
+    let certificate = certificate(section);
+    let client_ca = match section.get("client_ca") {
+        Some(value) => Some(certificates(&value)?),
+        None => None,
+    };
+    Some(GatewayTls { listen: listen.to_vec(), certificate: certificate?, client_ca })
+}
+
+/// The addresses of a listener, entered into `taken`; without a default they have to be there.
+fn listen(
+    section: &Section<'_>,
+    default: Option<&str>,
+    may_be_empty: bool,
+    taken: &mut Taken,
+) -> Vec<SocketAddr> {
+    const FIX: &str = "listen = [\"127.0.0.1:8443\"], with the address that others shall reach";
+    let listed = match (section.get("listen"), default.and_then(|text| text.parse().ok())) {
+        (Some(value), _) => {
+            if !may_be_empty && value.is_empty_list() {
+                value.refuse::<()>("leaves no address to listen on", "name an address with its port");
+            }
+            addresses(&value)
+        }
+        (None, Some(address)) => vec![(section.place_of("listen"), address)],
+        (None, None) => {
+            section.required("listen", FIX);
+            Vec::new()
+        }
+    };
+    for (place, address) in &listed {
+        if let Some((other, _)) = taken.iter().find(|(_, held)| clash(held, address)) {
+            let what = format!("{address} is taken by {} already", other.key);
+            section.reader.problem(place, what, "give each listener a port of its own");
+        }
+        taken.push((place.clone(), *address));
+    }
+    listed.into_iter().map(|(_, address)| address).collect()
+}
+
+/// Port 0 is a new port each time. The unspecified address takes the port on every address of its family.
+fn clash(held: &SocketAddr, new: &SocketAddr) -> bool {
+    let overlap = |a: IpAddr, b: IpAddr| a == b || (a.is_unspecified() && a.is_ipv4() == b.is_ipv4());
+    held.port() != 0
+        && held.port() == new.port()
+        && (overlap(held.ip(), new.ip()) || overlap(new.ip(), held.ip()))
+}
+
+fn trusted_proxies(section: &Section<'_>, beyond_loopback: bool) -> Vec<IpNet> {
+    let proxies = section.get("trusted_proxies").map_or(Vec::new(), |value| networks(&value));
+    for (place, network) in &proxies {
+        if beyond_loopback && covers_everything(network) {
+            let what = format!("{network} lets anybody claim any address");
+            section.reader.problem(place, what, "name the balancers' own addresses");
+        }
+    }
+    proxies.into_iter().map(|(_, network)| network).collect()
+}
+
+/// As configured, else the first address that is listened on, where that is one that can be called.
+fn url_of_gateway(section: &Section<'_>, ears: &Ears) -> Option<(Place, Url)> {
+    let place = section.place_of("url");
+    if let Some(value) = section.get("url") {
+        return own_url(&value).map(|url| (place, url));
+    }
+    let (scheme, first) = match (ears.plain.first(), ears.secure.first()) {
+        (Some(first), _) => ("http", first),
+        (None, Some(first)) => ("https", first),
+        (None, None) => return None,
+    };
+    if first.ip().is_unspecified() {
+        let fix = format!(
+            "write {scheme}://NAME:{}, the name under which callers reach this machine",
+            first.port()
+        );
+        section.reader.problem(&place, format!("is missing, and nobody can call {first}"), fix);
+        return None;
+    }
+    Url::parse(&format!("{scheme}://{first}")).ok().map(|url| (place, url))
+}
+
+/// Loopback beside a wider listen: callers on other machines would be sent links to themselves. Fine where each has a URL of its own.
+pub(super) fn refuse_unreachable_url(reader: &Reader<'_>, exposure: &Exposure, callers_have_urls: bool) {
+    let Some((place, url)) = &exposure.url else { return };
+    if exposure.beyond_loopback && is_loopback(url) && !callers_have_urls {
+        let what =
+            format!("{url} cannot be reached by callers on other machines, although listen lets them in");
+        let fix = "write the name under which callers reach this machine, or give every caller a url";
+        reader.problem(place, what, fix);
+    }
+}
+
+pub(super) fn admin(section: Section<'_>, taken: &mut Taken) -> Option<Admin> {
+    let tls = tls(&section);
+    let listen = listen(&section, Some(defaults::ADMIN_LISTEN), false, taken);
+    let token = secret_or_default(&section, "token", defaults::ADMIN_TOKEN_FILE);
+    let url = match section.get("url") {
+        Some(value) => own_url(&value).map(Some),
+        None => Some(None),
+    };
+    let audit = match section.get("audit") {
+        Some(value) => path(&value),
+        None => Some(section.reader.folder.join(defaults::AUDIT_FILE)),
+    };
+    // Not refused: probes and scrapers come from outside in a cluster, and a network policy may guard the way.
+    if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
+        section.reader.warning(
+            &section.place_of("listen"),
+            "is plain HTTP beyond loopback: the admin token crosses the network in clear",
+            "listen on 127.0.0.1 and use an ssh tunnel, or add tls = { cert, key }",
+        );
+    }
+    section.close();
+    Some(Admin { listen, token: token?, url: url?, tls: tls?, audit: audit? })
+}
+
+pub(super) fn public(section: Section<'_>, sandbox: bool, taken: &mut Taken) -> Option<Public> {
+    let tls = tls(&section);
+    let listen = listen(&section, None, false, taken);
+    let url =
+        section.required("url", "url = \"https://gateway.example.com\", as the clinics' browsers see it");
+    let url = url.and_then(|value| {
+        let url = own_url(&value)?;
+        if url.scheme() == "https" || (sandbox && is_loopback(&url)) {
+            return Some(url);
+        }
+        value.refuse("is not https: logins would cross the internet in clear", "write https://…")
+    });
+    if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
+        section.reader.warning(
+            &section.place_of("listen"),
+            "is plain HTTP beyond loopback",
+            "add tls = { cert, key }, or make sure that only the proxy that ends TLS can reach it",
+        );
+    }
+    section.close();
+    Some(Public { listen, url: url?, tls: tls? })
+}
+
+/// `None` where it is there and broken.
+fn tls(section: &Section<'_>) -> Option<Option<Certificate>> {
+    let tls = section.section("tls");
+    let read = if tls.present() { certificate(&tls).map(Some) } else { Some(None) };
+    tls.close();
+    read
+}
+
+pub(super) fn secret_or_default(
+    section: &Section<'_>,
+    key: &'static str,
+    default: &str,
+) -> Option<SecretSource> {
+    match section.get(key) {
+        Some(value) => secret_source(&value),
+        None => Some(SecretSource::File(secret_file(section.reader, default))),
+    }
+}

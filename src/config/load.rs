@@ -1,0 +1,89 @@
+//! The one way from `config.toml` to a `Config`: `check` and `serve` both call `load`, so they cannot disagree.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::problem::{Problem, Problems};
+use super::reader::{Env, Reader, Section};
+use super::{Config, callers, listeners, realms, tuning};
+
+/// A valid configuration, and what is doubtful about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the file and the client secrets that it points to. All faults are found in one run, save that a fault of syntax hides the rest.
+pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let fix = "name a readable file with -c or GENAPI_GATEWAY_CONFIG; config.toml.example is a beginning";
+        Problem::of_file(file, format!("cannot be read ({error})"), fix)
+    })?;
+    let (config, problems, warnings, _) = read(file, &text, env);
+    match (Problems::gather(problems), config) {
+        (None, Some(config)) => Ok(Loaded { config, warnings }),
+        (Some(problems), _) => Err(problems),
+        (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
+    }
+}
+
+type Outcome = (Option<Config>, Vec<Problem>, Vec<Problem>, std::collections::BTreeSet<String>);
+
+pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> Outcome {
+    let (table, mut faults) = DeTable::parse_recoverable(text);
+    let reader = Reader::new(file, text, folder_of(file), env);
+    faults.sort_by_key(|fault| fault.span().map(|span| span.start));
+    let config = match faults.first() {
+        // What follows the first is mostly its echo.
+        Some(fault) => {
+            reader.syntax(fault.span(), fault.message());
+            None
+        }
+        None => sections(reader.root(table.get_ref()), file),
+    };
+    let (problems, mut warnings, asked) = reader.finish();
+    warnings.sort_by_key(|warning| (warning.line, warning.column));
+    (config, problems, warnings, asked)
+}
+
+/// Every section is read before any is missed, so that all faults are found.
+fn sections(root: Section<'_>, file: &Path) -> Option<Config> {
+    let mut taken = Vec::new();
+    let (realms, names) = realms::realms(&root);
+    let (gateway, exposure) = listeners::gateway(root.section("gateway"), &mut taken);
+    let admin = listeners::admin(root.section("admin"), &mut taken);
+    let public = root.section("public");
+    let public = match public.present() {
+        true => listeners::public(public, names.sandbox, &mut taken).map(Some),
+        false => Some(None),
+    };
+    let store = tuning::store(root.section("store"));
+    let callers = callers::callers(&root, &names, &exposure);
+    listeners::refuse_unreachable_url(root.reader, &exposure, callers.all_have_urls);
+    let upstream = tuning::upstream(root.section("upstream"));
+    let retry = tuning::retry(root.section("retry"), names.sandbox);
+    let renewal = tuning::renewal(root.section("renewal"), names.sandbox);
+    let log = tuning::log(root.section("log"));
+    root.close();
+    Some(Config {
+        file: file.to_owned(),
+        gateway: gateway?,
+        admin: admin?,
+        public: public?,
+        store: store?,
+        realms,
+        callers: callers.callers,
+        upstream: upstream?,
+        retry,
+        renewal,
+        log: log?,
+    })
+}
+
+/// Absolute, so that a later change of directory changes nothing.
+fn folder_of(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or_default()
+}

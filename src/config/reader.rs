@@ -1,0 +1,406 @@
+//! Walks the parsed file and remembers every fault with its place, so that one run names them all. A key that nobody asked for is
+//! unknown; asking is therefore the only list of keys there is.
+//!
+//! Not serde: its first error ends the reading, and a semantic fault no longer knows its line.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, line_and_column};
+use super::quantity::{parse_duration, parse_size, show_duration, show_size};
+
+/// Looks up an environment variable.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// One reading of one file.
+pub(super) struct Reader<'a> {
+    file: &'a Path,
+    text: &'a str,
+    /// Where relative paths start.
+    pub folder: PathBuf,
+    pub env: Env<'a>,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+    asked: RefCell<BTreeSet<String>>,
+}
+
+/// Where something stands, and what it is called.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub key: String,
+    offset: usize,
+}
+
+/// A table of the file; an absent one answers every question with "not there".
+pub(super) struct Section<'a> {
+    pub reader: &'a Reader<'a>,
+    pub place: Place,
+    table: Option<&'a DeTable<'a>>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+/// A value of the file.
+#[derive(Clone)]
+pub(super) struct Value<'a> {
+    pub reader: &'a Reader<'a>,
+    pub place: Place,
+    node: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(file: &'a Path, text: &'a str, folder: PathBuf, env: Env<'a>) -> Self {
+        Self {
+            file,
+            text,
+            folder,
+            env,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            asked: RefCell::default(),
+        }
+    }
+
+    pub fn root(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
+        let place = Place { key: String::new(), offset: 0 };
+        Section { reader: self, place, table: Some(table), asked: RefCell::default() }
+    }
+
+    pub fn problem(&self, place: &Place, what: impl Into<String>, fix: impl Into<String>) {
+        self.problems.borrow_mut().push(self.at(place, what.into(), fix.into()));
+    }
+
+    pub fn warning(&self, place: &Place, what: impl Into<String>, fix: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.at(place, what.into(), fix.into()));
+    }
+
+    pub fn syntax(&self, span: Option<Range<usize>>, message: &str) {
+        let offset = span.map_or(0, |span| span.start);
+        let place = Place { key: key_near(self.text, offset), offset };
+        self.problem(&place, message, "write it as TOML: key = \"text\", key = 12, key = [\"a\", \"b\"]");
+    }
+
+    /// Problems, warnings, and the paths of all keys that were asked for.
+    pub fn finish(self) -> (Vec<Problem>, Vec<Problem>, BTreeSet<String>) {
+        (self.problems.into_inner(), self.warnings.into_inner(), self.asked.into_inner())
+    }
+
+    fn at(&self, place: &Place, what: String, fix: String) -> Problem {
+        let (line, column) = line_and_column(self.text, place.offset);
+        Problem { file: self.file.to_owned(), line, column, key: place.key.clone(), what, fix }
+    }
+}
+
+impl Place {
+    fn below(&self, key: &str, offset: usize) -> Place {
+        let key = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
+        Place { key, offset }
+    }
+}
+
+impl<'a> Section<'a> {
+    pub fn present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    pub fn get(&self, key: &'static str) -> Option<Value<'a>> {
+        if !self.asked.borrow().contains(&key) {
+            self.asked.borrow_mut().push(key);
+        }
+        self.reader.asked.borrow_mut().insert(self.place.below(key, 0).key);
+        let node = self.table?.get(key)?;
+        let place = self.place.below(key, node.span().start);
+        Some(Value { reader: self.reader, place, node })
+    }
+
+    /// Where a key stands, or would stand.
+    pub fn place_of(&self, key: &'static str) -> Place {
+        self.get(key).map_or_else(|| self.place.below(key, self.place.offset), |value| value.place)
+    }
+
+    pub fn required(&self, key: &'static str, fix: &str) -> Option<Value<'a>> {
+        let value = self.get(key);
+        if value.is_none() {
+            self.reader.problem(&self.place_of(key), "is missing", fix);
+        }
+        value
+    }
+
+    /// A table below this one; absent is as good as empty.
+    pub fn section(&self, key: &'static str) -> Section<'a> {
+        let absent = || Section {
+            reader: self.reader,
+            place: self.place.below(key, self.place.offset),
+            table: None,
+            asked: RefCell::default(),
+        };
+        self.get(key).and_then(|value| value.table()).unwrap_or_else(absent)
+    }
+
+    /// This table's own name as whatever it spells.
+    pub fn named<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Option<T> {
+        let fix = "give it a plain name";
+        name.parse().map_err(|error: T::Err| self.reader.problem(&self.place, error.to_string(), fix)).ok()
+    }
+
+    /// Tables under names that the file chooses: `[realms.NAME]`.
+    pub fn named_sections(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
+        let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
+        let Some(table) = parent.table else { return Vec::new() };
+        let children = table.iter().filter_map(|(name, node)| {
+            let place = parent.place.below(name.get_ref(), node.span().start);
+            let section = Value { reader: self.reader, place, node }.table()?;
+            Some((name.get_ref().to_string(), section))
+        });
+        let mut children: Vec<_> = children.collect();
+        children.sort_by_key(|(_, section)| section.place.offset);
+        children
+    }
+
+    /// Values under names that the file chooses: `resolve = { "host" = "address" }`.
+    pub fn named_values(&self, key: &'static str) -> Vec<(String, Value<'a>)> {
+        let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
+        let Some(table) = parent.table else { return Vec::new() };
+        let children = table.iter().map(|(name, node)| {
+            let place = parent.place.below(name.get_ref(), node.span().start);
+            (name.get_ref().to_string(), Value { reader: self.reader, place, node })
+        });
+        children.collect()
+    }
+
+    /// `[[key]]` as often as it stands there.
+    pub fn repeated_sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let items = value.items("a table for each, headed [[callers]]");
+        items.iter().flatten().filter_map(Value::table).collect()
+    }
+
+    pub fn boolean(&self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.get(key) else { return default };
+        match value.node.get_ref() {
+            DeValue::Boolean(answer) => *answer,
+            _ => {
+                value.wrong_type::<bool>("true or false");
+                default
+            }
+        }
+    }
+
+    pub fn integer(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+        let read = |value: Value<'a>| {
+            let number = value.integer()?;
+            let shown = (range.start().to_string(), range.end().to_string());
+            value.within(usize::try_from(number).ok(), &range, shown)
+        };
+        self.get(key).and_then(read).unwrap_or(default)
+    }
+
+    /// A share: 0 to 1.
+    pub fn share(&self, key: &'static str, default: f64) -> f64 {
+        let read = |value: Value<'a>| {
+            let number: f64 = match value.node.get_ref() {
+                DeValue::Float(number) => number.as_str().parse().ok()?,
+                DeValue::Integer(_) => value.integer()? as f64,
+                _ => return value.wrong_type("a number from 0.0 to 1.0"),
+            };
+            value.within(Some(number), &(0.0..=1.0), ("0.0".into(), "1.0".into()))
+        };
+        self.get(key).and_then(read).unwrap_or(default)
+    }
+
+    pub fn size(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+        let shown = || (show_size(*range.start() as u64), show_size(*range.end() as u64));
+        let read = |value: Value<'a>| {
+            let bytes = match value.node.get_ref() {
+                DeValue::Integer(_) => value.integer().and_then(|number| u64::try_from(number).ok()),
+                DeValue::String(text) => match parse_size(text) {
+                    None => {
+                        let what = format!("{text:?} is not a size");
+                        return value.refuse(what, "write bytes, or a text like \"64KiB\" or \"1MiB\"");
+                    }
+                    bytes => bytes,
+                },
+                _ => return value.wrong_type("a size like \"64KiB\""),
+            };
+            value.within(bytes.and_then(|bytes| usize::try_from(bytes).ok()), &range, shown())
+        };
+        self.get(key).and_then(read).unwrap_or(default)
+    }
+
+    pub fn duration(
+        &self,
+        key: &'static str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+    ) -> Duration {
+        let read = |value: Value<'a>| {
+            let text = match value.node.get_ref() {
+                DeValue::String(text) => text,
+                _ => return value.wrong_type("a duration like \"20s\""),
+            };
+            let Some(duration) = parse_duration(text) else {
+                let what = format!("{text:?} is not a duration");
+                return value
+                    .refuse(what, "write a number with its unit: \"1500ms\", \"20s\", \"5m\", \"7d\"");
+            };
+            let shown = (show_duration(*range.start()), show_duration(*range.end()));
+            value.within(Some(duration), &range, shown)
+        };
+        self.get(key).and_then(read).unwrap_or(default)
+    }
+
+    /// Names every key that nobody asked for. To be called last.
+    pub fn close(self) {
+        let Some(table) = self.table else { return };
+        let known = self.asked.borrow();
+        for name in table.keys().filter(|name| !known.contains(&name.get_ref().as_ref())) {
+            let place = self.place.below(name.get_ref(), name.span().start);
+            let fix = match nearest(name.get_ref(), &known) {
+                Some(near) => format!("write {near}"),
+                None => format!("remove it; known here: {}", known.join(", ")),
+            };
+            self.reader.problem(&place, "is not a known key", fix);
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// Notes a fault and has no value; for use in tail position.
+    pub fn refuse<T>(&self, what: impl Into<String>, fix: impl Into<String>) -> Option<T> {
+        self.reader.problem(&self.place, what, fix);
+        None
+    }
+
+    pub fn warn(&self, what: impl Into<String>, fix: impl Into<String>) {
+        self.reader.warning(&self.place, what, fix);
+    }
+
+    /// The value itself is not shown: it may be a secret in the wrong place.
+    pub fn wrong_type<T>(&self, expected: &str) -> Option<T> {
+        let found = self.node.get_ref().type_str();
+        self.refuse(format!("is of type {found}"), format!("write {expected}"))
+    }
+
+    pub fn text(&self) -> Option<&'a str> {
+        match self.node.get_ref() {
+            DeValue::String(text) if text.is_empty() => {
+                self.refuse("is empty", "fill it in or remove the key")
+            }
+            DeValue::String(text) => Some(text.as_ref()),
+            _ => self.wrong_type("a text in quotes"),
+        }
+    }
+
+    /// A text, or a number that stands for one.
+    pub fn text_or_number(&self) -> Option<String> {
+        match self.node.get_ref() {
+            DeValue::Integer(_) => self.integer().map(|number| number.to_string()),
+            _ => self.text().map(str::to_owned),
+        }
+    }
+
+    pub fn is_text(&self) -> bool {
+        self.node.get_ref().is_str()
+    }
+
+    /// The elements of a list.
+    pub fn items(&self, expected: &str) -> Option<Vec<Value<'a>>> {
+        let Some(items) = self.node.get_ref().as_array() else {
+            return self.wrong_type(expected);
+        };
+        let sited = items.iter().enumerate().map(|(at, node)| {
+            let place = Place { key: format!("{}[{at}]", self.place.key), offset: node.span().start };
+            Value { reader: self.reader, place, node }
+        });
+        Some(sited.collect())
+    }
+
+    pub fn is_empty_list(&self) -> bool {
+        self.node.get_ref().as_array().is_some_and(|items| items.is_empty())
+    }
+
+    pub fn table(&self) -> Option<Section<'a>> {
+        let Some(table) = self.node.get_ref().as_table() else {
+            return self.wrong_type("a table");
+        };
+        let place = self.place.clone();
+        Some(Section { reader: self.reader, place, table: Some(table), asked: RefCell::default() })
+    }
+
+    /// The text as whatever it spells; the type's own error says what is wrong.
+    pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self, fix: &str) -> Option<T> {
+        let text = self.text()?;
+        text.parse().map_err(|error: T::Err| self.refuse::<()>(error.to_string(), fix)).ok()
+    }
+
+    fn integer(&self) -> Option<i64> {
+        let Some(number) = self.node.get_ref().as_integer() else {
+            return self.wrong_type("a whole number");
+        };
+        let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        read.or_else(|| self.refuse("is too large", "write a smaller number"))
+    }
+
+    fn within<T: PartialOrd>(
+        &self,
+        number: Option<T>,
+        range: &RangeInclusive<T>,
+        (least, most): (String, String),
+    ) -> Option<T> {
+        match number {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.refuse("is out of range", format!("write something from {least} to {most}")),
+        }
+    }
+}
+
+/// The key that a fault of syntax belongs to, as far as lines tell: the last header above it, and what stands before its line's `=`.
+fn key_near(text: &str, offset: usize) -> String {
+    let (line, _) = line_and_column(text, offset);
+    let until: Vec<&str> = text.lines().take(line).map(str::trim).collect();
+    let header = until.iter().rev().find(|line| line.starts_with('['));
+    let header =
+        header.map_or("", |line| line.split('#').next().unwrap_or(line).trim().trim_matches(['[', ']']));
+    let key = until.last().and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
+    [header, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+}
+
+/// The known key that was probably meant: at most a third of it is wrong.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let close = known.iter().map(|key| (edits(name, key), *key));
+    close.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
+}
+
+/// Levenshtein's distance.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, left) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in to.iter().enumerate() {
+            let substituted = diagonal + usize::from(left != *right);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_that_was_meant_is_the_nearest_and_a_far_one_is_none() {
+        let known = ["listen", "url", "workers", "max_head", "max_headers"];
+        assert_eq!(nearest("lisen", &known), Some("listen"));
+        assert_eq!(nearest("max_header", &known), Some("max_headers"));
+        assert_eq!(nearest("worker", &known), Some("workers"));
+        assert_eq!(nearest("frobnicate", &known), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! `[realms.NAME]`: where client credentials and tokens may go. What is refused here would otherwise leak them; two realms never share
+//! credentials, or one account would be refreshed twice (threats, rows 7, 24, 26).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::model::account::RealmName;
+use crate::model::route::{HostPattern, HostPolicy, Route};
+use crate::model::token::ClientSecret;
+
+use super::reader::{Place, Reader, Section, Value};
+use super::values::{certificates, is_loopback, plain_url, platform_base, platform_url, secret_source};
+use super::{Discovery, PinnedRoute, Realm, RealmKind, defaults, secret};
+
+/// Domains of Align's (gen-api, section 1): no sandbox stands there.
+const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
+/// Paths of the listeners that serve the callback.
+const RESERVED_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// What the other sections need to know of the realms, whether they are valid or not.
+pub(super) struct Names {
+    pub known: Vec<String>,
+    /// Every realm says `allow_insecure`: nothing here is real.
+    pub sandbox: bool,
+}
+
+pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, Realm>, Names) {
+    let sections = root.named_sections("realms");
+    if sections.is_empty() {
+        let fix = "add [realms.global] with the values that Align gave you; see config.toml.example";
+        root.reader.problem(&root.place_of("realms"), "names no realm, so there is no platform to call", fix);
+    }
+    let mut names = Names { known: Vec::new(), sandbox: !sections.is_empty() };
+    let mut sited = Vec::new();
+    for (name, section) in sections {
+        let place = section.place.clone();
+        let insecure = section.boolean("allow_insecure", false);
+        names.sandbox &= insecure;
+        let valid: Option<RealmName> = section.named(&name);
+        let realm = realm(section, valid, insecure);
+        names.known.push(name);
+        sited.extend(realm.map(|realm| (place, realm)));
+    }
+    keep_apart(root.reader, &sited);
+    (sited.into_iter().map(|(_, realm)| (realm.name.clone(), realm)).collect(), names)
+}
+
+fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Option<Realm> {
+    let required = |key, example| section.required(key, example);
+    let oauth_base = required("oauth_base", "oauth_base = \"https://prod-identity.iterocloud.com\"");
+    let oauth_base = oauth_base.and_then(|value| platform_base(&value, insecure));
+    let base_url = required("base_url", "base_url = \"https://prod-iteroapi.iterocloud.com\"");
+    let base_url = base_url.and_then(|value| platform_base(&value, insecure));
+    let login_page = required("login_page", "login_page = \"…\", the loginPage URL that Align gave you");
+    let login_page = login_page.and_then(|value| platform_url(&value, insecure));
+    let redirect_uri = required("redirect_uri", "redirect_uri = \"…\", as it stands on Align's white list");
+    let redirect_uri = redirect_uri.and_then(|value| redirect_uri_of(&value, insecure));
+    let client_id = required("client_id", "client_id = \"…\", as Align gave it to you");
+    let client_id = client_id.and_then(|value| value.text().map(str::to_owned));
+    let client_secret = required("client_secret", "client_secret = { env = \"ITERO_CLIENT_SECRET\" }");
+    let client_secret = client_secret.and_then(|value| client_secret_of(&value));
+    let hosts = hosts(&section, insecure);
+    let link_hosts = section.get("link_hosts").map_or(Some(Vec::new()), |value| patterns(&value, insecure));
+    let discovery = discovery(&section);
+    let route = pinned_route(&section, hosts.as_ref());
+    let ca_file = section.get("ca_file").map_or(Some(None), |value| certificates(&value).map(Some));
+    let resolve = resolve(&section);
+    let kind = kind(&section);
+    for (key, url) in [("oauth_base", &oauth_base), ("base_url", &base_url)] {
+        doubt_address(&section, key, url.as_ref(), hosts.as_ref());
+    }
+    section.close();
+    Some(Realm {
+        name: name?,
+        kind: kind?,
+        oauth_base: oauth_base?,
+        base_url: base_url?,
+        login_page: login_page?,
+        redirect_uri: redirect_uri?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        hosts: hosts?,
+        link_hosts: link_hosts?,
+        discovery: discovery?,
+        route: route?,
+        ca_file: ca_file?,
+        resolve: resolve?,
+    })
+}
+
+fn kind(section: &Section<'_>) -> Option<RealmKind> {
+    let Some(value) = section.get("kind") else { return Some(RealmKind::New) };
+    match value.text()? {
+        "new" => Some(RealmKind::New),
+        "old" => Some(RealmKind::Old),
+        other => value.refuse(format!("{other:?} is not a kind of platform"), "write \"new\" or \"old\""),
+    }
+}
+
+/// On Align's white list, hence https and without a fragment (gen-api, section 2).
+fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Option<Url> {
+    let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
+    let url = plain_url(value, schemes)?;
+    if !insecure && is_loopback(&url) {
+        let fix =
+            "write the white-listed address; where no browser reaches it, paste the redirected URL instead";
+        return value.refuse("is a loopback address, which the platform does not redirect to", fix);
+    }
+    if RESERVED_PATHS.contains(&url.path()) {
+        return value
+            .refuse(format!("has the path {}, which is the gateway's own", url.path()), "use another path");
+    }
+    Some(url)
+}
+
+fn client_secret_of(value: &Value<'_>) -> Option<ClientSecret> {
+    let source = secret_source(value)?;
+    match secret::read(&source, value.reader.env) {
+        Ok(secret) => Some(ClientSecret::new(secret)),
+        Err(problem) => value.refuse(problem.what, problem.fix),
+    }
+}
+
+fn hosts(section: &Section<'_>, insecure: bool) -> Option<HostPolicy> {
+    let value = section.required("allowed_hosts", "allowed_hosts = [\"*.iterocloud.com\"]")?;
+    let allowed = patterns(&value, insecure)?;
+    if allowed.is_empty() {
+        return value
+            .refuse("allows no host, so discovery could lead nowhere", "write [\"*.iterocloud.com\"]");
+    }
+    Some(HostPolicy { allowed, allow_insecure: insecure })
+}
+
+/// An address among the patterns would never be taken in a realm that is not a sandbox.
+fn patterns(value: &Value<'_>, insecure: bool) -> Option<Vec<HostPattern>> {
+    const FIX: &str = "write host names, like \"*.iterocloud.com\"; * stands for one or more labels";
+    let items = value.items("a list of host names, like [\"*.iterocloud.com\"]")?;
+    let mut all_good = true;
+    let mut patterns = Vec::new();
+    for item in &items {
+        let pattern = item.parse::<HostPattern>(FIX).filter(|pattern| {
+            let bare = pattern.to_string();
+            let is_address = bare.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            if is_address && !insecure {
+                item.refuse::<()>("is an address instead of a host name", FIX);
+            }
+            insecure || !is_address
+        });
+        all_good &= pattern.is_some();
+        patterns.extend(pattern);
+    }
+    all_good.then_some(patterns)
+}
+
+fn discovery(section: &Section<'_>) -> Option<Discovery> {
+    let given = section.section("discovery");
+    let path = match given.get("path") {
+        Some(value) => {
+            value.text().and_then(|path| match path.starts_with('/') && !path.contains(['?', '#']) {
+                true => Some(path.to_owned()),
+                false => value.refuse("is not an absolute path without a query", "begin it with /"),
+            })
+        }
+        None => Some(defaults::DISCOVERY_PATH.to_owned()),
+    };
+    let text = |key, default: &str| match given.get(key) {
+        Some(value) => value.text_or_number(),
+        None => Some(default.to_owned()),
+    };
+    let name = text("name", defaults::DISCOVERY_NAME);
+    let version = text("version", defaults::DISCOVERY_VERSION);
+    given.close();
+    Some(Discovery { path: path?, name: name?, version: version? })
+}
+
+/// Outer `None`: there and broken.
+fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Option<Option<PinnedRoute>> {
+    let given = section.section("route");
+    if !given.present() {
+        return Some(None);
+    }
+    let text = |key, example| given.required(key, example).and_then(|value| value.text().map(str::to_owned));
+    let domain = text("domain", "route = { domain = \"https://gateway-cus.aligntech.com\", path = \"…\" }");
+    let path = text("path", "route = { domain = \"…\", path = \"/lab-sw/v1\" }");
+    let place = given.place.clone();
+    given.close();
+    let route = PinnedRoute { domain: domain?, path: path? };
+    if let Err(problem) = Route::parse(&route.domain, &route.path, hosts?) {
+        let fix = "write an https Domain within allowed_hosts, and its Path beginning with /";
+        section.reader.problem(&place, problem.to_string(), fix);
+        return None;
+    }
+    Some(Some(route))
+}
+
+fn resolve(section: &Section<'_>) -> Option<BTreeMap<String, IpAddr>> {
+    let mut entries = BTreeMap::new();
+    let mut all_good = true;
+    for (host, value) in section.named_values("resolve") {
+        let address = value.parse::<IpAddr>("write the IP address of that host, without a port");
+        let name = match Host::parse(&host) {
+            Ok(Host::Domain(name)) if !host.contains('*') => Some(name),
+            _ => value.refuse(format!("{host:?} is not a host name"), "write \"host\" = \"address\""),
+        };
+        match (name, address) {
+            (Some(name), Some(address)) => drop(entries.insert(name, address)),
+            _ => all_good = false,
+        }
+    }
+    all_good.then_some(entries)
+}
+
+/// Not refused, since the configuration is the operator's word: but most such cases are slips.
+fn doubt_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, hosts: Option<&HostPolicy>) {
+    let (Some(url), Some(hosts)) = (url, hosts) else { return };
+    let Some(host) = url.host_str() else { return };
+    let place = section.place_of(key);
+    if !hosts.admits(host) {
+        let what = format!("{host} is not in allowed_hosts, and gets credentials or tokens all the same");
+        section.reader.warning(&place, what, "add it to allowed_hosts, or correct it");
+    }
+    let vendors = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if hosts.allow_insecure && VENDOR_DOMAINS.into_iter().any(vendors) {
+        let what = format!("{host} is Align's, and allow_insecure lets tokens go anywhere in clear");
+        section.reader.warning(&place, what, "remove allow_insecure from this realm");
+    }
+}
+
+/// Two realms with the same credentials would refresh one account twice; two that allow the same hosts could be led to use the wrong
+/// bearer there.
+fn keep_apart(reader: &Reader<'_>, realms: &[(Place, Realm)]) {
+    for (at, (place, realm)) in realms.iter().enumerate() {
+        for (_, other) in &realms[..at] {
+            if realm.oauth_base == other.oauth_base && realm.client_id == other.client_id {
+                let what = format!("has the oauth_base and client_id of realm {}", other.name);
+                let fix = "keep one of the two; one set of credentials is one realm";
+                reader.problem(place, what, fix);
+            }
+            let shared = realm.hosts.allowed.iter().find(|pattern| other.hosts.allowed.contains(pattern));
+            let sandbox = realm.hosts.allow_insecure && other.hosts.allow_insecure;
+            if let Some(shared) = shared.filter(|_| !sandbox) {
+                let what = format!("allows {shared}, as realm {} does", other.name);
+                let fix = "list under each realm its own hosts, so that no token can cross over";
+                reader.warning(place, what, fix);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `config.toml.example` tells the truth: it is valid, complete, and prints the defaults.
+
+use std::collections::BTreeSet;
+
+use super::super::*;
+use super::{Folder, MINIMAL, env};
+
+const EXAMPLE: &str = include_str!("../../../config.toml.example");
+
+/// The example with every key switched on that is commented out.
+fn example_with_everything() -> String {
+    let key = |line: &str| {
+        let rest = line.strip_prefix("# ")?;
+        let word = rest.split(" = ").next().filter(|_| rest.contains(" = "))?;
+        let header = rest.starts_with('[') && rest.ends_with(']');
+        let plain = !word.is_empty()
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        (header || plain).then(|| rest.to_owned())
+    };
+    let header = |line: &str| line.strip_prefix("# ").filter(|rest| *rest == "[public]").map(str::to_owned);
+    let lines =
+        EXAMPLE.lines().map(|line| header(line).or_else(|| key(line)).unwrap_or_else(|| line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_valid_as_it_stands_and_with_every_key_switched_on() {
+    let folder = Folder::new();
+    let plain = folder.load(EXAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(plain.warnings, vec![]);
+    let full = folder.load(&example_with_everything()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(full.config.public.is_some());
+}
+
+#[test]
+fn the_example_prints_the_defaults() {
+    let folder = Folder::new();
+    let minimal = folder.load(MINIMAL).unwrap().config;
+    let full = folder.load(&example_with_everything()).unwrap().config;
+    let numbers = |gateway: &Gateway| Gateway { tls: None, ..gateway.clone() };
+    let shown = |config: &Config| {
+        let admin = Admin { tls: None, url: None, ..config.admin.clone() };
+        let realm = &config.realms["global"];
+        let rest = (&config.store, &config.upstream, &config.retry, &config.renewal, &config.log);
+        let realm =
+            (&realm.discovery, &realm.kind, &realm.link_hosts, &realm.hosts, &config.callers[0].allow);
+        format!("{:#?}", (numbers(&config.gateway), admin, rest, realm))
+    };
+    assert_eq!(shown(&full), shown(&minimal));
+}
+
+#[test]
+fn the_example_shows_every_key_that_the_loader_knows() {
+    let folder = Folder::new();
+    let text = example_with_everything();
+    let file = folder.0.path().join("config.toml");
+    let (_, problems, _, asked) = load::read(&file, &text, &env);
+    assert_eq!(problems, vec![]);
+    let secret_forms = ["admin.token.env", "store.key.env", "realms.global.client_secret.file"];
+    let missing: BTreeSet<_> =
+        asked.iter().filter(|key| !stands_in(&text, key)).map(String::as_str).collect();
+    assert_eq!(missing, secret_forms.into_iter().collect());
+}
+
+fn stands_in(text: &str, key: &str) -> bool {
+    let table: toml::Table = text.parse().unwrap();
+    let mut at = toml::Value::Table(table);
+    for step in key.split('.') {
+        let (name, index) = step.split_once('[').unwrap_or((step, ""));
+        let Some(next) = at.get(name).cloned() else { return false };
+        at = match index.trim_end_matches(']').parse::<usize>() {
+            Ok(index) => next[index].clone(),
+            Err(_) => next,
+        };
+    }
+    true
+}

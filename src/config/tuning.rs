@@ -1,0 +1,182 @@
+//! `[store]`, `[upstream]`, `[retry]`, `[renewal]` and `[log]`: where things are kept and how patient we are. The vendor's documented
+//! waits are a floor for every realm that is real.
+
+use std::time::Duration;
+
+use tracing_subscriber::filter::LevelFilter;
+use url::Url;
+
+use super::listeners::secret_or_default;
+use super::quantity::show_duration;
+use super::reader::{Section, Value};
+use super::values::own_url;
+use super::{Log, LogFormat, ProxyChoice, Renewal, Retry, Store, StoreUrl, Upstream, defaults};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn store(section: Section<'_>) -> Option<Store> {
+    let url = match section.get("url") {
+        Some(value) => store_url(&value),
+        None => Some(StoreUrl::Sqlite(section.reader.folder.join(defaults::STORE_FILE))),
+    };
+    let key = secret_or_default(&section, "key", defaults::STORE_KEY_FILE);
+    section.close();
+    Some(Store { url: url?, key: key? })
+}
+
+/// The text is never shown: it may hold a password.
+fn store_url(value: &Value<'_>) -> Option<StoreUrl> {
+    const FIX: &str = "write \"sqlite:gateway.db\" or \"postgres://user@host/database\"";
+    let text = value.text()?;
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.contains([':', '?']) {
+            let what = "is no file: grants have to outlive the process";
+            return value.refuse(what, "write \"sqlite:\" and the path of a file");
+        }
+        return Some(StoreUrl::Sqlite(value.reader.folder.join(path)));
+    }
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => {
+            if url.password().is_some() {
+                value.warn(
+                    "holds a password in clear",
+                    "let the database trust a client certificate or a password file (PGPASSFILE) instead",
+                );
+            }
+            Some(StoreUrl::Postgres(text.to_owned()))
+        }
+        _ => value.refuse("is neither sqlite: nor postgres://", FIX),
+    }
+}
+
+pub(super) fn upstream(section: Section<'_>) -> Option<Upstream> {
+    let timeout = |key, default| section.duration(key, default, SECOND..=HOUR);
+    let connect_timeout =
+        section.duration("connect_timeout", defaults::CONNECT_TIMEOUT, Duration::from_millis(100)..=MINUTE);
+    let response_timeout = timeout("response_timeout", defaults::RESPONSE_TIMEOUT);
+    let idle_timeout = timeout("idle_timeout", defaults::IDLE_TIMEOUT);
+    let pool = section.integer("pool", defaults::POOL, 1..=10_000);
+    let proxy = match section.get("proxy") {
+        Some(value) => proxy(&value),
+        None => Some(ProxyChoice::Environment),
+    };
+    section.close();
+    Some(Upstream { connect_timeout, response_timeout, idle_timeout, pool, proxy: proxy? })
+}
+
+fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
+    match value.text()? {
+        "environment" => Some(ProxyChoice::Environment),
+        "none" => Some(ProxyChoice::None),
+        _ => {
+            let url = own_url(value)?;
+            if url.scheme() != "http" || url.path() != "/" {
+                let fix = "write \"http://proxy.example.com:3128\", \"none\" or \"environment\"";
+                return value.refuse("is no HTTP proxy", fix);
+            }
+            Some(ProxyChoice::Url(url))
+        }
+    }
+}
+
+pub(super) fn retry(section: Section<'_>, sandbox: bool) -> Retry {
+    let attempts = section.integer("attempts", defaults::ATTEMPTS as usize, 1..=10);
+    let base = documented_wait(&section, "base", defaults::RETRY_BASE, sandbox);
+    let pairing_base = documented_wait(&section, "pairing_base", defaults::PAIRING_BASE, sandbox);
+    let deadline = section.duration("deadline", defaults::RETRY_DEADLINE, SECOND..=HOUR);
+    let budget = section.share("budget", defaults::RETRY_BUDGET);
+    let scan_request = section.boolean("scan_request", defaults::RETRY_SCAN_REQUEST);
+    if scan_request {
+        section.reader.warning(
+            &section.place_of("scan_request"),
+            "repeats calls that may have created an RX already",
+            "set it to false unless duplicates are removed elsewhere",
+        );
+    }
+    section.close();
+    Retry { attempts: attempts as u32, base, pairing_base, deadline, budget, scan_request }
+}
+
+/// The vendor's waits are a minimum (Authentication and Pairing V2, 4.1.2 and 4.3.1); only a sandbox may be asked sooner.
+fn documented_wait(
+    section: &Section<'_>,
+    key: &'static str,
+    documented: Duration,
+    sandbox: bool,
+) -> Duration {
+    let wait = section.duration(key, documented, MILLISECOND..=MINUTE);
+    if wait < documented && !sandbox {
+        let what =
+            format!("is shorter than the {} ms that the vendor's documents ask for", documented.as_millis());
+        let fix = format!("write {:?} or more, or remove it", show_duration(documented));
+        section.reader.problem(&section.place_of(key), what, fix);
+    }
+    wait
+}
+
+pub(super) fn renewal(section: Section<'_>, sandbox: bool) -> Renewal {
+    let min_gap = section.duration("min_gap", defaults::MIN_GAP, Duration::ZERO..=30 * MINUTE);
+    if min_gap < defaults::MIN_GAP && !sandbox {
+        section.reader.warning(
+            &section.place_of("min_gap"),
+            "is below 60s, and refresh calls must not come in quick succession (gen-api, section 2)",
+            "remove it, or keep it for a sandbox",
+        );
+    }
+    // A token lives an hour: renewing half an hour ahead is twice the traffic, more is a loop.
+    let ahead = section.duration("ahead", defaults::AHEAD, Duration::ZERO..=30 * MINUTE);
+    // Below three months, after which an unused grant is dead (gen-api, section 2), with ten days to spare.
+    let shortest = if sandbox { SECOND } else { HOUR };
+    let keep_alive = section.duration("keep_alive", defaults::KEEP_ALIVE, shortest..=80 * DAY);
+    section.close();
+    Renewal { min_gap, ahead, keep_alive }
+}
+
+pub(super) fn log(section: Section<'_>) -> Option<Log> {
+    let level = match section.get("level") {
+        Some(value) => level(&value),
+        None => Some(defaults::LOG_LEVEL.to_owned()),
+    };
+    let format = match section.get("format") {
+        Some(value) => format(&value),
+        None => Some(defaults::LOG_FORMAT),
+    };
+    let access = section.boolean("access", defaults::LOG_ACCESS);
+    section.close();
+    Some(Log { level: level?, format: format?, access })
+}
+
+fn format(value: &Value<'_>) -> Option<LogFormat> {
+    match value.text()? {
+        "json" => Some(LogFormat::Json),
+        "text" => Some(LogFormat::Text),
+        _ => value.refuse("is no log format", "write \"json\" or \"text\""),
+    }
+}
+
+fn level(value: &Value<'_>) -> Option<String> {
+    let text = value.text()?;
+    match bad_directive(text) {
+        None => Some(text.to_owned()),
+        Some(bad) => {
+            let fix =
+                "write error, warn, info, debug or trace, or like \"info,genapi_gateway::access=debug\"";
+            value.refuse(format!("{bad:?} is no log level"), fix)
+        }
+    }
+}
+
+/// The first directive that does not say what it seems to. A bare misspelt level would otherwise be taken for the name of a target, and
+/// silence everything else.
+pub fn bad_directive(directives: &str) -> Option<&str> {
+    let good = |directive: &str| match directive.split_once('=') {
+        Some((target, level)) => !target.is_empty() && level.parse::<LevelFilter>().is_ok(),
+        None => directive.parse::<LevelFilter>().is_ok() && !directive.is_empty(),
+    };
+    directives.split(',').map(str::trim).find(|directive| !good(directive))
+}
