@@ -34,7 +34,7 @@ fn store_url(value: &Value<'_>) -> Option<StoreUrl> {
     let text = value.text()?;
     if let Some(path) = text.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.contains([':', '?']) {
+        if path.is_empty() || path.starts_with(':') || path.contains('?') {
             let what = "is no file: grants have to outlive the process";
             return value.refuse(what, "write \"sqlite:\" and the path of a file");
         }

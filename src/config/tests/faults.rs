@@ -240,6 +240,7 @@ fn what_is_doubtful_is_said_and_does_not_stop() {
         (changed(&[("accounts", "accounts = [\"*\"]"), ("key_sha256", "networks = [\"10.0.0.0/8\"]")]), "callers[0].accounts", "all accounts"),
         (format!("{MINIMAL}[gateway]\nlisten = [\"10.0.0.1:80\"]"), "gateway.listen", "in clear"),
         (format!("{MINIMAL}[admin]\nlisten = [\"10.0.0.1:80\"]"), "admin.listen", "admin token"),
+        (format!("{MINIMAL}[admin]\ntls = {{ cert = \"cert.pem\", key = \"loose.pem\" }}"), "admin.tls.key", "everybody"),
         (format!("{MINIMAL}[store]\nurl = \"postgres://u:canary-4711@h/d\""), "store.url", "password"),
         (second_realm("") .replace("client_id = \"id\"\n", "client_id = \"id2\"\n") .replacen("\"id2\"", "\"id\"", 1), "realms.china", "allows *.iterocloud.com"),
     ];

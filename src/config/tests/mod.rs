@@ -44,6 +44,8 @@ impl Folder {
         folder.write("good.secret", &format!("{CANARY}\r\n"));
         folder.write("loose.secret", CANARY);
         folder.open("loose.secret");
+        folder.write("loose.pem", &made.signing_key.serialize_pem());
+        folder.open("loose.pem");
         folder
     }
 
