@@ -7,6 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod model;
 
+pub mod telemetry;
+
 pub mod upstream;
 
 pub mod platform;

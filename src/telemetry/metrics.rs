@@ -1,0 +1,340 @@
+//! All metric families, made before any feature runs; features ask for their handles at start and keep them. A handle is an atomic, and
+//! adding to it never looks anything up. Names and labels are a contract kept in `docs/operations.md`; no label holds an account, a
+//! caller or a path.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::calls::{CallCells, Calls, EndpointSlot};
+
+/// What `encode` writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Content encodings that may come with an answer that we cannot read; others are `other`.
+const ENCODINGS: [&str; 4] = ["br", "deflate", "zstd", "compress"];
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Everything that `/metrics` shows.
+pub struct Metrics {
+    registry: Registry,
+    calls: Arc<Calls>,
+    watched: Arc<WatchList>,
+    refusals: Family<Labels, Counter>,
+    retries: Family<Labels, Counter>,
+    renewals: Family<Labels, Counter>,
+    accounts: Family<Labels, Gauge>,
+    earliest_expiry: Family<Labels, Gauge>,
+    links_passed: Family<Labels, Counter>,
+    links_rewritten: Counter,
+    store_commit_failures: Counter,
+    access_log_lines_lost: Counter,
+    journal_entries_lost: Counter,
+}
+
+/// Whether a watched figure only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A figure that somebody else counts, read at each scrape.
+pub struct Watched {
+    pub kind: Kind,
+    /// Without prefix and `_total`.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// The label that tells the series apart.
+    pub label: &'static str,
+    pub series: Vec<(&'static str, Reading)>,
+}
+
+pub type Reading = Box<dyn Fn() -> u64 + Send + Sync>;
+
+impl Metrics {
+    /// `endpoints` are the names that the endpoint label may have.
+    pub fn new(endpoints: &[&'static str], version: &str) -> Self {
+        let mut made = Self {
+            registry: Registry::with_prefix("genapi_gateway"),
+            calls: Arc::new(Calls::new(endpoints)),
+            watched: Arc::default(),
+            refusals: Family::default(),
+            retries: Family::default(),
+            renewals: Family::default(),
+            accounts: Family::default(),
+            earliest_expiry: Family::default(),
+            links_passed: Family::default(),
+            links_rewritten: Counter::default(),
+            store_commit_failures: Counter::default(),
+            access_log_lines_lost: Counter::default(),
+            journal_entries_lost: Counter::default(),
+        };
+        made.register(version);
+        made
+    }
+
+    fn register(&mut self, version: &str) {
+        let registry = &mut self.registry;
+        registry.register("build", "What is running", Info::new(vec![("version", version.to_owned())]));
+        registry.register_collector(Box::new(Arc::clone(&self.calls)));
+        registry.register_collector(Box::new(Arc::clone(&self.watched)));
+        registry.register(
+            "refusals",
+            "Answers that the gateway made up itself, by code",
+            self.refusals.clone(),
+        );
+        registry.register("retries", "Repeated sends to the platform, by reason", self.retries.clone());
+        registry.register("renewals", "Renewals of accounts, by outcome", self.renewals.clone());
+        registry.register("accounts", "Accounts by state", self.accounts.clone());
+        let help = "When the first access token of the realm ends, in seconds since 1970; 0 without any";
+        registry.register("earliest_token_expiry_timestamp_seconds", help, self.earliest_expiry.clone());
+        registry.register("links_rewritten", "Links turned into gateway links", self.links_rewritten.clone());
+        let help = "Answers with links that passed untouched, since their encoding is unknown to us";
+        registry.register("link_bodies_passed", help, self.links_passed.clone());
+        let help = "Commits of new tokens that failed; they are tried until they succeed";
+        registry.register("store_commit_failures", help, self.store_commit_failures.clone());
+        let help = "Access log lines dropped because the queue was full";
+        registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
+        let help = "Journal entries dropped because the queue was full or the store failed";
+        registry.register("journal_entries_lost", help, self.journal_entries_lost.clone());
+    }
+
+    /// The text of `/metrics`.
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        // Writing into a String cannot fail; half a page would still be better than none.
+        let _ = text::encode(&mut page, &self.registry);
+        page
+    }
+
+    /// `None` where the name was not given to `new`.
+    pub fn endpoint(&self, name: &str) -> Option<EndpointSlot> {
+        self.calls.slot(name)
+    }
+
+    /// A worker's own cells for a realm (or `calls::NO_REALM`); for start and reload, not per call.
+    pub fn calls(&self, realm: &str, worker: usize) -> Arc<CallCells> {
+        self.calls.cells(realm, worker)
+    }
+
+    pub fn refusals(&self, code: &'static str) -> Counter {
+        self.refusals.get_or_create_owned(&vec![("code", code.to_owned())])
+    }
+
+    pub fn retries(&self, reason: &'static str) -> Counter {
+        self.retries.get_or_create_owned(&vec![("reason", reason.to_owned())])
+    }
+
+    pub fn renewals(&self, realm: &str, outcome: &'static str) -> Counter {
+        self.renewals.get_or_create_owned(&vec![("realm", realm.to_owned()), ("outcome", outcome.to_owned())])
+    }
+
+    pub fn accounts(&self, realm: &str, state: &'static str) -> Gauge {
+        self.accounts.get_or_create_owned(&vec![("realm", realm.to_owned()), ("state", state.to_owned())])
+    }
+
+    pub fn earliest_expiry(&self, realm: &str) -> Gauge {
+        self.earliest_expiry.get_or_create_owned(&vec![("realm", realm.to_owned())])
+    }
+
+    /// Takes a realm that the configuration no longer has off the page.
+    pub fn forget_realm(&self, realm: &str, states: &[&'static str]) {
+        for state in states {
+            self.accounts.remove(&vec![("realm", realm.to_owned()), ("state", (*state).to_owned())]);
+        }
+        self.earliest_expiry.remove(&vec![("realm", realm.to_owned())]);
+    }
+
+    pub fn links_rewritten(&self) -> Counter {
+        self.links_rewritten.clone()
+    }
+
+    /// The label is one of a few words, whatever the platform invents.
+    pub fn link_bodies_passed(&self, encoding: &str) -> Counter {
+        let known = ENCODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(encoding.trim()));
+        let word = known.unwrap_or("other");
+        self.links_passed.get_or_create_owned(&vec![("encoding", word.to_owned())])
+    }
+
+    pub fn store_commit_failures(&self) -> Counter {
+        self.store_commit_failures.clone()
+    }
+
+    pub fn access_log_lines_lost(&self) -> Counter {
+        self.access_log_lines_lost.clone()
+    }
+
+    pub fn journal_entries_lost(&self) -> Counter {
+        self.journal_entries_lost.clone()
+    }
+
+    /// Shows figures that are counted elsewhere: the server's connections, for one. A name belongs to one watcher.
+    pub fn watch(&self, watched: Watched) {
+        self.watched.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+    }
+}
+
+#[derive(Default)]
+struct WatchList(Mutex<Vec<Watched>>);
+
+impl fmt::Debug for WatchList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchList")
+    }
+}
+
+impl Collector for WatchList {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for figure in watched.iter() {
+            let kind = match figure.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
+            for (word, read) in &figure.series {
+                let labels = [(figure.label, *word)];
+                let series = family.encode_family(&labels)?;
+                match figure.kind {
+                    Kind::Counter => ConstCounter::new(read()).encode(series)?,
+                    Kind::Gauge => {
+                        ConstGauge::new(i64::try_from(read()).unwrap_or(i64::MAX)).encode(series)?
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use http::{Method, StatusCode};
+
+    use super::*;
+    use crate::telemetry::calls::{Class, NO_REALM};
+
+    fn metrics() -> Metrics {
+        Metrics::new(&["lab_orders", "other"], "1.2.3")
+    }
+
+    #[test]
+    fn the_names_are_a_contract() {
+        let metrics = metrics();
+        metrics.refusals("draining");
+        metrics.retries("platform_500");
+        metrics.renewals("global", "renewed");
+        metrics.accounts("global", "ready");
+        metrics.earliest_expiry("global");
+        metrics.link_bodies_passed("br");
+        let page = metrics.encode();
+        let names: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE genapi_gateway_")).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        let contract = [
+            "access_log_lines_lost counter",
+            "accounts gauge",
+            "build info",
+            "earliest_token_expiry_timestamp_seconds gauge",
+            "journal_entries_lost counter",
+            "link_bodies_passed counter",
+            "links_rewritten counter",
+            "platform_seconds histogram",
+            "refusals counter",
+            "renewals counter",
+            "request_seconds histogram",
+            "requests counter",
+            "retries counter",
+            "store_commit_failures counter",
+        ];
+        assert_eq!(sorted, contract);
+        assert!(page.contains("genapi_gateway_build_info{version=\"1.2.3\"} 1\n"), "{page}");
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_scrape_sums_what_the_workers_counted_apart() {
+        let metrics = metrics();
+        let orders = metrics.endpoint("lab_orders").unwrap();
+        for worker in 0..2 {
+            let cells = metrics.calls("global", worker);
+            let class = Class::of(StatusCode::OK);
+            cells.answered(orders, &Method::GET, class, Duration::from_millis(3));
+            cells.platform_answered(orders, class, Duration::from_millis(2));
+        }
+        let none = metrics.calls(NO_REALM, 0);
+        none.answered(orders, &Method::GET, Class::of(StatusCode::UNAUTHORIZED), Duration::ZERO);
+        let page = metrics.encode();
+        for line in [
+            "genapi_gateway_request_seconds_sum{realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 0.006",
+            "genapi_gateway_request_seconds_count{realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 2",
+            "genapi_gateway_request_seconds_bucket{le=\"0.002\",realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 0",
+            "genapi_gateway_request_seconds_bucket{le=\"0.005\",realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 2",
+            "genapi_gateway_request_seconds_bucket{le=\"+Inf\",realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 2",
+            "genapi_gateway_request_seconds_count{realm=\"-\",endpoint=\"lab_orders\",class=\"4xx\"} 1",
+            "genapi_gateway_platform_seconds_bucket{le=\"0.002\",realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 2",
+            "genapi_gateway_requests_total{endpoint=\"lab_orders\",method=\"GET\",class=\"2xx\"} 2",
+            "genapi_gateway_requests_total{endpoint=\"lab_orders\",method=\"GET\",class=\"4xx\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains("endpoint=\"other\""), "what never happened is left out");
+        assert_eq!(metrics.endpoint("nonsense"), None);
+    }
+
+    #[test]
+    fn handles_of_the_same_series_count_together_and_survive_a_reload() {
+        let metrics = metrics();
+        metrics.renewals("global", "renewed").inc();
+        metrics.renewals("global", "renewed").inc();
+        metrics.accounts("global", "ready").set(7);
+        metrics.refusals("caller_unknown").inc();
+        metrics.link_bodies_passed("x-invented").inc();
+        metrics.link_bodies_passed("BR").inc();
+        assert!(Arc::ptr_eq(&metrics.calls("global", 0), &metrics.calls("global", 0)));
+        let page = metrics.encode();
+        for line in [
+            "genapi_gateway_renewals_total{realm=\"global\",outcome=\"renewed\"} 2",
+            "genapi_gateway_accounts{realm=\"global\",state=\"ready\"} 7",
+            "genapi_gateway_refusals_total{code=\"caller_unknown\"} 1",
+            "genapi_gateway_link_bodies_passed_total{encoding=\"other\"} 1",
+            "genapi_gateway_link_bodies_passed_total{encoding=\"br\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+        metrics.forget_realm("global", &["ready"]);
+        assert!(!metrics.encode().contains("state=\"ready\""));
+    }
+
+    #[test]
+    fn figures_of_others_are_read_at_each_scrape() {
+        let metrics = metrics();
+        let open = Arc::new(AtomicU64::new(3));
+        let read = Arc::clone(&open);
+        metrics.watch(Watched {
+            kind: Kind::Gauge,
+            name: "connections",
+            help: "Open connections of callers",
+            label: "listener",
+            series: vec![("data", Box::new(move || read.load(Ordering::Relaxed)))],
+        });
+        assert!(metrics.encode().contains("genapi_gateway_connections{listener=\"data\"} 3\n"));
+        open.store(4, Ordering::Relaxed);
+        assert!(metrics.encode().contains("genapi_gateway_connections{listener=\"data\"} 4\n"));
+    }
+}

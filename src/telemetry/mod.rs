@@ -1,0 +1,203 @@
+//! What the gateway says about itself: logs here, figures in `metrics`. Imports no feature; features are handed what they report to.
+//!
+//! The rule guarded here: logs go to one writer, their level changes without a restart, and the access log is neither lost by a quiet
+//! level nor kept on when it is switched off.
+
+pub mod calls;
+pub mod metrics;
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::config::{Env, Log, LogFormat, bad_directive};
+
+/// The target of access log lines. Not the name of a module: `genapi_gateway::access` is one, and switching that off must not silence
+/// renewals.
+pub const ACCESS_LOG: &str = "genapi_gateway::access_log";
+
+/// Wins over `log.level`, so that a running service can be made talkative by its unit alone.
+pub const LEVEL_VARIABLE: &str = "GENAPI_GATEWAY_LOG";
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogProblem {
+    #[error(
+        "{LEVEL_VARIABLE} holds {0:?}, which is no log level; write info, or info,genapi_gateway::access=debug"
+    )]
+    Level(String),
+    #[error("logging was set up already")]
+    Twice,
+}
+
+/// Changes what is logged while it runs.
+#[derive(Clone)]
+pub struct LogHandle {
+    filter: reload::Handle<Targets, Registry>,
+    /// What `GENAPI_GATEWAY_LOG` said at start.
+    forced: Option<String>,
+}
+
+/// Logs to standard error from now on; once per process.
+pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
+    let colours = std::io::stderr().is_terminal() && wants_colour(env);
+    let (subscriber, handle) = subscriber(log, env, std::io::stderr, colours)?;
+    subscriber.try_init().map_err(|_| LogProblem::Twice)?;
+    Ok(handle)
+}
+
+/// The same for any writer, without installing it.
+pub fn subscriber<W>(
+    log: &Log,
+    env: Env<'_>,
+    writer: W,
+    colours: bool,
+) -> Result<(impl Subscriber + Send + Sync + use<W>, LogHandle), LogProblem>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let forced = env(LEVEL_VARIABLE).filter(|directives| !directives.trim().is_empty());
+    let (filter, handle) = reload::Layer::new(targets(log, forced.as_deref())?);
+    let lines = fmt::layer().with_writer(writer);
+    let lines = match log.format {
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    Ok((subscriber, LogHandle { filter: handle, forced }))
+}
+
+/// <https://no-color.org>: any value but an empty one.
+fn wants_colour(env: Env<'_>) -> bool {
+    env("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+impl LogHandle {
+    /// Takes over level and access log of a reloaded configuration; the format stays until a restart.
+    pub fn apply(&self, log: &Log) -> Result<(), LogProblem> {
+        let targets = targets(log, self.forced.as_deref())?;
+        self.filter.reload(targets).map_err(|_| LogProblem::Twice)
+    }
+}
+
+/// The access log is the audit trail of calls (threats, row 23): `log.access` alone decides over it, unless a directive names it.
+fn targets(log: &Log, forced: Option<&str>) -> Result<Targets, LogProblem> {
+    let directives = forced.unwrap_or(&log.level);
+    if let Some(bad) = bad_directive(directives) {
+        return Err(LogProblem::Level(bad.to_owned()));
+    }
+    let mut targets = Targets::new();
+    for directive in directives.split(',').map(str::trim) {
+        let bad = |_| LogProblem::Level(directive.to_owned());
+        targets = match directive.split_once('=') {
+            Some((target, level)) => {
+                targets.with_target(target.trim(), level.trim().parse::<LevelFilter>().map_err(bad)?)
+            }
+            None => targets.with_default(directive.parse::<LevelFilter>().map_err(bad)?),
+        };
+    }
+    let named = directives.split(',').any(|directive| directive.trim().starts_with(ACCESS_LOG));
+    Ok(match (log.access, named) {
+        (false, _) => targets.with_target(ACCESS_LOG, LevelFilter::OFF),
+        (true, false) => targets.with_target(ACCESS_LOG, LevelFilter::INFO),
+        (true, true) => targets,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Page {
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    fn log(level: &str, access: bool) -> Log {
+        Log { level: level.to_owned(), format: LogFormat::Json, access }
+    }
+
+    fn speak() {
+        tracing::info!(target: "genapi_gateway::access::renewal", "renewed");
+        tracing::info!(target: ACCESS_LOG, status = 200, "call");
+    }
+
+    fn heard(log: &Log, forced: Option<&str>) -> (bool, bool) {
+        let page = Page::default();
+        let writer = page.clone();
+        let env = |_: &str| forced.map(str::to_owned);
+        let (subscriber, _) = subscriber(log, &env, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, speak);
+        let said = page.take();
+        (said.contains("renewed"), said.contains("\"call\""))
+    }
+
+    #[test]
+    fn the_access_log_hangs_on_its_own_switch_and_not_on_the_level() {
+        assert_eq!(heard(&log("info", true), None), (true, true));
+        assert_eq!(heard(&log("warn", true), None), (false, true));
+        assert_eq!(heard(&log("info", false), None), (true, false));
+        assert_eq!(heard(&log("info,genapi_gateway::access_log=off", true), None), (true, false));
+        assert_eq!(heard(&log("info,genapi_gateway::access=off", true), None), (false, true));
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_nonsense_in_it_is_refused() {
+        assert_eq!(heard(&log("error", true), Some("debug")), (true, true));
+        let env = |_: &str| Some("verbose".to_owned());
+        let refused = subscriber(&log("info", true), &env, std::io::sink, false);
+        assert!(matches!(refused.map(|_| ()), Err(LogProblem::Level(level)) if level == "verbose"));
+    }
+
+    #[test]
+    fn a_reload_changes_the_level_while_it_runs() {
+        let page = Page::default();
+        let writer = page.clone();
+        let quiet = subscriber(&log("error", false), &|_| None, move || writer.clone(), false);
+        let (subscriber, handle) = quiet.unwrap();
+        let guard = tracing::subscriber::set_default(subscriber);
+        speak();
+        assert_eq!(page.take(), "");
+        handle.apply(&log("info", true)).unwrap();
+        speak();
+        drop(guard);
+        let lines = page.take();
+        let lines: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1]["message"], "call");
+        assert_eq!(lines[1]["status"], 200);
+        assert_eq!(lines[1]["target"], ACCESS_LOG);
+    }
+
+    #[test]
+    fn no_color_is_obeyed() {
+        assert!(wants_colour(&|_| None));
+        assert!(wants_colour(&|_| Some(String::new())));
+        assert!(!wants_colour(&|_| Some("1".to_owned())));
+    }
+}
