@@ -40,6 +40,8 @@ pub struct Action {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "outcome", content = "why", rename_all = "snake_case")]
 pub enum Outcome {
+    /// Written before it is done: what cannot be written down is not done.
+    Asked,
     Done,
     /// Not allowed, not possible, or called off.
     Refused(String),

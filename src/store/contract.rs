@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
-    Store, StoreError, StoredAccess, StoredRoute,
+    Store, StoreError, StoredAccess, StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -33,6 +33,7 @@ macro_rules! store_contract {
             a_commit_against_another_generation_is_fenced_and_changes_nothing,
             of_many_commits_on_one_generation_one_wins,
             generations_never_go_back_over_new_grants_and_removals,
+            a_token_that_was_taken_over_is_known_until_its_account_goes,
             every_state_comes_back,
             the_last_grant_takes_its_account_along_and_frees_the_id,
             without_its_current_grant_an_account_uses_the_one_obtained_last,
@@ -323,6 +324,23 @@ pub async fn generations_never_go_back_over_new_grants_and_removals(Subject { st
     assert_eq!(again.grants[0].generation, 7, "above what was removed");
     let again = store.put_grant(grant("smile", "global", 1)).await.unwrap();
     assert_eq!(again.grants[0].generation, 8);
+}
+
+pub async fn a_token_that_was_taken_over_is_known_until_its_account_goes(Subject { store, .. }: Subject) {
+    let (smile, global) = (name("smile"), realm("global"));
+    let first = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let taken_over = token_hash(&first.grants[0].refresh);
+    store.put_grant(grant("other", "global", 2)).await.unwrap();
+    let rotated = tokens("access", Some("rotated"), 20);
+    store.commit_tokens(&smile, &global, first.grants[0].generation, &rotated).await.unwrap();
+    let known = store.known_tokens().await.unwrap();
+    assert!(
+        known.contains(&(taken_over, smile.clone())),
+        "the platform's rotation does not change what the application holds"
+    );
+    store.remove_grant(&smile, &global).await.unwrap();
+    let known = store.known_tokens().await.unwrap();
+    assert!(known.iter().all(|(_, account)| *account != smile) && known.len() == 1, "{known:?}");
 }
 
 pub async fn every_state_comes_back(Subject { store, .. }: Subject) {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending,
-    PendingKind, PendingLogin, Store, StoreError, StoredRoute,
+    PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -25,6 +25,7 @@ struct Held {
     spent: BTreeMap<AccountName, u64>,
     logins: BTreeMap<[u8; 32], PendingLogin>,
     journal: Vec<JournalEntry>,
+    known_tokens: BTreeMap<[u8; 32], AccountName>,
 }
 
 impl MemoryStore {
@@ -93,6 +94,7 @@ impl Held {
                 held_by: holder.name.clone(),
             });
         }
+        self.known_tokens.insert(token_hash(&new.refresh), new.name.clone());
         let spent = self.spent.get(&new.name).copied().unwrap_or_default();
         let account = self.accounts.entry(new.name.clone()).or_insert_with(|| AccountRecord {
             name: new.name,
@@ -154,7 +156,10 @@ impl Held {
         account.grants.retain(|grant| grant.realm != *realm);
         // The grants stand in the order of their realms; of two obtained at once the first realm is taken.
         match account.grants.iter().rev().max_by_key(|grant| grant.obtained_at) {
-            None => drop(self.accounts.remove(name)),
+            None => {
+                self.accounts.remove(name);
+                self.known_tokens.retain(|_, known| known != name);
+            }
             Some(next) if account.current == *realm => account.current = next.realm.clone(),
             Some(_) => {}
         }
@@ -242,6 +247,11 @@ impl Store for MemoryStore {
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
         ready(self.write().and_then(|mut held| held.remove_grant(name, realm)))
+    }
+
+    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
+        let held = self.read();
+        ready(Ok(held.known_tokens.iter().map(|(hash, name)| (*hash, name.clone())).collect()))
     }
 
     fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {

@@ -183,6 +183,14 @@ pub struct JournalEntry {
     pub detail: String,
 }
 
+/// The form in which [`Store::known_tokens`] remembers a refresh token.
+pub fn token_hash(refresh: &RefreshToken) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, refresh.expose().as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
 /// The durable half of the gateway. What answers `Ok` is on the disk.
 pub trait Store: Send + Sync + 'static {
     fn accounts(&self) -> Pending<'_, Loaded>;
@@ -221,6 +229,10 @@ pub trait Store: Send + Sync + 'static {
     /// Removes one grant, and the account with its last one (after unpair or revoke).
     /// Where the current one goes, the one obtained last becomes current.
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
+
+    /// SHA-256 of every refresh token that `put_grant` took for an account which still exists, with its name: what an application
+    /// that refreshes by itself may still send, however often the platform has rotated it since.
+    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>>;
 
     /// Also sweeps out what has expired.
     fn put_login(&self, login: PendingLogin) -> Pending<'_, ()>;

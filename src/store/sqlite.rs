@@ -163,6 +163,10 @@ impl Store for SqliteStore {
         Box::pin(self.delete_grant(name, realm))
     }
 
+    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
+        Box::pin(self.read_known_tokens())
+    }
+
     fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
         Box::pin(self.write_login(login))
     }

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::seal::SealFault;
+use crate::store::token_hash;
 use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
 
 impl SqliteStore {
@@ -79,6 +80,7 @@ impl SqliteStore {
         .execute(&mut *work)
         .await
         .map_err(fault)?;
+        learn_token(&mut work, &grant).await?;
         work.commit().await.map_err(fault)?;
         let written = self.read_account(&grant.name).await?;
         written.ok_or(StoreError::UnknownAccount(grant.name))
@@ -210,7 +212,22 @@ impl SqliteStore {
             "DELETE FROM accounts WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM grants WHERE account = ?1)",
         );
         last.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+        let tokens = sqlx::query(
+            "DELETE FROM known_tokens WHERE account = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE name = ?1)",
+        );
+        tokens.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
         work.commit().await.map_err(fault)
+    }
+
+    pub(super) async fn read_known_tokens(&self) -> Result<Vec<([u8; 32], AccountName)>, StoreError> {
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as("SELECT hash, account FROM known_tokens")
+            .fetch_all(&mut *turn)
+            .await
+            .map_err(fault)?;
+        // The table's own check sees to the length; a name that is not valid has been logged with its account.
+        let known = |(hash, name): (Vec<u8>, String)| Some((hash.try_into().ok()?, name.parse().ok()?));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
     fn sealed_refresh(
@@ -272,6 +289,16 @@ async fn write_account(connection: &mut SqliteConnection, grant: &NewGrant) -> R
     if let Some(state) = &grant.state {
         update_state(connection, &grant.name, state).await?;
     }
+    Ok(())
+}
+
+async fn learn_token(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO known_tokens (hash, account) VALUES (?1, ?2) ON CONFLICT (hash) DO UPDATE SET account = ?2")
+        .bind(&token_hash(&grant.refresh)[..])
+        .bind(grant.name.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
     Ok(())
 }
 

@@ -105,7 +105,11 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
 
 fn migrations() -> Vec<Migration> {
     let init = include_str!("../../../migrations/sqlite/0001_init.sql");
-    vec![Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false)]
+    let known_tokens = include_str!("../../../migrations/sqlite/0002_known_tokens.sql");
+    vec![
+        Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
+        Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
+    ]
 }
 
 /// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in beside a proven one.

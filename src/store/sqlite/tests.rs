@@ -240,11 +240,11 @@ async fn a_second_opener_is_refused_while_the_first_lives_even_through_a_link() 
 async fn a_newer_schema_is_refused_and_left_as_it_is() {
     let home = Home::made().await;
     home.tamper(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (7, 'later', true, x'00', 0)",
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (70, 'later', true, x'00', 0)",
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 7; this one knows 1)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 2)"), "{why}");
 }
 
 #[tokio::test]
