@@ -1,33 +1,40 @@
 //! The book: one entry per account, read on the request path without waiting. Nothing here does I/O.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
-use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, RealmName};
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
 
-use super::Access;
+use crate::config;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::route::{HostPolicy, Route};
+use crate::store::{AccountRecord, GrantRecord};
+
+pub use super::entry::{Entry, Standing, Summary};
+
+use super::entry::{Elsewhere, Held, Snapshot};
+use super::gaps::Pacing;
+use super::locked;
 
 /// All accounts that the gateway knows.
-pub struct Book {}
-
-/// One account in the book.
-pub struct Entry {
-    pub name: AccountName,
+pub struct Book {
+    by_name: DashMap<AccountName, Arc<Entry>>,
+    /// Entries that hold a grant of this id, in whatever realm; nearly always one.
+    by_id: DashMap<AccountId, Box<[Arc<Entry>]>>,
+    rules: ArcSwap<HashMap<RealmName, RealmRules>>,
+    /// Thousands of accounts share a handful of routes.
+    routes: Mutex<HashSet<Arc<Route>>>,
+    /// Writers one at a time, so that both indexes change together; readers never take it.
+    writing: Mutex<()>,
 }
 
-/// What an account allows right now.
+/// What a realm says about routes: a stored one is checked again at every load, since `allowed_hosts` may have become narrower.
 #[derive(Debug, Clone)]
-pub enum Standing {
-    Ready(Arc<Access>),
-    /// Known and willing, but without a live token or a route: renew first.
-    Renewable {
-        generation: u64,
-    },
-    Paused,
-    NeedsLogin {
-        since: Timestamp,
-        why: String,
-    },
+pub struct RealmRules {
+    pub hosts: HostPolicy,
+    /// Pinned by the configuration; wins over whatever was discovered.
+    pub pinned: Option<Route>,
 }
 
 /// The result of a look-up by the vendor's id.
@@ -38,34 +45,224 @@ pub enum Found {
     Nobody,
 }
 
-impl Book {
-    pub fn by_name(&self, _name: &str) -> Option<Arc<Entry>> {
-        unimplemented!()
-    }
-
-    pub fn by_id(&self, _realm: Option<&RealmName>, _id: AccountId) -> Found {
-        unimplemented!()
-    }
-
-    /// In order of name.
-    pub fn all(&self) -> Vec<Arc<Entry>> {
-        unimplemented!()
+impl RealmRules {
+    pub fn of(realm: &config::Realm) -> Self {
+        let pinned = realm.route.as_ref();
+        let pinned = pinned.and_then(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts).ok());
+        Self { hosts: realm.hosts.clone(), pinned }
     }
 }
 
-impl Entry {
-    /// The vendor's id and realm of the current grant.
-    pub fn identity(&self) -> (RealmName, AccountId) {
-        unimplemented!()
+impl Book {
+    /// The book as the store has it at start.
+    pub fn load(records: Vec<AccountRecord>, rules: HashMap<RealmName, RealmRules>) -> Self {
+        let book = Self {
+            by_name: DashMap::with_capacity(records.len()),
+            by_id: DashMap::with_capacity(records.len()),
+            rules: ArcSwap::from_pointee(rules),
+            routes: Mutex::default(),
+            writing: Mutex::default(),
+        };
+        for record in records {
+            book.apply(record);
+        }
+        book
     }
 
-    /// `Ready` also while the token is past its end by our clock but nothing better can be had: the platform decides then.
-    pub fn standing(&self, _now: Timestamp) -> Standing {
-        unimplemented!()
+    pub fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
+        self.by_name.get(name).map(|found| Arc::clone(&found))
     }
 
-    /// Remembers that a caller used the account; the keeper looks at it. An atomic store.
-    pub fn touch(&self, _now: Timestamp) {
-        unimplemented!()
+    /// Finds grants that are not the current one as well, so that an id stays good while its account moves between platforms.
+    pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Found {
+        let Some(holders) = self.by_id.get(&id) else { return Found::Nobody };
+        let wanted = |entry: &&Arc<Entry>| realm.is_none_or(|realm| realm_of(entry, id, Some(realm)).is_some());
+        let mut matching = holders.iter().filter(wanted);
+        match (matching.next(), matching.next()) {
+            (None, _) => Found::Nobody,
+            (Some(only), None) => Found::One(Arc::clone(only)),
+            (Some(_), Some(_)) => {
+                let mut realms: Vec<_> = holders.iter().filter_map(|entry| realm_of(entry, id, None)).collect();
+                realms.sort();
+                realms.dedup();
+                Found::Ambiguous(realms)
+            }
+        }
     }
+
+    /// In order of name. For operators' lists: it walks and sorts all accounts.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        let mut all: Vec<_> = self.by_name.iter().map(|found| Arc::clone(found.value())).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Puts into the book what the store now holds of an account: after a pairing, an import, a pause, a resume, a switch of realm.
+    /// An entry that exists keeps its identity, and its tokens where they are newer than the record's. `None`, and no entry any more,
+    /// for a record without a current grant.
+    pub fn apply(&self, record: AccountRecord) -> Option<Arc<Entry>> {
+        let _one_writer = locked(&self.writing);
+        let Some(grant) = record.current_grant() else {
+            tracing::error!(account = %record.name, "the account has no grant in its current realm; it is left out");
+            self.take_out(record.name.as_str());
+            return None;
+        };
+        let snapshot = self.snapshot_of(&record, grant);
+        let known = self.by_name(record.name.as_str());
+        let entry = match known {
+            Some(entry) => {
+                let stale: Vec<_> = ids(&entry.snapshot()).filter(|id| !holds(&record, *id)).collect();
+                stale.into_iter().for_each(|id| self.unlist(id, &entry));
+                entry.merge(snapshot);
+                entry
+            }
+            None => {
+                let pacing = Pacing::after_restart(grant.intent);
+                let entry = Arc::new(Entry::new(record.name.clone(), snapshot, pacing));
+                self.by_name.insert(record.name.clone(), Arc::clone(&entry));
+                entry
+            }
+        };
+        record.grants.iter().for_each(|grant| self.list(grant.account_id, &entry));
+        Some(entry)
+    }
+
+    /// Takes an account out after its last grant is gone.
+    pub fn remove(&self, name: &str) {
+        let _one_writer = locked(&self.writing);
+        self.take_out(name);
+    }
+
+    /// Puts new rules in force; a route that they no longer allow is forgotten, a pinned one takes its place at once.
+    pub fn set_rules(&self, rules: HashMap<RealmName, RealmRules>) {
+        let _one_writer = locked(&self.writing);
+        self.rules.store(Arc::new(rules));
+        for entry in self.all() {
+            let snapshot = entry.snapshot();
+            let rules = self.rules.load();
+            let route = rules.get(&snapshot.realm).and_then(|rules| match &rules.pinned {
+                Some(pinned) => Some(self.shared(pinned.clone())),
+                None => snapshot.route.clone().filter(|route| still_allowed(route, &rules.hosts)),
+            });
+            if route != snapshot.route {
+                entry.put_route(&snapshot.realm, route);
+            }
+        }
+    }
+
+    /// For the keeper's rounds: every account, in no order, without sorting or collecting them.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Entry>)) {
+        self.by_name.iter().for_each(|found| look(found.value()));
+    }
+
+    /// The one copy of a route.
+    pub(super) fn shared(&self, route: Route) -> Arc<Route> {
+        let mut routes = locked(&self.routes);
+        if let Some(known) = routes.get(&route) {
+            return Arc::clone(known);
+        }
+        let route = Arc::new(route);
+        routes.insert(Arc::clone(&route));
+        route
+    }
+
+    /// Whether no other account of the realm is at work that could tell bad credentials from a dead grant.
+    pub(super) fn is_only_one_at_work(&self, realm: &RealmName, name: &AccountName) -> bool {
+        !self.by_name.iter().any(|found| {
+            let snapshot = found.value().snapshot();
+            found.key() != name && snapshot.realm == *realm && snapshot.state == AccountState::Ready
+        })
+    }
+
+    fn snapshot_of(&self, record: &AccountRecord, grant: &GrantRecord) -> Snapshot {
+        let rules = self.rules.load();
+        let others = record.grants.iter().filter(|other| other.realm != grant.realm);
+        let elsewhere = others.map(|other| Elsewhere {
+            realm: one_copy(&rules, &other.realm),
+            id: other.account_id,
+            refreshed_at: other.refreshed_at,
+        });
+        let mut snapshot = Snapshot {
+            state: record.state.clone(),
+            realm: one_copy(&rules, &grant.realm),
+            id: grant.account_id,
+            refresh: grant.refresh.clone(),
+            held: Held::Nothing,
+            route: self.route_of(grant, &rules),
+            serial: grant.generation,
+            stored_generation: grant.generation,
+            refreshed_at: grant.refreshed_at,
+            obtained_at: grant.obtained_at,
+            elsewhere: elsewhere.collect(),
+            unsaved: false,
+        };
+        snapshot.set_access(grant.access.clone());
+        snapshot
+    }
+
+    fn route_of(&self, grant: &GrantRecord, rules: &HashMap<RealmName, RealmRules>) -> Option<Arc<Route>> {
+        let rules = rules.get(&grant.realm)?;
+        if let Some(pinned) = &rules.pinned {
+            return Some(self.shared(pinned.clone()));
+        }
+        let stored = grant.route.as_ref()?;
+        Route::parse(&stored.domain, &stored.path, &rules.hosts).ok().map(|route| self.shared(route))
+    }
+
+    fn take_out(&self, name: &str) {
+        if let Some((_, entry)) = self.by_name.remove(name) {
+            ids(&entry.snapshot()).for_each(|id| self.unlist(id, &entry));
+        }
+    }
+
+    fn list(&self, id: AccountId, entry: &Arc<Entry>) {
+        let mut holders = self.by_id.entry(id).or_default();
+        if !holders.iter().any(|holder| Arc::ptr_eq(holder, entry)) {
+            *holders = holders.iter().chain([entry]).cloned().collect();
+        }
+    }
+
+    fn unlist(&self, id: AccountId, entry: &Arc<Entry>) {
+        if let Some(mut holders) = self.by_id.get_mut(&id) {
+            *holders = holders.iter().filter(|holder| !Arc::ptr_eq(holder, entry)).cloned().collect();
+        }
+        self.by_id.remove_if(&id, |_, holders| holders.is_empty());
+    }
+}
+
+/// The realm in which an entry holds this id; the current grant's first.
+fn realm_of(entry: &Entry, id: AccountId, wanted: Option<&RealmName>) -> Option<RealmName> {
+    let snapshot = entry.snapshot();
+    let current = (&snapshot.realm, snapshot.id);
+    let others = snapshot.elsewhere.iter().map(|other| (&other.realm, other.id));
+    std::iter::once(current)
+        .chain(others)
+        .find(|(realm, held)| *held == id && wanted.is_none_or(|wanted| wanted == *realm))
+        .map(|(realm, _)| realm.clone())
+}
+
+fn ids(snapshot: &Snapshot) -> impl Iterator<Item = AccountId> {
+    let others = snapshot.elsewhere.iter().map(|other| other.id);
+    std::iter::once(snapshot.id).chain(others)
+}
+
+fn holds(record: &AccountRecord, id: AccountId) -> bool {
+    record.grants.iter().any(|grant| grant.account_id == id)
+}
+
+/// The configuration's copy of a realm's name, so that thousands of accounts share its text.
+fn one_copy(rules: &HashMap<RealmName, RealmRules>, realm: &RealmName) -> RealmName {
+    rules.get_key_value(realm).map_or_else(|| realm.clone(), |(ours, _)| ours.clone())
+}
+
+fn still_allowed(route: &Route, hosts: &HostPolicy) -> bool {
+    Route::parse(&route.domain(), route.path(), hosts).is_ok()
 }

@@ -1,9 +1,27 @@
 //! The right to call, kept alive: the book of snapshots, renewal through one door, the keeper.
+//!
+//! The rule guarded here: the request path only ever reads a snapshot; whatever waits, writes or speaks to the platform runs on the
+//! control runtime.
 
 pub mod book;
+pub mod calls;
+pub mod entry;
+pub mod keeper;
+pub mod realm;
 pub mod renewal;
+pub mod signals;
 
-use std::sync::Arc;
+mod blame;
+mod flight;
+mod gaps;
+mod unsaved;
+
+#[cfg(test)]
+mod doubles;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
 
@@ -21,4 +39,9 @@ pub struct Access {
     pub generation: u64,
     pub realm: RealmName,
     pub expires_at: Timestamp,
+}
+
+/// Every lock in here guards plain values that are whole after each statement, so a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,31 @@
-//! Renewal: refresh, then discovery, for one account, once. `renew` is the only door.
+//! Renewal: refresh, then discovery, for one account, once. `renew` is the only door: request path, keeper and operators use it.
+//!
+//! The rule guarded here: one flight per account, in a task of its own on the control runtime, so that a caller who hangs up loses
+//! nothing but its own answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::clock::Timestamp;
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::Access;
-use super::book::Entry;
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::model::account::{AccountState, RealmName};
+use crate::model::route::Route;
+use crate::store::Store;
+
+use super::book::{Book, Entry};
+use super::calls::{Chronicle, ControlCalls};
+use super::entry::Snapshot;
+use super::flight::Flight;
+use super::gaps::Facts;
+use super::realm::{RealmTrouble, Realms, Tally, Ticket};
+use super::unsaved::Unsaved;
+use super::{Access, keeper, locked};
 
 /// Why a renewal is asked for; decides which gaps apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,23 +65,293 @@ pub enum RenewProblem {
     StillRunning,
 }
 
+/// What a flight came to.
+pub(super) type Landing = Result<Arc<Access>, RenewProblem>;
+
+/// What renewals are made of.
+pub struct Parts {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub book: Arc<Book>,
+    pub platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
+    pub chronicle: Arc<dyn Chronicle>,
+    pub settings: config::Renewal,
+    /// The control runtime: flights, the keeper and the saving of unsaved tokens run there.
+    pub runtime: Handle,
+}
+
 /// The one door.
-pub struct Renewals {}
+#[derive(Clone)]
+pub struct Renewals {
+    shared: Arc<Shared>,
+}
+
+/// What readiness, metrics and operators should hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Alarms {
+    /// Accounts whose newest tokens are in memory only, because the store does not take them: a crash now would cost their logins.
+    pub unsaved_accounts: usize,
+    pub realms: Vec<(RealmName, RealmTrouble)>,
+}
+
+/// Legacy programs give up after some 30 s; with 10 s for the renewal there is time left for the call itself (design, section 4).
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// When a realm that the configuration does not have is looked at again.
+const NO_REALM_RETRY: Duration = Duration::from_secs(60);
 
 impl Renewals {
+    pub fn new(parts: Parts) -> Self {
+        let shared = Shared {
+            clock: parts.clock,
+            store: parts.store,
+            book: parts.book,
+            platforms: ArcSwap::from_pointee(parts.platforms),
+            chronicle: parts.chronicle,
+            settings: ArcSwap::from_pointee(parts.settings),
+            runtime: parts.runtime,
+            realms: Realms::default(),
+            unsaved: Unsaved::default(),
+            in_flight: watch::Sender::new(0),
+        };
+        let renewals = Self { shared: Arc::new(shared) };
+        renewals.name_interrupted_refreshes();
+        renewals
+    }
+
     /// Returns at once where the book already holds something newer than `seen_generation`; else joins or starts the account's one
     /// flight. Callable from any runtime: the flight runs on the control runtime and outlives its callers.
     pub async fn renew(
         &self,
-        _entry: &Arc<Entry>,
-        _seen_generation: u64,
-        _cause: Cause,
+        entry: &Arc<Entry>,
+        seen_generation: u64,
+        cause: Cause,
     ) -> Result<Arc<Access>, RenewProblem> {
-        unimplemented!()
+        let mut flight = match self.board(entry, seen_generation, cause)? {
+            Boarding::Newer(access) => return Ok(access),
+            Boarding::Flight(flight) => flight,
+        };
+        let landing = tokio::select! {
+            biased;
+            landed = flight.wait_for(Option::is_some) => landed.ok().and_then(|landing| landing.clone()),
+            () = self.shared.clock.sleep(LONGEST_WAIT) => return Err(RenewProblem::StillRunning),
+        };
+        let access = landing.unwrap_or_else(|| Err(self.shared.unavailable("the renewal was cut off")))?;
+        match cause {
+            // A flight that was under way already when this caller's call failed may have brought just what it saw fail.
+            Cause::Unauthorized | Cause::Forbidden if access.generation <= seen_generation => {
+                Err(RenewProblem::TooSoon { until: entry.hold_until() })
+            }
+            _ => Ok(access),
+        }
     }
 
-    /// What came of a repeat after a 403-caused renewal: a cure resets the back-off, none doubles it.
-    pub fn report_forbidden(&self, _entry: &Arc<Entry>, _cured: bool) {
-        unimplemented!()
+    /// Starts a renewal without waiting for it: for a call whose body cannot be repeated.
+    pub fn renew_behind(&self, entry: &Arc<Entry>, seen_generation: u64, cause: Cause) {
+        // Where it may not begin, nobody waits to hear why.
+        let _ = self.board(entry, seen_generation, cause);
+    }
+
+    /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled when the renewal ended,
+    /// since the caller that would report may be gone by then.
+    pub fn report_forbidden(&self, entry: &Arc<Entry>, cured: bool) {
+        if cured {
+            locked(&entry.pacing).cured();
+        }
+    }
+
+    /// Discovery alone, with the token at hand (`accounts discover`); a full renewal where there is none.
+    pub async fn rediscover(&self, entry: &Arc<Entry>) -> Result<Arc<Route>, RenewProblem> {
+        let before = entry.snapshot();
+        match before.state {
+            AccountState::Paused => return Err(RenewProblem::Paused),
+            AccountState::Ready | AccountState::NeedsLogin { .. } => {}
+        }
+        if before.live_token(self.shared.clock.now()).is_none() {
+            return self
+                .renew(entry, before.serial, Cause::Operator)
+                .await
+                .map(|access| Arc::clone(&access.route));
+        }
+        let ticket = self.shared.admit(&before.realm, Cause::Operator)?;
+        let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), Cause::Operator, ticket, None);
+        let found = self.shared.runtime.spawn(flight.discover_only());
+        found.await.unwrap_or_else(|_| Err(self.shared.unavailable("the discovery was cut off")))
+    }
+
+    /// Starts the keeper on the control runtime.
+    pub fn keep(&self) -> JoinHandle<()> {
+        self.shared.runtime.spawn(keeper::run(self.clone()))
+    }
+
+    /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end, and accounts that needed a
+    /// login are tried once more, since the credentials may have been why.
+    pub async fn reload(
+        &self,
+        settings: config::Renewal,
+        platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
+        changed: &[RealmName],
+    ) {
+        self.shared.settings.store(Arc::new(settings));
+        self.shared.platforms.store(Arc::new(platforms));
+        for realm in changed {
+            self.shared.realms.get(realm).reset().await;
+        }
+        let refused = |entry: &Arc<Entry>| {
+            let snapshot = entry.snapshot();
+            matches!(snapshot.state, AccountState::NeedsLogin { .. }) && changed.contains(&snapshot.realm)
+        };
+        let again: Vec<_> = self.shared.book.all().into_iter().filter(refused).collect();
+        if !again.is_empty() {
+            self.shared.runtime.spawn(keeper::try_again(self.clone(), again));
+        }
+    }
+
+    pub fn alarms(&self) -> Alarms {
+        let ailing = |health: &Arc<super::realm::Health>| Some((health.realm.clone(), health.trouble()?));
+        Alarms {
+            unsaved_accounts: self.shared.unsaved.count(),
+            realms: self.shared.realms.all().iter().filter_map(ailing).collect(),
+        }
+    }
+
+    pub fn tallies(&self) -> Vec<(RealmName, Arc<Tally>)> {
+        let all = self.shared.realms.all();
+        all.iter().map(|health| (health.realm.clone(), Arc::clone(&health.tally))).collect()
+    }
+
+    /// Returns when no flight is under way and no token waits to be saved: for the end of the process, which puts its own limit on it.
+    pub async fn finish(&self) {
+        let mut in_flight = self.shared.in_flight.subscribe();
+        let _ = in_flight.wait_for(|flights| *flights == 0).await;
+        self.shared.unsaved.until_empty().await;
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Hands out the newer access, the flight under way, or a new one.
+    fn board(&self, entry: &Arc<Entry>, seen: u64, cause: Cause) -> Result<Boarding, RenewProblem> {
+        let now = self.shared.clock.now();
+        let mut under_way = locked(&entry.flight);
+        // Looked at under the flight's lock and not before it: the flight that renewed this very token may have landed between the
+        // caller's failure and now, and without this look the late loser would refresh a fresh token.
+        let snapshot = entry.snapshot();
+        if let Some(access) = newer(&snapshot, seen, cause, now) {
+            return Ok(Boarding::Newer(access));
+        }
+        match &snapshot.state {
+            AccountState::Ready => {}
+            AccountState::Paused => return Err(RenewProblem::Paused),
+            AccountState::NeedsLogin { .. } if cause == Cause::Operator => {}
+            AccountState::NeedsLogin { since, why } => {
+                let problem = RenewProblem::NeedsLogin { since: *since, why: why.clone() };
+                if matches!(cause, Cause::Unauthorized | Cause::Forbidden) {
+                    entry.drop_access(seen);
+                }
+                return Err(problem);
+            }
+        }
+        if let Some(flight) = under_way.as_ref() {
+            return Ok(Boarding::Flight(flight.clone()));
+        }
+        let ticket = self.permit(entry, &snapshot, cause, now)?;
+        let (land, landing) = watch::channel(None);
+        *under_way = Some(landing.clone());
+        let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), cause, ticket, Some(land));
+        self.shared.runtime.spawn(flight.fly());
+        Ok(Boarding::Flight(landing))
+    }
+
+    fn permit(
+        &self,
+        entry: &Entry,
+        snapshot: &Snapshot,
+        cause: Cause,
+        now: Timestamp,
+    ) -> Result<Ticket, RenewProblem> {
+        let health = self.shared.realms.get(&snapshot.realm);
+        let facts = Facts {
+            last_refresh: snapshot.last_refresh(),
+            on_both_platforms: snapshot.on_both_platforms(),
+            only_a_route: lacks_only_a_route(snapshot, cause, now),
+            realm_in_trouble: health.trouble().is_some(),
+            recoveries: health.recoveries(),
+        };
+        locked(&entry.pacing).permit(now, cause, &facts, &self.shared.settings.load())?;
+        self.shared.admit(&snapshot.realm, cause).inspect_err(|problem| {
+            if let RenewProblem::Unavailable { retry_at, .. } = problem {
+                entry.hold(*retry_at);
+            }
+        })
+    }
+
+    /// A refresh that was under way when the process ended may have spent the token that the store holds (threats, row 21): the journal
+    /// names it, so that a login lost in that window is explained.
+    fn name_interrupted_refreshes(&self) {
+        for entry in self.shared.book.all() {
+            let Some(spent) = locked(&entry.pacing).maybe_spent else { continue };
+            let detail = format!("{spent}; the refresh token at hand is tried as it is");
+            self.shared.chronicle.note(&entry.name, "refresh_interrupted", detail);
+        }
+    }
+}
+
+enum Boarding {
+    Newer(Arc<Access>),
+    Flight(watch::Receiver<Option<Landing>>),
+}
+
+/// Whether the book already has what the caller is after.
+fn newer(snapshot: &Snapshot, seen: u64, cause: Cause, now: Timestamp) -> Option<Arc<Access>> {
+    if snapshot.state == AccountState::Paused {
+        return None;
+    }
+    let access = snapshot.access()?;
+    let better = match cause {
+        // A route may have come without a new token, so the generation alone does not tell.
+        Cause::NoToken => access.expires_at > now,
+        _ => access.generation > seen,
+    };
+    better.then(|| Arc::clone(access))
+}
+
+/// A live token without a route: discovery alone is wanting, and a refresh would be one too many.
+pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timestamp) -> bool {
+    cause == Cause::NoToken && snapshot.route.is_none() && snapshot.live_token(now).is_some()
+}
+
+/// What the door, the flights and the keeper share.
+pub(super) struct Shared {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub book: Arc<Book>,
+    pub platforms: ArcSwap<HashMap<RealmName, Arc<dyn ControlCalls>>>,
+    pub chronicle: Arc<dyn Chronicle>,
+    pub settings: ArcSwap<config::Renewal>,
+    pub runtime: Handle,
+    pub realms: Realms,
+    pub unsaved: Unsaved,
+    pub in_flight: watch::Sender<usize>,
+}
+
+impl Shared {
+    pub fn platform(&self, realm: &RealmName) -> Result<Arc<dyn ControlCalls>, RenewProblem> {
+        self.platforms.load().get(realm).cloned().ok_or_else(|| RenewProblem::Unavailable {
+            retry_at: self.clock.now() + NO_REALM_RETRY,
+            detail: format!("the configuration has no realm {realm}"),
+        })
+    }
+
+    /// Something of ours went wrong that the next try may not meet.
+    pub fn unavailable(&self, detail: &str) -> RenewProblem {
+        let retry_at = self.clock.now() + Duration::from_secs(1);
+        RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
+    }
+
+    fn admit(&self, realm: &RealmName, cause: Cause) -> Result<Ticket, RenewProblem> {
+        let admitted = self.realms.get(realm).admit(self.clock.now(), cause);
+        admitted.map_err(|(retry_at, detail)| RenewProblem::Unavailable { retry_at, detail })
     }
 }

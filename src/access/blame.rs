@@ -1,0 +1,124 @@
+//! A refresh that brought nothing: whose fault it is, and what follows for the account and its realm (threats, row 12).
+//!
+//! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials and outages keep every grant.
+
+
+use crate::clock::Timestamp;
+use crate::model::account::AccountState;
+use crate::platform::{Blame, CredentialsVerdict, Trouble};
+
+use super::calls::ControlCalls;
+use super::entry::Snapshot;
+use super::flight::{Flight, Tokens};
+use super::locked;
+use super::realm::{Health, RealmTrouble, Suspect, Tally};
+use super::renewal::{Cause, RenewProblem};
+
+impl Flight {
+    /// A refresh that brought nothing, told apart by whose fault it is.
+    pub(super) async fn not_refreshed(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+        trouble: Trouble,
+    ) -> Result<Tokens, RenewProblem> {
+        match trouble.blame {
+            Blame::Grant => self.grant_refused(before, platform, trouble).await,
+            Blame::Credentials => {
+                Tally::count(&self.health.tally.refusals);
+                Err(self.credentials_refused(before).await)
+            }
+            Blame::Account | Blame::Realm => {
+                Tally::count(&self.health.tally.refresh_failures);
+                self.health.failed(self.now(), &self.entry.name, &trouble.to_string());
+                tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "the refresh failed");
+                Err(self.back_off(&trouble.to_string()))
+            }
+        }
+    }
+
+    async fn grant_refused(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+        trouble: Trouble,
+    ) -> Result<Tokens, RenewProblem> {
+        Tally::count(&self.health.tally.refusals);
+        // The token may have been refused because somebody has used it up: then the store holds its successor.
+        self.catch_up().await;
+        let now_known = self.entry.snapshot();
+        if now_known.realm != before.realm || now_known.stored_generation > before.stored_generation {
+            return Ok(Tokens::Theirs);
+        }
+        let only_one = self.shared.book.is_only_one_at_work(&before.realm, &self.entry.name);
+        let refused_at = self.now();
+        let verdict = match self.health.refused(refused_at, &self.entry, only_one) {
+            Suspect::Grant => CredentialsVerdict::Good,
+            Suspect::Credentials => self.probe(platform).await,
+        };
+        match verdict {
+            CredentialsVerdict::Good => Err(self.needs_login(before, &trouble, refused_at).await),
+            CredentialsVerdict::Bad => Err(self.credentials_refused(before).await),
+            CredentialsVerdict::Unknown => {
+                self.health.unexplained(self.now());
+                Err(self.back_off(&format!("{trouble}; it could not be told whether our credentials are good")))
+            }
+        }
+    }
+
+    /// Asks the token endpoint about our credentials, at most once a minute for the realm.
+    async fn probe(&self, platform: &dyn ControlCalls) -> CredentialsVerdict {
+        let mut probed = self.health.probed.lock().await;
+        let recent = probed.filter(|(asked, _)| Health::is_recent(*asked, self.now()));
+        let verdict = match recent {
+            Some((_, verdict)) => verdict,
+            None => {
+                let verdict = platform.probe_credentials().await;
+                *probed = Some((self.now(), verdict));
+                verdict
+            }
+        };
+        if verdict == CredentialsVerdict::Good {
+            self.health.credentials_are_good();
+        }
+        verdict
+    }
+
+    async fn needs_login(&self, before: &Snapshot, trouble: &Trouble, since: Timestamp) -> RenewProblem {
+        if let AccountState::NeedsLogin { since, why } = &before.state {
+            // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
+            return RenewProblem::NeedsLogin { since: *since, why: why.clone() };
+        }
+        let spent = locked(&self.entry.pacing).maybe_spent;
+        let status = trouble.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
+        let mut why = format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);
+        if let Some(spent) = spent {
+            why.push_str(&format!("; {spent}, so the platform may have replaced it without our knowing"));
+        }
+        tracing::warn!(account = %self.entry.name, realm = %before.realm, why, "the account needs a new login");
+        self.set_state(&self.entry, before, AccountState::NeedsLogin { since, why: why.clone() }).await;
+        if !matches!(self.cause, Cause::Ahead | Cause::KeepAlive | Cause::Operator) {
+            // A call has failed with this very token. Ahead of its end it may serve on.
+            self.entry.drop_access(before.serial);
+        }
+        self.note("needs_login", why.clone());
+        RenewProblem::NeedsLogin { since, why }
+    }
+
+    /// Every grant is kept, also of those accounts whose refusal was taken for their grant's fault a moment ago.
+    async fn credentials_refused(&self, before: &Snapshot) -> RenewProblem {
+        let now = self.now();
+        for (refused_at, entry) in self.health.credentials_are_bad(now) {
+            let snapshot = entry.snapshot();
+            let AccountState::NeedsLogin { since, .. } = snapshot.state else { continue };
+            if since != refused_at || snapshot.realm != before.realm {
+                continue;
+            }
+            self.set_state(&entry, &snapshot, AccountState::Ready).await;
+            let detail = "the refusal was about our client credentials, not about the grant".to_owned();
+            self.shared.chronicle.note(&entry.name, "login_restored", detail);
+        }
+        let trouble = RealmTrouble::BadCredentials { since: now };
+        self.back_off(&self.health.trouble().unwrap_or(trouble).sentence(&before.realm))
+    }
+}

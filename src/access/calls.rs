@@ -1,0 +1,47 @@
+//! What renewal needs from outside: three control calls of a realm, and a place to note changes. Seams, so that a renewal can be
+//! tested against a scripted platform.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::model::account::AccountName;
+use crate::model::route::Route;
+use crate::model::token::{AccessToken, RefreshToken, TokenSet};
+use crate::platform::{CredentialsVerdict, Platform, Trouble};
+
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One realm's control calls, one attempt each.
+pub trait ControlCalls: Send + Sync + 'static {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, Trouble>>;
+    fn discover<'a>(
+        &'a self,
+        last: Option<&'a Route>,
+        bearer: &'a AccessToken,
+    ) -> Call<'a, Result<Route, Trouble>>;
+    fn probe_credentials(&self) -> Call<'_, CredentialsVerdict>;
+}
+
+impl ControlCalls for Platform {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, Trouble>> {
+        Box::pin(Platform::refresh(self, refresh))
+    }
+
+    fn discover<'a>(
+        &'a self,
+        last: Option<&'a Route>,
+        bearer: &'a AccessToken,
+    ) -> Call<'a, Result<Route, Trouble>> {
+        Box::pin(Platform::discover(self, last, bearer))
+    }
+
+    fn probe_credentials(&self) -> Call<'_, CredentialsVerdict> {
+        Box::pin(Platform::probe_credentials(self))
+    }
+}
+
+/// Takes the lines of an account's timeline. Never blocks and never fails its caller.
+pub trait Chronicle: Send + Sync + 'static {
+    /// `event` is a stable word, `detail` a sentence for people without any token.
+    fn note(&self, account: &AccountName, event: &'static str, detail: String);
+}

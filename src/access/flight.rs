@@ -1,0 +1,393 @@
+//! One renewal of one account, from intent to route. It runs in a task of its own and tells its outcome to whoever waits.
+//!
+//! The order guarded here: intent, refresh, commit, publish, discovery. Nothing is used before it is durable, or loudly unsaved.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Timestamp;
+use crate::model::account::AccountState;
+use crate::model::route::Route;
+use crate::model::token::{AccessToken, TokenSet};
+use crate::platform::{Trouble, TroubleKind};
+use crate::store::{NewTokens, StoreError, StoredAccess};
+
+use super::book::Entry;
+use super::calls::{Call, ControlCalls};
+use super::entry::Snapshot;
+use super::gaps::{MaybeSpent, gap, share};
+use super::realm::{Health, Tally, Ticket};
+use super::renewal::{Cause, Landing, RenewProblem, Shared, lacks_only_a_route};
+use super::locked;
+use super::unsaved::{Saved, save, save_route};
+
+/// Sends of one control call within a flight, with the documented pause between them.
+const SENDS: u32 = 3;
+/// The documented wait after 500 and 504 (gen-api, section 2), doubled for the last send.
+const PAUSE: Duration = Duration::from_secs(1);
+/// No new send later than this after the first: those who wait give up after 10 s.
+const LAST_SEND: Duration = Duration::from_secs(8);
+/// How long callers wait for discovery once the token is there; then the last route is used (design, section 5).
+const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
+/// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost the login.
+const STORE_RETRY: Duration = Duration::from_secs(30);
+
+pub(super) struct Flight {
+    pub(super) shared: Arc<Shared>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) cause: Cause,
+    ticket: Ticket,
+    pub(super) health: Arc<Health>,
+    /// Taken when the outcome is told.
+    land: Mutex<Option<watch::Sender<Option<Landing>>>>,
+}
+
+/// Whose tokens the book holds after a refresh.
+pub(super) enum Tokens {
+    Ours,
+    /// Somebody else's, newer ones: they have done the rest too.
+    Theirs,
+}
+
+impl Flight {
+    pub fn new(
+        shared: Arc<Shared>,
+        entry: Arc<Entry>,
+        cause: Cause,
+        ticket: Ticket,
+        land: Option<watch::Sender<Option<Landing>>>,
+    ) -> Self {
+        shared.in_flight.send_modify(|flights| *flights += 1);
+        let health = shared.realms.get(&entry.snapshot().realm);
+        Self { shared, entry, cause, ticket, health, land: Mutex::new(land) }
+    }
+
+    pub async fn fly(self) {
+        let landing = self.renew().await;
+        if let Err(RenewProblem::Unavailable { retry_at, .. }) = &landing {
+            self.entry.hold(*retry_at);
+        }
+        self.tell(landing);
+    }
+
+    /// Discovery without a refresh before it.
+    pub async fn discover_only(self) -> Result<Arc<Route>, RenewProblem> {
+        let before = self.entry.snapshot();
+        let platform = self.shared.platform(&before.realm)?;
+        let token = before.live_token(self.now());
+        let token = token.ok_or_else(|| self.shared.unavailable("the token ended meanwhile"))?;
+        match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
+            Ok(route) => Ok(self.take_route(&before, route).await),
+            Err(trouble) => Err(self.shared.unavailable(&trouble.to_string())),
+        }
+    }
+
+    async fn renew(&self) -> Landing {
+        let seat = self.health.seats.acquire().await;
+        let seen = self.entry.snapshot();
+        self.catch_up().await;
+        let before = self.entry.snapshot();
+        if let Some(landing) = self.overtaken(&seen, &before) {
+            return landing;
+        }
+        let platform = self.shared.platform(&before.realm)?;
+        if !lacks_only_a_route(&before, self.cause, self.now()) {
+            match self.refresh(&before, &*platform).await? {
+                Tokens::Ours => {}
+                Tokens::Theirs if self.entry.snapshot().route.is_some() => return self.current(),
+                Tokens::Theirs => {}
+            }
+        }
+        drop(seat);
+        self.discover(&*platform).await
+    }
+
+    /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
+    /// does not stop the renewal; its commit is fenced anyway. Tokens that still wait to be saved are left to their saver.
+    pub(super) async fn catch_up(&self) {
+        if self.entry.snapshot().unsaved {
+            return;
+        }
+        if let Ok(Some(record)) = self.shared.store.account(&self.entry.name).await {
+            let known = self.entry.snapshot();
+            let news = record.current != known.realm
+                || record.state == AccountState::Paused
+                || record.current_grant().is_some_and(|grant| grant.generation > known.stored_generation);
+            if news {
+                self.shared.book.apply(record);
+            }
+        }
+    }
+
+    fn overtaken(&self, seen: &Snapshot, now: &Snapshot) -> Option<Landing> {
+        match now.state {
+            AccountState::Paused => Some(Err(RenewProblem::Paused)),
+            _ if now.realm != seen.realm => Some(self.current()),
+            _ if now.serial > seen.serial && now.access().is_some() => Some(self.current()),
+            _ => None,
+        }
+    }
+
+    async fn refresh(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+    ) -> Result<Tokens, RenewProblem> {
+        self.note_intent(before).await?;
+        let asked_at = self.now();
+        let answer = match self.ask_for_tokens(before, platform).await {
+            Ok(answer) => answer,
+            Err(trouble) => return self.not_refreshed(before, platform, trouble).await,
+        };
+        Tally::count(&self.health.tally.refreshes);
+        self.health.succeeded();
+        let life = answer.expires_in;
+        let tokens = NewTokens {
+            access: StoredAccess { token: answer.access, expires_at: asked_at + life },
+            refresh: answer.refresh,
+            refreshed_at: self.now(),
+        };
+        match save(&self.shared, &self.entry, before, &tokens).await {
+            Saved::Committed(generation) => self.entry.take_tokens(before, &tokens, Some(generation)),
+            Saved::InMemory => self.entry.take_tokens(before, &tokens, None),
+            Saved::Overtaken(record) => {
+                self.shared.book.apply(record);
+                self.note("refresh_superseded", "newer tokens were saved meanwhile and are used".to_owned());
+                return Ok(Tokens::Theirs);
+            }
+            Saved::Gone => return Err(self.shared.unavailable("the account is no longer known")),
+        }
+        self.settle(before, &tokens, life).await;
+        Ok(Tokens::Ours)
+    }
+
+    /// Writes down that a refresh goes out. Where the store is out of order and the token still lives, the refresh is put off: with
+    /// rotation it would spend a refresh token whose successor cannot be kept. Where a caller would otherwise stand without a token,
+    /// it goes out all the same, and the tokens are served from memory.
+    async fn note_intent(&self, before: &Snapshot) -> Result<(), RenewProblem> {
+        let now = self.now();
+        let noted = self.shared.store.note_intent(&self.entry.name, &before.realm, now).await;
+        let trouble = match noted {
+            Ok(()) => return Ok(()),
+            Err(StoreError::UnknownAccount(_)) => {
+                return Err(self.shared.unavailable("the account is no longer known"));
+            }
+            Err(trouble) => trouble,
+        };
+        let can_wait = matches!(self.cause, Cause::Ahead | Cause::KeepAlive);
+        if can_wait {
+            let retry_at = now + STORE_RETRY;
+            let detail = format!("put off while the store takes no writes: {trouble}");
+            locked(&self.entry.pacing).put_off(retry_at, &detail, self.health.recoveries());
+            return Err(RenewProblem::Unavailable { retry_at, detail });
+        }
+        tracing::error!(
+            account = %self.entry.name, realm = %before.realm, %trouble,
+            "no intent could be written; the refresh goes out all the same, since callers have no token"
+        );
+        Ok(())
+    }
+
+    async fn ask_for_tokens(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+    ) -> Result<TokenSet, Trouble> {
+        self.repeat(|| platform.refresh(&before.refresh), |trouble| self.remember_lost_answer(trouble)).await
+    }
+
+    /// With rotation, an answer that we could not read may have spent the refresh token that we hold. It is tried again, and should it
+    /// be refused, the reason is known.
+    fn remember_lost_answer(&self, trouble: &Trouble) {
+        if matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
+            locked(&self.entry.pacing).maybe_spent.get_or_insert(MaybeSpent::AnswerLost(self.now()));
+        }
+    }
+
+    /// Sends a call again after passing trouble, with the documented pause, while those who wait can still profit.
+    async fn repeat<'a, T>(
+        &self,
+        call: impl Fn() -> Call<'a, Result<T, Trouble>>,
+        note: impl Fn(&Trouble),
+    ) -> Result<T, Trouble> {
+        let started = self.now();
+        let mut sends = 1;
+        loop {
+            let trouble = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => trouble,
+            };
+            note(&trouble);
+            let jitter = share(self.entry.name.as_str(), u64::from(sends));
+            let pause = (PAUSE * 2u32.pow(sends - 1)).mul_f64(1.0 + jitter / 4.0);
+            let pointless = !trouble.transient()
+                || sends >= SENDS
+                || self.now() + pause > started + LAST_SEND
+                || self.ticket.trial
+                || self.health.trouble().is_some();
+            if pointless {
+                return Err(trouble);
+            }
+            self.shared.clock.sleep(pause).await;
+            sends += 1;
+        }
+    }
+
+    /// What the books say after a refresh that brought tokens.
+    async fn settle(&self, before: &Snapshot, tokens: &NewTokens, life: Duration) {
+        let settings = self.shared.settings.load_full();
+        locked(&self.entry.pacing).refreshed(tokens.refreshed_at, self.cause, life, &settings);
+        self.entry.hold(tokens.refreshed_at + gap(&settings, before.on_both_platforms()));
+        if let AccountState::NeedsLogin { .. } = before.state {
+            self.set_state(&self.entry, before, AccountState::Ready).await;
+            self.note("login_restored", "the platform takes the grant again".to_owned());
+        }
+        let detail = format!("{}; the token lives until {}", why(self.cause), tokens.access.expires_at);
+        self.note("refreshed", detail);
+    }
+
+    /// Finds the route. Callers wait for it a little; then the last one is used, and what comes later is published when it comes.
+    async fn discover(&self, platform: &dyn ControlCalls) -> Landing {
+        let before = self.entry.snapshot();
+        let Some(token) = before.live_token(self.now()) else { return self.current() };
+        let last = before.route.as_deref();
+        let mut asking = pin!(self.ask_for_route(platform, last, &token));
+        let in_time = match last {
+            None => Some(asking.as_mut().await),
+            Some(_) => tokio::select! {
+                biased;
+                answer = asking.as_mut() => Some(answer),
+                () = self.shared.clock.sleep(DISCOVERY_WAIT) => None,
+            },
+        };
+        let answer = match in_time {
+            Some(answer) => answer,
+            None => {
+                self.tell(self.current());
+                asking.await
+            }
+        };
+        self.accept_route(&before, answer).await
+    }
+
+    async fn ask_for_route(
+        &self,
+        platform: &dyn ControlCalls,
+        last: Option<&Route>,
+        token: &AccessToken,
+    ) -> Result<Route, Trouble> {
+        Tally::count(&self.health.tally.discoveries);
+        self.repeat(|| platform.discover(last, token), |_| ()).await
+    }
+
+    /// A failed or empty discovery keeps the last good route, and is told once.
+    async fn accept_route(&self, before: &Snapshot, answer: Result<Route, Trouble>) -> Landing {
+        let trouble = match answer {
+            Ok(route) => {
+                self.take_route(before, route).await;
+                return self.current();
+            }
+            Err(trouble) => trouble,
+        };
+        Tally::count(&self.health.tally.discovery_failures);
+        let told = std::mem::replace(&mut locked(&self.entry.pacing).discovery_failing, true);
+        if !told {
+            match trouble.kind {
+                TroubleKind::RouteRefused => tracing::error!(
+                    account = %self.entry.name, realm = %before.realm, %trouble,
+                    "discovery sends this account to a place that allowed_hosts does not have"
+                ),
+                _ => tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed"),
+            }
+            self.note("discovery_failed", format!("{trouble}; the last good route is kept"));
+        }
+        match before.route.is_some() {
+            true => self.current(),
+            false => Err(self.back_off(&format!("no route is known: {trouble}"))),
+        }
+    }
+
+    /// Publishes and stores a route that was found, where it is news. One that a newer renewal has overtaken is left out.
+    async fn take_route(&self, before: &Snapshot, route: Route) -> Arc<Route> {
+        let route = self.shared.book.shared(route);
+        locked(&self.entry.pacing).discovery_failing = false;
+        let now_known = self.entry.snapshot();
+        if now_known.serial != before.serial || now_known.route.as_ref() == Some(&route) {
+            return route;
+        }
+        self.entry.put_route(&before.realm, Some(Arc::clone(&route)));
+        let detail = match &now_known.route {
+            Some(last) => format!("from {last} to {route}"),
+            None => format!("first found: {route}"),
+        };
+        tracing::info!(account = %self.entry.name, realm = %before.realm, %route, "the route changed");
+        self.note("route_changed", detail);
+        save_route(&self.shared, &self.entry, &before.realm).await;
+        route
+    }
+
+    /// Keeps a new state in the store and the book. What an operator has decided meanwhile stands.
+    pub(super) async fn set_state(&self, entry: &Entry, before: &Snapshot, state: AccountState) {
+        if entry.snapshot().state == AccountState::Paused {
+            return;
+        }
+        entry.take_state(&before.realm, &state);
+        if let Err(trouble) = self.shared.store.set_state(&entry.name, &state).await {
+            tracing::error!(account = %entry.name, state = state.word(), %trouble, "the state could not be saved");
+        }
+    }
+
+    pub(super) fn back_off(&self, detail: &str) -> RenewProblem {
+        let recoveries = self.health.recoveries();
+        let mut pacing = locked(&self.entry.pacing);
+        let retry_at = pacing.failed(self.now(), self.entry.name.as_str(), detail, recoveries);
+        RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
+    }
+
+    pub(super) fn note(&self, event: &'static str, detail: String) {
+        self.shared.chronicle.note(&self.entry.name, event, detail);
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The best there is now.
+    fn current(&self) -> Landing {
+        let access = self.entry.snapshot().access().cloned();
+        access.ok_or_else(|| self.shared.unavailable("no route is known yet"))
+    }
+
+    /// Tells those who wait, once. The flight leaves the account's slot first: who asks again after hearing a failure must not board a
+    /// flight that has landed.
+    fn tell(&self, landing: Landing) {
+        if let Some(land) = locked(&self.land).take() {
+            *locked(&self.entry.flight) = None;
+            land.send_replace(Some(landing));
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // A flight that was cut off tells nothing; those who wait see the channel close.
+        if locked(&self.land).take().is_some() {
+            *locked(&self.entry.flight) = None;
+        }
+        self.shared.in_flight.send_modify(|flights| *flights -= 1);
+    }
+}
+
+fn why(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Unauthorized => "a call was answered 401",
+        Cause::Forbidden => "a call was answered 403",
+        Cause::NoToken => "a call found no live token",
+        Cause::Ahead => "ahead of its end",
+        Cause::KeepAlive => "so that the pairing does not lapse",
+        Cause::Operator => "an operator or an import asked",
+    }
+}

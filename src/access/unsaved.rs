@@ -1,0 +1,247 @@
+//! Saving new tokens, and what happens where the store does not take them: they stay in memory, are tried until they are durable, and
+//! the alarm is loud (threats, row 21).
+//!
+//! The rule guarded here: of the tokens that wait, the newest win, and only tokens that are truly newer are written over the store's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::model::account::{AccountName, RealmName};
+use crate::model::token::RefreshToken;
+use crate::store::{AccountRecord, NewTokens, StoreError, StoredRoute};
+
+use super::book::Entry;
+use super::entry::Snapshot;
+use super::gaps::back_off;
+use super::locked;
+use super::renewal::Shared;
+
+/// What became of new tokens.
+pub(super) enum Saved {
+    /// Durable, under this generation.
+    Committed(u64),
+    /// Kept in memory, tried until the store takes them.
+    InMemory,
+    /// Somebody committed in between; this is what the store holds now.
+    Overtaken(AccountRecord),
+    /// The account is no longer in the store.
+    Gone,
+}
+
+/// Tokens that wait for the store, one set per grant.
+#[derive(Default)]
+pub(super) struct Unsaved {
+    waiting: Mutex<HashMap<(AccountName, RealmName), Waiting>>,
+    count: watch::Sender<usize>,
+}
+
+#[derive(Clone)]
+struct Waiting {
+    /// The store's generation as last known.
+    expected: u64,
+    tokens: NewTokens,
+    /// The refresh tokens that these came from. A store that holds one of them holds something older.
+    ancestors: Vec<RefreshToken>,
+    version: u64,
+}
+
+/// A full disk is emptied by people; half a minute after that is soon enough.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Unsaved {
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    pub async fn until_empty(&self) {
+        let mut count = self.count.subscribe();
+        let _ = count.wait_for(|waiting| *waiting == 0).await;
+    }
+
+    /// Puts the tokens in the place of older ones that still wait. `false` where none do.
+    fn replace(&self, key: &(AccountName, RealmName), spent: &RefreshToken, tokens: &NewTokens) -> bool {
+        let mut waiting = locked(&self.waiting);
+        let Some(older) = waiting.get_mut(key) else { return false };
+        older.version += 1;
+        older.ancestors.push(spent.clone());
+        let kept = older.tokens.refresh.take();
+        older.tokens = tokens.clone();
+        // An answer without a refresh token keeps the one before, which the store has not seen either.
+        older.tokens.refresh = older.tokens.refresh.take().or(kept);
+        true
+    }
+
+    fn add(&self, key: &(AccountName, RealmName), waiting: Waiting) {
+        let mut all = locked(&self.waiting);
+        all.insert(key.clone(), waiting);
+        self.count.send_replace(all.len());
+    }
+
+    fn get(&self, key: &(AccountName, RealmName)) -> Option<Waiting> {
+        locked(&self.waiting).get(key).cloned()
+    }
+
+    /// Takes out what was saved; newer tokens that came meanwhile stay, over what is now in the store.
+    fn saved(&self, key: &(AccountName, RealmName), version: u64, generation: u64) -> bool {
+        let mut all = locked(&self.waiting);
+        match all.get_mut(key) {
+            Some(newer) if newer.version != version => {
+                newer.expected = generation;
+                false
+            }
+            _ => {
+                all.remove(key);
+                self.count.send_replace(all.len());
+                true
+            }
+        }
+    }
+
+    fn drop_all_of(&self, key: &(AccountName, RealmName)) {
+        let mut all = locked(&self.waiting);
+        all.remove(key);
+        self.count.send_replace(all.len());
+    }
+}
+
+/// Commits what a refresh brought, before anybody uses it. One commit: it is the only window in which a kill can cost a login.
+pub(super) async fn save(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    before: &Snapshot,
+    tokens: &NewTokens,
+) -> Saved {
+    let key = (entry.name.clone(), before.realm.clone());
+    // While older tokens wait, one task alone commits for this grant: two would fence each other, and the older could win.
+    if shared.unsaved.replace(&key, &before.refresh, tokens) {
+        return Saved::InMemory;
+    }
+    let trouble = match commit(shared, entry, before, tokens).await {
+        Ok(saved) => return saved,
+        Err(trouble) => trouble,
+    };
+    tracing::error!(
+        account = %entry.name, realm = %before.realm, %trouble,
+        "new tokens could not be saved; they are used from memory and a crash now would cost the login"
+    );
+    let detail = format!("new tokens are in memory only: {trouble}");
+    shared.chronicle.note(&entry.name, "tokens_unsaved", detail);
+    let waiting = Waiting {
+        expected: before.stored_generation,
+        tokens: tokens.clone(),
+        ancestors: vec![before.refresh.clone()],
+        version: 0,
+    };
+    shared.unsaved.add(&key, waiting);
+    shared.runtime.spawn(keep_saving(Arc::clone(shared), Arc::clone(entry), key));
+    Saved::InMemory
+}
+
+/// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have brought it there while the
+/// platform was being asked, and taking it for newer would lose the login.
+async fn commit(
+    shared: &Shared,
+    entry: &Entry,
+    before: &Snapshot,
+    tokens: &NewTokens,
+) -> Result<Saved, StoreError> {
+    let mut expected = before.stored_generation;
+    loop {
+        match shared.store.commit_tokens(&entry.name, &before.realm, expected, tokens).await {
+            Ok(generation) => return Ok(Saved::Committed(generation)),
+            Err(StoreError::UnknownAccount(_)) => return Ok(Saved::Gone),
+            Err(StoreError::Fenced(_)) => {}
+            Err(trouble) => return Err(trouble),
+        }
+        let Some(record) = shared.store.account(&entry.name).await? else { return Ok(Saved::Gone) };
+        let grant = record.grants.iter().find(|grant| grant.realm == before.realm);
+        match grant {
+            Some(grant) if grant.refresh == before.refresh && grant.generation > expected => {
+                expected = grant.generation;
+            }
+            _ => return Ok(Saved::Overtaken(record)),
+        }
+    }
+}
+
+async fn keep_saving(shared: Arc<Shared>, entry: Arc<Entry>, key: (AccountName, RealmName)) {
+    let mut failures = 0;
+    while let Some(waiting) = shared.unsaved.get(&key) {
+        failures += 1;
+        // Without jitter: the accounts share one store, and it takes their commits one after the other anyway.
+        shared.clock.sleep(back_off(failures, LONGEST_PAUSE, 0.0)).await;
+        let waiting = shared.unsaved.get(&key).unwrap_or(waiting);
+        if try_to_save(&shared, &entry, &key, &waiting).await {
+            return;
+        }
+    }
+}
+
+/// `true` when nothing is left to save.
+async fn try_to_save(
+    shared: &Shared,
+    entry: &Entry,
+    key: &(AccountName, RealmName),
+    waiting: &Waiting,
+) -> bool {
+    let (name, realm) = key;
+    match shared.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
+        Ok(generation) => {
+            let done = shared.unsaved.saved(key, waiting.version, generation);
+            if done {
+                entry.tokens_saved(realm, generation);
+                save_route(shared, entry, realm).await;
+                tracing::info!(account = %name, %realm, "the tokens that waited in memory are saved");
+                shared.chronicle.note(name, "tokens_saved", "the store takes writes again".to_owned());
+            }
+            done
+        }
+        Err(StoreError::Fenced(_)) => settle_with_the_store(shared, key, waiting).await,
+        Err(StoreError::UnknownAccount(_)) => {
+            shared.unsaved.drop_all_of(key);
+            true
+        }
+        Err(trouble) => {
+            tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
+            false
+        }
+    }
+}
+
+/// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds an ancestor of
+/// these tokens, and these go on top), or somebody paired anew (then theirs are newer).
+async fn settle_with_the_store(shared: &Shared, key: &(AccountName, RealmName), waiting: &Waiting) -> bool {
+    let (name, realm) = key;
+    let Ok(found) = shared.store.account(name).await else { return false };
+    let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
+    if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {
+        if let Some(newer) = locked(&shared.unsaved.waiting).get_mut(key) {
+            newer.expected = grant.generation;
+        }
+        return false;
+    }
+    shared.unsaved.drop_all_of(key);
+    if let Some(record) = found {
+        tracing::warn!(account = %name, %realm, "the store has newer tokens than those that waited in memory");
+        shared.book.apply(record);
+    }
+    true
+}
+
+/// Stores the route that is in use; also one that was found while the store was out of order.
+pub(super) async fn save_route(shared: &Shared, entry: &Entry, realm: &RealmName) {
+    let snapshot = entry.snapshot();
+    if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm) {
+        let stored = StoredRoute {
+            domain: route.domain(),
+            path: route.path().to_owned(),
+            discovered_at: shared.clock.now(),
+        };
+        if let Err(trouble) = shared.store.set_route(&entry.name, realm, &stored).await {
+            tracing::warn!(account = %entry.name, %realm, %trouble, "the route could not be saved");
+        }
+    }
+}
