@@ -2,7 +2,6 @@
 //!
 //! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials and outages keep every grant.
 
-
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsVerdict, Trouble};
@@ -61,7 +60,8 @@ impl Flight {
             CredentialsVerdict::Bad => Err(self.credentials_refused(before).await),
             CredentialsVerdict::Unknown => {
                 self.health.unexplained(self.now());
-                Err(self.back_off(&format!("{trouble}; it could not be told whether our credentials are good")))
+                Err(self
+                    .back_off(&format!("{trouble}; it could not be told whether our credentials are good")))
             }
         }
     }
@@ -91,7 +91,8 @@ impl Flight {
         }
         let spent = locked(&self.entry.pacing).maybe_spent;
         let status = trouble.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
-        let mut why = format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);
+        let mut why =
+            format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);
         if let Some(spent) = spent {
             why.push_str(&format!("; {spent}, so the platform may have replaced it without our knowing"));
         }

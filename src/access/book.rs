@@ -76,13 +76,15 @@ impl Book {
     /// Finds grants that are not the current one as well, so that an id stays good while its account moves between platforms.
     pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Found {
         let Some(holders) = self.by_id.get(&id) else { return Found::Nobody };
-        let wanted = |entry: &&Arc<Entry>| realm.is_none_or(|realm| realm_of(entry, id, Some(realm)).is_some());
+        let wanted =
+            |entry: &&Arc<Entry>| realm.is_none_or(|realm| realm_of(entry, id, Some(realm)).is_some());
         let mut matching = holders.iter().filter(wanted);
         match (matching.next(), matching.next()) {
             (None, _) => Found::Nobody,
             (Some(only), None) => Found::One(Arc::clone(only)),
             (Some(_), Some(_)) => {
-                let mut realms: Vec<_> = holders.iter().filter_map(|entry| realm_of(entry, id, None)).collect();
+                let mut realms: Vec<_> =
+                    holders.iter().filter_map(|entry| realm_of(entry, id, None)).collect();
                 realms.sort();
                 realms.dedup();
                 Found::Ambiguous(realms)

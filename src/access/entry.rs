@@ -368,7 +368,8 @@ mod tests {
         let counts = 2 * size_of::<usize>();
         let name = counts + 24;
         let index = 2 * (size_of::<(AccountName, Arc<Entry>)>() + 16);
-        let all = size_of::<Entry>() + size_of::<Snapshot>() + size_of::<Access>() + 3 * counts + name + index;
+        let all =
+            size_of::<Entry>() + size_of::<Snapshot>() + size_of::<Access>() + 3 * counts + name + index;
         assert!(all <= 640, "{all} bytes");
     }
 }

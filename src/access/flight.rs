@@ -19,9 +19,9 @@ use super::book::Entry;
 use super::calls::{Call, ControlCalls};
 use super::entry::Snapshot;
 use super::gaps::{MaybeSpent, gap, share};
+use super::locked;
 use super::realm::{Health, Tally, Ticket};
 use super::renewal::{Cause, Landing, RenewProblem, Shared, lacks_only_a_route};
-use super::locked;
 use super::unsaved::{Saved, save, save_route};
 
 /// Sends of one control call within a flight, with the documented pause between them.
@@ -131,11 +131,7 @@ impl Flight {
         }
     }
 
-    async fn refresh(
-        &self,
-        before: &Snapshot,
-        platform: &dyn ControlCalls,
-    ) -> Result<Tokens, RenewProblem> {
+    async fn refresh(&self, before: &Snapshot, platform: &dyn ControlCalls) -> Result<Tokens, RenewProblem> {
         self.note_intent(before).await?;
         let asked_at = self.now();
         let answer = match self.ask_for_tokens(before, platform).await {
@@ -172,7 +168,7 @@ impl Flight {
         let noted = self.shared.store.note_intent(&self.entry.name, &before.realm, now).await;
         let trouble = match noted {
             Ok(()) => return Ok(()),
-            Err(StoreError::UnknownAccount(_)) => {
+            Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
                 return Err(self.shared.unavailable("the account is no longer known"));
             }
             Err(trouble) => trouble,
@@ -300,7 +296,9 @@ impl Flight {
                     account = %self.entry.name, realm = %before.realm, %trouble,
                     "discovery sends this account to a place that allowed_hosts does not have"
                 ),
-                _ => tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed"),
+                _ => {
+                    tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed")
+                }
             }
             self.note("discovery_failed", format!("{trouble}; the last good route is kept"));
         }

@@ -58,7 +58,9 @@ impl fmt::Display for MaybeSpent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MaybeSpent::AnswerLost(at) => write!(f, "the answer to a refresh at {at} was lost"),
-            MaybeSpent::ProcessEnded(at) => write!(f, "a refresh of {at} was under way when the process ended"),
+            MaybeSpent::ProcessEnded(at) => {
+                write!(f, "a refresh of {at} was under way when the process ended")
+            }
         }
     }
 }
@@ -278,11 +280,18 @@ mod tests {
         let mut now = at(0);
         for expected in [120, 240, 480, 960, 1920, 3600, 3600] {
             pacing.refreshed(now, Cause::Forbidden, TOKEN_LIFE, &settings(60));
-            let held = pacing.permit(now + Duration::from_secs(61), Cause::Forbidden, &facts(Some(now)), &settings(60));
+            let held = pacing.permit(
+                now + Duration::from_secs(61),
+                Cause::Forbidden,
+                &facts(Some(now)),
+                &settings(60),
+            );
             let until = now + Duration::from_secs(expected);
             assert_eq!(held, Err(RenewProblem::TooSoon { until }));
             let unauthorized = now + Duration::from_secs(61);
-            assert!(pacing.permit(unauthorized, Cause::Unauthorized, &facts(Some(now)), &settings(60)).is_ok());
+            assert!(
+                pacing.permit(unauthorized, Cause::Unauthorized, &facts(Some(now)), &settings(60)).is_ok()
+            );
             now = until;
         }
         pacing.cured();

@@ -117,7 +117,13 @@ impl Drop for Ticket {
 
 impl Health {
     fn new(realm: RealmName) -> Self {
-        Self { realm, tally: Arc::default(), seats: Semaphore::new(SEATS), probed: tokio::sync::Mutex::default(), state: Mutex::default() }
+        Self {
+            realm,
+            tally: Arc::default(),
+            seats: Semaphore::new(SEATS),
+            probed: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        }
     }
 
     pub fn trouble(&self) -> Option<RealmTrouble> {
@@ -180,7 +186,8 @@ impl Health {
     pub fn unexplained(&self, now: Timestamp) {
         let mut state = locked(&self.state);
         if state.trouble.is_none() {
-            let detail = "the token endpoint refuses refresh tokens and does not say whether our credentials are good";
+            let detail =
+                "the token endpoint refuses refresh tokens and does not say whether our credentials are good";
             tracing::error!(realm = %self.realm, detail, "no grant is given up; one trial at a time from now on");
             state.trouble = Some(RealmTrouble::OutOfOrder { since: now, detail: detail.to_owned() });
         }
@@ -245,7 +252,8 @@ impl Health {
 impl State {
     fn hold(&mut self, now: Timestamp, realm: &RealmName) {
         self.holds = self.holds.saturating_add(1);
-        self.retry_at = now + back_off(self.holds, LONGEST_HOLD, share(realm.as_str(), u64::from(self.holds)));
+        self.retry_at =
+            now + back_off(self.holds, LONGEST_HOLD, share(realm.as_str(), u64::from(self.holds)));
     }
 
     fn recover(&mut self) {

@@ -100,6 +100,12 @@ impl Unsaved {
         }
     }
 
+    fn expect(&self, key: &(AccountName, RealmName), generation: u64) {
+        if let Some(waiting) = locked(&self.waiting).get_mut(key) {
+            waiting.expected = generation;
+        }
+    }
+
     fn drop_all_of(&self, key: &(AccountName, RealmName)) {
         let mut all = locked(&self.waiting);
         all.remove(key);
@@ -153,7 +159,7 @@ async fn commit(
         match shared.store.commit_tokens(&entry.name, &before.realm, expected, tokens).await {
             Ok(generation) => return Ok(Saved::Committed(generation)),
             Err(StoreError::UnknownAccount(_)) => return Ok(Saved::Gone),
-            Err(StoreError::Fenced(_)) => {}
+            Err(StoreError::Fenced(_) | StoreError::UnknownGrant { .. }) => {}
             Err(trouble) => return Err(trouble),
         }
         let Some(record) = shared.store.account(&entry.name).await? else { return Ok(Saved::Gone) };
@@ -189,18 +195,9 @@ async fn try_to_save(
 ) -> bool {
     let (name, realm) = key;
     match shared.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
-        Ok(generation) => {
-            let done = shared.unsaved.saved(key, waiting.version, generation);
-            if done {
-                entry.tokens_saved(realm, generation);
-                save_route(shared, entry, realm).await;
-                tracing::info!(account = %name, %realm, "the tokens that waited in memory are saved");
-                shared.chronicle.note(name, "tokens_saved", "the store takes writes again".to_owned());
-            }
-            done
-        }
-        Err(StoreError::Fenced(_)) => settle_with_the_store(shared, key, waiting).await,
-        Err(StoreError::UnknownAccount(_)) => {
+        Ok(generation) => saved(shared, entry, key, waiting, generation).await,
+        Err(StoreError::Fenced(_)) => settle_with_the_store(shared, entry, key, waiting).await,
+        Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
             shared.unsaved.drop_all_of(key);
             true
         }
@@ -211,16 +208,41 @@ async fn try_to_save(
     }
 }
 
-/// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds an ancestor of
-/// these tokens, and these go on top), or somebody paired anew (then theirs are newer).
-async fn settle_with_the_store(shared: &Shared, key: &(AccountName, RealmName), waiting: &Waiting) -> bool {
+/// `false` where newer tokens have come to wait meanwhile.
+async fn saved(
+    shared: &Shared,
+    entry: &Entry,
+    key: &(AccountName, RealmName),
+    waiting: &Waiting,
+    generation: u64,
+) -> bool {
+    let (name, realm) = key;
+    if !shared.unsaved.saved(key, waiting.version, generation) {
+        return false;
+    }
+    entry.tokens_saved(realm, generation);
+    save_route(shared, entry, realm).await;
+    tracing::info!(account = %name, %realm, "the tokens that waited in memory are saved");
+    shared.chronicle.note(name, "tokens_saved", "the store takes writes again".to_owned());
+    true
+}
+
+/// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds these tokens, or
+/// an ancestor of theirs that they go on top of), or somebody paired anew (then theirs are newer).
+async fn settle_with_the_store(
+    shared: &Shared,
+    entry: &Entry,
+    key: &(AccountName, RealmName),
+    waiting: &Waiting,
+) -> bool {
     let (name, realm) = key;
     let Ok(found) = shared.store.account(name).await else { return false };
     let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
+    if let Some(grant) = grant.filter(|grant| grant.access.as_ref() == Some(&waiting.tokens.access)) {
+        return saved(shared, entry, key, waiting, grant.generation).await;
+    }
     if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {
-        if let Some(newer) = locked(&shared.unsaved.waiting).get_mut(key) {
-            newer.expected = grant.generation;
-        }
+        shared.unsaved.expect(key, grant.generation);
         return false;
     }
     shared.unsaved.drop_all_of(key);

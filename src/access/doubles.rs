@@ -1,0 +1,297 @@
+//! A scripted platform and a workbench around it, for the tests of this module.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Timestamp};
+use crate::config;
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::route::{HostPolicy, Route};
+use crate::model::token::{AccessToken, RefreshToken, TokenSet};
+use crate::platform::{Blame, CredentialsVerdict, Trouble, TroubleKind};
+use crate::store::memory::MemoryStore;
+use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
+
+use super::book::{Book, Entry, RealmRules};
+use super::calls::{Call, Chronicle, ControlCalls};
+use super::locked;
+use super::renewal::{Parts, Renewals};
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// A realm that answers as told, and well where nothing is told.
+pub struct Scripted {
+    pub rotates: bool,
+    pub life: Duration,
+    /// Refresh tokens that it takes, with the account's name.
+    grants: Mutex<HashMap<String, String>>,
+    minted: AtomicUsize,
+    refresh_script: Mutex<VecDeque<Trouble>>,
+    route_script: Mutex<VecDeque<Result<Route, Trouble>>>,
+    pub verdict: Mutex<CredentialsVerdict>,
+    /// Closed, calls stand still inside the platform.
+    pub refresh_door: watch::Sender<bool>,
+    pub discovery_door: watch::Sender<bool>,
+    pub refreshes: watch::Sender<usize>,
+    pub discoveries: AtomicUsize,
+    pub probes: AtomicUsize,
+}
+
+impl Scripted {
+    pub fn new(rotates: bool) -> Self {
+        Self {
+            rotates,
+            life: HOUR,
+            grants: Mutex::default(),
+            minted: AtomicUsize::new(0),
+            refresh_script: Mutex::default(),
+            route_script: Mutex::default(),
+            verdict: Mutex::new(CredentialsVerdict::Good),
+            refresh_door: watch::Sender::new(true),
+            discovery_door: watch::Sender::new(true),
+            refreshes: watch::Sender::new(0),
+            discoveries: AtomicUsize::new(0),
+            probes: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn refreshes(&self) -> usize {
+        *self.refreshes.borrow()
+    }
+
+    pub fn discoveries(&self) -> usize {
+        self.discoveries.load(SeqCst)
+    }
+
+    pub fn probes(&self) -> usize {
+        self.probes.load(SeqCst)
+    }
+
+    pub async fn until_refreshes(&self, count: usize) {
+        self.refreshes.subscribe().wait_for(|seen| *seen >= count).await.unwrap();
+    }
+
+    /// The next refreshes fail like this.
+    pub fn refreshes_fail(&self, trouble: Trouble, times: usize) {
+        locked(&self.refresh_script).extend(std::iter::repeat_n(trouble, times));
+    }
+
+    /// What was scripted for refreshes is over.
+    pub fn recovers(&self) {
+        locked(&self.refresh_script).clear();
+    }
+
+    pub fn next_discovery(&self, answer: Result<Route, Trouble>) {
+        locked(&self.route_script).push_back(answer);
+    }
+
+    pub fn forgets(&self, name: &str) {
+        locked(&self.grants).retain(|_, holder| holder != name);
+    }
+
+    /// An answer that was carried out and lost: with rotation the old token is spent.
+    pub fn loses_an_answer_of(&self, name: &str) {
+        self.refreshes_fail(trouble("refresh", Blame::Realm, TroubleKind::Lost, None), 1);
+        if self.rotates {
+            self.forgets(name);
+        }
+    }
+
+    fn mint(&self, refresh: &RefreshToken) -> Result<TokenSet, Trouble> {
+        if let Some(trouble) = locked(&self.refresh_script).pop_front() {
+            return Err(trouble);
+        }
+        let mut grants = locked(&self.grants);
+        let Some(name) = grants.get(refresh.expose()).cloned() else {
+            return Err(refused());
+        };
+        let number = self.minted.fetch_add(1, SeqCst) + 1;
+        let rotated = format!("refresh-{name}-{number}");
+        if self.rotates {
+            grants.remove(refresh.expose());
+            grants.insert(rotated.clone(), name.clone());
+        }
+        Ok(TokenSet {
+            access: AccessToken::new(format!("access-{name}-{number}")),
+            refresh: self.rotates.then(|| RefreshToken::new(rotated)),
+            expires_in: self.life,
+        })
+    }
+}
+
+impl ControlCalls for Scripted {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, Trouble>> {
+        Box::pin(async move {
+            self.refreshes.send_modify(|seen| *seen += 1);
+            let _ = self.refresh_door.subscribe().wait_for(|open| *open).await;
+            self.mint(refresh)
+        })
+    }
+
+    fn discover<'a>(
+        &'a self,
+        _last: Option<&'a Route>,
+        _bearer: &'a AccessToken,
+    ) -> Call<'a, Result<Route, Trouble>> {
+        Box::pin(async move {
+            self.discoveries.fetch_add(1, SeqCst);
+            let _ = self.discovery_door.subscribe().wait_for(|open| *open).await;
+            locked(&self.route_script).pop_front().unwrap_or_else(|| Ok(route("eu")))
+        })
+    }
+
+    fn probe_credentials(&self) -> Call<'_, CredentialsVerdict> {
+        Box::pin(async move {
+            self.probes.fetch_add(1, SeqCst);
+            *locked(&self.verdict)
+        })
+    }
+}
+
+pub fn trouble(call: &'static str, blame: Blame, kind: TroubleKind, status: Option<u16>) -> Trouble {
+    Trouble { call, blame, status, kind, detail: format!("{kind:?}") }
+}
+
+pub fn refused() -> Trouble {
+    trouble("refresh", Blame::Grant, TroubleKind::Refused, Some(401))
+}
+
+pub fn timed_out() -> Trouble {
+    trouble("refresh", Blame::Realm, TroubleKind::TimedOut, Some(504))
+}
+
+pub fn unreachable() -> Trouble {
+    trouble("refresh", Blame::Realm, TroubleKind::Unreachable, None)
+}
+
+pub fn policy() -> HostPolicy {
+    HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false }
+}
+
+pub fn route(region: &str) -> Route {
+    Route::parse(&format!("https://{region}.iterocloud.com"), "/itero-gen-api/v2", &policy()).unwrap()
+}
+
+/// Keeps what was noted.
+#[derive(Default)]
+pub struct Lines(Mutex<Vec<(String, &'static str, String)>>);
+
+impl Chronicle for Lines {
+    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
+        locked(&self.0).push((account.to_string(), event, detail));
+    }
+}
+
+impl Lines {
+    /// The details of an account's events of this kind.
+    pub fn of(&self, account: &str, event: &str) -> Vec<String> {
+        let lines = locked(&self.0);
+        let matching = lines.iter().filter(|(name, kind, _)| name == account && *kind == event);
+        matching.map(|(_, _, detail)| detail.clone()).collect()
+    }
+}
+
+/// Renewals over a store in memory, a scripted realm `global` and a clock that stands still.
+pub struct Workbench {
+    pub clock: Clock,
+    pub store: Arc<MemoryStore>,
+    pub book: Arc<Book>,
+    pub platform: Arc<Scripted>,
+    pub lines: Arc<Lines>,
+    pub renewals: Renewals,
+}
+
+pub fn settings() -> config::Renewal {
+    config::Renewal { min_gap: MINUTE, ahead: 5 * MINUTE, keep_alive: 7 * 24 * HOUR }
+}
+
+pub fn global() -> RealmName {
+    "global".parse().unwrap()
+}
+
+pub fn start_time() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+pub fn new_grant(name: &str, realm: &RealmName, number: u64, at: Timestamp) -> NewGrant {
+    NewGrant {
+        name: name.parse().unwrap(),
+        realm: realm.clone(),
+        account_id: AccountId::new(number),
+        refresh: RefreshToken::new(format!("refresh-{name}-0")),
+        access: Some(StoredAccess {
+            token: AccessToken::new(format!("access-{name}-0")),
+            expires_at: at + HOUR,
+        }),
+        route: Some(StoredRoute {
+            domain: route("eu").domain(),
+            path: route("eu").path().to_owned(),
+            discovered_at: at,
+        }),
+        at,
+        make_current: true,
+        state: None,
+    }
+}
+
+impl Workbench {
+    /// Accounts that were just paired.
+    pub async fn new(platform: Scripted, names: &[&str]) -> Self {
+        let clock = Clock::manual(start_time());
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        for (number, name) in names.iter().enumerate() {
+            store.put_grant(new_grant(name, &global(), number as u64, start_time())).await.unwrap();
+        }
+        for name in names {
+            locked(&platform.grants).insert(format!("refresh-{name}-0"), (*name).to_owned());
+        }
+        Self::over(clock, store, Arc::new(platform), settings()).await
+    }
+
+    /// The same store and platform after a restart, or with other settings.
+    pub async fn over(
+        clock: Clock,
+        store: Arc<MemoryStore>,
+        platform: Arc<Scripted>,
+        settings: config::Renewal,
+    ) -> Self {
+        let rules = HashMap::from([(global(), RealmRules { hosts: policy(), pinned: None })]);
+        let records = store.accounts().await.unwrap().accounts;
+        let book = Arc::new(Book::load(records, rules));
+        let lines = Arc::new(Lines::default());
+        let renewals = Renewals::new(Parts {
+            clock: clock.clone(),
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            book: Arc::clone(&book),
+            platforms: platforms(&platform),
+            chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
+            settings,
+            runtime: Handle::current(),
+        });
+        Self { clock, store, book, platform, lines, renewals }
+    }
+
+    pub fn entry(&self, name: &str) -> Arc<Entry> {
+        self.book.by_name(name).unwrap()
+    }
+
+    pub async fn grant(&self, name: &str) -> GrantRecord {
+        let record = self.store.account(&name.parse().unwrap()).await.unwrap().unwrap();
+        record.current_grant().unwrap().clone()
+    }
+}
+
+pub fn platforms(platform: &Arc<Scripted>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {
+    HashMap::from([(global(), Arc::clone(platform) as Arc<dyn ControlCalls>)])
+}
+
+/// The token in a bearer.
+pub fn token(access: &super::Access) -> &str {
+    access.bearer.to_str().unwrap().strip_prefix("Bearer ").unwrap()
+}

@@ -1,0 +1,126 @@
+//! A store that does not take what it should: nothing is lost as long as the process lives, and the alarm is loud.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::book::Standing;
+use crate::access::doubles::*;
+use crate::access::renewal::{Cause, RenewProblem};
+use crate::model::account::AccountState;
+use crate::store::Store;
+
+/// Lets the saver try once more.
+async fn another_try(bench: &Workbench) {
+    bench.clock.until_sleeping(1).await;
+    let slept = bench.clock.ever_slept();
+    bench.clock.advance(MINUTE);
+    while bench.renewals.alarms().unsaved_accounts > 0 && bench.clock.ever_slept() == slept {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_commits(true);
+    let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    assert_eq!(token(&access), "access-smile-1");
+    assert!(smile.summary().unsaved);
+    assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+    assert_eq!(bench.lines.of("smile", "tokens_unsaved").len(), 1);
+    another_try(&bench).await;
+    assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
+    bench.store.fail_commits(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
+    assert!(!smile.summary().unsaved);
+    assert_eq!(bench.lines.of("smile", "tokens_saved").len(), 1);
+}
+
+#[tokio::test]
+async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_commits(true);
+    let mut seen = smile.generation();
+    for number in 1..=3 {
+        let access = bench.renewals.renew(&smile, seen, Cause::Unauthorized).await.unwrap();
+        assert_eq!(token(&access), format!("access-smile-{number}"));
+        assert!(access.generation > seen, "generations grow although the store's stand still");
+        seen = access.generation;
+        another_try(&bench).await;
+    }
+    bench.store.fail_commits(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-3");
+    bench.clock.advance(HOUR);
+    let next = bench.renewals.renew(&smile, seen, Cause::NoToken).await.unwrap();
+    assert_eq!((token(&next), smile.summary().unsaved), ("access-smile-4", false));
+}
+
+#[tokio::test]
+async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_its_answer() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_commits(true);
+    let first = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    bench.store.fail_commits(false);
+    bench.platform.refresh_door.send_replace(false);
+    bench.clock.until_sleeping(1).await;
+    // The gap is over, and the saver's pause as well; hold the saver back until the flight has asked.
+    bench.store.fail_commits(true);
+    bench.clock.advance(MINUTE);
+    let flight = tokio::spawn({
+        let (renewals, smile) = (bench.renewals.clone(), Arc::clone(&smile));
+        async move { renewals.renew(&smile, first.generation, Cause::Unauthorized).await }
+    });
+    bench.platform.until_refreshes(2).await;
+    bench.store.fail_commits(false);
+    while bench.renewals.alarms().unsaved_accounts > 0 {
+        bench.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
+    bench.platform.refresh_door.send_replace(true);
+    let _ = flight.await.unwrap();
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
+    assert_eq!(bench.platform.refreshes(), 2);
+}
+
+#[tokio::test]
+async fn without_an_intent_the_keeper_waits_but_a_caller_without_a_token_does_not() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_writes(true);
+    let put_off = bench.renewals.renew(&smile, smile.generation(), Cause::Ahead).await;
+    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    assert_eq!(bench.platform.refreshes(), 0, "with rotation a refresh could cost the login");
+    bench.clock.advance(HOUR);
+    let access = bench.renewals.renew(&smile, smile.generation(), Cause::NoToken).await.unwrap();
+    assert_eq!(token(&access), "access-smile-1");
+    assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+}
+
+#[tokio::test]
+async fn a_pairing_made_while_tokens_wait_wins() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_commits(true);
+    bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    let mut paired = new_grant("smile", &global(), 0, bench.clock.now());
+    paired.refresh = crate::model::token::RefreshToken::new("paired-anew");
+    paired.access.as_mut().unwrap().token = crate::model::token::AccessToken::new("paired-anew");
+    paired.state = Some(AccountState::Ready);
+    bench.book.apply(bench.store.put_grant(paired).await.unwrap());
+    bench.store.fail_commits(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "paired-anew");
+    let Standing::Ready(access) = smile.standing(bench.clock.now()) else { panic!("no access") };
+    assert_eq!(token(&access), "paired-anew");
+}

@@ -1,0 +1,282 @@
+//! Trouble told apart by whose it is: a dead grant, bad credentials, an outage, a lasting 403.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::book::{Entry, Standing};
+use crate::access::doubles::*;
+use crate::access::keeper;
+use crate::access::locked;
+use crate::access::realm::RealmTrouble;
+use crate::access::renewal::{Cause, RenewProblem};
+use crate::clock::Clock;
+use crate::model::account::AccountState;
+use crate::platform::{Blame, CredentialsVerdict, TroubleKind};
+use crate::store::Store;
+
+async fn renew(bench: &Workbench, entry: &Arc<Entry>, cause: Cause) -> Result<String, RenewProblem> {
+    let outcome = bench.renewals.renew(entry, entry.generation(), cause).await;
+    outcome.map(|access| token(&access).to_owned())
+}
+
+async fn stored_state(bench: &Workbench, name: &str) -> AccountState {
+    bench.store.account(&name.parse().unwrap()).await.unwrap().unwrap().state
+}
+
+/// Lets a flight go through its pauses between sends, each of which is announced by a sleeper more.
+async fn through_pauses<T>(clock: &Clock, flight: impl Future<Output = T>) -> T {
+    let mut flight = std::pin::pin!(flight);
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut flight => return outcome,
+            // The waiter and the flight both sleep: nothing happens until time moves.
+            () = clock.until_sleeping(2) => clock.advance(Duration::from_millis(250)),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn one_accounts_refusal_means_its_grant_and_leaves_the_others_alone() {
+    let bench = Workbench::new(Scripted::new(true), &["dead", "alive", "third"]).await;
+    bench.platform.forgets("dead");
+    let (dead, alive) = (bench.entry("dead"), bench.entry("alive"));
+    let outcome = renew(&bench, &dead, Cause::Unauthorized).await;
+    let Err(RenewProblem::NeedsLogin { why, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("401"), "{why}");
+    assert_eq!(stored_state(&bench, "dead").await.word(), "needs_login");
+    assert!(matches!(dead.standing(bench.clock.now()), Standing::NeedsLogin { .. }));
+    assert_eq!(bench.grant("dead").await.refresh.expose(), "refresh-dead-0", "the grant is kept");
+    assert_eq!(renew(&bench, &alive, Cause::Unauthorized).await.unwrap(), "access-alive-1");
+    assert_eq!((bench.platform.refreshes(), bench.platform.probes()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_dead_account_is_journaled_once_and_stops_hammering() {
+    let bench = Workbench::new(Scripted::new(true), &["dead", "alive"]).await;
+    bench.platform.forgets("dead");
+    let dead = bench.entry("dead");
+    for _ in 0..100 {
+        assert!(matches!(
+            renew(&bench, &dead, Cause::Unauthorized).await,
+            Err(RenewProblem::NeedsLogin { .. })
+        ));
+        bench.clock.advance(MINUTE);
+    }
+    assert_eq!(bench.platform.refreshes(), 1);
+    assert_eq!(bench.lines.of("dead", "needs_login").len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_has_seen_fail_serves_on_although_the_grant_is_dead() {
+    let bench = Workbench::new(Scripted::new(true), &["dead", "alive"]).await;
+    bench.platform.forgets("dead");
+    let dead = bench.entry("dead");
+    assert!(renew(&bench, &dead, Cause::Ahead).await.is_err());
+    assert!(matches!(dead.standing(bench.clock.now()), Standing::Ready(_)));
+    assert!(matches!(renew(&bench, &dead, Cause::Unauthorized).await, Err(RenewProblem::NeedsLogin { .. })));
+    assert!(matches!(dead.standing(bench.clock.now()), Standing::NeedsLogin { .. }));
+}
+
+#[tokio::test]
+async fn a_migration_that_kills_many_grants_is_no_outage() {
+    let names = ["a1", "a2", "a3", "a4", "a5", "alive"];
+    let bench = Workbench::new(Scripted::new(true), &names).await;
+    for name in &names[..5] {
+        bench.platform.forgets(name);
+        let outcome = renew(&bench, &bench.entry(name), Cause::Unauthorized).await;
+        assert!(matches!(outcome, Err(RenewProblem::NeedsLogin { .. })), "{name}: {outcome:?}");
+    }
+    assert!(bench.platform.probes() >= 1 && bench.platform.probes() <= 5);
+    assert!(bench.renewals.alarms().realms.is_empty());
+    assert!(renew(&bench, &bench.entry("alive"), Cause::Unauthorized).await.is_ok());
+}
+
+#[tokio::test]
+async fn bad_credentials_keep_every_grant_and_alarm_once() {
+    let bench = Workbench::new(Scripted::new(true), &["a1", "a2", "a3"]).await;
+    *locked(&bench.platform.verdict) = CredentialsVerdict::Bad;
+    bench.platform.refreshes_fail(refused(), 3);
+    // The first alone looks like a dead grant; the second shows that it was not.
+    let first = renew(&bench, &bench.entry("a1"), Cause::Unauthorized).await;
+    assert!(matches!(first, Err(RenewProblem::NeedsLogin { .. })));
+    // Minutes later: a small office's tokens do not expire together.
+    bench.clock.advance(5 * MINUTE);
+    let second = renew(&bench, &bench.entry("a2"), Cause::Unauthorized).await;
+    assert!(matches!(second, Err(RenewProblem::Unavailable { .. })), "{second:?}");
+    let third = renew(&bench, &bench.entry("a3"), Cause::Unauthorized).await;
+    assert!(matches!(third, Err(RenewProblem::Unavailable { .. })), "{third:?}");
+    for name in ["a1", "a2", "a3"] {
+        assert_eq!(stored_state(&bench, name).await, AccountState::Ready, "{name}");
+        assert_eq!(bench.entry(name).state(), AccountState::Ready, "{name}");
+    }
+    assert_eq!(bench.platform.refreshes(), 2, "the third is held back by its realm");
+    let since = start_time() + 5 * MINUTE;
+    assert_eq!(bench.renewals.alarms().realms, [(global(), RealmTrouble::BadCredentials { since })]);
+}
+
+#[tokio::test]
+async fn the_only_account_asks_before_it_gives_its_grant_up() {
+    let bench = Workbench::new(Scripted::new(true), &["only"]).await;
+    *locked(&bench.platform.verdict) = CredentialsVerdict::Bad;
+    bench.platform.refreshes_fail(refused(), 1);
+    let outcome = renew(&bench, &bench.entry("only"), Cause::Unauthorized).await;
+    assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
+    assert_eq!(bench.platform.probes(), 1);
+    assert_eq!(bench.entry("only").state(), AccountState::Ready);
+}
+
+#[tokio::test]
+async fn refusals_that_nothing_explains_are_the_realms_trouble() {
+    let bench = Workbench::new(Scripted::new(true), &["only"]).await;
+    *locked(&bench.platform.verdict) = CredentialsVerdict::Unknown;
+    bench.platform.refreshes_fail(refused(), 1);
+    let outcome = renew(&bench, &bench.entry("only"), Cause::Unauthorized).await;
+    assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
+    assert!(matches!(bench.renewals.alarms().realms[..], [(_, RealmTrouble::OutOfOrder { .. })]));
+}
+
+#[tokio::test]
+async fn an_answer_that_names_the_client_needs_no_question() {
+    let bench = Workbench::new(Scripted::new(true), &["a1", "a2"]).await;
+    let named = trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401));
+    bench.platform.refreshes_fail(named, 1);
+    let outcome = renew(&bench, &bench.entry("a1"), Cause::Unauthorized).await;
+    assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
+    assert_eq!(bench.platform.probes(), 0);
+    assert!(matches!(bench.renewals.alarms().realms[..], [(_, RealmTrouble::BadCredentials { .. })]));
+}
+
+#[tokio::test]
+async fn an_operator_or_new_credentials_try_a_dead_account_again() {
+    let bench = Workbench::new(Scripted::new(true), &["dead", "alive"]).await;
+    let dead = bench.entry("dead");
+    bench.platform.refreshes_fail(refused(), 1);
+    assert!(renew(&bench, &dead, Cause::Unauthorized).await.is_err());
+    assert_eq!(renew(&bench, &dead, Cause::Operator).await.unwrap(), "access-dead-1");
+    assert_eq!(stored_state(&bench, "dead").await, AccountState::Ready);
+    assert_eq!(bench.lines.of("dead", "login_restored").len(), 1);
+
+    bench.clock.advance(HOUR);
+    bench.platform.refreshes_fail(refused(), 1);
+    assert!(renew(&bench, &dead, Cause::NoToken).await.is_err());
+    bench.renewals.reload(settings(), platforms(&bench.platform), &[global()]).await;
+    bench.platform.until_refreshes(4).await;
+    bench.renewals.finish().await;
+    assert_eq!(stored_state(&bench, "dead").await, AccountState::Ready);
+}
+
+#[tokio::test]
+async fn a_504_is_repeated_after_a_second_while_callers_wait() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    bench.platform.refreshes_fail(timed_out(), 1);
+    let smile = bench.entry("smile");
+    let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await;
+    assert_eq!(outcome.unwrap(), "access-smile-1");
+    assert_eq!(bench.platform.refreshes(), 2);
+    assert!(bench.clock.now().since(start_time()) >= Duration::from_secs(1), "never sooner than documented");
+}
+
+#[tokio::test]
+async fn lasting_trouble_backs_off_and_the_living_token_serves_on() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    bench.platform.refreshes_fail(unreachable(), 3);
+    let smile = bench.entry("smile");
+    let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Ahead)).await;
+    let Err(RenewProblem::Unavailable { retry_at, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(bench.platform.refreshes(), 3);
+    assert!(retry_at > bench.clock.now());
+    assert!(matches!(smile.standing(bench.clock.now()), Standing::Ready(_)));
+    assert!(renew(&bench, &smile, Cause::Unauthorized).await.is_err());
+    assert_eq!(bench.platform.refreshes(), 3, "backing off");
+    assert!(renew(&bench, &bench.entry("other"), Cause::Unauthorized).await.is_ok(), "others do not feel it");
+    bench.clock.advance(retry_at.since(bench.clock.now()));
+    assert!(renew(&bench, &smile, Cause::Unauthorized).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_outage_is_met_by_one_trial_at_a_time_and_ends_for_all_together() {
+    let names: Vec<String> = (0..40).map(|number| format!("a{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bench = Workbench::new(Scripted::new(true), &names).await;
+    bench.clock.advance(HOUR);
+    bench.platform.refreshes_fail(unreachable(), 10_000);
+    for name in &names {
+        let _ = through_pauses(&bench.clock, renew(&bench, &bench.entry(name), Cause::Unauthorized)).await;
+    }
+    let until_noticed = bench.platform.refreshes();
+    assert!(until_noticed <= 15, "{until_noticed}");
+    assert!(matches!(bench.renewals.alarms().realms[..], [(_, RealmTrouble::OutOfOrder { .. })]));
+    // An hour of every account asking every second.
+    for _ in 0..3600 {
+        bench.clock.advance(Duration::from_secs(1));
+        for name in names.iter().take(5) {
+            let _ = renew(&bench, &bench.entry(name), Cause::NoToken).await;
+        }
+    }
+    let trials = bench.platform.refreshes() - until_noticed;
+    assert!((60..=140).contains(&trials), "{trials}");
+    bench.platform.recovers();
+    bench.clock.advance(MINUTE);
+    for name in &names {
+        assert!(renew(&bench, &bench.entry(name), Cause::NoToken).await.is_ok(), "{name}");
+    }
+    assert!(bench.renewals.alarms().realms.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_tried_again_with_the_token_at_hand() {
+    let bench = Workbench::new(Scripted::new(false), &["smile", "other"]).await;
+    bench.platform.loses_an_answer_of("smile");
+    let smile = bench.entry("smile");
+    let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await;
+    assert_eq!(outcome.unwrap(), "access-smile-1");
+}
+
+#[tokio::test]
+async fn a_login_lost_with_an_answer_under_rotation_says_so() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    bench.platform.loses_an_answer_of("smile");
+    let smile = bench.entry("smile");
+    let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await;
+    let Err(RenewProblem::NeedsLogin { why, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("the answer to a refresh at") && why.contains("was lost"), "{why}");
+}
+
+#[tokio::test]
+async fn a_poller_whose_every_call_is_a_lasting_403_causes_a_handful_of_refreshes_a_day() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    let mut caused = 0;
+    for _ in 0..24 * 360 {
+        bench.clock.advance(Duration::from_secs(10));
+        let now = bench.clock.now();
+        smile.touch(now);
+        for due in keeper::due_by(&bench.renewals, now, now) {
+            bench.renewals.renew(&due.entry, due.entry.generation(), due.cause).await.unwrap();
+        }
+        let Standing::Ready(access) = smile.standing(now) else { panic!("the keeper keeps it ready") };
+        if bench.renewals.renew(&smile, access.generation, Cause::Forbidden).await.is_ok() {
+            caused += 1;
+            bench.renewals.report_forbidden(&smile, false);
+        }
+    }
+    assert!((1..=8).contains(&caused), "{caused} caused by 403");
+    let all = bench.platform.refreshes();
+    assert!(all <= caused + 30, "{all} in all: the hourly ones and these");
+}
+
+#[tokio::test]
+async fn a_403_that_a_renewal_cures_costs_nothing_the_next_time() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    for _ in 0..5 {
+        assert!(renew(&bench, &smile, Cause::Forbidden).await.is_ok());
+        for _ in 0..50 {
+            bench.renewals.report_forbidden(&smile, true);
+        }
+        bench.clock.advance(MINUTE);
+    }
+    assert_eq!(bench.platform.refreshes(), 5);
+}
