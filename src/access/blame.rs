@@ -31,6 +31,9 @@ impl Flight {
                 Tally::count(&self.health.tally.refresh_failures);
                 self.health.failed(self.now(), &self.entry.name, &trouble.to_string());
                 tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "the refresh failed");
+                if locked(&self.entry.pacing).trouble().is_none() {
+                    self.note("refresh_failed", format!("{trouble}; tried again until it succeeds"));
+                }
                 Err(self.back_off(&trouble.to_string()))
             }
         }

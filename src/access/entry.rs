@@ -159,7 +159,8 @@ impl Entry {
         self.snapshot.rcu(|now| {
             let not_overtaken = match stored {
                 Some(generation) => generation > now.stored_generation,
-                None => now.stored_generation == before.stored_generation,
+                // Not told by generations: the saver may have brought just these tokens' forebears into the store.
+                None => now.refresh == before.refresh,
             };
             match now.realm == before.realm && not_overtaken {
                 true => Arc::new(now.with_tokens(tokens, stored)),

@@ -81,7 +81,10 @@ impl Flight {
         let token = token.ok_or_else(|| self.shared.unavailable("the token ended meanwhile"))?;
         match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
             Ok(route) => Ok(self.take_route(&before, route).await),
-            Err(trouble) => Err(self.shared.unavailable(&trouble.to_string())),
+            Err(trouble) => {
+                Tally::count(&self.health.tally.discovery_failures);
+                Err(self.shared.unavailable(&trouble.to_string()))
+            }
         }
     }
 
@@ -148,7 +151,7 @@ impl Flight {
         };
         match save(&self.shared, &self.entry, before, &tokens).await {
             Saved::Committed(generation) => self.entry.take_tokens(before, &tokens, Some(generation)),
-            Saved::InMemory => self.entry.take_tokens(before, &tokens, None),
+            Saved::InMemory => {}
             Saved::Overtaken(record) => {
                 self.shared.book.apply(record);
                 self.note("refresh_superseded", "newer tokens were saved meanwhile and are used".to_owned());
@@ -223,7 +226,7 @@ impl Flight {
                 || sends >= SENDS
                 || self.now() + pause > started + LAST_SEND
                 || self.ticket.trial
-                || self.health.trouble().is_some();
+                || self.health.in_trouble();
             if pointless {
                 return Err(trouble);
             }
@@ -300,7 +303,11 @@ impl Flight {
                     tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed")
                 }
             }
-            self.note("discovery_failed", format!("{trouble}; the last good route is kept"));
+            let route = match &before.route {
+                Some(route) => format!("{route} stays in use"),
+                None => "no route is known, so no call can be made".to_owned(),
+            };
+            self.note("discovery_failed", format!("{trouble}; {route}"));
         }
         match before.route.is_some() {
             true => self.current(),
@@ -321,7 +328,6 @@ impl Flight {
             Some(last) => format!("from {last} to {route}"),
             None => format!("first found: {route}"),
         };
-        tracing::info!(account = %self.entry.name, realm = %before.realm, %route, "the route changed");
         self.note("route_changed", detail);
         save_route(&self.shared, &self.entry, &before.realm).await;
         route

@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod calls;
+pub mod census;
 pub mod entry;
 pub mod keeper;
 pub mod realm;

@@ -130,6 +130,10 @@ impl Health {
         locked(&self.state).trouble.clone()
     }
 
+    pub fn in_trouble(&self) -> bool {
+        locked(&self.state).trouble.is_some()
+    }
+
     /// How often the realm came back: back-offs from before the last time are void.
     pub fn recoveries(&self) -> u32 {
         locked(&self.state).recoveries

@@ -127,16 +127,8 @@ impl Renewals {
         seen_generation: u64,
         cause: Cause,
     ) -> Result<Arc<Access>, RenewProblem> {
-        let mut flight = match self.board(entry, seen_generation, cause)? {
-            Boarding::Newer(access) => return Ok(access),
-            Boarding::Flight(flight) => flight,
-        };
-        let landing = tokio::select! {
-            biased;
-            landed = flight.wait_for(Option::is_some) => landed.ok().and_then(|landing| landing.clone()),
-            () = self.shared.clock.sleep(LONGEST_WAIT) => return Err(RenewProblem::StillRunning),
-        };
-        let access = landing.unwrap_or_else(|| Err(self.shared.unavailable("the renewal was cut off")))?;
+        let boarding = self.board(entry, seen_generation, cause)?;
+        let access = self.wait_for(boarding).await?;
         match cause {
             // A flight that was under way already when this caller's call failed may have brought just what it saw fail.
             Cause::Unauthorized | Cause::Forbidden if access.generation <= seen_generation => {
@@ -231,8 +223,13 @@ impl Renewals {
         &self.shared
     }
 
-    /// Hands out the newer access, the flight under way, or a new one.
-    fn board(&self, entry: &Arc<Entry>, seen: u64, cause: Cause) -> Result<Boarding, RenewProblem> {
+    /// Hands out the newer access, the flight under way, or a new one. Does not wait.
+    pub(super) fn board(
+        &self,
+        entry: &Arc<Entry>,
+        seen: u64,
+        cause: Cause,
+    ) -> Result<Boarding, RenewProblem> {
         let now = self.shared.clock.now();
         let mut under_way = locked(&entry.flight);
         // Looked at under the flight's lock and not before it: the flight that renewed this very token may have landed between the
@@ -264,6 +261,21 @@ impl Renewals {
         Ok(Boarding::Flight(landing))
     }
 
+    pub(super) async fn wait_for(&self, boarding: Boarding) -> Landing {
+        let mut flight = match boarding {
+            Boarding::Newer(access) => return Ok(access),
+            Boarding::Flight(flight) => flight,
+        };
+        tokio::select! {
+            biased;
+            landed = flight.wait_for(Option::is_some) => landed
+                .ok()
+                .and_then(|landing| landing.clone())
+                .unwrap_or_else(|| Err(self.shared.unavailable("the renewal was cut off"))),
+            () = self.shared.clock.sleep(LONGEST_WAIT) => Err(RenewProblem::StillRunning),
+        }
+    }
+
     fn permit(
         &self,
         entry: &Entry,
@@ -276,11 +288,11 @@ impl Renewals {
             last_refresh: snapshot.last_refresh(),
             on_both_platforms: snapshot.on_both_platforms(),
             only_a_route: lacks_only_a_route(snapshot, cause, now),
-            realm_in_trouble: health.trouble().is_some(),
+            realm_in_trouble: health.in_trouble(),
             recoveries: health.recoveries(),
         };
-        locked(&entry.pacing).permit(now, cause, &facts, &self.shared.settings.load())?;
-        self.shared.admit(&snapshot.realm, cause).inspect_err(|problem| {
+        let permitted = locked(&entry.pacing).permit(now, cause, &facts, &self.shared.settings.load());
+        permitted.and_then(|()| self.shared.admit(&snapshot.realm, cause)).inspect_err(|problem| {
             if let RenewProblem::Unavailable { retry_at, .. } = problem {
                 entry.hold(*retry_at);
             }
@@ -298,7 +310,7 @@ impl Renewals {
     }
 }
 
-enum Boarding {
+pub(super) enum Boarding {
     Newer(Arc<Access>),
     Flight(watch::Receiver<Option<Landing>>),
 }

@@ -23,7 +23,7 @@ use super::renewal::Shared;
 pub(super) enum Saved {
     /// Durable, under this generation.
     Committed(u64),
-    /// Kept in memory, tried until the store takes them.
+    /// Published from memory, tried until the store takes them.
     InMemory,
     /// Somebody committed in between; this is what the store holds now.
     Overtaken(AccountRecord),
@@ -106,10 +106,15 @@ impl Unsaved {
         }
     }
 
-    fn drop_all_of(&self, key: &(AccountName, RealmName)) {
+    /// Gives up tokens that somebody else's have overtaken; `false` where newer ones wait by now.
+    fn drop_if(&self, key: &(AccountName, RealmName), version: u64) -> bool {
         let mut all = locked(&self.waiting);
+        if all.get(key).is_some_and(|waiting| waiting.version != version) {
+            return false;
+        }
         all.remove(key);
         self.count.send_replace(all.len());
+        true
     }
 }
 
@@ -121,9 +126,13 @@ pub(super) async fn save(
     tokens: &NewTokens,
 ) -> Saved {
     let key = (entry.name.clone(), before.realm.clone());
-    // While older tokens wait, one task alone commits for this grant: two would fence each other, and the older could win.
-    if shared.unsaved.replace(&key, &before.refresh, tokens) {
-        return Saved::InMemory;
+    if shared.unsaved.get(&key).is_some() {
+        // While older tokens wait, their saver alone commits for this grant: two would fence each other, and the older could win. Published
+        // first, so that the saver never reports as saved what the book does not have yet.
+        entry.take_tokens(before, tokens, None);
+        if shared.unsaved.replace(&key, &before.refresh, tokens) {
+            return Saved::InMemory;
+        }
     }
     let trouble = match commit(shared, entry, before, tokens).await {
         Ok(saved) => return saved,
@@ -141,6 +150,7 @@ pub(super) async fn save(
         ancestors: vec![before.refresh.clone()],
         version: 0,
     };
+    entry.take_tokens(before, tokens, None);
     shared.unsaved.add(&key, waiting);
     shared.runtime.spawn(keep_saving(Arc::clone(shared), Arc::clone(entry), key));
     Saved::InMemory
@@ -198,8 +208,7 @@ async fn try_to_save(
         Ok(generation) => saved(shared, entry, key, waiting, generation).await,
         Err(StoreError::Fenced(_)) => settle_with_the_store(shared, entry, key, waiting).await,
         Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
-            shared.unsaved.drop_all_of(key);
-            true
+            shared.unsaved.drop_if(key, waiting.version)
         }
         Err(trouble) => {
             tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
@@ -222,8 +231,11 @@ async fn saved(
     }
     entry.tokens_saved(realm, generation);
     save_route(shared, entry, realm).await;
-    tracing::info!(account = %name, %realm, "the tokens that waited in memory are saved");
-    shared.chronicle.note(name, "tokens_saved", "the store takes writes again".to_owned());
+    shared.chronicle.note(
+        name,
+        "tokens_saved",
+        "the tokens that waited in memory are durable now".to_owned(),
+    );
     true
 }
 
@@ -245,7 +257,9 @@ async fn settle_with_the_store(
         shared.unsaved.expect(key, grant.generation);
         return false;
     }
-    shared.unsaved.drop_all_of(key);
+    if !shared.unsaved.drop_if(key, waiting.version) {
+        return false;
+    }
     if let Some(record) = found {
         tracing::warn!(account = %name, %realm, "the store has newer tokens than those that waited in memory");
         shared.book.apply(record);

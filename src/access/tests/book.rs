@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::access::book::{Book, Found, RealmRules, Standing};
+use crate::access::census::Census;
 use crate::access::doubles::*;
 use crate::access::renewal::Cause;
 use crate::model::account::{AccountId, AccountState, RealmName};
@@ -132,4 +133,15 @@ async fn accounts_share_one_copy_of_a_route() {
     let bench = Workbench::new(Scripted::new(false), &["smile", "apple"]).await;
     let routes = ["smile", "apple"].map(|name| bench.entry(name).summary().route.unwrap());
     assert!(Arc::ptr_eq(&routes[0], &routes[1]));
+}
+
+#[tokio::test]
+async fn a_census_counts_by_realm_and_state_and_names_nobody() {
+    let bench = Workbench::new(Scripted::new(false), &["a1", "a2", "a3"]).await;
+    let paused = "a3".parse().unwrap();
+    bench.store.set_state(&paused, &AccountState::Paused).await.unwrap();
+    bench.book.apply(bench.store.account(&paused).await.unwrap().unwrap());
+    let expected =
+        Census { ready: 2, paused: 1, earliest_expiry: Some(start_time() + HOUR), ..Census::default() };
+    assert_eq!(bench.book.census().into_iter().collect::<Vec<_>>(), [(global(), expected)]);
 }

@@ -332,3 +332,31 @@ async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should
     let Err(RenewProblem::NeedsLogin { why, .. }) = lost else { panic!("{lost:?}") };
     assert!(why.contains("was under way when the process ended"), "{why}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_on_runtimes_of_their_own_share_the_flight_on_the_control_runtime() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let entry = bench.entry("smile");
+    let seen = entry.generation();
+    bench.platform.refresh_door.send_replace(false);
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (renewals, entry) = (bench.renewals.clone(), Arc::clone(&entry));
+            std::thread::spawn(move || {
+                let worker = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                worker.block_on(async {
+                    for _ in 0..10 {
+                        let access = renewals.renew(&entry, seen, Cause::Unauthorized).await.unwrap();
+                        assert_eq!(token(&access), "access-smile-1");
+                    }
+                });
+            })
+        })
+        .collect();
+    bench.platform.until_refreshes(1).await;
+    bench.platform.refresh_door.send_replace(true);
+    for worker in workers {
+        tokio::task::spawn_blocking(move || worker.join().unwrap()).await.unwrap();
+    }
+    assert_eq!((bench.platform.refreshes(), bench.platform.discoveries()), (1, 1));
+}

@@ -7,7 +7,8 @@ use crate::access::book::Standing;
 use crate::access::doubles::*;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::model::account::AccountState;
-use crate::store::Store;
+use crate::model::token::{AccessToken, RefreshToken};
+use crate::store::{NewTokens, Store, StoredAccess};
 
 /// Lets the saver try once more.
 async fn another_try(bench: &Workbench) {
@@ -62,17 +63,14 @@ async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory
     assert_eq!((token(&next), smile.summary().unsaved), ("access-smile-4", false));
 }
 
-#[tokio::test]
-async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_its_answer() {
+/// The saver succeeds while a flight asks the platform; then the store fails again, or does not, when the answer comes.
+async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench {
     let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
     let smile = bench.entry("smile");
     bench.store.fail_commits(true);
     let first = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
-    bench.store.fail_commits(false);
     bench.platform.refresh_door.send_replace(false);
     bench.clock.until_sleeping(1).await;
-    // The gap is over, and the saver's pause as well; hold the saver back until the flight has asked.
-    bench.store.fail_commits(true);
     bench.clock.advance(MINUTE);
     let flight = tokio::spawn({
         let (renewals, smile) = (bench.renewals.clone(), Arc::clone(&smile));
@@ -85,11 +83,57 @@ async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_i
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
+    bench.store.fail_commits(store_fails_again);
     bench.platform.refresh_door.send_replace(true);
     let _ = flight.await.unwrap();
-    bench.renewals.finish().await;
+    let Standing::Ready(access) = smile.standing(bench.clock.now()) else { panic!("no access") };
+    assert_eq!(token(&access), "access-smile-2");
+    assert_eq!(smile.summary().unsaved, store_fails_again);
+    bench
+}
+
+#[tokio::test]
+async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_its_answer() {
+    let bench = saved_while_the_platform_is_asked(false).await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
     assert_eq!(bench.platform.refreshes(), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_again_in_between_costs_nothing_either() {
+    let bench = saved_while_the_platform_is_asked(true).await;
+    bench.store.fail_commits(false);
+    while bench.renewals.alarms().unsaved_accounts > 0 {
+        bench.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
+    let smile = bench.entry("smile");
+    bench.clock.advance(HOUR);
+    let next = bench.renewals.renew(&smile, smile.generation(), Cause::NoToken).await.unwrap();
+    assert_eq!(token(&next), "access-smile-3");
+}
+
+#[tokio::test]
+async fn a_commit_that_went_through_although_it_was_reported_as_failed_does_not_fence_its_successor() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.store.fail_commits(true);
+    let expected = bench.grant("smile").await.generation;
+    let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    bench.store.fail_commits(false);
+    let landed = NewTokens {
+        access: StoredAccess { token: AccessToken::new("access-smile-1"), expires_at: access.expires_at },
+        refresh: Some(RefreshToken::new("refresh-smile-1")),
+        refreshed_at: start_time(),
+    };
+    bench.store.commit_tokens(&smile.name, &global(), expected, &landed).await.unwrap();
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert!(!smile.summary().unsaved);
+    let next = bench.renewals.renew(&smile, access.generation, Cause::Unauthorized).await.unwrap();
+    assert_eq!(token(&next), "access-smile-2");
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
 }
 
 #[tokio::test]
@@ -113,8 +157,8 @@ async fn a_pairing_made_while_tokens_wait_wins() {
     bench.store.fail_commits(true);
     bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
     let mut paired = new_grant("smile", &global(), 0, bench.clock.now());
-    paired.refresh = crate::model::token::RefreshToken::new("paired-anew");
-    paired.access.as_mut().unwrap().token = crate::model::token::AccessToken::new("paired-anew");
+    paired.refresh = RefreshToken::new("paired-anew");
+    paired.access.as_mut().unwrap().token = AccessToken::new("paired-anew");
     paired.state = Some(AccountState::Ready);
     bench.book.apply(bench.store.put_grant(paired).await.unwrap());
     bench.store.fail_commits(false);

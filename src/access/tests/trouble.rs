@@ -11,8 +11,9 @@ use crate::access::realm::RealmTrouble;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Clock;
 use crate::model::account::AccountState;
+use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{Blame, CredentialsVerdict, TroubleKind};
-use crate::store::Store;
+use crate::store::{NewTokens, Store, StoredAccess};
 
 async fn renew(bench: &Workbench, entry: &Arc<Entry>, cause: Cause) -> Result<String, RenewProblem> {
     let outcome = bench.renewals.renew(entry, entry.generation(), cause).await;
@@ -279,4 +280,27 @@ async fn a_403_that_a_renewal_cures_costs_nothing_the_next_time() {
         bench.clock.advance(MINUTE);
     }
     assert_eq!(bench.platform.refreshes(), 5);
+}
+
+#[tokio::test]
+async fn a_token_refused_because_somebody_else_has_used_it_up_gives_way_to_its_successor() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.platform.refresh_door.send_replace(false);
+    let flight = tokio::spawn({
+        let (renewals, smile) = (bench.renewals.clone(), Arc::clone(&smile));
+        async move { renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await }
+    });
+    bench.platform.until_refreshes(1).await;
+    let tokens = NewTokens {
+        access: StoredAccess { token: AccessToken::new("theirs"), expires_at: start_time() + HOUR },
+        refresh: Some(RefreshToken::new("their-successor")),
+        refreshed_at: start_time(),
+    };
+    let known = bench.grant("smile").await.generation;
+    bench.store.commit_tokens(&smile.name, &global(), known, &tokens).await.unwrap();
+    bench.platform.forgets("smile");
+    bench.platform.refresh_door.send_replace(true);
+    assert_eq!(token(&flight.await.unwrap().unwrap()), "theirs");
+    assert_eq!(smile.state(), AccountState::Ready);
 }
