@@ -279,3 +279,55 @@ impl RealmTrouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ailing() -> Arc<Health> {
+        let health = Arc::new(Health::new("global".parse().unwrap()));
+        for account in ["a1", "a2", "a3"] {
+            assert!(health.admit(at(0), Cause::NoToken).is_ok(), "two accounts are no outage");
+            health.failed(at(0), &account.parse().unwrap(), "504");
+        }
+        health
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
+    }
+
+    #[test]
+    fn one_account_failing_again_and_again_is_not_the_realms_trouble() {
+        let health = Arc::new(Health::new("global".parse().unwrap()));
+        for _ in 0..100 {
+            health.failed(at(0), &"a1".parse().unwrap(), "504");
+        }
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn a_realm_in_trouble_admits_one_trial_at_a_time_after_its_hold_and_an_operator_always() {
+        let health = ailing();
+        assert!(health.admit(at(0), Cause::NoToken).is_err());
+        assert!(health.admit(at(0), Cause::Operator).is_ok());
+        let trial = health.admit(at(2), Cause::NoToken).unwrap_or_else(|held| panic!("{held:?}"));
+        assert!(health.admit(at(2), Cause::Ahead).is_err(), "a trial is under way");
+        drop(trial);
+        assert!(health.admit(at(2), Cause::Ahead).is_ok());
+    }
+
+    #[test]
+    fn holds_grow_to_half_a_minute_and_a_success_ends_them_for_all() {
+        let health = ailing();
+        for _ in 0..20 {
+            health.failed(at(0), &"a1".parse().unwrap(), "504");
+        }
+        assert!(health.admit(at(29), Cause::NoToken).is_err());
+        assert!(health.admit(at(38), Cause::NoToken).is_ok());
+        let recoveries = health.recoveries();
+        health.succeeded();
+        assert!(health.admit(at(0), Cause::NoToken).is_ok());
+        assert_eq!(health.recoveries(), recoveries + 1);
+    }
+}
