@@ -1,0 +1,205 @@
+//! What operators do to accounts without asking the platform: invite, export, hold and release, switch between two grants.
+
+use std::time::Duration;
+
+use super::Pairing;
+use super::start::{StartProblem, StartRequest};
+use crate::clock::Timestamp;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::store::{AccountRecord, StoreError};
+
+/// Which accounts are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// A name, perhaps with `*`; an id; or `realm:id`.
+    Pattern(String),
+    NeedsLogin,
+}
+
+/// For a campaign: a link for each account that is meant.
+#[derive(Debug, Clone)]
+pub struct InviteRequest {
+    pub selection: Selection,
+    /// Where the accounts are to be paired; absent: each in its current realm. A migration to another platform names the new one.
+    pub realm: Option<RealmName>,
+    pub callback_url: Option<String>,
+    pub valid_for: Duration,
+}
+
+/// A line of the campaign.
+#[derive(Clone, serde::Serialize)]
+pub struct Invitation {
+    pub name: AccountName,
+    /// Absent where the account is not yet known in the realm.
+    pub account_id: Option<AccountId>,
+    pub realm: RealmName,
+    pub link: String,
+    pub expires_at: Timestamp,
+}
+
+/// A grant in the form that `import` reads.
+#[derive(Clone, serde::Serialize)]
+pub struct ExportedGrant {
+    pub name: AccountName,
+    pub realm: RealmName,
+    pub account_id: AccountId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
+}
+
+/// What `pause` or `resume` did to an account.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct HoldLine {
+    pub name: AccountName,
+    pub changed: bool,
+    #[serde(flatten)]
+    pub state: AccountState,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorProblem {
+    #[error("no account matches {0:?}")]
+    NobodyMatches(String),
+    #[error("no account needs a login")]
+    NobodyNeedsLogin,
+    #[error("account {0} is not known")]
+    UnknownAccount(AccountName),
+    #[error("account {name} has no grant in realm {realm}")]
+    NoGrant { name: AccountName, realm: RealmName },
+    #[error(transparent)]
+    Start(#[from] StartProblem),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Selection {
+    pub fn admits(&self, record: &AccountRecord) -> bool {
+        match self {
+            Selection::NeedsLogin => matches!(record.state, AccountState::NeedsLogin { .. }),
+            Selection::Pattern(pattern) => {
+                record.name.matches(pattern)
+                    || record.grants.iter().any(|grant| match pattern.split_once(':') {
+                        Some((realm, id)) => {
+                            grant.realm.as_str() == realm && id.parse() == Ok(grant.account_id)
+                        }
+                        None => pattern.parse() == Ok(grant.account_id),
+                    })
+            }
+        }
+    }
+}
+
+impl Pairing {
+    /// A start link per account, valid for days.
+    pub async fn invite(&self, request: InviteRequest) -> Result<Vec<Invitation>, OperatorProblem> {
+        let mut invitations = Vec::new();
+        for record in self.selected(&request.selection).await? {
+            let realm = request.realm.clone().unwrap_or_else(|| record.current.clone());
+            let account_id = record.grants.iter().find(|g| g.realm == realm).map(|grant| grant.account_id);
+            let start = StartRequest {
+                realm: realm.clone(),
+                name: Some(record.name.clone()),
+                account_id,
+                callback_url: request.callback_url.clone(),
+                valid_for: request.valid_for,
+            };
+            let link = self.start(start).await?;
+            self.hooks.note(
+                &record.name,
+                "invited",
+                format!("a link for realm {realm} until {}", link.expires_at),
+            );
+            let (name, expires_at) = (record.name, link.expires_at);
+            invitations.push(Invitation { name, account_id, realm, link: link.url, expires_at });
+        }
+        Ok(invitations)
+    }
+
+    /// Every grant of the accounts, the way back out: with tokens it is written down in each account's journal.
+    pub async fn export(
+        &self,
+        selection: &Selection,
+        with_refresh_tokens: bool,
+    ) -> Result<Vec<ExportedGrant>, OperatorProblem> {
+        let mut exported = Vec::new();
+        for record in self.selected(selection).await? {
+            if with_refresh_tokens {
+                self.hooks.note(&record.name, "exported", "with refresh tokens".to_owned());
+            }
+            exported.extend(record.grants.into_iter().map(|grant| ExportedGrant {
+                name: record.name.clone(),
+                realm: grant.realm,
+                account_id: grant.account_id,
+                refresh_token: with_refresh_tokens.then(|| grant.refresh.expose().to_owned()),
+            }));
+        }
+        Ok(exported)
+    }
+
+    /// From now on somebody else refreshes these accounts.
+    pub async fn pause(&self, selection: &Selection) -> Result<Vec<HoldLine>, OperatorProblem> {
+        self.hold(selection, &AccountState::Ready, AccountState::Paused, "paused").await
+    }
+
+    /// The gateway serves and refreshes them again. An account that needs a login is not cured by it.
+    pub async fn resume(&self, selection: &Selection) -> Result<Vec<HoldLine>, OperatorProblem> {
+        self.hold(selection, &AccountState::Paused, AccountState::Ready, "resumed").await
+    }
+
+    /// Makes the grant of another realm the one that is used.
+    pub async fn switch(&self, name: &AccountName, realm: &RealmName) -> Result<(), OperatorProblem> {
+        let known = self.store.account(name).await?;
+        let record = known.ok_or_else(|| OperatorProblem::UnknownAccount(name.clone()))?;
+        if record.grants.iter().all(|grant| grant.realm != *realm) {
+            return Err(OperatorProblem::NoGrant { name: name.clone(), realm: realm.clone() });
+        }
+        self.store.set_current(name, realm).await?;
+        if matches!(record.state, AccountState::NeedsLogin { .. }) && record.current != *realm {
+            // What is known of the old grant says nothing of this one.
+            self.store.set_state(name, &AccountState::Ready).await?;
+        }
+        self.republish(name).await?;
+        self.hooks.note(name, "switched", format!("from realm {} to {realm}", record.current));
+        Ok(())
+    }
+
+    async fn hold(
+        &self,
+        selection: &Selection,
+        from: &AccountState,
+        to: AccountState,
+        event: &'static str,
+    ) -> Result<Vec<HoldLine>, OperatorProblem> {
+        let mut lines = Vec::new();
+        for record in self.selected(selection).await? {
+            let (name, changed) = (record.name, record.state == *from);
+            if changed {
+                self.store.set_state(&name, &to).await?;
+                self.republish(&name).await?;
+                self.hooks.note(&name, event, "by an operator".to_owned());
+            }
+            let state = if changed { to.clone() } else { record.state };
+            lines.push(HoldLine { name, changed, state });
+        }
+        Ok(lines)
+    }
+
+    async fn selected(&self, selection: &Selection) -> Result<Vec<AccountRecord>, OperatorProblem> {
+        let mut records = self.records().await?;
+        records.retain(|record| selection.admits(record));
+        match (records.is_empty(), selection) {
+            (false, _) => Ok(records),
+            (true, Selection::NeedsLogin) => Err(OperatorProblem::NobodyNeedsLogin),
+            (true, Selection::Pattern(pattern)) => Err(OperatorProblem::NobodyMatches(pattern.clone())),
+        }
+    }
+
+    /// Tells the book what the store now holds of an account, or that it is gone.
+    pub(super) async fn republish(&self, name: &AccountName) -> Result<(), StoreError> {
+        match self.store.account(name).await? {
+            Some(record) => self.hooks.publish(&record),
+            None => self.hooks.withdraw(name),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! The browser comes back. The rule: nothing goes to the platform before the redirect was read strictly, its state was found, and the
+//! browser (or the pasting operator) proved to be the one that began (threats, row 9).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use url::Url;
+
+use super::code::{Code, CodeHash, Cookie, bound_secrets};
+use super::connect::Login;
+use super::outcome::{Choice, Outcome, Stage, Stop};
+use super::pending::{AwaitedChoice, Bound, BoundBy, Held, State};
+use super::repeat::Pace;
+use super::{LOGIN_VALID, Pairing, PairingRealm};
+use crate::model::account::AccountId;
+use crate::model::token::{AccessToken, AuthorizationCode};
+use crate::platform::RelatedAccount;
+use crate::store::StoreError;
+
+/// What shows that it is the one who began the login.
+#[derive(Clone, Copy)]
+pub enum Proof<'a> {
+    /// The request's `Cookie` header, empty where it has none.
+    Browser { cookies: &'a str },
+    /// The id of a pasted login.
+    Operator { id: &'a str },
+}
+
+/// An outcome and the cookies to set beside it.
+pub struct Answer {
+    pub outcome: Outcome,
+    pub cookies: Vec<Cookie>,
+}
+
+/// The redirect's own parameters.
+enum Redirect {
+    Code { state: Code, code: AuthorizationCode },
+    Error { state: Code, error: String },
+}
+
+impl Pairing {
+    /// Takes a redirect's query. Runs to its end even when the browser hangs up meanwhile: a code works only once.
+    pub async fn callback(self: &Arc<Self>, query: &str, proof: Proof<'_>) -> Answer {
+        let redirect = match read_redirect(query) {
+            Ok(redirect) => redirect,
+            Err(stop) => return Answer::stopped(stop, None),
+        };
+        let state_code = match &redirect {
+            Redirect::Code { state, .. } | Redirect::Error { state, .. } => state.clone(),
+        };
+        let (state, realm, secret) = match self.admit(&state_code, proof).await {
+            Ok(admitted) => admitted,
+            Err(stop) => return Answer::stopped(stop, None),
+        };
+        let spent = Cookie::forgotten(state_code.hash(), realm.secure());
+        let by_browser = state.bound.by == BoundBy::Cookie;
+        let mut answer = match redirect {
+            Redirect::Error { error, .. } => Answer::stopped(refused(error), state.start),
+            Redirect::Code { code, .. } => {
+                self.detach(move |pairing| pairing.finish(state, realm, secret, code)).await
+            }
+        };
+        if by_browser {
+            answer.cookies.push(spent);
+        }
+        answer
+    }
+
+    /// The other way in: the redirected URL as an operator copied it from the browser's address line.
+    pub async fn finish_pasted(self: &Arc<Self>, id: &str, pasted: &str) -> Answer {
+        let pasted = pasted.trim().trim_matches(['"', '\'', '<', '>']);
+        let Ok(url) = Url::parse(pasted) else {
+            return Answer::stopped(Stop::BadCallback("it is not a complete URL"), None);
+        };
+        let ours = |realm: &PairingRealm| {
+            let redirect = &realm.redirect_uri;
+            redirect.origin() == url.origin() && redirect.path() == url.path()
+        };
+        if !self.settings.load().realms.values().any(ours) {
+            let fault = "it does not begin with a realm's redirect_uri";
+            return Answer::stopped(Stop::BadCallback(fault), None);
+        }
+        self.callback(url.query().unwrap_or_default(), Proof::Operator { id }).await
+    }
+
+    /// The account that was chosen on the choosing page, or by the pasting operator.
+    pub async fn choose(self: &Arc<Self>, choice: &str, proof: Proof<'_>, account: &str) -> Answer {
+        let Some(code) = Code::parse(choice) else { return Answer::stopped(Stop::Expired, None) };
+        let (waiting, realm) = match self.admit_choice(&code, proof).await {
+            Ok(admitted) => admitted,
+            Err(stop) => return Answer::stopped(stop, None),
+        };
+        let spent = Cookie::forgotten(code.hash(), realm.secure());
+        let by_browser = waiting.login.bound.by == BoundBy::Cookie;
+        let AwaitedChoice { login: State { order, start, .. }, access, domain, path, accounts } = waiting;
+        let chosen = accounts.into_iter().find(|offered| offered.id.to_string() == account);
+        let mut answer = match chosen {
+            None => Answer::stopped(Stop::BadChoice, start),
+            Some(chosen) => match realm.route(&domain, &path) {
+                None => Answer::stopped(Stop::RouteRefused { detail: format!("{domain}{path}") }, start),
+                Some(route) => {
+                    let access = AccessToken::new(access);
+                    let login = Login { order, start, realm, access, route };
+                    self.detach(move |pairing| async move {
+                        Answer { outcome: pairing.connect(login, chosen).await, cookies: Vec::new() }
+                    })
+                    .await
+                }
+            },
+        };
+        if by_browser {
+            answer.cookies.push(spent);
+        }
+        answer
+    }
+
+    /// Finds the state, checks who comes, and only then uses the state up: a stranger cannot burn it.
+    async fn admit(&self, code: &Code, proof: Proof<'_>) -> Result<(State, PairingRealm, Code), Stop> {
+        let peeked = live(self.desk.peek::<State>(code).await)?;
+        let name = peeked.order.realm.clone();
+        let realm = self.realm(&name).ok_or(Stop::RealmGone { realm: name })?;
+        let secret = check(&peeked.bound, proof, code.hash(), realm.secure())?;
+        let state = live(self.desk.take::<State>(code).await)?;
+        Ok((state, realm, secret))
+    }
+
+    async fn admit_choice(
+        &self,
+        code: &Code,
+        proof: Proof<'_>,
+    ) -> Result<(AwaitedChoice, PairingRealm), Stop> {
+        let peeked = live(self.desk.peek::<AwaitedChoice>(code).await)?;
+        let name = peeked.login.order.realm.clone();
+        let realm = self.realm(&name).ok_or(Stop::RealmGone { realm: name })?;
+        check(&peeked.login.bound, proof, code.hash(), realm.secure())?;
+        let waiting = live(self.desk.take::<AwaitedChoice>(code).await)?;
+        Ok((waiting, realm))
+    }
+
+    /// From the code to a paired account, or to the choosing page.
+    async fn finish(
+        self: Arc<Self>,
+        state: State,
+        realm: PairingRealm,
+        secret: Code,
+        code: AuthorizationCode,
+    ) -> Answer {
+        let start = state.start.clone();
+        match self.log_in(&state, &realm, code).await {
+            Err(stop) => Answer::stopped(stop, start),
+            Ok((login, Candidates::One(account))) => {
+                Answer { outcome: self.connect(login, account).await, cookies: Vec::new() }
+            }
+            Ok((login, Candidates::Several(accounts))) => self
+                .offer(state, login, accounts, secret)
+                .await
+                .unwrap_or_else(|stop| Answer::stopped(stop, start)),
+        }
+    }
+
+    /// Code exchange, first discovery, related accounts (gen-api, sections 2 to 4). The login's refresh token is forgotten here.
+    async fn log_in(
+        &self,
+        state: &State,
+        realm: &PairingRealm,
+        code: AuthorizationCode,
+    ) -> Result<(Login, Candidates), Stop> {
+        let (pace, calls) = (Pace::of_login(&self.clock, &self.retry()), &realm.calls);
+        let exchanged = pace.repeat(|| calls.exchange_code(&code)).await;
+        let tokens = exchanged.or_stop(Stage::Exchange)?;
+        let access = tokens.access;
+        let route = pace.repeat(|| calls.discover_first(&access)).await.or_stop(Stage::Discovery)?;
+        let accounts =
+            pace.repeat(|| calls.related_accounts(&route, &access)).await.or_stop(Stage::Accounts)?;
+        let candidates = candidates(accounts, state.order.account_id)?;
+        let login = Login {
+            order: state.order.clone(),
+            start: state.start.clone(),
+            realm: realm.clone(),
+            access,
+            route,
+        };
+        Ok((login, candidates))
+    }
+
+    /// Keeps the login until the person has chosen.
+    async fn offer(
+        &self,
+        state: State,
+        login: Login,
+        accounts: Vec<RelatedAccount>,
+        secret: Code,
+    ) -> Result<Answer, Stop> {
+        let by_browser = state.bound.by == BoundBy::Cookie;
+        let realm = state.order.realm.clone();
+        let waiting = AwaitedChoice {
+            login: state,
+            access: login.access.expose().to_owned(),
+            domain: login.route.domain(),
+            path: login.route.path().to_owned(),
+            accounts: accounts.clone(),
+        };
+        let put = self.desk.put(waiting, LOGIN_VALID).await;
+        let (code, expires_at) = put.map_err(|problem| Stop::of_store(&problem))?;
+        let cookie = Cookie::binding(code.hash(), &secret, login.realm.secure(), LOGIN_VALID);
+        Ok(Answer {
+            outcome: Outcome::Choose(Choice { code, realm, accounts, expires_at }),
+            cookies: if by_browser { vec![cookie] } else { Vec::new() },
+        })
+    }
+
+    /// Runs a step in a task of its own, so that a browser that hangs up cannot cut it off between the platform and the store.
+    async fn detach<F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> Answer
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        match tokio::spawn(step(self.clone())).await {
+            Ok(answer) => answer,
+            Err(problem) => {
+                tracing::error!(panicked = problem.is_panic(), "a login ended in a fault of the gateway");
+                Answer::stopped(Stop::Broken, None)
+            }
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn stopped(stop: Stop, start: Option<Code>) -> Self {
+        match stop {
+            // Anybody can send these, as often as they like.
+            Stop::Expired | Stop::BadCallback(_) => tracing::debug!(stop = stop.code(), "no login"),
+            _ => tracing::info!(stop = stop.code(), "a login stopped"),
+        }
+        let again = start.filter(|_| stop.may_start_again());
+        Self { outcome: Outcome::Stopped { stop, again }, cookies: Vec::new() }
+    }
+}
+
+enum Candidates {
+    One(RelatedAccount),
+    Several(Vec<RelatedAccount>),
+}
+
+fn candidates(accounts: Vec<RelatedAccount>, wanted: Option<AccountId>) -> Result<Candidates, Stop> {
+    let listed = accounts.len();
+    if listed == 0 {
+        return Err(Stop::NoAccounts);
+    }
+    if let Some(wanted) = wanted {
+        let found = accounts.into_iter().find(|account| account.id == wanted);
+        return found.map(Candidates::One).ok_or(Stop::AccountNotListed { wanted, listed });
+    }
+    match <[RelatedAccount; 1]>::try_from(accounts) {
+        Ok([only]) => Ok(Candidates::One(only)),
+        Err(several) => Ok(Candidates::Several(several)),
+    }
+}
+
+fn live<T>(held: Result<Held<T>, StoreError>) -> Result<T, Stop> {
+    match held {
+        Ok(Held::Live { what, .. }) => Ok(what),
+        Ok(Held::Used { by }) => Err(Stop::AlreadyUsed { by }),
+        Ok(Held::Unknown) => Err(Stop::Expired),
+        Err(problem) => Err(Stop::of_store(&problem)),
+    }
+}
+
+/// Returns the secret that proves it; a cookie never stands for a pasted login, nor the reverse.
+fn check(bound: &Bound, proof: Proof<'_>, login: CodeHash, secure: bool) -> Result<Code, Stop> {
+    let secret = match (bound.by, proof) {
+        (BoundBy::Cookie, Proof::Browser { cookies }) => {
+            bound_secrets(cookies, login, secure).find(|secret| bound.hash.is_of(secret))
+        }
+        (BoundBy::Operator, Proof::Operator { id }) => Code::parse(id).filter(|id| bound.hash.is_of(id)),
+        (BoundBy::Cookie, Proof::Operator { .. }) | (BoundBy::Operator, Proof::Browser { .. }) => None,
+    };
+    secret.ok_or(Stop::WrongBrowser)
+}
+
+fn refused(error: String) -> Stop {
+    match error.as_str() {
+        // RFC 6749, 4.1.2.1: the person or the server denied the request.
+        "access_denied" => Stop::Cancelled,
+        _ => Stop::LoginRefused { error },
+    }
+}
+
+/// Far beyond what a redirect needs; codes are short.
+const LONGEST_QUERY: usize = 8 * 1024;
+const LONGEST_CODE: usize = 4 * 1024;
+/// RFC 6749's words are shorter; the set keeps them harmless wherever they are shown.
+const LONGEST_ERROR: usize = 64;
+
+fn read_redirect(query: &str) -> Result<Redirect, Stop> {
+    if query.len() > LONGEST_QUERY {
+        return Err(Stop::BadCallback("it is too long"));
+    }
+    let [mut state, mut code, mut error] = [None, None, None];
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let slot: &mut Option<Cow<'_, str>> = match &*name {
+            "state" => &mut state,
+            "code" => &mut code,
+            "error" => &mut error,
+            _ => continue,
+        };
+        if slot.replace(value).is_some() {
+            return Err(Stop::BadCallback("a parameter stands in it twice"));
+        }
+    }
+    let state = state.ok_or(Stop::BadCallback("it has no state"))?;
+    let state = Code::parse(&state).ok_or(Stop::Expired)?;
+    match (code, error) {
+        (Some(_), Some(_)) => Err(Stop::BadCallback("it holds a code and an error")),
+        (None, None) => Err(Stop::BadCallback("it holds neither a code nor an error")),
+        (Some(code), None) => Ok(Redirect::Code { state, code: read_code(&code)? }),
+        (None, Some(error)) => Ok(Redirect::Error { state, error: read_error(&error) }),
+    }
+}
+
+fn read_code(code: &str) -> Result<AuthorizationCode, Stop> {
+    let fits = !code.is_empty() && code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
+    match fits {
+        true => Ok(AuthorizationCode::new(code)),
+        false => Err(Stop::BadCallback("its code is malformed")),
+    }
+}
+
+fn read_error(error: &str) -> String {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    match !error.is_empty() && error.len() <= LONGEST_ERROR && error.bytes().all(fits) {
+        true => error.to_owned(),
+        false => "unreadable".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(query: &str) -> Stop {
+        match read_redirect(query) {
+            Err(stop) => stop,
+            Ok(_) => panic!("{query} was taken"),
+        }
+    }
+
+    #[test]
+    fn a_redirect_with_a_parameter_twice_or_missing_or_malformed_is_refused() {
+        let state = Code::fresh();
+        let state = state.expose();
+        for query in [
+            String::new(),
+            "code=a".into(),
+            format!("state={state}"),
+            format!("state={state}&code=a&code=a"),
+            format!("state={state}&state={state}&code=a"),
+            format!("state={state}&st%61te=x&code=a"),
+            format!("state={state}&code=a&error=access_denied"),
+            format!("state={state}&code="),
+            format!("state={state}&code=a%0d%0ab"),
+            format!("state={state}&code=a+b"),
+            format!("state={state}&code={}", "a".repeat(5000)),
+            format!("state={state}&code=a&x={}", "a".repeat(9000)),
+        ] {
+            assert!(matches!(fault(&query), Stop::BadCallback(_)), "{query}");
+        }
+        assert_eq!(fault("state=forged&code=a"), Stop::Expired);
+        assert!(read_redirect(&format!("state={state}&code=a%2Fb%3D&session_state=x")).is_ok());
+    }
+
+    #[test]
+    fn an_error_word_is_carried_only_where_it_is_harmless() {
+        assert_eq!(read_error("access_denied"), "access_denied");
+        for bad in ["", "<script>", "a b", &"a".repeat(65)] {
+            assert_eq!(read_error(bad), "unreadable");
+        }
+    }
+}

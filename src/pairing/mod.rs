@@ -1,0 +1,158 @@
+//! Login, discovery, choosing an account, pairing; and what operators do to accounts. Every outcome is a value with words for people.
+//!
+//! The rules guarded here: a code or state works once, within its time and only for the browser that began (threats, row 9); pair
+//! tokens are never lost once the platform has handed them out; login tokens are forgotten, never revoked (gen-api, section 2).
+
+mod accounts;
+mod callback;
+mod code;
+mod connect;
+mod ending;
+mod import;
+mod naming;
+mod outcome;
+mod pending;
+mod repeat;
+mod seams;
+mod start;
+
+#[cfg(test)]
+pub(crate) mod doubles;
+#[cfg(test)]
+mod stories;
+
+pub use accounts::{ExportedGrant, HoldLine, Invitation, InviteRequest, OperatorProblem, Selection};
+pub use callback::{Answer, Proof};
+pub use code::{Code, Cookie};
+pub use ending::{Ended, Ending, EndingPreview, EndingProblem};
+pub use import::{ImportEntry, ImportFileProblem, ImportLine, ImportOptions, ImportResult, read_import};
+pub use outcome::{Choice, Connected, Outcome, Stop, Words};
+pub use seams::{Call, Hooks, LoginCalls};
+pub use start::{Begin, PastedStart, StartLink, StartOffer, StartProblem, StartRequest};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use url::Url;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::model::account::RealmName;
+use crate::model::route::{HostPolicy, Route};
+use crate::store::{AccountRecord, Store, StoreError};
+use pending::Desk;
+
+/// How long a link of `accounts pair` works: the operator is sitting in front of it.
+pub const PAIR_LINK_VALID: Duration = Duration::from_secs(10 * 60);
+/// How long a link of `accounts invite` works unless told otherwise: it is mailed to a clinic.
+pub const INVITE_LINK_VALID: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// No link works longer than this.
+pub const LONGEST_LINK_VALID: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a login may be under way, and how long its tokens wait for a choice (threats, row 9).
+pub const LOGIN_VALID: Duration = Duration::from_secs(10 * 60);
+
+/// What pairing is made of.
+pub struct Parts {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub realms: BTreeMap<RealmName, PairingRealm>,
+    pub retry: config::Retry,
+    pub hooks: Arc<dyn Hooks>,
+}
+
+/// What pairing needs to know of a realm.
+#[derive(Clone)]
+pub struct PairingRealm {
+    pub redirect_uri: Url,
+    pub hosts: HostPolicy,
+    pub calls: Arc<dyn LoginCalls>,
+}
+
+impl PairingRealm {
+    pub fn new(realm: &config::Realm, calls: Arc<dyn LoginCalls>) -> Self {
+        Self { redirect_uri: realm.redirect_uri.clone(), hosts: realm.hosts.clone(), calls }
+    }
+
+    /// Whether the browser reaches us by https, so that a cookie can be kept to it.
+    fn secure(&self) -> bool {
+        self.redirect_uri.scheme() == "https"
+    }
+
+    /// Where links begin: the redirect URI's origin, since the cookie that binds a login has to come back there. Never taken from a
+    /// request (threats, row 5).
+    fn origin(&self) -> String {
+        self.redirect_uri.origin().ascii_serialization()
+    }
+
+    /// Reads back a route that was kept, by the rules of now.
+    fn route(&self, domain: &str, path: &str) -> Option<Route> {
+        Route::parse(domain, path, &self.hosts).ok()
+    }
+}
+
+/// Makes grants out of logins.
+pub struct Pairing {
+    clock: Clock,
+    store: Arc<dyn Store>,
+    hooks: Arc<dyn Hooks>,
+    settings: ArcSwap<Settings>,
+    desk: Desk,
+    /// Held while a name is decided and its grant written: two logins must not settle on the same free name.
+    saving: tokio::sync::Mutex<()>,
+    unsaved: AtomicUsize,
+}
+
+struct Settings {
+    realms: BTreeMap<RealmName, PairingRealm>,
+    retry: config::Retry,
+}
+
+impl Pairing {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { clock, store, realms, retry, hooks } = parts;
+        Arc::new(Self {
+            desk: Desk::new(clock.clone(), store.clone()),
+            clock,
+            store,
+            hooks,
+            settings: ArcSwap::from_pointee(Settings { realms, retry }),
+            saving: tokio::sync::Mutex::new(()),
+            unsaved: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes over a reloaded configuration; logins under way go on with it.
+    pub fn reload(&self, realms: BTreeMap<RealmName, PairingRealm>, retry: config::Retry) {
+        self.settings.store(Arc::new(Settings { realms, retry }));
+    }
+
+    /// The paths at which browsers come back, one per realm or shared.
+    pub fn callback_paths(&self) -> BTreeSet<String> {
+        self.settings.load().realms.values().map(|realm| realm.redirect_uri.path().to_owned()).collect()
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// How many paired accounts wait for the store to take their tokens: above zero is an alarm.
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    fn realm(&self, name: &RealmName) -> Option<PairingRealm> {
+        self.settings.load().realms.get(name).cloned()
+    }
+
+    fn retry(&self) -> config::Retry {
+        self.settings.load().retry.clone()
+    }
+
+    /// Accounts whose records are broken are not among them; the store still refuses what would collide with one.
+    async fn records(&self) -> Result<Vec<AccountRecord>, StoreError> {
+        self.store.accounts().await.map(|loaded| loaded.accounts)
+    }
+}

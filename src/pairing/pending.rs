@@ -1,0 +1,185 @@
+//! What waits in the store between two steps of a login: start links, states, choices. Each is used once; a used one leaves a mark
+//! until its time is over, so that "already used" can be told from "unknown".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::code::{Code, CodeHash};
+use crate::clock::{Clock, Timestamp};
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::platform::RelatedAccount;
+use crate::store::{PendingKind, PendingLogin, Store, StoreError};
+
+/// What a login is for.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub realm: RealmName,
+    pub name: Option<AccountName>,
+    pub account_id: Option<AccountId>,
+    pub callback_url: Option<String>,
+}
+
+/// Who may go on with a login.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Bound {
+    pub by: BoundBy,
+    pub hash: CodeHash,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BoundBy {
+    Cookie,
+    /// The id that the operator's command holds, who pastes the redirected URL.
+    Operator,
+}
+
+/// A start link that was handed out.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub order: Order,
+}
+
+/// An OAuth `state` under way.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct State {
+    pub order: Order,
+    pub bound: Bound,
+    /// The start link's code, for "try again"; an operator who pastes has none. Sealed by the store like the rest.
+    pub start: Option<Code>,
+}
+
+/// Logged in, the account is yet to be chosen. Holds the login's access token; its refresh token is forgotten already.
+#[derive(Serialize, Deserialize)]
+pub(super) struct AwaitedChoice {
+    pub login: State,
+    pub access: String,
+    pub domain: String,
+    pub path: String,
+    pub accounts: Vec<RelatedAccount>,
+}
+
+pub(super) trait Waiting: Serialize + DeserializeOwned {
+    const KIND: PendingKind;
+}
+
+impl Waiting for Start {
+    const KIND: PendingKind = PendingKind::Start;
+}
+
+impl Waiting for State {
+    const KIND: PendingKind = PendingKind::State;
+}
+
+impl Waiting for AwaitedChoice {
+    const KIND: PendingKind = PendingKind::Choice;
+}
+
+/// The answer to a look-up.
+pub(super) enum Held<T> {
+    Live {
+        what: T,
+        expires_at: Timestamp,
+    },
+    Used {
+        by: Option<AccountName>,
+    },
+    /// Never handed out, or its time is over.
+    Unknown,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Row<T> {
+    Live(T),
+    Used { by: Option<AccountName> },
+}
+
+/// Pending logins, by code.
+pub(super) struct Desk {
+    clock: Clock,
+    store: Arc<dyn Store>,
+}
+
+impl Desk {
+    pub fn new(clock: Clock, store: Arc<dyn Store>) -> Self {
+        Self { clock, store }
+    }
+
+    /// Keeps something under a fresh code and returns the code and its end.
+    pub async fn put<T: Waiting>(
+        &self,
+        what: T,
+        valid_for: Duration,
+    ) -> Result<(Code, Timestamp), StoreError> {
+        let (code, expires_at) = (Code::fresh(), self.clock.now() + valid_for);
+        self.write(code.hash(), Row::Live(what), expires_at).await?;
+        Ok((code, expires_at))
+    }
+
+    /// Looks without using it up.
+    pub async fn peek<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
+        let row = self.store.peek_login(code.hash().as_bytes(), T::KIND, self.clock.now()).await?;
+        Ok(row.map_or(Held::Unknown, read))
+    }
+
+    /// Uses it up and leaves the mark. Of two that come at once the store lets one through.
+    pub async fn take<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
+        self.take_for(code, None).await
+    }
+
+    /// Closes a start link whose account is connected.
+    pub async fn close_start(&self, code: &Code, by: &AccountName) -> Result<(), StoreError> {
+        self.take_for::<Start>(code, Some(by.clone())).await.map(drop)
+    }
+
+    async fn take_for<T: Waiting>(
+        &self,
+        code: &Code,
+        by: Option<AccountName>,
+    ) -> Result<Held<T>, StoreError> {
+        let hash = code.hash();
+        let Some(row) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
+            return Ok(Held::Unknown);
+        };
+        let expires_at = row.expires_at;
+        let held = read::<T>(row);
+        let mark = match &held {
+            Held::Used { by } => by.clone(),
+            Held::Live { .. } | Held::Unknown => by,
+        };
+        // Without its mark the code reads as unknown instead of used: worse words, no second use.
+        if let Err(problem) = self.write::<T>(hash, Row::Used { by: mark }, expires_at).await {
+            tracing::debug!(%problem, "a used login left no mark");
+        }
+        Ok(held)
+    }
+
+    async fn write<T: Waiting>(
+        &self,
+        hash: CodeHash,
+        row: Row<T>,
+        expires_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let payload =
+            serde_json::to_string(&row).map_err(|problem| StoreError::OutOfOrder(problem.to_string()))?;
+        let login = PendingLogin { id: hash.as_bytes(), kind: T::KIND, expires_at, payload };
+        self.store.put_login(login).await
+    }
+}
+
+fn read<T: Waiting>(row: PendingLogin) -> Held<T> {
+    let expires_at = row.expires_at;
+    match serde_json::from_str(&row.payload) {
+        Ok(Row::Live(what)) => Held::Live { what, expires_at },
+        Ok(Row::Used { by }) => Held::Used { by },
+        Err(_) => {
+            // serde_json's text could quote the payload, which holds tokens.
+            tracing::warn!("a pending login of another version cannot be read; it counts as unknown");
+            Held::Unknown
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! A control call, repeated as the documents advise. Knows which troubles may be repeated, and remembers whether an earlier try may
+//! have been carried out.
+
+use std::time::Duration;
+
+use super::seams::Call;
+use crate::clock::Clock;
+use crate::config;
+use crate::platform::{Trouble, TroubleKind};
+
+/// How often and how fast. No jitter: one person waits in front of each login.
+#[derive(Clone)]
+pub(super) struct Pace {
+    clock: Clock,
+    attempts: u32,
+    base: Duration,
+    deadline: Duration,
+}
+
+/// What came of it.
+pub(super) struct Tried<T> {
+    pub result: Result<T, Trouble>,
+    /// An earlier try got no answer of its own, so it may have been carried out.
+    pub doubtful: bool,
+}
+
+impl Pace {
+    /// After 500 and 504: at least 1000 ms (gen-api, section 2, status table).
+    pub fn of_login(clock: &Clock, retry: &config::Retry) -> Self {
+        Self::new(clock, retry, retry.base)
+    }
+
+    /// Pairing: at least 2000 ms (Authentication and Pairing V2, 4.3.1).
+    pub fn of_pairing(clock: &Clock, retry: &config::Retry) -> Self {
+        Self::new(clock, retry, retry.pairing_base)
+    }
+
+    fn new(clock: &Clock, retry: &config::Retry, base: Duration) -> Self {
+        Self { clock: clock.clone(), attempts: retry.attempts.max(1), base, deadline: retry.deadline }
+    }
+
+    pub async fn repeat<'a, T>(&self, mut call: impl FnMut() -> Call<'a, T>) -> Tried<T> {
+        let started = self.clock.now();
+        let (mut doubtful, mut wait, mut sent) = (false, self.base, 0);
+        loop {
+            let result = call().await;
+            sent += 1;
+            let Err(trouble) = &result else { return Tried { result, doubtful } };
+            let too_late = self.clock.now().since(started) + wait > self.deadline;
+            if !may_repeat(trouble.kind) || sent >= self.attempts || too_late {
+                return Tried { result, doubtful };
+            }
+            doubtful |= may_have_been_carried_out(trouble.kind);
+            tracing::info!(call = trouble.call, status = ?trouble.status, wait_ms = wait.as_millis(), "a login call is repeated");
+            self.clock.sleep(wait).await;
+            wait *= 2;
+        }
+    }
+}
+
+/// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens (gen-api, sections 2 and 4).
+fn may_repeat(kind: TroubleKind) -> bool {
+    match kind {
+        TroubleKind::Failed | TroubleKind::TimedOut | TroubleKind::Unreachable | TroubleKind::Lost => true,
+        TroubleKind::Refused
+        | TroubleKind::Forbidden
+        | TroubleKind::PairedElsewhere
+        | TroubleKind::NothingDiscovered
+        | TroubleKind::RouteRefused
+        | TroubleKind::Malformed
+        | TroubleKind::Unexpected => false,
+    }
+}
+
+fn may_have_been_carried_out(kind: TroubleKind) -> bool {
+    matches!(kind, TroubleKind::Failed | TroubleKind::TimedOut | TroubleKind::Lost)
+}

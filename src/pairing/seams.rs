@@ -1,0 +1,96 @@
+//! What pairing asks of others, narrow enough that a test can play both sides. Nothing is decided here.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use url::Url;
+
+use crate::model::account::{AccountId, AccountName};
+use crate::model::route::Route;
+use crate::model::token::{AccessToken, AuthorizationCode, TokenSet};
+use crate::platform::{Pairing, Platform, RelatedAccount, TokenHint, Trouble};
+use crate::store::AccountRecord;
+
+/// A control call on its way.
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
+
+/// One realm's control calls as far as pairing needs them.
+pub trait LoginCalls: Send + Sync + 'static {
+    fn authorize_url(&self, state: &str) -> Url;
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet>;
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route>;
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route>;
+    fn related_accounts<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+    ) -> Call<'a, Vec<RelatedAccount>>;
+    fn pair<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+        account: AccountId,
+        callback: Option<&'a Url>,
+    ) -> Call<'a, Pairing>;
+    fn unpair<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()>;
+    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> Call<'a, ()>;
+}
+
+impl LoginCalls for Platform {
+    fn authorize_url(&self, state: &str) -> Url {
+        Platform::authorize_url(self, state)
+    }
+
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet> {
+        Box::pin(Platform::exchange_code(self, code))
+    }
+
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route> {
+        Box::pin(Platform::discover_first(self, bearer))
+    }
+
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route> {
+        Box::pin(Platform::discover(self, last, bearer))
+    }
+
+    fn related_accounts<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+    ) -> Call<'a, Vec<RelatedAccount>> {
+        Box::pin(Platform::related_accounts(self, route, bearer))
+    }
+
+    fn pair<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+        account: AccountId,
+        callback: Option<&'a Url>,
+    ) -> Call<'a, Pairing> {
+        Box::pin(Platform::pair(self, route, bearer, account, callback))
+    }
+
+    fn unpair<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()> {
+        Box::pin(Platform::unpair(self, route, bearer, account))
+    }
+
+    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> Call<'a, ()> {
+        Box::pin(Platform::revoke(self, token, hint))
+    }
+}
+
+/// What the rest of the gateway does when an account changes.
+pub trait Hooks: Send + Sync + 'static {
+    /// The book takes over what the store now holds.
+    fn publish(&self, record: &AccountRecord);
+    /// The account's last grant is gone.
+    fn withdraw(&self, name: &AccountName);
+    /// A line of the account's timeline; no token, no patient.
+    fn note(&self, account: &AccountName, event: &'static str, detail: String);
+    /// One renewal at an operator's wish: refresh, then discovery. The error is a sentence for people.
+    fn renew<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+}

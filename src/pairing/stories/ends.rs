@@ -1,0 +1,141 @@
+//! Every way in which a login ends without an account.
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::account::AccountId;
+use crate::pairing::doubles::{DoublePlatform, related, trouble, will};
+use crate::pairing::{Code, LOGIN_VALID};
+use crate::platform::{Blame, TroubleKind};
+
+#[tokio::test]
+async fn a_state_that_is_unknown_expired_or_replayed_leads_to_no_call() {
+    let scene = Scene::new();
+    let visitor = Visitor::with(&scene, request()).await;
+    let proof = Proof::Browser { cookies: &visitor.cookies };
+    let forged = format!("code=a&state={}", Code::fresh().expose());
+    assert_eq!(stop(&scene.pairing.callback(&forged, proof).await), &Stop::Expired);
+
+    let late = Visitor::with(&scene, request()).await;
+    connected(visitor.returns(&scene).await);
+    let calls = scene.global.calls().len();
+    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
+    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
+    scene.clock.advance(LOGIN_VALID + Duration::from_secs(1));
+    assert_eq!(stop(&late.returns(&scene).await), &Stop::Expired);
+    assert_eq!(scene.global.calls().len(), calls);
+}
+
+#[tokio::test]
+async fn another_browser_is_refused_and_does_not_spoil_the_right_ones_login() {
+    let scene = Scene::new();
+    let visitor = Visitor::with(&scene, request()).await;
+    let other = Visitor::with(&scene, request()).await;
+    let (name, _) = visitor.cookies.split_once('=').unwrap();
+    let planted = format!("{name}={}", Code::fresh().expose());
+    for cookies in ["", "x=y", &other.cookies, &planted, &format!("{name}={}", visitor.state)] {
+        let answer = scene.pairing.callback(&visitor.query(), Proof::Browser { cookies }).await;
+        assert_eq!(stop(&answer), &Stop::WrongBrowser, "{cookies}");
+    }
+    let pasted = scene.pairing.callback(&visitor.query(), Proof::Operator { id: &visitor.state }).await;
+    assert_eq!(stop(&pasted), &Stop::WrongBrowser);
+    assert!(scene.global.calls().is_empty());
+    connected(visitor.returns(&scene).await);
+}
+
+#[tokio::test]
+async fn an_error_redirect_is_checked_like_any_other_and_spends_the_state() {
+    let scene = Scene::new();
+    let visitor = Visitor::with(&scene, request()).await;
+    let query = format!("error=server_error&state={}", visitor.state);
+    let stranger = scene.pairing.callback(&query, Proof::Browser { cookies: "" }).await;
+    assert_eq!(stop(&stranger), &Stop::WrongBrowser);
+    let refused = scene.pairing.callback(&query, Proof::Browser { cookies: &visitor.cookies }).await;
+    assert_eq!(stop(&refused), &Stop::LoginRefused { error: "server_error".into() });
+    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
+}
+
+/// What the platform answers, and where the login then ends.
+type Ending = (fn(&DoublePlatform), Stop);
+
+#[tokio::test]
+async fn each_trouble_of_the_platform_ends_in_its_own_words() {
+    use Blame::{Account, Credentials, Grant, Realm};
+    use TroubleKind::{
+        Forbidden, Malformed, NothingDiscovered, PairedElsewhere, Refused, RouteRefused, Unexpected,
+    };
+    let detail = || "scripted: a scripted trouble".to_owned();
+    let endings: [Ending; 13] = [
+        (|p| will(&p.exchanges, [Err(trouble(Refused, Credentials, 401))]), Stop::CredentialsRefused),
+        (|p| will(&p.exchanges, [Err(trouble(Refused, Grant, 400))]), Stop::LoginNotAccepted),
+        (
+            |p| will(&p.exchanges, [Err(trouble(Malformed, Realm, 200))]),
+            Stop::PlatformMisbehaved { detail: detail() },
+        ),
+        (|p| will(&p.first_discoveries, [Err(trouble(NothingDiscovered, Account, 200))]), Stop::NotEnabled),
+        (|p| will(&p.first_discoveries, [Err(trouble(Unexpected, Account, 400))]), Stop::NotEnabled),
+        (
+            |p| will(&p.first_discoveries, [Err(trouble(RouteRefused, Realm, 200))]),
+            Stop::RouteRefused { detail: detail() },
+        ),
+        (|p| will(&p.first_discoveries, [Err(trouble(Refused, Grant, 401))]), Stop::LoginNotAccepted),
+        (|p| will(&p.lists, [Ok(vec![])]), Stop::NoAccounts),
+        (|p| will(&p.lists, [Err(trouble(Forbidden, Account, 403))]), Stop::Forbidden { call: "scripted" }),
+        (|p| will(&p.pairings, [Err(trouble(PairedElsewhere, Account, 409))]), Stop::PairedElsewhere),
+        (|p| will(&p.pairings, [Err(trouble(Unexpected, Account, 400))]), Stop::WrongAccountId),
+        (
+            |p| will(&p.pairings, [Err(trouble(Unexpected, Account, 200))]),
+            Stop::PlatformMisbehaved { detail: detail() },
+        ),
+        (|p| will(&p.pairings, [Err(trouble(Refused, Grant, 401))]), Stop::LoginNotAccepted),
+    ];
+    for (script, expected) in endings {
+        let scene = Scene::new();
+        script(&scene.global);
+        let visitor = Visitor::with(&scene, named("smile")).await;
+        let answer = visitor.returns(&scene).await;
+        assert_eq!(stop(&answer), &expected);
+        let Outcome::Stopped { again, .. } = &answer.outcome else { unreachable!() };
+        assert!(again.is_some(), "{expected:?}: the link is still good");
+        assert_eq!(scene.record("smile").await, None);
+        assert!(!expected.words().todo.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_platform_that_stays_down_is_asked_three_times() {
+    let scene = Scene::new();
+    let down = || Err(trouble(TroubleKind::Failed, Blame::Realm, 500));
+    will(&scene.global.lists, [down(), down(), down()]);
+    let visitor = Visitor::with(&scene, request()).await;
+    let mut login = std::pin::pin!(visitor.returns(&scene));
+    let answer = loop {
+        tokio::select! {
+            answer = &mut login => break answer,
+            () = scene.clock.until_sleeping(1) => {
+                scene.clock.advance(Duration::from_secs(1));
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    assert!(matches!(stop(&answer), Stop::PlatformDown { .. }));
+    assert_eq!(scene.global.calls().iter().filter(|call| call.starts_with("list")).count(), 3);
+}
+
+#[tokio::test]
+async fn a_link_for_one_account_does_not_connect_another() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    will(&scene.global.lists, [Ok(vec![related(13, "Other")])]);
+    let answer = Visitor::with(&scene, named("smile")).await.returns(&scene).await;
+    assert_eq!(stop(&answer), &Stop::AccountNotListed { wanted: AccountId::new(12), listed: 1 });
+}
+
+#[tokio::test]
+async fn a_store_that_fails_before_the_pairing_changes_nothing() {
+    let scene = Scene::new();
+    let visitor = Visitor::with(&scene, request()).await;
+    scene.store.fail_writes(true);
+    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::StoreDown);
+    assert!(scene.global.calls().is_empty());
+}
