@@ -6,7 +6,6 @@
 pub mod clock;
 pub mod config;
 pub mod model;
-
 pub mod telemetry;
 
 pub mod upstream;
@@ -17,6 +16,10 @@ pub mod store;
 pub mod journal;
 
 pub mod access;
+
+pub mod pairing;
+
+pub mod public;
 
 pub mod load;
 pub mod sandbox;

@@ -1,0 +1,164 @@
+//! Connect links and the OAuth callback, for the clinic's browser. The rule: every answer is a readable page, works without scripts,
+//! and holds nothing of the request's text. The same routes stand on the admin listener.
+
+mod limit;
+mod pages;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+
+use crate::pairing::{Answer, Outcome, Pairing, Proof, Stop};
+use limit::Limit;
+
+/// The public listener: the routes below and a page for every other path.
+pub fn router(pairing: Arc<Pairing>) -> Router {
+    routes(pairing).fallback(async || pages::not_found())
+}
+
+/// The routes alone, to be merged into another listener's router. Callback paths are read once: a changed `redirect_uri` needs a restart.
+pub fn routes(pairing: Arc<Pairing>) -> Router {
+    let callbacks = pairing.callback_paths();
+    let front = Arc::new(Front { unknown_codes: Limit::new(pairing.clock().clone()), pairing });
+    let mut routes = Router::new()
+        // Callback paths are taken literally, whatever their segments begin with.
+        .without_v07_checks()
+        .route("/connect/{code}", get(offer).post(begin))
+        .route("/connect/choose", post(choose));
+    if !callbacks.contains(pages::STYLE_PATH) {
+        routes = routes.route(pages::STYLE_PATH, get(async || pages::style()));
+    }
+    for path in callbacks {
+        routes = routes.route(&path, get(callback));
+    }
+    routes.method_not_allowed_fallback(async || pages::method_not_allowed()).with_state(front)
+}
+
+struct Front {
+    pairing: Arc<Pairing>,
+    unknown_codes: Limit,
+}
+
+/// Shows what a link is for. Changes nothing: scanners and previews look, too.
+async fn offer(State(front): State<Arc<Front>>, uri: Uri) -> Response {
+    match front.pairing.look(code_of(&uri)).await {
+        Ok(offer) => pages::start(&offer),
+        Err(stop) => front.stopped(stop),
+    }
+}
+
+/// The button. 303, so that the browser asks the login page with GET.
+async fn begin(State(front): State<Arc<Front>>, uri: Uri) -> Response {
+    match front.pairing.begin(code_of(&uri)).await {
+        Ok(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
+        Err(stop) => front.stopped(stop),
+    }
+}
+
+async fn callback(State(front): State<Arc<Front>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    // A HEAD would spend the login and show nothing for it.
+    if method != Method::GET {
+        return pages::method_not_allowed();
+    }
+    let cookies = cookies(&headers);
+    let proof = Proof::Browser { cookies: &cookies };
+    let answer = front.pairing.callback(uri.query().unwrap_or_default(), proof).await;
+    front.answer(answer)
+}
+
+async fn choose(State(front): State<Arc<Front>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Some(form) = read_form(&head.headers, body).await else {
+        return front.stopped(Stop::BadChoice);
+    };
+    let field = |wanted: &str| {
+        let mut values = form.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (Some(value), None) => Some(value),
+            _ => None,
+        }
+    };
+    let (Some(choice), Some(account)) = (field("choice"), field("account")) else {
+        return front.stopped(Stop::BadChoice);
+    };
+    let cookies = cookies(&head.headers);
+    let answer = front.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
+    front.answer(answer)
+}
+
+impl Front {
+    fn answer(&self, answer: Answer) -> Response {
+        let mut response = match answer.outcome {
+            Outcome::Connected(connected) => pages::connected(&connected),
+            Outcome::Choose(choice) => pages::choose(&choice),
+            Outcome::Stopped { stop: Stop::Expired, .. } => self.stopped(Stop::Expired),
+            Outcome::Stopped { stop, again } => pages::stopped(&stop, again.as_ref()),
+        };
+        pages::set_cookies(&mut response, &answer.cookies);
+        response
+    }
+
+    /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked out by a stranger.
+    fn stopped(&self, stop: Stop) -> Response {
+        if stop == Stop::Expired && !self.unknown_codes.admit() {
+            return pages::too_many();
+        }
+        pages::stopped(&stop, None)
+    }
+}
+
+/// Codes hold no character that would be encoded, so the path is compared as it is.
+fn code_of(uri: &Uri) -> &str {
+    uri.path().strip_prefix("/connect/").unwrap_or_default()
+}
+
+fn cookies(headers: &HeaderMap) -> String {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+const LONGEST_FORM: usize = 4 * 1024;
+const FORM: &str = "application/x-www-form-urlencoded";
+
+async fn read_form(headers: &HeaderMap, body: Body) -> Option<Vec<(String, String)>> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    if !kind.split(';').next()?.trim().eq_ignore_ascii_case(FORM) {
+        return None;
+    }
+    let bytes = axum::body::to_bytes(body, LONGEST_FORM).await.ok()?;
+    Some(form_urlencoded::parse(&bytes).into_owned().collect())
+}
+
+/// What a program in front of the page sees; people read the page.
+fn status(stop: &Stop) -> StatusCode {
+    match stop {
+        Stop::Cancelled => StatusCode::OK,
+        Stop::Expired => StatusCode::NOT_FOUND,
+        Stop::AlreadyUsed { .. } | Stop::RealmGone { .. } => StatusCode::GONE,
+        Stop::WrongBrowser | Stop::Forbidden { .. } | Stop::NotEnabled | Stop::NoAccounts => {
+            StatusCode::FORBIDDEN
+        }
+        Stop::BadCallback(_) | Stop::BadChoice | Stop::LoginRefused { .. } | Stop::WrongAccountId => {
+            StatusCode::BAD_REQUEST
+        }
+        Stop::LoginNotAccepted | Stop::LoginLost => StatusCode::UNAUTHORIZED,
+        Stop::AccountNotListed { .. }
+        | Stop::PairedElsewhere
+        | Stop::NameTaken { .. }
+        | Stop::KnownAs { .. } => StatusCode::CONFLICT,
+        Stop::CredentialsRefused | Stop::RouteRefused { .. } | Stop::PlatformMisbehaved { .. } => {
+            StatusCode::BAD_GATEWAY
+        }
+        Stop::PlatformDown { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Stop::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
+        Stop::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The pages themselves and the headers that every one of them carries (threats, row 10). Templates escape; nothing bypasses them.
+
+use askama::Template;
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::model::account::AccountName;
+use crate::pairing::{Choice, Code, Connected, Cookie, StartOffer, Stop, Words};
+
+pub(super) const STYLE_PATH: &str = "/connect/static/style.css";
+const STYLE: &str = include_str!("../../templates/pairing/style.css");
+
+#[derive(Template)]
+#[template(path = "pairing/start.html")]
+struct StartPage<'a> {
+    offer: &'a StartOffer,
+}
+
+#[derive(Template)]
+#[template(path = "pairing/choose.html")]
+struct ChoosePage<'a> {
+    choice: &'a Choice,
+}
+
+#[derive(Template)]
+#[template(path = "pairing/connected.html")]
+struct ConnectedPage<'a> {
+    connected: &'a Connected,
+}
+
+#[derive(Template)]
+#[template(path = "pairing/stopped.html")]
+struct StoppedPage<'a> {
+    words: &'a Words,
+    again: Option<&'a Code>,
+}
+
+/// Names of accounts come from the platform and may be empty.
+impl ConnectedPage<'_> {
+    fn shown(&self) -> &str {
+        match self.connected.shown.trim() {
+            "" => self.connected.name.as_str(),
+            shown => shown,
+        }
+    }
+}
+
+impl StartPage<'_> {
+    fn name(&self) -> Option<&AccountName> {
+        self.offer.name.as_ref()
+    }
+}
+
+/// Chromium applies `form-action` to every redirect that follows a submitted form. The login page's way leads over hosts that only
+/// Align knows, so any https address may follow; the page holds nothing that could be led astray.
+pub(super) fn start(offer: &StartOffer) -> Response {
+    let targets = if offer.insecure { "'self' https: http:" } else { "'self' https:" };
+    page(StatusCode::OK, &StartPage { offer }, targets)
+}
+
+pub(super) fn choose(choice: &Choice) -> Response {
+    page(StatusCode::OK, &ChoosePage { choice }, "'self'")
+}
+
+pub(super) fn connected(connected: &Connected) -> Response {
+    page(StatusCode::OK, &ConnectedPage { connected }, "'none'")
+}
+
+pub(super) fn stopped(stop: &Stop, again: Option<&Code>) -> Response {
+    let words = stop.words();
+    page(super::status(stop), &StoppedPage { words: &words, again }, "'none'")
+}
+
+pub(super) fn not_found() -> Response {
+    plain(
+        StatusCode::NOT_FOUND,
+        "There is no such page",
+        "This address leads nowhere.",
+        "Check that the link was copied completely.",
+    )
+}
+
+pub(super) fn method_not_allowed() -> Response {
+    plain(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "That is not how this page is used",
+        "This address does not take this kind of request.",
+        "Open the link that you were given in a browser.",
+    )
+}
+
+pub(super) fn too_many() -> Response {
+    let mut response = plain(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Too many attempts",
+        "Too many links that do not exist were tried.",
+        "Wait a minute. A link that is valid works all the same.",
+    );
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+    response
+}
+
+pub(super) fn see_other(location: &str, cookie: &Cookie) -> Response {
+    let mut response = with_headers(StatusCode::SEE_OTHER, Body::empty(), "'none'");
+    match HeaderValue::from_str(location) {
+        Ok(location) => response.headers_mut().insert(header::LOCATION, location),
+        // A parsed URL is plain ASCII.
+        Err(_) => return stopped(&Stop::Broken, None),
+    };
+    set_cookies(&mut response, std::slice::from_ref(cookie));
+    response
+}
+
+pub(super) fn set_cookies(response: &mut Response, cookies: &[Cookie]) {
+    for cookie in cookies {
+        // Names and values are of our making: letters, digits, '-' and '_'.
+        if let Ok(mut value) = HeaderValue::from_str(&cookie.header()) {
+            value.set_sensitive(true);
+            response.headers_mut().append(header::SET_COOKIE, value);
+        }
+    }
+}
+
+pub(super) fn style() -> Response {
+    let mut response = with_headers(StatusCode::OK, Body::from(STYLE), "'none'");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+    response
+}
+
+fn plain(status: StatusCode, title: &'static str, what: &str, todo: &str) -> Response {
+    let words = Words { title, what: what.to_owned(), todo: todo.to_owned() };
+    page(status, &StoppedPage { words: &words, again: None }, "'none'")
+}
+
+fn page(status: StatusCode, template: &impl Template, form_targets: &str) -> Response {
+    match template.render() {
+        Ok(html) => with_headers(status, Body::from(html), form_targets),
+        Err(problem) => {
+            tracing::error!(%problem, "a page could not be made");
+            with_headers(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Body::from("The page could not be made."),
+                "'none'",
+            )
+        }
+    }
+}
+
+fn with_headers(status: StatusCode, body: Body, form_targets: &str) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in FIXED_HEADERS {
+        headers.insert(name.clone(), HeaderValue::from_static(value));
+    }
+    let policy = format!(
+        "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; \
+         form-action {form_targets}"
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+const FIXED_HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
