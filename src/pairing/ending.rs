@@ -10,7 +10,7 @@ use super::{Pairing, PairingRealm};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
-use crate::platform::{Blame, TokenHint, Trouble, TroubleKind};
+use crate::platform::{Blame, TokenHint, Trouble};
 use crate::store::{AccountRecord, GrantRecord, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -161,12 +161,10 @@ impl Pairing {
         let refresh = grant.refresh.expose();
         let was_dead = match self.conclude(&pace, || realm.calls.revoke(refresh, TokenHint::Refresh)).await {
             Ok(()) => false,
-            // 401: wrong token (gen-api, section 2, status table). After a lost answer it is our own try that killed it.
-            Err(EndingProblem::Platform(trouble) | EndingProblem::Doubtful(trouble))
-                if trouble.kind == TroubleKind::Refused && trouble.blame == Blame::Grant =>
-            {
-                true
-            }
+            // 401: wrong token (gen-api, section 2, status table).
+            Err(EndingProblem::Platform(trouble)) if trouble.blame == Blame::Grant => true,
+            // After a lost answer it was our own try that killed it.
+            Err(EndingProblem::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
             Err(problem) => return Err(problem),
         };
         self.hooks.note(name, "revoked", format!("the refresh token of realm {}", grant.realm));

@@ -208,19 +208,21 @@ impl Pairing {
         Ok(stored)
     }
 
-    /// Proves a token that nobody has used yet; the others are not refreshed again without need (gen-api, section 2).
+    /// Proves a token that nobody has used yet, or tries a dead one again since an operator asks; the others are not refreshed without
+    /// need (gen-api, section 2).
     async fn renew_once(&self, entry: &ImportEntry, stored: &Stored) -> Result<bool, String> {
         let known = self.store.account(&entry.name).await.map_err(|problem| problem.to_string())?;
         let Some(record) = known else { return Err("the account vanished meanwhile".to_owned()) };
-        let is_ours = record.current == entry.realm && record.state != AccountState::Paused;
-        let grant = record.current_grant();
-        let is_proven = *stored == Stored::Same && grant.is_some_and(|grant| !never_proved(grant));
-        if !is_ours || is_proven {
+        if record.current != entry.realm || record.state == AccountState::Paused {
             return Ok(false);
         }
-        self.hooks.renew(&entry.name).await?;
+        let is_proven = record.current_grant().is_some_and(|grant| !never_proved(grant));
+        if *stored == Stored::Same && record.state == AccountState::Ready && is_proven {
+            return Ok(false);
+        }
+        let renewed = self.hooks.renew(&entry.name).await;
         self.clock.sleep(RENEWAL_PACE).await;
-        Ok(true)
+        renewed.map(|()| true)
     }
 }
 

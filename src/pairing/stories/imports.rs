@@ -104,6 +104,20 @@ async fn another_token_is_taken_where_the_account_needs_a_login_or_its_token_nev
 }
 
 #[tokio::test]
+async fn the_stored_token_of_an_account_that_needs_a_login_is_tried_again() {
+    let scene = Scene::new();
+    let dead = AccountState::NeedsLogin { since: doubles::START, why: "dead".into() };
+    for (name, id) in [("smile", 12), ("dead-one", 13)] {
+        import(&scene, vec![entry(name, id, &format!("t-{id}"))], ImportOptions::default()).await;
+        scene.store.set_state(&name.parse().unwrap(), &dead).await.unwrap();
+    }
+    let file = vec![entry("smile", 12, "rotated-12"), entry("dead-one", 13, "t-13")];
+    let lines = import(&scene, file, ImportOptions::default()).await;
+    assert_eq!(lines[0], ImportResult::Unchanged { renewed: true });
+    assert!(matches!(lines[1], ImportResult::NotRenewed { .. }));
+}
+
+#[tokio::test]
 async fn a_line_that_would_mix_two_accounts_fails_alone() {
     let scene = Scene::new();
     let file = vec![

@@ -186,6 +186,22 @@ async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token
 }
 
 #[tokio::test]
+async fn a_revocation_whose_first_answer_was_lost_is_our_own() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    let gone = trouble(TroubleKind::Refused, Blame::Grant, 401);
+    will(&scene.global.revocations, [Err(timed_out()), Err(gone)]);
+    let ending = tokio::spawn({
+        let pairing = scene.pairing.clone();
+        async move { pairing.end(Ending::Revoke, smile(), None).await }
+    });
+    scene.clock.until_sleeping(1).await;
+    scene.clock.advance(Duration::from_secs(1));
+    assert!(!ending.await.unwrap().unwrap().was_dead);
+    assert_eq!(scene.record("smile").await.unwrap().state.word(), "needs_login");
+}
+
+#[tokio::test]
 async fn refused_credentials_revoke_nothing() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
