@@ -19,6 +19,8 @@ pub mod access;
 
 pub mod pairing;
 
+pub mod gateway;
+
 pub mod public;
 
 pub mod load;

@@ -1,0 +1,304 @@
+//! Which account a call is for. A caller learns nothing about accounts that it may not use: for those the answer is 403, be there
+//! such an account or not.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use crate::access::Access;
+use crate::access::book::{Book, Entry, Found, Standing};
+use crate::access::renewal::{Cause, RenewProblem, Renewals};
+use crate::clock::Timestamp;
+use crate::config::AccountPattern;
+use crate::model::account::{AccountId, AccountName, RealmName};
+
+use super::caller::CallerMatch;
+use super::refusal::Refusal;
+use super::settings::CallerRules;
+
+/// What the request path needs of `access`. The ledger is the real one; tests play accounts by hand.
+pub trait Accounts: 'static {
+    type Account: Clone + 'static;
+
+    fn by_name(&self, name: &str) -> Option<Self::Account>;
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Self::Account>;
+    fn all(&self) -> Vec<Self::Account>;
+    fn name(account: &Self::Account) -> &AccountName;
+    fn identity(account: &Self::Account) -> (RealmName, AccountId);
+    fn standing(account: &Self::Account, now: Timestamp) -> Standing;
+    fn touch(account: &Self::Account, now: Timestamp);
+    fn renew(
+        &self,
+        account: &Self::Account,
+        seen_generation: u64,
+        cause: Cause,
+    ) -> impl Future<Output = Result<Arc<Access>, RenewProblem>>;
+    /// Starts a renewal that nobody waits for.
+    fn renew_behind(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
+    fn report_forbidden(&self, account: &Self::Account, cured: bool);
+}
+
+/// The result of a look-up by id.
+pub enum Candidates<A> {
+    One(A),
+    Ambiguous(Vec<RealmName>),
+    Nobody,
+}
+
+/// The book and the one door to renewals.
+#[derive(Clone)]
+pub struct Ledger {
+    pub book: Arc<Book>,
+    pub renewals: Arc<Renewals>,
+}
+
+static X_GATEWAY_ACCOUNT: HeaderName = HeaderName::from_static("x-gateway-account");
+
+/// How many names `account_not_chosen` lists at most.
+const MAX_CHOICES: usize = 100;
+
+/// First match wins: path prefix, X-Gateway-Account, the gateway token's account, the caller's only account. A gateway token is bound
+/// to its account, whatever the request names.
+pub fn choose<A: Accounts>(
+    accounts: &A,
+    caller: &CallerMatch,
+    prefix: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<A::Account, Refusal> {
+    let named = match prefix {
+        Some(text) => Some(text),
+        None => header_value(headers)?,
+    };
+    let account = match (named, &caller.bound_to) {
+        (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
+        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(bound.clone()))?,
+        (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
+    };
+    match &caller.bound_to {
+        Some(bound) if bound != A::name(&account) => Err(Refusal::AccountNotAllowed),
+        _ => Ok(account),
+    }
+}
+
+enum Reference {
+    Name(AccountName),
+    Id(Option<RealmName>, AccountId),
+}
+
+/// `smile-berlin`, `4711` or `global:4711`.
+fn reference(text: &str) -> Result<Reference, Refusal> {
+    let (realm, rest) = match text.split_once(':') {
+        Some((realm, rest)) => {
+            (Some(realm.parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?), rest)
+        }
+        None => (None, text),
+    };
+    if let Ok(id) = rest.parse::<AccountId>() {
+        return Ok(Reference::Id(realm, id));
+    }
+    match (realm, rest.parse::<AccountName>()) {
+        (None, Ok(name)) => Ok(Reference::Name(name)),
+        // No account can have such a name, so no caller can be allowed it.
+        _ => Err(Refusal::AccountNotAllowed),
+    }
+}
+
+fn header_value(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(&X_GATEWAY_ACCOUNT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value
+            .to_str()
+            .map(|text| Some(text.trim()))
+            .map_err(|_| Refusal::BadRequest("odd X-Gateway-Account")),
+        _ => Err(Refusal::BadRequest("more than one X-Gateway-Account")),
+    }
+}
+
+fn only_choice<A: Accounts>(accounts: &A, rules: &CallerRules) -> Result<Reference, Refusal> {
+    match rules.only_account() {
+        Some(AccountPattern::Name(name)) => {
+            name.parse().map(Reference::Name).map_err(|_| Refusal::AccountUnknown)
+        }
+        Some(AccountPattern::Id { realm, id }) => Ok(Reference::Id(realm.clone(), *id)),
+        None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
+    }
+}
+
+fn choices<A: Accounts>(accounts: &A, rules: &CallerRules) -> Vec<String> {
+    let mine = |account: &A::Account| allows::<A>(rules, account);
+    accounts
+        .all()
+        .into_iter()
+        .filter(mine)
+        .take(MAX_CHOICES)
+        .map(|account| A::name(&account).to_string())
+        .collect()
+}
+
+fn allows<A: Accounts>(rules: &CallerRules, account: &A::Account) -> bool {
+    let (realm, id) = A::identity(account);
+    rules.may_use(A::name(account), &realm, id)
+}
+
+fn find<A: Accounts>(accounts: &A, rules: &CallerRules, wanted: &Reference) -> Result<A::Account, Refusal> {
+    let (found, covered) = match wanted {
+        Reference::Name(name) => (accounts.by_name(name.as_str()), rules.covers_name(name)),
+        Reference::Id(realm, id) => {
+            (by_id(accounts, rules, realm.as_ref(), *id)?, rules.covers_id(realm.as_ref(), *id))
+        }
+    };
+    match found {
+        Some(account) if allows::<A>(rules, &account) => Ok(account),
+        None if covered => Err(Refusal::AccountUnknown),
+        _ => Err(Refusal::AccountNotAllowed),
+    }
+}
+
+/// An id that exists in several realms means the one which this caller may use, if that is one.
+fn by_id<A: Accounts>(
+    accounts: &A,
+    rules: &CallerRules,
+    realm: Option<&RealmName>,
+    id: AccountId,
+) -> Result<Option<A::Account>, Refusal> {
+    let realms = match accounts.by_id(realm, id) {
+        Candidates::One(account) => return Ok(Some(account)),
+        Candidates::Nobody => return Ok(None),
+        Candidates::Ambiguous(realms) => realms,
+    };
+    let mut mine = Vec::new();
+    for realm in realms {
+        if let Candidates::One(account) = accounts.by_id(Some(&realm), id) {
+            if allows::<A>(rules, &account) {
+                mine.push((realm, account));
+            }
+        }
+    }
+    match mine.len() {
+        0 => Err(Refusal::AccountNotAllowed),
+        1 => Ok(mine.pop().map(|(_, account)| account)),
+        _ => Err(Refusal::AccountNotChosen(mine.iter().map(|(realm, _)| format!("{realm}:{id}")).collect())),
+    }
+}
+
+impl Accounts for Ledger {
+    type Account = Arc<Entry>;
+
+    fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
+        self.book.by_name(name)
+    }
+
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Arc<Entry>> {
+        match self.book.by_id(realm, id) {
+            Found::One(entry) => Candidates::One(entry),
+            Found::Ambiguous(realms) => Candidates::Ambiguous(realms),
+            Found::Nobody => Candidates::Nobody,
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Entry>> {
+        self.book.all()
+    }
+
+    fn name(account: &Arc<Entry>) -> &AccountName {
+        &account.name
+    }
+
+    fn identity(account: &Arc<Entry>) -> (RealmName, AccountId) {
+        account.identity()
+    }
+
+    fn standing(account: &Arc<Entry>, now: Timestamp) -> Standing {
+        account.standing(now)
+    }
+
+    fn touch(account: &Arc<Entry>, now: Timestamp) {
+        account.touch(now);
+    }
+
+    async fn renew(
+        &self,
+        account: &Arc<Entry>,
+        seen_generation: u64,
+        cause: Cause,
+    ) -> Result<Arc<Access>, RenewProblem> {
+        self.renewals.renew(account, seen_generation, cause).await
+    }
+
+    fn renew_behind(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
+        let (renewals, account) = (self.renewals.clone(), account.clone());
+        tokio::spawn(async move {
+            // Whoever needs the outcome asks the book.
+            let _ = renewals.renew(&account, seen_generation, cause).await;
+        });
+    }
+
+    fn report_forbidden(&self, account: &Arc<Entry>, cured: bool) {
+        self.renewals.report_forbidden(account, cured);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::settings::Settings;
+    use crate::gateway::testing::{self, Played};
+
+    fn chosen(patterns: &[&str], prefix: Option<&str>, header: Option<&str>, bound: Option<&str>) -> String {
+        let mut config = testing::config();
+        config.callers = vec![testing::caller("c").accounts(patterns).build()];
+        let rules = Settings::compile(&config).callers[0].clone();
+        let caller = CallerMatch { rules, bound_to: bound.map(|name| name.parse().unwrap()) };
+        let headers: HeaderMap =
+            header.map(|value| (X_GATEWAY_ACCOUNT.clone(), value.parse().unwrap())).into_iter().collect();
+        let accounts = Played::with(&[
+            ("smile-a", "global", 1),
+            ("smile-b", "global", 2),
+            ("other", "china", 1),
+            ("solo", "global", 9),
+        ]);
+        match choose(&accounts, &caller, prefix, &headers) {
+            Ok(account) => Played::name(&account).to_string(),
+            Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
+            Err(refusal) => refusal.code().to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_first_way_of_naming_an_account_wins() {
+        assert_eq!(chosen(&["*"], Some("smile-a"), Some("smile-b"), None), "smile-a");
+        assert_eq!(chosen(&["*"], None, Some("smile-b"), None), "smile-b");
+        assert_eq!(chosen(&["*"], None, None, Some("smile-a")), "smile-a");
+        assert_eq!(chosen(&["solo"], None, None, None), "solo");
+        assert_eq!(chosen(&["9"], None, None, None), "solo");
+        assert_eq!(chosen(&["smile-*"], None, None, None), "choose smile-a smile-b");
+        assert_eq!(chosen(&["smile-a", "solo"], None, None, None), "choose smile-a solo");
+    }
+
+    #[test]
+    fn a_gateway_token_is_worth_nothing_for_another_account() {
+        assert_eq!(chosen(&["*"], Some("smile-b"), None, Some("smile-a")), "account_not_allowed");
+        assert_eq!(chosen(&["*"], Some("smile-a"), None, Some("smile-a")), "smile-a");
+    }
+
+    #[test]
+    fn an_id_names_an_account_and_a_realm_tells_two_apart() {
+        assert_eq!(chosen(&["*"], Some("2"), None, None), "smile-b");
+        assert_eq!(chosen(&["*"], Some("china:1"), None, None), "other");
+        assert_eq!(chosen(&["*"], Some("1"), None, None), "choose global:1 china:1");
+        assert_eq!(chosen(&["smile-*"], Some("1"), None, None), "smile-a");
+        assert_eq!(chosen(&["china:1"], None, None, None), "other");
+    }
+
+    #[test]
+    fn a_caller_learns_nothing_about_accounts_it_may_not_use() {
+        for wanted in ["solo", "no-such", "9", "77", "nowhere:9", "Odd Name", "solo/..", ""] {
+            assert_eq!(chosen(&["smile-*"], Some(wanted), None, None), "account_not_allowed", "{wanted}");
+        }
+        assert_eq!(chosen(&["smile-*"], Some("smile-zzz"), None, None), "account_unknown");
+        assert_eq!(chosen(&["*"], Some("77"), None, None), "account_unknown");
+        assert_eq!(chosen(&["gone"], None, None, None), "account_unknown");
+    }
+}

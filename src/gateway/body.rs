@@ -1,0 +1,242 @@
+//! Bodies of answers. A body that does not come whole ends in an error, which aborts the caller's connection: a short file must never
+//! look whole (threats, row 15).
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::access_log::Line;
+use super::pool::{Lease, Wire};
+use super::rewrite::Rewriting;
+
+/// What the server sends to the caller. Dropped, it writes the call's line.
+pub struct ReplyBody<S: Wire> {
+    kind: Kind<S>,
+    line: Option<Line>,
+}
+
+enum Kind<S: Wire> {
+    Full(Option<Bytes>),
+    Live(LiveBody<S>),
+    Rewriting(Box<Rewriting<S>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the platform's answer broke off")]
+    BrokenOff,
+    #[error("the platform's answer stalled")]
+    Stalled,
+    #[error("the platform's compressed answer is damaged")]
+    Damaged,
+}
+
+/// The body of an answer as it comes, and the connection that it comes over.
+pub struct LiveBody<S: Wire> {
+    /// Read ahead; delivered first.
+    front: Option<Bytes>,
+    incoming: Incoming,
+    lease: Option<Lease<S>>,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The timer runs for the pause that is going on.
+    timing: bool,
+    ended: bool,
+}
+
+impl<S: Wire> LiveBody<S> {
+    pub fn new(incoming: Incoming, lease: Lease<S>, idle: Duration) -> Self {
+        let mut body = Self {
+            front: None,
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+            timing: false,
+            ended: false,
+        };
+        if body.incoming.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    /// The next piece; an answer's trailers end here.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(front) = self.front.take() {
+            return Poll::Ready(Some(Ok(front)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        match self.poll_platform(cx) {
+            Poll::Pending => self.poll_timer(cx).map(|()| Some(Err(self.fail(BodyError::Stalled)))),
+            Poll::Ready(polled) => {
+                self.timing = false;
+                Poll::Ready(polled)
+            }
+        }
+    }
+
+    /// The exact length, where the platform has told it.
+    pub fn length(&self) -> Option<u64> {
+        let front = self.front.as_ref().map_or(0, |front| front.len() as u64);
+        match self.ended {
+            true => Some(front),
+            false => self.incoming.size_hint().exact().map(|rest| front + rest),
+        }
+    }
+
+    /// Reads a small answer to its end, so that its connection is free for the repeat while the answer waits to be needed. A larger one
+    /// is left as it is.
+    pub async fn settle(&mut self, limit: usize) -> Result<(), BodyError> {
+        if self.length().is_some_and(|length| length > limit as u64) {
+            return Ok(());
+        }
+        let mut read = BytesMut::new();
+        while !self.ended && read.len() <= limit {
+            match std::future::poll_fn(|cx| self.poll_data(cx)).await {
+                Some(Ok(piece)) => read.extend_from_slice(&piece),
+                Some(Err(error)) => return Err(error),
+                None => break,
+            }
+        }
+        self.front = (!read.is_empty()).then(|| read.freeze());
+        Ok(())
+    }
+
+    fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Poll::Ready(polled) = self.poll_incoming(cx) {
+            return Poll::Ready(polled);
+        }
+        let Some(lease) = &mut self.lease else { return Poll::Pending };
+        if lease.link.poll(cx).is_ready() {
+            // Whatever is still to come is in hyper's hands already, an error for a body cut short included.
+            self.lease = None;
+        }
+        self.poll_incoming(cx)
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if self.incoming.is_end_stream() {
+                        self.end();
+                    }
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff)))),
+                None => {
+                    // hyper ends a short body of known length with an error; this holds where it would not.
+                    if self.incoming.size_hint().exact().is_some_and(|missing| missing > 0) {
+                        return Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff))));
+                    }
+                    self.end();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = Instant::now() + self.idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if !self.timing {
+            timer.as_mut().reset(deadline);
+            self.timing = true;
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// All of the body has come: the connection may serve the next call.
+    fn end(&mut self) {
+        self.ended = true;
+        if let Some(lease) = self.lease.take() {
+            lease.put_back();
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) -> BodyError {
+        self.ended = true;
+        self.lease = None;
+        error
+    }
+}
+
+impl<S: Wire> ReplyBody<S> {
+    pub fn full(bytes: Bytes) -> Self {
+        Self { kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), line: None }
+    }
+
+    pub fn live(body: LiveBody<S>) -> Self {
+        Self { kind: Kind::Live(body), line: None }
+    }
+
+    pub fn rewriting(body: Rewriting<S>) -> Self {
+        Self { kind: Kind::Rewriting(Box::new(body)), line: None }
+    }
+
+    /// The line that is written when this body is done with.
+    pub fn with_line(self, mut line: Line) -> Self {
+        line.whole = self.is_end_stream();
+        Self { line: Some(line), ..self }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match &mut self.kind {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Kind::Live(body) => body.poll_data(cx),
+            Kind::Rewriting(body) => body.poll_data(cx),
+        }
+    }
+}
+
+impl<S: Wire> Body for ReplyBody<S> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = ready!(this.poll_data(cx));
+        let ended = this.is_end_stream();
+        if let Some(line) = &mut this.line {
+            match &polled {
+                Some(Ok(data)) => line.bytes += data.len() as u64,
+                Some(Err(_)) => line.whole = false,
+                None => line.whole = true,
+            }
+            line.whole |= ended && !matches!(polled, Some(Err(_)));
+            if let Kind::Rewriting(body) = &this.kind {
+                line.links = body.links();
+            }
+        }
+        Poll::Ready(polled.map(|result| result.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_none(),
+            Kind::Live(body) => body.ended && body.front.is_none(),
+            Kind::Rewriting(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length = match &self.kind {
+            Kind::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Live(body) => body.length(),
+            Kind::Rewriting(_) => None,
+        };
+        length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,301 @@
+//! Who is calling: the caller's key, client certificate, gateway token or network, in this order. What is nothing of ours in
+//! `Authorization` is ignored, not refused: legacy applications go on sending an old bearer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+
+use crate::clock::Timestamp;
+use crate::model::account::AccountName;
+
+use super::refusal::Refusal;
+use super::settings::{CallerRules, Settings};
+use super::token::{self, TokenKey, TokenProblem};
+
+/// What the listener knows about the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// After PROXY v2.
+    pub addr: IpAddr,
+    /// The direct peer is a trusted proxy.
+    pub balancer: bool,
+    /// SHA-256 of the client certificate, verified.
+    pub certificate: Option<[u8; 32]>,
+    /// The caller came over TLS.
+    pub secure: bool,
+}
+
+/// The caller, and the account that its gateway token is bound to.
+#[derive(Debug, Clone)]
+pub struct CallerMatch {
+    pub rules: Arc<CallerRules>,
+    pub bound_to: Option<AccountName>,
+}
+
+static X_GATEWAY_KEY: HeaderName = HeaderName::from_static("x-gateway-key");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// First match wins: X-Gateway-Key, client certificate, Authorization, network.
+pub fn identify(
+    settings: &Settings,
+    tokens: &TokenKey,
+    headers: &HeaderMap,
+    evidence: &Evidence,
+    now: Timestamp,
+) -> Result<CallerMatch, Refusal> {
+    refuse_browsers(headers)?;
+    if let Some(caller) = by_gateway_key(settings, headers)? {
+        return Ok(caller);
+    }
+    if let Some(caller) = evidence.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
+        return Ok(caller.into());
+    }
+    if let Some(caller) = by_authorization(settings, tokens, headers, now)? {
+        return Ok(caller);
+    }
+    address_of(settings, headers, evidence)
+        .and_then(|addr| settings.caller_by_network(addr))
+        .map(CallerMatch::from)
+        .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
+}
+
+/// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
+/// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
+pub fn address_of(settings: &Settings, headers: &HeaderMap, evidence: &Evidence) -> Option<IpAddr> {
+    let addr = evidence.addr.to_canonical();
+    if !settings.trusts(addr) {
+        return Some(addr);
+    }
+    if !evidence.balancer {
+        return None;
+    }
+    let lines: Vec<&str> =
+        headers.get_all(&X_FORWARDED_FOR).iter().map(|line| line.to_str()).collect::<Result<_, _>>().ok()?;
+    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let addr = forwarded_address(entry.trim())?;
+        if !settings.trusts(addr) {
+            return Some(addr);
+        }
+    }
+    None
+}
+
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]:4711`; anything else ends the search.
+fn forwarded_address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(addr, _port)| addr);
+    bare.unwrap_or(entry)
+        .parse()
+        .or_else(|_| entry.parse().map(|socket: std::net::SocketAddr| socket.ip()))
+        .ok()
+        .map(|addr: IpAddr| addr.to_canonical())
+}
+
+/// A page in somebody's browser must not act with the rights of the network it runs in. Programs send none of these headers;
+/// `Sec-Fetch-Site: none` is a person typing the address.
+fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let from_page = headers.get(&SEC_FETCH_SITE).is_some_and(|site| site != "none");
+    match from_page || headers.contains_key(header::ORIGIN) {
+        true => Err(Refusal::OriginRefused),
+        false => Ok(()),
+    }
+}
+
+/// A key that is sent as ours must be right: falling back to the network would hide a typing error for years.
+fn by_gateway_key(settings: &Settings, headers: &HeaderMap) -> Result<Option<CallerMatch>, Refusal> {
+    let mut keys = headers.get_all(&X_GATEWAY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    if keys.next().is_some() {
+        return Err(Refusal::BadRequest("more than one X-Gateway-Key"));
+    }
+    match settings.caller_by_key(&sha256(key.as_bytes())) {
+        Some(caller) => Ok(Some(caller.into())),
+        None => Err(Refusal::CallerUnknown("X-Gateway-Key is not the key of a configured caller")),
+    }
+}
+
+fn by_authorization(
+    settings: &Settings,
+    tokens: &TokenKey,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Option<CallerMatch>, Refusal> {
+    for value in headers.get_all(header::AUTHORIZATION) {
+        let Some((scheme, credential)) = value.to_str().ok().and_then(|text| text.trim().split_once(' '))
+        else {
+            continue;
+        };
+        let credential = credential.trim();
+        let found = if scheme.eq_ignore_ascii_case("bearer") {
+            match credential.starts_with(token::PREFIX) {
+                true => Some(by_token(settings, tokens, credential, now)?),
+                false => settings.caller_by_key(&sha256(credential.as_bytes())).map(CallerMatch::from),
+            }
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            by_password(settings, credential)
+        } else {
+            None
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// A gateway token is ours, so a stale one is 401 whatever else identifies: that is what makes the application refresh it.
+fn by_token(
+    settings: &Settings,
+    tokens: &TokenKey,
+    text: &str,
+    now: Timestamp,
+) -> Result<CallerMatch, Refusal> {
+    let claim = tokens.read(text, now).map_err(|problem| match problem {
+        TokenProblem::Expired => {
+            Refusal::CallerUnknown("the gateway token has expired: refresh it at /oauth2/token")
+        }
+        TokenProblem::Forged => Refusal::CallerUnknown("the gateway token is not one of this gateway"),
+    })?;
+    let rules = settings
+        .caller_by_name(&claim.caller)
+        .ok_or(Refusal::CallerUnknown("the gateway token's caller is no longer configured"))?;
+    Ok(CallerMatch { rules: rules.clone(), bound_to: Some(claim.account) })
+}
+
+fn by_password(settings: &Settings, credential: &str) -> Option<CallerMatch> {
+    let decoded = STANDARD.decode(credential).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    settings.caller_by_key(&sha256(&decoded[colon + 1..])).map(CallerMatch::from)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    digest
+}
+
+impl From<&Arc<CallerRules>> for CallerMatch {
+    fn from(rules: &Arc<CallerRules>) -> Self {
+        Self { rules: rules.clone(), bound_to: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::gateway::testing;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn settings() -> Settings {
+        let mut config = testing::config();
+        config.callers = vec![
+            testing::caller("by-key").key(sha256(b"k3y")).build(),
+            testing::caller("by-cert").certificate([9; 32]).build(),
+            testing::caller("wide").network("10.0.0.0/8").build(),
+            testing::caller("narrow").network("10.1.0.0/16").build(),
+        ];
+        config.gateway.trusted_proxies = vec!["10.9.0.0/16".parse().unwrap()];
+        Settings::compile(&config)
+    }
+
+    fn from(addr: &str) -> Evidence {
+        Evidence { addr: addr.parse().unwrap(), balancer: false, certificate: None, secure: false }
+    }
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn who(lines: &[(&str, &str)], evidence: Evidence) -> Result<String, &'static str> {
+        identify(&settings(), &TokenKey::new(&[1; 32]), &headers(lines), &evidence, NOW)
+            .map(|caller| caller.rules.name.clone())
+            .map_err(|refusal| refusal.code())
+    }
+
+    #[test]
+    fn the_first_proof_that_matches_wins() {
+        let key = ("x-gateway-key", "k3y");
+        let with_certificate = Evidence { certificate: Some([9; 32]), ..from("10.1.2.3") };
+        assert_eq!(who(&[key], with_certificate).unwrap(), "by-key");
+        assert_eq!(who(&[], with_certificate).unwrap(), "by-cert");
+        assert_eq!(who(&[("authorization", "Bearer k3y")], from("10.1.2.3")).unwrap(), "by-key");
+        assert_eq!(who(&[("authorization", "bearer  k3y ")], from("10.1.2.3")).unwrap(), "by-key");
+        let basic = format!("Basic {}", STANDARD.encode("anyone:k3y"));
+        assert_eq!(who(&[("authorization", &basic)], from("192.0.2.1")).unwrap(), "by-key");
+        assert_eq!(who(&[], from("10.1.2.3")).unwrap(), "narrow");
+        assert_eq!(who(&[], from("10.2.2.3")).unwrap(), "wide");
+        assert_eq!(who(&[], from("::ffff:10.2.2.3")).unwrap(), "wide");
+        assert_eq!(who(&[], from("192.0.2.1")), Err("caller_unknown"));
+    }
+
+    #[test]
+    fn a_wrong_gateway_key_is_refused_at_once_and_a_foreign_authorization_is_ignored() {
+        assert_eq!(who(&[("x-gateway-key", "wrong")], from("10.1.2.3")), Err("caller_unknown"));
+        assert_eq!(
+            who(&[("x-gateway-key", "k3y"), ("x-gateway-key", "k3y")], from("10.1.2.3")),
+            Err("bad_request")
+        );
+        for foreign in ["Bearer eyJhbGciOiJSUzI1NiJ9.e30.x", "Basic !!!", "Digest x", "Bearer", ""] {
+            assert_eq!(who(&[("authorization", foreign)], from("10.1.2.3")).unwrap(), "narrow", "{foreign}");
+            assert_eq!(
+                who(&[("authorization", foreign)], from("192.0.2.1")),
+                Err("caller_unknown"),
+                "{foreign}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gateway_token_names_caller_and_account_and_a_stale_one_is_401() {
+        let key = TokenKey::new(&[1; 32]);
+        let account: AccountName = "smile".parse().unwrap();
+        let token = |caller: &str, life| {
+            format!("Bearer {}", key.mint(caller, &account, NOW + Duration::from_secs(life)).unwrap())
+        };
+        let lines = [("authorization", token("by-key", 60))];
+        let map = headers(&[(lines[0].0, &lines[0].1)]);
+        let found = identify(&settings(), &key, &map, &from("192.0.2.1"), NOW).unwrap();
+        assert_eq!((found.rules.name.as_str(), found.bound_to), ("by-key", Some(account.clone())));
+        for stale in [token("by-key", 0), token("gone", 60), "Bearer gwt_junk".to_owned()] {
+            assert_eq!(who(&[("authorization", &stale)], from("10.1.2.3")), Err("caller_unknown"));
+        }
+    }
+
+    #[test]
+    fn only_a_trusted_balancer_is_believed_about_addresses() {
+        let behind = Evidence { balancer: true, ..from("10.9.0.1") };
+        let forwarded = |value| who(&[("x-forwarded-for", value)], behind);
+        assert_eq!(forwarded("10.1.0.7").unwrap(), "narrow");
+        assert_eq!(forwarded("10.1.0.7, 10.9.0.2").unwrap(), "narrow");
+        assert_eq!(forwarded("10.1.0.7, 192.0.2.1"), Err("caller_unknown"));
+        assert_eq!(forwarded("10.1.0.7, unknown"), Err("caller_unknown"));
+        assert_eq!(forwarded("10.1.0.7:4711").unwrap(), "narrow");
+        assert_eq!(forwarded("10.9.0.3"), Err("caller_unknown"));
+        assert_eq!(who(&[], behind), Err("caller_unknown"), "its own address identifies nobody");
+        let two_lines = [("x-forwarded-for", "10.1.0.7"), ("x-forwarded-for", "192.0.2.1")];
+        assert_eq!(who(&two_lines, behind), Err("caller_unknown"));
+        assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], from("192.0.2.1")), Err("caller_unknown"));
+        let told_by_proxy_v2 = Evidence { balancer: true, ..from("192.0.2.1") };
+        assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], told_by_proxy_v2), Err("caller_unknown"));
+    }
+
+    #[test]
+    fn a_web_page_is_refused_even_with_a_good_key() {
+        let key = ("x-gateway-key", "k3y");
+        for page in [("origin", "https://evil.test"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+            assert_eq!(who(&[key, page], from("10.1.2.3")), Err("origin_refused"), "{page:?}");
+        }
+        assert_eq!(who(&[key, ("sec-fetch-site", "none")], from("10.1.2.3")).unwrap(), "by-key");
+    }
+}

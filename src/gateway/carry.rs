@@ -1,0 +1,355 @@
+//! The loop: an attempt, the next step, until there is an answer for the caller. It only does what `retry` decided.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode, Uri, Version};
+
+use crate::access::Access;
+use crate::access::renewal::Cause;
+use crate::clock::Timestamp;
+use crate::model::endpoint::Endpoint;
+use crate::model::route::Route;
+
+use super::access_log::Line;
+use super::account::Accounts;
+use super::body::BodyError;
+use super::forward::{self, Answer, Attempt, Patience};
+use super::headers::{self, Ours};
+use super::ingress::{self, Located};
+use super::links;
+use super::pool::{Dial, Place, Wire};
+use super::refusal::Refusal;
+use super::replay::Held;
+use super::retry::{self, Facts, Seen, Step};
+use super::settings::{CallerRules, RealmRules, Settings};
+use super::{Gateway, permit};
+
+/// A call whose caller, account and endpoint are known.
+pub struct Call<'a, A: Accounts> {
+    pub settings: &'a Settings,
+    pub parts: &'a Parts,
+    pub rules: &'a Arc<CallerRules>,
+    pub realm: Arc<RealmRules>,
+    pub account: A::Account,
+    pub row: &'static Endpoint,
+    located: Located<'a>,
+    started: Timestamp,
+}
+
+/// What the loop came to, and the access that it was got with.
+pub struct Carried<S: Wire> {
+    pub answer: Answer<S>,
+    pub access: Arc<Access>,
+}
+
+/// What the loop remembers from one attempt to the next.
+#[derive(Default)]
+struct Progress {
+    sends: u32,
+    renewed: Option<Cause>,
+    repeated_silently: bool,
+}
+
+/// Where one attempt goes.
+struct Target {
+    place: Place,
+    host: HeaderValue,
+    uri: Uri,
+}
+
+/// Answers that are read before they are judged, so that a repeat finds the connection free.
+const SMALL_ANSWER: usize = 64 * 1024;
+
+/// The old platform's V1 base (gen-api, section 1): where it is the route, V1 bodies are what the platform expects.
+const V1_PATH: &str = "/lab-sw/v1";
+
+impl<'a, A: Accounts> Call<'a, A> {
+    /// Fixes the row now that the route's Path is known, and asks again whether the caller may.
+    pub fn new(
+        settings: &'a Settings,
+        parts: &'a Parts,
+        rules: &'a Arc<CallerRules>,
+        located: Located<'a>,
+        account: A::Account,
+        access: &Access,
+        started: Timestamp,
+    ) -> Result<Self, Refusal> {
+        // An account's realm is gone only while a reload takes it away.
+        let realm = settings.realm(&access.realm).ok_or(Refusal::AccountUnknown)?.clone();
+        let row = match located.link_host {
+            Some(_) => located.endpoint,
+            None => ingress::below(&parts.method, located.rest, access.route.path(), located.endpoint).1,
+        };
+        permit(rules, row)?;
+        if located.v1 && row.name == "create_rx" && access.route.path() != V1_PATH {
+            return Err(Refusal::ProcedureUnknown);
+        }
+        Ok(Self { settings, parts, rules, realm, account, row, located, started })
+    }
+
+    pub fn is_read(&self) -> bool {
+        matches!(self.parts.method, Method::GET | Method::HEAD)
+    }
+
+    fn repeatable(&self) -> bool {
+        self.row.repeatable(&self.parts.method, self.settings.retry.scan_request)
+    }
+
+    /// Derived anew for each attempt: a renewal may have moved the account to another region.
+    fn target(&self, access: &Access) -> Result<Target, Refusal> {
+        let route = &*access.route;
+        let (host, port) = self.host(route)?;
+        let authority = match self.located.link_host {
+            Some(authority) if (host.as_str(), port) != (route.host(), route.port()) => authority.to_owned(),
+            _ => route.authority(),
+        };
+        let place = Place { realm: access.realm.clone(), host, port, secure: route.secure() };
+        let odd = |_| Refusal::BadRequest("the request target cannot be sent on");
+        let host = HeaderValue::try_from(authority).map_err(|_| Refusal::BadRequest("odd link host"))?;
+        let path = PathAndQuery::from_maybe_shared(self.path(route)).map_err(odd)?;
+        Ok(Target { place, host, uri: Uri::from(path) })
+    }
+
+    fn host(&self, route: &Route) -> Result<(String, u16), Refusal> {
+        let own = || (route.host().to_owned(), route.port());
+        match self.located.link_host {
+            None => Ok(own()),
+            Some(authority) if authority.eq_ignore_ascii_case(&route.authority()) => Ok(own()),
+            // Checked again on the way in: whoever made up this link does not decide where the bearer goes.
+            Some(authority) => links::link_host(authority, route, &self.realm)
+                .ok_or(Refusal::BadRequest("the link's host is not one of this account's")),
+        }
+    }
+
+    /// The bytes as they were sent, behind the route's Path.
+    fn path(&self, route: &Route) -> bytes::Bytes {
+        let (prefix, rest) = match self.located.link_host {
+            Some(_) => ("", self.located.rest),
+            None => (
+                route.path(),
+                ingress::below(&self.parts.method, self.located.rest, route.path(), self.row).0,
+            ),
+        };
+        let query = self.located.query.unwrap_or_default();
+        let mut path = String::with_capacity(prefix.len() + rest.len() + query.len() + 2);
+        path.push_str(prefix);
+        path.push_str(rest);
+        if path.is_empty() {
+            path.push('/');
+        }
+        if self.located.query.is_some() {
+            path.push('?');
+            path.push_str(query);
+        }
+        path.into()
+    }
+}
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    pub(super) async fn carry(
+        &self,
+        call: &Call<'_, A>,
+        mut access: Arc<Access>,
+        held: &Held,
+        line: &mut Line,
+    ) -> Result<Carried<D::Stream>, Refusal> {
+        let mut progress = Progress::default();
+        self.budget(&access.realm).deposit(call.settings.retry.budget);
+        loop {
+            let outcome = self.attempt(call, &access, held, &mut progress, line).await?;
+            let seen = seen(&outcome);
+            self.report(call, &progress, &seen);
+            match retry::next_step(&self.facts(call, &access, held, &progress), &seen) {
+                Step::Reply => return carried(outcome, access),
+                Step::ReplyAndRenew(cause) => {
+                    self.accounts.renew_behind(&call.account, access.generation, cause);
+                    return carried(outcome, access);
+                }
+                Step::Renew(cause) => match self.renew(call, &access, cause, line).await? {
+                    Some(newer) => {
+                        access = newer;
+                        progress.renewed = Some(cause);
+                    }
+                    None => return carried(outcome, access),
+                },
+                Step::Wait(pause) => self.wait(pause, &access, &mut progress, line).await,
+                Step::Refuse(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// One send with this access.
+    async fn attempt(
+        &self,
+        call: &Call<'_, A>,
+        access: &Access,
+        held: &Held,
+        progress: &mut Progress,
+        line: &mut Line,
+    ) -> Result<Result<Answer<D::Stream>, Seen>, Refusal> {
+        let target = call.target(access)?;
+        let settings = call.settings;
+        let patience = Patience {
+            response: settings.response_timeout,
+            idle: settings.idle_timeout,
+            caller: settings.body_idle,
+        };
+        let attempt = Attempt {
+            request: self.request(call, access, &target, held, line),
+            place: &target.place,
+            repeatable: call.repeatable(),
+            fresh: progress.repeated_silently,
+            keep: settings.pool,
+            patience,
+        };
+        progress.sends += 1;
+        line.attempts += 1;
+        let began = Instant::now();
+        let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
+        line.platform += began.elapsed();
+        if let Ok(answer) = &mut outcome {
+            if may_be_repeated(answer.head.status) {
+                if let Err(error) = answer.body.settle(SMALL_ANSWER).await {
+                    outcome = Err(unsettled(error));
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn request(
+        &self,
+        call: &Call<'_, A>,
+        access: &Access,
+        target: &Target,
+        held: &Held,
+        line: &Line,
+    ) -> Request<super::replay::OutBody> {
+        let mut request = Request::new(held.send());
+        *request.method_mut() = call.parts.method.clone();
+        *request.uri_mut() = target.uri.clone();
+        *request.version_mut() = Version::HTTP_11;
+        let ours = Ours {
+            host: target.host.clone(),
+            bearer: &access.bearer,
+            via: &self.via,
+            request_id: &line.request_id,
+            framing: held.framing(),
+            links: call.row.links,
+        };
+        *request.headers_mut() = headers::outbound(&call.parts.headers, &ours);
+        // The letter case of the caller's field names travels here.
+        *request.extensions_mut() = call.parts.extensions.clone();
+        request
+    }
+
+    fn facts<'f>(
+        &self,
+        call: &'f Call<'_, A>,
+        access: &Access,
+        held: &Held,
+        progress: &Progress,
+    ) -> Facts<'f> {
+        let now = self.shared.clock.now();
+        Facts {
+            row: call.row,
+            limits: &call.settings.retry,
+            repeatable: call.repeatable(),
+            replayable: held.replayable(),
+            sends: progress.sends - u32::from(progress.repeated_silently),
+            renewed: progress.renewed.is_some(),
+            repeated_silently: progress.repeated_silently,
+            elapsed: now.since(call.started),
+            budget: self.budget(&access.realm).has_one(now),
+            jitter: self.jitter(),
+        }
+    }
+
+    /// A newer access, or `None` where the answer at hand is to pass.
+    async fn renew(
+        &self,
+        call: &Call<'_, A>,
+        access: &Access,
+        cause: Cause,
+        line: &mut Line,
+    ) -> Result<Option<Arc<Access>>, Refusal> {
+        line.renewals += 1;
+        match self.accounts.renew(&call.account, access.generation, cause).await {
+            Ok(newer) => Ok(Some(newer)),
+            Err(problem) => {
+                let now = self.shared.clock.now();
+                match retry::without_renewal(&problem, cause, now, A::name(&call.account), &access.realm) {
+                    Some(refusal) => Err(refusal),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, pause: Duration, access: &Access, progress: &mut Progress, line: &mut Line) {
+        line.retries += 1;
+        if pause.is_zero() {
+            progress.repeated_silently = true;
+            return;
+        }
+        self.budget(&access.realm).withdraw();
+        self.shared.clock.sleep(pause).await;
+    }
+
+    /// Tells `access` what a 403-caused renewal was good for. A 5xx says nothing about it.
+    fn report(&self, call: &Call<'_, A>, progress: &Progress, seen: &Seen) {
+        let (Some(Cause::Forbidden), Seen::Status(status)) = (progress.renewed, seen) else { return };
+        if !status.is_server_error() {
+            let cured = !matches!(*status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
+            self.accounts.report_forbidden(&call.account, cured);
+        }
+    }
+
+    /// One automaton per Path and worker.
+    pub(super) fn finder(&self, route_path: &str) -> Option<Rc<links::Finder>> {
+        let mut finders = self.finders.borrow_mut();
+        if let Some(finder) = finders.get(route_path) {
+            return Some(finder.clone());
+        }
+        let finder = Rc::new(links::Finder::new(route_path)?);
+        finders.insert(route_path.to_owned(), finder.clone());
+        Some(finder)
+    }
+}
+
+fn seen<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Seen {
+    match outcome {
+        Ok(answer) => Seen::Status(answer.head.status),
+        Err(seen) => seen.clone(),
+    }
+}
+
+fn carried<S: Wire>(outcome: Result<Answer<S>, Seen>, access: Arc<Access>) -> Result<Carried<S>, Refusal> {
+    match outcome {
+        Ok(answer) => Ok(Carried { answer, access }),
+        // `next_step` lets only answers pass.
+        Err(_) => Err(Refusal::PlatformMisbehaved("there is no answer to pass on")),
+    }
+}
+
+fn may_be_repeated(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+fn unsettled(error: BodyError) -> Seen {
+    match error {
+        BodyError::Stalled => Seen::TimedOut,
+        BodyError::BrokenOff | BodyError::Damaged => Seen::Lost,
+    }
+}

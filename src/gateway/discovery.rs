@@ -1,0 +1,91 @@
+//! A caller's discovery call is answered here: with the vendor's own address it would walk around the gateway, or lose its account.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::config;
+use crate::model::account::AccountName;
+use crate::model::route::Route;
+
+use super::settings::Base;
+
+/// The parameters of the call (Authentication and Pairing V2, 4.2.2).
+const NAME: &str = "discoveryName";
+const VERSION: &str = "version";
+
+/// The vendor's shape, our address. A wrong or missing parameter gets an empty array, as the vendor's does.
+pub fn answer<B>(
+    wanted: &config::Discovery,
+    query: Option<&str>,
+    base: &Base,
+    account: &AccountName,
+    route: &Route,
+    body: impl FnOnce(Bytes) -> B,
+    head_only: bool,
+) -> Response<B> {
+    let apis = match asks_for(wanted, query.unwrap_or_default()) {
+        true => serde_json::json!([{
+            "Name": wanted.name,
+            "Version": wanted.version,
+            "Path": format!("{}/accounts/{account}{}", base.path, route.path()),
+            "Domain": base.origin,
+        }]),
+        false => serde_json::json!([]),
+    };
+    let text = Bytes::from(serde_json::json!({ "APIs": apis }).to_string());
+    let length = HeaderValue::from(text.len());
+    let mut answer = Response::new(body(if head_only { Bytes::new() } else { text }));
+    *answer.status_mut() = StatusCode::OK;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn asks_for(wanted: &config::Discovery, query: &str) -> bool {
+    let has = |key: &str, value: &str| {
+        form_urlencoded::parse(query.as_bytes())
+            .any(|(name, text)| name.eq_ignore_ascii_case(key) && text.trim().eq_ignore_ascii_case(value))
+    };
+    has(NAME, &wanted.name) && has(VERSION, &wanted.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::testing;
+    use crate::model::route::HostPolicy;
+
+    fn answered(query: &str, url: &str) -> String {
+        let config = testing::config();
+        let policy = HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false };
+        let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
+        let base = Base::new(&url.parse().unwrap());
+        let wanted = &config.realms.values().next().unwrap().discovery;
+        let answer = answer(wanted, Some(query), &base, &"smile".parse().unwrap(), &route, |b| b, false);
+        String::from_utf8(answer.into_body().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn discovery_leads_back_to_us_and_keeps_the_account() {
+        let ours = r#"{"APIs":[{"Domain":"http://gw:8080","Name":"third-party","Path":"/accounts/smile/itero-gen-api/v2","Version":"2"}]}"#;
+        assert_eq!(answered("discoveryName=third-party&version=2", "http://gw:8080"), ours);
+        assert!(answered("version=2&discoveryName=third-party", "https://old.internal/x").contains(
+            r#""Domain":"https://old.internal","Name":"third-party","Path":"/x/accounts/smile/itero-gen-api/v2""#
+        ));
+    }
+
+    #[test]
+    fn a_wrong_parameter_gets_an_empty_array_as_the_vendors_does() {
+        for query in [
+            "",
+            "discoveryName=third-party",
+            "discoveryName=x&version=2",
+            "discoveryName=third-party&version=3",
+        ] {
+            assert_eq!(answered(query, "http://gw"), r#"{"APIs":[]}"#, "{query}");
+        }
+    }
+}

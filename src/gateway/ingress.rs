@@ -1,0 +1,397 @@
+//! What is called: the account prefix and the old applications' path prefixes come off, the endpoint's row is found on the decoded
+//! path, and the bytes for the platform stay as they were sent. No spelling of a path leaves the place it is meant for or slips
+//! past its row.
+
+use std::borrow::Cow;
+
+use http::{Method, Uri};
+use percent_encoding::percent_decode_str;
+
+use crate::model::endpoint::{self, Endpoint, Group};
+
+use super::refusal::Refusal;
+
+/// A request target taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Located<'a> {
+    /// The segment behind `/accounts/`, decoded.
+    pub account: Option<String>,
+    /// The host of a gateway link (`/accounts/{name}/@{host}/…`).
+    pub link_host: Option<&'a str>,
+    /// What goes behind the route's Path (behind the host alone for a link host): empty, or begins with `/`. As sent.
+    pub rest: &'a str,
+    /// As sent, without the `?`.
+    pub query: Option<&'a str>,
+    /// The old platform's V1 prefix was among those that came off.
+    pub v1: bool,
+    pub endpoint: &'static Endpoint,
+}
+
+/// Prefixes that legacy applications send (gen-api, section 5): alone, stacked, repeated, or none.
+const LEGACY: &[&[&str]] = &[&["itero-gen-api", "v2"], &["lab-sw", "v1"], &["api", "third-party", "v2"]];
+const V1: &[&str] = &["lab-sw", "v1"];
+
+/// How often a path may be encoded over before it is refused.
+const MAX_ENCODINGS: usize = 4;
+
+/// Takes a target apart. `base` is the path of the gateway's own url, which comes off too.
+pub fn locate<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<Located<'a>, Refusal> {
+    // An absolute-form target's host is ignored: it chooses nothing here (threats, row 5).
+    let path = target.path();
+    if !path.starts_with('/') {
+        return Err(Refusal::BadRequest("the request target is not a path"));
+    }
+    if path.starts_with("//") {
+        return Err(Refusal::BadRequest("the path begins with //"));
+    }
+    let decoded = decode(path)?;
+    let (account, behind) = strip_account(path, base);
+    let (link_host, rest) = match account.is_some() {
+        true => split_link_host(behind),
+        false => (None, behind),
+    };
+    let (rest, v1) = match link_host {
+        Some(_) => (rest, false),
+        None => strip_legacy(rest),
+    };
+    let row = match decoded {
+        Cow::Borrowed(_) => classify(method, rest),
+        Cow::Owned(_) => classify(method, &decode(rest)?),
+    };
+    Ok(Located { account, link_host, rest, query: target.query(), v1, endpoint: row })
+}
+
+/// What goes behind the route's Path, and its row: an application that follows discovery sends that Path itself.
+pub fn below<'a>(
+    method: &Method,
+    rest: &'a str,
+    route_path: &str,
+    found: &'static Endpoint,
+) -> (&'a str, &'static Endpoint) {
+    match strip_path(rest, route_path) {
+        Some(rest) => {
+            let (rest, _) = strip_legacy(rest);
+            let row = decode(rest).map_or(found, |decoded| classify(method, &decoded));
+            (rest, row)
+        }
+        None => (rest, found),
+    }
+}
+
+/// Whether a path of the platform, sent back to us without its host, ends up where it came from.
+pub fn comes_back(path: &str, route_path: &str) -> bool {
+    if path.starts_with("//") {
+        return false;
+    }
+    let (rest, _) = strip_legacy(path);
+    let (rest, _) = below(&Method::GET, rest, route_path, &endpoint::OTHER);
+    path.strip_prefix(route_path) == Some(rest) && (rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Decodes until nothing is left to decode, refusing on the way what has no place in a path (threats, row 6).
+fn decode(path: &str) -> Result<Cow<'_, str>, Refusal> {
+    let mut text = Cow::Borrowed(path);
+    check(&text)?;
+    for _ in 0..MAX_ENCODINGS {
+        if !text.contains('%') {
+            return Ok(text);
+        }
+        let once = percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        if once == *text {
+            return Ok(text);
+        }
+        check(&once)?;
+        text = Cow::Owned(once);
+    }
+    Err(Refusal::BadRequest("the path is encoded over and over"))
+}
+
+fn check(path: &str) -> Result<(), Refusal> {
+    if path.bytes().any(|b| b < 0x20 || b == 0x7f) {
+        return Err(Refusal::BadRequest("the path holds control characters"));
+    }
+    if path.contains('\\') {
+        return Err(Refusal::BadRequest("the path holds a backslash"));
+    }
+    // Some platforms cut parameters off a segment before they look at it: "..;x" is "..".
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    match path.contains("/.") && path.split('/').any(is_dots) {
+        true => Err(Refusal::BadRequest("the path holds dot segments")),
+        false => Ok(()),
+    }
+}
+
+/// `/accounts/{x}` comes off, repeatedly where it names the same account: an application may put its base URL before a link that
+/// already is ours.
+fn strip_account<'a>(path: &'a str, base: &str) -> (Option<String>, &'a str) {
+    let mut account = None;
+    let mut rest = path;
+    loop {
+        let inner = strip_path(rest, base).unwrap_or(rest);
+        let Some((segment, behind)) = strip_segments(inner, &["accounts"]).and_then(first_segment) else {
+            break;
+        };
+        match &account {
+            None => account = Some(segment.into_owned()),
+            Some(first) if *first == segment => {}
+            Some(_) => break,
+        }
+        rest = behind;
+    }
+    match account {
+        Some(_) => (account, rest),
+        None => (None, strip_path(path, base).unwrap_or(path)),
+    }
+}
+
+fn split_link_host(rest: &str) -> (Option<&str>, &str) {
+    let Some(tail) = rest.strip_prefix("/@") else { return (None, rest) };
+    let end = tail.find('/').unwrap_or(tail.len());
+    (Some(&tail[..end]), &tail[end..])
+}
+
+fn strip_legacy(path: &str) -> (&str, bool) {
+    let (mut rest, mut v1) = (path, false);
+    'again: loop {
+        for prefix in LEGACY {
+            if let Some(behind) = strip_segments(rest, prefix) {
+                v1 |= *prefix == V1;
+                rest = collapse(behind);
+                continue 'again;
+            }
+        }
+        return (rest, v1);
+    }
+}
+
+/// One slash where a base URL ended with one and the path began with one.
+fn collapse(rest: &str) -> &str {
+    let slashes = rest.len() - rest.trim_start_matches('/').len();
+    &rest[slashes.saturating_sub(1)..]
+}
+
+/// Takes a plain path off at a segment's end.
+fn strip_path<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    if prefix.is_empty() {
+        return None;
+    }
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Takes whole segments off, whatever their letter case and encoding.
+fn strip_segments<'a>(path: &'a str, words: &[&str]) -> Option<&'a str> {
+    words.iter().try_fold(path, |rest, word| {
+        let (segment, behind) = first_segment(rest)?;
+        segment.eq_ignore_ascii_case(word).then_some(behind)
+    })
+}
+
+fn first_segment(path: &str) -> Option<(Cow<'_, str>, &str)> {
+    let inner = path.trim_start_matches('/');
+    if inner.is_empty() || inner.len() == path.len() {
+        return None;
+    }
+    let end = inner.find('/').unwrap_or(inner.len());
+    let segment = &inner[..end];
+    let decoded = match segment.contains('%') {
+        true => percent_decode_str(segment).decode_utf8_lossy(),
+        false => Cow::Borrowed(segment),
+    };
+    Some((decoded, &inner[end..]))
+}
+
+/// The row of a decoded path. Judged as leniently as any platform might read it: parameters, trailing dots and blanks are cut off
+/// each segment, and a destructive call is recognised by the end of its path, whatever stands before.
+fn classify(method: &Method, decoded: &str) -> &'static Endpoint {
+    let lenient =
+        |segment: &str| segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_owned();
+    let cleaned = match decoded.contains([';', '.', ' ']) {
+        true => Cow::Owned(decoded.split('/').map(lenient).collect::<Vec<_>>().join("/")),
+        false => Cow::Borrowed(decoded),
+    };
+    let (path, _) = strip_legacy(&cleaned);
+    let row = endpoint::find(method, path);
+    match row.group == Group::Other {
+        true => destructive_end(method, path).unwrap_or(row),
+        false => row,
+    }
+}
+
+fn destructive_end(method: &Method, path: &str) -> Option<&'static Endpoint> {
+    let path = path.trim_end_matches('/');
+    let mut starts = path.rmatch_indices('/').take(2).map(|(at, _)| at);
+    starts.find_map(|at| {
+        Some(endpoint::find(method, &path[at..])).filter(|row| !row.group.allowed_by_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at<'a>(uri: &'a Uri) -> Result<Located<'a>, Refusal> {
+        locate(&Method::GET, uri, "")
+    }
+
+    fn rest(path: &str) -> String {
+        let uri: Uri = path.parse().unwrap();
+        at(&uri).unwrap().rest.to_owned()
+    }
+
+    #[test]
+    fn every_prefix_that_an_old_application_sends_comes_off() {
+        for (sent, goes) in [
+            ("/orders/lab", "/orders/lab"),
+            ("/itero-gen-api/v2/orders/lab", "/orders/lab"),
+            ("/lab-sw/v1/orders/lab", "/orders/lab"),
+            ("/api/third-party/v2/related-accounts/", "/related-accounts/"),
+            ("/itero-gen-api/v2/api/third-party/v2/orders/lab", "/orders/lab"),
+            ("/api/third-party/v2/itero-gen-api/v2/orders/lab", "/orders/lab"),
+            ("/itero-gen-api/v2/itero-gen-api/v2//orders/lab", "/orders/lab"),
+            ("/Itero-Gen-Api/V2/orders/lab", "/orders/lab"),
+            ("/itero%2Dgen-api/v2/orders/lab", "/orders/lab"),
+            ("/itero-gen-api/v2", ""),
+            ("/itero-gen-api/v2/", "/"),
+            ("/itero-gen-api/v22/orders", "/itero-gen-api/v22/orders"),
+            ("/itero-gen-api", "/itero-gen-api"),
+            ("/", "/"),
+            ("/a%2fb/c%20d", "/a%2fb/c%20d"),
+        ] {
+            assert_eq!(rest(sent), goes, "{sent}");
+        }
+    }
+
+    #[test]
+    fn an_account_prefix_names_the_account() {
+        for (sent, account, goes) in [
+            ("/accounts/smile/orders/lab", "smile", "/orders/lab"),
+            ("/accounts/global%3A12/itero-gen-api/v2/orders/lab", "global:12", "/orders/lab"),
+            ("/accounts/smile", "smile", ""),
+            ("/accounts/smile/accounts/smile/orders/lab", "smile", "/orders/lab"),
+            ("/accounts/smile/accounts/other/x", "smile", "/accounts/other/x"),
+            ("http://elsewhere.test/accounts/smile/orders/lab", "smile", "/orders/lab"),
+        ] {
+            let uri: Uri = sent.parse().unwrap();
+            let located = at(&uri).unwrap();
+            assert_eq!((located.account.as_deref(), located.rest), (Some(account), goes), "{sent}");
+        }
+        let uri: Uri = "/accounts".parse().unwrap();
+        assert_eq!(at(&uri).unwrap().account, None);
+    }
+
+    #[test]
+    fn the_path_of_our_own_url_comes_off() {
+        for (sent, account, goes) in [
+            ("/itero/accounts/smile/orders/lab", Some("smile"), "/orders/lab"),
+            ("/itero/orders/lab", None, "/orders/lab"),
+            ("/orders/lab", None, "/orders/lab"),
+            ("/iteros/orders/lab", None, "/iteros/orders/lab"),
+            ("/itero/accounts/smile/itero/accounts/smile/orders/lab", Some("smile"), "/orders/lab"),
+        ] {
+            let uri: Uri = sent.parse().unwrap();
+            let located = locate(&Method::GET, &uri, "/itero").unwrap();
+            assert_eq!((located.account.as_deref(), located.rest), (account, goes), "{sent}");
+        }
+    }
+
+    #[test]
+    fn a_link_host_keeps_its_whole_path() {
+        let uri: Uri = "/accounts/smile/@files.iterocloud.com/itero-gen-api/v2/a%2Fb?x=%41".parse().unwrap();
+        let located = at(&uri).unwrap();
+        assert_eq!(located.link_host, Some("files.iterocloud.com"));
+        assert_eq!((located.rest, located.query), ("/itero-gen-api/v2/a%2Fb", Some("x=%41")));
+        let uri: Uri = "/@files.iterocloud.com/x".parse().unwrap();
+        assert_eq!(at(&uri).unwrap().link_host, None, "only behind an account");
+    }
+
+    #[test]
+    fn path_tricks_are_refused_in_every_spelling() {
+        for bad in [
+            "//evil.test/x",
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/%2e%2e/x",
+            "/.%2e/x",
+            "/%2E./x",
+            "/a%2f..%2fb",
+            "/%252e%252e/x",
+            "/a\\b",
+            "/a%5cb",
+            "/a%255Cb",
+            "/a%00b",
+            "/a%0d%0aX:y",
+            "/a/..;x/b",
+            "/accounts/smile/../other/x",
+            "/accounts/%2e%2e/x",
+            "/x%2525252525252561",
+            "*",
+        ] {
+            let uri: Uri = bad.parse().unwrap();
+            assert_eq!(at(&uri).map_err(|refusal| refusal.code()), Err("bad_request"), "{bad}");
+        }
+        for good in ["/a..b/c", "/...", "/.well-known/x", "/a%20b", "/100%25", "/%zz", "/a%", "/ä%C3%A4"] {
+            let Ok(uri) = good.parse::<Uri>() else { continue };
+            assert!(at(&uri).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_destructive_call_slips_past_its_row() {
+        for path in [
+            "/unpair-account",
+            "/unpair%2daccount",
+            "/%75npair-account/",
+            "/unpair%252Daccount",
+            "/UNPAIR-account",
+            "/x//unpair-account",
+            "/itero-gen-api%2fv2%2funpair-account",
+            "/v3/unpair-account",
+            "/unpair-account;a=b",
+            "/unpair-account.",
+            "/unpair-account%20",
+            "/accounts/smile/@eu.iterocloud.com/itero-gen-api/v2/unpair-account",
+        ] {
+            let uri: Uri = path.parse().unwrap();
+            assert_eq!(at(&uri).unwrap().endpoint.group, Group::Unpair, "{path}");
+        }
+        let uri: Uri = "/v3/oauth2/revoke".parse().unwrap();
+        assert_eq!(at(&uri).unwrap().endpoint.group, Group::Revoke);
+        let uri: Uri = "/order/1%2freturn".parse().unwrap();
+        assert_eq!(at(&uri).unwrap().endpoint.name, "return_scan");
+    }
+
+    #[test]
+    fn the_old_v1_prefix_is_remembered() {
+        for (path, v1) in [("/lab-sw/v1/scan-request", true), ("/itero-gen-api/v2/scan-request", false)] {
+            let uri: Uri = path.parse().unwrap();
+            let located = locate(&Method::POST, &uri, "").unwrap();
+            assert_eq!((located.v1, located.endpoint.name), (v1, "create_rx"));
+        }
+    }
+
+    #[test]
+    fn a_path_that_discovery_told_comes_off_and_does_not_come_twice() {
+        let (rest, row) = below(&Method::GET, "/v3/orders/lab", "/v3", &endpoint::OTHER);
+        assert_eq!((rest, row.name), ("/orders/lab", "lab_orders"));
+        let (rest, row) = below(&Method::GET, "/v33/orders/lab", "/v3", &endpoint::OTHER);
+        assert_eq!((rest, row.name), ("/v33/orders/lab", "other"));
+    }
+
+    #[test]
+    fn a_link_comes_back_only_where_the_platform_path_is_rebuilt_exactly() {
+        for (path, route, back) in [
+            ("/itero-gen-api/v2/order/9/download/IDE", "/itero-gen-api/v2", true),
+            ("/v3/order/9", "/v3", true),
+            ("/order/9", "", true),
+            ("/storage/x", "/itero-gen-api/v2", false),
+            ("/itero-gen-api/v2/api/third-party/v2/x", "/itero-gen-api/v2", false),
+            ("/itero-gen-api/v2//x", "/itero-gen-api/v2", false),
+            ("/Itero-gen-api/v2/x", "/itero-gen-api/v2", false),
+            ("//x", "", false),
+            ("", "/v3", false),
+        ] {
+            assert_eq!(comes_back(path, route), back, "{path} {route}");
+        }
+    }
+}

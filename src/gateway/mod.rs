@@ -1,0 +1,313 @@
+//! The hot path: one call of a legacy application, from its head to its line in the access log. One file per step, and each step is
+//! either pure or one attempt at something; only the loop in `carry` repeats.
+//!
+//! `caller::identify` → `ingress::locate` → `account::choose` → `permit` → the account's access → `replay::hold` → loop:
+//! `forward::send`, then `retry::next_step` → `reply` (links, headers) → one line.
+//!
+//! Nothing here refreshes a token or speaks to a store: `access` does, and the gateway asks it through `account::Accounts`.
+
+mod access_log;
+pub mod account;
+mod body;
+pub mod budget;
+pub mod caller;
+mod carry;
+mod discovery;
+mod forward;
+pub mod headers;
+pub mod ingress;
+pub mod links;
+pub mod pool;
+pub mod refusal;
+mod replay;
+mod reply;
+pub mod retry;
+mod rewrite;
+pub mod settings;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod testing;
+pub mod token;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use crate::access::Access;
+use crate::access::book::Standing;
+use crate::access::renewal::Cause;
+use crate::clock::Clock;
+use crate::model::account::RealmName;
+use crate::model::endpoint::Endpoint;
+
+pub use access_log::{Line, Observer, Record, Sink, Unobserved};
+pub use body::{BodyError, ReplyBody};
+
+use account::Accounts;
+use budget::Budget;
+use caller::Evidence;
+use carry::Call;
+use headers::Framing;
+use links::Finder;
+use pool::{Dial, Pool};
+use refusal::Refusal;
+use settings::{CallerRules, Settings};
+use token::TokenKey;
+
+/// What all workers share.
+pub struct Shared {
+    /// Swapped by a reload.
+    pub settings: ArcSwap<Settings>,
+    pub tokens: TokenKey,
+    pub clock: Clock,
+    /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each other.
+    pub instance: String,
+    /// The access log; `None` where it is switched off.
+    pub sink: Option<Sink>,
+    pub observer: Arc<dyn Observer>,
+    budgets: Mutex<HashMap<RealmName, Arc<Budget>>>,
+}
+
+/// One worker's part: lives on one thread, with connections of its own.
+pub struct Gateway<A: Accounts, D: Dial> {
+    shared: Arc<Shared>,
+    accounts: A,
+    dial: D,
+    pool: Pool<D::Stream>,
+    settings: RefCell<Rc<Arc<Settings>>>,
+    budgets: RefCell<HashMap<RealmName, Arc<Budget>>>,
+    finders: RefCell<HashMap<String, Rc<Finder>>>,
+    via: HeaderValue,
+    ids: Ids,
+    dice: Cell<u64>,
+}
+
+/// Request ids of one worker: a random beginning and a count.
+struct Ids {
+    beginning: u64,
+    count: Cell<u64>,
+}
+
+type Reply<D> = Response<ReplyBody<<D as Dial>::Stream>>;
+
+impl Shared {
+    pub fn new(
+        settings: Settings,
+        tokens: TokenKey,
+        clock: Clock,
+        instance: &str,
+        sink: Option<Sink>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            tokens,
+            clock,
+            instance: instance.to_owned(),
+            sink,
+            observer,
+            budgets: Mutex::default(),
+        }
+    }
+
+    fn budget(&self, realm: &RealmName) -> Arc<Budget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.entry(realm.clone()).or_insert_with(|| Arc::new(Budget::new(self.clock.now()))).clone()
+    }
+}
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    /// Made on the worker's own thread, inside its runtime.
+    pub fn new(shared: Arc<Shared>, accounts: A, dial: D) -> Self {
+        let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
+            .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
+        let settings = RefCell::new(Rc::new(shared.settings.load_full()));
+        Self {
+            shared,
+            accounts,
+            dial,
+            pool: Pool::new(),
+            settings,
+            budgets: RefCell::default(),
+            finders: RefCell::default(),
+            via,
+            ids: Ids { beginning: random(), count: Cell::new(0) },
+            dice: Cell::new(random()),
+        }
+    }
+
+    /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
+    pub async fn handle(&self, request: Request<Incoming>, evidence: Evidence) -> Reply<D> {
+        let (parts, body) = request.into_parts();
+        let id = headers::request_id(&parts.headers).unwrap_or_else(|| self.ids.next());
+        let mut line = self.begin_line(&parts.method, id.clone());
+        let outcome = self.serve(&parts, body, &evidence, &mut line).await;
+        let answer = outcome.unwrap_or_else(|refusal| {
+            line.refusal = Some(refusal.code());
+            refusal.answer(&id, parts.method == Method::HEAD, ReplyBody::full)
+        });
+        line.status = answer.status().as_u16();
+        answer.map(|body| body.with_line(line))
+    }
+
+    /// What the server refuses before there is a request to handle.
+    pub fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
+        refusal.answer(&self.ids.next(), false, |body| body)
+    }
+
+    /// Connections to the platform that lie idle on this worker.
+    pub fn idle_connections(&self) -> usize {
+        self.pool.idle()
+    }
+
+    async fn serve(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        evidence: &Evidence,
+        line: &mut Line,
+    ) -> Result<Reply<D>, Refusal> {
+        let settings = self.current_settings();
+        refuse_tunnels(&parts.method)?;
+        headers::check_loop(&parts.headers, &self.via)?;
+        let now = self.shared.clock.now();
+        let caller = caller::identify(&settings, &self.shared.tokens, &parts.headers, evidence, now)?;
+        line.caller = Some(caller.rules.clone());
+        let located = ingress::locate(&parts.method, &parts.uri, &caller.rules.url.path)?;
+        line.endpoint = located.endpoint;
+        let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &parts.headers)?;
+        self.note_account(line, &account);
+        permit(&caller.rules, located.endpoint)?;
+        let access = self.ready(&account, line).await?;
+        let call = Call::new(&settings, parts, &caller.rules, located, account, &access, now)?;
+        line.endpoint = call.row;
+        if call.row.name == "discovery" && call.is_read() {
+            return Ok(self.discovered(&call, &access, line));
+        }
+        let held = replay::hold(body, framing(parts), settings.replay_limit, settings.body_idle).await?;
+        let carried = self.carry(&call, access, &held, line).await?;
+        self.reply(&call, carried, line).await
+    }
+
+    /// The account's access, after a renewal where there is no live token.
+    async fn ready(&self, account: &A::Account, line: &mut Line) -> Result<Arc<Access>, Refusal> {
+        let now = self.shared.clock.now();
+        A::touch(account, now);
+        let name = || A::name(account).clone();
+        match A::standing(account, now) {
+            Standing::Ready(access) => Ok(access),
+            Standing::Paused => Err(Refusal::AccountPaused(name())),
+            Standing::NeedsLogin { since, .. } => {
+                Err(Refusal::AccountNeedsLogin { account: name(), realm: A::identity(account).0, since })
+            }
+            Standing::Renewable { generation } => {
+                line.renewals += 1;
+                self.accounts.renew(account, generation, Cause::NoToken).await.map_err(|problem| {
+                    let realm = A::identity(account).0;
+                    // Without an answer at hand, a renewal that came to nothing is always a refusal.
+                    retry::without_renewal(&problem, Cause::NoToken, self.shared.clock.now(), &name(), &realm)
+                        .unwrap_or(Refusal::TokenUnavailable(std::time::Duration::from_secs(1)))
+                })
+            }
+        }
+    }
+
+    fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &Line) -> Reply<D> {
+        let mut answer = discovery::answer(
+            &call.realm.discovery,
+            call.parts.uri.query(),
+            &call.rules.url,
+            A::name(&call.account),
+            &access.route,
+            ReplyBody::full,
+            call.parts.method == Method::HEAD,
+        );
+        answer.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
+        answer
+    }
+
+    /// A count that no other thread touches, as long as nothing was reloaded.
+    fn current_settings(&self) -> Rc<Arc<Settings>> {
+        let newest = self.shared.settings.load();
+        let mut mine = self.settings.borrow_mut();
+        if !Arc::ptr_eq(&mine, &newest) {
+            *mine = Rc::new(Arc::clone(&newest));
+        }
+        mine.clone()
+    }
+
+    fn budget(&self, realm: &RealmName) -> Arc<Budget> {
+        let mut mine = self.budgets.borrow_mut();
+        match mine.get(realm) {
+            Some(budget) => budget.clone(),
+            None => mine.entry(realm.clone()).or_insert(self.shared.budget(realm)).clone(),
+        }
+    }
+
+    fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {
+        let shared = &self.shared;
+        Line::begin(shared.clock.now(), id, method.clone(), shared.sink.clone(), shared.observer.clone())
+    }
+
+    fn note_account(&self, line: &mut Line, account: &A::Account) {
+        let (realm, id) = A::identity(account);
+        line.account = Some(A::name(account).clone());
+        line.realm = Some(realm);
+        line.account_id = Some(id);
+    }
+
+    /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
+    fn jitter(&self) -> f64 {
+        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.dice.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 27)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Whether the caller may make this call at all. Decided before a token is looked for, and again when the route is known.
+fn permit(rules: &CallerRules, row: &Endpoint) -> Result<(), Refusal> {
+    match rules.allow.contains(&row.group) {
+        true => Ok(()),
+        false => Err(Refusal::CallNotAllowed(row.group)),
+    }
+}
+
+/// No tunnel, ever, and no echo of our own headers (threats, row 2).
+fn refuse_tunnels(method: &Method) -> Result<(), Refusal> {
+    match *method == Method::CONNECT || *method == Method::TRACE {
+        true => Err(Refusal::MethodNotAllowed),
+        false => Ok(()),
+    }
+}
+
+fn framing(parts: &Parts) -> Framing {
+    match parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        true => Framing::Chunked,
+        false => Framing::AsDeclared,
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // A failing generator leaves zeros: ids and jitter need no secrecy.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+impl Ids {
+    fn next(&self) -> HeaderValue {
+        self.count.set(self.count.get() + 1);
+        HeaderValue::try_from(format!("{:016x}-{}", self.beginning, self.count.get()))
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    }
+}

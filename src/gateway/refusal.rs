@@ -1,0 +1,444 @@
+//! What the gateway answers by itself. Every refusal has one stable code, one sentence and one hint, decided in one exhaustive
+//! match; nothing of a caller's request is reflected in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::ext::ReasonPhrase;
+
+use crate::clock::Timestamp;
+use crate::model::account::{AccountName, RealmName};
+use crate::model::endpoint::Group;
+
+/// An answer that the gateway makes up itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    BadRequest(&'static str),
+    /// Like `BadRequest`, but where the next request begins is in doubt: the connection ends.
+    BadFraming(&'static str),
+    /// No account was named, or an ambiguous one; the caller's choices.
+    AccountNotChosen(Vec<String>),
+    CallerUnknown(&'static str),
+    AccountNeedsLogin {
+        account: AccountName,
+        realm: RealmName,
+        since: Timestamp,
+    },
+    AccountNotAllowed,
+    CallNotAllowed(Group),
+    OriginRefused,
+    AccountUnknown,
+    MethodNotAllowed,
+    RequestTimeout,
+    ContentTooLarge,
+    UriTooLong,
+    HeadTooLarge,
+    ProcedureUnknown,
+    TooManyRequests(Duration),
+    PlatformUnreachable(String),
+    PlatformMisbehaved(&'static str),
+    TokenUnavailable(Duration),
+    AccountPaused(AccountName),
+    Draining,
+    PlatformTimeout,
+    Loop,
+}
+
+/// A refusal as callers and operators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Face {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub sentence: &'static str,
+    pub hint: &'static str,
+    /// RFC 9209's word for it.
+    pub proxy_error: &'static str,
+}
+
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+impl Refusal {
+    /// Status, code, sentence and hint: the one place where they are decided.
+    pub fn face(&self) -> Face {
+        use Refusal::*;
+        match self {
+            BadRequest(_) | BadFraming(_) => face(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "The request cannot be understood.",
+                "See detail; nothing was sent to the platform.",
+                "http_request_error",
+            ),
+            AccountNotChosen(_) => face(
+                StatusCode::BAD_REQUEST,
+                "account_not_chosen",
+                "The request does not say for which account it is.",
+                "Use the base URL {gateway}/accounts/{name}, or send X-Gateway-Account; choices lists the names.",
+                "http_request_error",
+            ),
+            CallerUnknown(_) => face(
+                StatusCode::UNAUTHORIZED,
+                "caller_unknown",
+                "The gateway does not know who is calling.",
+                "Send the caller's key as X-Gateway-Key, Bearer or Basic password, or call from a configured network.",
+                "http_request_denied",
+            ),
+            AccountNeedsLogin { .. } => face(
+                StatusCode::UNAUTHORIZED,
+                "account_needs_login",
+                "The platform no longer takes this account's grant; someone has to log in once.",
+                "An operator logs the account in again: fix names the command.",
+                "http_request_denied",
+            ),
+            AccountNotAllowed => face(
+                StatusCode::FORBIDDEN,
+                "account_not_allowed",
+                "This caller may not use this account.",
+                "An operator adds the account to the caller's accounts in config.toml.",
+                "http_request_denied",
+            ),
+            CallNotAllowed(_) => face(
+                StatusCode::FORBIDDEN,
+                "call_not_allowed",
+                "This caller may not make this call.",
+                "An operator adds the group named in detail to the caller's allow list in config.toml.",
+                "http_request_denied",
+            ),
+            OriginRefused => face(
+                StatusCode::FORBIDDEN,
+                "origin_refused",
+                "Requests that a web page makes in a browser are refused.",
+                "Call from a program; it must not send an Origin header.",
+                "http_request_denied",
+            ),
+            AccountUnknown => face(
+                StatusCode::NOT_FOUND,
+                "account_unknown",
+                "There is no such account in this gateway.",
+                "Check the name; an operator pairs or imports accounts with genapi-gateway accounts.",
+                "http_request_error",
+            ),
+            MethodNotAllowed => face(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "CONNECT and TRACE are never forwarded.",
+                "Use the method that the API documents.",
+                "http_request_denied",
+            ),
+            RequestTimeout => face(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "The request did not arrive in time.",
+                "Send the head and the body without long pauses.",
+                "http_request_error",
+            ),
+            ContentTooLarge => face(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "content_too_large",
+                "The request's body is larger than the gateway takes.",
+                "Send less at once.",
+                "http_request_error",
+            ),
+            UriTooLong => face(
+                StatusCode::URI_TOO_LONG,
+                "uri_too_long",
+                "The request's target is longer than the gateway takes.",
+                "Shorten the path or the query.",
+                "http_request_error",
+            ),
+            HeadTooLarge => face(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                "The request's head is larger than the gateway takes.",
+                "Send fewer or shorter headers; an operator may raise gateway.max_head.",
+                "http_request_error",
+            ),
+            ProcedureUnknown => face(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "procedure_unknown",
+                "A V1 scan-request cannot be translated to V2, whose body names the procedure differently.",
+                "Send the V2 body to /scan-request without the V1 prefix.",
+                "http_request_denied",
+            ),
+            TooManyRequests(_) => face(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "The caller is over its limit.",
+                "Wait as Retry-After says.",
+                "http_request_denied",
+            ),
+            PlatformUnreachable(_) => face(
+                StatusCode::BAD_GATEWAY,
+                "platform_unreachable",
+                "The platform could not be reached.",
+                "Try again; if it lasts, an operator runs genapi-gateway check --connect.",
+                "destination_unavailable",
+            ),
+            PlatformMisbehaved(_) => face(
+                StatusCode::BAD_GATEWAY,
+                "platform_misbehaved",
+                "The platform's answer is not a valid one; the platform may have acted on the request.",
+                "Check whether the call took effect before it is repeated.",
+                "http_protocol_error",
+            ),
+            TokenUnavailable(_) => face(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "token_unavailable",
+                "There is no valid token for this account at the moment.",
+                "Wait as Retry-After says; genapi-gateway explain ACCOUNT tells why.",
+                "destination_unavailable",
+            ),
+            AccountPaused(_) => face(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "account_paused",
+                "An operator has paused this account here.",
+                "genapi-gateway accounts resume starts it again.",
+                "destination_unavailable",
+            ),
+            Draining => face(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "The gateway is shutting down.",
+                "Connect again.",
+                "connection_terminated",
+            ),
+            PlatformTimeout => face(
+                StatusCode::GATEWAY_TIMEOUT,
+                "platform_timeout",
+                "The platform did not answer in time; it may have acted on the request.",
+                "Check whether the call took effect before it is repeated.",
+                "http_response_timeout",
+            ),
+            Loop => face(
+                StatusCode::LOOP_DETECTED,
+                "loop",
+                "The request has already passed through this gateway.",
+                "A route or proxy setting leads the gateway to itself.",
+                "proxy_loop_detected",
+            ),
+        }
+    }
+
+    /// The code alone: log field, metrics label, reason phrase.
+    pub fn code(&self) -> &'static str {
+        self.face().code
+    }
+
+    /// Whether the connection must end after this answer.
+    fn closes(&self) -> bool {
+        use Refusal::*;
+        matches!(
+            self,
+            BadFraming(_)
+                | MethodNotAllowed
+                | RequestTimeout
+                | ContentTooLarge
+                | UriTooLong
+                | HeadTooLarge
+                | Draining
+        )
+    }
+
+    fn detail(&self) -> Option<String> {
+        use Refusal::*;
+        match self {
+            BadRequest(what) | BadFraming(what) | CallerUnknown(what) | PlatformMisbehaved(what) => {
+                Some((*what).to_owned())
+            }
+            CallNotAllowed(group) => Some(format!("group {}", group.word())),
+            PlatformUnreachable(why) => Some(why.clone()),
+            AccountNeedsLogin { account, since, .. } => Some(format!("account {account}, since {since}")),
+            AccountPaused(account) => Some(format!("account {account}")),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::TooManyRequests(wait) | Refusal::TokenUnavailable(wait) => Some(*wait),
+            Refusal::Draining => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// The whole answer. `head_only`: a HEAD request gets the same head and no body.
+    pub fn answer<B>(
+        &self,
+        request_id: &HeaderValue,
+        head_only: bool,
+        body: impl FnOnce(Bytes) -> B,
+    ) -> Response<B> {
+        let face = self.face();
+        let text = self.problem(&face, request_id);
+        let mut answer = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
+        *answer.status_mut() = face.status;
+        answer.extensions_mut().insert(ReasonPhrase::from_static(face.code.as_bytes()));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+        if let Ok(status) = HeaderValue::try_from(format!("genapi-gateway; error={}", face.proxy_error)) {
+            headers.insert(PROXY_STATUS.clone(), status);
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if matches!(self, Refusal::CallerUnknown(_)) {
+            let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
+            headers.insert(header::WWW_AUTHENTICATE, basic);
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// RFC 9457's object; `choices` and `fix` are ours.
+    fn problem(&self, face: &Face, request_id: &HeaderValue) -> Bytes {
+        let mut problem = serde_json::json!({
+            "type": "about:blank",
+            "title": face.sentence,
+            "status": face.status.as_u16(),
+            "code": face.code,
+            "hint": face.hint,
+            "instance": format!("urn:request:{}", request_id.to_str().unwrap_or_default()),
+        });
+        if let Some(detail) = self.detail() {
+            problem["detail"] = detail.into();
+        }
+        match self {
+            Refusal::AccountNotChosen(choices) => problem["choices"] = choices.clone().into(),
+            Refusal::AccountNeedsLogin { account, realm, .. } => {
+                let fix = format!("genapi-gateway accounts pair --realm {realm} --name {account}");
+                problem["fix"] = fix.into();
+            }
+            _ => {}
+        }
+        Bytes::from(problem.to_string())
+    }
+}
+
+/// Whole seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
+fn whole_seconds(wait: Duration) -> u64 {
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    millis.div_ceil(1000).max(1)
+}
+
+const fn face(
+    status: StatusCode,
+    code: &'static str,
+    sentence: &'static str,
+    hint: &'static str,
+    proxy_error: &'static str,
+) -> Face {
+    Face { status, code, sentence, hint, proxy_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Refusal> {
+        use Refusal::*;
+        let account: AccountName = "smile".parse().unwrap();
+        vec![
+            BadRequest("x"),
+            BadFraming("x"),
+            AccountNotChosen(vec!["a".into(), "b".into()]),
+            CallerUnknown("x"),
+            AccountNeedsLogin {
+                account: account.clone(),
+                realm: "global".parse().unwrap(),
+                since: Timestamp::from_millis(0),
+            },
+            AccountNotAllowed,
+            CallNotAllowed(Group::Unpair),
+            OriginRefused,
+            AccountUnknown,
+            MethodNotAllowed,
+            RequestTimeout,
+            ContentTooLarge,
+            UriTooLong,
+            HeadTooLarge,
+            ProcedureUnknown,
+            TooManyRequests(Duration::from_millis(1)),
+            PlatformUnreachable("x".into()),
+            PlatformMisbehaved("x"),
+            TokenUnavailable(Duration::from_millis(1500)),
+            AccountPaused(account),
+            Draining,
+            PlatformTimeout,
+            Loop,
+        ]
+    }
+
+    fn render(refusal: &Refusal) -> Response<Bytes> {
+        refusal.answer(&HeaderValue::from_static("r-1"), false, |bytes| bytes)
+    }
+
+    #[test]
+    fn every_refusal_carries_its_code_in_body_and_reason_phrase() {
+        for refusal in all() {
+            let answer = render(&refusal);
+            let code = refusal.code();
+            let reason = answer.extensions().get::<ReasonPhrase>().unwrap();
+            assert_eq!(reason.as_bytes(), code.as_bytes());
+            let problem: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(problem["code"], code);
+            assert_eq!(problem["status"], answer.status().as_u16());
+            assert_eq!(answer.headers()["x-request-id"], "r-1");
+            assert!(answer.headers().contains_key("proxy-status"), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_whole_refusal_reads_like_this() {
+        let answer = render(&Refusal::TokenUnavailable(Duration::from_millis(1500)));
+        let mut headers: Vec<String> = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        headers.sort();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(
+            headers,
+            [
+                "cache-control: no-store".to_owned(),
+                format!("content-length: {}", answer.body().len()),
+                "content-type: application/problem+json".to_owned(),
+                "proxy-status: genapi-gateway; error=destination_unavailable".to_owned(),
+                "retry-after: 2".to_owned(),
+                "x-request-id: r-1".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_an_unknown_caller_is_asked_for_a_password_and_doubtful_framing_ends_the_connection() {
+        for refusal in all() {
+            let answer = render(&refusal);
+            let asks = answer.headers().contains_key("www-authenticate");
+            assert_eq!(asks, matches!(refusal, Refusal::CallerUnknown(_)), "{}", refusal.code());
+            assert_eq!(answer.headers().contains_key("connection"), refusal.closes());
+        }
+    }
+
+    #[test]
+    fn a_head_request_gets_the_same_head_and_no_body() {
+        let whole = render(&Refusal::Loop);
+        let head = Refusal::Loop.answer(&HeaderValue::from_static("r-1"), true, |bytes| bytes);
+        assert_eq!(whole.headers(), head.headers());
+        assert!(head.body().is_empty());
+    }
+
+    #[test]
+    fn a_dead_grant_names_the_command_that_fixes_it() {
+        let problem: serde_json::Value = serde_json::from_slice(render(&all()[4]).body()).unwrap();
+        assert_eq!(problem["fix"], "genapi-gateway accounts pair --realm global --name smile");
+    }
+}

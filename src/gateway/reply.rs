@@ -1,0 +1,82 @@
+//! The caller's answer, from the platform's: links and addresses become ours, the rest passes as it came.
+
+use http::header::{self, HeaderMap};
+use http::{Response, Version};
+
+use super::access_log::Line;
+use super::account::Accounts;
+use super::body::{BodyError, LiveBody, ReplyBody};
+use super::carry::{Call, Carried};
+use super::links::{Places, Rewriter};
+use super::pool::Dial;
+use super::refusal::Refusal;
+use super::rewrite::{self, Plan};
+use super::{Gateway, Reply, headers};
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    pub(super) async fn reply(
+        &self,
+        call: &Call<'_, A>,
+        carried: Carried<D::Stream>,
+        line: &mut Line,
+    ) -> Result<Reply<D>, Refusal> {
+        let Carried { answer, access } = carried;
+        let mut head = answer.head;
+        headers::inbound(&mut head.headers, &line.request_id);
+        // What the platform speaks is its own affair; hyper answers the caller in the caller's version.
+        head.version = Version::HTTP_11;
+        let carries_links = call.row.links;
+        let body = if carries_links || has_location(&head.headers) {
+            let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, &call.realm);
+            places.rewrite_locations(&mut head.headers);
+            match carries_links {
+                true => self.with_our_links(call, &mut head, answer.body, places, line).await?,
+                false => ReplyBody::live(answer.body),
+            }
+        } else {
+            ReplyBody::live(answer.body)
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn with_our_links(
+        &self,
+        call: &Call<'_, A>,
+        head: &mut http::response::Parts,
+        body: LiveBody<D::Stream>,
+        places: Places,
+        line: &mut Line,
+    ) -> Result<ReplyBody<D::Stream>, Refusal> {
+        let gzip = match rewrite::plan(&call.parts.method, head.status, &head.headers) {
+            Plan::Rewrite { gzip } => gzip,
+            Plan::Pass => return Ok(ReplyBody::live(body)),
+            Plan::PassUnread(why) => {
+                line.unread = Some(why);
+                return Ok(ReplyBody::live(body));
+            }
+            Plan::HeadOnly => {
+                rewrite::forget_old_form(&mut head.headers, None);
+                return Ok(ReplyBody::live(body));
+            }
+        };
+        let Some(finder) = self.finder(places.path()) else { return Ok(ReplyBody::live(body)) };
+        let (body, length, links) =
+            rewrite::rewrite(body, gzip, Rewriter::new(places, finder)).await.map_err(broken)?;
+        line.links = links;
+        rewrite::forget_old_form(&mut head.headers, length);
+        Ok(body)
+    }
+}
+
+fn has_location(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::LOCATION) || headers.contains_key(header::CONTENT_LOCATION)
+}
+
+/// Nothing has been sent to the caller yet, so it can be told plainly.
+fn broken(error: BodyError) -> Refusal {
+    match error {
+        BodyError::BrokenOff => Refusal::PlatformMisbehaved("its answer broke off"),
+        BodyError::Damaged => Refusal::PlatformMisbehaved("its compressed answer is damaged"),
+        BodyError::Stalled => Refusal::PlatformTimeout,
+    }
+}

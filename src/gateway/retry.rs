@@ -1,0 +1,328 @@
+//! What to do after an attempt. Pure: no I/O, no async, no clock; the table of its tests is its documentation, with the vendor's
+//! section beside each row. This is the place where a 403 is decided.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::access::renewal::{Cause, RenewProblem};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::model::account::{AccountName, RealmName};
+use crate::model::endpoint::{Endpoint, Pause};
+
+use super::refusal::Refusal;
+
+/// What an attempt came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    Status(StatusCode),
+    /// No connection: nothing was sent. A certificate that is refused stays refused.
+    NotSent {
+        why: String,
+        lasting: bool,
+    },
+    /// A kept connection turned out to be dead before any byte of an answer came.
+    DeadConnection {
+        anything_sent: bool,
+    },
+    /// The connection broke after the request was sent.
+    Lost,
+    TimedOut,
+    Misbehaved(&'static str),
+    /// The caller's body broke off or stalled.
+    CallerFailed(Refusal),
+}
+
+/// What is known about a call besides the last attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub row: &'static Endpoint,
+    pub limits: &'a config::Retry,
+    /// The row and the method allow that the platform acts twice.
+    pub repeatable: bool,
+    /// The body was kept.
+    pub replayable: bool,
+    /// Sends so far, the last one included; the silent repeat is not counted.
+    pub sends: u32,
+    /// This call has had its renewal.
+    pub renewed: bool,
+    /// This call has had its silent repeat.
+    pub repeated_silently: bool,
+    pub elapsed: Duration,
+    /// The realm's budget has a repeat left.
+    pub budget: bool,
+    /// From 0 to 1, drawn by the caller of this function.
+    pub jitter: f64,
+}
+
+/// The next move.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// The answer passes through.
+    Reply,
+    /// The answer passes through, since it cannot be repeated; the renewal starts for the next call.
+    ReplyAndRenew(Cause),
+    Renew(Cause),
+    /// Then send again; zero for the silent repeat.
+    Wait(Duration),
+    Refuse(Refusal),
+}
+
+/// A second wait is twice the first, and jitter only lengthens: the documented wait is a minimum.
+const JITTER: f64 = 0.25;
+
+pub fn next_step(facts: &Facts<'_>, seen: &Seen) -> Step {
+    match seen {
+        Seen::Status(StatusCode::UNAUTHORIZED) => after_expiry(facts, Cause::Unauthorized),
+        Seen::Status(StatusCode::FORBIDDEN) => after_expiry(facts, Cause::Forbidden),
+        Seen::Status(StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT) => {
+            wait_or(facts, Step::Reply)
+        }
+        Seen::Status(_) => Step::Reply,
+        Seen::NotSent { why, lasting: true } => Step::Refuse(Refusal::PlatformUnreachable(why.clone())),
+        Seen::NotSent { why, lasting: false } => {
+            wait_or(facts, Step::Refuse(Refusal::PlatformUnreachable(why.clone())))
+        }
+        Seen::DeadConnection { anything_sent } => after_dead_connection(facts, *anything_sent),
+        Seen::Lost => {
+            Step::Refuse(Refusal::PlatformMisbehaved("the connection ended without a whole answer"))
+        }
+        Seen::TimedOut => Step::Refuse(Refusal::PlatformTimeout),
+        Seen::Misbehaved(what) => Step::Refuse(Refusal::PlatformMisbehaved(what)),
+        Seen::CallerFailed(refusal) => Step::Refuse(refusal.clone()),
+    }
+}
+
+/// A refresh is asked for once per call; a second 401 or 403 is the vendor's answer. Neither was carried out by the platform, so a
+/// POST may be repeated too.
+fn after_expiry(facts: &Facts<'_>, cause: Cause) -> Step {
+    if facts.renewed || facts.elapsed >= facts.limits.deadline {
+        return Step::Reply;
+    }
+    match (facts.replayable, cause) {
+        (true, cause) => Step::Renew(cause),
+        (false, Cause::Unauthorized) => Step::ReplyAndRenew(cause),
+        // Nobody would learn whether that renewal cured anything, and a lasting 403 must not cause one after the other.
+        (false, _) => Step::Reply,
+    }
+}
+
+fn after_dead_connection(facts: &Facts<'_>, anything_sent: bool) -> Step {
+    let harmless = facts.repeatable || !anything_sent;
+    match harmless && facts.replayable && !facts.repeated_silently {
+        true => Step::Wait(Duration::ZERO),
+        false => Step::Refuse(Refusal::PlatformUnreachable("the kept connection had died".to_owned())),
+    }
+}
+
+fn wait_or(facts: &Facts<'_>, otherwise: Step) -> Step {
+    let allowed = facts.limits.attempts + u32::from(facts.renewed);
+    let wait = pause(facts);
+    let may = facts.repeatable
+        && facts.replayable
+        && facts.sends < allowed
+        && facts.elapsed + wait <= facts.limits.deadline
+        && facts.budget;
+    if may { Step::Wait(wait) } else { otherwise }
+}
+
+fn pause(facts: &Facts<'_>) -> Duration {
+    let first = match facts.row.pause {
+        Pause::Base => facts.limits.base,
+        Pause::Pairing => facts.limits.pairing_base,
+    };
+    let doubled = first.saturating_mul(1 << facts.sends.saturating_sub(1).min(8));
+    doubled.mul_f64(1.0 + JITTER * facts.jitter.clamp(0.0, 1.0))
+}
+
+/// What a call becomes when its renewal did not succeed: `None` lets the vendor's answer pass.
+pub fn without_renewal(
+    problem: &RenewProblem,
+    cause: Cause,
+    now: Timestamp,
+    account: &AccountName,
+    realm: &RealmName,
+) -> Option<Refusal> {
+    let has_answer = matches!(cause, Cause::Unauthorized | Cause::Forbidden);
+    match problem {
+        RenewProblem::TooSoon { .. } if has_answer => None,
+        RenewProblem::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
+        RenewProblem::Paused => Some(Refusal::AccountPaused(account.clone())),
+        RenewProblem::NeedsLogin { since, .. } => {
+            Some(Refusal::AccountNeedsLogin { account: account.clone(), realm: realm.clone(), since: *since })
+        }
+        // The token may live on, and 403 may mean what it says.
+        RenewProblem::Unavailable { .. } if cause == Cause::Forbidden => None,
+        RenewProblem::Unavailable { retry_at, .. } => Some(Refusal::TokenUnavailable(retry_at.since(now))),
+        RenewProblem::StillRunning => Some(Refusal::TokenUnavailable(STILL_RUNNING)),
+    }
+}
+
+/// The refresh goes on; most take a second or two.
+const STILL_RUNNING: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::model::endpoint;
+
+    const S: fn(u16) -> Seen = |status| Seen::Status(StatusCode::from_u16(status).unwrap());
+
+    fn limits() -> config::Retry {
+        config::Retry {
+            attempts: 3,
+            base: Duration::from_millis(1000),
+            pairing_base: Duration::from_millis(2000),
+            deadline: Duration::from_secs(20),
+            budget: 0.2,
+            scan_request: false,
+        }
+    }
+
+    fn facts<'a>(limits: &'a config::Retry, method: Method, path: &str) -> Facts<'a> {
+        let row = endpoint::find(&method, path);
+        Facts {
+            row,
+            limits,
+            repeatable: row.repeatable(&method, limits.scan_request),
+            replayable: true,
+            sends: 1,
+            renewed: false,
+            repeated_silently: false,
+            elapsed: Duration::ZERO,
+            budget: true,
+            jitter: 0.0,
+        }
+    }
+
+    fn wait(millis: u64) -> Step {
+        Step::Wait(Duration::from_millis(millis))
+    }
+
+    fn unreachable() -> Step {
+        Step::Refuse(Refusal::PlatformUnreachable("down".into()))
+    }
+
+    /// Method, path, what was seen, what follows. S = Authentication and Pairing V2; N = migration notice.
+    #[test]
+    fn each_first_answer_has_its_next_step() {
+        let down = Seen::NotSent { why: "down".into(), lasting: false };
+        let misbehaved = |what| Step::Refuse(Refusal::PlatformMisbehaved(what));
+        let table = [
+            (Method::GET, "/orders/lab", S(200), Step::Reply),
+            (Method::GET, "/orders/lab", S(401), Step::Renew(Cause::Unauthorized)), // S 4.2.2: expired
+            (Method::GET, "/orders/lab", S(403), Step::Renew(Cause::Forbidden)), // N: expired shows as 403 too
+            (Method::POST, "/scan-request", S(401), Step::Renew(Cause::Unauthorized)), // was not carried out
+            (Method::POST, "/scan-request", S(403), Step::Renew(Cause::Forbidden)),
+            (Method::GET, "/orders/lab", S(400), Step::Reply), // S 4.2.2: wrong parameters
+            (Method::GET, "/orders/lab", S(404), Step::Reply),
+            (Method::PUT, "/pair-account", S(409), Step::Reply), // S 4.3.1: paired elsewhere
+            (Method::GET, "/orders/lab", S(429), Step::Reply),   // documented nowhere
+            (Method::GET, "/orders/lab", S(302), Step::Reply),   // never followed
+            (Method::GET, "/orders/lab", S(500), wait(1000)),    // S 4.2.2: retry
+            (Method::GET, "/orders/lab", S(502), Step::Reply),   // documented nowhere
+            (Method::GET, "/orders/lab", S(503), Step::Reply),
+            (Method::GET, "/orders/lab", S(504), wait(1000)), // S 4.2.2: after about 1000 ms
+            (Method::PUT, "/pair-account", S(504), wait(2000)), // S 4.3.1: after about 2000 ms
+            (Method::DELETE, "/scan-request/1", S(504), wait(1000)),
+            (Method::POST, "/patient/search", S(504), wait(1000)), // N: a read
+            (Method::POST, "/scan-request", S(504), Step::Reply),  // N: may have created the RX
+            (Method::POST, "/patients", S(500), Step::Reply),
+            (Method::GET, "/order/1/return", S(504), Step::Reply), // N: acts, whatever its method
+            (Method::GET, "/orders/lab", down.clone(), wait(1000)),
+            (Method::POST, "/scan-request", down, unreachable()),
+            (Method::GET, "/orders/lab", Seen::NotSent { why: "down".into(), lasting: true }, unreachable()),
+            (Method::GET, "/orders/lab", Seen::DeadConnection { anything_sent: true }, wait(0)),
+            (Method::POST, "/scan-request", Seen::DeadConnection { anything_sent: false }, wait(0)),
+            (
+                Method::POST,
+                "/scan-request",
+                Seen::DeadConnection { anything_sent: true },
+                Step::Refuse(Refusal::PlatformUnreachable("the kept connection had died".into())),
+            ),
+            (
+                Method::GET,
+                "/orders/lab",
+                Seen::Lost,
+                misbehaved("the connection ended without a whole answer"),
+            ),
+            (Method::GET, "/orders/lab", Seen::TimedOut, Step::Refuse(Refusal::PlatformTimeout)),
+            (Method::GET, "/orders/lab", Seen::Misbehaved("x"), misbehaved("x")),
+        ];
+        let limits = limits();
+        for (method, path, seen, step) in table {
+            let facts = facts(&limits, method.clone(), path);
+            assert_eq!(next_step(&facts, &seen), step, "{method} {path} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_403_is_the_vendors_answer_and_passes_through() {
+        let limits = limits();
+        let renewed = Facts { renewed: true, sends: 2, ..facts(&limits, Method::GET, "/orders/lab") };
+        assert_eq!(next_step(&renewed, &S(403)), Step::Reply);
+        assert_eq!(next_step(&renewed, &S(401)), Step::Reply);
+    }
+
+    #[test]
+    fn a_body_that_was_not_kept_passes_401_through_and_starts_the_renewal() {
+        let limits = limits();
+        let once = Facts { replayable: false, ..facts(&limits, Method::PUT, "/patients") };
+        assert_eq!(next_step(&once, &S(401)), Step::ReplyAndRenew(Cause::Unauthorized));
+        assert_eq!(next_step(&once, &S(403)), Step::Reply);
+        assert_eq!(next_step(&once, &S(500)), Step::Reply);
+    }
+
+    #[test]
+    fn waits_double_and_jitter_only_lengthens_them() {
+        let limits = limits();
+        let first = facts(&limits, Method::GET, "/orders/lab");
+        assert_eq!(next_step(&Facts { sends: 2, ..first }, &S(500)), wait(2000));
+        assert_eq!(next_step(&Facts { jitter: 1.0, ..first }, &S(500)), wait(1250));
+    }
+
+    #[test]
+    fn no_repeat_beyond_attempts_deadline_or_budget_and_one_more_after_a_renewal() {
+        let limits = limits();
+        let first = facts(&limits, Method::GET, "/orders/lab");
+        let reply = |facts| assert_eq!(next_step(&facts, &S(500)), Step::Reply);
+        reply(Facts { sends: 3, ..first });
+        reply(Facts { sends: 4, renewed: true, ..first });
+        reply(Facts { elapsed: Duration::from_millis(19_001), ..first });
+        reply(Facts { budget: false, ..first });
+        assert_eq!(next_step(&Facts { sends: 3, renewed: true, ..first }, &S(500)), wait(4000));
+        assert_eq!(next_step(&Facts { elapsed: Duration::from_secs(20), ..first }, &S(401)), Step::Reply);
+        let silent = Facts { repeated_silently: true, ..first };
+        assert_ne!(next_step(&silent, &Seen::DeadConnection { anything_sent: true }), wait(0));
+    }
+
+    #[test]
+    fn a_failed_renewal_passes_the_answer_or_says_whose_trouble_it_is() {
+        let now = Timestamp::from_millis(1_000_000);
+        let later = now + Duration::from_secs(7);
+        let (name, realm) = ("smile".parse().unwrap(), "global".parse().unwrap());
+        let code = |problem: RenewProblem, cause| {
+            without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code())
+        };
+        let unavailable = RenewProblem::Unavailable { retry_at: later, detail: "x".into() };
+        let dead = RenewProblem::NeedsLogin { since: now, why: "x".into() };
+        let table = [
+            (RenewProblem::TooSoon { until: later }, Cause::Unauthorized, None),
+            (RenewProblem::TooSoon { until: later }, Cause::Forbidden, None),
+            (RenewProblem::TooSoon { until: later }, Cause::NoToken, Some("token_unavailable")),
+            (unavailable.clone(), Cause::Unauthorized, Some("token_unavailable")),
+            (unavailable.clone(), Cause::Forbidden, None),
+            (unavailable, Cause::NoToken, Some("token_unavailable")),
+            (dead.clone(), Cause::Unauthorized, Some("account_needs_login")),
+            (dead, Cause::Forbidden, Some("account_needs_login")),
+            (RenewProblem::Paused, Cause::NoToken, Some("account_paused")),
+            (RenewProblem::StillRunning, Cause::Forbidden, Some("token_unavailable")),
+        ];
+        for (problem, cause, expected) in table {
+            assert_eq!(code(problem.clone(), cause), expected, "{problem:?} {cause:?}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Bodies whose links become ours: whole up to 1 MiB, with a new Content-Length, beyond that as they stream. What cannot be rewritten
+//! safely passes untouched, and is counted.
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use flate2::write::MultiGzDecoder;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::body::{BodyError, LiveBody, ReplyBody};
+use super::links::Rewriter;
+use super::pool::Wire;
+
+/// Up to here an answer is rewritten whole.
+pub const WHOLE: usize = 1024 * 1024;
+
+/// Compressed bytes unpacked at a time: gzip unpacks a byte to a thousand at most, so this bounds what one step can make.
+const GZIP_STEP: usize = 4 * 1024;
+
+/// What is to be done with an answer of a link row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing in it can be a link, or it has no body.
+    Pass,
+    /// It may hold links that cannot be changed: counted.
+    PassUnread(&'static str),
+    /// The head of a body that a GET would have changed.
+    HeadOnly,
+    Rewrite {
+        gzip: bool,
+    },
+}
+
+/// Decides by the head alone.
+pub fn plan(method: &Method, status: StatusCode, headers: &HeaderMap) -> Plan {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(headers) {
+        return Plan::Pass;
+    }
+    if *method == Method::HEAD {
+        return Plan::HeadOnly;
+    }
+    if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE) {
+        // Offsets count the vendor's bytes: a changed part would not fit the others.
+        return Plan::PassUnread("part");
+    }
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    match (encodings.next().map(HeaderValue::as_bytes), encodings.next()) {
+        (None, _) => Plan::Rewrite { gzip: false },
+        (Some(one), None) if one.eq_ignore_ascii_case(b"identity") => Plan::Rewrite { gzip: false },
+        (Some(one), None) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
+            Plan::Rewrite { gzip: true }
+        }
+        _ => Plan::PassUnread("encoding"),
+    }
+}
+
+/// JSON, XML and other text; an answer without a type is taken for the JSON that these calls return.
+fn is_text(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.starts_with("text/") || essence.contains("json") || essence.contains("xml")
+}
+
+/// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
+/// bytes, and a conditional request has to find its way back to the vendor's own.
+pub fn forget_old_form(headers: &mut HeaderMap, length: Option<usize>) {
+    const GONE: [HeaderName; 4] = [
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::ACCEPT_RANGES,
+        HeaderName::from_static("content-md5"),
+    ];
+    for name in GONE {
+        headers.remove(name);
+    }
+    for name in ["digest", "content-digest", "repr-digest"] {
+        headers.remove(name);
+    }
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// An answer in the clear, piece by piece.
+pub struct Source<S: Wire> {
+    body: LiveBody<S>,
+    gzip: Option<Gzip>,
+}
+
+struct Gzip {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    packed: Bytes,
+    seen_any: bool,
+    finished: bool,
+}
+
+/// A rewritten body that is too long to be held.
+pub struct Rewriting<S: Wire> {
+    source: Source<S>,
+    rewriter: Rewriter,
+    /// Read but not yet judged.
+    held: Vec<u8>,
+    ended: bool,
+}
+
+/// Rewrites an answer of which nothing was sent yet. Tells the new length where it is known, and how many links became ours.
+pub async fn rewrite<S: Wire>(
+    body: LiveBody<S>,
+    gzip: bool,
+    mut rewriter: Rewriter,
+) -> Result<(ReplyBody<S>, Option<usize>, u64), BodyError> {
+    let mut source = Source::new(body, gzip);
+    let mut held = Vec::with_capacity(source.expected());
+    while held.len() <= WHOLE {
+        match poll_fn(|cx| source.poll_piece(cx)).await {
+            Some(piece) => held.extend_from_slice(&piece?),
+            None => {
+                let mut out = Vec::with_capacity(held.len() + held.len() / 4);
+                rewriter.feed(&held, true, &mut out);
+                let length = out.len();
+                return Ok((ReplyBody::full(Bytes::from(out)), Some(length), rewriter.count));
+            }
+        }
+    }
+    Ok((ReplyBody::rewriting(Rewriting { source, rewriter, held, ended: false }), None, 0))
+}
+
+impl<S: Wire> Source<S> {
+    fn new(body: LiveBody<S>, gzip: bool) -> Self {
+        let gzip = gzip.then(|| Gzip {
+            decoder: MultiGzDecoder::new(Vec::new()),
+            packed: Bytes::new(),
+            seen_any: false,
+            finished: false,
+        });
+        Self { body, gzip }
+    }
+
+    /// How much to make room for.
+    fn expected(&self) -> usize {
+        let told = self.body.length().unwrap_or_default();
+        usize::try_from(told).unwrap_or(WHOLE).min(WHOLE)
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let Some(gzip) = &mut self.gzip else { return self.body.poll_data(cx) };
+        loop {
+            if !gzip.packed.is_empty() {
+                let piece = gzip.unpack();
+                if !matches!(&piece, Ok(bytes) if bytes.is_empty()) {
+                    return Poll::Ready(Some(piece));
+                }
+                continue;
+            }
+            match ready!(self.body.poll_data(cx)) {
+                Some(Ok(packed)) => gzip.packed = packed,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(gzip.finish()),
+            }
+        }
+    }
+}
+
+impl Gzip {
+    fn unpack(&mut self) -> Result<Bytes, BodyError> {
+        let step = self.packed.len().min(GZIP_STEP);
+        self.seen_any = true;
+        self.decoder.write_all(&self.packed[..step]).map_err(|_| BodyError::Damaged)?;
+        self.packed.advance(step);
+        Ok(self.taken())
+    }
+
+    /// An archive cut short must not look whole.
+    fn finish(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if self.finished || !self.seen_any {
+            return None;
+        }
+        self.finished = true;
+        match self.decoder.try_finish() {
+            Ok(()) => Some(Ok(self.taken())).filter(|piece| !matches!(piece, Ok(bytes) if bytes.is_empty())),
+            Err(_) => Some(Err(BodyError::Damaged)),
+        }
+    }
+
+    fn taken(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(self.decoder.get_mut()))
+    }
+}
+
+impl<S: Wire> Rewriting<S> {
+    pub fn links(&self) -> u64 {
+        self.rewriter.count
+    }
+
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            let out = self.judge();
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Bytes::from(out))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match ready!(self.source.poll_piece(cx)) {
+                Some(Ok(piece)) => self.held.extend_from_slice(&piece),
+                Some(Err(error)) => {
+                    self.held.clear();
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => self.ended = true,
+            }
+        }
+    }
+
+    fn judge(&mut self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.held.len() + self.held.len() / 8);
+        let done = self.rewriter.feed(&self.held, self.ended, &mut out);
+        self.held.drain(..done);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(method: Method, status: u16, lines: &[(&'static str, &'static str)]) -> Plan {
+        let headers = lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        plan(&method, StatusCode::from_u16(status).unwrap(), &headers)
+    }
+
+    #[test]
+    fn only_whole_text_in_a_known_form_is_rewritten() {
+        let json = ("content-type", "application/json; charset=utf-8");
+        let gzip = ("content-encoding", "GZip");
+        let table = [
+            (Method::GET, 200, vec![json], Plan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![], Plan::Rewrite { gzip: false }),
+            (
+                Method::GET,
+                404,
+                vec![("content-type", "application/problem+json")],
+                Plan::Rewrite { gzip: false },
+            ),
+            (Method::GET, 200, vec![("content-type", "text/xml")], Plan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![json, gzip], Plan::Rewrite { gzip: true }),
+            (Method::GET, 200, vec![json, ("content-encoding", "br")], Plan::PassUnread("encoding")),
+            (Method::GET, 206, vec![json], Plan::PassUnread("part")),
+            (Method::GET, 200, vec![("content-type", "application/zip")], Plan::Pass),
+            (Method::GET, 204, vec![], Plan::Pass),
+            (Method::GET, 304, vec![json], Plan::Pass),
+            (Method::HEAD, 200, vec![json], Plan::HeadOnly),
+        ];
+        for (method, status, lines, expected) in table {
+            assert_eq!(planned(method.clone(), status, &lines), expected, "{method} {status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_described_the_old_bytes_goes_and_the_etag_stays() {
+        let mut headers: HeaderMap = [
+            ("content-length", "10"),
+            ("content-encoding", "gzip"),
+            ("content-md5", "x"),
+            ("repr-digest", "x"),
+            ("accept-ranges", "bytes"),
+            ("etag", "\"1\""),
+        ]
+        .into_iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect();
+        forget_old_form(&mut headers, Some(12));
+        let mut names: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        names.sort();
+        assert_eq!(names, ["content-length: 12", "etag: \"1\""]);
+    }
+}

@@ -1,0 +1,176 @@
+//! What the request path needs of the configuration, compiled for look-up. A reload replaces it as a whole.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::config;
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::endpoint::Group;
+use crate::model::route::{HostPattern, HostPolicy};
+
+/// A snapshot of the configuration as the request path sees it.
+pub struct Settings {
+    pub callers: Vec<Arc<CallerRules>>,
+    by_key: HashMap<[u8; 32], Arc<CallerRules>>,
+    by_certificate: HashMap<[u8; 32], Arc<CallerRules>>,
+    /// Longest prefix first.
+    networks: Vec<(IpNet, Arc<CallerRules>)>,
+    trusted: Vec<IpNet>,
+    realms: HashMap<RealmName, Arc<RealmRules>>,
+    pub retry: config::Retry,
+    pub replay_limit: usize,
+    pub body_idle: Duration,
+    pub response_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub pool: usize,
+}
+
+/// One `[[callers]]` entry.
+#[derive(Debug)]
+pub struct CallerRules {
+    pub name: String,
+    pub accounts: Vec<config::AccountPattern>,
+    pub allow: Vec<Group>,
+    /// How this caller reaches us.
+    pub url: Base,
+}
+
+/// One `[realms.NAME]` as far as calls are concerned.
+#[derive(Debug)]
+pub struct RealmRules {
+    pub hosts: HostPolicy,
+    pub link_hosts: Vec<HostPattern>,
+    pub discovery: config::Discovery,
+}
+
+/// The address under which callers know the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// `http://127.0.0.1:8080`
+    pub origin: String,
+    /// Empty, or begins with `/` and does not end with one.
+    pub path: String,
+}
+
+impl Base {
+    pub fn new(url: &Url) -> Self {
+        Self { origin: url.origin().ascii_serialization(), path: url.path().trim_end_matches('/').to_owned() }
+    }
+}
+
+impl Settings {
+    pub fn compile(config: &config::Config) -> Self {
+        let callers: Vec<_> =
+            config.callers.iter().map(|caller| Arc::new(rules_of(config, caller))).collect();
+        let pairs = || config.callers.iter().zip(&callers);
+        let mut networks: Vec<_> = pairs()
+            .flat_map(|(caller, rules)| caller.networks.iter().map(move |net| (*net, rules.clone())))
+            .collect();
+        networks.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+        Self {
+            by_key: pairs().filter_map(|(caller, rules)| Some((caller.key?, rules.clone()))).collect(),
+            by_certificate: pairs()
+                .filter_map(|(caller, rules)| Some((caller.certificate?, rules.clone())))
+                .collect(),
+            networks,
+            trusted: config.gateway.trusted_proxies.clone(),
+            realms: config
+                .realms
+                .iter()
+                .map(|(name, realm)| (name.clone(), Arc::new(realm_rules(realm))))
+                .collect(),
+            retry: config.retry.clone(),
+            replay_limit: config.gateway.replay_limit,
+            body_idle: config.gateway.body_idle_timeout,
+            response_timeout: config.upstream.response_timeout,
+            idle_timeout: config.upstream.idle_timeout,
+            pool: config.upstream.pool,
+            callers,
+        }
+    }
+
+    /// A look-up by digest: the key itself is never compared, so its time of look-up tells nothing about it.
+    pub fn caller_by_key(&self, digest: &[u8; 32]) -> Option<&Arc<CallerRules>> {
+        self.by_key.get(digest)
+    }
+
+    pub fn caller_by_certificate(&self, fingerprint: &[u8; 32]) -> Option<&Arc<CallerRules>> {
+        self.by_certificate.get(fingerprint)
+    }
+
+    pub fn caller_by_network(&self, addr: IpAddr) -> Option<&Arc<CallerRules>> {
+        self.networks.iter().find(|(net, _)| net.contains(&addr)).map(|(_, rules)| rules)
+    }
+
+    pub fn caller_by_name(&self, name: &str) -> Option<&Arc<CallerRules>> {
+        self.callers.iter().find(|rules| rules.name == name)
+    }
+
+    pub fn trusts(&self, addr: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&addr))
+    }
+
+    pub fn realm(&self, name: &RealmName) -> Option<&Arc<RealmRules>> {
+        self.realms.get(name)
+    }
+}
+
+impl CallerRules {
+    pub fn may_use(&self, name: &AccountName, realm: &RealmName, id: AccountId) -> bool {
+        self.accounts.iter().any(|pattern| match pattern {
+            config::AccountPattern::Name(glob) => name.matches(glob),
+            config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
+                *wanted_id == id && wanted.as_ref().is_none_or(|wanted| wanted == realm)
+            }
+        })
+    }
+
+    /// Whether the rules speak of a name, be there such an account or not.
+    pub fn covers_name(&self, name: &AccountName) -> bool {
+        self.accounts.iter().any(|pattern| match pattern {
+            config::AccountPattern::Name(glob) => name.matches(glob),
+            config::AccountPattern::Id { .. } => false,
+        })
+    }
+
+    /// Whether the rules speak of an id, be there such an account or not.
+    pub fn covers_id(&self, realm: Option<&RealmName>, id: AccountId) -> bool {
+        self.accounts.iter().any(|pattern| match pattern {
+            config::AccountPattern::Name(glob) => glob == "*",
+            config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
+                *wanted_id == id && (wanted.is_none() || realm.is_none() || wanted.as_ref() == realm)
+            }
+        })
+    }
+
+    /// The one account of a caller whose `accounts` is a single literal.
+    pub fn only_account(&self) -> Option<&config::AccountPattern> {
+        match self.accounts.as_slice() {
+            [config::AccountPattern::Name(glob)] if glob.contains('*') => None,
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+}
+
+fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
+    CallerRules {
+        name: caller.name.clone(),
+        accounts: caller.accounts.clone(),
+        allow: caller.allow.clone(),
+        url: Base::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
+    }
+}
+
+fn realm_rules(realm: &config::Realm) -> RealmRules {
+    RealmRules {
+        hosts: realm.hosts.clone(),
+        link_hosts: realm.link_hosts.clone(),
+        discovery: realm.discovery.clone(),
+    }
+}

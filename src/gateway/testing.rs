@@ -1,0 +1,265 @@
+//! What the tests of this module share: a small configuration and accounts played by hand. Not part of the program.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::Access;
+use crate::access::book::Standing;
+use crate::access::renewal::{Cause, RenewProblem};
+use crate::clock::Timestamp;
+use crate::config::{self, AccountPattern, Config};
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::endpoint::Group;
+use crate::model::route::{HostPolicy, Route};
+use crate::model::token::{AccessToken, ClientSecret};
+
+use super::account::{Accounts, Candidates};
+
+/// A realm named `global` whose hosts are on loopback, one caller from anywhere, short times.
+pub fn config() -> Config {
+    let second = Duration::from_secs(1);
+    let url = |text: &str| text.parse().unwrap();
+    let realm = config::Realm {
+        name: "global".parse().unwrap(),
+        kind: config::RealmKind::New,
+        oauth_base: url("http://127.0.0.1/"),
+        base_url: url("http://127.0.0.1/"),
+        login_page: url("http://127.0.0.1/"),
+        redirect_uri: url("http://127.0.0.1/"),
+        client_id: "id".into(),
+        client_secret: ClientSecret::new("secret"),
+        hosts: HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true },
+        link_hosts: vec!["localhost".parse().unwrap()],
+        discovery: config::Discovery { path: "/d".into(), name: "third-party".into(), version: "2".into() },
+        route: None,
+        ca_file: None,
+        resolve: BTreeMap::new(),
+    };
+    Config {
+        file: "config.toml".into(),
+        gateway: config::Gateway {
+            listen: vec![],
+            url: url("http://gateway.test"),
+            trusted_proxies: vec![],
+            tls: None,
+            workers: 1,
+            max_connections: 100,
+            max_head: 65536,
+            max_headers: 128,
+            replay_limit: 64 * 1024,
+            head_timeout: second,
+            body_idle_timeout: 30 * second,
+            keep_alive_timeout: second,
+            drain_timeout: second,
+        },
+        admin: config::Admin {
+            listen: vec![],
+            token: config::SecretSource::Env("X".into()),
+            url: None,
+            tls: None,
+            audit: "audit.log".into(),
+        },
+        public: None,
+        store: config::Store {
+            url: config::StoreUrl::Sqlite("x.db".into()),
+            key: config::SecretSource::Env("X".into()),
+        },
+        realms: [(realm.name.clone(), realm)].into(),
+        callers: vec![caller("anyone").network("0.0.0.0/0").build()],
+        upstream: config::Upstream {
+            connect_timeout: 5 * second,
+            response_timeout: 30 * second,
+            idle_timeout: 30 * second,
+            pool: 8,
+            proxy: config::ProxyChoice::None,
+        },
+        retry: config::Retry {
+            attempts: 3,
+            base: second,
+            pairing_base: 2 * second,
+            deadline: 20 * second,
+            budget: 0.2,
+            scan_request: false,
+        },
+        renewal: config::Renewal { min_gap: 60 * second, ahead: 300 * second, keep_alive: 604_800 * second },
+        log: config::Log { level: "info".into(), format: config::LogFormat::Text, access: false },
+    }
+}
+
+/// Everything but pair, unpair, revoke; every account.
+pub fn caller(name: &str) -> CallerBuilder {
+    CallerBuilder(config::Caller {
+        name: name.into(),
+        accounts: vec![AccountPattern::Name("*".into())],
+        key: None,
+        networks: vec![],
+        certificate: None,
+        facade: None,
+        allow: Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect(),
+        url: None,
+    })
+}
+
+pub struct CallerBuilder(config::Caller);
+
+impl CallerBuilder {
+    pub fn key(mut self, digest: [u8; 32]) -> Self {
+        self.0.key = Some(digest);
+        self
+    }
+
+    pub fn certificate(mut self, fingerprint: [u8; 32]) -> Self {
+        self.0.certificate = Some(fingerprint);
+        self
+    }
+
+    pub fn network(mut self, net: &str) -> Self {
+        self.0.networks.push(net.parse().unwrap());
+        self
+    }
+
+    /// Names, patterns, ids and `realm:id`, as the file has them.
+    pub fn accounts(mut self, patterns: &[&str]) -> Self {
+        self.0.accounts = patterns.iter().map(|text| pattern(text)).collect();
+        self
+    }
+
+    pub fn build(self) -> config::Caller {
+        self.0
+    }
+}
+
+fn pattern(text: &str) -> AccountPattern {
+    let (realm, rest) = match text.split_once(':') {
+        Some((realm, rest)) => (Some(realm.parse().unwrap()), rest),
+        None => (None, text),
+    };
+    match rest.parse() {
+        Ok(id) => AccountPattern::Id { realm, id },
+        Err(_) => AccountPattern::Name(rest.into()),
+    }
+}
+
+/// Accounts without a store: renewals follow a script.
+pub struct Played {
+    accounts: Vec<Rc<PlayedAccount>>,
+    pub script: RefCell<VecDeque<Result<Arc<Access>, RenewProblem>>>,
+    pub renewals: RefCell<Vec<(u64, Cause)>>,
+    pub behind: RefCell<Vec<Cause>>,
+    pub forbidden: RefCell<Vec<bool>>,
+}
+
+pub struct PlayedAccount {
+    name: AccountName,
+    realm: RealmName,
+    id: AccountId,
+    pub standing: RefCell<Standing>,
+    pub touched: Cell<bool>,
+}
+
+impl Played {
+    pub fn with(accounts: &[(&str, &str, u64)]) -> Rc<Self> {
+        let accounts = accounts
+            .iter()
+            .map(|(name, realm, id)| {
+                Rc::new(PlayedAccount {
+                    name: name.parse().unwrap(),
+                    realm: realm.parse().unwrap(),
+                    id: AccountId::new(*id),
+                    standing: RefCell::new(Standing::Renewable { generation: 0 }),
+                    touched: Cell::new(false),
+                })
+            })
+            .collect();
+        Rc::new(Self {
+            accounts,
+            script: RefCell::default(),
+            renewals: RefCell::default(),
+            behind: RefCell::default(),
+            forbidden: RefCell::default(),
+        })
+    }
+
+    pub fn set(&self, standing: Standing) {
+        *self.accounts[0].standing.borrow_mut() = standing;
+    }
+}
+
+/// A token named after its generation, good at `domain`.
+pub fn access(generation: u64, domain: &str, path: &str) -> Arc<Access> {
+    let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
+    Arc::new(Access {
+        bearer: AccessToken::new(format!("token-{generation}")).bearer(),
+        route: Arc::new(Route::parse(domain, path, &policy).unwrap()),
+        generation,
+        realm: "global".parse().unwrap(),
+        expires_at: Timestamp::from_millis(u64::MAX),
+    })
+}
+
+impl Accounts for Rc<Played> {
+    type Account = Rc<PlayedAccount>;
+
+    fn by_name(&self, name: &str) -> Option<Rc<PlayedAccount>> {
+        self.accounts.iter().find(|account| account.name.as_str() == name).cloned()
+    }
+
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Rc<PlayedAccount>> {
+        let fits = |account: &&Rc<PlayedAccount>| {
+            account.id == id && realm.is_none_or(|realm| *realm == account.realm)
+        };
+        let found: Vec<_> = self.accounts.iter().filter(fits).collect();
+        match found.as_slice() {
+            [] => Candidates::Nobody,
+            [one] => Candidates::One((*one).clone()),
+            many => Candidates::Ambiguous(many.iter().map(|account| account.realm.clone()).collect()),
+        }
+    }
+
+    fn all(&self) -> Vec<Rc<PlayedAccount>> {
+        self.accounts.clone()
+    }
+
+    fn name(account: &Rc<PlayedAccount>) -> &AccountName {
+        &account.name
+    }
+
+    fn identity(account: &Rc<PlayedAccount>) -> (RealmName, AccountId) {
+        (account.realm.clone(), account.id)
+    }
+
+    fn standing(account: &Rc<PlayedAccount>, _now: Timestamp) -> Standing {
+        account.standing.borrow().clone()
+    }
+
+    fn touch(account: &Rc<PlayedAccount>, _now: Timestamp) {
+        account.touched.set(true);
+    }
+
+    async fn renew(
+        &self,
+        _account: &Rc<PlayedAccount>,
+        seen_generation: u64,
+        cause: Cause,
+    ) -> Result<Arc<Access>, RenewProblem> {
+        self.renewals.borrow_mut().push((seen_generation, cause));
+        self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
+    }
+
+    fn renew_behind(&self, _account: &Rc<PlayedAccount>, _seen_generation: u64, cause: Cause) {
+        self.behind.borrow_mut().push(cause);
+    }
+
+    fn report_forbidden(&self, _account: &Rc<PlayedAccount>, cured: bool) {
+        self.forbidden.borrow_mut().push(cured);
+    }
+}
+
+impl Played {
+    pub fn name(account: &Rc<PlayedAccount>) -> &AccountName {
+        &account.name
+    }
+}

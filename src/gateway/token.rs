@@ -1,0 +1,124 @@
+//! Gateway tokens: what an application that refreshes by itself gets instead of Align's bearer. Stateless, bound to one caller and
+//! one account, and worth nothing at the platform.
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::clock::Timestamp;
+use crate::model::account::AccountName;
+
+/// Tells our tokens from callers' keys and from Align's bearers before anything is computed.
+pub const PREFIX: &str = "gwt_";
+
+const VERSION: u8 = 1;
+const MAC: usize = 32;
+/// Version, expiry and two lengths.
+const FIXED: usize = 1 + 8 + 2;
+
+/// The key that signs gateway tokens; replicas share it, and it outlives a restart.
+pub struct TokenKey(hmac::Key);
+
+/// What a valid gateway token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub caller: String,
+    pub account: AccountName,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenProblem {
+    #[error("not a gateway token of this gateway")]
+    Forged,
+    #[error("the gateway token has expired: refresh it at /oauth2/token")]
+    Expired,
+}
+
+impl TokenKey {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// `None` where a name is too long for the format (255 bytes).
+    pub fn mint(&self, caller: &str, account: &AccountName, expires_at: Timestamp) -> Option<String> {
+        let account = account.as_str();
+        let mut bytes = Vec::with_capacity(FIXED + caller.len() + account.len() + MAC);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&expires_at.as_millis().to_be_bytes());
+        for text in [caller, account] {
+            bytes.push(u8::try_from(text.len()).ok()?);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        let mac = hmac::sign(&self.0, &bytes);
+        bytes.extend_from_slice(mac.as_ref());
+        Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// Compares in constant time before anything inside is looked at.
+    pub fn read(&self, token: &str, now: Timestamp) -> Result<Claim, TokenProblem> {
+        let claim = self.open(token).ok_or(TokenProblem::Forged)?;
+        match claim.expires_at > now {
+            true => Ok(claim),
+            false => Err(TokenProblem::Expired),
+        }
+    }
+
+    fn open(&self, token: &str) -> Option<Claim> {
+        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
+        let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
+        hmac::verify(&self.0, body, mac).ok()?;
+        let (version, rest) = body.split_first()?;
+        let (expiry, rest) = rest.split_first_chunk::<8>()?;
+        let (caller, rest) = text(rest)?;
+        let (account, rest) = text(rest)?;
+        (*version == VERSION && rest.is_empty()).then_some(())?;
+        Some(Claim {
+            caller: caller.to_owned(),
+            account: account.parse().ok()?,
+            expires_at: Timestamp::from_millis(u64::from_be_bytes(*expiry)),
+        })
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    let (text, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn minted(key: &TokenKey) -> String {
+        key.mint("lab-sync", &"smile".parse().unwrap(), NOW + std::time::Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn a_token_says_who_and_which_account_until_it_expires() {
+        let key = TokenKey::new(&[7; 32]);
+        let token = minted(&key);
+        let claim = key.read(&token, NOW).unwrap();
+        assert_eq!((claim.caller.as_str(), claim.account.as_str()), ("lab-sync", "smile"));
+        assert_eq!(key.read(&token, claim.expires_at), Err(TokenProblem::Expired));
+    }
+
+    #[test]
+    fn a_changed_cut_or_foreign_token_is_forged() {
+        let key = TokenKey::new(&[7; 32]);
+        let token = minted(&key);
+        let foreign = minted(&TokenKey::new(&[8; 32]));
+        for at in PREFIX.len()..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(key.read(&changed, NOW), Err(TokenProblem::Forged), "{at}");
+            assert_eq!(key.read(&token[..at], NOW), Err(TokenProblem::Forged), "{at}");
+        }
+        assert_eq!(key.read(&foreign, NOW), Err(TokenProblem::Forged));
+        assert_eq!(key.read("eyJhbGciOi", NOW), Err(TokenProblem::Forged));
+    }
+}
