@@ -170,10 +170,10 @@ fn by_id<A: Accounts>(
     };
     let mut mine = Vec::new();
     for realm in realms {
-        if let Candidates::One(account) = accounts.by_id(Some(&realm), id) {
-            if allows::<A>(rules, &account) {
-                mine.push((realm, account));
-            }
+        if let Candidates::One(account) = accounts.by_id(Some(&realm), id)
+            && allows::<A>(rules, &account)
+        {
+            mine.push((realm, account));
         }
     }
     match mine.len() {

@@ -212,12 +212,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let began = Instant::now();
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
         line.platform += began.elapsed();
-        if let Ok(answer) = &mut outcome {
-            if may_be_repeated(answer.head.status) {
-                if let Err(error) = answer.body.settle(SMALL_ANSWER).await {
-                    outcome = Err(unsettled(error));
-                }
-            }
+        if let Ok(answer) = &mut outcome
+            && may_be_repeated(answer.head.status)
+            && let Err(error) = answer.body.settle(SMALL_ANSWER).await
+        {
+            outcome = Err(unsettled(error));
         }
         Ok(outcome)
     }

@@ -32,7 +32,8 @@ pub fn outbound(caller: &HeaderMap, ours: &Ours<'_>) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(caller.len() + 5);
     out.insert(header::HOST, ours.host.clone());
     for (name, value) in caller {
-        if !stays_here(name) && !nominated.contains(name) && !(ours.links && spoils_links(name)) {
+        let stays = stays_here(name) || nominated.contains(name) || (ours.links && spoils_links(name));
+        if !stays {
             out.append(name, value.clone());
         }
     }

@@ -83,7 +83,6 @@ pub struct Gateway<A: Accounts, D: Dial> {
     accounts: A,
     dial: D,
     pool: Pool<D::Stream>,
-    settings: RefCell<Rc<Arc<Settings>>>,
     budgets: RefCell<HashMap<RealmName, Arc<Budget>>>,
     finders: RefCell<HashMap<String, Rc<Finder>>>,
     via: HeaderValue,
@@ -130,13 +129,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub fn new(shared: Arc<Shared>, accounts: A, dial: D) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
-        let settings = RefCell::new(Rc::new(shared.settings.load_full()));
         Self {
             shared,
             accounts,
             dial,
-            pool: Pool::new(),
-            settings,
+            pool: Pool::default(),
             budgets: RefCell::default(),
             finders: RefCell::default(),
             via,
@@ -176,7 +173,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         evidence: &Evidence,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {
-        let settings = self.current_settings();
+        let settings = self.shared.settings.load_full();
         refuse_tunnels(&parts.method)?;
         headers::check_loop(&parts.headers, &self.via)?;
         let now = self.shared.clock.now();
@@ -233,16 +230,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         );
         answer.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
         answer
-    }
-
-    /// A count that no other thread touches, as long as nothing was reloaded.
-    fn current_settings(&self) -> Rc<Arc<Settings>> {
-        let newest = self.shared.settings.load();
-        let mut mine = self.settings.borrow_mut();
-        if !Arc::ptr_eq(&mine, &newest) {
-            *mine = Rc::new(Arc::clone(&newest));
-        }
-        mine.clone()
     }
 
     fn budget(&self, realm: &RealmName) -> Arc<Budget> {

@@ -95,24 +95,19 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Also the largest piece of a body that is read at once.
 const MAX_BUFFER: usize = 256 * 1024;
 
-impl<S: Wire> Pool<S> {
-    pub fn new() -> Self {
-        Self { shelves: RefCell::new(Vec::new()) }
+impl<S: Wire> Default for Pool<S> {
+    fn default() -> Self {
+        Self { shelves: RefCell::default() }
     }
+}
 
+impl<S: Wire> Pool<S> {
     /// The most recently used connection that is still alive.
     pub fn take_out(&self, place: &Place, repeatable: bool, keep: usize) -> Option<Lease<S>> {
         let shelf = self.shelf(place);
         let max_idle = if repeatable { MAX_IDLE } else { MAX_IDLE_UNREPEATABLE };
         loop {
-            let mut link = shelf.idle.borrow_mut().pop()?;
-            if link.idle_since.elapsed() > max_idle {
-                // Those below have waited longer.
-                if repeatable {
-                    shelf.idle.borrow_mut().clear();
-                }
-                return None;
-            }
+            let mut link = shelf.pop_younger_than(max_idle)?;
             if link.is_alive() {
                 return Some(Lease { link, reused: true, shelf, keep });
             }
@@ -158,6 +153,15 @@ impl<S: Wire> Pool<S> {
     }
 }
 
+impl<S: Wire> Shelf<S> {
+    /// The youngest, if it is young enough; then none of the others is. Those past their time for any call go.
+    fn pop_younger_than(&self, limit: Duration) -> Option<Box<Link<S>>> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|link| link.idle_since.elapsed() <= MAX_IDLE);
+        idle.pop_if(|link| link.idle_since.elapsed() <= limit)
+    }
+}
+
 impl<S: Wire> Lease<S> {
     /// Keeps the connection for the next call, if it is between two messages with nothing unread.
     pub fn put_back(mut self) {
@@ -185,7 +189,8 @@ impl<S: Wire> Link<S> {
     pub fn spoke_out_of_turn(&self) -> bool {
         let Some(Err(error)) = &self.ended else { return false };
         let cause = std::error::Error::source(error);
-        !cause.is_some_and(|cause| cause.is::<io::Error>())
+        // An early end is none of it: the platform may answer and hang up before it has read all of a request.
+        !error.is_incomplete_message() && !cause.is_some_and(|cause| cause.is::<io::Error>())
     }
 
     /// hyper refuses a connection with unread bytes, and sees an end that has come in the meantime; no read is made for it while the

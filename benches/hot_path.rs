@@ -1,0 +1,256 @@
+//! What the request path costs in process: each pure step alone, and link rewriting over three sizes.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+
+use genapi_gateway::clock::Timestamp;
+use genapi_gateway::config::{self, AccountPattern, Config};
+use genapi_gateway::gateway::caller::{self, Evidence};
+use genapi_gateway::gateway::headers::{self, Framing, Ours};
+use genapi_gateway::gateway::ingress;
+use genapi_gateway::gateway::links::{Finder, Places, Rewriter};
+use genapi_gateway::gateway::retry::{self, Facts, Seen};
+use genapi_gateway::gateway::settings::{Base, RealmRules, Settings};
+use genapi_gateway::gateway::token::TokenKey;
+use genapi_gateway::model::endpoint::{self, Group};
+use genapi_gateway::model::route::{HostPolicy, Route};
+use genapi_gateway::model::token::{AccessToken, ClientSecret};
+
+const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+fn steps(criterion: &mut Criterion) {
+    let target: Uri = "/accounts/smile/itero-gen-api/v2/orders/lab?status=new".parse().unwrap();
+    criterion.bench_function("locate", |bench| {
+        bench.iter(|| ingress::locate(&Method::GET, black_box(&target), "").is_ok());
+    });
+
+    let settings = Settings::compile(&config());
+    let tokens = TokenKey::new(&[1; 32]);
+    let evidence = |addr: IpAddr| Evidence { addr, balancer: false, certificate: None, secure: false };
+    let by_key = request_head(Some(KEY));
+    let by_network = request_head(None);
+    for (name, head, addr) in
+        [("identify/key", &by_key, [192, 0, 2, 1]), ("identify/network", &by_network, [10, 3, 0, 1])]
+    {
+        let evidence = evidence(addr.into());
+        criterion.bench_function(name, |bench| {
+            bench.iter(|| {
+                let now = Timestamp::from_millis(0);
+                caller::identify(&settings, &tokens, black_box(head), &evidence, now).is_ok()
+            });
+        });
+    }
+
+    let facts = facts(&settings.retry);
+    let failed = Seen::Status(StatusCode::INTERNAL_SERVER_ERROR);
+    criterion
+        .bench_function("next_step", |bench| bench.iter(|| retry::next_step(black_box(&facts), &failed)));
+
+    header_pass(criterion, &by_key);
+}
+
+fn header_pass(criterion: &mut Criterion, head: &HeaderMap) {
+    let bearer = AccessToken::new("t".repeat(1500)).bearer();
+    let (via, id) = (HeaderValue::from_static("1.1 genapi-gateway-a"), HeaderValue::from_static("r-1"));
+    criterion.bench_function("headers/outbound", |bench| {
+        bench.iter(|| {
+            let ours = Ours {
+                host: HeaderValue::from_static("eu.iterocloud.com"),
+                bearer: &bearer,
+                via: &via,
+                request_id: &id,
+                framing: Framing::AsDeclared,
+                links: false,
+            };
+            headers::outbound(black_box(head), &ours).len()
+        });
+    });
+    let answer: HeaderMap = [
+        ("content-type", "application/json"),
+        ("content-length", "200"),
+        ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
+        ("connection", "keep-alive"),
+        ("cache-control", "no-cache"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_static(value)))
+    .collect();
+    criterion.bench_function("headers/inbound", |bench| {
+        bench.iter_batched(
+            || answer.clone(),
+            |mut answer| headers::inbound(&mut answer, &id),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+}
+
+fn links(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("links");
+    for (name, size) in [("1KB", 1024), ("100KB", 100 * 1024), ("10MB", 10 * 1024 * 1024)] {
+        let list = order_list(size);
+        group.throughput(Throughput::Bytes(list.len() as u64));
+        let finder = Rc::new(Finder::new("/itero-gen-api/v2").unwrap());
+        group.bench_function(name, |bench| {
+            bench.iter(|| {
+                let mut out = Vec::with_capacity(list.len() + list.len() / 4);
+                let mut rewriter = Rewriter::new(places(), finder.clone());
+                rewriter.feed(black_box(list.as_bytes()), true, &mut out);
+                rewriter.count
+            });
+        });
+    }
+    group.finish();
+}
+
+/// As many orders as fit, a link in every 500 bytes.
+fn order_list(size: usize) -> String {
+    let order = format!(
+        r#"{{"OrderId":12345678,"PatientName":"{}","Url":"https://eu.iterocloud.com/itero-gen-api/v2/order/12345678/download/IDE"}},"#,
+        "x".repeat(380)
+    );
+    order.repeat((size / order.len()).max(1))
+}
+
+fn places() -> Places {
+    let policy = policy();
+    let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
+    let realm = RealmRules { hosts: policy, link_hosts: vec![], discovery: discovery() };
+    let base = Base::new(&"http://gateway:8080".parse().unwrap());
+    Places::new(&base, &"smile".parse().unwrap(), &Arc::new(route), &Arc::new(realm))
+}
+
+fn request_head(key: Option<&[u8]>) -> HeaderMap {
+    let mut head: HeaderMap = [
+        ("host", "gateway:8080"),
+        ("user-agent", "LabSync/4.2 (Windows NT 10.0)"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate"),
+        ("authorization", "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"),
+        ("connection", "keep-alive"),
+        ("cache-control", "no-cache"),
+        ("cookie", "session=abcdef"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_static(value)))
+    .collect();
+    if let Some(key) = key {
+        head.insert("x-gateway-key", HeaderValue::from_bytes(key).unwrap());
+    }
+    head
+}
+
+fn facts(limits: &config::Retry) -> Facts<'_> {
+    Facts {
+        row: endpoint::find(&Method::GET, "/orders/lab"),
+        limits,
+        repeatable: true,
+        replayable: true,
+        sends: 1,
+        renewed: false,
+        repeated_silently: false,
+        elapsed: Duration::ZERO,
+        budget: true,
+        jitter: 0.5,
+    }
+}
+
+fn policy() -> HostPolicy {
+    HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false }
+}
+
+fn discovery() -> config::Discovery {
+    config::Discovery { path: "/d".into(), name: "third-party".into(), version: "2".into() }
+}
+
+/// A hundred callers, known by key and by network.
+fn config() -> Config {
+    let second = Duration::from_secs(1);
+    let url = || "https://prod-iteroapi.iterocloud.com".parse().unwrap();
+    let digest: [u8; 32] =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY).as_ref().try_into().unwrap();
+    let caller = |n: u8| config::Caller {
+        name: format!("caller-{n}"),
+        accounts: vec![AccountPattern::Name("*".into())],
+        key: Some(if n == 0 { digest } else { [n; 32] }),
+        networks: vec![format!("10.{n}.0.0/16").parse().unwrap()],
+        certificate: None,
+        facade: None,
+        allow: Group::ALL.to_vec(),
+        url: None,
+    };
+    let realm = config::Realm {
+        name: "global".parse().unwrap(),
+        kind: config::RealmKind::New,
+        oauth_base: url(),
+        base_url: url(),
+        login_page: url(),
+        redirect_uri: url(),
+        client_id: "id".into(),
+        client_secret: ClientSecret::new("secret"),
+        hosts: policy(),
+        link_hosts: vec![],
+        discovery: discovery(),
+        route: None,
+        ca_file: None,
+        resolve: BTreeMap::new(),
+    };
+    Config {
+        file: "config.toml".into(),
+        gateway: config::Gateway {
+            listen: vec![],
+            url: "http://gateway:8080".parse().unwrap(),
+            trusted_proxies: vec![],
+            tls: None,
+            workers: 1,
+            max_connections: 4096,
+            max_head: 65536,
+            max_headers: 128,
+            replay_limit: 1 << 20,
+            head_timeout: 15 * second,
+            body_idle_timeout: 60 * second,
+            keep_alive_timeout: 75 * second,
+            drain_timeout: 30 * second,
+        },
+        admin: config::Admin {
+            listen: vec![],
+            token: config::SecretSource::Env("X".into()),
+            url: None,
+            tls: None,
+            audit: "audit.log".into(),
+        },
+        public: None,
+        store: config::Store {
+            url: config::StoreUrl::Sqlite("x.db".into()),
+            key: config::SecretSource::Env("X".into()),
+        },
+        realms: [(realm.name.clone(), realm)].into(),
+        callers: (0..100).map(caller).collect(),
+        upstream: config::Upstream {
+            connect_timeout: 5 * second,
+            response_timeout: 100 * second,
+            idle_timeout: 60 * second,
+            pool: 64,
+            proxy: config::ProxyChoice::None,
+        },
+        retry: config::Retry {
+            attempts: 3,
+            base: second,
+            pairing_base: 2 * second,
+            deadline: 20 * second,
+            budget: 0.2,
+            scan_request: false,
+        },
+        renewal: config::Renewal { min_gap: 60 * second, ahead: 300 * second, keep_alive: 604_800 * second },
+        log: config::Log { level: "info".into(), format: config::LogFormat::Json, access: true },
+    }
+}
+
+criterion_group!(benches, steps, links);
+criterion_main!(benches);

@@ -1,0 +1,289 @@
+//! The gateway between a caller and a platform that follows a script, over real sockets. What a story does not say, the platform
+//! answers with 200 and `{}`.
+
+mod calls;
+mod faults;
+mod rewriting;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::access_log::{Observer, Record};
+use super::caller::Evidence;
+use super::pool::{Dial, DialError};
+use super::settings::Settings;
+use super::testing::{self, Played};
+use super::token::TokenKey;
+use super::{Gateway, Shared};
+use crate::access::book::Standing;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::model::account::RealmName;
+
+/// What the platform does with a request.
+#[derive(Clone)]
+pub enum Act {
+    /// These bytes, and the connection stays.
+    Say(Vec<u8>),
+    /// These bytes, and the connection ends.
+    SayAndClose(Vec<u8>),
+    /// These bytes, then nothing more, ever.
+    SayAndStall(Vec<u8>),
+}
+
+/// The platform: reads one request after the other and acts as the script says.
+pub struct Platform {
+    pub addr: SocketAddr,
+    pub script: RefCell<VecDeque<Act>>,
+    /// Requests as they came, head and body.
+    pub requests: RefCell<Vec<String>>,
+    pub connections: Cell<usize>,
+    pub hung_up: Notify,
+}
+
+pub struct World {
+    pub gateway: Rc<Gateway<Rc<Played>, Direct>>,
+    pub accounts: Rc<Played>,
+    pub platform: Rc<Platform>,
+    pub clock: Clock,
+    pub records: Arc<Records>,
+}
+
+#[derive(Default)]
+pub struct Records(pub Mutex<Vec<Record>>);
+
+pub struct Direct;
+
+impl Dial for Direct {
+    type Stream = TcpStream;
+
+    async fn dial(
+        &self,
+        _realm: &RealmName,
+        host: &str,
+        port: u16,
+        _secure: bool,
+    ) -> Result<TcpStream, DialError> {
+        TcpStream::connect((host, port))
+            .await
+            .map_err(|error| DialError { why: error.to_string(), lasting: false })
+    }
+}
+
+impl Observer for Records {
+    fn finished(&self, record: &Record) {
+        self.0.lock().unwrap().push(record.clone());
+    }
+}
+
+/// Runs a story on one thread, as a worker does.
+pub fn story<F: Future<Output = ()>>(body: impl FnOnce(World) -> F) {
+    with_config(|_| {}, body);
+}
+
+pub fn with_config<F: Future<Output = ()>>(change: impl FnOnce(&mut Config), body: impl FnOnce(World) -> F) {
+    let mut config = testing::config();
+    config.callers = vec![testing::caller("anyone").network("0.0.0.0/0").accounts(&["smile"]).build()];
+    change(&mut config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(LocalSet::new().run_until(async move {
+        let world = World::new(&config).await;
+        tokio::time::timeout(Duration::from_secs(20), body(world)).await.expect("a story ends");
+    }));
+}
+
+impl World {
+    async fn new(config: &Config) -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let records = Arc::new(Records::default());
+        let settings = Settings::compile(config);
+        let shared = Arc::new(Shared::new(
+            settings,
+            TokenKey::new(&[1; 32]),
+            clock.clone(),
+            "t1",
+            None,
+            records.clone(),
+        ));
+        let platform = Platform::start().await;
+        let accounts = Played::with(&[("smile", "global", 7)]);
+        accounts.set(Standing::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
+        let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct));
+        Self { gateway, accounts, platform, clock, records }
+    }
+
+    pub fn will(&self, act: Act) {
+        self.platform.script.borrow_mut().push_back(act);
+    }
+
+    pub fn will_say(&self, answer: &str) {
+        self.will(Act::Say(answer.replace('\n', "\r\n").into_bytes()));
+    }
+
+    /// A caller's connection: what is written there is a request to the gateway.
+    pub fn connect(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let gateway = self.gateway.clone();
+        let service = hyper::service::service_fn(move |request| {
+            let gateway = gateway.clone();
+            async move {
+                let evidence = Evidence {
+                    addr: "10.0.0.1".parse().unwrap(),
+                    balancer: false,
+                    certificate: None,
+                    secure: false,
+                };
+                Ok::<_, std::convert::Infallible>(gateway.handle(request, evidence).await)
+            }
+        });
+        spawn_local(async move {
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server.preserve_header_case(true).auto_date_header(false);
+            // A caller that is cut off is what some stories are about.
+            let _ = server.serve_connection(TokioIo::new(theirs), service).await;
+        });
+        ours
+    }
+
+    /// One call on a connection of its own; the body is an error where it did not come whole.
+    pub async fn call(&self, request: Request<Full<Bytes>>) -> (Response<()>, Result<Bytes, hyper::Error>) {
+        self.try_call(request).await.unwrap()
+    }
+
+    /// An error where not even a head came.
+    pub async fn try_call(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<()>, Result<Bytes, hyper::Error>), hyper::Error> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(self.connect())).await?;
+        spawn_local(connection);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes());
+        Ok((Response::from_parts(head, ()), body))
+    }
+
+    pub async fn get(&self, path: &str) -> (Response<()>, String) {
+        let (head, body) = self.call(request("GET", path, "")).await;
+        (head, String::from_utf8(body.unwrap().to_vec()).unwrap())
+    }
+
+    pub async fn status(&self, method: &str, path: &str, body: &str) -> u16 {
+        self.call(request(method, path, body)).await.0.status().as_u16()
+    }
+
+    /// Returns when the gateway has begun its `nth` wait on the clock.
+    pub async fn until_waiting(&self, nth: u64) {
+        while self.clock.ever_slept() < nth {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The first lines of what the platform was sent.
+    pub fn sent(&self) -> Vec<String> {
+        let requests = self.platform.requests.borrow();
+        requests.iter().map(|text| text.lines().next().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+pub fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
+    let builder = Request::builder().method(method).uri(path).header("host", "gateway.test");
+    builder.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+}
+
+/// An answer with a length.
+pub fn answer(status: &str, kind: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\ncontent-type: {kind}\ncontent-length: {}\n\n{body}", body.len())
+}
+
+impl Platform {
+    async fn start() -> Rc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let platform = Rc::new(Self {
+            addr: listener.local_addr().unwrap(),
+            script: RefCell::default(),
+            requests: RefCell::default(),
+            connections: Cell::new(0),
+            hung_up: Notify::new(),
+        });
+        let serving = platform.clone();
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serving.connections.set(serving.connections.get() + 1);
+                spawn_local(serving.clone().serve(stream));
+            }
+        });
+        platform
+    }
+
+    pub fn domain(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    async fn serve(self: Rc<Self>, mut stream: TcpStream) {
+        let mut held = Vec::new();
+        while let Some(text) = next_request(&mut stream, &mut held).await {
+            self.requests.borrow_mut().push(text);
+            let act = self.script.borrow_mut().pop_front();
+            let (bytes, stay) =
+                match act.unwrap_or(Act::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec())) {
+                    Act::Say(bytes) => (bytes, true),
+                    Act::SayAndClose(bytes) => (bytes, false),
+                    Act::SayAndStall(bytes) => {
+                        let _ = stream.write_all(&bytes).await;
+                        let _ = stream.read(&mut [0; 1]).await;
+                        break;
+                    }
+                };
+            if stream.write_all(&bytes).await.is_err() || !stay {
+                return;
+            }
+        }
+        self.hung_up.notify_one();
+    }
+}
+
+/// Head and body of one request; chunked bodies stay as they are on the wire.
+async fn next_request(stream: &mut TcpStream, held: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(length) = request_length(held) {
+            let text = String::from_utf8_lossy(&held[..length]).into_owned();
+            held.drain(..length);
+            return Some(text);
+        }
+        let mut piece = [0; 16 * 1024];
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => held.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+fn request_length(held: &[u8]) -> Option<usize> {
+    let find = |needle: &[u8], from: usize| {
+        held[from..].windows(needle.len()).position(|w| w == needle).map(|at| from + at)
+    };
+    let body = find(b"\r\n\r\n", 0)? + 4;
+    let head = String::from_utf8_lossy(&held[..body]).to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return find(b"0\r\n\r\n", body).map(|at| at + 5);
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |text| text.parse().unwrap());
+    (held.len() >= body + length).then_some(body + length)
+}

@@ -1,0 +1,140 @@
+//! Links over the wire: whole, streamed, compressed, and back in again.
+
+use std::io::Write;
+
+use super::*;
+
+const JSON: &str = "application/json";
+
+fn ours(text: &str, world: &World) -> String {
+    text.replace("{domain}", &world.platform.domain())
+}
+
+#[test]
+fn a_list_of_orders_comes_with_our_links_and_its_new_length_and_the_link_leads_back() {
+    story(|world| async move {
+        let list = ours(
+            r#"{"a":"{domain}/itero-gen-api/v2/order/9/download/IDE?x=1","b":"https://store.test/s"}"#,
+            &world,
+        );
+        world.will_say(&answer("200 OK", JSON, &list));
+        let (head, body) = world.get("/orders/lab").await;
+        let expected = r#"{"a":"http://gateway.test/accounts/smile/itero-gen-api/v2/order/9/download/IDE?x=1","b":"https://store.test/s"}"#;
+        assert_eq!(body, expected);
+        assert_eq!(head.headers()["content-length"], expected.len().to_string().as_str());
+        world.get("/accounts/smile/itero-gen-api/v2/order/9/download/IDE?x=1").await;
+        assert_eq!(world.sent()[1], "GET /itero-gen-api/v2/order/9/download/IDE?x=1 HTTP/1.1");
+        assert_eq!(world.records.0.lock().unwrap()[0].links, 1);
+        assert!(world.platform.requests.borrow()[0].contains("accept-encoding: identity\r\n"));
+    });
+}
+
+#[test]
+fn a_link_outside_the_path_leads_back_to_the_very_same_address() {
+    story(|world| async move {
+        world.will_say(&answer("200 OK", JSON, &ours(r#""{domain}/itero-gen-api/files/9?x""#, &world)));
+        let (_, body) = world.get("/orders/lab").await;
+        let link = body.trim_matches('"').strip_prefix("http://gateway.test").unwrap().to_owned();
+        assert_eq!(link, format!("/accounts/smile/@{}/itero-gen-api/files/9?x", world.platform.addr));
+        world.get(&link).await;
+        assert_eq!(world.sent()[1], "GET /itero-gen-api/files/9?x HTTP/1.1");
+    });
+}
+
+#[test]
+fn a_long_list_streams_with_every_link_changed() {
+    story(|world| async move {
+        let link = ours(r#"{"u":"{domain}/itero-gen-api/v2/order/9/download/IDE"},"#, &world);
+        let count = 3 * 1024 * 1024 / link.len();
+        let list = link.repeat(count);
+        world.will_say(&answer("200 OK", JSON, &list));
+        let (head, body) = world.get("/orders/practice").await;
+        assert!(!head.headers().contains_key("content-length"));
+        assert_eq!(body, list.replace(&world.platform.domain(), "http://gateway.test/accounts/smile"));
+        assert_eq!(world.records.0.lock().unwrap()[0].links, count as u64);
+    });
+}
+
+#[test]
+fn gzip_that_comes_unasked_is_unpacked_and_a_damaged_one_does_not_look_whole() {
+    story(|world| async move {
+        let list = ours(r#"["{domain}/itero-gen-api/v2/order/9"]"#, &world);
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(list.as_bytes()).unwrap();
+        let packed = packer.finish().unwrap();
+        for (bytes, status) in [(&packed[..], 200), (&packed[..packed.len() - 6], 502)] {
+            let mut act = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {JSON}\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+                bytes.len()
+            )
+            .into_bytes();
+            act.extend_from_slice(bytes);
+            world.will(Act::Say(act));
+            let (head, body) = world.get("/orders/lab").await;
+            assert_eq!(head.status(), status);
+            assert!(!head.headers().contains_key("content-encoding"));
+            if status == 200 {
+                assert_eq!(body, r#"["http://gateway.test/accounts/smile/itero-gen-api/v2/order/9"]"#);
+            }
+        }
+    });
+}
+
+#[test]
+fn other_encodings_pass_untouched_and_are_counted() {
+    story(|world| async move {
+        let list = ours("{domain}/itero-gen-api/v2/x", &world);
+        let brotli = answer("200 OK", &format!("{JSON}\ncontent-encoding: br"), &list);
+        world.will_say(&brotli);
+        let (head, body) = world.get("/orders/lab").await;
+        assert_eq!((body, head.headers()["content-encoding"].to_str().unwrap()), (list, "br"));
+        assert_eq!(world.records.0.lock().unwrap()[0].unread, Some("encoding"));
+    });
+}
+
+#[test]
+fn a_redirect_passes_with_an_address_of_ours_and_is_not_followed() {
+    story(|world| async move {
+        let moved = ours(
+            "HTTP/1.1 302 Found\nlocation: {domain}/itero-gen-api/v2/order/9\ncontent-length: 0\n\n",
+            &world,
+        );
+        world.will_say(&moved);
+        let (head, _) = world.get("/order/9/download/IDE").await;
+        assert_eq!(head.status(), 302);
+        assert_eq!(head.headers()["location"], "http://gateway.test/accounts/smile/itero-gen-api/v2/order/9");
+        assert_eq!(world.sent().len(), 1);
+    });
+}
+
+#[test]
+fn downloads_pass_byte_for_byte_with_their_ranges() {
+    story(|world| async move {
+        let text = ours("{domain}/itero-gen-api/v2/x", &world);
+        let part = format!(
+            "HTTP/1.1 206 Partial Content\ncontent-type: application/zip\ncontent-range: bytes 0-1/9\naccept-ranges: bytes\ncontent-length: {}\n\n{text}",
+            text.len()
+        );
+        world.will_say(&part);
+        let mut wanted = request("GET", "/order/9/download/IDE", "");
+        wanted.headers_mut().insert("range", "bytes=0-1".parse().unwrap());
+        let (head, body) = world.call(wanted).await;
+        assert_eq!((head.status().as_u16(), body.unwrap().as_ref()), (206, text.as_bytes()));
+        assert_eq!(head.headers()["content-range"], "bytes 0-1/9");
+        assert!(world.platform.requests.borrow()[0].contains("range: bytes=0-1\r\n"));
+    });
+}
+
+#[test]
+fn a_head_request_gets_a_head() {
+    story(|world| async move {
+        world.will_say(&format!("HTTP/1.1 200 OK\ncontent-type: {JSON}\ncontent-length: 99\n\n"));
+        world.will_say("HTTP/1.1 200 OK\ncontent-type: application/zip\ncontent-length: 99\n\n");
+        let (head, _) = world.call(request("HEAD", "/orders/lab", "")).await;
+        assert!(!head.headers().contains_key("content-length"), "a GET's length is not known yet");
+        let (head, body) = world.call(request("HEAD", "/order/9/download/IDE", "")).await;
+        assert_eq!(head.headers()["content-length"], "99");
+        assert!(body.unwrap().is_empty());
+        assert_eq!(world.platform.connections.get(), 1);
+    });
+}
