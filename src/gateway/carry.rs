@@ -202,7 +202,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let attempt = Attempt {
             request: self.request(call, access, &target, held, line),
             place: &target.place,
-            repeatable: call.repeatable(),
+            repeatable: call.repeatable() && held.replayable(),
             fresh: progress.repeated_silently,
             keep: settings.pool,
             patience,

@@ -1,5 +1,7 @@
 //! Links in answers become ours, by value: a URL whose host is the account's own Domain or a configured link host is changed, and
 //! nothing else is. What is rewritten leads back to exactly the platform address it came from (`ingress` is the other half).
+//!
+//! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -45,6 +45,28 @@ fn one_connection_serves_call_after_call() {
 }
 
 #[test]
+fn fifty_callers_at_once_each_get_their_own_answer() {
+    story(|world| async move {
+        let world = Rc::new(world);
+        let calls: Vec<_> = (0..50)
+            .map(|caller| {
+                let world = world.clone();
+                spawn_local(async move {
+                    for call in 0..20 {
+                        let target = format!("/practice-configuration?echo={caller}-{call}");
+                        assert_eq!(world.get(&target).await.1, format!("/itero-gen-api/v2{target}"));
+                    }
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert!(world.gateway.idle_connections() <= 8, "no more than the pool keeps");
+    });
+}
+
+#[test]
 fn an_expired_token_is_renewed_once_and_the_call_repeated_on_the_new_route() {
     story(|world| async move {
         world.will_say(EXPIRED);

@@ -1,6 +1,6 @@
 //! A platform that breaks off, babbles, stalls or lies, and callers that go away.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -168,6 +168,29 @@ fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
         drop(caller);
         world.platform.hung_up.notified().await;
         assert!(world.sent().is_empty(), "the platform saw no whole request");
+    });
+}
+
+#[test]
+fn an_answer_that_comes_before_the_upload_is_over_passes() {
+    story(|world| async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let domain = format!("http://{}", listener.local_addr().unwrap());
+        world.accounts.set(Standing::Ready(testing::access(1, &domain, "/v2")));
+        let mut caller = world.connect();
+        caller
+            .write_all(b"PUT /patients HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\nbegin")
+            .await
+            .unwrap();
+        let (mut platform, _) = listener.accept().await.unwrap();
+        platform.read(&mut [0; 4096]).await.unwrap();
+        platform.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"big") {
+            assert_ne!(caller.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 413 Too Large\r\n"));
+        assert_eq!(world.gateway.idle_connections(), 0, "half a request is still on its way there");
     });
 }
 

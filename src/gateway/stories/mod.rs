@@ -233,21 +233,29 @@ impl Platform {
         format!("http://{}", self.addr)
     }
 
+    /// `{}`, or the target itself where it asks for an echo.
+    fn unscripted(&self) -> Act {
+        let requests = self.requests.borrow();
+        let target =
+            requests.last().and_then(|text| text.split(' ').nth(1)).filter(|target| target.contains("echo"));
+        let body = target.unwrap_or("{}");
+        Act::Say(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes())
+    }
+
     async fn serve(self: Rc<Self>, mut stream: TcpStream) {
         let mut held = Vec::new();
         while let Some(text) = next_request(&mut stream, &mut held).await {
             self.requests.borrow_mut().push(text);
-            let act = self.script.borrow_mut().pop_front();
-            let (bytes, stay) =
-                match act.unwrap_or(Act::Say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec())) {
-                    Act::Say(bytes) => (bytes, true),
-                    Act::SayAndClose(bytes) => (bytes, false),
-                    Act::SayAndStall(bytes) => {
-                        let _ = stream.write_all(&bytes).await;
-                        let _ = stream.read(&mut [0; 1]).await;
-                        break;
-                    }
-                };
+            let act = self.script.borrow_mut().pop_front().unwrap_or_else(|| self.unscripted());
+            let (bytes, stay) = match act {
+                Act::Say(bytes) => (bytes, true),
+                Act::SayAndClose(bytes) => (bytes, false),
+                Act::SayAndStall(bytes) => {
+                    let _ = stream.write_all(&bytes).await;
+                    let _ = stream.read(&mut [0; 1]).await;
+                    break;
+                }
+            };
             if stream.write_all(&bytes).await.is_err() || !stay {
                 return;
             }
