@@ -13,6 +13,8 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 
+use crate::telemetry::ACCESS_LOG;
+
 use super::settings::CallerRules;
 
 /// What there is to say about one call.
@@ -97,7 +99,7 @@ fn write_all(lines: &Receiver<Record>) {
 
 fn write(record: &Record) {
     tracing::info!(
-        target: "genapi_gateway::access",
+        target: ACCESS_LOG,
         at_ms = record.at.as_millis(),
         caller = record.caller.as_ref().map(|caller| caller.name.as_str()),
         account = record.account.as_ref().map(AccountName::as_str),

@@ -50,7 +50,7 @@ pub enum Candidates<A> {
 #[derive(Clone)]
 pub struct Ledger {
     pub book: Arc<Book>,
-    pub renewals: Arc<Renewals>,
+    pub renewals: Renewals,
 }
 
 static X_GATEWAY_ACCOUNT: HeaderName = HeaderName::from_static("x-gateway-account");
@@ -228,11 +228,7 @@ impl Accounts for Ledger {
     }
 
     fn renew_behind(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
-        let (renewals, account) = (self.renewals.clone(), account.clone());
-        tokio::spawn(async move {
-            // Whoever needs the outcome asks the book.
-            let _ = renewals.renew(&account, seen_generation, cause).await;
-        });
+        self.renewals.renew_behind(account, seen_generation, cause);
     }
 
     fn report_forbidden(&self, account: &Arc<Entry>, cured: bool) {

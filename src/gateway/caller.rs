@@ -65,6 +65,12 @@ pub fn identify(
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
+/// A caller that has shown who it is in another way; browsers are refused all the same.
+pub fn admit(rules: Arc<CallerRules>, headers: &HeaderMap) -> Result<CallerMatch, Refusal> {
+    refuse_browsers(headers)?;
+    Ok(CallerMatch { rules, bound_to: None })
+}
+
 /// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
 /// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
 pub fn address_of(settings: &Settings, headers: &HeaderMap, evidence: &Evidence) -> Option<IpAddr> {

@@ -39,7 +39,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 
 use crate::access::Access;
@@ -73,7 +73,6 @@ pub struct Shared {
     pub instance: String,
     /// The access log; `None` where it is switched off.
     pub sink: Option<Sink>,
-    pub observer: Arc<dyn Observer>,
     budgets: Mutex<HashMap<RealmName, Arc<Budget>>>,
 }
 
@@ -82,6 +81,7 @@ pub struct Gateway<A: Accounts, D: Dial> {
     shared: Arc<Shared>,
     accounts: A,
     dial: D,
+    observer: Arc<dyn Observer>,
     pool: Pool<D::Stream>,
     budgets: RefCell<HashMap<RealmName, Arc<Budget>>>,
     finders: RefCell<HashMap<String, Rc<Finder>>>,
@@ -105,7 +105,6 @@ impl Shared {
         clock: Clock,
         instance: &str,
         sink: Option<Sink>,
-        observer: Arc<dyn Observer>,
     ) -> Self {
         Self {
             settings: ArcSwap::from_pointee(settings),
@@ -113,7 +112,6 @@ impl Shared {
             clock,
             instance: instance.to_owned(),
             sink,
-            observer,
             budgets: Mutex::default(),
         }
     }
@@ -126,13 +124,14 @@ impl Shared {
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// Made on the worker's own thread, inside its runtime.
-    pub fn new(shared: Arc<Shared>, accounts: A, dial: D) -> Self {
+    pub fn new(shared: Arc<Shared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
         Self {
             shared,
             accounts,
             dial,
+            observer,
             pool: Pool::default(),
             budgets: RefCell::default(),
             finders: RefCell::default(),
@@ -145,7 +144,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
     pub async fn handle(&self, request: Request<Incoming>, evidence: Evidence) -> Reply<D> {
         let (parts, body) = request.into_parts();
-        let id = headers::request_id(&parts.headers).unwrap_or_else(|| self.ids.next());
+        let id = self.request_id(&parts.headers);
         let mut line = self.begin_line(&parts.method, id.clone());
         let outcome = self.serve(&parts, body, &evidence, &mut line).await;
         let answer = outcome.unwrap_or_else(|refusal| {
@@ -154,6 +153,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         });
         line.status = answer.status().as_u16();
         answer.map(|body| body.with_line(line))
+    }
+
+    /// The id that the caller gave, where it is one that can be logged, else a new one.
+    pub fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        headers::request_id(headers).unwrap_or_else(|| self.ids.next())
     }
 
     /// What the server refuses before there is a request to handle.
@@ -242,7 +246,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {
         let shared = &self.shared;
-        Line::begin(shared.clock.now(), id, method.clone(), shared.sink.clone(), shared.observer.clone())
+        Line::begin(shared.clock.now(), id, method.clone(), shared.sink.clone(), self.observer.clone())
     }
 
     fn note_account(&self, line: &mut Line, account: &A::Account) {

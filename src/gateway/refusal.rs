@@ -42,6 +42,10 @@ pub enum Refusal {
     TokenUnavailable(Duration),
     AccountPaused(AccountName),
     Draining,
+    /// Every connection that the gateway may hold is in use.
+    TooManyConnections,
+    /// A fault of ours; the log has it.
+    Panicked,
     PlatformTimeout,
     Loop,
 }
@@ -205,6 +209,20 @@ impl Refusal {
                 "Connect again.",
                 "connection_terminated",
             ),
+            TooManyConnections => face(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "Every connection that the gateway may hold is in use.",
+                "Connect again; an operator may raise gateway.max_connections.",
+                "connection_limit_reached",
+            ),
+            Panicked => face(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "The gateway made a mistake; the platform may have acted on the request.",
+                "Check whether the call took effect before it is repeated; the gateway's log tells more.",
+                "proxy_internal_error",
+            ),
             PlatformTimeout => face(
                 StatusCode::GATEWAY_TIMEOUT,
                 "platform_timeout",
@@ -259,7 +277,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::TooManyRequests(wait) | Refusal::TokenUnavailable(wait) => Some(*wait),
-            Refusal::Draining => Some(Duration::from_secs(1)),
+            Refusal::Draining | Refusal::TooManyConnections => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -322,6 +340,43 @@ impl Refusal {
     }
 }
 
+/// Every code, in an order that is only ever added to: an account's signals keep a code by its place here.
+const CODES: [&str; 23] = [
+    "bad_request",
+    "account_not_chosen",
+    "caller_unknown",
+    "account_needs_login",
+    "account_not_allowed",
+    "call_not_allowed",
+    "origin_refused",
+    "account_unknown",
+    "method_not_allowed",
+    "request_timeout",
+    "content_too_large",
+    "uri_too_long",
+    "head_too_large",
+    "procedure_unknown",
+    "too_many_requests",
+    "platform_unreachable",
+    "platform_misbehaved",
+    "token_unavailable",
+    "account_paused",
+    "draining",
+    "platform_timeout",
+    "loop",
+    "too_many_connections",
+];
+
+/// A code as a small number.
+pub fn number(code: &str) -> u16 {
+    CODES.iter().position(|known| *known == code).map_or(u16::MAX, |at| at as u16)
+}
+
+/// The code behind a number of [`number`].
+pub fn word(number: u16) -> &'static str {
+    CODES.get(usize::from(number)).copied().unwrap_or("internal_error")
+}
+
 /// Whole seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
 fn whole_seconds(wait: Duration) -> u64 {
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -371,6 +426,8 @@ mod tests {
             TokenUnavailable(Duration::from_millis(1500)),
             AccountPaused(account),
             Draining,
+            TooManyConnections,
+            Panicked,
             PlatformTimeout,
             Loop,
         ]
@@ -392,6 +449,13 @@ mod tests {
             assert_eq!(problem["status"], answer.status().as_u16());
             assert_eq!(answer.headers()["x-request-id"], "r-1");
             assert!(answer.headers().contains_key("proxy-status"), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_number_that_leads_back_to_it() {
+        for refusal in all() {
+            assert_eq!(word(number(refusal.code())), refusal.code());
         }
     }
 

@@ -38,6 +38,7 @@ pub struct CallerRules {
     pub allow: Vec<Group>,
     /// How this caller reaches us.
     pub url: Base,
+    facade: Option<config::Facade>,
 }
 
 /// One `[realms.NAME]` as far as calls are concerned.
@@ -111,6 +112,14 @@ impl Settings {
         self.callers.iter().find(|rules| rules.name == name)
     }
 
+    /// The caller that uses these OAuth credentials at the facade.
+    pub fn caller_by_client_id(&self, client_id: &str) -> Option<&Arc<CallerRules>> {
+        let is_it = |rules: &&Arc<CallerRules>| {
+            rules.facade.as_ref().is_some_and(|facade| facade.client_id == client_id)
+        };
+        self.callers.iter().find(is_it)
+    }
+
     pub fn trusts(&self, addr: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&addr))
     }
@@ -148,6 +157,14 @@ impl CallerRules {
         })
     }
 
+    /// Compares digests in constant time.
+    pub fn facade_secret_is(&self, sha256: &[u8; 32]) -> bool {
+        let same = |facade: &config::Facade| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(&facade.client_secret, sha256).is_ok()
+        };
+        self.facade.as_ref().is_some_and(same)
+    }
+
     /// The one account of a caller whose `accounts` is a single literal.
     pub fn only_account(&self) -> Option<&config::AccountPattern> {
         match self.accounts.as_slice() {
@@ -164,6 +181,7 @@ fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
         accounts: caller.accounts.clone(),
         allow: caller.allow.clone(),
         url: Base::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
+        facade: caller.facade.clone(),
     }
 }
 

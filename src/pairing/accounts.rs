@@ -27,7 +27,7 @@ pub struct InviteRequest {
 }
 
 /// A line of the campaign.
-#[derive(Clone, serde::Serialize)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub struct Invitation {
     pub name: AccountName,
     /// Absent where the account is not yet known in the realm.
@@ -38,7 +38,7 @@ pub struct Invitation {
 }
 
 /// A grant in the form that `import` reads.
-#[derive(Clone, serde::Serialize)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub struct ExportedGrant {
     pub name: AccountName,
     pub realm: RealmName,

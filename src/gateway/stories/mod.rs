@@ -110,18 +110,11 @@ impl World {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let records = Arc::new(Records::default());
         let settings = Settings::compile(config);
-        let shared = Arc::new(Shared::new(
-            settings,
-            TokenKey::new(&[1; 32]),
-            clock.clone(),
-            "t1",
-            None,
-            records.clone(),
-        ));
+        let shared = Arc::new(Shared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
         let platform = Platform::start().await;
         let accounts = Played::with(&[("smile", "global", 7)]);
         accounts.set(Standing::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
-        let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct));
+        let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct, records.clone()));
         Self { gateway, accounts, platform, clock, records }
     }
 

@@ -1,0 +1,157 @@
+//! Reading: accounts, their signs of life, their timeline.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+
+use crate::access::book::{Entry, Found};
+use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::store::AccountRecord;
+
+use super::Admin;
+use super::problem::Problem;
+use super::view::{AccountView, GrantView, JournalView, SignalsView};
+
+#[derive(Deserialize)]
+pub struct Pattern {
+    pub pattern: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Lines {
+    lines: Option<u32>,
+}
+
+/// Longer timelines are for the log.
+const MOST_LINES: u32 = 1000;
+
+pub async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(pattern): Query<Pattern>,
+) -> Result<Json<Vec<AccountView>>, Problem> {
+    let pattern = pattern.pattern.unwrap_or_else(|| "*".to_owned());
+    let records = admin.store.accounts().await.map_err(Problem::of_store)?.accounts;
+    let views = records.iter().filter(|record| record.name.matches(&pattern));
+    Ok(Json(views.map(|record| admin.view(record)).collect()))
+}
+
+pub async fn show(
+    State(admin): State<Arc<Admin>>,
+    Path(account): Path<String>,
+) -> Result<Json<AccountView>, Problem> {
+    let record = admin.record(&account).await?;
+    Ok(Json(admin.view(&record)))
+}
+
+pub async fn journal(
+    State(admin): State<Arc<Admin>>,
+    Path(account): Path<String>,
+    Query(lines): Query<Lines>,
+) -> Result<Json<Vec<JournalView>>, Problem> {
+    let entry = admin.entry(&account)?;
+    admin.timeline(Some(&entry.name), lines.lines.unwrap_or(100)).await.map(Json)
+}
+
+pub async fn whole_journal(
+    State(admin): State<Arc<Admin>>,
+    Query(lines): Query<Lines>,
+) -> Result<Json<Vec<JournalView>>, Problem> {
+    admin.timeline(None, lines.lines.unwrap_or(100)).await.map(Json)
+}
+
+impl Admin {
+    /// An account by its name, its id, or `realm:id`.
+    pub(super) fn entry(&self, text: &str) -> Result<Arc<Entry>, Problem> {
+        if let Some(entry) = self.book.by_name(text) {
+            return Ok(entry);
+        }
+        let (realm, id) = match text.split_once(':') {
+            Some((realm, id)) => (realm.parse::<RealmName>().ok(), id),
+            None => (None, text),
+        };
+        let Ok(id) = id.parse::<AccountId>() else { return Err(Problem::unknown_account(text)) };
+        match self.book.by_id(realm.as_ref(), id) {
+            Found::One(entry) => Ok(entry),
+            Found::Nobody => Err(Problem::unknown_account(text)),
+            Found::Ambiguous(realms) => {
+                let forms: Vec<String> = realms.iter().map(|realm| format!("{realm}:{id}")).collect();
+                Err(Problem::bad_request(format!("Account id {id} exists in several realms."))
+                    .fix(format!("Write {}.", forms.join(" or "))))
+            }
+        }
+    }
+
+    pub(super) async fn record(&self, text: &str) -> Result<AccountRecord, Problem> {
+        let entry = self.entry(text)?;
+        let record = self.store.account(&entry.name).await.map_err(Problem::of_store)?;
+        record.ok_or_else(|| Problem::unknown_account(text))
+    }
+
+    /// What the book knows beats what the store knows: it is newer while the store is out of order.
+    pub(super) fn view(&self, record: &AccountRecord) -> AccountView {
+        let entry = self.book.by_name(record.name.as_str());
+        let summary = entry.as_ref().map(|entry| entry.summary());
+        let grant = record.current_grant();
+        let stored = |grant: &crate::store::GrantRecord| {
+            grant.route.as_ref().map(|route| format!("{}{}", route.domain, route.path))
+        };
+        AccountView {
+            name: record.name.clone(),
+            realm: record.current.clone(),
+            account_id: grant.map_or(AccountId::new(0), |grant| grant.account_id),
+            state: summary.as_ref().map_or_else(|| record.state.clone(), |summary| summary.state.clone()),
+            route: match &summary {
+                Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
+                None => grant.and_then(stored),
+            },
+            token_expires_at: summary.as_ref().and_then(|summary| summary.expires_at),
+            refreshed_at: summary.as_ref().and_then(|summary| summary.refreshed_at),
+            generation: summary.as_ref().map_or(0, |summary| summary.generation),
+            grants: record
+                .grants
+                .iter()
+                .map(|grant| GrantView {
+                    realm: grant.realm.clone(),
+                    account_id: grant.account_id,
+                    current: grant.realm == record.current,
+                    obtained_at: grant.obtained_at,
+                    refreshed_at: grant.refreshed_at,
+                    refresh_under_way_since: grant.intent,
+                })
+                .collect(),
+            signals: entry.map(|entry| self.signals(&entry)).unwrap_or_default(),
+        }
+    }
+
+    fn signals(&self, entry: &Entry) -> SignalsView {
+        let read = entry.signals.read();
+        SignalsView {
+            last_call_at: read.last_call_at,
+            last_success_at: read.last_success_at,
+            last_refusal: read.last_refusal.map(|(number, _)| self.machinery.refusal_word(number).to_owned()),
+            last_refusal_at: read.last_refusal.map(|(_, at)| at),
+            last_list_at: read.last_list.map(|(_, at)| at),
+            last_list_links: read.last_list.map(|(links, _)| u64::from(links)),
+            unfinished_download_at: read.unfinished_download_at,
+        }
+    }
+
+    pub(super) async fn timeline(
+        &self,
+        account: Option<&AccountName>,
+        lines: u32,
+    ) -> Result<Vec<JournalView>, Problem> {
+        let entries = self.store.journal(account, lines.min(MOST_LINES)).await.map_err(Problem::of_store)?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| JournalView {
+                at: entry.at,
+                account: entry.account,
+                event: entry.event,
+                detail: entry.detail,
+            })
+            .collect())
+    }
+}

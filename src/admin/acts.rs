@@ -1,0 +1,252 @@
+//! Acting: pause, resume, renew, discover, call, unpair, revoke. Each act is written into the audit log before it is done.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::access::book::Entry;
+use crate::access::renewal::{Cause, RenewProblem};
+use crate::model::account::{AccountName, RealmName};
+use crate::pairing::{Ending, Selection};
+
+use super::{Actor, Admin};
+use super::accounts::Pattern;
+use super::problem::Problem;
+use super::view::{CallReport, CallRequest, Destructive, Done};
+
+#[derive(Deserialize)]
+pub struct Confirmation {
+    #[serde(default)]
+    confirmed: bool,
+    realm: Option<RealmName>,
+}
+
+#[derive(Deserialize)]
+pub struct Switch {
+    realm: RealmName,
+}
+
+pub async fn pause(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+    let (pattern, selection) = chosen(pattern)?;
+    let pause = async { admin.pairing.pause(&selection).await.map_err(Problem::of_operator) };
+    let held = admin.audited(&actor, "pause", Some(&pattern), pause).await?;
+    let lines = held.into_iter().map(|held| Done {
+        name: held.name,
+        ok: true,
+        detail: if held.changed { "paused".into() } else { format!("unchanged: {}", held.state.word()) },
+    });
+    Ok(lines_of(lines))
+}
+
+/// Resuming means serving again, so it ends with one renewal each.
+pub async fn resume(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+    let (pattern, selection) = chosen(pattern)?;
+    let resume = async { admin.pairing.resume(&selection).await.map_err(Problem::of_operator) };
+    let held = admin.audited(&actor, "resume", Some(&pattern), resume).await?;
+    let names = held.into_iter().map(|held| (held.name, held.changed)).collect();
+    Ok(one_by_one(names, move |name, changed| {
+        let admin = admin.clone();
+        async move {
+            match changed {
+                true => admin.renew_now(name).await,
+                false => Done { name, ok: true, detail: "unchanged: was not paused".into() },
+            }
+        }
+    }))
+}
+
+pub async fn renew(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+    let names = admin.names(&actor, "renew", pattern).await?;
+    Ok(one_by_one(names, move |name, ()| {
+        let admin = admin.clone();
+        async move { admin.renew_now(name).await }
+    }))
+}
+
+pub async fn discover(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+    let names = admin.names(&actor, "discover", pattern).await?;
+    Ok(one_by_one(names, move |name, ()| {
+        let admin = admin.clone();
+        async move { admin.discover_now(name).await }
+    }))
+}
+
+pub async fn call(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Json(call): Json<CallRequest>,
+) -> Result<Json<CallReport>, Problem> {
+    let entry = admin.entry(&account)?;
+    let made = async {
+        admin.machinery.call(entry.name.clone(), call).await.map(Json).map_err(Problem::bad_request)
+    };
+    admin.audited(&actor, "call", Some(entry.name.as_str()), made).await
+}
+
+pub async fn unpair(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Query(confirmation): Query<Confirmation>,
+) -> Result<Json<Destructive>, Problem> {
+    admin.end(&actor, "unpair", Ending::Unpair, &account, confirmation).await
+}
+
+pub async fn revoke(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Query(confirmation): Query<Confirmation>,
+) -> Result<Json<Destructive>, Problem> {
+    admin.end(&actor, "revoke", Ending::Revoke, &account, confirmation).await
+}
+
+pub async fn switch(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Query(switch): Query<Switch>,
+) -> Result<StatusCode, Problem> {
+    let entry = admin.entry(&account)?;
+    let done = async {
+        admin.pairing.switch(&entry.name, &switch.realm).await.map_err(Problem::of_operator)
+    };
+    admin.audited(&actor, "switch", Some(entry.name.as_str()), done).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Admin {
+    async fn names(&self, actor: &Actor, act: &'static str, pattern: Pattern) -> Result<Vec<(AccountName, ())>, Problem> {
+        let (pattern, selection) = chosen(pattern)?;
+        let names = async {
+            let records = self.store.accounts().await.map_err(Problem::of_store)?.accounts;
+            let chosen = records.into_iter().filter(|record| selection.admits(record));
+            let names: Vec<_> = chosen.map(|record| (record.name, ())).collect();
+            match names.is_empty() {
+                true => Err(Problem::new(StatusCode::NOT_FOUND, "account_unknown", "No account matches.")
+                    .fix("`accounts list` shows them all.")),
+                false => Ok(names),
+            }
+        };
+        self.audited(actor, act, Some(&pattern), names).await
+    }
+
+    async fn renew_now(&self, name: AccountName) -> Done {
+        let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
+        let outcome = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
+        match outcome {
+            Ok(access) => Done { name, ok: true, detail: format!("good until {}, {}", access.expires_at, access.route) },
+            Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
+        }
+    }
+
+    async fn discover_now(&self, name: AccountName) -> Done {
+        let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
+        match self.renewals.rediscover(&entry).await {
+            Ok(route) => Done { name, ok: true, detail: route.to_string() },
+            Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
+        }
+    }
+
+    async fn end(
+        &self,
+        actor: &Actor,
+        act: &'static str,
+        ending: Ending,
+        account: &str,
+        confirmation: Confirmation,
+    ) -> Result<Json<Destructive>, Problem> {
+        let name = self.entry(account)?.name.clone();
+        let realm = confirmation.realm.as_ref();
+        let preview = self.pairing.preview_ending(ending, &name, realm).await.map_err(Problem::of_ending)?;
+        let mut report = Destructive {
+            account: preview.name,
+            account_id: preview.account_id,
+            realm: preview.realm.clone(),
+            hits: preview.consequences.into_iter().map(str::to_owned).collect(),
+            done: false,
+            detail: String::new(),
+        };
+        if !confirmation.confirmed {
+            return Ok(Json(report));
+        }
+        let end = async {
+            self.pairing.end(ending, name.clone(), confirmation.realm).await.map_err(Problem::of_ending)
+        };
+        let ended = self.audited(actor, act, Some(name.as_str()), end).await?;
+        report.done = true;
+        report.detail = match (ended.was_dead, ended.saved) {
+            (_, false) => "Done at the platform; the store does not take it yet, the gateway keeps trying.".into(),
+            (true, true) => "Done: the platform did not know the grant any more.".into(),
+            (false, true) => "Done.".into(),
+        };
+        Ok(Json(report))
+    }
+}
+
+fn chosen(pattern: Pattern) -> Result<(String, Selection), Problem> {
+    let pattern = pattern.pattern.ok_or_else(|| Problem::bad_request("pattern is missing"))?;
+    Ok((pattern.clone(), Selection::Pattern(pattern)))
+}
+
+fn gone(name: AccountName) -> Done {
+    Done { name, ok: false, detail: "it was removed meanwhile".into() }
+}
+
+fn sentence(entry: &Entry, problem: RenewProblem) -> String {
+    match problem {
+        RenewProblem::TooSoon { until } => format!("refreshed a moment ago; the next refresh may go out at {until}"),
+        RenewProblem::Paused => format!("paused: `accounts resume {}` first", entry.name),
+        RenewProblem::NeedsLogin { since, why } => format!("needs a login since {since}: {why}"),
+        RenewProblem::Unavailable { retry_at, detail } => format!("{detail}; next try after {retry_at}"),
+        RenewProblem::StillRunning => "still under way: look again with `accounts show`".into(),
+    }
+}
+
+/// Works through the names one after the other and hands out a line of JSON for each as it is done.
+fn one_by_one<T, F, Fut>(names: Vec<(AccountName, T)>, act: F) -> Response
+where
+    T: Send + 'static,
+    F: Fn(AccountName, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Done> + Send,
+{
+    let (lines, received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        for (name, what) in names {
+            if lines.send(act(name, what).await).await.is_err() {
+                return;
+            }
+        }
+    });
+    streamed(received)
+}
+
+/// Newline-delimited JSON, a line as soon as it is known.
+pub fn streamed<T: Serialize + Send + 'static>(received: mpsc::Receiver<T>) -> Response {
+    let lines = futures_util::stream::unfold(received, |mut received| async move {
+        let line = received.recv().await?;
+        Some((json_line(&line), received))
+    });
+    ([(http::header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn lines_of(done: impl Iterator<Item = Done>) -> Response {
+    let lines = done.filter_map(|line| json_line(&line).ok()).fold(Vec::new(), |mut all, line| {
+        all.extend_from_slice(&line);
+        all
+    });
+    ([(http::header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+}
+
+fn json_line<T: Serialize>(line: &T) -> Result<bytes::Bytes, serde_json::Error> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    Ok(text.into())
+}

@@ -1,0 +1,51 @@
+//! `/healthz`, `/readyz`, `/metrics`: for balancers and scrapers, without a token and without a name of anybody.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+
+/// Whether callers can be served, and what each part says.
+#[derive(Debug, Clone, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    pub name: &'static str,
+    pub ok: bool,
+    pub detail: String,
+}
+
+#[derive(Deserialize)]
+pub struct Verbosity {
+    verbose: Option<String>,
+}
+
+/// The process is alive.
+pub async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Configuration, store and listeners are in order. One account that needs a login does not make the gateway unready.
+pub async fn ready(State(admin): State<Arc<Admin>>, Query(verbosity): Query<Verbosity>) -> Response {
+    let readiness = admin.machinery.readiness().await;
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if verbosity.verbose.is_some() {
+        return (status, axum::Json(readiness)).into_response();
+    }
+    (status, if readiness.ready { "ready\n" } else { "not ready: ask /readyz?verbose\n" }).into_response()
+}
+
+pub async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let mut response = admin.machinery.metrics().into_response();
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

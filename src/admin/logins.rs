@@ -1,0 +1,231 @@
+//! Pairing, inviting, importing and exporting, as operators ask for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::pairing::{
+    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Proof, Selection, StartRequest,
+};
+
+use super::{Actor, Admin};
+use super::acts::streamed;
+use super::problem::Problem;
+use super::view::{ChoiceView, ImportLine, InviteRequest, PairFinish, PairOutcome, PairRequest, PairStarted};
+
+#[derive(Deserialize)]
+pub struct ImportQuery {
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    replace: bool,
+}
+
+#[derive(Deserialize)]
+pub struct ExportQuery {
+    pattern: Option<String>,
+    #[serde(default)]
+    refresh_tokens: bool,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const INVITATION_DAYS: u32 = 7;
+
+pub async fn start(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Json(request): Json<PairRequest>,
+) -> Result<Json<PairStarted>, Problem> {
+    let name = request.name.clone();
+    let name = name.as_ref().map(|name| name.as_str());
+    let paste = request.paste;
+    let start = StartRequest {
+        realm: request.realm,
+        name: request.name,
+        account_id: request.account_id,
+        callback_url: request.callback_url,
+        valid_for: PAIR_LINK_VALID,
+    };
+    if paste {
+        let started = async { admin.pairing.start_pasted(start).await.map_err(Problem::of_start) };
+        let started = admin.audited(&actor, "pair", name, started).await?;
+        return Ok(Json(PairStarted {
+            url: started.redirect_uri,
+            authorize_url: Some(started.authorize_url),
+            ticket: Some(started.id.expose().to_owned()),
+            expires_at: started.expires_at,
+            warnings: started.warnings,
+        }));
+    }
+    let link = async { admin.pairing.start(start).await.map_err(Problem::of_start) };
+    let link = admin.audited(&actor, "pair", name, link).await?;
+    Ok(Json(PairStarted {
+        url: link.url,
+        authorize_url: None,
+        ticket: None,
+        expires_at: link.expires_at,
+        warnings: link.warnings,
+    }))
+}
+
+/// The redirected URL pasted in, or the account chosen after it. A choice's ticket is `login/choice`.
+pub async fn finish(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Json(finish): Json<PairFinish>,
+) -> Result<Json<PairOutcome>, Problem> {
+    let (login, choice) = match finish.ticket.split_once('/') {
+        Some((login, choice)) => (login, Some(choice)),
+        None => (finish.ticket.as_str(), None),
+    };
+    let answer = async {
+        Ok(match (choice, finish.redirected_url, finish.account_id) {
+        (None, Some(url), _) => admin.pairing.finish_pasted(login, &url).await,
+        (Some(choice), _, Some(id)) => {
+            admin.pairing.choose(choice, Proof::Operator { id: login }, &id.to_string()).await
+        }
+        _ => return Err(Problem::bad_request("send redirected_url, or the ticket of a choice with account_id")),
+        })
+    };
+    let answer = admin.audited(&actor, "finish_pairing", None, answer).await?;
+    Ok(Json(match answer.outcome {
+        Outcome::Connected(connected) => {
+            PairOutcome::Paired { account: connected.name, warnings: connected.warnings }
+        }
+        Outcome::Choose(choice) => PairOutcome::Choose {
+            ticket: format!("{login}/{}", choice.code.expose()),
+            accounts: choice
+                .accounts
+                .into_iter()
+                .map(|account| ChoiceView {
+                    account_id: account.id,
+                    name: account.name,
+                    address: account.address,
+                    paired: account.paired,
+                })
+                .collect(),
+        },
+        Outcome::Stopped { stop, .. } => {
+            let words = stop.words();
+            PairOutcome::Failed { title: words.title.to_owned(), detail: words.what, fix: words.todo }
+        }
+    }))
+}
+
+pub async fn invite(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Json(request): Json<InviteRequest>,
+) -> Result<Json<Vec<Invitation>>, Problem> {
+    let selection = match (request.pattern, request.needs_login) {
+        (Some(pattern), false) => Selection::Pattern(pattern),
+        (None, true) => Selection::NeedsLogin,
+        _ => return Err(Problem::bad_request("send either pattern or needs_login")),
+    };
+    let words = match &selection {
+        Selection::Pattern(pattern) => pattern.clone(),
+        Selection::NeedsLogin => "those that need a login".to_owned(),
+    };
+    let request = pairing::InviteRequest {
+        selection,
+        realm: request.realm,
+        callback_url: request.callback_url,
+        valid_for: DAY * request.days.unwrap_or(INVITATION_DAYS),
+    };
+    let invited = async { admin.pairing.invite(request).await.map(Json).map_err(Problem::of_operator) };
+    admin.audited(&actor, "invite", Some(&words), invited).await
+}
+
+pub async fn import(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(query): Query<ImportQuery>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("the file is not text"))?;
+    let entries = pairing::read_import(text).map_err(|problem| {
+        Problem::bad_request(format!("{problem}."))
+            .fix("It must be a JSON array of {\"name\", \"realm\", \"account_id\", \"refresh_token\"}.")
+    })?;
+    let options = ImportOptions { paused: query.paused, replace: query.replace };
+    let begun = async { Ok(admin.pairing.import(entries, options)) };
+    let mut lines = admin.audited(&actor, "import", None, begun).await?;
+    let (out, received) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if out.send(reported(line)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(streamed(received))
+}
+
+fn reported(line: pairing::ImportLine) -> ImportLine {
+    let renewed = |done: &str, renewed: bool| match renewed {
+        true => format!("{done}, refreshed and discovered"),
+        false => format!("{done}, not refreshed"),
+    };
+    ImportLine {
+        entry: line.line,
+        name: line.name.map(|name| name.to_string()).unwrap_or_default(),
+        ok: line.result.is_good(),
+        detail: match line.result {
+            ImportResult::Imported { renewed: done } => renewed("imported", done),
+            ImportResult::Replaced { renewed: done } => renewed("replaced", done),
+            ImportResult::Unchanged { renewed: done } => renewed("unchanged", done),
+            ImportResult::Kept { why } => format!("kept: {why}"),
+            ImportResult::NotRenewed { why } => format!("stored, but the first refresh failed: {why}"),
+            ImportResult::Failed { why } => why,
+        },
+    }
+}
+
+pub async fn export(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(query): Query<ExportQuery>,
+) -> Result<Json<Vec<ExportedGrant>>, Problem> {
+    let pattern = query.pattern.unwrap_or_else(|| "*".to_owned());
+    let act = if query.refresh_tokens { "export_with_refresh_tokens" } else { "export" };
+    let selection = Selection::Pattern(pattern.clone());
+    let exported = async {
+        admin.pairing.export(&selection, query.refresh_tokens).await.map(Json).map_err(Problem::of_operator)
+    };
+    admin.audited(&actor, act, Some(&pattern), exported).await
+}
+
+impl Problem {
+    pub(super) fn of_start(problem: pairing::StartProblem) -> Self {
+        match problem {
+            pairing::StartProblem::Store(problem) => Problem::of_store(problem),
+            other => Problem::bad_request(format!("{other}.")),
+        }
+    }
+
+    pub(super) fn of_operator(problem: pairing::OperatorProblem) -> Self {
+        use pairing::OperatorProblem::*;
+        match problem {
+            NobodyMatches(_) | NobodyNeedsLogin | UnknownAccount(_) | NoGrant { .. } => {
+                Problem::new(StatusCode::NOT_FOUND, "account_unknown", format!("{problem}."))
+                    .fix("`accounts list` shows them all.")
+            }
+            Start(problem) => Problem::of_start(problem),
+            Store(problem) => Problem::of_store(problem),
+        }
+    }
+
+    pub(super) fn of_ending(problem: pairing::EndingProblem) -> Self {
+        match problem {
+            pairing::EndingProblem::Store(problem) => Problem::of_store(problem),
+            other => Problem::new(StatusCode::CONFLICT, "not_done", format!("{other}.")),
+        }
+    }
+}

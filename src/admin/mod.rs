@@ -1,0 +1,154 @@
+//! The operators' listener: health and metrics open, the JSON API behind the admin token. Tokens are never shown, acts are audited.
+
+mod accounts;
+mod acts;
+mod explain;
+mod guard;
+mod health;
+mod logins;
+mod problem;
+pub mod view;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::middleware;
+use axum::routing::{get, post};
+use http::request::Parts;
+
+use crate::access::book::Book;
+use crate::access::renewal::Renewals;
+use crate::clock::Clock;
+use crate::journal::audit::{Action, Audit, Outcome};
+use crate::model::account::AccountName;
+use crate::pairing::Pairing;
+use crate::store::Store;
+
+pub use guard::Guard;
+pub use health::Readiness;
+use problem::Problem;
+use view::{CallReport, CallRequest};
+
+/// What the admin listener is made of.
+pub struct Admin {
+    pub clock: Clock,
+    pub book: Arc<Book>,
+    pub renewals: Renewals,
+    pub store: Arc<dyn Store>,
+    pub pairing: Arc<Pairing>,
+    pub audit: Arc<Audit>,
+    pub machinery: Arc<dyn Machinery>,
+}
+
+/// What the admin listener asks of the rest of the program.
+pub trait Machinery: Send + Sync + 'static {
+    /// The text exposition of all metrics.
+    fn metrics(&self) -> String;
+    fn readiness(&self) -> Pin<Box<dyn Future<Output = Readiness> + Send + '_>>;
+    /// One call through the whole request path, as this account.
+    fn call(
+        &self,
+        account: AccountName,
+        call: CallRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>>;
+    /// The word for a refusal code number in an account's signals.
+    fn refusal_word(&self, number: u16) -> &'static str;
+}
+
+/// The admin listener's routes, without the pages that it shares with the public one.
+pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
+    let api = Router::new()
+        .route("/accounts", get(accounts::list))
+        .route("/accounts/{account}", get(accounts::show))
+        .route("/accounts/{account}/explain", get(explain::explain))
+        .route("/accounts/{account}/journal", get(accounts::journal))
+        .route("/accounts/{account}/call", post(acts::call))
+        .route("/accounts/{account}/unpair", post(acts::unpair))
+        .route("/accounts/{account}/revoke", post(acts::revoke))
+        .route("/accounts/{account}/switch", post(acts::switch))
+        .route("/journal", get(accounts::whole_journal))
+        .route("/pause", post(acts::pause))
+        .route("/resume", post(acts::resume))
+        .route("/renew", post(acts::renew))
+        .route("/discover", post(acts::discover))
+        .route("/pairings", post(logins::start))
+        .route("/pairings/finish", post(logins::finish))
+        .route("/invitations", post(logins::invite))
+        .route("/import", post(logins::import))
+        .route("/export", get(logins::export))
+        .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
+        .fallback(async || Problem::new(http::StatusCode::NOT_FOUND, "not_found", "the admin API has no such call"))
+        .layer(middleware::from_fn_with_state(guard, guard::require_token));
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .nest("/api", api)
+        .with_state(admin)
+}
+
+/// An import of 100,000 accounts is about 15 MB.
+const LARGEST_BODY: usize = 64 * 1024 * 1024;
+
+/// Whose act it is, for the audit log: the admin token has one holder as far as the gateway can tell.
+pub(crate) struct Actor {
+    from: Option<IpAddr>,
+    request_id: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Actor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let from = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        Ok(Self { from, request_id: fresh_id() })
+    }
+}
+
+/// Links the lines of one act.
+fn fresh_id() -> String {
+    let mut bytes = [0u8; 8];
+    // Without random numbers the id is all zeros; the line is still written.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Admin {
+    /// Writes an act into the audit log, does it, and writes down what came of it. An act that cannot be written down is not done.
+    async fn audited<T>(
+        &self,
+        actor: &Actor,
+        action: &'static str,
+        account: Option<&str>,
+        act: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let line = |outcome| Action {
+            who: "admin token".to_owned(),
+            from: actor.from,
+            action,
+            account: account.map(str::to_owned),
+            outcome,
+            request_id: actor.request_id.clone(),
+        };
+        self.audit.append(&line(Outcome::Asked)).await.map_err(|error| {
+            let detail = format!("{error}, so nothing was done.");
+            Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
+                .fix("Make room on its disk, or correct [admin] audit.")
+        })?;
+        let result = act.await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(problem) if problem.status.is_server_error() => Outcome::Failed(problem.detail.clone()),
+            Err(problem) => Outcome::Refused(problem.detail.clone()),
+        };
+        if let Err(error) = self.audit.append(&line(outcome)).await {
+            tracing::error!(%error, action, "what came of an admin action could not be written down");
+        }
+        result
+    }
+}

@@ -1,0 +1,202 @@
+//! What the admin API says, as values: the command line reads with the same types that the API writes with.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+
+/// One account as `accounts list` and `accounts show` print it. Never holds a token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccountView {
+    pub name: AccountName,
+    pub realm: RealmName,
+    pub account_id: AccountId,
+    #[serde(flatten)]
+    pub state: AccountState,
+    /// Domain + Path where calls go now.
+    pub route: Option<String>,
+    pub token_expires_at: Option<Timestamp>,
+    pub refreshed_at: Option<Timestamp>,
+    pub generation: u64,
+    pub grants: Vec<GrantView>,
+    pub signals: SignalsView,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrantView {
+    pub realm: RealmName,
+    pub account_id: AccountId,
+    pub current: bool,
+    pub obtained_at: Timestamp,
+    pub refreshed_at: Option<Timestamp>,
+    /// Set while a refresh is under way, or where the process died in the middle of one.
+    pub refresh_under_way_since: Option<Timestamp>,
+}
+
+/// What metrics may not say, since their labels are bounded (design, section 10).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SignalsView {
+    pub last_call_at: Option<Timestamp>,
+    pub last_success_at: Option<Timestamp>,
+    pub last_refusal: Option<String>,
+    pub last_refusal_at: Option<Timestamp>,
+    pub last_list_at: Option<Timestamp>,
+    pub last_list_links: Option<u64>,
+    pub unfinished_download_at: Option<Timestamp>,
+}
+
+/// `explain ACCOUNT`: what is, why, and what to do about it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explanation {
+    pub account: AccountView,
+    /// Sentences in order of importance.
+    pub findings: Vec<Finding>,
+    pub journal: Vec<JournalView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Finding {
+    /// `ok`, `note` or `trouble`.
+    pub level: String,
+    pub what: String,
+    /// What to type or whom to ask; empty where nothing needs doing.
+    pub fix: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JournalView {
+    pub at: Timestamp,
+    pub account: AccountName,
+    pub event: String,
+    pub detail: String,
+}
+
+/// `POST /api/pairings`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairRequest {
+    pub realm: RealmName,
+    pub name: Option<AccountName>,
+    pub account_id: Option<AccountId>,
+    pub callback_url: Option<String>,
+    /// The operator will paste the redirected URL: answer with the authorize URL too.
+    #[serde(default)]
+    pub paste: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PairStarted {
+    /// The one-time start link for the browser.
+    pub url: String,
+    /// With `paste`: where to log in.
+    pub authorize_url: Option<String>,
+    /// With `paste`: names this login when the redirected URL is handed in.
+    pub ticket: Option<String>,
+    pub expires_at: Timestamp,
+    pub warnings: Vec<String>,
+}
+
+/// `POST /api/pairings/finish`: the redirected URL, or the choice after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairFinish {
+    pub ticket: String,
+    pub redirected_url: Option<String>,
+    pub account_id: Option<AccountId>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum PairOutcome {
+    Paired { account: AccountName, warnings: Vec<String> },
+    Choose { ticket: String, accounts: Vec<ChoiceView> },
+    Failed { title: String, detail: String, fix: String },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChoiceView {
+    pub account_id: AccountId,
+    pub name: String,
+    pub address: String,
+    pub paired: bool,
+}
+
+/// `POST /api/invitations`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    pub pattern: Option<String>,
+    #[serde(default)]
+    pub needs_login: bool,
+    /// Where the accounts are to be paired; absent: each in its current realm.
+    pub realm: Option<RealmName>,
+    pub callback_url: Option<String>,
+    pub days: Option<u32>,
+}
+
+/// One line of an import's report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportLine {
+    /// Counted from 1, in the order of the file.
+    pub entry: usize,
+    pub name: String,
+    pub ok: bool,
+    /// `imported`, `unchanged`, `stored (paused)`, or what is wrong.
+    pub detail: String,
+}
+
+/// `accounts pause|resume|renew|discover`: what came of it for one account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Done {
+    pub name: AccountName,
+    pub ok: bool,
+    pub detail: String,
+}
+
+/// `POST /api/accounts/{name}/call`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallRequest {
+    pub method: String,
+    /// Path and query below Domain + Path.
+    pub path: String,
+    pub content_type: Option<String>,
+    pub body: Option<String>,
+    /// Whether the answer's body is wanted, and how much of it.
+    #[serde(default)]
+    pub with_body: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CallReport {
+    pub status: u16,
+    /// The gateway's own code where it refused.
+    pub code: Option<String>,
+    pub bytes: u64,
+    pub links: u64,
+    pub millis: u64,
+    pub content_type: Option<String>,
+    pub request_id: Option<String>,
+    pub body: Option<String>,
+}
+
+/// Whom a destructive act would hit; `done` once it was confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Destructive {
+    pub account: AccountName,
+    pub account_id: AccountId,
+    pub realm: RealmName,
+    pub hits: Vec<String>,
+    pub done: bool,
+    pub detail: String,
+}
+
+/// The body of every error of the admin API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiProblem {
+    pub status: u16,
+    pub code: String,
+    pub detail: String,
+    #[serde(default)]
+    pub fix: String,
+}

@@ -1,0 +1,122 @@
+//! Where a request of a caller goes: to the facade if it asks for a token, else to the gateway.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use crate::access::book::Book;
+use crate::access::renewal::Renewals;
+use crate::facade::{self, Facade};
+use crate::gateway::account::Ledger;
+use crate::gateway::caller::Evidence;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::{Gateway, ReplyBody, Shared};
+use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
+use crate::upstream::Stream;
+
+use super::observe::Observers;
+use super::roads::Roads;
+
+/// Makes each worker its own gateway.
+pub struct Maker {
+    pub shared: Arc<Shared>,
+    pub book: Arc<Book>,
+    pub renewals: Renewals,
+    pub roads: Roads,
+    pub observers: Arc<Observers>,
+    pub facade: Arc<Facade>,
+}
+
+pub struct DataHandler {
+    gateway: Gateway<Ledger, Roads>,
+    facade: Arc<Facade>,
+    shared: Arc<Shared>,
+}
+
+impl MakeHandler for Maker {
+    type Handler = DataHandler;
+
+    fn make(&self, worker: usize) -> DataHandler {
+        let ledger = Ledger { book: self.book.clone(), renewals: self.renewals.clone() };
+        let observer = self.observers.of_worker(worker);
+        DataHandler {
+            gateway: Gateway::new(self.shared.clone(), ledger, self.roads.clone(), observer),
+            facade: self.facade.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl Handler for DataHandler {
+    type Body = ReplyBody<Stream>;
+
+    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Self::Body> {
+        self.answer(request, evidence(&peer)).await
+    }
+
+    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
+        self.gateway.refuse(&refusal_for(refusal))
+    }
+}
+
+impl DataHandler {
+    pub async fn answer(&self, request: Request<Incoming>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+        let settings = self.shared.settings.load();
+        let token_request = *request.method() == Method::POST && facade::is_token_path(&settings, request.uri().path());
+        drop(settings);
+        match token_request {
+            true => self.token(request, evidence).await,
+            false => self.gateway.handle(request, evidence).await,
+        }
+    }
+
+    async fn token(&self, request: Request<Incoming>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+        let (parts, body) = request.into_parts();
+        let id = self.gateway.request_id(&parts.headers);
+        let answer = match read_form(body, self.shared.settings.load().body_idle).await {
+            Ok(form) => self.facade.token(&parts.headers, &form, &evidence, &id),
+            Err(refusal) => refuse(&refusal, &id),
+        };
+        answer.map(ReplyBody::full)
+    }
+}
+
+async fn read_form(body: Incoming, patience: std::time::Duration) -> Result<Bytes, Refusal> {
+    let read = Limited::new(body, facade::MAX_FORM).collect();
+    match tokio::time::timeout(patience, read).await {
+        Err(_) => Err(Refusal::RequestTimeout),
+        Ok(Ok(form)) => Ok(form.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::ContentTooLarge),
+        Ok(Err(_)) => Err(Refusal::BadFraming("the body broke off")),
+    }
+}
+
+fn refuse(refusal: &Refusal, id: &HeaderValue) -> Response<Bytes> {
+    refusal.answer(id, false, |bytes| bytes)
+}
+
+fn evidence(peer: &Peer) -> Evidence {
+    Evidence {
+        addr: peer.addr.ip(),
+        balancer: peer.balancer,
+        certificate: peer.certificate.as_ref().map(|certificate| certificate.fingerprint),
+        secure: peer.secure,
+    }
+}
+
+/// The server's reasons in the gateway's words.
+fn refusal_for(refusal: ServerRefusal) -> Refusal {
+    match refusal {
+        ServerRefusal::BadRequest(what) => Refusal::BadFraming(what),
+        ServerRefusal::HeadTooLarge => Refusal::HeadTooLarge,
+        ServerRefusal::UriTooLong => Refusal::UriTooLong,
+        ServerRefusal::MethodNotAllowed => Refusal::MethodNotAllowed,
+        ServerRefusal::RequestTimeout => Refusal::RequestTimeout,
+        ServerRefusal::TooManyConnections => Refusal::TooManyConnections,
+        ServerRefusal::Panicked => Refusal::Panicked,
+    }
+}

@@ -1,0 +1,127 @@
+//! What the rooms tell each other: pairing and renewal to the book and the journal, the admin listener to everybody.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::access::book::Book;
+use crate::access::calls::Chronicle;
+use crate::access::renewal::{Cause, RenewProblem, Renewals};
+use crate::admin::view::{CallReport, CallRequest};
+use crate::admin::{Machinery, Part, Readiness};
+use crate::facade::KnownTokens;
+use crate::gateway::refusal;
+use crate::journal::Journal;
+use crate::model::account::AccountName;
+use crate::pairing;
+use crate::store::AccountRecord;
+
+use super::{Inner, observe};
+
+/// Renewal's notes go into the journal.
+pub struct Timeline(pub Journal);
+
+impl Chronicle for Timeline {
+    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
+        self.0.note(account, event, detail);
+    }
+}
+
+/// What follows from a pairing, an import, a pause.
+pub struct Hooks {
+    pub book: Arc<Book>,
+    pub renewals: Renewals,
+    pub journal: Journal,
+    pub known: Arc<KnownTokens>,
+}
+
+impl pairing::Hooks for Hooks {
+    fn publish(&self, record: &AccountRecord) {
+        for grant in &record.grants {
+            self.known.learn(grant.refresh.expose(), &record.name);
+        }
+        self.book.apply(record.clone());
+    }
+
+    fn withdraw(&self, name: &AccountName) {
+        self.known.forget(name);
+        self.book.remove(name.as_str());
+    }
+
+    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
+        self.journal.note(account, event, detail);
+    }
+
+    fn renew<'a>(&'a self, account: &'a AccountName) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(async move {
+            let entry = self.book.by_name(account.as_str()).ok_or("the account is gone")?;
+            let renewed = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
+            renewed.map(|_| ()).map_err(sentence)
+        })
+    }
+}
+
+fn sentence(problem: RenewProblem) -> String {
+    match problem {
+        RenewProblem::TooSoon { until } => format!("refreshed a moment ago; the next refresh may go out at {until}"),
+        RenewProblem::Paused => "the account is paused".to_owned(),
+        RenewProblem::NeedsLogin { why, .. } => format!("the account needs a login: {why}"),
+        RenewProblem::Unavailable { detail, retry_at } => format!("{detail}; next try after {retry_at}"),
+        RenewProblem::StillRunning => "the refresh is still under way".to_owned(),
+    }
+}
+
+/// What the admin listener asks of the rest.
+pub struct Workshop(pub Arc<Inner>);
+
+impl Machinery for Workshop {
+    fn metrics(&self) -> String {
+        observe::refresh_gauges(&self.0);
+        self.0.metrics.encode()
+    }
+
+    fn readiness(&self) -> Pin<Box<dyn Future<Output = Readiness> + Send + '_>> {
+        Box::pin(self.0.readiness())
+    }
+
+    fn call(
+        &self,
+        account: AccountName,
+        call: CallRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>> {
+        Box::pin(self.0.operator.call(account, call))
+    }
+
+    fn refusal_word(&self, number: u16) -> &'static str {
+        refusal::word(number)
+    }
+}
+
+impl Inner {
+    /// The store may be out of order for a while without making the gateway unready: calls go on with what is held in memory.
+    async fn readiness(&self) -> Readiness {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let store = self.store.ping().await;
+        let alarms = self.renewals.alarms();
+        let unsaved = alarms.unsaved_accounts + self.pairing.unsaved();
+        let mut parts = vec![
+            part("listeners", !draining, if draining { "draining" } else { "accepting" }.to_owned()),
+            part("store", store.is_ok(), store.map_or_else(|error| error.to_string(), |()| "takes writes".to_owned())),
+            part("saved_tokens", unsaved == 0, match unsaved {
+                0 => "all tokens are on the disk".to_owned(),
+                some => format!("{some} accounts have their newest tokens in memory only: do not stop the gateway"),
+            }),
+        ];
+        for realm in self.config.load().realms.keys() {
+            let trouble = alarms.realms.iter().find(|(name, _)| name == realm);
+            let detail = trouble.map_or_else(|| "in order".to_owned(), |(_, trouble)| trouble.sentence(realm));
+            parts.push(part("realm", trouble.is_none(), format!("{realm}: {detail}")));
+        }
+        Readiness { ready: !draining, parts }
+    }
+}
+
+fn part(name: &'static str, ok: bool, detail: String) -> Part {
+    Part { name, ok, detail }
+}

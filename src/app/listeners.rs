@@ -1,0 +1,131 @@
+//! All sockets, bound before anything else starts, so that a taken port is an error and not half a gateway.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustls::crypto::CryptoProvider;
+use url::Url;
+
+use crate::config::{Certificate, Config};
+use crate::server::{Inherited, Limits, Listeners, TlsCertificates, TlsFiles};
+
+pub struct Sockets {
+    pub data: Listeners,
+    pub admin: Listeners,
+    pub public: Option<Listeners>,
+}
+
+/// The addresses that were bound; with port 0 in the configuration they are found here.
+#[derive(Debug, Clone, Default)]
+pub struct Bound {
+    pub data: Vec<SocketAddr>,
+    pub data_tls: Vec<SocketAddr>,
+    pub admin: Vec<SocketAddr>,
+    pub public: Vec<SocketAddr>,
+}
+
+#[derive(Default)]
+pub struct Certificates {
+    pub data: Option<Arc<TlsCertificates>>,
+    pub admin: Option<Arc<TlsCertificates>>,
+    pub public: Option<Arc<TlsCertificates>>,
+}
+
+impl Sockets {
+    pub fn bind(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Self> {
+        let mut data = Listeners::new(config.gateway.workers);
+        for address in &config.gateway.listen {
+            data.listen(*address, false, inherited).context("[gateway] listen")?;
+        }
+        for address in config.gateway.tls.iter().flat_map(|tls| &tls.listen) {
+            data.listen(*address, true, inherited).context("[gateway] tls.listen")?;
+        }
+        let mut admin = Listeners::new(1);
+        for address in &config.admin.listen {
+            admin.listen(*address, config.admin.tls.is_some(), inherited).context("[admin] listen")?;
+        }
+        let public = match &config.public {
+            None => None,
+            Some(public) => {
+                let mut listeners = Listeners::new(1);
+                for address in &public.listen {
+                    listeners.listen(*address, public.tls.is_some(), inherited).context("[public] listen")?;
+                }
+                Some(listeners)
+            }
+        };
+        for address in inherited.unclaimed() {
+            tracing::warn!(%address, "the service manager handed over a socket that no listener of the configuration names");
+        }
+        Ok(Self { data, admin, public })
+    }
+
+    pub fn bound(&self) -> Bound {
+        let all = |listeners: &Listeners| [listeners.plain_addrs(), listeners.tls_addrs()].concat();
+        Bound {
+            data: self.data.plain_addrs(),
+            data_tls: self.data.tls_addrs(),
+            admin: all(&self.admin),
+            public: self.public.as_ref().map(all).unwrap_or_default(),
+        }
+    }
+
+    pub fn certificates(&self, config: &Config) -> anyhow::Result<Certificates> {
+        let of = |pair: &Certificate| load(pair, None);
+        Ok(Certificates {
+            data: match &config.gateway.tls {
+                Some(tls) => Some(load(&tls.certificate, tls.client_ca.clone())?),
+                None => None,
+            },
+            admin: config.admin.tls.as_ref().map(of).transpose()?,
+            public: config.public.as_ref().and_then(|public| public.tls.as_ref()).map(of).transpose()?,
+        })
+    }
+}
+
+impl Bound {
+    /// Port 0 in our own URLs stands for the port that was bound. For a sandbox and tests.
+    pub fn settle(&self, mut config: Config) -> Config {
+        let data = self.data.first().or(self.data_tls.first()).copied();
+        let browser = self.public.first().or(self.admin.first()).copied();
+        settle(&mut config.gateway.url, data);
+        for realm in config.realms.values_mut() {
+            settle(&mut realm.redirect_uri, browser);
+        }
+        config
+    }
+}
+
+impl Certificates {
+    pub fn all(&self) -> Vec<Arc<TlsCertificates>> {
+        [&self.data, &self.admin, &self.public].into_iter().flatten().cloned().collect()
+    }
+}
+
+fn settle(url: &mut Url, bound: Option<SocketAddr>) {
+    if let (Some(0), Some(bound)) = (url.port(), bound) {
+        // Only a URL without a host has no port to set, and a configuration holds none.
+        let _ = url.set_port(Some(bound.port()));
+    }
+}
+
+fn load(pair: &Certificate, client_ca: Option<std::path::PathBuf>) -> anyhow::Result<Arc<TlsCertificates>> {
+    let files = TlsFiles { cert: pair.cert.clone(), key: pair.key.clone(), client_ca };
+    let provider: Arc<CryptoProvider> = rustls::crypto::aws_lc_rs::default_provider().into();
+    TlsCertificates::load(files, provider).context("a certificate cannot be loaded")
+}
+
+pub fn limits(config: &Config) -> Limits {
+    let gateway = &config.gateway;
+    Limits {
+        max_connections: gateway.max_connections,
+        max_head: gateway.max_head,
+        max_headers: gateway.max_headers,
+        head_timeout: gateway.head_timeout,
+        body_idle_timeout: gateway.body_idle_timeout,
+        keep_alive_timeout: gateway.keep_alive_timeout,
+        drain_timeout: gateway.drain_timeout,
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,259 @@
+//! The composition root: a configuration in, bound sockets, running tasks and a shutdown handle out.
+//!
+//! Reading order: `start` (this file) → `data` (a request meets gateway or facade) → `hooks` (what rooms tell each other) →
+//! `observe` (calls to metrics and signals) → `reload` → `run` (signals, drain).
+
+mod data;
+mod hooks;
+mod listeners;
+mod observe;
+mod operator;
+pub mod realms;
+mod reload;
+mod roads;
+mod run;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::access::book::Book;
+use crate::access::renewal::{self, Renewals};
+use crate::admin::{self, Admin, Guard};
+use crate::clock::Clock;
+use crate::config::{self, Config, secret};
+use crate::facade::{Facade, KnownTokens};
+use crate::gateway::settings::Settings;
+use crate::gateway::token::TokenKey;
+use crate::gateway::{Shared, Sink};
+use crate::journal::Journal;
+use crate::journal::audit::Audit;
+use crate::model::endpoint;
+use crate::pairing::{self, Pairing};
+use crate::public;
+use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
+use crate::store::{self, Store};
+use crate::telemetry::metrics::Metrics;
+
+pub use listeners::Bound;
+pub use run::run_until_told_to_stop;
+
+use hooks::Hooks;
+use listeners::Sockets;
+use observe::Observers;
+use operator::Operator;
+use roads::Roads;
+
+/// A gateway that runs. Dropping it stops it at once; `stop` drains it.
+pub struct Running {
+    pub bound: Bound,
+    inner: Arc<Inner>,
+    data: Workers,
+    admin: Workers,
+    public: Option<Workers>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What lives as long as the gateway and what a reload changes.
+struct Inner {
+    config: ArcSwap<Config>,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    book: Arc<Book>,
+    renewals: Renewals,
+    pairing: Arc<Pairing>,
+    journal: Journal,
+    audit: Audit,
+    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
+    observers: Arc<Observers>,
+    roads: Roads,
+    operator: Operator,
+    certificates: Vec<Arc<TlsCertificates>>,
+    counters: Arc<Counters>,
+    draining: std::sync::atomic::AtomicBool,
+}
+
+/// Binds, opens, loads and starts everything. Runs on the control runtime, which must outlive what it returns.
+pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> anyhow::Result<Running> {
+    let store = store::open(&config.store, clock.clone()).await.context("the store cannot be opened")?;
+    let sockets = Sockets::bind(&config, inherited)?;
+    let bound = sockets.bound();
+    let config = bound.settle(config);
+    let realms = realms::build_all(&config)?;
+
+    let loaded = store.accounts().await.context("the accounts cannot be read")?;
+    for (account, why) in &loaded.broken {
+        tracing::error!(%account, why, "the account's record cannot be read; it is left out and all others are served");
+    }
+    let book = Arc::new(Book::load(loaded.accounts, realms::rules(&config)));
+    let journal = Journal::start(store.clone(), clock.clone());
+    let audit = Audit::open(&config.admin.audit, clock.clone())?;
+    let renewals = Renewals::new(renewal::Parts {
+        clock: clock.clone(),
+        store: store.clone(),
+        book: book.clone(),
+        platforms: realms::control_calls(&realms),
+        chronicle: Arc::new(hooks::Timeline(journal.clone())),
+        settings: config.renewal.clone(),
+        runtime: Handle::current(),
+    });
+    let known = Arc::new(KnownTokens::load(store.known_tokens().await.context("the known tokens cannot be read")?));
+    let pairing = Pairing::new(pairing::Parts {
+        clock: clock.clone(),
+        store: store.clone(),
+        realms: realms::for_pairing(&config, &realms),
+        retry: config.retry.clone(),
+        hooks: Arc::new(Hooks {
+            book: book.clone(),
+            renewals: renewals.clone(),
+            journal: journal.clone(),
+            known: known.clone(),
+        }),
+    });
+
+    let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
+    let observers = Arc::new(Observers::new(metrics.clone(), book.clone()));
+    let (operator_key, operator_caller) = operator::caller()?;
+    let secret = signing_secret(&config)?;
+    let sink = match config.log.access {
+        true => Some(Sink::start().context("the access log's thread cannot be started")?.0),
+        false => None,
+    };
+    let shared = Arc::new(Shared::new(
+        Settings::compile(&operator::with(&config, operator_caller.clone())),
+        TokenKey::new(&secret),
+        clock.clone(),
+        &instance(&secret),
+        sink,
+    ));
+    let facade = Arc::new(Facade { shared: shared.clone(), known, book: book.clone() });
+    let roads = Roads::new(&realms);
+    let maker = Arc::new(data::Maker {
+        shared: shared.clone(),
+        book: book.clone(),
+        renewals: renewals.clone(),
+        roads: roads.clone(),
+        observers: observers.clone(),
+        facade,
+    });
+    let operator = Operator::start(maker.clone(), operator_key, operator_caller)?;
+
+    let counters = Arc::new(Counters::default());
+    let certificates = sockets.certificates(&config)?;
+    let inner = Arc::new(Inner {
+        config: ArcSwap::from_pointee(config.clone()),
+        clock: clock.clone(),
+        store: store.clone(),
+        book: book.clone(),
+        renewals: renewals.clone(),
+        pairing: pairing.clone(),
+        journal,
+        audit: audit.clone(),
+        metrics,
+        shared,
+        observers,
+        roads,
+        operator,
+        certificates: certificates.all(),
+        counters: counters.clone(),
+        draining: false.into(),
+    });
+    observe::watch(&inner);
+
+    let token = secret::read_or_make(&config.admin.token, ADMIN_TOKEN_BYTES, &config::process_env);
+    let (token, made) = token.map_err(|problem| anyhow::anyhow!("[admin] token: {problem}"))?;
+    if made {
+        tracing::info!(token = %config.admin.token, "the admin token was made");
+    }
+    let admin_state = Arc::new(Admin {
+        clock: clock.clone(),
+        book,
+        renewals: renewals.clone(),
+        store,
+        pairing: pairing.clone(),
+        audit: Arc::new(audit),
+        machinery: Arc::new(hooks::Workshop(inner.clone())),
+    });
+    let admin_router =
+        admin::router(admin_state, Guard::new(&token, clock.clone())).merge(public::routes(pairing.clone()));
+
+    let limits = listeners::limits(&config);
+    let data = Workers::start(
+        sockets.data,
+        server::Options {
+            name: "data",
+            limits: limits.clone(),
+            trusted_proxies: config.gateway.trusted_proxies.clone().into(),
+            tls: certificates.data,
+            counters,
+        },
+        maker,
+    )?;
+    let control = Handle::current();
+    let plain = |name, tls| server::Options {
+        name,
+        limits: limits.clone(),
+        trusted_proxies: Arc::new([]),
+        tls,
+        counters: Arc::default(),
+    };
+    let admin = server::serve_router(sockets.admin, plain("admin", certificates.admin), admin_router, control.clone())?;
+    let public = sockets.public.map(|listeners| {
+        server::serve_router(listeners, plain("public", certificates.public), public::router(pairing), control)
+    });
+    let public = public.transpose()?;
+    let tasks = vec![renewals.keep(), tokio::spawn(reload::watch_certificates(inner.clone()))];
+    Ok(Running { bound, inner, data, admin, public, tasks })
+}
+
+/// 256 bits.
+const ADMIN_TOKEN_BYTES: usize = 32;
+
+fn endpoint_names() -> Vec<&'static str> {
+    let table = endpoint::TABLE.iter().map(|row| row.name);
+    table.chain([endpoint::REVOKE.name, endpoint::OTHER.name]).collect()
+}
+
+/// Gateway tokens are signed with a key that follows from the store's, so that they outlive a restart and every replica reads them.
+fn signing_secret(config: &Config) -> anyhow::Result<[u8; 32]> {
+    let key = secret::read(&config.store.key, &config::process_env)
+        .map_err(|problem| anyhow::anyhow!("[store] key: {problem}"))?;
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
+    let mut secret = [0; 32];
+    secret.copy_from_slice(aws_lc_rs::hmac::sign(&key, b"gateway tokens, version 1").as_ref());
+    Ok(secret)
+}
+
+/// Names this gateway in `Via`: the same for all replicas, and another one for a gateway that may rightly stand behind this one.
+fn instance(secret: &[u8; 32]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret);
+    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Running {
+    pub fn data_addr(&self) -> Option<SocketAddr> {
+        self.bound.data.first().copied()
+    }
+
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.bound.admin.first().copied()
+    }
+
+    /// The configuration in force, with the ports that were bound.
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.config.load_full()
+    }
+
+    pub fn book(&self) -> &Arc<Book> {
+        &self.inner.book
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+}

@@ -1,0 +1,202 @@
+//! Finished calls to metrics and to each account's signs of life; what others count, read at each scrape.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::access::book::Book;
+use crate::gateway::{Observer, Record, refusal};
+use crate::model::account::{AccountState, RealmName};
+use crate::model::endpoint::{self, Endpoint};
+use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
+use crate::telemetry::metrics::{Kind, Metrics, Watched};
+
+use super::Inner;
+
+/// Hands each worker an observer of its own, so that no two workers count in the same cells.
+pub struct Observers {
+    metrics: Arc<Metrics>,
+    book: Arc<Book>,
+}
+
+/// One worker's counting.
+struct WorkerObserver {
+    worker: usize,
+    metrics: Arc<Metrics>,
+    book: Arc<Book>,
+    /// In the order of the endpoint table; compared by address.
+    slots: Vec<(&'static Endpoint, EndpointSlot)>,
+    cells: ArcSwap<HashMap<RealmName, Arc<CallCells>>>,
+    nobody: Arc<CallCells>,
+    refusals: Mutex<HashMap<&'static str, Counter>>,
+    links: Counter,
+    retries: Counter,
+}
+
+impl Observers {
+    pub fn new(metrics: Arc<Metrics>, book: Arc<Book>) -> Self {
+        Self { metrics, book }
+    }
+
+    pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
+        let rows = endpoint::TABLE.iter().chain([&endpoint::REVOKE, &endpoint::OTHER]);
+        let slots = rows.filter_map(|row| Some((row, self.metrics.endpoint(row.name)?))).collect();
+        Arc::new(WorkerObserver {
+            worker,
+            slots,
+            cells: ArcSwap::default(),
+            nobody: self.metrics.calls(NO_REALM, worker),
+            refusals: Mutex::default(),
+            links: self.metrics.links_rewritten(),
+            retries: self.metrics.retries("platform_trouble"),
+            metrics: self.metrics.clone(),
+            book: self.book.clone(),
+        })
+    }
+}
+
+impl Observer for WorkerObserver {
+    fn finished(&self, record: &Record) {
+        self.count(record);
+        self.sign_of_life(record);
+    }
+}
+
+impl WorkerObserver {
+    fn count(&self, record: &Record) {
+        if let Some(slot) = self.slot(record.endpoint) {
+            let class = StatusCode::from_u16(record.status).map_or(Class::None, Class::of);
+            let cells = self.cells(record.realm.as_ref());
+            cells.answered(slot, &record.method, class, record.request);
+            if record.attempts > 0 {
+                cells.platform_answered(slot, class, record.platform);
+            }
+        }
+        if let Some(code) = record.refusal {
+            self.refused(code);
+        }
+        if record.links > 0 {
+            self.links.inc_by(record.links);
+        }
+        if record.retries > 0 {
+            self.retries.inc_by(u64::from(record.retries));
+        }
+        if let Some(encoding) = record.unread {
+            self.metrics.link_bodies_passed(encoding).inc();
+        }
+    }
+
+    fn slot(&self, row: &'static Endpoint) -> Option<EndpointSlot> {
+        self.slots.iter().find(|(known, _)| std::ptr::eq(*known, row)).map(|(_, slot)| *slot)
+    }
+
+    fn cells(&self, realm: Option<&RealmName>) -> Arc<CallCells> {
+        let Some(realm) = realm else { return self.nobody.clone() };
+        if let Some(cells) = self.cells.load().get(realm) {
+            return cells.clone();
+        }
+        let cells = self.metrics.calls(realm.as_str(), self.worker);
+        let mut all = HashMap::clone(&self.cells.load());
+        all.insert(realm.clone(), cells.clone());
+        self.cells.store(Arc::new(all));
+        cells
+    }
+
+    fn refused(&self, code: &'static str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.entry(code).or_insert_with(|| self.metrics.refusals(code)).inc();
+    }
+
+    fn sign_of_life(&self, record: &Record) {
+        let Some(entry) = record.account.as_ref().and_then(|name| self.book.by_name(name.as_str())) else { return };
+        match record.refusal {
+            Some(code) => entry.signals.refused(refusal::number(code), record.at),
+            None if (200..400).contains(&record.status) => entry.signals.succeeded(record.at),
+            None => {}
+        }
+        let success = record.refusal.is_none() && record.status == 200;
+        if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
+            entry.signals.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
+        }
+        if !record.whole && record.endpoint.name == "download_asset" && record.refusal.is_none() {
+            entry.signals.download_unfinished(record.at);
+        }
+    }
+}
+
+/// What the server counts by itself.
+pub fn watch(inner: &Arc<Inner>) {
+    let counters = inner.counters.clone();
+    let series = |read: fn(&crate::server::Counters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
+        let counters = counters.clone();
+        Box::new(move || read(&counters))
+    };
+    inner.metrics.watch(Watched {
+        kind: Kind::Gauge,
+        name: "connections",
+        help: "Callers' connections right now",
+        label: "state",
+        series: vec![("open", series(|counters| counters.open.get()))],
+    });
+    inner.metrics.watch(Watched {
+        kind: Kind::Counter,
+        name: "connection_events",
+        help: "What happened to callers' connections",
+        label: "event",
+        series: vec![
+            ("accepted", series(|counters| counters.accepted.get())),
+            ("refused_full", series(|counters| counters.refused_full.get())),
+            ("evicted", series(|counters| counters.evicted.get())),
+            ("accept_error", series(|counters| counters.accept_errors.get())),
+            ("tls_failure", series(|counters| counters.tls_failures.get())),
+            ("proxy_header_failure", series(|counters| counters.proxy_header_failures.get())),
+            ("handshake_timeout", series(|counters| counters.handshake_timeouts.get())),
+            ("head_timeout", series(|counters| counters.head_timeouts.get())),
+            ("keep_alive_timeout", series(|counters| counters.keep_alive_timeouts.get())),
+            ("body_timeout", series(|counters| counters.body_timeouts.get())),
+            ("write_timeout", series(|counters| counters.write_timeouts.get())),
+            ("refused_request", series(|counters| counters.refused_requests.get())),
+            ("hang_up", series(|counters| counters.hang_ups.get())),
+            ("aborted_answer", series(|counters| counters.aborted_answers.get())),
+            ("panic", series(|counters| counters.panics.get())),
+        ],
+    });
+}
+
+/// Gauges that are cheaper to work out at a scrape than to keep.
+pub fn refresh_gauges(inner: &Inner) {
+    let metrics = &inner.metrics;
+    for (realm, census) in inner.book.census() {
+        let states = [
+            (AccountState::Ready.word(), census.ready),
+            (AccountState::Paused.word(), census.paused),
+            ("needs_login", census.needs_login),
+        ];
+        for (state, count) in states {
+            metrics.accounts(realm.as_str(), state).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let earliest = census.earliest_expiry.map_or(0, |at| at.as_secs());
+        metrics.earliest_expiry(realm.as_str()).set(i64::try_from(earliest).unwrap_or(i64::MAX));
+    }
+    for (realm, tally) in inner.renewals.tallies() {
+        use std::sync::atomic::Ordering::Relaxed;
+        for (outcome, count) in [
+            ("refreshed", tally.refreshes.load(Relaxed)),
+            ("refresh_failed", tally.refresh_failures.load(Relaxed)),
+            ("refused", tally.refusals.load(Relaxed)),
+            ("discovered", tally.discoveries.load(Relaxed)),
+            ("discovery_failed", tally.discovery_failures.load(Relaxed)),
+        ] {
+            let counter = metrics.renewals(realm.as_str(), outcome);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+    let lost = inner.shared.sink.as_ref().map_or(0, |sink| sink.lost());
+    let counter = metrics.access_log_lines_lost();
+    counter.inc_by(lost.saturating_sub(counter.get()));
+    let counter = metrics.journal_entries_lost();
+    counter.inc_by(inner.journal.lost().saturating_sub(counter.get()));
+}

@@ -1,0 +1,219 @@
+//! `accounts call`: one call of an operator through the whole request path, by a caller that exists in memory only.
+//!
+//! It goes over an in-process pipe, so that there is no further port and nothing of the path is left out.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::admin::view::{CallReport, CallRequest};
+use crate::config::{self, Config};
+use crate::gateway::caller::Evidence;
+use crate::model::account::AccountName;
+use crate::model::endpoint::Group;
+use crate::server::MakeHandler;
+
+use super::data::{DataHandler, Maker};
+
+/// The operator's line to the request path.
+pub struct Operator {
+    calls: mpsc::Sender<Job>,
+    key: String,
+    pub caller: config::Caller,
+}
+
+type Job = (Request<Full<Bytes>>, oneshot::Sender<Result<Seen, String>>);
+
+/// What came back.
+struct Seen {
+    status: u16,
+    code: Option<String>,
+    content_type: Option<String>,
+    request_id: Option<String>,
+    body: Vec<u8>,
+    bytes: u64,
+    links: u64,
+}
+
+/// No configured caller can have this name: it holds brackets.
+const NAME: &str = "(operator)";
+/// What is shown of a body, and searched for links.
+const SHOWN: usize = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(120);
+const PIPE: usize = 64 * 1024;
+
+/// A caller that may use every account, with a key that nobody else ever sees.
+pub fn caller() -> anyhow::Result<(String, config::Caller)> {
+    let mut bytes = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes).ok().context("no random numbers can be had from the system")?;
+    let key = URL_SAFE_NO_PAD.encode(bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
+    let caller = config::Caller {
+        name: NAME.to_owned(),
+        accounts: vec![config::AccountPattern::Name("*".to_owned())],
+        key: Some(hash),
+        networks: Vec::new(),
+        certificate: None,
+        facade: None,
+        allow: Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect(),
+        url: None,
+    };
+    Ok((key, caller))
+}
+
+/// The configuration as the request path is to see it.
+pub fn with(config: &Config, operator: config::Caller) -> Config {
+    let mut config = config.clone();
+    config.callers.push(operator);
+    config
+}
+
+impl Operator {
+    /// Starts the thread on which the operator's gateway lives.
+    pub fn start(maker: Arc<Maker>, key: String, caller: config::Caller) -> anyhow::Result<Self> {
+        let (calls, received) = mpsc::channel(16);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("operator".to_owned())
+            .spawn(move || LocalSet::new().block_on(&runtime, serve(maker, received)))?;
+        Ok(Self { calls, key, caller })
+    }
+
+    /// Makes one call as an account and reports on it. The error is a sentence for people.
+    pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallReport, String> {
+        let with_body = call.with_body;
+        let request = self.request(&account, call)?;
+        let (answer, answered) = oneshot::channel();
+        let started = Instant::now();
+        self.calls.send((request, answer)).await.map_err(|_| "the gateway is stopping".to_owned())?;
+        let seen = answered.await.map_err(|_| "the gateway is stopping".to_owned())??;
+        Ok(CallReport {
+            status: seen.status,
+            code: seen.code,
+            bytes: seen.bytes,
+            links: seen.links,
+            millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            content_type: seen.content_type,
+            request_id: seen.request_id,
+            body: with_body.then(|| String::from_utf8_lossy(&seen.body).into_owned()),
+        })
+    }
+
+    fn request(&self, account: &AccountName, call: CallRequest) -> Result<Request<Full<Bytes>>, String> {
+        let method = Method::from_bytes(call.method.as_bytes()).map_err(|_| format!("{:?} is no method", call.method))?;
+        let slash = if call.path.starts_with('/') { "" } else { "/" };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/accounts/{account}{slash}{}", call.path))
+            .header(header::HOST, "gateway.internal")
+            .header("x-gateway-key", &self.key);
+        if let Some(kind) = call.content_type {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let body = Full::from(call.body.unwrap_or_default());
+        request.body(body).map_err(|error| format!("that is no call that can be made: {error}"))
+    }
+}
+
+async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
+    let handler = Rc::new(maker.make(usize::MAX));
+    while let Some((request, answer)) = calls.recv().await {
+        let handler = handler.clone();
+        tokio::task::spawn_local(async move {
+            let seen = tokio::time::timeout(PATIENCE, exchange(handler, request)).await;
+            let _ = answer.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
+        });
+    }
+}
+
+async fn exchange(handler: Rc<DataHandler>, request: Request<Full<Bytes>>) -> Result<Seen, String> {
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let handler = handler.clone();
+        async move { Ok::<_, std::convert::Infallible>(handler.answer(request, evidence()).await) }
+    });
+    let server = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+    let server = tokio::task::spawn_local(async move {
+        let _ = server.await;
+    });
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.map_err(|error| error.to_string())?;
+    let client = tokio::task::spawn_local(async move {
+        let _ = connection.await;
+    });
+    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"));
+    let seen = match answer {
+        Ok(answer) => look(answer).await,
+        Err(error) => Err(error),
+    };
+    server.abort();
+    client.abort();
+    seen
+}
+
+fn evidence() -> Evidence {
+    Evidence { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), balancer: false, certificate: None, secure: true }
+}
+
+async fn look(answer: Response<Incoming>) -> Result<Seen, String> {
+    let (head, mut body) = answer.into_parts();
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut seen = Seen {
+        status: head.status.as_u16(),
+        code: None,
+        content_type: text("content-type"),
+        request_id: text("x-request-id"),
+        body: Vec::new(),
+        bytes: 0,
+        links: 0,
+    };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| format!("status {}, then the answer broke off", seen.status))?;
+        let Some(data) = frame.data_ref() else { continue };
+        seen.bytes += data.len() as u64;
+        let room = SHOWN.saturating_sub(seen.body.len()).min(data.len());
+        seen.body.extend_from_slice(&data[..room]);
+    }
+    if head.headers.contains_key("proxy-status") {
+        seen.code = code_of(&seen.body);
+    }
+    seen.links = links_in(&seen.body);
+    Ok(seen)
+}
+
+/// The gateway's own code in a refusal.
+fn code_of(body: &[u8]) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    problem["code"].as_str().map(str::to_owned)
+}
+
+fn links_in(body: &[u8]) -> u64 {
+    let count = |needle: &[u8]| memchr::memmem::find_iter(body, needle).count() as u64;
+    count(b"\"http://") + count(b"\"https://") + count(b"\"http:\\/\\/") + count(b"\"https:\\/\\/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_counted_plain_and_escaped() {
+        let body = br#"{"a":"https://x/1","b":"http:\/\/x\/2","c":"see https in text","d":["https:\/\/x"]}"#;
+        assert_eq!(links_in(body), 3);
+    }
+}

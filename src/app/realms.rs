@@ -1,0 +1,64 @@
+//! What each realm needs at run time: the way to its hosts and its control calls. Made at start and again at every reload.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::access::book::RealmRules;
+use crate::access::calls::ControlCalls;
+use crate::config::{Config, Realm, Upstream};
+use crate::model::account::RealmName;
+use crate::pairing::PairingRealm;
+use crate::platform::Platform;
+use crate::upstream::{ProxyVariables, Reach};
+
+/// One realm, ready to be spoken to.
+#[derive(Clone)]
+pub struct RealmParts {
+    pub reach: Reach,
+    pub platform: Arc<Platform>,
+}
+
+pub fn build(realm: &Realm, upstream: &Upstream) -> anyhow::Result<RealmParts> {
+    let reach = Reach::new(realm, upstream, &ProxyVariables::from_env())
+        .with_context(|| format!("realm {}", realm.name))?;
+    let platform =
+        Platform::new(realm, reach.clone()).with_context(|| format!("realm {}", realm.name))?;
+    Ok(RealmParts { reach, platform: Arc::new(platform) })
+}
+
+pub fn build_all(config: &Config) -> anyhow::Result<BTreeMap<RealmName, RealmParts>> {
+    config.realms.values().map(|realm| Ok((realm.name.clone(), build(realm, &config.upstream)?))).collect()
+}
+
+pub fn control_calls(realms: &BTreeMap<RealmName, RealmParts>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {
+    realms.iter().map(|(name, parts)| (name.clone(), parts.platform.clone() as Arc<dyn ControlCalls>)).collect()
+}
+
+pub fn for_pairing(config: &Config, realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, PairingRealm> {
+    let with_config = realms.iter().filter_map(|(name, parts)| Some((name, parts, config.realms.get(name)?)));
+    with_config
+        .map(|(name, parts, realm)| (name.clone(), PairingRealm::new(realm, parts.platform.clone())))
+        .collect()
+}
+
+pub fn rules(config: &Config) -> HashMap<RealmName, RealmRules> {
+    config.realms.iter().map(|(name, realm)| (name.clone(), RealmRules::of(realm))).collect()
+}
+
+/// Realms whose credentials or addresses differ: accounts that needed a login are tried again there.
+pub fn changed(old: &Config, new: &Config) -> Vec<RealmName> {
+    let face = |realm: &Realm| {
+        (
+            realm.client_id.clone(),
+            realm.client_secret.clone(),
+            realm.oauth_base.clone(),
+            realm.base_url.clone(),
+        )
+    };
+    let differs = |(name, realm): &(&RealmName, &Realm)| {
+        old.realms.get(*name).is_none_or(|before| face(before) != face(realm))
+    };
+    new.realms.iter().filter(differs).map(|(name, _)| name.clone()).collect()
+}

@@ -1,0 +1,90 @@
+//! SIGHUP: the new configuration takes over as a whole, or the old one stays. Certificates are looked at by themselves as well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, Config};
+use crate::gateway::settings::Settings;
+use crate::server::Reload;
+
+use super::{Inner, Running, operator, realms};
+
+/// File watches miss what container platforms do to mounted files, so contents are compared (dependencies: file watching).
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl Running {
+    /// Reads the file again. The old configuration stays in force where the new one is not valid.
+    pub async fn reload(&self) {
+        let file = self.config().file.clone();
+        match config::load(&file, &config::process_env) {
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                self.take_over(loaded.config).await;
+            }
+            Err(problems) => {
+                tracing::error!("the configuration is not valid and the old one stays in force:\n{problems}");
+            }
+        }
+        self.inner.reload_certificates();
+        if let Err(error) = self.inner.audit.reopen().await {
+            tracing::error!(%error, "the audit log cannot be opened again; it goes on in the old file");
+        }
+    }
+
+    async fn take_over(&self, fresh: Config) {
+        let old = self.config();
+        let fresh = self.bound.settle(fresh);
+        let waiting = Config::diff_needing_restart(&old, &fresh);
+        if !waiting.is_empty() {
+            tracing::warn!(keys = waiting.join(", "), "these changes need a restart; everything else is in force");
+        }
+        if let Err(error) = self.inner.put_in_force(&old, fresh).await {
+            tracing::error!("the new configuration cannot be used and the old one stays in force: {error:#}");
+        }
+    }
+}
+
+impl Inner {
+    async fn put_in_force(&self, old: &Config, fresh: Config) -> anyhow::Result<()> {
+        let parts = realms::build_all(&fresh)?;
+        let changed = realms::changed(old, &fresh);
+        self.roads.replace(&parts);
+        self.book.set_rules(realms::rules(&fresh));
+        self.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
+        let caller = self.operator.caller.clone();
+        self.shared.settings.store(Arc::new(Settings::compile(&operator::with(&fresh, caller))));
+        self.renewals.reload(fresh.renewal.clone(), realms::control_calls(&parts), &changed).await;
+        for realm in old.realms.keys().filter(|name| !fresh.realms.contains_key(*name)) {
+            self.metrics.forget_realm(realm.as_str(), &["ready", "paused", "needs_login"]);
+        }
+        self.config.store(Arc::new(fresh));
+        tracing::info!("the new configuration is in force");
+        Ok(())
+    }
+
+    fn reload_certificates(&self) {
+        for certificates in &self.certificates {
+            match certificates.reload_if_changed() {
+                Reload::Unchanged => {}
+                Reload::Swapped => tracing::info!("a certificate was replaced"),
+                Reload::Failed(error) => {
+                    tracing::error!(%error, "a certificate cannot be replaced; the old one stays in use");
+                }
+            }
+        }
+    }
+}
+
+pub async fn watch_certificates(inner: Arc<Inner>) {
+    if inner.certificates.is_empty() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let looking = inner.clone();
+        // Reads files: off the runtime's own threads.
+        let _ = tokio::task::spawn_blocking(move || looking.reload_certificates()).await;
+    }
+}

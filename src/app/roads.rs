@@ -1,0 +1,51 @@
+//! The gateway's way to the platform's hosts: each realm's own `Reach`, swapped as a whole by a reload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::gateway::pool::{Dial, DialError};
+use crate::model::account::RealmName;
+use crate::upstream::{Reach, ReachError, Stream};
+
+use super::realms::RealmParts;
+
+#[derive(Clone)]
+pub struct Roads(Arc<ArcSwap<BTreeMap<RealmName, Reach>>>);
+
+impl Roads {
+    pub fn new(realms: &BTreeMap<RealmName, RealmParts>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(reaches(realms))))
+    }
+
+    pub fn replace(&self, realms: &BTreeMap<RealmName, RealmParts>) {
+        self.0.store(Arc::new(reaches(realms)));
+    }
+}
+
+fn reaches(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Reach> {
+    realms.iter().map(|(name, parts)| (name.clone(), parts.reach.clone())).collect()
+}
+
+impl Dial for Roads {
+    type Stream = Stream;
+
+    async fn dial(&self, realm: &RealmName, host: &str, port: u16, secure: bool) -> Result<Stream, DialError> {
+        let reach = self.0.load().get(realm).cloned();
+        let reach = reach.ok_or_else(|| DialError { why: format!("realm {realm} is not configured"), lasting: true })?;
+        reach.connect(host, port, secure).await.map_err(|error| DialError { lasting: lasting(&error), why: error.to_string() })
+    }
+}
+
+/// A refused certificate or address is not cured by trying again at once.
+fn lasting(error: &ReachError) -> bool {
+    match error {
+        ReachError::AddressRefused { .. } | ReachError::Setup { .. } => true,
+        ReachError::Tls { .. } => error.is_certificate(),
+        ReachError::NameUnknown { .. }
+        | ReachError::ConnectFailed { .. }
+        | ReachError::TimedOut { .. }
+        | ReachError::Proxy { .. } => false,
+    }
+}

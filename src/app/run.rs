@@ -1,0 +1,118 @@
+//! `serve`'s frame: runtime, logs, signals, drain.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::server::notify::{self, Notice, Signal, Signals};
+use crate::server::{DrainReport, Inherited, descriptors};
+use crate::telemetry;
+
+use super::Running;
+
+/// Store, renewal, keeper, admin: rarely busy, but a page must not wait for a fsync.
+const CONTROL_THREADS: usize = 2;
+/// How long the end waits for a refresh under way and for tokens that the store has not taken yet.
+const LAST_REFRESHES: Duration = Duration::from_secs(15);
+
+/// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
+pub fn run_until_told_to_stop(config: Config) -> anyhow::Result<()> {
+    let logs = telemetry::init(&config.log, &config::process_env)?;
+    // Before any thread: descriptors that are handed over are found in the environment.
+    let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
+    descriptors::raise_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("the control runtime cannot be started")?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().context("signals cannot be listened to")?;
+        let running = super::start(config, Clock::system(), &mut inherited).await?;
+        announce(&running);
+        let watchdog = tokio::spawn(notify::feed_watchdog());
+        loop {
+            match signals.next().await {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    let _ = notify::tell(Notice::Reloading);
+                    running.reload().await;
+                    if let Err(error) = logs.apply(&running.config().log) {
+                        tracing::error!(%error, "the log's settings stay as they were");
+                    }
+                    let _ = notify::tell(Notice::Ready);
+                }
+            }
+        }
+        let _ = notify::tell(Notice::Stopping);
+        watchdog.abort();
+        tracing::info!("draining; a second signal stops at once");
+        let again = async { while !matches!(signals.next().await, Signal::Stop) {} };
+        let report = running.stop_unless(again).await;
+        tracing::info!(cut = report.cut, "stopped");
+        Ok(())
+    })
+}
+
+fn announce(running: &Running) {
+    let bound = &running.bound;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = ?bound.data,
+        data_tls = ?bound.data_tls,
+        admin = ?bound.admin,
+        public = ?bound.public,
+        accounts = running.book().len(),
+        "ready"
+    );
+    let _ = notify::tell(Notice::Ready);
+}
+
+impl Running {
+    /// Drains: what is under way is finished, then the rest is closed.
+    pub async fn stop(self) -> DrainReport {
+        self.stop_unless(std::future::pending()).await
+    }
+
+    /// Callers first, so that `/readyz` says "draining" to balancers meanwhile; the pages and the store last.
+    async fn stop_unless(self, at_once: impl Future<Output = ()>) -> DrainReport {
+        let Running { inner, mut data, mut admin, public, tasks, .. } = self;
+        inner.draining.store(true, Ordering::Relaxed);
+        data.drain();
+        tokio::pin!(at_once);
+        let mut cut_short = false;
+        let report = tokio::select! {
+            report = data.ended() => report,
+            () = &mut at_once => {
+                cut_short = true;
+                data.stop();
+                data.ended().await
+            }
+        };
+        for task in &tasks {
+            task.abort();
+        }
+        if !cut_short {
+            let finished = tokio::time::timeout(LAST_REFRESHES, inner.renewals.finish());
+            tokio::select! {
+                finished = finished => if finished.is_err() {
+                    tracing::error!("tokens could not be saved before the end: accounts may need a new login");
+                },
+                () = &mut at_once => {}
+            }
+        }
+        // Dropping stops at once: nobody is promised an answer of these pages.
+        drop(public);
+        admin.stop();
+        admin.ended().await;
+        inner.journal.settle().await;
+        if let Err(error) = inner.store.close().await {
+            tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");
+        }
+        report
+    }
+}

@@ -1,0 +1,212 @@
+//! `check`: the loader that `serve` uses, and with `--connect` the way to the platform, step by step.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use url::Url;
+
+use crate::app::realms;
+use crate::clock::Clock;
+use crate::config::{self, Config, Realm};
+use crate::platform::{CredentialsVerdict, Platform};
+use crate::upstream::Reach;
+
+use super::{CheckArguments, EXIT_CONFIG};
+
+pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
+    let loaded = match config::load(file, &config::process_env) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    println!("{}: the configuration is valid", file.display());
+    match arguments.connect {
+        true => connect(&loaded.config),
+        false => ExitCode::SUCCESS,
+    }
+}
+
+fn connect(config: &Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(all_realms(config)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+async fn all_realms(config: &Config) -> bool {
+    let mut good = true;
+    for realm in config.realms.values() {
+        println!("realm {}", realm.name);
+        good &= one_realm(config, realm).await;
+    }
+    good
+}
+
+async fn one_realm(config: &Config, realm: &Realm) -> bool {
+    let parts = match realms::build(realm, &config.upstream) {
+        Ok(parts) => parts,
+        Err(error) => return told("set-up", Err(format!("{error:#}"))),
+    };
+    let mut good = true;
+    for (key, url) in [("oauth_base", &realm.oauth_base), ("base_url", &realm.base_url)] {
+        good &= reachable(&parts.reach, key, url).await;
+    }
+    good &= told("credentials", credentials(&parts.platform).await);
+    good &= told("redirect_uri", redirect_rules(realm));
+    good & told("discovery", discovery(&parts.reach, realm).await)
+}
+
+/// Names and addresses, TLS, and whether the two clocks agree: tokens are kept by time.
+async fn reachable(reach: &Reach, key: &str, url: &Url) -> bool {
+    let Some((host, port)) = url.host_str().zip(url.port_or_known_default()) else {
+        return told(key, Err(format!("{url} names no host")));
+    };
+    let addresses = reach.addresses(host, port).await;
+    let found = addresses.map(|all| format!("{host} is at {}", listed(&all))).map_err(|error| error.to_string());
+    let behind_proxy = reach.proxy_for(url).is_some();
+    let mut good = match (found, behind_proxy) {
+        (Err(_), true) => told(&format!("{key}: name"), Ok("left to the outbound proxy".into())),
+        (found, _) => told(&format!("{key}: name"), found),
+    };
+    match ask(reach, url, Method::HEAD).await {
+        Ok(answer) => {
+            let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+            let secure = if url.scheme() == "https" { "connected, certificate trusted" } else { "connected, no TLS" };
+            good &= told(&format!("{key}: connection"), Ok(secure.into()));
+            good &= told(&format!("{key}: clock"), clock(date));
+        }
+        Err(error) => good &= told(&format!("{key}: connection"), Err(error)),
+    }
+    good
+}
+
+fn listed(addresses: &[std::net::SocketAddr]) -> String {
+    addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// One request without a token on a connection of its own.
+async fn ask(reach: &Reach, url: &Url, method: Method) -> Result<Response<Incoming>, String> {
+    let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or("the address names no host")?;
+    let answer = async {
+        let stream = reach.connect(host, port, url.scheme() == "https").await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let driver = tokio::spawn(connection);
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let request = Request::builder().method(method).uri(target).header(header::HOST, authority);
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string());
+        driver.abort();
+        answer
+    };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer in 15 s".to_owned()))
+}
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Less than any token's life by far, more than a slow answer.
+const CLOCKS_AGREE: Duration = Duration::from_secs(60);
+
+fn clock(date: Option<&str>) -> Result<String, String> {
+    let Some(theirs) = date.and_then(seconds_of) else {
+        return Ok("the answer shows no date to compare with".into());
+    };
+    let ours = Duration::from_secs(Clock::system().now().as_secs());
+    let apart = ours.abs_diff(theirs);
+    match apart <= CLOCKS_AGREE {
+        true => Ok(format!("{} s apart", apart.as_secs())),
+        false => Err(format!("{} s apart: set this machine's clock (NTP)", apart.as_secs())),
+    }
+}
+
+/// RFC 9110's `Sun, 06 Nov 1994 08:49:37 GMT` as time since the epoch.
+fn seconds_of(date: &str) -> Option<Duration> {
+    let words: Vec<&str> = date.split_whitespace().collect();
+    let [_, day, month, year, time, "GMT"] = words[..] else { return None };
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    let text = format!("{year}-{month:02}-{day}T{time}Z");
+    humantime::parse_rfc3339(&text).ok()?.duration_since(UNIX_EPOCH).ok()
+}
+
+/// A code that cannot be valid is answered with 400 where the credentials are good (Authentication and Pairing V2, 4.1.2).
+async fn credentials(platform: &Platform) -> Result<String, String> {
+    match platform.probe_credentials().await {
+        CredentialsVerdict::Good => Ok("client_id and client_secret are accepted".into()),
+        CredentialsVerdict::Bad => Err("client_id or client_secret is refused: compare them with what Align gave you".into()),
+        CredentialsVerdict::Unknown => Err("the token endpoint did not say whether they are good; try again".into()),
+    }
+}
+
+/// Authentication and Pairing V2, 3.1. The white list itself cannot be asked.
+fn redirect_rules(realm: &Realm) -> Result<String, String> {
+    let url = &realm.redirect_uri;
+    let loopback = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+    match loopback && !realm.hosts.allow_insecure {
+        true => Err("a loopback address is probably refused: use one that Align has white-listed".into()),
+        false => Ok(format!("{url} must be on Align's white list, letter by letter")),
+    }
+}
+
+/// Without a token the answer must be a refusal by the API itself: that shows that the address is the right one.
+async fn discovery(reach: &Reach, realm: &Realm) -> Result<String, String> {
+    if realm.route.is_some() {
+        return Ok("not used: the route is pinned".into());
+    }
+    let mut url = realm.base_url.clone();
+    let path = format!("{}{}", url.path().trim_end_matches('/'), realm.discovery.path);
+    url.set_path(&path);
+    url.query_pairs_mut()
+        .append_pair("discoveryName", &realm.discovery.name)
+        .append_pair("version", &realm.discovery.version);
+    match ask(reach, &url, Method::GET).await?.status().as_u16() {
+        401 | 403 => Ok("the endpoint is there and asks for a token".into()),
+        404 => Err(format!("{path} is unknown there: compare base_url and discovery.path")),
+        status => Err(format!("{path} answered {status} to a call without a token; 401 was expected")),
+    }
+}
+
+/// Prints a line and says whether it was good news.
+fn told(step: &str, outcome: Result<String, String>) -> bool {
+    match outcome {
+        Ok(text) => {
+            println!("  ok      {step}: {text}");
+            true
+        }
+        Err(text) => {
+            println!("  failed  {step}: {text}");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_header_is_read() {
+        assert_eq!(seconds_of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(784_111_777)));
+        assert_eq!(seconds_of("yesterday"), None);
+    }
+}

@@ -1,0 +1,310 @@
+//! The command line: what can be typed, and which one function each subcommand calls.
+
+mod accounts;
+mod api;
+mod callers;
+mod check;
+mod output;
+mod sandbox;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::model::account::{AccountId, AccountName, RealmName};
+
+pub use output::Format;
+
+/// Where the configuration is looked for when neither `-c` nor the environment names it.
+pub const DEFAULT_CONFIG: &str = "/etc/genapi-gateway/config.toml";
+/// A bad configuration, as sysexits.h has it (EX_CONFIG).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
+///
+/// Point a legacy application's base URL at the gateway: it puts the account's token on, goes where
+/// discovery says, renews, retries, and hands the answer back.
+#[derive(Debug, Parser)]
+#[command(name = "genapi-gateway", version, max_term_width = 100)]
+pub struct Arguments {
+    /// Configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", env = "GENAPI_GATEWAY_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM drains, a second one stops at once, SIGHUP reloads).
+    Serve,
+    /// Check the configuration file as `serve` would, and say what is wrong with it.
+    Check(CheckArguments),
+    /// Show the main job on this machine: sandbox, gateway and admin on loopback, no configuration needed.
+    Demo(DemoArguments),
+    /// Run the stand-in for iTero, with every habit and fault that the vendor leaves open.
+    Sandbox(SandboxArguments),
+    /// List, pair, import, watch and repair accounts (speaks to the running gateway).
+    #[command(subcommand)]
+    Accounts(AccountsCommand),
+    /// Say in words how an account is, why, and what to do.
+    Explain {
+        account: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Keys for the applications that call the gateway.
+    #[command(subcommand)]
+    Callers(CallersCommand),
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Also try the way to the platform: DNS, TLS, clock, credentials, redirect rules, discovery.
+    #[arg(long)]
+    pub connect: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArguments {
+    /// Exit after the checks: 0 when all held, 1 when one did not.
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SandboxArguments {
+    /// How many paired accounts to begin with.
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub accounts: usize,
+    /// Write a matching gateway configuration, keys and import file into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+    /// First port; the listeners take this one and the ones behind it. 0 takes free ones.
+    #[arg(long, default_value_t = 9400)]
+    pub port: u16,
+    /// Answer over TLS with a CA of its own.
+    #[arg(long)]
+    pub tls: bool,
+    /// Bytes of an access token (the vendor says up to 8192).
+    #[arg(long, default_value_t = 1500, value_name = "BYTES")]
+    pub token_size: usize,
+    /// Life of an access token.
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub token_life: std::time::Duration,
+    /// Hand out a new refresh token with every refresh.
+    #[arg(long)]
+    pub rotate: bool,
+    /// Status that says that a token has expired.
+    #[arg(long, default_value_t = 401, value_parser = clap::value_parser!(u16).range(401..=403))]
+    pub expiry_status: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct OutputArguments {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AccountsCommand {
+    /// All accounts with their state, or those that match a pattern.
+    List {
+        /// A name, perhaps with `*` in it.
+        #[arg(default_value = "*")]
+        pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// One account with its grants, its route and its last signs of life.
+    Show {
+        account: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Pair an account: prints a one-time link for the browser, or takes the redirected URL pasted in.
+    Pair(PairArguments),
+    /// Links for clinics to log in by themselves, valid for days; with -o csv ready for a mail merge.
+    Invite {
+        /// Accounts to invite: a name, perhaps with `*` in it.
+        #[arg(required_unless_present = "needs_login")]
+        pattern: Option<String>,
+        /// Every account that needs a login.
+        #[arg(long, conflicts_with = "pattern")]
+        needs_login: bool,
+        /// Pair them in this realm instead of their current one: for moving to another platform.
+        #[arg(long)]
+        realm: Option<RealmName>,
+        /// Where the platform is to send scan notifications.
+        #[arg(long, value_name = "URL")]
+        callback_url: Option<String>,
+        /// How many days the links are good.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=30))]
+        days: u32,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Take over refresh tokens: a JSON array of {"name", "realm", "account_id", "refresh_token"}.
+    Import {
+        /// The file, or `-` for standard input.
+        file: PathBuf,
+        /// Only store: do not refresh until `accounts resume`.
+        #[arg(long)]
+        paused: bool,
+        /// The file's tokens are newer than those that the gateway holds.
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Accounts in the form that `import` reads.
+    Export {
+        #[arg(default_value = "*")]
+        pattern: String,
+        /// Print the refresh tokens too; whoever holds them holds the accounts. Written to the audit log.
+        #[arg(long, requires = "yes")]
+        with_refresh_tokens: bool,
+        /// Confirm.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Stop refreshing and serving accounts, so that somebody else may.
+    Pause {
+        pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Take paused accounts up again: one refresh and one discovery each.
+    Resume {
+        pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Refresh now, then discover; also tries an account again that needs a login.
+    Renew {
+        pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Ask discovery where an account's calls go now.
+    Discover {
+        pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Make one call as an account and print status, size, number of links and time.
+    Call(CallArguments),
+    /// Unpair at the platform: hits every user of the account.
+    Unpair(DestructiveArguments),
+    /// Revoke the refresh token at the platform: hits every user of the account.
+    Revoke(DestructiveArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct PairArguments {
+    /// Which realm of the configuration.
+    #[arg(long)]
+    pub realm: RealmName,
+    /// The name that the account is to have here; without it, it is made from the vendor's.
+    #[arg(long)]
+    pub name: Option<AccountName>,
+    /// Pair this account without asking, if the user has it.
+    #[arg(long, value_name = "ID")]
+    pub account_id: Option<AccountId>,
+    /// Where the platform is to send scan notifications. Align changes it only by unpairing and pairing again.
+    #[arg(long, value_name = "URL")]
+    pub callback_url: Option<String>,
+    /// The browser cannot reach the gateway: log in anywhere and paste the redirected URL here.
+    #[arg(long)]
+    pub paste: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CallArguments {
+    pub account: String,
+    /// GET, PUT, …
+    pub method: String,
+    /// Path and query below the account's route, such as /orders/lab
+    pub path: String,
+    /// Print the answer's body too: it may hold patient data.
+    #[arg(long)]
+    pub body: bool,
+    /// Send this file as the body (`-` for standard input).
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Content type of what is sent.
+    #[arg(long, default_value = "application/json", requires = "data")]
+    pub content_type: String,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct DestructiveArguments {
+    pub account: String,
+    /// Do it; without this, whom it would hit is printed and nothing is done.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CallersCommand {
+    /// Make a key for an application: prints the key once, and the lines for the configuration.
+    NewKey {
+        /// The caller's name in the configuration.
+        #[arg(default_value = "my-application")]
+        name: String,
+    },
+}
+
+/// Runs what was typed; the exit code is the contract of design section 8.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let config = arguments.config;
+    match arguments.command {
+        Command::Serve => serve::run(&config),
+        Command::Check(check) => check::run(&config, &check),
+        Command::Demo(demo) => crate::demo::run(demo.once),
+        Command::Sandbox(options) => sandbox::run(&options),
+        Command::Accounts(command) => accounts::run(&config, command),
+        Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
+        Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "genapi-gateway", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Format::Table, Format::Json, Format::Csv]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.word()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn refresh_tokens_are_exported_only_with_both_words() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        assert!(parse("genapi-gateway accounts export --with-refresh-tokens").is_err());
+        assert!(parse("genapi-gateway accounts export --with-refresh-tokens --yes").is_ok());
+    }
+}

@@ -1,0 +1,78 @@
+//! The token request: a form and nothing else, each field once (gen-api, section 2: no JSON).
+
+use aws_lc_rs::digest;
+use http::{HeaderMap, header};
+
+/// Far above any form that the documents describe (a refresh token has 40 characters).
+pub const MAX_FORM: usize = 16 * 1024;
+
+/// The fields of a token request; absent ones are empty.
+#[derive(Default)]
+pub struct TokenForm {
+    pub grant_type: String,
+    pub refresh_token: String,
+    pub client_id: String,
+    pub client_secret: [u8; 32],
+}
+
+impl TokenForm {
+    /// The error is a sentence for `error_description`.
+    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, &'static str> {
+        let kind =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err("the body must be application/x-www-form-urlencoded");
+        }
+        let mut form = Self::default();
+        let mut seen = Vec::new();
+        for (field, value) in form_urlencoded::parse(body) {
+            if seen.contains(&field) {
+                return Err("a parameter stands twice in the form");
+            }
+            match field.as_ref() {
+                "grant_type" => form.grant_type = value.into_owned(),
+                "refresh_token" => form.refresh_token = value.into_owned(),
+                "client_id" => form.client_id = value.into_owned(),
+                "client_secret" => {
+                    let hash = digest::digest(&digest::SHA256, value.as_bytes());
+                    form.client_secret.copy_from_slice(hash.as_ref());
+                }
+                _ => {}
+            }
+            seen.push(field);
+        }
+        match form.grant_type.is_empty() {
+            true => Err("grant_type is missing"),
+            false => Ok(form),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, body: &str) -> Result<TokenForm, &'static str> {
+        let headers = [(header::CONTENT_TYPE, kind.parse().unwrap())].into_iter().collect();
+        TokenForm::read(&headers, body.as_bytes())
+    }
+
+    #[test]
+    fn a_form_is_read_and_nothing_else() {
+        let form = read(
+            "application/x-www-form-urlencoded; charset=utf-8",
+            "grant_type=refresh_token&refresh_token=a%2Bb",
+        )
+        .unwrap();
+        assert_eq!((form.grant_type.as_str(), form.refresh_token.as_str()), ("refresh_token", "a+b"));
+        assert!(read("application/json", r#"{"grant_type":"refresh_token"}"#).is_err());
+        assert!(read("application/x-www-form-urlencoded", "").is_err());
+    }
+
+    #[test]
+    fn a_doubled_parameter_is_refused() {
+        let body = "grant_type=refresh_token&refresh_token=a&refresh_token=b";
+        assert!(read("application/x-www-form-urlencoded", body).is_err());
+    }
+}

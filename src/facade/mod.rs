@@ -1,0 +1,233 @@
+//! The vendor's `/oauth2/token` for applications that refresh by themselves: a refresh token that was imported is answered with a
+//! gateway token. No Align token ever leaves, and the refresh token comes back unchanged, so that the way back stays open.
+
+mod form;
+mod known;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::access::book::{Book, Standing};
+use crate::gateway::Shared;
+use crate::gateway::caller::{self, CallerMatch, Evidence};
+use crate::gateway::refusal::Refusal;
+use crate::gateway::settings::Settings;
+
+pub use form::MAX_FORM;
+pub use known::KnownTokens;
+
+use form::TokenForm;
+
+/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep their habits.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+/// Answers token requests of callers.
+pub struct Facade {
+    pub shared: Arc<Shared>,
+    pub known: Arc<KnownTokens>,
+    pub book: Arc<Book>,
+}
+
+/// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenRefusal {
+    InvalidRequest(&'static str),
+    UnsupportedGrant,
+    InvalidClient,
+    UnknownToken,
+    NotAllowed,
+    NeedsLogin,
+    Paused,
+}
+
+/// Whether a path is the vendor's token endpoint, bare or behind an account's prefix, and behind the path of the gateway's own URL.
+pub fn is_token_path(settings: &Settings, path: &str) -> bool {
+    // A glance that nearly every call fails at once.
+    path.trim_end_matches('/').ends_with(TOKEN_PATH)
+        && settings.callers.iter().any(|caller| {
+            let below = path.strip_prefix(caller.url.path.as_str());
+            below.is_some_and(is_token_endpoint)
+        })
+}
+
+const TOKEN_PATH: &str = "/oauth2/token";
+
+fn is_token_endpoint(path: &str) -> bool {
+    match path.trim_end_matches('/').strip_suffix(TOKEN_PATH) {
+        Some("") => true,
+        Some(prefix) => prefix.strip_prefix("/accounts/").is_some_and(|name| !name.contains('/')),
+        None => false,
+    }
+}
+
+impl Facade {
+    /// Answers `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
+    pub fn token(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        evidence: &Evidence,
+        request_id: &HeaderValue,
+    ) -> Response<Bytes> {
+        match self.grant(headers, body, evidence) {
+            Ok(answer) => answer,
+            Err(Denied::Gateway(refusal)) => refusal.answer(request_id, false, |bytes| bytes),
+            Err(Denied::Vendor(refusal)) => refusal.answer(request_id),
+        }
+    }
+
+    fn grant(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        evidence: &Evidence,
+    ) -> Result<Response<Bytes>, Denied> {
+        let form = TokenForm::read(headers, body).map_err(TokenRefusal::InvalidRequest)?;
+        let caller = self.caller(headers, &form, evidence)?;
+        if form.grant_type != "refresh_token" {
+            return Err(TokenRefusal::UnsupportedGrant.into());
+        }
+        let name = self.known.account_of(&form.refresh_token).ok_or(TokenRefusal::UnknownToken)?;
+        let entry = self.book.by_name(name.as_str()).ok_or(TokenRefusal::UnknownToken)?;
+        let (realm, id) = entry.identity();
+        if !caller.rules.may_use(&name, &realm, id) {
+            return Err(TokenRefusal::NotAllowed.into());
+        }
+        let now = self.shared.clock.now();
+        match entry.standing(now) {
+            Standing::Ready(_) | Standing::Renewable { .. } => {}
+            Standing::Paused => return Err(TokenRefusal::Paused.into()),
+            Standing::NeedsLogin { .. } => return Err(TokenRefusal::NeedsLogin.into()),
+        }
+        entry.touch(now);
+        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + TOKEN_LIFE);
+        let token =
+            minted.ok_or(TokenRefusal::InvalidRequest("the caller's name is too long for a token"))?;
+        tracing::info!(caller = %caller.rules.name, account = %name, "gateway token handed out");
+        Ok(granted(&token, &form.refresh_token))
+    }
+
+    /// The credentials in the form count first where a caller is configured to use them; else it is known as for any other call.
+    fn caller(
+        &self,
+        headers: &HeaderMap,
+        form: &TokenForm,
+        evidence: &Evidence,
+    ) -> Result<CallerMatch, Denied> {
+        let settings = self.shared.settings.load();
+        let now = self.shared.clock.now();
+        if let Some(rules) = settings.caller_by_client_id(&form.client_id) {
+            return match rules.facade_secret_is(&form.client_secret) {
+                true => caller::admit(rules.clone(), headers).map_err(Denied::Gateway),
+                false => Err(TokenRefusal::InvalidClient.into()),
+            };
+        }
+        caller::identify(&settings, &self.shared.tokens, headers, evidence, now).map_err(Denied::Gateway)
+    }
+}
+
+/// Which half of the house says no.
+#[derive(Debug)]
+enum Denied {
+    Gateway(Refusal),
+    Vendor(TokenRefusal),
+}
+
+impl From<TokenRefusal> for Denied {
+    fn from(refusal: TokenRefusal) -> Self {
+        Denied::Vendor(refusal)
+    }
+}
+
+/// The vendor's shape (Authentication and Pairing V2, 4.1.3).
+fn granted(access_token: &str, refresh_token: &str) -> Response<Bytes> {
+    answer(
+        StatusCode::OK,
+        &serde_json::json!({
+            "access_token": access_token,
+            "refresh_token": refresh_token,
+            "scope": "openid",
+            "token_type": "Bearer",
+            "expires_in": TOKEN_LIFE.as_secs(),
+        }),
+    )
+}
+
+impl TokenRefusal {
+    fn answer(self, request_id: &HeaderValue) -> Response<Bytes> {
+        use TokenRefusal::*;
+        let (status, error, description) = match self {
+            InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
+            UnsupportedGrant => (
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "only refresh_token is answered here; an operator pairs accounts with genapi-gateway accounts pair",
+            ),
+            InvalidClient => {
+                (StatusCode::UNAUTHORIZED, "invalid_client", "client_id or client_secret is wrong")
+            }
+            UnknownToken => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "this refresh token was not imported: an operator takes it over with genapi-gateway accounts import",
+            ),
+            NotAllowed => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "this caller may not use the account of this refresh token; see the caller's accounts in config.toml",
+            ),
+            NeedsLogin => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "account_needs_login: the platform no longer takes the account's grant; genapi-gateway explain tells why",
+            ),
+            Paused => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "account_paused: an operator has paused this account; genapi-gateway accounts resume starts it again",
+            ),
+        };
+        let mut response =
+            answer(status, &serde_json::json!({ "error": error, "error_description": description }));
+        response.headers_mut().insert("x-request-id", request_id.clone());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        }
+        response
+    }
+}
+
+fn answer(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_endpoint_is_found_bare_and_behind_an_account() {
+        for path in ["/oauth2/token", "/oauth2/token/", "/accounts/smile/oauth2/token"] {
+            assert!(is_token_endpoint(path), "{path}");
+        }
+        for path in ["/oauth2/tokens", "/x/oauth2/token", "/accounts/a/b/oauth2/token", "/", "/oauth2"] {
+            assert!(!is_token_endpoint(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_refused_refresh_has_the_vendors_status_and_a_word_that_helps() {
+        let response = TokenRefusal::UnknownToken.answer(&HeaderValue::from_static("r-1"));
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!((response.status().as_u16(), body["error"].as_str()), (401, Some("invalid_grant")));
+        assert!(body["error_description"].as_str().unwrap().contains("accounts import"));
+    }
+}
