@@ -15,10 +15,10 @@ use crate::access::renewal::{Cause, RenewProblem};
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing::{Ending, Selection};
 
-use super::{Actor, Admin};
 use super::accounts::Pattern;
 use super::problem::Problem;
 use super::view::{CallReport, CallRequest, Destructive, Done};
+use super::{Actor, Admin};
 
 #[derive(Deserialize)]
 pub struct Confirmation {
@@ -32,7 +32,11 @@ pub struct Switch {
     realm: RealmName,
 }
 
-pub async fn pause(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+pub async fn pause(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(pattern): Query<Pattern>,
+) -> Result<Response, Problem> {
     let (pattern, selection) = chosen(pattern)?;
     let pause = async { admin.pairing.pause(&selection).await.map_err(Problem::of_operator) };
     let held = admin.audited(&actor, "pause", Some(&pattern), pause).await?;
@@ -45,7 +49,11 @@ pub async fn pause(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern)
 }
 
 /// Resuming means serving again, so it ends with one renewal each.
-pub async fn resume(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+pub async fn resume(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(pattern): Query<Pattern>,
+) -> Result<Response, Problem> {
     let (pattern, selection) = chosen(pattern)?;
     let resume = async { admin.pairing.resume(&selection).await.map_err(Problem::of_operator) };
     let held = admin.audited(&actor, "resume", Some(&pattern), resume).await?;
@@ -61,7 +69,11 @@ pub async fn resume(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern
     }))
 }
 
-pub async fn renew(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+pub async fn renew(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(pattern): Query<Pattern>,
+) -> Result<Response, Problem> {
     let names = admin.names(&actor, "renew", pattern).await?;
     Ok(one_by_one(names, move |name, ()| {
         let admin = admin.clone();
@@ -69,7 +81,11 @@ pub async fn renew(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern)
     }))
 }
 
-pub async fn discover(State(admin): State<Arc<Admin>>, actor: Actor, Query(pattern): Query<Pattern>) -> Result<Response, Problem> {
+pub async fn discover(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Query(pattern): Query<Pattern>,
+) -> Result<Response, Problem> {
     let names = admin.names(&actor, "discover", pattern).await?;
     Ok(one_by_one(names, move |name, ()| {
         let admin = admin.clone();
@@ -115,15 +131,18 @@ pub async fn switch(
     Query(switch): Query<Switch>,
 ) -> Result<StatusCode, Problem> {
     let entry = admin.entry(&account)?;
-    let done = async {
-        admin.pairing.switch(&entry.name, &switch.realm).await.map_err(Problem::of_operator)
-    };
+    let done = async { admin.pairing.switch(&entry.name, &switch.realm).await.map_err(Problem::of_operator) };
     admin.audited(&actor, "switch", Some(entry.name.as_str()), done).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl Admin {
-    async fn names(&self, actor: &Actor, act: &'static str, pattern: Pattern) -> Result<Vec<(AccountName, ())>, Problem> {
+    async fn names(
+        &self,
+        actor: &Actor,
+        act: &'static str,
+        pattern: Pattern,
+    ) -> Result<Vec<(AccountName, ())>, Problem> {
         let (pattern, selection) = chosen(pattern)?;
         let names = async {
             let records = self.store.accounts().await.map_err(Problem::of_store)?.accounts;
@@ -142,7 +161,9 @@ impl Admin {
         let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
         let outcome = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
         match outcome {
-            Ok(access) => Done { name, ok: true, detail: format!("good until {}, {}", access.expires_at, access.route) },
+            Ok(access) => {
+                Done { name, ok: true, detail: format!("good until {}, {}", access.expires_at, access.route) }
+            }
             Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
         }
     }
@@ -183,7 +204,9 @@ impl Admin {
         let ended = self.audited(actor, act, Some(name.as_str()), end).await?;
         report.done = true;
         report.detail = match (ended.was_dead, ended.saved) {
-            (_, false) => "Done at the platform; the store does not take it yet, the gateway keeps trying.".into(),
+            (_, false) => {
+                "Done at the platform; the store does not take it yet, the gateway keeps trying.".into()
+            }
             (true, true) => "Done: the platform did not know the grant any more.".into(),
             (false, true) => "Done.".into(),
         };
@@ -202,7 +225,9 @@ fn gone(name: AccountName) -> Done {
 
 fn sentence(entry: &Entry, problem: RenewProblem) -> String {
     match problem {
-        RenewProblem::TooSoon { until } => format!("refreshed a moment ago; the next refresh may go out at {until}"),
+        RenewProblem::TooSoon { until } => {
+            format!("refreshed a moment ago; the next refresh may go out at {until}")
+        }
         RenewProblem::Paused => format!("paused: `accounts resume {}` first", entry.name),
         RenewProblem::NeedsLogin { since, why } => format!("needs a login since {since}: {why}"),
         RenewProblem::Unavailable { retry_at, detail } => format!("{detail}; next try after {retry_at}"),

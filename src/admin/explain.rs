@@ -78,16 +78,26 @@ fn token_findings(summary: &Summary, now: Timestamp) -> Vec<Finding> {
         ));
     }
     if let Some((why, retry_at)) = &summary.trouble {
-        findings.push(finding("trouble", format!("The last renewal failed: {why}. Next try after {retry_at}."), ""));
+        findings.push(finding(
+            "trouble",
+            format!("The last renewal failed: {why}. Next try after {retry_at}."),
+            "",
+        ));
     }
     match summary.expires_at {
         Some(until) if until > now => {
             findings.push(finding("ok", format!("The token is good until {until}."), ""));
         }
         Some(until) => {
-            findings.push(finding("note", format!("The token ran out at {until}; the next call renews it."), ""));
+            findings.push(finding(
+                "note",
+                format!("The token ran out at {until}; the next call renews it."),
+                "",
+            ));
         }
-        None => findings.push(finding("note", "There is no token yet; the next call fetches one.".into(), "")),
+        None => {
+            findings.push(finding("note", "There is no token yet; the next call fetches one.".into(), ""))
+        }
     }
     if summary.route.is_none() {
         findings.push(finding(
@@ -118,7 +128,11 @@ fn signal_findings(view: &AccountView, now: Timestamp) -> Vec<Finding> {
     if let (Some(code), Some(at)) = (&signals.last_refusal, signals.last_refusal_at) {
         let later = signals.last_success_at.is_some_and(|success| success > at);
         let level = if later { "note" } else { "trouble" };
-        findings.push(finding(level, format!("The gateway refused a call with {code} at {at}."), "docs/operations.md lists every code."));
+        findings.push(finding(
+            level,
+            format!("The gateway refused a call with {code} at {at}."),
+            "docs/operations.md lists every code.",
+        ));
     }
     if signals.last_list_links == Some(0) {
         findings.push(finding(

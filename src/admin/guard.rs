@@ -35,8 +35,12 @@ impl Guard {
         refuse_foreign_pages(headers)?;
         let now = self.clock.now();
         if self.recent_failures(now) >= FAILURES_PER_MINUTE {
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many wrong admin tokens")
-                .fix("Wait a minute."));
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "too many wrong admin tokens",
+            )
+            .fix("Wait a minute."));
         }
         let given = headers
             .get(header::AUTHORIZATION)
@@ -50,8 +54,12 @@ impl Guard {
                 if given.is_some() {
                     self.count_failure(now);
                 }
-                Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the admin token is missing or wrong")
-                    .fix("Send `Authorization: Bearer` with the text of the file that [admin] token names."))
+                Err(Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "unauthorized",
+                    "the admin token is missing or wrong",
+                )
+                .fix("Send `Authorization: Bearer` with the text of the file that [admin] token names."))
             }
         }
     }
@@ -79,15 +87,24 @@ fn sha256(text: &str) -> [u8; 32] {
 
 /// A browser names the page that a call comes from; the API is for programs.
 fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
-    let cross_site = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    let cross_site =
+        headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
     if headers.contains_key(header::ORIGIN) || cross_site {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "origin_refused", "the admin API is not for web pages"));
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "origin_refused",
+            "the admin API is not for web pages",
+        ));
     }
     Ok(())
 }
 
 /// Lets a call through or answers it.
-pub async fn require_token(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn require_token(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     guard.check(request.headers())?;
     Ok(next.run(request).await)
 }
@@ -97,7 +114,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     fn guard() -> (Arc<Guard>, Clock) {
@@ -110,7 +130,10 @@ mod tests {
         let (guard, _) = guard();
         assert!(guard.check(&headers(&[("authorization", "Bearer right")])).is_ok());
         for wrong in ["Bearer righ", "Bearer right2", "Bearer", "Basic right", "right", "Bearer "] {
-            assert_eq!(guard.check(&headers(&[("authorization", wrong)])).unwrap_err().status, StatusCode::UNAUTHORIZED);
+            assert_eq!(
+                guard.check(&headers(&[("authorization", wrong)])).unwrap_err().status,
+                StatusCode::UNAUTHORIZED
+            );
         }
         assert_eq!(guard.check(&headers(&[])).unwrap_err().status, StatusCode::UNAUTHORIZED);
     }

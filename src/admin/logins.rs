@@ -12,13 +12,14 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::pairing::{
-    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Proof, Selection, StartRequest,
+    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Proof, Selection,
+    StartRequest,
 };
 
-use super::{Actor, Admin};
 use super::acts::streamed;
 use super::problem::Problem;
 use super::view::{ChoiceView, ImportLine, InviteRequest, PairFinish, PairOutcome, PairRequest, PairStarted};
+use super::{Actor, Admin};
 
 #[derive(Deserialize)]
 pub struct ImportQuery {
@@ -87,11 +88,15 @@ pub async fn finish(
     };
     let answer = async {
         Ok(match (choice, finish.redirected_url, finish.account_id) {
-        (None, Some(url), _) => admin.pairing.finish_pasted(login, &url).await,
-        (Some(choice), _, Some(id)) => {
-            admin.pairing.choose(choice, Proof::Operator { id: login }, &id.to_string()).await
-        }
-        _ => return Err(Problem::bad_request("send redirected_url, or the ticket of a choice with account_id")),
+            (None, Some(url), _) => admin.pairing.finish_pasted(login, &url).await,
+            (Some(choice), _, Some(id)) => {
+                admin.pairing.choose(choice, Proof::Operator { id: login }, &id.to_string()).await
+            }
+            _ => {
+                return Err(Problem::bad_request(
+                    "send redirected_url, or the ticket of a choice with account_id",
+                ));
+            }
         })
     };
     let answer = admin.audited(&actor, "finish_pairing", None, answer).await?;

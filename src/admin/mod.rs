@@ -30,7 +30,7 @@ use crate::pairing::Pairing;
 use crate::store::Store;
 
 pub use guard::Guard;
-pub use health::Readiness;
+pub use health::{Part, Readiness};
 use problem::Problem;
 use view::{CallReport, CallRequest};
 
@@ -82,7 +82,9 @@ pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .route("/import", post(logins::import))
         .route("/export", get(logins::export))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
-        .fallback(async || Problem::new(http::StatusCode::NOT_FOUND, "not_found", "the admin API has no such call"))
+        .fallback(async || {
+            Problem::new(http::StatusCode::NOT_FOUND, "not_found", "the admin API has no such call")
+        })
         .layer(middleware::from_fn_with_state(guard, guard::require_token));
     Router::new()
         .route("/healthz", get(health::alive))

@@ -53,7 +53,7 @@ impl IntoResponse for Problem {
 impl Problem {
     pub fn of_store(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::UnknownAccount(_) => StatusCode::NOT_FOUND,
+            StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. } => StatusCode::NOT_FOUND,
             StoreError::GrantTaken { .. } | StoreError::Fenced(_) => StatusCode::CONFLICT,
             StoreError::Unsealable { .. } | StoreError::OutOfOrder(_) | StoreError::Refused(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
