@@ -4,8 +4,9 @@
 //! model → upstream → platform, store → access → pairing → admin, public, facade; access → gateway; `app` sees all.
 
 pub mod clock;
-pub mod config;
 pub mod model;
+
+pub mod config;
 pub mod telemetry;
 
 pub mod upstream;
@@ -17,12 +18,19 @@ pub mod journal;
 
 pub mod access;
 
-pub mod pairing;
-
 pub mod gateway;
 
+pub mod facade;
+pub mod pairing;
+
+pub mod admin;
 pub mod public;
 
+pub mod server;
+
+pub mod app;
+
+pub mod cli;
+pub mod demo;
 pub mod load;
 pub mod sandbox;
-pub mod server;

@@ -64,9 +64,14 @@ impl Handler for DataHandler {
 }
 
 impl DataHandler {
-    pub async fn answer(&self, request: Request<Incoming>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        evidence: Evidence,
+    ) -> Response<ReplyBody<Stream>> {
         let settings = self.shared.settings.load();
-        let token_request = *request.method() == Method::POST && facade::is_token_path(&settings, request.uri().path());
+        let token_request =
+            *request.method() == Method::POST && facade::is_token_path(&settings, request.uri().path());
         drop(settings);
         match token_request {
             true => self.token(request, evidence).await,

@@ -53,7 +53,10 @@ impl pairing::Hooks for Hooks {
         self.journal.note(account, event, detail);
     }
 
-    fn renew<'a>(&'a self, account: &'a AccountName) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+    fn renew<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
         Box::pin(async move {
             let entry = self.book.by_name(account.as_str()).ok_or("the account is gone")?;
             let renewed = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
@@ -64,7 +67,9 @@ impl pairing::Hooks for Hooks {
 
 fn sentence(problem: RenewProblem) -> String {
     match problem {
-        RenewProblem::TooSoon { until } => format!("refreshed a moment ago; the next refresh may go out at {until}"),
+        RenewProblem::TooSoon { until } => {
+            format!("refreshed a moment ago; the next refresh may go out at {until}")
+        }
         RenewProblem::Paused => "the account is paused".to_owned(),
         RenewProblem::NeedsLogin { why, .. } => format!("the account needs a login: {why}"),
         RenewProblem::Unavailable { detail, retry_at } => format!("{detail}; next try after {retry_at}"),
@@ -107,15 +112,26 @@ impl Inner {
         let unsaved = alarms.unsaved_accounts + self.pairing.unsaved();
         let mut parts = vec![
             part("listeners", !draining, if draining { "draining" } else { "accepting" }.to_owned()),
-            part("store", store.is_ok(), store.map_or_else(|error| error.to_string(), |()| "takes writes".to_owned())),
-            part("saved_tokens", unsaved == 0, match unsaved {
-                0 => "all tokens are on the disk".to_owned(),
-                some => format!("{some} accounts have their newest tokens in memory only: do not stop the gateway"),
-            }),
+            part(
+                "store",
+                store.is_ok(),
+                store.map_or_else(|error| error.to_string(), |()| "takes writes".to_owned()),
+            ),
+            part(
+                "saved_tokens",
+                unsaved == 0,
+                match unsaved {
+                    0 => "all tokens are on the disk".to_owned(),
+                    some => format!(
+                        "{some} accounts have their newest tokens in memory only: do not stop the gateway"
+                    ),
+                },
+            ),
         ];
         for realm in self.config.load().realms.keys() {
             let trouble = alarms.realms.iter().find(|(name, _)| name == realm);
-            let detail = trouble.map_or_else(|| "in order".to_owned(), |(_, trouble)| trouble.sentence(realm));
+            let detail =
+                trouble.map_or_else(|| "in order".to_owned(), |(_, trouble)| trouble.sentence(realm));
             parts.push(part("realm", trouble.is_none(), format!("{realm}: {detail}")));
         }
         Readiness { ready: !draining, parts }

@@ -61,7 +61,6 @@ pub struct Running {
 /// What lives as long as the gateway and what a reload changes.
 struct Inner {
     config: ArcSwap<Config>,
-    clock: Clock,
     store: Arc<dyn Store>,
     book: Arc<Book>,
     renewals: Renewals,
@@ -70,7 +69,6 @@ struct Inner {
     audit: Audit,
     metrics: Arc<Metrics>,
     shared: Arc<Shared>,
-    observers: Arc<Observers>,
     roads: Roads,
     operator: Operator,
     certificates: Vec<Arc<TlsCertificates>>,
@@ -102,7 +100,8 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         settings: config.renewal.clone(),
         runtime: Handle::current(),
     });
-    let known = Arc::new(KnownTokens::load(store.known_tokens().await.context("the known tokens cannot be read")?));
+    let known =
+        Arc::new(KnownTokens::load(store.known_tokens().await.context("the known tokens cannot be read")?));
     let pairing = Pairing::new(pairing::Parts {
         clock: clock.clone(),
         store: store.clone(),
@@ -138,7 +137,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         book: book.clone(),
         renewals: renewals.clone(),
         roads: roads.clone(),
-        observers: observers.clone(),
+        observers,
         facade,
     });
     let operator = Operator::start(maker.clone(), operator_key, operator_caller)?;
@@ -147,7 +146,6 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let certificates = sockets.certificates(&config)?;
     let inner = Arc::new(Inner {
         config: ArcSwap::from_pointee(config.clone()),
-        clock: clock.clone(),
         store: store.clone(),
         book: book.clone(),
         renewals: renewals.clone(),
@@ -156,7 +154,6 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         audit: audit.clone(),
         metrics,
         shared,
-        observers,
         roads,
         operator,
         certificates: certificates.all(),
@@ -202,9 +199,19 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         tls,
         counters: Arc::default(),
     };
-    let admin = server::serve_router(sockets.admin, plain("admin", certificates.admin), admin_router, control.clone())?;
+    let admin = server::serve_router(
+        sockets.admin,
+        plain("admin", certificates.admin),
+        admin_router,
+        control.clone(),
+    )?;
     let public = sockets.public.map(|listeners| {
-        server::serve_router(listeners, plain("public", certificates.public), public::router(pairing), control)
+        server::serve_router(
+            listeners,
+            plain("public", certificates.public),
+            public::router(pairing),
+            control,
+        )
     });
     let public = public.transpose()?;
     let tasks = vec![renewals.keep(), tokio::spawn(reload::watch_certificates(inner.clone()))];

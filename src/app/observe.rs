@@ -111,7 +111,9 @@ impl WorkerObserver {
     }
 
     fn sign_of_life(&self, record: &Record) {
-        let Some(entry) = record.account.as_ref().and_then(|name| self.book.by_name(name.as_str())) else { return };
+        let Some(entry) = record.account.as_ref().and_then(|name| self.book.by_name(name.as_str())) else {
+            return;
+        };
         match record.refusal {
             Some(code) => entry.signals.refused(refusal::number(code), record.at),
             None if (200..400).contains(&record.status) => entry.signals.succeeded(record.at),

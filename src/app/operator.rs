@@ -115,7 +115,8 @@ impl Operator {
     }
 
     fn request(&self, account: &AccountName, call: CallRequest) -> Result<Request<Full<Bytes>>, String> {
-        let method = Method::from_bytes(call.method.as_bytes()).map_err(|_| format!("{:?} is no method", call.method))?;
+        let method = Method::from_bytes(call.method.as_bytes())
+            .map_err(|_| format!("{:?} is no method", call.method))?;
         let slash = if call.path.starts_with('/') { "" } else { "/" };
         let mut request = Request::builder()
             .method(method)

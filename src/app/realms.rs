@@ -23,8 +23,7 @@ pub struct RealmParts {
 pub fn build(realm: &Realm, upstream: &Upstream) -> anyhow::Result<RealmParts> {
     let reach = Reach::new(realm, upstream, &ProxyVariables::from_env())
         .with_context(|| format!("realm {}", realm.name))?;
-    let platform =
-        Platform::new(realm, reach.clone()).with_context(|| format!("realm {}", realm.name))?;
+    let platform = Platform::new(realm, reach.clone()).with_context(|| format!("realm {}", realm.name))?;
     Ok(RealmParts { reach, platform: Arc::new(platform) })
 }
 
@@ -33,10 +32,16 @@ pub fn build_all(config: &Config) -> anyhow::Result<BTreeMap<RealmName, RealmPar
 }
 
 pub fn control_calls(realms: &BTreeMap<RealmName, RealmParts>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {
-    realms.iter().map(|(name, parts)| (name.clone(), parts.platform.clone() as Arc<dyn ControlCalls>)).collect()
+    realms
+        .iter()
+        .map(|(name, parts)| (name.clone(), parts.platform.clone() as Arc<dyn ControlCalls>))
+        .collect()
 }
 
-pub fn for_pairing(config: &Config, realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, PairingRealm> {
+pub fn for_pairing(
+    config: &Config,
+    realms: &BTreeMap<RealmName, RealmParts>,
+) -> BTreeMap<RealmName, PairingRealm> {
     let with_config = realms.iter().filter_map(|(name, parts)| Some((name, parts, config.realms.get(name)?)));
     with_config
         .map(|(name, parts, realm)| (name.clone(), PairingRealm::new(realm, parts.platform.clone())))

@@ -38,7 +38,10 @@ impl Running {
         let fresh = self.bound.settle(fresh);
         let waiting = Config::diff_needing_restart(&old, &fresh);
         if !waiting.is_empty() {
-            tracing::warn!(keys = waiting.join(", "), "these changes need a restart; everything else is in force");
+            tracing::warn!(
+                keys = waiting.join(", "),
+                "these changes need a restart; everything else is in force"
+            );
         }
         if let Err(error) = self.inner.put_in_force(&old, fresh).await {
             tracing::error!("the new configuration cannot be used and the old one stays in force: {error:#}");

@@ -31,10 +31,20 @@ fn reaches(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Reac
 impl Dial for Roads {
     type Stream = Stream;
 
-    async fn dial(&self, realm: &RealmName, host: &str, port: u16, secure: bool) -> Result<Stream, DialError> {
+    async fn dial(
+        &self,
+        realm: &RealmName,
+        host: &str,
+        port: u16,
+        secure: bool,
+    ) -> Result<Stream, DialError> {
         let reach = self.0.load().get(realm).cloned();
-        let reach = reach.ok_or_else(|| DialError { why: format!("realm {realm} is not configured"), lasting: true })?;
-        reach.connect(host, port, secure).await.map_err(|error| DialError { lasting: lasting(&error), why: error.to_string() })
+        let reach = reach
+            .ok_or_else(|| DialError { why: format!("realm {realm} is not configured"), lasting: true })?;
+        reach
+            .connect(host, port, secure)
+            .await
+            .map_err(|error| DialError { lasting: lasting(&error), why: error.to_string() })
     }
 }
 

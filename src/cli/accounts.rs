@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::admin::view::{
-    AccountView, CallReport, CallRequest, Destructive, Done, Explanation, ImportLine,
-    InviteRequest, PairFinish, PairOutcome, PairRequest, PairStarted,
+    AccountView, CallReport, CallRequest, Destructive, Done, Explanation, ImportLine, InviteRequest,
+    PairFinish, PairOutcome, PairRequest, PairStarted,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountState};
@@ -30,7 +30,9 @@ pub fn run(config: &Path, command: AccountsCommand) -> ExitCode {
         AccountsCommand::Import { file, paused, replace, output } => {
             import(&api, &file, paused, replace, output.output)
         }
-        AccountsCommand::Export { pattern, with_refresh_tokens, yes: _ } => export(&api, &pattern, with_refresh_tokens),
+        AccountsCommand::Export { pattern, with_refresh_tokens, yes: _ } => {
+            export(&api, &pattern, with_refresh_tokens)
+        }
         AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, output.output),
         AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, output.output),
         AccountsCommand::Renew { pattern, output } => each(&api, "renew", &pattern, output.output),
@@ -139,7 +141,13 @@ fn shown(view: &AccountView) -> String {
             Some(since) => format!(", refresh under way since {since}"),
             None => String::new(),
         };
-        lines.push(("grant", format!("{} {}, {current}, since {}{under_way}", grant.realm, grant.account_id, grant.obtained_at)));
+        lines.push((
+            "grant",
+            format!(
+                "{} {}, {current}, since {}{under_way}",
+                grant.realm, grant.account_id, grant.obtained_at
+            ),
+        ));
     }
     lines.iter().map(|(label, value)| format!("{label:20}{value}\n")).collect()
 }
@@ -168,7 +176,9 @@ fn each(api: &Api, act: &str, pattern: &str, format: Format) -> Outcome {
     api.post_lines(&format!("/api/{act}?pattern={}", segment(pattern)), Vec::new(), |line: Done| {
         failed |= !line.ok;
         match format {
-            Format::Table => println!("{:8}{}  {}", if line.ok { "ok" } else { "failed" }, line.name, line.detail),
+            Format::Table => {
+                println!("{:8}{}  {}", if line.ok { "ok" } else { "failed" }, line.name, line.detail)
+            }
             Format::Json | Format::Csv => done.push(line),
         }
     })?;
@@ -219,7 +229,13 @@ fn import(api: &Api, file: &Path, paused: bool, replace: bool, format: Format) -
         failed += usize::from(!line.ok);
         match format {
             Format::Table => {
-                println!("{:8}{:4}  {}  {}", if line.ok { "ok" } else { "failed" }, line.entry, line.name, line.detail);
+                println!(
+                    "{:8}{:4}  {}  {}",
+                    if line.ok { "ok" } else { "failed" },
+                    line.entry,
+                    line.name,
+                    line.detail
+                );
             }
             Format::Json | Format::Csv => lines.push(line),
         }
@@ -270,7 +286,10 @@ fn pair(api: &Api, arguments: PairArguments) -> Outcome {
     match (&started.authorize_url, &started.ticket) {
         (Some(authorize_url), Some(ticket)) => paste(api, authorize_url, ticket.clone(), started.expires_at),
         _ => {
-            println!("Open this link in the browser of somebody with a MyiTero login (once, until {}):", started.expires_at);
+            println!(
+                "Open this link in the browser of somebody with a MyiTero login (once, until {}):",
+                started.expires_at
+            );
             println!("{}", started.url);
             Ok(ExitCode::SUCCESS)
         }
@@ -292,7 +311,9 @@ fn paste(api: &Api, authorize_url: &str, ticket: String, expires_at: Timestamp) 
                 println!("paired: {account}");
                 return Ok(ExitCode::SUCCESS);
             }
-            PairOutcome::Failed { title, detail, fix } => return Err(Failure::Other(format!("{title}. {detail} {fix}"))),
+            PairOutcome::Failed { title, detail, fix } => {
+                return Err(Failure::Other(format!("{title}. {detail} {fix}")));
+            }
             PairOutcome::Choose { ticket, accounts } => {
                 println!("3. Which account?");
                 for account in &accounts {
@@ -328,7 +349,8 @@ fn call(api: &Api, arguments: CallArguments) -> Outcome {
         body,
         with_body: arguments.body,
     };
-    let report: CallReport = api.post(&format!("/api/accounts/{}/call", segment(&arguments.account)), &request)?;
+    let report: CallReport =
+        api.post(&format!("/api/accounts/{}/call", segment(&arguments.account)), &request)?;
     output::print_one(arguments.output.output, &report, || called(&report));
     Ok(if report.status < 400 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

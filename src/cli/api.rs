@@ -114,7 +114,7 @@ impl Api {
 
 /// Loads the configuration or says, in one text, all that is wrong with it.
 pub fn load(file: &Path) -> Result<Config, Failure> {
-    let loaded = config::load(file, &|name| std::env::var(name).ok());
+    let loaded = config::load(file, &config::process_env);
     loaded.map(|loaded| loaded.config).map_err(|problems| Failure::Config(problems.to_string()))
 }
 
@@ -134,7 +134,7 @@ fn address(config: &Config) -> Result<String, Failure> {
 }
 
 fn read_token(config: &Config) -> Result<String, Failure> {
-    config::secret::read(&config.admin.token).map_err(|error| {
+    config::secret::read(&config.admin.token, &config::process_env).map_err(|error| {
         let hint = match &config.admin.token {
             SecretSource::File(path) => who_may_read(path),
             SecretSource::Env(_) => String::new(),
@@ -150,7 +150,9 @@ fn who_may_read(path: &Path) -> String {
         use std::os::unix::fs::MetadataExt;
         if let Ok(meta) = std::fs::metadata(path) {
             let (user, group) = (name_of(meta.uid(), "/etc/passwd"), name_of(meta.gid(), "/etc/group"));
-            return format!(" The file belongs to user {user} and group {group}: run this command as one of them.");
+            return format!(
+                " The file belongs to user {user} and group {group}: run this command as one of them."
+            );
         }
     }
     format!(" {} is made when the gateway starts first.", path.display())
@@ -175,11 +177,12 @@ fn client(config: &Config) -> Result<reqwest::Client, Failure> {
             .map_err(|error| failed(format!("{}: {error}", tls.cert.display())))?;
         roots.add_parsable_certificates(certificates.flatten());
     }
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()

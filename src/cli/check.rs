@@ -81,7 +81,8 @@ async fn reachable(reach: &Reach, key: &str, url: &Url) -> bool {
         return told(key, Err(format!("{url} names no host")));
     };
     let addresses = reach.addresses(host, port).await;
-    let found = addresses.map(|all| format!("{host} is at {}", listed(&all))).map_err(|error| error.to_string());
+    let found =
+        addresses.map(|all| format!("{host} is at {}", listed(&all))).map_err(|error| error.to_string());
     let behind_proxy = reach.proxy_for(url).is_some();
     let mut good = match (found, behind_proxy) {
         (Err(_), true) => told(&format!("{key}: name"), Ok("left to the outbound proxy".into())),
@@ -90,7 +91,8 @@ async fn reachable(reach: &Reach, key: &str, url: &Url) -> bool {
     match ask(reach, url, Method::HEAD).await {
         Ok(answer) => {
             let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-            let secure = if url.scheme() == "https" { "connected, certificate trusted" } else { "connected, no TLS" };
+            let secure =
+                if url.scheme() == "https" { "connected, certificate trusted" } else { "connected, no TLS" };
             good &= told(&format!("{key}: connection"), Ok(secure.into()));
             good &= told(&format!("{key}: clock"), clock(date));
         }
@@ -107,7 +109,8 @@ fn listed(addresses: &[std::net::SocketAddr]) -> String {
 async fn ask(reach: &Reach, url: &Url, method: Method) -> Result<Response<Incoming>, String> {
     let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or("the address names no host")?;
     let answer = async {
-        let stream = reach.connect(host, port, url.scheme() == "https").await.map_err(|error| error.to_string())?;
+        let stream =
+            reach.connect(host, port, url.scheme() == "https").await.map_err(|error| error.to_string())?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
@@ -153,8 +156,12 @@ fn seconds_of(date: &str) -> Option<Duration> {
 async fn credentials(platform: &Platform) -> Result<String, String> {
     match platform.probe_credentials().await {
         CredentialsVerdict::Good => Ok("client_id and client_secret are accepted".into()),
-        CredentialsVerdict::Bad => Err("client_id or client_secret is refused: compare them with what Align gave you".into()),
-        CredentialsVerdict::Unknown => Err("the token endpoint did not say whether they are good; try again".into()),
+        CredentialsVerdict::Bad => {
+            Err("client_id or client_secret is refused: compare them with what Align gave you".into())
+        }
+        CredentialsVerdict::Unknown => {
+            Err("the token endpoint did not say whether they are good; try again".into())
+        }
     }
 }
 

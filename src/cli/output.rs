@@ -82,7 +82,8 @@ fn shown(cell: &str) -> String {
 
 fn csv(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(|heading| heading.replace(' ', "_")).collect();
-    let row = |cells: &Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n";
+    let row =
+        |cells: &Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n";
     std::iter::once(&headings).chain(rows).map(row).collect()
 }
 
@@ -111,6 +112,9 @@ mod tests {
     #[test]
     fn csv_quotes_and_defuses() {
         let rows = vec![vec!["a,b".into(), "say \"hi\"".into(), "=1+1".into()]];
-        assert_eq!(csv(&["one", "two", "account id"], &rows), "one,two,account_id\r\n\"a,b\",\"say \"\"hi\"\"\",'=1+1\r\n");
+        assert_eq!(
+            csv(&["one", "two", "account id"], &rows),
+            "one,two,account_id\r\n\"a,b\",\"say \"\"hi\"\"\",'=1+1\r\n"
+        );
     }
 }

@@ -43,10 +43,11 @@ impl Answer {
 impl Applications {
     pub fn new(running: &Running, key: String, folder: &Path) -> anyhow::Result<Self> {
         let at = |address: Option<std::net::SocketAddr>| address.map(|address| format!("http://{address}"));
-        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
+        let tls =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
@@ -95,7 +96,8 @@ impl Applications {
             .append_pair("client_id", "the-applications-own")
             .append_pair("client_secret", "the-applications-own")
             .finish();
-        let request = self.http.post(format!("{}/oauth2/token", self.gateway)).header("X-Gateway-Key", &self.key);
+        let request =
+            self.http.post(format!("{}/oauth2/token", self.gateway)).header("X-Gateway-Key", &self.key);
         read(request.header("content-type", "application/x-www-form-urlencoded").body(form)).await
     }
 
@@ -114,7 +116,8 @@ impl Applications {
         ensure!(page.status == 200, "the start page answered {}", page.status);
         let pressed = read(self.http.post(link)).await?;
         let cookie = pressed.headers.get(SET_COOKIE).and_then(|value| value.to_str().ok());
-        let cookie = cookie.and_then(|cookie| cookie.split(';').next()).context("no cookie was set")?.to_owned();
+        let cookie =
+            cookie.and_then(|cookie| cookie.split(';').next()).context("no cookie was set")?.to_owned();
         Ok((pressed.location()?, cookie))
     }
 
@@ -128,9 +131,11 @@ impl Applications {
         let text = page.text();
         let choice = between(&text, "name=\"choice\" value=\"", "\"").context("the page offers no choice")?;
         let cookies = page.headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let cookies: Vec<&str> = cookies.filter_map(|cookie| cookie.split(';').next()).chain([cookie]).collect();
+        let cookies: Vec<&str> =
+            cookies.filter_map(|cookie| cookie.split(';').next()).chain([cookie]).collect();
         let form = format!("choice={choice}&account={account}");
-        let request = self.http.post(format!("{}/connect/choose", self.admin)).header(COOKIE, cookies.join("; "));
+        let request =
+            self.http.post(format!("{}/connect/choose", self.admin)).header(COOKIE, cookies.join("; "));
         read(request.header("content-type", "application/x-www-form-urlencoded").body(form)).await
     }
 }

@@ -54,11 +54,17 @@ pub async fn all(stage: &Stage) -> Report {
     let mut report = Report { held: 0, failed: 0 };
     report.check("a clinic is paired through the login page", stage.pairs_a_clinic()).await;
     report.check("a lab is taken over with its refresh token", stage.takes_over_a_lab()).await;
-    report.check("an unmodified legacy call arrives in the account's region", stage.makes_a_legacy_call()).await;
-    report.check("50 callers meet an expired token, one refresh serves them all", stage.survives_an_expiry()).await;
+    report
+        .check("an unmodified legacy call arrives in the account's region", stage.makes_a_legacy_call())
+        .await;
+    report
+        .check("50 callers meet an expired token, one refresh serves them all", stage.survives_an_expiry())
+        .await;
     report.check("a 504 and a 500 are retried with backoff", stage.retries_trouble()).await;
     report.check("a scan is downloaded through a rewritten link", stage.downloads_a_scan()).await;
-    report.check("an application refreshes by itself and gets no Align token", stage.answers_a_refresh()).await;
+    report
+        .check("an application refreshes by itself and gets no Align token", stage.answers_a_refresh())
+        .await;
     report.check("an account moves to another region and calls follow", stage.follows_a_region_move()).await;
     report.check("strangers and destructive calls are refused", stage.refuses()).await;
     report.check("operators see what is going on", stage.tells_operators()).await;
@@ -66,7 +72,12 @@ pub async fn all(stage: &Stage) -> Report {
 }
 
 fn expect(answer: &Answer, status: u16) -> anyhow::Result<()> {
-    ensure!(answer.status == status, "status {} instead of {status}: {}", answer.status, shortened(&answer.text()));
+    ensure!(
+        answer.status == status,
+        "status {} instead of {status}: {}",
+        answer.status,
+        shortened(&answer.text())
+    );
     Ok(())
 }
 
@@ -89,15 +100,20 @@ impl Stage {
             page = apps.choose(&page, CLINIC, &cookie).await?;
         }
         expect(&page, 200)?;
-        ensure!(self.sandbox.is_paired(CLINIC), "the platform does not know of a pairing: {}", shortened(&page.text()));
+        ensure!(
+            self.sandbox.is_paired(CLINIC),
+            "the platform does not know of a pairing: {}",
+            shortened(&page.text())
+        );
         let replayed = apps.come_back(&redirected, &cookie).await?;
         ensure!(replayed.status >= 400, "the same callback worked twice");
         Ok(format!("{CLINIC_NAME} stands for account {CLINIC}; the callback works once only"))
     }
 
     async fn takes_over_a_lab(&self) -> anyhow::Result<String> {
+        let id = LAB.to_string();
         let entries: serde_json::Value = serde_json::from_str(&matching::import_json(&self.sandbox))?;
-        let lab = entries.as_array().into_iter().flatten().find(|entry| entry["account_id"] == LAB.to_string());
+        let lab = entries.as_array().into_iter().flatten().find(|entry| entry["account_id"] == id.as_str());
         let lab = lab.context("the sandbox exports no lab")?.clone();
         let imported = self.applications.operate("/import", json!([lab])).await?;
         expect(&imported, 200)?;
@@ -108,8 +124,15 @@ impl Stage {
 
     async fn makes_a_legacy_call(&self) -> anyhow::Result<String> {
         self.sandbox.clear_calls();
-        for prefix in ["/itero-gen-api/v2", "/api/third-party/v2", "/itero-gen-api/v2/api/third-party/v2", "/lab-sw/v1", ""] {
-            let answer = self.applications.call(CLINIC_NAME, &format!("{prefix}/practice-configuration")).await?;
+        for prefix in [
+            "/itero-gen-api/v2",
+            "/api/third-party/v2",
+            "/itero-gen-api/v2/api/third-party/v2",
+            "/lab-sw/v1",
+            "",
+        ] {
+            let answer =
+                self.applications.call(CLINIC_NAME, &format!("{prefix}/practice-configuration")).await?;
             expect(&answer, 200).with_context(|| format!("prefix {prefix:?}"))?;
         }
         let calls = self.sandbox.calls_to(Endpoint::PracticeConfiguration);
@@ -131,7 +154,8 @@ impl Stage {
         for answer in answers {
             expect(&answer?, 200)?;
         }
-        let (refreshes, discoveries) = (self.sandbox.refreshes(CLINIC).len(), self.sandbox.discoveries().len());
+        let (refreshes, discoveries) =
+            (self.sandbox.refreshes(CLINIC).len(), self.sandbox.discoveries().len());
         ensure!(refreshes == 1, "{refreshes} refreshes instead of one");
         ensure!(discoveries == 1, "{discoveries} discoveries instead of one");
         Ok("50 right answers, one refresh, one discovery".into())
@@ -140,16 +164,20 @@ impl Stage {
     async fn retries_trouble(&self) -> anyhow::Result<String> {
         self.sandbox.clear_calls();
         for status in [504, 500] {
-            self.sandbox.script(Script::on(Endpoint::PracticeOrders, Fault::Status(status)).once());
+            self.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)).once());
         }
         let started = Instant::now();
         let answer = self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await?;
         let took = started.elapsed();
         self.sandbox.clear_scripts();
         expect(&answer, 200)?;
-        let sends = self.sandbox.calls_to(Endpoint::PracticeOrders).len();
+        let sends = self.sandbox.calls_to(Endpoint::OrdersPractice).len();
         ensure!(sends == 3, "{sends} sends instead of three");
-        ensure!(took >= Duration::from_secs(3), "the waits were shorter than one and two seconds: {} ms", took.as_millis());
+        ensure!(
+            took >= Duration::from_secs(3),
+            "the waits were shorter than one and two seconds: {} ms",
+            took.as_millis()
+        );
         Ok(format!("three sends with {:.1} s between the first and the last", took.as_secs_f64()))
     }
 
@@ -179,8 +207,14 @@ impl Stage {
         expect(&answer, 200)?;
         let tokens = answer.json()?;
         let token = tokens["access_token"].as_str().context("no access token")?.to_owned();
-        ensure!(tokens["refresh_token"] == refresh_token.as_str(), "the refresh token did not come back unchanged");
-        ensure!(Some(token.as_str()) != self.sandbox.bearer(LAB).as_deref(), "an Align token left the gateway");
+        ensure!(
+            tokens["refresh_token"] == refresh_token.as_str(),
+            "the refresh token did not come back unchanged"
+        );
+        ensure!(
+            Some(token.as_str()) != self.sandbox.bearer(LAB).as_deref(),
+            "an Align token left the gateway"
+        );
         let call = self.applications.call_with_bearer("/itero-gen-api/v2/orders/lab", &token).await?;
         expect(&call, 200)?;
         let unknown = self.applications.refresh("not-a-token-of-ours").await?;
@@ -223,7 +257,11 @@ impl Stage {
         let event = |wanted: &str| {
             explained["journal"].as_array().into_iter().flatten().any(|line| line["event"] == wanted)
         };
-        ensure!(event("paired") && event("refreshed") && event("route_changed"), "the journal lacks a change: {}", explained["journal"]);
+        ensure!(
+            event("paired") && event("refreshed") && event("route_changed"),
+            "the journal lacks a change: {}",
+            explained["journal"]
+        );
         let metrics = self.applications.look("/metrics").await?.text();
         ensure!(metrics.contains("genapi_gateway_requests_total"), "no metrics");
         ensure!(!metrics.contains(CLINIC_NAME), "a metric names an account");

@@ -77,7 +77,11 @@ impl Stage {
         sandbox.add_account(lab.with_user(USER, PASSWORD).with_asset_bytes(ASSET_BYTES));
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let any = || "127.0.0.1:0".to_owned();
-        let key = matching::write(&sandbox, folder.path(), &Addresses { gateway: any(), admin: any(), redirect_uri })?;
+        let key = matching::write(
+            &sandbox,
+            folder.path(),
+            &Addresses { gateway: any(), admin: any(), redirect_uri },
+        )?;
         // The files pair every account on the way; the demo pairs the clinic itself.
         sandbox.forget_refresh(CLINIC);
         let config = load(folder.path())?;
