@@ -54,8 +54,9 @@ impl Way {
     pub fn prepare(&self, call: &Call) -> Result<Prepared, String> {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() =
-            format!("{}{}", self.base_path, call.path).parse().map_err(|error| format!("{}: {error}", call.path))?;
+        *request.uri_mut() = format!("{}{}", self.base_path, call.path)
+            .parse()
+            .map_err(|error| format!("{}: {error}", call.path))?;
         *request.headers_mut() = call.headers.clone();
         let host = self.authority.parse().map_err(|_| format!("{} is no host", self.authority))?;
         request.headers_mut().entry(header::HOST).or_insert(host);
@@ -68,7 +69,8 @@ impl Way {
         match &self.tls {
             None => handshake(stream).await,
             Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
+                let stream =
+                    connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
                 handshake(stream).await
             }
         }
@@ -96,7 +98,8 @@ async fn handshake<S>(stream: S) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::task::spawn_local(async move {
         let _ = connection.await;
     });

@@ -50,7 +50,13 @@ pub struct Call {
 
 impl Call {
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), headers: HeaderMap::new(), body: Bytes::new(), weight: 1 }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            weight: 1,
+        }
     }
 }
 
@@ -164,13 +170,14 @@ async fn work(schedule: Rc<Schedule>, deck: Rc<Deck>, way: Rc<Way>, timeout: Dur
     let mut tally = Tally::new();
     let mut connection: Option<Connection> = None;
     while let Some(turn) = schedule.next().await {
-        let outcome = match tokio::time::timeout(timeout, one(&mut connection, &way, deck.deal(turn.number))).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                connection = None;
-                Err("timed out".to_owned())
-            }
-        };
+        let outcome =
+            match tokio::time::timeout(timeout, one(&mut connection, &way, deck.deal(turn.number))).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    connection = None;
+                    Err("timed out".to_owned())
+                }
+            };
         if turn.timed_from >= schedule.counted_from {
             tally.record(turn.timed_from.elapsed(), outcome);
         }
