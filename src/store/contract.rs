@@ -43,7 +43,8 @@ macro_rules! store_contract {
             expired_logins_are_swept_out,
             the_journal_is_newest_first_by_account_or_over_all,
             the_journal_keeps_the_newest_lines_of_each_account,
-            a_store_that_works_says_so
+            a_store_that_works_says_so,
+            a_closed_store_takes_nothing_any_more
         }
     };
     ($make:path: $($claim:ident),+) => {
@@ -476,9 +477,13 @@ pub async fn the_journal_keeps_the_newest_lines_of_each_account(Subject { store,
 
 pub async fn a_store_that_works_says_so(Subject { store, .. }: Subject) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
-    for _ in 0..2 {
-        store.ping().await.unwrap();
-        store.close().await.unwrap();
-    }
-    store.put_grant(grant("lab", "global", 2)).await.unwrap();
+    store.ping().await.unwrap();
+}
+
+pub async fn a_closed_store_takes_nothing_any_more(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.close().await.unwrap();
+    let late = store.put_grant(grant("lab", "global", 2)).await;
+    assert!(matches!(late, Err(StoreError::OutOfOrder(_))), "{late:?}");
+    assert!(store.ping().await.is_err());
 }

@@ -299,6 +299,7 @@ impl Store for MemoryStore {
     }
 
     fn close(&self) -> Pending<'_, ()> {
+        self.fail_writes(true);
         ready(Ok(()))
     }
 }

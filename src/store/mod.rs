@@ -259,8 +259,8 @@ pub trait Store: Send + Sync + 'static {
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;
 
-    /// Closes files and connections in good order before the process ends; nothing is lost where it is never called.
-    /// A later call opens them again.
+    /// Closes files and connections in good order before the process ends, and gives the store free for another process; nothing is
+    /// lost where it is never called. It is the end: a later call fails, since somebody else may be at work by then.
     fn close(&self) -> Pending<'_, ()>;
 }
 

@@ -4,6 +4,7 @@
 //! and the failure of its commit would go unseen.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
@@ -36,7 +37,7 @@ pub struct SqliteStore {
     keys: SealKeys,
     clock: Clock,
     /// Stands last, so that it is given back last.
-    _lock: ProcessLock,
+    lock: Mutex<Option<ProcessLock>>,
 }
 
 impl SqliteStore {
@@ -52,7 +53,7 @@ impl SqliteStore {
         let writer = start::connect(options.clone(), &path).await?;
         start::prepare(&writer, &keys, &path).await?;
         let reader = start::connect(options.pragma("query_only", "on"), &path).await?;
-        Ok(Self { writer, reader, path, keys, clock, _lock: lock })
+        Ok(Self { writer, reader, path, keys, clock, lock: Mutex::new(Some(lock)) })
     }
 
     async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
@@ -105,8 +106,10 @@ impl SqliteStore {
 
     /// The last connection to go folds the write-ahead log into the main file, so that a copy of that file alone is whole.
     async fn close_files(&self) -> Result<(), StoreError> {
-        self.reader.close().await.map_err(fault)?;
-        self.writer.close().await.map_err(fault)
+        let closed = (self.reader.close().await, self.writer.close().await);
+        // Whoever still holds this store cannot write any more, so the next process may.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        closed.0.and(closed.1).map_err(fault)
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Connection {
     slot: Mutex<Option<SqliteConnection>>,
     /// A transaction was begun and its end is not known. Touched only while the slot is held.
     unfinished: AtomicBool,
+    /// Never opened again. Touched only while the slot is held.
+    closed: AtomicBool,
 }
 
 /// The connection, for statements that stand alone: each is a transaction of its own.
@@ -29,11 +31,19 @@ pub struct Transaction<'a> {
 impl Connection {
     pub async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
-        Ok(Self { options, slot: Mutex::new(Some(connection)), unfinished: AtomicBool::new(false) })
+        Ok(Self {
+            options,
+            slot: Mutex::new(Some(connection)),
+            unfinished: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
     }
 
     pub async fn turn(&self) -> Result<Turn<'_>, sqlx::Error> {
         let mut slot = self.slot.lock().await;
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(sqlx::Error::PoolClosed);
+        }
         let alive = match slot.as_mut() {
             Some(connection) => connection.ping().await.is_ok(),
             None => false,
@@ -60,9 +70,11 @@ impl Connection {
         Ok(Transaction { turn, unfinished: &self.unfinished })
     }
 
-    /// The next turn opens it again.
+    /// For good.
     pub async fn close(&self) -> Result<(), sqlx::Error> {
-        match self.slot.lock().await.take() {
+        let mut slot = self.slot.lock().await;
+        self.closed.store(true, Ordering::Relaxed);
+        match slot.take() {
             Some(connection) => connection.close().await,
             None => Ok(()),
         }

@@ -1,0 +1,109 @@
+//! Tokens run out: one renewal serves everybody, whatever the platform's habits are.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Script};
+
+use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+
+/// 50 callers on an expired token: the whole point of the gateway.
+async fn fifty_callers_one_refresh(world: &World) {
+    world.sandbox.expire_access(CLINIC);
+    let answers = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST))).await;
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), vec![200; 50]);
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "refreshes");
+    assert_eq!(world.sandbox.discoveries().len(), 1, "discoveries");
+    assert!(world.sandbox.overlapping_refreshes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_callers_on_an_expired_token_cause_one_refresh_and_one_discovery() {
+    fifty_callers_one_refresh(&World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_expiry_is_told_by_403() {
+    fifty_callers_one_refresh(&Setup::new().habits(|habits| habits.expiry_status = 403).start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_refresh_tokens_rotate_and_again_after_a_restart() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    fifty_callers_one_refresh(&world).await;
+    let world = world.restart().await;
+    world.sandbox.clear_calls();
+    fifty_callers_one_refresh(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_with_tokens_of_8_k() {
+    fifty_callers_one_refresh(&Setup::new().habits(|habits| habits.token_size = 8192).start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_caller_hanging_up_does_not_lose_the_refresh() {
+    let world = World::new().await;
+    world.sandbox.expire_access(CLINIC);
+    let gate = Gate::new();
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
+    let mut first = Box::pin(world.get(CLINIC_NAME, LIST));
+    tokio::select! {
+        _ = &mut first => panic!("answered without a token"),
+        () = gate.until_waiting(1) => {}
+    }
+    drop(first);
+    let others = join_all((0..10).map(|_| world.get(CLINIC_NAME, LIST)));
+    let opened = async {
+        world.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::OrdersPractice)).await;
+        gate.open();
+    };
+    let (answers, ()) = tokio::join!(others, opened);
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_takes_five_seconds_is_waited_for() {
+    let world = World::new().await;
+    world.sandbox.expire_access(CLINIC);
+    world
+        .sandbox
+        .script(Script::on(Endpoint::Refresh, Fault::DelayedThenNormal(Duration::from_secs(5))).once());
+    let calls = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST)));
+    let answers = world.while_time_flies(Duration::from_millis(250), calls).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lasting_403_is_the_vendors_answer_and_causes_one_refresh() {
+    let world = World::new().await;
+    world.sandbox.deny(CLINIC, "/orders/practice");
+    for _ in 0..20 {
+        let answer = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!(
+            (answer.status, answer.code()),
+            (403, String::new()),
+            "the vendor's own answer passes through"
+        );
+    }
+    assert!(world.sandbox.refreshes(CLINIC).len() <= 1, "{}", world.sandbox.refreshes(CLINIC).len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_grant_says_login_needed_once_and_leaves_the_platform_and_the_others_alone() {
+    let world = World::new().await;
+    world.sandbox.forget_refresh(CLINIC);
+    world.sandbox.expire_access(CLINIC);
+    for _ in 0..10 {
+        let answer = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
+        assert!(answer.json()["fix"].as_str().unwrap().contains("accounts pair"));
+    }
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "a dead grant is not hammered");
+    let lab = world.get(LAB_NAME, "/itero-gen-api/v2/orders/lab").await;
+    assert_eq!(lab.status, 200);
+}

@@ -1,0 +1,4 @@
+//! Stories: a whole small world each, told against the sandbox. The list of test names is the specification.
+
+mod expiry;
+mod world;

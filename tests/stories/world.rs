@@ -1,0 +1,293 @@
+//! A whole small world per test: sandbox, gateway and admin on port 0, and a clock that the test moves.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use genapi_gateway::app::{self, Running};
+use genapi_gateway::clock::{Clock, Timestamp};
+use genapi_gateway::config;
+use genapi_gateway::sandbox::matching::{self, Addresses};
+use genapi_gateway::sandbox::{Account, Habits, Options, Platform, Sandbox};
+use genapi_gateway::server::Inherited;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+/// The accounts that every world begins with.
+pub const CLINIC: u64 = 1001;
+pub const LAB: u64 = 1002;
+pub const CLINIC_NAME: &str = "acct-1001";
+pub const LAB_NAME: &str = "acct-1002";
+pub const USER: &str = "user@sandbox.test";
+pub const PASSWORD: &str = "sandbox";
+
+pub struct World {
+    pub sandbox: Sandbox,
+    pub running: Running,
+    pub clock: Clock,
+    pub key: String,
+    pub gateway: String,
+    pub admin: String,
+    pub admin_token: String,
+    folder: tempfile::TempDir,
+    http: reqwest::Client,
+}
+
+/// What a test wants different.
+pub struct Setup {
+    options: Options,
+    accounts: Vec<Account>,
+    config: Vec<(String, String)>,
+    appended: String,
+    import: bool,
+    clock: Clock,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("status {}: {}", self.status, self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The gateway's own code, or nothing for the vendor's answers.
+    pub fn code(&self) -> String {
+        match self.headers.contains_key("proxy-status") {
+            true => self.json()["code"].as_str().unwrap_or_default().to_owned(),
+            false => String::new(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        // A moment that tokens and certificates of the sandbox can live in.
+        let clock = Clock::manual(Clock::system().now());
+        Self {
+            options: Options { clock: clock.clone(), ..Options::default() },
+            accounts: vec![
+                Account::clinic(CLINIC, "Smile Berlin").with_user(USER, PASSWORD).with_orders(3),
+                Account::lab(LAB, "Crown Lab").with_user(USER, PASSWORD).with_orders(3),
+            ],
+            config: Vec::new(),
+            appended: String::new(),
+            import: true,
+            clock,
+        }
+    }
+
+    pub fn habits(mut self, change: impl FnOnce(&mut Habits)) -> Self {
+        change(&mut self.options.habits);
+        self
+    }
+
+    pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// The system's clock for everything: for tests of real waits on the wire.
+    pub fn real_clock(mut self) -> Self {
+        self.clock = Clock::system();
+        self.options.clock = Clock::system();
+        self
+    }
+
+    pub fn account(mut self, account: Account) -> Self {
+        self.accounts.push(account);
+        self
+    }
+
+    /// Replaces a text of the matching configuration.
+    pub fn config(mut self, old: &str, new: &str) -> Self {
+        self.config.push((old.to_owned(), new.to_owned()));
+        self
+    }
+
+    /// Adds to the end of the configuration: a further caller, say.
+    pub fn append(mut self, toml: &str) -> Self {
+        self.appended.push_str(toml);
+        self
+    }
+
+    /// Leaves the accounts unknown to the gateway.
+    pub fn unpaired(mut self) -> Self {
+        self.import = false;
+        self
+    }
+
+    pub async fn start(self) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(self.options).await.unwrap();
+        for account in self.accounts {
+            sandbox.add_account(account);
+        }
+        let any = || "127.0.0.1:0".to_owned();
+        let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
+        let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
+        let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        rewrite(&folder.path().join(matching::CONFIG), &self.config, &self.appended);
+        let running = start_gateway(folder.path(), self.clock.clone()).await;
+        let mut world = World::around(sandbox, running, self.clock, key, folder);
+        if self.import {
+            world.import_all().await;
+        }
+        world.sandbox.clear_calls();
+        world
+    }
+}
+
+fn rewrite(file: &Path, replacements: &[(String, String)], appended: &str) {
+    let mut text = std::fs::read_to_string(file).unwrap();
+    for (old, new) in replacements {
+        assert!(text.contains(old.as_str()), "{old:?} does not stand in the configuration:\n{text}");
+        text = text.replace(old.as_str(), new);
+    }
+    std::fs::write(file, text + appended).unwrap();
+}
+
+async fn start_gateway(folder: &Path, clock: Clock) -> Running {
+    let loaded = config::load(&folder.join(matching::CONFIG), &config::process_env);
+    let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
+    app::start(config, clock, &mut Inherited::none()).await.unwrap()
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Setup::new().start().await
+    }
+
+    fn around(
+        sandbox: Sandbox,
+        running: Running,
+        clock: Clock,
+        key: String,
+        folder: tempfile::TempDir,
+    ) -> Self {
+        for realm in running.config().realms.values() {
+            for platform in [Platform::New, Platform::Old, Platform::China] {
+                sandbox.allow_redirect(platform, realm.redirect_uri.as_str());
+            }
+        }
+        let at = |address: Option<std::net::SocketAddr>| format!("http://{}", address.unwrap());
+        let tls =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        Self {
+            gateway: at(running.data_addr()),
+            admin: at(running.admin_addr()),
+            admin_token: std::fs::read_to_string(folder.path().join("admin.token"))
+                .unwrap()
+                .trim()
+                .to_owned(),
+            sandbox,
+            running,
+            clock,
+            key,
+            folder,
+            http,
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Imports every account of the sandbox and renews each once.
+    async fn import_all(&mut self) {
+        let entries: Value = serde_json::from_str(&matching::import_json(&self.sandbox)).unwrap();
+        let imported = self.operate("/import?paused=true", entries).await;
+        assert!(!imported.text().contains("\"ok\":false"), "{}", imported.text());
+        let resumed = self.operate("/resume?pattern=*", json!(null)).await;
+        assert!(!resumed.text().contains("\"ok\":false"), "{}", resumed.text());
+    }
+
+    /// A call with the caller's key: path as a legacy application writes it behind the account's base URL.
+    pub async fn get(&self, account: &str, path: &str) -> Answer {
+        self.call(Method::GET, account, path, Bytes::new()).await
+    }
+
+    pub async fn call(&self, method: Method, account: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        let url = format!("{}/accounts/{account}{path}", self.gateway);
+        self.send(self.http.request(method, url).header("X-Gateway-Key", &self.key).body(body.into())).await
+    }
+
+    /// A request to the data listener as it is given: no key, no account.
+    pub fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.gateway))
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: answer.bytes().await.unwrap() }
+    }
+
+    /// A call of the admin API.
+    pub async fn operate(&self, path: &str, body: Value) -> Answer {
+        let request = self.http.post(format!("{}/api{path}", self.admin)).bearer_auth(&self.admin_token);
+        self.send(request.header("content-type", "application/json").body(body.to_string())).await
+    }
+
+    /// A GET on the admin listener, with the admin token.
+    pub async fn look(&self, path: &str) -> Answer {
+        self.send(self.http.get(format!("{}{path}", self.admin)).bearer_auth(&self.admin_token)).await
+    }
+
+    /// Any request on the admin listener: as a browser, without a token.
+    pub fn browse(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.admin))
+    }
+
+    pub async fn journal(&self, account: &str) -> Vec<String> {
+        let lines = self.look(&format!("/api/accounts/{account}/journal")).await.json();
+        lines.as_array().unwrap().iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Lets waits of the retry loop and of the sandbox go by: moves the clock on in steps while `work` is under way.
+    pub async fn while_time_flies<T>(&self, step: Duration, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(Duration::from_millis(5)) => self.clock.advance(step),
+            }
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Stops the gateway in good order and starts it again on the same files.
+    pub async fn restart(mut self) -> Self {
+        self.running.stop().await;
+        let running = start_gateway(self.folder.path(), self.clock.clone()).await;
+        self = World::around(self.sandbox, running, self.clock, self.key, self.folder);
+        self
+    }
+}
