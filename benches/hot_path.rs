@@ -176,6 +176,7 @@ fn config() -> Config {
     let digest: [u8; 32] =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY).as_ref().try_into().unwrap();
     let caller = |n: u8| config::Caller {
+        limit: None,
         name: format!("caller-{n}"),
         accounts: vec![AccountPattern::Name("*".into())],
         key: Some(if n == 0 { digest } else { [n; 32] }),
@@ -204,6 +205,7 @@ fn config() -> Config {
     Config {
         file: "config.toml".into(),
         gateway: config::Gateway {
+            account_limit: None,
             listen: vec![],
             url: "http://gateway:8080".parse().unwrap(),
             trusted_proxies: vec![],

@@ -34,7 +34,7 @@ pub struct Certificates {
 
 impl Sockets {
     pub fn bind(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Self> {
-        let mut data = Listeners::new(config.gateway.workers);
+        let mut data = Listeners::new(workers(config.gateway.workers));
         for address in &config.gateway.listen {
             data.listen(*address, false, inherited).context("[gateway] listen")?;
         }
@@ -103,6 +103,14 @@ impl Certificates {
     }
 }
 
+/// 0 stands for one per core.
+fn workers(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    }
+}
+
 fn settle(url: &mut Url, bound: Option<SocketAddr>) {
     if let (Some(0), Some(bound)) = (url.port(), bound) {
         // Only a URL without a host has no port to set, and a configuration holds none.
@@ -127,5 +135,16 @@ pub fn limits(config: &Config) -> Limits {
         keep_alive_timeout: gateway.keep_alive_timeout,
         drain_timeout: gateway.drain_timeout,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_workers_means_one_per_core() {
+        assert_eq!(workers(0), std::thread::available_parallelism().unwrap().get());
+        assert_eq!(workers(3), 3);
     }
 }

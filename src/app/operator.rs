@@ -72,6 +72,7 @@ pub fn caller() -> anyhow::Result<(String, config::Caller)> {
         facade: None,
         allow: Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect(),
         url: None,
+        limit: None,
     };
     Ok((key, caller))
 }

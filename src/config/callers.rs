@@ -9,7 +9,7 @@ use crate::model::endpoint::Group;
 use super::listeners::Exposure;
 use super::reader::{Place, Reader, Section, Value};
 use super::realms::Names;
-use super::values::{covers_everything, digest, networks, own_url};
+use super::values::{covers_everything, digest, limit, networks, own_url};
 use super::{AccountPattern, Caller, Facade};
 
 const KEY_FIX: &str =
@@ -64,6 +64,7 @@ fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut 
     let facade = facade(&section);
     let allow = allow(&section);
     let url = optional(section.get("url"), own_url);
+    let limit = limit(&section, "limit");
 
     held.claim(reader, key.flatten().map(|digest| (section.place_of("key_sha256"), Mark::Key(digest))));
     held.claim(
@@ -89,6 +90,7 @@ fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut 
         facade: facade?,
         allow: allow?,
         url: url?,
+        limit: limit?,
     })
 }
 

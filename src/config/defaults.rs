@@ -14,8 +14,8 @@ pub const WORKERS: usize = 0;
 pub const MAX_CONNECTIONS: usize = 4096;
 /// An 8 K bearer, a long list of cookies and room to spare; usual servers stop at 8 K and break on the bearer (gen-api, section 6).
 pub const MAX_HEAD: usize = 64 * 1024;
-/// hyper's own limit is 100; chatty proxies in front add some.
-pub const MAX_HEADERS: usize = 128;
+/// hyper's own limit, for which it needs no memory of its own per request; any other number costs an allocation each time.
+pub const MAX_HEADERS: usize = 100;
 /// Every documented JSON body fits; larger ones stream and are sent once.
 pub const REPLAY_LIMIT: usize = 1024 * 1024;
 /// A head is one packet or few; slower than this is a dripping caller (threats, row 17).

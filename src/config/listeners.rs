@@ -9,8 +9,8 @@ use url::Url;
 
 use super::reader::{Place, Reader, Section};
 use super::values::{
-    addresses, certificate, certificates, covers_everything, is_loopback, is_wide, networks, own_url, path,
-    secret_file, secret_source,
+    addresses, certificate, certificates, covers_everything, is_loopback, is_wide, limit, networks, own_url,
+    path, secret_file, secret_source,
 };
 use super::{Admin, Certificate, Gateway, GatewayTls, Public, SecretSource, defaults};
 
@@ -72,6 +72,7 @@ fn limited(
     let body_idle_timeout = timeout("body_idle_timeout", defaults::BODY_IDLE_TIMEOUT);
     let keep_alive_timeout = timeout("keep_alive_timeout", defaults::KEEP_ALIVE_TIMEOUT);
     let drain_timeout = section.duration("drain_timeout", defaults::DRAIN_TIMEOUT, Duration::ZERO..=HOUR);
+    let account_limit = limit(section, "account_limit");
     Some(Gateway {
         listen: ears.plain,
         url: url?,
@@ -86,6 +87,7 @@ fn limited(
         body_idle_timeout,
         keep_alive_timeout,
         drain_timeout,
+        account_limit: account_limit?,
     })
 }
 

@@ -90,6 +90,8 @@ pub struct Gateway {
     pub body_idle_timeout: Duration,
     pub keep_alive_timeout: Duration,
     pub drain_timeout: Duration,
+    /// For each account, over all its callers; `None` is no limit.
+    pub account_limit: Option<Limit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +216,18 @@ pub struct Caller {
     pub allow: Vec<Group>,
     /// Instead of `[gateway] url` for this caller.
     pub url: Option<Url>,
+    /// Over all its accounts; `None` is no limit.
+    pub limit: Option<Limit>,
+}
+
+/// How much may be asked for; what is over it is answered 429.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub per_second: Option<u32>,
+    /// Calls that may come together before the rate counts.
+    pub burst: u32,
+    /// Calls under way at the same time.
+    pub at_once: Option<u32>,
 }
 
 /// Digests stay out: a weak secret can be found from one.

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use url::{Host, Url};
 
 use super::reader::{Place, Reader, Section, Value};
-use super::{Certificate, SecretSource};
+use super::{Certificate, Limit, SecretSource};
 
 /// `["127.0.0.1:8080", "[::1]:8080"]`
 pub(super) fn addresses(value: &Value<'_>) -> Vec<(Place, SocketAddr)> {
@@ -236,6 +236,27 @@ pub(super) fn secret_file(reader: &Reader<'_>, name: &str) -> PathBuf {
         }
     }
     beside
+}
+
+/// `{ per_second, burst, at_once }`. Outer `None`: there and broken.
+pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<Limit>> {
+    const MOST: std::ops::RangeInclusive<usize> = 1..=1_000_000;
+    let given = section.section(key);
+    if !given.present() {
+        return Some(None);
+    }
+    let number = |key| given.get(key).map(|_| given.integer(key, 1, MOST) as u32);
+    let (per_second, at_once) = (number("per_second"), number("at_once"));
+    // Without a burst of their own, as many calls as a second allows may come together.
+    let burst = number("burst").or(per_second).unwrap_or(1);
+    let (empty, place) = (per_second.is_none() && at_once.is_none(), section.place_of(key));
+    given.close();
+    if empty {
+        let fix = format!("{key} = {{ per_second = 50, at_once = 20 }}, or remove it");
+        section.reader.problem(&place, "limits nothing", fix);
+        return None;
+    }
+    Some(Some(Limit { per_second, burst, at_once }))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use crate::model::endpoint::{self, Endpoint};
 
 use crate::telemetry::ACCESS_LOG;
 
+use super::limits::{Limiter, Permit};
+use super::refusal::Refusal;
 use super::settings::CallerRules;
 
 /// What there is to say about one call.
@@ -128,6 +130,8 @@ pub struct Line {
     started: Instant,
     sink: Option<Sink>,
     observer: Arc<dyn Observer>,
+    /// Places under limits, given back when the answer is done with.
+    permits: Vec<Permit>,
 }
 
 impl Line {
@@ -159,7 +163,15 @@ impl Line {
             unread: None,
             whole: false,
         });
-        Self { record, started: Instant::now(), sink, observer }
+        Self { record, started: Instant::now(), sink, observer, permits: Vec::new() }
+    }
+
+    /// Takes a place under a limit, where there is one.
+    pub fn admit(&mut self, limiter: Option<&Arc<Limiter>>, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(limiter) = limiter {
+            self.permits.push(limiter.admit(now).map_err(Refusal::TooManyRequests)?);
+        }
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ mod discovery;
 mod forward;
 pub mod headers;
 pub mod ingress;
+mod limits;
 pub mod links;
 pub mod pool;
 pub mod refusal;
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use dashmap::DashMap;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
@@ -46,7 +48,7 @@ use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Clock;
-use crate::model::account::RealmName;
+use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::Endpoint;
 
 pub use access_log::{Line, Observer, Record, Sink, Unobserved};
@@ -57,6 +59,7 @@ use budget::Budget;
 use caller::Evidence;
 use carry::Call;
 use headers::Framing;
+use limits::Limiter;
 use links::Finder;
 use pool::{Dial, Pool};
 use refusal::Refusal;
@@ -74,6 +77,8 @@ pub struct Shared {
     /// The access log; `None` where it is switched off.
     pub sink: Option<Sink>,
     budgets: Mutex<HashMap<RealmName, Arc<Budget>>>,
+    /// Filled only where accounts are limited.
+    account_limiters: DashMap<AccountName, Arc<Limiter>>,
 }
 
 /// One worker's part: lives on one thread, with connections of its own.
@@ -113,6 +118,7 @@ impl Shared {
             instance: instance.to_owned(),
             sink,
             budgets: Mutex::default(),
+            account_limiters: DashMap::new(),
         }
     }
 
@@ -183,10 +189,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let now = self.shared.clock.now();
         let caller = caller::identify(&settings, &self.shared.tokens, &parts.headers, evidence, now)?;
         line.caller = Some(caller.rules.clone());
+        line.admit(caller.rules.limiter.as_ref(), now)?;
         let located = ingress::locate(&parts.method, &parts.uri, &caller.rules.url.path)?;
         line.endpoint = located.endpoint;
         let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &parts.headers)?;
         self.note_account(line, &account);
+        line.admit(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
         permit(&caller.rules, located.endpoint)?;
         let access = self.ready(&account, line).await?;
         let call = Call::new(&settings, parts, &caller.rules, located, account, &access, now)?;
@@ -242,6 +250,18 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             Some(budget) => budget.clone(),
             None => mine.entry(realm.clone()).or_insert(self.shared.budget(realm)).clone(),
         }
+    }
+
+    fn account_limiter(&self, settings: &Settings, account: &AccountName) -> Option<Arc<Limiter>> {
+        let limit = settings.account_limit?;
+        if let Some(known) =
+            self.shared.account_limiters.get(account.as_str()).filter(|known| known.is(&limit))
+        {
+            return Some(known.clone());
+        }
+        let limiter = Limiter::new(limit);
+        self.shared.account_limiters.insert(account.clone(), limiter.clone());
+        Some(limiter)
     }
 
     fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {

@@ -13,6 +13,8 @@ use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::route::{HostPattern, HostPolicy};
 
+use super::limits::Limiter;
+
 /// A snapshot of the configuration as the request path sees it.
 pub struct Settings {
     pub callers: Vec<Arc<CallerRules>>,
@@ -28,6 +30,7 @@ pub struct Settings {
     pub response_timeout: Duration,
     pub idle_timeout: Duration,
     pub pool: usize,
+    pub account_limit: Option<config::Limit>,
 }
 
 /// One `[[callers]]` entry.
@@ -38,6 +41,7 @@ pub struct CallerRules {
     pub allow: Vec<Group>,
     /// How this caller reaches us.
     pub url: Base,
+    pub limiter: Option<Arc<Limiter>>,
     facade: Option<config::Facade>,
 }
 
@@ -91,6 +95,7 @@ impl Settings {
             response_timeout: config.upstream.response_timeout,
             idle_timeout: config.upstream.idle_timeout,
             pool: config.upstream.pool,
+            account_limit: config.gateway.account_limit,
             callers,
         }
     }
@@ -181,6 +186,7 @@ fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
         accounts: caller.accounts.clone(),
         allow: caller.allow.clone(),
         url: Base::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
+        limiter: caller.limit.map(Limiter::new),
         facade: caller.facade.clone(),
     }
 }

@@ -41,6 +41,7 @@ pub fn config() -> Config {
     Config {
         file: "config.toml".into(),
         gateway: config::Gateway {
+            account_limit: None,
             listen: vec![],
             url: url("http://gateway.test"),
             trusted_proxies: vec![],
@@ -92,6 +93,7 @@ pub fn config() -> Config {
 /// Everything but pair, unpair, revoke; every account.
 pub fn caller(name: &str) -> CallerBuilder {
     CallerBuilder(config::Caller {
+        limit: None,
         name: name.into(),
         accounts: vec![AccountPattern::Name("*".into())],
         key: None,

@@ -37,7 +37,7 @@ fn the_example_prints_the_defaults() {
     let folder = Folder::new();
     let minimal = folder.load(MINIMAL).unwrap().config;
     let full = folder.load(&example_with_everything()).unwrap().config;
-    let numbers = |gateway: &Gateway| Gateway { tls: None, ..gateway.clone() };
+    let numbers = |gateway: &Gateway| Gateway { tls: None, account_limit: None, ..gateway.clone() };
     let shown = |config: &Config| {
         let admin = Admin { tls: None, url: None, ..config.admin.clone() };
         let realm = &config.realms["global"];

@@ -159,6 +159,8 @@ fn each_fault_of_a_caller_names_line_key_and_fix() {
         (with_caller("allow = [\"order\"]"), "allow", "callers[0].allow[0]", "no group", "orders, downloads"),
         (with_caller("allow = []"), "allow", "callers[0].allow", "allows nothing", "remove allow"),
         (with_caller("facade = { client_id = \"x\" }"), "facade", "callers[0].facade.client_secret_sha256", "missing", "client_secret_sha256 ="),
+        (with_caller("limit = {}"), "limit", "callers[0].limit", "limits nothing", "per_second"),
+        (with_caller("limit = { per_second = 0 }"), "per_second", "callers[0].limit.per_second", "out of range", "from 1"),
         (with_caller("url = \"gopher://x\""), "url", "callers[0].url", "not http or https", "http://"),
         (second_caller(&format!("name = \"lab-sync\"\naccounts = [\"a\"]\nkey_sha256 = \"{hex}\"")), "lab-sync", "callers[1].name", "callers[0].name", "another name"),
         (second_caller( "name = \"b\"\naccounts = [\"a\"]\nkey_sha256 = \"00000000000000000000000000000000000000000000000000000000000000FF\" # 2", ), "# 2", "callers[1].key_sha256", "callers[0].key_sha256", "new-key"),
