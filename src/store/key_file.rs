@@ -26,7 +26,7 @@ const MAX_FILE: u64 = 16 * 1024;
 /// Reads the keys; makes one where `database` is new and its key file does not exist.
 pub fn load(
     source: &SecretSource,
-    database: &Path,
+    database: &str,
     database_is_new: bool,
     environment: Environment<'_>,
 ) -> Result<SealKeys, StoreError> {
@@ -128,12 +128,11 @@ fn remove_leftover(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn missing(path: &Path, database: &Path) -> StoreError {
+fn missing(path: &Path, database: &str) -> StoreError {
     StoreError::Refused(format!(
-        "the key file {} is missing, and {} was sealed with it; put it back from where it is kept. Without it no token can be read: \
+        "the key file {} is missing, and {database} was sealed with it; put it back from where it is kept. Without it no token can be read: \
          to begin anew, move the database away and pair or import every account again",
-        path.display(),
-        database.display()
+        path.display()
     ))
 }
 
@@ -158,7 +157,12 @@ mod tests {
         }
 
         fn load(&self, new: bool) -> Result<SealKeys, StoreError> {
-            load(&SecretSource::File(self.key()), &self.0.path().join("gateway.db"), new, &|_| None)
+            load(
+                &SecretSource::File(self.key()),
+                &self.0.path().join("gateway.db").display().to_string(),
+                new,
+                &|_| None,
+            )
         }
 
         fn write(&self, name: &str, text: &str, mode: u32) {
@@ -234,8 +238,7 @@ mod tests {
         folder.write("gateway.key", &line(1), 0o600);
         let credentials = folder.0.path().join("credentials");
         let environment = |name: &str| (name == CREDENTIALS).then(|| credentials.clone().into_os_string());
-        let keys =
-            load(&SecretSource::File(folder.key()), Path::new("gateway.db"), false, &environment).unwrap();
+        let keys = load(&SecretSource::File(folder.key()), "gateway.db", false, &environment).unwrap();
         assert_eq!(keys.sealing_id().to_string(), id(7));
     }
 
@@ -243,9 +246,9 @@ mod tests {
     fn a_key_can_come_from_the_environment_and_its_absence_is_told() {
         let source = SecretSource::Env("STORE_KEY".into());
         let environment = |name: &str| (name == "STORE_KEY").then(|| line(3).into());
-        let keys = load(&source, Path::new("gateway.db"), true, &environment).unwrap();
+        let keys = load(&source, "gateway.db", true, &environment).unwrap();
         assert_eq!(keys.sealing_id().to_string(), id(3));
-        let refusal = load(&source, Path::new("gateway.db"), true, &|_| None).unwrap_err().to_string();
+        let refusal = load(&source, "gateway.db", true, &|_| None).unwrap_err().to_string();
         assert!(refusal.contains("STORE_KEY"), "{refusal}");
     }
 }

@@ -18,7 +18,9 @@ pub mod private_file;
 pub mod seal;
 pub mod sqlite;
 
+mod canary;
 mod lock;
+mod rows;
 
 #[cfg(test)]
 pub mod contract;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
+use super::rows;
 use super::seal::SealKeys;
 use super::{
     AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
@@ -21,7 +22,6 @@ use connection::Connection;
 mod connection;
 mod grants;
 mod logins;
-mod rows;
 mod start;
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ impl SqliteStore {
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let start::Claimed { path, is_new, lock } = start::claim(path)?;
-        let keys = key_file::load(key, &path, is_new, environment)?;
+        let keys = key_file::load(key, &path.display().to_string(), is_new, environment)?;
         let options = start::options(&path);
         let writer = start::connect(options.clone(), &path).await?;
         start::prepare(&writer, &keys, &path).await?;
@@ -112,6 +112,8 @@ impl SqliteStore {
         closed.0.and(closed.1).map_err(fault)
     }
 }
+
+rows::columns_of!(sqlx::sqlite::SqliteRow);
 
 impl Store for SqliteStore {
     fn accounts(&self) -> Pending<'_, Loaded> {

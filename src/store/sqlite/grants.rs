@@ -3,11 +3,13 @@
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteConnection;
 
-use super::rows::{Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns};
 use super::{SqliteStore, fault};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
+use crate::store::rows::{
+    Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns,
+};
 use crate::store::seal::SealFault;
 use crate::store::token_hash;
 use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};

@@ -1,9 +1,9 @@
 //! Logins under way: single use, expiring, their payload sealed. One that does not unseal is as good as none: the login is begun again.
 
 use super::grants::unsealed;
-use super::rows::{kind_word, millis, payload_place};
 use super::{SqliteStore, fault};
 use crate::clock::Timestamp;
+use crate::store::rows::{kind_word, millis, payload_place};
 use crate::store::{PendingKind, PendingLogin, StoreError};
 use sqlx::sqlite::SqliteConnection;
 

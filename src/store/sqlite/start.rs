@@ -7,15 +7,15 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr};
 
+use super::super::canary;
 use super::super::private_file;
-use super::super::seal::{Place, SealKeys};
+use super::super::seal::SealKeys;
 use super::super::{StoreError, lock::ProcessLock};
 use super::connection::Connection;
 use super::{SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_PERM, SQLITE_READONLY, primary_code};
 
 /// `application_id` in the file's head, written by the first migration.
 const APPLICATION_ID: i64 = 1_734_439_017;
-const CANARY: &str = "the gateway's store opens with this key";
 
 /// A database file that is ours alone, not yet opened.
 pub struct Claimed {
@@ -112,7 +112,7 @@ fn migrations() -> Vec<Migration> {
     ]
 }
 
-/// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in beside a proven one.
+/// A key that is new to the database is taken in beside a proven one.
 async fn check_keys(
     connection: &mut SqliteConnection,
     keys: &SealKeys,
@@ -122,40 +122,17 @@ async fn check_keys(
         .fetch_all(&mut *connection)
         .await
         .map_err(|error| fault(path, &error))?;
-    let held: Vec<String> = keys.ids().map(|id| id.to_string()).collect();
-    let proven: Vec<&String> = canaries.iter().map(|(id, _)| id).filter(|id| held.contains(id)).collect();
-    for (id, sealed) in canaries.iter().filter(|(id, _)| held.contains(id)) {
-        keys.unseal(canary_place(id), sealed).map_err(|why| {
-            StoreError::Refused(format!("{}: the proof of key {id} does not open: {why}", path.display()))
-        })?;
-    }
-    if proven.is_empty() && (!canaries.is_empty() || holds_grants(connection, path).await?) {
-        let used: Vec<&str> = canaries.iter().map(|(id, _)| id.as_str()).collect();
-        return Err(StoreError::Refused(format!(
-            "the key does not belong to {}: that was sealed under key {}, and key {} is held; put the right key back",
-            path.display(),
-            if used.is_empty() { "(not recorded)".to_owned() } else { used.join(", ") },
-            held.join(", ")
-        )));
-    }
-    let sealing = keys.sealing_id().to_string();
-    if proven.contains(&&sealing) {
+    let holds_grants = holds_grants(connection, path).await?;
+    let Some(canary) = canary::prove(keys, &canaries, holds_grants, &path.display().to_string())? else {
         return Ok(());
-    }
-    let sealed = keys
-        .seal(canary_place(&sealing), CANARY)
-        .map_err(|why| StoreError::Refused(format!("the key cannot be used: {why}")))?;
+    };
     sqlx::query("INSERT INTO seal_keys (key_id, canary_sealed) VALUES (?, ?)")
-        .bind(sealing)
-        .bind(sealed)
+        .bind(canary.key_id)
+        .bind(canary.sealed)
         .execute(connection)
         .await
         .map_err(|error| fault(path, &error))?;
     Ok(())
-}
-
-fn canary_place(key_id: &str) -> Place<'_> {
-    Place { table: "seal_keys", row: key_id, realm: "", column: "canary" }
 }
 
 async fn holds_grants(connection: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {

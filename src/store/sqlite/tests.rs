@@ -451,11 +451,11 @@ impl SqliteStore {
             let refresh = crate::model::token::RefreshToken::new(format!("refresh-{number}"));
             let sealed = self
                 .keys
-                .seal(super::rows::refresh_place(&account, &realm("global")), refresh.expose())
+                .seal(crate::store::rows::refresh_place(&account, &realm("global")), refresh.expose())
                 .unwrap();
             let bearer = self
                 .keys
-                .seal(super::rows::access_place(&account, &realm("global")), &"a".repeat(1500))
+                .seal(crate::store::rows::access_place(&account, &realm("global")), &"a".repeat(1500))
                 .unwrap();
             sqlx::query("INSERT INTO accounts SELECT ?, current_realm, state, since, why FROM accounts WHERE name = ?")
                 .bind(account.as_str())

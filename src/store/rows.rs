@@ -1,15 +1,36 @@
-//! Between rows and records. A row that does not read or does not unseal names its account and stops nobody else.
+//! Between rows and records, for every kind of database. A row that does not read or does not unseal names its account and stops nobody else.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
-
-use super::super::seal::{Place, SealFault, SealKeys};
-use super::super::{
-    AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, StoredAccess, StoredRoute,
-};
+use super::seal::{Place, SealFault, SealKeys};
+use super::{AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, StoredAccess, StoredRoute};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
+
+/// One row of a database, its columns by number. What does not read is `None`, or the reason for people.
+pub trait Columns {
+    fn text(&self, index: usize) -> Result<Option<&str>, String>;
+    fn number(&self, index: usize) -> Result<Option<i64>, String>;
+    fn bytes(&self, index: usize) -> Result<Option<&[u8]>, String>;
+}
+
+macro_rules! columns_of {
+    ($row:ty) => {
+        impl $crate::store::rows::Columns for $row {
+            fn text(&self, index: usize) -> Result<Option<&str>, String> {
+                sqlx::Row::try_get(self, index).map_err(|_| $crate::store::rows::does_not_read(index))
+            }
+
+            fn number(&self, index: usize) -> Result<Option<i64>, String> {
+                sqlx::Row::try_get(self, index).map_err(|_| $crate::store::rows::does_not_read(index))
+            }
+
+            fn bytes(&self, index: usize) -> Result<Option<&[u8]>, String> {
+                sqlx::Row::try_get(self, index).map_err(|_| $crate::store::rows::does_not_read(index))
+            }
+        }
+    };
+}
+pub(super) use columns_of;
 
 /// What [`Accounts::add`] reads, one row per grant; the order is its columns' order.
 macro_rules! select_accounts {
@@ -37,7 +58,7 @@ impl<'a> Accounts<'a> {
         Self { keys, loaded: Loaded::default(), open: None }
     }
 
-    pub fn add(&mut self, row: &SqliteRow) {
+    pub fn add(&mut self, row: &impl Columns) {
         let name = match read_name(row) {
             Ok(name) => name,
             Err(why) => {
@@ -107,7 +128,7 @@ pub fn state_columns(state: &AccountState) -> (&'static str, Option<i64>, Option
     }
 }
 
-/// SQLite's integers are signed; what lies beyond them is 292 million years off.
+/// A database's integers are signed; what lies beyond them is 292 million years off.
 pub fn millis(at: Timestamp) -> i64 {
     signed(at.as_millis())
 }
@@ -116,31 +137,38 @@ pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub fn read_journal(row: &SqliteRow) -> Result<JournalEntry, String> {
+pub fn read_journal(row: &impl Columns) -> Result<JournalEntry, String> {
     Ok(JournalEntry {
-        at: moment(column(row, 0)?)?,
+        at: moment(given(row.number(0)?, 0)?)?,
         account: parsed(row, 1)?,
-        event: column(row, 2)?,
-        detail: column(row, 3)?,
+        event: given(row.text(2)?, 2)?.to_owned(),
+        detail: given(row.text(3)?, 3)?.to_owned(),
     })
 }
 
-fn read_name(row: &SqliteRow) -> Result<AccountName, String> {
+fn read_name(row: &impl Columns) -> Result<AccountName, String> {
     parsed(row, 0)
 }
 
-fn read_account(row: &SqliteRow, name: &AccountName) -> Result<AccountRecord, String> {
-    let state = match column::<&str>(row, 2)? {
+fn read_account(row: &impl Columns, name: &AccountName) -> Result<AccountRecord, String> {
+    let state = match given(row.text(2)?, 2)? {
         "ready" => AccountState::Ready,
         "paused" => AccountState::Paused,
-        "needs_login" => AccountState::NeedsLogin { since: moment(column(row, 3)?)?, why: column(row, 4)? },
+        "needs_login" => AccountState::NeedsLogin {
+            since: moment(given(row.number(3)?, 3)?)?,
+            why: given(row.text(4)?, 4)?.to_owned(),
+        },
         _ => return Err("its state is not known".to_owned()),
     };
     Ok(AccountRecord { name: name.clone(), current: parsed(row, 1)?, state, grants: Vec::new() })
 }
 
-fn read_grant(row: &SqliteRow, name: &AccountName, keys: &SealKeys) -> Result<Option<GrantRecord>, String> {
-    if column::<Option<&str>>(row, 5)?.is_none() {
+fn read_grant(
+    row: &impl Columns,
+    name: &AccountName,
+    keys: &SealKeys,
+) -> Result<Option<GrantRecord>, String> {
+    if row.text(5)?.is_none() {
         return Ok(None);
     }
     let realm: RealmName = parsed(row, 5)?;
@@ -148,42 +176,45 @@ fn read_grant(row: &SqliteRow, name: &AccountName, keys: &SealKeys) -> Result<Op
         keys.unseal(place, sealed)
             .map_err(|why: SealFault| format!("its {what} token in realm {realm}: {why}"))
     };
-    let refresh = unsealed("refresh", refresh_place(name, &realm), column(row, 8)?)?;
-    let access = match (column::<Option<&[u8]>>(row, 9)?, column::<Option<i64>>(row, 10)?) {
+    let refresh = unsealed("refresh", refresh_place(name, &realm), given(row.bytes(8)?, 8)?)?;
+    let access = match (row.bytes(9)?, row.number(10)?) {
         (Some(sealed), Some(expires_at)) => Some(StoredAccess {
             token: AccessToken::new(unsealed("access", access_place(name, &realm), sealed)?),
             expires_at: moment(expires_at)?,
         }),
         _ => None,
     };
-    let route = match (column::<Option<String>>(row, 13)?, column::<Option<String>>(row, 14)?) {
-        (Some(domain), Some(path)) => {
-            Some(StoredRoute { domain, path, discovered_at: moment(column(row, 15)?)? })
-        }
+    let route = match (row.text(13)?, row.text(14)?) {
+        (Some(domain), Some(path)) => Some(StoredRoute {
+            domain: domain.to_owned(),
+            path: path.to_owned(),
+            discovered_at: moment(given(row.number(15)?, 15)?)?,
+        }),
         _ => None,
     };
     Ok(Some(GrantRecord {
         account_id: parsed(row, 6)?,
         refresh: RefreshToken::new(refresh),
         access,
-        generation: unsigned(column(row, 7)?)?,
-        refreshed_at: column::<Option<i64>>(row, 11)?.map(moment).transpose()?,
-        obtained_at: moment(column(row, 12)?)?,
+        generation: unsigned(given(row.number(7)?, 7)?)?,
+        refreshed_at: row.number(11)?.map(moment).transpose()?,
+        obtained_at: moment(given(row.number(12)?, 12)?)?,
         route,
-        intent: column::<Option<i64>>(row, 16)?.map(moment).transpose()?,
+        intent: row.number(16)?.map(moment).transpose()?,
         realm,
     }))
 }
 
-fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, String>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(index).map_err(|_| format!("its column {index} does not read"))
+pub fn does_not_read(index: usize) -> String {
+    format!("its column {index} does not read")
 }
 
-fn parsed<T: std::str::FromStr>(row: &SqliteRow, index: usize) -> Result<T, String> {
-    column::<&str>(row, index)?.parse().map_err(|_| format!("its column {index} is not valid"))
+fn given<T>(value: Option<T>, index: usize) -> Result<T, String> {
+    value.ok_or_else(|| does_not_read(index))
+}
+
+fn parsed<T: std::str::FromStr>(row: &impl Columns, index: usize) -> Result<T, String> {
+    given(row.text(index)?, index)?.parse().map_err(|_| format!("its column {index} is not valid"))
 }
 
 fn moment(millis: i64) -> Result<Timestamp, String> {
