@@ -14,6 +14,7 @@ use crate::model::token::{AccessToken, RefreshToken};
 
 pub mod key_file;
 pub mod memory;
+pub mod postgres;
 pub mod private_file;
 pub mod seal;
 pub mod sqlite;
@@ -27,14 +28,14 @@ pub mod contract;
 
 /// Opens the store that the configuration names; what it refuses needs a human.
 pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
+    let environment = |name: &str| std::env::var_os(name);
     match &config.url {
         config::StoreUrl::Sqlite(path) => {
-            let environment = |name: &str| std::env::var_os(name);
             Ok(Arc::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
         }
-        config::StoreUrl::Postgres(_) => Err(StoreError::Refused(
-            "store.url names PostgreSQL, which this version does not speak yet; use url = \"sqlite:gateway.db\" and one gateway".to_owned(),
-        )),
+        config::StoreUrl::Postgres(url) => {
+            Ok(Arc::new(postgres::PostgresStore::open(url, &config.key, &environment, clock).await?))
+        }
     }
 }
 

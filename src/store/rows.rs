@@ -112,6 +112,10 @@ pub fn payload_place(id: &str, kind: PendingKind) -> Place<'_> {
     Place { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }
 }
 
+pub fn hex(id: &[u8; 32]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 pub fn kind_word(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Start => "start",

@@ -3,7 +3,7 @@
 use super::grants::unsealed;
 use super::{SqliteStore, fault};
 use crate::clock::Timestamp;
-use crate::store::rows::{kind_word, millis, payload_place};
+use crate::store::rows::{hex, kind_word, millis, payload_place};
 use crate::store::{PendingKind, PendingLogin, StoreError};
 use sqlx::sqlite::SqliteConnection;
 
@@ -86,8 +86,4 @@ impl SqliteStore {
             }
         }
     }
-}
-
-fn hex(id: &[u8; 32]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::SqliteStore;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, SecretSource, StoreUrl};
+use crate::config::SecretSource;
 use crate::store::contract::{Subject, access, at, grant, name, realm, route, store_contract, tokens};
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
@@ -282,16 +282,6 @@ async fn a_log_without_its_database_is_refused_rather_than_thrown_away() {
     fs::copy(home.file("gateway.key"), other.file("gateway.key")).unwrap();
     let why = other.refusal().await;
     assert!(why.contains("gateway.db-wal is there without"), "{why}");
-}
-
-#[tokio::test]
-async fn postgresql_is_refused_with_what_to_use_instead() {
-    let config = config::Store {
-        url: StoreUrl::Postgres("postgres://user:s3cret@db/gateway".into()),
-        key: SecretSource::Env("KEY".into()),
-    };
-    let why = crate::store::open(&config, Clock::system()).await.err().unwrap().to_string();
-    assert!(why.contains("sqlite:gateway.db") && !why.contains("s3cret"), "{why}");
 }
 
 #[tokio::test]

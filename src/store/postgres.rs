@@ -1,0 +1,195 @@
+//! The store of several gateways, in PostgreSQL 13 or newer. Everything is a short transaction with time-outs, so that a database in
+//! trouble is told within seconds, and nothing lives in a session, so that a transaction pooler may stand between.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::postgres::{PgArguments, Postgres};
+use sqlx::query::{Query, QueryScalar};
+
+use super::key_file::Environment;
+use super::rows;
+use super::seal::SealKeys;
+use super::{
+    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
+    StoreError, StoredRoute,
+};
+use crate::clock::{Clock, Timestamp};
+use crate::config::SecretSource;
+use crate::model::account::{AccountName, AccountState, RealmName};
+use link::{Link, Place};
+
+mod grants;
+mod journal;
+mod link;
+mod logins;
+mod start;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub struct PostgresStore {
+    link: Link,
+    keys: SealKeys,
+    clock: Clock,
+}
+
+/// What a caller waits for at most, whatever the database or the network does: the refresh that waits for it must not grow old.
+const SHORT: Duration = Duration::from_secs(5);
+/// For reading everything: 100,000 accounts at start.
+const LONG: Duration = Duration::from_secs(120);
+
+impl PostgresStore {
+    /// Connects, brings the schema up to date, and proves the key.
+    pub async fn open(
+        url: &str,
+        key: &SecretSource,
+        environment: Environment<'_>,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let place = Place::parse(url, "store.url")?;
+        let (keys, durable) = within(LONG, start::prepare(&place, key, environment)).await?;
+        Ok(Self { link: Link::new(place, durable), keys, clock })
+    }
+}
+
+rows::columns_of!(sqlx::postgres::PgRow);
+
+impl Store for PostgresStore {
+    fn accounts(&self) -> Pending<'_, Loaded> {
+        Box::pin(within(LONG, self.read_accounts()))
+    }
+
+    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+        Box::pin(within(SHORT, self.read_account(name)))
+    }
+
+    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
+        Box::pin(within(SHORT, self.write_grant(grant)))
+    }
+
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.write_state(name, state)))
+    }
+
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.write_current(name, realm)))
+    }
+
+    fn note_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        at: Timestamp,
+    ) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.write_intent(name, realm, at)))
+    }
+
+    fn commit_tokens<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, u64> {
+        Box::pin(within(SHORT, self.write_tokens(name, realm, expected, tokens)))
+    }
+
+    fn set_route<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        route: &'a StoredRoute,
+    ) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.write_route(name, realm, route)))
+    }
+
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.delete_grant(name, realm)))
+    }
+
+    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
+        Box::pin(within(LONG, self.read_known_tokens()))
+    }
+
+    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+        Box::pin(within(SHORT, self.write_login(login)))
+    }
+
+    fn peek_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        Box::pin(within(SHORT, self.read_login(id, kind, now)))
+    }
+
+    fn take_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Pending<'_, Option<PendingLogin>> {
+        Box::pin(within(SHORT, self.delete_login(id, kind, now)))
+    }
+
+    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
+        Box::pin(within(SHORT, self.add_to_journal(entry)))
+    }
+
+    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
+        Box::pin(within(SHORT, self.read_journal(account, limit)))
+    }
+
+    fn ping(&self) -> Pending<'_, ()> {
+        Box::pin(within(SHORT, self.write_heartbeat()))
+    }
+
+    fn close(&self) -> Pending<'_, ()> {
+        Box::pin(within(SHORT, self.link.close()))
+    }
+}
+
+/// A statement without a name: a pooler may give each transaction another session, where a name is unknown or taken.
+fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+    sqlx::query(sql).persistent(false)
+}
+
+/// Likewise, for one value.
+fn scalar<O>(sql: &'static str) -> QueryScalar<'static, Postgres, O, PgArguments>
+where
+    (O,): for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+{
+    sqlx::query_scalar(sql).persistent(false)
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(StoreError::OutOfOrder(format!("the database gave no answer within {limit:?}"))),
+    }
+}
+
+/// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold no values, its details do:
+/// they are left out.
+fn fault(error: sqlx::Error) -> StoreError {
+    let Some(refused) = error.as_database_error() else { return StoreError::OutOfOrder(error.to_string()) };
+    let code = refused.code().unwrap_or_default();
+    match &*code {
+        // postgresql.org/docs/current/errcodes-appendix.html: data_corrupted, index_corrupted
+        "XX001" | "XX002" => {
+            StoreError::Refused(format!("the database is damaged: {}; restore a backup", refused.message()))
+        }
+        READ_ONLY => StoreError::OutOfOrder("the database takes no writes (read-only)".to_owned()),
+        _ => StoreError::OutOfOrder(format!("{} (SQLSTATE {code})", refused.message())),
+    }
+}
+
+const READ_ONLY: &str = "25006";
+const UNIQUE_VIOLATION: &str = "23505";

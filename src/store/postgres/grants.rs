@@ -1,0 +1,475 @@
+//! Accounts and their grants. New tokens are committed by one statement that also checks the generation, whoever else commits meanwhile.
+//!
+//! Order of locks, so that no two transactions wait for each other: account, grant, lease.
+
+use futures_util::TryStreamExt;
+use sqlx::postgres::PgConnection;
+
+use super::{PostgresStore, UNIQUE_VIOLATION, fault, query, scalar};
+use crate::clock::Timestamp;
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::token::RefreshToken;
+use crate::store::rows::{
+    Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns,
+};
+use crate::store::seal::SealFault;
+use crate::store::{
+    AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, token_hash,
+};
+
+impl PostgresStore {
+    pub(super) async fn read_accounts(&self) -> Result<Loaded, StoreError> {
+        let mut work = self.link.begin_long().await?;
+        let mut accounts = Accounts::new(&self.keys);
+        {
+            let mut rows = query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *work);
+            while let Some(row) = rows.try_next().await.map_err(fault)? {
+                accounts.add(&row);
+            }
+        }
+        work.commit().await?;
+        Ok(accounts.finish())
+    }
+
+    pub(super) async fn read_account(&self, name: &AccountName) -> Result<Option<AccountRecord>, StoreError> {
+        let mut work = self.link.begin().await?;
+        let found = self.find_account(&mut work, name).await;
+        work.commit().await?;
+        found
+    }
+
+    pub(super) async fn find_account(
+        &self,
+        connection: &mut PgConnection,
+        name: &AccountName,
+    ) -> Result<Option<AccountRecord>, StoreError> {
+        let rows = query(select_accounts!("WHERE a.name = $1 ORDER BY g.realm"))
+            .bind(name.as_str())
+            .fetch_all(connection)
+            .await
+            .map_err(fault)?;
+        let mut accounts = Accounts::new(&self.keys);
+        rows.iter().for_each(|row| accounts.add(row));
+        let mut loaded = accounts.finish();
+        match loaded.broken.pop() {
+            Some((account, why)) => Err(StoreError::Unsealable { account, why }),
+            None => Ok(loaded.accounts.pop()),
+        }
+    }
+
+    /// Where another gateway took the same id at the same moment, the second look finds it.
+    pub(super) async fn write_grant(&self, grant: NewGrant) -> Result<AccountRecord, StoreError> {
+        match self.try_write_grant(&grant).await? {
+            Some(written) => Ok(written),
+            None => self.try_write_grant(&grant).await?.ok_or_else(|| {
+                StoreError::OutOfOrder(format!("account {} is being changed by others", grant.name))
+            }),
+        }
+    }
+
+    /// `None` where the grant's id was taken meanwhile.
+    async fn try_write_grant(&self, grant: &NewGrant) -> Result<Option<AccountRecord>, StoreError> {
+        let refresh = self.sealed_refresh(&grant.name, &grant.realm, &grant.refresh)?;
+        let access = self.sealed_access(&grant.name, &grant.realm, grant.access.as_ref())?;
+        let mut work = self.link.begin().await?;
+        if let Some(held_by) = holder(&mut work, &grant.realm, grant.account_id, &grant.name).await? {
+            work.undo().await?;
+            let (realm, id) = (grant.realm.clone(), grant.account_id);
+            return Err(StoreError::GrantTaken { realm, id, held_by });
+        }
+        lock_account(&mut work, &grant.name).await?;
+        let old_is_whole = match self.find_account(&mut work, &grant.name).await {
+            Ok(_) => true,
+            Err(StoreError::Unsealable { .. }) => false,
+            Err(trouble) => return Err(trouble),
+        };
+        write_account(&mut work, grant).await?;
+        let generation = generation_above_all(&mut work, &grant.name).await?;
+        let route = grant.route.as_ref();
+        // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
+        let written = query(
+            "INSERT INTO grants AS old (account, realm, account_id, generation, first_generation, refresh_sealed, access_sealed, \
+             access_expires_at, obtained_at, route_domain, route_path, route_discovered_at) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11) \
+             ON CONFLICT (account, realm) DO UPDATE SET account_id = $3, generation = $4, first_generation = $4, refresh_sealed = $5, \
+             access_sealed = $6, access_expires_at = $7, obtained_at = $8, intent_at = NULL, \
+             refreshed_at = CASE WHEN $12 AND old.account_id = $3 THEN old.refreshed_at END, \
+             route_domain = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_domain ELSE $9 END, \
+             route_path = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_path ELSE $10 END, \
+             route_discovered_at = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_discovered_at ELSE $11 END",
+        )
+        .bind(grant.name.as_str())
+        .bind(grant.realm.as_str())
+        .bind(grant.account_id.to_string())
+        .bind(generation)
+        .bind(refresh)
+        .bind(access)
+        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
+        .bind(millis(grant.at))
+        .bind(route.map(|route| &*route.domain))
+        .bind(route.map(|route| &*route.path))
+        .bind(route.map(|route| millis(route.discovered_at)))
+        .bind(old_is_whole)
+        .execute(&mut *work)
+        .await;
+        match written {
+            Ok(_) => {}
+            Err(error) if is_unique_violation(&error) => return Ok(None),
+            Err(error) => return Err(fault(error)),
+        }
+        forget_fallbacks(&mut work, &grant.name, &grant.realm).await?;
+        learn_token(&mut work, grant).await?;
+        let written = self.find_account(&mut work, &grant.name).await;
+        work.commit().await?;
+        match written? {
+            Some(written) => Ok(Some(written)),
+            None => Err(StoreError::UnknownAccount(grant.name.clone())),
+        }
+    }
+
+    pub(super) async fn write_state(
+        &self,
+        name: &AccountName,
+        state: &AccountState,
+    ) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        let changed = update_state(&mut work, name, state).await?;
+        work.commit().await?;
+        match changed {
+            0 => Err(StoreError::UnknownAccount(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn write_current(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+    ) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        // Whoever removes that grant at this moment is waited for; the next statement sees what came of it.
+        lock_account(&mut work, name).await?;
+        let changed = query(
+            "UPDATE accounts SET current_realm = $1 WHERE name = $2 \
+             AND EXISTS (SELECT 1 FROM grants WHERE account = $2 AND realm = $1)",
+        )
+        .bind(realm.as_str())
+        .bind(name.as_str())
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        let found = found(changed.rows_affected(), &mut work, name, realm).await?;
+        work.commit().await?;
+        found
+    }
+
+    pub(super) async fn write_intent(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        let changed = query("UPDATE grants SET intent_at = $1 WHERE account = $2 AND realm = $3")
+            .bind(millis(at))
+            .bind(name.as_str())
+            .bind(realm.as_str())
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        let found = found(changed.rows_affected(), &mut work, name, realm).await?;
+        work.commit().await?;
+        found
+    }
+
+    /// The generation is compared by the update itself, so no lost update fits in between. Tokens that came by a later refresh prove
+    /// that the chain of refresh tokens lives, so what was kept beside it is no longer needed.
+    pub(super) async fn write_tokens(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+        tokens: &NewTokens,
+    ) -> Result<u64, StoreError> {
+        let access = self.sealed_access(name, realm, Some(&tokens.access))?;
+        let refresh = match &tokens.refresh {
+            Some(token) => Some(self.sealed_refresh(name, realm, token)?),
+            None => None,
+        };
+        let mut work = self.link.begin().await?;
+        let changed = query(
+            "UPDATE grants SET generation = generation + 1, refresh_sealed = coalesce($1, refresh_sealed), access_sealed = $2, \
+             access_expires_at = $3, refreshed_at = $4, intent_at = NULL WHERE account = $5 AND realm = $6 AND generation = $7",
+        )
+        .bind(refresh)
+        .bind(access)
+        .bind(millis(tokens.access.expires_at))
+        .bind(millis(tokens.refreshed_at))
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(signed(expected))
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        if changed.rows_affected() > 0 {
+            forget_fallbacks(&mut work, name, realm).await?;
+            work.commit().await?;
+            return Ok(expected + 1);
+        }
+        let refusal = match generation_of(&mut work, name, realm).await? {
+            Some(generation) => StoreError::Fenced(u64::try_from(generation).unwrap_or_default()),
+            None => missing(&mut work, name, realm).await?,
+        };
+        work.undo().await?;
+        Err(refusal)
+    }
+
+    pub(super) async fn write_route(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        route: &StoredRoute,
+    ) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        let changed = query(
+            "UPDATE grants SET route_domain = $1, route_path = $2, route_discovered_at = $3 WHERE account = $4 AND realm = $5",
+        )
+        .bind(&*route.domain)
+        .bind(&*route.path)
+        .bind(millis(route.discovered_at))
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        let found = found(changed.rows_affected(), &mut work, name, realm).await?;
+        work.commit().await?;
+        found
+    }
+
+    pub(super) async fn delete_grant(&self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        lock_account(&mut work, name).await?;
+        let Some(generation) = generation_of(&mut work, name, realm).await? else {
+            let refusal = missing(&mut work, name, realm).await?;
+            work.undo().await?;
+            return Err(refusal);
+        };
+        query(
+            "INSERT INTO generations AS known (account, last) VALUES ($1, $2) \
+             ON CONFLICT (account) DO UPDATE SET last = greatest(known.last, excluded.last)",
+        )
+        .bind(name.as_str())
+        .bind(generation)
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        query("DELETE FROM grants WHERE account = $1 AND realm = $2")
+            .bind(name.as_str())
+            .bind(realm.as_str())
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        query(
+            "UPDATE accounts SET current_realm = (SELECT realm FROM grants WHERE account = $1 ORDER BY obtained_at DESC, realm LIMIT 1) \
+             WHERE name = $1 AND current_realm = $2 AND EXISTS (SELECT 1 FROM grants WHERE account = $1)",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        for sql in [
+            "DELETE FROM accounts WHERE name = $1 AND NOT EXISTS (SELECT 1 FROM grants WHERE account = $1)",
+            "DELETE FROM known_tokens WHERE account = $1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE name = $1)",
+        ] {
+            query(sql).bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+        }
+        work.commit().await
+    }
+
+    pub(super) async fn read_known_tokens(&self) -> Result<Vec<([u8; 32], AccountName)>, StoreError> {
+        let mut work = self.link.begin_long().await?;
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as("SELECT hash, account FROM known_tokens")
+            .persistent(false)
+            .fetch_all(&mut *work)
+            .await
+            .map_err(fault)?;
+        work.commit().await?;
+        // The table's own check sees to the length; a name that is not valid has been logged with its account.
+        let known = |(hash, name): (Vec<u8>, String)| Some((hash.try_into().ok()?, name.parse().ok()?));
+        Ok(rows.into_iter().filter_map(known).collect())
+    }
+
+    pub(super) fn sealed_refresh(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        token: &RefreshToken,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.keys.seal(refresh_place(name, realm), token.expose()).map_err(unsealed)
+    }
+
+    pub(super) fn sealed_access(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        access: Option<&StoredAccess>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = access.map(|access| self.keys.seal(access_place(name, realm), access.token.expose()));
+        sealed.transpose().map_err(unsealed)
+    }
+}
+
+/// Nothing is written unsealed.
+pub(super) fn unsealed(why: SealFault) -> StoreError {
+    StoreError::OutOfOrder(why.to_string())
+}
+
+/// A grant that pairing or a later refresh has put in order needs no fallback.
+pub(super) async fn forget_fallbacks(
+    connection: &mut PgConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<(), StoreError> {
+    query("DELETE FROM fallbacks WHERE account = $1 AND realm = $2")
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
+/// Which of the two it is that does not exist.
+pub(super) async fn missing(
+    connection: &mut PgConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<StoreError, StoreError> {
+    let known: bool = scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = $1)")
+        .bind(name.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(fault)?;
+    Ok(match known {
+        true => StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() },
+        false => StoreError::UnknownAccount(name.clone()),
+    })
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|refused| refused.code());
+    code.is_some_and(|code| code == UNIQUE_VIOLATION)
+}
+
+async fn holder(
+    connection: &mut PgConnection,
+    realm: &RealmName,
+    id: AccountId,
+    but: &AccountName,
+) -> Result<Option<AccountName>, StoreError> {
+    let name: Option<String> =
+        scalar("SELECT account FROM grants WHERE realm = $1 AND account_id = $2 AND account <> $3")
+            .bind(realm.as_str())
+            .bind(id.to_string())
+            .bind(but.as_str())
+            .fetch_optional(connection)
+            .await
+            .map_err(fault)?;
+    let name = name.map(|name| name.parse()).transpose();
+    name.map_err(|_| {
+        StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid"))
+    })
+}
+
+/// Also takes the account's row, so that whoever else changes its grants waits.
+async fn write_account(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO accounts AS old (name, current_realm, state) VALUES ($1, $2, 'ready') \
+         ON CONFLICT (name) DO UPDATE SET current_realm = CASE WHEN $3 THEN excluded.current_realm ELSE old.current_realm END",
+    )
+    .bind(grant.name.as_str())
+    .bind(grant.realm.as_str())
+    .bind(grant.make_current)
+    .execute(&mut *connection)
+    .await
+    .map_err(fault)?;
+    if let Some(state) = &grant.state {
+        update_state(connection, &grant.name, state).await?;
+    }
+    Ok(())
+}
+
+async fn lock_account(connection: &mut PgConnection, name: &AccountName) -> Result<(), StoreError> {
+    query("SELECT 1 FROM accounts WHERE name = $1 FOR UPDATE")
+        .bind(name.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
+async fn learn_token(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
+    query("INSERT INTO known_tokens (hash, account) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET account = $2")
+        .bind(&token_hash(&grant.refresh)[..])
+        .bind(grant.name.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
+    Ok(())
+}
+
+async fn update_state(
+    connection: &mut PgConnection,
+    name: &AccountName,
+    state: &AccountState,
+) -> Result<u64, StoreError> {
+    let (word, since, why) = state_columns(state);
+    let changed = query("UPDATE accounts SET state = $1, since = $2, why = $3 WHERE name = $4")
+        .bind(word)
+        .bind(since)
+        .bind(why)
+        .bind(name.as_str())
+        .execute(connection)
+        .await
+        .map_err(fault)?;
+    Ok(changed.rows_affected())
+}
+
+async fn generation_above_all(connection: &mut PgConnection, name: &AccountName) -> Result<i64, StoreError> {
+    scalar(
+        "SELECT coalesce(max(generation), 0) + 1 FROM (SELECT generation FROM grants WHERE account = $1 \
+         UNION ALL SELECT last FROM generations WHERE account = $1) known",
+    )
+    .bind(name.as_str())
+    .fetch_one(connection)
+    .await
+    .map_err(fault)
+}
+
+/// Takes the grant's row: a commit under way is waited for.
+pub(super) async fn generation_of(
+    connection: &mut PgConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<Option<i64>, StoreError> {
+    scalar("SELECT generation FROM grants WHERE account = $1 AND realm = $2 FOR NO KEY UPDATE")
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(fault)
+}
+
+async fn found(
+    changed: u64,
+    connection: &mut PgConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Result<Result<(), StoreError>, StoreError> {
+    match changed {
+        0 => Ok(Err(missing(connection, name, realm).await?)),
+        _ => Ok(Ok(())),
+    }
+}

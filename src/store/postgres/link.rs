@@ -1,0 +1,262 @@
+//! The way to the database: a few connections, taken one per transaction. A connection in doubt is thrown away, never handed on.
+//!
+//! sqlx's own pool is not used: it hides why nothing could be opened, cannot be opened again after `close`, and waits without end for a
+//! connection whose network went silent to answer one last ping.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use url::{Host, Url};
+
+use super::super::StoreError;
+use super::fault;
+
+/// Connections per gateway: renewals are few, and a hundred gateways share one database.
+const CONNECTIONS: usize = 8;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Older ones are replaced, so that a database that moved is found again, and load spreads.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// Everything lives in a schema of its own; what a session was set to before does not matter.
+pub const SCHEMA: &str = "genapi_gateway";
+const SHORT: &str = "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '1s'; \
+                     SET LOCAL idle_in_transaction_session_timeout = '5s'";
+const LONG: &str = "SET LOCAL statement_timeout = '120s'; SET LOCAL lock_timeout = '30s'; \
+                    SET LOCAL idle_in_transaction_session_timeout = '120s'";
+
+/// Where a database is and how it is reached.
+pub struct Place {
+    options: PgConnectOptions,
+    /// Without user and password.
+    label: String,
+}
+
+pub struct Link {
+    place: Place,
+    /// Whether a commit waits for the disk by the server's own settings.
+    durable: bool,
+    seats: Semaphore,
+    idle: Mutex<Vec<Idle>>,
+}
+
+struct Idle {
+    connection: PgConnection,
+    opened: Instant,
+    since: Instant,
+}
+
+/// Several statements that happen together or not at all. Without `commit` nothing has happened: the connection goes, and with it the work.
+pub struct Work<'a> {
+    connection: PgConnection,
+    opened: Instant,
+    link: &'a Link,
+    _seat: SemaphorePermit<'a>,
+}
+
+impl Place {
+    /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says another `sslmode`.
+    pub fn parse(text: &str, key: &str) -> Result<Self, StoreError> {
+        // The parsers' own words may repeat the text, and with it a password.
+        let invalid = || {
+            StoreError::Refused(format!(
+                "{key} is no address of a database: postgres://user:password@host/database is expected"
+            ))
+        };
+        let url = Url::parse(text).map_err(|_| invalid())?;
+        let options: PgConnectOptions = text.parse().map_err(|_| invalid())?;
+        let says_mode = url.query_pairs().any(|(name, _)| name == "sslmode" || name == "ssl-mode")
+            || std::env::var_os("PGSSLMODE").is_some();
+        let options = match says_mode || options.get_socket().is_some() || is_here(&options) {
+            true => options,
+            false => options.ssl_mode(PgSslMode::VerifyFull),
+        };
+        let database = options.get_database().unwrap_or(options.get_username());
+        let label = match options.get_socket() {
+            Some(socket) => format!("the database {database} at {}", socket.display()),
+            None => format!("the database {database} at {}:{}", options.get_host(), options.get_port()),
+        };
+        // A pooler in front may not know a start-up parameter that is not the protocol's own.
+        let options = options
+            .extra_float_digits(None)
+            .application_name("genapi-gateway")
+            .statement_cache_capacity(0)
+            .disable_statement_logging();
+        Ok(Self { options, label })
+    }
+
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let why = format!("no answer within {CONNECT_TIMEOUT:?}");
+                Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, why)))
+            }
+        }
+    }
+
+    /// Trouble with this place, in words that name it.
+    pub fn unreachable(&self, error: sqlx::Error) -> StoreError {
+        let why = match error {
+            sqlx::Error::Tls(why) => format!(
+                "TLS: {why} (a private CA is named by sslrootcert=FILE in the address; sslmode=disable goes without TLS)"
+            ),
+            other => match fault(other) {
+                StoreError::OutOfOrder(why) => why,
+                other => return other,
+            },
+        };
+        StoreError::OutOfOrder(format!("{}: {why}", self.label))
+    }
+}
+
+fn is_here(options: &PgConnectOptions) -> bool {
+    match Host::parse(options.get_host()) {
+        Ok(Host::Domain(name)) => name == "localhost",
+        Ok(Host::Ipv4(address)) => address.is_loopback(),
+        Ok(Host::Ipv6(address)) => address.is_loopback(),
+        Err(_) => false,
+    }
+}
+
+/// The statements that open a transaction, and one row: whether it can only read.
+pub fn begin_statement(limits: &str, durable: bool) -> String {
+    let durable = if durable { "" } else { "SET LOCAL synchronous_commit = on; " };
+    format!("BEGIN; SET LOCAL search_path = {SCHEMA}, pg_temp; {durable}{limits}; SHOW transaction_read_only")
+}
+
+impl Link {
+    pub fn new(place: Place, durable: bool) -> Self {
+        Self { place, durable, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+    }
+
+    pub async fn begin(&self) -> Result<Work<'_>, StoreError> {
+        self.begin_with(SHORT).await
+    }
+
+    /// With time for reading everything.
+    pub async fn begin_long(&self) -> Result<Work<'_>, StoreError> {
+        self.begin_with(LONG).await
+    }
+
+    async fn begin_with(&self, limits: &str) -> Result<Work<'_>, StoreError> {
+        let seat = self.seats.acquire().await.map_err(|_| closed())?;
+        let begin = begin_statement(limits, self.durable);
+        while let Some(Idle { mut connection, opened, since }) = self.take_idle() {
+            if opened.elapsed() > MAX_AGE || since.elapsed() > MAX_IDLE {
+                continue;
+            }
+            // Nothing has been asked for yet, so a connection that died, or one to a server that has become a replica, costs nothing.
+            if let Ok(false) = begin_on(&mut connection, &begin).await {
+                return Ok(Work { connection, opened, link: self, _seat: seat });
+            }
+        }
+        let mut connection = self.place.connect().await.map_err(|error| self.place.unreachable(error))?;
+        begin_on(&mut connection, &begin).await.map_err(fault)?;
+        Ok(Work { connection, opened: Instant::now(), link: self, _seat: seat })
+    }
+
+    /// Later work opens new connections.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        while let Some(Idle { connection, .. }) = self.take_idle() {
+            connection.close().await.map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    fn take_idle(&self) -> Option<Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn put_back(&self, connection: PgConnection, opened: Instant) {
+        let idle = Idle { connection, opened, since: Instant::now() };
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    }
+}
+
+impl Work<'_> {
+    /// What answers `Ok` is on the database's disk. After another answer it may have happened all the same.
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(fault)?;
+        self.link.put_back(self.connection, self.opened);
+        Ok(())
+    }
+
+    /// Ends work that turned out to be impossible, and keeps the connection.
+    pub async fn undo(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await.map_err(fault)?;
+        self.link.put_back(self.connection, self.opened);
+        Ok(())
+    }
+}
+
+impl Deref for Work<'_> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Work<'_> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+/// Opens a transaction; says whether it can only read.
+async fn begin_on(connection: &mut PgConnection, begin: &str) -> Result<bool, sqlx::Error> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(connection).await?;
+    let read_only: Option<String> = rows.last().map(|row| row.try_get(0)).transpose()?;
+    Ok(read_only.as_deref() == Some("on"))
+}
+
+fn closed() -> StoreError {
+    StoreError::OutOfOrder("the store is closed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> PgSslMode {
+        Place::parse(url, "store.url").unwrap().options.get_ssl_mode()
+    }
+
+    #[test]
+    fn a_database_elsewhere_must_prove_who_it_is_unless_the_address_says_otherwise() {
+        for (url, checked) in [
+            ("postgres://u:p@db.example.com/gateway", true),
+            ("postgres://u:p@10.1.2.3/gateway", true),
+            ("postgres://u:p@db.example.com/gateway?sslmode=verify-full&sslrootcert=/ca.pem", true),
+            ("postgres://u:p@db.example.com/gateway?sslmode=disable", false),
+            ("postgres://u:p@localhost/gateway", false),
+            ("postgres://u:p@127.0.0.1/gateway", false),
+            ("postgres://u:p@%2Frun%2Fpostgresql/gateway", false),
+            ("postgres:///gateway?host=/run/postgresql", false),
+        ] {
+            assert_eq!(matches!(mode(url), PgSslMode::VerifyFull), checked, "{url}");
+        }
+    }
+
+    #[test]
+    fn neither_a_refused_address_nor_a_label_shows_the_password() {
+        for url in
+            ["postgres://u:s3cret@host:notaport/db", "postgres://u:s3cret@h/d?sslmode=s3cret", "s3cret"]
+        {
+            let why = Place::parse(url, "store.url").err().unwrap().to_string();
+            assert!(why.contains("store.url") && !why.contains("s3cret"), "{why}");
+        }
+        let place = Place::parse("postgres://u:s3cret@db.example.com:6432/gateway", "store.url").unwrap();
+        assert_eq!(place.label(), "the database gateway at db.example.com:6432");
+    }
+}

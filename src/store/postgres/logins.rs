@@ -1,0 +1,84 @@
+//! Logins under way: single use, expiring, their payload sealed; any replica may finish what another began.
+
+use super::grants::unsealed;
+use super::{PostgresStore, fault, query};
+use crate::clock::Timestamp;
+use crate::store::rows::{hex, kind_word, millis, payload_place};
+use crate::store::{PendingKind, PendingLogin, StoreError};
+
+impl PostgresStore {
+    pub(super) async fn write_login(&self, login: PendingLogin) -> Result<(), StoreError> {
+        let place = hex(&login.id);
+        let sealed = self.keys.seal(payload_place(&place, login.kind), &login.payload).map_err(unsealed)?;
+        let mut work = self.link.begin().await?;
+        query("DELETE FROM pending_logins WHERE expires_at <= $1")
+            .bind(millis(self.clock.now()))
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        query(
+            "INSERT INTO pending_logins (id, kind, expires_at, payload_sealed) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE \
+             SET kind = excluded.kind, expires_at = excluded.expires_at, payload_sealed = excluded.payload_sealed",
+        )
+        .bind(login.id.as_slice())
+        .bind(kind_word(login.kind))
+        .bind(millis(login.expires_at))
+        .bind(sealed)
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await
+    }
+
+    pub(super) async fn read_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let sql = "SELECT expires_at, payload_sealed FROM pending_logins WHERE id = $1 AND kind = $2 AND expires_at > $3";
+        self.find_login(sql, id, kind, now).await
+    }
+
+    /// Of two replicas that take the same login, the database gives it to one.
+    pub(super) async fn delete_login(
+        &self,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let sql = "DELETE FROM pending_logins WHERE id = $1 AND kind = $2 AND expires_at > $3 \
+                   RETURNING expires_at, payload_sealed";
+        self.find_login(sql, id, kind, now).await
+    }
+
+    async fn find_login(
+        &self,
+        sql: &'static str,
+        id: [u8; 32],
+        kind: PendingKind,
+        now: Timestamp,
+    ) -> Result<Option<PendingLogin>, StoreError> {
+        let mut work = self.link.begin().await?;
+        let mut found: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
+            .persistent(false)
+            .bind(id.as_slice())
+            .bind(kind_word(kind))
+            .bind(millis(now))
+            .fetch_all(&mut *work)
+            .await
+            .map_err(fault)?;
+        work.commit().await?;
+        let Some((expires_at, sealed)) = found.pop() else { return Ok(None) };
+        match self.keys.unseal(payload_place(&hex(&id), kind), &sealed) {
+            Ok(payload) => {
+                let expires_at = Timestamp::from_millis(u64::try_from(expires_at).unwrap_or_default());
+                Ok(Some(PendingLogin { id, kind, expires_at, payload }))
+            }
+            Err(why) => {
+                tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
+                Ok(None)
+            }
+        }
+    }
+}

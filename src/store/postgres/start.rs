@@ -1,0 +1,233 @@
+//! From an address to a database that may be used: of a schema we can live with, sealed under a key we hold. Anything else is refused here.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::super::StoreError;
+use super::super::canary;
+use super::super::key_file::{self, Environment};
+use super::super::seal::SealKeys;
+use super::link::{Place, SCHEMA, begin_statement};
+use super::{fault, query, scalar};
+use crate::config::SecretSource;
+
+/// A step of the schema. During a rolling upgrade gateways of two versions work on one schema, so a step only adds, and an older
+/// gateway that restarts meanwhile must still come up: it does where every step allows it.
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+    /// The newest schema that a gateway must know to work beside this one. A step that takes something away raises it,
+    /// one release after nothing needs that any more.
+    oldest_beside: i64,
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "init",
+    sql: include_str!("../../../migrations/postgres/0001_init.sql"),
+    oldest_beside: 1,
+}];
+
+/// `xid8` and `pg_current_xact_id` came with it.
+const OLDEST_SERVER: i32 = 130_000;
+/// "gapi": replicas that start together take turns. Held by the transaction, not the session.
+const START_LOCK: i64 = 1_734_439_017;
+const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'";
+
+/// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk.
+pub async fn prepare(
+    place: &Place,
+    key: &SecretSource,
+    environment: Environment<'_>,
+) -> Result<(SealKeys, bool), StoreError> {
+    let at_start = |error: sqlx::Error| start_fault(place, error);
+    let mut connection = place.connect().await.map_err(at_start)?;
+    sqlx::raw_sql(AssertSqlSafe(begin_statement(LIMITS, true)))
+        .execute(&mut connection)
+        .await
+        .map_err(at_start)?;
+    check_server(&mut connection, place).await?;
+    query("SELECT pg_advisory_xact_lock($1)")
+        .bind(START_LOCK)
+        .execute(&mut connection)
+        .await
+        .map_err(at_start)?;
+    migrate(&mut connection, place, MIGRATIONS).await?;
+    let keys = check_keys(&mut connection, place, key, environment).await?;
+    let durable: String = scalar("SELECT current_setting('synchronous_commit')")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(at_start)?;
+    sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(at_start)?;
+    Ok((keys, durable != "off"))
+}
+
+async fn check_server(connection: &mut PgConnection, place: &Place) -> Result<(), StoreError> {
+    let row = query("SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('fsync')")
+        .fetch_one(connection)
+        .await
+        .map_err(fault)?;
+    let (number, name, fsync): (i32, String, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    if number < OLDEST_SERVER {
+        return Err(StoreError::Refused(format!(
+            "{} is PostgreSQL {name}; 13 or newer is needed",
+            place.label()
+        )));
+    }
+    if fsync == "off" {
+        tracing::warn!(
+            database = place.label(),
+            "the database runs with fsync = off: a power cut can cost logins"
+        );
+    }
+    Ok(())
+}
+
+/// Brings the schema up to date. One that is newer is used where it allows that.
+async fn migrate(
+    connection: &mut PgConnection,
+    place: &Place,
+    migrations: &[Migration],
+) -> Result<(), StoreError> {
+    let at_start = |error: sqlx::Error| start_fault(place, error);
+    let has_schema: bool = scalar("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(SCHEMA)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at_start)?;
+    let has_versions: bool = scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{SCHEMA}.schema_versions"))
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at_start)?;
+    if !has_versions {
+        make_schema(connection, place, has_schema).await?;
+    }
+    let applied = query("SELECT version, checksum, oldest_beside FROM schema_versions ORDER BY version")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at_start)?;
+    let newest_known = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+    for row in &applied {
+        let (version, checksum, oldest_beside): (i64, Vec<u8>, i64) =
+            (get(row, 0)?, get(row, 1)?, get(row, 2)?);
+        if oldest_beside > newest_known {
+            return Err(StoreError::Refused(format!(
+                "{} was changed by a newer gateway (schema {version}, which works beside {oldest_beside} or newer; this one knows \
+                 {newest_known}): run a newer version, or restore a backup from before the upgrade",
+                place.label()
+            )));
+        }
+        let known = migrations.iter().find(|migration| migration.version == version);
+        if known.is_some_and(|known| known.checksum() != checksum[..]) {
+            return Err(StoreError::Refused(format!(
+                "step {version} of the schema of {} is not the one that this version knows",
+                place.label()
+            )));
+        }
+    }
+    let done =
+        |version: i64| applied.iter().any(|row| row.try_get::<i64, _>(0).is_ok_and(|done| done == version));
+    for migration in migrations.iter().filter(|migration| !done(migration.version)) {
+        sqlx::raw_sql(migration.sql).execute(&mut *connection).await.map_err(at_start)?;
+        query("INSERT INTO schema_versions (version, name, checksum, oldest_beside) VALUES ($1, $2, $3, $4)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(&migration.checksum()[..])
+            .bind(migration.oldest_beside)
+            .execute(&mut *connection)
+            .await
+            .map_err(at_start)?;
+    }
+    Ok(())
+}
+
+/// A schema that an administrator made for us beforehand is taken where it is empty.
+async fn make_schema(connection: &mut PgConnection, place: &Place, exists: bool) -> Result<(), StoreError> {
+    let at_start = |error: sqlx::Error| start_fault(place, error);
+    if exists {
+        let tables: i64 = scalar("SELECT count(*) FROM pg_tables WHERE schemaname = $1")
+            .bind(SCHEMA)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at_start)?;
+        if tables > 0 {
+            return Err(StoreError::Refused(format!(
+                "the schema {SCHEMA} in {} holds another program's tables; name another database in store.url",
+                place.label()
+            )));
+        }
+    } else {
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA {SCHEMA}")))
+            .execute(&mut *connection)
+            .await
+            .map_err(at_start)?;
+    }
+    sqlx::raw_sql(
+        "CREATE TABLE schema_versions (version bigint PRIMARY KEY, name text NOT NULL, checksum bytea NOT NULL, \
+         oldest_beside bigint NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
+    )
+    .execute(connection)
+    .await
+    .map_err(at_start)?;
+    Ok(())
+}
+
+impl Migration {
+    fn checksum(&self) -> [u8; 32] {
+        let mut sum = [0; 32];
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.sql.as_bytes());
+        sum.copy_from_slice(digest.as_ref());
+        sum
+    }
+}
+
+/// Several gateways share one key: only the very first start may make one.
+async fn check_keys(
+    connection: &mut PgConnection,
+    place: &Place,
+    key: &SecretSource,
+    environment: Environment<'_>,
+) -> Result<SealKeys, StoreError> {
+    let canaries = query("SELECT key_id, canary_sealed FROM seal_keys")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(fault)?
+        .iter()
+        .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
+        .collect::<Result<Vec<(String, Vec<u8>)>, StoreError>>()?;
+    let holds_grants: bool =
+        scalar("SELECT EXISTS (SELECT 1 FROM grants)").fetch_one(&mut *connection).await.map_err(fault)?;
+    let is_new = canaries.is_empty() && !holds_grants;
+    let keys = key_file::load(key, place.label(), is_new, environment)?;
+    if let Some(canary) = canary::prove(&keys, &canaries, holds_grants, place.label())? {
+        query("INSERT INTO seal_keys (key_id, canary_sealed) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+            .bind(canary.key_id)
+            .bind(canary.sealed)
+            .execute(connection)
+            .await
+            .map_err(|error| start_fault(place, error))?;
+    }
+    Ok(keys)
+}
+
+fn get<'r, T>(row: &'r sqlx::postgres::PgRow, index: usize) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(index).map_err(fault)
+}
+
+/// At start more is final than later: a wrong password or a missing right does not pass by waiting.
+fn start_fault(place: &Place, error: sqlx::Error) -> StoreError {
+    // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
+    const FINAL: [&str; 4] = ["28000", "28P01", "3D000", "42501"];
+    let code = error.as_database_error().and_then(|refused| refused.code());
+    let is_final =
+        matches!(error, sqlx::Error::Tls(_)) || code.is_some_and(|code| FINAL.contains(&code.as_ref()));
+    match place.unreachable(error) {
+        StoreError::OutOfOrder(why) if is_final => StoreError::Refused(why),
+        other => other,
+    }
+}

@@ -1,0 +1,252 @@
+//! What PostgreSQL owes beyond the contract: refusals at start, secrets, damage that stays small.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::testing::Database;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, SecretSource, StoreUrl};
+use crate::store::contract::{Subject, access, at, grant, name, realm, store_contract, tokens};
+use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
+
+async fn make(clock: Clock) -> Subject {
+    let database = Database::new().await;
+    let store = Arc::new(database.open(clock.clone()).await.unwrap());
+    Subject { store, clock, folder: Some(database.into_folder()) }
+}
+
+store_contract!(make);
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp::from_millis(1_000_000))
+}
+
+/// With a store in it, closed again.
+async fn made() -> Database {
+    let database = Database::new().await;
+    database.open(clock()).await.unwrap();
+    database
+}
+
+fn login(kind: PendingKind, payload: &str) -> PendingLogin {
+    PendingLogin { id: [1; 32], kind, expires_at: at(2_000_000), payload: payload.into() }
+}
+
+#[tokio::test]
+async fn one_gateway_sees_what_another_did_and_a_restart_loses_nothing() {
+    let database = Database::new().await;
+    let (one, other) = (database.open(clock()).await.unwrap(), database.open(clock()).await.unwrap());
+    one.put_grant(NewGrant { access: Some(access("access", 99)), ..grant("smile", "global", 1) })
+        .await
+        .unwrap();
+    one.note_intent(&name("smile"), &realm("global"), at(30)).await.unwrap();
+    one.put_login(login(PendingKind::State, "begun at one")).await.unwrap();
+    let line =
+        JournalEntry { at: at(1), account: name("smile"), event: "paired".into(), detail: "by hand".into() };
+    one.append_journal(line.clone()).await.unwrap();
+    let before = one.accounts().await.unwrap();
+    drop(one);
+    assert_eq!(other.accounts().await.unwrap(), before);
+    assert_eq!(other.journal(None, 5).await.unwrap(), [line]);
+    let taken = other.take_login([1; 32], PendingKind::State, at(5)).await.unwrap();
+    assert_eq!(taken, Some(login(PendingKind::State, "begun at one")));
+}
+
+#[tokio::test]
+async fn two_gateways_that_start_on_an_empty_database_agree() {
+    let database = Database::new().await;
+    fs::write(database.file("gateway.key"), "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n").unwrap();
+    fs::set_permissions(database.file("gateway.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    let opened = futures_util::future::join_all((0..4).map(|_| database.open(clock()))).await;
+    for store in &opened {
+        store.as_ref().unwrap().ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_secret_stands_readable_in_the_database() {
+    let database = Database::new().await;
+    let store = database.open(clock()).await.unwrap();
+    store
+        .put_grant(NewGrant { access: Some(access("canary-access-0", 99)), ..grant("smile", "global", 1) })
+        .await
+        .unwrap();
+    let brought = tokens("canary-access-1", Some("canary-refresh-1"), 20);
+    store.commit_tokens(&name("smile"), &realm("global"), 1, &brought).await.unwrap();
+    store.put_login(login(PendingKind::Choice, "canary-payload")).await.unwrap();
+    let mut shell = database.shell().await;
+    let mut all = String::new();
+    for table in ["accounts", "grants", "pending_logins", "seal_keys", "known_tokens", "changes"] {
+        let sql = format!(
+            "SELECT string_agg(encode(convert_to(t::text, 'UTF8'), 'hex') || t::text, ' ') FROM {table} t"
+        );
+        let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut shell).await.unwrap();
+        all.push_str(&rows);
+    }
+    let hex: String = "canary-".bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(all.contains("smile"), "the scan reads what it should");
+    assert!(!all.contains("canary-") && !all.contains(&hex), "a secret is readable");
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_at_start_even_where_the_proof_was_taken_away() {
+    let (database, stranger) = (made().await, made().await);
+    fs::copy(stranger.file("gateway.key"), database.file("gateway.key")).unwrap();
+    let why = database.refusal().await;
+    assert!(why.contains("the key does not belong to the database t"), "{why}");
+
+    let database = made().await;
+    let store = database.open(clock()).await.unwrap();
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    database.tamper("DELETE FROM seal_keys").await;
+    fs::copy(stranger.file("gateway.key"), database.file("gateway.key")).unwrap();
+    assert!(database.refusal().await.contains("the key does not belong to"));
+}
+
+#[tokio::test]
+async fn a_second_machine_without_the_key_is_refused_and_makes_none() {
+    let database = made().await;
+    fs::remove_file(database.file("gateway.key")).unwrap();
+    let why = database.refusal().await;
+    assert!(why.contains("gateway.key is missing"), "{why}");
+    assert!(!database.file("gateway.key").exists());
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_used_where_it_allows_that_and_refused_where_it_does_not() {
+    let database = made().await;
+    database
+        .tamper("INSERT INTO schema_versions (version, name, checksum, oldest_beside) VALUES (70, 'adds a column', '', 1)")
+        .await;
+    database.open(clock()).await.unwrap().ping().await.unwrap();
+    database.tamper("UPDATE schema_versions SET oldest_beside = 69 WHERE version = 70").await;
+    let why = database.refusal().await;
+    assert!(
+        why.contains("newer gateway (schema 70, which works beside 69 or newer; this one knows 1)"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_ours_is_refused() {
+    let changed = made().await;
+    changed.tamper("UPDATE schema_versions SET checksum = ''").await;
+    assert!(changed.refusal().await.contains("step 1 of the schema"));
+
+    let foreign = Database::new().await;
+    let role = &foreign.name;
+    let sql = format!(
+        "CREATE SCHEMA genapi_gateway AUTHORIZATION {role}; CREATE TABLE genapi_gateway.notes (text text)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut foreign.shell().await).await.unwrap();
+    assert!(foreign.refusal().await.contains("another program's tables"));
+}
+
+#[tokio::test]
+async fn a_role_that_may_make_no_schema_takes_one_that_was_made_for_it() {
+    let database = Database::new().await;
+    let role = &database.name;
+    let mut shell = database.shell().await;
+    let sql = format!("ALTER DATABASE {role} OWNER TO postgres; REVOKE ALL ON DATABASE {role} FROM {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut shell).await.unwrap();
+    let why = database.refusal().await;
+    assert!(why.contains("permission denied"), "{why}");
+    let sql = format!("CREATE SCHEMA genapi_gateway AUTHORIZATION {role}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut shell).await.unwrap();
+    database.open(clock()).await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_told_at_once_and_without_the_password() {
+    let database = made().await;
+    let url = database.url().replace(&format!("//{}@", database.name), "//nobody:s3cret@");
+    let Err(StoreError::Refused(why)) = database.open_at(&url, clock()).await else { panic!("it opened") };
+    assert!(why.contains("nobody") && !why.contains("s3cret"), "{why}");
+    let config = config::Store {
+        url: StoreUrl::Postgres("postgres://u:s3cret@127.0.0.1:1/gateway".into()),
+        key: SecretSource::Env("KEY".into()),
+    };
+    let trouble = crate::store::open(&config, clock()).await.err().unwrap();
+    let StoreError::OutOfOrder(why) = trouble else { panic!("{trouble}") };
+    assert!(why.contains("127.0.0.1:1") && !why.contains("s3cret"), "{why}");
+}
+
+#[tokio::test]
+async fn a_tampered_record_refuses_its_account_and_no_other_until_a_new_grant_mends_it() {
+    for sql in [
+        "UPDATE grants SET refresh_sealed = decode(repeat('00', 60), 'hex') WHERE account = 'b'",
+        "UPDATE grants SET refresh_sealed = (SELECT refresh_sealed FROM grants WHERE account = 'a') WHERE account = 'b'",
+        "UPDATE grants SET generation = 5, obtained_at = -1 WHERE account = 'b'",
+        "UPDATE grants SET account_id = 'x' WHERE account = 'b'",
+        "DELETE FROM grants WHERE account = 'b'",
+        "UPDATE accounts SET current_realm = 'gone' WHERE name = 'b'",
+    ] {
+        let database = Database::new().await;
+        let store = database.open(clock()).await.unwrap();
+        for (account, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            store.put_grant(grant(account, "global", id)).await.unwrap();
+        }
+        database.tamper(sql).await;
+        let loaded = store.accounts().await.unwrap();
+        let whole: Vec<_> = loaded.accounts.iter().map(|account| account.name.as_str()).collect();
+        assert_eq!(whole, ["a", "c"], "{sql}");
+        assert_eq!(loaded.broken.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"], "{sql}");
+        let refusal = store.account(&name("b")).await.unwrap_err();
+        assert!(
+            matches!(&refusal, StoreError::Unsealable { account, .. } if *account == name("b")),
+            "{refusal}"
+        );
+        store.put_grant(NewGrant { make_current: true, ..grant("b", "global", 2) }).await.unwrap();
+        assert_eq!(store.accounts().await.unwrap().accounts.len(), 3, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_cannot_be_rewritten() {
+    let database = Database::new().await;
+    let store = database.open(clock()).await.unwrap();
+    let line = JournalEntry { at: at(1), account: name("a"), event: "paired".into(), detail: "d".into() };
+    store.append_journal(line).await.unwrap();
+    for sql in ["UPDATE journal SET detail = 'x'", "DELETE FROM journal"] {
+        let refusal = sqlx::raw_sql(sql).execute(&mut database.shell().await).await.unwrap_err();
+        assert!(refusal.to_string().contains("append-only"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_gateways_that_pair_one_account_under_two_names_one_is_refused() {
+    let database = Database::new().await;
+    let stores = [database.open(clock()).await.unwrap(), database.open(clock()).await.unwrap()];
+    for id in 1..=10 {
+        let (one, other) =
+            (grant(&format!("one{id}"), "global", id), grant(&format!("other{id}"), "global", id));
+        let outcomes = tokio::join!(stores[0].put_grant(one), stores[1].put_grant(other));
+        let (made, refused) = match outcomes {
+            (Ok(made), Err(refused)) | (Err(refused), Ok(made)) => (made, refused),
+            both => panic!("{both:?}"),
+        };
+        assert!(matches!(refused, StoreError::GrantTaken { held_by, .. } if held_by == made.name));
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_leaves_nothing_half_done() {
+    let database = Database::new().await;
+    let store = database.open(clock()).await.unwrap();
+    for turns in 0..40 {
+        let mut put = store.put_grant(grant("smile", "global", 1));
+        for _ in 0..turns {
+            let polled =
+                std::future::poll_fn(|context| std::task::Poll::Ready(put.as_mut().poll(context))).await;
+            if polled.is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(put);
+        store.put_grant(grant("lab", "global", 2)).await.unwrap();
+        let loaded = store.accounts().await.unwrap();
+        assert!(loaded.broken.is_empty() && loaded.accounts[0].name == name("lab"), "{loaded:?}");
+    }
+}
