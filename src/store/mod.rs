@@ -6,12 +6,17 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
+use cluster::{Changes, Lease, ReplicaId};
 
+pub mod cluster;
 pub mod key_file;
 pub mod memory;
 pub mod postgres;
@@ -34,7 +39,7 @@ pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>
             Ok(Arc::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
         }
         config::StoreUrl::Postgres(url) => {
-            Ok(Arc::new(postgres::PostgresStore::open(url, &config.key, &environment, clock).await?))
+            Ok(Arc::new(postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?))
         }
     }
 }
@@ -259,12 +264,108 @@ pub trait Store: Send + Sync + 'static {
     /// Newest first.
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>>;
 
+    /// Takes the right to refresh a grant, in the whole cluster, for `life`: longer than the refresh may take. Only while
+    /// `seen_generation` is the grant's. Our own lease is taken again; one for a generation that has passed holds nobody up.
+    ///
+    /// Without several processes (the default) it is free to whoever asks: one flight per account is the process's own business.
+    fn take_lease<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _realm: &'a RealmName,
+        _owner: &'a ReplicaId,
+        _seen_generation: u64,
+        _life: Duration,
+    ) -> Pending<'a, Lease> {
+        answer(Lease::Taken)
+    }
+    /// `false` where the lease is not ours any more.
+    fn extend_lease<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _realm: &'a RealmName,
+        _owner: &'a ReplicaId,
+        _life: Duration,
+    ) -> Pending<'a, bool> {
+        answer(true)
+    }
+    /// Ends our lease; another's stays.
+    fn release_lease<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _realm: &'a RealmName,
+        _owner: &'a ReplicaId,
+    ) -> Pending<'a, ()> {
+        answer(())
+    }
+
+    /// Keeps the refresh token of a commit that came too late (`Fenced`), beside the grant's own. `seen_generation` is what the commit
+    /// expected. Says whether there was anything to keep: not where no refresh token came, where it is the grant's own, or where the
+    /// account was paired or imported anew since.
+    ///
+    /// Why: two replicas refreshed with the same refresh token, since one was thought dead. Where the platform does not rotate, both got
+    /// the old one back. Where it does, the winner may hold a token that the platform has already replaced by the loser's: then the
+    /// loser's is the one that lives. It is tried before anybody is asked to log in. The next commit shows that the grant's own
+    /// chain lives, and forgets what was kept. A platform that answers the second use of a refresh token by ending the whole grant
+    /// leaves nothing that could be kept.
+    fn keep_fallback<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _realm: &'a RealmName,
+        _seen_generation: u64,
+        _tokens: &'a NewTokens,
+    ) -> Pending<'a, bool> {
+        answer(false)
+    }
+    /// For a grant whose refresh token the platform refuses: puts the newest kept one in its place, without an access token, and
+    /// returns the new generation; refresh again with it. `None` where none is kept. `Fenced` where `expected` has passed.
+    fn adopt_fallback<'a>(
+        &'a self,
+        _name: &'a AccountName,
+        _realm: &'a RealmName,
+        _expected: u64,
+    ) -> Pending<'a, Option<u64>> {
+        answer(None)
+    }
+
+    /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not intents. To begin, ask for
+    /// [`Store::newest_change`] first and read the accounts then, so that nothing falls between. Where the store was put back to an
+    /// earlier time, every account is named.
+    fn changes_since(&self, _seen: u64) -> Pending<'_, Changes> {
+        answer(Changes::default())
+    }
+    fn newest_change(&self) -> Pending<'_, u64> {
+        answer(0)
+    }
+    /// Tells of changes after `seen`, our own included, until the receiver goes. Trouble with the store only delays it.
+    fn watch(
+        &self,
+        _seen: u64,
+        told: mpsc::Sender<Vec<AccountName>>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move { told.closed().await })
+    }
+
+    /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody else does. To be asked
+    /// again well before that is over.
+    fn lead<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId, _life: Duration) -> Pending<'a, bool> {
+        answer(true)
+    }
+    /// Leaves the job to others at once.
+    fn step_down<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId) -> Pending<'a, ()> {
+        answer(())
+    }
+
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;
 
     /// Closes files and connections in good order before the process ends, and gives the store free for another process; nothing is
     /// lost where it is never called. It is the end: a later call fails, since somebody else may be at work by then.
     fn close(&self) -> Pending<'_, ()>;
+}
+
+/// What a store of one process says about the cluster that it is not part of.
+fn answer<'a, T: Send + 'a>(answer: T) -> Pending<'a, T> {
+    Box::pin(std::future::ready(Ok(answer)))
 }
 
 /// How much of an account's timeline is kept: three weeks of hourly refreshes.

@@ -2,11 +2,14 @@
 //! trouble is told within seconds, and nothing lives in a session, so that a transaction pooler may stand between.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::{Query, QueryScalar};
+use tokio::sync::mpsc;
 
+use super::cluster::{Changes, Lease, ReplicaId};
 use super::key_file::Environment;
 use super::rows;
 use super::seal::SealKeys;
@@ -19,12 +22,16 @@ use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use link::{Link, Place};
 
+mod cluster;
 mod grants;
 mod journal;
 mod link;
 mod logins;
 mod start;
+mod watch;
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,6 +39,8 @@ mod tests;
 
 pub struct PostgresStore {
     link: Link,
+    /// Where notifications come from, around a pooler.
+    listen: Option<Place>,
     keys: SealKeys,
     clock: Clock,
 }
@@ -42,16 +51,19 @@ const SHORT: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(120);
 
 impl PostgresStore {
-    /// Connects, brings the schema up to date, and proves the key.
+    /// Connects, brings the schema up to date, and proves the key. `listen_url` leads to the same database without a
+    /// transaction pooler between; with none, changes by others are polled for.
     pub async fn open(
         url: &str,
+        listen_url: Option<&str>,
         key: &SecretSource,
         environment: Environment<'_>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let place = Place::parse(url, "store.url")?;
+        let listen = listen_url.map(|url| Place::parse(url, "store.listen_url")).transpose()?;
         let (keys, durable) = within(LONG, start::prepare(&place, key, environment)).await?;
-        Ok(Self { link: Link::new(place, durable), keys, clock })
+        Ok(Self { link: Link::new(place, durable), listen, keys, clock })
     }
 }
 
@@ -142,6 +154,79 @@ impl Store for PostgresStore {
 
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
         Box::pin(within(SHORT, self.read_journal(account, limit)))
+    }
+
+    fn take_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        seen_generation: u64,
+        life: Duration,
+    ) -> Pending<'a, Lease> {
+        Box::pin(within(SHORT, self.claim(name, realm, owner, seen_generation, life)))
+    }
+
+    fn extend_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        life: Duration,
+    ) -> Pending<'a, bool> {
+        Box::pin(within(SHORT, self.extend(name, realm, owner, life)))
+    }
+
+    fn release_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+    ) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.release(name, realm, owner)))
+    }
+
+    fn keep_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        seen_generation: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, bool> {
+        Box::pin(within(SHORT, self.write_fallback(name, realm, seen_generation, tokens)))
+    }
+
+    fn adopt_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+    ) -> Pending<'a, Option<u64>> {
+        Box::pin(within(SHORT, self.use_fallback(name, realm, expected)))
+    }
+
+    fn changes_since(&self, seen: u64) -> Pending<'_, Changes> {
+        Box::pin(within(SHORT, self.read_changes(seen)))
+    }
+
+    fn newest_change(&self) -> Pending<'_, u64> {
+        Box::pin(within(SHORT, self.read_newest_change()))
+    }
+
+    fn watch(
+        &self,
+        seen: u64,
+        told: mpsc::Sender<Vec<AccountName>>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.tell_changes(seen, told))
+    }
+
+    fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> Pending<'a, bool> {
+        Box::pin(within(SHORT, self.take_lead(task, owner, life)))
+    }
+
+    fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> Pending<'a, ()> {
+        Box::pin(within(SHORT, self.leave_lead(task, owner)))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

@@ -107,6 +107,10 @@ pub fn access_place<'a>(account: &'a AccountName, realm: &'a RealmName) -> Place
     Place { table: "grants", row: account.as_str(), realm: realm.as_str(), column: "access" }
 }
 
+pub fn fallback_place<'a>(account: &'a AccountName, realm: &'a RealmName) -> Place<'a> {
+    Place { table: "fallbacks", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
+}
+
 /// `id` in hexadecimal; a payload of one kind does not open as another.
 pub fn payload_place(id: &str, kind: PendingKind) -> Place<'_> {
     Place { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }

@@ -94,6 +94,10 @@ impl Place {
         &self.label
     }
 
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
     pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await {
             Ok(outcome) => outcome,

@@ -130,8 +130,14 @@ impl Database {
         self.open_at(&self.url(), clock).await
     }
 
+    /// Hears of changes by notifications too.
+    pub async fn open_listening(&self, clock: Clock) -> PostgresStore {
+        let url = self.url();
+        PostgresStore::open(&url, Some(&url), &self.key(), &|_| None, clock).await.unwrap()
+    }
+
     pub async fn open_at(&self, url: &str, clock: Clock) -> Result<PostgresStore, StoreError> {
-        PostgresStore::open(url, &self.key(), &|_| None, clock).await
+        PostgresStore::open(url, None, &self.key(), &|_| None, clock).await
     }
 
     /// What `open` refuses, in words.

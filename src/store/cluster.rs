@@ -1,0 +1,112 @@
+//! What several gateways on one store agree upon: who refreshes, who does a background job, and which accounts somebody else changed.
+//!
+//! The rule guarded here: a lease only spares the platform a second refresh. What keeps tokens from being lost is the generation
+//! that every commit is compared with, so a lease may end, be lost or be ignored without harm to a login.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Store, StoreError};
+use crate::clock::{Clock, Timestamp};
+use crate::model::account::{AccountName, RealmName};
+
+/// One running gateway. Made anew at each start, so that what a dead process held is never taken for ours.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ReplicaId(Arc<str>);
+
+/// What came of asking for the right to refresh a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// Ours until it ends or is released.
+    Taken,
+    /// Somebody else refreshes; `until` by our own clock.
+    HeldBy { owner: ReplicaId, until: Timestamp },
+    /// Somebody else has refreshed or paired: read the store again and use that.
+    Moved(u64),
+}
+
+/// Accounts that changed after a point, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub accounts: Vec<AccountName>,
+    /// Where to go on from.
+    pub newest: u64,
+}
+
+impl ReplicaId {
+    /// `place` tells people where it runs: a host name.
+    pub fn new(place: &str) -> Result<Self, StoreError> {
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| StoreError::Refused("the system gave no random bytes for a name".to_owned()))?;
+        Ok(Self(format!("{place}/{:016x}", u64::from_be_bytes(random)).into()))
+    }
+
+    pub(super) fn from_store(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A lease that was taken, for as long as work under it runs.
+pub struct Held<'a> {
+    pub store: &'a dyn Store,
+    pub clock: &'a Clock,
+    pub name: &'a AccountName,
+    pub realm: &'a RealmName,
+    pub owner: &'a ReplicaId,
+    /// How long the lease lasts from each time it is taken or extended.
+    pub life: Duration,
+}
+
+impl Held<'_> {
+    /// Runs `work`, extends the lease meanwhile, and releases it after. `work` always runs to its end: a lease that could not be
+    /// extended costs at most a second refresh, and giving up half-way could cost the tokens.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = work.as_mut() => break done,
+                () = self.clock.sleep(self.life / 3) => {}
+            }
+            let mut extending = pin!(self.store.extend_lease(self.name, self.realm, self.owner, self.life));
+            let extended = tokio::select! {
+                biased;
+                done = work.as_mut() => break done,
+                extended = extending.as_mut() => extended,
+            };
+            match extended {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(account = %self.name, realm = %self.realm, "the lease of a refresh went to another gateway")
+                }
+                Err(trouble) => {
+                    tracing::warn!(account = %self.name, realm = %self.realm, %trouble, "the lease of a refresh could not be extended")
+                }
+            }
+        };
+        if let Err(trouble) = self.store.release_lease(self.name, self.realm, self.owner).await {
+            tracing::debug!(account = %self.name, %trouble, "a lease could not be released; it ends by itself");
+        }
+        done
+    }
+}

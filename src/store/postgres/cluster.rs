@@ -1,0 +1,271 @@
+//! Leases, fallbacks, changes, leadership. Every moment here is the database's: replicas' clocks need not agree.
+
+use std::time::Duration;
+
+use super::grants::{generation_of, missing, unsealed};
+use super::{PostgresStore, fault, query, scalar};
+use crate::model::account::{AccountName, RealmName};
+use crate::model::token::RefreshToken;
+use crate::store::cluster::{Changes, Lease, ReplicaId};
+use crate::store::rows::{fallback_place, millis, refresh_place, signed};
+use crate::store::{NewTokens, StoreError};
+
+impl PostgresStore {
+    /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a generation that has passed.
+    pub(super) async fn claim(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+        seen_generation: u64,
+        life: Duration,
+    ) -> Result<Lease, StoreError> {
+        let mut work = self.link.begin().await?;
+        let Some(generation) = generation_of(&mut work, name, realm).await? else {
+            let refusal = missing(&mut work, name, realm).await?;
+            work.undo().await?;
+            return Err(refusal);
+        };
+        if generation != signed(seen_generation) {
+            work.undo().await?;
+            return Ok(Lease::Moved(u64::try_from(generation).unwrap_or_default()));
+        }
+        let taken = query(
+            "INSERT INTO leases AS held (account, realm, owner, generation, ends_at) \
+             VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond') \
+             ON CONFLICT (account, realm) DO UPDATE SET owner = excluded.owner, generation = excluded.generation, ends_at = excluded.ends_at \
+             WHERE held.owner = excluded.owner OR held.generation <> excluded.generation OR held.ends_at <= clock_timestamp()",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(owner.as_str())
+        .bind(generation)
+        .bind(whole_millis(life))
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        if taken.rows_affected() > 0 {
+            work.commit().await?;
+            return Ok(Lease::Taken);
+        }
+        let (holder, left): (String, i64) = sqlx::query_as(
+            "SELECT owner, greatest(0, ceil(extract(epoch FROM ends_at - clock_timestamp()) * 1000))::bigint \
+             FROM leases WHERE account = $1 AND realm = $2",
+        )
+        .persistent(false)
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .fetch_one(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.undo().await?;
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or_default());
+        Ok(Lease::HeldBy { owner: ReplicaId::from_store(&holder), until: self.clock.now() + left })
+    }
+
+    pub(super) async fn extend(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+        life: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut work = self.link.begin().await?;
+        let extended = query(
+            "UPDATE leases SET ends_at = clock_timestamp() + $4 * interval '1 millisecond' \
+             WHERE account = $1 AND realm = $2 AND owner = $3",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(owner.as_str())
+        .bind(whole_millis(life))
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await?;
+        Ok(extended.rows_affected() > 0)
+    }
+
+    pub(super) async fn release(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+    ) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        query("DELETE FROM leases WHERE account = $1 AND realm = $2 AND owner = $3")
+            .bind(name.as_str())
+            .bind(realm.as_str())
+            .bind(owner.as_str())
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        work.commit().await
+    }
+
+    pub(super) async fn write_fallback(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        seen_generation: u64,
+        tokens: &NewTokens,
+    ) -> Result<bool, StoreError> {
+        let Some(refresh) = &tokens.refresh else { return Ok(false) };
+        let sealed = self.keys.seal(fallback_place(name, realm), refresh.expose()).map_err(unsealed)?;
+        let mut work = self.link.begin().await?;
+        let grant: Option<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT first_generation, refresh_sealed FROM grants WHERE account = $1 AND realm = $2 FOR NO KEY UPDATE",
+        )
+        .persistent(false)
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .fetch_optional(&mut *work)
+        .await
+        .map_err(fault)?;
+        let Some((first_generation, current)) = grant else {
+            let refusal = missing(&mut work, name, realm).await?;
+            work.undo().await?;
+            return Err(refusal);
+        };
+        // A grant that began later may be another clinic's: its tokens and these are never mixed.
+        let of_this_grant = first_generation <= signed(seen_generation);
+        let already_there = self
+            .keys
+            .unseal(refresh_place(name, realm), &current)
+            .is_ok_and(|current| current == refresh.expose());
+        if !of_this_grant || already_there {
+            work.undo().await?;
+            return Ok(false);
+        }
+        query("INSERT INTO fallbacks (account, realm, refresh_sealed, kept_at) VALUES ($1, $2, $3, $4)")
+            .bind(name.as_str())
+            .bind(realm.as_str())
+            .bind(sealed)
+            .bind(millis(self.clock.now()))
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        work.commit().await?;
+        Ok(true)
+    }
+
+    pub(super) async fn use_fallback(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut work = self.link.begin().await?;
+        let refusal = match generation_of(&mut work, name, realm).await? {
+            Some(generation) if generation == signed(expected) => None,
+            Some(generation) => Some(StoreError::Fenced(u64::try_from(generation).unwrap_or_default())),
+            None => Some(missing(&mut work, name, realm).await?),
+        };
+        if let Some(refusal) = refusal {
+            work.undo().await?;
+            return Err(refusal);
+        }
+        let kept: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, refresh_sealed FROM fallbacks WHERE account = $1 AND realm = $2 ORDER BY id DESC",
+        )
+        .persistent(false)
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .fetch_all(&mut *work)
+        .await
+        .map_err(fault)?;
+        let opened = kept.iter().find_map(|(id, sealed)| {
+            let token = self.keys.unseal(fallback_place(name, realm), sealed).ok()?;
+            Some((*id, RefreshToken::new(token)))
+        });
+        let Some((id, token)) = opened else {
+            work.undo().await?;
+            return Ok(None);
+        };
+        let sealed = self.sealed_refresh(name, realm, &token)?;
+        query(
+            "UPDATE grants SET generation = generation + 1, refresh_sealed = $1, access_sealed = NULL, access_expires_at = NULL, \
+             intent_at = NULL WHERE account = $2 AND realm = $3",
+        )
+        .bind(sealed)
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        query("DELETE FROM fallbacks WHERE id = $1").bind(id).execute(&mut *work).await.map_err(fault)?;
+        work.commit().await?;
+        Ok(Some(expected + 1))
+    }
+
+    /// One statement, one snapshot: what the counter says and what changed up to there belong together.
+    pub(super) async fn read_changes(&self, seen: u64) -> Result<Changes, StoreError> {
+        let mut work = self.link.begin().await?;
+        let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
+            "SELECT counter.last, changes.account FROM change_counter counter \
+             LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq",
+        )
+        .persistent(false)
+        .bind(signed(seen))
+        .fetch_all(&mut *work)
+        .await
+        .map_err(fault)?;
+        let newest = rows.first().map_or(0, |(last, _)| u64::try_from(*last).unwrap_or_default());
+        let names: Vec<String> = if newest < seen {
+            scalar("SELECT name FROM accounts UNION SELECT account FROM changes ORDER BY 1")
+                .fetch_all(&mut *work)
+                .await
+                .map_err(fault)?
+        } else {
+            rows.into_iter().filter_map(|(_, account)| account).collect()
+        };
+        work.commit().await?;
+        // A name that is not valid has been logged when the accounts were read.
+        Ok(Changes { accounts: names.iter().filter_map(|name| name.parse().ok()).collect(), newest })
+    }
+
+    pub(super) async fn read_newest_change(&self) -> Result<u64, StoreError> {
+        let mut work = self.link.begin().await?;
+        let newest: i64 =
+            scalar("SELECT last FROM change_counter").fetch_one(&mut *work).await.map_err(fault)?;
+        work.commit().await?;
+        Ok(u64::try_from(newest).unwrap_or_default())
+    }
+
+    pub(super) async fn take_lead(
+        &self,
+        task: &str,
+        owner: &ReplicaId,
+        life: Duration,
+    ) -> Result<bool, StoreError> {
+        let mut work = self.link.begin().await?;
+        let taken = query(
+            "INSERT INTO leaders AS leader (task, owner, ends_at) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
+             ON CONFLICT (task) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at \
+             WHERE leader.owner = excluded.owner OR leader.ends_at <= clock_timestamp()",
+        )
+        .bind(task)
+        .bind(owner.as_str())
+        .bind(whole_millis(life))
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await?;
+        Ok(taken.rows_affected() > 0)
+    }
+
+    pub(super) async fn leave_lead(&self, task: &str, owner: &ReplicaId) -> Result<(), StoreError> {
+        let mut work = self.link.begin().await?;
+        query("DELETE FROM leaders WHERE task = $1 AND owner = $2")
+            .bind(task)
+            .bind(owner.as_str())
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
+        work.commit().await
+    }
+}
+
+fn whole_millis(life: Duration) -> i64 {
+    i64::try_from(life.as_millis()).unwrap_or(i64::MAX)
+}
