@@ -33,6 +33,8 @@ mod watch;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

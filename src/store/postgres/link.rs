@@ -110,16 +110,26 @@ impl Place {
 
     /// Trouble with this place, in words that name it.
     pub fn unreachable(&self, error: sqlx::Error) -> StoreError {
-        let why = match error {
-            sqlx::Error::Tls(why) => format!(
-                "TLS: {why} (a private CA is named by sslrootcert=FILE in the address; sslmode=disable goes without TLS)"
-            ),
-            other => match fault(other) {
-                StoreError::OutOfOrder(why) => why,
-                other => return other,
-            },
+        if is_tls(&error) {
+            return StoreError::OutOfOrder(format!(
+                "{}: TLS: {error} (a private CA is named by sslrootcert=FILE in the address; sslmode=disable goes without TLS)",
+                self.label
+            ));
+        }
+        let why = match fault(error) {
+            StoreError::OutOfOrder(why) => why,
+            other => return other,
         };
         StoreError::OutOfOrder(format!("{}: {why}", self.label))
+    }
+}
+
+/// What a certificate or its absence causes; rustls tells it in the clothes of an I/O error.
+pub fn is_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.get_ref().is_some_and(|why| why.is::<rustls::Error>()),
+        _ => false,
     }
 }
 

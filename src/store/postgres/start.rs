@@ -7,7 +7,7 @@ use super::super::StoreError;
 use super::super::canary;
 use super::super::key_file::{self, Environment};
 use super::super::seal::SealKeys;
-use super::link::{Place, SCHEMA, begin_statement};
+use super::link::{Place, SCHEMA, begin_statement, is_tls};
 use super::{fault, query, scalar};
 use crate::config::SecretSource;
 
@@ -224,8 +224,7 @@ fn start_fault(place: &Place, error: sqlx::Error) -> StoreError {
     // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
     const FINAL: [&str; 4] = ["28000", "28P01", "3D000", "42501"];
     let code = error.as_database_error().and_then(|refused| refused.code());
-    let is_final =
-        matches!(error, sqlx::Error::Tls(_)) || code.is_some_and(|code| FINAL.contains(&code.as_ref()));
+    let is_final = is_tls(&error) || code.is_some_and(|code| FINAL.contains(&code.as_ref()));
     match place.unreachable(error) {
         StoreError::OutOfOrder(why) if is_final => StoreError::Refused(why),
         other => other,

@@ -1,0 +1,243 @@
+//! A database in trouble: told within seconds, nothing done by halves, and over when it is over. And what may stand before it: a pooler, TLS.
+
+use std::time::{Duration, Instant};
+
+use sqlx::AssertSqlSafe;
+
+use super::PostgresStore;
+use super::testing::{Database, Way, start};
+use crate::clock::{Clock, Timestamp};
+use crate::store::cluster::{Lease, ReplicaId};
+use crate::store::contract::{Subject, at, grant, name, realm, store_contract, tokens};
+use crate::store::{JournalEntry, Store, StoreError};
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp::from_millis(1_000_000))
+}
+
+async fn with_smile(database: &Database, url: &str) -> PostgresStore {
+    let store = database.open_at(url, clock()).await.unwrap();
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store
+}
+
+async fn commit(store: &PostgresStore, expected: u64) -> Result<u64, StoreError> {
+    store.commit_tokens(&name("smile"), &realm("global"), expected, &tokens("access", None, 20)).await
+}
+
+/// Out of order, and told before a caller has lost patience.
+async fn trouble(store: &PostgresStore) -> String {
+    let asked = Instant::now();
+    let told = commit(store, 1).await.unwrap_err();
+    // The longest time-out is 5 s; the rest is for a busy machine.
+    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
+    match told {
+        StoreError::OutOfOrder(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn administer(database: &Database, sql: &str) {
+    let sql = sql.replace("$role", &database.name);
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut database.shell().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_down_is_told_at_once_and_works_again_when_it_is_up() {
+    let database = Database::new().await;
+    let (gate, url) = database.behind_gate().await;
+    let store = with_smile(&database, &url).await;
+    gate.set(Way::Refuses);
+    for _ in 0..3 {
+        trouble(&store).await;
+        assert!(store.ping().await.is_err() && store.accounts().await.is_err());
+    }
+    gate.set(Way::Free);
+    store.ping().await.unwrap();
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_everything_holds_nobody_up_for_long() {
+    let database = Database::new().await;
+    let (gate, url) = database.behind_gate().await;
+    let store = with_smile(&database, &url).await;
+    gate.set(Way::Silent);
+    // More at once than there are connections.
+    let asked = Instant::now();
+    let outcomes = futures_util::future::join_all((0..20).map(|_| store.ping())).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::OutOfOrder(_)))), "{outcomes:?}");
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    gate.set(Way::Free);
+    store.ping().await.unwrap();
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_failover_between_two_calls_is_not_even_felt() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    database
+        .tamper(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_database()::name",
+        )
+        .await;
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_delays_a_commit_by_a_second_and_loses_nothing() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    let mut shell = database.shell().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE grants").execute(&mut shell).await.unwrap();
+    let why = trouble(&store).await;
+    assert!(why.contains("lock timeout"), "{why}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    administer(&database, "ALTER ROLE $role SET default_transaction_read_only = on").await;
+    store.close().await.unwrap();
+    let why = trouble(&store).await;
+    assert!(why.contains("read-only"), "{why}");
+    assert_eq!(store.accounts().await.unwrap().accounts.len(), 1, "reading goes on");
+    let reopened = database.open(clock()).await.unwrap();
+    assert!(reopened.account(&name("smile")).await.unwrap().is_some(), "and so does a start");
+
+    // The connections stay, and would stay read-only.
+    administer(&database, "ALTER ROLE $role RESET default_transaction_read_only").await;
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_limit_is_told_and_passes() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    store.close().await.unwrap();
+    administer(&database, "ALTER ROLE $role CONNECTION LIMIT 0").await;
+    let why = trouble(&store).await;
+    assert!(why.contains("too many connections"), "{why}");
+    administer(&database, "ALTER ROLE $role CONNECTION LIMIT -1").await;
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_gateway_holds_eight_connections_at_most_and_gives_them_back() {
+    let database = Database::new().await;
+    administer(&database, "ALTER ROLE $role CONNECTION LIMIT 8").await;
+    let store = with_smile(&database, &database.url()).await;
+    for outcome in futures_util::future::join_all((0..100).map(|_| store.ping())).await {
+        outcome.unwrap();
+    }
+    store.close().await.unwrap();
+    let other = database.open(clock()).await.unwrap();
+    other.ping().await.unwrap();
+}
+
+/// The whole contract, with a pooler between that hands sessions around: two for everybody.
+mod pooled {
+    use super::*;
+    use std::sync::Arc;
+
+    async fn make(clock: Clock) -> Subject {
+        let database = Database::new().await;
+        let (pooler, url) = database.behind_pooler().await;
+        let store = Arc::new(database.open_at(&url, clock.clone()).await.unwrap());
+        // It ends with the process; each test has one of its own.
+        std::mem::forget(pooler);
+        Subject { store, clock, folder: Some(database.into_folder()) }
+    }
+
+    store_contract!(make);
+
+    #[tokio::test]
+    async fn leases_and_changes_work_through_a_pooler_and_no_session_keeps_anything() {
+        let database = Database::new().await;
+        let (_pooler, url) = database.behind_pooler().await;
+        let (one, other) =
+            (with_smile(&database, &url).await, database.open_at(&url, clock()).await.unwrap());
+        let (first, second) = (ReplicaId::new("a").unwrap(), ReplicaId::new("b").unwrap());
+        let (smile, global, life) = (name("smile"), realm("global"), Duration::from_secs(60));
+        let seen = other.newest_change().await.unwrap();
+        assert_eq!(one.take_lease(&smile, &global, &first, 1, life).await.unwrap(), Lease::Taken);
+        let told = other.take_lease(&smile, &global, &second, 1, life).await.unwrap();
+        assert!(matches!(told, Lease::HeldBy { owner, .. } if owner == first));
+        let line = JournalEntry { at: at(1), account: smile.clone(), event: "e".into(), detail: "d".into() };
+        for generation in 1..20 {
+            let brought = tokens("access", None, 20);
+            let (committed, noted, loaded) = tokio::join!(
+                one.commit_tokens(&smile, &global, generation, &brought),
+                other.append_journal(line.clone()),
+                other.accounts()
+            );
+            assert_eq!(committed.unwrap(), generation + 1);
+            noted.unwrap();
+            assert_eq!(loaded.unwrap().accounts.len(), 1);
+        }
+        assert_eq!(other.changes_since(seen).await.unwrap().accounts, [smile]);
+        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+            .fetch_one(&mut database.shell().await)
+            .await
+            .unwrap();
+        assert_eq!(kept, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked() {
+    let port = {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        probe.local_addr().unwrap().port()
+    };
+    let certificates = tempfile::tempdir().unwrap();
+    let authority = certificates.path().join("ca.pem");
+    let server = {
+        let authority = authority.clone();
+        tokio::task::spawn_blocking(move || {
+            let settings = format!(
+                "-h 127.0.0.1 -p {port} -c ssl=on -c ssl_cert_file=../server.pem -c ssl_key_file=../server.key"
+            );
+            start(&settings, |folder| make_certificates(folder, &authority))
+        })
+    };
+    let _server = server.await.unwrap();
+    let key = crate::config::SecretSource::File(certificates.path().join("gateway.key"));
+    let open = async |host: &str, rest: &str| {
+        let url = format!("postgres://postgres@{host}:{port}/postgres?sslmode=verify-full{rest}");
+        PostgresStore::open(&url, None, &key, &|_| None, clock()).await
+    };
+    let trusting = format!("&sslrootcert={}", authority.display());
+    let store = open("127.0.0.1", &trusting).await.unwrap();
+    let mut work = store.link.begin().await.unwrap();
+    let encrypted: bool = super::scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        .fetch_one(&mut *work)
+        .await
+        .unwrap();
+    assert!(encrypted);
+    for (host, rest) in [("127.0.0.1", ""), ("localhost", trusting.as_str())] {
+        let Err(StoreError::Refused(why)) = open(host, rest).await else { panic!("{host}{rest}") };
+        assert!(why.contains("TLS") && why.contains("sslrootcert"), "{why}");
+    }
+}
+
+/// For 127.0.0.1 alone, signed by a CA of its own.
+fn make_certificates(server: &std::path::Path, authority: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    std::fs::write(authority, ca_certificate.pem()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+    let certificate =
+        rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    std::fs::write(server.join("server.pem"), certificate.pem()).unwrap();
+    std::fs::write(server.join("server.key"), key.serialize_pem()).unwrap();
+    std::fs::set_permissions(server.join("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+}
