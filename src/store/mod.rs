@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,14 @@ use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 use cluster::{Changes, Lease, ReplicaId};
 
+pub mod backup;
 pub mod cluster;
 pub mod key_file;
 pub mod memory;
+pub mod portable;
 pub mod postgres;
 pub mod private_file;
+pub mod rotate;
 pub mod seal;
 pub mod sqlite;
 
@@ -40,6 +44,38 @@ pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>
         }
         config::StoreUrl::Postgres(url) => {
             Ok(Arc::new(postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?))
+        }
+    }
+}
+
+/// Opens the store for what `store …` does to a whole one: moving and key rotation. A SQLite file must not be in use.
+pub async fn open_portable(
+    config: &config::Store,
+    clock: Clock,
+) -> Result<Box<dyn portable::Portable>, StoreError> {
+    let environment = |name: &str| std::env::var_os(name);
+    match &config.url {
+        config::StoreUrl::Sqlite(path) => {
+            Ok(Box::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
+        }
+        config::StoreUrl::Postgres(url) => {
+            Ok(Box::new(postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?))
+        }
+    }
+}
+
+/// Copies a store that may be in use into a new, private file.
+pub async fn back_up(
+    config: &config::Store,
+    clock: Clock,
+    into: &Path,
+) -> Result<backup::Backup, StoreError> {
+    let environment = |name: &str| std::env::var_os(name);
+    match &config.url {
+        config::StoreUrl::Sqlite(path) => sqlite::backup(path, into).await,
+        config::StoreUrl::Postgres(url) => {
+            let store = postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?;
+            store.backup(into).await
         }
     }
 }
@@ -353,6 +389,11 @@ pub trait Store: Send + Sync + 'static {
     /// Leaves the job to others at once.
     fn step_down<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId) -> Pending<'a, ()> {
         answer(())
+    }
+
+    /// Seals everything anew under the first key that is held; see [`rotate`]. A store that seals nothing has nothing to do.
+    fn rotate_key(&self) -> Pending<'_, rotate::Rotation> {
+        answer(rotate::Rotation::default())
     }
 
     /// Fails where the store cannot take a write right now.

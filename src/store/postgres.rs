@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::cluster::{Changes, Lease, ReplicaId};
 use super::key_file::Environment;
+use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
 use super::{
@@ -22,18 +23,24 @@ use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use link::{Link, Place};
 
+mod backup;
 mod cluster;
 mod grants;
 mod journal;
 mod link;
 mod logins;
+mod portable;
+mod rotate;
 mod start;
+mod steps;
 mod watch;
 
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -229,6 +236,10 @@ impl Store for PostgresStore {
 
     fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> Pending<'a, ()> {
         Box::pin(within(SHORT, self.leave_lead(task, owner)))
+    }
+
+    fn rotate_key(&self) -> Pending<'_, Rotation> {
+        Box::pin(rotate(self, &self.keys))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

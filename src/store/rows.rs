@@ -1,7 +1,9 @@
 //! Between rows and records, for every kind of database. A row that does not read or does not unseal names its account and stops nobody else.
 
 use super::seal::{Place, SealFault, SealKeys};
-use super::{AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, StoredAccess, StoredRoute};
+use super::{
+    AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, PendingLogin, StoredAccess, StoredRoute,
+};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
@@ -125,6 +127,23 @@ pub fn kind_word(kind: PendingKind) -> &'static str {
         PendingKind::Start => "start",
         PendingKind::State => "state",
         PendingKind::Choice => "choice",
+    }
+}
+
+/// A login from its columns `id`, `kind`, `expires_at`, `payload_sealed`; `None` where it does not read or open: it is begun again.
+pub fn read_login(
+    keys: &SealKeys,
+    (id, kind, expires_at, sealed): (Vec<u8>, String, i64, Vec<u8>),
+) -> Option<PendingLogin> {
+    let id: [u8; 32] = id.try_into().ok()?;
+    let kinds = [PendingKind::Start, PendingKind::State, PendingKind::Choice];
+    let kind = kinds.into_iter().find(|known| kind_word(*known) == kind)?;
+    match keys.unseal(payload_place(&hex(&id), kind), &sealed) {
+        Ok(payload) => Some(PendingLogin { id, kind, expires_at: moment(expires_at).ok()?, payload }),
+        Err(why) => {
+            tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
+            None
+        }
     }
 }
 

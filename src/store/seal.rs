@@ -68,6 +68,13 @@ impl SealKeys {
         std::iter::once(&self.sealing).chain(&self.older).map(|key| key.id)
     }
 
+    /// With what everything begins that is sealed from now on.
+    pub fn mark(&self) -> [u8; 1 + KEY_ID_LEN] {
+        let mut mark = [FORMAT; 1 + KEY_ID_LEN];
+        mark[1..].copy_from_slice(&self.sealing.id.0);
+        mark
+    }
+
     pub fn seal(&self, place: Place<'_>, secret: &str) -> Result<Vec<u8>, SealFault> {
         let key = &self.sealing;
         let mut text = secret.as_bytes().to_vec();

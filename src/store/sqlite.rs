@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
+use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
 use super::{
@@ -19,15 +20,20 @@ use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use connection::Connection;
 
+mod backup;
 mod connection;
 mod grants;
 mod logins;
+mod portable;
+mod rotate;
 mod start;
 
 #[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 mod tests;
+
+pub use backup::backup;
 
 pub struct SqliteStore {
     writer: Connection,
@@ -79,7 +85,9 @@ impl SqliteStore {
                 "SELECT at, account, event, detail FROM journal WHERE account = ? ORDER BY id DESC LIMIT ?",
             )
             .bind(account.as_str()),
-            None => sqlx::query("SELECT at, account, event, detail FROM journal ORDER BY id DESC LIMIT ?"),
+            None => sqlx::query(
+                "SELECT at, account, event, detail FROM journal ORDER BY at DESC, id DESC LIMIT ?",
+            ),
         };
         let mut turn = self.reader.turn().await.map_err(fault)?;
         let lines = query.bind(i64::from(limit)).fetch_all(&mut *turn).await.map_err(fault)?;
@@ -200,6 +208,10 @@ impl Store for SqliteStore {
 
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
         Box::pin(self.read_journal(account, limit))
+    }
+
+    fn rotate_key(&self) -> Pending<'_, Rotation> {
+        Box::pin(rotate(self, &self.keys))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

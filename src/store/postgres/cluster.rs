@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::grants::{generation_of, missing, unsealed};
+use super::steps::{generation_of, missing, unsealed};
 use super::{PostgresStore, fault, query, scalar};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;

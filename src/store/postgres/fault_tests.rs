@@ -74,6 +74,20 @@ async fn a_network_that_swallows_everything_holds_nobody_up_for_long() {
 }
 
 #[tokio::test]
+async fn one_call_finds_out_that_all_idle_connections_went_silent() {
+    let database = Database::new().await;
+    let (gate, url) = database.behind_gate().await;
+    let store = with_smile(&database, &url).await;
+    for outcome in futures_util::future::join_all((0..6).map(|_| store.ping())).await {
+        outcome.unwrap();
+    }
+    gate.set(Way::Silent);
+    trouble(&store).await;
+    gate.set(Way::Free);
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn a_failover_between_two_calls_is_not_even_felt() {
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;

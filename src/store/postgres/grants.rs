@@ -5,17 +5,18 @@
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgConnection;
 
-use super::{PostgresStore, UNIQUE_VIOLATION, fault, query, scalar};
+use super::steps::{
+    forget_fallbacks, found, generation_above_all, generation_of, holder, is_unique_violation, learn_token,
+    lock_account, missing, unsealed, update_state, write_account,
+};
+use super::{PostgresStore, fault, query};
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::rows::{
     Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns,
 };
-use crate::store::seal::SealFault;
-use crate::store::{
-    AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, token_hash,
-};
+use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
 
 impl PostgresStore {
     pub(super) async fn read_accounts(&self) -> Result<Loaded, StoreError> {
@@ -318,158 +319,5 @@ impl PostgresStore {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let sealed = access.map(|access| self.keys.seal(access_place(name, realm), access.token.expose()));
         sealed.transpose().map_err(unsealed)
-    }
-}
-
-/// Nothing is written unsealed.
-pub(super) fn unsealed(why: SealFault) -> StoreError {
-    StoreError::OutOfOrder(why.to_string())
-}
-
-/// A grant that pairing or a later refresh has put in order needs no fallback.
-pub(super) async fn forget_fallbacks(
-    connection: &mut PgConnection,
-    name: &AccountName,
-    realm: &RealmName,
-) -> Result<(), StoreError> {
-    query("DELETE FROM fallbacks WHERE account = $1 AND realm = $2")
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
-    Ok(())
-}
-
-/// Which of the two it is that does not exist.
-pub(super) async fn missing(
-    connection: &mut PgConnection,
-    name: &AccountName,
-    realm: &RealmName,
-) -> Result<StoreError, StoreError> {
-    let known: bool = scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = $1)")
-        .bind(name.as_str())
-        .fetch_one(connection)
-        .await
-        .map_err(fault)?;
-    Ok(match known {
-        true => StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() },
-        false => StoreError::UnknownAccount(name.clone()),
-    })
-}
-
-fn is_unique_violation(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|refused| refused.code());
-    code.is_some_and(|code| code == UNIQUE_VIOLATION)
-}
-
-async fn holder(
-    connection: &mut PgConnection,
-    realm: &RealmName,
-    id: AccountId,
-    but: &AccountName,
-) -> Result<Option<AccountName>, StoreError> {
-    let name: Option<String> =
-        scalar("SELECT account FROM grants WHERE realm = $1 AND account_id = $2 AND account <> $3")
-            .bind(realm.as_str())
-            .bind(id.to_string())
-            .bind(but.as_str())
-            .fetch_optional(connection)
-            .await
-            .map_err(fault)?;
-    let name = name.map(|name| name.parse()).transpose();
-    name.map_err(|_| {
-        StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid"))
-    })
-}
-
-/// Also takes the account's row, so that whoever else changes its grants waits.
-async fn write_account(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    query(
-        "INSERT INTO accounts AS old (name, current_realm, state) VALUES ($1, $2, 'ready') \
-         ON CONFLICT (name) DO UPDATE SET current_realm = CASE WHEN $3 THEN excluded.current_realm ELSE old.current_realm END",
-    )
-    .bind(grant.name.as_str())
-    .bind(grant.realm.as_str())
-    .bind(grant.make_current)
-    .execute(&mut *connection)
-    .await
-    .map_err(fault)?;
-    if let Some(state) = &grant.state {
-        update_state(connection, &grant.name, state).await?;
-    }
-    Ok(())
-}
-
-async fn lock_account(connection: &mut PgConnection, name: &AccountName) -> Result<(), StoreError> {
-    query("SELECT 1 FROM accounts WHERE name = $1 FOR UPDATE")
-        .bind(name.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
-    Ok(())
-}
-
-async fn learn_token(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    query("INSERT INTO known_tokens (hash, account) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET account = $2")
-        .bind(&token_hash(&grant.refresh)[..])
-        .bind(grant.name.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
-    Ok(())
-}
-
-async fn update_state(
-    connection: &mut PgConnection,
-    name: &AccountName,
-    state: &AccountState,
-) -> Result<u64, StoreError> {
-    let (word, since, why) = state_columns(state);
-    let changed = query("UPDATE accounts SET state = $1, since = $2, why = $3 WHERE name = $4")
-        .bind(word)
-        .bind(since)
-        .bind(why)
-        .bind(name.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
-    Ok(changed.rows_affected())
-}
-
-async fn generation_above_all(connection: &mut PgConnection, name: &AccountName) -> Result<i64, StoreError> {
-    scalar(
-        "SELECT coalesce(max(generation), 0) + 1 FROM (SELECT generation FROM grants WHERE account = $1 \
-         UNION ALL SELECT last FROM generations WHERE account = $1) known",
-    )
-    .bind(name.as_str())
-    .fetch_one(connection)
-    .await
-    .map_err(fault)
-}
-
-/// Takes the grant's row: a commit under way is waited for.
-pub(super) async fn generation_of(
-    connection: &mut PgConnection,
-    name: &AccountName,
-    realm: &RealmName,
-) -> Result<Option<i64>, StoreError> {
-    scalar("SELECT generation FROM grants WHERE account = $1 AND realm = $2 FOR NO KEY UPDATE")
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .fetch_optional(connection)
-        .await
-        .map_err(fault)
-}
-
-async fn found(
-    changed: u64,
-    connection: &mut PgConnection,
-    name: &AccountName,
-    realm: &RealmName,
-) -> Result<Result<(), StoreError>, StoreError> {
-    match changed {
-        0 => Ok(Err(missing(connection, name, realm).await?)),
-        _ => Ok(Ok(())),
     }
 }

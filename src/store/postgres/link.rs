@@ -19,6 +19,8 @@ use super::fault;
 /// Connections per gateway: renewals are few, and a hundred gateways share one database.
 const CONNECTIONS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a connection that has been idle to answer.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Older ones are replaced, so that a database that moved is found again, and load spreads.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
@@ -170,8 +172,11 @@ impl Link {
                 continue;
             }
             // Nothing has been asked for yet, so a connection that died, or one to a server that has become a replica, costs nothing.
-            if let Ok(false) = begin_on(&mut connection, &begin).await {
-                return Ok(Work { connection, opened, link: self, _seat: seat });
+            match tokio::time::timeout(BEGIN_TIMEOUT, begin_on(&mut connection, &begin)).await {
+                Ok(Ok(false)) => return Ok(Work { connection, opened, link: self, _seat: seat }),
+                Ok(_) => {}
+                // The network forgot it, and the others with it: they are not tried one by one.
+                Err(_) => self.forget_idle(),
             }
         }
         let mut connection = self.place.connect().await.map_err(|error| self.place.unreachable(error))?;
@@ -189,6 +194,10 @@ impl Link {
 
     fn take_idle(&self) -> Option<Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn put_back(&self, connection: PgConnection, opened: Instant) {

@@ -1,9 +1,9 @@
 //! Logins under way: single use, expiring, their payload sealed; any replica may finish what another began.
 
-use super::grants::unsealed;
+use super::steps::unsealed;
 use super::{PostgresStore, fault, query};
 use crate::clock::Timestamp;
-use crate::store::rows::{hex, kind_word, millis, payload_place};
+use crate::store::rows::{hex, kind_word, millis, payload_place, read_login};
 use crate::store::{PendingKind, PendingLogin, StoreError};
 
 impl PostgresStore {
@@ -36,7 +36,7 @@ impl PostgresStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> Result<Option<PendingLogin>, StoreError> {
-        let sql = "SELECT expires_at, payload_sealed FROM pending_logins WHERE id = $1 AND kind = $2 AND expires_at > $3";
+        let sql = "SELECT id, kind, expires_at, payload_sealed FROM pending_logins WHERE id = $1 AND kind = $2 AND expires_at > $3";
         self.find_login(sql, id, kind, now).await
     }
 
@@ -48,7 +48,7 @@ impl PostgresStore {
         now: Timestamp,
     ) -> Result<Option<PendingLogin>, StoreError> {
         let sql = "DELETE FROM pending_logins WHERE id = $1 AND kind = $2 AND expires_at > $3 \
-                   RETURNING expires_at, payload_sealed";
+                   RETURNING id, kind, expires_at, payload_sealed";
         self.find_login(sql, id, kind, now).await
     }
 
@@ -60,7 +60,7 @@ impl PostgresStore {
         now: Timestamp,
     ) -> Result<Option<PendingLogin>, StoreError> {
         let mut work = self.link.begin().await?;
-        let mut found: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
+        let mut found: Vec<(Vec<u8>, String, i64, Vec<u8>)> = sqlx::query_as(sql)
             .persistent(false)
             .bind(id.as_slice())
             .bind(kind_word(kind))
@@ -69,16 +69,6 @@ impl PostgresStore {
             .await
             .map_err(fault)?;
         work.commit().await?;
-        let Some((expires_at, sealed)) = found.pop() else { return Ok(None) };
-        match self.keys.unseal(payload_place(&hex(&id), kind), &sealed) {
-            Ok(payload) => {
-                let expires_at = Timestamp::from_millis(u64::try_from(expires_at).unwrap_or_default());
-                Ok(Some(PendingLogin { id, kind, expires_at, payload }))
-            }
-            Err(why) => {
-                tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
-                Ok(None)
-            }
-        }
+        Ok(found.pop().and_then(|row| read_login(&self.keys, row)))
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,7 +28,8 @@ pub struct Database {
 /// A server and its folder, both gone with the process.
 pub struct Server {
     pub folder: PathBuf,
-    _alive: ChildStdin,
+    /// Its standard input is what the watchdog watches.
+    _watchdog: Child,
 }
 
 const SUPERUSER: &str = "postgres";
@@ -93,7 +94,7 @@ fn watched(script: &str, arguments: &[&OsStr], prepare: impl FnOnce(&Path)) -> S
         })
         .collect();
     assert_eq!(said.last().map(String::as_str), Some("ready"), "the server did not start: {said:#?}");
-    Server { folder, _alive: watchdog.stdin.take().unwrap() }
+    Server { folder, _watchdog: watchdog }
 }
 
 /// PostgreSQL does not run as root.

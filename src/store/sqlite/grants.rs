@@ -232,7 +232,7 @@ impl SqliteStore {
         Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    fn sealed_refresh(
+    pub(super) fn sealed_refresh(
         &self,
         name: &AccountName,
         realm: &RealmName,
@@ -241,7 +241,7 @@ impl SqliteStore {
         self.keys.seal(refresh_place(name, realm), token.expose()).map_err(unsealed)
     }
 
-    fn sealed_access(
+    pub(super) fn sealed_access(
         &self,
         name: &AccountName,
         realm: &RealmName,
@@ -257,7 +257,7 @@ pub(super) fn unsealed(why: SealFault) -> StoreError {
     StoreError::OutOfOrder(why.to_string())
 }
 
-async fn holder(
+pub(super) async fn holder(
     connection: &mut SqliteConnection,
     realm: &RealmName,
     id: AccountId,

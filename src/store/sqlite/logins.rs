@@ -3,7 +3,7 @@
 use super::grants::unsealed;
 use super::{SqliteStore, fault};
 use crate::clock::Timestamp;
-use crate::store::rows::{hex, kind_word, millis, payload_place};
+use crate::store::rows::{hex, kind_word, millis, payload_place, read_login};
 use crate::store::{PendingKind, PendingLogin, StoreError};
 use sqlx::sqlite::SqliteConnection;
 
@@ -65,8 +65,8 @@ impl SqliteStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> Result<Option<PendingLogin>, StoreError> {
-        let found: Option<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT expires_at, payload_sealed FROM pending_logins WHERE id = ? AND kind = ? AND expires_at > ?",
+        let found: Option<(Vec<u8>, String, i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, kind, expires_at, payload_sealed FROM pending_logins WHERE id = ? AND kind = ? AND expires_at > ?",
         )
         .bind(id.as_slice())
         .bind(kind_word(kind))
@@ -74,16 +74,6 @@ impl SqliteStore {
         .fetch_optional(connection)
         .await
         .map_err(fault)?;
-        let Some((expires_at, sealed)) = found else { return Ok(None) };
-        match self.keys.unseal(payload_place(&hex(&id), kind), &sealed) {
-            Ok(payload) => {
-                let expires_at = Timestamp::from_millis(u64::try_from(expires_at).unwrap_or_default());
-                Ok(Some(PendingLogin { id, kind, expires_at, payload }))
-            }
-            Err(why) => {
-                tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
-                Ok(None)
-            }
-        }
+        Ok(found.and_then(|row| read_login(&self.keys, row)))
     }
 }

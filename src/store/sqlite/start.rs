@@ -106,9 +106,17 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
 fn migrations() -> Vec<Migration> {
     let init = include_str!("../../../migrations/sqlite/0001_init.sql");
     let known_tokens = include_str!("../../../migrations/sqlite/0002_known_tokens.sql");
+    let journal_by_time = include_str!("../../../migrations/sqlite/0003_journal_by_time.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
+        Migration::new(
+            3,
+            "journal_by_time".into(),
+            MigrationType::Simple,
+            journal_by_time.into_sql_str(),
+            false,
+        ),
     ]
 }
 

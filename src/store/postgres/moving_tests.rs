@@ -1,0 +1,275 @@
+//! Moving between kinds of stores, backups, and new keys: on both kinds, since that is what they are for.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::PostgresStore;
+use super::testing::Database;
+use crate::clock::{Clock, Timestamp};
+use crate::config::SecretSource;
+use crate::model::account::AccountState;
+use crate::store::contract::{access, at, grant, name, realm, route, tokens};
+use crate::store::portable::{Portable, copy};
+use crate::store::sqlite::{self, SqliteStore};
+use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
+
+fn clock() -> Clock {
+    Clock::manual(Timestamp::from_millis(1_000_000))
+}
+
+async fn sqlite(folder: &Path) -> SqliteStore {
+    let key = SecretSource::File(folder.join("gateway.key"));
+    SqliteStore::open(&folder.join("gateway.db"), &key, &|_| None, clock()).await.unwrap()
+}
+
+/// Everything that a store can hold: two realms, states, routes, intents, what is gone, logins, journals.
+async fn fill(store: &dyn Store) {
+    let (smile, global) = (name("smile"), realm("global"));
+    let put = NewGrant {
+        access: Some(access("access", 99)),
+        route: Some(route("https://eu.example.com")),
+        ..grant("smile", "global", 1)
+    };
+    store.put_grant(put).await.unwrap();
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    store.commit_tokens(&smile, &global, 1, &tokens("access-2", Some("rotated"), 20)).await.unwrap();
+    store.note_intent(&smile, &global, at(30)).await.unwrap();
+    let state = AccountState::NeedsLogin { since: at(7), why: "the grant is dead".into() };
+    store.put_grant(NewGrant { state: Some(state), ..grant("lab", "global", 2) }).await.unwrap();
+    store.put_grant(grant("gone", "global", 3)).await.unwrap();
+    store.remove_grant(&name("gone"), &global).await.unwrap();
+    for (account, number) in [("smile", 1), ("gone", 2), ("smile", 3)] {
+        store.append_journal(line(account, number)).await.unwrap();
+    }
+    let (id, kind, expires_at) = ([1; 32], PendingKind::Start, at(2_000_000));
+    store.put_login(PendingLogin { id, kind, expires_at, payload: "invited".into() }).await.unwrap();
+}
+
+fn line(account: &str, number: u64) -> JournalEntry {
+    JournalEntry { at: at(number), account: name(account), event: "e".into(), detail: format!("{number}") }
+}
+
+async fn same(one: &dyn Portable, other: &dyn Portable) {
+    let names = one.names().await.unwrap();
+    assert_eq!(names, [name("gone"), name("lab"), name("smile")]);
+    assert_eq!(other.names().await.unwrap(), names);
+    for name in &names {
+        assert_eq!(other.holding(name).await.unwrap(), one.holding(name).await.unwrap());
+    }
+    assert_eq!(other.logins().await.unwrap(), one.logins().await.unwrap());
+    assert_eq!(other.journal(None, 10).await.unwrap(), one.journal(None, 10).await.unwrap());
+    assert_eq!(other.known_tokens().await.unwrap().len(), one.known_tokens().await.unwrap().len());
+}
+
+#[tokio::test]
+async fn everything_moves_to_the_other_kind_and_back_and_a_second_run_has_nothing_to_do() {
+    let (database, folder, back) =
+        (Database::new().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
+    fill(&from).await;
+    let heard = Mutex::new(Vec::new());
+    let moved = copy(&from, &to, &|done, all| heard.lock().unwrap().push((done, all))).await.unwrap();
+    assert!(moved.complete(), "{moved:?}");
+    assert_eq!((moved.moved, moved.already_there, moved.logins), (3, 0, 1));
+    assert_eq!(heard.into_inner().unwrap(), [(1, 3), (2, 3), (3, 3)]);
+    same(&from, &to).await;
+    let again = copy(&from, &to, &|_, _| ()).await.unwrap();
+    assert_eq!((again.moved, again.already_there), (0, 3));
+
+    let returned = sqlite(back.path()).await;
+    assert!(copy(&to, &returned, &|_, _| ()).await.unwrap().complete());
+    same(&from, &returned).await;
+    // Generations go on from where they were.
+    let account = returned.put_grant(grant("gone", "global", 3)).await.unwrap();
+    assert_eq!(account.grants[0].generation, 2);
+}
+
+#[tokio::test]
+async fn a_run_that_was_broken_off_is_finished_by_the_next_and_takes_what_changed_since() {
+    let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
+    let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
+    fill(&from).await;
+    to.put_holding(&from.holding(&name("smile")).await.unwrap()).await.unwrap();
+    let brought = tokens("access-3", Some("rotated again"), 40);
+    from.commit_tokens(&name("smile"), &realm("global"), 2, &brought).await.unwrap();
+    from.append_journal(line("smile", 9)).await.unwrap();
+    let moved = copy(&from, &to, &|_, _| ()).await.unwrap();
+    assert!(moved.complete() && moved.moved == 3, "{moved:?}");
+    same(&from, &to).await;
+}
+
+#[tokio::test]
+async fn newer_tokens_in_the_target_are_never_written_over_and_what_cannot_be_moved_is_named() {
+    let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
+    let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
+    fill(&from).await;
+    copy(&from, &to, &|_, _| ()).await.unwrap();
+    let newer = tokens("access-3", Some("newer"), 40);
+    to.commit_tokens(&name("smile"), &realm("global"), 2, &newer).await.unwrap();
+    to.put_grant(grant("of-the-target", "old", 2)).await.unwrap();
+    from.put_grant(grant("lab", "old", 2)).await.unwrap();
+    let moved = copy(&from, &to, &|_, _| ()).await.unwrap();
+    assert!(!moved.complete());
+    assert_eq!((moved.moved, moved.already_there, moved.ahead), (0, 1, vec![name("smile")]));
+    assert_eq!(moved.only_in_target, [name("of-the-target")]);
+    let [(lab, why)] = &moved.failed[..] else { panic!("{:?}", moved.failed) };
+    assert!(*lab == name("lab") && why.contains("of-the-target"), "{why}");
+    let kept = to.account(&name("smile")).await.unwrap().unwrap();
+    assert_eq!(kept.grants[0].refresh.expose(), "newer");
+}
+
+#[tokio::test]
+async fn a_backup_of_a_live_sqlite_store_is_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = sqlite(folder.path()).await;
+    fill(&store).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("gateway.db");
+    let taken = sqlite::backup(&folder.path().join("gateway.db"), &file).await.unwrap();
+    assert_eq!((taken.accounts, taken.bytes), (2, fs::metadata(&file).unwrap().len()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let refusal = sqlite::backup(&folder.path().join("gateway.db"), &file).await.unwrap_err();
+    assert!(refusal.to_string().contains("exists already"), "{refusal}");
+    fs::copy(folder.path().join("gateway.key"), elsewhere.path().join("gateway.key")).unwrap();
+    same(&store, &sqlite(elsewhere.path()).await).await;
+    store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
+    let (database, other) = (Database::new().await, Database::new().await);
+    let store = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    store.keep_fallback(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25)).await.unwrap();
+    let file = database.file("backup.jsonl");
+    let taken = store.backup(&file).await.unwrap();
+    assert_eq!((taken.accounts, taken.bytes), (2, fs::metadata(&file).unwrap().len()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("smile") && !text.contains("rotated") && !text.contains("invited"));
+    assert!(matches!(store.backup(&file).await, Err(StoreError::Refused(_))), "never over another");
+    assert!(store.restore(&file).await.unwrap_err().to_string().contains("not empty"));
+
+    fs::copy(database.file("gateway.key"), other.file("gateway.key")).unwrap();
+    let restored = other.open(clock()).await.unwrap();
+    assert_eq!(restored.restore(&file).await.unwrap(), taken);
+    same(&store, &restored).await;
+    assert_eq!(restored.adopt_fallback(&name("smile"), &realm("global"), 2).await.unwrap(), Some(3));
+    restored.append_journal(line("smile", 11)).await.unwrap();
+    let seen = restored.newest_change().await.unwrap();
+    restored.set_state(&name("lab"), &AccountState::Ready).await.unwrap();
+    assert_eq!(
+        restored.changes_since(seen).await.unwrap().accounts,
+        [name("lab")],
+        "its triggers work again"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_that_is_not_whole_or_of_another_key_changes_nothing() {
+    let (database, other) = (Database::new().await, Database::new().await);
+    let store = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    let file = database.file("backup.jsonl");
+    store.backup(&file).await.unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let target = other.open(clock()).await.unwrap();
+    let cut = text.lines().count() - 1;
+    let short: String = text.lines().take(cut).map(|line| format!("{line}\n")).collect();
+    for (damaged, says) in [
+        (short, "no whole backup"),
+        (
+            text.replacen("needs_login", "ready", 1).replacen(
+                "\"why\":\"the grant is dead\"",
+                "\"why\":null",
+                1,
+            ),
+            "no whole",
+        ),
+        (text.replacen("\"format\":1", "\"format\":2", 1), "newer version"),
+        (text.clone(), "the key does not belong to the backup"),
+    ] {
+        fs::write(&file, damaged).unwrap();
+        let refusal = target.restore(&file).await.unwrap_err().to_string();
+        assert!(refusal.contains(says), "{refusal}");
+        assert_eq!(target.names().await.unwrap(), []);
+    }
+    target.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!(target.accounts().await.unwrap().accounts.len(), 1);
+}
+
+/// Puts a new key before the old one, and then takes the old one away.
+async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Portable>) {
+    let before = {
+        let store = open().await;
+        fill(&*store).await;
+        store
+            .keep_fallback(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25))
+            .await
+            .unwrap();
+        store.accounts().await.unwrap()
+    };
+    let old = fs::read_to_string(key).unwrap();
+    let new = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n";
+    fs::write(key, format!("{new}{old}")).unwrap();
+    {
+        let store = open().await;
+        // One of them was sealed anew already, as after a run that was broken off.
+        store
+            .commit_tokens(&name("smile"), &realm("global"), 2, &tokens("access-2", None, 20))
+            .await
+            .unwrap();
+        let changes = store.newest_change().await.unwrap();
+        let done = store.rotate_key().await.unwrap();
+        assert_eq!((done.broken.len(), done.retired.len()), (0, 1), "{done:?}");
+        // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the access token.
+        assert_eq!(done.resealed, 4);
+        assert_eq!(store.newest_change().await.unwrap(), changes, "no other gateway need hear of it");
+        let again = store.rotate_key().await.unwrap();
+        assert_eq!((again.resealed, again.retired.len()), (0, 0));
+    }
+    fs::write(key, new).unwrap();
+    let store = open().await;
+    let after = store.accounts().await.unwrap();
+    assert_eq!(after.accounts.len(), before.accounts.len());
+    assert_eq!(after.accounts[0], before.accounts[0]);
+    assert_eq!(store.logins().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_key_takes_over_in_sqlite_and_the_old_one_can_go() {
+    let folder = tempfile::tempdir().unwrap();
+    rotates(&folder.path().join("gateway.key"), async || {
+        Box::new(sqlite(folder.path()).await) as Box<dyn Portable>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_key_takes_over_in_postgresql_and_the_old_one_can_go() {
+    let database = Database::new().await;
+    rotates(&database.file("gateway.key"), async || {
+        Box::new(database.open(clock()).await.unwrap()) as Box<dyn Portable>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_something_does_not_open_no_key_is_retired() {
+    let database = Database::new().await;
+    let store: PostgresStore = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    drop(store);
+    database
+        .tamper("UPDATE grants SET refresh_sealed = decode(repeat('00', 60), 'hex') WHERE account = 'lab'")
+        .await;
+    let old = fs::read_to_string(database.file("gateway.key")).unwrap();
+    fs::write(database.file("gateway.key"), format!("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n{old}"))
+        .unwrap();
+    let done = database.open(clock()).await.unwrap().rotate_key().await.unwrap();
+    assert!(done.retired.is_empty(), "{done:?}");
+    let [broken] = &done.broken[..] else { panic!("{done:?}") };
+    assert!(broken.contains("lab"), "{broken}");
+}
