@@ -52,6 +52,11 @@ impl Flight {
         if now_known.realm != before.realm || now_known.stored_generation > before.stored_generation {
             return Ok(Tokens::Theirs);
         }
+        if self.adopted_fallback(before).await {
+            self.catch_up().await;
+            let adopted = self.entry.snapshot();
+            return Box::pin(self.refresh(&adopted, platform)).await;
+        }
         let only_one = self.shared.book.is_only_one_at_work(&before.realm, &self.entry.name);
         let refused_at = self.now();
         let verdict = match self.health.refused(refused_at, &self.entry, only_one) {

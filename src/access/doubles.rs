@@ -14,6 +14,7 @@ use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, RefreshToken, TokenSet};
 use crate::platform::{Blame, CredentialsVerdict, Trouble, TroubleKind};
+use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
 
@@ -89,6 +90,10 @@ impl Scripted {
 
     pub fn next_discovery(&self, answer: Result<Route, Trouble>) {
         locked(&self.route_script).push_back(answer);
+    }
+
+    pub fn takes(&self, refresh_token: &str, name: &str) {
+        locked(&self.grants).insert(refresh_token.to_owned(), name.to_owned());
     }
 
     pub fn forgets(&self, name: &str) {
@@ -273,6 +278,7 @@ impl Workbench {
             chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
             settings,
             runtime: Handle::current(),
+            replica: ReplicaId::new("test").unwrap(),
         });
         Self { clock, store, book, platform, lines, renewals }
     }

@@ -98,7 +98,7 @@ impl Flight {
         }
         let platform = self.shared.platform(&before.realm)?;
         if !lacks_only_a_route(&before, self.cause, self.now()) {
-            match self.refresh(&before, &*platform).await? {
+            match self.refresh_once_in_the_cluster(&before, &*platform).await? {
                 Tokens::Ours => {}
                 Tokens::Theirs if self.entry.snapshot().route.is_some() => return self.current(),
                 Tokens::Theirs => {}
@@ -134,7 +134,11 @@ impl Flight {
         }
     }
 
-    async fn refresh(&self, before: &Snapshot, platform: &dyn ControlCalls) -> Result<Tokens, RenewProblem> {
+    pub(super) async fn refresh(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+    ) -> Result<Tokens, RenewProblem> {
         self.note_intent(before).await?;
         let asked_at = self.now();
         let answer = match self.ask_for_tokens(before, platform).await {
@@ -153,6 +157,7 @@ impl Flight {
             Saved::Committed(generation) => self.entry.take_tokens(before, &tokens, Some(generation)),
             Saved::InMemory => {}
             Saved::Overtaken(record) => {
+                self.keep_as_fallback(before, &tokens).await;
                 self.shared.book.apply(record);
                 self.note("refresh_superseded", "newer tokens were saved meanwhile and are used".to_owned());
                 return Ok(Tokens::Theirs);

@@ -13,6 +13,7 @@ pub mod renewal;
 pub mod signals;
 
 mod blame;
+mod cluster;
 mod flight;
 mod gaps;
 mod unsaved;

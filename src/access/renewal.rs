@@ -17,6 +17,7 @@ use crate::config;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::Store;
+use crate::store::cluster::ReplicaId;
 
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
@@ -78,6 +79,8 @@ pub struct Parts {
     pub settings: config::Renewal,
     /// The control runtime: flights, the keeper and the saving of unsaved tokens run there.
     pub runtime: Handle,
+    /// Who this gateway is among those that share its store.
+    pub replica: ReplicaId,
 }
 
 /// The one door.
@@ -110,6 +113,7 @@ impl Renewals {
             chronicle: parts.chronicle,
             settings: ArcSwap::from_pointee(parts.settings),
             runtime: parts.runtime,
+            replica: parts.replica,
             realms: Realms::default(),
             unsaved: Unsaved::default(),
             in_flight: watch::Sender::new(0),
@@ -343,6 +347,7 @@ pub(super) struct Shared {
     pub chronicle: Arc<dyn Chronicle>,
     pub settings: ArcSwap<config::Renewal>,
     pub runtime: Handle,
+    pub replica: ReplicaId,
     pub realms: Realms,
     pub unsaved: Unsaved,
     pub in_flight: watch::Sender<usize>,

@@ -10,6 +10,7 @@ mod observe;
 mod operator;
 pub mod realms;
 mod reload;
+mod replicas;
 mod roads;
 mod run;
 
@@ -36,6 +37,7 @@ use crate::model::endpoint;
 use crate::pairing::{self, Pairing};
 use crate::public;
 use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
+use crate::store::cluster::ReplicaId;
 use crate::store::{self, Store};
 use crate::telemetry::metrics::Metrics;
 
@@ -65,6 +67,7 @@ struct Inner {
     book: Arc<Book>,
     renewals: Renewals,
     pairing: Arc<Pairing>,
+    known: Arc<KnownTokens>,
     journal: Journal,
     audit: Audit,
     metrics: Arc<Metrics>,
@@ -84,6 +87,8 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let config = bound.settle(config);
     let realms = realms::build_all(&config)?;
 
+    // Before the accounts are read, so that nothing falls between.
+    let newest_change = store.newest_change().await.context("the store cannot be read")?;
     let loaded = store.accounts().await.context("the accounts cannot be read")?;
     for (account, why) in &loaded.broken {
         tracing::error!(%account, why, "the account's record cannot be read; it is left out and all others are served");
@@ -99,6 +104,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         chronicle: Arc::new(hooks::Timeline(journal.clone())),
         settings: config.renewal.clone(),
         runtime: Handle::current(),
+        replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,
     });
     let known =
         Arc::new(KnownTokens::load(store.known_tokens().await.context("the known tokens cannot be read")?));
@@ -130,7 +136,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         &instance(&secret),
         sink,
     ));
-    let facade = Arc::new(Facade { shared: shared.clone(), known, book: book.clone() });
+    let facade = Arc::new(Facade { shared: shared.clone(), known: known.clone(), book: book.clone() });
     let roads = Roads::new(&realms);
     let maker = Arc::new(data::Maker {
         shared: shared.clone(),
@@ -150,6 +156,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         book: book.clone(),
         renewals: renewals.clone(),
         pairing: pairing.clone(),
+        known: known.clone(),
         journal,
         audit: audit.clone(),
         metrics,
@@ -214,7 +221,11 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         )
     });
     let public = public.transpose()?;
-    let tasks = vec![renewals.keep(), tokio::spawn(reload::watch_certificates(inner.clone()))];
+    let tasks = vec![
+        renewals.keep(),
+        tokio::spawn(reload::watch_certificates(inner.clone())),
+        tokio::spawn(replicas::follow(inner.clone(), newest_change)),
+    ];
     Ok(Running { bound, inner, data, admin, public, tasks })
 }
 
@@ -234,6 +245,15 @@ fn signing_secret(config: &Config) -> anyhow::Result<[u8; 32]> {
     let mut secret = [0; 32];
     secret.copy_from_slice(aws_lc_rs::hmac::sign(&key, b"gateway tokens, version 1").as_ref());
     Ok(secret)
+}
+
+/// Tells people where a lease is held.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "gateway".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Names this gateway in `Via`: the same for all replicas, and another one for a gateway that may rightly stand behind this one.

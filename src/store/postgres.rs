@@ -42,7 +42,7 @@ mod fault_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

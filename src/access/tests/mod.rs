@@ -1,6 +1,7 @@
 //! Stories of renewal against a scripted platform and a clock that stands still; the list of names is the specification.
 
 mod book;
+mod cluster;
 mod keeper;
 mod renewal;
 mod saving;

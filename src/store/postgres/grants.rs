@@ -13,9 +13,7 @@ use super::{PostgresStore, fault, query};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::rows::{
-    Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns,
-};
+use crate::store::rows::{Accounts, access_place, millis, refresh_place, select_accounts, signed};
 use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
 
 impl PostgresStore {

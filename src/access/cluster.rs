@@ -1,0 +1,114 @@
+//! One refresh per account in the whole cluster: a lease says who asks the platform, everybody else waits for what it brings.
+//!
+//! The rule guarded here: nothing of the database is held while the platform is asked, and a lease that is lost costs a second refresh
+//! at most, never a login (the commit's generation sees to that).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::store::NewTokens;
+use crate::store::cluster::{Held, Lease};
+
+use super::calls::ControlCalls;
+use super::entry::Snapshot;
+use super::flight::{Flight, Tokens};
+use super::renewal::RenewProblem;
+
+/// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
+const LEASE: Duration = Duration::from_secs(10);
+/// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's watch.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// When to try again while nobody can say who may refresh.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+impl Flight {
+    /// Refreshes where no other replica does, else takes over what the other one brought.
+    pub(super) async fn refresh_once_in_the_cluster(
+        &self,
+        before: &Arc<Snapshot>,
+        platform: &dyn ControlCalls,
+    ) -> Result<Tokens, RenewProblem> {
+        let shared = &self.shared;
+        loop {
+            let (store, owner, name) = (&*shared.store, &shared.replica, &self.entry.name);
+            let asked = store.take_lease(name, &before.realm, owner, before.stored_generation, LEASE).await;
+            match asked {
+                Ok(Lease::Taken) => {
+                    let realm = &before.realm;
+                    let held = Held { store, clock: &shared.clock, name, realm, owner, life: LEASE };
+                    return held.during(self.refresh(before, platform)).await;
+                }
+                Ok(Lease::Moved(_)) => return self.take_theirs(before).await,
+                Ok(Lease::HeldBy { until, .. }) => {
+                    if self.winner_came(before, until).await {
+                        return Ok(Tokens::Theirs);
+                    }
+                }
+                // Two replicas that cannot ask each other must not both ask the platform; tokens that live are served meanwhile.
+                Err(trouble) => return Err(self.put_off(&trouble.to_string())),
+            }
+        }
+    }
+
+    /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
+    pub(super) async fn keep_as_fallback(&self, before: &Snapshot, tokens: &NewTokens) {
+        let kept = self.shared.store.keep_fallback(
+            &self.entry.name,
+            &before.realm,
+            before.stored_generation,
+            tokens,
+        );
+        match kept.await {
+            Ok(true) => self
+                .note("fallback_kept", "two gateways refreshed at once; both refresh tokens are kept".into()),
+            Ok(false) => {}
+            Err(trouble) => {
+                tracing::error!(account = %self.entry.name, %trouble, "the refresh token of a commit that came too late could not be kept");
+            }
+        }
+    }
+
+    /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.
+    pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> bool {
+        let name = &self.entry.name;
+        match self.shared.store.adopt_fallback(name, &before.realm, before.stored_generation).await {
+            Ok(Some(_)) => {
+                self.note(
+                    "fallback_adopted",
+                    "the other gateway's refresh token was refused; ours is tried".into(),
+                );
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    async fn take_theirs(&self, before: &Snapshot) -> Result<Tokens, RenewProblem> {
+        match self.moved_on(before).await {
+            true => Ok(Tokens::Theirs),
+            false => Err(self.put_off("another gateway has newer tokens that cannot be read yet")),
+        }
+    }
+
+    /// Waits for the holder of the lease; `false` when its time is over and nothing came.
+    async fn winner_came(&self, before: &Snapshot, until: Timestamp) -> bool {
+        while self.now() < until {
+            self.shared.clock.sleep(LOOK_EVERY).await;
+            if self.moved_on(before).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn moved_on(&self, before: &Snapshot) -> bool {
+        self.catch_up().await;
+        let now = self.entry.snapshot();
+        now.realm != before.realm || now.stored_generation > before.stored_generation
+    }
+
+    fn put_off(&self, why: &str) -> RenewProblem {
+        RenewProblem::Unavailable { retry_at: self.now() + STORE_RETRY, detail: why.to_owned() }
+    }
+}

@@ -1,0 +1,47 @@
+//! What other gateways on the same store change, this one takes over: tokens, routes, states, accounts that come and go.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::model::account::AccountName;
+
+use super::Inner;
+
+/// Changes that wait to be read; each is read once, however often it is told.
+const QUEUE: usize = 64;
+
+pub async fn follow(inner: Arc<Inner>, seen: u64) {
+    let (told, mut heard) = mpsc::channel(QUEUE);
+    let store = inner.store.clone();
+    let watching = store.watch(seen, told);
+    let taking_over = async {
+        while let Some(names) = heard.recv().await {
+            for name in names {
+                inner.take_over(&name).await;
+            }
+        }
+    };
+    tokio::join!(watching, taking_over);
+}
+
+impl Inner {
+    /// Trouble only delays: a renewal reads the store again before it asks the platform.
+    async fn take_over(&self, name: &AccountName) {
+        match self.store.account(name).await {
+            Ok(Some(record)) => {
+                for grant in &record.grants {
+                    self.known.learn(grant.refresh.expose(), name);
+                }
+                self.book.apply(record);
+            }
+            Ok(None) => {
+                self.known.forget(name);
+                self.book.remove(name.as_str());
+            }
+            Err(trouble) => {
+                tracing::warn!(account = %name, %trouble, "what another gateway changed cannot be read yet");
+            }
+        }
+    }
+}
