@@ -161,7 +161,7 @@ impl Pairing {
             Ok(stored) => stored,
             Err(result) => return result,
         };
-        let renewed = match self.renew_once(&entry, &stored).await {
+        let renewed = match self.renew_once(&entry, &stored, options).await {
             Ok(renewed) => renewed,
             Err(why) => return ImportResult::NotRenewed { why },
         };
@@ -210,7 +210,15 @@ impl Pairing {
 
     /// Proves a token that nobody has used yet, or tries a dead one again since an operator asks; the others are not refreshed without
     /// need (gen-api, section 2).
-    async fn renew_once(&self, entry: &ImportEntry, stored: &Stored) -> Result<bool, String> {
+    async fn renew_once(
+        &self,
+        entry: &ImportEntry,
+        stored: &Stored,
+        options: ImportOptions,
+    ) -> Result<bool, String> {
+        if options.paused {
+            return Ok(false);
+        }
         let known = self.store.account(&entry.name).await.map_err(|problem| problem.to_string())?;
         let Some(record) = known else { return Err("the account vanished meanwhile".to_owned()) };
         if record.current != entry.realm || record.state == AccountState::Paused {

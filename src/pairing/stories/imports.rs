@@ -118,6 +118,20 @@ async fn the_stored_token_of_an_account_that_needs_a_login_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_paused_import_does_not_even_try_a_dead_token_again() {
+    let scene = Scene::new();
+    import(&scene, vec![entry("dead-one", 13, "t-13")], ImportOptions::default()).await;
+    let dead = AccountState::NeedsLogin { since: doubles::START, why: "dead".into() };
+    scene.store.set_state(&"dead-one".parse().unwrap(), &dead).await.unwrap();
+    let tries = |scene: &Scene| scene.hooks.seen().iter().filter(|line| line.starts_with("renew")).count();
+    let before = tries(&scene);
+    let options = ImportOptions { paused: true, ..ImportOptions::default() };
+    let lines = import(&scene, vec![entry("dead-one", 13, "t-13")], options).await;
+    assert_eq!(lines, [ImportResult::Unchanged { renewed: false }]);
+    assert_eq!(tries(&scene), before);
+}
+
+#[tokio::test]
 async fn a_line_that_would_mix_two_accounts_fails_alone() {
     let scene = Scene::new();
     let file = vec![
