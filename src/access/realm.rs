@@ -268,6 +268,14 @@ impl State {
 }
 
 impl RealmTrouble {
+    /// One word, for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            RealmTrouble::BadCredentials { .. } => "credentials",
+            RealmTrouble::OutOfOrder { .. } => "out_of_order",
+        }
+    }
+
     pub fn sentence(&self, realm: &RealmName) -> String {
         match self {
             RealmTrouble::BadCredentials { since } => {

@@ -94,6 +94,8 @@ pub struct Renewals {
 pub struct Alarms {
     /// Accounts whose newest tokens are in memory only, because the store does not take them: a crash now would cost their logins.
     pub unsaved_accounts: usize,
+    /// Commits of new tokens that the store did not take, since the start.
+    pub failed_commits: u64,
     pub realms: Vec<(RealmName, RealmTrouble)>,
 }
 
@@ -207,6 +209,7 @@ impl Renewals {
         let ailing = |health: &Arc<super::realm::Health>| Some((health.realm.clone(), health.trouble()?));
         Alarms {
             unsaved_accounts: self.shared.unsaved.count(),
+            failed_commits: self.shared.unsaved.failures(),
             realms: self.shared.realms.all().iter().filter_map(ailing).collect(),
         }
     }

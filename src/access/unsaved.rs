@@ -4,6 +4,7 @@
 //! The rule guarded here: of the tokens that wait, the newest win, and only tokens that are truly newer are written over the store's.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(super) enum Saved {
 pub(super) struct Unsaved {
     waiting: Mutex<HashMap<(AccountName, RealmName), Waiting>>,
     count: watch::Sender<usize>,
+    failures: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -54,6 +56,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 impl Unsaved {
     pub fn count(&self) -> usize {
         *self.count.borrow()
+    }
+
+    /// Commits that the store did not take, since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
     }
 
     pub async fn until_empty(&self) {
@@ -138,6 +145,7 @@ pub(super) async fn save(
         Ok(saved) => return saved,
         Err(trouble) => trouble,
     };
+    shared.unsaved.failures.fetch_add(1, Relaxed);
     tracing::error!(
         account = %entry.name, realm = %before.realm, %trouble,
         "new tokens could not be saved; they are used from memory and a crash now would cost the login"
@@ -211,6 +219,7 @@ async fn try_to_save(
             shared.unsaved.drop_if(key, waiting.version)
         }
         Err(trouble) => {
+            shared.unsaved.failures.fetch_add(1, Relaxed);
             tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
             false
         }

@@ -12,7 +12,7 @@ use crate::gateway::{Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
-use crate::telemetry::metrics::{Kind, Metrics, Watched};
+use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Watched};
 
 use super::Inner;
 
@@ -194,6 +194,17 @@ pub fn refresh_gauges(inner: &Inner) {
         ] {
             let counter = metrics.renewals(realm.as_str(), outcome);
             counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+    let alarms = inner.renewals.alarms();
+    let unsaved = alarms.unsaved_accounts + inner.pairing.unsaved();
+    metrics.accounts_unsaved().set(i64::try_from(unsaved).unwrap_or(i64::MAX));
+    let counter = metrics.store_commit_failures();
+    counter.inc_by(alarms.failed_commits.saturating_sub(counter.get()));
+    for realm in inner.config.load().realms.keys() {
+        let trouble = alarms.realms.iter().find(|(name, _)| name == realm).map(|(_, trouble)| trouble.word());
+        for kind in REALM_TROUBLES {
+            metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind)));
         }
     }
     let lost = inner.shared.sink.as_ref().map_or(0, |sink| sink.lost());

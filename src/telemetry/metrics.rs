@@ -23,6 +23,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Content encodings that may come with an answer that we cannot read; others are `other`.
 const ENCODINGS: [&str; 4] = ["br", "deflate", "zstd", "compress"];
 
+/// What can ail a whole realm.
+pub const REALM_TROUBLES: [&str; 2] = ["credentials", "out_of_order"];
+
 type Labels = Vec<(&'static str, String)>;
 
 /// Everything that `/metrics` shows.
@@ -38,6 +41,8 @@ pub struct Metrics {
     links_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
     store_commit_failures: Counter,
+    accounts_unsaved: Gauge,
+    realm_trouble: Family<Labels, Gauge>,
     access_log_lines_lost: Counter,
     journal_entries_lost: Counter,
 }
@@ -77,6 +82,8 @@ impl Metrics {
             links_passed: Family::default(),
             links_rewritten: Counter::default(),
             store_commit_failures: Counter::default(),
+            accounts_unsaved: Gauge::default(),
+            realm_trouble: Family::default(),
             access_log_lines_lost: Counter::default(),
             journal_entries_lost: Counter::default(),
         };
@@ -104,6 +111,10 @@ impl Metrics {
         registry.register("link_bodies_passed", help, self.links_passed.clone());
         let help = "Commits of new tokens that failed; they are tried until they succeed";
         registry.register("store_commit_failures", help, self.store_commit_failures.clone());
+        let help = "Accounts whose newest tokens are in memory only; a crash now would cost their logins";
+        registry.register("accounts_unsaved", help, self.accounts_unsaved.clone());
+        let help = "Whether a realm as a whole is in trouble (1) or not (0), by kind";
+        registry.register("realm_trouble", help, self.realm_trouble.clone());
         let help = "Access log lines dropped because the queue was full";
         registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
         let help = "Journal entries dropped because the queue was full or the store failed";
@@ -148,12 +159,24 @@ impl Metrics {
         self.earliest_expiry.get_or_create_owned(&vec![("realm", realm.to_owned())])
     }
 
+    /// `kind` is one of [`REALM_TROUBLES`].
+    pub fn realm_trouble(&self, realm: &str, kind: &'static str) -> Gauge {
+        self.realm_trouble.get_or_create_owned(&vec![("realm", realm.to_owned()), ("kind", kind.to_owned())])
+    }
+
+    pub fn accounts_unsaved(&self) -> Gauge {
+        self.accounts_unsaved.clone()
+    }
+
     /// Takes a realm that the configuration no longer has off the page.
     pub fn forget_realm(&self, realm: &str, states: &[&'static str]) {
         for state in states {
             self.accounts.remove(&vec![("realm", realm.to_owned()), ("state", (*state).to_owned())]);
         }
         self.earliest_expiry.remove(&vec![("realm", realm.to_owned())]);
+        for kind in REALM_TROUBLES {
+            self.realm_trouble.remove(&vec![("realm", realm.to_owned()), ("kind", kind.to_owned())]);
+        }
     }
 
     pub fn links_rewritten(&self) -> Counter {
@@ -241,6 +264,7 @@ mod tests {
         metrics.accounts("global", "ready");
         metrics.earliest_expiry("global");
         metrics.link_bodies_passed("br");
+        metrics.realm_trouble("global", "credentials");
         let page = metrics.encode();
         let names: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE genapi_gateway_")).collect();
@@ -249,12 +273,14 @@ mod tests {
         let contract = [
             "access_log_lines_lost counter",
             "accounts gauge",
+            "accounts_unsaved gauge",
             "build info",
             "earliest_token_expiry_timestamp_seconds gauge",
             "journal_entries_lost counter",
             "link_bodies_passed counter",
             "links_rewritten counter",
             "platform_seconds histogram",
+            "realm_trouble gauge",
             "refusals counter",
             "renewals counter",
             "request_seconds histogram",

@@ -29,6 +29,7 @@ async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds(
     assert_eq!(token(&access), "access-smile-1");
     assert!(smile.summary().unsaved);
     assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+    assert!(bench.renewals.alarms().failed_commits > 0);
     assert_eq!(bench.lines.of("smile", "tokens_unsaved").len(), 1);
     another_try(&bench).await;
     assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
