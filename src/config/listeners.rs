@@ -224,6 +224,17 @@ pub(super) fn admin(section: Section<'_>, taken: &mut Taken) -> Option<Admin> {
     Some(Admin { listen, token: token?, url: url?, tls: tls?, audit: audit? })
 }
 
+/// A token that is there has to be readable and nobody else's; one that is not there yet is made at start.
+pub(super) fn refuse_bad_token(section: &Section<'_>, admin: &Admin) {
+    match (super::secret::read(&admin.token, section.reader.env), &admin.token) {
+        (Ok(_), _) => {}
+        (Err(problem), SecretSource::File(_)) if problem.missing => {}
+        (Err(problem), _) => {
+            section.reader.problem(&section.place_of("token"), problem.what, problem.fix);
+        }
+    }
+}
+
 pub(super) fn public(section: Section<'_>, sandbox: bool, taken: &mut Taken) -> Option<Public> {
     let tls = tls(&section);
     let listen = listen(&section, None, false, taken);

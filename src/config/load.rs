@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::problem::{Problem, Problems};
 use super::reader::{Env, Reader, Section};
-use super::{Config, callers, listeners, realms, tuning};
+use super::{Admin, Config, callers, listeners, realms, tuning};
 
 /// A valid configuration, and what is doubtful about it.
 #[derive(Debug, Clone)]
@@ -17,16 +17,41 @@ pub struct Loaded {
 
 /// Reads the file and the client secrets that it points to. All faults are found in one run, save that a fault of syntax hides the rest.
 pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        let fix = "name a readable file with -c or GENAPI_GATEWAY_CONFIG; config.toml.example is a beginning";
-        Problem::of_file(file, format!("cannot be read ({error})"), fix)
-    })?;
+    let text = text_of(file)?;
     let (config, problems, warnings, _) = read(file, &text, env);
     match (Problems::gather(problems), config) {
         (None, Some(config)) => Ok(Loaded { config, warnings }),
         (Some(problems), _) => Err(problems),
         (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
     }
+}
+
+/// `[admin]` alone, for programs that only speak to a gateway that runs: what else is wrong, or may not be read, is not theirs.
+pub fn load_admin(file: &Path, env: Env<'_>) -> Result<Admin, Problems> {
+    let text = text_of(file)?;
+    let (table, mut faults) = DeTable::parse_recoverable(&text);
+    let reader = Reader::new(file, &text, folder_of(file), env);
+    faults.sort_by_key(|fault| fault.span().map(|span| span.start));
+    let admin = match faults.first() {
+        Some(fault) => {
+            reader.syntax(fault.span(), fault.message());
+            None
+        }
+        None => listeners::admin(reader.root(table.get_ref()).section("admin"), &mut Vec::new()),
+    };
+    let (problems, ..) = reader.finish();
+    match (Problems::gather(problems), admin) {
+        (None, Some(admin)) => Ok(admin),
+        (Some(problems), _) => Err(problems),
+        (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, Problem> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let fix = "name a readable file with -c or GENAPI_GATEWAY_CONFIG; config.toml.example is a beginning";
+        Problem::of_file(file, format!("cannot be read ({error})"), fix)
+    })
 }
 
 type Outcome = (Option<Config>, Vec<Problem>, Vec<Problem>, std::collections::BTreeSet<String>);
@@ -54,6 +79,9 @@ fn sections(root: Section<'_>, file: &Path) -> Option<Config> {
     let (realms, names) = realms::realms(&root);
     let (gateway, exposure) = listeners::gateway(root.section("gateway"), &mut taken);
     let admin = listeners::admin(root.section("admin"), &mut taken);
+    if let Some(admin) = &admin {
+        listeners::refuse_bad_token(&root.section("admin"), admin);
+    }
     let public = root.section("public");
     let public = match public.present() {
         true => listeners::public(public, names.sandbox, &mut taken).map(Some),

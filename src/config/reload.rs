@@ -29,6 +29,8 @@ pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("public", public(old) != public(new)),
         ("store.url", old.store.url != new.store.url),
         ("store.key", old.store.key != new.store.key),
+        // The thread that writes it is started once; off works at any time.
+        ("log.access", !old.log.access && new.log.access),
         ("log.format", old.log.format != new.log.format),
     ];
     changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

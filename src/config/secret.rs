@@ -87,7 +87,7 @@ fn read_file(path: &Path) -> Result<String, SecretProblem> {
             missing: true,
         },
         ErrorKind::PermissionDenied => {
-            let fix = format!("run as {}, or let the gateway's user read it", owner_of(path));
+            let fix = format!("run this as {}, or let this user read it", owner_of(path));
             problem(format!("{shown} cannot be read by this user"), fix)
         }
         _ => problem(format!("{shown} cannot be read ({error})"), "name a readable file"),
@@ -177,13 +177,24 @@ fn sync_folder(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whom to run as, by name; the group only where it may read.
 #[cfg(unix)]
 fn owner_of(path: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
-    match std::fs::metadata(path) {
-        Ok(metadata) => format!("user id {} or group id {}", metadata.uid(), metadata.gid()),
-        Err(_) => "its owner".to_owned(),
+    let Ok(metadata) = std::fs::metadata(path) else { return "the user who may enter its folder".to_owned() };
+    let user = name_of(metadata.uid(), "/etc/passwd");
+    match metadata.mode() & 0o040 {
+        0 => format!("user {user}"),
+        _ => format!("user {user} or in group {}", name_of(metadata.gid(), "/etc/group")),
     }
+}
+
+/// The name of a numeric id in `/etc/passwd` or `/etc/group`, or the number.
+#[cfg(unix)]
+fn name_of(id: u32, table: &str) -> String {
+    let text = std::fs::read_to_string(table).unwrap_or_default();
+    let row = text.lines().find(|line| line.split(':').nth(2).is_some_and(|field| field == id.to_string()));
+    row.and_then(|row| row.split(':').next()).map_or_else(|| id.to_string(), str::to_owned)
 }
 
 #[cfg(not(unix))]

@@ -214,4 +214,10 @@ fn a_reload_names_what_needs_a_restart_and_takes_over_the_rest() {
     );
     let keys = Config::diff_needing_restart(&old, &folder.load(&restart).unwrap().config);
     assert_eq!(keys, ["gateway.listen", "gateway.workers", "admin.token", "public", "store.url"]);
+    let quiet = folder.load(&live).unwrap().config;
+    assert_eq!(
+        Config::diff_needing_restart(&quiet, &old),
+        ["log.access"],
+        "its writer starts with the process"
+    );
 }
