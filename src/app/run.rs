@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Loaded};
 use crate::server::notify::{self, Notice, Signal, Signals};
 use crate::server::{DrainReport, Inherited, descriptors};
 use crate::telemetry;
@@ -19,8 +19,11 @@ const CONTROL_THREADS: usize = 2;
 const LAST_REFRESHES: Duration = Duration::from_secs(15);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
-pub fn run_until_told_to_stop(config: Config) -> anyhow::Result<()> {
+pub fn run_until_told_to_stop(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let logs = telemetry::init(&config.log, &config::process_env)?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     // Before any thread: descriptors that are handed over are found in the environment.
     let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
     descriptors::raise_limit();

@@ -4,19 +4,19 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app;
+use crate::config;
 
 use super::EXIT_CONFIG;
-use super::api::{self, Failure};
 
 pub fn run(file: &Path) -> ExitCode {
-    let config = match api::load(file) {
-        Ok(config) => config,
-        Err(Failure::Config(text) | Failure::Other(text)) => {
-            eprintln!("{text}");
+    let loaded = match config::load(file, &config::process_env) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match app::run_until_told_to_stop(config) {
+    match app::run_until_told_to_stop(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
