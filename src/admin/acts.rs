@@ -17,7 +17,7 @@ use crate::pairing::{Ending, Selection};
 
 use super::accounts::Pattern;
 use super::problem::Problem;
-use super::view::{CallReport, CallRequest, Destructive, Done};
+use super::view::{AccountView, CallReport, CallRequest, Destructive, Done};
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
@@ -129,11 +129,12 @@ pub async fn switch(
     actor: Actor,
     Path(account): Path<String>,
     Query(switch): Query<Switch>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Json<AccountView>, Problem> {
     let entry = admin.entry(&account)?;
     let done = async { admin.pairing.switch(&entry.name, &switch.realm).await.map_err(Problem::of_operator) };
     admin.audited(&actor, "switch", Some(entry.name.as_str()), done).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let record = admin.record(entry.name.as_str()).await?;
+    Ok(Json(admin.view(&record)))
 }
 
 impl Admin {

@@ -35,7 +35,7 @@ fn findings(view: &AccountView, summary: &Summary, alarms: &Alarms, now: Timesta
     let mut findings = Vec::new();
     findings.extend(realm_finding(summary, alarms));
     findings.push(state_finding(view));
-    findings.extend(token_findings(summary, now));
+    findings.extend(token_findings(&view.state, summary, now));
     findings.extend(signal_findings(view, now));
     findings
 }
@@ -68,7 +68,7 @@ fn state_finding(view: &AccountView) -> Finding {
     }
 }
 
-fn token_findings(summary: &Summary, now: Timestamp) -> Vec<Finding> {
+fn token_findings(state: &AccountState, summary: &Summary, now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
     if summary.unsaved {
         findings.push(finding(
@@ -84,20 +84,23 @@ fn token_findings(summary: &Summary, now: Timestamp) -> Vec<Finding> {
             "",
         ));
     }
+    let served = matches!(state, AccountState::Ready);
     match summary.expires_at {
         Some(until) if until > now => {
             findings.push(finding("ok", format!("The token is good until {until}."), ""));
         }
-        Some(until) => {
+        Some(until) if served => {
             findings.push(finding(
                 "note",
                 format!("The token ran out at {until}; the next call renews it."),
                 "",
             ));
         }
-        None => {
+        None if served => {
             findings.push(finding("note", "There is no token yet; the next call fetches one.".into(), ""))
         }
+        // What is paused or needs a login is not renewed by a call.
+        Some(_) | None => {}
     }
     if summary.route.is_none() {
         findings.push(finding(
