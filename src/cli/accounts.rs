@@ -1,6 +1,6 @@
 //! `accounts …` and `explain`: each subcommand is one or two calls of the admin API, printed.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,11 +9,11 @@ use crate::admin::view::{
     PairFinish, PairOutcome, PairRequest, PairStarted,
 };
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountState};
+use crate::model::account::{AccountId, AccountState, RealmName};
 use crate::pairing::{ExportedGrant, Invitation};
 
 use super::api::{Api, Failure};
-use super::output::{self, Format, Row};
+use super::output::{self, Format, Row, say};
 use super::{AccountsCommand, CallArguments, DestructiveArguments, EXIT_CONFIG, PairArguments};
 
 type Outcome = Result<ExitCode, Failure>;
@@ -37,6 +37,7 @@ pub fn run(config: &Path, command: AccountsCommand) -> ExitCode {
         AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, output.output),
         AccountsCommand::Renew { pattern, output } => each(&api, "renew", &pattern, output.output),
         AccountsCommand::Discover { pattern, output } => each(&api, "discover", &pattern, output.output),
+        AccountsCommand::Switch { account, realm } => switch(&api, &account, &realm),
         AccountsCommand::Call(call) => self::call(&api, call),
         AccountsCommand::Unpair(what) => destroy(&api, "unpair", &what),
         AccountsCommand::Revoke(what) => destroy(&api, "revoke", &what),
@@ -73,7 +74,7 @@ fn segment(text: &str) -> String {
 fn list(api: &Api, pattern: &str, format: Format) -> Outcome {
     let accounts: Vec<AccountView> = api.get(&format!("/api/accounts?pattern={}", segment(pattern)))?;
     if accounts.is_empty() && format == Format::Table {
-        println!("No account matches. `accounts pair` or `accounts import` adds some.");
+        say!("No account matches. `accounts pair` or `accounts import` adds some.");
         return Ok(ExitCode::SUCCESS);
     }
     output::print(format, &accounts);
@@ -90,8 +91,8 @@ impl Row for AccountView {
             self.realm.to_string(),
             self.account_id.to_string(),
             self.state.word().to_owned(),
-            moment(self.token_expires_at),
-            moment(self.signals.last_call_at),
+            self.token_expires_at.map(|at| at.to_string()).unwrap_or_default(),
+            self.signals.last_call_at.map(|at| at.to_string()).unwrap_or_default(),
             self.route.clone().unwrap_or_default(),
         ]
     }
@@ -177,7 +178,7 @@ fn each(api: &Api, act: &str, pattern: &str, format: Format) -> Outcome {
         failed |= !line.ok;
         match format {
             Format::Table => {
-                println!("{:8}{}  {}", if line.ok { "ok" } else { "failed" }, line.name, line.detail)
+                say!("{:8}{}  {}", if line.ok { "ok" } else { "failed" }, line.name, line.detail)
             }
             Format::Json | Format::Csv => done.push(line),
         }
@@ -229,7 +230,7 @@ fn import(api: &Api, file: &Path, paused: bool, replace: bool, format: Format) -
         failed += usize::from(!line.ok);
         match format {
             Format::Table => {
-                println!(
+                say!(
                     "{:8}{:4}  {}  {}",
                     if line.ok { "ok" } else { "failed" },
                     line.entry,
@@ -241,7 +242,7 @@ fn import(api: &Api, file: &Path, paused: bool, replace: bool, format: Format) -
         }
     })?;
     match format {
-        Format::Table => println!("{} of {entries} imported", entries - failed),
+        Format::Table => say!("{} of {entries} imported", entries - failed),
         Format::Json | Format::Csv => output::print(format, &lines),
     }
     Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -286,20 +287,20 @@ fn pair(api: &Api, arguments: PairArguments) -> Outcome {
     match (&started.authorize_url, &started.ticket) {
         (Some(authorize_url), Some(ticket)) => paste(api, authorize_url, ticket.clone(), started.expires_at),
         _ => {
-            println!(
+            say!(
                 "Open this link in the browser of somebody with a MyiTero login (once, until {}):",
                 started.expires_at
             );
-            println!("{}", started.url);
+            say!("{}", started.url);
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
 fn paste(api: &Api, authorize_url: &str, ticket: String, expires_at: Timestamp) -> Outcome {
-    println!("1. Log in here, in any browser (until {expires_at}):");
-    println!("{authorize_url}");
-    println!("2. The browser ends on an address that it may not be able to open. Paste that address here:");
+    say!("1. Log in here, in any browser (until {expires_at}):");
+    say!("{authorize_url}");
+    say!("2. The browser ends on an address that it may not be able to open. Paste that address here:");
     let redirected_url = Some(ask()?);
     let mut finish = PairFinish { ticket, redirected_url, account_id: None };
     loop {
@@ -308,17 +309,17 @@ fn paste(api: &Api, authorize_url: &str, ticket: String, expires_at: Timestamp) 
                 for warning in warnings {
                     eprintln!("warning: {warning}");
                 }
-                println!("paired: {account}");
+                say!("paired: {account}");
                 return Ok(ExitCode::SUCCESS);
             }
             PairOutcome::Failed { title, detail, fix } => {
                 return Err(Failure::Other(format!("{title}. {detail} {fix}")));
             }
             PairOutcome::Choose { ticket, accounts } => {
-                println!("3. Which account?");
+                say!("3. Which account?");
                 for account in &accounts {
                     let paired = if account.paired { " (paired already)" } else { "" };
-                    println!("   {}  {}, {}{paired}", account.account_id, account.name, account.address);
+                    say!("   {}  {}, {}{paired}", account.account_id, account.name, account.address);
                 }
                 let id: AccountId = ask()?.parse().map_err(|error| Failure::other(format!("{error}")))?;
                 finish = PairFinish { ticket, redirected_url: None, account_id: Some(id) };
@@ -328,13 +329,19 @@ fn paste(api: &Api, authorize_url: &str, ticket: String, expires_at: Timestamp) 
 }
 
 fn ask() -> Result<String, Failure> {
-    print!("> ");
-    let _ = std::io::stdout().flush();
+    output::write("> ");
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
         Ok(0) | Err(_) => Err(Failure::other("nothing was pasted in")),
         Ok(_) => Ok(line.trim().to_owned()),
     }
+}
+
+fn switch(api: &Api, account: &str, realm: &RealmName) -> Outcome {
+    let path = format!("/api/accounts/{}/switch?realm={}", segment(account), segment(realm.as_str()));
+    let view: AccountView = api.post(&path, &())?;
+    say!("{}: calls go to realm {} from now on", view.name, view.realm);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn call(api: &Api, arguments: CallArguments) -> Outcome {
@@ -368,15 +375,18 @@ fn called(report: &CallReport) -> String {
 }
 
 fn destroy(api: &Api, act: &str, arguments: &DestructiveArguments) -> Outcome {
-    let path = format!("/api/accounts/{}/{act}?confirmed={}", segment(&arguments.account), arguments.yes);
-    let report: Destructive = api.post(&path, &())?;
-    println!("{} ({} in realm {})", report.account, report.account_id, report.realm);
-    for hit in &report.hits {
-        println!("  - {hit}");
+    let mut path = format!("/api/accounts/{}/{act}?confirmed={}", segment(&arguments.account), arguments.yes);
+    if let Some(realm) = &arguments.realm {
+        path.push_str(&format!("&realm={}", segment(realm.as_str())));
     }
-    println!("{}", report.detail);
+    let report: Destructive = api.post(&path, &())?;
+    say!("{} ({} in realm {})", report.account, report.account_id, report.realm);
+    for hit in &report.hits {
+        say!("  - {hit}");
+    }
+    say!("{}", report.detail);
     if !report.done && !arguments.yes {
-        println!("Nothing was done. Add --yes to do it.");
+        say!("Nothing was done. Add --yes to do it.");
     }
     Ok(if report.done || !arguments.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::view::ApiProblem;
-use crate::config::{self, Config, SecretSource};
+use crate::config::{self, Admin, SecretSource};
+
+/// The gateway is on this machine or near it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Api {
     http: reqwest::Client,
@@ -33,15 +36,9 @@ impl Failure {
 impl Api {
     /// Finds the gateway that the configuration file describes.
     pub fn from_config(file: &Path) -> Result<Self, Failure> {
-        let config = load(file)?;
-        let token = read_token(&config)?;
-        let base = address(&config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
-        let http = client(&config)?;
-        Ok(Self { http, base, token, runtime })
+        let admin = load(file)?;
+        let token = read_token(&admin)?;
+        Ok(Self { http: client(&admin)?, base: address(&admin)?, token, runtime: runtime()? })
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -92,13 +89,8 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let answer = request.bearer_auth(&self.token).send().await.map_err(|error| {
-            Failure::other(format!(
-                "no gateway answers at {}: {}. Is it running (genapi-gateway serve), and is this its configuration file?",
-                self.base,
-                root_cause(&error)
-            ))
-        })?;
+        let answer = request.bearer_auth(&self.token).send().await;
+        let answer = answer.map_err(|error| nobody_there(&self.base, &error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -112,18 +104,42 @@ impl Api {
     }
 }
 
-/// Loads the configuration or says, in one text, all that is wrong with it.
-pub fn load(file: &Path) -> Result<Config, Failure> {
-    let loaded = config::load(file, &config::process_env);
-    loaded.map(|loaded| loaded.config).map_err(|problems| Failure::Config(problems.to_string()))
+/// Whether the gateway that the configuration file describes answers at all.
+pub fn alive(file: &Path) -> Result<(), Failure> {
+    let admin = load(file)?;
+    let (http, base) = (client(&admin)?, address(&admin)?);
+    let request = http.get(format!("{base}/healthz")).timeout(PATIENCE);
+    let answer = runtime()?.block_on(async { request.send().await });
+    let answer = answer.map_err(|error| nobody_there(&base, &error))?;
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(Failure::other(format!("{base}/healthz answered {status}"))),
+    }
 }
 
-fn address(config: &Config) -> Result<String, Failure> {
-    let Some(first) = config.admin.listen.first() else {
+/// `[admin]` alone: an operator need not be able to read the client secrets that the gateway reads.
+fn load(file: &Path) -> Result<Admin, Failure> {
+    config::load_admin(file, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))
+}
+
+fn nobody_there(base: &str, error: &reqwest::Error) -> Failure {
+    Failure::other(format!(
+        "no gateway answers at {base}: {}. Is it running (genapi-gateway serve), and is this its configuration file?",
+        root_cause(error)
+    ))
+}
+
+fn address(admin: &Admin) -> Result<String, Failure> {
+    let Some(first) = admin.listen.first() else {
         return Err(Failure::other("[admin] listen is empty: there is no admin API to speak to"));
     };
-    let scheme = if config.admin.tls.is_some() { "https" } else { "http" };
-    let host = match (first.ip(), config.admin.tls.is_some(), &config.admin.url) {
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    let host = match (first.ip(), admin.tls.is_some(), &admin.url) {
         (_, true, Some(url)) => url.host_str().unwrap_or("localhost").to_owned(),
         (ip, _, _) if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
         (ip, _, _) if ip.is_unspecified() => "[::1]".to_owned(),
@@ -133,45 +149,23 @@ fn address(config: &Config) -> Result<String, Failure> {
     Ok(format!("{scheme}://{host}:{}", first.port()))
 }
 
-fn read_token(config: &Config) -> Result<String, Failure> {
-    config::secret::read(&config.admin.token, &config::process_env).map_err(|error| {
-        let hint = match &config.admin.token {
-            SecretSource::File(path) => who_may_read(path),
-            SecretSource::Env(_) => String::new(),
-        };
-        Failure::other(format!("{error}{hint}"))
+fn read_token(admin: &Admin) -> Result<String, Failure> {
+    config::secret::read(&admin.token, &config::process_env).map_err(|error| {
+        Failure::Other(match &admin.token {
+            SecretSource::File(path) if error.missing => format!(
+                "{} does not exist. The gateway makes it when it starts first (genapi-gateway serve); is this its configuration file?",
+                path.display()
+            ),
+            SecretSource::File(_) | SecretSource::Env(_) => error.to_string(),
+        })
     })
 }
 
-/// Names the user and group that own a file which cannot be read.
-fn who_may_read(path: &Path) -> String {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if let Ok(meta) = std::fs::metadata(path) {
-            let (user, group) = (name_of(meta.uid(), "/etc/passwd"), name_of(meta.gid(), "/etc/group"));
-            return format!(
-                " The file belongs to user {user} and group {group}: run this command as one of them."
-            );
-        }
-    }
-    format!(" {} is made when the gateway starts first.", path.display())
-}
-
-/// The name of a numeric id in `/etc/passwd` or `/etc/group`, or the number.
-#[cfg(unix)]
-fn name_of(id: u32, table: &str) -> String {
-    let text = std::fs::read_to_string(table).unwrap_or_default();
-    let row = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let found = row.into_iter().find(|fields| fields.get(2).is_some_and(|field| *field == id.to_string()));
-    found.map_or_else(|| id.to_string(), |fields| fields[0].to_owned())
-}
-
-fn client(config: &Config) -> Result<reqwest::Client, Failure> {
+fn client(admin: &Admin) -> Result<reqwest::Client, Failure> {
     let failed = |what: String| Failure::Other(what);
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(tls) = &config.admin.tls {
+    if let Some(tls) = &admin.tls {
         use rustls::pki_types::pem::PemObject;
         let certificates = rustls::pki_types::CertificateDer::pem_file_iter(&tls.cert)
             .map_err(|error| failed(format!("{}: {error}", tls.cert.display())))?;
@@ -187,7 +181,7 @@ fn client(config: &Config) -> Result<reqwest::Client, Failure> {
         .tls_backend_preconfigured(tls)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(PATIENCE)
         .build()
         .map_err(|error| failed(format!("cannot make an HTTP client: {error}")))
 }

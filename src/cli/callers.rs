@@ -7,17 +7,19 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::output::say;
+
 pub fn new_key(name: &str) -> ExitCode {
     match make_key() {
         Some((key, sha256)) => {
-            println!("# The key, for the application alone. It is shown once and kept nowhere:");
-            println!("{key}");
-            println!();
-            println!("# For the configuration:");
-            println!("[[callers]]");
-            println!("name       = {name:?}");
-            println!("accounts   = [\"…\"]   # names, patterns, or \"*\"");
-            println!("key_sha256 = \"{sha256}\"");
+            say!("# The key, for the application alone. It is shown once and kept nowhere:");
+            say!("{key}");
+            say!("");
+            say!("# For the configuration:");
+            say!("[[callers]]");
+            say!("name       = {name:?}");
+            say!("accounts   = [\"…\"]   # names, patterns, or \"*\"");
+            say!("key_sha256 = \"{sha256}\"");
             ExitCode::SUCCESS
         }
         None => {

@@ -18,6 +18,7 @@ use crate::config::{self, Config, Realm};
 use crate::platform::{CredentialsVerdict, Platform};
 use crate::upstream::Reach;
 
+use super::output::say;
 use super::{CheckArguments, EXIT_CONFIG};
 
 pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
@@ -31,7 +32,7 @@ pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    println!("{}: the configuration is valid", file.display());
+    say!("{}: the configuration is valid", file.display());
     match arguments.connect {
         true => connect(&loaded.config),
         false => ExitCode::SUCCESS,
@@ -55,7 +56,7 @@ fn connect(config: &Config) -> ExitCode {
 async fn all_realms(config: &Config) -> bool {
     let mut good = true;
     for realm in config.realms.values() {
-        println!("realm {}", realm.name);
+        say!("realm {}", realm.name);
         good &= one_realm(config, realm).await;
     }
     good
@@ -197,11 +198,11 @@ async fn discovery(reach: &Reach, realm: &Realm) -> Result<String, String> {
 fn told(step: &str, outcome: Result<String, String>) -> bool {
     match outcome {
         Ok(text) => {
-            println!("  ok      {step}: {text}");
+            say!("  ok      {step}: {text}");
             true
         }
         Err(text) => {
-            println!("  failed  {step}: {text}");
+            say!("  failed  {step}: {text}");
             false
         }
     }

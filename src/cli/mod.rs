@@ -4,13 +4,16 @@ mod accounts;
 mod api;
 mod callers;
 mod check;
+mod healthcheck;
 mod output;
 mod sandbox;
 mod serve;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -52,6 +55,7 @@ pub enum Command {
     Accounts(AccountsCommand),
     /// Say in words how an account is, why, and what to do.
     Explain {
+        /// Name or id.
         account: String,
         #[command(flatten)]
         output: OutputArguments,
@@ -59,6 +63,9 @@ pub enum Command {
     /// Keys for the applications that call the gateway.
     #[command(subcommand)]
     Callers(CallersCommand),
+    /// Ask the running gateway whether it is alive: exit code 0 or 1, for containers.
+    #[command(hide = true)]
+    Healthcheck,
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -85,6 +92,12 @@ pub struct SandboxArguments {
     /// Write a matching gateway configuration, keys and import file into this folder.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
+    /// Where the gateway of the written configuration listens for callers.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT", requires = "write")]
+    pub gateway: SocketAddr,
+    /// The same for operators.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "IP:PORT", requires = "write")]
+    pub admin: SocketAddr,
     /// First port; the listeners take this one and the ones behind it. 0 takes free ones.
     #[arg(long, default_value_t = 9400)]
     pub port: u16,
@@ -101,7 +114,7 @@ pub struct SandboxArguments {
     #[arg(long)]
     pub rotate: bool,
     /// Status that says that a token has expired.
-    #[arg(long, default_value_t = 401, value_parser = clap::value_parser!(u16).range(401..=403))]
+    #[arg(long, default_value = "401", value_parser = expiry_status())]
     pub expiry_status: u16,
 }
 
@@ -124,6 +137,7 @@ pub enum AccountsCommand {
     },
     /// One account with its grants, its route and its last signs of life.
     Show {
+        /// Name or id.
         account: String,
         #[command(flatten)]
         output: OutputArguments,
@@ -165,6 +179,7 @@ pub enum AccountsCommand {
     },
     /// Accounts in the form that `import` reads.
     Export {
+        /// A name, perhaps with `*` in it.
         #[arg(default_value = "*")]
         pattern: String,
         /// Print the refresh tokens too; whoever holds them holds the accounts. Written to the audit log.
@@ -176,27 +191,39 @@ pub enum AccountsCommand {
     },
     /// Stop refreshing and serving accounts, so that somebody else may.
     Pause {
+        /// A name, perhaps with `*` in it.
         pattern: String,
         #[command(flatten)]
         output: OutputArguments,
     },
     /// Take paused accounts up again: one refresh and one discovery each.
     Resume {
+        /// A name, perhaps with `*` in it.
         pattern: String,
         #[command(flatten)]
         output: OutputArguments,
     },
     /// Refresh now, then discover; also tries an account again that needs a login.
     Renew {
+        /// A name, perhaps with `*` in it.
         pattern: String,
         #[command(flatten)]
         output: OutputArguments,
     },
     /// Ask discovery where an account's calls go now.
     Discover {
+        /// A name, perhaps with `*` in it.
         pattern: String,
         #[command(flatten)]
         output: OutputArguments,
+    },
+    /// Send an account's calls to the platform of another grant that it holds: after a move, or back again.
+    Switch {
+        /// Name or id.
+        account: String,
+        /// Where to.
+        #[arg(long)]
+        realm: RealmName,
     },
     /// Make one call as an account and print status, size, number of links and time.
     Call(CallArguments),
@@ -227,6 +254,7 @@ pub struct PairArguments {
 
 #[derive(Debug, Args)]
 pub struct CallArguments {
+    /// Name or id.
     pub account: String,
     /// GET, PUT, …
     pub method: String,
@@ -247,7 +275,11 @@ pub struct CallArguments {
 
 #[derive(Debug, Args)]
 pub struct DestructiveArguments {
+    /// Name or id.
     pub account: String,
+    /// Its grant in this realm instead of the current one.
+    #[arg(long)]
+    pub realm: Option<RealmName>,
     /// Do it; without this, whom it would hit is printed and nothing is done.
     #[arg(long)]
     pub yes: bool,
@@ -274,12 +306,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Accounts(command) => accounts::run(&config, command),
         Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
         Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
+        Command::Healthcheck => healthcheck::run(&config),
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "genapi-gateway", &mut std::io::stdout());
+            // Into memory first: written piece by piece, a closed pipe would end in a panic.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "genapi-gateway", &mut script);
+            output::write(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
     }
+}
+
+fn expiry_status() -> impl TypedValueParser<Value = u16> {
+    PossibleValuesParser::new(["401", "403"]).try_map(|status| status.parse())
 }
 
 impl ValueEnum for Format {

@@ -53,6 +53,12 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
     text
 }
 
+/// `println!` that a closed pipe does not turn into a panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::output::write(&format!("{}\n", format_args!($($text)*))) };
+}
+pub(crate) use say;
+
 /// A closed pipe (`| head`) is no failure.
 pub fn write(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -75,8 +81,11 @@ fn line(row: &[String], widths: &[usize]) -> String {
     format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
 }
 
-/// What came from elsewhere must not move the cursor.
+/// What came from elsewhere must not move the cursor; what is not there is seen to be not there.
 fn shown(cell: &str) -> String {
+    if cell.is_empty() {
+        return "-".to_owned();
+    }
     cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -107,6 +116,13 @@ mod tests {
     fn columns_line_up_and_control_characters_do_not_reach_the_terminal() {
         let rows = vec![vec!["a".into(), "\u{1b}[2J".into()], vec!["longer".into(), "x".into()]];
         assert_eq!(table(&["name", "state"], &rows), "NAME    STATE\na       \u{fffd}[2J\nlonger  x\n");
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_dash_in_a_table_and_nothing_in_csv() {
+        let rows = vec![vec!["a".into(), String::new(), "x".into()]];
+        assert_eq!(table(&["n", "at", "url"], &rows), "N  AT  URL\na  -   x\n");
+        assert_eq!(csv(&["n", "at", "url"], &rows), "n,at,url\r\na,,x\r\n");
     }
 
     #[test]

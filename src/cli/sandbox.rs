@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::clock::Clock;
 use crate::sandbox::matching::{self, Addresses};
 use crate::sandbox::{Habits, Handle, Options, Platform, Region, Sandbox};
 use crate::server::notify::{Signal, Signals};
 
 use super::SandboxArguments;
+use super::output::{self, say};
 
 /// What is remembered for the control port; a load test would otherwise fill it with its own calls.
 const KEEP_CALLS: usize = 1000;
@@ -28,14 +31,19 @@ pub fn run(arguments: &SandboxArguments) -> ExitCode {
 
 async fn stay_up(arguments: &SandboxArguments) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let sandbox = Sandbox::start(options(arguments)).await?;
+    let hint = "another one may be running; --port chooses other ports, --port 0 free ones";
+    let sandbox = Sandbox::start(options(arguments)).await.context(hint)?;
     sandbox.populate(arguments.accounts as u64);
-    print!("{}", addresses(&sandbox));
+    output::write(&addresses(&sandbox));
     if let Some(dir) = &arguments.write {
-        let key = matching::write(&sandbox, dir, &Addresses::default())?;
-        print!("{}", next_steps(dir, &key));
+        let gateway = Addresses::new(arguments.gateway, arguments.admin);
+        for platform in Platform::ALL {
+            sandbox.allow_redirect(platform, &gateway.redirect_uri);
+        }
+        let key = matching::write(&sandbox, dir, &gateway)?;
+        output::write(&next_steps(&sandbox, dir, &key, &gateway));
     }
-    println!("ready; stop with Ctrl-C");
+    say!("ready; stop with Ctrl-C");
     while !matches!(signals.next().await, Signal::Stop) {}
     sandbox.stop().await;
     Ok(())
@@ -81,7 +89,8 @@ fn addresses(sandbox: &Handle) -> String {
     lines.iter().map(|(label, value)| format!("{label:40}{value}\n")).collect()
 }
 
-fn next_steps(dir: &Path, key: &str) -> String {
+fn next_steps(sandbox: &Handle, dir: &Path, key: &str, gateway: &Addresses) -> String {
+    let name = sandbox.accounts().first().map_or_else(|| "NAME".to_owned(), matching::account_name);
     let config = dir.join(matching::CONFIG);
     let (config, import) = (config.display(), dir.join(matching::IMPORT));
     format!(
@@ -89,7 +98,8 @@ fn next_steps(dir: &Path, key: &str) -> String {
          genapi-gateway -c {config} serve\n  \
          genapi-gateway -c {config} accounts import {}\n\
          then a call:\n  \
-         curl -H 'X-Gateway-Key: {key}' http://127.0.0.1:8080/accounts/NAME/orders/practice\n\n",
+         curl -H 'X-Gateway-Key: {key}' http://{}/accounts/{name}/orders/practice\n\n",
         import.display(),
+        gateway.gateway,
     )
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use aws_lc_rs::digest;
@@ -25,12 +26,13 @@ pub struct Addresses {
     pub redirect_uri: String,
 }
 
-impl Default for Addresses {
-    fn default() -> Self {
+impl Addresses {
+    /// A gateway that takes the callback on its admin address.
+    pub fn new(gateway: SocketAddr, admin: SocketAddr) -> Self {
         Self {
-            gateway: "127.0.0.1:8080".to_owned(),
-            admin: "127.0.0.1:8081".to_owned(),
-            redirect_uri: super::DEFAULT_REDIRECT.to_owned(),
+            gateway: gateway.to_string(),
+            admin: admin.to_string(),
+            redirect_uri: format!("http://{admin}/oauth2/callback"),
         }
     }
 }

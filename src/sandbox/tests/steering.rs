@@ -131,7 +131,10 @@ async fn a_matching_set_holds_a_configuration_and_living_grants() {
     let stage = Stage::with(options).await;
     stage.sandbox.populate(4);
     let dir = tempfile::tempdir().unwrap();
-    let key = matching::write(&stage.sandbox, dir.path(), &matching::Addresses::default()).unwrap();
+    let addresses =
+        matching::Addresses::new("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:8081".parse().unwrap());
+    assert_eq!(addresses.redirect_uri, crate::sandbox::DEFAULT_REDIRECT);
+    let key = matching::write(&stage.sandbox, dir.path(), &addresses).unwrap();
     let text = std::fs::read_to_string(dir.path().join(matching::CONFIG)).unwrap();
     let config: toml::Table = text.parse().unwrap();
     let realms = config["realms"].as_table().unwrap();

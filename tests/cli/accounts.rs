@@ -1,0 +1,225 @@
+//! The README's way on a sandbox: check, serve, import or pair, call, look, end.
+
+use std::time::Duration;
+
+use crate::processes::{Pair, Standing};
+
+const CLINIC: &str = "acct-10001";
+const LAB: &str = "acct-10002";
+
+#[test]
+fn check_connect_goes_the_whole_way_plain_and_over_tls() {
+    for options in [&[][..], &["--tls"]] {
+        let pair = Pair::start(options);
+        let said = pair.types("check --connect");
+        assert_eq!(said.code, 0, "{}", said.all());
+        assert_eq!(said.out.lines().filter(|line| line.contains("credentials: ")).count(), 3);
+        let secret = pair.folder.path().join("client-global.secret");
+        std::fs::write(secret, "wrong\n").unwrap();
+        let said = pair.types("check --connect");
+        assert_eq!(said.code, 1);
+        assert!(
+            said.out.contains("failed  credentials: client_id or client_secret is refused"),
+            "{}",
+            said.out
+        );
+    }
+}
+
+#[test]
+fn an_import_is_reported_line_by_line_repeatable_and_fails_as_a_whole_for_one_bad_line() {
+    let pair = Pair::start(&[]);
+    let said = pair.import();
+    assert_eq!((said.code, said.out.lines().last()), (0, Some("4 of 4 imported")), "{}", said.all());
+    let said = pair.import();
+    assert_eq!(said.code, 0);
+    assert_eq!(said.out.matches("unchanged, not refreshed").count(), 4);
+
+    let said = pair.types_with("accounts import -", r#"[{"name": "smile"}]"#);
+    assert_eq!((said.code, said.out.lines().last()), (1, Some("0 of 1 imported")));
+    let said = pair.types_with("accounts import -", "{");
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("It must be a JSON array of"), "{}", said.err);
+    assert_eq!(pair.types("accounts import /nonexistent").code, 1);
+
+    let csv = pair.types("accounts list -o csv");
+    let first = csv.out.lines().nth(1).unwrap();
+    assert!(first.starts_with("acct-10001,global,10001,ready,20") && first.contains("Z,,http"), "{first}");
+    let json: serde_json::Value =
+        serde_json::from_str(&pair.types("accounts list acct-*2 -o json").out).unwrap();
+    assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (1, &LAB.into()));
+    assert!(pair.types("accounts list nobody").out.contains("No account matches"));
+}
+
+#[test]
+fn one_call_as_an_account_says_status_size_links_and_time_and_the_body_only_on_demand() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    let said = pair.types(&format!("accounts call {CLINIC} get orders/practice"));
+    assert_eq!(said.code, 0);
+    assert!(said.out.starts_with("200  ") && said.out.contains(" 6 links "), "{}", said.out);
+    assert_eq!(said.out.lines().count(), 1);
+    let said = pair.types(&format!("accounts call {CLINIC} GET /orders/practice --body"));
+    assert!(said.out.contains(&format!("{}/accounts/{CLINIC}/", pair.url)), "{}", said.out);
+    let said = pair.types(&format!("accounts call {CLINIC} GET /nope"));
+    assert_eq!(said.code, 1);
+    assert!(said.out.starts_with("404  "));
+    let said = pair.types("accounts call nobody GET /orders/lab");
+    assert_eq!(said.err, "There is no account \"nobody\". `accounts list` shows them all.\n");
+}
+
+#[test]
+fn pause_resume_renew_and_discover_say_what_came_of_it_for_each_account() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    assert_eq!(pair.types("accounts pause acct-*1").out, "ok      acct-10001  paused\n");
+    let said = pair.types(&format!("accounts call {CLINIC} GET /orders/practice"));
+    assert!(said.out.starts_with("503 account_paused  "), "{}", said.out);
+    assert!(pair.types(&format!("explain {CLINIC}")).out.contains("accounts resume acct-10001"));
+    assert!(pair.types("accounts resume acct-*").out.starts_with("ok      acct-10001  good until 20"));
+    assert_eq!(pair.types("accounts renew acct-*").out.matches("good until").count(), 4);
+    assert!(pair.types("accounts discover 10001").out.contains("/itero-gen-api/v2"));
+    for act in ["pause", "resume", "renew", "discover", "export"] {
+        let said = pair.types(&format!("accounts {act} nobody"));
+        assert_eq!(said.code, 1, "{act}");
+        assert!(
+            said.err.contains("nobody") || said.err.contains("No account matches"),
+            "{act}: {}",
+            said.err
+        );
+    }
+}
+
+#[test]
+fn destructive_acts_show_whom_they_hit_and_wait_for_yes() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    for act in ["unpair", "revoke"] {
+        let said = pair.types(&format!("accounts {act} {CLINIC}"));
+        assert_eq!(said.code, 0);
+        assert!(said.out.ends_with("Nothing was done. Add --yes to do it.\n"), "{}", said.out);
+    }
+    assert_eq!(pair.types(&format!("accounts revoke {LAB} --yes")).code, 0);
+    let explained = pair.types(&format!("explain {LAB}")).out;
+    assert!(explained.contains("its refresh token was revoked by an operator"), "{explained}");
+    assert!(!explained.contains("next call"), "a call renews nothing here: {explained}");
+    assert_eq!(pair.types(&format!("accounts unpair {CLINIC} --yes")).code, 0);
+    assert_eq!(pair.types(&format!("accounts show {CLINIC}")).code, 1);
+    assert_eq!(pair.types(&format!("accounts unpair {LAB} --realm china --yes")).code, 1, "no grant there");
+    assert_eq!(pair.types(&format!("accounts switch {LAB} --realm china")).code, 1, "no grant there");
+    let audit = pair.written("admin-audit.log");
+    for line in [
+        "\"action\":\"revoke\",\"account\":\"acct-10002\",\"outcome\":\"asked\"",
+        "\"action\":\"unpair\",\"account\":\"acct-10001\",\"outcome\":\"done\"",
+    ] {
+        assert!(audit.contains(line), "{line} in {audit}");
+    }
+}
+
+#[test]
+fn refresh_tokens_leave_only_when_asked_for_twice_and_come_back_by_import() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    assert!(!pair.types("accounts export").out.contains("refresh_token"));
+    assert_eq!(pair.types("accounts export --with-refresh-tokens").code, 2);
+    let exported = pair.types("accounts export --with-refresh-tokens --yes").out;
+    assert_eq!(exported.matches("\"refresh_token\"").count(), 4);
+    let said = pair.types_with("accounts import -", &exported);
+    assert_eq!((said.code, said.out.lines().last()), (0, Some("4 of 4 imported")));
+    assert!(pair.written("admin-audit.log").contains("\"action\":\"export"));
+}
+
+#[test]
+fn an_account_of_two_realms_can_be_switched_back_and_forth() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    // Not refreshed, since the sandbox knows no such grant in its old platform.
+    let old =
+        r#"[{"name": "acct-10001", "realm": "old", "account_id": 5, "refresh_token": "held-elsewhere"}]"#;
+    let said = pair.types_with("accounts import -", old);
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert!(pair.types("accounts list acct-10001").out.contains("  global  "));
+    let said = pair.types("accounts switch acct-10001 --realm old");
+    assert_eq!(said.out, "acct-10001: calls go to realm old from now on\n", "{}", said.err);
+    assert!(pair.types("accounts list acct-10001").out.contains("  old "));
+    assert_eq!(pair.types("accounts switch acct-10001 --realm global").code, 0);
+    assert_eq!(pair.types("accounts call acct-10001 GET /orders/practice").code, 0);
+}
+
+#[test]
+fn wrong_pairings_are_refused_in_words() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    for (words, code, why) in [
+        ("--realm mars --name a", 1, "realm mars is not configured"),
+        ("--realm global --name UPPER", 2, "lower-case letters"),
+        ("--realm global --name 123", 2, "it would be taken for an id"),
+        ("--realm global --name a --callback-url nonsense", 1, "the callback URL is not a URL"),
+        ("--realm global --name other --account-id 10002", 1, "already known as acct-10002"),
+    ] {
+        let said = pair.types(&format!("accounts pair {words}"));
+        assert_eq!(said.code, code, "{words}");
+        assert!(said.err.contains(why), "{words}: {}", said.err);
+    }
+    for typed in ["nonsense\n", "http://elsewhere.test/?code=a&state=b\n", ""] {
+        let said = pair.types_with("accounts pair --realm global --name a --paste", typed);
+        assert_eq!(said.code, 1, "{typed}");
+    }
+    let csv = pair.types("accounts invite acct-* -o csv").out;
+    assert_eq!(csv.lines().next(), Some("name,realm,account_id,expires_at,url"));
+    assert_eq!(csv.matches(&format!(",{}/connect/", pair.admin)).count(), 4, "{csv}");
+    assert_eq!(pair.types("accounts invite --needs-login").code, 1, "nobody does");
+}
+
+#[tokio::test]
+async fn a_link_in_a_browser_pairs_an_account() {
+    let pair = Pair::start(&[]);
+    let said = pair.types("accounts pair --realm global --name smile-berlin --account-id 10001");
+    assert!(said.err.contains("warning: No callback URL is given"), "{}", said.err);
+    let link = said.out.lines().last().unwrap().to_owned();
+    let browser = browser();
+    let begun = browser.post(&link).send().await.unwrap();
+    let cookie = begun.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let back = log_in(&browser, begun.headers()["location"].to_str().unwrap()).await;
+    let page = browser.get(&back).header("cookie", &cookie).send().await.unwrap();
+    let text = page.text().await.unwrap();
+    assert!(text.contains("smile-berlin"), "{text}");
+    assert!(pair.types("accounts list").out.contains("smile-berlin  global  10001       ready"));
+    let said = pair.types("accounts call smile-berlin GET /orders/practice");
+    assert_eq!(said.code, 0, "{}", said.all());
+}
+
+#[tokio::test]
+async fn the_address_that_a_browser_ended_on_can_be_pasted() {
+    let pair = Pair::start(&[]);
+    let mut pasting = Standing::typed(&pair, "accounts pair --realm global --name smile-berlin --paste");
+    let heard = pasting.until("/oauth2/authorize?");
+    let back = log_in(&browser(), heard.lines().last().unwrap()).await;
+    pasting.types(&back);
+    pasting.until("10001  Clinic 10001");
+    pasting.types("10001");
+    pasting.until("paired: smile-berlin");
+    assert_eq!(pasting.exit_code(), 0);
+    assert!(pair.types("accounts list").out.contains("smile-berlin"));
+}
+
+fn browser() -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    client.timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+/// Through the sandbox's two-step login page; returns where the browser is sent in the end.
+async fn log_in(browser: &reqwest::Client, authorize: &str) -> String {
+    let location = |answer: reqwest::Response| answer.headers()["location"].to_str().unwrap().to_owned();
+    let page = location(browser.get(authorize).send().await.unwrap());
+    let (origin, ticket) = page.split_once("/login?ticket=").unwrap();
+    let form = |step: &str, field: &str| {
+        let post = browser.post(format!("{origin}/login/{step}"));
+        post.header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("ticket={ticket}&{field}"))
+    };
+    let second = form("email", "email=user%40sandbox.test").send().await.unwrap();
+    assert_eq!(second.status(), 200);
+    location(form("password", "password=sandbox").send().await.unwrap())
+}
