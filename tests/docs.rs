@@ -1,0 +1,278 @@
+//! The documents say what the program does: every code, metric, event and key stands in them, and every command in them can be typed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, Parser};
+use genapi_gateway::cli::Arguments;
+use http::StatusCode;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn operations() -> String {
+    read("docs/operations.md")
+}
+
+/// All files below a folder with this ending, relative to the project.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.to_string_lossy().ends_with(ending) => {
+                    found.push(path.strip_prefix(root()).unwrap().to_owned());
+                }
+                false => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a reader is meant to read: each document with its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let top = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from);
+    top.into_iter().chain(files("docs", ".md")).map(|path| (path.clone(), read(path))).collect()
+}
+
+/// The first string of lower-case words joined by `_` in a text.
+fn first_word(text: &str) -> Option<String> {
+    let is_word = |text: &str| {
+        text.len() > 2 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    text.split('"').skip(1).step_by(2).find(|text| is_word(text)).map(str::to_owned)
+}
+
+/// `"Not Found"` and `NOT_FOUND` are the same status.
+fn number_of(constant: &str) -> u16 {
+    let named = |code: &u16| {
+        let reason = StatusCode::from_u16(*code).ok().and_then(|status| status.canonical_reason());
+        reason.is_some_and(|reason| reason.replace([' ', '-'], "_").to_uppercase() == constant)
+    };
+    (400..600).find(named).unwrap_or_else(|| panic!("{constant} is no status"))
+}
+
+#[test]
+fn every_refusal_stands_in_the_table_with_its_status() {
+    let source = read("src/gateway/refusal.rs");
+    let mut codes = BTreeMap::new();
+    for arm in source.split("face(\n").skip(1) {
+        let Some((constant, rest)) =
+            arm.trim_start().strip_prefix("StatusCode::").and_then(|arm| arm.split_once(','))
+        else {
+            continue;
+        };
+        codes.insert(first_word(rest).unwrap(), number_of(constant));
+    }
+    assert!(codes.len() > 20, "{codes:?}");
+    let table = operations();
+    for (code, status) in &codes {
+        assert!(table.contains(&format!("| {status} | `{code}` |")), "{status} {code} is not in the table");
+    }
+    let section = table.split("## Refusals").nth(1).unwrap().split("`POST /oauth2/token`").next().unwrap();
+    for row in section.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let code = row.split('`').nth(1).unwrap();
+        assert!(codes.contains_key(code), "{code} does not exist");
+    }
+}
+
+#[test]
+fn every_metric_and_its_words_stand_in_the_table() {
+    let metrics = read("src/telemetry/metrics.rs");
+    let contract = metrics.split("let contract = [").nth(1).unwrap().split(']').next().unwrap();
+    let mut names: Vec<String> = contract
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(|line| match line.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, "info") => format!("{name}_info"),
+            (name, _) => name.to_owned(),
+        })
+        .collect();
+    let observe = read("src/app/observe.rs");
+    for watched in observe.split("Watched {\n").skip(1) {
+        let kind = if watched.contains("Kind::Counter")
+            && !watched.split("name:").next().unwrap().contains("Gauge")
+        {
+            "_total"
+        } else {
+            ""
+        };
+        names.push(format!("{}{kind}", first_word(watched.split("name:").nth(1).unwrap()).unwrap()));
+    }
+    assert!(names.len() > 15, "{names:?}");
+    let table = operations();
+    for name in names {
+        assert!(table.contains(&format!("| `{name}` |")), "{name} is not in the table");
+    }
+    let words = observe.lines().filter(|line| line.contains("series(|") || line.contains("tally."));
+    let words: Vec<String> = words.filter_map(first_word).collect();
+    assert!(words.len() > 15, "{words:?}");
+    for word in words {
+        assert!(table.contains(&format!("`{word}`")), "{word} is not explained");
+    }
+}
+
+#[test]
+fn every_event_of_the_journal_and_every_act_of_the_audit_log_is_explained() {
+    let mut events = BTreeSet::new();
+    let mut acts = BTreeSet::new();
+    for path in files("src", ".rs") {
+        let name = path.to_string_lossy();
+        if ["/tests", "/stories", "/doubles", "src/sandbox", "src/journal"]
+            .iter()
+            .any(|part| name.contains(part))
+        {
+            continue;
+        }
+        let source = read(&path);
+        for marker in ["note(", "self.hold("] {
+            for statement in source.split(marker).skip(1) {
+                events.extend(first_word(statement.split(';').next().unwrap()));
+            }
+        }
+        for statement in source.split("audited(&actor,").skip(1) {
+            acts.extend(first_word(statement.split(';').next().unwrap()));
+        }
+    }
+    assert!(events.len() > 15 && acts.len() > 7, "{events:?} {acts:?}");
+    let page = operations();
+    let (journal, logs) = page.split("## Journal").nth(1).unwrap().split_once("## Logs").unwrap();
+    for event in events {
+        assert!(journal.contains(&format!("`{event}`")), "{event} is not explained");
+    }
+    for act in acts {
+        assert!(logs.contains(&format!("`{act}`")), "{act} is not in the list of acts");
+    }
+}
+
+#[test]
+fn every_key_of_the_example_stands_in_the_table_of_its_section() {
+    let page = operations();
+    let table = page.split("## Configuration keys").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut section = String::new();
+    let mut keys = 0;
+    for line in read("config.toml.example").lines() {
+        let line = line.trim_start_matches("# ");
+        if line.starts_with('[') {
+            section = line.replace("realms.global", "realms.NAME");
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| {
+            !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        }) {
+            let row = table.lines().find(|row| row.starts_with(&format!("| `{section}` |")));
+            let row = row.unwrap_or_else(|| panic!("{section} has no row"));
+            assert!(row.contains(&format!("`{key}`")), "{section} {key} is not in the table");
+            keys += 1;
+        }
+    }
+    assert!(keys > 50, "{keys}");
+}
+
+#[test]
+fn keys_that_need_a_restart_are_listed() {
+    let source = read("src/config/reload.rs");
+    let listed = operations();
+    let signals = listed.split("## Health").next().unwrap();
+    let mut keys = 0;
+    for line in source.lines().map(str::trim).filter(|line| line.starts_with("(\"")) {
+        let key = line.split('"').nth(1).unwrap();
+        assert!(signals.contains(&format!("`{key}`")), "{key} is not listed");
+        keys += 1;
+    }
+    assert!(keys > 15, "{keys}");
+}
+
+/// What stands between backticks, and the lines of `sh` blocks, with continued lines joined.
+fn commands(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, part) in text.split("```").enumerate() {
+        match at % 2 {
+            1 => {
+                let part = part.replace("\\\n", " ");
+                found.extend(
+                    part.lines().skip(1).map(|line| line.split(" #").next().unwrap().trim().to_owned()),
+                );
+            }
+            _ => found.extend(part.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "))),
+        }
+    }
+    found
+}
+
+/// As a shell would, as far as documents need it.
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(|word| word.trim_matches(['\'', '"']).to_owned()).collect()
+}
+
+#[test]
+fn every_command_in_the_documents_can_be_typed() {
+    let mut typed = 0;
+    let mut documents = documents();
+    for other in ["config.toml.example", "deploy/genapi-gateway.service"] {
+        let text = read(other)
+            .lines()
+            .filter_map(|line| line.split_once("genapi-gateway "))
+            .map(|(_, rest)| {
+                format!(
+                    "`genapi-gateway {}`",
+                    rest.split("  ").next().unwrap().split(['`', '"']).next().unwrap()
+                )
+            })
+            .collect();
+        documents.push((other.into(), text));
+    }
+    let app = Arguments::command();
+    let accounts = app.find_subcommand("accounts").unwrap();
+    for (path, text) in documents {
+        for line in commands(&text) {
+            let line = line.strip_prefix("sudo -u genapi-gateway ").unwrap_or(&line).to_owned();
+            let line = line.split(" | ").next().unwrap().split(" > ").next().unwrap();
+            let line = match line.strip_prefix("cargo run --release --locked -- ") {
+                Some(rest) => format!("genapi-gateway {rest}"),
+                None => line.to_owned(),
+            };
+            if line.contains('…') {
+                continue;
+            }
+            if line.starts_with("genapi-gateway ") {
+                let parsed = Arguments::try_parse_from(words(&line));
+                assert!(parsed.is_ok(), "{}: {line}: {}", path.display(), parsed.unwrap_err());
+                typed += 1;
+            } else if let Some(rest) = line.strip_prefix("accounts ") {
+                let name = rest.split_whitespace().next().unwrap_or_default();
+                assert!(accounts.find_subcommand(name).is_some(), "{}: {line}", path.display());
+                typed += 1;
+            }
+        }
+    }
+    assert!(typed > 30, "{typed}");
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let mut links = 0;
+    for (path, text) in documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with('#') {
+                continue;
+            }
+            let file = target.split('#').next().unwrap();
+            let found = root().join(&path).parent().unwrap().join(file);
+            assert!(found.exists(), "{}: {target} does not exist", path.display());
+            links += 1;
+        }
+    }
+    assert!(links > 10, "{links}");
+}
