@@ -13,6 +13,7 @@ need curl curl
 need chromium chromium
 need chromedriver chromium-driver
 need python3 python3
+need systemd-analyze systemd
 [ -x /usr/lib/postgresql/15/bin/postgres ] || [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || missing="$missing postgresql"
 
 if [ -n "$missing" ]; then
