@@ -9,6 +9,9 @@ use serde_json::json;
 use super::assets::Asset;
 use crate::clock::Timestamp;
 
+/// On every answer of a sandbox: whoever sends load or tries things out can tell it from the real platform.
+pub const MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
+
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -91,7 +94,7 @@ impl Reply {
         // Writing to a Vec cannot fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\nDate: ", self.status, reason.unwrap_or("Unknown"));
         head.extend_from_slice(http_date(now).as_bytes());
-        head.extend_from_slice(b"\r\n");
+        let _ = write!(head, "\r\n{}: {}\r\n", MARK.0, MARK.1);
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

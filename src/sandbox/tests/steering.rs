@@ -193,3 +193,22 @@ async fn what_a_caller_may_look_at_next_is_noted_before_its_answer_is_out() {
     }
     assert!(stage.sandbox.overlapping_refreshes().is_empty());
 }
+
+#[tokio::test]
+async fn every_answer_says_that_it_comes_from_a_sandbox() {
+    let stage = Stage::new().await;
+    let access = stage.sandbox.bearer(LAB).unwrap();
+    let api = stage.sandbox.region_url(Region::AsiaPacific);
+    let identity = stage.sandbox.oauth_base(Platform::New);
+    for url in [
+        format!("{api}/orders/lab"),
+        format!("{api}/{DISCOVERY}"),
+        format!("{api}/no-such-call"),
+        format!("{identity}/oauth2/token"),
+        stage.sandbox.login_page(Platform::New),
+    ] {
+        assert_eq!(stage.get(&url, &access).await.header("x-sandbox"), "genapi-gateway", "{url}");
+    }
+    let refused = stage.raw(Place::Region(Region::Europe), "GET / HTTP/9\r\n\r\n", usize::MAX).await;
+    assert!(refused.contains("X-Sandbox: genapi-gateway\r\n"), "{refused}");
+}
