@@ -1,43 +1,66 @@
 //! The load generator behind `load` and `benches/load`: open loop at a fixed rate, or closed loop as fast as answers come.
 //!
-//! Open loop measures without coordinated omission: a call that had to wait because every connection was busy is timed from
-//! the moment at which it should have gone out.
+//! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients' offices are there.
 
+mod answer;
 mod connection;
+mod deck;
+mod guard;
+mod idle;
+pub mod plot;
 mod process;
 mod report;
+mod schedule;
+mod target;
+mod worker;
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
-pub use process::Usage;
-pub use report::Report;
+pub use idle::Idle;
+pub use process::{Usage, thread_time};
+pub use report::{CallReport, Latency, Report};
 
-use connection::{Connection, Way};
 use report::Tally;
+use schedule::Window;
+use target::Target;
+use worker::Thread;
+
+/// The header by which every answer of a sandbox can be told from the real platform's.
+pub const SANDBOX_MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 
 /// What is sent, where, and how fast.
 #[derive(Clone)]
 pub struct Plan {
-    pub target: Url,
+    /// Connections are shared out among them.
+    pub targets: Vec<Url>,
+    /// Each call goes to `/accounts/{name}` + its path, for one account after the other; empty: the path as it is.
+    pub accounts: Vec<String>,
+    /// Values of `X-Gateway-Key`, shared out among the connections.
+    pub keys: Vec<HeaderValue>,
     /// Taken in turn by weight.
     pub mix: Vec<Call>,
     pub pace: Pace,
     pub connections: usize,
+    /// Each runs a share of the connections and of the rate.
+    pub threads: usize,
     /// Not counted.
     pub warm_up: Duration,
     pub duration: Duration,
     /// A call that takes longer counts as an error.
     pub timeout: Duration,
     /// For an https target: whom to trust.
-    pub tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    pub trust: Option<Arc<rustls::ClientConfig>>,
+    /// Also where the real platform, with its real accounts, is behind the target.
+    pub real_platform: bool,
 }
 
+/// One call of the mix. `{account}` in its path or body stands for the account's name.
 #[derive(Clone)]
 pub struct Call {
     pub method: Method,
@@ -48,15 +71,10 @@ pub struct Call {
     pub weight: u32,
 }
 
-impl Call {
-    pub fn get(path: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            path: path.into(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            weight: 1,
-        }
+/// Without headers and body: they may hold what nobody should read.
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}*{} {}", self.weight, self.method, self.path)
     }
 }
 
@@ -68,134 +86,158 @@ pub enum Pace {
     Closed,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     #[error("{target} cannot be reached: {why}")]
     Unreachable { target: Url, why: String },
     #[error("{0}")]
     Plan(String),
+    /// Nothing more was sent after this.
+    #[error(
+        "behind {target} is no sandbox: its answer ({status}) lacks {}: {}. A load test of the real platform reaches real accounts; --real-platform says that this is meant",
+        SANDBOX_MARK.0, SANDBOX_MARK.1
+    )]
+    NotASandbox { target: Url, status: u16 },
+    #[error("{target} refuses the call: {status} {code}")]
+    Refused { target: Url, status: u16, code: String },
+    #[error("cannot start: {0}")]
+    System(String),
 }
 
-/// Runs the plan on the calling thread and returns what was measured.
-pub async fn run(plan: Plan) -> Result<Report, LoadError> {
-    let way = Way::find(&plan).await?;
-    let deck = Deck::new(&plan, &way)?;
+impl Plan {
+    /// One connection, closed loop, ten seconds, nothing to send yet.
+    pub fn new(target: Url) -> Self {
+        Self {
+            targets: vec![target],
+            accounts: Vec::new(),
+            keys: Vec::new(),
+            mix: Vec::new(),
+            pace: Pace::Closed,
+            connections: 1,
+            threads: 1,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            trust: None,
+            real_platform: false,
+        }
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        let wrong = |what: &str| Err(LoadError::Plan(what.to_owned()));
+        if self.targets.is_empty() {
+            return wrong("no target is named");
+        }
+        if self.connections < self.targets.len().max(self.threads) || self.threads == 0 {
+            return wrong("there must be at least one connection per target and per thread");
+        }
+        if let Pace::Open(rate) = self.pace
+            && !(rate.is_finite() && rate > 0.0)
+        {
+            return wrong("the rate must be above zero");
+        }
+        let odd = |name: &&String| !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b));
+        match self.accounts.iter().find(odd) {
+            Some(name) => Err(LoadError::Plan(format!("{name:?} is no account's name or id"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Call {
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path, Bytes::new())
+    }
+
+    pub fn new(method: Method, path: impl Into<String>, body: Bytes) -> Self {
+        Self { method, path: path.into(), headers: HeaderMap::new(), body, weight: 1 }
+    }
+}
+
+/// What has come back so far, the warm-up included; also the way to end a run early.
+#[derive(Default)]
+pub struct Progress {
+    calls: AtomicU64,
+    failures: AtomicU64,
+    bytes: AtomicU64,
+    stopped: AtomicBool,
+}
+
+/// [`Progress`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub calls: u64,
+    pub failures: u64,
+    pub bytes: u64,
+}
+
+impl Progress {
+    pub fn count(&self) -> Count {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Count { calls: read(&self.calls), failures: read(&self.failures), bytes: read(&self.bytes) }
+    }
+
+    /// No further call goes out.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs the plan on threads of its own, blocking the caller, and returns what was measured.
+pub fn run(plan: &Plan, progress: &Progress) -> Result<Report, LoadError> {
+    plan.check()?;
+    let targets = prepare(plan)?;
     let started = Instant::now();
-    let schedule = Rc::new(Schedule {
-        pace: plan.pace,
-        started,
-        counted_from: started + plan.warm_up,
-        ends: started + plan.warm_up + plan.duration,
-        tickets: Cell::new(0),
-    });
-    let local = tokio::task::LocalSet::new();
-    let tally = local
-        .run_until(async {
-            let workers = (0..plan.connections.max(1)).map(|_| {
-                let work = work(schedule.clone(), deck.clone(), way.clone(), plan.timeout);
-                tokio::task::spawn_local(work)
-            });
-            let mut tally = Tally::new();
-            for worker in workers.collect::<Vec<_>>() {
-                if let Ok(part) = worker.await {
-                    tally.add(&part);
-                }
+    let counted_from = started + plan.warm_up;
+    let window = Window { started, counted_from, ends: counted_from + plan.duration };
+    let fault = OnceLock::new();
+    let tally = std::thread::scope(|scope| {
+        let threads = (0..plan.threads).map(|number| {
+            let thread = Thread { plan, targets: &targets, window, number, progress, fault: &fault };
+            scope.spawn(move || thread.run())
+        });
+        let mut tally = Tally::new(plan.mix.len());
+        for thread in threads.collect::<Vec<_>>() {
+            match thread.join() {
+                Ok(Ok(part)) => tally.add(&part),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(LoadError::System("a thread of the generator died".into())),
             }
-            tally
-        })
-        .await;
-    Ok(tally.report(plan.duration))
-}
-
-/// When each call goes out.
-struct Schedule {
-    pace: Pace,
-    started: Instant,
-    counted_from: Instant,
-    ends: Instant,
-    tickets: Cell<u64>,
-}
-
-/// A call's turn: its number, and the moment from which it is timed.
-struct Turn {
-    number: u64,
-    timed_from: Instant,
-}
-
-impl Schedule {
-    async fn next(&self) -> Option<Turn> {
-        let number = self.tickets.get();
-        self.tickets.set(number + 1);
-        let now = Instant::now();
-        let due = match self.pace {
-            Pace::Closed => now,
-            Pace::Open(rate) => self.started + Duration::from_secs_f64(number as f64 / rate),
-        };
-        if due >= self.ends || now >= self.ends {
-            return None;
         }
-        if due <= now {
-            return Some(Turn { number, timed_from: due });
-        }
-        tokio::time::sleep_until(due.into()).await;
-        // The timer wakes in steps of a millisecond: that lateness is ours, not the target's.
-        Some(Turn { number, timed_from: Instant::now() })
+        Ok(tally)
+    })?;
+    if let Some(error) = fault.into_inner() {
+        return Err(error);
     }
+    let counted = window.ends.min(Instant::now()).saturating_duration_since(counted_from);
+    let counted = counted.max(Duration::from_millis(1));
+    let names = plan.mix.iter().map(|call| format!("{} {}", call.method, call.path));
+    Ok(tally.report(counted, names.collect(), started.elapsed() * plan.threads as u32))
 }
 
-/// The mix, dealt out by weight in a fixed order.
-struct Deck {
-    cards: Vec<Rc<connection::Prepared>>,
-}
-
-impl Deck {
-    fn new(plan: &Plan, way: &Way) -> Result<Rc<Self>, LoadError> {
-        let mut cards = Vec::new();
-        for call in &plan.mix {
-            let prepared = Rc::new(way.prepare(call).map_err(LoadError::Plan)?);
-            cards.extend(std::iter::repeat_n(prepared, call.weight as usize));
+/// Looks the targets up, and sees that a sandbox is behind each.
+fn prepare(plan: &Plan) -> Result<Vec<Target>, LoadError> {
+    runtime()?.block_on(async {
+        let mut targets = Vec::new();
+        for url in &plan.targets {
+            let target = Target::find(url, plan.trust.as_ref()).await?;
+            if !plan.real_platform {
+                guard::probe(plan, url, &target).await?;
+            }
+            targets.push(target);
         }
-        if cards.is_empty() {
-            return Err(LoadError::Plan("the mix is empty: name at least one call".into()));
-        }
-        Ok(Rc::new(Self { cards }))
-    }
-
-    fn deal(&self, number: u64) -> &connection::Prepared {
-        &self.cards[(number % self.cards.len() as u64) as usize]
-    }
+        Ok(targets)
+    })
 }
 
-async fn work(schedule: Rc<Schedule>, deck: Rc<Deck>, way: Rc<Way>, timeout: Duration) -> Tally {
-    let mut tally = Tally::new();
-    let mut connection: Option<Connection> = None;
-    while let Some(turn) = schedule.next().await {
-        let outcome =
-            match tokio::time::timeout(timeout, one(&mut connection, &way, deck.deal(turn.number))).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    connection = None;
-                    Err("timed out".to_owned())
-                }
-            };
-        if turn.timed_from >= schedule.counted_from {
-            tally.record(turn.timed_from.elapsed(), outcome);
-        }
-    }
-    tally
+fn runtime() -> Result<tokio::runtime::Runtime, LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| LoadError::System(error.to_string()))
 }
 
-/// One call: status and bytes of the answer.
-async fn one(
-    connection: &mut Option<Connection>,
-    way: &Way,
-    call: &connection::Prepared,
-) -> Result<(u16, u64), String> {
-    let mut open = match connection.take() {
-        Some(open) if open.is_usable() => open,
-        _ => way.connect().await?,
-    };
-    let answer = open.exchange(call).await?;
-    *connection = Some(open);
-    Ok(answer)
-}
+#[cfg(test)]
+mod tests;

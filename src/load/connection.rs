@@ -1,0 +1,81 @@
+//! One keep-alive connection of the load generator: bytes out, an answer in, nothing kept.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use tokio::io::ReadBuf;
+
+use super::answer::{Answer, Reader};
+use super::target::{Stream, Target};
+
+/// Room for one read, shared by all connections of a thread: ten thousand of them must not cost ten thousand buffers.
+pub struct Scratch(RefCell<Box<[u8]>>);
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self(RefCell::new(vec![0; 256 * 1024].into_boxed_slice()))
+    }
+}
+
+pub struct Connection {
+    stream: Stream,
+    /// The last answer left it fit for another call.
+    pub usable: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Broken {
+    pub why: String,
+    /// The connection was dead before a byte of an answer came, as an idle one may be.
+    pub before_answer: bool,
+}
+
+impl Connection {
+    pub async fn open(target: &Target) -> Result<Self, String> {
+        Ok(Self { stream: target.connect().await?, usable: true })
+    }
+
+    /// Sends, and reads the answer to its end; `grew` is told of each piece of its body.
+    pub async fn exchange(
+        &mut self,
+        request: &[u8],
+        to_head: bool,
+        scratch: &Scratch,
+        mut grew: impl FnMut(u64),
+    ) -> Result<Answer, Broken> {
+        self.usable = false;
+        let mut reader = Reader::new(to_head);
+        if let Err(error) = self.stream.write(request).await {
+            return Err(Broken { why: error.to_string(), before_answer: true });
+        }
+        let answer = poll_fn(|cx| {
+            loop {
+                let mut room = scratch.0.borrow_mut();
+                let mut piece = ReadBuf::new(&mut room);
+                let read = ready!(self.stream.poll_read(cx, &mut piece));
+                let fed = match read {
+                    Err(error) => return Poll::Ready(Err(error.to_string())),
+                    Ok(()) if piece.filled().is_empty() => {
+                        return Poll::Ready(reader.close().map_err(str::to_owned));
+                    }
+                    Ok(()) => reader.feed(piece.filled()),
+                };
+                match fed {
+                    Err(why) => return Poll::Ready(Err(why.to_owned())),
+                    Ok((bytes, answer)) => {
+                        grew(bytes);
+                        if let Some(answer) = answer {
+                            return Poll::Ready(Ok(answer));
+                        }
+                    }
+                }
+            }
+        })
+        .await;
+        let answer = answer.map_err(|why| Broken { why, before_answer: !reader.has_begun() })?;
+        self.usable = answer.keeps;
+        Ok(answer)
+    }
+}

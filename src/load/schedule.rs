@@ -1,0 +1,212 @@
+//! When each call goes out. Open loop is timed without coordinated omission: a call that found every connection busy is timed
+//! from the moment at which it should have gone out.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::Pace;
+
+/// One thread's share of the calls.
+pub struct Schedule {
+    pace: Share,
+    pub counted_from: Instant,
+    pub ends: Instant,
+    dealt: Cell<u64>,
+    /// This thread takes every `threads`-th number, so that the mix stays whole.
+    thread: u64,
+    threads: u64,
+}
+
+enum Share {
+    Open {
+        started: Instant,
+        interval: Duration,
+        /// A permit per call that is due, put in by a pacing thread: the runtime's own timer only knows milliseconds.
+        due: Arc<Semaphore>,
+    },
+    Closed,
+}
+
+/// A call's turn: its number, and the moment from which it is timed.
+pub struct Turn {
+    pub number: u64,
+    pub timed_from: Instant,
+    /// It was due earlier, but every connection was busy.
+    pub waited: bool,
+}
+
+impl Schedule {
+    pub fn new(pace: Pace, window: &Window, thread: usize, threads: usize) -> Self {
+        let pace = match pace {
+            Pace::Closed => Share::Closed,
+            Pace::Open(rate) => {
+                let interval = Duration::from_secs_f64(threads as f64 / rate);
+                // Threads take turns, so that their calls do not leave in pairs.
+                let started = window.started + interval.mul_f64(thread as f64 / threads as f64);
+                let due = Arc::new(Semaphore::new(0));
+                let pacer = Pacer { started, interval, ends: window.ends, due: due.clone() };
+                std::thread::spawn(move || pacer.run());
+                Share::Open { started, interval, due }
+            }
+        };
+        let Window { counted_from, ends, .. } = *window;
+        let (thread, threads) = (thread as u64, threads as u64);
+        Self { pace, counted_from, ends, dealt: Cell::new(0), thread, threads }
+    }
+
+    /// Waits for the next call to be due; `None` when the run is over.
+    pub async fn next(&self) -> Option<Turn> {
+        let waited = match &self.pace {
+            Share::Closed => false,
+            Share::Open { due, .. } => match due.try_acquire() {
+                Ok(permit) => {
+                    permit.forget();
+                    true
+                }
+                Err(_) => {
+                    due.acquire().await.ok()?.forget();
+                    false
+                }
+            },
+        };
+        let now = Instant::now();
+        if now >= self.last_sending() {
+            return None;
+        }
+        let nth = self.dealt.get();
+        self.dealt.set(nth + 1);
+        let timed_from = match &self.pace {
+            Share::Open { started, interval, .. } if waited => at(*started, *interval, nth).min(now),
+            // The pacer's lateness is ours, not the target's.
+            _ => now,
+        };
+        Some(Turn { number: nth * self.threads + self.thread, timed_from, waited })
+    }
+
+    /// In open loop, calls that were due at the very end may still go out.
+    fn last_sending(&self) -> Instant {
+        match self.pace {
+            Share::Closed => self.ends,
+            Share::Open { .. } => self.ends + GRACE,
+        }
+    }
+
+    /// Calls that were due within the run and never went out.
+    pub fn unsent(&self) -> u64 {
+        match &self.pace {
+            Share::Closed => 0,
+            Share::Open { due, .. } => due.available_permits() as u64,
+        }
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        if let Share::Open { due, .. } = &self.pace {
+            due.close();
+        }
+    }
+}
+
+/// How long after the end a call that was due before it may still go out.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// When a run begins, when its warm-up is over, when it ends.
+#[derive(Clone, Copy)]
+pub struct Window {
+    pub started: Instant,
+    pub counted_from: Instant,
+    pub ends: Instant,
+}
+
+struct Pacer {
+    started: Instant,
+    interval: Duration,
+    ends: Instant,
+    due: Arc<Semaphore>,
+}
+
+impl Pacer {
+    /// So that a slow schedule notices in time that its run was given up.
+    const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+    fn run(&self) {
+        let mut released = 0;
+        while !self.due.is_closed() {
+            let now = Instant::now();
+            let next = at(self.started, self.interval, released);
+            if next >= self.ends {
+                break;
+            }
+            if next > now {
+                std::thread::sleep((next - now).min(Self::LONGEST_SLEEP));
+                continue;
+            }
+            let mut count = 1;
+            while at(self.started, self.interval, released + count) <= now.min(self.ends) {
+                count += 1;
+            }
+            self.due.add_permits(count as usize);
+            released += count;
+        }
+        // The last calls may still be waiting for a connection.
+        while self.due.available_permits() > 0 && !self.due.is_closed() && Instant::now() < self.ends + GRACE
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.due.close();
+    }
+}
+
+fn at(started: Instant, interval: Duration, number: u64) -> Instant {
+    started + Duration::from_nanos((interval.as_nanos() as f64 * number as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(seconds: u64) -> Window {
+        let started = Instant::now();
+        Window { started, counted_from: started, ends: started + Duration::from_secs(seconds) }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_had_to_wait_is_timed_from_when_it_was_due() {
+        let schedule = Schedule::new(Pace::Open(1000.0), &window(60), 0, 1);
+        let first = schedule.next().await.unwrap();
+        assert_eq!(first.number, 0);
+        // Nobody takes a call until twenty more are due.
+        while schedule.unsent() < 20 {
+            tokio::task::yield_now().await;
+        }
+        let late = schedule.next().await.unwrap();
+        assert!(late.waited);
+        assert!(late.timed_from.elapsed() >= Duration::from_millis(18), "{:?}", late.timed_from.elapsed());
+        assert!(schedule.unsent() >= 19);
+    }
+
+    #[tokio::test]
+    async fn threads_share_out_the_numbers() {
+        let window = window(60);
+        let of = |thread| Schedule::new(Pace::Closed, &window, thread, 2);
+        let (even, odd) = (of(0), of(1));
+        let mut numbers = Vec::new();
+        for _ in 0..2 {
+            numbers.push(even.next().await.unwrap().number);
+            numbers.push(odd.next().await.unwrap().number);
+        }
+        assert_eq!(numbers, [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_over_deals_no_more() {
+        let started = Instant::now();
+        let window = Window { started, counted_from: started, ends: started };
+        assert!(Schedule::new(Pace::Closed, &window, 0, 1).next().await.is_none());
+        assert!(Schedule::new(Pace::Open(10.0), &window, 0, 1).next().await.is_none());
+    }
+}

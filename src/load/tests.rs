@@ -1,0 +1,160 @@
+//! The generator against a small server over real sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+/// A server that answers every request with the same bytes and remembers the request lines.
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn answering(answer: &'static str) -> Self {
+        Self::choosing(move |_| answer)
+    }
+
+    fn choosing(answer: impl Fn(&str) -> &'static str + Send + Clone + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = seen.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, noted, answer) = (stream.unwrap(), noted.clone(), answer.clone());
+                std::thread::spawn(move || {
+                    let mut request = Vec::new();
+                    let mut piece = [0; 4096];
+                    while let Ok(count @ 1..) = stream.read(&mut piece) {
+                        request.extend_from_slice(&piece[..count]);
+                        while let Some(end) = memchr::memmem::find(&request, b"\r\n\r\n") {
+                            let head = String::from_utf8(request.drain(..end + 4).collect()).unwrap();
+                            let line = head.lines().next().unwrap().to_owned();
+                            let text = answer(&line);
+                            noted.lock().unwrap().push(line);
+                            let _ = stream.write_all(text.as_bytes());
+                            if text.contains("Connection: close") {
+                                return;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn plan(&self) -> Plan {
+        let target = format!("http://{}/lab-sw/v1/", self.address).parse().unwrap();
+        Plan {
+            mix: vec![Call::get("/orders/lab")],
+            duration: Duration::from_millis(300),
+            connections: 2,
+            ..Plan::new(target)
+        }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+const SANDBOX: &str = "HTTP/1.1 200 OK\r\nX-Sandbox: genapi-gateway\r\nContent-Length: 2\r\n\r\n{}";
+const REAL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+const REFUSED: &str =
+    "HTTP/1.1 401 caller_unknown\r\nProxy-Status: genapi-gateway\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn a_target_without_a_sandbox_behind_it_gets_one_harmless_read_and_no_load() {
+    let server = Server::answering(REAL);
+    let error = run(&server.plan(), &Progress::default()).unwrap_err();
+    assert!(matches!(error, LoadError::NotASandbox { status: 200, .. }), "{error}");
+    assert_eq!(server.seen(), ["GET /lab-sw/v1/practice-configuration HTTP/1.1"]);
+    let allowed = Plan { real_platform: true, ..server.plan() };
+    assert!(run(&allowed, &Progress::default()).unwrap().calls > 0);
+}
+
+#[test]
+fn the_first_answer_from_elsewhere_ends_the_run() {
+    let server = Server::choosing(|line| if line.contains("orders") { REAL } else { SANDBOX });
+    let plan = Plan { duration: Duration::from_secs(60), ..server.plan() };
+    let error = run(&plan, &Progress::default()).unwrap_err();
+    assert!(matches!(error, LoadError::NotASandbox { .. }), "{error}");
+    assert!(server.seen().len() <= 1 + 2 * plan.connections, "{:?}", server.seen());
+}
+
+#[test]
+fn a_refusal_ahead_of_the_run_is_named_by_its_code() {
+    let server = Server::answering(REFUSED);
+    let error = run(&server.plan(), &Progress::default()).unwrap_err();
+    assert!(matches!(&error, LoadError::Refused { code, .. } if code == "caller_unknown"), "{error}");
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_spreads_it_over_accounts_and_threads() {
+    let server = Server::answering(SANDBOX);
+    let plan = Plan {
+        accounts: vec!["smile".into(), "crown".into()],
+        pace: Pace::Open(200.0),
+        threads: 2,
+        duration: Duration::from_secs(1),
+        ..server.plan()
+    };
+    let report = run(&plan, &Progress::default()).unwrap();
+    assert_eq!((report.calls + report.unsent, report.failures), (200, 0), "{report}");
+    let seen = server.seen();
+    let of = |name: &str| {
+        seen.iter().filter(|line| line.contains(&format!("/lab-sw/v1/accounts/{name}/orders/lab"))).count()
+    };
+    assert!((80..=120).contains(&of("smile")) && (80..=120).contains(&of("crown")), "{}", of("smile"));
+}
+
+#[test]
+fn a_connection_that_the_target_closes_is_opened_anew() {
+    let closing =
+        "HTTP/1.1 200 OK\r\nX-Sandbox: genapi-gateway\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let server = Server::answering(closing);
+    let report = run(&server.plan(), &Progress::default()).unwrap();
+    assert!(report.calls > 4 && report.failures == 0, "{report}");
+}
+
+#[test]
+fn a_silent_target_costs_time_outs_and_not_the_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let plan = Plan {
+        mix: vec![Call::get("/")],
+        duration: Duration::from_millis(400),
+        timeout: Duration::from_millis(50),
+        real_platform: true,
+        ..Plan::new(target)
+    };
+    let report = run(&plan, &Progress::default()).unwrap();
+    assert!(report.calls == 0 && report.errors["timed out"] >= 1, "{report}");
+}
+
+#[test]
+fn stopping_ends_a_run_early_and_its_rate_is_that_of_the_time_it_had() {
+    let server = Server::answering(SANDBOX);
+    let plan = Plan { pace: Pace::Open(100.0), duration: Duration::from_secs(600), ..server.plan() };
+    let progress = Progress::default();
+    let report = std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&plan, &progress));
+        while progress.count().calls < 20 {
+            std::thread::yield_now();
+        }
+        progress.stop();
+        running.join().unwrap().unwrap()
+    });
+    assert!(report.seconds < 60.0 && report.calls >= 20, "{report}");
+}
+
+#[test]
+fn idle_connections_stay_open_until_dropped() {
+    let server = Server::answering(SANDBOX);
+    let idle = Idle::open(&Plan { connections: 7, ..server.plan() }).unwrap();
+    assert_eq!((idle.count(), server.seen().len()), (7, 7));
+}
