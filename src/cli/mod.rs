@@ -5,6 +5,7 @@ mod api;
 mod callers;
 mod check;
 mod healthcheck;
+pub mod load;
 mod output;
 mod sandbox;
 mod serve;
@@ -66,6 +67,8 @@ pub enum Command {
     /// Ask the running gateway whether it is alive: exit code 0 or 1, for containers.
     #[command(hide = true)]
     Healthcheck,
+    /// Load-test a gateway (backed by a sandbox) before trusting it.
+    Load(Box<load::LoadArguments>),
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -307,6 +310,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
         Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
         Command::Healthcheck => healthcheck::run(&config),
+        Command::Load(arguments) => load::run(&arguments),
         Command::Completions { shell } => {
             // Into memory first: written piece by piece, a closed pipe would end in a panic.
             let mut script = Vec::new();
