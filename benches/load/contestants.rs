@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use genapi_gateway::clock::{Clock, Timestamp};
-use genapi_gateway::load::Usage;
+use genapi_gateway::load::{Idle, Usage};
 use genapi_gateway::model::account::AccountId;
 use genapi_gateway::model::token::{AccessToken, RefreshToken};
 use genapi_gateway::store::{self, NewGrant, StoredAccess, StoredRoute};
 use genapi_gateway::{config, model};
 
+use super::contest::{Job, Rounds};
 use super::platform::{self, LARGE_TOKEN, SMALL_TOKEN};
 use super::stage::{Cores, Stage, free_port};
 
@@ -45,6 +46,8 @@ pub struct Contestant {
     pub name: String,
     pub plain: u16,
     pub tls: u16,
+    /// From its start to its first answer.
+    pub started_in: Duration,
     process: Option<Child>,
 }
 
@@ -57,7 +60,14 @@ impl Entrant {
     pub fn start(&self, stage: &Stage) -> anyhow::Result<Contestant> {
         if self.kind == Kind::Direct {
             let port = stage.platform;
-            return Ok(Contestant { name: self.name.clone(), plain: port, tls: port, process: None });
+            let name = self.name.clone();
+            return Ok(Contestant {
+                name,
+                plain: port,
+                tls: port,
+                started_in: Duration::ZERO,
+                process: None,
+            });
         }
         let folder = stage.folder.join(format!("{}-{}", self.name, free_port()?));
         std::fs::create_dir_all(&folder)?;
@@ -68,14 +78,23 @@ impl Entrant {
         let mut command = self.command(stage, &folder, &ports)?;
         let log = File::create(folder.join("output.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let begun = Instant::now();
         let process = command.spawn().with_context(|| format!("starting {}", self.name))?;
         let mut contestant = Contestant {
             name: self.name.clone(),
             plain: ports.plain,
             tls: ports.tls,
+            started_in: Duration::ZERO,
             process: Some(process),
         };
         contestant.wait_until_it_listens(&folder)?;
+        // A port may listen before there is anybody behind it.
+        let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::ZERO };
+        let plan =
+            Job { connections: 1, ..Job::get("/practice-configuration") }.plan(&contestant, stage, rounds)?;
+        drop(Idle::open(&plan)?);
+        contestant.started_in = begun.elapsed();
+        contestant.wait_until_it_rests();
         Ok(contestant)
     }
 
@@ -239,6 +258,21 @@ impl Contestant {
 
     pub fn is_direct(&self) -> bool {
         self.process.is_none()
+    }
+
+    /// What a start leaves to be done must not fall into a window.
+    fn wait_until_it_rests(&self) {
+        let spent = || self.pid().and_then(Usage::processor_of_tree).unwrap_or_default();
+        let patience = Instant::now() + Duration::from_secs(30);
+        let mut before = spent();
+        while Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(100));
+            let now = spent();
+            if now.saturating_sub(before) < Duration::from_millis(5) {
+                return;
+            }
+            before = now;
+        }
     }
 
     fn wait_until_it_listens(&mut self, folder: &Path) -> anyhow::Result<()> {

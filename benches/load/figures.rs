@@ -113,6 +113,8 @@ impl Result {
         let median = |of: fn(&Sample) -> f64| Spread::median(row.samples.iter().map(of));
         let cost = Spread::of(row.samples.iter().filter_map(|sample| sample.cost).collect());
         let ratio = self.ratio(row);
+        // A window holds too few downloads for percentiles.
+        let per_call = self.per == Per::Call;
         let shown = |value: Option<f64>, digits: usize| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
@@ -123,10 +125,10 @@ impl Result {
             ratio.map_or_else(|| "-".to_owned(), |Spread(low, _, high)| format!("{low:.2}-{high:.2}")),
             format!("{:.0}", median(|sample| sample.calls_per_second)),
             format!("{:.1}", median(|sample| sample.megabytes_per_second)),
-            format!("{:.3}", median(|sample| sample.p50)),
-            format!("{:.3}", median(|sample| sample.p99)),
-            format!("{:.3}", median(|sample| sample.p999)),
-            shown(self.added(row).map(|added| added * 1e3), 0),
+            shown(per_call.then(|| median(|sample| sample.p50)), 3),
+            shown(per_call.then(|| median(|sample| sample.p99)), 3),
+            shown(per_call.then(|| median(|sample| sample.p999)), 3),
+            shown(self.added(row).filter(|_| per_call).map(|added| added * 1e3), 0),
             format!("{:.2} %", median(|sample| sample.failed) * 100.0),
             shown(row.memory.map(|bytes| bytes as f64 / (1024.0 * 1024.0)), 1),
         ]

@@ -155,6 +155,11 @@ impl Scenario {
         };
         if let Form::ManyAccounts(count) = self.form {
             result.notes.extend(per_account(&result, count));
+            let started =
+                running.iter().map(|one| format!("{} {:.1} s", one.name, one.started_in.as_secs_f64()));
+            result
+                .notes
+                .push(format!("from start to first answer: {}", started.collect::<Vec<_>>().join(", ")));
         }
         if let Some(note) = busy_generator(&result) {
             result.notes.push(note);

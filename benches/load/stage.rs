@@ -101,13 +101,18 @@ impl Cores {
         }
     }
 
-    /// A command that runs on these cores and ends with this process.
+    /// A command that runs on these cores and is killed should this process die before it can end it.
     pub fn command(cores: &str, program: &Path) -> Command {
-        if !has_program("taskset") {
-            return Command::new(program);
+        let mut words: Vec<std::ffi::OsString> = Vec::new();
+        if has_program("setpriv") {
+            words.extend(["setpriv", "--pdeathsig", "KILL", "--"].map(Into::into));
         }
-        let mut command = Command::new("taskset");
-        command.args(["-c", cores]).arg(program);
+        if has_program("taskset") {
+            words.extend(["taskset", "-c", cores].map(Into::into));
+        }
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -26,6 +27,8 @@ enum Share {
         interval: Duration,
         /// A permit per call that is due, put in by a pacing thread: the runtime's own timer only knows milliseconds.
         due: Arc<Semaphore>,
+        /// How many of them were taken: one that is promised to a connection counts as gone in the semaphore before it is used.
+        taken: Arc<AtomicU64>,
     },
     Closed,
 }
@@ -47,9 +50,11 @@ impl Schedule {
                 // Threads take turns, so that their calls do not leave in pairs.
                 let started = window.started + interval.mul_f64(thread as f64 / threads as f64);
                 let due = Arc::new(Semaphore::new(0));
-                let pacer = Pacer { started, interval, ends: window.ends, due: due.clone() };
+                let taken = Arc::new(AtomicU64::new(0));
+                let pacer =
+                    Pacer { started, interval, ends: window.ends, due: due.clone(), taken: taken.clone() };
                 std::thread::spawn(move || pacer.run());
-                Share::Open { started, interval, due }
+                Share::Open { started, interval, due, taken }
             }
         };
         let Window { counted_from, ends, .. } = *window;
@@ -61,16 +66,15 @@ impl Schedule {
     pub async fn next(&self) -> Option<Turn> {
         let waited = match &self.pace {
             Share::Closed => false,
-            Share::Open { due, .. } => match due.try_acquire() {
-                Ok(permit) => {
-                    permit.forget();
-                    true
-                }
-                Err(_) => {
-                    due.acquire().await.ok()?.forget();
-                    false
-                }
-            },
+            Share::Open { due, taken, .. } => {
+                let (permit, waited) = match due.try_acquire() {
+                    Ok(permit) => (permit, true),
+                    Err(_) => (due.acquire().await.ok()?, false),
+                };
+                permit.forget();
+                taken.fetch_add(1, Ordering::Relaxed);
+                waited
+            }
         };
         let now = Instant::now();
         if now >= self.last_sending() {
@@ -127,6 +131,7 @@ struct Pacer {
     interval: Duration,
     ends: Instant,
     due: Arc<Semaphore>,
+    taken: Arc<AtomicU64>,
 }
 
 impl Pacer {
@@ -153,8 +158,8 @@ impl Pacer {
             released += count;
         }
         // The last calls may still be waiting for a connection.
-        while self.due.available_permits() > 0 && !self.due.is_closed() && Instant::now() < self.ends + GRACE
-        {
+        let taken = || self.taken.load(Ordering::Relaxed);
+        while taken() < released && !self.due.is_closed() && Instant::now() < self.ends + GRACE {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.due.close();
