@@ -37,7 +37,10 @@ pub fn answer(site: &Site, request: &Request, found: &Found) -> Reply {
     drop(world);
     // Fields that only arrive when a proxy lets cookies, unknown names and their letter case pass.
     let node = site.place.host_name();
-    let reply = reply.with("Set-Cookie", format!("node={node}; Path=/; HttpOnly")).with("X-iTero-Node", node);
+    let reply = reply
+        .with("Set-Cookie", format!("node={node}; Path=/; HttpOnly"))
+        .with("Set-Cookie", "visit=1; Path=/")
+        .with("X-iTero-Node", node);
     packed(reply, request, &habits)
 }
 

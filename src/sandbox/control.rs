@@ -15,6 +15,7 @@ GET    /accounts                    all accounts
 POST   /accounts                    add one: {\"id\":7,\"name\":\"Smile\",\"kind\":\"clinic\",\"region\":\"europe\",
                                     \"users\":[{\"email\":\"a@b.test\",\"password\":\"x\"}],\"orders\":3}
 POST   /accounts/{id}/grant         pair it without a login: {\"refresh_token\":…}
+POST   /accounts/{id}/bearer        an access token for calls past the gateway: {\"access_token\":…}
 POST   /accounts/{id}/expire        its access tokens die
 POST   /accounts/{id}/forget        its refresh token dies
 POST   /accounts/{id}/migrate       {\"to\":\"new\"|\"old\"|\"china\"}; its tokens die
@@ -29,7 +30,8 @@ GET    /faults                      the scripts in force
 POST   /faults                      {\"endpoint\":\"orders_lab\",\"times\":2,\"fault\":{\"status\":504}}; also platform,
                                     place, account, carried_out. Faults without a value are plain text: \"garbage\"
 DELETE /faults                      all scripts end
-GET    /calls?account=7             what was received, newest last, without headers and bodies
+GET    /calls?account=7             what was received, newest last; with &heads=1 also the headers, Authorization left
+                                    out, and the body's length and SHA-256
 DELETE /calls                       forgets them
 ";
 
@@ -102,6 +104,11 @@ fn account_act(handle: &Handle, request: &Request, id: u64, act: &str) -> Result
             let token = handle.grant(id).ok_or("no such account")?;
             return Ok(json!({"refresh_token": token}));
         }
+        "bearer" => {
+            handle.grant(id).ok_or("no such account")?;
+            let token = handle.bearer(id).ok_or("no such account")?;
+            return Ok(json!({"access_token": token}));
+        }
         "expire" => handle.expire_access(id),
         "forget" => handle.forget_refresh(id),
         "migrate" => handle.migrate(id, read::<ToPlatform>(request)?.to),
@@ -163,16 +170,30 @@ fn accounts(handle: &Handle) -> Value {
 
 fn calls(handle: &Handle, request: &Request) -> Value {
     let account = request.parameter("account").and_then(|text| text.parse::<u64>().ok());
+    let heads = request.parameter("heads").is_some();
     let describe = |call: Call| {
-        json!({
+        let mut value = json!({
             "number": call.number, "at": call.at.to_string(), "place": call.place,
             "endpoint": call.endpoint, "account": call.account,
             "call": format!("{} {}", call.method, call.target()),
             "status": call.status, "end": format!("{:?}", call.end),
-        })
+        });
+        if heads {
+            value["headers"] = headers(&call);
+            value["body_length"] = json!(call.body_length);
+            value["body_sha256"] = json!(call.body_sha256());
+        }
+        value
     };
     let wanted = |call: &Call| account.is_none() || call.account == account;
     handle.calls_where(wanted).into_iter().map(describe).collect()
+}
+
+/// Name and value of each, as they came.
+fn headers(call: &Call) -> Value {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let shown = call.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"authorization"));
+    shown.map(|(name, value)| json!([text(name), text(value)])).collect()
 }
 
 fn index_page(handle: &Handle) -> String {

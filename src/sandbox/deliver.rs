@@ -92,7 +92,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let mut head = reply.open_head(site.now());
     match shape.chunk {
         Some(_) => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        None if reply.status == 204 => {}
+        // A 304 would have to say the length of the 200 (RFC 9110, 8.6).
+        None if matches!(reply.status, 204 | 304) => {}
         None => head.extend_from_slice(format!("Content-Length: {}\r\n", reply.body.length()).as_bytes()),
     }
     if !shape.keep_alive {

@@ -118,7 +118,9 @@ impl Handle {
     /// White-lists a redirect URI for every application of the platform.
     pub fn allow_redirect(&self, platform: Platform, uri: &str) {
         for client in self.shared.world().clients_mut(platform) {
-            client.redirect_uris.push(uri.to_owned());
+            if !client.redirect_uris.iter().any(|known| known == uri) {
+                client.redirect_uris.push(uri.to_owned());
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -51,6 +52,12 @@ impl Call {
 
     pub fn target(&self) -> &str {
         std::str::from_utf8(&self.target).unwrap_or("")
+    }
+
+    /// Hex, over the whole body, however long it was.
+    pub fn body_sha256(&self) -> String {
+        let kept = || super::hex(digest::digest(&digest::SHA256, &self.body).as_ref());
+        self.body_sha256.clone().unwrap_or_else(kept)
     }
 
     /// The target without its query.

@@ -120,6 +120,14 @@ async fn people_steer_it_over_http() {
     assert!(stage.sandbox.scripts().is_empty());
     let calls = stage.get(&format!("{control}/calls?account=9"), "").await;
     assert_eq!(calls.json()[0]["endpoint"], "refresh");
+    let bearer = post("/accounts/9/bearer", "").await.text_at("/access_token");
+    stage.call("POST", &format!("{}/x", stage.sandbox.base_url(Platform::Old)), &bearer, "abc").await;
+    let calls = stage.get(&format!("{control}/calls?account=9&heads=1"), "").await;
+    let last = calls.json().as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["body_length"], 3);
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(last["body_sha256"], sha256);
+    assert!(last["headers"].to_string().contains("host") && !last["headers"].to_string().contains(&bearer));
     let foreign =
         http::Request::post(format!("{control}/accounts/9/forget")).header("origin", "https://x.test");
     assert_eq!(stage.send(foreign.body(Full::default()).unwrap()).await.status, 403);
