@@ -14,7 +14,19 @@ need chromium chromium
 need chromedriver chromium-driver
 need python3 python3
 need systemd-analyze systemd
-[ -x /usr/lib/postgresql/15/bin/postgres ] || [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || missing="$missing postgresql"
+# Kinds of HTTP clients (tests/clients).
+need wget wget
+need perl perl
+need java default-jdk-headless
+need javac default-jdk-headless
+need node nodejs
+need php php-cli
+need nc netcat-openbsd
+perl -MLWP -e 1 2>/dev/null || missing="$missing libwww-perl"
+php -r 'curl_init();' >/dev/null 2>&1 || missing="$missing php-curl"
+# Several gateways on one database, with and without a pooler between (src/store/postgres).
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+[ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 
 if [ -n "$missing" ]; then
     echo "installing:$missing"
