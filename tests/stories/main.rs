@@ -1,5 +1,8 @@
 //! Stories: a whole small world each, told against the sandbox. The list of test names is the specification.
 
+mod browser;
 mod expiry;
 mod limits;
+mod logins;
+mod pairing;
 mod world;

@@ -61,6 +61,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// Newline-delimited JSON, or the log's lines.
+    pub fn lines(&self) -> Vec<Value> {
+        json_lines(&self.text())
+    }
+
     /// The gateway's own code, or nothing for the vendor's answers.
     pub fn code(&self) -> String {
         match self.headers.contains_key("proxy-status") {
@@ -125,7 +130,7 @@ impl Setup {
         self
     }
 
-    /// Leaves the accounts unknown to the gateway.
+    /// Leaves the accounts unknown to the gateway, and unpaired at the platform.
     pub fn unpaired(mut self) -> Self {
         self.import = false;
         self
@@ -134,13 +139,18 @@ impl Setup {
     pub async fn start(self) -> World {
         let folder = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::start(self.options).await.unwrap();
-        for account in self.accounts {
+        // The matching set pairs whatever account it finds.
+        let (paired, unpaired) = if self.import { (self.accounts, vec![]) } else { (vec![], self.accounts) };
+        for account in paired {
             sandbox.add_account(account);
         }
         let any = || "127.0.0.1:0".to_owned();
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
         let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        for account in unpaired {
+            sandbox.add_account(account);
+        }
         rewrite(&folder.path().join(matching::CONFIG), &self.config, &self.appended);
         let running = start_gateway(folder.path(), self.clock.clone()).await;
         let mut world = World::around(sandbox, running, self.clock, key, folder);
@@ -150,6 +160,10 @@ impl Setup {
         world.sandbox.clear_calls();
         world
     }
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
 }
 
 fn rewrite(file: &Path, replacements: &[(String, String)], appended: &str) {
@@ -268,6 +282,32 @@ impl World {
         lines.as_array().unwrap().iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// A start link for an order such as `{"name": "smile"}`, in realm "global" unless it names another.
+    pub async fn start_link(&self, mut order: Value) -> String {
+        if order.get("realm").is_none() {
+            order["realm"] = json!("global");
+        }
+        let started = self.operate("/pairings", order).await;
+        assert_eq!(started.status, 200, "{}", started.text());
+        started.json()["url"].as_str().unwrap().to_owned()
+    }
+
+    /// An account as `accounts show` prints it; null where there is none.
+    pub async fn account(&self, name: &str) -> Value {
+        let answer = self.look(&format!("/api/accounts/{name}")).await;
+        if answer.status == 200 { answer.json() } else { Value::Null }
+    }
+
+    /// The audit log's lines.
+    pub fn audit(&self) -> Vec<Value> {
+        json_lines(&std::fs::read_to_string(&self.running.config().admin.audit).unwrap())
+    }
+
+    /// Changes the configuration's file; `running.reload()` then takes it over.
+    pub fn edit_config(&self, old: &str, new: &str) {
+        rewrite(&self.folder().join(matching::CONFIG), &[(old.to_owned(), new.to_owned())], "");
+    }
+
     /// Lets waits of the retry loop and of the sandbox go by: moves the clock on in steps while `work` is under way.
     pub async fn while_time_flies<T>(&self, step: Duration, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
@@ -284,8 +324,14 @@ impl World {
     }
 
     /// Stops the gateway in good order and starts it again on the same files.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// The same, with something done to the files in between.
+    pub async fn restart_after(mut self, change: impl AsyncFnOnce(&Path)) -> Self {
         self.running.stop().await;
+        change(self.folder.path()).await;
         let running = start_gateway(self.folder.path(), self.clock.clone()).await;
         self = World::around(self.sandbox, running, self.clock, self.key, self.folder);
         self

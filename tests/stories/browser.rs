@@ -1,0 +1,104 @@
+//! A clinic's browser as far as the gateway can tell: it keeps cookies and posts forms. Redirects are followed by the story's hand.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+
+use crate::world::{Answer, PASSWORD, USER, World};
+
+pub struct Browser<'a> {
+    world: &'a World,
+    cookies: BTreeMap<String, String>,
+}
+
+impl<'a> Browser<'a> {
+    pub fn new(world: &'a World) -> Self {
+        Self { world, cookies: BTreeMap::new() }
+    }
+
+    /// Opens a page of the gateway: a start link, or the URL that a login leads back to.
+    pub async fn open(&mut self, url: &str) -> Answer {
+        self.send(Method::GET, url, None).await
+    }
+
+    pub async fn submit(&mut self, url: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send(Method::POST, url, Some(fields)).await
+    }
+
+    /// Opens a start link and presses its button. Returns where the browser is sent: iTero's login.
+    pub async fn begin(&mut self, link: &str) -> String {
+        let offer = self.open(link).await;
+        assert_eq!(offer.status, 200, "{}", offer.text());
+        let sent = self.submit(link, &[]).await;
+        assert_eq!(sent.status, 303, "{}", sent.text());
+        sent.header("location").to_owned()
+    }
+
+    /// From the start link through the login of the usual user, up to the URL that leads back to the gateway.
+    pub async fn log_in(&mut self, link: &str) -> String {
+        self.log_in_as(link, USER).await
+    }
+
+    pub async fn log_in_as(&mut self, link: &str, email: &str) -> String {
+        let authorize = self.begin(link).await;
+        self.world.sandbox.log_in(&authorize, email, PASSWORD).await.unwrap()
+    }
+
+    /// The whole way from a start link to the page behind the callback.
+    pub async fn connect(&mut self, link: &str) -> Answer {
+        self.connect_as(link, USER).await
+    }
+
+    pub async fn connect_as(&mut self, link: &str, email: &str) -> Answer {
+        let back = self.log_in_as(link, email).await;
+        self.open(&back).await
+    }
+
+    /// Presses the button of the choosing page.
+    pub async fn choose(&mut self, page: &Answer, account: u64) -> Answer {
+        let text = page.text();
+        let choice = between(&text, "name=\"choice\" value=\"", "\"");
+        let url = format!("{}/connect/choose", self.world.admin);
+        self.submit(&url, &[("choice", choice), ("account", &account.to_string())]).await
+    }
+
+    async fn send(&mut self, method: Method, url: &str, fields: Option<&[(&str, &str)]>) -> Answer {
+        let path = url.strip_prefix(&self.world.admin);
+        let path = path.unwrap_or_else(|| panic!("{url} does not lead to the gateway"));
+        let mut request = self.world.browse(method, path);
+        if !self.cookies.is_empty() {
+            let pairs: Vec<String> =
+                self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            request = request.header("cookie", pairs.join("; "));
+        }
+        if let Some(fields) = fields {
+            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+            request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        }
+        let answer = self.world.send(request).await;
+        self.keep_cookies(&answer);
+        answer
+    }
+
+    fn keep_cookies(&mut self, answer: &Answer) {
+        for line in answer.headers.get_all("set-cookie") {
+            let line = line.to_str().unwrap();
+            let (pair, attributes) = line.split_once(';').unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            match attributes.contains("Max-Age=0") {
+                true => self.cookies.remove(name),
+                false => self.cookies.insert(name.to_owned(), value.to_owned()),
+            };
+        }
+    }
+}
+
+/// A page's heading: what it says in a few words.
+pub fn heading(page: &Answer) -> String {
+    between(&page.text(), "<h1>", "</h1>").to_owned()
+}
+
+pub fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let found = text.split_once(before).and_then(|(_, rest)| rest.split_once(after));
+    found.unwrap_or_else(|| panic!("{before:?} does not stand in {text}")).0
+}
