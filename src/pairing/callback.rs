@@ -85,7 +85,7 @@ impl Pairing {
 
     /// The account that was chosen on the choosing page, or by the pasting operator.
     pub async fn choose(self: &Arc<Self>, choice: &str, proof: Proof<'_>, account: &str) -> Answer {
-        let Some(code) = Code::parse(choice) else { return Answer::stopped(Stop::Expired, None) };
+        let Some(code) = Code::parse(choice) else { return Answer::stopped(Stop::LoginExpired, None) };
         let (waiting, realm) = match self.admit_choice(&code, proof).await {
             Ok(admitted) => admitted,
             Err(stop) => return Answer::stopped(stop, None),
@@ -228,7 +228,9 @@ impl Answer {
     pub(super) fn stopped(stop: Stop, start: Option<Code>) -> Self {
         match stop {
             // Anybody can send these, as often as they like.
-            Stop::Expired | Stop::BadCallback(_) => tracing::debug!(stop = stop.code(), "no login"),
+            Stop::Expired | Stop::LoginExpired | Stop::BadCallback(_) => {
+                tracing::debug!(stop = stop.code(), "no login")
+            }
             _ => tracing::info!(stop = stop.code(), "a login stopped"),
         }
         let again = start.filter(|_| stop.may_start_again());
@@ -260,7 +262,7 @@ fn live<T>(held: Result<Held<T>, StoreError>) -> Result<T, Stop> {
     match held {
         Ok(Held::Live { what, .. }) => Ok(what),
         Ok(Held::Used { by }) => Err(Stop::AlreadyUsed { by }),
-        Ok(Held::Unknown) => Err(Stop::Expired),
+        Ok(Held::Unknown) => Err(Stop::LoginExpired),
         Err(problem) => Err(Stop::of_store(&problem)),
     }
 }
@@ -308,7 +310,7 @@ fn read_redirect(query: &str) -> Result<Redirect, Stop> {
         }
     }
     let state = state.ok_or(Stop::BadCallback("it has no state"))?;
-    let state = Code::parse(&state).ok_or(Stop::Expired)?;
+    let state = Code::parse(&state).ok_or(Stop::LoginExpired)?;
     match (code, error) {
         (Some(_), Some(_)) => Err(Stop::BadCallback("it holds a code and an error")),
         (None, None) => Err(Stop::BadCallback("it holds neither a code nor an error")),
@@ -364,7 +366,7 @@ mod tests {
         ] {
             assert!(matches!(fault(&query), Stop::BadCallback(_)), "{query}");
         }
-        assert_eq!(fault("state=forged&code=a"), Stop::Expired);
+        assert_eq!(fault("state=forged&code=a"), Stop::LoginExpired);
         assert!(read_redirect(&format!("state={state}&code=a%2Fb%3D&session_state=x")).is_ok());
     }
 

@@ -51,8 +51,10 @@ pub struct Choice {
 pub enum Stop {
     /// The person pressed "cancel" at the platform.
     Cancelled,
-    /// Unknown, or its time is over: these two cannot be told apart.
+    /// A start link that is unknown, or whose time is over: these two cannot be told apart.
     Expired,
+    /// The same of a login under way: its link may well be good still.
+    LoginExpired,
     AlreadyUsed {
         by: Option<AccountName>,
     },
@@ -168,6 +170,7 @@ impl Stop {
         match self {
             Stop::Cancelled => "cancelled",
             Stop::Expired => "expired",
+            Stop::LoginExpired => "login_expired",
             Stop::AlreadyUsed { .. } => "already_used",
             Stop::WrongBrowser => "wrong_browser",
             Stop::BadCallback(_) => "bad_callback",
@@ -204,6 +207,11 @@ impl Stop {
                 "This link is not valid",
                 "The link is unknown, or its time is over.".into(),
                 "Ask whoever sent it for a new one. Check also that the address was copied completely.".into(),
+            ),
+            Stop::LoginExpired => (
+                "This login has run out",
+                "The login took longer than ten minutes, or did not begin at this gateway.".into(),
+                "Open the link that you were given once more, and log in without a long pause.".into(),
             ),
             Stop::AlreadyUsed { by: Some(name) } => (
                 "This link was already used",
@@ -328,7 +336,11 @@ impl Stop {
     pub(super) fn may_start_again(&self) -> bool {
         !matches!(
             self,
-            Stop::Expired | Stop::AlreadyUsed { .. } | Stop::NameTaken { .. } | Stop::RealmGone { .. }
+            Stop::Expired
+                | Stop::LoginExpired
+                | Stop::AlreadyUsed { .. }
+                | Stop::NameTaken { .. }
+                | Stop::RealmGone { .. }
         )
     }
 }

@@ -96,7 +96,7 @@ impl Front {
         let mut response = match answer.outcome {
             Outcome::Connected(connected) => pages::connected(&connected),
             Outcome::Choose(choice) => pages::choose(&choice),
-            Outcome::Stopped { stop: Stop::Expired, .. } => self.stopped(Stop::Expired),
+            Outcome::Stopped { stop: Stop::LoginExpired, .. } => self.stopped(Stop::LoginExpired),
             Outcome::Stopped { stop, again } => pages::stopped(&stop, again.as_ref()),
         };
         pages::set_cookies(&mut response, &answer.cookies);
@@ -105,7 +105,7 @@ impl Front {
 
     /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked out by a stranger.
     fn stopped(&self, stop: Stop) -> Response {
-        if stop == Stop::Expired && !self.unknown_codes.admit() {
+        if matches!(stop, Stop::Expired | Stop::LoginExpired) && !self.unknown_codes.admit() {
             return pages::too_many();
         }
         pages::stopped(&stop, None)
@@ -138,7 +138,7 @@ async fn read_form(headers: &HeaderMap, body: Body) -> Option<Vec<(String, Strin
 fn status(stop: &Stop) -> StatusCode {
     match stop {
         Stop::Cancelled => StatusCode::OK,
-        Stop::Expired => StatusCode::NOT_FOUND,
+        Stop::Expired | Stop::LoginExpired => StatusCode::NOT_FOUND,
         Stop::AlreadyUsed { .. } | Stop::RealmGone { .. } => StatusCode::GONE,
         Stop::WrongBrowser | Stop::Forbidden { .. } | Stop::NotEnabled | Stop::NoAccounts => {
             StatusCode::FORBIDDEN

@@ -251,6 +251,7 @@ async fn every_stop_has_a_page_of_its_own() {
     let stops = [
         Stop::Cancelled,
         Stop::Expired,
+        Stop::LoginExpired,
         Stop::AlreadyUsed { by: None },
         Stop::AlreadyUsed { by: Some(name()) },
         Stop::WrongBrowser,

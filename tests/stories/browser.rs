@@ -95,7 +95,7 @@ impl<'a> Browser<'a> {
 
 /// A page's heading: what it says in a few words.
 pub fn heading(page: &Answer) -> String {
-    between(&page.text(), "<h1>", "</h1>").to_owned()
+    between(&page.text(), "<h1>", "</h1>").replace("&#39;", "'")
 }
 
 pub fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {

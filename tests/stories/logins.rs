@@ -56,7 +56,7 @@ async fn whoever_cancels_is_told_so_and_the_link_leads_further() {
     let authorize = browser.begin(&link).await;
     let back = world.sandbox.cancel_login(&authorize).await.unwrap();
     let page = browser.open(&back).await;
-    assert_page(&page, 200, "The login was cancelled");
+    assert_page(&page, 200, "Login cancelled");
     let path = link.strip_prefix(&world.admin).unwrap();
     assert!(page.text().contains(&format!("href=\"{path}\"")), "{}", page.text());
     assert_nothing_happened(&world).await;
@@ -88,15 +88,26 @@ async fn another_browser_cannot_take_over_a_login_and_does_not_spoil_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_took_longer_than_ten_minutes_is_begun_again() {
-    let world = unpaired().await;
-    let invited = json!({"realm": "global", "name": "solo"});
-    let link = world.start_link(invited).await;
+async fn a_login_that_took_longer_than_ten_minutes_is_begun_again_with_the_same_link() {
+    let world = Setup::new().start().await;
+    let invited = world.operate("/invitations", json!({"pattern": "acct-1001"})).await.json();
+    let link = invited[0]["link"].as_str().unwrap();
     let mut browser = Browser::new(&world);
-    let back = browser.log_in_as(&link, SOLO_USER).await;
+    let back = browser.log_in(link).await;
     world.clock.advance(Duration::from_secs(601));
-    assert_page(&browser.open(&back).await, 404, "This link does not work any more");
-    assert_page(&browser.open(&link).await, 404, "This link does not work any more");
+    assert_page(&browser.open(&back).await, 404, "This login has run out");
+    assert!(world.sandbox.calls_to(Endpoint::Exchange).is_empty(), "no token call");
+    assert_page(&browser.connect(link).await, 200, CONNECTED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_of_yesterday_asks_for_a_new_one() {
+    let world = unpaired().await;
+    let link = solo_link(&world).await;
+    world.clock.advance(Duration::from_secs(24 * 3600));
+    let mut browser = Browser::new(&world);
+    assert_page(&browser.open(&link).await, 404, "This link is not valid");
+    assert_page(&browser.submit(&link, &[]).await, 404, "This link is not valid");
     assert_nothing_happened(&world).await;
 }
 
@@ -109,7 +120,7 @@ async fn a_replayed_callback_makes_no_second_call() {
     assert_page(&browser.open(&back).await, 200, CONNECTED);
     for mut whoever in [browser, Browser::new(&world)] {
         let page = whoever.open(&back).await;
-        assert!([403, 410].contains(&page.status), "{}", page.text());
+        assert_page(&page, 410, "This login was already used");
     }
     assert_eq!(world.sandbox.calls_to(Endpoint::Exchange).len(), 1);
 }

@@ -5,4 +5,5 @@ mod expiry;
 mod limits;
 mod logins;
 mod pairing;
+mod realms;
 mod world;

@@ -14,7 +14,7 @@ async fn a_state_that_is_unknown_expired_or_replayed_leads_to_no_call() {
     let visitor = Visitor::with(&scene, request()).await;
     let proof = Proof::Browser { cookies: &visitor.cookies };
     let forged = format!("code=a&state={}", Code::fresh().expose());
-    assert_eq!(stop(&scene.pairing.callback(&forged, proof).await), &Stop::Expired);
+    assert_eq!(stop(&scene.pairing.callback(&forged, proof).await), &Stop::LoginExpired);
 
     let late = Visitor::with(&scene, request()).await;
     connected(visitor.returns(&scene).await);
@@ -22,7 +22,7 @@ async fn a_state_that_is_unknown_expired_or_replayed_leads_to_no_call() {
     assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
     assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
     scene.clock.advance(LOGIN_VALID + Duration::from_secs(1));
-    assert_eq!(stop(&late.returns(&scene).await), &Stop::Expired);
+    assert_eq!(stop(&late.returns(&scene).await), &Stop::LoginExpired);
     assert_eq!(scene.global.calls().len(), calls);
 }
 
