@@ -1,0 +1,169 @@
+//! Accounts come over from another application and go back: import, export, pause, resume.
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Platform, Script};
+use serde_json::{Value, json};
+
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+const LAB_LIST: &str = "/itero-gen-api/v2/orders/lab";
+
+/// The gateway knows no account; the other application has paired both.
+async fn before_the_import() -> (World, Value) {
+    let world = Setup::new().unpaired().start().await;
+    let entry = |name: &str, id: u64| {
+        let token = world.sandbox.grant(id).unwrap();
+        json!({"name": name, "realm": "global", "account_id": id, "refresh_token": token})
+    };
+    let file = json!([entry(CLINIC_NAME, CLINIC), entry(LAB_NAME, LAB)]);
+    (world, file)
+}
+
+async fn import(world: &World, query: &str, file: &Value) -> Vec<Value> {
+    world.operate(&format!("/import{query}"), file.clone()).await.lines()
+}
+
+fn details(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["detail"].as_str().unwrap()).collect()
+}
+
+async fn pause(world: &World, pattern: &str) -> Vec<Value> {
+    world.operate(&format!("/pause?pattern={pattern}"), json!(null)).await.lines()
+}
+
+async fn resume(world: &World, pattern: &str) -> Vec<Value> {
+    world.operate(&format!("/resume?pattern={pattern}"), json!(null)).await.lines()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_renews_and_discovers_each_account_once_and_a_repetition_changes_nothing() {
+    let (world, file) = before_the_import().await;
+    let paced = std::time::Duration::from_millis(250);
+    let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
+    assert_eq!(details(&lines), ["imported, refreshed and discovered"; 2]);
+    let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
+    assert_eq!(details(&lines), ["unchanged, not refreshed"; 2]);
+    assert_eq!((world.sandbox.refreshes(CLINIC).len(), world.sandbox.discoveries().len()), (1, 2));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_import_leaves_the_refreshing_to_the_other_application_until_it_is_resumed() {
+    let (world, file) = before_the_import().await;
+    let lines = import(&world, "?paused=true", &file).await;
+    assert_eq!(details(&lines), ["imported, not refreshed"; 2]);
+    let refused = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "account_paused"));
+    assert_eq!(world.sandbox.calls().len(), 0, "the platform was not asked for anything");
+
+    let resumed = resume(&world, CLINIC_NAME).await;
+    assert_eq!((resumed.len(), &resumed[0]["ok"]), (1, &json!(true)), "{resumed:?}");
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "resuming renews once");
+    assert_eq!(world.get(LAB_NAME, LAB_LIST).await.code(), "account_paused");
+    assert_eq!(resume(&world, CLINIC_NAME).await[0]["detail"], "unchanged: was not paused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_account_makes_no_refresh_even_days_later_and_over_a_restart() {
+    let world = World::new().await;
+    assert_eq!(pause(&world, CLINIC_NAME).await[0]["detail"], "paused");
+    assert_eq!(pause(&world, CLINIC_NAME).await[0]["detail"], "unchanged: paused");
+    let world = world.restart().await;
+    world.clock.advance(std::time::Duration::from_secs(30 * 24 * 3600));
+    // The lab, which is not held, is renewed for being asked.
+    assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.code(), "account_paused");
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 0);
+    let nobody = world.operate("/pause?pattern=nobody-*", json!(null)).await;
+    assert_eq!(nobody.status, 404, "{}", nobody.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_line_of_a_file_fails_alone_and_no_token_is_repeated() {
+    let (world, file) = before_the_import().await;
+    let token = file[0]["refresh_token"].clone();
+    let lines = json!([
+        {"name": "Bad Name!", "realm": "global", "account_id": 1, "refresh_token": "s3cret-a"},
+        {"name": "no-realm", "realm": "mars", "account_id": 2, "refresh_token": "s3cret-b"},
+        {"name": "no-id", "realm": "global", "refresh_token": "s3cret-c"},
+        {"name": "no-token", "realm": "global", "account_id": 4},
+        {"name": "dead", "realm": "global", "account_id": 5, "refresh_token": "s3cret-d"},
+        "s3cret-e",
+        file[0],
+        // The same token for another account would mix their patients.
+        {"name": "twin", "realm": "global", "account_id": 6, "refresh_token": token},
+        {"name": CLINIC_NAME, "realm": "global", "account_id": 7, "refresh_token": "s3cret-f"},
+        file[1],
+    ]);
+    let paced = std::time::Duration::from_millis(250);
+    let answer = world.while_time_flies(paced, world.operate("/import", lines)).await;
+    let good: Vec<bool> = answer.lines().iter().map(|line| line["ok"].as_bool().unwrap()).collect();
+    assert_eq!(
+        good,
+        [false, false, false, false, false, false, true, false, false, true],
+        "{}",
+        answer.text()
+    );
+    assert!(!answer.text().contains("s3cret") && !answer.text().contains(token.as_str().unwrap()));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
+    assert_eq!(world.account("twin").await, Value::Null);
+
+    for nonsense in [json!({"name": "x"}), json!("s3cret")] {
+        let refused = world.operate("/import", nonsense).await;
+        assert_eq!((refused.status, refused.text().contains("s3cret")), (400, false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says_so() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let stale = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": "an-older-token"}]);
+    let kept = import(&world, "", &stale).await;
+    assert!(details(&kept)[0].starts_with("kept: ") && kept[0]["ok"] == true, "{kept:?}");
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    let paced = std::time::Duration::from_millis(250);
+    let replaced = world.while_time_flies(paced, import(&world, "?replace=true", &stale)).await;
+    assert_eq!(replaced[0]["ok"], false, "its first refresh fails: {replaced:?}");
+    assert_eq!(world.account(CLINIC_NAME).await["state"], "needs_login");
+    let right = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
+        "refresh_token": world.sandbox.refresh_tokens(CLINIC)[0]}]);
+    let healed = world.while_time_flies(paced, import(&world, "", &right)).await;
+    assert_eq!(details(&healed), ["replaced, refreshed and discovered"]);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_while_the_platform_is_down_stores_the_tokens_and_says_so() {
+    let (world, file) = before_the_import().await;
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::New));
+    let paced = std::time::Duration::from_millis(250);
+    let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
+    assert!(lines.iter().all(|line| line["ok"] == false), "{lines:?}");
+    assert!(details(&lines)[0].starts_with("stored, but the first refresh failed"), "{lines:?}");
+    world.sandbox.clear_scripts();
+    world.clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "nobody has to log in for it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_the_way_back_and_shows_tokens_only_when_asked_to() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let token = world.sandbox.refresh_tokens(CLINIC).remove(0);
+    let without = world.look("/api/export").await;
+    assert!(!without.text().contains(&token) && !without.text().contains("refresh_token"));
+    pause(&world, "*").await;
+    let with = world.look("/api/export?refresh_tokens=true").await.json();
+    let line = json!({"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": token});
+    assert_eq!(with[0], line, "the newest token after rotation");
+    assert!(world.journal(CLINIC_NAME).await.contains(&"exported".to_owned()));
+    let acts: Vec<Value> = world.audit().iter().map(|line| line["action"].clone()).collect();
+    assert_eq!(acts[acts.len() - 2..], ["export_with_refresh_tokens", "export_with_refresh_tokens"]);
+
+    // A second gateway takes over with that file.
+    let other = Setup::new().unpaired().start().await;
+    assert_eq!(import(&other, "?paused=true", &with).await.len(), 2);
+}

@@ -1,0 +1,233 @@
+//! What operators ask and do: look, explain, renew, discover, call, unpair, revoke; who may, and what is written down of it.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Account, Endpoint, Fault, Region, Script};
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+
+async fn act(world: &World, act: &str, pattern: &str) -> Value {
+    let answer = world.operate(&format!("/{act}?pattern={pattern}"), json!(null)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.lines().remove(0)
+}
+
+async fn findings(world: &World, account: &str) -> Vec<String> {
+    let explained = world.look(&format!("/api/accounts/{account}/explain")).await.json();
+    let findings = explained["findings"].as_array().unwrap();
+    let line = |finding: &Value| {
+        format!("{}: {}", finding["level"].as_str().unwrap(), finding["what"].as_str().unwrap())
+    };
+    findings.iter().map(line).collect()
+}
+
+#[track_caller]
+fn assert_found(findings: &[String], begins: &str, holds: &str) {
+    let fits = |line: &&String| line.starts_with(begins) && line.contains(holds);
+    assert!(findings.iter().any(|line| fits(&line)), "no {begins:?} with {holds:?} in {findings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renewing_by_hand_refreshes_and_discovers_once_and_says_until_when_the_token_is_good() {
+    let world = World::new().await;
+    world.clock.advance(Duration::from_secs(5));
+    let before = world.account(CLINIC_NAME).await["generation"].as_u64().unwrap();
+    let done = act(&world, "renew", CLINIC_NAME).await;
+    assert_eq!(done["ok"], true, "{done}");
+    assert!(done["detail"].as_str().unwrap().starts_with("good until "), "{done}");
+    assert_eq!((world.sandbox.refreshes(CLINIC).len(), world.sandbox.discoveries().len()), (1, 1));
+    assert!(world.account(CLINIC_NAME).await["generation"].as_u64().unwrap() > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovering_by_hand_finds_the_new_region_without_a_refresh() {
+    let world = World::new().await;
+    world.sandbox.move_region(CLINIC, Region::Europe);
+    let done = act(&world, "discover", CLINIC_NAME).await;
+    let europe = world.sandbox.region_url(Region::Europe);
+    assert_eq!((&done["ok"], done["detail"].as_str().unwrap()), (&json!(true), europe.as_str()));
+    assert_eq!(world.account(CLINIC_NAME).await["route"], europe);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_discovery_by_hand_keeps_the_route_and_says_why() {
+    let world = World::new().await;
+    let before = world.account(CLINIC_NAME).await["route"].clone();
+    world.sandbox.set_habits(|habits| habits.discovery_enabled = false);
+    let done = act(&world, "discover", CLINIC_NAME).await;
+    assert_eq!(done["ok"], false, "{done}");
+    assert_eq!(world.account(CLINIC_NAME).await["route"], before);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_as_an_account_reports_its_status_size_and_links_and_shows_the_body_only_when_asked() {
+    let world = World::new().await;
+    let path = format!("/accounts/{CLINIC_NAME}/call");
+    let report = world.operate(&path, json!({"method": "GET", "path": "/orders/practice"})).await.json();
+    assert_eq!(
+        (&report["status"], &report["body"], &report["code"]),
+        (&json!(200), &json!(null), &json!(null))
+    );
+    assert!(report["links"].as_u64().unwrap() >= 3 && report["bytes"].as_u64().unwrap() > 100, "{report}");
+    let with_body = json!({"method": "GET", "path": "/orders/practice", "with_body": true});
+    let report = world.operate(&path, with_body).await.json();
+    assert!(report["body"].as_str().unwrap().contains(&world.gateway), "links lead through the gateway");
+    let denied =
+        world.operate(&path, json!({"method": "DELETE", "path": "/unpair-account", "body": "{}"})).await;
+    assert_eq!(denied.json()["code"], "call_not_allowed", "{}", denied.text());
+    assert!(world.sandbox.calls_to(Endpoint::Unpair).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_a_healthy_a_paused_a_dead_and_a_troubled_account_apart() {
+    let world = World::new().await;
+    world.get(CLINIC_NAME, LIST).await;
+    let healthy = findings(&world, CLINIC_NAME).await;
+    assert_found(&healthy, "ok", "served");
+    assert_found(&healthy, "ok", "good until");
+    assert!(!healthy.iter().any(|line| line.starts_with("trouble")), "{healthy:#?}");
+    assert_found(&findings(&world, LAB_NAME).await, "note", "No call has come in");
+
+    act(&world, "pause", LAB_NAME).await;
+    assert_found(&findings(&world, LAB_NAME).await, "note", "paused");
+    world.clock.advance(Duration::from_secs(4 * 24 * 3600));
+    assert_found(&findings(&world, CLINIC_NAME).await, "note", "gone quiet");
+
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.while_time_flies(Duration::from_millis(250), act(&world, "renew", CLINIC_NAME)).await;
+    assert_found(&findings(&world, CLINIC_NAME).await, "trouble", "renewal failed");
+
+    world.sandbox.clear_scripts();
+    world.sandbox.forget_refresh(CLINIC);
+    world.clock.advance(Duration::from_secs(3600));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.code(), "account_needs_login");
+    let dead = findings(&world, CLINIC_NAME).await;
+    assert_found(&dead, "trouble", "no longer takes the account's grant");
+    assert_found(&dead, "trouble", "account_needs_login");
+    let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await.json();
+    let fixes = explained["findings"].to_string();
+    assert!(fixes.contains("accounts pair --realm global --name acct-1001"), "{fixes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_order_list_and_a_broken_download_show_in_explain() {
+    let idle = Account::clinic(1003, "Idle").with_orders(0);
+    let world = Setup::new().account(idle).start().await;
+    assert_eq!(world.get("acct-1003", LIST).await.status, 200);
+    assert_found(&findings(&world, "acct-1003").await, "note", "order list was empty");
+
+    let order = world.sandbox.order_ids(CLINIC)[0];
+    world.sandbox.script(Script::on(Endpoint::Download, Fault::DropsMidBody).once());
+    let url = format!("{}/accounts/{CLINIC_NAME}/itero-gen-api/v2/order/{order}/download/IDE", world.gateway);
+    let cut = world
+        .bare(Method::GET, url.strip_prefix(&world.gateway).unwrap())
+        .header("X-Gateway-Key", &world.key);
+    let answer = cut.send().await.unwrap();
+    assert!(answer.bytes().await.is_err(), "a short file never looks whole");
+    assert_found(&findings(&world, CLINIC_NAME).await, "trouble", "download ended before its last byte");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unpairing_says_whom_it_hits_and_does_nothing_until_it_is_confirmed() {
+    let world = World::new().await;
+    let path = format!("/accounts/{CLINIC_NAME}/unpair");
+    let preview = world.operate(&path, json!(null)).await.json();
+    assert_eq!((&preview["done"], &preview["account_id"]), (&json!(false), &json!(CLINIC)));
+    assert!(preview["hits"].to_string().contains("Every user"), "{preview}");
+    assert!(world.sandbox.calls_to(Endpoint::Unpair).is_empty() && world.sandbox.is_paired(CLINIC));
+
+    let done = world.operate(&format!("{path}?confirmed=true"), json!(null)).await.json();
+    assert_eq!((&done["done"], &done["detail"]), (&json!(true), &json!("Done.")), "{done}");
+    assert!(!world.sandbox.is_paired(CLINIC) && world.sandbox.is_paired(LAB));
+    let sent = world.sandbox.calls_to(Endpoint::Unpair);
+    assert_eq!(sent[0].body, format!("{{\"AccountId\":{CLINIC}}}"), "the body goes with the DELETE");
+    assert_eq!(world.account(CLINIC_NAME).await, Value::Null);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.code(), "account_unknown");
+    assert_eq!(world.get(LAB_NAME, "/itero-gen-api/v2/orders/lab").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoking_kills_the_grant_and_keeps_the_account_known() {
+    let world = World::new().await;
+    let path = format!("/accounts/{CLINIC_NAME}/revoke");
+    assert_eq!(world.operate(&path, json!(null)).await.json()["done"], false);
+    assert!(world.sandbox.calls_to(Endpoint::Revoke).is_empty());
+    let done = world.operate(&format!("{path}?confirmed=true"), json!(null)).await.json();
+    assert_eq!(done["done"], true, "{done}");
+    assert!(world.sandbox.refresh_tokens(CLINIC).is_empty());
+    assert_eq!(world.account(CLINIC_NAME).await["state"], "needs_login");
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.code(), "account_needs_login");
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 0, "nobody tries a token that is known to be dead");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_api_is_for_holders_of_its_token_and_not_for_web_pages() {
+    let world = World::new().await;
+    let token = format!("Bearer {}", world.admin_token);
+    for (path, header) in [
+        ("/api/accounts", None),
+        ("/api/accounts", Some(("authorization", "Bearer wrong"))),
+        ("/api/export?refresh_tokens=true", Some(("authorization", "Basic x"))),
+    ] {
+        let mut request = world.browse(Method::GET, path);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        assert_eq!(world.send(request).await.status, 401, "{path} {header:?}");
+    }
+    let page = world.browse(Method::POST, "/api/pause?pattern=*").header("authorization", &token);
+    let refused = world.send(page.header("origin", "https://evil.test")).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("origin_refused")));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "nothing was paused");
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        let answer = world.send(world.browse(Method::GET, open)).await;
+        assert_eq!(answer.status, 200, "{open}");
+        assert!(!answer.text().contains(CLINIC_NAME), "{open} names nobody");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_act_leaves_a_line_before_and_after_it_and_a_refused_one_says_why() {
+    let world = World::new().await;
+    let already = world.audit().len();
+    act(&world, "pause", CLINIC_NAME).await;
+    act(&world, "resume", CLINIC_NAME).await;
+    act(&world, "renew", CLINIC_NAME).await;
+    act(&world, "discover", CLINIC_NAME).await;
+    world
+        .operate(
+            &format!("/accounts/{CLINIC_NAME}/call"),
+            json!({"method": "GET", "path": "/orders/practice"}),
+        )
+        .await;
+    world.operate("/invitations", json!({"pattern": CLINIC_NAME})).await;
+    world.start_link(json!({"name": CLINIC_NAME})).await;
+    world.look("/api/export").await;
+    world.operate("/import", json!([])).await;
+    world.operate(&format!("/accounts/{CLINIC_NAME}/switch?realm=mars"), json!(null)).await;
+    world.operate(&format!("/accounts/{CLINIC_NAME}/revoke"), json!(null)).await;
+    world.operate(&format!("/accounts/{CLINIC_NAME}/revoke?confirmed=true"), json!(null)).await;
+    let lines = world.audit().split_off(already);
+    let written: Vec<String> = lines
+        .iter()
+        .map(|line| format!("{} {}", line["action"].as_str().unwrap(), line["outcome"].as_str().unwrap()))
+        .collect();
+    let mut expected = Vec::new();
+    for action in ["pause", "resume", "renew", "discover", "call", "invite", "pair", "export", "import"] {
+        expected.extend([format!("{action} asked"), format!("{action} done")]);
+    }
+    expected.extend(["switch asked", "switch refused", "revoke asked", "revoke done"].map(str::to_owned));
+    assert_eq!(written, expected, "a preview is no act");
+    for pair in lines.chunks(2) {
+        assert_eq!(pair[0]["request_id"], pair[1]["request_id"]);
+        assert_eq!(pair[0]["from"], "127.0.0.1");
+    }
+    assert!(!std::fs::read_to_string(&world.running.config().admin.audit).unwrap().contains("/connect/"));
+}

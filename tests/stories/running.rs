@@ -1,0 +1,195 @@
+//! A gateway that is kept running: a store in trouble, a broken record, a changed configuration, the end of the process.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Platform, Script};
+use http::Method;
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, Connection};
+
+use crate::browser::{Browser, heading};
+use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, PASSWORD, Setup, USER, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+const LAB_LIST: &str = "/itero-gen-api/v2/orders/lab";
+
+/// Does something to the database behind the gateway's back.
+async fn in_the_database(folder: &std::path::Path, statements: &[&'static str]) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("gateway.db"));
+    let mut database = options.connect().await.unwrap();
+    for statement in statements {
+        sqlx::query(*statement).execute(&mut database).await.unwrap();
+    }
+    database.close().await.unwrap();
+}
+
+/// As a full disk does: reads work, writes fail.
+async fn store_refuses_writes(world: &World) {
+    in_the_database(
+        world.folder(),
+        &[
+            "CREATE TRIGGER full_1 BEFORE UPDATE ON grants BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER full_2 BEFORE INSERT ON grants BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER full_3 BEFORE INSERT ON heartbeat BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER full_4 BEFORE UPDATE ON heartbeat BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER full_5 BEFORE INSERT ON pending_logins BEGIN SELECT RAISE(ABORT, 'no room'); END",
+        ],
+    )
+    .await;
+}
+
+async fn store_takes_writes_again(world: &World) {
+    let drops = [
+        "DROP TRIGGER full_1",
+        "DROP TRIGGER full_2",
+        "DROP TRIGGER full_3",
+        "DROP TRIGGER full_4",
+        "DROP TRIGGER full_5",
+    ];
+    in_the_database(world.folder(), &drops).await;
+}
+
+async fn parts(world: &World) -> Vec<Value> {
+    let readiness = world.send(world.browse(Method::GET, "/readyz?verbose")).await;
+    assert_eq!(readiness.status, 200, "{}", readiness.text());
+    readiness.json()["parts"].as_array().unwrap().clone()
+}
+
+async fn part(world: &World, name: &str) -> Value {
+    parts(world).await.into_iter().find(|part| part["name"] == name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_no_writes_leaves_calls_flowing_is_told_and_is_caught_up_with() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    assert_eq!(part(&world, "store").await["ok"], true);
+    store_refuses_writes(&world).await;
+    world.sandbox.expire_access(CLINIC);
+    let answer = world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await;
+    assert_eq!(answer.status, 200, "served on from memory: {}", answer.text());
+    let link = world.operate("/pairings", json!({"realm": "global"})).await;
+    assert_eq!(link.status, 503, "{}", link.text());
+    let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await;
+    assert!(explained.text().contains("in memory only"), "{}", explained.text());
+    assert_eq!(part(&world, "saved_tokens").await["ok"], false);
+    // Last, since the store's next turn rolls back what the one before it could not finish, and lets go of the file.
+    assert_eq!(part(&world, "store").await["ok"], false);
+
+    store_takes_writes_again(&world).await;
+    let saved = async {
+        while part(&world, "saved_tokens").await["ok"] == false {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.while_time_flies(Duration::from_secs(1), saved).await;
+    assert_eq!(part(&world, "store").await["ok"], true);
+    let world = world.restart().await;
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "the rotated token is on the disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_tampered_with_refuses_its_own_account_and_no_other() {
+    let world = World::new().await;
+    let world = world
+        .restart_after(async |folder| {
+            in_the_database(
+                folder,
+                &["UPDATE grants SET refresh_sealed = zeroblob(60) WHERE account = 'acct-1001'"],
+            )
+            .await;
+        })
+        .await;
+    assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
+    let refused = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!((refused.status, refused.code().as_str()), (404, "account_unknown"));
+    let ready = world.send(world.browse(Method::GET, "/readyz")).await;
+    assert_eq!(ready.status, 200, "one account does not make the gateway unready");
+    // A new pairing under its name mends it.
+    let link = world.start_link(json!({"name": CLINIC_NAME, "account_id": CLINIC})).await;
+    let page = Browser::new(&world).connect(&link).await;
+    assert_eq!(heading(&page), "The account is connected", "{}", page.text());
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_lets_a_new_caller_in_and_an_invalid_file_changes_nothing() {
+    let world = World::new().await;
+    let by_key = async |key: &str| {
+        let request = world.bare(Method::GET, &format!("/accounts/{CLINIC_NAME}{LIST}"));
+        world.send(request.header("X-Gateway-Key", key)).await.status
+    };
+    assert_eq!(by_key("foo").await, 401);
+    let second = "[[callers]]\nname = \"second\"\naccounts = [\"*\"]\n\
+                  key_sha256 = \"2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae\"\n\n[[callers]]";
+    world.edit_config("[[callers]]", second);
+    world.running.reload().await;
+    assert_eq!((by_key("foo").await, by_key(&world.key).await), (200, 200));
+
+    world.edit_config("name = \"second\"", "nmae = \"second\"");
+    world.running.reload().await;
+    assert_eq!((by_key("foo").await, by_key(&world.key).await), (200, 200), "the old configuration stays");
+
+    world.edit_config("nmae = \"second\"\naccounts = [\"*\"]", "name = \"second\"\naccounts = [\"lab-*\"]");
+    world.running.reload().await;
+    assert_eq!((by_key("foo").await, by_key(&world.key).await), (403, 200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_secret_that_align_changed_is_healed_by_a_reload_and_nobody_logs_in_again() {
+    let world = World::new().await;
+    world.sandbox.set_client_secret(Platform::New, "the new secret");
+    world.sandbox.expire_access(CLINIC);
+    let refused = world.while_time_flies(Duration::from_millis(250), world.get(CLINIC_NAME, LIST)).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "bad credentials keep every grant");
+    let realms =
+        parts(&world).await.into_iter().filter(|part| part["name"] == "realm" && part["ok"] == false);
+    let troubled: Vec<String> = realms.map(|part| part["detail"].as_str().unwrap().to_owned()).collect();
+    assert!(troubled.len() == 1 && troubled[0].starts_with("global: "), "{troubled:?}");
+    std::fs::write(world.folder().join("client-global.secret"), "the new secret").unwrap();
+    world.running.reload().await;
+    let answer = world.while_time_flies(Duration::from_millis(250), world.get(CLINIC_NAME, LIST)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_whose_realm_is_taken_out_of_the_configuration_ends_with_a_readable_page() {
+    let world = World::new().await;
+    let link = world.start_link(json!({"realm": "china"})).await;
+    let mut browser = Browser::new(&world);
+    let authorize = browser.begin(&link).await;
+    let back = world.sandbox.log_in(&authorize, USER, PASSWORD).await.unwrap();
+    world.edit_config("[realms.china]", "[realms.elsewhere]");
+    world.running.reload().await;
+    let page = browser.open(&back).await;
+    assert_eq!((page.status, heading(&page).as_str()), (410, "The realm is no longer configured"));
+    assert!(world.sandbox.calls_to(Endpoint::Exchange).is_empty());
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_under_way_are_finished_before_the_end_and_new_connections_are_not_taken() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
+    let request = world
+        .bare(Method::GET, &format!("/accounts/{CLINIC_NAME}{LIST}"))
+        .header("X-Gateway-Key", &world.key);
+    let call = tokio::spawn(async move {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.bytes().await.map(|body| body.len()))
+    });
+    gate.until_waiting(1).await;
+    let address = world.running.data_addr().unwrap();
+    let restarted = tokio::spawn(world.restart());
+    // Draining has begun as soon as nobody listens there any more.
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    let (status, body) = call.await.unwrap();
+    assert!(status == 200 && body.unwrap() > 100);
+    let world = restarted.await.unwrap();
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+}
