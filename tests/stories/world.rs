@@ -250,6 +250,19 @@ impl World {
         self.send(self.http.request(method, url).header("X-Gateway-Key", &self.key).body(body.into())).await
     }
 
+    /// Fetches a link as it stands in an answer, with the caller's key and nothing else.
+    pub async fn follow(&self, link: &str) -> Answer {
+        self.send(self.following(link)).await
+    }
+
+    pub fn following(&self, link: &str) -> reqwest::RequestBuilder {
+        let url = match link.starts_with('/') {
+            true => format!("{}{link}", self.gateway),
+            false => link.to_owned(),
+        };
+        self.http.get(url).header("X-Gateway-Key", &self.key)
+    }
+
     /// A request to the data listener as it is given: no key, no account.
     pub fn bare(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.gateway))
@@ -319,6 +332,24 @@ impl World {
         }
     }
 
+    /// What `accounts show` says.
+    pub async fn show(&self, account: &str) -> Value {
+        self.look(&format!("/api/accounts/{account}")).await.json()
+    }
+
+    /// The value of a series in the metrics' text; 0 where there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.look("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Changes the configuration file and has the gateway read it again.
+    pub async fn reconfigure(&self, old: &str, new: &str) {
+        rewrite(&self.folder().join(matching::CONFIG), &[(old.to_owned(), new.to_owned())], "");
+        self.running.reload().await;
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -326,6 +357,12 @@ impl World {
     /// Stops the gateway in good order and starts it again on the same files.
     pub async fn restart(self) -> Self {
         self.restart_after(async |_| {}).await
+    }
+
+    /// The same, with a pause between.
+    pub async fn restart_later(self, pause: Duration) -> Self {
+        let clock = self.clock.clone();
+        self.restart_after(async move |_| clock.advance(pause)).await
     }
 
     /// The same, with something done to the files in between.

@@ -1,0 +1,306 @@
+//! What the gateway answers by itself: status line, every header and the whole body, as an application and its log see them.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Script};
+use serde_json::{Value, json};
+
+use crate::wire::{Line, Raw};
+use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+
+/// `expected`: the body's fields beside `type`, `status`, `code` and `instance`, which follow from the rest.
+fn check(answer: &Raw, status: u16, code: &str, error: &str, further_head: &[&str], expected: Value) {
+    assert_eq!(answer.status_line, format!("HTTP/1.1 {status} {code}"), "{}", answer.text());
+    let id = answer.header("x-request-id").expect("an id");
+    let mut head = vec![
+        "cache-control: no-store".to_owned(),
+        format!("content-length: {}", answer.body.len()),
+        "content-type: application/problem+json".to_owned(),
+        format!("proxy-status: genapi-gateway; error={error}"),
+        format!("x-request-id: {id}"),
+    ];
+    head.extend(further_head.iter().map(|line| (*line).to_owned()));
+    head.sort();
+    assert_eq!(answer.head_without(&[]), head, "{code}");
+    let mut body = json!({
+        "type": "about:blank", "status": status, "code": code, "instance": format!("urn:request:{id}"),
+    });
+    body.as_object_mut().unwrap().extend(expected.as_object().unwrap().clone());
+    assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_understood() {
+    let world = World::new().await;
+    world.sandbox.clear_calls();
+    for (target, detail) in [
+        ("/accounts/acct-1001/orders/../practice", "the path holds dot segments"),
+        ("/accounts/acct-1001/orders/%2e%2E/practice", "the path holds dot segments"),
+        ("/accounts/acct-1001/orders\\practice", "the path holds a backslash"),
+        ("/accounts/acct-1001/orders%0d%0aX:%20y", "the path holds control characters"),
+        ("//evil.test/accounts/acct-1001/orders", "the path begins with //"),
+        ("/accounts/acct-1001/@evil.test/orders", "the link's host is not one of this account's"),
+    ] {
+        let answer = world.raw(&format!("GET {target}\nX-Request-Id: r-1"), "").await;
+        let expected = json!({
+            "title": "The request cannot be understood.",
+            "hint": "See detail; nothing was sent to the platform.",
+            "detail": detail,
+        });
+        check(&answer, 400, "bad_request", "http_request_error", &[], expected);
+        assert_eq!(answer.header("x-request-id"), Some("r-1"));
+    }
+    assert!(world.sandbox.calls().is_empty(), "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_an_account_or_a_caller() {
+    let world = World::new().await;
+    let answer = world.raw("GET /itero-gen-api/v2/orders/practice", "").await;
+    let expected = json!({
+        "title": "The request does not say for which account it is.",
+        "hint": "Use the base URL {gateway}/accounts/{name}, or send X-Gateway-Account; choices lists the names.",
+        "choices": [CLINIC_NAME, LAB_NAME],
+    });
+    check(&answer, 400, "account_not_chosen", "http_request_error", &[], expected);
+
+    let nobody = "GET /accounts/acct-1001/orders/practice HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = crate::wire::exchange(&world.gateway, nobody).await;
+    let expected = json!({
+        "title": "The gateway does not know who is calling.",
+        "hint": "Send the caller's key as X-Gateway-Key, Bearer or Basic password, or call from a configured network.",
+        "detail": "no key, certificate or network of a configured caller",
+    });
+    let asks = "www-authenticate: Basic realm=\"genapi-gateway\", charset=\"UTF-8\"";
+    check(&answer, 401, "caller_unknown", "http_request_denied", &[asks], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_grant_and_a_paused_account() {
+    let world = World::new().await;
+    world.sandbox.forget_refresh(CLINIC);
+    world.sandbox.expire_access(CLINIC);
+    let since = world.now();
+    for _ in 0..2 {
+        let answer = world.raw("GET /accounts/acct-1001/orders/practice", "").await;
+        let expected = json!({
+            "title": "The platform no longer takes this account's grant; someone has to log in once.",
+            "hint": "An operator logs the account in again: fix names the command.",
+            "detail": format!("account acct-1001, since {since}"),
+            "fix": "genapi-gateway accounts pair --realm global --name acct-1001",
+        });
+        check(&answer, 401, "account_needs_login", "http_request_denied", &[], expected);
+    }
+    world.operate("/pause?pattern=acct-1002", json!(null)).await;
+    let answer = world.raw("GET /accounts/acct-1002/orders/lab", "").await;
+    let expected = json!({
+        "title": "An operator has paused this account here.",
+        "hint": "genapi-gateway accounts resume starts it again.",
+        "detail": "account acct-1002",
+    });
+    check(&answer, 503, "account_paused", "destination_unavailable", &[], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_caller_may_not_do() {
+    let caller = format!(
+        "\n[[callers]]\nname = \"single\"\naccounts = [\"acct-1*\"]\n{}",
+        crate::path::key_line("key-of-single")
+    );
+    let world = Setup::new().append(&caller).start().await;
+    world.sandbox.clear_calls();
+    for (head, group) in [
+        ("DELETE /accounts/acct-1001/itero-gen-api/v2/unpair-account\nContent-Length: 0", "group unpair"),
+        ("DELETE /accounts/acct-1001/api/third-party/v2/unpair-account/\nContent-Length: 0", "group unpair"),
+        ("PUT /accounts/acct-1001/pair-account\nContent-Length: 0", "group pair"),
+        ("POST /accounts/acct-1001/oauth2/revoke\nContent-Length: 0", "group revoke"),
+    ] {
+        let expected = json!({
+            "title": "This caller may not make this call.",
+            "hint": "An operator adds the group named in detail to the caller's allow list in config.toml.",
+            "detail": group,
+        });
+        check(&world.raw(head, "").await, 403, "call_not_allowed", "http_request_denied", &[], expected);
+    }
+    for origin in ["Origin: https://evil.test", "Sec-Fetch-Site: cross-site"] {
+        let answer = world.raw(&format!("GET /accounts/acct-1001/orders/practice\n{origin}"), "").await;
+        let expected = json!({
+            "title": "Requests that a web page makes in a browser are refused.",
+            "hint": "Call from a program; it must not send an Origin header.",
+        });
+        check(&answer, 403, "origin_refused", "http_request_denied", &[], expected);
+    }
+    let answer = world.raw("GET /accounts/no-such-one/orders/practice", "").await;
+    let expected = json!({
+        "title": "There is no such account in this gateway.",
+        "hint": "Check the name; an operator pairs or imports accounts with genapi-gateway accounts.",
+    });
+    check(&answer, 404, "account_unknown", "http_request_error", &[], expected);
+    let single =
+        "GET /accounts/other/orders/practice HTTP/1.1\r\nHost: x\r\nX-Gateway-Key: key-of-single\r\n\r\n";
+    let answer = crate::wire::exchange(&world.gateway, single).await;
+    let expected = json!({
+        "title": "This caller may not use this account.",
+        "hint": "An operator adds the account to the caller's accounts in config.toml.",
+    });
+    check(&answer, 403, "account_not_allowed", "http_request_denied", &[], expected);
+    assert!(world.sandbox.calls().is_empty(), "nothing of all this reached the platform");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_and_loops() {
+    let world = World::new().await;
+    for head in ["TRACE /accounts/acct-1001/orders/practice", "CONNECT evil.test:443"] {
+        let expected = json!({
+            "title": "CONNECT and TRACE are never forwarded.",
+            "hint": "Use the method that the API documents.",
+        });
+        let answer = world.raw(head, "").await;
+        check(&answer, 405, "method_not_allowed", "http_request_denied", &["connection: close"], expected);
+    }
+    world.get(CLINIC_NAME, "/orders/practice").await;
+    let via = world.sandbox.calls().pop().unwrap().header("via").unwrap().to_owned();
+    let answer =
+        world.raw(&format!("GET /accounts/acct-1001/orders/practice\nVia: 1.0 old-proxy, {via}"), "").await;
+    let expected = json!({
+        "title": "The request has already passed through this gateway.",
+        "hint": "A route or proxy setting leads the gateway to itself.",
+    });
+    check(&answer, 508, "loop", "proxy_loop_detected", &[], expected);
+    let another =
+        world.raw("GET /accounts/acct-1001/orders/practice\nVia: 1.1 genapi-gateway-00000000", "").await;
+    assert_eq!(another.status(), 200, "another gateway may stand before this one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_too_large_or_too_slow() {
+    let world = Setup::new()
+        .config("[gateway]\n", "[gateway]\nbody_idle_timeout = \"1s\"\nmax_head = \"256KiB\"\n")
+        .start()
+        .await;
+    let closes = &["connection: close"];
+    let slow = "POST /accounts/acct-1001/patient/search\nContent-Length: 100";
+    let expected = json!({
+        "title": "The request did not arrive in time.",
+        "hint": "Send the head and the body without long pauses.",
+    });
+    check(&world.raw(slow, "{").await, 408, "request_timeout", "http_request_error", closes, expected);
+
+    let form = "x".repeat(20_000);
+    let head = "POST /oauth2/token\nContent-Type: application/x-www-form-urlencoded\nContent-Length: 20000";
+    let expected = json!({
+        "title": "The request's body is larger than the gateway takes.",
+        "hint": "Send less at once.",
+    });
+    check(&world.raw(head, form).await, 413, "content_too_large", "http_request_error", closes, expected);
+
+    let long = format!("GET /accounts/acct-1001/orders/practice?x={}", "x".repeat(70_000));
+    let expected = json!({
+        "title": "The request's target is longer than the gateway takes.",
+        "hint": "Shorten the path or the query.",
+    });
+    check(&world.raw(&long, "").await, 414, "uri_too_long", "http_request_error", closes, expected);
+
+    let large = format!("GET /accounts/acct-1001/orders/practice\nX-Large: {}", "x".repeat(300_000));
+    let many: String = (0..200).map(|number| format!("\nX-{number}: 1")).collect();
+    for head in [large, format!("GET /accounts/acct-1001/orders/practice{many}")] {
+        let expected = json!({
+            "title": "The request's head is larger than the gateway takes.",
+            "hint": "Send fewer or shorter headers; an operator may raise gateway.max_head.",
+        });
+        check(&world.raw(&head, "").await, 431, "head_too_large", "http_request_error", closes, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_v1_scan_request_is_refused_since_its_body_differs_and_a_v2_one_passes() {
+    let world = World::new().await;
+    let body = r#"{"Procedure":"Crown"}"#;
+    for path in ["/lab-sw/v1/scan-request", "/itero-gen-api/v2/lab-sw/v1/scan-request"] {
+        let head = format!("POST /accounts/acct-1001{path}\nContent-Length: {}", body.len());
+        let expected = json!({
+            "title": "A V1 scan-request cannot be translated to V2, whose body names the procedure differently.",
+            "hint": "Send the V2 body to /scan-request without the V1 prefix.",
+        });
+        check(&world.raw(&head, body).await, 422, "procedure_unknown", "http_request_denied", &[], expected);
+    }
+    assert_eq!(world.sandbox.creations(CLINIC), 0);
+    let head =
+        format!("POST /accounts/acct-1001/itero-gen-api/v2/scan-request\nContent-Length: {}", body.len());
+    assert_eq!(world.raw(&head, body).await.status(), 200);
+    assert_eq!(world.sandbox.creations(CLINIC), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_does_not_answer_as_it_should() {
+    let world = Setup::new()
+        .config("[[callers]]", "[upstream]\nresponse_timeout = \"1s\"\nconnect_timeout = \"1s\"\n[[callers]]")
+        .start()
+        .await;
+    let ask = "GET /accounts/acct-1001/orders/practice";
+    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Garbage).once());
+    let expected = json!({
+        "title": "The platform's answer is not a valid one; the platform may have acted on the request.",
+        "hint": "Check whether the call took effect before it is repeated.",
+        "detail": "its answer is not HTTP, or its head is too large",
+    });
+    check(&world.raw(ask, "").await, 502, "platform_misbehaved", "http_protocol_error", &[], expected);
+
+    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
+    let expected = json!({
+        "title": "The platform did not answer in time; it may have acted on the request.",
+        "hint": "Check whether the call took effect before it is repeated.",
+    });
+    check(&world.raw(ask, "").await, 504, "platform_timeout", "http_response_timeout", &[], expected);
+    assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 2, "neither was repeated");
+
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = Fault::Discovers { domain: format!("http://{nowhere}"), path: "/itero-gen-api/v2".to_owned() };
+    world.sandbox.script(Script::on(Endpoint::Discovery, gone).once());
+    world.operate("/discover?pattern=acct-1001", json!(null)).await;
+    let answer = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;
+    let detail = serde_json::from_slice::<Value>(&answer.body).unwrap()["detail"].clone();
+    assert!(detail.as_str().unwrap().contains("refused"), "{detail}");
+    let expected = json!({
+        "title": "The platform could not be reached.",
+        "hint": "Try again; if it lasts, an operator runs genapi-gateway check --connect.",
+        "detail": detail,
+    });
+    check(&answer, 502, "platform_unreachable", "destination_unavailable", &[], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_at_the_moment_says_when_to_come_back() {
+    let world = World::new().await;
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.clock.advance(Duration::from_secs(7200));
+    let ask = "GET /accounts/acct-1001/orders/practice";
+    let first = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;
+    let asked = world.sandbox.refreshes(CLINIC).len();
+    let second = world.raw(ask, "").await;
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), asked, "it is told without asking again");
+    for answer in [first, second] {
+        let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
+        assert!((1..=300).contains(&wait), "{wait}");
+        let expected = json!({
+            "title": "There is no valid token for this account at the moment.",
+            "hint": "Wait as Retry-After says; genapi-gateway explain ACCOUNT tells why.",
+        });
+        let retry_after = format!("retry-after: {wait}");
+        check(&answer, 503, "token_unavailable", "destination_unavailable", &[&retry_after], expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_leaves_the_connection_fit_for_the_next_call() {
+    let world = World::new().await;
+    let mut line = Line::to(&world.gateway).await;
+    let body = "y".repeat(3000);
+    let refused = format!("PUT /accounts/acct-1001/pair-account\nContent-Length: {}", body.len());
+    for _ in 0..3 {
+        line.send(world.request(&refused, &body)).await;
+        assert_eq!(line.answer(false).await.unwrap().status(), 403);
+        line.send(world.request("GET /accounts/acct-1001/orders/practice", "")).await;
+        assert_eq!(line.answer(false).await.unwrap().status(), 200);
+    }
+}
