@@ -283,4 +283,8 @@ impl Running {
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
     }
+
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
 }

@@ -7,9 +7,13 @@ mod logins;
 mod moving;
 mod operators;
 mod pairing;
+mod links;
 mod path;
 mod realms;
 mod refusals;
 mod running;
+mod renewals;
+
+mod retries;
 mod wire;
 mod world;

@@ -1,0 +1,355 @@
+//! Links in answers: each leads through the gateway to the right bytes as it stands, and foreign storage never sees the bearer.
+
+use genapi_gateway::sandbox::{
+    ASSET_TYPES, DomainForm, End, Endpoint, Fault, Flip, LinkForm, Place, Platform, Region, Script,
+};
+use http::Method;
+use serde_json::Value;
+
+use crate::wire::Line;
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+/// With two links each, a list of more than 1 MiB.
+const MANY: u64 = 2600;
+
+/// Every link of an answer with the order that it belongs to and the kind of file, as an application finds them.
+fn links(answer: &Answer) -> Vec<(u64, String, String)> {
+    let mut found = Vec::new();
+    for order in answer.json()["Data"].as_array().expect("a list") {
+        for url in order["URLs"].as_array().unwrap() {
+            let text = |key: &str| url[key].as_str().unwrap().to_owned();
+            found.push((order["OrderId"].as_u64().unwrap(), text("AssetType"), text("Url")));
+        }
+    }
+    found
+}
+
+/// A program that fetches a link where it points, without any credentials, and trusts the sandbox.
+fn anybody(world: &World) -> reqwest::Client {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(pem) = world.sandbox.ca_pem() {
+        let certificates = rustls::pki_types::pem::PemObject::pem_slice_iter(pem.as_bytes());
+        roots.add_parsable_certificates(certificates.map(Result::unwrap));
+    }
+    let tls =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let mut client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
+    for place in Place::ALL {
+        if let Some(address) = world.sandbox.address(place) {
+            client = client.resolve(place.host_name(), address);
+        }
+    }
+    client.build().unwrap()
+}
+
+/// What the vendor answers without the gateway.
+async fn direct(world: &World, client: &reqwest::Client, path: &str) -> String {
+    let url = format!("{}{path}", world.sandbox.region_url(Region::NorthAmerica));
+    let answer = client.get(url).bearer_auth(world.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
+    answer.text().await.unwrap()
+}
+
+/// What the answer has to be: the vendor's text with its own addresses, in whatever form, turned into ours, and not a byte else.
+fn rewritten(world: &World, text: &str) -> String {
+    let prefix = "/itero-gen-api/v2";
+    let theirs = world.sandbox.region_url(Region::NorthAmerica);
+    let ours = format!("{}/accounts/{CLINIC_NAME}{prefix}", world.gateway);
+    let escaped = |text: &str| text.replace('/', "\\/");
+    text.replace(&theirs, &ours)
+        .replace(&escaped(&theirs), &escaped(&ours))
+        .replace(&format!("\"{prefix}"), &format!("\"/accounts/{CLINIC_NAME}{prefix}"))
+}
+
+async fn every_link_leads_to_its_bytes(secure: bool) {
+    let world = Setup::new()
+        .options(|options| {
+            options.tls = secure;
+            options.host_names = secure;
+        })
+        .habits(|habits| habits.gzip_json = true)
+        .start()
+        .await;
+    world.sandbox.set_asset_bytes(CLINIC, 3000);
+    let client = anybody(&world);
+    let domains: &[DomainForm] = match secure {
+        true => &[DomainForm::Bare, DomainForm::TrailingSlash],
+        // A bare Domain means https, which this world does not speak.
+        false => &[DomainForm::WithScheme, DomainForm::TrailingSlash],
+    };
+    for size in [4, MANY] {
+        world.sandbox.add_orders(CLINIC, size - world.sandbox.order_ids(CLINIC).len() as u64);
+        // A long list takes its time; Domain's form changes nothing about its length.
+        for domain_form in if size == MANY { &domains[..1] } else { domains } {
+            world.sandbox.set_habits(|habits| habits.domain_form = *domain_form);
+            world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+            for form in [
+                LinkForm::Absolute,
+                LinkForm::Relative,
+                LinkForm::JsonEscaped,
+                LinkForm::ForeignHost,
+                LinkForm::Mixed,
+            ] {
+                for (gzip, chunked) in [(false, None), (true, None), (false, Some(900)), (true, Some(900))] {
+                    world.sandbox.set_habits(|habits| {
+                        (habits.link_form, habits.gzip_unasked, habits.chunked_json) = (form, gzip, chunked);
+                    });
+                    check_list(
+                        &world,
+                        &client,
+                        size,
+                        &format!("{size} {domain_form:?} {form:?} {gzip} {chunked:?}"),
+                    )
+                    .await;
+                }
+            }
+        }
+    }
+    for call in world.sandbox.calls_to(Endpoint::Storage) {
+        assert_eq!(call.header("authorization"), None, "the bearer leaked to foreign storage");
+        assert_eq!(call.status, Some(200));
+    }
+}
+
+async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &str) {
+    let answer = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!(answer.status, 200, "{what}");
+    assert_eq!(answer.header("content-encoding"), "", "{what}: in the clear");
+    match answer.body.len() <= 1024 * 1024 {
+        true => assert_eq!(answer.header("content-length"), answer.body.len().to_string(), "{what}"),
+        false => assert_eq!(answer.header("transfer-encoding"), "chunked", "{what}: streamed"),
+    }
+    world.sandbox.set_habits(|habits| habits.gzip_unasked = false);
+    let expected = rewritten(world, &direct(world, client, "/orders/practice").await);
+    assert!(answer.text() == expected, "{what}: {}", first_difference(&answer.text(), &expected));
+    let links = links(&answer);
+    assert_eq!(links.len() as u64, size * 2, "{what}");
+    // Of a long list, some from everywhere; the comparison above has seen the others.
+    for (order, kind, link) in links.iter().step_by((size as usize * 2 / 8).max(1)) {
+        let foreign = link.contains(&world.sandbox.storage_url());
+        let bytes = match foreign {
+            true => client.get(link).send().await.unwrap().bytes().await.unwrap(),
+            false => world.follow(link).await.body,
+        };
+        let asset = world.sandbox.asset(*order, kind).unwrap();
+        assert!(bytes == asset.bytes(0..asset.length), "{what}: {link} leads elsewhere: {bytes:?}");
+    }
+}
+
+fn first_difference(left: &str, right: &str) -> String {
+    let at = left.bytes().zip(right.bytes()).position(|(a, b)| a != b);
+    let at = at.unwrap_or(left.len().min(right.len()));
+    let window = |text: &str| {
+        let bytes = &text.as_bytes()[at.saturating_sub(60)..text.len().min(at + 60)];
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    format!("at {at}: got …{}… wanted …{}…", window(left), window(right))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_link_form_leads_to_its_bytes() {
+    every_link_leads_to_its_bytes(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_link_form_leads_to_its_bytes_over_tls_with_host_names() {
+    every_link_leads_to_its_bytes(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_orders_links_lead_to_its_bytes_too() {
+    let world = World::new().await;
+    let rx = world.sandbox.rx_ids(CLINIC)[1];
+    let answer = world.get(CLINIC_NAME, &format!("/itero-gen-api/v2/orders/{rx}")).await;
+    let data = answer.json()["Data"].clone();
+    for url in data["URLs"].as_array().unwrap() {
+        let asset =
+            world.sandbox.asset(data["OrderId"].as_u64().unwrap(), url["AssetType"].as_str().unwrap());
+        let asset = asset.unwrap();
+        let bytes = world.follow(url["Url"].as_str().unwrap()).await.body;
+        assert!(bytes == asset.bytes(0..asset.length));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_names_its_account_and_works_after_restart_renewal_and_a_move_to_another_region() {
+    let world = World::new().await;
+    let (order, kind, link) = links(&world.get(CLINIC_NAME, LIST).await).remove(0);
+    let wanted = world.sandbox.asset(order, &kind).unwrap();
+    let world = world.restart().await;
+    // The port is another one after this restart, as a link's own host would not be.
+    let path = link.split_once("/accounts/").unwrap().1;
+    let link = format!("{}/accounts/{path}", world.gateway);
+    world.sandbox.expire_access(CLINIC);
+    assert!(world.follow(&link).await.body == wanted.bytes(0..wanted.length));
+    world.sandbox.move_region(CLINIC, Region::Europe);
+    assert!(world.follow(&link).await.body == wanted.bytes(0..wanted.length));
+    let nobody = world.send(world.bare(Method::GET, &format!("/accounts/{path}"))).await;
+    assert_eq!(nobody.code(), "caller_unknown", "a link is no key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_download_are_the_same_parts_of_the_whole() {
+    let world = World::new().await;
+    let (order, kind, link) = links(&world.get(CLINIC_NAME, LIST).await).remove(1);
+    let asset = world.sandbox.asset(order, &kind).unwrap();
+    let whole = world.follow(&link).await;
+    assert_eq!(whole.header("accept-ranges"), "bytes");
+    assert_eq!(whole.header("etag"), asset.etag());
+    assert!(whole.header("content-disposition").contains(&format!("{order}_{kind}.zip")));
+    for (range, from, to) in
+        [("bytes=0-0", 0, 1), ("bytes=1000-70000", 1000, 70001), ("bytes=262000-", 262000, 262144)]
+    {
+        let part =
+            world.send(world.following(&link).header("range", range).header("if-range", asset.etag())).await;
+        assert_eq!(part.status, 206);
+        assert_eq!(part.header("content-range"), format!("bytes {from}-{}/{}", to - 1, asset.length));
+        assert!(part.body == asset.bytes(from..to));
+    }
+    let unchanged = world.send(world.following(&link).header("if-none-match", asset.etag())).await;
+    assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn location_headers_are_treated_like_links() {
+    let world = World::new().await;
+    let theirs = world.sandbox.origin(Place::Region(Region::NorthAmerica));
+    let authority = theirs.trim_start_matches("http://").to_owned();
+    let ours = format!("{}/accounts/{CLINIC_NAME}", world.gateway);
+    for (location, expected) in [
+        (format!("{theirs}/itero-gen-api/v2/orders/7?x=1"), format!("{ours}/itero-gen-api/v2/orders/7?x=1")),
+        (
+            "/itero-gen-api/v2/orders/7".to_owned(),
+            format!("/accounts/{CLINIC_NAME}/itero-gen-api/v2/orders/7"),
+        ),
+        (format!("{theirs}/elsewhere/7"), format!("{ours}/@{authority}/elsewhere/7")),
+        ("/elsewhere/7".to_owned(), format!("/accounts/{CLINIC_NAME}/@{authority}/elsewhere/7")),
+        (
+            "https://storage.elsewhere.test/a?sig=1".to_owned(),
+            "https://storage.elsewhere.test/a?sig=1".to_owned(),
+        ),
+        ("7".to_owned(), "7".to_owned()),
+    ] {
+        for endpoint in [Endpoint::PracticeConfiguration, Endpoint::Download] {
+            let redirect = Fault::Redirects { status: 302, location: location.clone() };
+            world.sandbox.script(Script::on(endpoint, redirect).once());
+            let order = world.sandbox.order_ids(CLINIC)[0];
+            let path = match endpoint {
+                Endpoint::Download => format!("/order/{order}/download/IDE"),
+                _ => "/practice-configuration".to_owned(),
+            };
+            world.sandbox.clear_calls();
+            let answer = world.get(CLINIC_NAME, &path).await;
+            assert_eq!((answer.status, answer.header("location")), (302, expected.as_str()), "{location}");
+            assert_eq!(world.sandbox.calls().len(), 1, "redirects are not followed here");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_below_the_platforms_own_host_is_followed_through_us_with_the_bearer() {
+    let world = World::new().await;
+    let order = world.sandbox.order_ids(CLINIC)[0];
+    let theirs = world.sandbox.region_url(Region::NorthAmerica);
+    let location = format!("{theirs}/order/{order}/download/IDE");
+    world.sandbox.script(
+        Script::on(Endpoint::PracticeConfiguration, Fault::Redirects { status: 307, location }).once(),
+    );
+    let answer = world.get(CLINIC_NAME, "/practice-configuration").await;
+    let asset = world.sandbox.asset(order, "IDE").unwrap();
+    let followed = world.follow(answer.header("location")).await;
+    assert!(followed.body == asset.bytes(0..asset.length));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its_order_left_the_list() {
+    for flip in [Flip::FirstDownloadByte, Flip::FullDownload] {
+        let world = Setup::new().habits(|habits| habits.lab_list_flips_on = flip).start().await;
+        let listed = links(&world.get(LAB_NAME, "/orders/lab").await);
+        assert_eq!(listed.len(), 6);
+        assert!(
+            world.sandbox.calls_to(Endpoint::Download).is_empty(),
+            "nothing is fetched that nobody asked for"
+        );
+        assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 6);
+
+        let (order, kind, link) = &listed[0];
+        let asset = world.sandbox.asset(*order, kind).unwrap();
+        let cut = Script::on(Endpoint::Download, Fault::DropsMidBody).once();
+        world.sandbox.script(cut);
+        let mut line = Line::to(&world.gateway).await;
+        let path = link.strip_prefix(&world.gateway).unwrap();
+        line.send(world.request(&format!("GET {path}"), "")).await;
+        let half = line.answer(false).await.expect_err("a short file must not look whole");
+        assert!(!half.body.is_empty() && (half.body.len() as u64) < asset.length);
+        assert!(world.show(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
+        assert_eq!(world.sandbox.is_downloaded(*order), flip == Flip::FirstDownloadByte);
+
+        let range = format!("bytes={}-", half.body.len());
+        let rest = world.send(world.following(link).header("range", range)).await;
+        assert_eq!(rest.status, 206);
+        let all = [&half.body[..], &rest.body[..]].concat();
+        assert!(all == asset.bytes(0..asset.length));
+        assert!(world.follow(link).await.body == asset.bytes(0..asset.length), "{flip:?}");
+        assert!(world.sandbox.is_downloaded(*order));
+        let left: Vec<u64> =
+            links(&world.get(LAB_NAME, "/orders/lab").await).iter().map(|link| link.0).collect();
+        assert!(!left.contains(order) && left.len() == 4);
+        assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_connection_ends() {
+    let world = World::new().await;
+    world.sandbox.set_asset_bytes(LAB, 200 * 1024 * 1024);
+    let (_, _, link) = links(&world.get(LAB_NAME, "/orders/lab").await).remove(0);
+    let mut line = Line::to(&world.gateway).await;
+    let path = link.strip_prefix(&world.gateway).unwrap();
+    line.send(world.request(&format!("GET {path}"), "")).await;
+    world.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::Download)).await;
+    drop(line);
+    let ended = |call: &genapi_gateway::sandbox::Call| {
+        call.endpoint == Some(Endpoint::Download) && call.end != End::Pending
+    };
+    assert_eq!(world.sandbox.until_calls(1, ended).await[0].end, End::HungUp);
+    // The gateway's own end of the call comes a moment before or after the sandbox's.
+    for _ in 0..500 {
+        if world.show(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the unfinished download was not noted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_lists_links_are_counted_and_an_empty_list_is_a_signal() {
+    let world = World::new().await;
+    world.sandbox.add_orders(CLINIC, MANY);
+    let answer = world.get(CLINIC_NAME, LIST).await;
+    assert!(answer.body.len() > 1024 * 1024);
+    assert_eq!(world.show(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
+    for order in world.sandbox.order_ids(LAB) {
+        world.get(LAB_NAME, &format!("/order/{order}/download/IDE")).await;
+    }
+    world.get(LAB_NAME, "/orders/lab").await;
+    assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_an_old_platforms_account_stay_in_their_realm() {
+    let account = genapi_gateway::sandbox::Account::clinic(2001, "Old Clinic").on_platform(Platform::Old);
+    let world = Setup::new().account(account).start().await;
+    let found = links(&world.get("acct-2001", LIST).await);
+    for (order, kind, link) in found {
+        let asset = world.sandbox.asset(order, &kind).unwrap();
+        assert!(world.follow(&link).await.body == asset.bytes(0..asset.length), "{link}");
+    }
+    let places: Vec<_> = world.sandbox.calls_to(Endpoint::Download).iter().map(|call| call.place).collect();
+    assert_eq!(places, vec![Place::Base(Platform::Old); ASSET_TYPES.len() * 3]);
+}

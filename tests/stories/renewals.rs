@@ -1,0 +1,471 @@
+//! Renewals meet trouble: whose fault it is decides, no grant is given up that could live, and whoever has a living token is served.
+
+use std::time::Duration;
+
+use genapi_gateway::model::account::{AccountName, AccountState};
+use genapi_gateway::sandbox::{
+    Account, Call, Endpoint, Fault, Habits, Junk, Place, Platform, Region, Script,
+};
+use serde_json::{Value, json};
+
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+const LAB_LIST: &str = "/itero-gen-api/v2/orders/lab";
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The vendor's unknowns that a renewal meets, each with its name.
+const VARIANTS: [(&str, fn(&mut Habits)); 4] = [
+    ("401", |_| {}),
+    ("403", |habits| habits.expiry_status = 403),
+    ("rotation", |habits| (habits.rotate_refresh, habits.expiry_status) = (true, 403)),
+    ("no refresh token in the answer", |habits| habits.refresh_token_in_answer = false),
+];
+
+async fn get(world: &World, account: &str, path: &str) -> Answer {
+    world.while_time_flies(Duration::from_millis(100), world.get(account, path)).await
+}
+
+/// Served again by itself, within the documented waits and our longest hold after the end of the trouble.
+async fn assert_recovers(world: &World, account: &str, path: &str) {
+    let mut last = None;
+    for _ in 0..20 {
+        let answer = get(world, account, path).await;
+        if answer.status == 200 {
+            return;
+        }
+        last = Some((answer.status, answer.text()));
+        world.clock.advance(Duration::from_secs(5));
+    }
+    panic!("{account} does not recover: {last:?}");
+}
+
+async fn state(world: &World, account: &str) -> String {
+    world.show(account).await["state"].as_str().unwrap().to_owned()
+}
+
+async fn count(world: &World, account: &str, event: &str) -> usize {
+    world.journal(account).await.iter().filter(|line| *line == event).count()
+}
+
+/// What `/readyz?verbose` says about the realm.
+async fn realm_health(world: &World, realm: &str) -> (bool, String) {
+    let readiness = world.look("/readyz?verbose").await;
+    assert_eq!(readiness.status, 200, "trouble of a realm does not take the gateway out of service");
+    let parts = readiness.json()["parts"].clone();
+    let of_realm = |part: &&Value| part["detail"].as_str().unwrap().starts_with(&format!("{realm}: "));
+    let part = parts.as_array().unwrap().iter().find(of_realm).unwrap().clone();
+    (part["ok"].as_bool().unwrap(), part["detail"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_once() {
+    let hostile =
+        |domain: &str| Fault::Discovers { domain: domain.to_owned(), path: "/itero-gen-api/v2".to_owned() };
+    let odd_path =
+        |path: &str| Fault::Discovers { domain: "http://127.0.0.1".to_owned(), path: path.to_owned() };
+    let faults = [
+        Fault::EmptyArray,
+        hostile("https://evil.test"),
+        hostile("https://127.0.0.1.evil.test"),
+        hostile("http://user:pw@127.0.0.1"),
+        hostile("http://169.254.169.254"),
+        hostile("http://127.0.0.1/../x"),
+        hostile("ftp://127.0.0.1"),
+        hostile(""),
+        odd_path("/../admin"),
+        odd_path("itero-gen-api"),
+        odd_path("/a?b=c"),
+        odd_path("/a\r\nX: y"),
+        Fault::Redirects { status: 302, location: "https://evil.test/".to_owned() },
+        Fault::HtmlInstead,
+        Fault::Answers { status: 200, body: "[]".to_owned() },
+        Fault::Answers { status: 200, body: "{\"APIs\":null}".to_owned() },
+        Fault::Answers { status: 200, body: "{\"APIs\":[{\"Domain\":5}]}".to_owned() },
+        Fault::Status(400),
+        Fault::Status(401),
+        Fault::DropsMidBody,
+        Fault::Garbage,
+    ];
+    let world = World::new().await;
+    let route = world.show(CLINIC_NAME).await["route"].clone();
+    for fault in faults {
+        world.sandbox.script(Script::on(Endpoint::Discovery, fault.clone()));
+        let told = count(&world, CLINIC_NAME, "discovery_failed").await;
+        for _ in 0..2 {
+            world.sandbox.expire_access(CLINIC);
+            assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{fault:?}");
+            assert_eq!(world.show(CLINIC_NAME).await["route"], route, "{fault:?}");
+        }
+        assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, told + 1, "{fault:?}");
+        world.sandbox.clear_scripts();
+        world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+    }
+    let series = "genapi_gateway_renewals_total{realm=\"global\",outcome=\"discovery_failed\"}";
+    assert!(world.metric(series).await >= 20.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovery_works_where_only_base_url_answers_it() {
+    let world = Setup::new().habits(|habits| habits.discovery_at_domain = false).start().await;
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+    let places: Vec<Place> = world.sandbox.discoveries().iter().map(|call| call.place).collect();
+    assert_eq!(places, [Place::Region(Region::NorthAmerica), Place::Base(Platform::New)], "Domain first");
+    assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_moved_to_another_region_is_followed_whatever_tells_it() {
+    for (name, habits) in VARIANTS {
+        let world = Setup::new()
+            .habits(habits)
+            .habits(|habits| habits.wrong_region_status = habits.expiry_status)
+            .start()
+            .await;
+        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+        world.sandbox.move_region(CLINIC, Region::AsiaPacific);
+        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
+        assert_eq!(
+            world.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap().place,
+            Place::Region(Region::AsiaPacific)
+        );
+        assert_eq!(count(&world, CLINIC_NAME, "route_changed").await, 2, "{name}: first found, then moved");
+        world.sandbox.move_region(CLINIC, Region::Europe);
+        world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}: discovery alone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_by_itself() {
+    let junk = [
+        Junk::NoAccessToken,
+        Junk::AccessTokenIsNull,
+        Junk::AccessTokenIsNumber,
+        Junk::EmptyAccessToken,
+        Junk::LineBreakInAccessToken,
+        Junk::LineBreakInRefreshToken,
+        Junk::AccessTokenOfLength(60_000),
+        Junk::ExpiresIn(json!(-5)),
+        Junk::ExpiresIn(json!("soon")),
+        Junk::HalfOfTheJson,
+        Junk::Huge(5 * 1024 * 1024),
+        Junk::GzipBomb(20 * 1024 * 1024),
+    ];
+    let mut faults: Vec<Fault> = junk.into_iter().map(Fault::JunkToken).collect();
+    faults.extend([
+        Fault::HtmlInstead,
+        Fault::Redirects { status: 302, location: "https://evil.test/oauth2/token".to_owned() },
+        Fault::Answers { status: 200, body: String::new() },
+        Fault::Answers { status: 204, body: String::new() },
+        Fault::Garbage,
+        Fault::Unsolicited101,
+    ]);
+    let world = World::new().await;
+    let name: AccountName = CLINIC_NAME.parse().unwrap();
+    for fault in faults {
+        let before = world.running.store().account(&name).await.unwrap().unwrap();
+        world.sandbox.script(Script::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
+        world.sandbox.expire_access(CLINIC);
+        let answer = get(&world, CLINIC_NAME, LIST).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{fault:?}");
+        let after = world.running.store().account(&name).await.unwrap().unwrap();
+        let grant = |record: &genapi_gateway::store::AccountRecord| {
+            let grant = record.current_grant().unwrap();
+            (grant.generation, grant.refresh.expose().to_owned())
+        };
+        assert_eq!(grant(&before), grant(&after), "{fault:?}");
+        assert_eq!(after.state, AccountState::Ready);
+        assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{fault:?}: the others are untouched");
+        world.sandbox.clear_scripts();
+        assert_recovers(&world, CLINIC_NAME, LIST).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
+    for (name, habits) in VARIANTS {
+        let world = Setup::new()
+            .habits(habits)
+            .account(Account::clinic(1003, "Third"))
+            .account(Account::clinic(1004, "Fourth"))
+            .start()
+            .await;
+        world.sandbox.set_client_secret(Platform::New, "another-secret");
+        let accounts = [
+            (1001, "acct-1001", LIST),
+            (1002, "acct-1002", LAB_LIST),
+            (1003, "acct-1003", LIST),
+            (1004, "acct-1004", LIST),
+        ];
+        for (id, account, path) in accounts {
+            world.sandbox.expire_access(id);
+            let answer = get(&world, account, path).await;
+            assert!([401, 403, 503].contains(&answer.status), "{name} {account}: {}", answer.text());
+        }
+        // A 403 may mean what it says, so it passes where nothing better can be had.
+        let codes = if world.sandbox.habits().expiry_status == 403 { "" } else { "token_unavailable" };
+        for (_, account, path) in accounts {
+            assert_eq!(state(&world, account).await, "ready", "{name} {account}");
+            assert_eq!(get(&world, account, path).await.code(), codes, "{name} {account}");
+        }
+        let (ok, detail) = realm_health(&world, "global").await;
+        assert!(!ok && detail.contains("client credentials"), "{name}: {detail}");
+        assert!(world.sandbox.calls_to(Endpoint::Refresh).len() <= 5, "{name}: nothing is hammered");
+
+        std::fs::write(world.folder().join("client-global.secret"), "another-secret").unwrap();
+        world.running.reload().await;
+        for (_, account, path) in accounts {
+            assert_recovers(&world, account, path).await;
+        }
+        assert_eq!(realm_health(&world, "global").await.1, "global: in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_credentials_that_the_vendor_puts_right_heal_by_themselves() {
+    let world = World::new().await;
+    world.sandbox.set_client_secret(Platform::New, "a-mistake");
+    world.sandbox.expire_access(CLINIC);
+    world.sandbox.expire_access(LAB);
+    get(&world, CLINIC_NAME, LIST).await;
+    get(&world, LAB_NAME, LAB_LIST).await;
+    assert!(!realm_health(&world, "global").await.0);
+    world.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
+    world.clock.advance(6 * MINUTE);
+    assert_recovers(&world, CLINIC_NAME, LIST).await;
+    assert_recovers(&world, LAB_NAME, LAB_LIST).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_for_all() {
+    for fault in [Fault::Status(500), Fault::Status(504), Fault::DropsBeforeHead, Fault::HtmlInstead] {
+        let world = Setup::new().account(Account::clinic(1003, "Third")).start().await;
+        let accounts = [("acct-1001", LIST), ("acct-1002", LAB_LIST), ("acct-1003", LIST)];
+        world.sandbox.script(Script::on(Endpoint::Refresh, fault.clone()));
+        for _ in 0..59 {
+            for (account, path) in accounts {
+                assert_eq!(world.get(account, path).await.status, 200, "{fault:?}");
+            }
+            world.clock.advance(MINUTE);
+        }
+        world.clock.advance(2 * MINUTE);
+        for (account, path) in accounts {
+            let answer = get(&world, account, path).await;
+            assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{fault:?}");
+            assert_eq!(state(&world, account).await, "ready");
+        }
+        // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at a time then.
+        let tries = world.sandbox.calls_to(Endpoint::Refresh).len();
+        assert!(tries < 120, "{fault:?}: {tries} tries");
+        world.sandbox.clear_scripts();
+        world.clock.advance(MINUTE);
+        for (account, path) in accounts {
+            assert_recovers(&world, account, path).await;
+        }
+        assert_eq!(realm_health(&world, "global").await.1, "global: in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_one_platform_is_none_of_the_others() {
+    let world = Setup::new()
+        .account(Account::clinic(2001, "Old").on_platform(Platform::Old))
+        .account(Account::clinic(3001, "China").on_platform(Platform::China))
+        .start()
+        .await;
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::Old));
+    for id in [CLINIC, 2001, 3001] {
+        world.sandbox.expire_access(id);
+    }
+    assert_eq!(get(&world, "acct-2001", LIST).await.code(), "token_unavailable");
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(get(&world, "acct-3001", LIST).await.status, 200);
+    for call in world.sandbox.calls() {
+        if let (Some(account), Some(platform)) = (call.account, call.place.platform()) {
+            let home = world.sandbox.account(account).unwrap().platform;
+            assert_eq!(platform, home, "a token crossed realms: {call:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_loss_is_named() {
+    let world = World::new().await;
+    world.sandbox.expire_access(CLINIC);
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "the refresh token is still good");
+
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    world.sandbox.expire_access(CLINIC);
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
+    let answer = get(&world, CLINIC_NAME, LIST).await;
+    assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
+    let why = world.show(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("was lost") && why.contains("replaced it"), "{why}");
+    assert_eq!(get(&world, LAB_NAME, LAB_LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_needs_a_login_for_each_account_and_is_no_outage() {
+    for (name, habits) in VARIANTS {
+        let mut setup = Setup::new().habits(habits);
+        for id in 1100..1112 {
+            setup = setup.account(Account::clinic(id, "Moved"));
+        }
+        let world = setup.start().await;
+        for id in 1100..1112 {
+            world.sandbox.migrate(id, Platform::Old);
+        }
+        for _ in 0..3 {
+            let calls =
+                (1100..1112).map(|id| world.get(Box::leak(format!("acct-{id}").into_boxed_str()), LIST));
+            let all = futures_util::future::join_all(calls);
+            for answer in world.while_time_flies(Duration::from_millis(100), all).await {
+                assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"), "{name}");
+            }
+            world.clock.advance(MINUTE);
+        }
+        assert_eq!(realm_health(&world, "global").await, (true, "global: in order".to_owned()), "{name}");
+        for id in 1100..1112 {
+            assert_eq!(world.sandbox.refreshes(id).len(), 1, "{name}");
+            assert_eq!(count(&world, &format!("acct-{id}"), "needs_login").await, 1, "{name}");
+        }
+        let probes = world.sandbox.calls_to(Endpoint::Exchange).len();
+        assert!((1..=3).contains(&probes), "{name}: our credentials were asked about {probes} times");
+        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+        let series = "genapi_gateway_accounts{realm=\"global\",state=\"needs_login\"}";
+        assert_eq!(world.metric(series).await, 12.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_grant_by_import_ends_the_need_for_a_login() {
+    let world = World::new().await;
+    world.sandbox.forget_refresh(CLINIC);
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.code(), "account_needs_login");
+    let grant = world.sandbox.grant(CLINIC).unwrap();
+    let entry =
+        json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": grant}]);
+    let imported = world.while_time_flies(Duration::from_millis(100), world.operate("/import", entry)).await;
+    assert!(imported.text().contains("\"ok\":true"), "{}", imported.text());
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_renewed_after_it() {
+    let world = Setup::new()
+        .habits(|habits| habits.access_token_life = Duration::from_secs(20))
+        .config("min_gap = \"0s\"", "min_gap = \"60s\"")
+        .start()
+        .await;
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    world.clock.advance(Duration::from_secs(30));
+    let answer = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (401, String::new()),
+        "its own clock may know better than ours"
+    );
+    assert!(world.sandbox.refreshes(CLINIC).is_empty());
+    world.clock.advance(Duration::from_secs(30));
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_within_the_gap_passes_through_and_one_after_it_is_cured() {
+    for (name, habits) in VARIANTS {
+        let world = Setup::new().habits(habits).config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
+        let expiry_status = world.sandbox.habits().expiry_status;
+        world.sandbox.expire_access(CLINIC);
+        let answer = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!((answer.status, answer.code()), (expiry_status, String::new()), "{name}");
+        world.clock.advance(MINUTE);
+        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond_the_hourly_ones() {
+    for (name, habits) in VARIANTS {
+        let world = Setup::new()
+            .habits(habits)
+            .options(|options| options.keep_calls = 20_000)
+            .config("min_gap = \"0s\"", "min_gap = \"60s\"")
+            .start()
+            .await;
+        world.sandbox.deny(CLINIC, "/orders/practice");
+        for _ in 0..24 * 60 {
+            world.clock.advance(MINUTE);
+            let answer = world.get(CLINIC_NAME, LIST).await;
+            assert_eq!((answer.status, answer.code()), (403, String::new()), "{name}");
+            assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
+        }
+        let unserved = |call: &Call| call.endpoint == Some(Endpoint::OrdersLab) && call.status != Some(200);
+        assert!(
+            world.sandbox.calls_where(unserved).is_empty(),
+            "{name}: the keeper renews ahead, no call meets an expired token"
+        );
+        let (denied, healthy) = (world.sandbox.refreshes(CLINIC).len(), world.sandbox.refreshes(LAB).len());
+        assert!((23..=30).contains(&healthy), "{name}: {healthy} refreshes of an account that is well");
+        assert!(
+            denied <= healthy + 8,
+            "{name}: {denied} refreshes of the denied account, {healthy} of the other"
+        );
+        assert!(world.sandbox.smallest_refresh_gap(CLINIC).unwrap() >= MINUTE, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_nobody_uses_is_kept_alive_for_a_year() {
+    for (name, habits) in [VARIANTS[0], VARIANTS[2]] {
+        let world = Setup::new().habits(habits).start().await;
+        let start = world.now();
+        let mut last = start;
+        // The keeper looks around twice a minute and takes a breath after each renewal; both end when the clock moves.
+        for step in [DAY - 2 * MINUTE, MINUTE, MINUTE].into_iter().cycle().take(3 * 365) {
+            world.clock.advance(step);
+            world.show(CLINIC_NAME).await;
+            world.show(LAB_NAME).await;
+        }
+        let refreshes = world.sandbox.refreshes(CLINIC);
+        // Every seven days or a little earlier; later only where this test's clock runs away from a slow machine.
+        assert!((20..=60).contains(&refreshes.len()), "{name}: {} refreshes", refreshes.len());
+        for call in &refreshes {
+            assert!(call.at.since(last) <= 45 * DAY, "{name}: a gap of {:?}", call.at.since(last));
+            last = call.at;
+        }
+        assert_eq!(state(&world, CLINIC_NAME).await, "ready", "{name}");
+        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_off_for_three_months_says_login_needed_and_for_two_it_goes_on() {
+    let world = World::new().await.restart_after(60 * DAY).await;
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+    let world = world.restart_after(100 * DAY).await;
+    assert_eq!(get(&world, CLINIC_NAME, LIST).await.code(), "account_needs_login");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_the_stored_token_serves_and_nothing_is_refreshed() {
+    for (name, habits) in VARIANTS {
+        let world = Setup::new().habits(habits).start().await;
+        world.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+        let world = world.restart().await;
+        world.sandbox.clear_calls();
+        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
+        let control = |call: &Call| matches!(call.endpoint, Some(Endpoint::Refresh | Endpoint::Discovery));
+        assert!(world.sandbox.calls_where(control).is_empty(), "{name}");
+    }
+}
