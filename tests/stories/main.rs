@@ -7,6 +7,7 @@ mod logins;
 mod moving;
 mod operators;
 mod pairing;
+mod facade;
 mod links;
 mod path;
 mod realms;
