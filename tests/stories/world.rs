@@ -209,6 +209,8 @@ impl World {
             .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // What takes longer hangs: the test shall say where.
+            .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
         Self {

@@ -1,0 +1,423 @@
+//! Canaries: tokens, secrets, patients and query strings go through everything that the gateway does, and none of them may turn up in
+//! a log at its most talkative level, a metric, a page, a journal, an audit log, a refusal or the database.
+//!
+//! One test in a process of its own, since the log is captured for the whole process.
+
+#[allow(dead_code, reason = "each test binary uses its own part of the world")]
+#[path = "stories/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use genapi_gateway::config::{Log, LogFormat};
+use genapi_gateway::sandbox::{Account, Endpoint, Fault, Junk, LinkForm, Platform, Script};
+use genapi_gateway::telemetry;
+use http::Method;
+use serde_json::{Value, json};
+
+use world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, PASSWORD, Setup, USER, World};
+
+/// What an application puts into its requests, all of it about patients.
+const IN_QUERY: &str = "Qanary-Querystring";
+const IN_BODY: &str = "Qanary-Body";
+const IN_PATH: &str = "Qanary-Path";
+const IN_HEADER: &str = "Qanary-Header";
+/// Names of the sandbox's patients, which come in answers.
+const PATIENTS: [&str; 4] = ["O'Neill", "Ñandú", "Müller", "Björn"];
+/// What Align calls the account. Its id may be logged, its name may not.
+const ACCOUNT_TITLE: &str = "Qanary Dental Practice";
+const OLD_BEARER: &str = "eyJ.Qanary-Old-Bearer";
+const GUESSED_KEY: &str = "Qanary-Guessed-Key";
+const APP_SECRET: &str = "Qanary-App-Secret";
+
+/// Takes the log of the whole process.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Captured {
+    fn install() -> Self {
+        let captured = Self::default();
+        let log = Log { level: "trace".to_owned(), format: LogFormat::Json, access: true };
+        let writer = captured.clone();
+        let (subscriber, _) = telemetry::subscriber(&log, &|_| None, move || writer.clone(), false).unwrap();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        captured
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// What is looked for, with a word about it, and what is looked through.
+#[derive(Default)]
+struct Search {
+    canaries: BTreeSet<(&'static str, String)>,
+    places: Vec<(String, Vec<u8>)>,
+}
+
+impl Search {
+    fn canary(&mut self, what: &'static str, text: &str) {
+        assert!(text.len() >= 5, "{what} {text:?} would be found by chance");
+        self.canaries.insert((what, text.to_owned()));
+    }
+
+    fn place(&mut self, name: impl Into<String>, bytes: impl Into<Vec<u8>>) {
+        self.places.push((name.into(), bytes.into()));
+    }
+
+    /// Every find, as `what in where`.
+    fn finds(&self) -> Vec<String> {
+        let mut finds = Vec::new();
+        for (what, canary) in &self.canaries {
+            for (place, bytes) in &self.places {
+                if let Some(at) = memchr::memmem::find(bytes, canary.as_bytes()) {
+                    let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 60)];
+                    finds.push(format!("{what} in {place}: …{}…", String::from_utf8_lossy(around)));
+                }
+            }
+        }
+        finds
+    }
+}
+
+fn refused_answers(answers: &[Answer]) -> Vec<u8> {
+    let ours =
+        answers.iter().filter(|answer| answer.headers.contains_key("proxy-status") || answer.status >= 500);
+    ours.flat_map(|answer| [answer.body.to_vec(), format!("{:?}", answer.headers).into_bytes()].concat())
+        .collect()
+}
+
+/// An answer, or nothing where the platform cut it short and the gateway did too.
+async fn whole(request: reqwest::RequestBuilder) -> Option<Answer> {
+    let answer = request.send().await.ok()?;
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    Some(Answer { status, headers, body: answer.bytes().await.ok()? })
+}
+
+/// Traffic of every kind: right answers, the vendor's errors, refusals, retries, renewals, downloads.
+async fn traffic(world: &World) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let query = format!("/itero-gen-api/v2/orders/practice?patient={IN_QUERY}");
+    let search = json!({"Name": IN_BODY}).to_string();
+    let fly = Duration::from_millis(100);
+    let ask = |path: String| {
+        let request = world.bare(Method::GET, &path).header("x-gateway-key", &world.key);
+        whole(request.bearer_auth(OLD_BEARER).header("x-patient", IN_HEADER).header("cookie", IN_HEADER))
+    };
+    for fault in [
+        None,
+        Some(Fault::Status(500)),
+        Some(Fault::Status(401)),
+        Some(Fault::Status(403)),
+        Some(Fault::Garbage),
+        Some(Fault::DropsBeforeHead),
+        Some(Fault::DropsMidBody),
+        Some(Fault::TwoLengths),
+        Some(Fault::Redirects { status: 302, location: format!("/x?{IN_QUERY}") }),
+        Some(Fault::Answers { status: 400, body: format!("no patient {IN_BODY}") }),
+    ] {
+        for endpoint in [Endpoint::OrdersPractice, Endpoint::PatientSearch] {
+            if let Some(fault) = fault.clone() {
+                world.sandbox.script(Script::on(endpoint, fault).times(2));
+            }
+        }
+        answers.extend(world.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
+        let searched = world
+            .bare(Method::POST, &format!("/accounts/{CLINIC_NAME}/patient/search"))
+            .header("x-gateway-key", &world.key)
+            .body(search.clone());
+        answers.extend(world.while_time_flies(fly, whole(searched)).await);
+        world.sandbox.clear_scripts();
+    }
+    for path in [
+        format!("/accounts/{CLINIC_NAME}/patients/{IN_PATH}?chart={IN_QUERY}"),
+        format!("/accounts/{CLINIC_NAME}/{IN_PATH}/../x?{IN_QUERY}"),
+        format!("/accounts/{CLINIC_NAME}/@evil.test/{IN_PATH}?{IN_QUERY}"),
+        format!("/accounts/{IN_PATH}/orders/practice"),
+        format!("/{IN_PATH}?{IN_QUERY}"),
+        format!("/accounts/{LAB_NAME}/orders/lab?{IN_QUERY}"),
+    ] {
+        answers.extend(ask(path).await);
+    }
+    let guessed = world.bare(Method::GET, &query).header("x-gateway-key", GUESSED_KEY);
+    answers.push(world.send(guessed).await);
+    let guessed = world.bare(Method::GET, &query).basic_auth(IN_HEADER, Some(GUESSED_KEY));
+    answers.push(world.send(guessed).await);
+    let order = world.sandbox.order_ids(CLINIC)[0];
+    answers.extend(ask(format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE?{IN_QUERY}")).await);
+    answers
+}
+
+/// The application that refreshes by itself, well and badly. Returns its gateway token.
+async fn facade(world: &World, refresh_token: &str, answers: &mut Vec<Answer>) -> String {
+    let post = |form: String| {
+        let kind = "application/x-www-form-urlencoded";
+        let request = world.bare(Method::POST, "/oauth2/token").header("content-type", kind);
+        world.send(request.header("x-gateway-key", &world.key).body(form))
+    };
+    let grant = format!("grant_type=refresh_token&client_secret={APP_SECRET}&refresh_token=");
+    answers.push(post(format!("{grant}{OLD_BEARER}")).await);
+    answers.push(post(format!("{grant}{refresh_token}&x={}", "x".repeat(20_000))).await);
+    answers.push(post(format!("grant_type={IN_BODY}&client_secret={APP_SECRET}")).await);
+    let granted = post(format!("{grant}{refresh_token}")).await;
+    assert_eq!(granted.status, 200, "{}", granted.text());
+    let token = granted.json()["access_token"].as_str().unwrap().to_owned();
+    let path = format!("/orders/practice?{IN_QUERY}");
+    assert_eq!(world.send(world.bare(Method::GET, &path).bearer_auth(&token)).await.status, 200);
+    let forged = world.bare(Method::GET, &path).bearer_auth(format!("{token}x"));
+    answers.push(world.send(forged).await);
+    token
+}
+
+/// Renewals that go wrong in every way, and an account that dies.
+async fn renewal_trouble(world: &World, answers: &mut Vec<Answer>) {
+    let fly = Duration::from_millis(100);
+    for (endpoint, fault) in [
+        (Endpoint::Refresh, Fault::HtmlInstead),
+        (Endpoint::Refresh, Fault::JunkToken(Junk::LineBreakInAccessToken)),
+        (Endpoint::Refresh, Fault::JunkToken(Junk::HalfOfTheJson)),
+        (Endpoint::Refresh, Fault::JunkToken(Junk::ExpiresIn(json!(IN_BODY)))),
+        (Endpoint::Refresh, Fault::Answers { status: 400, body: json!({"error": IN_BODY}).to_string() }),
+        (
+            Endpoint::Refresh,
+            Fault::Redirects { status: 302, location: format!("https://x.test/?{IN_QUERY}") },
+        ),
+        (Endpoint::Refresh, Fault::LostTokenAnswer),
+        (Endpoint::Discovery, Fault::Garbage),
+        (Endpoint::Discovery, Fault::Status(401)),
+        (
+            Endpoint::Discovery,
+            Fault::Discovers { domain: "http://evil.test".to_owned(), path: "/x".to_owned() },
+        ),
+    ] {
+        world.sandbox.script(Script::on(endpoint, fault).for_account(CLINIC));
+        world.sandbox.expire_access(CLINIC);
+        answers.push(world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await);
+        world.sandbox.clear_scripts();
+        world.clock.advance(Duration::from_secs(90));
+        world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await;
+    }
+    world.sandbox.set_client_secret(Platform::New, "Qanary-Other-Secret");
+    for (id, name, path) in [(CLINIC, CLINIC_NAME, "/orders/practice"), (LAB, LAB_NAME, "/orders/lab")] {
+        world.sandbox.expire_access(id);
+        answers.push(world.while_time_flies(fly, world.get(name, path)).await);
+    }
+    world.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
+    world.clock.advance(Duration::from_secs(600));
+    world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await;
+    world.sandbox.forget_refresh(LAB);
+    world.sandbox.expire_access(LAB);
+    answers.push(world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await);
+}
+
+/// Logins: pasted, by browser, called off, forged. Returns what only the browser may know.
+async fn logins(world: &World, pages: &mut Vec<Answer>) -> Vec<String> {
+    let mut secrets = Vec::new();
+    let body = json!({"realm": "global", "name": "acct-1003", "paste": true});
+    let started = world.operate("/pairings", body).await;
+    assert_eq!(started.status, 200, "{}", started.text());
+    let (url, ticket) = (started.json()["authorize_url"].clone(), started.json()["ticket"].clone());
+    let redirected = world.sandbox.log_in(url.as_str().unwrap(), USER, PASSWORD).await.unwrap();
+    secrets.extend(parameters(&redirected));
+    let finish = json!({"ticket": ticket, "redirected_url": redirected});
+    let finished = world.operate("/pairings/finish", finish).await;
+    assert_eq!(finished.json()["outcome"], "paired", "{}", finished.text());
+    secrets.push(ticket.as_str().unwrap().to_owned());
+    pages.push(finished);
+
+    let started = world.operate("/pairings", json!({"realm": "global", "name": "acct-1004"})).await.json();
+    let link = started["url"].as_str().unwrap().to_owned();
+    let path = link.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| rest[at..].to_owned()));
+    let path = path.unwrap();
+    secrets.push(path.rsplit(['/', '=']).next().unwrap().to_owned());
+    assert_eq!(world.send(world.browse(Method::GET, &path)).await.status, 200, "a page that explains itself");
+    let first = world.send(world.browse(Method::POST, &path)).await;
+    let to_align = match first.header("location") {
+        "" => panic!("the start link led nowhere: {} {}", first.status, first.text()),
+        location => location.to_owned(),
+    };
+    let cookie = first.header("set-cookie").split(';').next().unwrap().to_owned();
+    secrets.push(cookie.split_once('=').unwrap().1.to_owned());
+    let redirected = world.sandbox.log_in(&to_align, USER, PASSWORD).await.unwrap();
+    secrets.extend(parameters(&redirected));
+    let back = redirected.split_once("/oauth2/").unwrap().1;
+    let callback = |query: &str, cookie: &str| {
+        world.send(world.browse(Method::GET, &format!("/oauth2/{query}")).header("cookie", cookie))
+    };
+    pages.push(callback(back, "").await);
+    pages.push(
+        callback("callback?error=access_denied&error_description=Qanary-Description&state=x", &cookie).await,
+    );
+    pages.push(callback(&back.replace("state=", "state=Qanary-Forged"), &cookie).await);
+    let connected = callback(back, &cookie).await;
+    assert_eq!(connected.status, 200, "{}", connected.text());
+    assert!(connected.text().contains("acct-1004"), "{}", connected.text());
+    pages.push(connected);
+    pages.push(callback(back, &cookie).await);
+    secrets
+}
+
+/// The values of code, state and the like.
+fn parameters(url: &str) -> Vec<String> {
+    let query = url.split_once('?').unwrap().1;
+    form_urlencoded::parse(query.as_bytes())
+        .map(|(_, value)| value.into_owned())
+        .filter(|v| v.len() > 8)
+        .collect()
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    // Whose whole purpose it is to hold a secret; they are 0600 and named in the configuration.
+    let secret = |name: &str| {
+        name.ends_with(".secret")
+            || ["admin.token", "gateway.key", "accounts.json", "caller.key"].contains(&name)
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !secret(&name) {
+            found.push((format!("file {name}"), std::fs::read(entry.path()).unwrap()));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
+    let log = Captured::install();
+    let mut search = Search::default();
+    let world = Setup::new()
+        .habits(|habits| {
+            habits.rotate_refresh = true;
+            habits.link_form = LinkForm::Mixed;
+        })
+        .options(|options| options.keep_calls = 100_000)
+        .account(Account::clinic(1003, ACCOUNT_TITLE).with_user(USER, PASSWORD))
+        .account(Account::clinic(1004, "Qanary Second Practice").with_user(USER, PASSWORD))
+        .config("[[callers]]", "[upstream]\nresponse_timeout = \"2s\"\n[[callers]]")
+        .start()
+        .await;
+    let imported = std::fs::read_to_string(world.folder().join("accounts.json")).unwrap();
+    let imported: Value = serde_json::from_str(&imported).unwrap();
+    for entry in imported.as_array().unwrap() {
+        search.canary("an imported refresh token", entry["refresh_token"].as_str().unwrap());
+    }
+    let of_clinic = |entry: &&Value| entry["name"] == CLINIC_NAME;
+    let token = imported.as_array().unwrap().iter().find(of_clinic).unwrap()["refresh_token"].clone();
+
+    let mut answers = traffic(&world).await;
+    let gateway_token = facade(&world, token.as_str().unwrap(), &mut answers).await;
+    renewal_trouble(&world, &mut answers).await;
+    let mut pages = Vec::new();
+    for secret in logins(&world, &mut pages).await {
+        search.canary("what a login passes on", &secret);
+    }
+    let exported = world.look("/api/export?refresh_tokens=true").await;
+    assert_eq!(exported.status, 200, "{}", exported.text());
+    assert!(
+        exported.text().contains(&world.sandbox.refresh_tokens(CLINIC)[0]),
+        "the one place that shows them"
+    );
+    for path in ["/api/accounts", "/api/export", "/healthz"] {
+        let guessed = world.browse(Method::GET, path).bearer_auth(GUESSED_KEY);
+        pages.push(world.send(guessed).await);
+    }
+    let imports = json!([
+        {"name": "bad", "realm": "global", "account_id": 5, "refresh_token": "Qanary-Imported-Token\r\n"},
+        {"name": "bad", "realm": "global", "account_id": "x", "refresh_token": "Qanary-Imported-Token"},
+        {"name": "bad", "realm": "nowhere", "account_id": 5, "refresh_token": "Qanary-Imported-Token"},
+        {"name": "unknown", "realm": "global", "account_id": 55, "refresh_token": "Qanary-Imported-Token"},
+    ]);
+    let import = world.operate("/import", imports);
+    pages.push(world.while_time_flies(Duration::from_millis(100), import).await);
+    world.running.journal().settle().await;
+
+    for path in [
+        "/metrics",
+        "/readyz?verbose",
+        "/api/accounts",
+        "/api/journal",
+        "/api/export",
+        &format!("/api/accounts/{CLINIC_NAME}"),
+        &format!("/api/accounts/{CLINIC_NAME}/explain"),
+        &format!("/api/accounts/{LAB_NAME}/explain"),
+        "/api/accounts/acct-1003/explain",
+    ] {
+        let answer = world.look(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        search.place(path, answer.body.to_vec());
+    }
+    for (number, page) in pages.iter().enumerate() {
+        search.place(format!("page {number}"), format!("{:?} {}", page.headers, page.text()));
+    }
+    search.place("refusals", refused_answers(&answers));
+
+    for call in world.sandbox.calls() {
+        if let Some(bearer) = call.header("authorization") {
+            search.canary("a bearer", bearer.trim_start_matches("Bearer "));
+        }
+        for (field, value) in form_urlencoded::parse(&call.body) {
+            if matches!(&*field, "refresh_token" | "client_secret" | "code") {
+                search.canary("a field of a token request", &value);
+            }
+        }
+    }
+    for account in world.sandbox.accounts() {
+        for token in world.sandbox.refresh_tokens(account.id) {
+            search.canary("a refresh token", &token);
+        }
+    }
+    search.canary("the caller's key", &world.key);
+    search.canary("the admin token", &world.admin_token);
+    search.canary("the gateway token", &gateway_token);
+    let key = std::fs::read_to_string(world.folder().join("gateway.key")).unwrap();
+    search.canary("the store's key", key.trim());
+    for canary in [IN_QUERY, IN_BODY, IN_PATH, IN_HEADER, OLD_BEARER, GUESSED_KEY, APP_SECRET, "Qanary-"] {
+        search.canary("what a caller sent", canary);
+    }
+    for name in PATIENTS {
+        search.canary("a patient", name);
+    }
+    assert!(search.canaries.len() > 40, "{}", search.canaries.len());
+
+    for (name, bytes) in files(world.folder()) {
+        search.place(name, bytes);
+    }
+    world.running.stop().await;
+    search.place("log", log.text());
+
+    let text = log.text();
+    for spoken in ["access_log", "genapi_gateway::journal", "\"level\":\"TRACE\"", "needs_login"] {
+        assert!(text.contains(spoken), "the log is not silent: {spoken}");
+    }
+    let titles = ["Qanary Dental Practice", "Qanary Second Practice"];
+    assert!(titles.iter().all(|title| !text.contains(title)), "account names of the vendor are logged");
+    let finds = search.finds();
+    assert!(finds.is_empty(), "{} finds:\n{}", finds.len(), finds.join("\n"));
+}
+
+#[test]
+fn the_search_finds_what_is_there() {
+    let mut search = Search::default();
+    search.canary("a token", "tok-123");
+    search.place("log", "nothing, then tok-123 after all");
+    search.place("page", "nothing");
+    assert_eq!(search.finds(), ["a token in log: …nothing, then tok-123 after all…"]);
+}
