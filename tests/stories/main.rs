@@ -2,19 +2,18 @@
 
 mod browser;
 mod expiry;
+mod facade;
 mod limits;
+mod links;
 mod logins;
 mod moving;
 mod operators;
 mod pairing;
-mod facade;
-mod links;
 mod path;
 mod realms;
 mod refusals;
-mod running;
 mod renewals;
-
 mod retries;
+mod running;
 mod wire;
 mod world;

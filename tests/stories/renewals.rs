@@ -16,7 +16,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The vendor's unknowns that a renewal meets, each with its name.
-const VARIANTS: [(&str, fn(&mut Habits)); 4] = [
+type Variant = (&'static str, fn(&mut Habits));
+
+const VARIANTS: [Variant; 4] = [
     ("401", |_| {}),
     ("403", |habits| habits.expiry_status = 403),
     ("rotation", |habits| (habits.rotate_refresh, habits.expiry_status) = (true, 403)),
@@ -452,9 +454,9 @@ async fn an_account_that_nobody_uses_is_kept_alive_for_a_year() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_was_off_for_three_months_says_login_needed_and_for_two_it_goes_on() {
-    let world = World::new().await.restart_after(60 * DAY).await;
+    let world = World::new().await.restart_later(60 * DAY).await;
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    let world = world.restart_after(100 * DAY).await;
+    let world = world.restart_later(100 * DAY).await;
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.code(), "account_needs_login");
 }
 
