@@ -42,6 +42,13 @@ async fn administer(database: &Database, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut database.shell().await).await.unwrap();
 }
 
+/// Ends the gateways' sessions, as a failover does.
+async fn hang_up(database: &Database) {
+    let sql =
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = current_database()";
+    database.tamper(sql).await;
+}
+
 #[tokio::test]
 async fn a_database_that_is_down_is_told_at_once_and_works_again_when_it_is_up() {
     let database = Database::new().await;
@@ -91,11 +98,7 @@ async fn one_call_finds_out_that_all_idle_connections_went_silent() {
 async fn a_failover_between_two_calls_is_not_even_felt() {
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;
-    database
-        .tamper(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_database()::name",
-        )
-        .await;
+    hang_up(&database).await;
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
 
@@ -116,7 +119,7 @@ async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;
     administer(&database, "ALTER ROLE $role SET default_transaction_read_only = on").await;
-    store.close().await.unwrap();
+    hang_up(&database).await;
     let why = trouble(&store).await;
     assert!(why.contains("read-only"), "{why}");
     assert_eq!(store.accounts().await.unwrap().accounts.len(), 1, "reading goes on");
@@ -132,7 +135,7 @@ async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over
 async fn a_connection_limit_is_told_and_passes() {
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;
-    store.close().await.unwrap();
+    hang_up(&database).await;
     administer(&database, "ALTER ROLE $role CONNECTION LIMIT 0").await;
     let why = trouble(&store).await;
     assert!(why.contains("too many connections"), "{why}");
@@ -194,10 +197,13 @@ mod pooled {
             assert_eq!(loaded.unwrap().accounts.len(), 1);
         }
         assert_eq!(other.changes_since(seen).await.unwrap().accounts, [smile]);
-        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-            .fetch_one(&mut database.shell().await)
-            .await
-            .unwrap();
+        let kept: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database \
+             WHERE locktype = 'advisory' AND datname = current_database()",
+        )
+        .fetch_one(&mut database.shell().await)
+        .await
+        .unwrap();
         assert_eq!(kept, 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The way to the database: a few connections, taken one per transaction. A connection in doubt is thrown away, never handed on.
 //!
-//! sqlx's own pool is not used: it hides why nothing could be opened, cannot be opened again after `close`, and waits without end for a
-//! connection whose network went silent to answer one last ping.
+//! sqlx's own pool is not used: it hides why nothing could be opened, and waits without end for a connection whose network went silent to
+//! answer one last ping.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -184,8 +184,9 @@ impl Link {
         Ok(Work { connection, opened: Instant::now(), link: self, _seat: seat })
     }
 
-    /// Later work opens new connections.
+    /// For good: later work fails.
     pub async fn close(&self) -> Result<(), StoreError> {
+        self.seats.close();
         while let Some(Idle { connection, .. }) = self.take_idle() {
             connection.close().await.map_err(fault)?;
         }
@@ -201,6 +202,9 @@ impl Link {
     }
 
     fn put_back(&self, connection: PgConnection, opened: Instant) {
+        if self.seats.is_closed() {
+            return;
+        }
         let idle = Idle { connection, opened, since: Instant::now() };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
     }

@@ -38,7 +38,7 @@ const PORT: &str = "5432";
 
 /// Starts a server, says so, and ends it when the standard input does.
 const POSTGRES: &str = r#"
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     folder=$1 programs=$2
     "$programs/initdb" -D "$folder/data" -A trust -U postgres --no-sync -E UTF8 --locale=C >"$folder/log" 2>&1 &&
     "$programs/pg_ctl" -D "$folder/data" -w -t 60 -l "$folder/log" -o "-k $folder -F \
@@ -51,7 +51,7 @@ const POSTGRES: &str = r#"
 "#;
 
 const POOLER: &str = r#"
-    trap '' INT TERM HUP
+    trap '' INT TERM HUP PIPE
     /usr/sbin/pgbouncer -d "$1/config" >"$1/out" 2>&1
     tries=0
     until [ -S "$1/.s.PGSQL.6432" ]; do

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
@@ -249,4 +250,61 @@ async fn a_caller_that_hangs_up_leaves_nothing_half_done() {
         let loaded = store.accounts().await.unwrap();
         assert!(loaded.broken.is_empty() && loaded.accounts[0].name == name("lab"), "{loaded:?}");
     }
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_although_the_server_was_told_not_to() {
+    let database = Database::new().await;
+    let sql = format!("ALTER ROLE {} SET synchronous_commit = off", database.name);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database.shell().await).await.unwrap();
+    let store = database.open(clock()).await.unwrap();
+    let mut work = store.link.begin().await.unwrap();
+    let setting: String =
+        super::scalar("SELECT current_setting('synchronous_commit')").fetch_one(&mut *work).await.unwrap();
+    assert_eq!(setting, "on");
+}
+
+#[tokio::test]
+async fn ten_thousand_accounts_load_in_one_go() {
+    let database = Database::new().await;
+    let store = database.open(clock()).await.unwrap();
+    fill(&store, 10_000).await;
+    let started = Instant::now();
+    let loaded = store.accounts().await.unwrap();
+    let took = started.elapsed();
+    assert_eq!((loaded.accounts.len(), loaded.broken.len()), (10_000, 0));
+    // Unoptimised and on a busy machine; a query per account would take minutes.
+    println!("10000 accounts in {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// In two statements, each row sealed for its own place.
+async fn fill(store: &super::PostgresStore, count: u64) {
+    let (mut names, mut refresh, mut bearers) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let account = name(&format!("a{number}"));
+        let put = grant(account.as_str(), "global", number);
+        refresh.push(store.sealed_refresh(&account, &put.realm, &put.refresh).unwrap());
+        let bearer = access(&"a".repeat(1500), 99);
+        bearers.push(store.sealed_access(&account, &put.realm, Some(&bearer)).unwrap().unwrap());
+        names.push(account.as_str().to_owned());
+    }
+    let mut work = store.link.begin_long().await.unwrap();
+    super::query("INSERT INTO accounts (name, current_realm, state) SELECT name, 'global', 'ready' FROM unnest($1::text[]) AS name")
+        .bind(names.clone())
+        .execute(&mut *work)
+        .await
+        .unwrap();
+    super::query(
+        "INSERT INTO grants (account, realm, account_id, generation, first_generation, refresh_sealed, access_sealed, access_expires_at, \
+         obtained_at) SELECT name, 'global', number, 1, 1, refresh, access, 99, 10 \
+         FROM unnest($1::text[], $2::bytea[], $3::bytea[]) WITH ORDINALITY AS given (name, refresh, access, number)",
+    )
+    .bind(names)
+    .bind(refresh)
+    .bind(bearers)
+    .execute(&mut *work)
+    .await
+    .unwrap();
+    work.commit().await.unwrap();
 }
