@@ -162,6 +162,24 @@ impl Setup {
     }
 }
 
+/// Follows nothing, trusts nobody, asks no proxy: what is under test has to be right by itself.
+pub fn plain_http() -> reqwest::Client {
+    let tls =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        // What takes longer hangs: the test shall say where.
+        .timeout(Duration::from_secs(60))
+        .build()
+        .unwrap()
+}
+
 fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
 }
@@ -199,20 +217,7 @@ impl World {
             }
         }
         let at = |address: Option<std::net::SocketAddr>| format!("http://{}", address.unwrap());
-        let tls =
-            rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            // What takes longer hangs: the test shall say where.
-            .timeout(Duration::from_secs(60))
-            .build()
-            .unwrap();
+        let http = plain_http();
         Self {
             gateway: at(running.data_addr()),
             admin: at(running.admin_addr()),
