@@ -30,8 +30,12 @@ pub fn routes(pairing: Arc<Pairing>) -> Router {
         .without_v07_checks()
         .route("/connect/{code}", get(offer).post(begin))
         .route("/connect/choose", post(choose));
-    if !callbacks.contains(pages::STYLE_PATH) {
-        routes = routes.route(pages::STYLE_PATH, get(async || pages::style()));
+    let files: [(&str, fn() -> Response); 2] =
+        [(pages::STYLE_PATH, pages::style), (pages::ICON_PATH, pages::icon)];
+    for (path, file) in files {
+        if !callbacks.contains(path) {
+            routes = routes.route(path, get(async move || file()));
+        }
     }
     for path in callbacks {
         routes = routes.route(&path, get(callback));

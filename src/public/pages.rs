@@ -5,11 +5,14 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
+use crate::clock::Timestamp;
 use crate::model::account::AccountName;
 use crate::pairing::{Choice, Code, Connected, Cookie, StartOffer, Stop, Words};
 
 pub(super) const STYLE_PATH: &str = "/connect/static/style.css";
+pub(super) const ICON_PATH: &str = "/connect/static/icon.svg";
 const STYLE: &str = include_str!("../../templates/pairing/style.css");
+const ICON: &str = include_str!("../../templates/pairing/icon.svg");
 
 #[derive(Template)]
 #[template(path = "pairing/start.html")]
@@ -49,6 +52,43 @@ impl ConnectedPage<'_> {
 impl StartPage<'_> {
     fn name(&self) -> Option<&AccountName> {
         self.offer.name.as_ref()
+    }
+
+    fn until(&self) -> String {
+        for_people(self.offer.expires_at)
+    }
+}
+
+impl ChoosePage<'_> {
+    fn until(&self) -> String {
+        for_people(self.choice.expires_at)
+    }
+}
+
+/// `2026-11-21T10:00:00Z` as `21 November 2026, 10:00 UTC`. The clinic's own time is not known without a script.
+fn for_people(at: Timestamp) -> String {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let text = at.to_string();
+    let part = |range: std::ops::Range<usize>| text.get(range).unwrap_or_default();
+    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.checked_sub(1)?));
+    match month {
+        Some(month) => {
+            format!("{} {month} {}, {} UTC", part(8..10).trim_start_matches('0'), part(0..4), part(11..16))
+        }
+        None => text,
     }
 }
 
@@ -123,9 +163,17 @@ pub(super) fn set_cookies(response: &mut Response, cookies: &[Cookie]) {
 }
 
 pub(super) fn style() -> Response {
-    let mut response = with_headers(StatusCode::OK, Body::from(STYLE), "'none'");
+    file(STYLE, "text/css; charset=utf-8")
+}
+
+pub(super) fn icon() -> Response {
+    file(ICON, "image/svg+xml")
+}
+
+fn file(content: &'static str, kind: &'static str) -> Response {
+    let mut response = with_headers(StatusCode::OK, Body::from(content), "'none'");
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     response
 }
@@ -173,3 +221,15 @@ const FIXED_HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_as_people_write_them() {
+        let at = |secs: u64| for_people(Timestamp::from_millis(secs * 1000));
+        assert_eq!(at(0), "1 January 1970, 00:00 UTC");
+        assert_eq!(at(1_795_260_910), "21 November 2026, 11:35 UTC");
+    }
+}

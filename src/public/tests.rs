@@ -232,11 +232,13 @@ async fn trying_codes_is_slowed_down_while_a_code_that_exists_works() {
 }
 
 #[tokio::test]
-async fn the_style_is_served_from_here_and_other_paths_get_a_page() {
+async fn style_and_icon_are_served_from_here_and_other_paths_get_a_page() {
     let scene = Scene::new();
     let browser = Browser::of(&scene);
     let style = browser.get(pages::STYLE_PATH).await;
     assert_eq!((style.status, style.header(CONTENT_TYPE)), (StatusCode::OK, "text/css; charset=utf-8"));
+    let icon = browser.get(pages::ICON_PATH).await;
+    assert_eq!((icon.status, icon.header(CONTENT_TYPE)), (StatusCode::OK, "image/svg+xml"));
     let nowhere = browser.get("/").await;
     assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
     assert_fixed_headers(&nowhere);

@@ -53,15 +53,7 @@ impl Chromium {
     }
 
     async fn with_preferences(preferences: Value) -> Self {
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // Its browser is in the same group, so that no end of a test leaves one behind.
-            .process_group(0)
-            .spawn();
-        let mut driver = driver.unwrap_or_else(|error| panic!("chromedriver: {error}; {MISSING}"));
-        let port = announced_port(&mut driver);
+        let (driver, port) = start_driver();
         let profile = tempfile::tempdir().unwrap();
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).to_vec();
         arguments.push(format!("--user-data-dir={}", profile.path().display()));
@@ -180,17 +172,33 @@ impl Chromium {
     }
 }
 
+/// Port 0 is bound for IPv4 first; where IPv6 has the same port taken, chromedriver gives up, and another try has another port.
+fn start_driver() -> (Child, u16) {
+    let mut said = String::new();
+    for _ in 0..5 {
+        let driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Its browser is in the same group, so that no end of a test leaves one behind.
+            .process_group(0)
+            .spawn();
+        let mut driver = driver.unwrap_or_else(|error| panic!("chromedriver: {error}; {MISSING}"));
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.by_ref().inspect(|line| said.push_str(line)).find_map(|line| announced_port(&line));
+        if let Some(port) = port {
+            // The rest is read too, so that the pipe never fills.
+            std::thread::spawn(move || lines.for_each(drop));
+            return (driver, port);
+        }
+        let _ = driver.wait();
+    }
+    panic!("chromedriver does not start: {said}");
+}
+
 /// "ChromeDriver was started successfully on port 40001."
-fn announced_port(driver: &mut Child) -> u16 {
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    let port = lines.find_map(|line| {
-        let line = line.unwrap();
-        let (_, port) = line.split_once("successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
-    });
-    // The rest is read too, so that the pipe never fills.
-    std::thread::spawn(move || lines.for_each(drop));
-    port.expect("chromedriver says which port it has")
+fn announced_port(line: &str) -> Option<u16> {
+    line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }
 
 impl Drop for Chromium {
