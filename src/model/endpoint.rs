@@ -181,6 +181,11 @@ pub fn find(method: &Method, path: &str) -> &'static Endpoint {
     TABLE.iter().chain(std::iter::once(&REVOKE)).find(fits).unwrap_or(&OTHER)
 }
 
+/// The rows that callers have to be allowed one by one.
+pub fn guarded() -> impl Iterator<Item = &'static Endpoint> {
+    TABLE.iter().chain(std::iter::once(&REVOKE)).filter(|row| guards(row.group))
+}
+
 /// A destructive call is recognised by its path alone, so that no odd method slips past its permission.
 const fn guards(group: Group) -> bool {
     !group.allowed_by_default()
