@@ -114,6 +114,10 @@ const USUAL_LIFE: Duration = Duration::from_secs(3600);
 /// A longer life is believed this far only; the token is then renewed early, which harms nobody.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// Beyond a year the answer was made by something else than a token endpoint: nothing in it is believed, its refresh token least of
+/// all, since that would take the place of a good one (threats, row 16).
+const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+
 fn lifetime(call: Call, value: Option<&Value>) -> Result<Duration, Trouble> {
     let seconds = match value {
         None => return Ok(USUAL_LIFE),
@@ -122,6 +126,9 @@ fn lifetime(call: Call, value: Option<&Value>) -> Result<Duration, Trouble> {
         Some(_) => None,
     };
     match seconds {
+        Some(seconds) if seconds > ABSURD_LIFE.as_secs_f64() => {
+            Err(Trouble::malformed(call, "expires_in is an absurd number of seconds"))
+        }
         Some(seconds) if seconds >= LONGEST_LIFE.as_secs_f64() => Ok(LONGEST_LIFE),
         Some(seconds) if seconds >= 1.0 => Ok(Duration::from_secs_f64(seconds.floor())),
         _ => Err(Trouble::malformed(call, "expires_in is not a number of seconds")),
@@ -271,6 +278,9 @@ mod tests {
             r#"{"access_token":"a","expires_in":null}"#,
             r#"{"access_token":"a","expires_in":true}"#,
             r#"{"access_token":"a","expires_in":NaN}"#,
+            r#"{"access_token":"a","expires_in":99999999999}"#,
+            r#"{"access_token":"a","expires_in":1e300}"#,
+            r#"{"access_token":"a","expires_in":"99999999999999999999999"}"#,
             r#"{"access_token":"LONG"}"#,
         ] {
             let trouble = refreshed(&body.replace("LONG", &long)).await.unwrap_err();
@@ -284,8 +294,8 @@ mod tests {
         for (field, seconds) in [
             (r#","expires_in":3599"#, 3599),
             (r#","expires_in":3599.9,"token_type":"bearer""#, 3599),
-            (r#","expires_in":99999999999999999999999"#, 24 * 3600),
-            (r#","expires_in":"99999999999999999999999""#, 24 * 3600),
+            (r#","expires_in":2592000"#, 24 * 3600),
+            (r#","expires_in":"2592000""#, 24 * 3600),
             ("", 3600),
         ] {
             let tokens = refreshed(&format!(r#"{{"access_token":"a"{field}}}"#)).await.unwrap();
