@@ -119,12 +119,26 @@ impl Places {
 pub fn link_host(authority: &str, route: &Route, realm: &RealmRules) -> Option<(String, u16)> {
     let default = if route.secure() { 443 } else { 80 };
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
         _ => (authority, default),
     };
+    // A pattern with a star would let anything at all stand before its end.
+    if !is_host(host) {
+        return None;
+    }
     let host = host.to_ascii_lowercase();
     let admitted = realm.link_hosts.iter().any(|pattern| pattern.admits(&host));
     (admitted && (port == default || realm.hosts.allow_insecure)).then_some((host, port))
+}
+
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => text.split('.').all(is_label),
+    }
 }
 
 impl Finder {
@@ -311,6 +325,41 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(rewriter(places).feed(text.as_bytes(), true, &mut out), text.len());
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_link_host_is_a_host_and_a_port_and_nothing_that_only_ends_like_one() {
+        let realm = |insecure| RealmRules {
+            hosts: HostPolicy { allowed: Vec::new(), allow_insecure: insecure },
+            link_hosts: vec!["*.link.test".parse().unwrap(), "[::1]".parse().unwrap()],
+            discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
+        };
+        let route = &*places().route;
+        for (authority, insecure, host) in [
+            ("a.link.test", false, Some(("a.link.test", 443))),
+            ("A.b.LINK.test:443", false, Some(("a.b.link.test", 443))),
+            ("a.link.test:9", true, Some(("a.link.test", 9))),
+            ("a.link.test:9", false, None),
+            ("link.test", true, None),
+            (".link.test", true, None),
+            ("a..link.test", true, None),
+            ("a.link.test.", true, None),
+            ("evil.test@a.link.test", true, None),
+            ("evil.test%2fa.link.test", true, None),
+            ("evil.test%00a.link.test", true, None),
+            ("evil.test\\a.link.test", true, None),
+            ("evil.test:80@a.link.test", true, None),
+            ("*.link.test", true, None),
+            ("a.link.test:+9", true, None),
+            ("a.link.test:", true, None),
+            ("a.link.test:9:9", true, None),
+            ("a.link.test:65536", true, None),
+            ("[::1].link.test", true, None),
+            ("", true, None),
+        ] {
+            let expected = host.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(link_host(authority, route, &realm(insecure)), expected, "{authority}");
+        }
     }
 
     #[test]
