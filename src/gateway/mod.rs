@@ -295,7 +295,7 @@ fn permit(rules: &CallerRules, row: &Endpoint) -> Result<(), Refusal> {
 
 /// No tunnel, ever, and no echo of our own headers (threats, row 2).
 fn refuse_tunnels(method: &Method) -> Result<(), Refusal> {
-    match *method == Method::CONNECT || *method == Method::TRACE {
+    match ["CONNECT", "TRACE", "TRACK"].iter().any(|tunnel| method.as_str().eq_ignore_ascii_case(tunnel)) {
         true => Err(Refusal::MethodNotAllowed),
         false => Ok(()),
     }

@@ -33,7 +33,7 @@ impl FramingError {
             Self::TransferEncoding => "Transfer-Encoding has to be one single `chunked`",
             Self::TwoFramings => "Transfer-Encoding and Content-Length exclude each other",
             Self::ContentLength => "Content-Length has to be one single number",
-            Self::Host => "a request needs exactly one Host header",
+            Self::Host => "a request needs exactly one Host header, which holds a host and perhaps a port",
             Self::Target => "the request target has to be a path or an absolute http URL",
             Self::BareLineFeed => "lines of a request head end with CR LF",
         })
@@ -49,21 +49,28 @@ pub fn examine<B>(request: &Request<B>) -> Result<Framing, FramingError> {
     Ok(framing)
 }
 
+/// In any letter case, since some servers do not mind it; TRACK is IIS's TRACE, and would echo our bearer just so.
 fn method(method: &Method) -> Result<(), FramingError> {
-    match *method {
-        Method::CONNECT | Method::TRACE => Err(FramingError::Method),
-        _ => Ok(()),
+    match ["CONNECT", "TRACE", "TRACK"].iter().any(|tunnel| method.as_str().eq_ignore_ascii_case(tunnel)) {
+        true => Err(FramingError::Method),
+        false => Ok(()),
     }
 }
 
-/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host and to any with two. 1.0 callers may have none.
+/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is none. 1.0 callers may
+/// have none.
 fn host(headers: &HeaderMap, version: Version) -> Result<(), FramingError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), None) => Ok(()),
+        (Some(host), None) if host.as_bytes().iter().all(|b| may_stand_in_host(*b)) => Ok(()),
         (None, _) if version < Version::HTTP_11 => Ok(()),
         _ => Err(FramingError::Host),
     }
+}
+
+/// RFC 3986, 3.2.2 and 3.2.3: names, addresses in brackets, a port; and no user before them.
+fn may_stand_in_host(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&b)
 }
 
 /// Origin form, absolute form, and `*` for OPTIONS. Authority form is CONNECT's.
@@ -140,6 +147,14 @@ mod tests {
             ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "Chunked")],            Ok(Framing::Chunked)),
             ("CONNECT", "x:443",         v11, &[HOST],                                              Err(Method)),
             ("TRACE",   "/",             v11, &[HOST],                                              Err(Method)),
+            ("trace",   "/",             v11, &[HOST],                                              Err(Method)),
+            ("TRACK",   "/",             v11, &[HOST],                                              Err(Method)),
+            ("GET",     "/",             v11, &[("host", "")],                                      Ok(Framing::Sized)),
+            ("GET",     "/",             v11, &[("host", "[::1]:80")],                              Ok(Framing::Sized)),
+            ("GET",     "/",             v11, &[("host", "a@b")],                                   Err(Host)),
+            ("GET",     "/",             v11, &[("host", "a/b")],                                   Err(Host)),
+            ("GET",     "/",             v11, &[("host", "a b")],                                   Err(Host)),
+            ("GET",     "/",             v10, &[("host", "a\\b")],                                  Err(Host)),
             ("GET",     "/",             v11, &[],                                                  Err(Host)),
             ("GET",     "/",             v11, &[HOST, HOST],                                        Err(Host)),
             ("GET",     "/",             v10, &[HOST, HOST],                                        Err(Host)),
