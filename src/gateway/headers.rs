@@ -118,12 +118,18 @@ fn stays_here(name: &HeaderName) -> bool {
     }
     let text = name.as_str();
     if text.contains('_') {
-        // Some servers read x_forwarded_for as x-forwarded-for.
-        return HeaderName::try_from(text.replace('_', "-")).is_ok_and(|dashed| stays_here(&dashed));
+        // Some servers read x_forwarded_for as x-forwarded-for, and content_length as a second length.
+        return HeaderName::try_from(text.replace('_', "-"))
+            .is_ok_and(|dashed| stays_here(&dashed) || is_ours_alone(&dashed));
     }
     text.starts_with("x-gateway-")
         || text.starts_with("x-forwarded-")
         || matches!(text, "x-real-ip" | "x-original-url" | "x-rewrite-url" | "x-original-host")
+}
+
+/// Fields that pass or are set by us, and must not come a second time under a name that looks alike.
+fn is_ours_alone(name: &HeaderName) -> bool {
+    matches!(*name, header::CONTENT_LENGTH | header::VIA) || *name == X_REQUEST_ID
 }
 
 /// A part of an answer cannot be rewritten, and a compressed one only with effort.
@@ -172,6 +178,8 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
             ("x_forwarded_host", "evil"),
+            ("content_length", "7"),
+            ("x_request_id", "evil"),
             ("x-original-url", "/unpair-account"),
             ("x-thing", "1"),
             ("cookie", "a=b"),
