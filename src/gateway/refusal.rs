@@ -245,12 +245,13 @@ impl Refusal {
         self.face().code
     }
 
-    /// Whether the connection must end after this answer.
+    /// Whether the connection must end after this answer: what comes behind a request that makes no sense is not listened to.
     fn closes(&self) -> bool {
         use Refusal::*;
         matches!(
             self,
-            BadFraming(_)
+            BadRequest(_)
+                | BadFraming(_)
                 | MethodNotAllowed
                 | RequestTimeout
                 | ContentTooLarge
