@@ -107,7 +107,7 @@ fn write(record: &Record) {
         account = record.account.as_ref().map(AccountName::as_str),
         realm = record.realm.as_ref().map(RealmName::as_str),
         account_id = record.account_id.map(AccountId::as_u64),
-        method = record.method.as_str(),
+        method = method_word(&record.method),
         endpoint = record.endpoint.name,
         path = record.endpoint.template(),
         status = record.status,
@@ -122,6 +122,22 @@ fn write(record: &Record) {
         request_id = record.request_id.to_str().unwrap_or_default(),
         "call"
     );
+}
+
+/// A method that somebody made up may be as long as a head, and hold anything.
+fn method_word(method: &Method) -> &str {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    if known.contains(method) { method.as_str() } else { "other" }
 }
 
 /// A call's record while the call goes on; dropped, it is told to whoever wants to know.
