@@ -18,8 +18,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::middleware;
+use axum::response::Response;
 use axum::routing::{get, post};
 use http::request::Parts;
+use http::{HeaderValue, header};
 
 use crate::access::book::Book;
 use crate::access::renewal::Renewals;
@@ -91,7 +93,19 @@ pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .nest("/api", api)
+        .layer(middleware::map_response(keep_to_the_asker))
         .with_state(admin)
+}
+
+/// Account names and states, and refresh tokens where they are exported: nobody on the way keeps a copy, and no page shows them.
+async fn keep_to_the_asker(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+    response
 }
 
 /// An import of 100,000 accounts is about 15 MB.
