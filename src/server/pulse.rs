@@ -67,7 +67,7 @@ pub(super) enum Verdict {
 /// sending; most that do have gone, and their call has to be cancelled.
 const HALF_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a drain waits for the first byte of a connection that was accepted just before it.
+/// How long a connection that was just accepted may take for its first byte, when the worker drains or others need the room.
 const FRESH_GRACE: Duration = Duration::from_secs(1);
 
 /// See the top of this file.
@@ -123,9 +123,15 @@ impl Pulse {
         self.slot
     }
 
-    /// Since when it has been waiting for its next request, if it has.
+    /// Since when it has been waiting for its next request, if it has, or for its first one longer than an honest caller takes to send it.
     pub(super) fn idle_since(&self) -> Option<Moment> {
-        (self.phase.get() == Phase::Idle && self.verdict.get().is_none()).then(|| self.since.get())
+        let since = self.since.get();
+        let idle = match self.phase.get() {
+            Phase::Idle => true,
+            Phase::Fresh => self.beat.now.get() >= since.saturating_add(millis(FRESH_GRACE)),
+            Phase::Opening | Phase::Head | Phase::Busy | Phase::Ending => false,
+        };
+        (idle && self.verdict.get().is_none()).then_some(since)
     }
 
     pub(super) fn enter(&self, phase: Phase) {

@@ -140,4 +140,15 @@ mod tests {
         rounds.until_empty().await;
         assert_eq!(rounds.admit().slot(), 1, "places are used again");
     }
+
+    #[test]
+    fn a_connection_that_says_nothing_makes_room_too_but_not_at_once() {
+        let rounds = Rounds::new(Limits::default());
+        let silent = rounds.admit();
+        silent.enter(Phase::Fresh);
+        assert!(!rounds.evict_idle(), "its first request may be on the way");
+        rounds.beat.now.set(5000);
+        assert!(rounds.evict_idle());
+        assert_eq!(silent.verdict(), Some(Verdict::Evicted));
+    }
 }
