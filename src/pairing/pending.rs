@@ -126,7 +126,7 @@ impl Desk {
         Ok(row.map_or(Held::Unknown, read))
     }
 
-    /// Uses it up and leaves the mark. Of two that come at once the store lets one through.
+    /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one through; the other finds it used.
     pub async fn take<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
         self.take_for(code, None).await
     }
@@ -143,7 +143,7 @@ impl Desk {
     ) -> Result<Held<T>, StoreError> {
         let hash = code.hash();
         let Some(row) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
-            return Ok(Held::Unknown);
+            return Ok(Held::Used { by: None });
         };
         let expires_at = row.expires_at;
         let held = read::<T>(row);

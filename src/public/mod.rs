@@ -56,8 +56,13 @@ async fn offer(State(front): State<Arc<Front>>, uri: Uri) -> Response {
     }
 }
 
-/// The button. 303, so that the browser asks the login page with GET.
-async fn begin(State(front): State<Arc<Front>>, uri: Uri) -> Response {
+/// The button. 303, so that the browser asks the login page with GET. Another site's page cannot press it: whoever comes from there
+/// sees the button instead. (`Origin` tells nothing: our own pages send `null`, since they forbid referrers.)
+async fn begin(state: State<Arc<Front>>, headers: HeaderMap, uri: Uri) -> Response {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
+        return offer(state, uri).await;
+    }
+    let State(front) = state;
     match front.pairing.begin(code_of(&uri)).await {
         Ok(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
         Err(stop) => front.stopped(stop),

@@ -160,6 +160,22 @@ async fn looking_at_a_link_or_at_the_callback_without_being_the_browser_uses_not
 }
 
 #[tokio::test]
+async fn another_sites_page_cannot_press_the_button() {
+    let scene = Scene::new();
+    let (router, link) = (router(scene.pairing.clone()), start(&scene).await);
+    for (site, status) in [
+        ("cross-site", StatusCode::OK),
+        ("same-site", StatusCode::OK),
+        ("same-origin", StatusCode::SEE_OTHER),
+    ] {
+        let request = http::Request::post(&link).header("sec-fetch-site", site).body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{site}");
+        assert_eq!(answer.headers().contains_key(SET_COOKIE), status == StatusCode::SEE_OTHER, "{site}");
+    }
+}
+
+#[tokio::test]
 async fn the_cookie_is_host_bound_secure_http_only_and_lax() {
     let scene = Scene::new();
     let (browser, link) = (Browser::of(&scene), start(&scene).await);
