@@ -307,9 +307,10 @@ impl Renewals {
     }
 
     /// A refresh that was under way when the process ended may have spent the token that the store holds (threats, row 21): the journal
-    /// names it, so that a login lost in that window is explained.
+    /// names it, so that a login lost in that window is explained. Once lost, it is told with the login's need, and not at each start.
     fn name_interrupted_refreshes(&self) {
-        for entry in self.shared.book.all() {
+        let lost = |entry: &Entry| matches!(entry.state(), AccountState::NeedsLogin { .. });
+        for entry in self.shared.book.all().into_iter().filter(|entry| !lost(entry)) {
             let Some(spent) = locked(&entry.pacing).maybe_spent else { continue };
             let detail = format!("{spent}; the refresh token at hand is tried as it is");
             self.shared.chronicle.note(&entry.name, "refresh_interrupted", detail);

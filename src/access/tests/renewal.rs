@@ -331,6 +331,9 @@ async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should
     let lost = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await;
     let Err(RenewProblem::NeedsLogin { why, .. }) = lost else { panic!("{lost:?}") };
     assert!(why.contains("was under way when the process ended"), "{why}");
+    let Workbench { clock, store, platform, .. } = bench;
+    let bench = Workbench::over(clock, store, platform, settings()).await;
+    assert!(bench.lines.of("smile", "refresh_interrupted").is_empty(), "told once is enough");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
