@@ -3,6 +3,9 @@
 mod browser;
 mod expiry;
 mod facade;
+mod hostile_callers;
+mod hostile_operators;
+mod hostile_platform;
 mod limits;
 mod links;
 mod logins;

@@ -1,0 +1,159 @@
+//! A platform that misbehaves: the caller gets an honest answer, nobody gets another's, and all heals by itself.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Junk, Script};
+use http::Method;
+use serde_json::json;
+
+use crate::hostile_callers::raw;
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+
+const LIST: &str = "/orders/practice";
+
+async fn impatient() -> World {
+    let short = "\n[upstream]\nresponse_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+    Setup::new().append(short).start().await
+}
+
+/// Whether an answer is this account's own list.
+fn is_own(answer: &Answer) -> bool {
+    answer.status == 200 && answer.text().contains("\"PracticeName\": \"Smile Berlin\"")
+}
+
+/// Whether the account serves again, without anybody's doing but that time passes.
+async fn heals(world: &World) -> bool {
+    for _ in 0..100 {
+        world.clock.advance(Duration::from_secs(60));
+        if is_own(&world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await) {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_answer_is_refused_with_its_connection_and_the_next_call_gets_its_own() {
+    let world = impatient().await;
+    assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "{}", world.get(CLINIC_NAME, LIST).await.text());
+    let table = [
+        (Fault::BytesAfterBody, 502),
+        (Fault::TwoLengths, 502),
+        (Fault::LengthAndChunked, 502),
+        (Fault::BodyAfter204, 502),
+        (Fault::BodyAfter304, 502),
+        (Fault::Unsolicited101, 502),
+        (Fault::EndlessHead, 502),
+        (Fault::Garbage, 502),
+        (Fault::DropsMidBody, 502),
+        (Fault::StallsAfterHead, 504),
+        (Fault::StallsForever, 504),
+    ];
+    for (fault, status) in table {
+        world.sandbox.script(Script::on(Endpoint::OrdersPractice, fault.clone()).once());
+        let answer = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!(answer.status, status, "{fault:?}");
+        assert!(answer.code().starts_with("platform_"), "{fault:?}: {}", answer.code());
+        let faulty = world.sandbox.calls().last().unwrap().connection;
+        assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "after {fault:?}");
+        assert_ne!(world.sandbox.calls().last().unwrap().connection, faulty, "{fault:?}");
+        assert_eq!(world.get(LAB_NAME, "/orders/lab").await.status, 200, "after {fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_cut_short_never_looks_whole() {
+    let world = impatient().await;
+    let order = world.sandbox.order_ids(CLINIC)[0];
+    for fault in [Fault::DropsMidBody, Fault::StallsAfterHead] {
+        world.sandbox.script(Script::on(Endpoint::Download, fault.clone()).once());
+        let target = format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\nX-Gateway-Key: {}\r\nConnection: close\r\n\r\n",
+            world.key
+        );
+        let answer = raw(&world.gateway, request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let length = head.to_ascii_lowercase();
+        let length =
+            length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).map(str::to_owned);
+        if let Some(length) = length {
+            assert!(body.len() < length.parse().unwrap(), "{fault:?}");
+        }
+    }
+    assert_eq!(world.get(CLINIC_NAME, &format!("/order/{order}/download/IDE")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_from_the_token_endpoint_is_not_believed_and_costs_no_login() {
+    let world = impatient().await;
+    let junk = [
+        Junk::NoAccessToken,
+        Junk::AccessTokenIsNull,
+        Junk::AccessTokenIsNumber,
+        Junk::EmptyAccessToken,
+        Junk::LineBreakInAccessToken,
+        Junk::LineBreakInRefreshToken,
+        Junk::AccessTokenOfLength(100_000),
+        Junk::ExpiresIn(json!(-5)),
+        Junk::ExpiresIn(json!(0)),
+        Junk::ExpiresIn(json!(1e300)),
+        Junk::ExpiresIn(json!(99_999_999_999_u64)),
+        Junk::ExpiresIn(json!("soon")),
+        Junk::HalfOfTheJson,
+        Junk::Huge(2_000_000),
+        Junk::GzipBomb(20_000_000),
+    ];
+    let good = world.sandbox.refresh_tokens(CLINIC);
+    for junk in junk {
+        world.sandbox.expire_access(CLINIC);
+        world
+            .sandbox
+            .script(Script::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).for_account(CLINIC));
+        let answer = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{junk:?}");
+        assert!(!answer.header("retry-after").is_empty(), "{junk:?}");
+        world.sandbox.clear_scripts();
+        assert!(heals(&world).await, "after {junk:?}");
+    }
+    assert_eq!(world.sandbox.refresh_tokens(CLINIC), good);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_discovery_moves_nobody() {
+    let world = impatient().await;
+    let places = [
+        ("https://evil.test", "/x"),
+        ("http://169.254.169.254", "/latest"),
+        ("http://127.0.0.1:1@evil.test", "/x"),
+        ("http://user:secret@127.0.0.1:1", "/x"),
+        ("http://127.0.0.1.evil.test", "/x"),
+        ("http://2130706433", "/../x"),
+        ("javascript:alert(1)", "/x"),
+        ("", ""),
+        ("http://127.0.0.1:1", "/x\r\nHost: evil"),
+        ("http://127.0.0.1:1", "//evil.test"),
+        ("http://127.0.0.1:1", "/%2e%2e/x"),
+    ];
+    for (domain, path) in places {
+        let fault = Fault::Discovers { domain: domain.to_owned(), path: path.to_owned() };
+        world.sandbox.script(Script::on(Endpoint::Discovery, fault));
+        world.sandbox.expire_access(CLINIC);
+        let answer = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
+        assert!(is_own(&answer), "{domain}{path}: {}", answer.text());
+        world.sandbox.clear_scripts();
+        world.clock.advance(Duration::from_secs(60));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_whose_kept_connection_dies_midway_is_not_sent_again_and_says_so() {
+    let world = impatient().await;
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    world.sandbox.clear_calls();
+    world.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
+    let answer = world.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
+    assert_eq!((answer.status, answer.code().as_str()), (502, "platform_misbehaved"));
+    assert!(answer.json()["hint"].as_str().unwrap().contains("took effect"), "{}", answer.text());
+    assert_eq!(world.sandbox.calls_to(Endpoint::ScanRequest).len(), 1);
+}
