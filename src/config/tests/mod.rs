@@ -210,7 +210,7 @@ fn a_reload_names_what_needs_a_restart_and_takes_over_the_rest() {
     );
     assert_eq!(Config::diff_needing_restart(&old, &folder.load(&live).unwrap().config), Vec::<&str>::new());
     let restart = format!(
-        "{MINIMAL}[gateway]\nlisten = [\"127.0.0.1:1\"]\nworkers = 3\n[admin]\ntoken = {{ env = \"X\" }}\n[public]\nlisten = [\"127.0.0.1:3\"]\nurl = \"https://x\"\n[store]\nurl = \"sqlite:other.db\""
+        "{MINIMAL}[gateway]\nlisten = [\"127.0.0.1:1\"]\nworkers = 3\n[admin]\ntoken = {{ file = \"other.token\" }}\n[public]\nlisten = [\"127.0.0.1:3\"]\nurl = \"https://x\"\n[store]\nurl = \"sqlite:other.db\""
     );
     let keys = Config::diff_needing_restart(&old, &folder.load(&restart).unwrap().config);
     assert_eq!(keys, ["gateway.listen", "gateway.workers", "admin.token", "public", "store.url"]);
