@@ -211,9 +211,19 @@ fn commands(text: &str) -> Vec<String> {
     found
 }
 
-/// As a shell would, as far as documents need it.
+/// As a shell would, as far as documents need it: blanks part words, save between quotes.
 fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(|word| word.trim_matches(['\'', '"']).to_owned()).collect()
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        match (c, quote) {
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            (c, None) if c.is_whitespace() => words.push(String::new()),
+            (c, _) => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 #[test]
