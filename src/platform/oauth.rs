@@ -86,13 +86,13 @@ impl Platform {
 /// Reads a token answer (S1 4.1.2; the same object is nested in a pairing, S1 4.3.1).
 ///
 /// One unsound field refuses the whole answer, so that the store keeps what it has. A missing `refresh_token` is sound: the old one
-/// stays good.
+/// stays good. Servers that print every field of theirs print a missing one as null.
 pub(super) fn token_set(call: Call, answer: &Value) -> Result<TokenSet, Trouble> {
     let unsound = |fault: MalformedToken| Trouble::malformed(call, fault.to_string());
     let fields =
         answer.as_object().ok_or_else(|| Trouble::malformed(call, "the token answer is no object"))?;
     let text = |name: &str| match fields.get(name) {
-        None => Ok(None),
+        None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(Trouble::malformed(call, format!("{name} is not a string"))),
     };
@@ -120,7 +120,7 @@ const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 fn lifetime(call: Call, value: Option<&Value>) -> Result<Duration, Trouble> {
     let seconds = match value {
-        None => return Ok(USUAL_LIFE),
+        None | Some(Value::Null) => return Ok(USUAL_LIFE),
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
         Some(_) => None,
@@ -230,6 +230,9 @@ mod tests {
             (401, r#"{"error":"invalid_client"}"#, Blame::Credentials),
             (401, "<html>invalid_client</html>", Blame::Grant),
             (500, r#"{"error":"invalid_client"}"#, Blame::Realm),
+            (400, r#"{"error":"temporarily_unavailable"}"#, Blame::Realm),
+            (400, r#"{"error":"unsupported_grant_type"}"#, Blame::Realm),
+            (401, r#"{"error":"wrong_refresh_token"}"#, Blame::Grant),
         ] {
             let responder = Responder::start(vec![status_answer(status, body)]).await;
             let trouble = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap_err();
@@ -243,6 +246,7 @@ mod tests {
             (status_answer(400, ""), CredentialsVerdict::Good),
             (status_answer(400, r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
             (status_answer(400, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
+            (status_answer(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
             (status_answer(401, ""), CredentialsVerdict::Bad),
             (status_answer(500, ""), CredentialsVerdict::Unknown),
             (json_answer(r#"{"access_token":"a"}"#), CredentialsVerdict::Unknown),
@@ -266,7 +270,7 @@ mod tests {
             r#"{"access_token":"a\r\nX-Evil: 1","expires_in":3600}"#,
             r#"{"access_token":"a","refresh_token":"r\r\n","expires_in":3600}"#,
             r#"{"access_token":"a","refresh_token":"","expires_in":3600}"#,
-            r#"{"access_token":"a","refresh_token":null,"expires_in":3600}"#,
+            r#"{"access_token":null,"expires_in":3600}"#,
             r#"{"access_token":"a","refresh_token":["r"],"expires_in":3600}"#,
             r#"{"access_token":"a","access_token":"b","expires_in":3600}"#,
             r#"{"access_token":"a","token_type":"mac","expires_in":3600}"#,
@@ -275,7 +279,6 @@ mod tests {
             r#"{"access_token":"a","expires_in":-3600}"#,
             r#"{"access_token":"a","expires_in":"soon"}"#,
             r#"{"access_token":"a","expires_in":""}"#,
-            r#"{"access_token":"a","expires_in":null}"#,
             r#"{"access_token":"a","expires_in":true}"#,
             r#"{"access_token":"a","expires_in":NaN}"#,
             r#"{"access_token":"a","expires_in":99999999999}"#,
@@ -301,6 +304,13 @@ mod tests {
             let tokens = refreshed(&format!(r#"{{"access_token":"a"{field}}}"#)).await.unwrap();
             assert_eq!(tokens.expires_in, Duration::from_secs(seconds), "{field}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_null_is_a_field_that_is_missing() {
+        let body = r#"{"access_token":"a","refresh_token":null,"id_token":null,"token_type":null,"expires_in":null,"scope":null}"#;
+        let tokens = refreshed(body).await.unwrap();
+        assert_eq!((tokens.refresh, tokens.expires_in), (None, USUAL_LIFE));
     }
 
     #[tokio::test]

@@ -90,14 +90,21 @@ pub(super) fn verdict(call: Call, status: u16) -> Verdict {
 /// client, where the vendor's table knows 401 alone and gives it a second meaning at refresh.
 pub(super) fn judge(call: Call, status: u16, error_word: Option<&str>) -> Result<(), Trouble> {
     let Verdict::Trouble(blame, kind, says) = verdict(call, status) else { return Ok(()) };
-    let (blame, says) = match (call.is_oauth() && kind == TroubleKind::Refused, error_word) {
+    let (blame, kind, says) = match (call.is_oauth() && kind == TroubleKind::Refused, error_word) {
         (true, Some("invalid_client" | "unauthorized_client")) => {
-            (Blame::Credentials, "client id or secret are not accepted")
+            (Blame::Credentials, kind, "client id or secret are not accepted")
         }
         (true, Some("invalid_grant")) if call == Call::CodeExchange => {
-            (Blame::Grant, "the code is not accepted")
+            (Blame::Grant, kind, "the code is not accepted")
         }
-        _ => (blame, says),
+        // Words that speak of neither grant nor secret: no account loses its login over them.
+        (true, Some("server_error" | "temporarily_unavailable" | "slow_down")) => {
+            (Blame::Realm, TroubleKind::Failed, "the platform failed")
+        }
+        (true, Some("unsupported_grant_type" | "invalid_scope" | "invalid_client_metadata")) => {
+            (Blame::Realm, TroubleKind::Unexpected, "the platform does not take what the documents prescribe")
+        }
+        _ => (blame, kind, says),
     };
     let detail = match error_word {
         Some(word) => format!("{says} (status {status}, {word})"),
