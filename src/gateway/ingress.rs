@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Located<'a> {
     /// The segment behind `/accounts/`, decoded.
-    pub account: Option<String>,
+    pub account: Option<Cow<'a, str>>,
     /// The host of a gateway link (`/accounts/{name}/@{host}/…`).
     pub link_host: Option<&'a str>,
     /// What goes behind the route's Path (behind the host alone for a link host): empty, or begins with `/`. As sent.
@@ -68,14 +68,14 @@ pub fn below<'a>(
     route_path: &str,
     found: &'static Endpoint,
 ) -> (&'a str, &'static Endpoint) {
-    match strip_path(rest, route_path) {
-        Some(rest) => {
-            let (rest, _) = strip_legacy(rest);
-            let row = decode(rest).map_or(found, |decoded| classify(method, &decoded));
-            (rest, row)
-        }
+    match rest_below(rest, route_path) {
+        Some(rest) => (rest, decode(rest).map_or(found, |decoded| classify(method, &decoded))),
         None => (rest, found),
     }
+}
+
+fn rest_below<'a>(rest: &'a str, route_path: &str) -> Option<&'a str> {
+    strip_path(rest, route_path).map(|rest| strip_legacy(rest).0)
 }
 
 /// Whether a path of the platform, sent back to us without its host, ends up where it came from.
@@ -84,7 +84,7 @@ pub fn comes_back(path: &str, route_path: &str) -> bool {
         return false;
     }
     let (rest, _) = strip_legacy(path);
-    let (rest, _) = below(&Method::GET, rest, route_path, &endpoint::OTHER);
+    let rest = rest_below(rest, route_path).unwrap_or(rest);
     path.strip_prefix(route_path) == Some(rest) && (rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -156,16 +156,19 @@ fn shortest(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 fn check(path: &str) -> Result<(), Refusal> {
-    if path.bytes().any(|b| b < 0x20 || b == 0x7f) {
-        return Err(Refusal::BadRequest("the path holds control characters"));
-    }
-    if path.contains('\\') {
-        return Err(Refusal::BadRequest("the path holds a backslash"));
+    let (mut before, mut dot_begins_segment) = (0, false);
+    for byte in path.bytes() {
+        match byte {
+            0..0x20 | 0x7f => return Err(Refusal::BadRequest("the path holds control characters")),
+            b'\\' => return Err(Refusal::BadRequest("the path holds a backslash")),
+            _ => dot_begins_segment |= byte == b'.' && before == b'/',
+        }
+        before = byte;
     }
     // Some platforms cut parameters and blanks off a segment before they look at it: "..;x" and ".. " are "..".
     let is_dots =
         |segment: &str| matches!(segment.split(';').next().unwrap_or_default().trim_end(), "." | "..");
-    match path.contains("/.") && path.split('/').any(is_dots) {
+    match dot_begins_segment && path.split('/').any(is_dots) {
         true => Err(Refusal::BadRequest("the path holds dot segments")),
         false => Ok(()),
     }
@@ -173,7 +176,7 @@ fn check(path: &str) -> Result<(), Refusal> {
 
 /// `/accounts/{x}` comes off, repeatedly where it names the same account: an application may put its base URL before a link that
 /// already is ours.
-fn strip_account<'a>(path: &'a str, base: &str) -> (Option<String>, &'a str) {
+fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a str) {
     let mut account = None;
     let mut rest = path;
     loop {
@@ -182,7 +185,7 @@ fn strip_account<'a>(path: &'a str, base: &str) -> (Option<String>, &'a str) {
             break;
         };
         match &account {
-            None => account = Some(segment.into_owned()),
+            None => account = Some(segment),
             Some(first) if *first == segment => {}
             Some(_) => break,
         }
@@ -202,21 +205,24 @@ fn split_link_host(rest: &str) -> (Option<&str>, &str) {
 
 fn strip_legacy(path: &str) -> (&str, bool) {
     let (mut rest, mut v1) = (path, false);
-    'again: loop {
+    'again: while let Some((first, behind)) = first_segment(rest) {
         for prefix in LEGACY {
-            if let Some(behind) = strip_segments(rest, prefix) {
+            if first.eq_ignore_ascii_case(prefix[0])
+                && let Some(behind) = strip_segments(behind, &prefix[1..])
+            {
                 v1 |= *prefix == V1;
                 rest = collapse(behind);
                 continue 'again;
             }
         }
-        return (rest, v1);
+        break;
     }
+    (rest, v1)
 }
 
 /// One slash where a base URL ended with one and the path began with one.
 fn collapse(rest: &str) -> &str {
-    let slashes = rest.len() - rest.trim_start_matches('/').len();
+    let slashes = slashes(rest);
     &rest[slashes.saturating_sub(1)..]
 }
 
@@ -237,17 +243,23 @@ fn strip_segments<'a>(path: &'a str, words: &[&str]) -> Option<&'a str> {
 }
 
 fn first_segment(path: &str) -> Option<(Cow<'_, str>, &str)> {
-    let inner = path.trim_start_matches('/');
-    if inner.is_empty() || inner.len() == path.len() {
+    let slashes = slashes(path);
+    let inner = &path[slashes..];
+    if inner.is_empty() || slashes == 0 {
         return None;
     }
-    let end = inner.find('/').unwrap_or(inner.len());
+    let end = inner.bytes().position(|byte| byte == b'/').unwrap_or(inner.len());
     let segment = &inner[..end];
-    let decoded = match segment.contains('%') {
+    let decoded = match segment.bytes().any(|byte| byte == b'%') {
         true => percent_decode_str(segment).decode_utf8_lossy(),
         false => Cow::Borrowed(segment),
     };
     Some((decoded, &inner[end..]))
+}
+
+/// How many slashes a path begins with.
+fn slashes(path: &str) -> usize {
+    path.bytes().take_while(|byte| *byte == b'/').count()
 }
 
 /// The row of a decoded path. Judged as leniently as any platform might read it: parameters, trailing dots and blanks are cut off
@@ -255,7 +267,7 @@ fn first_segment(path: &str) -> Option<(Cow<'_, str>, &str)> {
 fn classify(method: &Method, decoded: &str) -> &'static Endpoint {
     let lenient =
         |segment: &str| segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_owned();
-    let cleaned = match decoded.contains([';', '.', ' ']) {
+    let cleaned = match decoded.bytes().any(|byte| matches!(byte, b';' | b'.' | b' ')) {
         true => Cow::Owned(decoded.split('/').map(lenient).collect::<Vec<_>>().join("/")),
         false => Cow::Borrowed(decoded),
     };

@@ -174,9 +174,11 @@ pub static REVOKE: Endpoint = row("revoke", POST, &["oauth2", "revoke"], Revoke,
 /// Segments are compared without regard to letter case, since permissions hang on them and nobody knows whether the
 /// platform minds; the path itself is never changed.
 pub fn find(method: &Method, path: &str) -> &'static Endpoint {
+    let mut segments = [""; LONGEST_TEMPLATE];
+    let Some(segments) = split(path, &mut segments) else { return &OTHER };
     let fits = |endpoint: &&Endpoint| {
-        (endpoint.methods.is_empty() || endpoint.methods.contains(method) || guards(endpoint.group))
-            && template_fits(endpoint.template, path)
+        template_fits(endpoint.template, segments)
+            && (endpoint.methods.is_empty() || endpoint.methods.contains(method) || guards(endpoint.group))
     };
     TABLE.iter().chain(std::iter::once(&REVOKE)).find(fits).unwrap_or(&OTHER)
 }
@@ -191,11 +193,22 @@ const fn guards(group: Group) -> bool {
     !group.allowed_by_default()
 }
 
-fn template_fits(template: &[&str], path: &str) -> bool {
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    template.iter().all(|expected| {
-        segments.next().is_some_and(|segment| *expected == "{}" || segment.eq_ignore_ascii_case(expected))
-    }) && segments.next().is_none()
+const LONGEST_TEMPLATE: usize = 4;
+
+/// `None` for a path of more segments than any row has.
+fn split<'s, 'p>(path: &'p str, segments: &'s mut [&'p str; LONGEST_TEMPLATE]) -> Option<&'s [&'p str]> {
+    let mut count = 0;
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        *segments.get_mut(count)? = segment;
+        count += 1;
+    }
+    Some(&segments[..count])
+}
+
+fn template_fits(template: &[&str], segments: &[&str]) -> bool {
+    let fits =
+        |(expected, segment): (&&str, &&str)| *expected == "{}" || segment.eq_ignore_ascii_case(expected);
+    template.len() == segments.len() && template.iter().zip(segments).all(fits)
 }
 
 impl Endpoint {
@@ -218,6 +231,12 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_row_is_longer_than_a_path_that_is_looked_at() {
+        let longest = TABLE.iter().chain([&REVOKE]).map(|row| row.template.len()).max();
+        assert_eq!(longest, Some(LONGEST_TEMPLATE));
+    }
 
     #[test]
     fn every_call_of_the_vendors_table_is_found() {
