@@ -3,6 +3,8 @@
 //!
 //! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +43,34 @@ pub struct Rewriter {
     /// changing that would break its signature.
     inside_url: bool,
     pub count: u64,
+}
+
+/// What stands in place of scheme and authority.
+struct Address<'t> {
+    prefix: &'t str,
+    /// Where the prefix alone would not lead back.
+    host: Option<&'t str>,
+}
+
+impl Address<'_> {
+    fn parts(&self) -> [&str; 3] {
+        [self.prefix, self.host.map_or("", |_| "/@"), self.host.unwrap_or_default()]
+    }
+
+    fn put(&self, escaped: bool, out: &mut Vec<u8>) {
+        for part in self.parts() {
+            match escaped {
+                true => out.extend_from_slice(escape(part).as_bytes()),
+                false => out.extend_from_slice(part.as_bytes()),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,22 +116,20 @@ impl Places {
 
     fn location(&self, url: &str) -> Option<String> {
         if url.starts_with('/') && !url.starts_with("//") {
-            return Some(self.address(&self.relative, &self.authority, path_of(url.as_bytes())) + url);
+            return Some(self.address(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
         }
         let scheme = if self.route.secure() { "https://" } else { "http://" };
         let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
         let (authority, tail) = rest.split_at(authority_end(rest.as_bytes())?);
         self.is_ours(authority)
-            .then(|| self.address(&self.absolute, authority, path_of(tail.as_bytes())) + tail)
+            .then(|| self.address(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
     }
 
     /// Our address for a path on a host of the platform, the path itself left off. The short form is taken only where it leads back to
     /// the very same platform path.
-    fn address(&self, prefix: &str, authority: &str, path: String) -> String {
-        match self.is_own(authority) && ingress::comes_back(&path, self.route.path()) {
-            true => prefix.to_owned(),
-            false => format!("{prefix}/@{authority}"),
-        }
+    fn address<'t>(&'t self, prefix: &'t str, authority: &'t str, path: &[u8]) -> Address<'t> {
+        let short = self.is_own(authority) && ingress::comes_back(&path_of(path), self.route.path());
+        Address { prefix, host: (!short).then_some(authority) }
     }
 
     fn is_own(&self, authority: &str) -> bool {
@@ -138,6 +166,14 @@ fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => text.split('.').all(is_label),
+    }
+}
+
+impl Kind {
+    fn escaped(self) -> bool {
+        match self {
+            Kind::Absolute { escaped, .. } | Kind::Relative { escaped } => escaped,
+        }
     }
 }
 
@@ -204,9 +240,9 @@ impl Rewriter {
             let window = &input[found.start()..input.len().min(found.start() + LOOKAHEAD)];
             at = found.end();
             self.inside_url = true;
-            if let Some((length, ours)) = self.judge(kind, window, found.len()) {
-                out.extend_from_slice(&input[copied..found.start()]);
-                out.extend_from_slice(ours.as_bytes());
+            if let Some((kept, length, ours)) = self.judge(kind, window, found.len()) {
+                out.extend_from_slice(&input[copied..found.start() + kept]);
+                ours.put(kind.escaped(), out);
                 copied = found.start() + length;
                 at = copied;
                 self.count += 1;
@@ -214,29 +250,28 @@ impl Rewriter {
         }
     }
 
-    /// What stands instead of how many bytes at the beginning of `window`.
-    fn judge(&self, kind: Kind, window: &[u8], matched: usize) -> Option<(usize, String)> {
+    /// Where in `window` our address begins, up to where it replaces what stands there, and the address.
+    fn judge<'t>(
+        &'t self,
+        kind: Kind,
+        window: &'t [u8],
+        matched: usize,
+    ) -> Option<(usize, usize, Address<'t>)> {
         match kind {
-            Kind::Relative { escaped } => {
+            Kind::Relative { .. } => {
                 let places = &self.places;
-                let ours = places.address(&places.relative, &places.authority, path_of(&window[1..]));
-                Some((1, format!("\"{}", form(&ours, escaped))))
+                Some((1, 1, places.address(&places.relative, &places.authority, &window[1..])))
             }
-            Kind::Absolute { secure, escaped } => {
+            Kind::Absolute { secure, .. } => {
                 let end = matched + authority_end(&window[matched..])?;
                 let authority = std::str::from_utf8(&window[matched..end]).ok()?;
                 if secure != self.places.route.secure() || !self.places.is_ours(authority) {
                     return None;
                 }
-                let ours = self.places.address(&self.places.absolute, authority, path_of(&window[end..]));
-                Some((end, form(&ours, escaped)))
+                Some((0, end, self.places.address(&self.places.absolute, authority, &window[end..])))
             }
         }
     }
-}
-
-fn form(address: &str, escaped: bool) -> String {
-    if escaped { escape(address) } else { address.to_owned() }
 }
 
 fn escape(text: &str) -> String {
@@ -258,14 +293,19 @@ fn authority_end(text: &[u8]) -> Option<usize> {
 }
 
 /// The beginning of a URL's path, without escapes, query and fragment.
-fn path_of(text: &[u8]) -> String {
+fn path_of(text: &[u8]) -> Cow<'_, str> {
     let end = match url_end(text) {
         End::At(end) | End::Unclear(end) => end,
         End::Beyond => text.len(),
     };
-    let path = String::from_utf8_lossy(&text[..end]).replace("\\/", "/");
-    let cut = path.find(['?', '#', '\\', '\'', ',', ')', '&']).unwrap_or(path.len());
-    path[..cut].to_owned()
+    let ends = |b: &u8| matches!(b, b'?' | b'#' | b'\'' | b',' | b')' | b'&');
+    let path = &text[..text[..end].iter().position(ends).unwrap_or(end)];
+    if !path.contains(&b'\\') {
+        return String::from_utf8_lossy(path);
+    }
+    let mut path = String::from_utf8_lossy(path).replace("\\/", "/");
+    path.truncate(path.find('\\').unwrap_or(path.len()));
+    Cow::Owned(path)
 }
 
 enum End {
@@ -275,11 +315,20 @@ enum End {
     Beyond,
 }
 
+/// One look-up for each byte: most of a rewritten body is looked at here.
+static MAY_END_URL: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < ends.len() {
+        ends[byte] = byte <= b' ' as usize || matches!(byte as u8, b'"' | b'<' | b'>' | b'\\');
+        byte += 1;
+    }
+    ends
+};
+
 fn url_end(text: &[u8]) -> End {
     let mut at = 0;
-    while let Some(found) =
-        text[at..].iter().position(|b| *b <= b' ' || matches!(b, b'"' | b'<' | b'>' | b'\\'))
-    {
+    while let Some(found) = text[at..].iter().position(|b| MAY_END_URL[usize::from(*b)]) {
         at += found;
         match (text[at], text.get(at + 1)) {
             (b'\\', None) => return End::Unclear(at),
