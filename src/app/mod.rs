@@ -122,7 +122,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     });
 
     let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
-    let observers = Arc::new(Observers::new(metrics.clone(), book.clone()));
+    let observers = Arc::new(Observers::new(metrics.clone()));
     let (operator_key, operator_caller) = operator::caller()?;
     let secret = signing_secret(&config)?;
     let sink = match config.log.access {

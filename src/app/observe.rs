@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::access::book::Book;
+use crate::access::book::Entry;
+use crate::access::signals::Signals;
 use crate::gateway::{Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
@@ -19,17 +20,16 @@ use super::Inner;
 /// Hands each worker an observer of its own, so that no two workers count in the same cells.
 pub struct Observers {
     metrics: Arc<Metrics>,
-    book: Arc<Book>,
 }
 
 /// One worker's counting.
 struct WorkerObserver {
     worker: usize,
     metrics: Arc<Metrics>,
-    book: Arc<Book>,
     /// In the order of the endpoint table; compared by address.
     slots: Vec<(&'static Endpoint, EndpointSlot)>,
-    cells: ArcSwap<HashMap<RealmName, Arc<CallCells>>>,
+    /// A handful of realms: walking them is cheaper than hashing them.
+    cells: ArcSwap<Vec<(RealmName, Arc<CallCells>)>>,
     nobody: Arc<CallCells>,
     refusals: Mutex<HashMap<&'static str, Counter>>,
     links: Counter,
@@ -37,8 +37,8 @@ struct WorkerObserver {
 }
 
 impl Observers {
-    pub fn new(metrics: Arc<Metrics>, book: Arc<Book>) -> Self {
-        Self { metrics, book }
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
     }
 
     pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
@@ -53,15 +53,16 @@ impl Observers {
             links: self.metrics.links_rewritten(),
             retries: self.metrics.retries("platform_trouble"),
             metrics: self.metrics.clone(),
-            book: self.book.clone(),
         })
     }
 }
 
 impl Observer for WorkerObserver {
-    fn finished(&self, record: &Record) {
+    fn finished(&self, record: &Record, account: Option<&Entry>) {
         self.count(record);
-        self.sign_of_life(record);
+        if let Some(account) = account {
+            note_sign_of_life(record, &account.signals);
+        }
     }
 }
 
@@ -69,11 +70,12 @@ impl WorkerObserver {
     fn count(&self, record: &Record) {
         if let Some(slot) = self.slot(record.endpoint) {
             let class = StatusCode::from_u16(record.status).map_or(Class::None, Class::of);
-            let cells = self.cells(record.realm.as_ref());
-            cells.answered(slot, &record.method, class, record.request);
-            if record.attempts > 0 {
-                cells.platform_answered(slot, class, record.platform);
-            }
+            self.with_cells(record.realm.as_ref(), |cells| {
+                cells.answered(slot, &record.method, class, record.request);
+                if record.attempts > 0 {
+                    cells.platform_answered(slot, class, record.platform);
+                }
+            });
         }
         if let Some(code) = record.refusal {
             self.refused(code);
@@ -93,39 +95,35 @@ impl WorkerObserver {
         self.slots.iter().find(|(known, _)| std::ptr::eq(*known, row)).map(|(_, slot)| *slot)
     }
 
-    fn cells(&self, realm: Option<&RealmName>) -> Arc<CallCells> {
-        let Some(realm) = realm else { return self.nobody.clone() };
-        if let Some(cells) = self.cells.load().get(realm) {
-            return cells.clone();
+    fn with_cells(&self, realm: Option<&RealmName>, count: impl FnOnce(&CallCells)) {
+        let Some(realm) = realm else { return count(&self.nobody) };
+        let known = self.cells.load();
+        if let Some((_, cells)) = known.iter().find(|(known, _)| known == realm) {
+            return count(cells);
         }
         let cells = self.metrics.calls(realm.as_str(), self.worker);
-        let mut all = HashMap::clone(&self.cells.load());
-        all.insert(realm.clone(), cells.clone());
-        self.cells.store(Arc::new(all));
-        cells
+        count(&cells);
+        self.cells.store(Arc::new(known.iter().cloned().chain([(realm.clone(), cells)]).collect()));
     }
 
     fn refused(&self, code: &'static str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.entry(code).or_insert_with(|| self.metrics.refusals(code)).inc();
     }
+}
 
-    fn sign_of_life(&self, record: &Record) {
-        let Some(entry) = record.account.as_ref().and_then(|name| self.book.by_name(name.as_str())) else {
-            return;
-        };
-        match record.refusal {
-            Some(code) => entry.signals.refused(refusal::number(code), record.at),
-            None if (200..400).contains(&record.status) => entry.signals.succeeded(record.at),
-            None => {}
-        }
-        let success = record.refusal.is_none() && record.status == 200;
-        if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
-            entry.signals.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
-        }
-        if !record.whole && record.endpoint.name == "download_asset" && record.refusal.is_none() {
-            entry.signals.download_unfinished(record.at);
-        }
+fn note_sign_of_life(record: &Record, signals: &Signals) {
+    match record.refusal {
+        Some(code) => signals.refused(refusal::number(code), record.at),
+        None if (200..400).contains(&record.status) => signals.succeeded(record.at),
+        None => {}
+    }
+    let success = record.refusal.is_none() && record.status == 200;
+    if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
+        signals.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
+    }
+    if !record.whole && record.endpoint.name == "download_asset" && record.refusal.is_none() {
+        signals.download_unfinished(record.at);
     }
 }
 

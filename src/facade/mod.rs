@@ -92,8 +92,7 @@ impl Facade {
         }
         let name = self.known.account_of(&form.refresh_token).ok_or(TokenRefusal::UnknownToken)?;
         let entry = self.book.by_name(name.as_str()).ok_or(TokenRefusal::UnknownToken)?;
-        let (realm, id) = entry.identity();
-        if !caller.rules.may_use(&name, &realm, id) {
+        if !caller.rules.may_use(&name, || entry.identity()) {
             return Err(TokenRefusal::NotAllowed.into());
         }
         let now = self.shared.clock.now();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method};
 
+use crate::access::book;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
@@ -17,6 +18,7 @@ use crate::telemetry::ACCESS_LOG;
 
 use super::limits::{Limiter, Permit};
 use super::refusal::Refusal;
+use super::account::Accounts;
 use super::settings::CallerRules;
 
 /// What there is to say about one call.
@@ -52,14 +54,15 @@ pub struct Record {
 
 /// Whoever wants to know of finished calls: metrics, last-seen signals. Called on the worker, so it must not wait.
 pub trait Observer: Send + Sync {
-    fn finished(&self, record: &Record);
+    /// `account` is the entry of the call's account, once that was known.
+    fn finished(&self, record: &Record, account: Option<&book::Entry>);
 }
 
 /// For tests and benches.
 pub struct Unobserved;
 
 impl Observer for Unobserved {
-    fn finished(&self, _record: &Record) {}
+    fn finished(&self, _record: &Record, _account: Option<&book::Entry>) {}
 }
 
 /// The queue to the writer's thread.
@@ -143,6 +146,8 @@ fn method_word(method: &Method) -> &str {
 /// A call's record while the call goes on; dropped, it is told to whoever wants to know.
 pub struct Line {
     record: Box<Record>,
+    /// Kept from the one look-up of the call.
+    entry: Option<Arc<book::Entry>>,
     started: Instant,
     sink: Option<Sink>,
     observer: Arc<dyn Observer>,
@@ -179,7 +184,15 @@ impl Line {
             unread: None,
             whole: false,
         });
-        Self { record, started: Instant::now(), sink, observer, permits: Vec::new() }
+        Self { record, entry: None, started: Instant::now(), sink, observer, permits: Vec::new() }
+    }
+
+    pub fn note_account<A: Accounts>(&mut self, account: &A::Account) {
+        let (realm, id) = A::identity(account);
+        self.record.account = Some(A::name(account).clone());
+        self.record.realm = Some(realm);
+        self.record.account_id = Some(id);
+        self.entry = A::entry(account);
     }
 
     /// Takes a place under a limit, where there is one.
@@ -208,7 +221,7 @@ impl std::ops::DerefMut for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.record.request = self.started.elapsed();
-        self.observer.finished(&self.record);
+        self.observer.finished(&self.record, self.entry.as_deref());
         if let Some(sink) = self.sink.take() {
             sink.put((*self.record).clone());
         }
@@ -225,7 +238,7 @@ mod tests {
     struct Seen(Mutex<Vec<(u16, bool)>>);
 
     impl Observer for Seen {
-        fn finished(&self, record: &Record) {
+        fn finished(&self, record: &Record, _account: Option<&book::Entry>) {
             self.0.lock().unwrap().push((record.status, record.whole));
         }
     }

@@ -25,6 +25,8 @@ pub trait Accounts: 'static {
     fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Self::Account>;
     fn all(&self) -> Vec<Self::Account>;
     fn name(account: &Self::Account) -> &AccountName;
+    /// Where signs of life are noted, if anywhere.
+    fn entry(account: &Self::Account) -> Option<Arc<Entry>>;
     fn identity(account: &Self::Account) -> (RealmName, AccountId);
     fn standing(account: &Self::Account, now: Timestamp) -> Standing;
     fn touch(account: &Self::Account, now: Timestamp);
@@ -72,7 +74,7 @@ pub fn choose<A: Accounts>(
     };
     let account = match (named, &caller.bound_to) {
         (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
-        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(bound.clone()))?,
+        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(bound.as_str()))?,
         (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
     };
     match &caller.bound_to {
@@ -81,13 +83,14 @@ pub fn choose<A: Accounts>(
     }
 }
 
-enum Reference {
-    Name(AccountName),
+enum Reference<'a> {
+    /// Not yet known to be the name of anything.
+    Name(&'a str),
     Id(Option<RealmName>, AccountId),
 }
 
 /// `smile-berlin`, `4711` or `global:4711`.
-fn reference(text: &str) -> Result<Reference, Refusal> {
+fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
     let (realm, rest) = match text.split_once(':') {
         Some((realm, rest)) => {
             (Some(realm.parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?), rest)
@@ -97,10 +100,10 @@ fn reference(text: &str) -> Result<Reference, Refusal> {
     if let Ok(id) = rest.parse::<AccountId>() {
         return Ok(Reference::Id(realm, id));
     }
-    match (realm, rest.parse::<AccountName>()) {
-        (None, Ok(name)) => Ok(Reference::Name(name)),
+    match realm {
+        None => Ok(Reference::Name(rest)),
         // No account can have such a name, so no caller can be allowed it.
-        _ => Err(Refusal::AccountNotAllowed),
+        Some(_) => Err(Refusal::AccountNotAllowed),
     }
 }
 
@@ -116,11 +119,9 @@ fn header_value(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     }
 }
 
-fn only_choice<A: Accounts>(accounts: &A, rules: &CallerRules) -> Result<Reference, Refusal> {
+fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<Reference<'r>, Refusal> {
     match rules.only_account() {
-        Some(AccountPattern::Name(name)) => {
-            name.parse().map(Reference::Name).map_err(|_| Refusal::AccountUnknown)
-        }
+        Some(AccountPattern::Name(name)) => Ok(Reference::Name(name)),
         Some(AccountPattern::Id { realm, id }) => Ok(Reference::Id(realm.clone(), *id)),
         None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
     }
@@ -138,21 +139,30 @@ fn choices<A: Accounts>(accounts: &A, rules: &CallerRules) -> Vec<String> {
 }
 
 fn allows<A: Accounts>(rules: &CallerRules, account: &A::Account) -> bool {
-    let (realm, id) = A::identity(account);
-    rules.may_use(A::name(account), &realm, id)
+    rules.may_use(A::name(account), || A::identity(account))
 }
 
-fn find<A: Accounts>(accounts: &A, rules: &CallerRules, wanted: &Reference) -> Result<A::Account, Refusal> {
-    let (found, covered) = match wanted {
-        Reference::Name(name) => (accounts.by_name(name.as_str()), rules.covers_name(name)),
-        Reference::Id(realm, id) => {
-            (by_id(accounts, rules, realm.as_ref(), *id)?, rules.covers_id(realm.as_ref(), *id))
-        }
+fn find<A: Accounts>(
+    accounts: &A,
+    rules: &CallerRules,
+    wanted: &Reference<'_>,
+) -> Result<A::Account, Refusal> {
+    let found = match wanted {
+        Reference::Name(name) => accounts.by_name(name),
+        Reference::Id(realm, id) => by_id(accounts, rules, realm.as_ref(), *id)?,
     };
     match found {
         Some(account) if allows::<A>(rules, &account) => Ok(account),
-        None if covered => Err(Refusal::AccountUnknown),
+        None if covers(rules, wanted) => Err(Refusal::AccountUnknown),
         _ => Err(Refusal::AccountNotAllowed),
+    }
+}
+
+fn covers(rules: &CallerRules, wanted: &Reference<'_>) -> bool {
+    match wanted {
+        // What no account can be called, no caller can be allowed.
+        Reference::Name(name) => name.parse().is_ok_and(|name| rules.covers_name(&name)),
+        Reference::Id(realm, id) => rules.covers_id(realm.as_ref(), *id),
     }
 }
 
@@ -204,6 +214,10 @@ impl Accounts for Ledger {
 
     fn name(account: &Arc<Entry>) -> &AccountName {
         &account.name
+    }
+
+    fn entry(account: &Arc<Entry>) -> Option<Arc<Entry>> {
+        Some(account.clone())
     }
 
     fn identity(account: &Arc<Entry>) -> (RealmName, AccountId) {

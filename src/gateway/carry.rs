@@ -1,5 +1,6 @@
 //! The loop: an attempt, the next step, until there is an answer for the caller. It only does what `retry` decided.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::model::route::Route;
 use super::access_log::Line;
 use super::account::Accounts;
 use super::body::BodyError;
+use super::budget::Budget;
 use super::forward::{self, Answer, Attempt, Patience};
 use super::headers::{self, Ours};
 use super::ingress::{self, Located};
@@ -34,7 +36,7 @@ pub struct Call<'a, A: Accounts> {
     pub settings: &'a Settings,
     pub parts: &'a Parts,
     pub rules: &'a Arc<CallerRules>,
-    pub realm: Arc<RealmRules>,
+    pub realm: &'a Arc<RealmRules>,
     pub account: A::Account,
     pub row: &'static Endpoint,
     located: Located<'a>,
@@ -56,9 +58,12 @@ struct Progress {
 }
 
 /// Where one attempt goes.
-struct Target {
-    place: Place,
-    host: HeaderValue,
+struct Target<'a> {
+    /// Lower case, without the port.
+    host: Cow<'a, str>,
+    port: u16,
+    /// Host and port as the Host header has them.
+    authority: HeaderValue,
     uri: Uri,
 }
 
@@ -80,7 +85,7 @@ impl<'a, A: Accounts> Call<'a, A> {
         started: Timestamp,
     ) -> Result<Self, Refusal> {
         // An account's realm is gone only while a reload takes it away.
-        let realm = settings.realm(&access.realm).ok_or(Refusal::AccountUnknown)?.clone();
+        let realm = settings.realm(&access.realm).ok_or(Refusal::AccountUnknown)?;
         let row = match located.link_host {
             Some(_) => located.endpoint,
             None => ingress::below(&parts.method, located.rest, access.route.path(), located.endpoint).1,
@@ -101,27 +106,27 @@ impl<'a, A: Accounts> Call<'a, A> {
     }
 
     /// Derived anew for each attempt: a renewal may have moved the account to another region.
-    fn target(&self, access: &Access) -> Result<Target, Refusal> {
-        let route = &*access.route;
+    fn target<'r>(&self, route: &'r Route) -> Result<Target<'r>, Refusal> {
         let (host, port) = self.host(route)?;
         let authority = match self.located.link_host {
-            Some(authority) if (host.as_str(), port) != (route.host(), route.port()) => authority.to_owned(),
-            _ => route.authority(),
+            Some(authority) if (&*host, port) != (route.host(), route.port()) => {
+                HeaderValue::from_str(authority).map_err(|_| Refusal::BadRequest("odd link host"))?
+            }
+            _ => route.host_header().clone(),
         };
-        let place = Place { realm: access.realm.clone(), host, port, secure: route.secure() };
         let odd = |_| Refusal::BadRequest("the request target cannot be sent on");
-        let host = HeaderValue::try_from(authority).map_err(|_| Refusal::BadRequest("odd link host"))?;
         let path = PathAndQuery::from_maybe_shared(self.path(route)).map_err(odd)?;
-        Ok(Target { place, host, uri: Uri::from(path) })
+        Ok(Target { host, port, authority, uri: Uri::from(path) })
     }
 
-    fn host(&self, route: &Route) -> Result<(String, u16), Refusal> {
-        let own = || (route.host().to_owned(), route.port());
+    fn host<'r>(&self, route: &'r Route) -> Result<(Cow<'r, str>, u16), Refusal> {
+        let own = || (Cow::Borrowed(route.host()), route.port());
         match self.located.link_host {
             None => Ok(own()),
             Some(authority) if authority.eq_ignore_ascii_case(&route.authority()) => Ok(own()),
             // Checked again on the way in: whoever made up this link does not decide where the bearer goes.
-            Some(authority) => links::link_host(authority, route, &self.realm)
+            Some(authority) => links::link_host(authority, route, self.realm)
+                .map(|(host, port)| (Cow::Owned(host), port))
                 .ok_or(Refusal::BadRequest("the link's host is not one of this account's")),
         }
     }
@@ -135,18 +140,10 @@ impl<'a, A: Accounts> Call<'a, A> {
                 ingress::below(&self.parts.method, self.located.rest, route.path(), self.row).0,
             ),
         };
-        let query = self.located.query.unwrap_or_default();
-        let mut path = String::with_capacity(prefix.len() + rest.len() + query.len() + 2);
-        path.push_str(prefix);
-        path.push_str(rest);
-        if path.is_empty() {
-            path.push('/');
-        }
-        if self.located.query.is_some() {
-            path.push('?');
-            path.push_str(query);
-        }
-        path.into()
+        let rest = if prefix.is_empty() && rest.is_empty() { "/" } else { rest };
+        let (mark, query) = self.located.query.map_or(("", ""), |query| ("?", query));
+        // Of exactly this length, so that it is not copied once more.
+        [prefix, rest, mark, query].concat().into()
     }
 }
 
@@ -159,25 +156,25 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         line: &mut Line,
     ) -> Result<Carried<D::Stream>, Refusal> {
         let mut progress = Progress::default();
-        self.budget(&access.realm).deposit(call.settings.retry.budget);
+        self.with_budget(&access.realm, |budget| budget.deposit(call.settings.retry.budget));
         loop {
             let outcome = self.attempt(call, &access, held, &mut progress, line).await?;
             let seen = seen(&outcome);
             self.report(call, &progress, &seen);
-            match retry::next_step(&self.facts(call, &access, held, &progress), &seen) {
+            match self.next_step(call, &access, held, &progress, &seen) {
                 Step::Reply => return carried(outcome, access),
                 Step::ReplyAndRenew(cause) => {
                     self.accounts.renew_behind(&call.account, access.generation, cause);
                     return carried(outcome, access);
                 }
-                Step::Renew(cause) => match self.renew(call, &access, cause, line).await? {
+                Step::Renew(cause) => match Box::pin(self.renew(call, &access, cause, line)).await? {
                     Some(newer) => {
                         access = newer;
                         progress.renewed = Some(cause);
                     }
                     None => return carried(outcome, access),
                 },
-                Step::Wait(pause) => self.wait(pause, &access, &mut progress, line).await,
+                Step::Wait(pause) => Box::pin(self.wait(pause, &access, &mut progress, line)).await,
                 Step::Refuse(refusal) => return Err(refusal),
             }
         }
@@ -192,16 +189,20 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         progress: &mut Progress,
         line: &mut Line,
     ) -> Result<Result<Answer<D::Stream>, Seen>, Refusal> {
-        let target = call.target(access)?;
+        let route = &*access.route;
+        let target = call.target(route)?;
         let settings = call.settings;
         let patience = Patience {
             response: settings.response_timeout,
             idle: settings.idle_timeout,
             caller: settings.body_idle,
         };
+        let Target { host, port, authority, uri } = target;
+        let began = Instant::now();
         let attempt = Attempt {
-            request: self.request(call, access, &target, held, line),
-            place: &target.place,
+            request: self.request(call, access, (authority, uri), held, line),
+            place: Place { realm: &access.realm, host: &host, port, secure: route.secure() },
+            began,
             repeatable: call.repeatable() && held.replayable(),
             fresh: progress.repeated_silently,
             keep: settings.pool,
@@ -209,12 +210,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         };
         progress.sends += 1;
         line.attempts += 1;
-        let began = Instant::now();
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
         line.platform += began.elapsed();
         if let Ok(answer) = &mut outcome
             && may_be_repeated(answer.head.status)
-            && let Err(error) = answer.body.settle(SMALL_ANSWER).await
+            && let Err(error) = Box::pin(answer.body.settle(SMALL_ANSWER)).await
         {
             outcome = Err(unsettled(error));
         }
@@ -225,16 +225,16 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         &self,
         call: &Call<'_, A>,
         access: &Access,
-        target: &Target,
+        (authority, uri): (HeaderValue, Uri),
         held: &Held,
         line: &Line,
     ) -> Request<super::replay::OutBody> {
         let mut request = Request::new(held.send());
         *request.method_mut() = call.parts.method.clone();
-        *request.uri_mut() = target.uri.clone();
+        *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         let ours = Ours {
-            host: target.host.clone(),
+            host: authority,
             bearer: &access.bearer,
             via: &self.via,
             request_id: &line.request_id,
@@ -245,6 +245,21 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         // The letter case of the caller's field names travels here.
         *request.extensions_mut() = call.parts.extensions.clone();
         request
+    }
+
+    fn next_step(
+        &self,
+        call: &Call<'_, A>,
+        access: &Access,
+        held: &Held,
+        progress: &Progress,
+        seen: &Seen,
+    ) -> Step {
+        match seen {
+            // Nearly all: what passes in any case needs no facts to be gathered.
+            Seen::Status(status) if !may_be_repeated(*status) => Step::Reply,
+            seen => retry::next_step(&self.facts(call, access, held, progress), seen),
+        }
     }
 
     fn facts<'f>(
@@ -264,7 +279,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             renewed: progress.renewed.is_some(),
             repeated_silently: progress.repeated_silently,
             elapsed: now.since(call.started),
-            budget: self.budget(&access.realm).has_one(now),
+            budget: self.with_budget(&access.realm, |budget| budget.has_one(now)),
             jitter: self.jitter(),
         }
     }
@@ -296,7 +311,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             progress.repeated_silently = true;
             return;
         }
-        self.budget(&access.realm).withdraw();
+        self.with_budget(&access.realm, Budget::withdraw);
         self.shared.clock.sleep(pause).await;
     }
 

@@ -4,19 +4,17 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
-
-use http::header::{self, HeaderMap};
-use http::response::Parts;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::body::LiveBody;
 use super::pool::{Dial, Lease, Link, Place, Pool, Wire};
 use super::refusal::Refusal;
 use super::replay::{OutBody, Watch};
 use super::retry::Seen;
+use http::header::{self, HeaderMap};
+use http::response::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
 
 /// How long an attempt may wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +29,9 @@ pub struct Patience {
 
 /// What is to be sent where.
 pub struct Attempt<'a> {
-    pub place: &'a Place,
+    pub place: Place<'a>,
     pub request: Request<OutBody>,
+    pub began: Instant,
     /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
     pub repeatable: bool,
     /// A kept connection has just failed: no other one is tried.
@@ -53,16 +52,16 @@ pub async fn send<D: Dial>(
     dial: &D,
     attempt: Attempt<'_>,
 ) -> Result<Answer<D::Stream>, Seen> {
-    let Attempt { place, request, repeatable, fresh, keep, patience } = attempt;
-    let kept = if fresh { None } else { pool.take_out(place, repeatable, keep) };
-    let mut lease = match kept {
-        Some(lease) => lease,
-        None => pool
-            .dial(dial, place, keep)
-            .await
-            .map_err(|error| Seen::NotSent { why: error.why, lasting: error.lasting })?,
+    let Attempt { place, request, began, repeatable, fresh, keep, patience } = attempt;
+    let kept = if fresh { None } else { pool.take_out(place, repeatable, keep, began) };
+    let (mut lease, began) = match kept {
+        Some(lease) => (lease, began),
+        None => match Box::pin(pool.dial(dial, place, keep)).await {
+            Ok(lease) => (lease, Instant::now()),
+            Err(error) => return Err(Seen::NotSent { why: error.why, lasting: error.lasting }),
+        },
     };
-    let answer = exchange(&mut lease, request, &patience).await?;
+    let answer = exchange(&mut lease, request, began, &patience).await?;
     let (head, incoming) = answer.into_parts();
     examine(&head)?;
     if lease.link.spoke_out_of_turn() {
@@ -75,6 +74,7 @@ pub async fn send<D: Dial>(
 async fn exchange<D>(
     lease: &mut Lease<D>,
     request: Request<OutBody>,
+    began: Instant,
     patience: &Patience,
 ) -> Result<Response<Incoming>, Seen>
 where
@@ -85,7 +85,7 @@ where
     let (read, written) = (link.meter.read.get(), link.meter.written.get());
     let watch = request.body().watch();
     let mut answer = pin!(link.sender.try_send_request(request));
-    let mut timer = pin!(tokio::time::sleep(patience.response));
+    let mut timer = pin!(tokio::time::sleep_until((began + patience.response).into()));
     let mut progress = written;
     let outcome = poll_fn(|cx| {
         let ended = link.poll(cx).is_ready();
@@ -102,19 +102,18 @@ where
         timer.as_mut().poll(cx).map(|()| None)
     })
     .await;
+    let error = match outcome {
+        Some(Ok(answer)) => return Ok(answer),
+        Some(Err(error)) => Some((error.message().is_some(), error.into_error())),
+        None => None,
+    };
     let trace = Trace {
         reused,
         sent: link.meter.written.get() > written,
         came: link.meter.read.get() > read,
         ended: link.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready(),
     };
-    match outcome {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(error)) => {
-            Err(failure(&trace, watch, Some((error.message().is_some(), error.into_error()))))
-        }
-        None => Err(failure(&trace, watch, None)),
-    }
+    Err(failure(&trace, watch, error))
 }
 
 /// A request that takes its time to send is not late as long as its bytes move.
@@ -124,7 +123,7 @@ fn restart(timer: Pin<&mut tokio::time::Sleep>, watch: Option<&Watch>, patience:
         Some(watch) if !watch.ended.get() => patience.idle,
         _ => patience.response,
     };
-    timer.reset(Instant::now() + limit);
+    timer.reset(tokio::time::Instant::now() + limit);
 }
 
 /// What is known about a failed exchange besides hyper's error.

@@ -36,7 +36,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use dashmap::DashMap;
 use http::header::{self, HeaderValue};
@@ -49,7 +49,7 @@ use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Clock;
 use crate::model::account::{AccountName, RealmName};
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Endpoint, Group};
 
 pub use access_log::{Line, Observer, Record, Sink, Unobserved};
 pub use body::{BodyError, ReplyBody};
@@ -63,6 +63,7 @@ use limits::Limiter;
 use links::Finder;
 use pool::{Dial, Pool};
 use refusal::Refusal;
+use replay::Holding;
 use settings::{CallerRules, Settings};
 use token::TokenKey;
 
@@ -88,7 +89,10 @@ pub struct Gateway<A: Accounts, D: Dial> {
     dial: D,
     observer: Arc<dyn Observer>,
     pool: Pool<D::Stream>,
-    budgets: RefCell<HashMap<RealmName, Arc<Budget>>>,
+    /// A handful of realms: walking them is cheaper than hashing them.
+    budgets: RefCell<Vec<(RealmName, Arc<Budget>)>>,
+    /// This worker's own handle on the settings, so that workers do not count references to them in one place.
+    settings: RefCell<Rc<Arc<Settings>>>,
     finders: RefCell<HashMap<String, Rc<Finder>>>,
     via: HeaderValue,
     ids: Ids,
@@ -97,7 +101,8 @@ pub struct Gateway<A: Accounts, D: Dial> {
 
 /// Request ids of one worker: a random beginning and a count.
 struct Ids {
-    beginning: u64,
+    /// Sixteen hexadecimal digits and a dash.
+    beginning: String,
     count: Cell<u64>,
 }
 
@@ -133,7 +138,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub fn new(shared: Arc<Shared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
+        let settings = RefCell::new(Rc::new(shared.settings.load_full()));
         Self {
+            settings,
             shared,
             accounts,
             dial,
@@ -142,7 +149,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             budgets: RefCell::default(),
             finders: RefCell::default(),
             via,
-            ids: Ids { beginning: random(), count: Cell::new(0) },
+            ids: Ids { beginning: format!("{:016x}-", random()), count: Cell::new(0) },
             dice: Cell::new(random()),
         }
     }
@@ -183,33 +190,37 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         evidence: &Evidence,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {
-        let settings = self.shared.settings.load_full();
+        let settings = self.settings();
         refuse_tunnels(&parts.method)?;
         headers::check_loop(&parts.headers, &self.via)?;
-        let now = self.shared.clock.now();
+        let now = line.at;
         let caller = caller::identify(&settings, &self.shared.tokens, &parts.headers, evidence, now)?;
         line.caller = Some(caller.rules.clone());
         line.admit(caller.rules.limiter.as_ref(), now)?;
         let located = ingress::locate(&parts.method, &parts.uri, &caller.rules.url.path)?;
         line.endpoint = located.endpoint;
         let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &parts.headers)?;
-        self.note_account(line, &account);
+        line.note_account::<A>(&account);
         line.admit(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
         permit(&caller.rules, located.endpoint)?;
         let access = self.ready(&account, line).await?;
         let call = Call::new(&settings, parts, &caller.rules, located, account, &access, now)?;
         line.endpoint = call.row;
-        if call.row.name == "discovery" && call.is_read() {
+        if call.row.group == Group::Discovery && call.is_read() {
             return Ok(self.discovered(&call, &access, line));
         }
-        let held = replay::hold(body, framing(parts), settings.replay_limit, settings.body_idle).await?;
+        let held = match replay::hold(body, framing(parts), settings.replay_limit) {
+            Holding::Done(held) => held,
+            // Boxed, like all that few calls need, so that the others do not carry its size around.
+            Holding::ToRead(reading) => Box::pin(reading.read(settings.body_idle)).await?,
+        };
         let carried = self.carry(&call, access, &held, line).await?;
         self.reply(&call, carried, line).await
     }
 
     /// The account's access, after a renewal where there is no live token.
     async fn ready(&self, account: &A::Account, line: &mut Line) -> Result<Arc<Access>, Refusal> {
-        let now = self.shared.clock.now();
+        let now = line.at;
         A::touch(account, now);
         let name = || A::name(account).clone();
         match A::standing(account, now) {
@@ -220,7 +231,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             }
             Standing::Renewable { generation } => {
                 line.renewals += 1;
-                self.accounts.renew(account, generation, Cause::NoToken).await.map_err(|problem| {
+                let renewal = self.accounts.renew(account, generation, Cause::NoToken);
+                Box::pin(renewal).await.map_err(|problem| {
                     let realm = A::identity(account).0;
                     // Without an answer at hand, a renewal that came to nothing is always a refusal.
                     retry::without_renewal(&problem, Cause::NoToken, self.shared.clock.now(), &name(), &realm)
@@ -244,12 +256,23 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         answer
     }
 
-    fn budget(&self, realm: &RealmName) -> Arc<Budget> {
-        let mut mine = self.budgets.borrow_mut();
-        match mine.get(realm) {
-            Some(budget) => budget.clone(),
-            None => mine.entry(realm.clone()).or_insert(self.shared.budget(realm)).clone(),
+    /// The settings in force now; a call keeps to those that it began with.
+    fn settings(&self) -> Rc<Arc<Settings>> {
+        let newest = self.shared.settings.load();
+        let mut mine = self.settings.borrow_mut();
+        if !Arc::ptr_eq(&newest, &mine) {
+            *mine = Rc::new(Guard::into_inner(newest));
         }
+        mine.clone()
+    }
+
+    fn with_budget<T>(&self, realm: &RealmName, ask: impl FnOnce(&Budget) -> T) -> T {
+        let mut mine = self.budgets.borrow_mut();
+        let at = mine.iter().position(|(known, _)| known == realm).unwrap_or_else(|| {
+            mine.push((realm.clone(), self.shared.budget(realm)));
+            mine.len() - 1
+        });
+        ask(&mine[at].1)
     }
 
     fn account_limiter(&self, settings: &Settings, account: &AccountName) -> Option<Arc<Limiter>> {
@@ -267,13 +290,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {
         let shared = &self.shared;
         Line::begin(shared.clock.now(), id, method.clone(), shared.sink.clone(), self.observer.clone())
-    }
-
-    fn note_account(&self, line: &mut Line, account: &A::Account) {
-        let (realm, id) = A::identity(account);
-        line.account = Some(A::name(account).clone());
-        line.realm = Some(realm);
-        line.account_id = Some(id);
     }
 
     /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
@@ -318,7 +334,37 @@ fn random() -> u64 {
 impl Ids {
     fn next(&self) -> HeaderValue {
         self.count.set(self.count.get() + 1);
-        HeaderValue::try_from(format!("{:016x}-{}", self.beginning, self.count.get()))
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        let mut digits = [0; 20];
+        let mut text = Vec::with_capacity(self.beginning.len() + digits.len());
+        text.extend_from_slice(self.beginning.as_bytes());
+        text.extend_from_slice(decimal(self.count.get(), &mut digits));
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    }
+}
+
+/// A number's digits, without the formatter: every call needs an id.
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_a_worker_count_up_from_a_random_beginning() {
+        let ids = Ids { beginning: "00000000000000ff-".to_owned(), count: Cell::new(8) };
+        let next = || ids.next().to_str().unwrap().to_owned();
+        assert_eq!([next(), next()], ["00000000000000ff-9", "00000000000000ff-10"]);
+        ids.count.set(u64::MAX - 1);
+        assert_eq!(next(), format!("00000000000000ff-{}", u64::MAX));
     }
 }

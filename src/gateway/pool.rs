@@ -2,6 +2,7 @@
 //! and an idle one is looked at when it is taken out again. What has misbehaved never comes back.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -43,10 +44,10 @@ pub struct DialError {
 }
 
 /// Where a connection leads. Realms never share one, even to the same host (threats, row 26).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub realm: RealmName,
-    pub host: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    pub realm: &'a RealmName,
+    pub host: &'a str,
     pub port: u16,
     pub secure: bool,
 }
@@ -58,8 +59,12 @@ pub struct Pool<S: Wire> {
 }
 
 struct Shelf<S: Wire> {
-    place: Place,
-    idle: RefCell<Vec<Box<Link<S>>>>,
+    realm: RealmName,
+    host: String,
+    port: u16,
+    secure: bool,
+    /// In the order in which they were put back.
+    idle: RefCell<VecDeque<Box<Link<S>>>>,
 }
 
 /// A connection in somebody's hands. Dropping it closes it; only `put_back` keeps it.
@@ -103,11 +108,17 @@ impl<S: Wire> Default for Pool<S> {
 
 impl<S: Wire> Pool<S> {
     /// The most recently used connection that is still alive.
-    pub fn take_out(&self, place: &Place, repeatable: bool, keep: usize) -> Option<Lease<S>> {
+    pub fn take_out(
+        &self,
+        place: Place<'_>,
+        repeatable: bool,
+        keep: usize,
+        now: Instant,
+    ) -> Option<Lease<S>> {
         let shelf = self.shelf(place);
         let max_idle = if repeatable { MAX_IDLE } else { MAX_IDLE_UNREPEATABLE };
         loop {
-            let mut link = shelf.pop_younger_than(max_idle)?;
+            let mut link = shelf.pop_younger_than(max_idle, now)?;
             if link.is_alive() {
                 return Some(Lease { link, reused: true, shelf, keep });
             }
@@ -118,10 +129,10 @@ impl<S: Wire> Pool<S> {
     pub async fn dial<D: Dial<Stream = S>>(
         &self,
         dial: &D,
-        place: &Place,
+        place: Place<'_>,
         keep: usize,
     ) -> Result<Lease<S>, DialError> {
-        let stream = dial.dial(&place.realm, &place.host, place.port, place.secure).await?;
+        let stream = dial.dial(place.realm, place.host, place.port, place.secure).await?;
         let meter = Rc::new(Meter::default());
         let io = TokioIo::new(Metered { stream, meter: meter.clone() });
         let (sender, connection) = http1::Builder::new()
@@ -140,25 +151,32 @@ impl<S: Wire> Pool<S> {
         self.shelves.borrow().iter().map(|shelf| shelf.idle.borrow().len()).sum()
     }
 
-    fn shelf(&self, place: &Place) -> Rc<Shelf<S>> {
+    fn shelf(&self, place: Place<'_>) -> Rc<Shelf<S>> {
         let mut shelves = self.shelves.borrow_mut();
-        if let Some(shelf) = shelves.iter().find(|shelf| shelf.place == *place) {
+        if let Some(shelf) = shelves.iter().find(|shelf| shelf.place() == place) {
             return shelf.clone();
         }
         // Hosts come and go with regions and link hosts: the empty ones make room.
         shelves.retain(|shelf| Rc::strong_count(shelf) > 1 || !shelf.idle.borrow().is_empty());
-        let shelf = Rc::new(Shelf { place: place.clone(), idle: RefCell::default() });
+        let Place { realm, host, port, secure } = place;
+        let (realm, host) = (realm.clone(), host.to_owned());
+        let shelf = Rc::new(Shelf { realm, host, port, secure, idle: RefCell::default() });
         shelves.push(shelf.clone());
         shelf
     }
 }
 
 impl<S: Wire> Shelf<S> {
-    /// The youngest, if it is young enough; then none of the others is. Those past their time for any call go.
-    fn pop_younger_than(&self, limit: Duration) -> Option<Box<Link<S>>> {
+    fn place(&self) -> Place<'_> {
+        Place { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
+    }
+
+    /// The youngest, if it is young enough; if it is not, none of the others is. Those past their time for any call go.
+    fn pop_younger_than(&self, limit: Duration, now: Instant) -> Option<Box<Link<S>>> {
+        let age = |link: &mut Box<Link<S>>| now.saturating_duration_since(link.idle_since);
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|link| link.idle_since.elapsed() <= MAX_IDLE);
-        idle.pop_if(|link| link.idle_since.elapsed() <= limit)
+        while idle.pop_front_if(|link| age(link) > MAX_IDLE).is_some() {}
+        idle.pop_back_if(|link| age(link) <= limit)
     }
 }
 
@@ -169,7 +187,7 @@ impl<S: Wire> Lease<S> {
             return;
         }
         self.link.idle_since = Instant::now();
-        self.shelf.idle.borrow_mut().push(self.link);
+        self.shelf.idle.borrow_mut().push_back(self.link);
     }
 }
 

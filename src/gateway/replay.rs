@@ -60,34 +60,48 @@ pub struct Watch {
 #[error("the caller's body broke off")]
 pub struct BrokenOff;
 
-/// Reads the body up to `limit` bytes, waiting at most `idle` for each piece. No body, no cost; a body announced as larger is not
-/// touched.
-pub async fn hold(
-    mut body: Incoming,
+/// Whether there is anything to wait for.
+pub enum Holding {
+    Done(Held),
+    ToRead(Reading),
+}
+
+/// A body that is to be kept and has not come yet.
+pub struct Reading {
+    body: Incoming,
     framing: Framing,
     limit: usize,
-    idle: Duration,
-) -> Result<Held, Refusal> {
+}
+
+/// No body, no cost; a body announced as larger than `limit` is not touched.
+pub fn hold(body: Incoming, framing: Framing, limit: usize) -> Holding {
     if body.is_end_stream() {
         // A chunked body of nothing is one all the same: it goes out as it came.
-        return Ok(match framing {
+        return Holding::Done(match framing {
             Framing::AsDeclared => Held::Nothing,
             Framing::Chunked => Held::Kept { bytes: Bytes::new(), framing },
         });
     }
-    let announced = body.size_hint().exact();
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Ok(Held::Once { stream: RefCell::new(Some(Stream { front: None, rest: body })), framing });
+    match body.size_hint().exact() {
+        Some(length) if length > limit as u64 => Holding::Done(Held::once(None, body, framing)),
+        _ => Holding::ToRead(Reading { body, framing, limit }),
     }
-    let mut kept = Kept::default();
-    loop {
-        let piece =
-            tokio::time::timeout(idle, next_piece(&mut body)).await.map_err(|_| Refusal::RequestTimeout)?;
-        let Some(piece) = piece? else { return Ok(Held::Kept { bytes: kept.into_bytes(), framing }) };
-        kept.add(piece, announced);
-        if kept.len() > limit {
-            let stream = Stream { front: Some(kept.into_bytes()), rest: body };
-            return Ok(Held::Once { stream: RefCell::new(Some(stream)), framing });
+}
+
+impl Reading {
+    /// Reads up to the limit, waiting at most `idle` for each piece.
+    pub async fn read(self, idle: Duration) -> Result<Held, Refusal> {
+        let Reading { mut body, framing, limit } = self;
+        let announced = body.size_hint().exact();
+        let mut kept = Kept::default();
+        loop {
+            let piece = tokio::time::timeout(idle, next_piece(&mut body));
+            let piece = piece.await.map_err(|_| Refusal::RequestTimeout)?;
+            let Some(piece) = piece? else { return Ok(Held::Kept { bytes: kept.into_bytes(), framing }) };
+            kept.add(piece, announced);
+            if kept.len() > limit {
+                return Ok(Held::once(Some(kept.into_bytes()), body, framing));
+            }
         }
     }
 }
@@ -137,6 +151,10 @@ async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
 }
 
 impl Held {
+    fn once(front: Option<Bytes>, rest: Incoming, framing: Framing) -> Self {
+        Held::Once { stream: RefCell::new(Some(Stream { front, rest })), framing }
+    }
+
     pub fn framing(&self) -> Framing {
         match self {
             Held::Nothing => Framing::AsDeclared,

@@ -27,10 +27,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         head.version = Version::HTTP_11;
         let carries_links = call.row.links;
         let body = if carries_links || has_location(&head.headers) {
-            let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, &call.realm);
+            let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, call.realm);
             places.rewrite_locations(&mut head.headers);
             match carries_links {
-                true => self.with_our_links(call, &mut head, answer.body, places, line).await?,
+                true => Box::pin(self.with_our_links(call, &mut head, answer.body, places, line)).await?,
                 false => ReplyBody::live(answer.body),
             }
         } else {

@@ -23,7 +23,8 @@ pub struct Settings {
     /// Longest prefix first.
     networks: Vec<(IpNet, Arc<CallerRules>)>,
     trusted: Vec<IpNet>,
-    realms: HashMap<RealmName, Arc<RealmRules>>,
+    /// A handful: walking them is cheaper than hashing them.
+    realms: Vec<(RealmName, Arc<RealmRules>)>,
     pub retry: config::Retry,
     pub replay_limit: usize,
     pub body_idle: Duration,
@@ -130,16 +131,18 @@ impl Settings {
     }
 
     pub fn realm(&self, name: &RealmName) -> Option<&Arc<RealmRules>> {
-        self.realms.get(name)
+        self.realms.iter().find(|(known, _)| known == name).map(|(_, rules)| rules)
     }
 }
 
 impl CallerRules {
-    pub fn may_use(&self, name: &AccountName, realm: &RealmName, id: AccountId) -> bool {
+    /// `identity` is asked for only where the name does not decide.
+    pub fn may_use(&self, name: &AccountName, identity: impl Fn() -> (RealmName, AccountId)) -> bool {
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => name.matches(glob),
             config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
-                *wanted_id == id && wanted.as_ref().is_none_or(|wanted| wanted == realm)
+                let (realm, id) = identity();
+                *wanted_id == id && wanted.as_ref().is_none_or(|wanted| *wanted == realm)
             }
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::access::book::Standing;
+use crate::access::book::{Entry, Standing};
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Timestamp;
 use crate::config::{self, AccountPattern, Config};
@@ -227,6 +227,10 @@ impl Accounts for Rc<Played> {
 
     fn name(account: &Rc<PlayedAccount>) -> &AccountName {
         &account.name
+    }
+
+    fn entry(_account: &Rc<PlayedAccount>) -> Option<Arc<Entry>> {
+        None
     }
 
     fn identity(account: &Rc<PlayedAccount>) -> (RealmName, AccountId) {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use http::HeaderValue;
 use url::{Host, Url};
 
 /// A host name of the configuration; a leading `*.` stands for one or more labels, never for none.
@@ -33,6 +34,8 @@ pub struct Route {
     port: u16,
     /// Empty, or begins with `/` and does not end with one.
     path: String,
+    /// `host` or `host:port`, made once: every call sends it.
+    host_header: HeaderValue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +148,9 @@ impl Route {
         }
         let host = url.host_str().ok_or_else(shown)?.to_owned();
         let port = url.port_or_known_default().ok_or_else(shown)?;
-        Ok(Self { secure: url.scheme() == "https", host, port, path: check_path(path)? })
+        let secure = url.scheme() == "https";
+        let host_header = HeaderValue::try_from(authority(secure, &host, port)).map_err(|_| shown())?;
+        Ok(Self { secure, host, port, path: check_path(path)?, host_header })
     }
 
     pub fn secure(&self) -> bool {
@@ -167,11 +172,12 @@ impl Route {
 
     /// `host` or `host:port`, as the Host header has it.
     pub fn authority(&self) -> String {
-        let default = if self.secure { 443 } else { 80 };
-        match self.port == default {
-            true => self.host.clone(),
-            false => format!("{}:{}", self.host, self.port),
-        }
+        authority(self.secure, &self.host, self.port)
+    }
+
+    /// The same, ready to be sent.
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.host_header
     }
 
     /// Scheme and authority, without the path.
@@ -183,6 +189,14 @@ impl Route {
     /// The same place with another path: for a link host's own paths.
     pub fn with_path(&self, path: &str) -> Result<Self, RouteProblem> {
         Ok(Self { path: check_path(path)?, ..self.clone() })
+    }
+}
+
+fn authority(secure: bool, host: &str, port: u16) -> String {
+    let default = if secure { 443 } else { 80 };
+    match port == default {
+        true => host.to_owned(),
+        false => format!("{host}:{port}"),
     }
 }
 

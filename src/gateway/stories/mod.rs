@@ -28,7 +28,7 @@ use super::settings::Settings;
 use super::testing::{self, Played};
 use super::token::TokenKey;
 use super::{Gateway, Shared};
-use crate::access::book::Standing;
+use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::model::account::RealmName;
@@ -84,7 +84,7 @@ impl Dial for Direct {
 }
 
 impl Observer for Records {
-    fn finished(&self, record: &Record) {
+    fn finished(&self, record: &Record, _account: Option<&Entry>) {
         self.0.lock().unwrap().push(record.clone());
     }
 }
