@@ -16,9 +16,9 @@ use crate::model::endpoint::{self, Endpoint};
 
 use crate::telemetry::ACCESS_LOG;
 
+use super::account::Accounts;
 use super::limits::{Limiter, Permit};
 use super::refusal::Refusal;
-use super::account::Accounts;
 use super::settings::CallerRules;
 
 /// What there is to say about one call.

@@ -92,6 +92,10 @@ pub struct Gateway<A: Accounts, D: Dial> {
     /// A handful of realms: walking them is cheaper than hashing them.
     budgets: RefCell<Vec<(RealmName, Arc<Budget>)>>,
     /// This worker's own handle on the settings, so that workers do not count references to them in one place.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the inner count is shared by all threads, the outer is this worker's own"
+    )]
     settings: RefCell<Rc<Arc<Settings>>>,
     finders: RefCell<HashMap<String, Rc<Finder>>>,
     via: HeaderValue,
@@ -257,6 +261,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// The settings in force now; a call keeps to those that it began with.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the inner count is shared by all threads, the outer is this worker's own"
+    )]
     fn settings(&self) -> Rc<Arc<Settings>> {
         let newest = self.shared.settings.load();
         let mut mine = self.settings.borrow_mut();
