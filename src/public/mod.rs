@@ -21,9 +21,6 @@ pub fn router(pairing: Arc<Pairing>) -> Router {
     routes(pairing).fallback(async || pages::not_found())
 }
 
-/// A file that the pages need.
-type File = fn() -> Response;
-
 /// The routes alone, to be merged into another listener's router. Callback paths are read once: a changed `redirect_uri` needs a restart.
 pub fn routes(pairing: Arc<Pairing>) -> Router {
     let callbacks = pairing.callback_paths();
@@ -33,8 +30,7 @@ pub fn routes(pairing: Arc<Pairing>) -> Router {
         .without_v07_checks()
         .route("/connect/{code}", get(offer).post(begin))
         .route("/connect/choose", post(choose));
-    let files: [(&str, File); 2] = [(pages::STYLE_PATH, pages::style), (pages::ICON_PATH, pages::icon)];
-    for (path, file) in files {
+    for (path, file) in pages::FILES {
         if !callbacks.contains(path) {
             routes = routes.route(path, get(async move || file()));
         }

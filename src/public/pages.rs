@@ -11,6 +11,9 @@ use crate::pairing::{Choice, Code, Connected, Cookie, StartOffer, Stop, Words};
 
 pub(super) const STYLE_PATH: &str = "/connect/static/style.css";
 pub(super) const ICON_PATH: &str = "/connect/static/icon.svg";
+/// A file that the pages use, and what makes it.
+type File = (&'static str, fn() -> Response);
+pub(super) const FILES: [File; 2] = [(STYLE_PATH, style), (ICON_PATH, icon)];
 const STYLE: &str = include_str!("../../templates/pairing/style.css");
 const ICON: &str = include_str!("../../templates/pairing/icon.svg");
 
@@ -162,11 +165,11 @@ pub(super) fn set_cookies(response: &mut Response, cookies: &[Cookie]) {
     }
 }
 
-pub(super) fn style() -> Response {
+fn style() -> Response {
     file(STYLE, "text/css; charset=utf-8")
 }
 
-pub(super) fn icon() -> Response {
+fn icon() -> Response {
     file(ICON, "image/svg+xml")
 }
 

@@ -95,7 +95,9 @@ impl<'a> Browser<'a> {
 
 /// A page's heading: what it says in a few words.
 pub fn heading(page: &Answer) -> String {
-    between(&page.text(), "<h1>", "</h1>").replace("&#39;", "'")
+    let text = page.text();
+    let (_attributes, heading) = between(&text, "<h1", "</h1>").split_once('>').unwrap();
+    heading.replace("&#39;", "'")
 }
 
 pub fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {

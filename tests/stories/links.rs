@@ -275,7 +275,7 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
             world.sandbox.calls_to(Endpoint::Download).is_empty(),
             "nothing is fetched that nobody asked for"
         );
-        assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 6);
+        assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 6);
 
         let (order, kind, link) = &listed[0];
         let asset = world.sandbox.asset(*order, kind).unwrap();
@@ -286,7 +286,7 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
         line.send(world.request(&format!("GET {path}"), "")).await;
         let half = line.answer(false).await.expect_err("a short file must not look whole");
         assert!(!half.body.is_empty() && (half.body.len() as u64) < asset.length);
-        assert!(world.show(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
+        assert!(world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
         assert_eq!(world.sandbox.is_downloaded(*order), flip == Flip::FirstDownloadByte);
 
         let range = format!("bytes={}-", half.body.len());
@@ -299,7 +299,7 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
         let left: Vec<u64> =
             links(&world.get(LAB_NAME, "/orders/lab").await).iter().map(|link| link.0).collect();
         assert!(!left.contains(order) && left.len() == 4);
-        assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 4);
+        assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 4);
     }
 }
 
@@ -319,7 +319,7 @@ async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_c
     assert_eq!(world.sandbox.until_calls(1, ended).await[0].end, End::HungUp);
     // The gateway's own end of the call comes a moment before or after the sandbox's.
     for _ in 0..500 {
-        if world.show(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
+        if world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
             return;
         }
         tokio::task::yield_now().await;
@@ -333,12 +333,12 @@ async fn a_long_lists_links_are_counted_and_an_empty_list_is_a_signal() {
     world.sandbox.add_orders(CLINIC, MANY);
     let answer = world.get(CLINIC_NAME, LIST).await;
     assert!(answer.body.len() > 1024 * 1024);
-    assert_eq!(world.show(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
+    assert_eq!(world.account(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
     for order in world.sandbox.order_ids(LAB) {
         world.get(LAB_NAME, &format!("/order/{order}/download/IDE")).await;
     }
     world.get(LAB_NAME, "/orders/lab").await;
-    assert_eq!(world.show(LAB_NAME).await["signals"]["last_list_links"], 0);
+    assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ async fn assert_recovers(world: &World, account: &str, path: &str) {
 }
 
 async fn state(world: &World, account: &str) -> String {
-    world.show(account).await["state"].as_str().unwrap().to_owned()
+    world.account(account).await["state"].as_str().unwrap().to_owned()
 }
 
 async fn count(world: &World, account: &str, event: &str) -> usize {
@@ -91,14 +91,14 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
         Fault::Garbage,
     ];
     let world = World::new().await;
-    let route = world.show(CLINIC_NAME).await["route"].clone();
+    let route = world.account(CLINIC_NAME).await["route"].clone();
     for fault in faults {
         world.sandbox.script(Script::on(Endpoint::Discovery, fault.clone()));
         let told = count(&world, CLINIC_NAME, "discovery_failed").await;
         for _ in 0..2 {
             world.sandbox.expire_access(CLINIC);
             assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{fault:?}");
-            assert_eq!(world.show(CLINIC_NAME).await["route"], route, "{fault:?}");
+            assert_eq!(world.account(CLINIC_NAME).await["route"], route, "{fault:?}");
         }
         assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, told + 1, "{fault:?}");
         world.sandbox.clear_scripts();
@@ -307,7 +307,7 @@ async fn an_answer_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
     let answer = get(&world, CLINIC_NAME, LIST).await;
     assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
-    let why = world.show(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
+    let why = world.account(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
     assert!(why.contains("was lost") && why.contains("replaced it"), "{why}");
     assert_eq!(get(&world, LAB_NAME, LAB_LIST).await.status, 200);
 }
@@ -434,7 +434,7 @@ async fn an_account_that_nobody_uses_is_kept_alive_for_a_year() {
         while world.now() < start + 365 * DAY {
             let mut due = false;
             for account in [CLINIC_NAME, LAB_NAME] {
-                let refreshed_at = world.show(account).await["refreshed_at"].as_u64().unwrap();
+                let refreshed_at = world.account(account).await["refreshed_at"].as_u64().unwrap();
                 due |= world.now().as_millis() - refreshed_at > (7 * DAY).as_millis() as u64;
             }
             // The keeper looks around twice a minute; days only go by when it has nothing to do.

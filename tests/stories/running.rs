@@ -122,16 +122,15 @@ async fn a_reload_lets_a_new_caller_in_and_an_invalid_file_changes_nothing() {
     assert_eq!(by_key("foo").await, 401);
     let second = "[[callers]]\nname = \"second\"\naccounts = [\"*\"]\n\
                   key_sha256 = \"2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae\"\n\n[[callers]]";
-    world.edit_config("[[callers]]", second);
-    world.running.reload().await;
+    world.reconfigure("[[callers]]", second).await;
     assert_eq!((by_key("foo").await, by_key(&world.key).await), (200, 200));
 
-    world.edit_config("name = \"second\"", "nmae = \"second\"");
-    world.running.reload().await;
+    world.reconfigure("name = \"second\"", "nmae = \"second\"").await;
     assert_eq!((by_key("foo").await, by_key(&world.key).await), (200, 200), "the old configuration stays");
 
-    world.edit_config("nmae = \"second\"\naccounts = [\"*\"]", "name = \"second\"\naccounts = [\"lab-*\"]");
-    world.running.reload().await;
+    world
+        .reconfigure("nmae = \"second\"\naccounts = [\"*\"]", "name = \"second\"\naccounts = [\"lab-*\"]")
+        .await;
     assert_eq!((by_key("foo").await, by_key(&world.key).await), (403, 200));
 }
 
@@ -160,8 +159,7 @@ async fn a_login_whose_realm_is_taken_out_of_the_configuration_ends_with_a_reada
     let mut browser = Browser::new(&world);
     let authorize = browser.begin(&link).await;
     let back = world.sandbox.log_in(&authorize, USER, PASSWORD).await.unwrap();
-    world.edit_config("[realms.china]", "[realms.elsewhere]");
-    world.running.reload().await;
+    world.reconfigure("[realms.china]", "[realms.elsewhere]").await;
     let page = browser.open(&back).await;
     assert_eq!((page.status, heading(&page).as_str()), (410, "The realm is no longer configured"));
     assert!(world.sandbox.calls_to(Endpoint::Exchange).is_empty());

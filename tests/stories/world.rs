@@ -324,11 +324,6 @@ impl World {
         json_lines(&std::fs::read_to_string(&self.running.config().admin.audit).unwrap())
     }
 
-    /// Changes the configuration's file; `running.reload()` then takes it over.
-    pub fn edit_config(&self, old: &str, new: &str) {
-        rewrite(&self.folder().join(matching::CONFIG), &[(old.to_owned(), new.to_owned())], "");
-    }
-
     /// Lets waits of the retry loop and of the sandbox go by: moves the clock on in steps while `work` is under way.
     pub async fn while_time_flies<T>(&self, step: Duration, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
@@ -338,11 +333,6 @@ impl World {
                 () = tokio::time::sleep(Duration::from_millis(5)) => self.clock.advance(step),
             }
         }
-    }
-
-    /// What `accounts show` says.
-    pub async fn show(&self, account: &str) -> Value {
-        self.look(&format!("/api/accounts/{account}")).await.json()
     }
 
     /// The value of a series in the metrics' text; 0 where there is none.
