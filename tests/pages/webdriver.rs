@@ -172,18 +172,27 @@ impl Chromium {
     }
 }
 
+/// The driver and its browser are one process group, which ends as soon as nobody holds the shell's input any more: however a test
+/// ends, killed from outside included, it leaves no browser behind.
+const GROUP: &str = "chromedriver --port=0 & exec >&-; read -r _; kill -KILL 0";
+
+fn end(group: &mut Child) {
+    drop(group.stdin.take());
+    let _ = group.wait();
+}
+
 /// Port 0 is bound for IPv4 first; where IPv6 has the same port taken, chromedriver gives up, and another try has another port.
 fn start_driver() -> (Child, u16) {
     let mut said = String::new();
     for _ in 0..5 {
-        let driver = Command::new("chromedriver")
-            .arg("--port=0")
+        let driver = Command::new("sh")
+            .args(["-c", GROUP])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // Its browser is in the same group, so that no end of a test leaves one behind.
             .process_group(0)
             .spawn();
-        let mut driver = driver.unwrap_or_else(|error| panic!("chromedriver: {error}; {MISSING}"));
+        let mut driver = driver.unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port = lines.by_ref().inspect(|line| said.push_str(line)).find_map(|line| announced_port(&line));
         if let Some(port) = port {
@@ -191,9 +200,9 @@ fn start_driver() -> (Child, u16) {
             std::thread::spawn(move || lines.for_each(drop));
             return (driver, port);
         }
-        let _ = driver.wait();
+        end(&mut driver);
     }
-    panic!("chromedriver does not start: {said}");
+    panic!("chromedriver does not start: {said}; {MISSING}");
 }
 
 /// "ChromeDriver was started successfully on port 40001."
@@ -202,7 +211,7 @@ fn announced_port(line: &str) -> Option<u16> {
 }
 
 impl Drop for Chromium {
-    /// A failed test must not leave a browser behind: the session ends in good order where it can, the group ends in any case.
+    /// The session ends in good order where it can, the group in any case.
     fn drop(&mut self) {
         if let Ok(mut driver) = TcpStream::connect(("127.0.0.1", self.port)) {
             let _ = driver.set_read_timeout(Some(Duration::from_secs(5)));
@@ -212,7 +221,6 @@ impl Drop for Chromium {
             );
             let _ = driver.write_all(end.as_bytes()).and_then(|()| driver.read(&mut [0; 256]).map(drop));
         }
-        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.driver.id())]).status();
-        let _ = self.driver.wait();
+        end(&mut self.driver);
     }
 }
