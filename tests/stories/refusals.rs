@@ -47,7 +47,7 @@ async fn a_request_that_cannot_be_understood() {
             "hint": "See detail; nothing was sent to the platform.",
             "detail": detail,
         });
-        check(&answer, 400, "bad_request", "http_request_error", &[], expected);
+        check(&answer, 400, "bad_request", "http_request_error", &["connection: close"], expected);
         assert_eq!(answer.header("x-request-id"), Some("r-1"));
     }
     assert!(world.sandbox.calls().is_empty(), "nothing was sent");
