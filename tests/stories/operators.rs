@@ -97,10 +97,11 @@ async fn explain_tells_a_healthy_a_paused_a_dead_and_a_troubled_account_apart() 
 
     act(&world, "pause", LAB_NAME).await;
     assert_found(&findings(&world, LAB_NAME).await, "note", "paused");
+    // Before the token's life is over, so that the keeper's own renewal finds the trouble too.
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
     world.clock.advance(Duration::from_secs(4 * 24 * 3600));
     assert_found(&findings(&world, CLINIC_NAME).await, "note", "gone quiet");
 
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
     world.while_time_flies(Duration::from_millis(250), act(&world, "renew", CLINIC_NAME)).await;
     assert_found(&findings(&world, CLINIC_NAME).await, "trouble", "renewal failed");
 
