@@ -9,6 +9,7 @@ pub mod model;
 pub mod config;
 pub mod telemetry;
 
+pub mod http1;
 pub mod upstream;
 
 pub mod platform;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 
 use crate::access::book::Book;
 use crate::access::renewal::Renewals;
@@ -15,6 +14,7 @@ use crate::gateway::account::Ledger;
 use crate::gateway::caller::Evidence;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Gateway, ReplyBody, Shared};
+use crate::http1::RequestBody;
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
 
@@ -54,7 +54,7 @@ impl MakeHandler for Maker {
 impl Handler for DataHandler {
     type Body = ReplyBody<Stream>;
 
-    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Self::Body> {
+    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Self::Body> {
         self.answer(request, evidence(&peer)).await
     }
 
@@ -66,7 +66,7 @@ impl Handler for DataHandler {
 impl DataHandler {
     pub async fn answer(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         evidence: Evidence,
     ) -> Response<ReplyBody<Stream>> {
         match self.asks_for_token(&request) {
@@ -76,12 +76,12 @@ impl DataHandler {
         }
     }
 
-    fn asks_for_token(&self, request: &Request<Incoming>) -> bool {
+    fn asks_for_token(&self, request: &Request<RequestBody>) -> bool {
         *request.method() == Method::POST
             && facade::is_token_path(&self.shared.settings.load(), request.uri().path())
     }
 
-    async fn token(&self, request: Request<Incoming>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+    async fn token(&self, request: Request<RequestBody>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
         let (parts, body) = request.into_parts();
         let id = self.gateway.request_id(&parts.headers);
         let answer = match read_form(body, self.shared.settings.load().body_idle).await {
@@ -92,7 +92,7 @@ impl DataHandler {
     }
 }
 
-async fn read_form(body: Incoming, patience: std::time::Duration) -> Result<Bytes, Refusal> {
+async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<Bytes, Refusal> {
     let read = Limited::new(body, facade::MAX_FORM).collect();
     match tokio::time::timeout(patience, read).await {
         Err(_) => Err(Refusal::RequestTimeout),

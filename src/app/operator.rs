@@ -1,6 +1,6 @@
 //! `accounts call`: one call of an operator through the whole request path, by a caller that exists in memory only.
 //!
-//! It goes over an in-process pipe, so that there is no further port and nothing of the path is left out.
+//! It enters behind the server, so that there is no further port and nothing of the path is left out.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -13,19 +13,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::admin::view::{CallReport, CallRequest};
 use crate::config::{self, Config};
+use crate::gateway::ReplyBody;
 use crate::gateway::caller::Evidence;
+use crate::http1::RequestBody;
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
 use crate::server::MakeHandler;
+use crate::upstream::Stream;
 
 use super::data::{DataHandler, Maker};
 
@@ -36,7 +36,7 @@ pub struct Operator {
     pub caller: config::Caller,
 }
 
-type Job = (Request<Full<Bytes>>, oneshot::Sender<Result<Seen, String>>);
+type Job = (Request<Bytes>, oneshot::Sender<Result<Seen, String>>);
 
 /// What came back.
 struct Seen {
@@ -54,7 +54,6 @@ const NAME: &str = "(operator)";
 /// What is shown of a body, and searched for links.
 const SHOWN: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
-const PIPE: usize = 64 * 1024;
 
 /// A caller that may use every account, with a key that nobody else ever sees.
 pub fn caller() -> anyhow::Result<(String, config::Caller)> {
@@ -115,7 +114,7 @@ impl Operator {
         })
     }
 
-    fn request(&self, account: &AccountName, call: CallRequest) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, account: &AccountName, call: CallRequest) -> Result<Request<Bytes>, String> {
         let method = Method::from_bytes(call.method.as_bytes())
             .map_err(|_| format!("{:?} is no method", call.method))?;
         let slash = if call.path.starts_with('/') { "" } else { "/" };
@@ -127,7 +126,10 @@ impl Operator {
         if let Some(kind) = call.content_type {
             request = request.header(header::CONTENT_TYPE, kind);
         }
-        let body = Full::from(call.body.unwrap_or_default());
+        let body = Bytes::from(call.body.unwrap_or_default());
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_LENGTH, body.len());
+        }
         request.body(body).map_err(|error| format!("that is no call that can be made: {error}"))
     }
 }
@@ -143,36 +145,15 @@ async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
     }
 }
 
-async fn exchange(handler: Rc<DataHandler>, request: Request<Full<Bytes>>) -> Result<Seen, String> {
-    let (ours, theirs) = tokio::io::duplex(PIPE);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let handler = handler.clone();
-        async move { Ok::<_, std::convert::Infallible>(handler.answer(request, evidence()).await) }
-    });
-    let server = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
-    let server = tokio::task::spawn_local(async move {
-        let _ = server.await;
-    });
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.map_err(|error| error.to_string())?;
-    let client = tokio::task::spawn_local(async move {
-        let _ = connection.await;
-    });
-    let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"));
-    let seen = match answer {
-        Ok(answer) => look(answer).await,
-        Err(error) => Err(error),
-    };
-    server.abort();
-    client.abort();
-    seen
+async fn exchange(handler: Rc<DataHandler>, request: Request<Bytes>) -> Result<Seen, String> {
+    look(handler.answer(request.map(RequestBody::whole), evidence()).await).await
 }
 
 fn evidence() -> Evidence {
     Evidence { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), balancer: false, certificate: None, secure: true }
 }
 
-async fn look(answer: Response<Incoming>) -> Result<Seen, String> {
+async fn look(answer: Response<ReplyBody<Stream>>) -> Result<Seen, String> {
     let (head, mut body) = answer.into_parts();
     let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut seen = Seen {

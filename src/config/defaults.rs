@@ -10,11 +10,11 @@ use super::LogFormat;
 pub const GATEWAY_LISTEN: &str = "127.0.0.1:8080";
 /// One worker per core.
 pub const WORKERS: usize = 0;
-/// About 100 MiB of buffers when all are idle, and far more than an office has programs.
+/// Idle ones hold no buffers; far more than an office has programs.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// An 8 K bearer, a long list of cookies and room to spare; usual servers stop at 8 K and break on the bearer (gen-api, section 6).
 pub const MAX_HEAD: usize = 64 * 1024;
-/// hyper's own limit, for which it needs no memory of its own per request; any other number costs an allocation each time.
+/// Enough for any browser, and for applications behind a row of proxies.
 pub const MAX_HEADERS: usize = 100;
 /// Every documented JSON body fits; larger ones stream and are sent once.
 pub const REPLAY_LIMIT: usize = 1024 * 1024;

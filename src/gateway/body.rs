@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
+
+use crate::http1::{BodyFault, Decoder};
 
 use super::access_log::Line;
 use super::pool::{Lease, Wire};
@@ -40,7 +41,7 @@ pub enum BodyError {
 pub struct LiveBody<S: Wire> {
     /// Read ahead; delivered first.
     front: Option<Bytes>,
-    incoming: Incoming,
+    decoder: Decoder,
     lease: Option<Lease<S>>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -50,17 +51,14 @@ pub struct LiveBody<S: Wire> {
 }
 
 impl<S: Wire> LiveBody<S> {
-    pub fn new(incoming: Incoming, lease: Lease<S>, idle: Duration) -> Self {
-        let mut body = Self {
-            front: None,
-            incoming,
-            lease: Some(lease),
-            idle,
-            timer: None,
-            timing: false,
-            ended: false,
-        };
-        if body.incoming.is_end_stream() {
+    /// A small answer has come with its head: then its connection is free at once.
+    pub fn new(decoder: Decoder, mut lease: Lease<S>, idle: Duration) -> Self {
+        let mut body =
+            Self { front: None, decoder, lease: None, idle, timer: None, timing: false, ended: false };
+        // A fault shows again when the body is read on.
+        body.front = lease.link.take_piece(&mut body.decoder).unwrap_or_default();
+        body.lease = Some(lease);
+        if body.decoder.has_ended() {
             body.end();
         }
         body
@@ -88,14 +86,14 @@ impl<S: Wire> LiveBody<S> {
         let front = self.front.as_ref().map_or(0, |front| front.len() as u64);
         match self.ended {
             true => Some(front),
-            false => self.incoming.size_hint().exact().map(|rest| front + rest),
+            false => self.decoder.left().map(|rest| front + rest),
         }
     }
 
     /// Reads a small answer to its end, so that its connection is free for the repeat while the answer waits to be needed. A larger one
     /// is left as it is.
     pub async fn settle(&mut self, limit: usize) -> Result<(), BodyError> {
-        if self.length().is_some_and(|length| length > limit as u64) {
+        if self.ended || self.length().is_some_and(|length| length > limit as u64) {
             return Ok(());
         }
         let mut read = BytesMut::new();
@@ -111,36 +109,16 @@ impl<S: Wire> LiveBody<S> {
     }
 
     fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        if let Poll::Ready(polled) = self.poll_incoming(cx) {
-            return Poll::Ready(polled);
-        }
-        let Some(lease) = &mut self.lease else { return Poll::Pending };
-        if lease.link.poll(cx).is_ready() {
-            // Whatever is still to come is in hyper's hands already, an error for a body cut short included.
-            self.lease = None;
-        }
-        self.poll_incoming(cx)
-    }
-
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    if self.incoming.is_end_stream() {
-                        self.end();
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                Some(Err(_)) => return Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff)))),
-                None => {
-                    // hyper ends a short body of known length with an error; this holds where it would not.
-                    if self.incoming.size_hint().exact().is_some_and(|missing| missing > 0) {
-                        return Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff))));
-                    }
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        match ready!(lease.link.poll_piece(&mut self.decoder, cx)) {
+            Ok(piece) => {
+                if self.decoder.has_ended() {
                     self.end();
-                    return Poll::Ready(None);
                 }
+                Poll::Ready(piece.map(Ok))
+            }
+            Err(BodyFault::BrokenOff | BodyFault::Chunks) => {
+                Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff))))
             }
         }
     }

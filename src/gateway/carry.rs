@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode, Uri, Version};
+use http::{Method, StatusCode};
 
 use crate::access::Access;
 use crate::access::renewal::Cause;
@@ -21,7 +20,7 @@ use super::account::Accounts;
 use super::body::BodyError;
 use super::budget::Budget;
 use super::forward::{self, Answer, Attempt, Patience};
-use super::headers::{self, Ours};
+use super::headers::{Ours, Outbound};
 use super::ingress::{self, Located};
 use super::links;
 use super::pool::{Dial, Place, Wire};
@@ -64,7 +63,7 @@ struct Target<'a> {
     port: u16,
     /// Host and port as the Host header has them.
     authority: HeaderValue,
-    uri: Uri,
+    path: [&'a str; 2],
 }
 
 /// Answers that are read before they are judged, so that a repeat finds the connection free.
@@ -106,7 +105,7 @@ impl<'a, A: Accounts> Call<'a, A> {
     }
 
     /// Derived anew for each attempt: a renewal may have moved the account to another region.
-    fn target<'r>(&self, route: &'r Route) -> Result<Target<'r>, Refusal> {
+    fn target<'r>(&'r self, route: &'r Route) -> Result<Target<'r>, Refusal> {
         let (host, port) = self.host(route)?;
         let authority = match self.located.link_host {
             Some(authority) if (&*host, port) != (route.host(), route.port()) => {
@@ -114,9 +113,7 @@ impl<'a, A: Accounts> Call<'a, A> {
             }
             _ => route.host_header().clone(),
         };
-        let odd = |_| Refusal::BadRequest("the request target cannot be sent on");
-        let path = PathAndQuery::from_maybe_shared(self.path(route)).map_err(odd)?;
-        Ok(Target { host, port, authority, uri: Uri::from(path) })
+        Ok(Target { host, port, authority, path: self.path(route) })
     }
 
     fn host<'r>(&self, route: &'r Route) -> Result<(Cow<'r, str>, u16), Refusal> {
@@ -131,19 +128,16 @@ impl<'a, A: Accounts> Call<'a, A> {
         }
     }
 
-    /// The bytes as they were sent, behind the route's Path.
-    fn path(&self, route: &Route) -> bytes::Bytes {
-        let (prefix, rest) = match self.located.link_host {
-            Some(_) => ("", self.located.rest),
-            None => (
-                route.path(),
-                ingress::below(&self.parts.method, self.located.rest, route.path(), self.row).0,
-            ),
-        };
-        let rest = if prefix.is_empty() && rest.is_empty() { "/" } else { rest };
-        let (mark, query) = self.located.query.map_or(("", ""), |query| ("?", query));
-        // Of exactly this length, so that it is not copied once more.
-        [prefix, rest, mark, query].concat().into()
+    /// The route's Path, and what goes behind it.
+    fn path<'r>(&'r self, route: &'r Route) -> [&'r str; 2] {
+        let Located { link_host, rest, .. } = self.located;
+        match link_host {
+            Some(_) => ["", rest],
+            None => {
+                let (rest, _) = ingress::below(&self.parts.method, rest, route.path(), self.row);
+                [route.path(), rest]
+            }
+        }
     }
 }
 
@@ -197,10 +191,26 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             idle: settings.idle_timeout,
             caller: settings.body_idle,
         };
-        let Target { host, port, authority, uri } = target;
+        progress.sends += 1;
+        line.attempts += 1;
+        let Target { host, port, authority, path } = target;
+        let head = Outbound {
+            caller: call.parts,
+            path,
+            query: call.located.query,
+            ours: Ours {
+                host: authority,
+                bearer: &access.bearer,
+                via: &self.via,
+                request_id: &line.request_id,
+                framing: held.framing(),
+                links: call.row.links,
+            },
+        };
         let began = Instant::now();
         let attempt = Attempt {
-            request: self.request(call, access, (authority, uri), held, line),
+            head,
+            body: held.send(),
             place: Place { realm: &access.realm, host: &host, port, secure: route.secure() },
             began,
             repeatable: call.repeatable() && held.replayable(),
@@ -208,8 +218,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             keep: settings.pool,
             patience,
         };
-        progress.sends += 1;
-        line.attempts += 1;
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
         line.platform += began.elapsed();
         if let Ok(answer) = &mut outcome
@@ -219,32 +227,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             outcome = Err(unsettled(error));
         }
         Ok(outcome)
-    }
-
-    fn request(
-        &self,
-        call: &Call<'_, A>,
-        access: &Access,
-        (authority, uri): (HeaderValue, Uri),
-        held: &Held,
-        line: &Line,
-    ) -> Request<super::replay::OutBody> {
-        let mut request = Request::new(held.send());
-        *request.method_mut() = call.parts.method.clone();
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_11;
-        let ours = Ours {
-            host: authority,
-            bearer: &access.bearer,
-            via: &self.via,
-            request_id: &line.request_id,
-            framing: held.framing(),
-            links: call.row.links,
-        };
-        *request.headers_mut() = headers::outbound(&call.parts.headers, &ours);
-        // The letter case of the caller's field names travels here.
-        *request.extensions_mut() = call.parts.extensions.clone();
-        request
     }
 
     fn next_step(

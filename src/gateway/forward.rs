@@ -2,19 +2,23 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::response::Parts;
+use http::{Method, Response, StatusCode, Version};
+use tokio::time::Sleep;
+
+use crate::http1::{Decoder, HeadFault, Reason, ResponseHead, chunk_start, says};
+
 use super::body::LiveBody;
+use super::headers::{Framing, Outbound};
 use super::pool::{Dial, Lease, Link, Place, Pool, Wire};
 use super::refusal::Refusal;
-use super::replay::{OutBody, Watch};
+use super::replay::OutBody;
 use super::retry::Seen;
-use http::header::{self, HeaderMap};
-use http::response::Parts;
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 /// How long an attempt may wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,8 @@ pub struct Patience {
 /// What is to be sent where.
 pub struct Attempt<'a> {
     pub place: Place<'a>,
-    pub request: Request<OutBody>,
+    pub head: Outbound<'a>,
+    pub body: OutBody,
     pub began: Instant,
     /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
     pub repeatable: bool,
@@ -52,7 +57,7 @@ pub async fn send<D: Dial>(
     dial: &D,
     attempt: Attempt<'_>,
 ) -> Result<Answer<D::Stream>, Seen> {
-    let Attempt { place, request, began, repeatable, fresh, keep, patience } = attempt;
+    let Attempt { place, head, body, began, repeatable, fresh, keep, patience } = attempt;
     let kept = if fresh { None } else { pool.take_out(place, repeatable, keep, began) };
     let (mut lease, began) = match kept {
         Some(lease) => (lease, began),
@@ -61,129 +66,306 @@ pub async fn send<D: Dial>(
             Err(error) => return Err(Seen::NotSent { why: error.why, lasting: error.lasting }),
         },
     };
-    let answer = exchange(&mut lease, request, began, &patience).await?;
-    let (head, incoming) = answer.into_parts();
-    examine(&head)?;
-    if lease.link.spoke_out_of_turn() {
+    let (answer, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
+    let body = decoder(&head.caller.method, &answer).map_err(Seen::Misbehaved)?;
+    let link = &mut lease.link;
+    link.keeps = sent_whole && stays_open(&answer, &body);
+    if body.left().is_some_and(|left| (link.unread() as u64) > left) {
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
-    Ok(Answer { head, body: LiveBody::new(incoming, lease, patience.idle) })
+    Ok(Answer { head: parts(answer), body: LiveBody::new(body, lease, patience.idle) })
 }
 
-/// Puts the request on the connection and moves it until the head has come. Dropped midway, the connection goes with it.
-async fn exchange<D>(
-    lease: &mut Lease<D>,
-    request: Request<OutBody>,
+/// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
+/// midway, the connection goes with it.
+async fn exchange<S: Wire>(
+    lease: &mut Lease<S>,
+    head: &Outbound<'_>,
+    body: OutBody,
     began: Instant,
     patience: &Patience,
-) -> Result<Response<Incoming>, Seen>
-where
-    D: Wire,
-{
+) -> Result<(ResponseHead, bool), Seen> {
     let reused = lease.reused;
-    let link: &mut Link<D> = &mut lease.link;
-    let (read, written) = (link.meter.read.get(), link.meter.written.get());
-    let watch = request.body().watch();
-    let mut answer = pin!(link.sender.try_send_request(request));
+    let link: &mut Link<S> = &mut lease.link;
+    link.keeps = false;
+    let (read, written) = (link.read, link.written);
+    let mut sending = Sending::new(head, body);
     let mut timer = pin!(tokio::time::sleep_until((began + patience.response).into()));
     let mut progress = written;
     let outcome = poll_fn(|cx| {
-        let ended = link.poll(cx).is_ready();
-        if let Poll::Ready(outcome) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Some(outcome));
+        let outcome = sending.poll_exchange(link, cx);
+        if outcome.is_ready() {
+            return outcome;
         }
-        if ended {
-            return Poll::Ready(None);
+        if link.written != progress {
+            progress = link.written;
+            sending.restart(timer.as_mut(), patience);
         }
-        if link.meter.written.get() != progress {
-            progress = link.meter.written.get();
-            restart(timer.as_mut(), watch.as_deref(), patience);
-        }
-        timer.as_mut().poll(cx).map(|()| None)
+        timer.as_mut().poll(cx).map(|()| Err(Fault::TimedOut))
     })
     .await;
-    let error = match outcome {
-        Some(Ok(answer)) => return Ok(answer),
-        Some(Err(error)) => Some((error.message().is_some(), error.into_error())),
-        None => None,
+    let fault = match outcome {
+        Ok(head) => return Ok((head, sending.state == State::Sent)),
+        Err(fault) => fault,
     };
-    let trace = Trace {
-        reused,
-        sent: link.meter.written.get() > written,
-        came: link.meter.read.get() > read,
-        ended: link.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready(),
-    };
-    Err(failure(&trace, watch, error))
+    let trace = Trace { reused, sent: link.written > written, came: link.read > read };
+    Err(failure(&trace, &sending, fault))
 }
 
-/// A request that takes its time to send is not late as long as its bytes move.
-fn restart(timer: Pin<&mut tokio::time::Sleep>, watch: Option<&Watch>, patience: &Patience) {
-    let limit = match watch {
-        Some(watch) if !watch.ended.get() && watch.waits_for_caller.get() => patience.caller,
-        Some(watch) if !watch.ended.get() => patience.idle,
-        _ => patience.response,
-    };
-    timer.reset(tokio::time::Instant::now() + limit);
+/// A request on its way out.
+struct Sending {
+    /// What has not been written yet: the head or a chunk's, data, and what stands behind it.
+    head: Vec<u8>,
+    piece: Bytes,
+    tail: &'static [u8],
+    /// Of these three, what has.
+    sent: usize,
+    body: OutBody,
+    framing: Framing,
+    state: State,
 }
 
-/// What is known about a failed exchange besides hyper's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Bytes are to be written.
+    Writing,
+    /// The caller has not sent the next piece.
+    WaitsForCaller,
+    Flushing,
+    Sent,
+    /// The platform takes no more; it may have answered before that.
+    Refused,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    TimedOut,
+    /// The connection ended, or broke.
+    Ended,
+    CallerBrokeOff,
+    Head(HeadFault),
+    Switched,
+}
+
+/// What a head has room for without growing: a bearer of 1.5 KB, and what applications send.
+const HEAD_EXPECTED: usize = 3 * 1024;
+
+impl Sending {
+    fn new(outbound: &Outbound<'_>, body: OutBody) -> Self {
+        let mut head = Vec::with_capacity(HEAD_EXPECTED);
+        outbound.write(&mut head);
+        let framing = outbound.ours.framing;
+        let mut sending =
+            Self { head, piece: Bytes::new(), tail: b"", sent: 0, body, framing, state: State::Writing };
+        // A kept body leaves together with its head.
+        if !sending.body.takes_time() {
+            let noop = &mut Context::from_waker(std::task::Waker::noop());
+            let _ = sending.poll_next(noop);
+        }
+        sending
+    }
+
+    /// Sends, and takes the answer when it comes, be it before the end of the request.
+    fn poll_exchange<S: Wire>(
+        &mut self,
+        link: &mut Link<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, Fault>> {
+        match self.poll_send(link, cx) {
+            Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+            // What is sent in one piece is sent before anyone looks for an answer.
+            Poll::Pending if !self.body.takes_time() => return Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        loop {
+            match link.poll_head(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Err(Fault::Ended)),
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Fault::Head(fault))),
+                Poll::Ready(Ok(Some(head))) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Poll::Ready(Err(Fault::Switched));
+                }
+                // 100 and 103 are for us alone, and we asked for neither.
+                Poll::Ready(Ok(Some(head))) if head.status.is_informational() => {}
+                Poll::Ready(Ok(Some(head))) => return Poll::Ready(Ok(head)),
+            }
+        }
+    }
+
+    fn poll_send<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            match self.state {
+                State::Sent | State::Refused => return Poll::Ready(Ok(())),
+                State::Flushing => match link.poll_flush(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => self.state = State::Sent,
+                    Poll::Ready(Err(_)) => self.state = State::Refused,
+                },
+                State::WaitsForCaller => match self.poll_next(cx) {
+                    Poll::Pending => {
+                        // What TLS holds back may be what the platform waits for.
+                        let _ = link.poll_flush(cx);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                },
+                State::Writing => match self.poll_write(link, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(true) => self.next(),
+                    Poll::Ready(false) => self.state = State::Refused,
+                },
+            }
+        }
+    }
+
+    /// True when all of it is written, false where it cannot be.
+    fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let mut skip = self.sent;
+            let parts = [&self.head[..], &self.piece[..], self.tail].map(|part| {
+                let skipped = skip.min(part.len());
+                skip -= skipped;
+                &part[skipped..]
+            });
+            if parts.iter().all(|part| part.is_empty()) {
+                return Poll::Ready(true);
+            }
+            match std::task::ready!(link.poll_write(&parts, cx)) {
+                Ok(written) if written > 0 => self.sent += written,
+                _ => return Poll::Ready(false),
+            }
+        }
+    }
+
+    fn next(&mut self) {
+        self.head.clear();
+        self.piece = Bytes::new();
+        self.sent = 0;
+        let over =
+            self.body.has_ended() && (self.framing == Framing::AsDeclared || self.tail.ends_with(LAST));
+        self.tail = b"";
+        self.state = if over { State::Flushing } else { State::WaitsForCaller };
+    }
+
+    /// The body's next piece into its place.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let chunked = self.framing == Framing::Chunked;
+        match std::task::ready!(self.body.poll_piece(cx)) {
+            Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
+            Some(Ok(piece)) => {
+                if chunked {
+                    chunk_start(&mut self.head, piece.len());
+                    self.tail = if self.body.has_ended() { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+                }
+                self.piece = piece;
+            }
+            None if chunked => self.tail = LAST,
+            None => {}
+        }
+        self.state = State::Writing;
+        Poll::Ready(Ok(()))
+    }
+
+    /// A request that takes its time to send is not late as long as its bytes move.
+    fn restart(&self, timer: Pin<&mut Sleep>, patience: &Patience) {
+        let limit = match self.state {
+            State::WaitsForCaller => patience.caller,
+            State::Writing if self.body.takes_time() => patience.idle,
+            _ => patience.response,
+        };
+        timer.reset(tokio::time::Instant::now() + limit);
+    }
+}
+
+/// What ends a chunked body.
+const LAST: &[u8] = b"0\r\n\r\n";
+
+/// What is known about a failed exchange besides its fault.
 struct Trace {
     reused: bool,
     sent: bool,
     came: bool,
-    ended: bool,
 }
 
-/// Whose fault a failed exchange is. No error and a living connection: the time was up.
-fn failure(trace: &Trace, watch: Option<Rc<Watch>>, error: Option<(bool, hyper::Error)>) -> Seen {
-    if watch.as_ref().is_some_and(|watch| watch.failed.get()) {
-        return Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"));
-    }
-    let Some((never_taken, error)) = error else {
-        let caller_stalls = watch.is_some_and(|watch| !watch.ended.get() && watch.waits_for_caller.get());
-        return match (trace.ended, caller_stalls) {
-            (true, _) => Seen::Lost,
-            (false, true) => Seen::CallerFailed(Refusal::RequestTimeout),
-            (false, false) => Seen::TimedOut,
-        };
-    };
-    if error.is_parse() || error.is_parse_too_large() {
-        return Seen::Misbehaved("its answer is not HTTP, or its head is too large");
-    }
-    let unsent = never_taken || !trace.sent;
-    match (trace.reused, unsent, trace.came) {
-        (true, true, _) => Seen::DeadConnection { anything_sent: false },
-        (true, false, false) => Seen::DeadConnection { anything_sent: true },
-        (false, true, _) => {
-            Seen::NotSent { why: "the new connection broke at once".to_owned(), lasting: false }
+/// Whose fault a failed exchange is.
+fn failure(trace: &Trace, sending: &Sending, fault: Fault) -> Seen {
+    match fault {
+        Fault::CallerBrokeOff => {
+            Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
         }
-        _ => Seen::Lost,
+        Fault::TimedOut if sending.state == State::WaitsForCaller => {
+            Seen::CallerFailed(Refusal::RequestTimeout)
+        }
+        Fault::TimedOut => Seen::TimedOut,
+        Fault::Switched => Seen::Misbehaved("it switched protocols unasked"),
+        Fault::Head(_) => Seen::Misbehaved("its answer is not HTTP, or its head is too large"),
+        Fault::Ended => match (trace.reused, trace.sent, trace.came) {
+            (true, false, _) => Seen::DeadConnection { anything_sent: false },
+            (true, true, false) => Seen::DeadConnection { anything_sent: true },
+            (false, false, _) => {
+                Seen::NotSent { why: "the new connection broke at once".to_owned(), lasting: false }
+            }
+            _ => Seen::Lost,
+        },
     }
 }
 
-/// What hyper lets through and a gateway must not pass on (threats, row 3).
-fn examine(head: &Parts) -> Result<(), Seen> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Seen::Misbehaved("it switched protocols unasked"));
-    }
-    framing(&head.headers).map_err(Seen::Misbehaved)
+/// How an answer's body is told from what follows it (RFC 9112, 6.3). What two readers could understand in two ways is an error
+/// (threats, row 3).
+fn decoder(method: &Method, head: &ResponseHead) -> Result<Decoder, &'static str> {
+    let framing = framing(head.version, &head.headers)?;
+    let bodyless =
+        *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(if bodyless { Decoder::NONE } else { framing })
 }
 
-fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
+fn framing(version: Version, headers: &HeaderMap) -> Result<Decoder, &'static str> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
         (_, Some(_), _, _) => Err("its answer has two lengths"),
         (Some(_), _, Some(_), _) => Err("its answer has a length and a transfer coding"),
         (_, _, _, Some(_)) => Err("its answer has two transfer codings"),
-        (_, _, Some(coding), None) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Err("its answer has an unknown transfer coding")
+        (_, _, Some(_), None) if version != Version::HTTP_11 => {
+            Err("its answer has a transfer coding, which its version does not know")
         }
-        (Some(length), None, None, None) if !length.as_bytes().iter().all(u8::is_ascii_digit) => {
-            Err("its answer has an odd length")
+        (_, _, Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            Ok(Decoder::chunked())
         }
-        _ => Ok(()),
+        (_, _, Some(_), None) => Err("its answer has an unknown transfer coding"),
+        (Some(length), None, None, None) => {
+            number(length).map(Decoder::Length).ok_or("its answer has an odd length")
+        }
+        (None, None, None, None) => Ok(Decoder::until_close()),
     }
+}
+
+/// Digits only, and small enough for a `u64`.
+fn number(value: &HeaderValue) -> Option<u64> {
+    let digits = value.as_bytes();
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
+    let close = says(&head.headers, b"close");
+    let open = head.version == Version::HTTP_11 || says(&head.headers, b"keep-alive");
+    open && !close && !matches!(body, Decoder::UntilClose { .. })
+}
+
+fn parts(head: ResponseHead) -> Parts {
+    let mut parts = Response::new(()).into_parts().0;
+    parts.status = head.status;
+    parts.headers = head.headers;
+    parts.extensions.insert(head.spelling);
+    if !head.reason.is_empty() && head.status.canonical_reason().map(str::as_bytes) != Some(&head.reason) {
+        parts.extensions.insert(Reason(head.reason));
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -208,24 +390,33 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()))
                 .collect();
-            assert_eq!(framing(&headers).is_ok(), good, "{lines:?}");
+            assert_eq!(framing(Version::HTTP_11, &headers).is_ok(), good, "{lines:?}");
         }
     }
 
     #[test]
     fn a_failed_exchange_is_told_apart_by_what_went_over_the_wire() {
-        let dead = Trace { reused: true, sent: true, came: false, ended: true };
-        assert_eq!(failure(&dead, None, None), Seen::Lost);
-        let late = Trace { reused: false, sent: true, came: false, ended: false };
-        assert_eq!(failure(&late, None, None), Seen::TimedOut);
-        let stalled = Rc::new(Watch::default());
-        stalled.waits_for_caller.set(true);
-        assert_eq!(failure(&late, Some(stalled), None), Seen::CallerFailed(Refusal::RequestTimeout));
-        let broken = Rc::new(Watch::default());
-        broken.failed.set(true);
+        let sending = |state| Sending {
+            head: Vec::new(),
+            piece: Bytes::new(),
+            tail: b"",
+            sent: 0,
+            body: OutBody::Empty,
+            framing: Framing::AsDeclared,
+            state,
+        };
+        let seen =
+            |reused, sent, came, fault| failure(&Trace { reused, sent, came }, &sending(State::Sent), fault);
+        assert_eq!(seen(true, false, false, Fault::Ended), Seen::DeadConnection { anything_sent: false });
+        assert_eq!(seen(true, true, false, Fault::Ended), Seen::DeadConnection { anything_sent: true });
+        assert_eq!(seen(true, true, true, Fault::Ended), Seen::Lost);
+        assert_eq!(seen(false, true, false, Fault::Ended), Seen::Lost);
+        assert!(matches!(seen(false, false, false, Fault::Ended), Seen::NotSent { .. }));
+        assert_eq!(seen(false, true, false, Fault::TimedOut), Seen::TimedOut);
+        let trace = Trace { reused: false, sent: true, came: false };
         assert_eq!(
-            failure(&late, Some(broken), None).clone(),
-            Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
+            failure(&trace, &sending(State::WaitsForCaller), Fault::TimedOut),
+            Seen::CallerFailed(Refusal::RequestTimeout)
         );
     }
 }

@@ -1,11 +1,14 @@
 //! Header fields in both directions. What belongs to one connection stays on it, the caller's credentials end here, ours are set
-//! last and once; everything else passes in its order, its letter case included (hyper's case map travels in the extensions).
+//! last and once; everything else passes in its order, its letter case included.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use crate::http1::{Speller, write_field};
 
 use super::refusal::{Refusal, X_REQUEST_ID};
 
-/// What `outbound` sets by itself.
+/// What an outbound head has from us.
 pub struct Ours<'a> {
     pub host: HeaderValue,
     pub bearer: &'a HeaderValue,
@@ -26,29 +29,75 @@ pub enum Framing {
     Chunked,
 }
 
-/// The platform's request head, from the caller's.
-pub fn outbound(caller: &HeaderMap, ours: &Ours<'_>) -> HeaderMap {
-    let nominated = nominated(caller);
-    let mut out = HeaderMap::with_capacity(caller.len() + 5);
-    out.insert(header::HOST, ours.host.clone());
-    for (name, value) in caller {
-        let stays = stays_here(name) || nominated.contains(name) || (ours.links && spoils_links(name));
-        if !stays {
-            out.append(name, value.clone());
-        }
-    }
-    if ours.framing == Framing::Chunked {
-        out.remove(header::CONTENT_LENGTH);
-        out.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if ours.links {
-        out.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    out.append(header::VIA, ours.via.clone());
-    out.insert(X_REQUEST_ID.clone(), ours.request_id.clone());
-    out.insert(header::AUTHORIZATION, ours.bearer.clone());
-    out
+/// The platform's request head, made of the caller's as it is written.
+pub struct Outbound<'a> {
+    pub caller: &'a Parts,
+    /// The target: the route's Path, what the caller asked for behind it, and its query without the mark.
+    pub path: [&'a str; 2],
+    pub query: Option<&'a str>,
+    pub ours: Ours<'a>,
 }
+
+impl Outbound<'_> {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_request_line(out);
+        let Self { caller, ours, .. } = self;
+        let mut speller = Speller::of(&caller.extensions);
+        let mut field = |name: &HeaderName, value: &HeaderValue| {
+            write_field(out, speller.spell(name), value.as_bytes());
+        };
+        field(&header::HOST, &ours.host);
+        let nominated = nominated(&caller.headers);
+        let chunked = ours.framing == Framing::Chunked;
+        let mut identified = false;
+        for (name, value) in &caller.headers {
+            if *name == X_REQUEST_ID {
+                if !identified {
+                    field(name, ours.request_id);
+                    identified = true;
+                }
+                continue;
+            }
+            let stays = stays_here(name)
+                || nominated.contains(name)
+                || (ours.links && spoils_links(name))
+                || (chunked && *name == header::CONTENT_LENGTH);
+            if !stays {
+                field(name, value);
+            }
+        }
+        if chunked {
+            field(&header::TRANSFER_ENCODING, &CHUNKED);
+        }
+        if ours.links {
+            field(&header::ACCEPT_ENCODING, &IDENTITY);
+        }
+        field(&header::VIA, ours.via);
+        if !identified {
+            field(&X_REQUEST_ID, ours.request_id);
+        }
+        field(&header::AUTHORIZATION, ours.bearer);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The bytes as they were sent, behind the route's Path.
+    fn write_request_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.caller.method.as_str().as_bytes());
+        out.push(b' ');
+        let [prefix, rest] = self.path;
+        let rest = if prefix.is_empty() && rest.is_empty() { "/" } else { rest };
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(rest.as_bytes());
+        if let Some(query) = self.query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+    }
+}
+
+static CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// The caller's answer head, from the platform's; in place.
 pub fn inbound(headers: &mut HeaderMap, request_id: &HeaderValue) {
@@ -161,7 +210,13 @@ mod tests {
             framing,
             links,
         };
-        lines(&outbound(&map(caller), &ours))
+        let mut parts = http::Request::new(()).into_parts().0;
+        parts.headers = map(caller);
+        let mut out = Vec::new();
+        Outbound { caller: &parts, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
+        fields.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()
     }
 
     #[test]
@@ -205,11 +260,11 @@ mod tests {
             "cookie: a=b",
             "content-length: 5",
             "via: 1.0 old-proxy",
-            "via: 1.1 genapi-gateway-a1",
             "traceparent: 00-x",
             "x-request-id: r1",
             "range: bytes=0-1",
             "accept-encoding: br",
+            "via: 1.1 genapi-gateway-a1",
             "authorization: Bearer ours",
         ];
         assert_eq!(sent(&caller, Framing::AsDeclared, false), expected);

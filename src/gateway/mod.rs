@@ -42,12 +42,12 @@ use dashmap::DashMap;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
-use hyper::body::Incoming;
 
 use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Clock;
+use crate::http1::RequestBody;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{Endpoint, Group};
 
@@ -159,7 +159,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
-    pub async fn handle(&self, request: Request<Incoming>, evidence: Evidence) -> Reply<D> {
+    pub async fn handle(&self, request: Request<RequestBody>, evidence: Evidence) -> Reply<D> {
         let (parts, body) = request.into_parts();
         let id = self.request_id(&parts.headers);
         let mut line = self.begin_line(&parts.method, id.clone());
@@ -190,7 +190,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     async fn serve(
         &self,
         parts: &Parts,
-        body: Incoming,
+        body: RequestBody,
         evidence: &Evidence,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {

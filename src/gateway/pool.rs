@@ -1,21 +1,19 @@
 //! A worker's own connections to the platform. No task drives them: whoever uses a connection polls it, inside its request's future,
 //! and an idle one is looked at when it is taken out again. What has misbehaved never comes back.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
-use std::pin::{Pin, pin};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http1::{BodyFault, Decoder, HeadFault, HeadLimits, Inbox, ResponseHead};
 use crate::model::account::RealmName;
-
-use super::replay::OutBody;
 
 /// The way to the platform's hosts.
 pub trait Dial: 'static {
@@ -30,7 +28,7 @@ pub trait Dial: 'static {
     ) -> impl Future<Output = Result<Self::Stream, DialError>>;
 }
 
-/// What hyper needs of a stream, in one word.
+/// What is needed of a stream, in one word.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire for S {}
@@ -75,20 +73,16 @@ pub struct Lease<S: Wire> {
     keep: usize,
 }
 
-/// One connection.
+/// One connection, and what has been read from it and not been used.
 pub struct Link<S: Wire> {
-    pub sender: SendRequest<OutBody>,
-    connection: Connection<TokioIo<Metered<S>>, OutBody>,
-    ended: Option<Result<(), hyper::Error>>,
-    pub meter: Rc<Meter>,
+    stream: S,
+    inbox: Inbox,
+    /// Bytes that went over it: whether anything was sent, and whether anything came back.
+    pub read: u64,
+    pub written: u64,
+    /// The last exchange has left it between two messages.
+    pub keeps: bool,
     idle_since: Instant,
-}
-
-/// Bytes that went over a connection: whether anything was sent, and whether anything came back.
-#[derive(Default)]
-pub struct Meter {
-    pub read: Cell<u64>,
-    pub written: Cell<u64>,
 }
 
 /// Below the 60 s after which many balancers drop an idle connection.
@@ -96,9 +90,7 @@ const MAX_IDLE: Duration = Duration::from_secs(55);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(3);
 /// Answers' heads: a vendor head is a few hundred bytes, and an endless one must end.
-const MAX_HEAD: usize = 64 * 1024;
-/// Also the largest piece of a body that is read at once.
-const MAX_BUFFER: usize = 256 * 1024;
+const HEADS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 200 };
 
 impl<S: Wire> Default for Pool<S> {
     fn default() -> Self {
@@ -133,17 +125,15 @@ impl<S: Wire> Pool<S> {
         keep: usize,
     ) -> Result<Lease<S>, DialError> {
         let stream = dial.dial(place.realm, place.host, place.port, place.secure).await?;
-        let meter = Rc::new(Meter::default());
-        let io = TokioIo::new(Metered { stream, meter: meter.clone() });
-        let (sender, connection) = http1::Builder::new()
-            .preserve_header_case(true)
-            .max_header_size(MAX_HEAD)
-            .max_buf_size(MAX_BUFFER)
-            .handshake(io)
-            .await
-            .map_err(|error| DialError { why: error.to_string(), lasting: false })?;
-        let link = Box::new(Link { sender, connection, ended: None, meter, idle_since: Instant::now() });
-        Ok(Lease { link, reused: false, shelf: self.shelf(place), keep })
+        let link = Link {
+            stream,
+            inbox: Inbox::default(),
+            read: 0,
+            written: 0,
+            keeps: false,
+            idle_since: Instant::now(),
+        };
+        Ok(Lease { link: Box::new(link), reused: false, shelf: self.shelf(place), keep })
     }
 
     /// How many connections lie idle.
@@ -192,82 +182,82 @@ impl<S: Wire> Lease<S> {
 }
 
 impl<S: Wire> Link<S> {
-    /// Moves the connection on. Ready when it has ended.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended.is_none() {
-            match Pin::new(&mut self.connection).poll(cx) {
-                Poll::Ready(end) => self.ended = Some(end),
-                Poll::Pending => return Poll::Pending,
+    /// Writes what it can of these parts, in their order, and tells how much that was.
+    pub fn poll_write(&mut self, parts: &[&[u8]; 3], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); 3];
+        let mut used = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            slices[used] = IoSlice::new(part);
+            used += 1;
+        }
+        let written = ready!(match &slices[..used] {
+            [] => Poll::Ready(Ok(0)),
+            [only] => Pin::new(&mut self.stream).poll_write(cx, only),
+            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
+        })?;
+        self.written += written as u64;
+        Poll::Ready(Ok(written))
+    }
+
+    /// TLS keeps what the kernel does not take.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// The next head, once it is here. `Ok(None)` is the end of the connection.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, HeadFault>> {
+        loop {
+            if let Some(head) = self.inbox.take_response(&HEADS)? {
+                return Poll::Ready(Ok(Some(head)));
+            }
+            // A broken connection says no more than one that has ended.
+            match ready!(self.inbox.poll_fill(&mut self.stream, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Ok(None)),
+                Ok(read) => self.read += read as u64,
             }
         }
-        Poll::Ready(())
     }
 
-    /// The platform sent bytes that belong to no message. A broken network is something else.
-    pub fn spoke_out_of_turn(&self) -> bool {
-        let Some(Err(error)) = &self.ended else { return false };
-        let cause = std::error::Error::source(error);
-        // An early end is none of it: the platform may answer and hang up before it has read all of a request.
-        !error.is_incomplete_message() && !cause.is_some_and(|cause| cause.is::<io::Error>())
-    }
-
-    /// hyper refuses a connection with unread bytes, and sees an end that has come in the meantime; no read is made for it while the
-    /// runtime has seen nothing arrive.
-    fn is_alive(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop())).is_pending() && self.sender.is_ready()
-    }
-}
-
-/// Counts what passes.
-pub struct Metered<S> {
-    stream: S,
-    meter: Rc<Meter>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = pin!(&mut this.stream).poll_read(cx, buf);
-        let came = (buf.filled().len() - before) as u64;
-        this.meter.read.set(this.meter.read.get() + came);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Metered<S> {
-    fn count(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(went)) = &polled {
-            self.meter.written.set(self.meter.written.get() + *went as u64);
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = pin!(&mut self.stream).poll_write(cx, buf);
-        self.count(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+    /// The next piece of a body; `None` at its end.
+    pub fn poll_piece(
+        &mut self,
+        body: &mut Decoder,
         cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = pin!(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(polled)
+    ) -> Poll<Result<Option<Bytes>, BodyFault>> {
+        loop {
+            if let Some(piece) = self.inbox.take_piece(body)? {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            if body.has_ended() {
+                return Poll::Ready(Ok(None));
+            }
+            let left = body.left().unwrap_or(u64::MAX);
+            match ready!(self.inbox.poll_fill_body(&mut self.stream, left, cx)) {
+                // TLS that ends without its own farewell could have been cut by anyone.
+                Err(_) => return Poll::Ready(Err(BodyFault::BrokenOff)),
+                Ok(0) => body.end()?,
+                Ok(read) => self.read += read as u64,
+            }
+        }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    /// What has come of a body.
+    pub fn take_piece(&mut self, body: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
+        self.inbox.take_piece(body)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_flush(cx)
+    /// How many bytes have come that nobody has used.
+    pub fn unread(&self) -> usize {
+        self.inbox.len()
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_shutdown(cx)
+    /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
+    fn is_alive(&mut self) -> bool {
+        let mut nothing = [0; 1];
+        let mut nothing = ReadBuf::new(&mut nothing);
+        let mut cx = Context::from_waker(Waker::noop());
+        self.keeps
+            && self.inbox.is_empty()
+            && Pin::new(&mut self.stream).poll_read(&mut cx, &mut nothing).is_pending()
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use hyper::ext::ReasonPhrase;
 
 use crate::clock::Timestamp;
+use crate::http1::Reason;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::Group;
 
@@ -294,7 +294,7 @@ impl Refusal {
         let text = self.problem(&face, request_id);
         let mut answer = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
         *answer.status_mut() = face.status;
-        answer.extensions_mut().insert(ReasonPhrase::from_static(face.code.as_bytes()));
+        answer.extensions_mut().insert(Reason(Bytes::from_static(face.code.as_bytes())));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
@@ -443,8 +443,8 @@ mod tests {
         for refusal in all() {
             let answer = render(&refusal);
             let code = refusal.code();
-            let reason = answer.extensions().get::<ReasonPhrase>().unwrap();
-            assert_eq!(reason.as_bytes(), code.as_bytes());
+            let reason = answer.extensions().get::<Reason>().unwrap();
+            assert_eq!(reason.0, code.as_bytes());
             let problem: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
             assert_eq!(problem["code"], code);
             assert_eq!(problem["status"], answer.status().as_u16());

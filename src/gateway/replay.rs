@@ -1,16 +1,14 @@
 //! The caller's body, kept so that the call can be repeated, or passed on once where it is larger. Bodies go out framed as they came
 //! in, and trailers end here.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use crate::http1::RequestBody;
 
 use super::headers::Framing;
 use super::refusal::Refusal;
@@ -32,31 +30,18 @@ pub enum Held {
 /// What has been read of a large body, and the rest.
 pub struct Stream {
     front: Option<Bytes>,
-    rest: Incoming,
+    rest: RequestBody,
 }
 
 /// The body of one attempt.
-pub struct OutBody {
-    kind: Kind,
-    watch: Option<Rc<Watch>>,
-}
-
-enum Kind {
+pub enum OutBody {
     Empty,
-    Kept { bytes: Option<Bytes>, framing: Framing },
-    Once { stream: Stream, framing: Framing },
-}
-
-/// How the sending of a passed-on body goes: the attempt looks at it from outside.
-#[derive(Default)]
-pub struct Watch {
-    pub ended: Cell<bool>,
-    pub waits_for_caller: Cell<bool>,
-    pub failed: Cell<bool>,
+    Kept(Option<Bytes>),
+    Once(Stream),
 }
 
 /// The caller's body broke off: the platform's connection ends with it, so that half a body never looks whole.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the caller's body broke off")]
 pub struct BrokenOff;
 
@@ -68,21 +53,21 @@ pub enum Holding {
 
 /// A body that is to be kept and has not come yet.
 pub struct Reading {
-    body: Incoming,
+    body: RequestBody,
     framing: Framing,
     limit: usize,
 }
 
 /// No body, no cost; a body announced as larger than `limit` is not touched.
-pub fn hold(body: Incoming, framing: Framing, limit: usize) -> Holding {
-    if body.is_end_stream() {
+pub fn hold(body: RequestBody, framing: Framing, limit: usize) -> Holding {
+    if body.has_ended() {
         // A chunked body of nothing is one all the same: it goes out as it came.
         return Holding::Done(match framing {
             Framing::AsDeclared => Held::Nothing,
             Framing::Chunked => Held::Kept { bytes: Bytes::new(), framing },
         });
     }
-    match body.size_hint().exact() {
+    match body.left() {
         Some(length) if length > limit as u64 => Holding::Done(Held::once(None, body, framing)),
         _ => Holding::ToRead(Reading { body, framing, limit }),
     }
@@ -92,7 +77,7 @@ impl Reading {
     /// Reads up to the limit, waiting at most `idle` for each piece.
     pub async fn read(self, idle: Duration) -> Result<Held, Refusal> {
         let Reading { mut body, framing, limit } = self;
-        let announced = body.size_hint().exact();
+        let announced = body.left();
         let mut kept = Kept::default();
         loop {
             let piece = tokio::time::timeout(idle, next_piece(&mut body));
@@ -136,22 +121,13 @@ impl Kept {
     }
 }
 
-async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    loop {
-        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(Refusal::BadFraming("the body broke off or is not framed properly")),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
+async fn next_piece(body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
+    let piece = poll_fn(|cx| body.poll_data(cx)).await.transpose();
+    piece.map_err(|_| Refusal::BadFraming("the body broke off or is not framed properly"))
 }
 
 impl Held {
-    fn once(front: Option<Bytes>, rest: Incoming, framing: Framing) -> Self {
+    fn once(front: Option<Bytes>, rest: RequestBody, framing: Framing) -> Self {
         Held::Once { stream: RefCell::new(Some(Stream { front, rest })), framing }
     }
 
@@ -169,100 +145,38 @@ impl Held {
     /// The body for one attempt. A body that can be sent once is empty the second time; `retry` never lets that happen.
     pub fn send(&self) -> OutBody {
         match self {
-            Held::Nothing => OutBody { kind: Kind::Empty, watch: None },
-            Held::Kept { bytes, framing } => {
-                OutBody { kind: Kind::Kept { bytes: Some(bytes.clone()), framing: *framing }, watch: None }
-            }
-            Held::Once { stream, framing } => match stream.borrow_mut().take() {
-                Some(stream) => {
-                    OutBody { kind: Kind::Once { stream, framing: *framing }, watch: Some(Rc::default()) }
-                }
-                None => OutBody { kind: Kind::Empty, watch: None },
-            },
+            Held::Nothing => OutBody::Empty,
+            Held::Kept { bytes, .. } => OutBody::Kept(Some(bytes.clone()).filter(|bytes| !bytes.is_empty())),
+            Held::Once { stream, .. } => stream.borrow_mut().take().map_or(OutBody::Empty, OutBody::Once),
         }
     }
 }
 
 impl OutBody {
-    pub fn watch(&self) -> Option<Rc<Watch>> {
-        self.watch.clone()
-    }
-}
-
-impl Body for OutBody {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let this = self.get_mut();
-        match &mut this.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Kept { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Once { stream, .. } => {
-                let polled = stream.poll(cx);
-                if let Some(watch) = &this.watch {
-                    watch.waits_for_caller.set(polled.is_pending());
-                    watch.ended.set(matches!(polled, Poll::Ready(None)) || stream.is_end());
-                    watch.failed.set(matches!(polled, Poll::Ready(Some(Err(_)))));
+    /// The next piece; a caller's trailers end here.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        match self {
+            OutBody::Empty => Poll::Ready(None),
+            OutBody::Kept(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            OutBody::Once(stream) => match stream.front.take() {
+                Some(front) => Poll::Ready(Some(Ok(front))),
+                None => {
+                    stream.rest.poll_data(cx).map(|piece| piece.map(|piece| piece.map_err(|_| BrokenOff)))
                 }
-                polled
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
-            Kind::Kept { bytes, framing } => match framing {
-                Framing::AsDeclared => bytes.is_none(),
-                // Even an empty chunked body has an end of its own to be written.
-                Framing::Chunked => false,
             },
-            Kind::Once { stream, .. } => stream.is_end(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Kept { framing: Framing::Chunked, .. } | Kind::Once { framing: Framing::Chunked, .. } => {
-                SizeHint::default()
-            }
-            Kind::Kept { bytes, .. } => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Kind::Once { stream, .. } => {
-                let front = stream.front.as_ref().map_or(0, |front| front.len() as u64);
-                match stream.rest.size_hint().exact() {
-                    Some(rest) => SizeHint::with_exact(front + rest),
-                    None => SizeHint::default(),
-                }
-            }
-        }
-    }
-}
-
-impl Stream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if let Some(front) = self.front.take() {
-            return Poll::Ready(Some(Ok(Frame::data(front))));
-        }
-        loop {
-            return match std::task::ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
-                None => Poll::Ready(None),
-                Some(Err(_)) => Poll::Ready(Some(Err(BrokenOff))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Err(_trailers) => continue,
-                },
-            };
+    pub fn has_ended(&self) -> bool {
+        match self {
+            OutBody::Empty => true,
+            OutBody::Kept(bytes) => bytes.is_none(),
+            OutBody::Once(stream) => stream.front.is_none() && stream.rest.has_ended(),
         }
     }
 
-    fn is_end(&self) -> bool {
-        self.front.is_none() && self.rest.is_end_stream()
+    /// The platform may answer before it has all of it.
+    pub fn takes_time(&self) -> bool {
+        matches!(self, OutBody::Once(_))
     }
 }

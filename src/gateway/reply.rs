@@ -23,7 +23,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Carried { answer, access } = carried;
         let mut head = answer.head;
         headers::inbound(&mut head.headers, &line.request_id);
-        // What the platform speaks is its own affair; hyper answers the caller in the caller's version.
+        // What the platform speaks is its own affair; the server answers the caller in the caller's version.
         head.version = Version::HTTP_11;
         let carries_links = call.row.links;
         let body = if carries_links || has_location(&head.headers) {

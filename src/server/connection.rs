@@ -3,37 +3,32 @@
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::{Request, Response};
 use ipnet::IpNet;
-use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::ending::Ending;
-use super::framing::{self, Framing, FramingError};
+use crate::http1::{AnswerFault, Asked, HeadEnd, RequestBody, Served};
+
+use super::ending::{End, Ending, Words};
+use super::framing::{self, Framing};
 use super::pulse::{Phase, Pulse, Verdict};
 use super::refusal::{ServerRefusal, to_wire};
 use super::rounds::Rounds;
+use super::socket::Socket;
 use super::tls::{TlsCertificates, peer_certificate};
-use super::wire::{Socket, Wire, Words};
-use super::{BodyError, Counters, Handler, Limits, Peer, proxy_protocol};
+use super::{Counters, Handler, Limits, Peer, proxy_protocol};
 
 /// What the connections of one worker share.
 pub(super) struct Worker<H> {
     pub(super) handler: Rc<H>,
     pub(super) words: Words,
-    pub(super) http: hyper::server::conn::http1::Builder,
     pub(super) limits: Limits,
     pub(super) rounds: Rc<Rounds>,
     pub(super) counters: Arc<Counters>,
@@ -45,6 +40,11 @@ impl<H: Handler> Worker<H> {
     pub(super) fn words(handler: &Rc<H>) -> Words {
         let handler = handler.clone();
         Rc::new(move |refusal| to_wire(&handler.refuse(refusal)))
+    }
+
+    fn refused(&self, refusal: ServerRefusal) -> End {
+        self.counters.refused_requests.add();
+        End::Refused(refusal)
     }
 }
 
@@ -85,22 +85,92 @@ pub(super) async fn run<H: Handler>(
     let Some((socket, peer)) = open(&worker, &pulse, tcp, addr, tls).await else { return };
 
     pulse.enter(Phase::Fresh);
-    let wire = Wire::new(socket, pulse.clone(), worker.words.clone(), worker.limits.max_head);
-    let line = Rc::new(Line { worker: worker.clone(), pulse: pulse.clone(), peer: Rc::new(peer) });
-    let service = service_fn(move |request| {
-        let flaw = line.pulse.begin_request();
-        answer(line.clone(), request, flaw)
-    });
-    let mut connection = worker.http.serve_connection(TokioIo::new(wire), service);
-    let end = until_verdict(&pulse, &mut connection).await;
-
-    let unfinished = pulse.unfinished();
-    let answering = unfinished && pulse.answering();
-    // Taking hyper apart drops the request that it was waiting for, and with it the call to the platform.
-    let wire = connection.into_parts().io.into_inner();
+    let served = Served::new(socket, pulse.clone(), worker.limits.head());
+    let unfinished = CutOff { served: &served };
+    let peer = Rc::new(peer);
+    let end = {
+        let serving = pin!(serve(&worker, &served, &peer));
+        until_verdict(&pulse, serving).await.unwrap_or_else(End::Verdict)
+        // Here a request that was being handled is dropped, and with it the call to the platform.
+    };
     pulse.end();
-    let ending = Ending { counters: &worker.counters, pulse: &pulse, unfinished, answering };
-    ending.run(wire, end).await;
+    drop(unfinished);
+    // Boxed, like all that comes once in a connection's life.
+    Box::pin(Ending { counters: &worker.counters, words: &worker.words, served: &served }.run(end)).await;
+}
+
+/// An answer cut short by a panic or by the end of its runtime must not look whole.
+struct CutOff<'a> {
+    served: &'a Served<Socket, Rc<Pulse>>,
+}
+
+impl Drop for CutOff<'_> {
+    fn drop(&mut self) {
+        if self.served.attendant().unfinished()
+            && let Some(socket) = self.served.take_stream()
+        {
+            socket.abort();
+        }
+    }
+}
+
+/// Request after request, in order. The handler hears only requests that have a single meaning.
+async fn serve<H: Handler>(
+    worker: &Worker<H>,
+    served: &Rc<Served<Socket, Rc<Pulse>>>,
+    peer: &Rc<Peer>,
+) -> End {
+    let pulse = served.attendant();
+    loop {
+        let request = match served.next_head().await {
+            Ok(Some(request)) => request,
+            Ok(None) => return End::Done,
+            Err(HeadEnd::Gone) => return End::Gone,
+            Err(HeadEnd::Fault(fault)) => return worker.refused(fault.into()),
+        };
+        let framing = match framing::examine(&request) {
+            Ok(framing) => framing,
+            Err(flaw) => return worker.refused(flaw.refusal()),
+        };
+        pulse.begin_request();
+        let mut asked = Asked::of(&request);
+        let request = served.begin(request, framing.decoder());
+        let response = match handled(worker, served, request, peer.clone()).await {
+            Ok(response) => response,
+            Err(end) => return end,
+        };
+        if response.status().is_informational() {
+            // 101 would leave HTTP: the connection is cut instead.
+            return End::Cut;
+        }
+        asked.keep &= framing != Framing::Chunked && !pulse.draining();
+        pulse.begin_answer();
+        match served.answer(asked, response).await {
+            Ok(true) => pulse.end_answer(served.is_inside_head()),
+            Ok(false) => return End::Done,
+            Err(AnswerFault::Gone) => return End::HungUp,
+            Err(AnswerFault::Broken) => return End::Cut,
+        }
+    }
+}
+
+/// One request to one answer; dropped when the caller hangs up, which cancels it.
+async fn handled<H: Handler>(
+    worker: &Worker<H>,
+    served: &Served<Socket, Rc<Pulse>>,
+    request: Request<RequestBody>,
+    peer: Rc<Peer>,
+) -> Result<Response<H::Body>, End> {
+    let mut handled = pin!(AssertUnwindSafe(worker.handler.handle(request, peer)).catch_unwind());
+    poll_fn(|cx| match handled.as_mut().poll(cx) {
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+        Poll::Ready(Err(_panic)) => {
+            worker.counters.panics.add();
+            Poll::Ready(Err(End::Refused(ServerRefusal::Panicked)))
+        }
+        Poll::Pending => served.poll_hung_up(cx).map(|()| Err(End::HungUp)),
+    })
+    .await
 }
 
 /// Lets `work` go on until it is done or the sweep ends the connection.
@@ -165,131 +235,6 @@ async fn greet<H: Handler>(worker: &Worker<H>, mut tcp: TcpStream, mut peer: Pee
             worker.counters.tls_failures.add();
             tracing::debug!(peer = %peer.socket_addr, %error, "TLS handshake failed");
             None
-        }
-    }
-}
-
-/// What the requests of one connection share.
-struct Line<H> {
-    worker: Rc<Worker<H>>,
-    pulse: Rc<Pulse>,
-    peer: Rc<Peer>,
-}
-
-/// One request to one answer. The handler hears only requests that have a single meaning.
-async fn answer<H: Handler>(
-    line: Rc<Line<H>>,
-    mut request: Request<Incoming>,
-    flaw: Option<FramingError>,
-) -> Result<Response<Answer<H::Body>>, Tunnel> {
-    let Worker { handler, counters, .. } = &*line.worker;
-    let framing = flaw.map_or_else(|| framing::examine(&request), Err);
-    let (mut response, last) = match framing {
-        Err(flaw) => {
-            counters.refused_requests.add();
-            (line.refuse(flaw.refusal()), true)
-        }
-        Ok(framing) => {
-            if request.headers().contains_key(header::UPGRADE) {
-                // Nobody may take this connection out of HTTP.
-                request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
-            }
-            let handled = handler.handle(request, line.peer.clone());
-            match AssertUnwindSafe(handled).catch_unwind().await {
-                Ok(response) => (response.map(|body| line.handled(body)), framing == Framing::Chunked),
-                Err(_panic) => {
-                    counters.panics.add();
-                    (line.refuse(ServerRefusal::Panicked), true)
-                }
-            }
-        }
-    };
-    if response.status().is_informational() {
-        return Err(Tunnel);
-    }
-    if last || line.pulse.draining() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    line.pulse.begin_answer();
-    Ok(response)
-}
-
-impl<H: Handler> Line<H> {
-    fn handled(&self, body: H::Body) -> Answer<H::Body> {
-        Answer { body: AnswerBody::Handled { body }, end: AnswerEnd { pulse: self.pulse.clone() } }
-    }
-
-    fn refuse(&self, refusal: ServerRefusal) -> Response<Answer<H::Body>> {
-        self.worker.handler.refuse(refusal).map(|text| {
-            let body = AnswerBody::Refused { text: Some(text).filter(|text| !text.is_empty()) };
-            Answer { body, end: AnswerEnd { pulse: self.pulse.clone() } }
-        })
-    }
-}
-
-/// A handler answered 101 or another interim status, which would leave HTTP: the connection is cut instead.
-#[derive(Debug, thiserror::Error)]
-#[error("an interim status is no answer")]
-struct Tunnel;
-
-pin_project! {
-    /// The body of an answer. Tells the deadlines when it has gone.
-    struct Answer<B> {
-        #[pin]
-        body: AnswerBody<B>,
-        end: AnswerEnd,
-    }
-}
-
-pin_project! {
-    #[project = AnswerBodyProjection]
-    enum AnswerBody<B> {
-        Handled { #[pin] body: B },
-        Refused { text: Option<Bytes> },
-    }
-}
-
-struct AnswerEnd {
-    pulse: Rc<Pulse>,
-}
-
-impl Drop for AnswerEnd {
-    fn drop(&mut self) {
-        self.pulse.end_answer();
-    }
-}
-
-impl<B: Body<Data = Bytes, Error: Into<BodyError>>> Body for Answer<B> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.project().body.project() {
-            AnswerBodyProjection::Handled { body } => {
-                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-            }
-            AnswerBodyProjection::Refused { text } => {
-                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            AnswerBody::Handled { body } => body.is_end_stream(),
-            AnswerBody::Refused { text } => text.is_none(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            AnswerBody::Handled { body } => body.size_hint(),
-            AnswerBody::Refused { text } => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
-            }
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The end of a connection: whether the caller is told something, taken leave of, or cut off so that it notices.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::http1::Served;
 
 use super::Counters;
 use super::pulse::{Pulse, Verdict};
 use super::refusal::ServerRefusal;
-use super::wire::Wire;
+use super::socket::Socket;
 
 /// How long a caller may go on sending into a closed connection. Closing at once would make the kernel answer with a
 /// reset, which can overtake the refusal that explains it.
@@ -17,96 +21,110 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long the last bytes of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The end of a connection, and what was going on when it came.
+/// Why serving a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All that was asked is answered.
+    Done,
+    /// What came is not answered by the handler.
+    Refused(ServerRefusal),
+    /// The caller has gone between two requests, or in the middle of a head.
+    Gone,
+    /// The caller has gone before its request was answered.
+    HungUp,
+    /// The answer broke off.
+    Cut,
+    Verdict(Verdict),
+}
+
+/// Puts a refusal into the handler's words, as bytes.
+pub(super) type Words = Rc<dyn Fn(ServerRefusal) -> Bytes>;
+
+/// What the end of a connection needs to know of it.
 pub(super) struct Ending<'a> {
     pub(super) counters: &'a Counters,
-    pub(super) pulse: &'a Pulse,
-    pub(super) unfinished: bool,
-    pub(super) answering: bool,
+    pub(super) words: &'a Words,
+    pub(super) served: &'a Served<Socket, Rc<Pulse>>,
 }
 
 impl Ending<'_> {
-    pub(super) async fn run(&self, wire: Wire, end: Result<hyper::Result<()>, Verdict>) {
-        if wire.refused().is_some() {
-            self.counters.refused_requests.add();
-        }
+    pub(super) async fn run(&self, end: End) {
         match end {
-            Ok(Ok(())) => self.linger(wire).await,
-            Ok(Err(error)) if self.unfinished => self.cut(wire, &error),
-            Ok(Err(error)) if error.is_parse() => {
-                if wire.refused().is_none() {
-                    // hyper says nothing to an HTTP/2 preface.
-                    self.counters.refused_requests.add();
-                    return self.refuse(wire, ServerRefusal::BadRequest("only HTTP/1 is spoken here")).await;
-                }
-                self.linger(wire).await;
+            End::Done => self.part_and_linger().await,
+            End::Refused(refusal) => self.refuse(refusal).await,
+            End::Gone => {}
+            End::HungUp => {
+                self.counters.hang_ups.add();
+                self.abort();
             }
-            Ok(Err(_gone)) => {}
-            Err(verdict) => self.carry_out(verdict, wire).await,
+            End::Cut => {
+                self.counters.aborted_answers.add();
+                self.abort();
+            }
+            End::Verdict(verdict) => self.carry_out(verdict).await,
         }
     }
 
-    async fn carry_out(&self, verdict: Verdict, mut wire: Wire) {
+    async fn carry_out(&self, verdict: Verdict) {
         match verdict {
             Verdict::SlowHead => {
                 self.counters.head_timeouts.add();
-                if self.pulse.scan().inside_head() {
-                    self.refuse(wire, ServerRefusal::RequestTimeout).await;
+                if self.served.is_inside_head() {
+                    self.refuse(ServerRefusal::RequestTimeout).await;
                 } else {
-                    self.part(&mut wire).await;
+                    self.part_and_linger().await;
                 }
             }
             Verdict::SlowBody => {
                 self.counters.body_timeouts.add();
-                if self.answering {
-                    wire.abort();
+                if self.served.attendant().answering() {
+                    self.abort();
                 } else {
-                    self.refuse(wire, ServerRefusal::RequestTimeout).await;
+                    self.refuse(ServerRefusal::RequestTimeout).await;
                 }
             }
             Verdict::Unread => {
                 self.counters.write_timeouts.add();
-                wire.abort();
+                self.abort();
             }
             Verdict::KeepAliveOver => {
                 self.counters.keep_alive_timeouts.add();
-                self.part(&mut wire).await;
+                self.part_and_linger().await;
             }
             Verdict::Evicted => {
                 self.counters.evicted.add();
-                self.part(&mut wire).await;
+                self.part_and_linger().await;
             }
-            Verdict::NotNeeded => self.part(&mut wire).await,
-            Verdict::Stopped => wire.abort(),
+            Verdict::NotNeeded => self.part_and_linger().await,
+            Verdict::Stopped => self.abort(),
         }
     }
 
     /// The caller must not take what it has for the whole answer.
-    fn cut(&self, mut wire: Wire, error: &hyper::Error) {
-        if error.is_user() {
-            self.counters.aborted_answers.add();
-        } else {
-            self.counters.hang_ups.add();
-        }
-        wire.abort();
-    }
-
-    async fn refuse(&self, mut wire: Wire, refusal: ServerRefusal) {
-        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, wire.refuse(refusal)).await {
-            self.part(&mut wire).await;
-            self.linger(wire).await;
+    fn abort(&self) {
+        if let Some(socket) = self.served.take_stream() {
+            socket.abort();
         }
     }
 
-    async fn part(&self, wire: &mut Wire) {
+    async fn refuse(&self, refusal: ServerRefusal) {
+        let words = (self.words)(refusal);
+        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.served.send(&words)).await {
+            self.part(true).await;
+        }
+    }
+
+    async fn part_and_linger(&self) {
+        self.part(!self.served.is_between_requests()).await;
+    }
+
+    /// Takes leave; then takes in what the caller is still sending, if it is, until it has seen that nobody listens.
+    async fn part(&self, still_sending: bool) {
+        let Some(mut socket) = self.served.take_stream() else { return };
         // A caller that does not take the farewell has gone.
-        let _ = tokio::time::timeout(FAREWELL, wire.socket().shutdown()).await;
-    }
-
-    /// Takes in what the caller is still sending, if it is, until it has seen that nobody listens.
-    async fn linger(&self, mut wire: Wire) {
-        if !self.pulse.scan().between_requests() && !self.pulse.has_hung_up() {
-            linger(wire.socket().tcp()).await;
+        let _ = tokio::time::timeout(FAREWELL, socket.shutdown()).await;
+        if still_sending && !self.served.attendant().has_hung_up() {
+            linger(socket.tcp()).await;
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Whether a parsed request head has exactly one meaning. Pure; what hyper settled before we see it is `scan`'s business.
+//! Whether a parsed request head has exactly one meaning. Pure; how its lines are put together was `http1`'s business.
 
 use http::{HeaderMap, Method, Request, Version, header};
+
+use crate::http1::Decoder;
 
 use super::refusal::ServerRefusal;
 
@@ -8,7 +10,7 @@ use super::refusal::ServerRefusal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// No body, or one of known length.
-    Sized,
+    Sized(u64),
     /// The connection closes after the answer: chunked requests are where parsers disagree, and whatever they disagree
     /// about must not become the next request.
     Chunked,
@@ -23,7 +25,6 @@ pub enum FramingError {
     Host,
     Target,
     Method,
-    BareLineFeed,
 }
 
 impl FramingError {
@@ -35,7 +36,6 @@ impl FramingError {
             Self::ContentLength => "Content-Length has to be one single number",
             Self::Host => "a request needs exactly one Host header, which holds a host and perhaps a port",
             Self::Target => "the request target has to be a path or an absolute http URL",
-            Self::BareLineFeed => "lines of a request head end with CR LF",
         })
     }
 }
@@ -44,9 +44,22 @@ pub fn examine<B>(request: &Request<B>) -> Result<Framing, FramingError> {
     method(request.method())?;
     host(request.headers(), request.version())?;
     target(request)?;
-    let framing = transfer_encoding(request.headers(), request.version())?;
-    content_length(request.headers(), framing)?;
-    Ok(framing)
+    let chunked = transfer_encoding(request.headers(), request.version())?;
+    match (chunked, content_length(request.headers())?) {
+        (false, length) => Ok(Framing::Sized(length.unwrap_or_default())),
+        (true, None) => Ok(Framing::Chunked),
+        (true, Some(_)) => Err(FramingError::TwoFramings),
+    }
+}
+
+impl Framing {
+    /// How the body behind such a head is told from what follows it.
+    pub fn decoder(self) -> Decoder {
+        match self {
+            Framing::Sized(length) => Decoder::Length(length),
+            Framing::Chunked => Decoder::chunked(),
+        }
+    }
 }
 
 /// In any letter case, since some servers do not mind it; TRACK is IIS's TRACE, and would echo our bearer just so.
@@ -86,33 +99,34 @@ fn target<B>(request: &Request<B>) -> Result<(), FramingError> {
     if fits { Ok(()) } else { Err(FramingError::Target) }
 }
 
-/// hyper takes any list that ends in `chunked`; nothing here unpacks the codings before it.
-fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<Framing, FramingError> {
+/// Nothing here unpacks the codings that may stand before `chunked`.
+fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<bool, FramingError> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(Framing::Sized),
+        (None, _) => Ok(false),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => match version {
-            Version::HTTP_11 => Ok(Framing::Chunked),
+            Version::HTTP_11 => Ok(true),
             _ => Err(FramingError::TransferEncoding),
         },
         _ => Err(FramingError::TransferEncoding),
     }
 }
 
-fn content_length(headers: &HeaderMap, framing: Framing) -> Result<(), FramingError> {
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(()),
-        (Some(_), _) if framing == Framing::Chunked => Err(FramingError::TwoFramings),
-        (Some(length), None) if is_number(length.as_bytes()) => Ok(()),
+        (None, _) => Ok(None),
+        (Some(length), None) => number(length.as_bytes()).map(Some).ok_or(FramingError::ContentLength),
         _ => Err(FramingError::ContentLength),
     }
 }
 
 /// Digits only: no sign, no list, no blanks, and small enough for a `u64`.
-pub(super) fn is_number(text: &[u8]) -> bool {
-    text.iter().all(u8::is_ascii_digit)
-        && std::str::from_utf8(text).is_ok_and(|text| text.parse::<u64>().is_ok())
+fn number(text: &[u8]) -> Option<u64> {
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -137,20 +151,20 @@ mod tests {
         let v10 = Version::HTTP_10;
         #[rustfmt::skip]
         let table: &[Row<'_>] = &[
-            ("GET",     "/",             v11, &[HOST],                                              Ok(Framing::Sized)),
-            ("GET",     "http://x/p?q",  v11, &[HOST],                                              Ok(Framing::Sized)),
-            ("OPTIONS", "*",             v11, &[HOST],                                              Ok(Framing::Sized)),
-            ("GET",     "/",             v10, &[],                                                  Ok(Framing::Sized)),
-            ("DELETE",  "/",             v11, &[HOST, ("content-length", "5")],                     Ok(Framing::Sized)),
-            ("POST",    "/",             v11, &[HOST, ("content-length", "00005")],                 Ok(Framing::Sized)),
+            ("GET",     "/",             v11, &[HOST],                                              Ok(Framing::Sized(0))),
+            ("GET",     "http://x/p?q",  v11, &[HOST],                                              Ok(Framing::Sized(0))),
+            ("OPTIONS", "*",             v11, &[HOST],                                              Ok(Framing::Sized(0))),
+            ("GET",     "/",             v10, &[],                                                  Ok(Framing::Sized(0))),
+            ("DELETE",  "/",             v11, &[HOST, ("content-length", "5")],                     Ok(Framing::Sized(5))),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "00005")],                 Ok(Framing::Sized(5))),
             ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked")],            Ok(Framing::Chunked)),
             ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "Chunked")],            Ok(Framing::Chunked)),
             ("CONNECT", "x:443",         v11, &[HOST],                                              Err(Method)),
             ("TRACE",   "/",             v11, &[HOST],                                              Err(Method)),
             ("trace",   "/",             v11, &[HOST],                                              Err(Method)),
             ("TRACK",   "/",             v11, &[HOST],                                              Err(Method)),
-            ("GET",     "/",             v11, &[("host", "")],                                      Ok(Framing::Sized)),
-            ("GET",     "/",             v11, &[("host", "[::1]:80")],                              Ok(Framing::Sized)),
+            ("GET",     "/",             v11, &[("host", "")],                                      Ok(Framing::Sized(0))),
+            ("GET",     "/",             v11, &[("host", "[::1]:80")],                              Ok(Framing::Sized(0))),
             ("GET",     "/",             v11, &[("host", "a@b")],                                   Err(Host)),
             ("GET",     "/",             v11, &[("host", "a/b")],                                   Err(Host)),
             ("GET",     "/",             v11, &[("host", "a b")],                                   Err(Host)),

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use crate::http1::HeadLimits;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections over all workers. Each idle one costs about 20 KiB and a descriptor, a busy one a second descriptor.
     pub max_connections: usize,
     /// Bytes of a request head, request line included. A bearer of 8 K and some cookies must pass; 256 K must not.
     pub max_head: usize,
-    /// Header lines of a request. At 100 hyper parses on the stack; any other number costs an allocation per request.
+    /// Header lines of a request.
     pub max_headers: usize,
     /// From the first byte of a head (on a new connection: from accept) to its last.
     pub head_timeout: Duration,
@@ -28,7 +30,7 @@ impl Default for Limits {
         Self {
             max_connections: 10_240,
             max_head: 64 * 1024,
-            max_headers: HYPER_MAX_HEADERS,
+            max_headers: MAX_HEADERS,
             head_timeout: Duration::from_secs(15),
             body_idle_timeout: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(75),
@@ -38,25 +40,12 @@ impl Default for Limits {
     }
 }
 
-/// hyper's own limit, which it holds in an array on the stack.
-pub(super) const HYPER_MAX_HEADERS: usize = 100;
-
-/// What hyper buffers in either direction: a head must fit, and bodies beyond it wait in the kernel (back-pressure).
-/// Large enough that a download does not pay for small writes.
-const BODY_BUFFER: usize = 128 * 1024;
+/// Enough for any browser, and for applications behind a row of proxies.
+const MAX_HEADERS: usize = 100;
 
 impl Limits {
-    /// hyper, set up for callers. Its own header timer is not used: `rounds` sweeps, at a fraction of the cost.
-    pub(super) fn http(&self) -> hyper::server::conn::http1::Builder {
-        let mut http = hyper::server::conn::http1::Builder::new();
-        http.header_read_timeout(None)
-            .preserve_header_case(true)
-            .auto_date_header(false)
-            .max_header_size(self.max_head)
-            .max_buf_size(BODY_BUFFER.max(self.max_head + 1));
-        if self.max_headers != HYPER_MAX_HEADERS {
-            http.max_headers(self.max_headers);
-        }
-        http
+    /// How much of a request's head is taken.
+    pub(super) fn head(&self) -> HeadLimits {
+        HeadLimits { bytes: self.max_head, fields: self.max_headers }
     }
 }

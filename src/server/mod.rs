@@ -4,8 +4,8 @@
 //! that accepted it, so nothing on the request path is shared between threads.
 //!
 //! Reading order: `workers` (threads, drain) → `accept` (sockets to connections) → `connection` (one connection's
-//! life, its end in `ending`) → `wire` (what passes between socket and hyper) → `pulse`, `scan` and `rounds` (what is
-//! noted on the way, and who looks at it).
+//! life, its end in `ending`; requests and answers are `http1`'s) → `pulse` and `rounds` (what is noted on the way, and who
+//! looks at it).
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+
+use crate::http1::RequestBody;
 
 mod accept;
 mod connection;
@@ -30,9 +31,8 @@ mod pulse;
 mod refusal;
 mod rounds;
 mod router;
-mod scan;
+mod socket;
 mod tls;
-mod wire;
 mod workers;
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ pub trait Handler: 'static {
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
     fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: Rc<Peer>,
     ) -> impl Future<Output = Response<Self::Body>>;
 

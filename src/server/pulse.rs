@@ -1,16 +1,16 @@
 //! The life signs of one connection: what it is doing, since when, and what that means by now. Pure but for waking.
 //!
-//! Shared by a connection's socket wrapper, its service and the sweep, all on one thread. A request costs a few stores
+//! Shared by a connection and the sweep, both on one thread. A request costs a few stores
 //! on a coarse clock; moments are rounded up by one sweep, so that no deadline ever comes early.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::framing::FramingError;
+use crate::http1::Attendant;
+
 use super::limits::Limits;
-use super::scan::Scan;
 
 /// The worker's coarse clock, moved by its sweep.
 pub(super) struct Beat {
@@ -43,11 +43,11 @@ pub(super) enum Phase {
     Busy,
     /// Between requests.
     Idle,
-    /// Out of hyper's hands.
+    /// Out of HTTP's hands.
     Ending,
 }
 
-/// Why a connection has to end although hyper would go on.
+/// Why a connection has to end although it could go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     SlowHead,
@@ -78,15 +78,13 @@ pub(super) struct Pulse {
     since: Cell<Moment>,
     last_read: Cell<Moment>,
     last_write: Cell<Moment>,
+    /// Someone waits for the rest of a request's body.
+    body_waits: Cell<bool>,
     reading_waits: Cell<bool>,
     writing_waits: Cell<bool>,
     hung_up: Cell<Option<Moment>>,
     hang_up_due: Cell<bool>,
     answering: Cell<bool>,
-    /// The end of an answer is with hyper, and not all of it with the kernel.
-    tail: Cell<bool>,
-    requests: Cell<u64>,
-    scan: RefCell<Scan>,
     verdict: Cell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -105,14 +103,12 @@ impl Pulse {
             since: Cell::new(stamp),
             last_read: Cell::new(stamp),
             last_write: Cell::new(stamp),
+            body_waits: Cell::new(false),
             reading_waits: Cell::new(false),
             writing_waits: Cell::new(false),
             hung_up: Cell::new(None),
             hang_up_due: Cell::new(false),
             answering: Cell::new(false),
-            tail: Cell::new(false),
-            requests: Cell::new(0),
-            scan: RefCell::default(),
             verdict: Cell::new(None),
             waker: RefCell::new(None),
         }
@@ -151,70 +147,17 @@ impl Pulse {
         }
     }
 
-    pub(super) fn scan(&self) -> Ref<'_, Scan> {
-        self.scan.borrow()
-    }
-
-    /// Bytes came in.
-    pub(super) fn read(&self, bytes: &[u8]) {
-        self.reading_waits.set(false);
-        self.last_read.set(self.beat.stamp());
-        let mut scan = self.scan.borrow_mut();
-        scan.feed(bytes);
-        if matches!(self.phase.get(), Phase::Fresh | Phase::Idle) && scan.inside_head() {
-            self.enter(Phase::Head);
-        }
-    }
-
-    /// hyper wants bytes and there are none.
-    pub(super) fn read_waits(&self) {
-        if !self.reading_waits.replace(true) {
-            self.last_read.set(self.beat.stamp());
-        }
-    }
-
-    /// The caller has shut down its side. True if that is to be believed now; else the connection is woken when it is.
-    pub(super) fn hang_up(&self) -> bool {
-        if self.hung_up.get().is_none() {
-            self.hung_up.set(Some(self.beat.stamp()));
-        }
-        !self.unfinished() || self.scan.borrow().inside_body() || self.hang_up_due.get()
-    }
-
     pub(super) fn has_hung_up(&self) -> bool {
         self.hung_up.get().is_some()
     }
 
-    pub(super) fn wrote(&self) {
-        self.writing_waits.set(false);
-        self.last_write.set(self.beat.stamp());
-    }
-
-    /// Nothing is left to write.
-    pub(super) fn flushed(&self) {
-        self.writing_waits.set(false);
-        if self.tail.replace(false) && self.has_hung_up() {
-            // hyper was told to wait for more bytes; now it may know that none will come.
-            self.wake();
-        }
-    }
-
-    /// hyper has bytes to write and the caller takes none.
-    pub(super) fn write_waits(&self) {
-        if !self.writing_waits.replace(true) {
-            self.last_write.set(self.beat.stamp());
-        }
-    }
-
-    /// A request's head is complete and goes to the handler. Returns what the scan found wrong with it.
-    pub(super) fn begin_request(&self) -> Option<FramingError> {
+    /// A whole head is here, and good.
+    pub(super) fn begin_request(&self) {
         self.enter(Phase::Busy);
         self.answering.set(false);
-        self.requests.set(self.requests.get() + 1);
-        self.scan.borrow().flaw(self.requests.get())
     }
 
-    /// The head of the answer is on its way.
+    /// The handler has answered.
     pub(super) fn begin_answer(&self) {
         self.answering.set(true);
     }
@@ -223,22 +166,19 @@ impl Pulse {
         self.answering.get()
     }
 
-    /// The answer's body is with hyper to its end, or has failed.
-    pub(super) fn end_answer(&self) {
-        let next_has_begun = self.scan.borrow().inside_head();
+    /// The answer is with the kernel to its last byte; perhaps the next request has begun already.
+    pub(super) fn end_answer(&self, next_has_begun: bool) {
         self.enter(if next_has_begun { Phase::Head } else { Phase::Idle });
-        self.tail.set(true);
     }
 
     /// A request is under way, or its answer is not with the kernel to its last byte.
     pub(super) fn unfinished(&self) -> bool {
-        self.phase.get() == Phase::Busy || self.tail.get()
+        self.phase.get() == Phase::Busy
     }
 
-    /// The connection is out of hyper's hands, and nothing more is expected of it.
+    /// The connection is out of HTTP's hands, and nothing more is expected of it.
     pub(super) fn end(&self) {
         self.enter(Phase::Ending);
-        self.tail.set(false);
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -281,18 +221,53 @@ impl Pulse {
             Phase::Fresh | Phase::Head => {
                 passed(self.since.get(), limits.head_timeout).then_some(Verdict::SlowHead)
             }
-            Phase::Idle if draining && !self.tail.get() => Some(Verdict::NotNeeded),
+            Phase::Idle if draining => Some(Verdict::NotNeeded),
             Phase::Idle => {
                 passed(self.since.get(), limits.keep_alive_timeout).then_some(Verdict::KeepAliveOver)
             }
             Phase::Busy => {
                 let silent = self.reading_waits.get()
-                    && self.scan.borrow().inside_body()
+                    && self.body_waits.get()
                     && passed(self.last_read.get(), limits.body_idle_timeout);
                 silent.then_some(Verdict::SlowBody)
             }
             Phase::Opening | Phase::Ending => None,
         }
+    }
+}
+
+impl Attendant for Rc<Pulse> {
+    fn read(&self, head_has_begun: bool) {
+        self.reading_waits.set(false);
+        self.last_read.set(self.beat.stamp());
+        if head_has_begun && matches!(self.phase.get(), Phase::Fresh | Phase::Idle) {
+            self.enter(Phase::Head);
+        }
+    }
+
+    fn read_waits(&self, of_body: bool) {
+        self.body_waits.set(of_body);
+        if !self.reading_waits.replace(true) {
+            self.last_read.set(self.beat.stamp());
+        }
+    }
+
+    fn wrote(&self) {
+        self.writing_waits.set(false);
+        self.last_write.set(self.beat.stamp());
+    }
+
+    fn write_waits(&self) {
+        if !self.writing_waits.replace(true) {
+            self.last_write.set(self.beat.stamp());
+        }
+    }
+
+    fn hang_up(&self, inside_body: bool) -> bool {
+        if self.hung_up.get().is_none() {
+            self.hung_up.set(Some(self.beat.stamp()));
+        }
+        !self.unfinished() || inside_body || self.hang_up_due.get()
     }
 }
 
@@ -304,8 +279,6 @@ pub(super) fn millis(duration: Duration) -> Moment {
 mod tests {
     use super::*;
 
-    const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
-
     fn limits() -> Limits {
         Limits {
             head_timeout: Duration::from_millis(1000),
@@ -316,10 +289,10 @@ mod tests {
     }
 
     /// A connection that has just begun to wait for its first request, at time zero plus one interval.
-    fn fresh() -> Pulse {
+    fn fresh() -> Rc<Pulse> {
         let pulse = Pulse::new(Rc::new(Beat::new(Duration::from_millis(250))), 0);
         pulse.enter(Phase::Fresh);
-        pulse
+        Rc::new(pulse)
     }
 
     /// The verdict at `now`; the clock stands at zero again afterwards.
@@ -336,43 +309,40 @@ mod tests {
         assert_eq!(at(&pulse, 1249), None);
         assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
         pulse.begin_request();
-        pulse.end_answer();
-        pulse.flushed();
+        pulse.end_answer(false);
         assert_eq!(pulse.phase.get(), Phase::Idle);
-        pulse.read(b"\r\n");
+        pulse.read(false);
         assert_eq!(pulse.phase.get(), Phase::Idle, "a blank line is no request");
         assert_eq!(at(&pulse, 4249), None);
         assert_eq!(at(&pulse, 4250), Some(Verdict::KeepAliveOver));
-        pulse.read(b"GET /");
+        pulse.read(true);
         assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
     }
 
     #[test]
     fn a_body_is_slow_only_while_someone_waits_for_it() {
         let pulse = fresh();
-        pulse.read(HEAD);
+        pulse.read(true);
         pulse.begin_request();
         assert_eq!(
             at(&pulse, 60_000),
             None,
             "the handler does not read: back-pressure is no fault of the caller"
         );
-        pulse.read_waits();
+        pulse.read_waits(true);
         assert_eq!(at(&pulse, 2249), None);
         assert_eq!(at(&pulse, 2250), Some(Verdict::SlowBody));
-        pulse.read(b"ab");
-        pulse.read_waits();
+        pulse.read(false);
+        pulse.read_waits(false);
         assert_eq!(at(&pulse, 60_000), None, "the platform may take its time");
     }
 
     #[test]
     fn an_answer_left_unread_ends_the_connection() {
         let pulse = fresh();
-        pulse.read(HEAD);
-        pulse.read(b"ab");
+        pulse.read(true);
         pulse.begin_request();
         pulse.write_waits();
-        pulse.end_answer();
         assert_eq!(at(&pulse, 2249), None);
         assert_eq!(at(&pulse, 2250), Some(Verdict::Unread));
         pulse.wrote();
@@ -382,15 +352,14 @@ mod tests {
     #[test]
     fn a_caller_that_shut_down_its_side_is_believed_gone_after_a_grace() {
         let pulse = fresh();
-        pulse.read(HEAD);
+        pulse.read(true);
         pulse.begin_request();
-        assert!(pulse.hang_up(), "inside its request body it has gone");
-        pulse.read(b"ab");
-        assert!(!pulse.hang_up());
+        assert!(pulse.hang_up(true), "inside its request body it has gone");
+        assert!(!pulse.hang_up(false));
         assert_eq!(at(&pulse, 1249), None);
-        assert!(!pulse.hang_up());
+        assert!(!pulse.hang_up(false));
         assert_eq!(at(&pulse, 1250), None);
-        assert!(pulse.hang_up());
+        assert!(pulse.hang_up(false));
     }
 
     #[test]
@@ -398,12 +367,10 @@ mod tests {
         let pulse = fresh();
         pulse.beat.draining.set(true);
         assert_eq!(at(&pulse, 999), None);
-        pulse.read(HEAD);
+        pulse.read(true);
         pulse.begin_request();
-        assert_eq!(at(&pulse, 60_000), None);
-        pulse.end_answer();
-        assert_eq!(at(&pulse, 0), None, "the end of its answer is still on its way");
-        pulse.flushed();
+        assert_eq!(at(&pulse, 60_000), None, "the end of its answer is still on its way");
+        pulse.end_answer(false);
         assert_eq!(at(&pulse, 0), Some(Verdict::NotNeeded));
     }
 }

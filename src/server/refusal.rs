@@ -3,6 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::http1::{HeadFault, Reason};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerRefusal {
     /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with it.
@@ -53,15 +55,27 @@ impl ServerRefusal {
     }
 }
 
-/// A whole answer as bytes, for the moments when hyper cannot write it any more.
+impl From<HeadFault> for ServerRefusal {
+    fn from(fault: HeadFault) -> Self {
+        match fault {
+            HeadFault::TooLarge => Self::HeadTooLarge,
+            HeadFault::TargetTooLong => Self::UriTooLong,
+            HeadFault::BareLineFeed => Self::BadRequest("lines of a request head end with CR LF"),
+            HeadFault::Version => Self::BadRequest("only HTTP/1 is spoken here"),
+            HeadFault::Malformed => Self::BadRequest("the request head cannot be parsed"),
+        }
+    }
+}
+
+/// A whole answer as bytes, for the moments when there is no request to answer.
 pub(super) fn to_wire(response: &Response<Bytes>) -> Bytes {
     let mut wire = BytesMut::with_capacity(512 + response.body().len());
     let status = response.status();
     wire.put_slice(b"HTTP/1.1 ");
     wire.put_slice(status.as_str().as_bytes());
     wire.put_slice(b" ");
-    match response.extensions().get::<hyper::ext::ReasonPhrase>() {
-        Some(reason) => wire.put_slice(reason.as_bytes()),
+    match response.extensions().get::<Reason>() {
+        Some(reason) => wire.put_slice(&reason.0),
         None => wire.put_slice(status.canonical_reason().unwrap_or("refused").as_bytes()),
     }
     wire.put_slice(b"\r\n");
@@ -87,7 +101,7 @@ mod tests {
     #[test]
     fn a_refusal_on_the_wire_has_its_length_its_reason_and_closes() {
         let mut response = ServerRefusal::RequestTimeout.plain();
-        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(b"request_timeout"));
+        response.extensions_mut().insert(Reason(Bytes::from_static(b"request_timeout")));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
         let expected = "HTTP/1.1 408 request_timeout\r\ncontent-type: text/plain; charset=utf-8\r\n\
              content-length: 36\r\nconnection: close\r\n\r\nthe request did not arrive in time\n";

@@ -1,6 +1,6 @@
 //! How long callers may take. One sweep per worker looks at all of its connections and wakes those that took too long.
 //!
-//! hyper's own head timer costs about 7 % of a small request, and a timer per body would cost again. What a connection
+//! A timer per head costs about 7 % of a small request, and one per body would cost again. What a connection
 //! notes for the sweep is in `pulse`. A deadline never comes early; it may come up to two sweeps late.
 
 use std::cell::{Cell, RefCell};

@@ -1,17 +1,24 @@
 //! An axum router behind the same sockets, limits and drain as everything else, for pages and operators.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body::Frame;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tower_service::Service;
+
+use crate::http1::{BodyFault, RequestBody};
 
 use super::workers::StartError;
 use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Workers};
@@ -46,13 +53,24 @@ impl MakeHandler for Routed {
 impl Handler for Routed {
     type Body = Body;
 
-    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Body> {
-        let mut request = request.map(Body::new);
+    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let (pieces, carried) = mpsc::channel(1);
+        let carried = if body.has_ended() {
+            Body::empty()
+        } else {
+            Body::new(Carried { pieces: carried, ended: false })
+        };
+        let mut request = Request::from_parts(parts, carried);
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.addr));
         request.extensions_mut().insert(Peer::clone(&peer));
         let mut router = self.router.clone();
         let answered = self.control.spawn(async move { router.call(request).await });
-        match answered.await {
+        let answered = tokio::select! {
+            answered = answered => answered,
+            never = carry(body, pieces) => match never {},
+        };
+        match answered {
             Ok(Ok(response)) => response,
             // The router cannot fail, so this is a panic, or a runtime that is shutting down.
             Ok(Err(_)) | Err(_) => self.refuse(ServerRefusal::Panicked).map(Body::from),
@@ -61,5 +79,43 @@ impl Handler for Routed {
 
     fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
         refusal.plain()
+    }
+}
+
+/// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the answer does.
+async fn carry(mut body: RequestBody, pieces: mpsc::Sender<Piece>) -> Infallible {
+    loop {
+        let piece = poll_fn(|cx| body.poll_data(cx)).await.transpose();
+        let last = !matches!(piece, Ok(Some(_)));
+        // A router that has heard enough drops its end.
+        if pieces.send(piece).await.is_err() || last {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// `None` is the end: a body that was only dropped must not look whole.
+type Piece = Result<Option<Bytes>, BodyFault>;
+
+/// The other end of `carry`.
+struct Carried {
+    pieces: mpsc::Receiver<Piece>,
+    ended: bool,
+}
+
+impl http_body::Body for Carried {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyFault::BrokenOff)).transpose();
+        self.ended = !matches!(piece, Some(Ok(_)));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 }

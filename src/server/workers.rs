@@ -197,7 +197,6 @@ impl Thread {
         let worker = Rc::new(Worker {
             words: Worker::words(&handler),
             handler,
-            http: limits.http(),
             rounds: rounds.clone(),
             counters,
             trusted_proxies,

@@ -32,7 +32,7 @@ async fn get(world: &World, account: &str, path: &str) -> Answer {
 /// Served again by itself, within the documented waits and our longest hold after the end of the trouble.
 async fn assert_recovers(world: &World, account: &str, path: &str) {
     let mut last = None;
-    for _ in 0..20 {
+    for _ in 0..40 {
         let answer = get(world, account, path).await;
         if answer.status == 200 {
             return;

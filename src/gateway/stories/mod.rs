@@ -7,9 +7,12 @@ mod rewriting;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +34,7 @@ use super::{Gateway, Shared};
 use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::http1::{Asked, Decoder, HeadLimits, Served, Unattended};
 use crate::model::account::RealmName;
 
 /// What the platform does with a request.
@@ -130,23 +134,32 @@ impl World {
     pub fn connect(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let gateway = self.gateway.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let gateway = gateway.clone();
-            async move {
-                let evidence = Evidence {
-                    addr: "10.0.0.1".parse().unwrap(),
-                    balancer: false,
-                    certificate: None,
-                    secure: false,
-                };
-                Ok::<_, std::convert::Infallible>(gateway.handle(request, evidence).await)
-            }
-        });
         spawn_local(async move {
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.preserve_header_case(true).auto_date_header(false);
-            // A caller that is cut off is what some stories are about.
-            let _ = server.serve_connection(TokioIo::new(theirs), service).await;
+            let served = Served::new(theirs, Unattended, HeadLimits { bytes: 64 * 1024, fields: 100 });
+            let evidence = Evidence {
+                addr: "10.0.0.1".parse().unwrap(),
+                balancer: false,
+                certificate: None,
+                secure: false,
+            };
+            while let Ok(Some(request)) = served.next_head().await {
+                let length = request.headers().get("content-length").map(|text| text.to_str().unwrap());
+                let body = match request.headers().contains_key("transfer-encoding") {
+                    true => Decoder::chunked(),
+                    false => Decoder::Length(length.map_or(0, |length| length.parse().unwrap())),
+                };
+                let asked = Asked::of(&request);
+                let mut handled = pin!(gateway.handle(served.begin(request, body), evidence));
+                let answer = poll_fn(|cx| match handled.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending => served.poll_hung_up(cx).map(|()| None),
+                });
+                // A caller that is cut off is what some stories are about.
+                let Some(answer) = answer.await else { return };
+                if !matches!(served.answer(asked, answer).await, Ok(true)) {
+                    return;
+                }
+            }
         });
         ours
     }

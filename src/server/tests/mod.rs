@@ -20,10 +20,10 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::http1::RequestBody;
 
 /// The longest that any test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -203,7 +203,7 @@ impl Drop for Cancelled<'_> {
 impl Handler for Scripted {
     type Body = Told;
 
-    async fn handle(&self, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Told> {
+    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Told> {
         self.script.heard.fetch_add(1, Ordering::SeqCst);
         self.script.answered_by.lock().unwrap().insert(self.worker);
         let mut guard = Cancelled(Some(&self.script));

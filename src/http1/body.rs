@@ -1,0 +1,263 @@
+//! Bodies out of bytes: by length, in chunks, or to the end of the connection. Chunks are taken as strictly as heads: where two readers
+//! could disagree about an end, there is none (threats, row 1).
+
+use bytes::{Bytes, BytesMut};
+
+/// How the rest of a body is told from what follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decoder {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Chunks),
+    /// Everything up to the end of the connection.
+    UntilClose {
+        ended: bool,
+    },
+}
+
+/// Where in a chunked body the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunks {
+    /// In the line with a chunk's size.
+    Size,
+    /// In a chunk's data, of which so much is missing.
+    Data(u64),
+    /// In the CR LF behind the data.
+    DataEnd,
+    /// In the lines behind the last chunk, of which so many bytes have come.
+    Trailers(usize),
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    #[error("the body broke off")]
+    BrokenOff,
+    #[error("the body's chunks cannot be told apart")]
+    Chunks,
+}
+
+/// A size line with its extensions, and all trailers: more says nothing, and costs.
+const MAX_LINE: usize = 4 * 1024;
+const MAX_TRAILERS: usize = 16 * 1024;
+
+impl Decoder {
+    pub const NONE: Decoder = Decoder::Length(0);
+
+    pub fn chunked() -> Self {
+        Decoder::Chunked(Chunks::Size)
+    }
+
+    pub fn until_close() -> Self {
+        Decoder::UntilClose { ended: false }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Decoder::Length(left) => *left == 0,
+            Decoder::Chunked(chunks) => *chunks == Chunks::Ended,
+            Decoder::UntilClose { ended } => *ended,
+        }
+    }
+
+    /// How much is still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Decoder::Length(left) => Some(*left),
+            Decoder::Chunked(Chunks::Ended) | Decoder::UntilClose { ended: true } => Some(0),
+            Decoder::Chunked(_) | Decoder::UntilClose { .. } => None,
+        }
+    }
+
+    /// Takes the next piece of data out of what has been read; `None` where more has to be read, or all has been.
+    pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BodyFault> {
+        match self {
+            Decoder::Length(left) => {
+                let piece = piece(bytes, *left);
+                *left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+                Ok(piece)
+            }
+            Decoder::Chunked(chunks) => {
+                chunks.advance(bytes)?;
+                let Chunks::Data(left) = chunks else { return Ok(None) };
+                let Some(piece) = piece(bytes, *left) else { return Ok(None) };
+                match *left - piece.len() as u64 {
+                    0 => *chunks = Chunks::DataEnd,
+                    rest => *chunks = Chunks::Data(rest),
+                }
+                // So that the end is known with the last piece, where it is here.
+                chunks.advance(bytes)?;
+                Ok(Some(piece))
+            }
+            Decoder::UntilClose { .. } => Ok(piece(bytes, u64::MAX)),
+        }
+    }
+
+    /// The connection has ended.
+    pub fn end(&mut self) -> Result<(), BodyFault> {
+        match self {
+            Decoder::UntilClose { ended } => {
+                *ended = true;
+                Ok(())
+            }
+            _ if self.has_ended() => Ok(()),
+            _ => Err(BodyFault::BrokenOff),
+        }
+    }
+}
+
+fn piece(bytes: &mut BytesMut, left: u64) -> Option<Bytes> {
+    let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    (length > 0).then(|| bytes.split_to(length).freeze())
+}
+
+impl Chunks {
+    /// Reads on to the next data, as far as that is here.
+    fn advance(&mut self, bytes: &mut BytesMut) -> Result<(), BodyFault> {
+        loop {
+            *self = match *self {
+                Chunks::Size => match line(bytes, MAX_LINE)? {
+                    None => return Ok(()),
+                    Some(line) => match size(&line).ok_or(BodyFault::Chunks)? {
+                        0 => Chunks::Trailers(0),
+                        size => Chunks::Data(size),
+                    },
+                },
+                Chunks::DataEnd => match line(bytes, 2)? {
+                    None => return Ok(()),
+                    Some(line) if line.is_empty() => Chunks::Size,
+                    Some(_) => return Err(BodyFault::Chunks),
+                },
+                Chunks::Trailers(before) => match line(bytes, MAX_TRAILERS - before)? {
+                    None => return Ok(()),
+                    Some(line) if line.is_empty() => Chunks::Ended,
+                    // A trailer says nothing that anyone here listens to.
+                    Some(line) => Chunks::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
+                },
+                Chunks::Data(_) | Chunks::Ended => return Ok(()),
+            };
+        }
+    }
+}
+
+/// The next line without its CR LF, if it is here.
+fn line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BodyFault> {
+    let Some(end) = memchr::memchr(b'\n', bytes) else {
+        return if bytes.len() > limit { Err(BodyFault::Chunks) } else { Ok(None) };
+    };
+    if end > limit || end == 0 || bytes[end - 1] != b'\r' {
+        return Err(BodyFault::Chunks);
+    }
+    let mut line = bytes.split_to(end + 1);
+    line.truncate(end - 1);
+    Ok(Some(line))
+}
+
+/// One to sixteen hexadecimal digits, and extensions that nobody reads (RFC 9112, 7.1.1).
+fn size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let (number, extension) = line.split_at(digits);
+    let plain = |b: &u8| matches!(b, b'\t' | b' '..=b'~' | 0x80..);
+    let fits = match extension.trim_ascii_start() {
+        [] => extension.is_empty(),
+        [b';', rest @ ..] => rest.iter().all(plain),
+        _ => false,
+    };
+    if !fits || !(1..=16).contains(&digits) {
+        return None;
+    }
+    u64::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()
+}
+
+/// What stands before a chunk of this length.
+pub fn chunk_start(out: &mut Vec<u8>, length: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let width = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    out.extend((0..width).rev().map(|digit| DIGITS[(length >> (4 * digit)) & 15]));
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data, what is left behind it, and whether it has ended; fed byte by byte or at once.
+    fn decoded(mut decoder: Decoder, text: &str, at_once: bool) -> Result<(String, String, bool), BodyFault> {
+        let (mut held, mut data) = (BytesMut::new(), Vec::new());
+        let step = if at_once { text.len().max(1) } else { 1 };
+        let mut rest = Vec::new();
+        for piece in text.as_bytes().chunks(step) {
+            if decoder.has_ended() {
+                rest.extend_from_slice(piece);
+                continue;
+            }
+            held.extend_from_slice(piece);
+            while let Some(piece) = decoder.take(&mut held)? {
+                data.extend_from_slice(&piece);
+            }
+        }
+        rest.splice(0..0, held.to_vec());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ok((text(data), text(rest), decoder.has_ended()))
+    }
+
+    #[test]
+    fn chunks_come_together_however_they_were_sent() {
+        let text = "3\r\nabc\r\n1;ext=\"1\"\r\nd\r\n00A \t;x\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\nnext";
+        let whole = ("abcd0123456789".to_owned(), "next".to_owned(), true);
+        for at_once in [true, false] {
+            assert_eq!(decoded(Decoder::chunked(), text, at_once).unwrap(), whole);
+        }
+        assert_eq!(decoded(Decoder::Length(3), "abcdef", true).unwrap(), ("abc".into(), "def".into(), true));
+        assert_eq!(decoded(Decoder::until_close(), "abc", true).unwrap(), ("abc".into(), "".into(), false));
+    }
+
+    #[test]
+    fn chunks_that_two_readers_could_understand_in_two_ways_are_refused() {
+        for bad in [
+            "3\nabc\r\n0\r\n\r\n",
+            "3\r\nabcd\r\n0\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "+3\r\nabc\r\n0\r\n\r\n",
+            "0x3\r\nabc\r\n0\r\n\r\n",
+            "3 3\r\nabc\r\n0\r\n\r\n",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            "fffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+            "\r\n0\r\n\r\n",
+            ";\r\n0\r\n\r\n",
+            "3;a\nb\r\nabc\r\n0\r\n\r\n",
+            "3;a\rb\r\nabc\r\n0\r\n\r\n",
+            "0\r\n\n",
+        ] {
+            for at_once in [true, false] {
+                assert!(decoded(Decoder::chunked(), bad, at_once).is_err(), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_without_end_are_not_read() {
+        let endless = format!("0\r\n{}", "A: b\r\n".repeat(10_000));
+        assert_eq!(decoded(Decoder::chunked(), &endless, false), Err(BodyFault::Chunks));
+        let long = format!("1;{}", "x".repeat(10_000));
+        assert_eq!(decoded(Decoder::chunked(), &long, false), Err(BodyFault::Chunks));
+    }
+
+    #[test]
+    fn an_end_that_comes_early_is_a_body_broken_off() {
+        assert_eq!(Decoder::Length(1).end(), Err(BodyFault::BrokenOff));
+        assert_eq!(Decoder::chunked().end(), Err(BodyFault::BrokenOff));
+        assert_eq!(Decoder::Length(0).end(), Ok(()));
+        let mut to_the_end = Decoder::until_close();
+        assert_eq!((to_the_end.has_ended(), to_the_end.end(), to_the_end.has_ended()), (false, Ok(()), true));
+    }
+
+    #[test]
+    fn sizes_are_written_as_they_are_read() {
+        for length in [0usize, 1, 9, 10, 15, 16, 255, 256, 65_536, 1_048_575] {
+            let mut out = Vec::new();
+            chunk_start(&mut out, length);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{length:x}\r\n"));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What has been read from a connection and not been used yet.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::body::{BodyFault, Decoder};
+use super::head::{self, HeadFault, HeadLimits, ResponseHead};
+
+/// See the top of this file.
+#[derive(Default)]
+pub struct Inbox {
+    pub(super) bytes: BytesMut,
+    /// Where the first line begins whose end has not been seen.
+    line: usize,
+    /// How long the first line is, once it is known.
+    first_line: Option<usize>,
+    /// How much the next read of a body asks for: doubles while reads fill it, so that downloads take few of them.
+    appetite: usize,
+}
+
+/// What a read of a head has room for: nearly all heads, and small answers whole.
+const ROOM: usize = 8 * 1024;
+/// Less than this and a read is not worth its call.
+const LEAST_ROOM: usize = 2 * 1024;
+/// The largest piece of a body that is read at once.
+const MAX_ROOM: usize = 256 * 1024;
+/// Buffers that a worker keeps for the next connections that speak.
+const SPARE: usize = 64;
+
+thread_local! {
+    // Connections are idle most of their life, and there may be ten thousand: they hold a buffer only while something is in it.
+    static SPARES: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Inbox {
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Reads once what there is, at the end of what was read before. Zero is the end of the stream.
+    pub fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+        if self.bytes.capacity() - self.bytes.len() < LEAST_ROOM {
+            self.bytes.reserve(ROOM);
+        }
+        let polled = pin!(stream.read_buf(&mut self.bytes)).poll(cx);
+        if polled.is_pending() && self.bytes.is_empty() {
+            self.give_back();
+        }
+        polled
+    }
+
+    /// Like `poll_fill`, for a body of which `left` bytes are known to come.
+    pub fn poll_fill_body<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        left: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let left = usize::try_from(left).unwrap_or(MAX_ROOM);
+        let room = self.appetite.clamp(ROOM, MAX_ROOM).min(left.max(LEAST_ROOM));
+        if self.bytes.capacity() - self.bytes.len() < room {
+            self.bytes.reserve(room);
+        }
+        let polled = self.poll_fill(stream, cx);
+        if let Poll::Ready(Ok(read)) = &polled
+            && *read >= room / 2
+        {
+            self.appetite = room * 2;
+        }
+        polled
+    }
+
+    /// The head of the next answer, once it is here to its last byte.
+    pub fn take_response(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, HeadFault> {
+        match self.take_head(limits)? {
+            Some(head) => head::parse_response(&head, limits).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next piece of a body, as far as it is here.
+    pub fn take_piece(&mut self, decoder: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
+        decoder.take(&mut self.bytes)
+    }
+
+    /// The head of the next message, once it is here to its last byte. Blank lines before it are skipped (RFC 9112, 2.2).
+    pub(super) fn take_head(&mut self, limits: &HeadLimits) -> Result<Option<Bytes>, HeadFault> {
+        loop {
+            let Some(end) = memchr::memchr(b'\n', &self.bytes[self.line..]) else {
+                return self.within(limits, self.bytes.len()).map(|()| None);
+            };
+            let end = self.line + end;
+            let line = &self.bytes[self.line..end];
+            if line.last() != Some(&b'\r') {
+                return Err(HeadFault::BareLineFeed);
+            }
+            let blank = line.len() == 1;
+            match (blank, self.first_line) {
+                (true, None) => {
+                    let _ = self.bytes.split_to(end + 1);
+                    continue;
+                }
+                (true, Some(_)) => {
+                    self.within(limits, end + 1)?;
+                    self.line = 0;
+                    self.first_line = None;
+                    return Ok(Some(self.bytes.split_to(end + 1).freeze()));
+                }
+                (false, None) => self.first_line = Some(line.len()),
+                (false, Some(_)) => {}
+            }
+            self.line = end + 1;
+        }
+    }
+
+    /// Part of a head is here, and not only the blank lines before one.
+    pub fn head_has_begun(&self) -> bool {
+        self.first_line.is_some() || !matches!(&self.bytes[..], b"" | b"\r")
+    }
+
+    fn within(&self, limits: &HeadLimits, length: usize) -> Result<(), HeadFault> {
+        match length > limits.bytes {
+            false => Ok(()),
+            // The line that made it so large is named.
+            true if self.first_line.unwrap_or(length) > limits.bytes / 2 => Err(HeadFault::TargetTooLong),
+            true => Err(HeadFault::TooLarge),
+        }
+    }
+
+    fn give_back(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // A large one served a body; parts of it may still be on their way.
+        if bytes.capacity() <= ROOM && bytes.try_reclaim(ROOM) {
+            SPARES.with_borrow_mut(|spares| {
+                if spares.len() < SPARE {
+                    spares.push(bytes);
+                }
+            });
+        }
+        self.appetite = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heads(pieces: &[&str]) -> Result<Vec<String>, HeadFault> {
+        let limits = HeadLimits { bytes: 64, fields: 8 };
+        let (mut inbox, mut heads) = (Inbox::default(), Vec::new());
+        for piece in pieces {
+            inbox.bytes.extend_from_slice(piece.as_bytes());
+            while let Some(head) = inbox.take_head(&limits)? {
+                heads.push(String::from_utf8(head.to_vec()).unwrap());
+            }
+        }
+        Ok(heads)
+    }
+
+    #[test]
+    fn a_head_is_taken_when_its_last_byte_is_here_however_it_came() {
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(heads(&[whole, whole]).unwrap(), [whole, whole]);
+        assert_eq!(heads(&["\r\n\r\n", whole]).unwrap(), [whole]);
+        let letters: Vec<String> = whole.chars().map(String::from).collect();
+        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+        assert_eq!(heads(&letters).unwrap(), [whole]);
+        assert!(heads(&[&whole[..whole.len() - 1]]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn bare_line_feeds_and_heads_without_end_are_refused() {
+        let long = "x".repeat(70);
+        for (bytes, fault) in [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", HeadFault::BareLineFeed),
+            ("\nGET / HTTP/1.1\r\n\r\n", HeadFault::BareLineFeed),
+            ("GET / HTTP/1.1\r\nHost: a\n\n", HeadFault::BareLineFeed),
+            (long.as_str(), HeadFault::TargetTooLong),
+            (&format!("GET / HTTP/1.1\r\nA: {long}"), HeadFault::TooLarge),
+        ] {
+            assert_eq!(heads(&[bytes]), Err(fault), "{bytes}");
+        }
+    }
+}

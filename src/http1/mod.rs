@@ -1,0 +1,24 @@
+//! HTTP/1.1 on the wire, for both sides of the gateway: heads and bodies out of bytes and back. No sockets' business, no deadlines, no
+//! iTero; who reads and writes decides what becomes of a message.
+//!
+//! Strict in what it takes: a message that could be understood in two ways is refused, never repaired (threats, rows 1 to 3). Letter
+//! case and order of fields survive, because legacy applications notice.
+//!
+//! Why not hyper: `docs/decisions/0016-http1-of-our-own.md`. Reading order: `head` → `body` → `inbox` (what has been read and not used yet) →
+//! `serve` (one served connection).
+
+mod body;
+mod head;
+mod inbox;
+mod serve;
+mod spelling;
+
+pub use body::{BodyFault, Decoder, chunk_start};
+pub use head::{HeadFault, HeadLimits, ResponseHead, write_field};
+pub use inbox::Inbox;
+pub use serve::{AnswerFault, Asked, Attendant, HeadEnd, RequestBody, Served, Unattended, says};
+pub use spelling::{Speller, Spelling};
+
+/// A reason phrase other than the usual one; travels in an answer's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(pub bytes::Bytes);

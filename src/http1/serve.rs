@@ -1,0 +1,616 @@
+//! One served connection: requests out of it, answers into it. It never waits for anything but the socket and the bodies; whoever holds
+//! it decides what a request means, how long it may take, and when the connection is over.
+//!
+//! Everything happens in the one task that serves the connection: a request's body reads from the socket itself, so nothing is handed
+//! over, and nothing has to be woken.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Reason;
+use super::body::{BodyFault, Decoder, chunk_start};
+use super::head::{self, HeadFault, HeadLimits};
+use super::inbox::Inbox;
+use super::spelling::Speller;
+
+/// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
+pub trait Attendant {
+    /// Bytes came; between requests, whether a head has begun with them.
+    fn read(&self, head_has_begun: bool);
+    /// Bytes are wanted, of a request's body or of something else, and there are none.
+    fn read_waits(&self, of_body: bool);
+    fn wrote(&self);
+    /// The caller does not take what is written.
+    fn write_waits(&self);
+    /// The caller has shut down its side, `inside_body` of a request or not. True if it is to be taken for gone; else it is asked again
+    /// when the connection is polled the next time.
+    fn hang_up(&self, inside_body: bool) -> bool;
+}
+
+/// Nobody looks after it: a caller that shuts down its side has gone.
+pub struct Unattended;
+
+/// See the top of this file.
+pub struct Served<S, A> {
+    io: RefCell<Io<S>>,
+    attendant: A,
+    limits: HeadLimits,
+}
+
+struct Io<S> {
+    /// `None` once the connection is out of our hands.
+    stream: Option<S>,
+    inbox: Inbox,
+    /// The body of the request that is being answered.
+    body: Decoder,
+    /// Which request that is: a body that outlives its request reads nothing.
+    number: u64,
+    /// What is left to say before the body is read: the caller waits for it.
+    invitation: &'static [u8],
+    hung_up: bool,
+}
+
+/// Why there is no next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadEnd {
+    Fault(HeadFault),
+    /// The caller has gone, perhaps in the middle of a head.
+    Gone,
+}
+
+/// Why an answer did not come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerFault {
+    /// The caller has gone.
+    Gone,
+    /// The answer itself broke off: the caller must not take what it has for the whole.
+    Broken,
+}
+
+/// What an answer needs to know of its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub version: Version,
+    /// HEAD: the head alone is wanted.
+    pub head_only: bool,
+    /// The connection may serve another request.
+    pub keep: bool,
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How much of a body that nobody wants is read, so that its connection can serve on.
+const SKIPPED: usize = 64 * 1024;
+
+/// How much of the next requests is taken in while one is being answered.
+const AHEAD: usize = 8 * 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served<S, A> {
+    pub fn new(stream: S, attendant: A, limits: HeadLimits) -> Rc<Self> {
+        let io = Io {
+            stream: Some(stream),
+            inbox: Inbox::default(),
+            body: Decoder::NONE,
+            number: 0,
+            invitation: &[],
+            hung_up: false,
+        };
+        Rc::new(Self { io: RefCell::new(io), attendant, limits })
+    }
+
+    pub fn attendant(&self) -> &A {
+        &self.attendant
+    }
+
+    /// The next request's head; `None` where the caller is done.
+    pub async fn next_head(&self) -> Result<Option<Request<()>>, HeadEnd> {
+        poll_fn(|cx| {
+            let io = &mut *self.io.borrow_mut();
+            loop {
+                match io.inbox.take_head(&self.limits) {
+                    Ok(Some(head)) => {
+                        let parsed = head::parse_request(head, &self.limits);
+                        return Poll::Ready(parsed.map(Some).map_err(HeadEnd::Fault));
+                    }
+                    Ok(None) => {}
+                    Err(fault) => return Poll::Ready(Err(HeadEnd::Fault(fault))),
+                }
+                match ready!(self.poll_read(io, true, cx)) {
+                    Ok(0) if !io.inbox.head_has_begun() => return Poll::Ready(Ok(None)),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(HeadEnd::Gone)),
+                    Ok(_) => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// Joins a head that was found good with the body behind it.
+    pub fn begin(self: &Rc<Self>, request: Request<()>, body: Decoder) -> Request<RequestBody> {
+        let io = &mut *self.io.borrow_mut();
+        io.number += 1;
+        io.body = body;
+        let empty = io.body == Decoder::NONE;
+        io.invitation = if !empty && waits_for_invitation(&request) { CONTINUE } else { &[] };
+        let kind = match empty {
+            true => Kind::Whole(None),
+            false => Kind::Live { source: self.clone(), number: io.number },
+        };
+        request.map(|()| RequestBody(kind))
+    }
+
+    /// Ready when the caller has gone; to be polled while its request is being answered.
+    pub fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let io = &mut *self.io.borrow_mut();
+        // A body is read by whoever wants it, and says so itself when it breaks off.
+        while io.body.has_ended() && io.inbox.len() < AHEAD {
+            match ready!(self.poll_read(io, false, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes an answer as its body comes. Tells whether the connection may serve another request.
+    pub async fn answer<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, AnswerFault>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let (head, body) = response.into_parts();
+        let plan = Plan::new(&asked, &head, &body);
+        let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
+        let mut out = Vec::with_capacity(HEAD_EXPECTED);
+        plan.write_head(&mut out, &asked, &head, keep);
+        let mut left = plan.left();
+        // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
+        // time the caller has its answer.
+        let mut body = pin!(Some(body));
+        let mut more = left > 0;
+        while more {
+            let (piece, ended) = self.next_piece(body.as_mut(), &mut out).await?;
+            left = left.checked_sub(piece.len() as u64).ok_or(AnswerFault::Broken)?;
+            more = !ended && left > 0;
+            if !more {
+                plan.check(left)?;
+                body.set(None);
+            }
+            let tail: &[u8] = match (plan.chunked(), more, piece.is_empty()) {
+                (false, _, _) => b"",
+                (true, true, _) => b"\r\n",
+                (true, false, false) => b"\r\n0\r\n\r\n",
+                (true, false, true) => b"0\r\n\r\n",
+            };
+            if plan.chunked() && !piece.is_empty() {
+                chunk_start(&mut out, piece.len());
+            }
+            self.write(&out, &piece, tail).await?;
+            out.clear();
+        }
+        body.set(None);
+        self.write(&out, &[], &[]).await?;
+        self.flush().await.map(|()| keep)
+    }
+
+    /// Bytes that are no answer to a request that was heard.
+    pub async fn send(&self, bytes: &[u8]) -> Result<(), AnswerFault> {
+        self.write(bytes, &[], &[]).await?;
+        self.flush().await
+    }
+
+    /// Whether everything that came has been used: nothing is known to be on its way.
+    pub fn is_between_requests(&self) -> bool {
+        let io = self.io.borrow();
+        io.body.has_ended() && io.inbox.is_empty()
+    }
+
+    /// The caller is in the middle of a head.
+    pub fn is_inside_head(&self) -> bool {
+        let io = self.io.borrow();
+        io.body.has_ended() && io.inbox.head_has_begun()
+    }
+
+    /// The caller is in the middle of a body.
+    pub fn is_inside_body(&self) -> bool {
+        !self.io.borrow().body.has_ended()
+    }
+
+    /// The stream, out of HTTP's hands for good.
+    pub fn take_stream(&self) -> Option<S> {
+        self.io.borrow_mut().stream.take()
+    }
+
+    /// The next piece of an answer's body, empty at its end, and whether it is the last. While it has to be waited for, what is in `out`
+    /// leaves, and the caller is watched.
+    async fn next_piece<B: Body<Data = Bytes>>(
+        &self,
+        mut body: Pin<&mut Option<B>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(Bytes, bool), AnswerFault> {
+        let mut sent = 0;
+        let piece = poll_fn(|cx| {
+            while let Some(mut body) = body.as_mut().as_pin_mut()
+                && let Poll::Ready(frame) = body.as_mut().poll_frame(cx)
+            {
+                match frame {
+                    None => return Poll::Ready(Ok((Bytes::new(), true))),
+                    Some(Err(_)) => return Poll::Ready(Err(AnswerFault::Broken)),
+                    // Trailers end here, and an empty piece would look like the end.
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data()
+                            && !data.is_empty()
+                        {
+                            return Poll::Ready(Ok((data, body.is_end_stream())));
+                        }
+                    }
+                }
+            }
+            while sent < out.len() {
+                match self.poll_write(&[IoSlice::new(&out[sent..])], cx) {
+                    Poll::Ready(Ok(written)) => sent += written,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(AnswerFault::Gone)),
+                    Poll::Pending => break,
+                }
+            }
+            if sent > 0 && sent == out.len() && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(AnswerFault::Gone));
+            }
+            self.poll_hung_up(cx).map(|()| Err(AnswerFault::Gone))
+        })
+        .await;
+        out.drain(..sent);
+        piece
+    }
+
+    /// All of it, in as few writes as the socket takes.
+    async fn write(&self, head: &[u8], piece: &[u8], tail: &[u8]) -> Result<(), AnswerFault> {
+        let parts = [head, piece, tail];
+        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < whole {
+                let mut skip = sent;
+                let slices = parts.map(|part| {
+                    let skipped = skip.min(part.len());
+                    skip -= skipped;
+                    IoSlice::new(&part[skipped..])
+                });
+                let from = slices.iter().position(|slice| !slice.is_empty()).unwrap_or_default();
+                let to = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or_default();
+                match ready!(self.poll_write(&slices[from..=to], cx)) {
+                    Ok(written) if written > 0 => sent += written,
+                    _ => return Poll::Ready(Err(AnswerFault::Gone)),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    fn poll_write(&self, slices: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = &mut *self.io.borrow_mut();
+        let Some(stream) = &mut io.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let polled = match slices {
+            [only] => Pin::new(stream).poll_write(cx, only),
+            many => Pin::new(stream).poll_write_vectored(cx, many),
+        };
+        match polled {
+            Poll::Pending => self.attendant.write_waits(),
+            Poll::Ready(_) => self.attendant.wrote(),
+        }
+        polled
+    }
+
+    async fn flush(&self) -> Result<(), AnswerFault> {
+        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| AnswerFault::Gone)
+    }
+
+    /// TLS keeps what the kernel does not take.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = &mut *self.io.borrow_mut();
+        let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(())) };
+        let polled = Pin::new(stream).poll_flush(cx);
+        match polled {
+            Poll::Pending => self.attendant.write_waits(),
+            Poll::Ready(_) => self.attendant.wrote(),
+        }
+        polled
+    }
+
+    fn poll_read(&self, io: &mut Io<S>, between: bool, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(0)) };
+        if !io.hung_up {
+            let polled = match io.body.left() {
+                Some(left) if left > 0 => io.inbox.poll_fill_body(stream, left, cx),
+                _ => io.inbox.poll_fill(stream, cx),
+            };
+            match polled {
+                Poll::Pending => {
+                    self.attendant.read_waits(!io.body.has_ended());
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => io.hung_up = true,
+                Poll::Ready(Ok(read)) => {
+                    self.attendant.read(between && io.inbox.head_has_begun());
+                    return Poll::Ready(Ok(read));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+        match self.attendant.hang_up(!io.body.has_ended()) {
+            true => Poll::Ready(Ok(0)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is still on its way.
+    async fn skips_rest_of_body(&self) -> bool {
+        let mut skipped = 0;
+        poll_fn(|cx| {
+            let io = &mut *self.io.borrow_mut();
+            while skipped <= SKIPPED {
+                match io.body.take(&mut io.inbox.bytes) {
+                    Ok(Some(piece)) => skipped += piece.len(),
+                    Ok(None) if io.body.has_ended() => return Poll::Ready(true),
+                    // An answer does not wait for what the caller may never send.
+                    Ok(None) if matches!(self.poll_read(io, false, cx), Poll::Ready(Ok(1..))) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            Poll::Ready(false)
+        })
+        .await
+    }
+
+    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        let io = &mut *self.io.borrow_mut();
+        if io.number != number {
+            return Poll::Ready(Some(Err(BodyFault::BrokenOff)));
+        }
+        loop {
+            match io.body.take(&mut io.inbox.bytes) {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(None) if io.body.has_ended() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Some(Err(fault))),
+            }
+            if ready!(self.poll_invite(io, cx)).is_err() {
+                return Poll::Ready(Some(Err(BodyFault::BrokenOff)));
+            }
+            match ready!(self.poll_read(io, false, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(BodyFault::BrokenOff))),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Tells a caller that waits for it that its body is wanted.
+    fn poll_invite(&self, io: &mut Io<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(())) };
+        if io.invitation.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !io.invitation.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, io.invitation))?;
+            io.invitation = &io.invitation[written..];
+        }
+        // What TLS keeps of it leaves with the next flush; the kernel takes so little at once.
+        Pin::new(stream).poll_flush(cx)
+    }
+}
+
+/// RFC 9110, 10.1.1.
+fn waits_for_invitation(request: &Request<()>) -> bool {
+    let expects = request.headers().get(header::EXPECT);
+    request.version() == Version::HTTP_11
+        && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// How an answer is framed.
+struct Plan {
+    framing: AnswerFraming,
+    /// The head does not tell the length yet.
+    tell_length: bool,
+    drop_length: bool,
+    keep: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerFraming {
+    /// The head is all of it.
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// Room for the heads of usual answers.
+const HEAD_EXPECTED: usize = 1024;
+
+impl Plan {
+    fn new(asked: &Asked, head: &Parts, body: &impl Body) -> Self {
+        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(number);
+        let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let (framing, tell_length) = match (declared, body.size_hint().exact()) {
+            _ if asked.head_only || bodyless => (AnswerFraming::None, false),
+            (Some(length), _) => (AnswerFraming::Length(length), false),
+            (None, Some(length)) => (AnswerFraming::Length(length), true),
+            (None, None) if asked.version == Version::HTTP_11 => (AnswerFraming::Chunked, false),
+            (None, None) => (AnswerFraming::UntilClose, false),
+        };
+        let keep = asked.keep && framing != AnswerFraming::UntilClose && !says_close(&head.headers);
+        Self { framing, tell_length, drop_length: head.status == StatusCode::NO_CONTENT, keep }
+    }
+
+    fn chunked(&self) -> bool {
+        self.framing == AnswerFraming::Chunked
+    }
+
+    /// How much may still be written.
+    fn left(&self) -> u64 {
+        match self.framing {
+            AnswerFraming::None => 0,
+            AnswerFraming::Length(length) => length,
+            AnswerFraming::Chunked | AnswerFraming::UntilClose => u64::MAX,
+        }
+    }
+
+    /// A body that ends before its length is reached is no answer.
+    fn check(&self, left: u64) -> Result<(), AnswerFault> {
+        match self.framing {
+            AnswerFraming::Length(_) if left > 0 => Err(AnswerFault::Broken),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, asked: &Asked, head: &Parts, keep: bool) {
+        let reason = head.extensions.get::<Reason>().map(|reason| &reason.0[..]);
+        head::write_status_line(out, asked.version, head.status, reason);
+        let mut speller = Speller::of(&head.extensions);
+        for (name, value) in &head.headers {
+            let ours = *name == header::CONNECTION || (self.drop_length && *name == header::CONTENT_LENGTH);
+            if !ours && *name != header::TRANSFER_ENCODING {
+                head::write_field(out, speller.spell(name), value.as_bytes());
+            }
+        }
+        match self.framing {
+            AnswerFraming::Length(length) if self.tell_length => {
+                head::write_field(out, b"content-length", HeaderValue::from(length).as_bytes());
+            }
+            AnswerFraming::Chunked => head::write_field(out, b"transfer-encoding", b"chunked"),
+            _ => {}
+        }
+        match (keep, asked.version) {
+            (false, _) => head::write_field(out, b"connection", b"close"),
+            (true, Version::HTTP_10) => head::write_field(out, b"connection", b"keep-alive"),
+            (true, _) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn number(value: &HeaderValue) -> Option<u64> {
+    std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    says(headers, b"close")
+}
+
+/// Whether `Connection` has this among its words.
+pub fn says(headers: &HeaderMap, word: &[u8]) -> bool {
+    let lines = headers.get_all(header::CONNECTION);
+    let mut words = lines.iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
+}
+
+impl Asked {
+    /// What a request's own head says.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let keep = match request.version() {
+            Version::HTTP_11 => !says_close(headers),
+            _ => says(headers, b"keep-alive") && !says_close(headers),
+        };
+        let head_only = *request.method() == http::Method::HEAD;
+        Self { version: request.version(), head_only, keep }
+    }
+}
+
+/// The body of a request, read when it is asked for.
+pub struct RequestBody(Kind);
+
+enum Kind {
+    /// At hand, or none at all.
+    Whole(Option<Bytes>),
+    Live {
+        source: Rc<dyn Source>,
+        number: u64,
+    },
+}
+
+/// A served connection as its request's body sees it.
+trait Source {
+    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>>;
+    /// What is left of it, where that is known.
+    fn left(&self, number: u64) -> Option<u64>;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source for Served<S, A> {
+    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        Served::poll_body(self, number, cx)
+    }
+
+    fn left(&self, number: u64) -> Option<u64> {
+        let io = self.io.borrow();
+        if io.number == number { io.body.left() } else { None }
+    }
+}
+
+impl RequestBody {
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    /// The next piece of it.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        match &mut self.0 {
+            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Kind::Live { source, number } => source.poll_body(*number, cx),
+        }
+    }
+
+    /// How much is still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Live { source, number } => source.left(*number),
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.left() == Some(0)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        self.get_mut().poll_data(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Attendant for Unattended {
+    fn read(&self, _head_has_begun: bool) {}
+    fn read_waits(&self, _of_body: bool) {}
+    fn wrote(&self) {}
+    fn write_waits(&self) {}
+    fn hang_up(&self, _inside_body: bool) -> bool {
+        true
+    }
+}
