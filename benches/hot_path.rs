@@ -19,6 +19,7 @@ use genapi_gateway::gateway::links::{Finder, Places, Rewriter};
 use genapi_gateway::gateway::retry::{self, Facts, Seen};
 use genapi_gateway::gateway::settings::{Base, RealmRules, Settings};
 use genapi_gateway::gateway::token::TokenKey;
+use genapi_gateway::http1::Spelling;
 use genapi_gateway::model::endpoint::{self, Group};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, ClientSecret};
@@ -73,6 +74,7 @@ fn header_pass(criterion: &mut Criterion, head: HeaderMap) {
             };
             let head = Outbound {
                 caller: black_box(&caller),
+                spelling: &Spelling::none(),
                 path: ["/itero-gen-api/v2", "/orders/lab"],
                 query: None,
                 ours,

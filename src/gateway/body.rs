@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::http1::{BodyFault, Decoder};
+use crate::http1::{BodyFault, Decoder, Spelled, Spelling};
 
 use super::access_log::Line;
 use super::pool::{Lease, Wire};
@@ -19,6 +19,7 @@ use super::rewrite::Rewriting;
 pub struct ReplyBody<S: Wire> {
     kind: Kind<S>,
     line: Option<Line>,
+    spelling: Spelling,
 }
 
 enum Kind<S: Wire> {
@@ -148,17 +149,32 @@ impl<S: Wire> LiveBody<S> {
     }
 }
 
+impl<S: Wire> Spelled for ReplyBody<S> {
+    fn spelling(&self) -> &Spelling {
+        &self.spelling
+    }
+}
+
 impl<S: Wire> ReplyBody<S> {
     pub fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())), line: None }
+        Self {
+            kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            line: None,
+            spelling: Spelling::none(),
+        }
     }
 
     pub fn live(body: LiveBody<S>) -> Self {
-        Self { kind: Kind::Live(body), line: None }
+        Self { kind: Kind::Live(body), line: None, spelling: Spelling::none() }
     }
 
     pub fn rewriting(body: Rewriting<S>) -> Self {
-        Self { kind: Kind::Rewriting(Box::new(body)), line: None }
+        Self { kind: Kind::Rewriting(Box::new(body)), line: None, spelling: Spelling::none() }
+    }
+
+    /// How the platform spelled the head.
+    pub fn spelled(self, spelling: Spelling) -> Self {
+        Self { spelling, ..self }
     }
 
     /// The line that is written when this body is done with.

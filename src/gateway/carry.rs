@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 use crate::access::Access;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
+use crate::http1::Spelling;
 use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
@@ -34,6 +35,7 @@ use super::{Gateway, permit};
 pub struct Call<'a, A: Accounts> {
     pub settings: &'a Settings,
     pub parts: &'a Parts,
+    pub spelling: &'a Spelling,
     pub rules: &'a Arc<CallerRules>,
     pub realm: &'a Arc<RealmRules>,
     pub account: A::Account,
@@ -76,7 +78,7 @@ impl<'a, A: Accounts> Call<'a, A> {
     /// Fixes the row now that the route's Path is known, and asks again whether the caller may.
     pub fn new(
         settings: &'a Settings,
-        parts: &'a Parts,
+        (parts, spelling): (&'a Parts, &'a Spelling),
         rules: &'a Arc<CallerRules>,
         located: Located<'a>,
         account: A::Account,
@@ -93,7 +95,7 @@ impl<'a, A: Accounts> Call<'a, A> {
         if located.v1 && row.name == "create_rx" && access.route.path() != V1_PATH {
             return Err(Refusal::ProcedureUnknown);
         }
-        Ok(Self { settings, parts, rules, realm, account, row, located, started })
+        Ok(Self { settings, parts, spelling, rules, realm, account, row, located, started })
     }
 
     pub fn is_read(&self) -> bool {
@@ -196,6 +198,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Target { host, port, authority, path } = target;
         let head = Outbound {
             caller: call.parts,
+            spelling: call.spelling,
             path,
             query: call.located.query,
             ours: Ours {

@@ -11,7 +11,7 @@ use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
 use tokio::time::Sleep;
 
-use crate::http1::{Decoder, HeadFault, Reason, ResponseHead, chunk_start, says};
+use crate::http1::{Decoder, HeadFault, Reason, ResponseHead, Spelling, chunk_start, says};
 
 use super::body::LiveBody;
 use super::headers::{Framing, Outbound};
@@ -48,6 +48,8 @@ pub struct Attempt<'a> {
 /// An answer's head, and its body still to come.
 pub struct Answer<S: Wire> {
     pub head: Parts,
+    /// How the platform spelled the head.
+    pub spelling: Spelling,
     pub body: LiveBody<S>,
 }
 
@@ -73,7 +75,8 @@ pub async fn send<D: Dial>(
     if body.left().is_some_and(|left| (link.unread() as u64) > left) {
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
-    Ok(Answer { head: parts(answer), body: LiveBody::new(body, lease, patience.idle) })
+    let (head, spelling) = parts(answer);
+    Ok(Answer { head, spelling, body: LiveBody::new(body, lease, patience.idle) })
 }
 
 /// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
@@ -89,7 +92,7 @@ async fn exchange<S: Wire>(
     let link: &mut Link<S> = &mut lease.link;
     link.keeps = false;
     let (read, written) = (link.read, link.written);
-    let mut sending = Sending::new(head, body);
+    let mut sending = Sending::new(head, body, std::mem::take(&mut link.scratch));
     let mut timer = pin!(tokio::time::sleep_until((began + patience.response).into()));
     let mut progress = written;
     let outcome = poll_fn(|cx| {
@@ -105,7 +108,10 @@ async fn exchange<S: Wire>(
     })
     .await;
     let fault = match outcome {
-        Ok(head) => return Ok((head, sending.state == State::Sent)),
+        Ok(head) => {
+            link.scratch = sending.head;
+            return Ok((head, sending.state == State::Sent));
+        }
         Err(fault) => fault,
     };
     let trace = Trace { reused, sent: link.written > written, came: link.read > read };
@@ -152,9 +158,12 @@ enum Fault {
 const HEAD_EXPECTED: usize = 3 * 1024;
 
 impl Sending {
-    fn new(outbound: &Outbound<'_>, body: OutBody) -> Self {
-        let mut head = Vec::with_capacity(HEAD_EXPECTED);
-        outbound.write(&mut head);
+    /// Puts the head together in `scratch`.
+    fn new(outbound: &Outbound<'_>, body: OutBody, mut scratch: Vec<u8>) -> Self {
+        scratch.clear();
+        scratch.reserve(HEAD_EXPECTED);
+        outbound.write(&mut scratch);
+        let head = scratch;
         let framing = outbound.ours.framing;
         let mut sending =
             Self { head, piece: Bytes::new(), tail: b"", sent: 0, body, framing, state: State::Writing };
@@ -357,15 +366,14 @@ fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
     open && !close && !matches!(body, Decoder::UntilClose { .. })
 }
 
-fn parts(head: ResponseHead) -> Parts {
+fn parts(head: ResponseHead) -> (Parts, Spelling) {
     let mut parts = Response::new(()).into_parts().0;
     parts.status = head.status;
     parts.headers = head.headers;
-    parts.extensions.insert(head.spelling);
     if !head.reason.is_empty() && head.status.canonical_reason().map(str::as_bytes) != Some(&head.reason) {
         parts.extensions.insert(Reason(head.reason));
     }
-    parts
+    (parts, head.spelling)
 }
 
 #[cfg(test)]

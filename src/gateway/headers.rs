@@ -4,7 +4,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use crate::http1::{Speller, write_field};
+use crate::http1::{Speller, Spelling};
 
 use super::refusal::{Refusal, X_REQUEST_ID};
 
@@ -32,6 +32,8 @@ pub enum Framing {
 /// The platform's request head, made of the caller's as it is written.
 pub struct Outbound<'a> {
     pub caller: &'a Parts,
+    /// How the caller spelled its head.
+    pub spelling: &'a Spelling,
     /// The target: the route's Path, what the caller asked for behind it, and its query without the mark.
     pub path: [&'a str; 2],
     pub query: Option<&'a str>,
@@ -42,18 +44,15 @@ impl Outbound<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
         let Self { caller, ours, .. } = self;
-        let mut speller = Speller::of(&caller.extensions);
-        let mut field = |name: &HeaderName, value: &HeaderValue| {
-            write_field(out, speller.spell(name), value.as_bytes());
-        };
-        field(&header::HOST, &ours.host);
+        let mut speller = Speller::of(self.spelling);
+        speller.write_new(out, &header::HOST, &ours.host);
         let nominated = nominated(&caller.headers);
         let chunked = ours.framing == Framing::Chunked;
         let mut identified = false;
         for (name, value) in &caller.headers {
             if *name == X_REQUEST_ID {
                 if !identified {
-                    field(name, ours.request_id);
+                    speller.write_new(out, name, ours.request_id);
                     identified = true;
                 }
                 continue;
@@ -63,20 +62,20 @@ impl Outbound<'_> {
                 || (ours.links && spoils_links(name))
                 || (chunked && *name == header::CONTENT_LENGTH);
             if !stays {
-                field(name, value);
+                speller.write(out, name, value);
             }
         }
         if chunked {
-            field(&header::TRANSFER_ENCODING, &CHUNKED);
+            speller.write_new(out, &header::TRANSFER_ENCODING, &CHUNKED);
         }
         if ours.links {
-            field(&header::ACCEPT_ENCODING, &IDENTITY);
+            speller.write_new(out, &header::ACCEPT_ENCODING, &IDENTITY);
         }
-        field(&header::VIA, ours.via);
+        speller.write_new(out, &header::VIA, ours.via);
         if !identified {
-            field(&X_REQUEST_ID, ours.request_id);
+            speller.write_new(out, &X_REQUEST_ID, ours.request_id);
         }
-        field(&header::AUTHORIZATION, ours.bearer);
+        speller.write_new(out, &header::AUTHORIZATION, ours.bearer);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -213,7 +212,8 @@ mod tests {
         let mut parts = http::Request::new(()).into_parts().0;
         parts.headers = map(caller);
         let mut out = Vec::new();
-        Outbound { caller: &parts, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
+        let spelling = &Spelling::none();
+        Outbound { caller: &parts, spelling, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
         let text = String::from_utf8(out).unwrap();
         let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
         fields.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()

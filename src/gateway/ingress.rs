@@ -156,6 +156,11 @@ fn shortest(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 fn check(path: &str) -> Result<(), Refusal> {
+    // Nearly all paths are as plain as this; without a way out in the middle it takes a step per sixteen bytes.
+    let plain = |byte: u8| byte >= 0x20 && byte != 0x7f && byte != b'\\' && byte != b'.';
+    if path.bytes().fold(true, |all, byte| all & plain(byte)) {
+        return Ok(());
+    }
     let (mut before, mut dot_begins_segment) = (0, false);
     for byte in path.bytes() {
         match byte {
@@ -248,11 +253,11 @@ fn first_segment(path: &str) -> Option<(Cow<'_, str>, &str)> {
     if inner.is_empty() || slashes == 0 {
         return None;
     }
-    let end = inner.bytes().position(|byte| byte == b'/').unwrap_or(inner.len());
+    let end = memchr::memchr(b'/', inner.as_bytes()).unwrap_or(inner.len());
     let segment = &inner[..end];
-    let decoded = match segment.bytes().any(|byte| byte == b'%') {
-        true => percent_decode_str(segment).decode_utf8_lossy(),
-        false => Cow::Borrowed(segment),
+    let decoded = match memchr::memchr(b'%', segment.as_bytes()) {
+        Some(_) => percent_decode_str(segment).decode_utf8_lossy(),
+        None => Cow::Borrowed(segment),
     };
     Some((decoded, &inner[end..]))
 }

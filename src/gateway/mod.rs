@@ -47,7 +47,7 @@ use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Clock;
-use crate::http1::RequestBody;
+use crate::http1::{self, RequestBody, Spelling};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{Endpoint, Group};
 
@@ -160,15 +160,17 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
     pub async fn handle(&self, request: Request<RequestBody>, evidence: Evidence) -> Reply<D> {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
+        let spelling = body.take_spelling();
         let id = self.request_id(&parts.headers);
         let mut line = self.begin_line(&parts.method, id.clone());
-        let outcome = self.serve(&parts, body, &evidence, &mut line).await;
+        let outcome = self.serve((&parts, &spelling), body, &evidence, &mut line).await;
         let answer = outcome.unwrap_or_else(|refusal| {
             line.refusal = Some(refusal.code());
             refusal.answer(&id, parts.method == Method::HEAD, ReplyBody::full)
         });
         line.status = answer.status().as_u16();
+        http1::recycle(parts.headers);
         answer.map(|body| body.with_line(line))
     }
 
@@ -189,12 +191,13 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     async fn serve(
         &self,
-        parts: &Parts,
+        head: (&Parts, &Spelling),
         body: RequestBody,
         evidence: &Evidence,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {
         let settings = self.settings();
+        let parts = head.0;
         refuse_tunnels(&parts.method)?;
         headers::check_loop(&parts.headers, &self.via)?;
         let now = line.at;
@@ -208,7 +211,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         line.admit(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
         permit(&caller.rules, located.endpoint)?;
         let access = self.ready(&account, line).await?;
-        let call = Call::new(&settings, parts, &caller.rules, located, account, &access, now)?;
+        let call = Call::new(&settings, head, &caller.rules, located, account, &access, now)?;
         line.endpoint = call.row;
         if call.row.group == Group::Discovery && call.is_read() {
             return Ok(self.discovered(&call, &access, line));

@@ -80,6 +80,8 @@ pub struct Link<S: Wire> {
     /// Bytes that went over it: whether anything was sent, and whether anything came back.
     pub read: u64,
     pub written: u64,
+    /// Where heads are put together.
+    pub scratch: Vec<u8>,
     /// The last exchange has left it between two messages.
     pub keeps: bool,
     idle_since: Instant,
@@ -130,6 +132,7 @@ impl<S: Wire> Pool<S> {
             inbox: Inbox::default(),
             read: 0,
             written: 0,
+            scratch: Vec::new(),
             keeps: false,
             idle_since: Instant::now(),
         };

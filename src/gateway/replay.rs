@@ -59,7 +59,7 @@ pub struct Reading {
 }
 
 /// No body, no cost; a body announced as larger than `limit` is not touched.
-pub fn hold(body: RequestBody, framing: Framing, limit: usize) -> Holding {
+pub fn hold(mut body: RequestBody, framing: Framing, limit: usize) -> Holding {
     if body.has_ended() {
         // A chunked body of nothing is one all the same: it goes out as it came.
         return Holding::Done(match framing {
@@ -69,7 +69,11 @@ pub fn hold(body: RequestBody, framing: Framing, limit: usize) -> Holding {
     }
     match body.left() {
         Some(length) if length > limit as u64 => Holding::Done(Held::once(None, body, framing)),
-        _ => Holding::ToRead(Reading { body, framing, limit }),
+        // Small bodies come with their heads.
+        _ => match body.take_whole() {
+            Some(bytes) => Holding::Done(Held::Kept { bytes, framing }),
+            None => Holding::ToRead(Reading { body, framing, limit }),
+        },
     }
 }
 

@@ -36,7 +36,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         } else {
             ReplyBody::live(answer.body)
         };
-        Ok(Response::from_parts(head, body))
+        Ok(Response::from_parts(head, body.spelled(answer.spelling)))
     }
 
     async fn with_our_links(

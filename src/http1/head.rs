@@ -1,6 +1,8 @@
 //! Heads out of bytes and back. What may stand in a method, a target, a name or a value is `http`'s judgement; how the lines are put
 //! together is judged here, and nothing is forgiven (RFC 9112, 2 to 5).
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version};
@@ -40,14 +42,8 @@ pub struct ResponseHead {
     pub spelling: Spelling,
 }
 
-impl std::fmt::Debug for Spelling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Spelling")
-    }
-}
-
-/// A whole request head, its blank line included. Its spelling is in the extensions.
-pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Request<()>, HeadFault> {
+/// A whole request head, its blank line included.
+pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Request<Spelling>, HeadFault> {
     let (line, fields) = first_line(&head)?;
     let method_end = memchr::memchr(b' ', line).ok_or(HeadFault::Malformed)?;
     let target_end =
@@ -60,12 +56,11 @@ pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Request<
     }
     let uri = Uri::from_maybe_shared(target).map_err(|_| HeadFault::Malformed)?;
     let (headers, spelling) = parse_fields(&head, fields, limits)?;
-    let mut request = Request::new(());
+    let mut request = Request::new(spelling);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
-    request.extensions_mut().insert(spelling);
     Ok(request)
 }
 
@@ -110,7 +105,7 @@ fn parse_fields(
     mut at: usize,
     limits: &HeadLimits,
 ) -> Result<(HeaderMap, Spelling), HeadFault> {
-    let mut headers = HeaderMap::with_capacity(FIELDS_EXPECTED);
+    let mut headers = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
     let mut spelling = Spelling::new(head.clone());
     let mut count = 0;
     loop {
@@ -129,14 +124,34 @@ fn parse_fields(
         let value = trimmed(line, colon + 1);
         let value = HeaderValue::from_maybe_shared(head.slice(at + value.start..at + value.end))
             .map_err(|_| HeadFault::Malformed)?;
-        spelling.add(at, colon);
+        spelling.add(at, end + 1, colon);
         headers.append(name, value);
         at = end + 1;
     }
 }
 
-/// Room for the fields of usual heads, and for those that we add.
-const FIELDS_EXPECTED: usize = 20;
+thread_local! {
+    // A map of a dozen fields is too large for the allocator's quick lists, and each call needs two.
+    static SPARES: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many maps a worker keeps, and how large they may have become.
+const SPARE_MAPS: usize = 32;
+const SPARE_FIELDS: usize = 64;
+
+/// Takes back a map that came from a head, for the next head.
+pub fn recycle(mut headers: HeaderMap) {
+    if headers.capacity() == 0 || headers.capacity() > SPARE_FIELDS {
+        return;
+    }
+    // What it held must not outlive its call.
+    headers.clear();
+    SPARES.with_borrow_mut(|spares| {
+        if spares.len() < SPARE_MAPS {
+            spares.push(headers);
+        }
+    });
+}
 
 /// The value's place in its line, without the blanks around it.
 fn trimmed(line: &[u8], mut start: usize) -> std::ops::Range<usize> {
@@ -174,13 +189,13 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 3 };
 
-    fn write_fields(out: &mut Vec<u8>, headers: &HeaderMap, mut speller: Speller<'_>) {
-        for (name, value) in headers {
-            write_field(out, speller.spell(name), value.as_bytes());
-        }
+    fn written(headers: &HeaderMap, spelling: &Spelling) -> String {
+        let (mut out, mut speller) = (Vec::new(), Speller::of(spelling));
+        headers.iter().for_each(|(name, value)| speller.write(&mut out, name, value));
+        String::from_utf8(out).unwrap()
     }
 
-    fn request(text: &str) -> Result<Request<()>, HeadFault> {
+    fn request(text: &str) -> Result<Request<Spelling>, HeadFault> {
         parse_request(Bytes::copy_from_slice(text.as_bytes()), &LIMITS)
     }
 
@@ -196,9 +211,24 @@ mod tests {
             (request.method().as_str(), request.uri().to_string()),
             ("POST", "/a%2f?b=%41".to_owned())
         );
-        let mut out = Vec::new();
-        write_fields(&mut out, request.headers(), Speller::of(request.extensions()));
-        assert_eq!(String::from_utf8(out).unwrap(), "HOST: a\r\nX-Thing: 1 2ä\r\nx-thing: \r\n");
+        let (head, spelling) = request.into_parts();
+        let mut headers = head.headers;
+        let fields = "HOST: a\r\nX-Thing:  \t1 2ä \r\nX-Thing: \r\n";
+        assert_eq!(written(&headers, &spelling), fields);
+        // What has been changed since is written anew, under the name that was used.
+        headers.insert("host", HeaderValue::from_static("b"));
+        headers.insert("x-thing", HeaderValue::from_static("3"));
+        headers.insert("x-new", HeaderValue::from_static("4"));
+        assert_eq!(written(&headers, &spelling), "HOST: b\r\nX-Thing: 3\r\nx-new: 4\r\n");
+    }
+
+    #[test]
+    fn a_map_that_is_used_again_holds_nothing_of_its_last_head() {
+        let first = request("GET / HTTP/1.1\r\nAuthorization: secret\r\nHost: a\r\n\r\n").unwrap();
+        recycle(first.into_parts().0.headers);
+        let second = request("GET / HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
+        assert_eq!(second.headers().len(), 1);
+        assert_eq!(second.headers()["host"], "b");
     }
 
     #[test]

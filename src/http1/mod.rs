@@ -14,9 +14,9 @@ mod serve;
 mod spelling;
 
 pub use body::{BodyFault, Decoder, chunk_start};
-pub use head::{HeadFault, HeadLimits, ResponseHead, write_field};
+pub use head::{HeadFault, HeadLimits, ResponseHead, recycle};
 pub use inbox::Inbox;
-pub use serve::{AnswerFault, Asked, Attendant, HeadEnd, RequestBody, Served, Unattended, says};
+pub use serve::{AnswerFault, Asked, Attendant, HeadEnd, RequestBody, Served, Spelled, Unattended, says};
 pub use spelling::{Speller, Spelling};
 
 /// A reason phrase other than the usual one; travels in an answer's extensions.

@@ -21,7 +21,7 @@ use super::Reason;
 use super::body::{BodyFault, Decoder, chunk_start};
 use super::head::{self, HeadFault, HeadLimits};
 use super::inbox::Inbox;
-use super::spelling::Speller;
+use super::spelling::{Speller, Spelling};
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
 pub trait Attendant {
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// The next request's head; `None` where the caller is done.
-    pub async fn next_head(&self) -> Result<Option<Request<()>>, HeadEnd> {
+    pub async fn next_head(&self) -> Result<Option<Request<Spelling>>, HeadEnd> {
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
             loop {
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// Joins a head that was found good with the body behind it.
-    pub fn begin(self: &Rc<Self>, request: Request<()>, body: Decoder) -> Request<RequestBody> {
+    pub fn begin(self: &Rc<Self>, request: Request<Spelling>, body: Decoder) -> Request<RequestBody> {
         let io = &mut *self.io.borrow_mut();
         io.number += 1;
         io.body = body;
@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             true => Kind::Whole(None),
             false => Kind::Live { source: self.clone(), number: io.number },
         };
-        request.map(|()| RequestBody(kind))
+        request.map(|spelling| RequestBody { kind, spelling })
     }
 
     /// Ready when the caller has gone; to be polled while its request is being answered.
@@ -165,13 +165,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     /// Writes an answer as its body comes. Tells whether the connection may serve another request.
     pub async fn answer<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, AnswerFault>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Spelled,
     {
         let (head, body) = response.into_parts();
         let plan = Plan::new(&asked, &head, &body);
         let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
         let mut out = Vec::with_capacity(HEAD_EXPECTED);
-        plan.write_head(&mut out, &asked, &head, keep);
+        plan.write_head(&mut out, &asked, &head, body.spelling(), keep);
+        head::recycle(head.headers);
         let mut left = plan.left();
         // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
         // time the caller has its answer.
@@ -412,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
 }
 
 /// RFC 9110, 10.1.1.
-fn waits_for_invitation(request: &Request<()>) -> bool {
+fn waits_for_invitation<B>(request: &Request<B>) -> bool {
     let expects = request.headers().get(header::EXPECT);
     request.version() == Version::HTTP_11
         && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
@@ -436,8 +437,8 @@ enum AnswerFraming {
     UntilClose,
 }
 
-/// Room for the heads of usual answers.
-const HEAD_EXPECTED: usize = 1024;
+/// Room for the heads of usual answers, and small enough for the allocator's quick lists.
+const HEAD_EXPECTED: usize = 768;
 
 impl Plan {
     fn new(asked: &Asked, head: &Parts, body: &impl Body) -> Self {
@@ -475,14 +476,14 @@ impl Plan {
         }
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, asked: &Asked, head: &Parts, keep: bool) {
+    fn write_head(&self, out: &mut Vec<u8>, asked: &Asked, head: &Parts, spelling: &Spelling, keep: bool) {
         let reason = head.extensions.get::<Reason>().map(|reason| &reason.0[..]);
         head::write_status_line(out, asked.version, head.status, reason);
-        let mut speller = Speller::of(&head.extensions);
+        let mut speller = Speller::of(spelling);
         for (name, value) in &head.headers {
             let ours = *name == header::CONNECTION || (self.drop_length && *name == header::CONTENT_LENGTH);
             if !ours && *name != header::TRANSFER_ENCODING {
-                head::write_field(out, speller.spell(name), value.as_bytes());
+                speller.write(out, name, value);
             }
         }
         match self.framing {
@@ -529,8 +530,20 @@ impl Asked {
     }
 }
 
-/// The body of a request, read when it is asked for.
-pub struct RequestBody(Kind);
+/// The body of a request, read when it is asked for. The spelling of the head travels with it: the extensions of a message cost three
+/// allocations.
+pub struct RequestBody {
+    kind: Kind,
+    spelling: Spelling,
+}
+
+/// The body of an answer, which may know how its head was spelled by whoever made it.
+pub trait Spelled {
+    fn spelling(&self) -> &Spelling {
+        static NONE: Spelling = Spelling::none();
+        &NONE
+    }
+}
 
 enum Kind {
     /// At hand, or none at all.
@@ -546,6 +559,8 @@ trait Source {
     fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>>;
     /// What is left of it, where that is known.
     fn left(&self, number: u64) -> Option<u64>;
+    /// What is left of it, where its length is known and all of it has come.
+    fn take_whole(&self, number: u64) -> Option<Bytes>;
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source for Served<S, A> {
@@ -557,16 +572,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source
         let io = self.io.borrow();
         if io.number == number { io.body.left() } else { None }
     }
+
+    fn take_whole(&self, number: u64) -> Option<Bytes> {
+        let io = &mut *self.io.borrow_mut();
+        match io.body {
+            Decoder::Length(left) if io.number == number && io.inbox.len() as u64 >= left => {
+                io.body.take(&mut io.inbox.bytes).ok().flatten()
+            }
+            _ => None,
+        }
+    }
 }
 
 impl RequestBody {
     pub fn whole(bytes: Bytes) -> Self {
-        Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        let kind = Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Self { kind, spelling: Spelling::none() }
+    }
+
+    pub fn take_spelling(&mut self) -> Spelling {
+        std::mem::take(&mut self.spelling)
+    }
+
+    /// All of it, where it has come already.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.kind {
+            Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
+            Kind::Live { source, number } => source.take_whole(*number),
+        }
     }
 
     /// The next piece of it.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Kind::Live { source, number } => source.poll_body(*number, cx),
         }
@@ -574,7 +612,7 @@ impl RequestBody {
 
     /// How much is still to come, where that is known.
     pub fn left(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Live { source, number } => source.left(*number),
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::http1::RequestBody;
+use crate::http1::{RequestBody, Spelled};
 
 mod accept;
 mod connection;
@@ -52,7 +52,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// Answers the requests of one worker. Lives on that worker's thread and never leaves it.
 pub trait Handler: 'static {
     /// An error of this body aborts the caller's connection, so that a short answer never looks whole.
-    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + 'static;
+    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Spelled + 'static;
 
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
     fn handle(

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tower_service::Service;
 
-use crate::http1::{BodyFault, RequestBody};
+use crate::http1::{BodyFault, RequestBody, Spelled};
 
 use super::workers::StartError;
 use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Workers};
@@ -49,6 +49,8 @@ impl MakeHandler for Routed {
         self.clone()
     }
 }
+
+impl Spelled for Body {}
 
 impl Handler for Routed {
     type Body = Body;

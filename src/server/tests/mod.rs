@@ -23,7 +23,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::http1::RequestBody;
+use crate::http1::{RequestBody, Spelled};
 
 /// The longest that any test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -270,6 +270,8 @@ impl Told {
         Self { parts: if text.is_empty() { vec![] } else { vec![Ok(text.leak())] }, repeat: 0 }
     }
 }
+
+impl Spelled for Told {}
 
 impl Body for Told {
     type Data = Bytes;
