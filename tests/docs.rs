@@ -247,7 +247,12 @@ fn every_command_in_the_documents_can_be_typed() {
     let accounts = app.find_subcommand("accounts").unwrap();
     for (path, text) in documents {
         for line in commands(&text) {
-            let line = line.strip_prefix("sudo -u genapi-gateway ").unwrap_or(&line).to_owned();
+            let as_whom = [
+                "sudo -u genapi-gateway ",
+                "sudo env CREDENTIALS_DIRECTORY=/etc/genapi-gateway/credentials ",
+            ];
+            let line =
+                as_whom.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(&line).to_owned();
             let line = line.split(" | ").next().unwrap().split(" > ").next().unwrap();
             let line = match line.strip_prefix("cargo run --release --locked -- ") {
                 Some(rest) => format!("genapi-gateway {rest}"),

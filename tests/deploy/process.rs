@@ -1,0 +1,113 @@
+//! Real processes: gateways and the programs that stand in front of them. Whatever happens in a test, its processes go with it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
+/// For answers that come: a busy machine may take its time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Killed when it is dropped.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub fn ended(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+/// `serve` that has said where it listens.
+pub struct Gateway {
+    pub process: Process,
+    pub data: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Gateway {
+    pub fn start(command: &mut Command) -> Self {
+        command.env_remove("GENAPI_GATEWAY_LOG").stderr(Stdio::piped());
+        let mut process = Process::start(command);
+        let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let ready = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
+            match line.contains("\"message\":\"ready\"") {
+                true => break serde_json::from_str::<Value>(&line).unwrap(),
+                false => seen.push(line),
+            }
+        };
+        // A full pipe would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let at = |field: &str| ready[field].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
+        Self { process, data: at("data"), admin: at("admin") }
+    }
+}
+
+/// One request on a connection of its own, sent and not yet answered.
+pub struct Call(TcpStream);
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Call {
+    /// From an address of this machine that the test chooses.
+    pub fn from(source: IpAddr, to: SocketAddr, path: &str) -> std::io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect(&to.into())?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        Ok(Self(stream))
+    }
+
+    pub fn answer(mut self) -> std::io::Result<Answer> {
+        let mut text = String::new();
+        self.0.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| std::io::Error::other(format!("no answer: {text:?}")))?;
+        Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
+    }
+}
+
+pub fn get(to: SocketAddr, path: &str) -> Answer {
+    Call::from(IpAddr::from([127, 0, 0, 1]), to, path).and_then(Call::answer).unwrap()
+}
+
+/// Runs a tool to its end. One that is missing fails the test: `sh tests/run.sh` installs it.
+pub fn output(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; `sh tests/run.sh` installs what tests need"));
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}:\n{said}{complained}");
+    said.into_owned()
+}
