@@ -28,6 +28,13 @@ php -r 'curl_init();' >/dev/null 2>&1 || missing="$missing php-curl"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 
+# The Debian package and its life (tests/deploy).
+need dpkg-deb dpkg
+need strip binutils
+need fakeroot fakeroot
+need lintian lintian
+need man man-db
+
 if [ -n "$missing" ]; then
     echo "installing:$missing"
     if [ "$(id -u)" = 0 ]; then sudo=""; else sudo="sudo"; fi

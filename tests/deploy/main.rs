@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod package;
 mod process;
 mod systemd;
 
