@@ -34,6 +34,7 @@ need strip binutils
 need fakeroot fakeroot
 need lintian lintian
 need man man-db
+python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
     echo "installing:$missing"
@@ -41,6 +42,17 @@ if [ -n "$missing" ]; then
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     # shellcheck disable=SC2086
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+# What judges the files for containers and clusters: pinned, and installed again only when the pins change.
+tools=target/deploy-tools
+pins=tests/deploy/requirements.txt
+if ! cmp -s "$pins" "$tools/installed.txt"; then
+    echo "installing into $tools"
+    rm -rf "$tools"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install -q --disable-pip-version-check --require-hashes --only-binary :all: -r "$pins"
+    cp "$pins" "$tools/installed.txt"
 fi
 
 for part in fmt clippy; do

@@ -2,9 +2,11 @@
 
 #![cfg(unix)]
 
+mod container;
 mod package;
 mod process;
 mod systemd;
+mod tools;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
