@@ -34,6 +34,9 @@ need strip binutils
 need fakeroot fakeroot
 need lintian lintian
 need man man-db
+# In front of real gateways (tests/deploy).
+[ -x /usr/sbin/haproxy ] || missing="$missing haproxy"
+[ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then

@@ -52,7 +52,7 @@ for page in operations deployment migrate; do
     put 0644 "$project/docs/$page.md" "usr/share/doc/genapi-gateway/$page.md"
 done
 for front in nginx.conf haproxy.cfg; do
-    [ ! -e "$project/deploy/front/$front" ] || put 0644 "$project/deploy/front/$front" "usr/share/doc/genapi-gateway/examples/$front"
+    put 0644 "$project/deploy/front/$front" "usr/share/doc/genapi-gateway/examples/$front"
 done
 gzip -9nc "$project/CHANGELOG.md" >"$doc/changelog.gz"
 gzip -9n >"$doc/changelog.Debian.gz" <<EOF

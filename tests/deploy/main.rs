@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod container;
+mod front;
 mod package;
 mod process;
 mod systemd;

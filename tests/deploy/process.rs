@@ -11,29 +11,42 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
 /// For answers that come: a busy machine may take its time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Killed when it is dropped.
-pub struct Process(Child);
+/// Ended when it is dropped.
+pub struct Process {
+    child: Child,
+    /// Has children of its own, which a kill would leave behind.
+    family: bool,
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        match self.family && matches!(self.child.try_wait(), Ok(None)) {
+            true => self.signal("-TERM"),
+            false => drop(self.child.kill()),
+        }
+        let _ = self.child.wait();
     }
 }
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, family: false }
+    }
+
+    pub fn family(mut self) -> Self {
+        self.family = true;
+        self
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
+        let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     /// Its exit code, once it has ended by itself.
     pub fn ended(mut self) -> Option<i32> {
-        self.0.wait().unwrap().code()
+        self.child.wait().unwrap().code()
     }
 }
 
@@ -48,7 +61,7 @@ impl Gateway {
     pub fn start(command: &mut Command) -> Self {
         command.env_remove("GENAPI_GATEWAY_LOG").stderr(Stdio::piped());
         let mut process = Process::start(command);
-        let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let mut lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
         let mut seen = Vec::new();
         let ready = loop {
             let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
@@ -75,15 +88,31 @@ pub struct Answer {
 }
 
 impl Call {
+    pub fn get(to: SocketAddr, path: &str) -> std::io::Result<Self> {
+        Self::send([127, 0, 0, 1].into(), to, &format!("GET {path} HTTP/1.1"), &[], "")
+    }
+
     /// From an address of this machine that the test chooses.
-    pub fn from(source: IpAddr, to: SocketAddr, path: &str) -> std::io::Result<Self> {
+    pub fn send(
+        source: IpAddr,
+        to: SocketAddr,
+        line: &str,
+        fields: &[&str],
+        body: &str,
+    ) -> std::io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
         socket.connect(&to.into())?;
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
+        let mut head = format!("{line}\r\nHost: gateway.test\r\nConnection: close\r\n");
+        for field in fields {
+            head.push_str(&format!("{field}\r\n"));
+        }
+        if !body.is_empty() {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
         Ok(Self(stream))
     }
 
@@ -95,10 +124,6 @@ impl Call {
         let status = status.ok_or_else(|| std::io::Error::other(format!("no answer: {text:?}")))?;
         Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
     }
-}
-
-pub fn get(to: SocketAddr, path: &str) -> Answer {
-    Call::from(IpAddr::from([127, 0, 0, 1]), to, path).and_then(Call::answer).unwrap()
 }
 
 /// Runs a tool to its end. One that is missing fails the test: `sh tests/run.sh` installs it.

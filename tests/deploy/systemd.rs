@@ -1,6 +1,6 @@
 //! The units are ones that systemd takes, and the program is a service as they promise: it tells when it is ready, and takes sockets over.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -133,7 +133,7 @@ async fn callers_wait_at_a_socket_of_the_service_manager_while_the_gateway_is_re
     matching::write(&sandbox, folder.path(), &Addresses::new(address, "127.0.0.1:0".parse().unwrap()))
         .unwrap();
     let config = folder.path().join(matching::CONFIG);
-    let call = || Call::from(IpAddr::from([127, 0, 0, 1]), address, "/orders/lab").unwrap();
+    let call = || Call::get(address, "/orders/lab").unwrap();
     for _ in 0..2 {
         // Nobody is there yet who could answer.
         let early = call();
