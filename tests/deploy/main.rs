@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod compose;
 mod container;
 mod front;
 mod package;
@@ -9,9 +10,10 @@ mod process;
 mod systemd;
 mod tools;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use process::PROGRAM;
 
@@ -29,6 +31,48 @@ fn write_secret(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// The secrets that a configuration names without a path.
+fn secrets_of(config: &str) -> BTreeSet<String> {
+    let named = config
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once("{ file = \""));
+    let files = named.map(|(_, rest)| rest.split('"').next().unwrap());
+    files.filter(|file| !file.contains('/')).map(str::to_owned).collect()
+}
+
+/// A folder as service managers and container engines hand it over.
+struct Credentials(tempfile::TempDir);
+
+impl Credentials {
+    /// With something in it for each secret of a configuration.
+    fn of(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in secrets_of(config) {
+            // 32 bytes in base64: a seal key is looked at more closely than the rest.
+            write_secret(&folder.path().join(name), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
+        }
+        Self(folder)
+    }
+}
+
+/// What `check` remarks about a valid configuration.
+fn check(config: &str, credentials: &Credentials) -> String {
+    let checked = checked(config, credentials);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{said}");
+    said
+}
+
+fn checked(config: &str, Credentials(credentials): &Credentials) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, config.replace("/var/lib/genapi-gateway", &folder.path().display().to_string()))
+        .unwrap();
+    let mut check = Command::new(PROGRAM);
+    check.arg("-c").arg(&file).arg("check").env("CREDENTIALS_DIRECTORY", credentials.path()).output().unwrap()
+}
+
 #[test]
 fn the_packaged_configuration_is_valid_and_writes_where_the_unit_lets_it() {
     let text = deployed("config.toml");
@@ -36,28 +80,12 @@ fn the_packaged_configuration_is_valid_and_writes_where_the_unit_lets_it() {
         let line = text.lines().find(|line| line.starts_with(key)).unwrap();
         assert!(line.contains("/var/lib/genapi-gateway/"), "{line}");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config.toml");
-    std::fs::write(&file, text.replace("/var/lib/genapi-gateway", &folder.path().display().to_string()))
-        .unwrap();
-    let check = |credentials: &Path| {
-        Command::new(PROGRAM)
-            .arg("-c")
-            .arg(&file)
-            .arg("check")
-            .env("CREDENTIALS_DIRECTORY", credentials)
-            .output()
-            .unwrap()
-    };
     // As the unit hands it over.
-    let credentials = tempfile::tempdir().unwrap();
-    write_secret(&credentials.path().join("client.secret"), "s3cret\n");
-    let checked = check(credentials.path());
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-    assert_eq!(String::from_utf8_lossy(&checked.stderr), "");
+    let credentials = Credentials::of(&text);
+    assert_eq!(check(&text, &credentials), "");
     // What the unit puts in its place where there is none.
-    write_secret(&credentials.path().join("client.secret"), "\n");
-    let checked = check(credentials.path());
+    write_secret(&credentials.0.path().join("client.secret"), "\n");
+    let checked = checked(&text, &credentials);
     assert_eq!(checked.status.code(), Some(78));
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(said.contains("client.secret is empty"), "{said}");
