@@ -5,6 +5,7 @@
 mod compose;
 mod container;
 mod front;
+mod kubernetes;
 mod package;
 mod process;
 mod systemd;
