@@ -98,7 +98,7 @@ fn what_is_mounted_exists_and_no_gateway_may_do_more_than_it_must() {
         for volume in service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let (from, _) = volume.split_once(':').unwrap();
             match from.strip_prefix("./") {
-                Some(file) => assert!(project().join("deploy").join(file).is_file(), "{name}: {volume}"),
+                Some(file) => assert!(project().join("deploy").join(file).exists(), "{name}: {volume}"),
                 None => assert!(compose["volumes"].get(from).is_some(), "{name}: {volume}"),
             }
         }

@@ -96,6 +96,7 @@ fn the_package_holds_what_a_stranger_needs_and_nothing_else() {
         "-rw-r--r-- /usr/lib/systemd/system/genapi-gateway.socket",
         "-rw-r--r-- /usr/lib/sysusers.d/genapi-gateway.conf",
         "-rw-r--r-- /usr/share/bash-completion/completions/genapi-gateway",
+        "-rw-r--r-- /usr/share/doc/genapi-gateway/README.md",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/changelog.Debian.gz",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/changelog.gz",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/config.toml.example",
