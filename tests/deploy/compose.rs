@@ -107,6 +107,7 @@ fn what_is_mounted_exists_and_no_gateway_may_do_more_than_it_must() {
     for name in GATEWAYS {
         let gateway = &services[name];
         assert_eq!((&gateway["read_only"], texts(&gateway["cap_drop"])), (&Value::Bool(true), vec!["ALL"]));
+        assert_eq!(texts(&gateway["tmpfs"]), ["/tmp"]);
         assert_eq!(texts(&gateway["security_opt"]), ["no-new-privileges:true"]);
         assert_eq!(gateway["ulimits"]["core"], 0);
         let grace = gateway["stop_grace_period"].as_str().unwrap().strip_suffix('s').unwrap();

@@ -219,6 +219,11 @@ fn the_configuration_is_valid_with_secrets_as_a_pod_sees_them() {
             assert!(line.contains("is plain HTTP beyond loopback"), "{name}: {line}");
         }
         let mounts = built.container()["volumeMounts"].as_array().unwrap();
+        let volumes = built.pod()["volumes"].as_array().unwrap();
+        for mount in mounts.iter().filter(|mount| mount["name"] != "state") {
+            assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+        }
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == "/tmp"), "all else is read-only");
         let at = |volume: &str| &mounts.iter().find(|mount| mount["name"] == volume).unwrap()["mountPath"];
         assert_eq!((at("config"), at("secrets")), (&json!("/etc/genapi-gateway"), &json!("/run/secrets")));
     }
