@@ -239,7 +239,7 @@ const SHORT_ADMIN_TOKEN: usize = 22;
 
 fn endpoint_names() -> Vec<&'static str> {
     let table = endpoint::TABLE.iter().map(|row| row.name);
-    table.chain([endpoint::REVOKE.name, endpoint::OTHER.name]).collect()
+    table.chain([&endpoint::REVOKE, &endpoint::TOKEN, &endpoint::OTHER].map(|row| row.name)).collect()
 }
 
 /// Gateway tokens are signed with a key that follows from the store's, so that they outlive a restart and every replica reads them.

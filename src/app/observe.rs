@@ -42,7 +42,7 @@ impl Observers {
     }
 
     pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
-        let rows = endpoint::TABLE.iter().chain([&endpoint::REVOKE, &endpoint::OTHER]);
+        let rows = endpoint::TABLE.iter().chain([&endpoint::REVOKE, &endpoint::TOKEN, &endpoint::OTHER]);
         let slots = rows.filter_map(|row| Some((row, self.metrics.endpoint(row.name)?))).collect();
         Arc::new(WorkerObserver {
             worker,

@@ -297,7 +297,7 @@ fn destructive(path: &str) -> Option<&'static Endpoint> {
             |window: &[String]| window.iter().zip(&words).all(|(segment, word)| segment.starts_with(word));
         segments.windows(words.len()).any(begins)
     };
-    endpoint::guarded().find(spells)
+    endpoint::guarded().chain([&endpoint::TOKEN]).find(spells)
 }
 
 #[cfg(test)]
@@ -457,6 +457,18 @@ mod tests {
         assert_eq!(at(&uri).unwrap().endpoint.group, Group::Pair);
         let uri: Uri = "/order/1%2freturn".parse().unwrap();
         assert_eq!(at(&uri).unwrap().endpoint.name, "return_scan");
+    }
+
+    #[test]
+    fn no_spelling_of_the_token_endpoint_leads_to_the_platform() {
+        for path in
+            ["/oauth2/token", "/oauth2//token", "/OAuth2/Token", "/x/oauth2/token%3f", "/oauth2%2ftoken/"]
+        {
+            let uri: Uri = path.parse().unwrap();
+            for method in [Method::GET, Method::POST, Method::PUT] {
+                assert_eq!(locate(&method, &uri, "").unwrap().endpoint.name, "token", "{method} {path}");
+            }
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ use crate::access::renewal::Cause;
 use crate::clock::Clock;
 use crate::http1::{self, RequestBody, Spelling};
 use crate::model::account::{AccountName, RealmName};
-use crate::model::endpoint::{Endpoint, Group};
+use crate::model::endpoint::{self, Endpoint, Group};
 
 pub use access_log::{Line, Observer, Record, Sink, Unobserved};
 pub use body::{BodyError, ReplyBody};
@@ -315,6 +315,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 /// Whether the caller may make this call at all. Decided before a token is looked for, and again when the route is known.
 fn permit(rules: &CallerRules, row: &Endpoint) -> Result<(), Refusal> {
     match rules.allow.contains(&row.group) {
+        _ if std::ptr::eq(row, &endpoint::TOKEN) => {
+            Err(Refusal::BadRequest("tokens are asked for by POST /oauth2/token, spelled just so"))
+        }
         true => Ok(()),
         false => Err(Refusal::CallNotAllowed(row.group)),
     }

@@ -168,6 +168,10 @@ pub static OTHER: Endpoint = row("other", ANY, &["**"], Other, ByMethod);
 /// Revoking is an OAuth call, not an API call; callers that try it through the API host are judged by this row (S 4.1.5).
 pub static REVOKE: Endpoint = row("revoke", POST, &["oauth2", "revoke"], Revoke, Never);
 
+/// The token endpoint, in whatever spelling and by whatever method: what goes there holds refresh tokens, and never goes to the API host
+/// (S 4.1.4). The one spelling that applications use is the facade's.
+pub static TOKEN: Endpoint = row("token", ANY, &["oauth2", "token"], Other, Never);
+
 /// The row of a call; `path` is what stands behind the legacy prefix, percent-decoded, with or without slashes at its ends, without
 /// a query.
 ///

@@ -188,6 +188,25 @@ async fn paused_and_dead_accounts_hand_nothing_out_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_sent_to_an_odd_spelling_of_the_endpoint_stays_here() {
+    let world = Setup::new().append(&callers()).start().await;
+    let token = imported(&world);
+    let form = format!("grant_type=refresh_token&refresh_token={token}");
+    for (method, path) in [
+        (Method::POST, "/oauth2//token"),
+        (Method::POST, "/OAuth2/Token"),
+        (Method::PUT, "/oauth2/token"),
+        (Method::POST, "/accounts/acct-1001/itero-gen-api/v2/oauth2/token"),
+    ] {
+        let before = world.sandbox.calls().len();
+        let request = world.bare(method, path).header("x-gateway-key", &world.key).body(form.clone());
+        let answer = world.send(request.header("x-gateway-account", CLINIC_NAME)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{path}");
+        assert_eq!(world.sandbox.calls().len(), before, "{path} went to the platform");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_token_lives_an_hour_and_a_forged_one_not_at_all() {
     let world = Setup::new().append(&callers()).start().await;
     let token = imported(&world);
