@@ -139,11 +139,17 @@ impl Flight {
         before: &Snapshot,
         platform: &dyn ControlCalls,
     ) -> Result<Tokens, RenewProblem> {
-        self.note_intent(before).await?;
+        let noted_at = self.note_intent(before).await?;
         let asked_at = self.now();
         let answer = match self.ask_for_tokens(before, platform).await {
             Ok(answer) => answer,
-            Err(trouble) => return self.not_refreshed(before, platform, trouble).await,
+            Err(trouble) => {
+                let outcome = self.not_refreshed(before, platform, trouble).await;
+                if let Err(problem) = &outcome {
+                    self.clear_intent(before, noted_at, problem).await;
+                }
+                return outcome;
+            }
         };
         Tally::count(&self.health.tally.refreshes);
         self.health.succeeded();
@@ -171,11 +177,11 @@ impl Flight {
     /// Writes down that a refresh goes out. Where the store is out of order and the token still lives, the refresh is put off: with
     /// rotation it would spend a refresh token whose successor cannot be kept. Where a caller would otherwise stand without a token,
     /// it goes out all the same, and the tokens are served from memory.
-    async fn note_intent(&self, before: &Snapshot) -> Result<(), RenewProblem> {
+    async fn note_intent(&self, before: &Snapshot) -> Result<Timestamp, RenewProblem> {
         let now = self.now();
         let noted = self.shared.store.note_intent(&self.entry.name, &before.realm, now).await;
         let trouble = match noted {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(now),
             Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
                 return Err(self.shared.unavailable("the account is no longer known"));
             }
@@ -192,7 +198,23 @@ impl Flight {
             account = %self.entry.name, realm = %before.realm, %trouble,
             "no intent could be written; the refresh goes out all the same, since callers have no token"
         );
-        Ok(())
+        Ok(now)
+    }
+
+    /// After an answer that spent nothing, the refresh is not under way any more. As long as one answer was lost, the intent is what a
+    /// restart knows of it; it goes once the reason for a new login has named it.
+    async fn clear_intent(&self, before: &Snapshot, noted_at: Timestamp, problem: &RenewProblem) {
+        let told = matches!(problem, RenewProblem::NeedsLogin { .. });
+        if !told && locked(&self.entry.pacing).maybe_spent.is_some() {
+            return;
+        }
+        let (name, owner) = (&self.entry.name, &self.shared.replica);
+        let generation = before.stored_generation;
+        if let Err(trouble) =
+            self.shared.store.clear_intent(name, &before.realm, owner, generation, noted_at).await
+        {
+            tracing::debug!(account = %name, %trouble, "an intent could not be cleared; the next refresh writes it anew");
+        }
     }
 
     async fn ask_for_tokens(

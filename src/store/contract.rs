@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cluster::ReplicaId;
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
     Store, StoreError, StoredAccess, StoredRoute, token_hash,
@@ -30,6 +31,7 @@ macro_rules! store_contract {
             a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route,
             a_grant_of_another_account_id_inherits_nothing,
             new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_came,
+            an_answer_without_tokens_ends_its_own_intent_only,
             a_commit_against_another_generation_is_fenced_and_changes_nothing,
             of_many_commits_on_one_generation_one_wins,
             generations_never_go_back_over_new_grants_and_removals,
@@ -269,6 +271,29 @@ pub async fn new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_cam
     let now = grant_of(&*store, "smile", "global").await;
     assert_eq!((now.refresh.expose(), now.access), ("rotated", Some(second.access)));
     assert_eq!(grant_of(&*store, "smile", "old").await, untouched);
+}
+
+pub async fn an_answer_without_tokens_ends_its_own_intent_only(Subject { store, .. }: Subject) {
+    let (smile, global, owner) = (name("smile"), realm("global"), ReplicaId::new("a").unwrap());
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    let before = grant_of(&*store, "smile", "global").await;
+    store.note_intent(&smile, &global, at(30)).await.unwrap();
+    store.note_intent(&smile, &realm("old"), at(30)).await.unwrap();
+    for (account, in_realm, expected, noted_at) in [
+        ("smile", "global", 2, 30),
+        ("smile", "global", 1, 29),
+        ("smile", "china", 1, 30),
+        ("nobody", "global", 1, 30),
+    ] {
+        let (account, in_realm) = (name(account), realm(in_realm));
+        assert!(!store.clear_intent(&account, &in_realm, &owner, expected, at(noted_at)).await.unwrap());
+        assert_eq!(grant_of(&*store, "smile", "global").await.intent, Some(at(30)));
+    }
+    assert!(store.clear_intent(&smile, &global, &owner, 1, at(30)).await.unwrap());
+    assert_eq!(grant_of(&*store, "smile", "global").await, before, "nothing else is touched");
+    assert_eq!(grant_of(&*store, "smile", "old").await.intent, Some(at(30)), "the other realm's is its own");
+    assert!(!store.clear_intent(&smile, &global, &owner, 1, at(30)).await.unwrap(), "there is none any more");
 }
 
 pub async fn a_commit_against_another_generation_is_fenced_and_changes_nothing(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::cluster::ReplicaId;
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending,
     PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
@@ -217,6 +218,23 @@ impl Store for MemoryStore {
         ready(self.write().and_then(|mut held| {
             held.grant(name, realm)?.intent = Some(at);
             Ok(())
+        }))
+    }
+
+    fn clear_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        _: &'a ReplicaId,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Pending<'a, bool> {
+        ready(self.write().map(|mut held| {
+            let noted = held
+                .grant(name, realm)
+                .ok()
+                .filter(|grant| grant.generation == expected && grant.intent == Some(noted_at));
+            noted.map(|grant| grant.intent = None).is_some()
         }))
     }
 

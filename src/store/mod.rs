@@ -148,7 +148,8 @@ pub struct GrantRecord {
     pub obtained_at: Timestamp,
     /// Domain and Path as last accepted.
     pub route: Option<StoredRoute>,
-    /// Set before a refresh goes out, cleared by the commit: what is left behind names the window in which a kill fell.
+    /// Set before a refresh goes out, cleared by the commit, or by an answer that spent nothing: what is left behind names the window in
+    /// which a kill fell, or an answer that was lost.
     pub intent: Option<Timestamp>,
 }
 
@@ -255,6 +256,16 @@ pub trait Store: Send + Sync + 'static {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> Pending<'a, ()>;
+    /// Ends an intent whose refresh was answered without tokens: the one noted at `noted_at` for `expected`. One that somebody else noted
+    /// since stays, and while another gateway holds the grant's lease nothing is touched. Says whether it was there to end.
+    fn clear_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Pending<'a, bool>;
     /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation:
     /// `expected + 1`. After `OutOfOrder` it may have happened all the same; a repeat is then `Fenced` by its own tokens.
     fn commit_tokens<'a>(

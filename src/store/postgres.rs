@@ -108,6 +108,17 @@ impl Store for PostgresStore {
         Box::pin(within(SHORT, self.write_intent(name, realm, at)))
     }
 
+    fn clear_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Pending<'a, bool> {
+        Box::pin(within(SHORT, self.delete_intent(name, realm, owner, expected, noted_at)))
+    }
+
     fn commit_tokens<'a>(
         &'a self,
         name: &'a AccountName,

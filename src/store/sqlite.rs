@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::cluster::ReplicaId;
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
 use super::rotate::{Rotation, rotate};
@@ -151,6 +152,17 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Pending<'a, ()> {
         Box::pin(self.write_intent(name, realm, at))
+    }
+
+    fn clear_intent<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        _: &'a ReplicaId,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Pending<'a, bool> {
+        Box::pin(self.delete_intent(name, realm, expected, noted_at))
     }
 
     fn commit_tokens<'a>(

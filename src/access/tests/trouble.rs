@@ -246,6 +246,42 @@ async fn a_login_lost_with_an_answer_under_rotation_says_so() {
 }
 
 #[tokio::test]
+async fn a_refresh_that_was_answered_is_not_under_way_any_more() {
+    let answers = [
+        refused(),
+        trouble("refresh", Blame::Realm, TroubleKind::Failed, Some(500)),
+        trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401)),
+        unreachable(),
+    ];
+    for answer in answers {
+        let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+        let smile = bench.entry("smile");
+        bench.platform.refreshes_fail(answer.clone(), 9);
+        let flight = renew(&bench, &smile, Cause::Unauthorized);
+        through_pauses(&bench.clock, flight).await.unwrap_err();
+        bench.renewals.finish().await;
+        assert!(bench.platform.refreshes() > 0, "it did go out");
+        assert_eq!(bench.grant("smile").await.intent, None, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_stays_on_record_until_it_has_told_why_a_login_is_gone() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let smile = bench.entry("smile");
+    bench.platform.refreshes_fail(timed_out(), 9);
+    through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await.unwrap_err();
+    assert!(bench.grant("smile").await.intent.is_some(), "the token may be spent: a restart has to know");
+    bench.platform.recovers();
+    bench.platform.forgets("smile");
+    bench.clock.advance(HOUR);
+    let lost = renew(&bench, &smile, Cause::NoToken).await.unwrap_err();
+    assert!(matches!(&lost, RenewProblem::NeedsLogin { why, .. } if why.contains("was lost")), "{lost:?}");
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.intent, None);
+}
+
+#[tokio::test]
 async fn a_poller_whose_every_call_is_a_lasting_403_causes_a_handful_of_refreshes_a_day() {
     let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
     let smile = bench.entry("smile");

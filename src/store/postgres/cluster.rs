@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::steps::{generation_of, missing, unsealed};
 use super::{PostgresStore, fault, query, scalar};
+use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::cluster::{Changes, Lease, ReplicaId};
@@ -101,6 +102,32 @@ impl PostgresStore {
             .await
             .map_err(fault)?;
         work.commit().await
+    }
+
+    /// Whose lease runs, his is the intent, even where two clocks named the same moment.
+    pub(super) async fn delete_intent(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut work = self.link.begin().await?;
+        let changed = query(
+            "UPDATE grants SET intent_at = NULL WHERE account = $1 AND realm = $2 AND generation = $3 AND intent_at = $4 \
+             AND NOT EXISTS (SELECT 1 FROM leases WHERE account = $1 AND realm = $2 AND owner <> $5 AND ends_at > clock_timestamp())",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(signed(expected))
+        .bind(millis(noted_at))
+        .bind(owner.as_str())
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
+        work.commit().await?;
+        Ok(changed.rows_affected() > 0)
     }
 
     pub(super) async fn write_fallback(

@@ -75,6 +75,21 @@ async fn a_lease_is_extended_and_released_by_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn the_intent_of_whoever_holds_the_lease_is_left_alone() {
+    let it = cluster().await;
+    let (smile, global) = (name("smile"), realm("global"));
+    let intent = async || it.one.account(&smile).await.unwrap().unwrap().grants[0].intent;
+    assert_eq!(take(&it.one, &it.first, 1, OVER).await, Lease::Taken);
+    it.one.note_intent(&smile, &global, at(30)).await.unwrap();
+    assert_eq!(take(&it.other, &it.second, 1, LIFE).await, Lease::Taken);
+    it.other.note_intent(&smile, &global, at(30)).await.unwrap();
+    assert!(!it.one.clear_intent(&smile, &global, &it.first, 1, at(30)).await.unwrap());
+    assert_eq!(intent().await, Some(at(30)), "the second's refresh is under way, whatever the first heard");
+    assert!(it.other.clear_intent(&smile, &global, &it.second, 1, at(30)).await.unwrap());
+    assert_eq!(intent().await, None);
+}
+
+#[tokio::test]
 async fn the_lease_of_a_dead_gateway_is_taken_over_when_it_ends() {
     let it = cluster().await;
     assert_eq!(take(&it.one, &it.first, 1, OVER).await, Lease::Taken);

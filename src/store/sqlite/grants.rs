@@ -135,6 +135,27 @@ impl SqliteStore {
         found(changed.rows_affected(), &mut turn, name, realm).await
     }
 
+    pub(super) async fn delete_intent(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let changed = sqlx::query(
+            "UPDATE grants SET intent_at = NULL WHERE account = ? AND realm = ? AND generation = ? AND intent_at = ?",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(signed(expected))
+        .bind(millis(noted_at))
+        .execute(&mut *turn)
+        .await
+        .map_err(fault)?;
+        Ok(changed.rows_affected() > 0)
+    }
+
     /// One statement, one write to the disk: the generation is compared by the update itself, so no lost update fits in between.
     pub(super) async fn write_tokens(
         &self,
