@@ -38,7 +38,7 @@ use crate::pairing::{self, Pairing};
 use crate::public;
 use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
-use crate::store::{self, Store};
+use crate::store::{self, Store, key_file};
 use crate::telemetry::metrics::Metrics;
 
 pub use listeners::Bound;
@@ -124,16 +124,16 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
     let observers = Arc::new(Observers::new(metrics.clone()));
     let (operator_key, operator_caller) = operator::caller()?;
-    let secret = signing_secret(&config)?;
+    let secrets = signing_secrets(&config)?;
     let sink = match config.log.access {
         true => Some(Sink::start().context("the access log's thread cannot be started")?.0),
         false => None,
     };
     let shared = Arc::new(Shared::new(
         Settings::compile(&operator::with(&config, operator_caller.clone())),
-        TokenKey::new(&secret),
+        token_key(&secrets),
         clock.clone(),
-        &instance(&secret),
+        &instance(&secrets.0),
         sink,
     ));
     let facade = Arc::new(Facade { shared: shared.clone(), known: known.clone(), book: book.clone() });
@@ -242,14 +242,17 @@ fn endpoint_names() -> Vec<&'static str> {
     table.chain([&endpoint::REVOKE, &endpoint::TOKEN, &endpoint::OTHER].map(|row| row.name)).collect()
 }
 
-/// Gateway tokens are signed with a key that follows from the store's, so that they outlive a restart and every replica reads them.
-fn signing_secret(config: &Config) -> anyhow::Result<[u8; 32]> {
-    let key = secret::read(&config.store.key, &config::process_env)
-        .map_err(|problem| anyhow::anyhow!("[store] key: {problem}"))?;
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
-    let mut secret = [0; 32];
-    secret.copy_from_slice(aws_lc_rs::hmac::sign(&key, b"gateway tokens, version 1").as_ref());
-    Ok(secret)
+/// Gateway tokens are signed with a secret that follows from the store's key, so that they outlive a restart and every replica reads
+/// them. Those that follow from older keys still read, so that a change of keys ends no token: first that of the sealing key.
+fn signing_secrets(config: &Config) -> anyhow::Result<([u8; 32], Vec<[u8; 32]>)> {
+    let environment = |name: &str| std::env::var_os(name);
+    let mut secrets = key_file::derive(&config.store.key, "gateway tokens, version 1", &environment)?;
+    let signing = secrets.remove(0);
+    Ok((signing, secrets))
+}
+
+fn token_key((signing, older): &([u8; 32], Vec<[u8; 32]>)) -> TokenKey {
+    older.iter().fold(TokenKey::new(signing), TokenKey::and_older)
 }
 
 /// Tells people where a lease is held.

@@ -16,8 +16,12 @@ const MAC: usize = 32;
 /// Version, expiry and two lengths.
 const FIXED: usize = 1 + 8 + 2;
 
-/// The key that signs gateway tokens; replicas share it, and it outlives a restart.
-pub struct TokenKey(hmac::Key);
+/// The key that signs gateway tokens; replicas share it, and it outlives a restart. Older ones are read with, so that a change of keys
+/// ends nobody's token.
+pub struct TokenKey {
+    signing: hmac::Key,
+    older: Vec<hmac::Key>,
+}
 
 /// What a valid gateway token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +41,14 @@ pub enum TokenProblem {
 
 impl TokenKey {
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        Self { signing: key(secret), older: Vec::new() }
+    }
+
+    /// Takes tokens too that were signed under another key.
+    #[must_use]
+    pub fn and_older(mut self, secret: &[u8; 32]) -> Self {
+        self.older.push(key(secret));
+        self
     }
 
     /// `None` where a name is too long for the format (255 bytes).
@@ -50,7 +61,7 @@ impl TokenKey {
             bytes.push(u8::try_from(text.len()).ok()?);
             bytes.extend_from_slice(text.as_bytes());
         }
-        let mac = hmac::sign(&self.0, &bytes);
+        let mac = hmac::sign(&self.signing, &bytes);
         bytes.extend_from_slice(mac.as_ref());
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
@@ -67,7 +78,8 @@ impl TokenKey {
     fn open(&self, token: &str) -> Option<Claim> {
         let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
-        hmac::verify(&self.0, body, mac).ok()?;
+        let keys = std::iter::once(&self.signing).chain(&self.older);
+        keys.map(|key| hmac::verify(key, body, mac)).find(Result::is_ok)?.ok()?;
         let (version, rest) = body.split_first()?;
         let (expiry, rest) = rest.split_first_chunk::<8>()?;
         let (caller, rest) = text(rest)?;
@@ -79,6 +91,10 @@ impl TokenKey {
             expires_at: Timestamp::from_millis(u64::from_be_bytes(*expiry)),
         })
     }
+}
+
+fn key(secret: &[u8; 32]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret)
 }
 
 fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -104,6 +120,16 @@ mod tests {
         let claim = key.read(&token, NOW).unwrap();
         assert_eq!((claim.caller.as_str(), claim.account.as_str()), ("lab-sync", "smile"));
         assert_eq!(key.read(&token, claim.expires_at), Err(TokenProblem::Expired));
+    }
+
+    #[test]
+    fn a_token_of_an_older_key_is_read_and_none_is_signed_with_it() {
+        let (old, new) = (TokenKey::new(&[7; 32]), TokenKey::new(&[8; 32]));
+        let both = TokenKey::new(&[8; 32]).and_older(&[7; 32]);
+        assert_eq!(both.read(&minted(&old), NOW).unwrap().caller, "lab-sync");
+        assert!(new.read(&minted(&both), NOW).is_ok());
+        assert_eq!(old.read(&minted(&both), NOW), Err(TokenProblem::Forged));
+        assert_eq!(both.read(&minted(&TokenKey::new(&[9; 32])), NOW), Err(TokenProblem::Forged));
     }
 
     #[test]

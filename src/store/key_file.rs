@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -18,10 +19,28 @@ use crate::config::SecretSource;
 /// Looks a variable of the environment up; tests bring their own.
 pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<OsString> + Sync);
 
+type RawKey = [u8; KEY_LEN];
+
 /// Where systemd puts what `LoadCredential=` names (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// A key file holds a few lines of 44 characters.
 const MAX_FILE: u64 = 16 * 1024;
+
+/// Secrets for a purpose of their own, one that follows from each key, the sealing one's first. The database has to exist: no key is made.
+pub fn derive(
+    source: &SecretSource,
+    purpose: &str,
+    environment: Environment<'_>,
+) -> Result<Vec<[u8; 32]>, StoreError> {
+    let follow = |key: &RawKey| {
+        // The line as it is written, so that blanks and further lines beside it change nothing.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, STANDARD.encode(key).as_bytes());
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        secret
+    };
+    Ok(find(source, "the database", false, environment)?.iter().map(follow).collect())
+}
 
 /// Reads the keys; makes one where `database` is new and its key file does not exist.
 pub fn load(
@@ -30,6 +49,20 @@ pub fn load(
     database_is_new: bool,
     environment: Environment<'_>,
 ) -> Result<SealKeys, StoreError> {
+    let unusable = |why| StoreError::Refused(format!("{source} cannot be used as a key: {why}"));
+    let found = find(source, database, database_is_new, environment)?;
+    let mut keys = found.iter().map(SealKey::new).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
+    let sealing = keys.remove(0);
+    Ok(SealKeys::new(sealing, keys))
+}
+
+/// At least one, the sealing one first.
+fn find(
+    source: &SecretSource,
+    database: &str,
+    database_is_new: bool,
+    environment: Environment<'_>,
+) -> Result<Vec<RawKey>, StoreError> {
     match source {
         SecretSource::Env(variable) => from_environment(variable, environment),
         SecretSource::File(path) => {
@@ -51,7 +84,7 @@ fn credential_named_like(path: &Path, environment: Environment<'_>) -> Option<Pa
     credential.is_file().then_some(credential)
 }
 
-fn from_environment(variable: &str, environment: Environment<'_>) -> Result<SealKeys, StoreError> {
+fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<RawKey>, StoreError> {
     let text = environment(variable).ok_or_else(|| {
         StoreError::Refused(format!(
             "the store's key is to come from the variable {variable}, which is not set; \
@@ -62,7 +95,7 @@ fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Seal
     parse(text).map_err(|why| StoreError::Refused(format!("the variable {variable} {why}")))
 }
 
-fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreError> {
+fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
     let file = opened.map_err(|fault| unreadable(path, &fault))?;
     match private_file::loose_mode(&file) {
         Ok(None) => read(Ok(file), path),
@@ -74,7 +107,7 @@ fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, 
     }
 }
 
-fn read(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreError> {
+fn read(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
     let mut text = String::new();
     opened
         .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
@@ -83,27 +116,24 @@ fn read(opened: std::io::Result<File>, path: &Path) -> Result<SealKeys, StoreErr
 }
 
 /// Says what is wrong, never what was read.
-fn parse(text: &str) -> Result<SealKeys, String> {
+fn parse(text: &str) -> Result<Vec<RawKey>, String> {
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let bytes: [u8; KEY_LEN] =
-            STANDARD.decode(line.trim()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
-                format!("has no key on line {}: 32 bytes in base64 are expected", number + 1)
-            })?;
-        keys.push(SealKey::new(&bytes).map_err(|fault| format!("cannot be used: {fault}"))?);
+        let key = STANDARD.decode(line.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+        keys.push(
+            key.ok_or_else(|| format!("has no key on line {}: 32 bytes in base64 are expected", number + 1))?,
+        );
     }
     if keys.is_empty() {
         return Err("holds no key: 32 bytes in base64 are expected".to_owned());
     }
-    let sealing = keys.remove(0);
-    Ok(SealKeys::new(sealing, keys))
+    Ok(keys)
 }
 
-fn make(path: &Path) -> Result<SealKeys, StoreError> {
+fn make(path: &Path) -> Result<Vec<RawKey>, StoreError> {
     let mut key = [0; KEY_LEN];
     aws_lc_rs::rand::fill(&mut key)
         .map_err(|_| StoreError::Refused("the system gave no random bytes for a key".to_owned()))?;
-    let keys = SealKey::new(&key).map_err(|fault| StoreError::Refused(fault.to_string()))?;
     // A half-written key must never be found beside a database: it gets its name when it is whole and on the disk.
     let unnamed = path.with_added_extension("new");
     let written = remove_leftover(&unnamed)
@@ -118,7 +148,7 @@ fn make(path: &Path) -> Result<SealKeys, StoreError> {
         StoreError::Refused(format!("the key file {} cannot be made: {fault}", path.display()))
     })?;
     tracing::info!(file = %path.display(), "a key was made for a new database; keep a copy of it, apart from the database's");
-    Ok(SealKeys::new(keys, Vec::new()))
+    Ok(vec![key])
 }
 
 fn remove_leftover(path: &Path) -> std::io::Result<()> {
@@ -217,6 +247,28 @@ mod tests {
         folder.write("gateway.key", &format!("{}\n\n{}\n", line(2), line(1)), 0o600);
         let keys = folder.load(false).unwrap();
         assert_eq!(keys.ids().map(|id| id.to_string()).collect::<Vec<_>>(), [id(2), id(1)]);
+    }
+
+    #[test]
+    fn secrets_for_another_purpose_follow_from_each_key_alone_and_from_the_place_where_the_store_finds_it() {
+        let folder = Folder::new();
+        let nothing: Environment<'_> = &|_| None;
+        let source = SecretSource::File(folder.key());
+        assert!(derive(&source, "tokens", nothing).unwrap_err().to_string().contains("is missing"));
+        assert!(!folder.key().exists());
+        folder.write("gateway.key", &line(1), 0o600);
+        let old = derive(&source, "tokens", nothing).unwrap();
+        folder.write("gateway.key", &format!("{}\n\n {} \n", line(2), line(1)), 0o600);
+        let both = derive(&source, "tokens", nothing).unwrap();
+        assert_eq!((both.len(), both[1]), (2, old[0]));
+        assert_ne!(both[0], both[1]);
+        assert_ne!(derive(&source, "links", nothing).unwrap()[1], old[0]);
+        assert_ne!(both[0], [2; 32], "the key itself is not given away");
+        fs::create_dir(folder.0.path().join("credentials")).unwrap();
+        folder.write("credentials/gateway.key", &line(1), 0o440);
+        let credentials = folder.0.path().join("credentials");
+        let environment = |name: &str| (name == CREDENTIALS).then(|| credentials.clone().into_os_string());
+        assert_eq!(derive(&source, "tokens", &environment).unwrap(), old);
     }
 
     #[test]

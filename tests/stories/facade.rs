@@ -132,6 +132,36 @@ async fn the_applications_token_works_on_while_the_platform_rotates_and_over_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_keys_ends_no_gateway_token_while_the_old_key_is_held() {
+    let world = Setup::new().append(&callers()).start().await;
+    let token = imported(&world);
+    let before = by_client(&world, &token).await.json()["access_token"].as_str().unwrap().to_owned();
+    let old_key = std::fs::read_to_string(world.folder().join("gateway.key")).unwrap();
+    let new_key = "bmV3LWtleS1uZXcta2V5LW5ldy1rZXktbmV3LWtleSE=\n";
+    let keys = [format!("{old_key}{new_key}"), format!("{new_key}{old_key}")];
+    let mut world = world;
+    for held in keys {
+        world = world
+            .restart_after(async |folder| std::fs::write(folder.join("gateway.key"), held).unwrap())
+            .await;
+        assert_eq!(
+            with_bearer(&world, LIST, &before).await.status,
+            200,
+            "the application knows nothing of keys"
+        );
+    }
+    let after = by_client(&world, &token).await.json()["access_token"].as_str().unwrap().to_owned();
+    let rotation = world.running.store().rotate_key().await.unwrap();
+    assert_eq!(rotation.retired.len(), 1, "{rotation:?}");
+    let world = world
+        .restart_after(async |folder| std::fs::write(folder.join("gateway.key"), new_key).unwrap())
+        .await;
+    assert_eq!(with_bearer(&world, LIST, &after).await.status, 200, "signed with the new key");
+    let late = with_bearer(&world, LIST, &before).await;
+    assert_eq!((late.status, late.code().as_str()), (401, "caller_unknown"), "its key is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_callers_tokens_and_grants_are_told_in_the_vendors_words() {
     let world = Setup::new().append(&callers()).start().await;
     let token = imported(&world);
