@@ -146,15 +146,19 @@ pub struct Store {
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     Sqlite(PathBuf),
-    /// May hold a password: never printed.
-    Postgres(String),
+    Postgres {
+        url: String,
+        /// Leads around a pooler that hands sessions around, to where notifications can be heard.
+        listen_url: Option<String>,
+    },
 }
 
+/// The address of a database may hold a password: never printed.
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            StoreUrl::Postgres(_) => f.write_str("postgres://…"),
+            StoreUrl::Postgres { .. } => f.write_str("postgres://…"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a reload can take over at once, and what needs a restart: sockets, threads and files that were opened at start.
 
-use super::Config;
+use super::{Config, StoreUrl};
 
 /// The changed keys that a reload cannot take over. Whatever is not named here is taken over live: realms, callers, url, retry,
 /// renewal, upstream, log level, …
@@ -27,11 +27,22 @@ pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.token", old.admin.token != new.admin.token),
         ("admin.audit", old.admin.audit != new.admin.audit),
         ("public", public(old) != public(new)),
-        ("store.url", old.store.url != new.store.url),
+        ("store.url", urls(old).0 != urls(new).0),
+        ("store.listen_url", urls(old).1 != urls(new).1),
         ("store.key", old.store.key != new.store.key),
         // The thread that writes it is started once; off works at any time.
         ("log.access", !old.log.access && new.log.access),
         ("log.format", old.log.format != new.log.format),
     ];
     changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+/// Another listening address alone is told as what it is.
+fn urls(config: &Config) -> (StoreUrl, Option<&str>) {
+    match &config.store.url {
+        StoreUrl::Postgres { url, listen_url } => {
+            (StoreUrl::Postgres { url: url.clone(), listen_url: None }, listen_url.as_deref())
+        }
+        StoreUrl::Sqlite(path) => (StoreUrl::Sqlite(path.clone()), None),
+    }
 }

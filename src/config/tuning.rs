@@ -23,6 +23,10 @@ pub(super) fn store(section: Section<'_>) -> Option<Store> {
         Some(value) => store_url(&value),
         None => Some(StoreUrl::Sqlite(section.reader.folder.join(defaults::STORE_FILE))),
     };
+    let url = match section.get("listen_url") {
+        Some(value) => url.and_then(|url| with_listen_url(url, &value)),
+        None => url,
+    };
     let key = secret_or_default(&section, "key", defaults::STORE_KEY_FILE);
     section.close();
     Some(Store { url: url?, key: key? })
@@ -40,18 +44,38 @@ fn store_url(value: &Value<'_>) -> Option<StoreUrl> {
         }
         return Some(StoreUrl::Sqlite(value.reader.folder.join(path)));
     }
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => {
-            if url.password().is_some() {
-                value.warn(
-                    "holds a password in clear",
-                    "let the database trust a client certificate or a password file (PGPASSFILE) instead",
-                );
-            }
-            Some(StoreUrl::Postgres(text.to_owned()))
-        }
-        _ => value.refuse("is neither sqlite: nor postgres://", FIX),
+    match postgres_url(value)? {
+        Some(url) => Some(StoreUrl::Postgres { url, listen_url: None }),
+        None => value.refuse("is neither sqlite: nor postgres://", FIX),
     }
+}
+
+fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Option<StoreUrl> {
+    let listen_url = postgres_url(value)?;
+    match (url, listen_url) {
+        (StoreUrl::Postgres { url, .. }, Some(listen_url)) => {
+            Some(StoreUrl::Postgres { url, listen_url: Some(listen_url) })
+        }
+        (StoreUrl::Postgres { .. }, None) => value
+            .refuse("is not postgres://", "write the address of the same database without a pooler between"),
+        (StoreUrl::Sqlite(_), _) => value.refuse(
+            "is for PostgreSQL only, and store.url is a SQLite file, which one process has for itself",
+            "remove listen_url, or write store.url = \"postgres://user@host/database\"",
+        ),
+    }
+}
+
+/// The address of a database; within `Some`, `None` where it is something else.
+fn postgres_url(value: &Value<'_>) -> Option<Option<String>> {
+    let text = value.text()?;
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+    if url.as_ref().is_some_and(|url| url.password().is_some()) {
+        value.warn(
+            "holds a password in clear",
+            "let the database trust a client certificate or a password file (PGPASSFILE) instead",
+        );
+    }
+    Some(url.map(|_| text.to_owned()))
 }
 
 pub(super) fn upstream(section: Section<'_>) -> Option<Upstream> {

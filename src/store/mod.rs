@@ -42,8 +42,10 @@ pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>
         config::StoreUrl::Sqlite(path) => {
             Ok(Arc::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
         }
-        config::StoreUrl::Postgres(url) => {
-            Ok(Arc::new(postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?))
+        config::StoreUrl::Postgres { url, listen_url } => {
+            let listen_url = listen_url.as_deref();
+            let opened = postgres::PostgresStore::open(url, listen_url, &config.key, &environment, clock);
+            Ok(Arc::new(opened.await?))
         }
     }
 }
@@ -58,7 +60,7 @@ pub async fn open_portable(
         config::StoreUrl::Sqlite(path) => {
             Ok(Box::new(sqlite::SqliteStore::open(path, &config.key, &environment, clock).await?))
         }
-        config::StoreUrl::Postgres(url) => {
+        config::StoreUrl::Postgres { url, .. } => {
             Ok(Box::new(postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?))
         }
     }
@@ -73,7 +75,7 @@ pub async fn back_up(
     let environment = |name: &str| std::env::var_os(name);
     match &config.url {
         config::StoreUrl::Sqlite(path) => sqlite::backup(path, into).await,
-        config::StoreUrl::Postgres(url) => {
+        config::StoreUrl::Postgres { url, .. } => {
             let store = postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?;
             store.backup(into).await
         }

@@ -7,7 +7,7 @@ use super::{Folder, MINIMAL, env};
 
 const EXAMPLE: &str = include_str!("../../../config.toml.example");
 
-/// The example with every key switched on that is commented out.
+/// The example with every key switched on that is commented out, but for what stands beside another store only.
 fn example_with_everything() -> String {
     let key = |line: &str| {
         let rest = line.strip_prefix("# ")?;
@@ -15,7 +15,7 @@ fn example_with_everything() -> String {
         let header = rest.starts_with('[') && rest.ends_with(']');
         let plain = !word.is_empty()
             && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        (header || plain).then(|| rest.to_owned())
+        (header || plain && word != "listen_url").then(|| rest.to_owned())
     };
     let header = |line: &str| line.strip_prefix("# ").filter(|rest| *rest == "[public]").map(str::to_owned);
     let lines =
@@ -56,10 +56,25 @@ fn the_example_shows_every_key_that_the_loader_knows() {
     let file = folder.0.path().join("config.toml");
     let (_, problems, _, asked) = load::read(&file, &text, &env);
     assert_eq!(problems, vec![]);
-    let secret_forms = ["admin.token.env", "store.key.env", "realms.global.client_secret.file"];
+    let other_forms =
+        ["admin.token.env", "store.key.env", "store.listen_url", "realms.global.client_secret.file"];
     let missing: BTreeSet<_> =
         asked.iter().filter(|key| !stands_in(&text, key)).map(String::as_str).collect();
-    assert_eq!(missing, secret_forms.into_iter().collect());
+    assert_eq!(missing, other_forms.into_iter().collect());
+}
+
+#[test]
+fn the_example_shows_what_belongs_to_a_database() {
+    let folder = Folder::new();
+    let text = EXAMPLE
+        .replace("# url = \"sqlite:gateway.db\"", "url = \"postgres://gateway@pooler/gateway\"")
+        .replace("# listen_url = ", "listen_url = ");
+    let loaded = folder.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    let StoreUrl::Postgres { url, listen_url: Some(listen_url) } = loaded.config.store.url else {
+        panic!("{text}")
+    };
+    assert!(url.contains("@pooler/") && listen_url.starts_with("postgres://"), "{listen_url}");
+    assert_eq!(loaded.warnings, vec![]);
 }
 
 fn stands_in(text: &str, key: &str) -> bool {

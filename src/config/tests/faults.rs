@@ -184,6 +184,8 @@ fn each_fault_of_the_other_sections_names_line_key_and_fix() {
     let table = [
         ("[store]\nurl = \"sqlite::memory:\"", "url", "store.url", "outlive", "a file"),
         ("[store]\nurl = \"mysql://u:canary-4711@x\"", "url", "store.url", "neither", "postgres://"),
+        ("[store]\nlisten_url = \"postgres://u:canary-4711@x\"", "listen_url", "store.listen_url", "PostgreSQL only", "remove listen_url"),
+        ("[store]\nurl = \"postgres://h/d\"\nlisten_url = \"tcp://u:canary-4711@x\"", "listen_url", "store.listen_url", "not postgres://", "without a pooler"),
         ("[store]\nkey = \"canary-4711\"", "key", "store.key", "secret itself", "key = { file"),
         ("[upstream]\npool = 0", "pool", "upstream.pool", "out of range", "from 1"),
         ("[upstream]\nproxy = \"https://x\"", "proxy", "upstream.proxy", "no HTTP proxy", "3128"),
@@ -244,6 +246,7 @@ fn what_is_doubtful_is_said_and_does_not_stop() {
         (format!("{MINIMAL}[admin]\nlisten = [\"10.0.0.1:80\"]"), "admin.listen", "admin token"),
         (format!("{MINIMAL}[admin]\ntls = {{ cert = \"cert.pem\", key = \"loose.pem\" }}"), "admin.tls.key", "everybody"),
         (format!("{MINIMAL}[store]\nurl = \"postgres://u:canary-4711@h/d\""), "store.url", "password"),
+        (format!("{MINIMAL}[store]\nurl = \"postgres://h/d\"\nlisten_url = \"postgres://u:canary-4711@h/d\""), "store.listen_url", "password"),
         (second_realm("") .replace("client_id = \"id\"\n", "client_id = \"id2\"\n") .replacen("\"id2\"", "\"id\"", 1), "realms.china", "allows *.iterocloud.com"),
     ];
     for (text, key, what) in table {

@@ -189,7 +189,7 @@ fn a_file_that_is_missing_beside_the_configuration_is_taken_from_the_credentials
 #[test]
 fn no_secret_is_printed() {
     let text = with_caller(&format!(
-        "facade = {{ client_id = \"x\", client_secret_sha256 = \"{}\" }}\n[store]\nurl = \"postgres://u:{CANARY}@h/d\"",
+        "facade = {{ client_id = \"x\", client_secret_sha256 = \"{}\" }}\n[store]\nurl = \"postgres://u:{CANARY}@h/d\"\nlisten_url = \"postgres://u:{CANARY}@h/e\"",
         "ab".repeat(32)
     ));
     let config = Folder::new().load(&text).unwrap().config;
@@ -214,6 +214,11 @@ fn a_reload_names_what_needs_a_restart_and_takes_over_the_rest() {
     );
     let keys = Config::diff_needing_restart(&old, &folder.load(&restart).unwrap().config);
     assert_eq!(keys, ["gateway.listen", "gateway.workers", "admin.token", "public", "store.url"]);
+    let database = format!("{MINIMAL}[store]\nurl = \"postgres://h/d\"");
+    let around = format!("{database}\nlisten_url = \"postgres://h:1/d\"");
+    let (through, around) = (folder.load(&database).unwrap().config, folder.load(&around).unwrap().config);
+    assert_eq!(Config::diff_needing_restart(&through, &around), ["store.listen_url"]);
+    assert_eq!(Config::diff_needing_restart(&old, &around), ["store.url", "store.listen_url"]);
     let quiet = folder.load(&live).unwrap().config;
     assert_eq!(
         Config::diff_needing_restart(&quiet, &old),

@@ -4,9 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
 
+use tokio::sync::mpsc;
+
 use super::PostgresStore;
 use super::testing::{Database, Way, start};
 use crate::clock::{Clock, Timestamp};
+use crate::config::{self, StoreUrl};
+use crate::model::account::AccountState;
 use crate::store::cluster::{Lease, ReplicaId};
 use crate::store::contract::{Subject, at, grant, name, realm, store_contract, tokens};
 use crate::store::{JournalEntry, Store, StoreError};
@@ -171,6 +175,30 @@ mod pooled {
     }
 
     store_contract!(make);
+
+    /// As the gateway opens it: calls go through the pooler, and only the ear goes around it.
+    #[tokio::test]
+    async fn a_listening_address_around_the_pooler_brings_notifications() {
+        let database = Database::new().await;
+        let (_pooler, pooled) = database.behind_pooler().await;
+        let config = |listen_url: Option<String>| config::Store {
+            url: StoreUrl::Postgres { url: pooled.clone(), listen_url },
+            key: database.key(),
+        };
+        let clock = clock();
+        let other = with_smile(&database, &pooled).await;
+        let store = crate::store::open(&config(Some(database.url())), clock.clone()).await.unwrap();
+        let (told, mut hears) = mpsc::channel(16);
+        let seen = store.newest_change().await.unwrap();
+        let watching = tokio::spawn(async move { store.watch(seen, told).await });
+        clock.until_sleeping(1).await;
+        other.set_state(&name("smile"), &AccountState::Paused).await.unwrap();
+        assert_eq!(hears.recv().await.unwrap(), [name("smile")], "the clock stands still, so nobody looked");
+        drop(hears);
+        watching.await.unwrap();
+        let wrong = crate::store::open(&config(Some("nonsense".into())), clock.clone()).await;
+        assert!(wrong.err().unwrap().to_string().contains("store.listen_url"));
+    }
 
     #[tokio::test]
     async fn leases_and_changes_work_through_a_pooler_and_no_session_keeps_anything() {

@@ -165,7 +165,7 @@ async fn who_is_not_let_in_is_told_at_once_and_without_the_password() {
     let Err(StoreError::Refused(why)) = database.open_at(&url, clock()).await else { panic!("it opened") };
     assert!(why.contains("nobody") && !why.contains("s3cret"), "{why}");
     let config = config::Store {
-        url: StoreUrl::Postgres("postgres://u:s3cret@127.0.0.1:1/gateway".into()),
+        url: StoreUrl::Postgres { url: "postgres://u:s3cret@127.0.0.1:1/gateway".into(), listen_url: None },
         key: SecretSource::Env("KEY".into()),
     };
     let trouble = crate::store::open(&config, clock()).await.err().unwrap();
