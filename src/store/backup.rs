@@ -1,26 +1,89 @@
 //! A copy of a store that lives on while it is taken. It holds everything sealed as it is: without the key, which is to be kept elsewhere,
 //! it opens nothing. An old one may hold refresh tokens that were spent since.
 //!
-//! Of SQLite it is a database file, to be put in the place of the old one. Of PostgreSQL it is a file of JSON lines for
-//! [`super::postgres::PostgresStore::restore`].
+//! Of SQLite it is a database file. Of PostgreSQL it is a file of JSON lines. Either goes back into an empty store of its kind only.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::StoreError;
-use super::private_file;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// What was written.
+use super::private_file;
+use super::{Store, StoreError, postgres, sqlite};
+
+/// What was written or put back.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Backup {
     pub accounts: u64,
     pub bytes: u64,
 }
 
-/// A private file beside the one that is wanted, which gets its name when it is whole and on the disk.
+/// Where a backup goes: a file, or the network.
+pub type Out<'a> = &'a mut (dyn AsyncWrite + Send + Unpin);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// A private file beside the one that is wanted, which gets its name when it is whole and on the disk. Without that it goes again.
 pub(super) struct Unnamed {
     path: PathBuf,
     wanted: PathBuf,
+}
+
+/// A backup that comes from elsewhere, piece by piece.
+pub struct Incoming {
+    unnamed: Unnamed,
+    file: tokio::fs::File,
+}
+
+/// Into a new, private file.
+pub async fn to_file(store: &dyn Store, into: &Path) -> Result<Backup, StoreError> {
+    let (unnamed, file) = Unnamed::create(into)?;
+    let mut file = tokio::fs::File::from_std(file);
+    let accounts = store.back_up(&mut file).await?;
+    file.flush().await.map_err(|fault| unwritable(into, &fault))?;
+    Ok(Backup { accounts, bytes: unnamed.name()? })
+}
+
+/// By how it begins.
+pub fn kind_of(file: &Path) -> Result<Kind, StoreError> {
+    let mut beginning = [0; SQLITE.len()];
+    let mut opened = File::open(file).map_err(|fault| unreadable(file, &fault))?;
+    match opened.read_exact(&mut beginning) {
+        Ok(()) if beginning == *SQLITE => Ok(Kind::Sqlite),
+        Ok(()) if beginning.starts_with(b"{\"head\":") => Ok(Kind::Postgres),
+        Ok(()) => Err(no_backup(file)),
+        Err(fault) if fault.kind() == std::io::ErrorKind::UnexpectedEof => Err(no_backup(file)),
+        Err(fault) => Err(unreadable(file, &fault)),
+    }
+}
+
+/// sqlite.org/fileformat.html, 1.3.1
+const SQLITE: &[u8; 16] = b"SQLite format 3\0";
+
+impl Incoming {
+    pub fn create(wanted: &Path) -> Result<Self, StoreError> {
+        let (unnamed, file) = Unnamed::create(wanted)?;
+        Ok(Self { unnamed, file: tokio::fs::File::from_std(file) })
+    }
+
+    pub async fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(piece).await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))
+    }
+
+    /// Reads it once, so that what gets a name is a whole backup.
+    pub async fn finish(mut self) -> Result<Backup, StoreError> {
+        self.file.flush().await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))?;
+        let accounts = match kind_of(&self.unnamed.path)? {
+            Kind::Sqlite => sqlite::count_accounts(&self.unnamed.path).await?,
+            Kind::Postgres => postgres::check_backup(&self.unnamed.path)?.accounts,
+        };
+        Ok(Backup { accounts, bytes: self.unnamed.name()? })
+    }
 }
 
 impl Unnamed {
@@ -30,7 +93,7 @@ impl Unnamed {
             return Err(StoreError::Refused(why));
         }
         let path = wanted.with_added_extension("partial");
-        // Left behind by a backup that was broken off.
+        // Left behind by a process that was killed.
         let made = match fs::remove_file(&path) {
             Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault),
             _ => private_file::create_new(&path),
@@ -54,6 +117,21 @@ impl Unnamed {
     }
 }
 
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // After `name` there is nothing of that name any more.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 pub(super) fn unwritable(path: &Path, fault: &std::io::Error) -> StoreError {
     StoreError::OutOfOrder(format!("{} cannot be written: {fault}", path.display()))
+}
+
+pub(super) fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {
+    StoreError::Refused(format!("{} cannot be read: {fault}", path.display()))
+}
+
+fn no_backup(file: &Path) -> StoreError {
+    StoreError::Refused(format!("{} is no backup that `store backup` wrote", file.display()))
 }

@@ -56,6 +56,15 @@ pub fn load(
     Ok(SealKeys::new(sealing, keys))
 }
 
+/// For what was sealed elsewhere: its key has to be there, and none is made.
+pub fn must_be_there(
+    source: &SecretSource,
+    what: &str,
+    environment: Environment<'_>,
+) -> Result<(), StoreError> {
+    find(source, what, false, environment).map(drop)
+}
+
 /// At least one, the sealing one first.
 fn find(
     source: &SecretSource,

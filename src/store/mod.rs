@@ -77,8 +77,39 @@ pub async fn back_up(
         config::StoreUrl::Sqlite(path) => sqlite::backup(path, into).await,
         config::StoreUrl::Postgres { url, .. } => {
             let store = postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?;
-            store.backup(into).await
+            backup::to_file(&store, into).await
         }
+    }
+}
+
+/// Puts a backup into a store that holds nothing yet. No gateway may be at work on it.
+pub async fn restore(
+    config: &config::Store,
+    clock: Clock,
+    from: &Path,
+) -> Result<backup::Backup, StoreError> {
+    let environment = |name: &str| std::env::var_os(name);
+    let kind = backup::kind_of(from)?;
+    match (&config.url, kind) {
+        (config::StoreUrl::Sqlite(path), backup::Kind::Sqlite) => {
+            sqlite::restore(path, &config.key, &environment, clock, from).await
+        }
+        (config::StoreUrl::Postgres { url, .. }, backup::Kind::Postgres) => {
+            // Opening an empty database would make a key that is none of the backup's.
+            key_file::must_be_there(&config.key, &from.display().to_string(), &environment)?;
+            let store = postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?;
+            store.restore(from).await
+        }
+        (url, kind) => Err(StoreError::Refused(format!(
+            "{} is a backup of {}, and store.url is {}: put it back into a store of its own kind, and move that with `store migrate`",
+            from.display(),
+            if kind == backup::Kind::Sqlite { "a SQLite file" } else { "a PostgreSQL database" },
+            if matches!(url, config::StoreUrl::Sqlite(_)) {
+                "a SQLite file"
+            } else {
+                "a PostgreSQL database"
+            },
+        ))),
     }
 }
 
@@ -407,6 +438,12 @@ pub trait Store: Send + Sync + 'static {
     /// Seals everything anew under the first key that is held; see [`rotate`]. A store that seals nothing has nothing to do.
     fn rotate_key(&self) -> Pending<'_, rotate::Rotation> {
         answer(rotate::Rotation::default())
+    }
+
+    /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it. What was written before a
+    /// failure is no backup.
+    fn back_up<'a>(&'a self, _out: backup::Out<'a>) -> Pending<'a, u64> {
+        Box::pin(async { Err(StoreError::Refused("this store cannot be backed up".to_owned())) })
     }
 
     /// Fails where the store cannot take a write right now.

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::{Query, QueryScalar};
 use tokio::sync::mpsc;
 
+use super::backup::Out;
 use super::cluster::{Changes, Lease, ReplicaId};
 use super::key_file::Environment;
 use super::rotate::{Rotation, rotate};
@@ -45,6 +46,8 @@ mod moving_tests;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use backup::check_backup;
 
 pub struct PostgresStore {
     link: Link,
@@ -251,6 +254,10 @@ impl Store for PostgresStore {
 
     fn rotate_key(&self) -> Pending<'_, Rotation> {
         Box::pin(rotate(self, &self.keys))
+    }
+
+    fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
+        Box::pin(self.write_backup(out))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

@@ -7,12 +7,14 @@
 use super::seal::{Place, SealKeys};
 use super::{Pending, StoreError};
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rotation {
     pub resealed: usize,
+    /// Nothing is sealed under an older key any more: the lines behind the first can go.
+    pub complete: bool,
     /// What does not open under any key that is held, for people. While there is any, no key is retired.
     pub broken: Vec<String>,
-    /// Keys that nothing is sealed under any more: their lines can go.
+    /// Keys that the store knew until now and that nothing is sealed under any more.
     pub retired: Vec<String>,
 }
 
@@ -48,8 +50,8 @@ pub trait Resealing: Sync {
         mark: &'a [u8],
         after: &'a SealedValue,
     ) -> Pending<'a, Vec<SealedValue>>;
-    /// Puts `sealed` in the place of a value, where that is still the same.
-    fn reseal<'a>(&'a self, column: Column, old: &'a SealedValue, sealed: Vec<u8>) -> Pending<'a, bool>;
+    /// Puts each second in the place of its first, where that is still the same; one transaction. Says how many were.
+    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize>;
     /// Forgets the proofs of all keys but this one; says which.
     fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>>;
 }
@@ -73,7 +75,8 @@ pub async fn rotate(store: &dyn Resealing, keys: &SealKeys) -> Result<Rotation, 
     for column in Column::ALL {
         reseal_column(store, keys, column, &mut report).await?;
     }
-    if report.broken.is_empty() && nothing_left(store, keys).await? {
+    report.complete = report.broken.is_empty() && nothing_left(store, keys).await?;
+    if report.complete {
         report.retired = store.retire_all_but(&keys.sealing_id().to_string()).await?;
     }
     Ok(report)
@@ -89,20 +92,22 @@ async fn reseal_column(
     loop {
         let page = store.sealed_otherwise(column, &keys.mark(), &after).await?;
         let Some(last) = page.last().cloned() else { return Ok(()) };
-        for value in &page {
-            let place = column.place(value);
+        let mut anew = Vec::with_capacity(page.len());
+        for value in page {
+            let place = column.place(&value);
             match keys.unseal(place, &value.sealed) {
                 Ok(secret) => {
                     let sealed =
                         keys.seal(place, &secret).map_err(|why| StoreError::OutOfOrder(why.to_string()))?;
-                    // One that changed meanwhile was sealed by whoever changed it.
-                    report.resealed += usize::from(store.reseal(column, value, sealed).await?);
+                    anew.push((value, sealed));
                 }
                 Err(why) => {
                     report.broken.push(format!("{} {} {}: {why}", place.table, value.row, value.realm));
                 }
             }
         }
+        // One that changed meanwhile was sealed by whoever changed it.
+        report.resealed += store.reseal(column, &anew).await?;
         after = last;
     }
 }

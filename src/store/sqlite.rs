@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::backup::Out;
 use super::cluster::ReplicaId;
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
@@ -34,7 +35,7 @@ mod kill_tests;
 #[cfg(test)]
 mod tests;
 
-pub use backup::backup;
+pub use backup::{backup, count_accounts, restore};
 
 pub struct SqliteStore {
     writer: Connection,
@@ -43,6 +44,8 @@ pub struct SqliteStore {
     path: PathBuf,
     keys: SealKeys,
     clock: Clock,
+    /// Held while a backup is taken: they share the name of a scratch file.
+    copying: tokio::sync::Mutex<()>,
     /// Stands last, so that it is given back last.
     lock: Mutex<Option<ProcessLock>>,
 }
@@ -60,7 +63,8 @@ impl SqliteStore {
         let writer = start::connect(options.clone(), &path).await?;
         start::prepare(&writer, &keys, &path).await?;
         let reader = start::connect(options.pragma("query_only", "on"), &path).await?;
-        Ok(Self { writer, reader, path, keys, clock, lock: Mutex::new(Some(lock)) })
+        let copying = tokio::sync::Mutex::default();
+        Ok(Self { writer, reader, path, keys, clock, copying, lock: Mutex::new(Some(lock)) })
     }
 
     async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
@@ -224,6 +228,10 @@ impl Store for SqliteStore {
 
     fn rotate_key(&self) -> Pending<'_, Rotation> {
         Box::pin(rotate(self, &self.keys))
+    }
+
+    fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
+        Box::pin(self.send_copy(out))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

@@ -2,7 +2,7 @@
 //! Rows stand as the database prints them, so a later version fills what it has added with its defaults.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -10,10 +10,11 @@ use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
+use tokio::io::AsyncWriteExt;
 
 use super::link::Work;
 use super::{PostgresStore, fault, query, scalar};
-use crate::store::backup::{Backup, Unnamed, unwritable};
+use crate::store::backup::{Backup, Out, unreadable};
 use crate::store::{StoreError, canary};
 
 /// In an order in which each refers to earlier ones only. Leases, leaders and the order of changes belong to the moment.
@@ -30,6 +31,11 @@ const TABLES: [&str; 8] = [
 /// What their triggers do was done when the rows were first written.
 const TRIGGERED: [&str; 3] = ["accounts", "grants", "journal"];
 const FORMAT: u32 = 1;
+/// A slow reader must not break it off; everybody else's work goes on beside it.
+const LIMITS: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '4h'; \
+                      SET LOCAL idle_in_transaction_session_timeout = '10min'";
+/// What is written at once.
+const PIECE: usize = 64 * 1024;
 /// Rows per statement when they are put back.
 const BATCH: usize = 500;
 
@@ -42,39 +48,34 @@ enum Line {
 }
 
 impl PostgresStore {
-    /// Refuses to write over a file that exists. Everything is of one moment; gateways go on meanwhile.
-    pub async fn backup(&self, into: &Path) -> Result<Backup, StoreError> {
-        let (unnamed, file) = Unnamed::create(into)?;
-        let mut file = Sum { file: BufWriter::new(file), sum: Context::new(&SHA256) };
-        let unwritten = |error: std::io::Error| unwritable(into, &error);
+    /// Everything is of one moment; gateways go on meanwhile.
+    pub(super) async fn write_backup(&self, out: Out<'_>) -> Result<u64, StoreError> {
+        let mut out = Sum { out, pending: Vec::new(), sum: Context::new(&SHA256) };
         let head = Line::Head { format: FORMAT, taken_at: self.clock.now().as_millis() };
-        file.write(&head).map_err(unwritten)?;
+        out.write(&head).await?;
         let mut work = self.link.begin_long().await?;
-        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            .execute(&mut *work)
-            .await
-            .map_err(fault)?;
+        sqlx::raw_sql(LIMITS).execute(&mut *work).await.map_err(fault)?;
         let (mut rows, mut accounts) = (0, 0);
         for table in TABLES {
             let sql = format!("SELECT to_jsonb(it)::text FROM {table} it");
             let mut found = sqlx::query_scalar(AssertSqlSafe(sql)).persistent(false).fetch(&mut *work);
             while let Some(text) = found.try_next().await.map_err(fault)? {
                 let text: String = text;
-                let row = serde_json::from_str(&text).map_err(|error| unwritten(error.into()))?;
-                file.write(&Line::Row { table: table.to_owned(), row }).map_err(unwritten)?;
+                let row = serde_json::from_str(&text).map_err(|error| lost(error.into()))?;
+                out.write(&Line::Row { table: table.to_owned(), row }).await?;
                 rows += 1;
                 accounts += u64::from(table == "accounts");
             }
         }
         work.commit().await?;
-        file.finish(rows).map_err(unwritten)?;
-        Ok(Backup { accounts, bytes: unnamed.name()? })
+        out.finish(rows).await?;
+        Ok(accounts)
     }
 
     /// Fills an empty store from a backup, wholly or not at all. The key that is held must be the backup's. For a database that no
     /// gateway works on yet.
     pub async fn restore(&self, from: &Path) -> Result<Backup, StoreError> {
-        let bytes = check_whole(from)?;
+        let Backup { bytes, .. } = check_backup(from)?;
         let mut work = self.link.begin_long().await?;
         self.check_empty(&mut work).await?;
         query("DELETE FROM seal_keys").execute(&mut *work).await.map_err(fault)?;
@@ -144,15 +145,19 @@ async fn switch_triggers(work: &mut Work<'_>, switch: &str) -> Result<(), StoreE
     Ok(())
 }
 
-/// Before anything is written: every line reads, and the foot knows them all. Says how many bytes there are.
-fn check_whole(from: &Path) -> Result<u64, StoreError> {
+/// Before anything is done with it: every line reads, and the foot knows them all.
+pub fn check_backup(from: &Path) -> Result<Backup, StoreError> {
     let (mut sum, mut rows, mut bytes, mut whole) = (Context::new(&SHA256), 0, 0, false);
+    let mut accounts = 0;
     for line in lines(from)? {
         let line = line?;
         match read(from, &line)? {
             Line::Head { format: FORMAT, .. } => {}
             Line::Head { .. } => return Err(not_whole(from, "it was written by a newer version")),
-            Line::Row { .. } => rows += 1,
+            Line::Row { table, .. } => {
+                rows += 1;
+                accounts += u64::from(table == "accounts");
+            }
             Line::Foot { rows: counted, sha256 } => whole = counted == rows && sha256 == hex(&sum),
         }
         sum.update(line.as_bytes());
@@ -160,14 +165,13 @@ fn check_whole(from: &Path) -> Result<u64, StoreError> {
         bytes += line.len() as u64 + 1;
     }
     match whole {
-        true => Ok(bytes),
+        true => Ok(Backup { accounts, bytes }),
         false => Err(not_whole(from, "it ends early, or was changed")),
     }
 }
 
 fn lines(from: &Path) -> Result<impl Iterator<Item = Result<String, StoreError>>, StoreError> {
-    let unreadable =
-        |error: std::io::Error| StoreError::Refused(format!("{} cannot be read: {error}", from.display()));
+    let unreadable = |error: std::io::Error| unreadable(from, &error);
     let file = File::open(from).map_err(unreadable)?;
     Ok(BufReader::new(file).lines().map(move |line| line.map_err(unreadable)))
 }
@@ -180,25 +184,40 @@ fn not_whole(from: &Path, why: &str) -> StoreError {
     StoreError::Refused(format!("{} is no whole backup: {why}", from.display()))
 }
 
-/// A file that is summed up while it is written.
-struct Sum {
-    file: BufWriter<File>,
+/// Lines that are summed up while they are written.
+struct Sum<'a> {
+    out: Out<'a>,
+    pending: Vec<u8>,
     sum: Context,
 }
 
-impl Sum {
-    fn write(&mut self, line: &Line) -> std::io::Result<()> {
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
-        self.sum.update(&text);
-        self.file.write_all(&text)
+impl Sum<'_> {
+    async fn write(&mut self, line: &Line) -> Result<(), StoreError> {
+        let from = self.pending.len();
+        serde_json::to_writer(&mut self.pending, line).map_err(|error| lost(error.into()))?;
+        self.pending.push(b'\n');
+        self.sum.update(&self.pending[from..]);
+        match self.pending.len() {
+            0..PIECE => Ok(()),
+            _ => self.hand_over().await,
+        }
     }
 
-    fn finish(mut self, rows: u64) -> std::io::Result<()> {
+    async fn finish(mut self, rows: u64) -> Result<(), StoreError> {
         let sha256 = hex(&self.sum);
-        self.write(&Line::Foot { rows, sha256 })?;
-        self.file.flush()
+        self.write(&Line::Foot { rows, sha256 }).await?;
+        self.hand_over().await
     }
+
+    async fn hand_over(&mut self) -> Result<(), StoreError> {
+        let handed = self.out.write_all(&self.pending).await;
+        self.pending.clear();
+        handed.map_err(lost)
+    }
+}
+
+fn lost(error: std::io::Error) -> StoreError {
+    StoreError::OutOfOrder(format!("the backup could not be handed over: {error}"))
 }
 
 /// Rows of one table that go in together.

@@ -8,12 +8,13 @@ use std::sync::Mutex;
 use super::PostgresStore;
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
-use crate::config::SecretSource;
+use crate::config::{self, SecretSource, StoreUrl};
 use crate::model::account::AccountState;
-use crate::store::contract::{access, at, grant, name, realm, route, tokens};
+use crate::store::backup::{Incoming, to_file};
+use crate::store::contract::{access, at as moment, grant, name, realm, route, tokens};
 use crate::store::portable::{Portable, copy};
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
+use crate::store::{self, JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
 fn clock() -> Clock {
     Clock::manual(Timestamp::from_millis(1_000_000))
@@ -35,20 +36,25 @@ async fn fill(store: &dyn Store) {
     store.put_grant(put).await.unwrap();
     store.put_grant(grant("smile", "old", 1)).await.unwrap();
     store.commit_tokens(&smile, &global, 1, &tokens("access-2", Some("rotated"), 20)).await.unwrap();
-    store.note_intent(&smile, &global, at(30)).await.unwrap();
-    let state = AccountState::NeedsLogin { since: at(7), why: "the grant is dead".into() };
+    store.note_intent(&smile, &global, moment(30)).await.unwrap();
+    let state = AccountState::NeedsLogin { since: moment(7), why: "the grant is dead".into() };
     store.put_grant(NewGrant { state: Some(state), ..grant("lab", "global", 2) }).await.unwrap();
     store.put_grant(grant("gone", "global", 3)).await.unwrap();
     store.remove_grant(&name("gone"), &global).await.unwrap();
     for (account, number) in [("smile", 1), ("gone", 2), ("smile", 3)] {
         store.append_journal(line(account, number)).await.unwrap();
     }
-    let (id, kind, expires_at) = ([1; 32], PendingKind::Start, at(2_000_000));
+    let (id, kind, expires_at) = ([1; 32], PendingKind::Start, moment(2_000_000));
     store.put_login(PendingLogin { id, kind, expires_at, payload: "invited".into() }).await.unwrap();
 }
 
 fn line(account: &str, number: u64) -> JournalEntry {
-    JournalEntry { at: at(number), account: name(account), event: "e".into(), detail: format!("{number}") }
+    JournalEntry {
+        at: moment(number),
+        account: name(account),
+        event: "e".into(),
+        detail: format!("{number}"),
+    }
 }
 
 async fn same(one: &dyn Portable, other: &dyn Portable) {
@@ -137,6 +143,114 @@ async fn a_backup_of_a_live_sqlite_store_is_a_store() {
     store.ping().await.unwrap();
 }
 
+/// A configuration as the commands have it.
+fn at(url: StoreUrl, folder: &Path) -> config::Store {
+    config::Store { url, key: SecretSource::File(folder.join("gateway.key")) }
+}
+
+#[tokio::test]
+async fn what_a_live_sqlite_store_hands_over_goes_back_into_a_place_where_none_is() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path()).await;
+    fill(&store).await;
+    let file = elsewhere.path().join("backup");
+    let taken = to_file(&store, &file).await.unwrap();
+    assert_eq!(taken.accounts, 2);
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing half-done stays");
+    let there = at(StoreUrl::Sqlite(elsewhere.path().join("gateway.db")), elsewhere.path());
+    let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
+    assert!(refusal.contains("gateway.key is missing"), "{refusal}");
+    assert!(!elsewhere.path().join("gateway.key").exists(), "no other key is made");
+    fs::write(elsewhere.path().join("gateway.key"), "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n")
+        .unwrap();
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(elsewhere.path().join("gateway.key"), private).unwrap();
+    let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
+    assert!(refusal.contains("the key does not belong to"), "{refusal}");
+    assert_eq!(fs::metadata(elsewhere.path().join("gateway.db")).unwrap().len(), 0, "nothing took its place");
+
+    fs::copy(folder.path().join("gateway.key"), elsewhere.path().join("gateway.key")).unwrap();
+    assert_eq!(store::restore(&there, clock(), &file).await.unwrap().accounts, 2);
+    let mode = fs::metadata(elsewhere.path().join("gateway.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    {
+        let restored = sqlite(elsewhere.path()).await;
+        same(&store, &restored).await;
+        let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
+        assert!(refusal.contains("in use by another gateway"), "{refusal}");
+        restored.close().await.unwrap();
+    }
+    let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
+    assert!(refusal.contains("holds a database already"), "{refusal}");
+    let mut left: Vec<_> =
+        fs::read_dir(elsewhere.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["backup", "gateway.db", "gateway.db.lock", "gateway.key"]);
+}
+
+#[tokio::test]
+async fn a_backup_goes_back_into_its_own_kind_only_and_anything_else_is_no_backup() {
+    let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
+    let store = sqlite(folder.path()).await;
+    fill(&store).await;
+    let postgres = || StoreUrl::Postgres { url: database.url(), listen_url: None };
+    let (of_sqlite, of_postgres) =
+        (folder.path().join("sqlite.backup"), folder.path().join("postgres.backup"));
+    to_file(&store, &of_sqlite).await.unwrap();
+    to_file(&database.open(clock()).await.unwrap(), &of_postgres).await.unwrap();
+    let elsewhere = || StoreUrl::Sqlite(folder.path().join("other.db"));
+    let text = folder.path().join("text");
+    fs::write(&text, "{\"name\": \"something else entirely\"}").unwrap();
+    for (url, file, says) in [
+        (postgres(), &of_sqlite, "a backup of a SQLite file, and store.url is a PostgreSQL database"),
+        (elsewhere(), &of_postgres, "a backup of a PostgreSQL database, and store.url is a SQLite file"),
+        (elsewhere(), &text, "is no backup"),
+        (elsewhere(), &folder.path().join("nothing"), "cannot be read"),
+    ] {
+        let refusal = store::restore(&at(url, folder.path()), clock(), file).await.unwrap_err().to_string();
+        assert!(refusal.contains(says), "{refusal}");
+    }
+    let whole = fs::read(&of_sqlite).unwrap();
+    fs::write(&text, &whole[..whole.len() / 2]).unwrap();
+    let refusal = store::restore(&at(elsewhere(), folder.path()), clock(), &text).await.unwrap_err();
+    assert!(matches!(&refusal, StoreError::Refused(why) if why.contains("damaged")), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_postgresql_backup_is_put_back_only_where_its_key_is() {
+    let (database, other) = (Database::new().await, Database::new().await);
+    let store = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    let file = database.file("backup");
+    to_file(&store, &file).await.unwrap();
+    let there =
+        config::Store { url: StoreUrl::Postgres { url: other.url(), listen_url: None }, key: other.key() };
+    let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
+    assert!(refusal.contains("gateway.key is missing") && !other.file("gateway.key").exists(), "{refusal}");
+    fs::copy(database.file("gateway.key"), other.file("gateway.key")).unwrap();
+    assert_eq!(store::restore(&there, clock(), &file).await.unwrap().accounts, 2);
+    same(&store, &other.open(clock()).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn what_comes_from_elsewhere_gets_its_name_only_when_it_is_whole() {
+    let database = Database::new().await;
+    let store = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    let (file, copy) = (database.file("backup"), database.file("copy"));
+    let taken = to_file(&store, &file).await.unwrap();
+    let whole = fs::read(&file).unwrap();
+    for (piece, ok) in [(&whole[..whole.len() - 40], false), (&whole[..], true)] {
+        let mut incoming = Incoming::create(&copy).unwrap();
+        incoming.write(piece).await.unwrap();
+        let finished = incoming.finish().await;
+        assert_eq!((finished.is_ok(), copy.exists()), (ok, ok), "{finished:?}");
+        assert!(!database.file("copy.partial").exists());
+    }
+    assert_eq!(fs::read(&copy).unwrap().len() as u64, taken.bytes);
+    assert!(Incoming::create(&copy).err().unwrap().to_string().contains("exists already"));
+}
+
 #[tokio::test]
 async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
     let (database, other) = (Database::new().await, Database::new().await);
@@ -144,12 +258,12 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
     fill(&store).await;
     store.keep_fallback(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25)).await.unwrap();
     let file = database.file("backup.jsonl");
-    let taken = store.backup(&file).await.unwrap();
+    let taken = to_file(&store, &file).await.unwrap();
     assert_eq!((taken.accounts, taken.bytes), (2, fs::metadata(&file).unwrap().len()));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("smile") && !text.contains("rotated") && !text.contains("invited"));
-    assert!(matches!(store.backup(&file).await, Err(StoreError::Refused(_))), "never over another");
+    assert!(matches!(to_file(&store, &file).await, Err(StoreError::Refused(_))), "never over another");
     assert!(store.restore(&file).await.unwrap_err().to_string().contains("not empty"));
 
     fs::copy(database.file("gateway.key"), other.file("gateway.key")).unwrap();
@@ -173,7 +287,7 @@ async fn a_backup_that_is_not_whole_or_of_another_key_changes_nothing() {
     let store = database.open(clock()).await.unwrap();
     fill(&store).await;
     let file = database.file("backup.jsonl");
-    store.backup(&file).await.unwrap();
+    to_file(&store, &file).await.unwrap();
     let text = fs::read_to_string(&file).unwrap();
     let target = other.open(clock()).await.unwrap();
     let cut = text.lines().count() - 1;
@@ -223,12 +337,12 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Portable>) {
             .unwrap();
         let changes = store.newest_change().await.unwrap();
         let done = store.rotate_key().await.unwrap();
-        assert_eq!((done.broken.len(), done.retired.len()), (0, 1), "{done:?}");
+        assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
         // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the access token.
         assert_eq!(done.resealed, 4);
         assert_eq!(store.newest_change().await.unwrap(), changes, "no other gateway need hear of it");
         let again = store.rotate_key().await.unwrap();
-        assert_eq!((again.resealed, again.retired.len()), (0, 0));
+        assert_eq!((again.resealed, again.retired.len(), again.complete), (0, 0, true));
     }
     fs::write(key, new).unwrap();
     let store = open().await;
@@ -269,7 +383,7 @@ async fn while_something_does_not_open_no_key_is_retired() {
     fs::write(database.file("gateway.key"), format!("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n{old}"))
         .unwrap();
     let done = database.open(clock()).await.unwrap().rotate_key().await.unwrap();
-    assert!(done.retired.is_empty(), "{done:?}");
+    assert!(done.retired.is_empty() && !done.complete, "{done:?}");
     let [broken] = &done.broken[..] else { panic!("{done:?}") };
     assert!(broken.contains("lab"), "{broken}");
 }

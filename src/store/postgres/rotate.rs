@@ -66,8 +66,8 @@ impl Resealing for PostgresStore {
         Box::pin(within(SHORT, self.read_sealed(column, mark, after)))
     }
 
-    fn reseal<'a>(&'a self, column: Column, old: &'a SealedValue, sealed: Vec<u8>) -> Pending<'a, bool> {
-        Box::pin(within(SHORT, self.write_sealed(column, old, sealed)))
+    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize> {
+        Box::pin(within(SHORT, self.write_sealed(column, anew)))
     }
 
     fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>> {
@@ -99,20 +99,23 @@ impl PostgresStore {
     async fn write_sealed(
         &self,
         column: Column,
-        old: &SealedValue,
-        sealed: Vec<u8>,
-    ) -> Result<bool, StoreError> {
+        anew: &[(SealedValue, Vec<u8>)],
+    ) -> Result<usize, StoreError> {
         let mut work = self.link.begin().await?;
-        let replaced = query(statements(column).replace)
-            .bind(sealed)
-            .bind(&*old.row)
-            .bind(&*old.realm)
-            .bind(&*old.sealed)
-            .execute(&mut *work)
-            .await
-            .map_err(fault)?;
+        let mut replaced = 0;
+        for (old, sealed) in anew {
+            let done = query(statements(column).replace)
+                .bind(&**sealed)
+                .bind(&*old.row)
+                .bind(&*old.realm)
+                .bind(&*old.sealed)
+                .execute(&mut *work)
+                .await
+                .map_err(fault)?;
+            replaced += usize::from(done.rows_affected() > 0);
+        }
         work.commit().await?;
-        Ok(replaced.rows_affected() > 0)
+        Ok(replaced)
     }
 
     async fn delete_canaries(&self, but: &str) -> Result<Vec<String>, StoreError> {

@@ -67,8 +67,8 @@ impl Resealing for SqliteStore {
         Box::pin(self.read_sealed(column, mark, after))
     }
 
-    fn reseal<'a>(&'a self, column: Column, old: &'a SealedValue, sealed: Vec<u8>) -> Pending<'a, bool> {
-        Box::pin(self.write_sealed(column, old, sealed))
+    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize> {
+        Box::pin(self.write_sealed(column, anew))
     }
 
     fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>> {
@@ -99,20 +99,24 @@ impl SqliteStore {
     async fn write_sealed(
         &self,
         column: Column,
-        old: &SealedValue,
-        sealed: Vec<u8>,
-    ) -> Result<bool, StoreError> {
-        let Some(Statements { replace, .. }) = statements(column) else { return Ok(false) };
-        let mut turn = self.writer.turn().await.map_err(fault)?;
-        let replaced = sqlx::query(replace)
-            .bind(sealed)
-            .bind(&*old.row)
-            .bind(&*old.realm)
-            .bind(&*old.sealed)
-            .execute(&mut *turn)
-            .await
-            .map_err(fault)?;
-        Ok(replaced.rows_affected() > 0)
+        anew: &[(SealedValue, Vec<u8>)],
+    ) -> Result<usize, StoreError> {
+        let Some(Statements { replace, .. }) = statements(column) else { return Ok(0) };
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        let mut replaced = 0;
+        for (old, sealed) in anew {
+            let done = sqlx::query(replace)
+                .bind(&**sealed)
+                .bind(&*old.row)
+                .bind(&*old.realm)
+                .bind(&*old.sealed)
+                .execute(&mut *work)
+                .await
+                .map_err(fault)?;
+            replaced += usize::from(done.rows_affected() > 0);
+        }
+        work.commit().await.map_err(fault)?;
+        Ok(replaced)
     }
 
     async fn delete_canaries(&self, but: &str) -> Result<Vec<String>, StoreError> {
