@@ -7,6 +7,7 @@ mod guard;
 mod health;
 mod logins;
 mod problem;
+mod store;
 pub mod view;
 
 use std::convert::Infallible;
@@ -29,7 +30,8 @@ use crate::clock::Clock;
 use crate::journal::audit::{Action, Audit, Outcome};
 use crate::model::account::AccountName;
 use crate::pairing::Pairing;
-use crate::store::Store;
+use crate::store::rotate::Rotation;
+use crate::store::{Store, StoreError};
 
 pub use guard::Guard;
 pub use health::{Part, Readiness};
@@ -58,6 +60,8 @@ pub trait Machinery: Send + Sync + 'static {
         account: AccountName,
         call: CallRequest,
     ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>>;
+    /// Seals the store anew under its newest key.
+    fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
     /// The word for a refusal code number in an account's signals.
     fn refusal_word(&self, number: u16) -> &'static str;
 }
@@ -83,6 +87,8 @@ pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .route("/invitations", post(logins::invite))
         .route("/import", post(logins::import))
         .route("/export", get(logins::export))
+        .route("/store/backup", post(store::back_up))
+        .route("/store/rotate-key", post(store::rotate_key))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
         .fallback(async || {
             Problem::new(http::StatusCode::NOT_FOUND, "not_found", "the admin API has no such call")

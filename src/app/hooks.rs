@@ -15,7 +15,8 @@ use crate::gateway::refusal;
 use crate::journal::Journal;
 use crate::model::account::AccountName;
 use crate::pairing;
-use crate::store::AccountRecord;
+use crate::store::rotate::Rotation;
+use crate::store::{AccountRecord, StoreError};
 
 use super::{Inner, observe};
 
@@ -96,6 +97,13 @@ impl Machinery for Workshop {
         call: CallRequest,
     ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>> {
         Box::pin(self.0.operator.call(account, call))
+    }
+
+    fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>> {
+        Box::pin(async {
+            super::refuse_stale_key(&self.0)?;
+            self.0.store.rotate_key().await
+        })
     }
 
     fn refusal_word(&self, number: u16) -> &'static str {

@@ -38,7 +38,7 @@ use crate::pairing::{self, Pairing};
 use crate::public;
 use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
-use crate::store::{self, Store, key_file};
+use crate::store::{self, Store, StoreError, key_file};
 use crate::telemetry::metrics::Metrics;
 
 pub use listeners::Bound;
@@ -244,7 +244,7 @@ fn endpoint_names() -> Vec<&'static str> {
 
 /// Gateway tokens are signed with a secret that follows from the store's key, so that they outlive a restart and every replica reads
 /// them. Those that follow from older keys still read, so that a change of keys ends no token: first that of the sealing key.
-fn signing_secrets(config: &Config) -> anyhow::Result<([u8; 32], Vec<[u8; 32]>)> {
+fn signing_secrets(config: &Config) -> Result<([u8; 32], Vec<[u8; 32]>), StoreError> {
     let environment = |name: &str| std::env::var_os(name);
     let mut secrets = key_file::derive(&config.store.key, "gateway tokens, version 1", &environment)?;
     let signing = secrets.remove(0);
@@ -253,6 +253,19 @@ fn signing_secrets(config: &Config) -> anyhow::Result<([u8; 32], Vec<[u8; 32]>)>
 
 fn token_key((signing, older): &([u8; 32], Vec<[u8; 32]>)) -> TokenKey {
     older.iter().fold(TokenKey::new(signing), TokenKey::and_older)
+}
+
+/// Before a rotation: the key that seals here is the one that stands first in the file now.
+fn refuse_stale_key(inner: &Inner) -> Result<(), StoreError> {
+    let (first, _) = signing_secrets(&inner.config.load())?;
+    match instance(&first) == inner.shared.instance {
+        true => Ok(()),
+        false => Err(StoreError::Refused(
+            "the first line of the store's key is not the key that this gateway seals with: restart the gateway, so that it \
+             takes the new one, then rotate"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Tells people where a lease is held.

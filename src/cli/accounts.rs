@@ -12,11 +12,9 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountState, RealmName};
 use crate::pairing::{ExportedGrant, Invitation};
 
-use super::api::{Api, Failure};
+use super::api::{Api, Failure, Outcome, finish};
 use super::output::{self, Format, Row, say};
-use super::{AccountsCommand, CallArguments, DestructiveArguments, EXIT_CONFIG, PairArguments};
-
-type Outcome = Result<ExitCode, Failure>;
+use super::{AccountsCommand, CallArguments, DestructiveArguments, PairArguments};
 
 pub fn run(config: &Path, command: AccountsCommand) -> ExitCode {
     finish(Api::from_config(config).and_then(|api| match command {
@@ -50,20 +48,6 @@ pub fn explain(config: &Path, account: &str, format: Format) -> ExitCode {
         output::print_one(format, &explanation, || explained(&explanation));
         Ok(ExitCode::SUCCESS)
     }))
-}
-
-fn finish(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Ok(code) => code,
-        Err(Failure::Config(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-        Err(Failure::Other(text)) => {
-            eprintln!("{text}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// A word as one segment of a path.

@@ -1,6 +1,7 @@
 //! The running gateway's admin API as the command line sees it: address and token come from the same configuration file.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,6 +9,9 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::view::ApiProblem;
 use crate::config::{self, Admin, SecretSource};
+use crate::store::backup::{Backup, Incoming};
+
+use super::EXIT_CONFIG;
 
 /// The gateway is on this machine or near it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,6 +29,24 @@ pub enum Failure {
     /// The configuration is not valid: exit code 78.
     Config(String),
     Other(String),
+}
+
+/// What a command ends with.
+pub type Outcome = Result<ExitCode, Failure>;
+
+/// Prints what went wrong; the exit code is the contract of design section 8.
+pub fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        Err(Failure::Config(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(Failure::Other(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Failure {
@@ -71,6 +93,17 @@ impl Api {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Posts, and writes the answer into a file that gets its name only when it is whole.
+    pub fn post_for_file(&self, path: &str, mut into: Incoming) -> Result<Backup, Failure> {
+        self.runtime.block_on(async {
+            let mut answer = self.send(self.http.post(self.url(path))).await?;
+            while let Some(piece) = answer.chunk().await.map_err(|error| Failure::other(cut_short(&error)))? {
+                into.write(&piece).await.map_err(|error| Failure::other(error.to_string()))?;
+            }
+            into.finish().await.map_err(|error| Failure::other(error.to_string()))
         })
     }
 
@@ -122,7 +155,7 @@ fn load(file: &Path) -> Result<Admin, Failure> {
     config::load_admin(file, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))
 }

@@ -3,23 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::EXIT_CONFIG;
-use super::api::{self, Failure};
+use super::api::{self, finish};
 use super::output::say;
 
 pub fn run(config: &Path) -> ExitCode {
-    match api::alive(config) {
-        Ok(()) => {
-            say!("alive");
-            ExitCode::SUCCESS
-        }
-        Err(Failure::Config(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-        Err(Failure::Other(text)) => {
-            eprintln!("{text}");
-            ExitCode::FAILURE
-        }
-    }
+    finish(api::alive(config).map(|()| {
+        say!("alive");
+        ExitCode::SUCCESS
+    }))
 }

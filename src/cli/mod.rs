@@ -9,6 +9,7 @@ pub mod load;
 mod output;
 mod sandbox;
 mod serve;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,6 +62,9 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Move, back up and put back the store, and change its key.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Keys for the applications that call the gateway.
     #[command(subcommand)]
     Callers(CallersCommand),
@@ -289,6 +293,52 @@ pub struct DestructiveArguments {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Move everything to another store, account by account, and prove it by reading it back; broken off, run it again.
+    Migrate(MigrateArguments),
+    /// Copy the store into a new file, while the gateway goes on. Without the key, which is to be kept elsewhere, it opens nothing.
+    Backup {
+        /// Must not exist yet.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Put a backup back into a store that holds nothing; with the gateway stopped.
+    Restore {
+        /// What `store backup` wrote.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Seal everything anew under the first key of the key file, so that the other lines can go; broken off, run it again.
+    RotateKey {
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct MigrateArguments {
+    /// Where it is: sqlite:FILE or postgres://USER@HOST/DATABASE. Without it, the configuration's store.
+    #[arg(long, value_name = "URL", required_unless_present = "to")]
+    pub from: Option<String>,
+    /// Where it is to go. Without it, the configuration's store.
+    #[arg(long, value_name = "URL")]
+    pub to: Option<String>,
+    /// The key file of the first. Without it, the configuration's key.
+    #[arg(long, value_name = "FILE")]
+    pub from_key: Option<PathBuf>,
+    /// The key file of the second, made where the store is new. Without it, the configuration's key.
+    #[arg(long, value_name = "FILE")]
+    pub to_key: Option<PathBuf>,
+    /// The second may hold accounts that the first does not know; they stay as they are.
+    #[arg(long)]
+    pub merge: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum CallersCommand {
     /// Make a key for an application: prints the key once, and the lines for the configuration.
     NewKey {
@@ -308,6 +358,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Sandbox(options) => sandbox::run(&options),
         Command::Accounts(command) => accounts::run(&config, command),
         Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
+        Command::Store(command) => store::run(&config, command),
         Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
         Command::Healthcheck => healthcheck::run(&config),
         Command::Load(arguments) => load::run(&arguments),

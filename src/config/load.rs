@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::problem::{Problem, Problems};
 use super::reader::{Env, Reader, Section};
-use super::{Admin, Config, callers, listeners, realms, tuning};
+use super::{Admin, Config, Store, callers, listeners, realms, tuning};
 
 /// A valid configuration, and what is doubtful about it.
 #[derive(Debug, Clone)]
@@ -28,20 +28,33 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
 
 /// `[admin]` alone, for programs that only speak to a gateway that runs: what else is wrong, or may not be read, is not theirs.
 pub fn load_admin(file: &Path, env: Env<'_>) -> Result<Admin, Problems> {
+    load_part(file, env, |root| listeners::admin(root.section("admin"), &mut Vec::new()))
+}
+
+/// `[store]` alone, likewise, for what is done to a whole store.
+pub fn load_store(file: &Path, env: Env<'_>) -> Result<Store, Problems> {
+    load_part(file, env, |root| tuning::store(root.section("store")))
+}
+
+fn load_part<T>(
+    file: &Path,
+    env: Env<'_>,
+    part: impl FnOnce(&Section<'_>) -> Option<T>,
+) -> Result<T, Problems> {
     let text = text_of(file)?;
     let (table, mut faults) = DeTable::parse_recoverable(&text);
     let reader = Reader::new(file, &text, folder_of(file), env);
     faults.sort_by_key(|fault| fault.span().map(|span| span.start));
-    let admin = match faults.first() {
+    let found = match faults.first() {
         Some(fault) => {
             reader.syntax(fault.span(), fault.message());
             None
         }
-        None => listeners::admin(reader.root(table.get_ref()).section("admin"), &mut Vec::new()),
+        None => part(&reader.root(table.get_ref())),
     };
     let (problems, ..) = reader.finish();
-    match (Problems::gather(problems), admin) {
-        (None, Some(admin)) => Ok(admin),
+    match (Problems::gather(problems), found) {
+        (None, Some(found)) => Ok(found),
         (Some(problems), _) => Err(problems),
         (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
     }

@@ -16,7 +16,7 @@ mod values;
 #[cfg(all(test, unix))]
 mod tests;
 
-pub use load::{Loaded, load, load_admin};
+pub use load::{Loaded, load, load_admin, load_store};
 pub use problem::{Problem, Problems};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Env;

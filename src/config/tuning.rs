@@ -1,6 +1,7 @@
 //! `[store]`, `[upstream]`, `[retry]`, `[renewal]` and `[log]`: where things are kept and how patient we are. The vendor's documented
 //! waits are a floor for every realm that is real.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -34,27 +35,45 @@ pub(super) fn store(section: Section<'_>) -> Option<Store> {
 
 /// The text is never shown: it may hold a password.
 fn store_url(value: &Value<'_>) -> Option<StoreUrl> {
-    const FIX: &str = "write \"sqlite:gateway.db\" or \"postgres://user@host/database\"";
-    let text = value.text()?;
-    if let Some(path) = text.strip_prefix("sqlite:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if path.is_empty() || path.starts_with(':') || path.contains('?') {
-            let what = "is no file: grants have to outlive the process";
-            return value.refuse(what, "write \"sqlite:\" and the path of a file");
+    match StoreUrl::parse(value.text()?, &value.reader.folder) {
+        Ok(url) => {
+            warn_of_password(value);
+            Some(url)
         }
-        return Some(StoreUrl::Sqlite(value.reader.folder.join(path)));
+        Err((what, fix)) => value.refuse(what, fix),
     }
-    match postgres_url(value)? {
-        Some(url) => Some(StoreUrl::Postgres { url, listen_url: None }),
-        None => value.refuse("is neither sqlite: nor postgres://", FIX),
+}
+
+impl StoreUrl {
+    /// `sqlite:FILE`, which starts at `folder`, or `postgres://…`. The error is what is wrong and the fix, without the text, which may hold
+    /// a password.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, (&'static str, &'static str)> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path.is_empty() || path.starts_with(':') || path.contains('?') {
+                true => Err((
+                    "is no file: grants have to outlive the process",
+                    "write \"sqlite:\" and the path of a file",
+                )),
+                false => Ok(Self::Sqlite(folder.join(path))),
+            };
+        }
+        match postgres_url(text) {
+            Some(_) => Ok(Self::Postgres { url: text.to_owned(), listen_url: None }),
+            None => Err((
+                "is neither sqlite: nor postgres://",
+                "write \"sqlite:gateway.db\" or \"postgres://user@host/database\"",
+            )),
+        }
     }
 }
 
 fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Option<StoreUrl> {
-    let listen_url = postgres_url(value)?;
-    match (url, listen_url) {
-        (StoreUrl::Postgres { url, .. }, Some(listen_url)) => {
-            Some(StoreUrl::Postgres { url, listen_url: Some(listen_url) })
+    let text = value.text()?;
+    warn_of_password(value);
+    match (url, postgres_url(text)) {
+        (StoreUrl::Postgres { url, .. }, Some(_)) => {
+            Some(StoreUrl::Postgres { url, listen_url: Some(text.to_owned()) })
         }
         (StoreUrl::Postgres { .. }, None) => value
             .refuse("is not postgres://", "write the address of the same database without a pooler between"),
@@ -65,17 +84,18 @@ fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Option<StoreUrl> {
     }
 }
 
-/// The address of a database; within `Some`, `None` where it is something else.
-fn postgres_url(value: &Value<'_>) -> Option<Option<String>> {
-    let text = value.text()?;
-    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
-    if url.as_ref().is_some_and(|url| url.password().is_some()) {
+fn warn_of_password(value: &Value<'_>) {
+    let url = value.text().and_then(postgres_url);
+    if url.is_some_and(|url| url.password().is_some()) {
         value.warn(
             "holds a password in clear",
             "let the database trust a client certificate or a password file (PGPASSFILE) instead",
         );
     }
-    Some(url.map(|_| text.to_owned()))
+}
+
+fn postgres_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"))
 }
 
 pub(super) fn upstream(section: Section<'_>) -> Option<Upstream> {

@@ -39,6 +39,8 @@ pub fn tighten(path: &Path) -> io::Result<bool> {
 /// Makes the entry of a new file survive a power cut.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
+        // A bare name stands in the current folder.
+        Some(folder) if cfg!(unix) && folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
         _ => Ok(()),
     }
@@ -81,6 +83,13 @@ fn set_private(_: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_the_current_one() {
+        sync_folder_of(Path::new("name")).unwrap();
+        sync_folder_of(&std::env::temp_dir().join("name")).unwrap();
+        assert!(sync_folder_of(Path::new("/nonexistent/name")).is_err());
+    }
 
     #[test]
     fn what_is_made_here_is_private_and_what_was_loose_is_tightened() {

@@ -4,4 +4,8 @@
 
 mod accounts;
 mod mistakes;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod postgres;
 mod processes;
+mod store;

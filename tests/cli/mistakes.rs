@@ -15,11 +15,16 @@ fn what_cannot_be_typed_ends_with_2_and_what_is_asked_for_with_0() {
         "accounts show",
         "accounts invite x --days 99",
         "sandbox --expiry-status 402",
+        "store",
+        "store backup",
+        "store migrate",
     ] {
         let said = run(wrong.split(' ').filter(|word| !word.is_empty()));
         assert_eq!(said.code, 2, "{wrong}: {}", said.all());
     }
-    for help in ["--help", "--version", "help accounts", "accounts pair --help", "completions bash"] {
+    for help in
+        ["--help", "--version", "help accounts", "help store", "accounts pair --help", "completions bash"]
+    {
         let said = run(help.split(' '));
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{help}");
         assert!(!said.out.is_empty());

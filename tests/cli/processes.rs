@@ -166,6 +166,18 @@ impl Pair {
         Some(Self { folder, gateway, _sandbox: sandbox, url, admin })
     }
 
+    /// Ends the gateway in good order; the sandbox stays.
+    pub fn stop(&mut self) {
+        self.gateway.signal("-TERM");
+        assert_eq!(self.gateway.exit_code(), 0);
+    }
+
+    /// Starts it again on the same files.
+    pub fn start_again(&mut self) {
+        self.gateway = Standing::start(self.words("serve"));
+        self.gateway.until("\"message\":\"ready\"");
+    }
+
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("config.toml")
     }
@@ -178,6 +190,11 @@ impl Pair {
     /// `genapi-gateway -c its/config.toml WORDS`
     pub fn types(&self, words: &str) -> Said {
         run(self.words(words))
+    }
+
+    /// The same, typed in a folder where a bare name is a file of that folder.
+    pub fn types_in(&self, folder: &Path, words: &str) -> Said {
+        said(command().args(self.words(words)).current_dir(folder).stdin(Stdio::null()).output().unwrap())
     }
 
     pub fn types_with(&self, words: &str, typed: &str) -> Said {

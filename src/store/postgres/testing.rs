@@ -1,11 +1,8 @@
 //! A PostgreSQL of our own for tests: one server per test process, one database and one role per test; a gate that shuts the way to it,
 //! and a pooler before it. All end with the process, however that ends: a watchdog waits for its pipe to close.
 
-use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,37 +15,18 @@ use super::PostgresStore;
 use crate::clock::Clock;
 use crate::config::SecretSource;
 use crate::store::StoreError;
+use server::{PORT, SUPERUSER, watched};
+pub use server::{Server, start};
+
+/// Tests of whole processes start the same server.
+#[path = "../../../tests/common/postgres.rs"]
+mod server;
 
 /// A database of a test's own, reached by a role that is no superuser.
 pub struct Database {
     pub name: String,
     folder: tempfile::TempDir,
 }
-
-/// A server and its folder, both gone with the process.
-pub struct Server {
-    pub folder: PathBuf,
-    /// Its standard input is what the watchdog watches.
-    _watchdog: Child,
-}
-
-const SUPERUSER: &str = "postgres";
-/// The sockets' name carries it; no port is taken, so nothing can collide.
-const PORT: &str = "5432";
-
-/// Starts a server, says so, and ends it when the standard input does.
-const POSTGRES: &str = r#"
-    trap '' INT TERM HUP PIPE
-    folder=$1 programs=$2
-    "$programs/initdb" -D "$folder/data" -A trust -U postgres --no-sync -E UTF8 --locale=C >"$folder/log" 2>&1 &&
-    "$programs/pg_ctl" -D "$folder/data" -w -t 60 -l "$folder/log" -o "-k $folder -F \
-        -c full_page_writes=off -c shared_buffers=16MB -c max_connections=300 $3" start >>"$folder/log" 2>&1
-    if [ $? -eq 0 ]; then echo ready; else cat "$folder/log"; fi
-    exec 1>/dev/null 2>&1
-    read -r _
-    "$programs/pg_ctl" -D "$folder/data" -m immediate stop
-    rm -rf "$folder"
-"#;
 
 const POOLER: &str = r#"
     trap '' INT TERM HUP PIPE
@@ -68,56 +46,6 @@ const POOLER: &str = r#"
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| start("-h ''", |_| ()))
-}
-
-/// A server besides the shared one. `settings` go to its command line, `prepare` fills its folder before.
-pub fn start(settings: &str, prepare: impl FnOnce(&Path)) -> Server {
-    let programs = programs();
-    watched(POSTGRES, &[programs.as_os_str(), settings.as_ref()], prepare)
-}
-
-/// Runs a script that says "ready", in a folder that is its own.
-fn watched(script: &str, arguments: &[&OsStr], prepare: impl FnOnce(&Path)) -> Server {
-    let folder = tempfile::Builder::new().prefix("gapi-pg-").tempdir().unwrap().keep();
-    prepare(&folder);
-    let mut command = as_somebody(&folder);
-    command.args(["sh", "-c", script, "watchdog"]).arg(&folder).args(arguments);
-    command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut watchdog = command.spawn().expect("setpriv (util-linux) starts the server's watchdog");
-    let said: Vec<String> = BufReader::new(watchdog.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .scan(false, |ended, line| {
-            let go_on = !std::mem::replace(ended, line == "ready");
-            go_on.then_some(line)
-        })
-        .collect();
-    assert_eq!(said.last().map(String::as_str), Some("ready"), "the server did not start: {said:#?}");
-    Server { folder, _watchdog: watchdog }
-}
-
-/// PostgreSQL does not run as root.
-fn as_somebody(folder: &Path) -> Command {
-    use std::os::unix::fs::MetadataExt;
-    if std::fs::metadata(folder).unwrap().uid() != 0 {
-        return Command::new("env");
-    }
-    let given = Command::new("chown").args(["-R", "postgres:postgres"]).arg(folder).status().unwrap();
-    assert!(given.success(), "the user postgres exists where Debian's package is installed");
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    command
-}
-
-fn programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let mut found: Vec<PathBuf> = versions
-        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
-        .filter(|programs| programs.join("initdb").exists())
-        .collect();
-    found.sort();
-    found.pop().expect("these tests need PostgreSQL's programs: apt-get install postgresql")
 }
 
 impl Database {

@@ -1,0 +1,86 @@
+//! What is done to the whole store while the gateway goes on: a copy of it handed out, and everything sealed anew under the newest key.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, header};
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::task::JoinHandle;
+
+use crate::store::rotate::Rotation;
+
+use super::problem::Problem;
+use super::{Actor, Admin};
+
+/// What the store may be ahead of the reader, and the size of a piece.
+const PIECE: usize = 64 * 1024;
+
+/// A backup that is being taken, in a task of its own: it ends, and the audit log says how, also where the reader has left.
+struct Taking {
+    read: DuplexStream,
+    done: JoinHandle<Result<u64, Problem>>,
+}
+
+/// The copy as it is made. It holds everything sealed, so it is of no use without the key. A copy that could not be finished is cut off.
+pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Response, Problem> {
+    let (read, mut write) = tokio::io::duplex(PIECE);
+    let done = tokio::spawn(async move {
+        let copy = async { admin.store.back_up(&mut write).await.map_err(Problem::of_store) };
+        admin.audited(&actor, "backup", None, copy).await
+    });
+    let mut taking = Taking { read, done };
+    // What fails before the first byte is told as any other problem.
+    let first = match taking.next().await {
+        Ok(Some(first)) => first,
+        Ok(None) => return Err(taking.problem().await),
+        Err(_) => return Err(taking.problem().await),
+    };
+    let pieces = futures_util::stream::unfold((Some(first), Some(taking)), |(ready, taking)| async {
+        if let Some(ready) = ready {
+            return Some((Ok(ready), (None, taking)));
+        }
+        let mut taking = taking?;
+        match taking.next().await {
+            Ok(Some(piece)) => Some((Ok(piece), (None, Some(taking)))),
+            Ok(None) => match taking.done.await {
+                Ok(Ok(_)) => None,
+                Ok(Err(_)) | Err(_) => Some((Err(io::Error::other("the backup broke off")), (None, None))),
+            },
+            Err(error) => Some((Err(error), (None, None))),
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], Body::from_stream(pieces)).into_response())
+}
+
+/// In a task of its own as well: half a rotation helps nobody, although the next run would finish it.
+pub async fn rotate_key(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Json<Rotation>, Problem> {
+    let rotating = tokio::spawn(async move {
+        let rotate = async { admin.machinery.rotate_key().await.map_err(Problem::of_store) };
+        admin.audited(&actor, "rotate_key", None, rotate).await
+    });
+    rotating.await.unwrap_or_else(|_| Err(broken_off("The rotation broke off; run it again."))).map(Json)
+}
+
+impl Taking {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        let read = self.read.read_buf(&mut piece).await?;
+        Ok((read > 0).then(|| piece.freeze()))
+    }
+
+    async fn problem(self) -> Problem {
+        match self.done.await {
+            Ok(Err(problem)) => problem,
+            Ok(Ok(_)) | Err(_) => broken_off("The backup broke off."),
+        }
+    }
+}
+
+fn broken_off(detail: &str) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "store", detail).fix("The log says why.")
+}

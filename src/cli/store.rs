@@ -1,0 +1,296 @@
+//! `store …`: what is done to a whole store. Where a gateway runs, it does the work itself, through its admin API; where none does, the
+//! store is opened here. Either way the audit log hears of it before it is done.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::clock::Clock;
+use crate::config::{self, Admin, SecretSource, StoreUrl};
+use crate::journal::audit::{Action, Audit, Outcome as Ending};
+use crate::store::backup::{Backup, Incoming};
+use crate::store::portable::{Moved, Portable, copy};
+use crate::store::rotate::Rotation;
+use crate::store::{self, StoreError};
+
+use super::api::{self, Api, Failure, Outcome, finish};
+use super::output::{self, Format};
+use super::{MigrateArguments, StoreCommand};
+
+pub fn run(config: &Path, command: StoreCommand) -> ExitCode {
+    finish(match command {
+        StoreCommand::Migrate(arguments) => migrate(config, &arguments),
+        StoreCommand::Backup { file, output } => backup(config, &file, output.output),
+        StoreCommand::Restore { file, output } => restore(config, &file, output.output),
+        StoreCommand::RotateKey { output } => rotate_key(config, output.output),
+    })
+}
+
+fn backup(config: &Path, file: &Path, format: Format) -> Outcome {
+    let taken = match running(config)? {
+        Some(gateway) => gateway.post_for_file("/api/store/backup", Incoming::create(file)?)?,
+        None => {
+            let store = store_of(config)?;
+            by_hand(config, "backup", || async { Ok(store::back_up(&store, Clock::system(), file).await?) })?
+        }
+    };
+    output::print_one(format, &taken, || {
+        format!(
+            "{}: {}, {} bytes.\nIt opens with the store's key only: keep that in another place. An old backup may hold refresh tokens that \
+             were spent since; their accounts will need a login.\n",
+            file.display(),
+            accounts(taken.accounts),
+            taken.bytes
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn restore(config: &Path, file: &Path, format: Format) -> Outcome {
+    if running(config)?.is_some() {
+        return Err(Failure::other(
+            "the gateway of this configuration is running: stop it first. A backup goes into a store that nobody works on",
+        ));
+    }
+    let store = store_of(config)?;
+    let put_back: Backup =
+        by_hand(config, "restore", || async { Ok(store::restore(&store, Clock::system(), file).await?) })?;
+    output::print_one(format, &put_back, || {
+        format!(
+            "{} put back. Start the gateway; accounts whose refresh tokens were spent since will need a login, and `accounts list` shows \
+             which.\n",
+            accounts(put_back.accounts)
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rotate_key(config: &Path, format: Format) -> Outcome {
+    let done: Rotation = match running(config)? {
+        Some(gateway) => gateway.post("/api/store/rotate-key", &())?,
+        None => {
+            let store = store_of(config)?;
+            by_hand(config, "rotate_key", || async {
+                let opened = store::open(&store, Clock::system()).await?;
+                let rotated = opened.rotate_key().await;
+                opened.close().await?;
+                Ok(rotated?)
+            })?
+        }
+    };
+    output::print_one(format, &done, || rotated(&done));
+    Ok(if done.complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn rotated(done: &Rotation) -> String {
+    let mut text = format!("{} values sealed anew under the first key.\n", done.resealed);
+    for broken in &done.broken {
+        text.push_str(&format!("cannot be opened: {broken}\n"));
+    }
+    text.push_str(match (done.complete, done.broken.is_empty()) {
+        (true, _) => {
+            "Nothing is sealed under an older key any more: the lines behind the first can go. Where applications use gateway tokens, leave \
+             them for an hour.\n"
+        }
+        (false, false) => {
+            "The older lines have to stay. Pair or import these accounts again, or put back the key that they need, then run this again.\n"
+        }
+        (false, true) => {
+            "Somebody still seals under an older key. Give every gateway the key file with the new key first, restart it, then run this \
+             again.\n"
+        }
+    });
+    text
+}
+
+fn migrate(config: &Path, arguments: &MigrateArguments) -> Outcome {
+    let (from, to) = (
+        end_of(config, &arguments.from, &arguments.from_key)?,
+        end_of(config, &arguments.to, &arguments.to_key)?,
+    );
+    if from.url == to.url {
+        return Err(Failure::other("--from and --to are the same store: there is nothing to move"));
+    }
+    if let StoreUrl::Sqlite(file) = &from.url
+        && !file.is_file()
+    {
+        return Err(Failure::other(format!(
+            "{} does not exist: it is to be moved from there",
+            file.display()
+        )));
+    }
+    let made_key = matches!(&to.key, SecretSource::File(file) if !file.exists());
+    let moved = by_hand(config, "migrate", || async {
+        let (from, to) = (open(&from, "--from").await?, open(&to, "--to").await?);
+        refuse_wrong_ends(&*from, &*to, arguments.merge).await?;
+        let moved = copy(&*from, &*to, &progress).await?;
+        from.close().await?;
+        to.close().await?;
+        Ok(moved)
+    })?;
+    if made_key && let SecretSource::File(file) = &to.key {
+        eprintln!(
+            "{} was made and seals the new store: keep a copy of it, apart from the database's",
+            file.display()
+        );
+    }
+    output::print_one(arguments.output.output, &moved, || moved_text(&moved));
+    Ok(if moved.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn open(end: &config::Store, option: &str) -> Result<Box<dyn Portable>, Failure> {
+    let opened = store::open_portable(end, Clock::system()).await;
+    opened.map_err(|trouble| Failure::other(format!("{option}: {trouble}")))
+}
+
+/// Of what was typed, or else of the configuration. What is typed starts at the current folder.
+fn end_of(config: &Path, url: &Option<String>, key: &Option<PathBuf>) -> Result<config::Store, Failure> {
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::other(error.to_string()));
+    let configured = match (url, key) {
+        (Some(_), Some(_)) => None,
+        _ => Some(store_of(config)?),
+    };
+    let url = match url {
+        Some(text) => {
+            let parsed = StoreUrl::parse(text, &absolute(Path::new("."))?);
+            if has_password(text) {
+                eprintln!(
+                    "the address holds a password, and everybody on this machine can read what was typed; a password file (PGPASSFILE) or \
+                     store.url keep it to themselves"
+                );
+            }
+            parsed.map_err(|(what, fix)| Failure::other(format!("the address of a store {what}; {fix}")))?
+        }
+        None => configured.as_ref().map(|store| store.url.clone()).ok_or_else(neither)?,
+    };
+    let key = match key {
+        Some(file) => SecretSource::File(absolute(file)?),
+        None => configured.map(|store| store.key).ok_or_else(neither)?,
+    };
+    Ok(config::Store { url, key })
+}
+
+fn has_password(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.password().is_some())
+}
+
+fn neither() -> Failure {
+    Failure::other("the configuration names no store")
+}
+
+/// Before anything is written: a mistyped address is more likely than a wish to mix two gateways' accounts.
+async fn refuse_wrong_ends(from: &dyn Portable, to: &dyn Portable, merge: bool) -> Result<(), Failure> {
+    let known: BTreeSet<_> = from.names().await?.into_iter().collect();
+    if known.is_empty() {
+        return Err(Failure::other("--from holds no account: is it the right store?"));
+    }
+    let foreign: Vec<_> = to.names().await?.into_iter().filter(|name| !known.contains(name)).collect();
+    match foreign.first() {
+        Some(first) if !merge => Err(Failure::other(format!(
+            "--to is not empty: it holds {} that --from does not know, {first} for one. Is it the right store? With --merge they stay, and \
+             the others are moved beside them",
+            accounts(foreign.len() as u64)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn progress(done: usize, all: usize) {
+    if done.is_multiple_of(1000) && done < all {
+        eprintln!("{done} of {all} accounts");
+    }
+}
+
+fn moved_text(moved: &Moved) -> String {
+    let mut text = format!(
+        "{} moved and read back, {} there already, {} logins under way.\n",
+        accounts(moved.moved as u64),
+        moved.already_there,
+        moved.logins
+    );
+    if !moved.only_in_target.is_empty() {
+        text.push_str(&format!(
+            "{} only the target knows; left alone.\n",
+            accounts(moved.only_in_target.len() as u64)
+        ));
+    }
+    for name in &moved.ahead {
+        text.push_str(&format!(
+            "not moved: {name}: the target has newer tokens, so the source is the older one\n"
+        ));
+    }
+    for (name, why) in &moved.failed {
+        text.push_str(&format!("not moved: {name}: {why}\n"));
+    }
+    text.push_str(match moved.complete() {
+        true => "Now name the target in store.url and start the gateway. What a gateway changed in the source meanwhile takes another run.\n",
+        false => "Not everything was moved. Put right what is named above, then run this again: what is there already is not moved twice.\n",
+    });
+    text
+}
+
+fn accounts(count: u64) -> String {
+    match count {
+        1 => "1 account".to_owned(),
+        many => format!("{many} accounts"),
+    }
+}
+
+/// The gateway of this configuration, where one answers.
+fn running(config: &Path) -> Result<Option<Api>, Failure> {
+    match api::alive(config) {
+        Ok(()) => Api::from_config(config).map(Some),
+        Err(Failure::Config(text)) => Err(Failure::Config(text)),
+        Err(Failure::Other(_)) => Ok(None),
+    }
+}
+
+fn store_of(config: &Path) -> Result<config::Store, Failure> {
+    config::load_store(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+}
+
+fn admin_of(config: &Path) -> Result<Admin, Failure> {
+    config::load_admin(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+}
+
+/// Without a gateway: written into the audit log as it would do it, done, and what came of it written down.
+fn by_hand<T, F: Future<Output = Result<T, Failure>>>(
+    config: &Path,
+    action: &'static str,
+    act: impl FnOnce() -> F,
+) -> Result<T, Failure> {
+    let admin = admin_of(config)?;
+    api::runtime()?.block_on(async {
+        let audit = Audit::open(&admin.audit, Clock::system()).map_err(not_audited)?;
+        let request_id = format!("command-{}", std::process::id());
+        let line = |outcome| Action {
+            who: "command line".to_owned(),
+            from: None,
+            action,
+            account: None,
+            outcome,
+            request_id: request_id.clone(),
+        };
+        audit.append(&line(Ending::Asked)).await.map_err(not_audited)?;
+        let done = act().await;
+        let ending = match &done {
+            Ok(_) => Ending::Done,
+            Err(Failure::Config(why) | Failure::Other(why)) => Ending::Failed(why.clone()),
+        };
+        audit.append(&line(ending)).await.map_err(not_audited)?;
+        done
+    })
+}
+
+fn not_audited(error: impl std::fmt::Display) -> Failure {
+    Failure::other(format!(
+        "{error}; what cannot be written down is not done. Run this as the gateway's user, or correct [admin] audit"
+    ))
+}
+
+impl From<StoreError> for Failure {
+    fn from(trouble: StoreError) -> Self {
+        Self::Other(trouble.to_string())
+    }
+}
