@@ -33,14 +33,19 @@ pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Configuration, store and listeners are in order. One account that needs a login does not make the gateway unready.
+/// Whether calls can be taken. Neither a store in trouble nor one account that needs a login makes the gateway unready, and a balancer's
+/// question waits for no database.
 pub async fn ready(State(admin): State<Arc<Admin>>, Query(verbosity): Query<Verbosity>) -> Response {
-    let readiness = admin.machinery.readiness().await;
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if verbosity.verbose.is_some() {
-        return (status, axum::Json(readiness)).into_response();
+        let readiness = admin.machinery.readiness().await;
+        return (status(readiness.ready), axum::Json(readiness)).into_response();
     }
-    (status, if readiness.ready { "ready\n" } else { "not ready: ask /readyz?verbose\n" }).into_response()
+    let ready = admin.machinery.ready();
+    (status(ready), if ready { "ready\n" } else { "not ready: ask /readyz?verbose\n" }).into_response()
+}
+
+fn status(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 pub async fn metrics(State(admin): State<Arc<Admin>>) -> Response {

@@ -53,6 +53,8 @@ pub struct Admin {
 pub trait Machinery: Send + Sync + 'static {
     /// The text exposition of all metrics.
     fn metrics(&self) -> String;
+    /// Whether calls can be taken; answers at once.
+    fn ready(&self) -> bool;
     fn readiness(&self) -> Pin<Box<dyn Future<Output = Readiness> + Send + '_>>;
     /// One call through the whole request path, as this account.
     fn call(

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::access::book::Book;
 use crate::access::calls::Chronicle;
@@ -87,8 +88,15 @@ impl Machinery for Workshop {
         self.0.metrics.encode()
     }
 
+    fn ready(&self) -> bool {
+        !self.0.draining.load(Ordering::Relaxed)
+    }
+
     fn readiness(&self) -> Pin<Box<dyn Future<Output = Readiness> + Send + '_>> {
-        Box::pin(self.0.readiness())
+        Box::pin(async {
+            self.0.look_at_store().await;
+            self.0.readiness()
+        })
     }
 
     fn call(
@@ -111,20 +119,26 @@ impl Machinery for Workshop {
     }
 }
 
+/// Probes have little patience, a second as a rule.
+const FRESH_LOOK: Duration = Duration::from_millis(700);
+
 impl Inner {
+    /// A fresh look for whoever asks in detail. Where the answer takes its time, what was known before is told instead.
+    async fn look_at_store(&self) {
+        let (health, store, clock) =
+            (self.store_health.clone(), self.store.clone(), self.shared.clock.clone());
+        let looking = tokio::spawn(async move { health.look(&*store, &clock).await });
+        let _ = tokio::time::timeout(FRESH_LOOK, looking).await;
+    }
+
     /// The store may be out of order for a while without making the gateway unready: calls go on with what is held in memory.
-    async fn readiness(&self) -> Readiness {
+    fn readiness(&self) -> Readiness {
         let draining = self.draining.load(Ordering::Relaxed);
-        let store = self.store.ping().await;
         let alarms = self.renewals.alarms();
         let unsaved = alarms.unsaved_accounts + self.pairing.unsaved();
         let mut parts = vec![
             part("listeners", !draining, if draining { "draining" } else { "accepting" }.to_owned()),
-            part(
-                "store",
-                store.is_ok(),
-                store.map_or_else(|error| error.to_string(), |()| "takes writes".to_owned()),
-            ),
+            part("store", self.store_health.trouble().is_none(), self.store_health.sentence()),
             part(
                 "saved_tokens",
                 unsaved == 0,

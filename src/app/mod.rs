@@ -1,7 +1,7 @@
 //! The composition root: a configuration in, bound sockets, running tasks and a shutdown handle out.
 //!
 //! Reading order: `start` (this file) → `data` (a request meets gateway or facade) → `hooks` (what rooms tell each other) →
-//! `observe` (calls to metrics and signals) → `reload` → `run` (signals, drain).
+//! `observe` (calls to metrics and signals) → `store_health` → `reload` → `run` (signals, drain).
 
 mod data;
 mod hooks;
@@ -13,6 +13,7 @@ mod reload;
 mod replicas;
 mod roads;
 mod run;
+mod store_health;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use listeners::Sockets;
 use observe::Observers;
 use operator::Operator;
 use roads::Roads;
+use store_health::StoreHealth;
 
 /// A gateway that runs. Dropping it stops it at once; `stop` drains it.
 pub struct Running {
@@ -76,6 +78,7 @@ struct Inner {
     operator: Operator,
     certificates: Vec<Arc<TlsCertificates>>,
     counters: Arc<Counters>,
+    store_health: Arc<StoreHealth>,
     draining: std::sync::atomic::AtomicBool,
 }
 
@@ -165,6 +168,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         operator,
         certificates: certificates.all(),
         counters: counters.clone(),
+        store_health: Arc::default(),
         draining: false.into(),
     });
     observe::watch(&inner);
@@ -229,6 +233,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         renewals.keep(),
         tokio::spawn(reload::watch_certificates(inner.clone())),
         tokio::spawn(replicas::follow(inner.clone(), newest_change)),
+        tokio::spawn(store_health::watch(inner.store_health.clone(), inner.store.clone(), clock)),
     ];
     Ok(Running { bound, inner, data, admin, public, tasks })
 }

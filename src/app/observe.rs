@@ -12,8 +12,9 @@ use crate::access::signals::Signals;
 use crate::gateway::{Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
+use crate::store::outage::Ailment;
 use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
-use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Watched};
+use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Reading, Watched};
 
 use super::Inner;
 
@@ -129,6 +130,7 @@ fn note_sign_of_life(record: &Record, signals: &Signals) {
 
 /// What the server counts by itself.
 pub fn watch(inner: &Arc<Inner>) {
+    watch_store(inner);
     let counters = inner.counters.clone();
     let series = |read: fn(&crate::server::Counters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
         let counters = counters.clone();
@@ -166,6 +168,21 @@ pub fn watch(inner: &Arc<Inner>) {
     });
 }
 
+/// What the store is known to ail from, a series for each ailment.
+fn watch_store(inner: &Inner) {
+    let ailing = |ailment: Ailment| -> Reading {
+        let health = inner.store_health.clone();
+        Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.ailment == ailment)))
+    };
+    inner.metrics.watch(Watched {
+        kind: Kind::Gauge,
+        name: "store_trouble",
+        help: "Whether the store is in trouble (1) or not (0), by kind",
+        label: "kind",
+        series: Ailment::ALL.map(|ailment| (ailment.word(), ailing(ailment))).into(),
+    });
+}
+
 /// Gauges that are cheaper to work out at a scrape than to keep.
 pub fn refresh_gauges(inner: &Inner) {
     let metrics = &inner.metrics;
@@ -196,6 +213,7 @@ pub fn refresh_gauges(inner: &Inner) {
     }
     let alarms = inner.renewals.alarms();
     let unsaved = alarms.unsaved_accounts + inner.pairing.unsaved();
+    metrics.store_write_seconds().set(inner.store_health.last_write().as_secs_f64());
     metrics.accounts_unsaved().set(i64::try_from(unsaved).unwrap_or(i64::MAX));
     let counter = metrics.store_commit_failures();
     counter.inc_by(alarms.failed_commits.saturating_sub(counter.get()));

@@ -164,8 +164,8 @@ impl Desk {
         row: Row<T>,
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let payload =
-            serde_json::to_string(&row).map_err(|problem| StoreError::OutOfOrder(problem.to_string()))?;
+        let payload = serde_json::to_string(&row)
+            .map_err(|problem| StoreError::OutOfOrder(problem.to_string().into()))?;
         let login = PendingLogin { id: hash.as_bytes(), kind: T::KIND, expires_at, payload };
         self.store.put_login(login).await
     }

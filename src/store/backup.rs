@@ -125,7 +125,7 @@ impl Drop for Unnamed {
 }
 
 pub(super) fn unwritable(path: &Path, fault: &std::io::Error) -> StoreError {
-    StoreError::OutOfOrder(format!("{} cannot be written: {fault}", path.display()))
+    StoreError::OutOfOrder(format!("{} cannot be written: {fault}", path.display()).into())
 }
 
 pub(super) fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {

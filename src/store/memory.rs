@@ -59,7 +59,7 @@ impl MemoryStore {
 }
 
 fn full() -> StoreError {
-    StoreError::OutOfOrder("told to fail".to_owned())
+    StoreError::OutOfOrder("told to fail".into())
 }
 
 /// The answer is ready at once; it is given in the trait's form.

@@ -16,11 +16,13 @@ use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 use cluster::{Changes, Lease, ReplicaId};
+use outage::Outage;
 
 pub mod backup;
 pub mod cluster;
 pub mod key_file;
 pub mod memory;
+pub mod outage;
 pub mod portable;
 pub mod postgres;
 pub mod private_file;
@@ -133,7 +135,7 @@ pub enum StoreError {
     Unsealable { account: AccountName, why: String },
     /// Full disk, lost database, locked file: transient, tried again.
     #[error("the store is out of order: {0}")]
-    OutOfOrder(String),
+    OutOfOrder(Outage),
     /// Found at start: needs a human.
     #[error("{0}")]
     Refused(String),

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::backup::Out;
 use super::cluster::{Changes, Lease, ReplicaId};
 use super::key_file::Environment;
+use super::outage::{Ailment, Outage};
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
@@ -288,22 +289,45 @@ async fn within<T>(
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(StoreError::OutOfOrder(format!("the database gave no answer within {limit:?}"))),
+        Err(_) => {
+            let why = format!("the database gave no answer within {limit:?}");
+            Err(StoreError::OutOfOrder(Outage::new(Ailment::Slow, why)))
+        }
     }
 }
 
 /// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold no values, its details do:
 /// they are left out.
 fn fault(error: sqlx::Error) -> StoreError {
-    let Some(refused) = error.as_database_error() else { return StoreError::OutOfOrder(error.to_string()) };
+    let Some(refused) = error.as_database_error() else {
+        return StoreError::OutOfOrder(Outage::new(Ailment::Down, error.to_string()));
+    };
     let code = refused.code().unwrap_or_default();
-    match &*code {
+    let why = match &*code {
         // postgresql.org/docs/current/errcodes-appendix.html: data_corrupted, index_corrupted
         "XX001" | "XX002" => {
-            StoreError::Refused(format!("the database is damaged: {}; restore a backup", refused.message()))
+            let why = format!("the database is damaged: {}; restore a backup", refused.message());
+            return StoreError::Refused(why);
         }
-        READ_ONLY => StoreError::OutOfOrder("the database takes no writes (read-only)".to_owned()),
-        _ => StoreError::OutOfOrder(format!("{} (SQLSTATE {code})", refused.message())),
+        READ_ONLY => "the database takes no writes (read-only)".to_owned(),
+        _ => format!("{} (SQLSTATE {code})", refused.message()),
+    };
+    StoreError::OutOfOrder(Outage::new(ailment(&code), why))
+}
+
+/// By SQLSTATE, which no language of the server changes.
+fn ailment(code: &str) -> Ailment {
+    match code {
+        READ_ONLY => Ailment::ReadOnly,
+        // too_many_connections
+        "53300" => Ailment::TooManyConnections,
+        // disk_full
+        "53100" => Ailment::DiskFull,
+        // query_canceled (a statement's time-out), lock_not_available
+        "57014" | "55P03" => Ailment::Slow,
+        // connection_exception, operator_intervention (shut down, crashed, starting), system_error
+        _ if ["08", "57", "58"].iter().any(|class| code.starts_with(class)) => Ailment::Down,
+        _ => Ailment::Other,
     }
 }
 

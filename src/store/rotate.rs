@@ -97,8 +97,9 @@ async fn reseal_column(
             let place = column.place(&value);
             match keys.unseal(place, &value.sealed) {
                 Ok(secret) => {
-                    let sealed =
-                        keys.seal(place, &secret).map_err(|why| StoreError::OutOfOrder(why.to_string()))?;
+                    let sealed = keys
+                        .seal(place, &secret)
+                        .map_err(|why| StoreError::OutOfOrder(why.to_string().into()))?;
                     anew.push((value, sealed));
                 }
                 Err(why) => {

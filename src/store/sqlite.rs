@@ -10,6 +10,7 @@ use super::backup::Out;
 use super::cluster::ReplicaId;
 use super::key_file::{self, Environment};
 use super::lock::ProcessLock;
+use super::outage::{Ailment, Outage};
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
@@ -104,7 +105,7 @@ impl SqliteStore {
         if !self.path.exists() {
             let why =
                 format!("{} is gone; what is written now is lost at the next start", self.path.display());
-            return Err(StoreError::OutOfOrder(why));
+            return Err(StoreError::OutOfOrder(why.into()));
         }
         let mut turn = self.writer.turn().await.map_err(fault)?;
         sqlx::query(
@@ -249,14 +250,25 @@ fn fault(error: sqlx::Error) -> StoreError {
         Some(SQLITE_CORRUPT | SQLITE_NOTADB) => {
             StoreError::Refused(format!("the database is damaged: {error}; restore a backup"))
         }
-        _ => StoreError::OutOfOrder(error.to_string()),
+        code => StoreError::OutOfOrder(Outage::new(ailment(code), error.to_string())),
+    }
+}
+
+fn ailment(code: Option<i32>) -> Ailment {
+    match code {
+        Some(SQLITE_FULL) => Ailment::DiskFull,
+        Some(SQLITE_READONLY) => Ailment::ReadOnly,
+        Some(SQLITE_BUSY) => Ailment::Slow,
+        _ => Ailment::Other,
     }
 }
 
 // sqlite.org/rescode.html
 const SQLITE_PERM: i32 = 3;
+const SQLITE_BUSY: i32 = 5;
 const SQLITE_READONLY: i32 = 8;
 const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_FULL: i32 = 13;
 const SQLITE_CANTOPEN: i32 = 14;
 const SQLITE_NOTADB: i32 = 26;
 

@@ -3,6 +3,7 @@
 //! caller or a path.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -41,6 +42,7 @@ pub struct Metrics {
     links_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
     store_commit_failures: Counter,
+    store_write_seconds: Gauge<f64, AtomicU64>,
     accounts_unsaved: Gauge,
     realm_trouble: Family<Labels, Gauge>,
     access_log_lines_lost: Counter,
@@ -82,6 +84,7 @@ impl Metrics {
             links_passed: Family::default(),
             links_rewritten: Counter::default(),
             store_commit_failures: Counter::default(),
+            store_write_seconds: Gauge::default(),
             accounts_unsaved: Gauge::default(),
             realm_trouble: Family::default(),
             access_log_lines_lost: Counter::default(),
@@ -111,6 +114,8 @@ impl Metrics {
         registry.register("link_bodies_passed", help, self.links_passed.clone());
         let help = "Commits of new tokens that failed; they are tried until they succeed";
         registry.register("store_commit_failures", help, self.store_commit_failures.clone());
+        let help = "How long the last write took with which the store is tried every few seconds";
+        registry.register("store_write_seconds", help, self.store_write_seconds.clone());
         let help = "Accounts whose newest tokens are in memory only; a crash now would cost their logins";
         registry.register("accounts_unsaved", help, self.accounts_unsaved.clone());
         let help = "Whether a realm as a whole is in trouble (1) or not (0), by kind";
@@ -166,6 +171,10 @@ impl Metrics {
 
     pub fn accounts_unsaved(&self) -> Gauge {
         self.accounts_unsaved.clone()
+    }
+
+    pub fn store_write_seconds(&self) -> Gauge<f64, AtomicU64> {
+        self.store_write_seconds.clone()
     }
 
     /// Takes a realm that the configuration no longer has off the page.
@@ -287,6 +296,7 @@ mod tests {
             "requests counter",
             "retries counter",
             "store_commit_failures counter",
+            "store_write_seconds gauge",
         ];
         assert_eq!(sorted, contract);
         assert!(page.contains("genapi_gateway_build_info{version=\"1.2.3\"} 1\n"), "{page}");

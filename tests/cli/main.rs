@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod accounts;
+mod database;
 mod mistakes;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]

@@ -217,7 +217,7 @@ impl Sum<'_> {
 }
 
 fn lost(error: std::io::Error) -> StoreError {
-    StoreError::OutOfOrder(format!("the backup could not be handed over: {error}"))
+    StoreError::OutOfOrder(format!("the backup could not be handed over: {error}").into())
 }
 
 /// Rows of one table that go in together.

@@ -13,6 +13,7 @@ use crate::config::{self, StoreUrl};
 use crate::model::account::AccountState;
 use crate::store::cluster::{Lease, ReplicaId};
 use crate::store::contract::{Subject, at, grant, name, realm, store_contract, tokens};
+use crate::store::outage::{Ailment, Outage};
 use crate::store::{JournalEntry, Store, StoreError};
 
 fn clock() -> Clock {
@@ -30,13 +31,13 @@ async fn commit(store: &PostgresStore, expected: u64) -> Result<u64, StoreError>
 }
 
 /// Out of order, and told before a caller has lost patience.
-async fn trouble(store: &PostgresStore) -> String {
+async fn trouble(store: &PostgresStore) -> Outage {
     let asked = Instant::now();
     let told = commit(store, 1).await.unwrap_err();
     // The longest time-out is 5 s; the rest is for a busy machine.
     assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
     match told {
-        StoreError::OutOfOrder(why) => why,
+        StoreError::OutOfOrder(outage) => outage,
         other => panic!("{other:?}"),
     }
 }
@@ -60,7 +61,7 @@ async fn a_database_that_is_down_is_told_at_once_and_works_again_when_it_is_up()
     let store = with_smile(&database, &url).await;
     gate.set(Way::Refuses);
     for _ in 0..3 {
-        trouble(&store).await;
+        assert_eq!(trouble(&store).await.ailment, Ailment::Down);
         assert!(store.ping().await.is_err() && store.accounts().await.is_err());
     }
     gate.set(Way::Free);
@@ -112,8 +113,8 @@ async fn a_row_that_somebody_holds_delays_a_commit_by_a_second_and_loses_nothing
     let store = with_smile(&database, &database.url()).await;
     let mut shell = database.shell().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE grants").execute(&mut shell).await.unwrap();
-    let why = trouble(&store).await;
-    assert!(why.contains("lock timeout"), "{why}");
+    let outage = trouble(&store).await;
+    assert!(outage.ailment == Ailment::Slow && outage.to_string().contains("lock timeout"), "{outage}");
     sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
@@ -124,8 +125,8 @@ async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over
     let store = with_smile(&database, &database.url()).await;
     administer(&database, "ALTER ROLE $role SET default_transaction_read_only = on").await;
     hang_up(&database).await;
-    let why = trouble(&store).await;
-    assert!(why.contains("read-only"), "{why}");
+    let outage = trouble(&store).await;
+    assert!(outage.ailment == Ailment::ReadOnly && outage.to_string().contains("read-only"), "{outage}");
     assert_eq!(store.accounts().await.unwrap().accounts.len(), 1, "reading goes on");
     let reopened = database.open(clock()).await.unwrap();
     assert!(reopened.account(&name("smile")).await.unwrap().is_some(), "and so does a start");
@@ -141,8 +142,9 @@ async fn a_connection_limit_is_told_and_passes() {
     let store = with_smile(&database, &database.url()).await;
     hang_up(&database).await;
     administer(&database, "ALTER ROLE $role CONNECTION LIMIT 0").await;
-    let why = trouble(&store).await;
-    assert!(why.contains("too many connections"), "{why}");
+    let outage = trouble(&store).await;
+    assert!(outage.ailment == Ailment::TooManyConnections, "{outage}");
+    assert!(outage.to_string().contains("too many connections"), "{outage}");
     administer(&database, "ALTER ROLE $role CONNECTION LIMIT -1").await;
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }

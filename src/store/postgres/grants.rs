@@ -61,7 +61,7 @@ impl PostgresStore {
         match self.try_write_grant(&grant).await? {
             Some(written) => Ok(written),
             None => self.try_write_grant(&grant).await?.ok_or_else(|| {
-                StoreError::OutOfOrder(format!("account {} is being changed by others", grant.name))
+                StoreError::OutOfOrder(format!("account {} is being changed by others", grant.name).into())
             }),
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 
 use super::super::StoreError;
+use super::super::outage::{Ailment, Outage};
 use super::fault;
 
 /// Connections per gateway: renewals are few, and a hundred gateways share one database.
@@ -113,16 +114,19 @@ impl Place {
     /// Trouble with this place, in words that name it.
     pub fn unreachable(&self, error: sqlx::Error) -> StoreError {
         if is_tls(&error) {
-            return StoreError::OutOfOrder(format!(
+            let why = format!(
                 "{}: TLS: {error} (a private CA is named by sslrootcert=FILE in the address; sslmode=disable goes without TLS)",
                 self.label
-            ));
+            );
+            return StoreError::OutOfOrder(Outage::new(Ailment::Down, why));
         }
-        let why = match fault(error) {
-            StoreError::OutOfOrder(why) => why,
-            other => return other,
-        };
-        StoreError::OutOfOrder(format!("{}: {why}", self.label))
+        match fault(error) {
+            StoreError::OutOfOrder(outage) => {
+                let why = format!("{}: {outage}", self.label);
+                StoreError::OutOfOrder(Outage::new(outage.ailment, why))
+            }
+            other => other,
+        }
     }
 }
 
@@ -248,7 +252,7 @@ async fn begin_on(connection: &mut PgConnection, begin: &str) -> Result<bool, sq
 }
 
 fn closed() -> StoreError {
-    StoreError::OutOfOrder("the store is closed".to_owned())
+    StoreError::OutOfOrder("the store is closed".into())
 }
 
 #[cfg(test)]

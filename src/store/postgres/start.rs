@@ -226,7 +226,7 @@ fn start_fault(place: &Place, error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(|refused| refused.code());
     let is_final = is_tls(&error) || code.is_some_and(|code| FINAL.contains(&code.as_ref()));
     match place.unreachable(error) {
-        StoreError::OutOfOrder(why) if is_final => StoreError::Refused(why),
+        StoreError::OutOfOrder(outage) if is_final => StoreError::Refused(outage.to_string()),
         other => other,
     }
 }

@@ -10,7 +10,7 @@ use crate::store::{NewGrant, StoreError, token_hash};
 
 /// Nothing is written unsealed.
 pub(super) fn unsealed(why: SealFault) -> StoreError {
-    StoreError::OutOfOrder(why.to_string())
+    StoreError::OutOfOrder(why.to_string().into())
 }
 
 /// A grant that pairing or a later refresh has put in order needs no fallback.

@@ -169,7 +169,8 @@ async fn who_is_not_let_in_is_told_at_once_and_without_the_password() {
         key: SecretSource::Env("KEY".into()),
     };
     let trouble = crate::store::open(&config, clock()).await.err().unwrap();
-    let StoreError::OutOfOrder(why) = trouble else { panic!("{trouble}") };
+    let StoreError::OutOfOrder(outage) = trouble else { panic!("{trouble}") };
+    let why = outage.to_string();
     assert!(why.contains("127.0.0.1:1") && !why.contains("s3cret"), "{why}");
 }
 

@@ -129,7 +129,7 @@ impl SqliteStore {
             .await
             .map_err(|fault| unreadable(unnamed.path(), &fault))?;
         tokio::io::copy(&mut file, out).await.map_err(|fault| {
-            StoreError::OutOfOrder(format!("the backup could not be handed over: {fault}"))
+            StoreError::OutOfOrder(format!("the backup could not be handed over: {fault}").into())
         })?;
         Ok(accounts)
     }

@@ -275,7 +275,7 @@ impl SqliteStore {
 
 /// Nothing is written unsealed.
 pub(super) fn unsealed(why: SealFault) -> StoreError {
-    StoreError::OutOfOrder(why.to_string())
+    StoreError::OutOfOrder(why.to_string().into())
 }
 
 pub(super) async fn holder(

@@ -160,7 +160,7 @@ fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
         Some(SQLITE_PERM | SQLITE_READONLY | SQLITE_CANTOPEN) => StoreError::Refused(format!(
             "{path} cannot be written: {error}; the gateway's user needs the file and its folder"
         )),
-        _ => StoreError::OutOfOrder(format!("{path}: {error}")),
+        _ => StoreError::OutOfOrder(format!("{path}: {error}").into()),
     }
 }
 

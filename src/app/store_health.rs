@@ -1,0 +1,153 @@
+//! How the store is: looked at every few seconds, told by `/readyz?verbose`, metrics and log. Nothing waits for it: calls go on with the
+//! access that is held in memory, and what could not be saved is tried again by whoever tried it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex;
+
+use crate::clock::{Clock, Timestamp};
+use crate::store::outage::Ailment;
+use crate::store::{Store, StoreError};
+
+/// A write each time.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A write that takes longer holds renewals up.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What was found last.
+#[derive(Default)]
+pub struct StoreHealth {
+    trouble: ArcSwapOption<Trouble>,
+    last_write_micros: AtomicU64,
+    /// One look at a time: while nothing answers, they would pile up.
+    looking: Mutex<()>,
+}
+
+pub struct Trouble {
+    pub ailment: Ailment,
+    pub why: String,
+    pub since: Timestamp,
+}
+
+pub async fn watch(health: Arc<StoreHealth>, store: Arc<dyn Store>, clock: Clock) {
+    let mut due = tokio::time::interval(LOOK_EVERY);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        health.look(&*store, &clock).await;
+    }
+}
+
+impl StoreHealth {
+    /// Tries a write and takes down what came of it; the log hears of changes only.
+    pub async fn look(&self, store: &dyn Store, clock: &Clock) {
+        let Ok(_one_at_a_time) = self.looking.try_lock() else { return };
+        let asked = Instant::now();
+        let outcome = store.ping().await;
+        let took = asked.elapsed();
+        if outcome.is_ok() {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.last_write_micros.store(micros, Ordering::Relaxed);
+        }
+        self.take_down(judge(outcome, took), clock.now());
+    }
+
+    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+        self.trouble.load_full()
+    }
+
+    /// How long the last write that succeeded took.
+    pub fn last_write(&self) -> Duration {
+        Duration::from_micros(self.last_write_micros.load(Ordering::Relaxed))
+    }
+
+    pub fn sentence(&self) -> String {
+        match self.trouble() {
+            None => "takes writes".to_owned(),
+            Some(trouble) => format!(
+                "{} since {}: {}; calls go on with what is held in memory",
+                trouble.ailment.word(),
+                trouble.since,
+                trouble.why
+            ),
+        }
+    }
+
+    fn take_down(&self, found: Option<(Ailment, String)>, now: Timestamp) {
+        let before = self.trouble();
+        let Some((ailment, why)) = found else {
+            if let Some(over) = before {
+                self.trouble.store(None);
+                let for_seconds = now.since(over.since).as_secs();
+                tracing::info!(for_seconds, "the store takes writes again");
+            }
+            return;
+        };
+        if before.as_ref().is_none_or(|before| before.ailment != ailment) {
+            tracing::error!(
+                ailment = ailment.word(),
+                why,
+                "the store is in trouble; calls go on with what is held in memory, and it is tried again"
+            );
+        }
+        let since = before.map_or(now, |before| before.since);
+        self.trouble.store(Some(Arc::new(Trouble { ailment, why, since })));
+    }
+}
+
+fn judge(outcome: Result<(), StoreError>, took: Duration) -> Option<(Ailment, String)> {
+    match outcome {
+        Ok(()) if took < SLOW => None,
+        Ok(()) => Some((Ailment::Slow, format!("a write took {:.1} s", took.as_secs_f64()))),
+        Err(StoreError::OutOfOrder(outage)) => Some((outage.ailment, outage.to_string())),
+        Err(other) => Some((Ailment::Other, other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    fn clock() -> Clock {
+        Clock::manual(Timestamp::from_millis(1_000_000))
+    }
+
+    #[tokio::test]
+    async fn trouble_is_told_with_its_beginning_and_is_over_with_the_next_write() {
+        let (clock, health) = (clock(), StoreHealth::default());
+        let store = MemoryStore::new(clock.clone());
+        health.look(&store, &clock).await;
+        assert_eq!(health.sentence(), "takes writes");
+        store.fail_writes(true);
+        let began = clock.now();
+        for _ in 0..3 {
+            health.look(&store, &clock).await;
+            clock.advance(Duration::from_secs(60));
+        }
+        let trouble = health.trouble().unwrap();
+        assert_eq!((trouble.ailment, trouble.since), (Ailment::Other, began));
+        assert!(
+            health.sentence().starts_with(&format!("other since {began}: told to fail")),
+            "{}",
+            health.sentence()
+        );
+        store.fail_writes(false);
+        health.look(&store, &clock).await;
+        assert!(health.trouble().is_none());
+    }
+
+    #[test]
+    fn a_write_that_succeeds_late_is_trouble_too() {
+        assert_eq!(judge(Ok(()), SLOW - Duration::from_millis(1)), None);
+        assert_eq!(
+            judge(Ok(()), Duration::from_millis(2500)),
+            Some((Ailment::Slow, "a write took 2.5 s".into()))
+        );
+        let full = StoreError::OutOfOrder(crate::store::outage::Outage::new(Ailment::DiskFull, "no room"));
+        assert_eq!(judge(Err(full), Duration::ZERO), Some((Ailment::DiskFull, "no room".into())));
+    }
+}

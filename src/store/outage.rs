@@ -1,0 +1,67 @@
+//! Why a store is out of order for a while: told apart where the database's answer is read, so that nobody has to search a text for it.
+
+use std::fmt;
+
+/// Trouble that passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub ailment: Ailment,
+    why: String,
+}
+
+/// What an operator would do something different about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ailment {
+    /// It cannot be reached, or it ends what it is asked.
+    Down,
+    /// It is there, and answers too late.
+    Slow,
+    /// It can be read only: a replica, a failover under way, an operator's switch.
+    ReadOnly,
+    /// It takes no further connection.
+    TooManyConnections,
+    DiskFull,
+    Other,
+}
+
+impl Outage {
+    pub fn new(ailment: Ailment, why: impl Into<String>) -> Self {
+        Self { ailment, why: why.into() }
+    }
+}
+
+impl Ailment {
+    pub const ALL: [Self; 6] =
+        [Self::Down, Self::Slow, Self::ReadOnly, Self::TooManyConnections, Self::DiskFull, Self::Other];
+
+    /// Stable, for metrics and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Slow => "slow",
+            Self::ReadOnly => "read_only",
+            Self::TooManyConnections => "too_many_connections",
+            Self::DiskFull => "disk_full",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<String> for Outage {
+    fn from(why: String) -> Self {
+        Self::new(Ailment::Other, why)
+    }
+}
+
+impl From<&str> for Outage {
+    fn from(why: &str) -> Self {
+        Self::new(Ailment::Other, why)
+    }
+}
+
+/// In words.
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
