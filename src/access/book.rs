@@ -54,15 +54,19 @@ impl RealmRules {
 }
 
 impl Book {
-    /// The book as the store has it at start.
-    pub fn load(records: Vec<AccountRecord>, rules: HashMap<RealmName, RealmRules>) -> Self {
-        let book = Self {
-            by_name: DashMap::with_capacity(records.len()),
-            by_id: DashMap::with_capacity(records.len()),
+    /// Empty; [`Book::apply`] takes in what the store has, account by account.
+    pub fn new(rules: HashMap<RealmName, RealmRules>) -> Self {
+        Self {
+            by_name: DashMap::new(),
+            by_id: DashMap::new(),
             rules: ArcSwap::from_pointee(rules),
             routes: Mutex::default(),
             writing: Mutex::default(),
-        };
+        }
+    }
+
+    pub fn load(records: Vec<AccountRecord>, rules: HashMap<RealmName, RealmRules>) -> Self {
+        let book = Self::new(rules);
         for record in records {
             book.apply(record);
         }

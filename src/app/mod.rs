@@ -34,6 +34,7 @@ use crate::gateway::token::TokenKey;
 use crate::gateway::{Shared, Sink};
 use crate::journal::Journal;
 use crate::journal::audit::Audit;
+use crate::model::account::AccountName;
 use crate::model::endpoint;
 use crate::pairing::{self, Pairing};
 use crate::public;
@@ -92,11 +93,12 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
 
     // Before the accounts are read, so that nothing falls between.
     let newest_change = store.newest_change().await.context("the store cannot be read")?;
-    let loaded = store.accounts().await.context("the accounts cannot be read")?;
-    for (account, why) in &loaded.broken {
+    let book = Arc::new(Book::new(realms::rules(&config)));
+    let mut take = |record| drop(book.apply(record));
+    let broken = store.each_account(&mut take).await.context("the accounts cannot be read")?;
+    for (account, why) in &broken {
         tracing::error!(%account, why, "the account's record cannot be read; it is left out and all others are served");
     }
-    let book = Arc::new(Book::load(loaded.accounts, realms::rules(&config)));
     let journal = Journal::start(store.clone(), clock.clone());
     let audit = Audit::open(&config.admin.audit, clock.clone())?;
     let renewals = Renewals::new(renewal::Parts {
@@ -109,8 +111,13 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         runtime: Handle::current(),
         replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,
     });
-    let known =
-        Arc::new(KnownTokens::load(store.known_tokens().await.context("the known tokens cannot be read")?));
+    let known = store.known_tokens().await.context("the known tokens cannot be read")?;
+    // One copy of each name: there are as many of these as accounts.
+    let same_name = |(hash, name): ([u8; 32], AccountName)| {
+        let entry = book.by_name(name.as_str());
+        (hash, entry.map_or(name, |entry| entry.name.clone()))
+    };
+    let known = Arc::new(KnownTokens::load(known.into_iter().map(same_name)));
     let pairing = Pairing::new(pairing::Parts {
         clock: clock.clone(),
         store: store.clone(),

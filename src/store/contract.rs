@@ -26,6 +26,7 @@ macro_rules! store_contract {
             a_new_account_is_ready_with_its_grant_current,
             a_grant_comes_back_as_it_was_put,
             accounts_come_by_name_with_all_their_grants,
+            accounts_are_handed_over_one_by_one_as_they_are_read_together,
             one_account_has_grants_in_two_realms_and_one_is_current,
             an_account_id_is_known_once_per_realm,
             a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route,
@@ -175,6 +176,18 @@ pub async fn accounts_come_by_name_with_all_their_grants(Subject { store, .. }: 
         .collect();
     assert_eq!(seen, [("a", vec!["global", "old"]), ("b", vec!["china"]), ("c", vec!["global"])]);
     assert_eq!(loaded.broken, []);
+}
+
+pub async fn accounts_are_handed_over_one_by_one_as_they_are_read_together(Subject { store, .. }: Subject) {
+    for number in 0..600 {
+        store.put_grant(grant(&format!("a{number:03}"), "global", number)).await.unwrap();
+    }
+    store.put_grant(grant("a007", "old", 7)).await.unwrap();
+    let mut handed = Vec::new();
+    let broken = store.each_account(&mut |account| handed.push(account)).await.unwrap();
+    let together = store.accounts().await.unwrap();
+    assert_eq!((handed.len(), broken.len()), (600, 0));
+    assert_eq!(handed, together.accounts);
 }
 
 pub async fn one_account_has_grants_in_two_realms_and_one_is_current(Subject { store, .. }: Subject) {

@@ -271,9 +271,21 @@ pub fn token_hash(refresh: &RefreshToken) -> [u8; 32] {
     hash
 }
 
+/// Takes accounts as they are read.
+pub type Take<'a> = &'a mut (dyn FnMut(AccountRecord) + Send);
+
 /// The durable half of the gateway. What answers `Ok` is on the disk.
 pub trait Store: Send + Sync + 'static {
     fn accounts(&self) -> Pending<'_, Loaded>;
+    /// Hands every account over as it is read, by name, so that thousands of tokens are not held twice. What comes back is those that
+    /// cannot be read, each with the reason. After an error some were handed over.
+    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+        Box::pin(async move {
+            let loaded = self.accounts().await?;
+            loaded.accounts.into_iter().for_each(take);
+            Ok(loaded.broken)
+        })
+    }
     fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>>;
 
     /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant current. One transaction.

@@ -18,7 +18,7 @@ use super::rows;
 use super::seal::SealKeys;
 use super::{
     AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
-    StoreError, StoredRoute,
+    StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -84,7 +84,15 @@ rows::columns_of!(sqlx::postgres::PgRow);
 
 impl Store for PostgresStore {
     fn accounts(&self) -> Pending<'_, Loaded> {
-        Box::pin(within(LONG, self.read_accounts()))
+        Box::pin(within(LONG, async {
+            let mut accounts = Vec::new();
+            let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
+            Ok(Loaded { accounts, broken })
+        }))
+    }
+
+    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+        Box::pin(within(LONG, self.read_accounts(take)))
     }
 
     fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {

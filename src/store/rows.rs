@@ -3,6 +3,7 @@
 use super::seal::{Place, SealFault, SealKeys};
 use super::{
     AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, PendingLogin, StoredAccess, StoredRoute,
+    Take,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -81,6 +82,11 @@ impl<'a> Accounts<'a> {
             Ok(account)
         });
         self.open = Some((name, account));
+    }
+
+    /// Those that are complete by now.
+    pub fn hand_over(&mut self, take: Take<'_>) {
+        self.loaded.accounts.drain(..).for_each(take);
     }
 
     pub fn finish(mut self) -> Loaded {

@@ -16,7 +16,7 @@ use super::rows;
 use super::seal::SealKeys;
 use super::{
     AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
-    StoreError, StoredRoute,
+    StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -131,7 +131,15 @@ rows::columns_of!(sqlx::sqlite::SqliteRow);
 
 impl Store for SqliteStore {
     fn accounts(&self) -> Pending<'_, Loaded> {
-        Box::pin(self.read_accounts())
+        Box::pin(async {
+            let mut accounts = Vec::new();
+            let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
+            Ok(Loaded { accounts, broken })
+        })
+    }
+
+    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+        Box::pin(self.read_accounts(take))
     }
 
     fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {

@@ -14,20 +14,26 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::rows::{Accounts, access_place, millis, refresh_place, select_accounts, signed};
-use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
+use crate::store::{AccountRecord, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, Take};
 
 impl PostgresStore {
-    pub(super) async fn read_accounts(&self) -> Result<Loaded, StoreError> {
+    pub(super) async fn read_accounts(
+        &self,
+        take: Take<'_>,
+    ) -> Result<Vec<(AccountName, String)>, StoreError> {
         let mut work = self.link.begin_long().await?;
         let mut accounts = Accounts::new(&self.keys);
         {
             let mut rows = query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *work);
             while let Some(row) = rows.try_next().await.map_err(fault)? {
                 accounts.add(&row);
+                accounts.hand_over(take);
             }
         }
         work.commit().await?;
-        Ok(accounts.finish())
+        let last = accounts.finish();
+        last.accounts.into_iter().for_each(take);
+        Ok(last.broken)
     }
 
     pub(super) async fn read_account(&self, name: &AccountName) -> Result<Option<AccountRecord>, StoreError> {
@@ -289,15 +295,18 @@ impl PostgresStore {
 
     pub(super) async fn read_known_tokens(&self) -> Result<Vec<([u8; 32], AccountName)>, StoreError> {
         let mut work = self.link.begin_long().await?;
-        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as("SELECT hash, account FROM known_tokens")
-            .persistent(false)
-            .fetch_all(&mut *work)
-            .await
-            .map_err(fault)?;
-        work.commit().await?;
         // The table's own check sees to the length; a name that is not valid has been logged with its account.
         let known = |(hash, name): (Vec<u8>, String)| Some((hash.try_into().ok()?, name.parse().ok()?));
-        Ok(rows.into_iter().filter_map(known).collect())
+        let mut all = Vec::new();
+        {
+            let sql = "SELECT hash, account FROM known_tokens";
+            let mut rows = sqlx::query_as(sql).persistent(false).fetch(&mut *work);
+            while let Some(row) = rows.try_next().await.map_err(fault)? {
+                all.extend(known(row));
+            }
+        }
+        work.commit().await?;
+        Ok(all)
     }
 
     pub(super) fn sealed_refresh(

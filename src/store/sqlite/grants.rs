@@ -12,17 +12,23 @@ use crate::store::rows::{
 };
 use crate::store::seal::SealFault;
 use crate::store::token_hash;
-use crate::store::{AccountRecord, Loaded, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
+use crate::store::{AccountRecord, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, Take};
 
 impl SqliteStore {
-    pub(super) async fn read_accounts(&self) -> Result<Loaded, StoreError> {
+    pub(super) async fn read_accounts(
+        &self,
+        take: Take<'_>,
+    ) -> Result<Vec<(AccountName, String)>, StoreError> {
         let mut turn = self.reader.turn().await.map_err(fault)?;
         let mut rows = sqlx::query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *turn);
         let mut accounts = Accounts::new(&self.keys);
         while let Some(row) = rows.try_next().await.map_err(fault)? {
             accounts.add(&row);
+            accounts.hand_over(take);
         }
-        Ok(accounts.finish())
+        let last = accounts.finish();
+        last.accounts.into_iter().for_each(take);
+        Ok(last.broken)
     }
 
     pub(super) async fn read_account(&self, name: &AccountName) -> Result<Option<AccountRecord>, StoreError> {
@@ -244,13 +250,14 @@ impl SqliteStore {
 
     pub(super) async fn read_known_tokens(&self) -> Result<Vec<([u8; 32], AccountName)>, StoreError> {
         let mut turn = self.reader.turn().await.map_err(fault)?;
-        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as("SELECT hash, account FROM known_tokens")
-            .fetch_all(&mut *turn)
-            .await
-            .map_err(fault)?;
+        let mut rows = sqlx::query_as("SELECT hash, account FROM known_tokens").fetch(&mut *turn);
         // The table's own check sees to the length; a name that is not valid has been logged with its account.
         let known = |(hash, name): (Vec<u8>, String)| Some((hash.try_into().ok()?, name.parse().ok()?));
-        Ok(rows.into_iter().filter_map(known).collect())
+        let mut all = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(fault)? {
+            all.extend(known(row));
+        }
+        Ok(all)
     }
 
     pub(super) fn sealed_refresh(
