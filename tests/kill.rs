@@ -4,19 +4,21 @@
 //! yet. The store names that window by the intent that was left behind, and the sandbox's record tells whether the kill fell into it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use common::gateway::Gateway;
 use genapi_gateway::clock::Clock;
 use genapi_gateway::config;
 use genapi_gateway::sandbox::matching::{self, Addresses};
 use genapi_gateway::sandbox::{Account, Call, Endpoint, Options, Sandbox};
 use genapi_gateway::store;
 use serde_json::{Value, json};
+
+mod common {
+    pub mod gateway;
+}
 
 const KILLS: usize = 20;
 const FIRST: u64 = 1001;
@@ -29,56 +31,6 @@ fn name_of(id: u64) -> String {
 
 fn ids() -> impl Iterator<Item = u64> {
     FIRST..FIRST + ACCOUNTS
-}
-
-/// `serve`, as a service manager would start it.
-struct Process {
-    child: Child,
-    data: String,
-    admin: String,
-}
-
-/// Should a test fail, its process goes with it.
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Process {
-    /// Returns as soon as it has said where it listens.
-    fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_genapi-gateway"))
-            .args(["serve", "-c"])
-            .arg(folder.join(matching::CONFIG))
-            .env_remove("GENAPI_GATEWAY_LOG")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        let ready = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
-            match line.contains("\"message\":\"ready\"") {
-                true => break serde_json::from_str::<Value>(&line).unwrap(),
-                false => seen.push(line),
-            }
-        };
-        // A full pipe would stop it.
-        std::thread::spawn(move || lines.for_each(drop));
-        let at = |field: &str| {
-            let addresses = ready[field].as_str().unwrap();
-            format!("http://{}", addresses.trim_matches(['[', ']']))
-        };
-        Self { child, data: at("data"), admin: at("admin") }
-    }
-
-    /// SIGKILL: no destructor, no flush, no goodbye.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 struct Bench {
@@ -108,17 +60,10 @@ impl Bench {
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
         let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
-        let tls =
-            rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE);
-        Self { sandbox, folder, key, http: http.build().unwrap() }
+        Self { sandbox, folder, key, http: common::gateway::caller(PATIENCE) }
     }
 
-    async fn import(&self, gateway: &Process, id: u64, query: &str) {
+    async fn import(&self, gateway: &Gateway, id: u64, query: &str) {
         let token = self.sandbox.grant(id).unwrap();
         let entry =
             json!([{"name": name_of(id), "realm": "global", "account_id": id, "refresh_token": token}]);
@@ -202,7 +147,7 @@ impl Bench {
         !self.sandbox.calls_where(with_it).is_empty()
     }
 
-    async fn journal(&self, gateway: &Process, id: u64) -> String {
+    async fn journal(&self, gateway: &Gateway, id: u64) -> String {
         let admin_token = std::fs::read_to_string(self.folder.path().join("admin.token")).unwrap();
         let url = format!("{}/api/accounts/{}/journal", gateway.admin, name_of(id));
         self.http.get(url).bearer_auth(admin_token.trim()).send().await.unwrap().text().await.unwrap()
@@ -241,7 +186,7 @@ fn random_moment() -> Duration {
 async fn kill_9_costs_a_login_only_between_the_platforms_answer_and_the_commit() {
     let bench = Arc::new(Bench::new().await);
     let began = Instant::now();
-    let mut gateway = Process::start(bench.folder.path());
+    let mut gateway = Gateway::start(bench.folder.path());
     for id in ids() {
         bench.import(&gateway, id, "").await;
     }
@@ -259,7 +204,7 @@ async fn kill_9_costs_a_login_only_between_the_platforms_answer_and_the_commit()
         tokio::join!(load, killing);
 
         let left = bench.left_behind().await;
-        gateway = Process::start(bench.folder.path());
+        gateway = Gateway::start(bench.folder.path());
         for (id, left) in &left {
             let spent = bench.spent(*id, &left.refresh);
             bench.sandbox.expire_access(*id);

@@ -1,0 +1,71 @@
+//! The built binary as a running gateway, and a caller for it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use genapi_gateway::sandbox::matching;
+use serde_json::Value;
+
+/// `serve`, as a service manager would start it.
+pub struct Gateway {
+    pub child: Child,
+    pub data: String,
+    pub admin: String,
+}
+
+/// Should a test fail, its process goes with it.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Gateway {
+    /// Returns as soon as it has said where it listens.
+    pub fn start(folder: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_genapi-gateway"))
+            .args(["serve", "-c"])
+            .arg(folder.join(matching::CONFIG))
+            .env_remove("GENAPI_GATEWAY_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let ready = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
+            match line.contains("\"message\":\"ready\"") {
+                true => break serde_json::from_str::<Value>(&line).unwrap(),
+                false => seen.push(line),
+            }
+        };
+        // A full pipe would stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let at = |field: &str| {
+            let addresses = ready[field].as_str().unwrap();
+            format!("http://{}", addresses.trim_matches(['[', ']']))
+        };
+        Self { child, data: at("data"), admin: at("admin") }
+    }
+
+    /// SIGKILL: no destructor, no flush, no goodbye.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Over plain HTTP, and never by a proxy.
+pub fn caller(patience: Duration) -> reqwest::Client {
+    let tls =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+    let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(patience);
+    http.build().unwrap()
+}
