@@ -7,18 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::model::account::AccountState;
 use crate::store::NewTokens;
 use crate::store::cluster::{Held, Lease};
 
 use super::calls::ControlCalls;
 use super::entry::Snapshot;
 use super::flight::{Flight, Tokens};
+use super::gaps::MaybeSpent;
+use super::locked;
 use super::renewal::RenewProblem;
 
 /// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
-const LEASE: Duration = Duration::from_secs(10);
+pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's watch.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long who takes over from a silent gateway waits for its tokens all the same: it may live and hold tokens that the store did not
+/// take, since the store was away. Its saver comes every two seconds.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// When to try again while nobody can say who may refresh.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
@@ -27,6 +33,7 @@ impl Flight {
     pub(super) async fn refresh_once_in_the_cluster(
         &self,
         before: &Arc<Snapshot>,
+        mut open_intent: Option<Timestamp>,
         platform: &dyn ControlCalls,
     ) -> Result<Tokens, RenewProblem> {
         let shared = &self.shared;
@@ -37,11 +44,23 @@ impl Flight {
                 Ok(Lease::Taken) => {
                     let realm = &before.realm;
                     let held = Held { store, clock: &shared.clock, name, realm, owner, life: LEASE };
-                    return held.during(self.refresh(before, platform)).await;
+                    let came_to = held
+                        .during(async {
+                            match open_intent.filter(|_| store.is_shared()) {
+                                Some(asked_at) => self.take_over(before, asked_at, platform).await,
+                                None => self.refresh(before, platform).await,
+                            }
+                        })
+                        .await;
+                    // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
+                    if !self.entry.snapshot().unsaved {
+                        held.release().await;
+                    }
+                    return came_to;
                 }
                 Ok(Lease::Moved(_)) => return self.take_theirs(before).await,
                 Ok(Lease::HeldBy { until, .. }) => {
-                    if self.winner_came(before, until).await {
+                    if self.winner_came(before, until, &mut open_intent).await? {
                         return Ok(Tokens::Theirs);
                     }
                 }
@@ -49,6 +68,29 @@ impl Flight {
                 Err(trouble) => return Err(self.put_off(&trouble.to_string())),
             }
         }
+    }
+
+    /// Another gateway asked the platform, and the store has nothing of it. It died, or the store was away when its tokens came: then
+    /// they are on their way, and ours is the refresh that would be refused.
+    async fn take_over(
+        &self,
+        before: &Snapshot,
+        asked_at: Timestamp,
+        platform: &dyn ControlCalls,
+    ) -> Result<Tokens, RenewProblem> {
+        let mut open_intent = Some(asked_at);
+        if self.winner_came(before, self.now() + LAST_WORDS, &mut open_intent).await? {
+            return Ok(Tokens::Theirs);
+        }
+        let spent = open_intent.map(MaybeSpent::ProcessEnded);
+        if let Some(spent) = spent {
+            self.note("refresh_interrupted", format!("{spent}; the refresh token at hand is tried as it is"));
+        }
+        let known = std::mem::replace(&mut locked(&self.entry.pacing).maybe_spent, spent);
+        if let Some(MaybeSpent::AnswerLost(_)) = known {
+            locked(&self.entry.pacing).maybe_spent = known;
+        }
+        self.refresh(before, platform).await
     }
 
     /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
@@ -85,25 +127,36 @@ impl Flight {
     }
 
     async fn take_theirs(&self, before: &Snapshot) -> Result<Tokens, RenewProblem> {
-        match self.moved_on(before).await {
+        match self.moved_on(before, &mut None).await {
             true => Ok(Tokens::Theirs),
             false => Err(self.put_off("another gateway has newer tokens that cannot be read yet")),
         }
     }
 
-    /// Waits for the holder of the lease; `false` when its time is over and nothing came.
-    async fn winner_came(&self, before: &Snapshot, until: Timestamp) -> bool {
+    /// Waits for the holder of the lease; `false` when its time is over and nothing came. Where the platform refused it, it would refuse
+    /// us too.
+    async fn winner_came(
+        &self,
+        before: &Snapshot,
+        until: Timestamp,
+        open_intent: &mut Option<Timestamp>,
+    ) -> Result<bool, RenewProblem> {
         while self.now() < until {
             self.shared.clock.sleep(LOOK_EVERY).await;
-            if self.moved_on(before).await {
-                return true;
+            if self.moved_on(before, open_intent).await {
+                return Ok(true);
+            }
+            if let (AccountState::Ready, AccountState::NeedsLogin { since, why }) =
+                (&before.state, self.entry.state())
+            {
+                return Err(RenewProblem::NeedsLogin { since, why });
             }
         }
-        false
+        Ok(false)
     }
 
-    async fn moved_on(&self, before: &Snapshot) -> bool {
-        self.catch_up().await;
+    async fn moved_on(&self, before: &Snapshot, open_intent: &mut Option<Timestamp>) -> bool {
+        *open_intent = self.catch_up().await;
         let now = self.entry.snapshot();
         now.realm != before.realm || now.stored_generation > before.stored_generation
     }

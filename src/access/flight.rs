@@ -91,17 +91,21 @@ impl Flight {
     async fn renew(&self) -> Landing {
         let seat = self.health.seats.acquire().await;
         let seen = self.entry.snapshot();
-        self.catch_up().await;
+        let open_intent = self.catch_up().await;
         let before = self.entry.snapshot();
         if let Some(landing) = self.overtaken(&seen, &before) {
             return landing;
         }
         let platform = self.shared.platform(&before.realm)?;
         if !lacks_only_a_route(&before, self.cause, self.now()) {
-            match self.refresh_once_in_the_cluster(&before, &*platform).await? {
-                Tokens::Ours => {}
-                Tokens::Theirs if self.entry.snapshot().route.is_some() => return self.current(),
-                Tokens::Theirs => {}
+            let mut tokens = self.refresh_once_in_the_cluster(&before, open_intent, &*platform).await?;
+            let theirs = self.entry.snapshot();
+            if matches!(tokens, Tokens::Theirs) && theirs.realm == before.realm && !self.is_live(&theirs) {
+                // They came before the store was away for longer than they live.
+                tokens = self.refresh_once_in_the_cluster(&theirs, None, &*platform).await?;
+            }
+            if matches!(tokens, Tokens::Theirs) && self.entry.snapshot().route.is_some() {
+                return self.current();
             }
         }
         drop(seat);
@@ -110,26 +114,40 @@ impl Flight {
 
     /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
     /// does not stop the renewal; its commit is fenced anyway. Tokens that still wait to be saved are left to their saver.
-    pub(super) async fn catch_up(&self) {
+    ///
+    /// Returns when another gateway sent a refresh out whose answer is not in the store.
+    pub(super) async fn catch_up(&self) -> Option<Timestamp> {
         if self.entry.snapshot().unsaved {
-            return;
+            return None;
         }
+        let mut open_intent = None;
         if let Ok(Some(record)) = self.shared.store.account(&self.entry.name).await {
             let known = self.entry.snapshot();
+            let ours = locked(&self.entry.pacing).asked_at;
+            open_intent =
+                record.current_grant().and_then(|grant| grant.intent).filter(|at| Some(*at) != ours);
             let news = record.current != known.realm
                 || record.state == AccountState::Paused
+                || (record.state != known.state && self.shared.store.is_shared())
                 || record.current_grant().is_some_and(|grant| grant.generation > known.stored_generation);
             if news {
                 self.shared.book.apply(record);
             }
         }
+        open_intent
+    }
+
+    fn is_live(&self, snapshot: &Snapshot) -> bool {
+        snapshot.live_token(self.now()).is_some()
     }
 
     fn overtaken(&self, seen: &Snapshot, now: &Snapshot) -> Option<Landing> {
         match now.state {
             AccountState::Paused => Some(Err(RenewProblem::Paused)),
             _ if now.realm != seen.realm => Some(self.current()),
-            _ if now.serial > seen.serial && now.access().is_some() => Some(self.current()),
+            _ if now.serial > seen.serial && now.access().is_some() && self.is_live(now) => {
+                Some(self.current())
+            }
             _ => None,
         }
     }
@@ -179,6 +197,7 @@ impl Flight {
     /// it goes out all the same, and the tokens are served from memory.
     async fn note_intent(&self, before: &Snapshot) -> Result<Timestamp, RenewProblem> {
         let now = self.now();
+        locked(&self.entry.pacing).asked_at = Some(now);
         let noted = self.shared.store.note_intent(&self.entry.name, &before.realm, now).await;
         let trouble = match noted {
             Ok(()) => return Ok(now),

@@ -34,6 +34,8 @@ pub(super) struct Pacing {
     forbidden_until: Timestamp,
     /// A refresh got no readable answer: with rotation the refresh token that we hold may be spent.
     pub maybe_spent: Option<MaybeSpent>,
+    /// When our own last refresh went out: the intent of that moment in the store is ours.
+    pub asked_at: Option<Timestamp>,
     /// So that a discovery that keeps failing is told once.
     pub discovery_failing: bool,
 }

@@ -308,7 +308,12 @@ impl Renewals {
 
     /// A refresh that was under way when the process ended may have spent the token that the store holds (threats, row 21): the journal
     /// names it, so that a login lost in that window is explained. Once lost, it is told with the login's need, and not at each start.
+    ///
+    /// Where others work on the same store it may be theirs and going on; then it is named by whoever takes it over.
     fn name_interrupted_refreshes(&self) {
+        if self.shared.store.is_shared() {
+            return;
+        }
         let lost = |entry: &Entry| matches!(entry.state(), AccountState::NeedsLogin { .. });
         for entry in self.shared.book.all().into_iter().filter(|entry| !lost(entry)) {
             let Some(spent) = locked(&entry.pacing).maybe_spent else { continue };
@@ -331,10 +336,11 @@ fn newer(snapshot: &Snapshot, seen: u64, cause: Cause, now: Timestamp) -> Option
     let access = snapshot.access()?;
     let better = match cause {
         // A route may have come without a new token, so the generation alone does not tell.
-        Cause::NoToken => access.expires_at > now,
+        Cause::NoToken => true,
         _ => access.generation > seen,
     };
-    better.then(|| Arc::clone(access))
+    // Another gateway's token may have run out before this one heard of it.
+    (better && access.expires_at > now).then(|| Arc::clone(access))
 }
 
 /// A live token without a route: discovery alone is wanting, and a refresh would be one too many.

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::model::account::{AccountName, RealmName};
+use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::{AccountRecord, NewTokens, StoreError, StoredRoute};
 
 use super::book::Entry;
+use super::cluster::LEASE;
 use super::entry::Snapshot;
 use super::gaps::back_off;
 use super::locked;
@@ -50,8 +51,10 @@ struct Waiting {
     version: u64,
 }
 
-/// A full disk is emptied by people; half a minute after that is soon enough.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A database that comes back must hear of these tokens before another gateway asks for new ones.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The alarm is repeated in the log every half minute, not with every try.
+const TRIES_PER_ALARM: u32 = 16;
 
 impl Unsaved {
     pub fn count(&self) -> usize {
@@ -198,7 +201,10 @@ async fn keep_saving(shared: Arc<Shared>, entry: Arc<Entry>, key: (AccountName, 
         // Without jitter: the accounts share one store, and it takes their commits one after the other anyway.
         shared.clock.sleep(back_off(failures, LONGEST_PAUSE, 0.0)).await;
         let waiting = shared.unsaved.get(&key).unwrap_or(waiting);
-        if try_to_save(&shared, &entry, &key, &waiting).await {
+        let loud = failures % TRIES_PER_ALARM == 1;
+        // Until they are saved, nobody else is to refresh; what becomes of the lease shows when the store is there again.
+        let _ = shared.store.extend_lease(&key.0, &key.1, &shared.replica, LEASE).await;
+        if try_to_save(&shared, &entry, &key, &waiting, loud).await {
             return;
         }
     }
@@ -210,6 +216,7 @@ async fn try_to_save(
     entry: &Entry,
     key: &(AccountName, RealmName),
     waiting: &Waiting,
+    loud: bool,
 ) -> bool {
     let (name, realm) = key;
     match shared.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
@@ -220,7 +227,9 @@ async fn try_to_save(
         }
         Err(trouble) => {
             shared.unsaved.failures.fetch_add(1, Relaxed);
-            tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
+            if loud {
+                tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
+            }
             false
         }
     }
@@ -240,12 +249,30 @@ async fn saved(
     }
     entry.tokens_saved(realm, generation);
     save_route(shared, entry, realm).await;
+    restore_login(shared, entry).await;
     shared.chronicle.note(
         name,
         "tokens_saved",
         "the tokens that waited in memory are durable now".to_owned(),
     );
     true
+}
+
+/// While these tokens waited, another gateway may have been refused with those that the store held.
+async fn restore_login(shared: &Shared, entry: &Entry) {
+    let Ok(Some(record)) = shared.store.account(&entry.name).await else { return };
+    if !matches!(record.state, AccountState::NeedsLogin { .. }) || entry.state() != AccountState::Ready {
+        return;
+    }
+    match shared.store.set_state(&entry.name, &AccountState::Ready).await {
+        Ok(()) => {
+            let detail = "another gateway was refused with a token that has a successor".to_owned();
+            shared.chronicle.note(&entry.name, "login_restored", detail);
+        }
+        Err(trouble) => {
+            tracing::error!(account = %entry.name, %trouble, "the state could not be saved");
+        }
+    }
 }
 
 /// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds these tokens, or

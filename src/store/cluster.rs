@@ -78,20 +78,20 @@ pub struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// Runs `work`, extends the lease meanwhile, and releases it after. `work` always runs to its end: a lease that could not be
-    /// extended costs at most a second refresh, and giving up half-way could cost the tokens.
+    /// Runs `work` and extends the lease meanwhile. `work` always runs to its end: a lease that could not be extended costs at most a
+    /// second refresh, and giving up half-way could cost the tokens.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
-        let done = loop {
+        loop {
             tokio::select! {
                 biased;
-                done = work.as_mut() => break done,
+                done = work.as_mut() => return done,
                 () = self.clock.sleep(self.life / 3) => {}
             }
             let mut extending = pin!(self.store.extend_lease(self.name, self.realm, self.owner, self.life));
             let extended = tokio::select! {
                 biased;
-                done = work.as_mut() => break done,
+                done = work.as_mut() => return done,
                 extended = extending.as_mut() => extended,
             };
             match extended {
@@ -103,10 +103,12 @@ impl Held<'_> {
                     tracing::warn!(account = %self.name, realm = %self.realm, %trouble, "the lease of a refresh could not be extended")
                 }
             }
-        };
+        }
+    }
+
+    pub async fn release(&self) {
         if let Err(trouble) = self.store.release_lease(self.name, self.realm, self.owner).await {
             tracing::debug!(account = %self.name, %trouble, "a lease could not be released; it ends by itself");
         }
-        done
     }
 }

@@ -358,6 +358,11 @@ pub trait Store: Send + Sync + 'static {
     /// Newest first.
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>>;
 
+    /// Whether other gateways may work on this store at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Takes the right to refresh a grant, in the whole cluster, for `life`: longer than the refresh may take. Only while
     /// `seen_generation` is the grant's. Our own lease is taken again; one for a generation that has passed holds nobody up.
     ///

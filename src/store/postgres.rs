@@ -188,6 +188,10 @@ impl Store for PostgresStore {
         Box::pin(within(SHORT, self.read_journal(account, limit)))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn take_lease<'a>(
         &'a self,
         name: &'a AccountName,

@@ -12,8 +12,8 @@ use crate::access::doubles::*;
 use crate::access::renewal::{Cause, Parts, RenewProblem, Renewals};
 use crate::clock::Clock;
 use crate::store::Store;
-use crate::store::cluster::ReplicaId;
-use crate::store::postgres::testing::{Database, Way};
+use crate::store::cluster::{Lease, ReplicaId};
+use crate::store::postgres::testing::{Database, Gate, Way};
 
 struct Replica {
     book: Arc<Book>,
@@ -101,4 +101,123 @@ async fn while_the_database_is_gone_nobody_asks_the_platform_and_callers_hear_wh
     let refused = replica.caller().await.unwrap();
     assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");
     assert_eq!(platform.refreshes(), 0);
+}
+
+/// Two gateways, the first of which asked the platform; the database went out of its reach before the answer came.
+struct Cut {
+    platform: Arc<Scripted>,
+    database: Database,
+    gate: Gate,
+    one: Replica,
+    other: Replica,
+}
+
+async fn cut_off_while_refreshing() -> Cut {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let (gate, url) = database.behind_gate().await;
+    let one = Replica::start_at(&database, &url, &platform).await;
+    let other = Replica::start(&database, &platform).await;
+    platform.refresh_door.send_replace(false);
+    let caller = one.caller();
+    platform.until_refreshes(1).await;
+    gate.set(Way::Refuses);
+    platform.refresh_door.send_replace(true);
+    assert_eq!(token(&caller.await.unwrap().unwrap()), "access-smile-1", "served from memory");
+    assert!(one.entry().summary().unsaved);
+    Cut { platform, database, gate, one, other }
+}
+
+const END_OF_LEASES: &str = "UPDATE leases SET ends_at = clock_timestamp()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_waits_for_tokens_that_only_wait_for_the_database() {
+    let it = cut_off_while_refreshing().await;
+    it.database.tamper(END_OF_LEASES).await;
+    let caller = it.other.caller();
+    it.gate.set(Way::Free);
+    assert_eq!(token(&caller.await.unwrap().unwrap()), "access-smile-1");
+    assert_eq!(it.platform.refreshes(), 1, "nobody died, so nobody asked twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_tokens_wait_for_the_database_nobody_else_is_given_the_lease() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let replica = Replica::start(&database, &platform).await;
+    let mut shell = database.shell().await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full'; END $$; \
+                  CREATE TRIGGER full_disk BEFORE UPDATE OF refresh_sealed ON grants FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&mut shell).await.unwrap();
+    assert_eq!(token(&replica.caller().await.unwrap().unwrap()), "access-smile-1");
+    let store = database.open(Clock::system()).await.unwrap();
+    let (name, stranger) = ("smile".parse().unwrap(), ReplicaId::new("stranger").unwrap());
+    for _ in 0..2 {
+        let asked = store.take_lease(&name, &global(), &stranger, 1, Duration::from_secs(10)).await.unwrap();
+        assert!(matches!(asked, Lease::HeldBy { .. }), "{asked:?}");
+        // Who saves them brings it up again.
+        let life = "UPDATE leases SET ends_at = clock_timestamp() + interval '5 seconds'";
+        sqlx::raw_sql(life).execute(&mut shell).await.unwrap();
+        until(&database, "SELECT ends_at > clock_timestamp() + interval '8 seconds' FROM leases").await;
+    }
+    sqlx::raw_sql("DROP TRIGGER full_disk ON grants").execute(&mut shell).await.unwrap();
+    until(&database, "SELECT generation = 2 FROM grants").await;
+    assert_eq!(platform.refreshes(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_reach_the_database_late_take_a_need_for_a_login_back() {
+    let it = cut_off_while_refreshing().await;
+    it.database.tamper(END_OF_LEASES).await;
+    let refused = it.other.caller().await.unwrap();
+    assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
+    it.gate.set(Way::Free);
+    until(&it.database, "SELECT state = 'ready' FROM accounts").await;
+    assert_eq!(it.one.lines.of("smile", "login_restored").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_over_names_the_refresh_that_another_gateway_did_not_finish() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let store = database.open(Clock::system()).await.unwrap();
+    let (name, asked_at) = ("smile".parse().unwrap(), Clock::system().now());
+    store.note_intent(&name, &global(), asked_at).await.unwrap();
+    platform.forgets("smile");
+    let replica = Replica::start(&database, &platform).await;
+    assert!(replica.lines.of("smile", "refresh_interrupted").is_empty(), "the other one may be at it still");
+    let refused = replica.caller().await.unwrap();
+    let words = format!("a refresh of {asked_at} was under way when the process ended");
+    assert!(
+        matches!(&refused, Err(RenewProblem::NeedsLogin { why, .. }) if why.contains(&words)),
+        "{refused:?}"
+    );
+    let named = replica.lines.of("smile", "refresh_interrupted");
+    assert!(named.len() == 1 && named[0].contains(&words), "{named:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_waited() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    platform.forgets("smile");
+    let (one, other) =
+        (Replica::start(&database, &platform).await, Replica::start(&database, &platform).await);
+    platform.refresh_door.send_replace(false);
+    let first = one.caller();
+    platform.until_refreshes(1).await;
+    let second = other.caller();
+    platform.refresh_door.send_replace(true);
+    for caller in [first, second] {
+        let refused = caller.await.unwrap();
+        assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
+    }
+    assert_eq!(platform.refreshes(), 1);
+}
+
+async fn until(database: &Database, question: &'static str) {
+    let mut shell = database.shell().await;
+    while !sqlx::query_scalar::<_, bool>(question).fetch_one(&mut shell).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

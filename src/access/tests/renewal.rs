@@ -281,6 +281,30 @@ async fn newer_tokens_in_the_store_are_used_instead_of_a_refresh() {
 }
 
 #[tokio::test]
+async fn newer_tokens_that_have_run_out_before_they_were_heard_of_are_not_handed_out() {
+    for heard_of in [false, true] {
+        let bench = Workbench::new(Scripted::new(false), &["smile"]).await;
+        let entry = bench.entry("smile");
+        let seen = entry.generation();
+        let tokens = NewTokens {
+            access: StoredAccess {
+                token: AccessToken::new("from-elsewhere"),
+                expires_at: start_time() + HOUR,
+            },
+            refresh: None,
+            refreshed_at: start_time(),
+        };
+        bench.store.commit_tokens(&entry.name, &global(), seen, &tokens).await.unwrap();
+        if heard_of {
+            bench.book.apply(bench.store.account(&entry.name).await.unwrap().unwrap());
+        }
+        bench.clock.advance(2 * HOUR);
+        let access = bench.renewals.renew(&entry, seen, Cause::Unauthorized).await.unwrap();
+        assert_eq!((token(&access), bench.platform.refreshes()), ("access-smile-1", 1), "{heard_of}");
+    }
+}
+
+#[tokio::test]
 async fn a_fenced_commit_gives_way_to_the_newer_tokens_in_the_store() {
     let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
     let entry = bench.entry("smile");
