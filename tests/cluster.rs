@@ -1,0 +1,447 @@
+//! Two and three real gateways on one real PostgreSQL, while the platform's tokens live seconds and are rotated: one gateway is killed
+//! with -9 every few seconds and started again, and the database restarts in between.
+//!
+//! What is owed: a caller gets its own account's answer, or a 503 that says when to come again. No two refreshes of one account overlap,
+//! and a refresh token is sent a second time only where the gateway that sent it first died before its commit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use genapi_gateway::clock::{Clock, Timestamp};
+use genapi_gateway::sandbox::matching::{self, Addresses};
+use genapi_gateway::sandbox::{Account, Call, Endpoint, Fault, Options, Place, Platform, Sandbox, Script};
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use common::gateway::Gateway;
+use common::postgres::Server;
+
+mod common {
+    pub mod gateway;
+    pub mod postgres;
+}
+
+const FIRST: u64 = 1001;
+const ACCOUNTS: u64 = 12;
+const CALLERS_EACH: usize = 2;
+/// Longer than the five seconds for which a commit may wait for a database that is away: what is over by then helps nobody.
+const TOKEN_LIFE: Duration = Duration::from_secs(6);
+/// The platform takes its time for a refresh, so that kills fall into some.
+const REFRESH_TAKES: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two calls of one caller.
+const BREATH: Duration = Duration::from_millis(60);
+
+fn ids() -> impl Iterator<Item = u64> {
+    FIRST..FIRST + ACCOUNTS
+}
+
+fn name_of(id: u64) -> String {
+    format!("acct-{id}")
+}
+
+/// What a caller was told.
+enum Told {
+    Right,
+    ComeAgain,
+    NeedsLogin,
+}
+
+/// Gateways behind a balancer: callers go to one that is up.
+struct Cluster {
+    sandbox: Sandbox,
+    server: Server,
+    folder: tempfile::TempDir,
+    key: String,
+    http: reqwest::Client,
+    /// Where each gateway listens; nowhere while it is down.
+    up: Vec<Mutex<Option<Up>>>,
+    deaths: Mutex<Vec<(usize, Timestamp)>>,
+    right: AtomicUsize,
+    come_again: AtomicUsize,
+    logins: AtomicUsize,
+    /// One account is logged in anew by one caller.
+    mending: Mutex<()>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Up {
+    data: String,
+    admin: String,
+}
+
+impl Cluster {
+    async fn new(gateways: usize) -> Self {
+        let mut options = Options { keep_calls: 200_000, ..Options::default() };
+        options.habits.rotate_refresh = true;
+        options.habits.access_token_life = TOKEN_LIFE;
+        let sandbox = Sandbox::start(options).await.unwrap();
+        sandbox.script(Script::on(Endpoint::Refresh, Fault::DelayedThenNormal(REFRESH_TAKES)));
+        for id in ids() {
+            sandbox.add_account(Account::clinic(id, "Smile").with_orders(2));
+        }
+        let server = tokio::task::spawn_blocking(|| common::postgres::start("-h ''", |_| ())).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let any = || "127.0.0.1:0".to_owned();
+        let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
+        let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
+        let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        for number in 0..gateways {
+            equip(folder.path(), number, &server.url(), &sandbox);
+        }
+        Self {
+            sandbox,
+            server,
+            folder,
+            key,
+            http: common::gateway::caller(PATIENCE),
+            up: (0..gateways).map(|_| Mutex::default()).collect(),
+            deaths: Mutex::default(),
+            right: AtomicUsize::new(0),
+            come_again: AtomicUsize::new(0),
+            logins: AtomicUsize::new(0),
+            mending: Mutex::default(),
+        }
+    }
+
+    async fn start(&self, number: usize) -> Gateway {
+        let folder = self.folder.path().join(number.to_string());
+        let gateway = tokio::task::spawn_blocking(move || Gateway::start(&folder)).await.unwrap();
+        *self.up[number].lock().await = Some(Up { data: gateway.data.clone(), admin: gateway.admin.clone() });
+        gateway
+    }
+
+    /// Callers are sent elsewhere first, as a balancer would do after the first failed connection.
+    async fn kill(&self, number: usize, gateway: Gateway) {
+        *self.up[number].lock().await = None;
+        gateway.kill();
+        self.deaths.lock().await.push((number, Clock::system().now()));
+    }
+
+    async fn any_up(&self, turn: usize) -> (usize, Up) {
+        for number in (0..self.up.len()).map(|step| (turn + step) % self.up.len()) {
+            if let Some(up) = &*self.up[number].lock().await {
+                return (number, up.clone());
+            }
+        }
+        panic!("no gateway is up");
+    }
+
+    async fn admin(&self, method: reqwest::Method, up: &Up, path: &str, body: &str) -> String {
+        let token = std::fs::read_to_string(self.folder.path().join("admin.token")).unwrap();
+        let request = self.http.request(method, format!("{}{path}", up.admin)).bearer_auth(token.trim());
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        request.send().await.unwrap().text().await.unwrap()
+    }
+
+    async fn import(&self, up: &Up, id: u64, query: &str) {
+        let token = self.sandbox.grant(id).unwrap();
+        let entry =
+            json!([{"name": name_of(id), "realm": "global", "account_id": id, "refresh_token": token}]);
+        let path = format!("/api/import{query}");
+        let told = self.admin(reqwest::Method::POST, up, &path, &entry.to_string()).await;
+        assert!(told.contains("\"ok\":true"), "{told}");
+    }
+
+    /// One call of one caller, by whatever gateway is up.
+    async fn call(&self, id: u64, turn: usize) -> Told {
+        for step in 0.. {
+            let (number, up) = self.any_up(turn + step).await;
+            let url = format!("{}/accounts/{}/orders/practice", up.data, name_of(id));
+            let asked = self.http.get(url).header("X-Gateway-Key", &self.key).send().await;
+            let answer = match asked {
+                Ok(answer) => Ok((answer.status().as_u16(), answer.headers().clone(), answer.bytes().await)),
+                Err(broken) => Err(broken),
+            };
+            match answer {
+                Ok((status, headers, Ok(body))) => return told(id, status, &headers, &body),
+                Ok((_, _, Err(broken))) | Err(broken) => {
+                    let still_up = *self.up[number].lock().await == Some(up);
+                    assert!(!still_up, "{id}: a gateway that nobody killed lost a call: {broken:?}");
+                }
+            }
+        }
+        unreachable!()
+    }
+
+    /// A refresh of the last second may be on its way.
+    async fn answers_again(self: &Arc<Self>, id: u64) {
+        let end = Instant::now() + PATIENCE;
+        while !matches!(self.call(id, 0).await, Told::Right) {
+            assert!(Instant::now() < end, "{id} is not answered any more");
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    async fn caller(self: Arc<Self>, id: u64, mut turn: usize, stop: Arc<AtomicBool>) {
+        while !stop.load(Relaxed) {
+            turn += 1;
+            match self.call(id, turn).await {
+                Told::Right => self.right.fetch_add(1, Relaxed),
+                Told::ComeAgain => self.come_again.fetch_add(1, Relaxed),
+                Told::NeedsLogin => self.log_in(id, turn).await,
+            };
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    /// The platform had spent the refresh token, and who knew its successor was killed before the commit: the one window there is.
+    async fn log_in(&self, id: u64, turn: usize) -> usize {
+        let _one = self.mending.lock().await;
+        // Another caller may have mended it.
+        if !matches!(self.call(id, turn).await, Told::NeedsLogin) {
+            return 0;
+        }
+        let refreshes = self.refreshes(id);
+        let refused = refreshes.last().unwrap_or_else(|| panic!("{id}: nobody was refused"));
+        let spent =
+            refreshes.iter().rev().find(|sent| sent.token == refused.token && sent.status == Some(200));
+        let deaths = self.deaths.lock().await.clone();
+        let excused = refused.status == Some(401)
+            && spent.is_some_and(|spent| died(&deaths, spent.gateway, spent.at, refused.at));
+        assert!(
+            excused,
+            "{id}: needs a login although nobody died with its token: {refreshes:#?}\n{deaths:?}"
+        );
+        let (_, up) = self.any_up(turn).await;
+        self.journal_names_the_window(&up, id).await;
+        self.import(&up, id, "?replace=true").await;
+        self.logins.fetch_add(1, Relaxed)
+    }
+
+    /// It is written beside the calls, by whichever gateway met the refusal; any gateway answers for it.
+    async fn journal_names_the_window(&self, up: &Up, id: u64) {
+        let path = format!("/api/accounts/{}/journal", name_of(id));
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let journal = self.admin(reqwest::Method::GET, up, &path, "").await;
+            if journal.contains("was under way when the process ended, so the platform may have replaced it")
+            {
+                return;
+            }
+            assert!(Instant::now() < end, "{id}: the journal does not name the window: {journal}");
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    /// What the platform saw of an account's refreshes, by order of arrival.
+    fn refreshes(&self, id: u64) -> Vec<Sent> {
+        self.sandbox.refreshes(id).iter().map(Sent::of).collect()
+    }
+}
+
+/// A folder with the configuration of one gateway. All of them share the database, its key and the admin token; each calls the token
+/// endpoint by one of the names that it answers to, so that the platform's record tells them apart.
+fn equip(base: &Path, number: usize, database: &str, sandbox: &Sandbox) {
+    let folder = base.join(number.to_string());
+    std::fs::create_dir(&folder).unwrap();
+    for file in std::fs::read_dir(base).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    let config = std::fs::read_to_string(base.join(matching::CONFIG)).unwrap();
+    let endpoint = sandbox.oauth_base(Platform::New);
+    let named = endpoint.replace("127.0.0.1", host_of(number));
+    let shared = |file: &str| base.join(file).display().to_string();
+    let mut config = config
+        .replace("sqlite:gateway.db", database)
+        .replace("gateway.key", &shared("gateway.key"))
+        .replace("admin.token", &shared("admin.token"))
+        .replace(&format!("oauth_base = \"{endpoint}\""), &format!("oauth_base = \"{named}\""));
+    if number > 0 {
+        let resolved = format!("[realms.global]\nresolve = {{ {:?} = \"127.0.0.1\" }}", host_of(number));
+        config = config.replace("[realms.global]", &resolved);
+    }
+    std::fs::write(folder.join(matching::CONFIG), config).unwrap();
+}
+
+/// The sandbox knows no others.
+fn host_of(number: usize) -> &'static str {
+    match number {
+        0 => "127.0.0.1",
+        1 => "localhost",
+        _ => Place::Identity(Platform::New).host_name(),
+    }
+}
+
+fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Told {
+    let json = || serde_json::from_slice::<Value>(body).unwrap();
+    match (status, headers.get("proxy-status").is_some()) {
+        (200, false) => {
+            let answer = json();
+            let orders = answer["Data"].as_array().unwrap();
+            assert_eq!(orders.len(), 2, "{orders:?}");
+            for order in orders {
+                // Whose an order is can be read off its number.
+                assert_eq!(order["RxId"].as_u64().unwrap() / 100_000, id, "another account's answer");
+            }
+            Told::Right
+        }
+        (503, true) => {
+            assert_eq!(json()["code"], "token_unavailable");
+            let wait: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=60).contains(&wait), "{wait} s");
+            Told::ComeAgain
+        }
+        (401, true) => {
+            assert_eq!(json()["code"], "account_needs_login");
+            Told::NeedsLogin
+        }
+        _ => panic!("{id}: {status} {}", String::from_utf8_lossy(body)),
+    }
+}
+
+/// A refresh as the platform saw it.
+#[derive(Debug)]
+struct Sent {
+    at: Timestamp,
+    gateway: usize,
+    token: String,
+    status: Option<u16>,
+}
+
+impl Sent {
+    fn of(call: &Call) -> Self {
+        let (host, _) = call.header("host").unwrap().rsplit_once(':').unwrap();
+        let gateway = (0..3).find(|number| host_of(*number) == host).unwrap();
+        let mut fields = form_urlencoded::parse(&call.body);
+        let (_, token) = fields.find(|(field, _)| field == "refresh_token").unwrap();
+        Self { at: call.at, gateway, token: token.into_owned(), status: call.status }
+    }
+}
+
+fn died(deaths: &[(usize, Timestamp)], gateway: usize, from: Timestamp, to: Timestamp) -> bool {
+    deaths.iter().any(|(number, at)| *number == gateway && (from..=to).contains(at))
+}
+
+/// Something between `least` and three times that; nothing depends on which.
+fn random_pause(least: Duration) -> Duration {
+    let mut byte = [0];
+    aws_lc_rs::rand::fill(&mut byte).unwrap();
+    least.mul_f64(1.0 + f64::from(byte[0]) / 127.5)
+}
+
+/// Commits of tokens take their time, so that kills fall between the platform's answer and its commit.
+const SLOW_COMMITS: &str = "SET search_path = genapi_gateway; \
+    CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END $$; \
+    CREATE TRIGGER slow BEFORE UPDATE OF refresh_sealed ON grants FOR EACH ROW EXECUTE FUNCTION take_time()";
+
+async fn tell_database(cluster: &Cluster, sql: &'static str) {
+    let mut shell: PgConnection =
+        cluster.server.url().parse::<PgConnectOptions>().unwrap().connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut shell).await.unwrap();
+}
+
+/// `outages`: for how long the database stays away, each time it is restarted.
+async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
+    let mut outages = outages.iter().copied().map(Duration::from_secs);
+    let began = Instant::now();
+    let cluster = Arc::new(Cluster::new(gateways).await);
+    let mut running = Vec::new();
+    for number in 0..gateways {
+        running.push(Some(cluster.start(number).await));
+    }
+    let (_, up) = cluster.any_up(0).await;
+    for id in ids() {
+        cluster.import(&up, id, "").await;
+    }
+    tell_database(&cluster, SLOW_COMMITS).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for (id, number) in ids().flat_map(|id| (0..CALLERS_EACH).map(move |number| (id, number))) {
+        callers.spawn(cluster.clone().caller(id, number, stop.clone()));
+    }
+    let trouble = async {
+        for kill in 0..kills {
+            tokio::time::sleep(random_pause(Duration::from_millis(800))).await;
+            let victim = kill % gateways;
+            cluster.kill(victim, running[victim].take().unwrap()).await;
+            if kill % 3 == 1 {
+                let cluster = cluster.clone();
+                let mode = if kill % 2 == 0 { "fast" } else { "immediate" };
+                let away = outages.next().unwrap_or_default();
+                tokio::task::spawn_blocking(move || cluster.server.restart(mode, away)).await.unwrap();
+            }
+            running[victim] = Some(cluster.start(victim).await);
+        }
+        // Whatever the last one left behind is taken over.
+        let last_death = cluster.deaths.lock().await.last().unwrap().1;
+        for id in ids() {
+            let refreshed = |call: &Call| {
+                call.endpoint == Some(Endpoint::Refresh)
+                    && (call.account, call.status) == (Some(id), Some(200))
+                    && call.at > last_death
+            };
+            let again = tokio::time::timeout(PATIENCE, cluster.sandbox.until_calls(1, refreshed));
+            again.await.unwrap_or_else(|_| panic!("{id} is refreshed no more"));
+        }
+    };
+    tokio::select! {
+        () = trouble => stop.store(true, Relaxed),
+        early = callers.join_next() => panic!("a caller has something to say: {early:?}"),
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+
+    let deaths = cluster.deaths.lock().await.clone();
+    let overlapping = cluster.sandbox.overlapping_refreshes();
+    assert!(overlapping.is_empty(), "two refreshes at once of {overlapping:?}");
+    let (mut refreshes, mut taken_over) = (0, 0);
+    for id in ids() {
+        let mut last: BTreeMap<String, Sent> = BTreeMap::new();
+        for sent in cluster.refreshes(id) {
+            refreshes += 1;
+            if let Some(before) = last.get(&sent.token) {
+                taken_over += 1;
+                assert!(
+                    died(&deaths, before.gateway, before.at, sent.at),
+                    "{id}: refreshed twice with one token, and nobody died: {before:?} {sent:?} {deaths:?}"
+                );
+            }
+            last.insert(sent.token.clone(), sent);
+        }
+    }
+    for id in ids() {
+        cluster.answers_again(id).await;
+    }
+    for number in 0..gateways {
+        let (_, up) = cluster.any_up(number).await;
+        let list: Value =
+            serde_json::from_str(&cluster.admin(reqwest::Method::GET, &up, "/api/accounts", "").await)
+                .unwrap();
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), ids().count());
+        for account in list {
+            assert_eq!(account["state"], "ready", "by gateway {number}: {account}");
+        }
+    }
+    let (right, come_again) = (cluster.right.load(Relaxed), cluster.come_again.load(Relaxed));
+    let logins = cluster.logins.load(Relaxed);
+    println!(
+        "{gateways} gateways, {kills} kills in {:.0?}: {right} right answers, {come_again} times come again, {refreshes} refreshes, \
+         {taken_over} of them after a dead gateway, {logins} logins lost in the window.",
+        began.elapsed()
+    );
+    assert!(right > 500 && refreshes > 30, "{right} right answers, {refreshes} refreshes: no load");
+}
+
+/// One after the other: two clusters at once would only measure the machine.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_survive_each_others_deaths_and_the_databases_restarts() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    kills_and_restarts(2, 4, &[2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_gateways_survive_each_others_deaths_and_the_databases_restarts() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    kills_and_restarts(3, 5, &[0, 11]).await;
+}
