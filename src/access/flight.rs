@@ -142,8 +142,12 @@ impl Flight {
     }
 
     fn overtaken(&self, seen: &Snapshot, now: &Snapshot) -> Option<Landing> {
-        match now.state {
+        match &now.state {
             AccountState::Paused => Some(Err(RenewProblem::Paused)),
+            // Another gateway has just been refused.
+            AccountState::NeedsLogin { since, why } if seen.state == AccountState::Ready => {
+                Some(Err(RenewProblem::NeedsLogin { since: *since, why: why.clone() }))
+            }
             _ if now.realm != seen.realm => Some(self.current()),
             _ if now.serial > seen.serial && now.access().is_some() && self.is_live(now) => {
                 Some(self.current())

@@ -1,6 +1,7 @@
 //! The keeper: renews ahead of expiry what is in use, and often enough what is idle, so that no caller waits and no pairing lapses.
 //!
-//! The rule guarded here: it asks through the one door like everybody else, spread out, a few at a time, never all at once.
+//! The rule guarded here: it asks through the one door like everybody else, spread out, a few at a time, never all at once. Of several
+//! gateways on one store, one keeps for all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,18 +88,27 @@ pub(super) fn due_by(renewals: &Renewals, now: Timestamp, until: Timestamp) -> V
 
 /// The keeper's life. Ends with the control runtime.
 pub(super) async fn run(renewals: Renewals) {
+    tokio::join!(renewals.shared().lead.seek(), keep(&renewals));
+}
+
+async fn keep(renewals: &Renewals) {
     let hands = Arc::new(Semaphore::new(AT_ONCE));
     let clock = renewals.shared().clock.clone();
+    let lead = &renewals.shared().lead;
     loop {
+        lead.ours().await;
         let now = clock.now();
         let round = round_length(&renewals.shared().settings.load());
-        for due in due_by(&renewals, now, now + round) {
+        for due in due_by(renewals, now, now + round) {
             clock.sleep_until(due.at).await;
+            if !lead.is_ours() {
+                break;
+            }
             // The wait may have been long, and a caller may have renewed it meanwhile.
             let settings = renewals.shared().settings.load_full();
             let still = due_of(&due.entry, &due.entry.snapshot(), clock.now(), &settings);
             if still.is_some_and(|(at, _)| at <= clock.now()) {
-                start(&renewals, &hands, due.entry, due.cause).await;
+                start(renewals, &hands, due.entry, due.cause).await;
             }
         }
         clock.sleep_until(now + round).await;

@@ -18,6 +18,7 @@ use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::Store;
 use crate::store::cluster::ReplicaId;
+use crate::store::lead::Lead;
 
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
@@ -105,8 +106,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// When a realm that the configuration does not have is looked at again.
 const NO_REALM_RETRY: Duration = Duration::from_secs(60);
 
+/// As the store knows it.
+const KEEPER: &str = "keeper";
+
 impl Renewals {
     pub fn new(parts: Parts) -> Self {
+        let lead = Lead::new(Arc::clone(&parts.store), parts.clock.clone(), KEEPER, parts.replica.clone());
         let shared = Shared {
             clock: parts.clock,
             store: parts.store,
@@ -116,6 +121,7 @@ impl Renewals {
             settings: ArcSwap::from_pointee(parts.settings),
             runtime: parts.runtime,
             replica: parts.replica,
+            lead,
             realms: Realms::default(),
             unsaved: Unsaved::default(),
             in_flight: watch::Sender::new(0),
@@ -180,6 +186,11 @@ impl Renewals {
     /// Starts the keeper on the control runtime.
     pub fn keep(&self) -> JoinHandle<()> {
         self.shared.runtime.spawn(keeper::run(self.clone()))
+    }
+
+    /// Leaves the keeping to another gateway. The task that [`Renewals::keep`] started must have been ended.
+    pub async fn stop_keeping(&self) {
+        self.shared.lead.step_down().await;
     }
 
     /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end, and accounts that needed a
@@ -358,6 +369,8 @@ pub(super) struct Shared {
     pub settings: ArcSwap<config::Renewal>,
     pub runtime: Handle,
     pub replica: ReplicaId,
+    /// Who keeps.
+    pub lead: Lead,
     pub realms: Realms,
     pub unsaved: Unsaved,
     pub in_flight: watch::Sender<usize>,

@@ -99,6 +99,7 @@ impl Running {
         for task in &tasks {
             task.abort();
         }
+        inner.renewals.stop_keeping().await;
         if !cut_short {
             let finished = tokio::time::timeout(LAST_REFRESHES, inner.renewals.finish());
             tokio::select! {

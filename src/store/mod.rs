@@ -21,6 +21,7 @@ use outage::Outage;
 pub mod backup;
 pub mod cluster;
 pub mod key_file;
+pub mod lead;
 pub mod memory;
 pub mod outage;
 pub mod portable;

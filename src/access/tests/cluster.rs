@@ -16,6 +16,7 @@ use crate::store::cluster::{Lease, ReplicaId};
 use crate::store::postgres::testing::{Database, Gate, Way};
 
 struct Replica {
+    id: ReplicaId,
     book: Arc<Book>,
     renewals: Renewals,
     lines: Arc<Lines>,
@@ -27,7 +28,11 @@ impl Replica {
     }
 
     async fn start_at(database: &Database, url: &str, platform: &Arc<Scripted>) -> Self {
-        let clock = Clock::system();
+        Self::start_with(database, url, platform, Clock::system()).await
+    }
+
+    async fn start_with(database: &Database, url: &str, platform: &Arc<Scripted>, clock: Clock) -> Self {
+        let id = ReplicaId::new("test").unwrap();
         let store: Arc<dyn Store> = Arc::new(database.open_at(url, clock.clone()).await.unwrap());
         let records = store.accounts().await.unwrap().accounts;
         let rules = HashMap::from([(global(), RealmRules { hosts: policy(), pinned: None })]);
@@ -41,9 +46,9 @@ impl Replica {
             chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
             settings: settings(),
             runtime: Handle::current(),
-            replica: ReplicaId::new("test").unwrap(),
+            replica: id.clone(),
         });
-        Self { book, renewals, lines }
+        Self { id, book, renewals, lines }
     }
 
     fn entry(&self) -> Arc<Entry> {
@@ -213,6 +218,76 @@ async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_wait
         assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
     }
     assert_eq!(platform.refreshes(), 1);
+}
+
+/// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the database in between.
+async fn time_passes(clock: &Clock, platform: &Scripted, refreshes: usize) {
+    while platform.refreshes() < refreshes {
+        clock.advance(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
+    let mut platform = Scripted::new(true);
+    platform.life = 4 * MINUTE;
+    let platform = Arc::new(platform);
+    let database = paired(&platform).await;
+    // The hour of the first token is nearly over.
+    let clock = Clock::manual(Clock::system().now() + 40 * MINUTE);
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        let replica = Replica::start_with(&database, &database.url(), &platform, clock.clone()).await;
+        let keeping = replica.renewals.keep();
+        replicas.push((replica, keeping));
+    }
+    let mut before = 0;
+    while !replicas.is_empty() {
+        until(&database, "SELECT count(*) = 1 FROM leaders WHERE ends_at > clock_timestamp()").await;
+        let question = "SELECT owner FROM leaders";
+        let leader: String =
+            sqlx::query_scalar(question).fetch_one(&mut database.shell().await).await.unwrap();
+        let at = replicas.iter().position(|(replica, _)| replica.id.as_str() == leader).unwrap();
+        for (replica, _) in &replicas {
+            replica.entry().touch(clock.now());
+        }
+        time_passes(&clock, &platform, before + 1).await;
+        let (replica, keeping) = replicas.remove(at);
+        while replica.lines.of("smile", "refreshed").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for (other, _) in &replicas {
+            assert!(other.lines.of("smile", "refreshed").is_empty(), "another one kept too");
+        }
+        before = platform.refreshes();
+        // It dies, or it leaves in good order.
+        keeping.abort();
+        let _ = keeping.await;
+        match replicas.len() {
+            2 => database.tamper("UPDATE leaders SET ends_at = clock_timestamp()").await,
+            _ => replica.renewals.stop_keeping().await,
+        }
+        clock.advance(crate::store::lead::LIFE);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_reach_the_database_stops_before_another_may_begin() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let (gate, url) = database.behind_gate().await;
+    let clock = Clock::manual(Clock::system().now());
+    let replica = Replica::start_with(&database, &url, &platform, clock.clone()).await;
+    let keeping = replica.renewals.keep();
+    let lead = &replica.renewals.shared().lead;
+    lead.ours().await;
+    gate.set(Way::Refuses);
+    clock.advance(crate::store::lead::LIFE - Duration::from_millis(1));
+    assert!(lead.is_ours());
+    clock.advance(Duration::from_millis(1));
+    assert!(!lead.is_ours());
+    keeping.abort();
 }
 
 async fn until(database: &Database, question: &'static str) {

@@ -127,6 +127,7 @@ async fn a_lease_is_kept_alive_while_the_work_runs_and_ends_with_it() {
             let (name, realm) = (&name("smile"), &realm("global"));
             let held = Held { store: &*store, clock: &clock, name, realm, owner: &owner, life: LIFE };
             held.during(finished).await.unwrap();
+            held.release().await;
         }
     });
     it.clock.until_sleeping(1).await;
