@@ -107,6 +107,7 @@ fn migrations() -> Vec<Migration> {
     let init = include_str!("../../../migrations/sqlite/0001_init.sql");
     let known_tokens = include_str!("../../../migrations/sqlite/0002_known_tokens.sql");
     let journal_by_time = include_str!("../../../migrations/sqlite/0003_journal_by_time.sql");
+    let last_seen = include_str!("../../../migrations/sqlite/0004_last_seen.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -117,6 +118,7 @@ fn migrations() -> Vec<Migration> {
             journal_by_time.into_sql_str(),
             false,
         ),
+        Migration::new(4, "last_seen".into(), MigrationType::Simple, last_seen.into_sql_str(), false),
     ]
 }
 
@@ -184,8 +186,14 @@ fn is_empty(path: &Path) -> bool {
 
 fn tighten_all(path: &Path) -> std::io::Result<()> {
     for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
-        if file.exists() && private_file::tighten(&file)? {
-            tracing::warn!(file = %file.display(), "others could read this file of the store; its mode is 0600 now");
+        match private_file::tighten(&file) {
+            Ok(true) => {
+                tracing::warn!(file = %file.display(), "others could read this file of the store; its mode is 0600 now");
+            }
+            Ok(false) => {}
+            // SQLite takes its own two away when somebody else, a backup say, is done with them.
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {}
+            Err(other) => return Err(other),
         }
     }
     Ok(())
