@@ -445,3 +445,32 @@ async fn three_gateways_survive_each_others_deaths_and_the_databases_restarts() 
     let _turn = ONE_AT_A_TIME.lock().await;
     kills_and_restarts(3, 5, &[0, 11]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_gateway_answers_for_all_of_them() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let cluster = Arc::new(Cluster::new(2).await);
+    let _running = [cluster.start(0).await, cluster.start(1).await];
+    let ((_, one), (_, other)) = (cluster.any_up(0).await, cluster.any_up(1).await);
+    cluster.import(&one, FIRST, "").await;
+    cluster.answers_again(FIRST).await;
+    let look = async |up: &Up, path: &str| {
+        serde_json::from_str::<Value>(&cluster.admin(reqwest::Method::GET, up, path, "").await).unwrap()
+    };
+    let account = format!("/api/accounts/{}", name_of(FIRST));
+    let journal = format!("{account}/journal");
+    assert_eq!(look(&one, &journal).await, look(&other, &journal).await);
+    assert_eq!(look(&other, &journal).await.as_array().unwrap().last().unwrap()["event"], "imported");
+
+    // The call went to the first one, which tells the others within ten seconds.
+    let seen = look(&one, &account).await["signals"].clone();
+    assert_eq!(seen["last_list_links"], 4);
+    let end = Instant::now() + PATIENCE;
+    while look(&other, &account).await["signals"] != seen {
+        assert!(Instant::now() < end, "{seen} is known to one gateway only");
+        tokio::time::sleep(BREATH).await;
+    }
+    let callers = look(&other, "/api/callers").await;
+    assert_eq!(callers[0]["signals"]["last_success_at"], seen["last_success_at"]);
+    assert_eq!(look(&one, "/api/callers").await, callers);
+}

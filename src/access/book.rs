@@ -164,8 +164,8 @@ impl Book {
         }
     }
 
-    /// For the keeper's rounds: every account, in no order, without sorting or collecting them.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Entry>)) {
+    /// For rounds over every account, in no order, without sorting or collecting them.
+    pub fn for_each(&self, mut look: impl FnMut(&Arc<Entry>)) {
         self.by_name.iter().for_each(|found| look(found.value()));
     }
 

@@ -1,8 +1,10 @@
-//! Per account, when what last happened: filled by the gateway, shown to operators. Atomics only, since it is written on every call.
+//! Per account and per caller, when what last happened: filled by the gateway, shown to operators. Atomics only, since it is written on
+//! every call. What it learned goes to the store in batches, and what other gateways learned comes from there.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use crate::clock::Timestamp;
+use crate::store::last_seen::Moments;
 
 /// An account gone quiet is a signal, since "no cases" usually looks like 200 with an empty list.
 #[derive(Debug, Default)]
@@ -12,52 +14,75 @@ pub struct Signals {
     refusal: Stamped,
     list: Stamped,
     unfinished_download_at: AtomicU64,
-}
-
-/// A reading of [`Signals`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SignalsRead {
-    pub last_call_at: Option<Timestamp>,
-    pub last_success_at: Option<Timestamp>,
-    /// The gateway's own number of a refusal code, and when.
-    pub last_refusal: Option<(u16, Timestamp)>,
-    /// Number of links in the last order list (65535 stands for more), and when.
-    pub last_list: Option<(u16, Timestamp)>,
-    pub unfinished_download_at: Option<Timestamp>,
+    /// Something happened here since it was last taken to the store.
+    changed: AtomicBool,
 }
 
 impl Signals {
     /// A caller used the account.
     pub fn called(&self, at: Timestamp) {
         self.call_at.store(at.as_millis(), Relaxed);
+        self.changed();
     }
 
     /// The platform answered 2xx or 3xx.
     pub fn succeeded(&self, at: Timestamp) {
         self.success_at.store(at.as_millis(), Relaxed);
+        self.changed();
     }
 
     /// The gateway answered by itself.
     pub fn refused(&self, code: u16, at: Timestamp) {
         self.refusal.store(code, at);
+        self.changed();
     }
 
     /// An order list went out with this many links.
     pub fn listed(&self, links: usize, at: Timestamp) {
         self.list.store(u16::try_from(links).unwrap_or(u16::MAX), at);
+        self.changed();
     }
 
     /// A download ended before its last byte.
     pub fn download_unfinished(&self, at: Timestamp) {
         self.unfinished_download_at.store(at.as_millis(), Relaxed);
+        self.changed();
+    }
+
+    /// After the value, so that whoever takes the change sees it.
+    fn changed(&self) {
+        self.changed.store(true, Release);
+    }
+
+    /// What there is, where something happened since this was last asked.
+    pub fn take_changes(&self) -> Option<Moments> {
+        // Read first: most accounts are quiet, and a swap would write to each of them.
+        (self.changed.load(Relaxed) && self.changed.swap(false, AcqRel)).then(|| self.read())
+    }
+
+    /// It did not get where it was to go.
+    pub fn put_back_changes(&self) {
+        self.changed();
+    }
+
+    /// Takes over what others saw, where it is newer.
+    pub fn learn(&self, seen: &Moments) {
+        let newest = |cell: &AtomicU64, at: Option<Timestamp>| {
+            cell.fetch_max(at.map_or(0, Timestamp::as_millis), Relaxed);
+        };
+        newest(&self.call_at, seen.last_call_at);
+        newest(&self.success_at, seen.last_success_at);
+        newest(&self.unfinished_download_at, seen.unfinished_download_at);
+        self.refusal.learn(seen.last_refusal);
+        self.list.learn(seen.last_list);
     }
 
     pub fn last_call_at(&self) -> Option<Timestamp> {
         moment(self.call_at.load(Relaxed))
     }
 
-    pub fn read(&self) -> SignalsRead {
-        SignalsRead {
+    pub fn read(&self) -> Moments {
+        Moments {
             last_call_at: self.last_call_at(),
             last_success_at: moment(self.success_at.load(Relaxed)),
             last_refusal: self.refusal.load(),
@@ -76,15 +101,30 @@ const MOMENT_BITS: u32 = 48;
 
 impl Stamped {
     fn store(&self, number: u16, at: Timestamp) {
-        let moment = at.as_millis() & ((1 << MOMENT_BITS) - 1);
-        self.0.store(u64::from(number) << MOMENT_BITS | moment, Relaxed);
+        self.0.store(Self::word(number, at), Relaxed);
+    }
+
+    fn learn(&self, seen: Option<(u16, Timestamp)>) {
+        let Some((number, at)) = seen else { return };
+        let newer = Self::word(number, at);
+        let is_newer = |known: u64| (moment_of(known) < moment_of(newer)).then_some(newer);
+        // Where a call writes meanwhile, that is newer still.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, is_newer);
+    }
+
+    fn word(number: u16, at: Timestamp) -> u64 {
+        u64::from(number) << MOMENT_BITS | moment_of(at.as_millis())
     }
 
     fn load(&self) -> Option<(u16, Timestamp)> {
         let word = self.0.load(Relaxed);
-        let at = moment(word & ((1 << MOMENT_BITS) - 1))?;
+        let at = moment(moment_of(word))?;
         Some(((word >> MOMENT_BITS) as u16, at))
     }
+}
+
+fn moment_of(word: u64) -> u64 {
+    word & ((1 << MOMENT_BITS) - 1)
 }
 
 fn moment(millis: u64) -> Option<Timestamp> {
@@ -97,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_not_told_as_the_epoch() {
-        assert_eq!(Signals::default().read(), SignalsRead::default());
+        assert_eq!(Signals::default().read(), Moments::default());
     }
 
     #[test]
@@ -112,5 +152,42 @@ mod tests {
         assert_eq!(signals.read().last_list, Some((u16::MAX, at)));
         signals.listed(0, at);
         assert_eq!(signals.read().last_list, Some((0, at)), "an empty list is the very signal");
+    }
+
+    #[test]
+    fn what_happened_is_taken_to_the_store_once_and_again_where_it_did_not_arrive() {
+        let signals = Signals::default();
+        assert_eq!(signals.take_changes(), None);
+        signals.called(Timestamp::from_millis(5));
+        let taken = signals.take_changes().unwrap();
+        assert_eq!(taken.last_call_at, Some(Timestamp::from_millis(5)));
+        assert_eq!(signals.take_changes(), None);
+        signals.put_back_changes();
+        assert_eq!(signals.take_changes(), Some(taken));
+    }
+
+    #[test]
+    fn of_what_others_saw_only_the_newer_is_taken_over_and_nothing_of_it_goes_back_to_the_store() {
+        let at = Timestamp::from_millis;
+        let signals = Signals::default();
+        signals.called(at(10));
+        signals.refused(1, at(10));
+        signals.take_changes();
+        let others = Moments {
+            last_call_at: Some(at(9)),
+            last_success_at: Some(at(9)),
+            last_refusal: Some((0, at(11))),
+            last_list: Some((400, at(8))),
+            unfinished_download_at: None,
+        };
+        signals.learn(&others);
+        assert_eq!(signals.read(), Moments { last_call_at: Some(at(10)), ..others.clone() });
+        assert_eq!(
+            signals.read(),
+            others.merged(&Moments { last_call_at: Some(at(10)), ..Moments::default() })
+        );
+        signals.learn(&Moments { last_refusal: Some((7, at(3))), ..Moments::default() });
+        assert_eq!(signals.read().last_refusal, Some((0, at(11))));
+        assert_eq!(signals.take_changes(), None);
     }
 }

@@ -9,10 +9,11 @@ use serde::Deserialize;
 use crate::access::book::{Entry, Found};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::store::AccountRecord;
+use crate::store::last_seen::Moments;
 
 use super::Admin;
 use super::problem::Problem;
-use super::view::{AccountView, GrantView, JournalView, SignalsView};
+use super::view::{AccountView, CallerView, GrantView, JournalView, SignalsView};
 
 #[derive(Deserialize)]
 pub struct Pattern {
@@ -31,6 +32,7 @@ pub async fn list(
     State(admin): State<Arc<Admin>>,
     Query(pattern): Query<Pattern>,
 ) -> Result<Json<Vec<AccountView>>, Problem> {
+    admin.machinery.catch_up().await;
     let pattern = pattern.pattern.unwrap_or_else(|| "*".to_owned());
     let records = admin.store.accounts().await.map_err(Problem::of_store)?.accounts;
     let views = records.iter().filter(|record| record.name.matches(&pattern));
@@ -41,8 +43,16 @@ pub async fn show(
     State(admin): State<Arc<Admin>>,
     Path(account): Path<String>,
 ) -> Result<Json<AccountView>, Problem> {
+    admin.machinery.catch_up().await;
     let record = admin.record(&account).await?;
     Ok(Json(admin.view(&record)))
+}
+
+/// An application that has gone quiet is a signal too.
+pub async fn callers(State(admin): State<Arc<Admin>>) -> Json<Vec<CallerView>> {
+    admin.machinery.catch_up().await;
+    let callers = admin.machinery.callers().into_iter();
+    Json(callers.map(|(name, seen)| CallerView { name, signals: admin.moments(&seen) }).collect())
 }
 
 pub async fn journal(
@@ -121,12 +131,11 @@ impl Admin {
                     refresh_under_way_since: grant.intent,
                 })
                 .collect(),
-            signals: entry.map(|entry| self.signals(&entry)).unwrap_or_default(),
+            signals: entry.map(|entry| self.moments(&entry.signals.read())).unwrap_or_default(),
         }
     }
 
-    fn signals(&self, entry: &Entry) -> SignalsView {
-        let read = entry.signals.read();
+    fn moments(&self, read: &Moments) -> SignalsView {
         SignalsView {
             last_call_at: read.last_call_at,
             last_success_at: read.last_success_at,

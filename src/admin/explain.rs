@@ -24,6 +24,7 @@ pub async fn explain(
     Path(account): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
     let entry = admin.entry(&account)?;
+    admin.machinery.catch_up().await;
     let record = admin.record(&account).await?;
     let view = admin.view(&record);
     let findings = findings(&view, &entry.summary(), &admin.renewals.alarms(), admin.clock.now());

@@ -30,6 +30,7 @@ use crate::clock::Clock;
 use crate::journal::audit::{Action, Audit, Outcome};
 use crate::model::account::AccountName;
 use crate::pairing::Pairing;
+use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
 use crate::store::{Store, StoreError};
 
@@ -66,6 +67,10 @@ pub trait Machinery: Send + Sync + 'static {
     fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
     /// The word for a refusal code number in an account's signals.
     fn refusal_word(&self, number: u16) -> &'static str;
+    /// Brings signs of life up to what other gateways on the same store saw.
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Every caller of the configuration with its signs of life.
+    fn callers(&self) -> Vec<(String, Moments)>;
 }
 
 /// The admin listener's routes, without the pages that it shares with the public one.
@@ -79,6 +84,7 @@ pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .route("/accounts/{account}/unpair", post(acts::unpair))
         .route("/accounts/{account}/revoke", post(acts::revoke))
         .route("/accounts/{account}/switch", post(acts::switch))
+        .route("/callers", get(accounts::callers))
         .route("/journal", get(accounts::whole_journal))
         .route("/pause", post(acts::pause))
         .route("/resume", post(acts::resume))

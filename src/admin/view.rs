@@ -22,6 +22,13 @@ pub struct AccountView {
     pub signals: SignalsView,
 }
 
+/// One caller as `callers list` prints it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CallerView {
+    pub name: String,
+    pub signals: SignalsView,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GrantView {
     pub realm: RealmName,

@@ -16,6 +16,7 @@ use crate::gateway::refusal;
 use crate::journal::Journal;
 use crate::model::account::AccountName;
 use crate::pairing;
+use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
 use crate::store::{AccountRecord, StoreError};
 
@@ -116,6 +117,16 @@ impl Machinery for Workshop {
 
     fn refusal_word(&self, number: u16) -> &'static str {
         refusal::word(number)
+    }
+
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.last_seen.catch_up())
+    }
+
+    fn callers(&self) -> Vec<(String, Moments)> {
+        let config = self.0.config.load();
+        let names = config.callers.iter().map(|caller| caller.name.clone());
+        names.map(|name| (name.clone(), self.0.last_seen.callers.read(&name))).collect()
     }
 }
 

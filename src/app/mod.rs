@@ -5,6 +5,7 @@
 
 mod data;
 mod hooks;
+mod last_seen;
 mod listeners;
 mod observe;
 mod operator;
@@ -47,6 +48,7 @@ pub use listeners::Bound;
 pub use run::run_until_told_to_stop;
 
 use hooks::Hooks;
+use last_seen::{Callers, Exchange};
 use listeners::Sockets;
 use observe::Observers;
 use operator::Operator;
@@ -80,6 +82,7 @@ struct Inner {
     certificates: Vec<Arc<TlsCertificates>>,
     counters: Arc<Counters>,
     store_health: Arc<StoreHealth>,
+    last_seen: Arc<Exchange>,
     draining: std::sync::atomic::AtomicBool,
 }
 
@@ -132,7 +135,9 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     });
 
     let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
-    let observers = Arc::new(Observers::new(metrics.clone()));
+    let callers = Arc::new(Callers::default());
+    let observers = Arc::new(Observers::new(metrics.clone(), callers.clone()));
+    let last_seen = Arc::new(Exchange::new(store.clone(), book.clone(), clock.clone(), callers));
     let (operator_key, operator_caller) = operator::caller()?;
     let secrets = signing_secrets(&config)?;
     let sink = match config.log.access {
@@ -176,6 +181,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         certificates: certificates.all(),
         counters: counters.clone(),
         store_health: Arc::default(),
+        last_seen: last_seen.clone(),
         draining: false.into(),
     });
     observe::watch(&inner);
@@ -241,6 +247,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         tokio::spawn(reload::watch_certificates(inner.clone())),
         tokio::spawn(replicas::follow(inner.clone(), newest_change)),
         tokio::spawn(store_health::watch(inner.store_health.clone(), inner.store.clone(), clock)),
+        tokio::spawn(last_seen.run()),
     ];
     Ok(Running { bound, inner, data, admin, public, tasks })
 }

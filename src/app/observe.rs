@@ -17,10 +17,12 @@ use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
 use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Reading, Watched};
 
 use super::Inner;
+use super::last_seen::Callers;
 
 /// Hands each worker an observer of its own, so that no two workers count in the same cells.
 pub struct Observers {
     metrics: Arc<Metrics>,
+    callers: Arc<Callers>,
 }
 
 /// One worker's counting.
@@ -31,6 +33,9 @@ struct WorkerObserver {
     slots: Vec<(&'static Endpoint, EndpointSlot)>,
     /// A handful of realms: walking them is cheaper than hashing them.
     cells: ArcSwap<Vec<(RealmName, Arc<CallCells>)>>,
+    callers: Arc<Callers>,
+    /// By name, which outlives a reload; few enough to walk.
+    known_callers: ArcSwap<Vec<(String, Arc<Signals>)>>,
     nobody: Arc<CallCells>,
     refusals: Mutex<HashMap<&'static str, Counter>>,
     links: Counter,
@@ -38,8 +43,8 @@ struct WorkerObserver {
 }
 
 impl Observers {
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    pub fn new(metrics: Arc<Metrics>, callers: Arc<Callers>) -> Self {
+        Self { metrics, callers }
     }
 
     pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
@@ -49,6 +54,8 @@ impl Observers {
             worker,
             slots,
             cells: ArcSwap::default(),
+            callers: self.callers.clone(),
+            known_callers: ArcSwap::default(),
             nobody: self.metrics.calls(NO_REALM, worker),
             refusals: Mutex::default(),
             links: self.metrics.links_rewritten(),
@@ -63,6 +70,12 @@ impl Observer for WorkerObserver {
         self.count(record);
         if let Some(account) = account {
             note_sign_of_life(record, &account.signals);
+        }
+        if let Some(caller) = &record.caller {
+            self.with_caller(&caller.name, |signals| {
+                signals.called(record.at);
+                note_sign_of_life(record, signals);
+            });
         }
     }
 }
@@ -105,6 +118,17 @@ impl WorkerObserver {
         let cells = self.metrics.calls(realm.as_str(), self.worker);
         count(&cells);
         self.cells.store(Arc::new(known.iter().cloned().chain([(realm.clone(), cells)]).collect()));
+    }
+
+    fn with_caller(&self, name: &str, note: impl FnOnce(&Signals)) {
+        let known = self.known_callers.load();
+        if let Some((_, signals)) = known.iter().find(|(known, _)| known == name) {
+            return note(signals);
+        }
+        let signals = self.callers.of(name);
+        note(&signals);
+        let all = known.iter().cloned().chain([(name.to_owned(), signals)]).collect();
+        self.known_callers.store(Arc::new(all));
     }
 
     fn refused(&self, code: &'static str) {

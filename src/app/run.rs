@@ -113,6 +113,7 @@ impl Running {
         drop(public);
         admin.stop();
         admin.ended().await;
+        inner.last_seen.write().await;
         inner.journal.settle().await;
         if let Err(error) = inner.store.close().await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");

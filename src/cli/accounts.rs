@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::admin::view::{
-    AccountView, CallReport, CallRequest, Destructive, Done, Explanation, ImportLine, InviteRequest,
-    PairFinish, PairOutcome, PairRequest, PairStarted,
+    AccountView, CallReport, CallRequest, CallerView, Destructive, Done, Explanation, ImportLine,
+    InviteRequest, PairFinish, PairOutcome, PairRequest, PairStarted,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountState, RealmName};
@@ -78,6 +78,34 @@ impl Row for AccountView {
             self.token_expires_at.map(|at| at.to_string()).unwrap_or_default(),
             self.signals.last_call_at.map(|at| at.to_string()).unwrap_or_default(),
             self.route.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+/// `callers list`: a program that has gone quiet shows here.
+pub fn callers(config: &Path, format: Format) -> ExitCode {
+    finish(Api::from_config(config).and_then(|api| {
+        let callers: Vec<CallerView> = api.get("/api/callers")?;
+        output::print(format, &callers);
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
+impl Row for CallerView {
+    const HEADINGS: &'static [&'static str] =
+        &["name", "last call", "last success", "last refusal", "refused at", "last order list", "links"];
+
+    fn cells(&self) -> Vec<String> {
+        let at = |moment: Option<Timestamp>| moment.map(|at| at.to_string()).unwrap_or_default();
+        let it = &self.signals;
+        vec![
+            self.name.clone(),
+            at(it.last_call_at),
+            at(it.last_success_at),
+            it.last_refusal.clone().unwrap_or_default(),
+            at(it.last_refusal_at),
+            at(it.last_list_at),
+            it.last_list_links.map(|links| links.to_string()).unwrap_or_default(),
         ]
     }
 }

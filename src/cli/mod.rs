@@ -346,6 +346,8 @@ pub enum CallersCommand {
         #[arg(default_value = "my-application")]
         name: String,
     },
+    /// The callers of the configuration and when each was last seen, by all gateways on the same store.
+    List(OutputArguments),
 }
 
 /// Runs what was typed; the exit code is the contract of design section 8.
@@ -360,6 +362,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
         Command::Store(command) => store::run(&config, command),
         Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
+        Command::Callers(CallersCommand::List(output)) => accounts::callers(&config, output.output),
         Command::Healthcheck => healthcheck::run(&config),
         Command::Load(arguments) => load::run(&arguments),
         Command::Completions { shell } => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::ReplicaId;
+use super::last_seen::{self, LastSeen, Moments};
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
     Store, StoreError, StoredAccess, StoredRoute, token_hash,
@@ -46,6 +47,8 @@ macro_rules! store_contract {
             expired_logins_are_swept_out,
             the_journal_is_newest_first_by_account_or_over_all,
             the_journal_keeps_the_newest_lines_of_each_account,
+            of_what_was_last_seen_the_newest_stays,
+            what_was_seen_of_an_account_goes_with_it,
             a_store_that_works_says_so,
             a_closed_store_takes_nothing_any_more
         }
@@ -511,6 +514,47 @@ pub async fn the_journal_keeps_the_newest_lines_of_each_account(Subject { store,
     assert_eq!(busy.len(), JOURNAL_LINES);
     assert_eq!((&busy[0], &busy[JOURNAL_LINES - 1]), (&line("busy", written), &line("busy", 4)));
     assert_eq!(store.journal(Some(&name("quiet")), 10).await.unwrap(), [line("quiet", 0)]);
+}
+
+fn seen_at(call: u64, refusal: (u16, u64), list: (u16, u64)) -> Moments {
+    Moments {
+        last_call_at: Some(at(call)),
+        last_success_at: None,
+        last_refusal: Some((refusal.0, at(refusal.1))),
+        last_list: Some((list.0, at(list.1))),
+        unfinished_download_at: Some(at(1)),
+    }
+}
+
+async fn all_seen(store: &Arc<dyn Store>) -> Vec<LastSeen> {
+    let mut seen = store.last_seen(Timestamp::default()).await.unwrap().seen;
+    seen.sort_by(|a, b| a.subject.cmp(&b.subject));
+    seen
+}
+
+pub async fn of_what_was_last_seen_the_newest_stays(subject: Subject) {
+    let store = &subject.store;
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let account = || last_seen::Subject::Account(name("smile"));
+    let caller = last_seen::Subject::Caller("smile".to_owned());
+    let one = LastSeen { subject: account(), moments: seen_at(10, (3, 20), (0, 40)) };
+    let other = LastSeen { subject: account(), moments: seen_at(11, (4, 19), (7, 41)) };
+    let beside = LastSeen { subject: caller, moments: Moments::default() };
+    let stranger = LastSeen { subject: last_seen::Subject::Account(name("gone")), ..one.clone() };
+    store.note_last_seen(&[one, beside.clone()]).await.unwrap();
+    store.note_last_seen(&[other, stranger]).await.unwrap();
+    let merged = LastSeen { subject: account(), moments: seen_at(11, (3, 20), (7, 41)) };
+    assert_eq!(all_seen(store).await, [merged, beside]);
+}
+
+pub async fn what_was_seen_of_an_account_goes_with_it(subject: Subject) {
+    let store = &subject.store;
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let seen = last_seen::Subject::Account(name("smile"));
+    let seen = LastSeen { subject: seen, moments: seen_at(10, (3, 20), (0, 40)) };
+    store.note_last_seen(&[seen]).await.unwrap();
+    store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
+    assert_eq!(all_seen(store).await, []);
 }
 
 pub async fn a_store_that_works_says_so(Subject { store, .. }: Subject) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cluster::ReplicaId;
+use super::last_seen::{LastSeen, Moments, Noted, Subject};
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending,
     PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
@@ -27,6 +28,7 @@ struct Held {
     logins: BTreeMap<[u8; 32], PendingLogin>,
     journal: Vec<JournalEntry>,
     known_tokens: BTreeMap<[u8; 32], AccountName>,
+    last_seen: BTreeMap<Subject, Moments>,
 }
 
 impl MemoryStore {
@@ -68,6 +70,16 @@ fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> Pending<'a, T> {
 }
 
 impl Held {
+    fn note_last_seen(&mut self, seen: &[LastSeen]) {
+        for LastSeen { subject, moments } in seen {
+            if matches!(subject, Subject::Account(name) if !self.accounts.contains_key(name)) {
+                continue;
+            }
+            let known = self.last_seen.entry(subject.clone()).or_default();
+            *known = known.merged(moments);
+        }
+    }
+
     fn account(&mut self, name: &AccountName) -> Result<&mut AccountRecord, StoreError> {
         self.accounts.get_mut(name).ok_or_else(|| StoreError::UnknownAccount(name.clone()))
     }
@@ -160,6 +172,7 @@ impl Held {
             None => {
                 self.accounts.remove(name);
                 self.known_tokens.retain(|_, known| known != name);
+                self.last_seen.remove(&Subject::Account(name.clone()));
             }
             Some(next) if account.current == *realm => account.current = next.realm.clone(),
             Some(_) => {}
@@ -310,6 +323,16 @@ impl Store for MemoryStore {
         let lines =
             held.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
         ready(Ok(lines.take(limit as usize).cloned().collect()))
+    }
+
+    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
+        ready(self.write().map(|mut held| held.note_last_seen(seen)))
+    }
+
+    fn last_seen(&self, _since: Timestamp) -> Pending<'_, Noted> {
+        let seen = self.read().last_seen.clone().into_iter();
+        let seen = seen.map(|(subject, moments)| LastSeen { subject, moments }).collect();
+        ready(Ok(Noted { seen, up_to: Timestamp::default() }))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

@@ -16,11 +16,13 @@ use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 use cluster::{Changes, Lease, ReplicaId};
+use last_seen::{LastSeen, Noted};
 use outage::Outage;
 
 pub mod backup;
 pub mod cluster;
 pub mod key_file;
+pub mod last_seen;
 pub mod lead;
 pub mod memory;
 pub mod outage;
@@ -465,6 +467,11 @@ pub trait Store: Send + Sync + 'static {
     fn back_up<'a>(&'a self, _out: backup::Out<'a>) -> Pending<'a, u64> {
         Box::pin(async { Err(StoreError::Refused("this store cannot be backed up".to_owned())) })
     }
+
+    /// Adds to what is known of when accounts and callers were last seen; accounts that are gone are left out.
+    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()>;
+    /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the beginning of time.
+    fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted>;
 
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::backup::Out;
 use super::cluster::{Changes, Lease, ReplicaId};
 use super::key_file::Environment;
+use super::last_seen::{LastSeen, Noted};
 use super::outage::{Ailment, Outage};
 use super::rotate::{Rotation, rotate};
 use super::rows;
@@ -29,6 +30,7 @@ mod backup;
 mod cluster;
 mod grants;
 mod journal;
+mod last_seen;
 mod link;
 mod logins;
 mod portable;
@@ -271,6 +273,14 @@ impl Store for PostgresStore {
 
     fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
         Box::pin(self.write_backup(out))
+    }
+
+    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
+        Box::pin(within(LONG, self.write_last_seen(seen)))
+    }
+
+    fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted> {
+        Box::pin(within(LONG, self.read_last_seen(since)))
     }
 
     fn ping(&self) -> Pending<'_, ()> {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::backup::Out;
 use super::cluster::ReplicaId;
 use super::key_file::{self, Environment};
+use super::last_seen::{LastSeen, Noted};
 use super::lock::ProcessLock;
 use super::outage::{Ailment, Outage};
 use super::rotate::{Rotation, rotate};
@@ -26,6 +27,7 @@ use connection::Connection;
 mod backup;
 mod connection;
 mod grants;
+mod last_seen;
 mod logins;
 mod portable;
 mod rotate;
@@ -241,6 +243,14 @@ impl Store for SqliteStore {
 
     fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
         Box::pin(self.send_copy(out))
+    }
+
+    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
+        Box::pin(self.write_last_seen(seen))
+    }
+
+    fn last_seen(&self, _since: Timestamp) -> Pending<'_, Noted> {
+        Box::pin(self.read_last_seen())
     }
 
     fn ping(&self) -> Pending<'_, ()> {

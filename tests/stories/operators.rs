@@ -232,3 +232,22 @@ async fn every_act_leaves_a_line_before_and_after_it_and_a_refused_one_says_why(
     }
     assert!(!std::fs::read_to_string(&world.running.config().admin.audit).unwrap().contains("/connect/"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_accounts_and_callers_were_last_seen_outlives_a_restart() {
+    let world = World::new().await;
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.get("nobody", LIST).await.status, 404);
+    let before = world.account(CLINIC_NAME).await["signals"].clone();
+    let callers = world.look("/api/callers").await.json();
+    assert_eq!((&before["last_list_links"], &callers[0]["name"]), (&json!(6), &json!("sandbox-caller")));
+    assert_eq!(callers[0]["signals"]["last_success_at"], before["last_success_at"]);
+    assert_eq!(callers[0]["signals"]["last_refusal"], "account_unknown");
+    assert_eq!(callers[0]["signals"]["last_call_at"], json!(world.now()));
+    let world = world.restart().await;
+    assert_eq!(world.account(CLINIC_NAME).await["signals"], before);
+    assert_eq!(world.look("/api/callers").await.json(), callers);
+    let never = world.account(LAB_NAME).await["signals"].clone();
+    assert!(never.as_object().unwrap().values().all(Value::is_null), "{never}");
+}

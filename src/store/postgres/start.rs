@@ -22,12 +22,20 @@ struct Migration {
     oldest_beside: i64,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "init",
-    sql: include_str!("../../../migrations/postgres/0001_init.sql"),
-    oldest_beside: 1,
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "init",
+        sql: include_str!("../../../migrations/postgres/0001_init.sql"),
+        oldest_beside: 1,
+    },
+    Migration {
+        version: 2,
+        name: "last_seen",
+        sql: include_str!("../../../migrations/postgres/0002_last_seen.sql"),
+        oldest_beside: 1,
+    },
+];
 
 /// `xid8` and `pg_current_xact_id` came with it.
 const OLDEST_SERVER: i32 = 130_000;

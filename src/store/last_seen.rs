@@ -1,0 +1,109 @@
+//! When what last happened to an account or a caller, over all gateways that share a store.
+//!
+//! The rule guarded here: of each moment the newest stays, whoever brings it and in whatever order, so nobody has to agree with anybody.
+
+use crate::clock::Timestamp;
+use crate::model::account::AccountName;
+
+/// Whose moments these are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Account(AccountName),
+    Caller(String),
+}
+
+/// What was seen of one account or caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastSeen {
+    pub subject: Subject,
+    pub moments: Moments,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Moments {
+    pub last_call_at: Option<Timestamp>,
+    pub last_success_at: Option<Timestamp>,
+    /// The gateway's own number of a refusal code, and when.
+    pub last_refusal: Option<(u16, Timestamp)>,
+    /// Number of links in the last order list (65535 stands for more), and when.
+    pub last_list: Option<(u16, Timestamp)>,
+    pub unfinished_download_at: Option<Timestamp>,
+}
+
+/// What the store knows, and where to go on from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Noted {
+    pub seen: Vec<LastSeen>,
+    pub up_to: Timestamp,
+}
+
+/// Rows per statement or transaction, so that a commit of tokens never waits long.
+pub(super) const BATCH: usize = 500;
+
+/// Kind, name, and the seven numbers in the order of the columns; 0 is never.
+pub(super) type Row = (String, String, i64, i64, i64, i64, i64, i64, i64);
+
+impl Moments {
+    pub fn merged(&self, other: &Moments) -> Moments {
+        Moments {
+            last_call_at: self.last_call_at.max(other.last_call_at),
+            last_success_at: self.last_success_at.max(other.last_success_at),
+            last_refusal: newer(self.last_refusal, other.last_refusal),
+            last_list: newer(self.last_list, other.last_list),
+            unfinished_download_at: self.unfinished_download_at.max(other.unfinished_download_at),
+        }
+    }
+}
+
+fn newer(one: Option<(u16, Timestamp)>, other: Option<(u16, Timestamp)>) -> Option<(u16, Timestamp)> {
+    match other.map(|(_, at)| at) > one.map(|(_, at)| at) {
+        true => other,
+        false => one,
+    }
+}
+
+impl LastSeen {
+    pub(super) fn row(&self) -> Row {
+        let (kind, name) = match &self.subject {
+            Subject::Account(name) => ("account", name.as_str()),
+            Subject::Caller(name) => ("caller", name.as_str()),
+        };
+        let at = |moment: Option<Timestamp>| {
+            moment.map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX))
+        };
+        let number = |stamped: Option<(u16, Timestamp)>| stamped.map_or(0, |(number, _)| i64::from(number));
+        let moment = |stamped: Option<(u16, Timestamp)>| at(stamped.map(|(_, at)| at));
+        let it = &self.moments;
+        (
+            kind.to_owned(),
+            name.to_owned(),
+            at(it.last_call_at),
+            at(it.last_success_at),
+            number(it.last_refusal),
+            moment(it.last_refusal),
+            number(it.last_list),
+            moment(it.last_list),
+            at(it.unfinished_download_at),
+        )
+    }
+
+    /// `None` for a row that means nothing here: a newer gateway may know other kinds.
+    pub(super) fn of_row(row: Row) -> Option<Self> {
+        let (kind, name, call, success, refusal, refusal_at, links, list_at, download) = row;
+        let subject = match kind.as_str() {
+            "account" => Subject::Account(name.parse().ok()?),
+            "caller" => Subject::Caller(name),
+            _ => return None,
+        };
+        let at = |millis: i64| u64::try_from(millis).ok().filter(|at| *at > 0).map(Timestamp::from_millis);
+        let stamped = |number: i64, millis| Some((u16::try_from(number).unwrap_or(u16::MAX), at(millis)?));
+        let moments = Moments {
+            last_call_at: at(call),
+            last_success_at: at(success),
+            last_refusal: stamped(refusal, refusal_at),
+            last_list: stamped(links, list_at),
+            unfinished_download_at: at(download),
+        };
+        Some(Self { subject, moments })
+    }
+}

@@ -1,0 +1,56 @@
+//! Last-seen rows: they outlive a restart, so that an account gone quiet shows as such.
+
+use super::{SqliteStore, fault};
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::last_seen::{BATCH, LastSeen, Noted, Row};
+
+impl SqliteStore {
+    pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
+        for seen in seen.chunks(BATCH) {
+            let mut work = self.writer.begin().await.map_err(fault)?;
+            for (kind, name, call, success, refusal, refusal_at, links, list_at, download) in
+                seen.iter().map(LastSeen::row)
+            {
+                sqlx::query(
+                    "INSERT INTO last_seen (kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at) \
+                     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 \
+                     WHERE ?1 <> 'account' OR EXISTS (SELECT 1 FROM accounts WHERE name = ?2) \
+                     ON CONFLICT (kind, name) DO UPDATE SET \
+                     call_at = max(call_at, excluded.call_at), success_at = max(success_at, excluded.success_at), \
+                     refusal = CASE WHEN excluded.refusal_at > refusal_at THEN excluded.refusal ELSE refusal END, \
+                     refusal_at = max(refusal_at, excluded.refusal_at), \
+                     list_links = CASE WHEN excluded.list_at > list_at THEN excluded.list_links ELSE list_links END, \
+                     list_at = max(list_at, excluded.list_at), download_at = max(download_at, excluded.download_at)",
+                )
+                .bind(kind)
+                .bind(name)
+                .bind(call)
+                .bind(success)
+                .bind(refusal)
+                .bind(refusal_at)
+                .bind(links)
+                .bind(list_at)
+                .bind(download)
+                .execute(&mut *work)
+                .await
+                .map_err(fault)?;
+            }
+            work.commit().await.map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// All of it: nobody else writes here, so it is asked once.
+    pub(super) async fn read_last_seen(&self) -> Result<Noted, StoreError> {
+        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at FROM last_seen",
+        )
+        .fetch_all(&mut *turn)
+        .await
+        .map_err(fault)?;
+        let seen = rows.into_iter().filter_map(LastSeen::of_row).collect();
+        Ok(Noted { seen, up_to: Timestamp::default() })
+    }
+}
