@@ -188,13 +188,14 @@ impl Book {
         })
     }
 
-    fn snapshot_of(&self, record: &AccountRecord, grant: &GrantRecord) -> Snapshot {
+    pub(super) fn snapshot_of(&self, record: &AccountRecord, grant: &GrantRecord) -> Snapshot {
         let rules = self.rules.load();
         let others = record.grants.iter().filter(|other| other.realm != grant.realm);
         let elsewhere = others.map(|other| Elsewhere {
             realm: one_copy(&rules, &other.realm),
             id: other.account_id,
             refreshed_at: other.refreshed_at,
+            obtained_at: other.obtained_at,
         });
         let mut snapshot = Snapshot {
             state: record.state.clone(),

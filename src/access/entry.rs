@@ -232,6 +232,14 @@ pub(super) struct Elsewhere {
     pub realm: RealmName,
     pub id: AccountId,
     pub refreshed_at: Option<Timestamp>,
+    pub obtained_at: Timestamp,
+}
+
+impl Elsewhere {
+    /// Since when the platform has not heard of it.
+    pub fn fresh_at(&self) -> Timestamp {
+        self.refreshed_at.map_or(self.obtained_at, |at| at.max(self.obtained_at))
+    }
 }
 
 /// What there is of an access token. Kept once: the bearer inside `Access` is up to 8 K.

@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
 use crate::config;
-use crate::model::account::AccountState;
+use crate::model::account::{AccountState, RealmName};
 
+use super::aside;
 use super::book::Entry;
 use super::entry::Snapshot;
 use super::gaps::{TOKEN_LIFE, share};
@@ -70,6 +71,8 @@ pub(super) struct Due {
     pub at: Timestamp,
     pub entry: Arc<Entry>,
     pub cause: Cause,
+    /// A grant that the account does not use at present.
+    pub aside: Option<RealmName>,
 }
 
 /// Whatever is due by `until`, the most urgent first.
@@ -77,9 +80,15 @@ pub(super) fn due_by(renewals: &Renewals, now: Timestamp, until: Timestamp) -> V
     let settings = renewals.shared().settings.load();
     let mut due = Vec::new();
     renewals.shared().book.for_each(|entry| {
-        let found = due_of(entry, &entry.snapshot(), now, &settings);
+        let snapshot = entry.snapshot();
+        let found = due_of(entry, &snapshot, now, &settings);
         if let Some((at, cause)) = found.filter(|(at, _)| *at <= until) {
-            due.push(Due { at, entry: Arc::clone(entry), cause });
+            due.push(Due { at, entry: Arc::clone(entry), cause, aside: None });
+        }
+        for (realm, at) in aside::due(renewals.shared(), entry, &snapshot) {
+            if at <= until {
+                due.push(Due { at, entry: Arc::clone(entry), cause: Cause::KeepAlive, aside: Some(realm) });
+            }
         }
     });
     due.sort_by_key(|due| due.at);
@@ -103,6 +112,10 @@ async fn keep(renewals: &Renewals) {
             clock.sleep_until(due.at).await;
             if !lead.is_ours() {
                 break;
+            }
+            if let Some(realm) = due.aside {
+                start_aside(renewals, &hands, due.entry, realm).await;
+                continue;
             }
             // The wait may have been long, and a caller may have renewed it meanwhile.
             let settings = renewals.shared().settings.load_full();
@@ -139,6 +152,17 @@ async fn start(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, c
         let _hand = hand;
         // The flight itself tells what came of it.
         let _ = waiting.wait_for(boarding).await;
+    });
+    renewals.shared().clock.sleep(PACE).await;
+}
+
+/// Likewise for a grant that is not in use; the account's own renewals wait for nothing of it.
+async fn start_aside(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, realm: RealmName) {
+    let Ok(hand) = Arc::clone(hands).acquire_owned().await else { return };
+    let shared = Arc::clone(renewals.shared());
+    tokio::spawn(async move {
+        let _hand = hand;
+        aside::keep_alive(shared, entry, realm).await;
     });
     renewals.shared().clock.sleep(PACE).await;
 }

@@ -12,6 +12,7 @@ pub mod realm;
 pub mod renewal;
 pub mod signals;
 
+mod aside;
 mod blame;
 mod cluster;
 mod flight;

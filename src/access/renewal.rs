@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::store::cluster::ReplicaId;
 use crate::store::lead::Lead;
 
+use super::aside::PutOff;
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
 use super::entry::Snapshot;
@@ -124,6 +125,7 @@ impl Renewals {
             lead,
             realms: Realms::default(),
             unsaved: Unsaved::default(),
+            put_off: PutOff::default(),
             in_flight: watch::Sender::new(0),
         };
         let renewals = Self { shared: Arc::new(shared) };
@@ -237,7 +239,7 @@ impl Renewals {
         self.shared.unsaved.until_empty().await;
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -373,6 +375,7 @@ pub(super) struct Shared {
     pub lead: Lead,
     pub realms: Realms,
     pub unsaved: Unsaved,
+    pub put_off: PutOff,
     pub in_flight: watch::Sender<usize>,
 }
 

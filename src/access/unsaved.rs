@@ -249,7 +249,7 @@ async fn saved(
     }
     entry.tokens_saved(realm, generation);
     save_route(shared, entry, realm).await;
-    restore_login(shared, entry).await;
+    restore_login(shared, entry, realm).await;
     shared.chronicle.note(
         name,
         "tokens_saved",
@@ -259,9 +259,12 @@ async fn saved(
 }
 
 /// While these tokens waited, another gateway may have been refused with those that the store held.
-async fn restore_login(shared: &Shared, entry: &Entry) {
+async fn restore_login(shared: &Shared, entry: &Entry, realm: &RealmName) {
     let Ok(Some(record)) = shared.store.account(&entry.name).await else { return };
-    if !matches!(record.state, AccountState::NeedsLogin { .. }) || entry.state() != AccountState::Ready {
+    if record.current != *realm
+        || !matches!(record.state, AccountState::NeedsLogin { .. })
+        || entry.state() != AccountState::Ready
+    {
         return;
     }
     match shared.store.set_state(&entry.name, &AccountState::Ready).await {

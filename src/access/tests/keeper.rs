@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::calls::ControlCalls;
 use crate::access::doubles::*;
 use crate::access::keeper::{Facts, due_by, next_due};
 use crate::access::renewal::Cause;
-use crate::model::account::AccountState;
-use crate::store::Store;
+use crate::model::account::{AccountState, RealmName};
+use crate::store::{GrantRecord, Store};
 
 fn facts() -> Facts {
     Facts {
@@ -171,4 +172,85 @@ async fn a_caller_that_renewed_meanwhile_spares_the_keeper_the_work() {
     live(&bench, MINUTE, 10).await;
     assert_eq!(bench.platform.refreshes(), 1);
     keeper.abort();
+}
+
+/// An account that calls realm `global` and holds a grant in realm `old` as well.
+async fn between_platforms() -> (Workbench, Arc<Scripted>, RealmName) {
+    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
+    let (old, realm) = (Arc::new(Scripted::new(true)), "old".parse::<RealmName>().unwrap());
+    let mut aside = new_grant("smile", &realm, 7, start_time());
+    aside.make_current = false;
+    old.takes("refresh-smile-0", "smile");
+    bench.book.apply(bench.store.put_grant(aside).await.unwrap());
+    let mut platforms = platforms(&bench.platform);
+    platforms.insert(realm.clone(), Arc::clone(&old) as Arc<dyn ControlCalls>);
+    bench.renewals.reload(settings(), platforms, &[]).await;
+    (bench, old, realm)
+}
+
+async fn of_realm(bench: &Workbench, realm: &RealmName) -> GrantRecord {
+    let record = bench.store.account(&"smile".parse().unwrap()).await.unwrap().unwrap();
+    record.grants.into_iter().find(|grant| grant.realm == *realm).unwrap()
+}
+
+async fn hours_pass_until(bench: &Workbench, done: impl Fn() -> bool) {
+    while !done() {
+        bench.clock.advance(HOUR / 4);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_is_not_in_use_is_kept_alive_too_and_touches_nothing_else() {
+    let (bench, old, realm) = between_platforms().await;
+    let keeping = bench.renewals.keep();
+    for weeks in 1..=2 {
+        hours_pass_until(&bench, || old.refreshes() == weeks).await;
+        hours_pass_until(&bench, || {
+            bench.lines.of("smile", "refreshed").iter().any(|line| line.contains("old"))
+        })
+        .await;
+        let kept = of_realm(&bench, &realm).await;
+        let refreshed_at = kept.refreshed_at.unwrap();
+        assert!(bench.clock.now().since(refreshed_at) < 2 * HOUR, "{kept:?}");
+        assert_eq!(
+            kept.refresh.expose(),
+            format!("refresh-smile-{weeks}"),
+            "with rotation the newest is kept"
+        );
+        let most = start_time() + settings().keep_alive * weeks as u32;
+        assert!(refreshed_at <= most, "{refreshed_at} is later than {most}");
+    }
+    let summary = bench.entry("smile").summary();
+    assert_eq!((summary.realm, summary.state), (global(), AccountState::Ready));
+    assert_eq!(bench.grant("smile").await.realm, global());
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn a_dead_grant_that_is_not_in_use_is_told_once_and_costs_the_account_nothing() {
+    let (bench, old, _) = between_platforms().await;
+    old.forgets("smile");
+    let keeping = bench.renewals.keep();
+    hours_pass_until(&bench, || old.refreshes() == 3).await;
+    assert_eq!(bench.lines.of("smile", "unused_grant_refused").len(), 1);
+    assert_eq!(bench.lines.of("smile", "needs_login").len(), 0);
+    assert_eq!(bench.entry("smile").state(), AccountState::Ready);
+    assert!(
+        bench.clock.now() >= start_time() + settings().keep_alive * 7 / 8 + 2 * 24 * HOUR,
+        "a day between two"
+    );
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn of_a_paused_account_no_grant_is_kept_alive() {
+    let (bench, old, _) = between_platforms().await;
+    let name = "smile".parse().unwrap();
+    bench.store.set_state(&name, &AccountState::Paused).await.unwrap();
+    bench.book.apply(bench.store.account(&name).await.unwrap().unwrap());
+    assert_eq!(due_by(&bench.renewals, start_time() + 1000 * HOUR, start_time() + 2000 * HOUR).len(), 0);
+    assert_eq!(old.refreshes(), 0);
 }
