@@ -16,12 +16,13 @@ use super::limits::Limits;
 pub(super) struct Beat {
     pub(super) now: Cell<Moment>,
     pub(super) interval: Duration,
-    pub(super) draining: Cell<bool>,
+    /// Since when the worker drains.
+    pub(super) draining: Cell<Option<Moment>>,
 }
 
 impl Beat {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { now: Cell::new(0), interval, draining: Cell::new(false) }
+        Self { now: Cell::new(0), interval, draining: Cell::new(None) }
     }
 
     /// Now, rounded up: see the top of this file.
@@ -69,6 +70,10 @@ const HALF_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection that was just accepted may take for its first byte, when the worker drains or others need the room.
 const FRESH_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a kept connection may take for its next request when the worker drains: that one is answered, and told to be the last. Who
+/// closes at once meets the request of a busy caller on its way, and then nobody can say what became of it.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// See the top of this file.
 pub(super) struct Pulse {
@@ -182,7 +187,7 @@ impl Pulse {
     }
 
     pub(super) fn draining(&self) -> bool {
-        self.beat.draining.get()
+        self.beat.draining.get().is_some()
     }
 
     fn wake(&self) {
@@ -221,7 +226,12 @@ impl Pulse {
             Phase::Fresh | Phase::Head => {
                 passed(self.since.get(), limits.head_timeout).then_some(Verdict::SlowHead)
             }
-            Phase::Idle if draining => Some(Verdict::NotNeeded),
+            Phase::Idle
+                if let Some(draining) = self.beat.draining.get()
+                    && passed(self.since.get().max(draining), IDLE_GRACE) =>
+            {
+                Some(Verdict::NotNeeded)
+            }
             Phase::Idle => {
                 passed(self.since.get(), limits.keep_alive_timeout).then_some(Verdict::KeepAliveOver)
             }
@@ -365,12 +375,24 @@ mod tests {
     #[test]
     fn a_drain_spares_what_was_just_accepted_and_what_is_busy() {
         let pulse = fresh();
-        pulse.beat.draining.set(true);
+        pulse.beat.draining.set(Some(0));
         assert_eq!(at(&pulse, 999), None);
         pulse.read(true);
         pulse.begin_request();
         assert_eq!(at(&pulse, 60_000), None, "the end of its answer is still on its way");
         pulse.end_answer(false);
-        assert_eq!(at(&pulse, 0), Some(Verdict::NotNeeded));
+        assert_eq!(at(&pulse, 1249), None, "its caller may be about to ask again");
+        assert_eq!(at(&pulse, 1250), Some(Verdict::NotNeeded));
+    }
+
+    #[test]
+    fn a_connection_that_was_idle_before_the_drain_has_a_second_too() {
+        let pulse = fresh();
+        pulse.read(true);
+        pulse.begin_request();
+        pulse.end_answer(false);
+        pulse.beat.draining.set(Some(500));
+        assert_eq!(at(&pulse, 1499), None);
+        assert_eq!(at(&pulse, 1500), Some(Verdict::NotNeeded));
     }
 }

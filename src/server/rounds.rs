@@ -86,9 +86,9 @@ impl Rounds {
         true
     }
 
-    /// From here on answers close their connections, and idle ones go with the next sweep.
+    /// From here on answers close their connections, and idle ones go after a moment.
     pub(super) fn drain(&self) {
-        self.beat.draining.set(true);
+        self.beat.draining.set(Some(millis(self.began.elapsed())));
     }
 
     /// Ends all connections and returns how many of them were in the middle of a request.

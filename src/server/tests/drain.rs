@@ -23,19 +23,25 @@ fn a_drain_finishes_what_runs_serves_what_was_accepted_and_lets_nobody_in() {
     let addr = site.addr;
     let mut busy = site.caller();
     busy.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut idle = site.caller();
-    idle.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-    idle.answer();
-    eventually("both are heard", || site.heard() == 2);
+    let [mut idle, mut kept] = [site.caller(), site.caller()];
+    for caller in [&mut idle, &mut kept] {
+        caller.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+        caller.answer();
+    }
+    eventually("all are heard", || site.heard() == 3);
     let mut fresh = site.caller();
-    eventually("three are open", || site.counters.open.get() == 3);
+    eventually("four are open", || site.counters.open.get() == 4);
 
     site.workers.drain();
-    assert_eq!(idle.rest(), "", "the idle one goes at once");
+    eventually("a caller that goes on is told to stop", || {
+        kept.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+        kept.answer().0.contains("connection: close")
+    });
     fresh.send("GET /fresh HTTP/1.1\r\nHost: a\r\n\r\n");
     let answer = fresh.rest();
     assert!(answer.contains("connection: close") && answer.ends_with("/fresh "), "{answer:?}");
     assert!(TcpStream::connect(addr).is_err(), "nobody else is let in");
+    assert_eq!(idle.rest(), "", "the idle one goes after a moment");
 
     site.script.go.add_permits(1);
     let answer = busy.rest();

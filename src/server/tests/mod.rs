@@ -115,7 +115,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Waits for something that happens on another thread and can only be looked at.
-fn eventually(what: &str, happened: impl Fn() -> bool) {
+fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let began = Instant::now();
     while !happened() {
         assert!(began.elapsed() < PATIENCE, "in vain: {what}");
