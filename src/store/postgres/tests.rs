@@ -18,6 +18,50 @@ async fn make(clock: Clock) -> Subject {
 
 store_contract!(make);
 
+/// The whole contract on a schema that a newer gateway has added to: during an upgrade this one may even start on it.
+mod beside_a_newer_gateway {
+    use super::*;
+
+    const ADDS: &str = "ALTER TABLE accounts ADD COLUMN nickname text; \
+        ALTER TABLE grants ADD COLUMN scope text NOT NULL DEFAULT 'openid'; \
+        ALTER TABLE fallbacks ADD COLUMN why text; ALTER TABLE generations ADD COLUMN why text; \
+        ALTER TABLE known_tokens ADD COLUMN since bigint; ALTER TABLE pending_logins ADD COLUMN who text; \
+        ALTER TABLE journal ADD COLUMN who text NOT NULL DEFAULT ''; ALTER TABLE heartbeat ADD COLUMN who text; \
+        ALTER TABLE leases ADD COLUMN why text; ALTER TABLE leaders ADD COLUMN why text; \
+        ALTER TABLE changes ADD COLUMN why text; ALTER TABLE seal_keys ADD COLUMN made_at bigint; \
+        ALTER TABLE last_seen ADD COLUMN uploads bigint NOT NULL DEFAULT 0; \
+        ALTER TABLE last_seen DROP CONSTRAINT last_seen_kind_check; \
+        INSERT INTO last_seen (kind, name, noted_at) VALUES ('group', 'clinics', now()); \
+        CREATE TABLE reports (day date PRIMARY KEY); \
+        INSERT INTO schema_versions (version, name, checksum, oldest_beside) VALUES (70, 'adds', '', 1)";
+
+    async fn make(clock: Clock) -> Subject {
+        let database = Database::new().await;
+        database.open(clock.clone()).await.unwrap();
+        let mut shell = database.shell().await;
+        sqlx::raw_sql(ADDS).execute(&mut shell).await.unwrap();
+        let grants = format!("GRANT ALL ON reports TO {}", database.name);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut shell).await.unwrap();
+        let store = Arc::new(database.open(clock.clone()).await.unwrap());
+        Subject { store, clock, folder: Some(database.into_folder()) }
+    }
+
+    store_contract!(make);
+
+    #[tokio::test]
+    async fn an_event_that_only_a_newer_gateway_knows_is_told_as_it_stands() {
+        let subject = make(clock()).await;
+        let line = JournalEntry {
+            at: at(5),
+            account: name("smile"),
+            event: "an_event_of_tomorrow".into(),
+            detail: "happened".into(),
+        };
+        subject.store.append_journal(line.clone()).await.unwrap();
+        assert_eq!(subject.store.journal(None, 10).await.unwrap(), [line]);
+    }
+}
+
 fn clock() -> Clock {
     Clock::manual(Timestamp::from_millis(1_000_000))
 }
