@@ -503,7 +503,7 @@ const A_NEWER_GATEWAY_WAS_HERE: &str = "SET search_path = genapi_gateway; \
 async fn an_upgrade_one_gateway_after_the_other_loses_no_call() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let cluster = Arc::new(Cluster::new(2).await);
-    let mut running = vec![Some(cluster.start(0).await), Some(cluster.start(1).await)];
+    let mut running = [Some(cluster.start(0).await), Some(cluster.start(1).await)];
     let (_, up) = cluster.any_up(0).await;
     for id in ids() {
         cluster.import(&up, id, "").await;

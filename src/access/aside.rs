@@ -78,10 +78,7 @@ fn lapses(name: &AccountName, fresh_at: Timestamp, settings: &config::Renewal) -
 /// Refreshes a grant that is not in use, once.
 pub(super) async fn keep_alive(shared: Arc<Shared>, entry: Arc<Entry>, realm: RealmName) {
     let _under_way = UnderWay::count(&shared);
-    let again = match attempt(&shared, &entry, &realm).await {
-        Ok(()) => None,
-        Err(again) => Some(again),
-    };
+    let again = attempt(&shared, &entry, &realm).await.err();
     shared.put_off.set(&entry.name, &realm, again);
 }
 
