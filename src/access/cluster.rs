@@ -93,6 +93,22 @@ impl Flight {
         self.refresh(before, platform).await
     }
 
+    /// Nobody refreshes on top of tokens that others cannot see yet: as soon as those are saved, another gateway would take them for the
+    /// newest and spend them a second time.
+    pub(super) async fn until_saved(&self) -> Result<(), RenewProblem> {
+        if !self.shared.store.is_shared() {
+            return Ok(());
+        }
+        let until = self.now() + LAST_WORDS;
+        while self.entry.snapshot().unsaved {
+            if self.now() >= until {
+                return Err(self.put_off("the newest tokens wait for the store"));
+            }
+            self.shared.clock.sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
     pub(super) async fn keep_as_fallback(&self, before: &Snapshot, tokens: &NewTokens) {
         let kept = self.shared.store.keep_fallback(
@@ -161,7 +177,7 @@ impl Flight {
         now.realm != before.realm || now.stored_generation > before.stored_generation
     }
 
-    fn put_off(&self, why: &str) -> RenewProblem {
+    pub(super) fn put_off(&self, why: &str) -> RenewProblem {
         RenewProblem::Unavailable { retry_at: self.now() + STORE_RETRY, detail: why.to_owned() }
     }
 }

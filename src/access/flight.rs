@@ -90,6 +90,7 @@ impl Flight {
 
     async fn renew(&self) -> Landing {
         let seat = self.health.seats.acquire().await;
+        self.until_saved().await?;
         let seen = self.entry.snapshot();
         let open_intent = self.catch_up().await;
         let before = self.entry.snapshot();
@@ -210,6 +211,10 @@ impl Flight {
             }
             Err(trouble) => trouble,
         };
+        if self.shared.store.is_shared() {
+            // The others would learn nothing of it, neither that it is going on nor that it was cut off.
+            return Err(self.put_off(&format!("the store takes no writes: {trouble}")));
+        }
         let can_wait = matches!(self.cause, Cause::Ahead | Cause::KeepAlive);
         if can_wait {
             let retry_at = now + STORE_RETRY;

@@ -133,6 +133,45 @@ async fn cut_off_while_refreshing() -> Cut {
     Cut { platform, database, gate, one, other }
 }
 
+/// Commits of tokens fail from here on, and everything else goes on.
+const FULL: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full'; END $$; \
+    CREATE TRIGGER full_disk BEFORE UPDATE OF refresh_sealed ON grants FOR EACH ROW EXECUTE FUNCTION refuse()";
+const NOT_FULL: &str = "DROP TRIGGER full_disk ON grants";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_refreshes_on_top_of_tokens_that_the_others_cannot_see() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let replica = Replica::start(&database, &platform).await;
+    let no_gap = crate::config::Renewal { min_gap: Duration::ZERO, ..settings() };
+    replica.renewals.reload(no_gap, platforms(&platform), &[]).await;
+    let mut shell = database.shell().await;
+    sqlx::raw_sql(FULL).execute(&mut shell).await.unwrap();
+    assert_eq!(token(&replica.caller().await.unwrap().unwrap()), "access-smile-1");
+    let put_off = replica.caller().await.unwrap();
+    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    assert_eq!(platform.refreshes(), 1);
+    sqlx::raw_sql(NOT_FULL).execute(&mut shell).await.unwrap();
+    until(&database, "SELECT generation = 2 FROM grants").await;
+    while replica.entry().summary().unsaved {
+        tokio::task::yield_now().await;
+    }
+    replica.renewals.renew(&replica.entry(), replica.entry().generation(), Cause::Operator).await.unwrap();
+    assert_eq!(platform.refreshes(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_note_that_the_others_can_read_no_refresh_goes_out() {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let replica = Replica::start(&database, &platform).await;
+    let no_intent = FULL.replace("UPDATE OF refresh_sealed", "UPDATE OF intent_at");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(no_intent)).execute(&mut database.shell().await).await.unwrap();
+    let put_off = replica.caller().await.unwrap();
+    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    assert_eq!(platform.refreshes(), 0);
+}
+
 const END_OF_LEASES: &str = "UPDATE leases SET ends_at = clock_timestamp()";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,9 +190,7 @@ async fn while_tokens_wait_for_the_database_nobody_else_is_given_the_lease() {
     let database = paired(&platform).await;
     let replica = Replica::start(&database, &platform).await;
     let mut shell = database.shell().await;
-    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full'; END $$; \
-                  CREATE TRIGGER full_disk BEFORE UPDATE OF refresh_sealed ON grants FOR EACH ROW EXECUTE FUNCTION refuse()";
-    sqlx::raw_sql(refuse).execute(&mut shell).await.unwrap();
+    sqlx::raw_sql(FULL).execute(&mut shell).await.unwrap();
     assert_eq!(token(&replica.caller().await.unwrap().unwrap()), "access-smile-1");
     let store = database.open(Clock::system()).await.unwrap();
     let (name, stranger) = ("smile".parse().unwrap(), ReplicaId::new("stranger").unwrap());
@@ -165,7 +202,7 @@ async fn while_tokens_wait_for_the_database_nobody_else_is_given_the_lease() {
         sqlx::raw_sql(life).execute(&mut shell).await.unwrap();
         until(&database, "SELECT ends_at > clock_timestamp() + interval '8 seconds' FROM leases").await;
     }
-    sqlx::raw_sql("DROP TRIGGER full_disk ON grants").execute(&mut shell).await.unwrap();
+    sqlx::raw_sql(NOT_FULL).execute(&mut shell).await.unwrap();
     until(&database, "SELECT generation = 2 FROM grants").await;
     assert_eq!(platform.refreshes(), 1);
 }
