@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::platform::{Blame, Trouble};
+use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::cluster::{Held, Lease};
 use crate::store::{GrantRecord, NewTokens, StoredAccess};
 
@@ -149,7 +149,18 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
     shared.store.note_intent(&entry.name, realm, asked_at).await.map_err(|_| false)?;
     let answer = match platform.refresh(&before.refresh).await {
         Ok(answer) => answer,
-        Err(trouble) => return Err(failed(shared, entry, realm, &trouble)),
+        Err(trouble) => {
+            // After an answer that spent nothing, the refresh is not under way any more.
+            if !matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
+                let (store, generation) = (&shared.store, before.stored_generation);
+                let ended =
+                    store.clear_intent(&entry.name, realm, &shared.replica, generation, asked_at).await;
+                if let Err(trouble) = ended {
+                    tracing::debug!(account = %entry.name, %trouble, "an intent could not be cleared; the next refresh writes it anew");
+                }
+            }
+            return Err(failed(shared, entry, realm, &trouble));
+        }
     };
     Tally::count(&tally.refreshes);
     let tokens = NewTokens {
