@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 
-use crate::telemetry::ACCESS_LOG;
+use crate::telemetry::{self, ACCESS_LOG};
 
 use super::account::Accounts;
 use super::limits::{Limiter, Permit};
@@ -72,6 +72,9 @@ pub struct Sink {
     lost: Arc<AtomicU64>,
 }
 
+/// How long a line waits for others.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// Lines that wait to be written, over all workers.
 const QUEUE: usize = 16 * 1024;
 
@@ -97,8 +100,13 @@ impl Sink {
 }
 
 fn write_all(lines: &Receiver<Record>) {
-    for record in lines {
-        write(&record);
+    while let Ok(first) = lines.recv() {
+        // A worker that finds nobody waiting has nobody to wake, which would cost it more than the line.
+        std::thread::sleep(GATHERING);
+        telemetry::gather::gathered(|| {
+            write(&first);
+            lines.try_iter().for_each(|record| write(&record));
+        });
     }
 }
 

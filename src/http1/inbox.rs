@@ -25,6 +25,8 @@ pub struct Inbox {
 
 /// What a read of a head has room for: nearly all heads, and small answers whole.
 const ROOM: usize = 8 * 1024;
+/// What the first read of a body asks for, where it is not known to be shorter.
+const BODY_ROOM: usize = 64 * 1024;
 /// Less than this and a read is not worth its call.
 const LEAST_ROOM: usize = 2 * 1024;
 /// The largest piece of a body that is read at once.
@@ -73,7 +75,7 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let left = usize::try_from(left).unwrap_or(MAX_ROOM);
-        let room = self.appetite.clamp(ROOM, MAX_ROOM).min(left.max(LEAST_ROOM));
+        let room = self.appetite.clamp(BODY_ROOM, MAX_ROOM).min(left.max(LEAST_ROOM));
         if self.bytes.capacity() - self.bytes.len() < room {
             self.bytes.reserve(room);
         }
