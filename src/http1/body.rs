@@ -27,6 +27,8 @@ pub enum Chunks {
     /// In the lines behind the last chunk, of which so many bytes have come.
     Trailers(usize),
     Ended,
+    /// Something else stood where a line should have: nothing behind it is believed.
+    Broken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -112,8 +114,12 @@ fn piece(bytes: &mut BytesMut, left: u64) -> Option<Bytes> {
 }
 
 impl Chunks {
-    /// Reads on to the next data, as far as that is here.
+    /// Reads on to the next data, as far as that is here. What has failed once stays failed.
     fn advance(&mut self, bytes: &mut BytesMut) -> Result<(), BodyFault> {
+        self.step_on(bytes).inspect_err(|_| *self = Chunks::Broken)
+    }
+
+    fn step_on(&mut self, bytes: &mut BytesMut) -> Result<(), BodyFault> {
         loop {
             *self = match *self {
                 Chunks::Size => match line(bytes, MAX_LINE)? {
@@ -135,6 +141,7 @@ impl Chunks {
                     Some(line) => Chunks::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
                 },
                 Chunks::Data(_) | Chunks::Ended => return Ok(()),
+                Chunks::Broken => return Err(BodyFault::Chunks),
             };
         }
     }
@@ -232,6 +239,17 @@ mod tests {
             for at_once in [true, false] {
                 assert!(decoded(Decoder::chunked(), bad, at_once).is_err(), "{bad:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_body_that_was_broken_once_is_not_read_on() {
+        for bad in ["zz\r\n3\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n\r\n0\r\n\r\n"] {
+            let (mut decoder, mut held) = (Decoder::chunked(), BytesMut::from(bad));
+            let first_fault = (0..9).find(|_| decoder.take(&mut held).is_err());
+            assert!(first_fault.is_some(), "{bad:?}");
+            assert_eq!(decoder.take(&mut held), Err(BodyFault::Chunks), "{bad:?}");
+            assert!(!decoder.has_ended() && decoder.end().is_err());
         }
     }
 

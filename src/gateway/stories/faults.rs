@@ -43,6 +43,8 @@ fn an_answer_cut_short_never_looks_whole() {
         for cut in [
             "HTTP/1.1 200 OK\ncontent-length: 10\n\nhalf",
             "HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nhalf\n",
+            "HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\nzz\n4\nhalf\n0\n\n",
+            "HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nhalfX\n\n0\n\n",
         ] {
             world.will(close(cut));
             // Where the end came with the head, the caller's connection ends before anything is written.
