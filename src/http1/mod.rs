@@ -5,18 +5,22 @@
 //! case and order of fields survive, because legacy applications notice.
 //!
 //! Why not hyper: `docs/decisions/0016-http1-of-our-own.md`. Reading order: `head` → `body` → `inbox` (what has been read and not used yet) →
-//! `serve` (one served connection).
+//! `serve` (one served connection), with `request_body` and `answer`; `spelling` is how letter case survives.
 
+mod answer;
 mod body;
 mod head;
 mod inbox;
+mod request_body;
 mod serve;
 mod spelling;
 
+pub use answer::{AnswerFault, Asked, Spelled, says};
 pub use body::{BodyFault, Decoder, chunk_start};
 pub use head::{HeadFault, HeadLimits, ResponseHead, recycle};
 pub use inbox::Inbox;
-pub use serve::{AnswerFault, Asked, Attendant, HeadEnd, RequestBody, Served, Spelled, Unattended, says};
+pub use request_body::RequestBody;
+pub use serve::{Attendant, HeadEnd, Served, Unattended};
 pub use spelling::{Speller, Spelling};
 
 /// A reason phrase other than the usual one; travels in an answer's extensions.

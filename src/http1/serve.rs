@@ -12,16 +12,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response, Version, header};
+use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Reason;
+use super::answer::{AnswerFault, Asked, HEAD_EXPECTED, Plan, Spelled};
 use super::body::{BodyFault, Decoder, chunk_start};
 use super::head::{self, HeadFault, HeadLimits};
 use super::inbox::Inbox;
-use super::spelling::{Speller, Spelling};
+use super::request_body::{Kind, RequestBody, Source};
+use super::spelling::Spelling;
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
 pub trait Attendant {
@@ -66,25 +66,6 @@ pub enum HeadEnd {
     Fault(HeadFault),
     /// The caller has gone, perhaps in the middle of a head.
     Gone,
-}
-
-/// Why an answer did not come through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerFault {
-    /// The caller has gone.
-    Gone,
-    /// The answer itself broke off: the caller must not take what it has for the whole.
-    Broken,
-}
-
-/// What an answer needs to know of its request.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    pub version: Version,
-    /// HEAD: the head alone is wanted.
-    pub head_only: bool,
-    /// The connection may serve another request.
-    pub keep: bool,
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -419,150 +400,6 @@ fn waits_for_invitation<B>(request: &Request<B>) -> bool {
         && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// How an answer is framed.
-struct Plan {
-    framing: AnswerFraming,
-    /// The head does not tell the length yet.
-    tell_length: bool,
-    drop_length: bool,
-    keep: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AnswerFraming {
-    /// The head is all of it.
-    None,
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
-
-/// Room for the heads of usual answers, and small enough for the allocator's quick lists.
-const HEAD_EXPECTED: usize = 768;
-
-impl Plan {
-    fn new(asked: &Asked, head: &Parts, body: &impl Body) -> Self {
-        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(number);
-        let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let (framing, tell_length) = match (declared, body.size_hint().exact()) {
-            _ if asked.head_only || bodyless => (AnswerFraming::None, false),
-            (Some(length), _) => (AnswerFraming::Length(length), false),
-            (None, Some(length)) => (AnswerFraming::Length(length), true),
-            (None, None) if asked.version == Version::HTTP_11 => (AnswerFraming::Chunked, false),
-            (None, None) => (AnswerFraming::UntilClose, false),
-        };
-        let keep = asked.keep && framing != AnswerFraming::UntilClose && !says_close(&head.headers);
-        Self { framing, tell_length, drop_length: head.status == StatusCode::NO_CONTENT, keep }
-    }
-
-    fn chunked(&self) -> bool {
-        self.framing == AnswerFraming::Chunked
-    }
-
-    /// How much may still be written.
-    fn left(&self) -> u64 {
-        match self.framing {
-            AnswerFraming::None => 0,
-            AnswerFraming::Length(length) => length,
-            AnswerFraming::Chunked | AnswerFraming::UntilClose => u64::MAX,
-        }
-    }
-
-    /// A body that ends before its length is reached is no answer.
-    fn check(&self, left: u64) -> Result<(), AnswerFault> {
-        match self.framing {
-            AnswerFraming::Length(_) if left > 0 => Err(AnswerFault::Broken),
-            _ => Ok(()),
-        }
-    }
-
-    fn write_head(&self, out: &mut Vec<u8>, asked: &Asked, head: &Parts, spelling: &Spelling, keep: bool) {
-        let reason = head.extensions.get::<Reason>().map(|reason| &reason.0[..]);
-        head::write_status_line(out, asked.version, head.status, reason);
-        let mut speller = Speller::of(spelling);
-        for (name, value) in &head.headers {
-            let ours = *name == header::CONNECTION || (self.drop_length && *name == header::CONTENT_LENGTH);
-            if !ours && *name != header::TRANSFER_ENCODING {
-                speller.write(out, name, value);
-            }
-        }
-        match self.framing {
-            AnswerFraming::Length(length) if self.tell_length => {
-                head::write_field(out, b"content-length", HeaderValue::from(length).as_bytes());
-            }
-            AnswerFraming::Chunked => head::write_field(out, b"transfer-encoding", b"chunked"),
-            _ => {}
-        }
-        match (keep, asked.version) {
-            (false, _) => head::write_field(out, b"connection", b"close"),
-            (true, Version::HTTP_10) => head::write_field(out, b"connection", b"keep-alive"),
-            (true, _) => {}
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-fn number(value: &HeaderValue) -> Option<u64> {
-    std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    says(headers, b"close")
-}
-
-/// Whether `Connection` has this among its words.
-pub fn says(headers: &HeaderMap, word: &[u8]) -> bool {
-    let lines = headers.get_all(header::CONNECTION);
-    let mut words = lines.iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-    words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
-}
-
-impl Asked {
-    /// What a request's own head says.
-    pub fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let keep = match request.version() {
-            Version::HTTP_11 => !says_close(headers),
-            _ => says(headers, b"keep-alive") && !says_close(headers),
-        };
-        let head_only = *request.method() == http::Method::HEAD;
-        Self { version: request.version(), head_only, keep }
-    }
-}
-
-/// The body of a request, read when it is asked for. The spelling of the head travels with it: the extensions of a message cost three
-/// allocations.
-pub struct RequestBody {
-    kind: Kind,
-    spelling: Spelling,
-}
-
-/// The body of an answer, which may know how its head was spelled by whoever made it.
-pub trait Spelled {
-    fn spelling(&self) -> &Spelling {
-        static NONE: Spelling = Spelling::none();
-        &NONE
-    }
-}
-
-enum Kind {
-    /// At hand, or none at all.
-    Whole(Option<Bytes>),
-    Live {
-        source: Rc<dyn Source>,
-        number: u64,
-    },
-}
-
-/// A served connection as its request's body sees it.
-trait Source {
-    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>>;
-    /// What is left of it, where that is known.
-    fn left(&self, number: u64) -> Option<u64>;
-    /// What is left of it, where its length is known and all of it has come.
-    fn take_whole(&self, number: u64) -> Option<Bytes>;
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source for Served<S, A> {
     fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
         Served::poll_body(self, number, cx)
@@ -581,65 +418,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source
             }
             _ => None,
         }
-    }
-}
-
-impl RequestBody {
-    pub fn whole(bytes: Bytes) -> Self {
-        let kind = Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Self { kind, spelling: Spelling::none() }
-    }
-
-    pub fn take_spelling(&mut self) -> Spelling {
-        std::mem::take(&mut self.spelling)
-    }
-
-    /// All of it, where it has come already.
-    pub fn take_whole(&mut self) -> Option<Bytes> {
-        match &mut self.kind {
-            Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
-            Kind::Live { source, number } => source.take_whole(*number),
-        }
-    }
-
-    /// The next piece of it.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        match &mut self.kind {
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Kind::Live { source, number } => source.poll_body(*number, cx),
-        }
-    }
-
-    /// How much is still to come, where that is known.
-    pub fn left(&self) -> Option<u64> {
-        match &self.kind {
-            Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Live { source, number } => source.left(*number),
-        }
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.left() == Some(0)
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyFault;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.get_mut().poll_data(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.has_ended()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
