@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
 use tokio::time::Sleep;
 
-use crate::http1::{Decoder, HeadFault, Reason, ResponseHead, Spelling, chunk_start, says};
+use crate::http1::{self, Decoder, HeadFault, Reason, ResponseHead, Spelling, chunk_start, says};
 
 use super::body::LiveBody;
 use super::headers::{Framing, Outbound};
@@ -345,19 +345,10 @@ fn framing(version: Version, headers: &HeaderMap) -> Result<Decoder, &'static st
         }
         (_, _, Some(_), None) => Err("its answer has an unknown transfer coding"),
         (Some(length), None, None, None) => {
-            number(length).map(Decoder::Length).ok_or("its answer has an odd length")
+            http1::length(length).map(Decoder::Length).ok_or("its answer has an odd length")
         }
         (None, None, None, None) => Ok(Decoder::until_close()),
     }
-}
-
-/// Digits only, and small enough for a `u64`.
-fn number(value: &HeaderValue) -> Option<u64> {
-    let digits = value.as_bytes();
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {

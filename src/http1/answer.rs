@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 use http_body::Body;
 
 use super::Reason;
-use super::head;
+use super::head::{self, length};
 use super::spelling::{Speller, Spelling};
 
 /// Why an answer did not come through.
@@ -58,7 +58,7 @@ pub(super) const HEAD_EXPECTED: usize = 768;
 
 impl Plan {
     pub(super) fn new(asked: &Asked, head: &Parts, body: &impl Body) -> Self {
-        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(number);
+        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(length);
         let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let (framing, tell_length) = match (declared, body.size_hint().exact()) {
             _ if asked.head_only || bodyless => (AnswerFraming::None, false),
@@ -123,10 +123,6 @@ impl Plan {
         }
         out.extend_from_slice(b"\r\n");
     }
-}
-
-fn number(value: &HeaderValue) -> Option<u64> {
-    std::str::from_utf8(value.as_bytes()).ok()?.parse().ok()
 }
 
 fn says_close(headers: &HeaderMap) -> bool {

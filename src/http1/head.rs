@@ -166,6 +166,15 @@ fn trimmed(line: &[u8], mut start: usize) -> std::ops::Range<usize> {
     start..end
 }
 
+/// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC 9110, 8.6).
+pub fn length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.as_bytes();
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// `HTTP/1.1 200 OK`
 pub fn write_status_line(out: &mut Vec<u8>, version: Version, status: StatusCode, reason: Option<&[u8]>) {
     out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });

@@ -17,7 +17,7 @@ mod spelling;
 
 pub use answer::{AnswerFault, Asked, Spelled, says};
 pub use body::{BodyFault, Decoder, chunk_start};
-pub use head::{HeadFault, HeadLimits, ResponseHead, recycle};
+pub use head::{HeadFault, HeadLimits, ResponseHead, length, recycle};
 pub use inbox::Inbox;
 pub use request_body::RequestBody;
 pub use serve::{Attendant, HeadEnd, Served, Unattended};

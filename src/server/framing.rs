@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, Request, Version, header};
 
-use crate::http1::Decoder;
+use crate::http1::{self, Decoder};
 
 use super::refusal::ServerRefusal;
 
@@ -116,17 +116,9 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (lengths.next(), lengths.next()) {
         (None, _) => Ok(None),
-        (Some(length), None) => number(length.as_bytes()).map(Some).ok_or(FramingError::ContentLength),
+        (Some(length), None) => http1::length(length).map(Some).ok_or(FramingError::ContentLength),
         _ => Err(FramingError::ContentLength),
     }
-}
-
-/// Digits only: no sign, no list, no blanks, and small enough for a `u64`.
-fn number(text: &[u8]) -> Option<u64> {
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cfg(test)]
