@@ -26,6 +26,7 @@ use common::postgres::Server;
 mod common {
     pub mod gateway;
     pub mod postgres;
+    pub mod ready;
 }
 
 const FIRST: u64 = 1001;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 mod common {
     pub mod gateway;
+    pub mod ready;
 }
 
 const KILLS: usize = 20;

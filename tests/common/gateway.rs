@@ -1,12 +1,12 @@
 //! The built binary as a running gateway, and a caller for it.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use genapi_gateway::sandbox::matching;
-use serde_json::Value;
+
+use super::ready::until_ready;
 
 /// `serve`, as a service manager would start it.
 pub struct Gateway {
@@ -33,17 +33,7 @@ impl Gateway {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        let ready = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
-            match line.contains("\"message\":\"ready\"") {
-                true => break serde_json::from_str::<Value>(&line).unwrap(),
-                false => seen.push(line),
-            }
-        };
-        // A full pipe would stop it.
-        std::thread::spawn(move || lines.for_each(drop));
+        let ready = until_ready(&mut child);
         let at = |field: &str| {
             let addresses = ready[field].as_str().unwrap();
             format!("http://{}", addresses.trim_matches(['[', ']']))

@@ -8,6 +8,8 @@ mod front;
 mod kubernetes;
 mod package;
 mod process;
+#[path = "../common/ready.rs"]
+mod ready;
 mod systemd;
 mod tools;
 

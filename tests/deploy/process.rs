@@ -1,11 +1,11 @@
 //! Real processes: gateways and the programs that stand in front of them. Whatever happens in a test, its processes go with it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use crate::ready::until_ready;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
 /// For answers that come: a busy machine may take its time.
@@ -61,17 +61,7 @@ impl Gateway {
     pub fn start(command: &mut Command) -> Self {
         command.env_remove("GENAPI_GATEWAY_LOG").stderr(Stdio::piped());
         let mut process = Process::start(command);
-        let mut lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        let ready = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
-            match line.contains("\"message\":\"ready\"") {
-                true => break serde_json::from_str::<Value>(&line).unwrap(),
-                false => seen.push(line),
-            }
-        };
-        // A full pipe would stop it.
-        std::thread::spawn(move || lines.for_each(drop));
+        let ready = until_ready(&mut process.child);
         let at = |field: &str| ready[field].as_str().unwrap().trim_matches(['[', ']']).parse().unwrap();
         Self { process, data: at("data"), admin: at("admin") }
     }
