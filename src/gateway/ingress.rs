@@ -88,6 +88,21 @@ pub fn comes_back(path: &str, route_path: &str) -> bool {
     path.strip_prefix(route_path) == Some(rest) && (rest.is_empty() || rest.starts_with('/'))
 }
 
+/// For each byte: whether every path that goes on with it behind `route_path` and a slash comes back. Only letters and digits with which no
+/// prefix begins are sure; `comes_back` judges the others.
+pub fn sure_to_come_back(route_path: &str) -> [bool; 256] {
+    let own = route_path.trim_start_matches('/');
+    let words = || LEGACY.iter().map(|prefix| prefix[0]).chain([own]);
+    let begins_prefix = |byte: u8| {
+        words().any(|word| word.bytes().next().is_some_and(|first| first.eq_ignore_ascii_case(&byte)))
+    };
+    let mut sure = [false; 256];
+    for byte in (b'0'..=b'z').filter(|byte| byte.is_ascii_alphanumeric() && !begins_prefix(*byte)) {
+        sure[usize::from(byte)] = comes_back(&format!("{route_path}/{}", char::from(byte)), route_path);
+    }
+    sure
+}
+
 /// Decodes until nothing is left to decode, refusing on the way what has no place in a path (threats, row 6).
 fn decode(path: &str) -> Result<Cow<'_, str>, Refusal> {
     let mut text = Cow::Borrowed(path);
@@ -367,6 +382,23 @@ mod tests {
             let located = locate(&Method::GET, &uri, "/itero").unwrap();
             assert_eq!((located.account.as_deref(), located.rest), (account, goes), "{sent}");
         }
+    }
+
+    #[test]
+    fn what_is_sure_to_come_back_does_whatever_follows() {
+        for path in ["/itero-gen-api/v2", "/v3", "/order", "/9", "/lab-sw/v1/api", "/x/y", ""] {
+            let sure = sure_to_come_back(path);
+            let bytes = (0..=u8::MAX).filter(|byte| sure[usize::from(*byte)]);
+            for byte in bytes {
+                for rest in ["", "rder/1", "/itero-gen-api/v2/x", "//lab-sw/v1", "%2f..", "tero-gen-api/v2"] {
+                    let link = format!("{path}/{}{rest}", char::from(byte));
+                    assert!(comes_back(&link, path), "{link}");
+                }
+            }
+        }
+        assert!(sure_to_come_back("/itero-gen-api/v2")[usize::from(b'o')]);
+        assert!(!sure_to_come_back("/itero-gen-api/v2")[usize::from(b'I')]);
+        assert!(!sure_to_come_back("/lab-sw/v1/api")[usize::from(b'o')]);
     }
 
     #[test]

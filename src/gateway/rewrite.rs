@@ -102,8 +102,8 @@ struct Gzip {
 pub struct Rewriting<S: Wire> {
     source: Source<S>,
     rewriter: Rewriter,
-    /// Read but not yet judged.
-    held: Vec<u8>,
+    /// Rewritten and not sent yet.
+    ready: Vec<u8>,
     ended: bool,
 }
 
@@ -114,19 +114,25 @@ pub async fn rewrite<S: Wire>(
     mut rewriter: Rewriter,
 ) -> Result<(ReplyBody<S>, Option<usize>, u64), BodyError> {
     let mut source = Source::new(body, gzip);
-    let mut held = Vec::with_capacity(source.expected());
-    while held.len() <= WHOLE {
+    let expected = source.expected();
+    let mut ready = Vec::with_capacity(expected + expected / 4);
+    let mut read = 0;
+    while read <= WHOLE {
         match poll_fn(|cx| source.poll_piece(cx)).await {
-            Some(piece) => held.extend_from_slice(&piece?),
+            Some(piece) => {
+                let piece = piece?;
+                read += piece.len();
+                rewriter.pass(&piece, &mut ready);
+            }
             None => {
-                let mut out = Vec::with_capacity(held.len() + held.len() / 4);
-                rewriter.feed(&held, true, &mut out);
-                let length = out.len();
-                return Ok((ReplyBody::full(Bytes::from(out)), Some(length), rewriter.count));
+                rewriter.finish(&mut ready);
+                let length = ready.len();
+                return Ok((ReplyBody::full(Bytes::from(ready)), Some(length), rewriter.links()));
             }
         }
     }
-    Ok((ReplyBody::rewriting(Rewriting { source, rewriter, held, ended: false }), None, 0))
+    let links = rewriter.links();
+    Ok((ReplyBody::rewriting(Rewriting { source, rewriter, ready, ended: false }), None, links))
 }
 
 impl<S: Wire> Source<S> {
@@ -193,35 +199,32 @@ impl Gzip {
 
 impl<S: Wire> Rewriting<S> {
     pub fn links(&self) -> u64 {
-        self.rewriter.count
+        self.rewriter.links()
     }
 
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
-            let out = self.judge();
-            if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Bytes::from(out))));
+            if !self.ready.is_empty() {
+                return Poll::Ready(Some(Ok(Bytes::from(std::mem::take(&mut self.ready)))));
             }
             if self.ended {
                 return Poll::Ready(None);
             }
             match ready!(self.source.poll_piece(cx)) {
-                Some(Ok(piece)) => self.held.extend_from_slice(&piece),
+                Some(Ok(piece)) => {
+                    self.ready.reserve(piece.len() + piece.len() / 4);
+                    self.rewriter.pass(&piece, &mut self.ready);
+                }
                 Some(Err(error)) => {
-                    self.held.clear();
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));
                 }
-                None => self.ended = true,
+                None => {
+                    self.rewriter.finish(&mut self.ready);
+                    self.ended = true;
+                }
             }
         }
-    }
-
-    fn judge(&mut self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.held.len() + self.held.len() / 8);
-        let done = self.rewriter.feed(&self.held, self.ended, &mut out);
-        self.held.drain(..done);
-        out
     }
 }
 

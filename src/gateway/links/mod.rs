@@ -1,0 +1,243 @@
+//! Links in answers become ours, by value: a URL whose host is the account's own Domain or a configured link host is changed, and
+//! nothing else is. What is rewritten leads back to exactly the platform address it came from (`ingress` is the other half).
+//!
+//! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
+
+mod rewriter;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+
+use crate::model::account::AccountName;
+use crate::model::route::Route;
+
+use super::ingress;
+use super::settings::{Base, RealmRules};
+use url::{authority_end, path_of};
+
+pub use rewriter::{Finder, Rewriter};
+
+/// Where links of one account point to, there and here.
+pub struct Places {
+    route: Arc<Route>,
+    authority: String,
+    realm: Arc<RealmRules>,
+    /// `http://gateway:8080/accounts/smile`
+    absolute: String,
+    /// `/accounts/smile`
+    relative: String,
+}
+
+/// What stands in place of scheme and authority.
+struct Address<'t> {
+    prefix: &'t str,
+    /// Where the prefix alone would not lead back.
+    host: Option<&'t str>,
+}
+
+impl Address<'_> {
+    fn parts(&self) -> [&str; 3] {
+        [self.prefix, self.host.map_or("", |_| "/@"), self.host.unwrap_or_default()]
+    }
+
+    fn put(&self, escaped: bool, out: &mut Vec<u8>) {
+        for part in self.parts() {
+            match escaped {
+                true => put_escaped(part, out),
+                false => out.extend_from_slice(part.as_bytes()),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
+    }
+}
+
+impl Places {
+    pub fn new(base: &Base, account: &AccountName, route: &Arc<Route>, realm: &Arc<RealmRules>) -> Self {
+        Self {
+            route: route.clone(),
+            authority: route.authority(),
+            realm: realm.clone(),
+            absolute: format!("{}{}/accounts/{account}", base.origin, base.path),
+            relative: format!("{}/accounts/{account}", base.path),
+        }
+    }
+
+    pub fn path(&self) -> &str {
+        self.route.path()
+    }
+
+    /// `Location` and `Content-Location`: as in bodies, and every absolute path too, since it means the platform's host.
+    pub fn rewrite_locations(&self, headers: &mut HeaderMap) {
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            let ours =
+                headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| self.location(url));
+            if let Some(value) = ours.and_then(|url| HeaderValue::try_from(url).ok()) {
+                headers.insert(name, value);
+            }
+        }
+    }
+
+    fn location(&self, url: &str) -> Option<String> {
+        if url.starts_with('/') && !url.starts_with("//") {
+            return Some(self.address(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
+        }
+        let scheme = if self.route.secure() { "https://" } else { "http://" };
+        let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
+        let (authority, tail) = rest.split_at(authority_end(rest.as_bytes())?);
+        self.is_ours(authority)
+            .then(|| self.address(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
+    }
+
+    /// Our address for a path on a host of the platform, the path itself left off. The short form is taken only where it leads back to
+    /// the very same platform path.
+    fn address<'t>(&'t self, prefix: &'t str, authority: &'t str, path: &[u8]) -> Address<'t> {
+        let short = self.is_own(authority) && ingress::comes_back(&path_of(path), self.route.path());
+        Address { prefix, host: (!short).then_some(authority) }
+    }
+
+    /// What nearly all links are: the account's own authority, its Path, and something that is no prefix. The others are judged at length.
+    fn surely_leads_back(&self, rest: &[u8], sure: &[bool; 256]) -> bool {
+        let behind = rest
+            .strip_prefix(self.authority.as_bytes())
+            .and_then(|path| path.strip_prefix(self.route.path().as_bytes()));
+        matches!(behind, Some([b'/', next, ..]) if sure[usize::from(*next)])
+    }
+
+    fn is_own(&self, authority: &str) -> bool {
+        let default = if self.route.secure() { ":443" } else { ":80" };
+        authority.eq_ignore_ascii_case(&self.authority)
+            || authority.strip_suffix(default).is_some_and(|host| host.eq_ignore_ascii_case(&self.authority))
+    }
+
+    fn is_ours(&self, authority: &str) -> bool {
+        self.is_own(authority) || link_host(authority, &self.route, &self.realm).is_some()
+    }
+}
+
+/// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the realm is an insecure one.
+pub fn link_host(authority: &str, route: &Route, realm: &RealmRules) -> Option<(String, u16)> {
+    let default = if route.secure() { 443 } else { 80 };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
+        _ => (authority, default),
+    };
+    // A pattern with a star would let anything at all stand before its end.
+    if !is_host(host) {
+        return None;
+    }
+    let host = host.to_ascii_lowercase();
+    let admitted = realm.link_hosts.iter().any(|pattern| pattern.admits(&host));
+    (admitted && (port == default || realm.hosts.allow_insecure)).then_some((host, port))
+}
+
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => text.split('.').all(is_label),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('/', "\\/")
+}
+
+fn put_escaped(text: &str, out: &mut Vec<u8>) {
+    for (count, part) in text.split('/').enumerate() {
+        if count > 0 {
+            out.extend_from_slice(b"\\/");
+        }
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::testing;
+    use crate::model::route::HostPolicy;
+
+    pub(super) fn places_at(domain: &str, path: &str, base: &str, insecure: bool) -> Places {
+        let policy = HostPolicy {
+            allowed: vec!["*.iterocloud.com".parse().unwrap(), "127.0.0.1".parse().unwrap()],
+            allow_insecure: insecure,
+        };
+        let realm = RealmRules {
+            hosts: policy.clone(),
+            link_hosts: vec!["files.iterocloud.com".parse().unwrap()],
+            discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
+        };
+        let route = Arc::new(Route::parse(domain, path, &policy).unwrap());
+        Places::new(&Base::new(&base.parse().unwrap()), &"smile".parse().unwrap(), &route, &Arc::new(realm))
+    }
+
+    pub(super) fn places() -> Places {
+        places_at("https://eu.iterocloud.com", "/itero-gen-api/v2", "http://gw:8080", false)
+    }
+
+    #[test]
+    fn a_link_host_is_a_host_and_a_port_and_nothing_that_only_ends_like_one() {
+        let realm = |insecure| RealmRules {
+            hosts: HostPolicy { allowed: Vec::new(), allow_insecure: insecure },
+            link_hosts: vec!["*.link.test".parse().unwrap(), "[::1]".parse().unwrap()],
+            discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
+        };
+        let route = &*places().route;
+        for (authority, insecure, host) in [
+            ("a.link.test", false, Some(("a.link.test", 443))),
+            ("A.b.LINK.test:443", false, Some(("a.b.link.test", 443))),
+            ("a.link.test:9", true, Some(("a.link.test", 9))),
+            ("a.link.test:9", false, None),
+            ("link.test", true, None),
+            (".link.test", true, None),
+            ("a..link.test", true, None),
+            ("a.link.test.", true, None),
+            ("evil.test@a.link.test", true, None),
+            ("evil.test%2fa.link.test", true, None),
+            ("evil.test%00a.link.test", true, None),
+            ("evil.test\\a.link.test", true, None),
+            ("evil.test:80@a.link.test", true, None),
+            ("*.link.test", true, None),
+            ("a.link.test:+9", true, None),
+            ("a.link.test:", true, None),
+            ("a.link.test:9:9", true, None),
+            ("a.link.test:65536", true, None),
+            ("[::1].link.test", true, None),
+            ("", true, None),
+        ] {
+            let expected = host.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(link_host(authority, route, &realm(insecure)), expected, "{authority}");
+        }
+    }
+
+    #[test]
+    fn locations_are_treated_alike() {
+        let table = [
+            (
+                "https://eu.iterocloud.com/itero-gen-api/v2/x?y#z",
+                "http://gw:8080/accounts/smile/itero-gen-api/v2/x?y#z",
+            ),
+            ("/itero-gen-api/v2/x", "/accounts/smile/itero-gen-api/v2/x"),
+            ("/login", "/accounts/smile/@eu.iterocloud.com/login"),
+            ("https://store.test/x", "https://store.test/x"),
+            ("//eu.iterocloud.com/x", "//eu.iterocloud.com/x"),
+            ("x", "x"),
+        ];
+        for (from, to) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LOCATION, from.parse().unwrap());
+            places().rewrite_locations(&mut headers);
+            assert_eq!(headers[header::LOCATION], to);
+        }
+    }
+}

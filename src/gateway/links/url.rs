@@ -1,0 +1,68 @@
+//! Where the parts of a URL in a text end.
+
+use std::borrow::Cow;
+
+/// Where an authority ends, if it ends the way one does: `https://eu.iterocloud.com.evil.test` is one whole other host,
+/// `https://eu.iterocloud.com@evil.test` and `https://eu.iterocloud.com\@evil.test` are tricks.
+pub(super) fn authority_end(text: &[u8]) -> Option<usize> {
+    let part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    let end = text.iter().position(|b| !part(b)).unwrap_or(text.len());
+    let ends = match text.get(end) {
+        None => true,
+        Some(b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b',' | b')' | b'&') => true,
+        Some(b'\\') => matches!(text.get(end + 1), Some(b'/' | b'"' | b'n' | b'r' | b't')),
+        Some(b) => b.is_ascii_whitespace(),
+    };
+    (ends && end > 0).then_some(end)
+}
+
+/// The beginning of a URL's path, without escapes, query and fragment.
+pub(super) fn path_of(text: &[u8]) -> Cow<'_, str> {
+    let end = match url_end(text) {
+        End::At(end) | End::Unclear(end) => end,
+        End::Beyond => text.len(),
+    };
+    let ends = |b: &u8| matches!(b, b'?' | b'#' | b'\'' | b',' | b')' | b'&');
+    let path = &text[..text[..end].iter().position(ends).unwrap_or(end)];
+    if !path.contains(&b'\\') {
+        return String::from_utf8_lossy(path);
+    }
+    let mut path = String::from_utf8_lossy(path).replace("\\/", "/");
+    path.truncate(path.find('\\').unwrap_or(path.len()));
+    Cow::Owned(path)
+}
+
+pub(super) enum End {
+    At(usize),
+    /// A backslash stands last: what follows decides.
+    Unclear(usize),
+    Beyond,
+}
+
+const fn may_end_url(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, b'"' | b'<' | b'>' | b'\\')
+}
+
+pub(super) fn url_end(text: &[u8]) -> End {
+    let mut at = 0;
+    loop {
+        at += plain_in_url(&text[at..]);
+        match (text.get(at), text.get(at + 1)) {
+            (None, _) => return End::Beyond,
+            (Some(b'\\'), None) => return End::Unclear(at),
+            (Some(b'\\'), Some(b'/' | b'u')) => at += 2,
+            _ => return End::At(at),
+        }
+    }
+}
+
+/// How many bytes stand before the first one that may end a URL. Without a way out in the middle, a block takes a few steps.
+fn plain_in_url(text: &[u8]) -> usize {
+    const BLOCK: usize = 16;
+    let blocks = text.chunks_exact(BLOCK);
+    let plain =
+        blocks.take_while(|block| !block.iter().fold(false, |any, byte| any | may_end_url(*byte))).count();
+    let before = plain * BLOCK;
+    let rest = &text[before..];
+    before + rest.iter().position(|byte| may_end_url(*byte)).unwrap_or(rest.len())
+}
