@@ -3,6 +3,7 @@
 //! Reading order: `start` (this file) → `data` (a request meets gateway or facade) → `hooks` (what rooms tell each other) →
 //! `observe` (calls to metrics and signals) → `store_health` → `reload` → `run` (signals, drain).
 
+mod allocator;
 mod data;
 mod hooks;
 mod last_seen;

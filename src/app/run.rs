@@ -11,7 +11,7 @@ use crate::server::notify::{self, Notice, Signal, Signals};
 use crate::server::{DrainReport, Inherited, descriptors};
 use crate::telemetry;
 
-use super::Running;
+use super::{Running, allocator};
 
 /// Store, renewal, keeper, admin: rarely busy, but a page must not wait for a fsync.
 const CONTROL_THREADS: usize = 2;
@@ -27,6 +27,7 @@ pub fn run_until_told_to_stop(Loaded { config, warnings }: Loaded) -> anyhow::Re
     // Before any thread: descriptors that are handed over are found in the environment.
     let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
     descriptors::raise_limit();
+    allocator::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
