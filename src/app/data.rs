@@ -54,8 +54,12 @@ impl MakeHandler for Maker {
 impl Handler for DataHandler {
     type Body = ReplyBody<Stream>;
 
-    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Self::Body> {
-        self.answer(request, evidence(&peer)).await
+    fn handle(
+        &self,
+        request: Request<RequestBody>,
+        peer: Rc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> {
+        self.answer(request, evidence(&peer))
     }
 
     fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {

@@ -97,7 +97,10 @@ fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
         }
         None => (None, text),
     };
-    if let Ok(id) = rest.parse::<AccountId>() {
+    // A look before the attempt: most calls are for a name, and a failed attempt writes down why.
+    if rest.starts_with(|first: char| first.is_ascii_digit())
+        && let Ok(id) = rest.parse::<AccountId>()
+    {
         return Ok(Reference::Id(realm, id));
     }
     match realm {

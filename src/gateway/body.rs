@@ -53,14 +53,14 @@ pub struct LiveBody<S: Wire> {
 
 impl<S: Wire> LiveBody<S> {
     /// A small answer has come with its head: then its connection is free at once.
-    pub fn new(decoder: Decoder, mut lease: Lease<S>, idle: Duration) -> Self {
+    pub fn new(decoder: Decoder, mut lease: Lease<S>, idle: Duration, now: std::time::Instant) -> Self {
         let mut body =
             Self { front: None, decoder, lease: None, idle, timer: None, timing: false, ended: false };
         // A fault shows again when the body is read on.
         body.front = lease.link.take_piece(&mut body.decoder).unwrap_or_default();
         body.lease = Some(lease);
         if body.decoder.has_ended() {
-            body.end();
+            body.end(now);
         }
         body
     }
@@ -114,7 +114,7 @@ impl<S: Wire> LiveBody<S> {
         match ready!(lease.link.poll_piece(&mut self.decoder, cx)) {
             Ok(piece) => {
                 if self.decoder.has_ended() {
-                    self.end();
+                    self.end(std::time::Instant::now());
                 }
                 Poll::Ready(piece.map(Ok))
             }
@@ -135,10 +135,10 @@ impl<S: Wire> LiveBody<S> {
     }
 
     /// All of the body has come: the connection may serve the next call.
-    fn end(&mut self) {
+    fn end(&mut self, now: std::time::Instant) {
         self.ended = true;
         if let Some(lease) = self.lease.take() {
-            lease.put_back();
+            lease.put_back(now);
         }
     }
 

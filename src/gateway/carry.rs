@@ -222,7 +222,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             patience,
         };
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
-        line.platform += began.elapsed();
+        let ended = outcome.as_ref().map_or_else(|_| Instant::now(), |answer| answer.came);
+        line.platform += ended.saturating_duration_since(began);
         if let Ok(answer) = &mut outcome
             && may_be_repeated(answer.head.status)
             && let Err(error) = Box::pin(answer.body.settle(SMALL_ANSWER)).await

@@ -1,7 +1,6 @@
 //! One attempt at the platform. Never retries; that is `retry`'s business.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::response::Parts;
 use http::{Method, Response, StatusCode, Version};
-use tokio::time::Sleep;
 
 use crate::http1::{self, Decoder, HeadFault, Reason, ResponseHead, Spelling, chunk_start, says};
 
@@ -51,6 +49,8 @@ pub struct Answer<S: Wire> {
     /// How the platform spelled the head.
     pub spelling: Spelling,
     pub body: LiveBody<S>,
+    /// When the head was here.
+    pub came: Instant,
 }
 
 /// Sends once and waits for the head of the answer.
@@ -69,6 +69,7 @@ pub async fn send<D: Dial>(
         },
     };
     let (answer, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
+    let came = Instant::now();
     let body = decoder(&head.caller.method, &answer).map_err(Seen::Misbehaved)?;
     let link = &mut lease.link;
     link.keeps = sent_whole && stays_open(&answer, &body);
@@ -76,7 +77,7 @@ pub async fn send<D: Dial>(
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
     let (head, spelling) = parts(answer);
-    Ok(Answer { head, spelling, body: LiveBody::new(body, lease, patience.idle) })
+    Ok(Answer { head, spelling, body: LiveBody::new(body, lease, patience.idle, came), came })
 }
 
 /// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
@@ -93,8 +94,9 @@ async fn exchange<S: Wire>(
     link.keeps = false;
     let (read, written) = (link.read, link.written);
     let mut sending = Sending::new(head, body, std::mem::take(&mut link.scratch));
-    let mut timer = pin!(tokio::time::sleep_until((began + patience.response).into()));
-    let mut progress = written;
+    link.alarm.set((began + patience.response).into());
+    // What leaves at once, as most requests do whole, leaves when the attempt began.
+    let (mut progress, mut at_once) = (written, true);
     let outcome = poll_fn(|cx| {
         let outcome = sending.poll_exchange(link, cx);
         if outcome.is_ready() {
@@ -102,9 +104,11 @@ async fn exchange<S: Wire>(
         }
         if link.written != progress {
             progress = link.written;
-            sending.restart(timer.as_mut(), patience);
+            let now = if at_once { began } else { Instant::now() };
+            link.alarm.set((now + sending.patience(patience)).into());
         }
-        timer.as_mut().poll(cx).map(|()| Err(Fault::TimedOut))
+        at_once = false;
+        link.alarm.poll(cx).map(|()| Err(Fault::TimedOut))
     })
     .await;
     let fault = match outcome {
@@ -278,13 +282,12 @@ impl Sending {
     }
 
     /// A request that takes its time to send is not late as long as its bytes move.
-    fn restart(&self, timer: Pin<&mut Sleep>, patience: &Patience) {
-        let limit = match self.state {
+    fn patience(&self, patience: &Patience) -> Duration {
+        match self.state {
             State::WaitsForCaller => patience.caller,
             State::Writing if self.body.takes_time() => patience.idle,
             _ => patience.response,
-        };
-        timer.reset(tokio::time::Instant::now() + limit);
+        }
     }
 }
 

@@ -121,11 +121,12 @@ pub fn check_loop(headers: &HeaderMap, via: &HeaderValue) -> Result<(), Refusal>
     if passed { Err(Refusal::Loop) } else { Ok(()) }
 }
 
-/// The caller's request id, if it is one that may stand in a log.
+/// The caller's request id, if it is one that may stand in a log. A copy: the log's line outlives the head, and must not keep it.
 pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(&X_REQUEST_ID)?;
     let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    ((1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits)).then(|| id.clone())
+    let may = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits);
+    HeaderValue::from_bytes(id.as_bytes()).ok().filter(|_| may)
 }
 
 /// What `Connection` names. Three fields are never honoured there: dropping them would change what the request means (threats, row 4).

@@ -8,6 +8,7 @@
 
 mod access_log;
 pub mod account;
+mod alarm;
 mod body;
 pub mod budget;
 pub mod caller;
@@ -37,7 +38,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -108,6 +109,8 @@ struct Ids {
     /// Sixteen hexadecimal digits and a dash.
     beginning: String,
     count: Cell<u64>,
+    /// Where ids are written one behind the other: each is a part of it, and costs no memory of its own.
+    page: RefCell<BytesMut>,
 }
 
 type Reply<D> = Response<ReplyBody<<D as Dial>::Stream>>;
@@ -153,7 +156,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             budgets: RefCell::default(),
             finders: RefCell::default(),
             via,
-            ids: Ids { beginning: format!("{:016x}-", random()), count: Cell::new(0) },
+            ids: Ids::new(random()),
             dice: Cell::new(random()),
         }
     }
@@ -345,14 +348,26 @@ fn random() -> u64 {
     u64::from_be_bytes(bytes)
 }
 
+/// Room for some forty ids: a log line that waits keeps its neighbours' memory too.
+const PAGE_OF_IDS: usize = 1024;
+
 impl Ids {
+    fn new(beginning: u64) -> Self {
+        Self { beginning: format!("{beginning:016x}-"), count: Cell::new(0), page: RefCell::default() }
+    }
+
     fn next(&self) -> HeaderValue {
         self.count.set(self.count.get() + 1);
         let mut digits = [0; 20];
-        let mut text = Vec::with_capacity(self.beginning.len() + digits.len());
-        text.extend_from_slice(self.beginning.as_bytes());
-        text.extend_from_slice(decimal(self.count.get(), &mut digits));
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        let digits = decimal(self.count.get(), &mut digits);
+        let mut page = self.page.borrow_mut();
+        if page.capacity() < self.beginning.len() + digits.len() {
+            *page = BytesMut::with_capacity(PAGE_OF_IDS);
+        }
+        page.extend_from_slice(self.beginning.as_bytes());
+        page.extend_from_slice(digits);
+        HeaderValue::from_maybe_shared(page.split().freeze())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     }
 }
 
@@ -375,7 +390,8 @@ mod tests {
 
     #[test]
     fn ids_of_a_worker_count_up_from_a_random_beginning() {
-        let ids = Ids { beginning: "00000000000000ff-".to_owned(), count: Cell::new(8) };
+        let ids = Ids::new(0xff);
+        ids.count.set(8);
         let next = || ids.next().to_str().unwrap().to_owned();
         assert_eq!([next(), next()], ["00000000000000ff-9", "00000000000000ff-10"]);
         ids.count.set(u64::MAX - 1);

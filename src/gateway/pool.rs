@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http1::{BodyFault, Decoder, HeadFault, HeadLimits, Inbox, ResponseHead};
 use crate::model::account::RealmName;
 
+use super::alarm::Alarm;
+
 /// The way to the platform's hosts.
 pub trait Dial: 'static {
     type Stream: Wire;
@@ -82,6 +84,7 @@ pub struct Link<S: Wire> {
     pub written: u64,
     /// Where heads are put together.
     pub scratch: Vec<u8>,
+    pub alarm: Alarm,
     /// The last exchange has left it between two messages.
     pub keeps: bool,
     idle_since: Instant,
@@ -133,6 +136,7 @@ impl<S: Wire> Pool<S> {
             read: 0,
             written: 0,
             scratch: Vec::new(),
+            alarm: Alarm::default(),
             keeps: false,
             idle_since: Instant::now(),
         };
@@ -174,13 +178,14 @@ impl<S: Wire> Shelf<S> {
 }
 
 impl<S: Wire> Lease<S> {
-    /// Keeps the connection for the next call, if it is between two messages with nothing unread.
-    pub fn put_back(mut self) {
-        if !self.link.is_alive() || self.shelf.idle.borrow().len() >= self.keep {
-            return;
+    /// Keeps the connection for the next call, if it is between two messages with nothing unread. Whether it is alive is asked when it
+    /// is taken out.
+    pub fn put_back(mut self, now: Instant) {
+        let mut idle = self.shelf.idle.borrow_mut();
+        if self.link.keeps && self.link.inbox.is_empty() && idle.len() < self.keep {
+            self.link.idle_since = now;
+            idle.push_back(self.link);
         }
-        self.link.idle_since = Instant::now();
-        self.shelf.idle.borrow_mut().push_back(self.link);
     }
 }
 

@@ -145,22 +145,28 @@ impl Inbox {
         }
     }
 
+    /// Lets go of a buffer in which nothing is left to be read. Where the head that came in it is still in use, that is tried again when
+    /// the next one is waited for.
     fn give_back(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        // A large one served a body; parts of it may still be on their way.
-        if bytes.capacity() <= ROOM && bytes.try_reclaim(ROOM) {
+        self.appetite = 0;
+        if self.bytes.capacity() > ROOM {
+            // It served a body.
+            self.bytes = BytesMut::new();
+        } else if self.bytes.try_reclaim(ROOM) {
+            let bytes = std::mem::take(&mut self.bytes);
             SPARES.with_borrow_mut(|spares| {
                 if spares.len() < SPARE {
                     spares.push(bytes);
                 }
             });
         }
-        self.appetite = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     fn heads(pieces: &[&str]) -> Result<Vec<String>, HeadFault> {
@@ -173,6 +179,26 @@ mod tests {
             }
         }
         Ok(heads)
+    }
+
+    #[tokio::test]
+    async fn a_buffer_is_used_again_once_the_head_that_came_in_it_is_done_with() {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let limits = HeadLimits { bytes: 64, fields: 8 };
+        let mut inbox = Inbox::default();
+        let mut place = None;
+        for _ in 0..3 {
+            far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert!(inbox.poll_fill(&mut near, cx).is_ready());
+            let head = inbox.take_head(&limits).unwrap().unwrap();
+            // The caller is watched while its request is being answered.
+            assert!(inbox.poll_fill(&mut near, cx).is_pending());
+            assert_eq!(*place.get_or_insert(head.as_ptr()), head.as_ptr());
+            drop(head);
+            assert!(inbox.poll_fill(&mut near, cx).is_pending());
+            assert_eq!(inbox.bytes.capacity(), 0, "between requests there is no buffer");
+        }
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_util::FutureExt;
 use http::{Request, Response};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -161,14 +160,15 @@ async fn handled<H: Handler>(
     request: Request<RequestBody>,
     peer: Rc<Peer>,
 ) -> Result<Response<H::Body>, End> {
-    let mut handled = pin!(AssertUnwindSafe(worker.handler.handle(request, peer)).catch_unwind());
-    poll_fn(|cx| match handled.as_mut().poll(cx) {
-        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-        Poll::Ready(Err(_panic)) => {
+    // Pinned before anything is put around it: it is large, and would be copied once for each coat.
+    let mut handled = pin!(worker.handler.handle(request, peer));
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handled.as_mut().poll(cx))) {
+        Ok(Poll::Ready(response)) => Poll::Ready(Ok(response)),
+        Ok(Poll::Pending) => served.poll_hung_up(cx).map(|()| Err(End::HungUp)),
+        Err(_panic) => {
             worker.counters.panics.add();
             Poll::Ready(Err(End::Refused(ServerRefusal::Panicked)))
         }
-        Poll::Pending => served.poll_hung_up(cx).map(|()| Err(End::HungUp)),
     })
     .await
 }

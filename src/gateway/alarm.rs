@@ -1,0 +1,60 @@
+//! A connection's timer. Nearly every deadline is met, and putting a timer into the runtime's wheel and taking it out again costs more than
+//! all else about a deadline: so it stays where it is, and when it rings too early for the deadline by then, it is set anew.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// See the top of this file.
+#[derive(Default)]
+pub struct Alarm {
+    /// In the wheel for the deadline or for some moment before it.
+    sleep: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+}
+
+impl Alarm {
+    pub fn set(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+        match &mut self.sleep {
+            Some(sleep) if sleep.deadline() <= deadline => {}
+            Some(sleep) => sleep.as_mut().reset(deadline),
+            None => self.sleep = Some(Box::pin(sleep_until(deadline))),
+        }
+    }
+
+    /// Ready when the deadline has passed; never where none was set.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(sleep), Some(deadline)) = (&mut self.sleep, self.deadline) else { return Poll::Pending };
+        while sleep.deadline() < deadline {
+            ready!(sleep.as_mut().poll(cx));
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_rings_at_the_last_deadline_that_was_set_be_it_later_or_earlier() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (past, future) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
+        let mut alarm = Alarm::default();
+        assert!(alarm.poll(cx).is_pending(), "nobody set it");
+        alarm.set(future);
+        assert!(alarm.poll(cx).is_pending());
+        alarm.set(past);
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        alarm.set(future);
+        assert_eq!(alarm.sleep.as_ref().unwrap().deadline(), past, "it stays in the wheel until it rings");
+        assert!(alarm.poll(cx).is_pending());
+        assert_eq!(alarm.sleep.as_ref().unwrap().deadline(), future);
+    }
+}
