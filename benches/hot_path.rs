@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use genapi_gateway::clock::Timestamp;
 use genapi_gateway::config::{self, AccountPattern, Config};
@@ -19,7 +19,7 @@ use genapi_gateway::gateway::links::{Finder, Places, Rewriter};
 use genapi_gateway::gateway::retry::{self, Facts, Seen};
 use genapi_gateway::gateway::settings::{Base, RealmRules, Settings};
 use genapi_gateway::gateway::token::TokenKey;
-use genapi_gateway::http1::Spelling;
+use genapi_gateway::http1::{Fields, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, ClientSecret};
@@ -57,9 +57,9 @@ fn steps(criterion: &mut Criterion) {
     header_pass(criterion, by_key);
 }
 
-fn header_pass(criterion: &mut Criterion, head: HeaderMap) {
-    let mut caller = http::Request::new(()).into_parts().0;
-    caller.headers = head;
+fn header_pass(criterion: &mut Criterion, fields: Fields) {
+    let uri = Uri::from_static("/");
+    let caller = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
     let bearer = AccessToken::new("t".repeat(1500)).bearer();
     let (via, id) = (HeaderValue::from_static("1.1 genapi-gateway-a"), HeaderValue::from_static("r-1"));
     criterion.bench_function("headers/outbound", |bench| {
@@ -74,7 +74,6 @@ fn header_pass(criterion: &mut Criterion, head: HeaderMap) {
             };
             let head = Outbound {
                 caller: black_box(&caller),
-                spelling: &Spelling::none(),
                 path: ["/itero-gen-api/v2", "/orders/lab"],
                 query: None,
                 ours,
@@ -84,19 +83,19 @@ fn header_pass(criterion: &mut Criterion, head: HeaderMap) {
             out.len()
         });
     });
-    let answer: HeaderMap = [
-        ("content-type", "application/json"),
-        ("content-length", "200"),
-        ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
-        ("connection", "keep-alive"),
-        ("cache-control", "no-cache"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_static(value)))
-    .collect();
+    let answer = || {
+        Fields::of([
+            ("content-type", "application/json"),
+            ("content-length", "200"),
+            ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
+            ("connection", "keep-alive"),
+            ("cache-control", "no-cache"),
+        ])
+        .unwrap()
+    };
     criterion.bench_function("headers/inbound", |bench| {
         bench.iter_batched(
-            || answer.clone(),
+            answer,
             |mut answer| headers::inbound(&mut answer, &id),
             criterion::BatchSize::SmallInput,
         );
@@ -113,8 +112,9 @@ fn links(criterion: &mut Criterion) {
             bench.iter(|| {
                 let mut out = Vec::with_capacity(list.len() + list.len() / 4);
                 let mut rewriter = Rewriter::new(places(), finder.clone());
-                rewriter.feed(black_box(list.as_bytes()), true, &mut out);
-                rewriter.count
+                rewriter.pass(black_box(list.as_bytes()), &mut out);
+                rewriter.finish(&mut out);
+                rewriter.links()
             });
         });
     }
@@ -138,24 +138,18 @@ fn places() -> Places {
     Places::new(&base, &"smile".parse().unwrap(), &Arc::new(route), &Arc::new(realm))
 }
 
-fn request_head(key: Option<&[u8]>) -> HeaderMap {
-    let mut head: HeaderMap = [
-        ("host", "gateway:8080"),
-        ("user-agent", "LabSync/4.2 (Windows NT 10.0)"),
-        ("accept", "application/json"),
-        ("accept-encoding", "gzip, deflate"),
-        ("authorization", "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"),
-        ("connection", "keep-alive"),
-        ("cache-control", "no-cache"),
-        ("cookie", "session=abcdef"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), HeaderValue::from_static(value)))
-    .collect();
-    if let Some(key) = key {
-        head.insert("x-gateway-key", HeaderValue::from_bytes(key).unwrap());
-    }
-    head
+fn request_head(key: Option<&[u8]>) -> Fields {
+    let plain: [(&str, &[u8]); 8] = [
+        ("host", b"gateway:8080"),
+        ("user-agent", b"LabSync/4.2 (Windows NT 10.0)"),
+        ("accept", b"application/json"),
+        ("accept-encoding", b"gzip, deflate"),
+        ("authorization", b"Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"),
+        ("connection", b"keep-alive"),
+        ("cache-control", b"no-cache"),
+        ("cookie", b"session=abcdef"),
+    ];
+    Fields::of(plain.into_iter().chain(key.map(|key| ("x-gateway-key", key)))).unwrap()
 }
 
 fn facts(limits: &config::Retry) -> Facts<'_> {

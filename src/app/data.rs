@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::access::book::Book;
@@ -14,7 +14,7 @@ use crate::gateway::account::Ledger;
 use crate::gateway::caller::Evidence;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Gateway, ReplyBody, Shared};
-use crate::http1::RequestBody;
+use crate::http1::{Request, RequestBody};
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
 
@@ -54,11 +54,7 @@ impl MakeHandler for Maker {
 impl Handler for DataHandler {
     type Body = ReplyBody<Stream>;
 
-    fn handle(
-        &self,
-        request: Request<RequestBody>,
-        peer: Rc<Peer>,
-    ) -> impl Future<Output = Response<Self::Body>> {
+    fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>> {
         self.answer(request, evidence(&peer))
     }
 
@@ -68,11 +64,7 @@ impl Handler for DataHandler {
 }
 
 impl DataHandler {
-    pub async fn answer(
-        &self,
-        request: Request<RequestBody>,
-        evidence: Evidence,
-    ) -> Response<ReplyBody<Stream>> {
+    pub async fn answer(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
         match self.asks_for_token(&request) {
             // Boxed, so that the other calls do not carry its size around.
             true => Box::pin(self.token(request, evidence)).await,
@@ -80,16 +72,16 @@ impl DataHandler {
         }
     }
 
-    fn asks_for_token(&self, request: &Request<RequestBody>) -> bool {
-        *request.method() == Method::POST
-            && facade::is_token_path(&self.shared.settings.load(), request.uri().path())
+    fn asks_for_token(&self, request: &Request) -> bool {
+        request.head.method == Method::POST
+            && facade::is_token_path(&self.shared.settings.load(), request.head.uri.path())
     }
 
-    async fn token(&self, request: Request<RequestBody>, evidence: Evidence) -> Response<ReplyBody<Stream>> {
-        let (parts, body) = request.into_parts();
-        let id = self.gateway.request_id(&parts.headers);
+    async fn token(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+        let Request { head, body } = request;
+        let id = self.gateway.request_id(&head.fields);
         let answer = match read_form(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.token(&parts.headers, &form, &evidence, &id),
+            Ok(form) => self.facade.token(&head.fields, &form, &evidence, &id),
             Err(refusal) => refuse(&refusal, &id),
         };
         answer.map(ReplyBody::full)

@@ -33,7 +33,7 @@ use crate::config::{self, Config, secret};
 use crate::facade::{Facade, KnownTokens};
 use crate::gateway::settings::Settings;
 use crate::gateway::token::TokenKey;
-use crate::gateway::{Shared, Sink};
+use crate::gateway::{AccessLog, Shared};
 use crate::journal::Journal;
 use crate::journal::audit::Audit;
 use crate::model::account::AccountName;
@@ -141,8 +141,11 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let last_seen = Arc::new(Exchange::new(store.clone(), book.clone(), clock.clone(), callers));
     let (operator_key, operator_caller) = operator::caller()?;
     let secrets = signing_secrets(&config)?;
-    let sink = match config.log.access {
-        true => Some(Sink::start().context("the access log's thread cannot be started")?.0),
+    let access_log = match config.log.access {
+        true => Some(
+            AccessLog::start(config.log.format, std::io::stderr())
+                .context("the access log's thread cannot be started")?,
+        ),
         false => None,
     };
     let shared = Arc::new(Shared::new(
@@ -150,7 +153,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         token_key(&secrets),
         clock.clone(),
         &instance(&secrets.0),
-        sink,
+        access_log,
     ));
     let facade = Arc::new(Facade { shared: shared.clone(), known: known.clone(), book: book.clone() });
     let roads = Roads::new(&realms);

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::access::book::Entry;
 use crate::access::signals::Signals;
-use crate::gateway::{Observer, Record, refusal};
+use crate::gateway::{AccessLog, Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 use crate::store::outage::Ailment;
@@ -247,7 +247,7 @@ pub fn refresh_gauges(inner: &Inner) {
             metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind)));
         }
     }
-    let lost = inner.shared.sink.as_ref().map_or(0, |sink| sink.lost());
+    let lost = inner.shared.access_log.as_ref().map_or(0, AccessLog::lost);
     let counter = metrics.access_log_lines_lost();
     counter.inc_by(lost.saturating_sub(counter.get()));
     let counter = metrics.journal_entries_lost();

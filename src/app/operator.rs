@@ -12,7 +12,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Response, Uri, Version};
 use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -21,7 +21,7 @@ use crate::admin::view::{CallReport, CallRequest};
 use crate::config::{self, Config};
 use crate::gateway::ReplyBody;
 use crate::gateway::caller::Evidence;
-use crate::http1::RequestBody;
+use crate::http1::{Fields, Name, Passed, Request, RequestBody, RequestHead, text};
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
 use crate::server::MakeHandler;
@@ -36,7 +36,7 @@ pub struct Operator {
     pub caller: config::Caller,
 }
 
-type Job = (Request<Bytes>, oneshot::Sender<Result<Seen, String>>);
+type Job = (RequestHead, Bytes, oneshot::Sender<Result<Seen, String>>);
 
 /// What came back.
 struct Seen {
@@ -97,10 +97,10 @@ impl Operator {
     /// Makes one call as an account and reports on it. The error is a sentence for people.
     pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallReport, String> {
         let with_body = call.with_body;
-        let request = self.request(&account, call)?;
+        let (head, body) = self.request(&account, call)?;
         let (answer, answered) = oneshot::channel();
         let started = Instant::now();
-        self.calls.send((request, answer)).await.map_err(|_| "the gateway is stopping".to_owned())?;
+        self.calls.send((head, body, answer)).await.map_err(|_| "the gateway is stopping".to_owned())?;
         let seen = answered.await.map_err(|_| "the gateway is stopping".to_owned())??;
         Ok(CallReport {
             status: seen.status,
@@ -114,39 +114,43 @@ impl Operator {
         })
     }
 
-    fn request(&self, account: &AccountName, call: CallRequest) -> Result<Request<Bytes>, String> {
+    fn request(&self, account: &AccountName, call: CallRequest) -> Result<(RequestHead, Bytes), String> {
         let method = Method::from_bytes(call.method.as_bytes())
             .map_err(|_| format!("{:?} is no method", call.method))?;
         let slash = if call.path.starts_with('/') { "" } else { "/" };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/accounts/{account}{slash}{}", call.path))
-            .header(header::HOST, "gateway.internal")
-            .header("x-gateway-key", &self.key);
-        if let Some(kind) = call.content_type {
-            request = request.header(header::CONTENT_TYPE, kind);
-        }
+        let uri = Uri::try_from(format!("/accounts/{account}{slash}{}", call.path))
+            .map_err(|error| format!("that is no call that can be made: {error}"))?;
         let body = Bytes::from(call.body.unwrap_or_default());
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_LENGTH, body.len());
-        }
-        request.body(body).map_err(|error| format!("that is no call that can be made: {error}"))
+        let length = Some(body.len().to_string()).filter(|_| !body.is_empty());
+        let fields = [
+            ("host", Some("gateway.internal")),
+            ("x-gateway-key", Some(&*self.key)),
+            ("content-type", call.content_type.as_deref()),
+            ("content-length", length.as_deref()),
+        ];
+        let fields = Fields::of(fields.into_iter().filter_map(|(name, value)| Some((name, value?))))
+            .map_err(|_| "that is no call that can be made: its content type is none".to_owned())?;
+        Ok((RequestHead { method, uri, version: Version::HTTP_11, fields }, body))
     }
 }
 
 async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
     let handler = Rc::new(maker.make(usize::MAX));
-    while let Some((request, answer)) = calls.recv().await {
+    while let Some((head, body, answer)) = calls.recv().await {
         let handler = handler.clone();
         tokio::task::spawn_local(async move {
-            let seen = tokio::time::timeout(PATIENCE, exchange(handler, request)).await;
+            let seen = tokio::time::timeout(
+                PATIENCE,
+                exchange(handler, Request { head, body: RequestBody::whole(body) }),
+            )
+            .await;
             let _ = answer.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
         });
     }
 }
 
-async fn exchange(handler: Rc<DataHandler>, request: Request<Bytes>) -> Result<Seen, String> {
-    look(handler.answer(request.map(RequestBody::whole), evidence()).await).await
+async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<Seen, String> {
+    look(handler.answer(request, evidence()).await).await
 }
 
 fn evidence() -> Evidence {
@@ -155,12 +159,17 @@ fn evidence() -> Evidence {
 
 async fn look(answer: Response<ReplyBody<Stream>>) -> Result<Seen, String> {
     let (head, mut body) = answer.into_parts();
-    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    // Those of the platform come with the body, our own in the head.
+    let value = |name: Name| {
+        let passed = body.fields().and_then(|fields| fields.get(name));
+        let value = passed.or_else(|| head.headers.get(name.as_str()).map(HeaderValue::as_bytes));
+        value.and_then(text).map(str::to_owned)
+    };
     let mut seen = Seen {
         status: head.status.as_u16(),
         code: None,
-        content_type: text("content-type"),
-        request_id: text("x-request-id"),
+        content_type: value(Name::ContentType),
+        request_id: value(Name::XRequestId),
         body: Vec::new(),
         bytes: 0,
         links: 0,

@@ -114,6 +114,9 @@ impl Running {
         drop(public);
         admin.stop();
         admin.ended().await;
+        if let Some(access_log) = &inner.shared.access_log {
+            access_log.settle();
+        }
         inner.last_seen.write().await;
         inner.journal.settle().await;
         if let Err(error) = inner.store.close().await {

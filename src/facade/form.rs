@@ -1,7 +1,8 @@
 //! The token request: a form and nothing else, each field once (gen-api, section 2: no JSON).
 
 use aws_lc_rs::digest;
-use http::{HeaderMap, header};
+
+use crate::http1::{Fields, Name, text};
 
 /// Far above any form that the documents describe (a refresh token has 40 characters).
 pub const MAX_FORM: usize = 16 * 1024;
@@ -17,9 +18,8 @@ pub struct TokenForm {
 
 impl TokenForm {
     /// The error is a sentence for `error_description`.
-    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, &'static str> {
-        let kind =
-            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    pub fn read(fields: &Fields, body: &[u8]) -> Result<Self, &'static str> {
+        let kind = fields.get(Name::ContentType).and_then(text).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err("the body must be application/x-www-form-urlencoded");
@@ -54,8 +54,8 @@ mod tests {
     use super::*;
 
     fn read(kind: &str, body: &str) -> Result<TokenForm, &'static str> {
-        let headers = [(header::CONTENT_TYPE, kind.parse().unwrap())].into_iter().collect();
-        TokenForm::read(&headers, body.as_bytes())
+        let fields = Fields::of([("content-type", kind)]).unwrap();
+        TokenForm::read(&fields, body.as_bytes())
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::access::book::{Book, Standing};
 use crate::gateway::Shared;
 use crate::gateway::caller::{self, CallerMatch, Evidence};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::Settings;
+use crate::http1::Fields;
 
 pub use form::MAX_FORM;
 pub use known::KnownTokens;
@@ -67,26 +68,21 @@ impl Facade {
     /// Answers `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
     pub fn token(
         &self,
-        headers: &HeaderMap,
+        fields: &Fields,
         body: &[u8],
         evidence: &Evidence,
         request_id: &HeaderValue,
     ) -> Response<Bytes> {
-        match self.grant(headers, body, evidence) {
+        match self.grant(fields, body, evidence) {
             Ok(answer) => answer,
             Err(Denied::Gateway(refusal)) => refusal.answer(request_id, false, |bytes| bytes),
             Err(Denied::Vendor(refusal)) => refusal.answer(request_id),
         }
     }
 
-    fn grant(
-        &self,
-        headers: &HeaderMap,
-        body: &[u8],
-        evidence: &Evidence,
-    ) -> Result<Response<Bytes>, Denied> {
-        let form = TokenForm::read(headers, body).map_err(TokenRefusal::InvalidRequest)?;
-        let caller = self.caller(headers, &form, evidence)?;
+    fn grant(&self, fields: &Fields, body: &[u8], evidence: &Evidence) -> Result<Response<Bytes>, Denied> {
+        let form = TokenForm::read(fields, body).map_err(TokenRefusal::InvalidRequest)?;
+        let caller = self.caller(fields, &form, evidence)?;
         if form.grant_type != "refresh_token" {
             return Err(TokenRefusal::UnsupportedGrant.into());
         }
@@ -110,21 +106,16 @@ impl Facade {
     }
 
     /// The credentials in the form count first where a caller is configured to use them; else it is known as for any other call.
-    fn caller(
-        &self,
-        headers: &HeaderMap,
-        form: &TokenForm,
-        evidence: &Evidence,
-    ) -> Result<CallerMatch, Denied> {
+    fn caller(&self, fields: &Fields, form: &TokenForm, evidence: &Evidence) -> Result<CallerMatch, Denied> {
         let settings = self.shared.settings.load();
         let now = self.shared.clock.now();
         if let Some(rules) = settings.caller_by_client_id(&form.client_id) {
             return match rules.facade_secret_is(&form.client_secret) {
-                true => caller::admit(rules.clone(), headers).map_err(Denied::Gateway),
+                true => caller::admit(rules.clone(), fields).map_err(Denied::Gateway),
                 false => Err(TokenRefusal::InvalidClient.into()),
             };
         }
-        caller::identify(&settings, &self.shared.tokens, headers, evidence, now).map_err(Denied::Gateway)
+        caller::identify(&settings, &self.shared.tokens, fields, evidence, now).map_err(Denied::Gateway)
     }
 }
 

@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
-use http::header::HeaderName;
-
 use crate::access::Access;
 use crate::access::book::{Book, Entry, Found, Standing};
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
+use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::{AccountId, AccountName, RealmName};
 
 use super::caller::CallerMatch;
@@ -55,8 +53,6 @@ pub struct Ledger {
     pub renewals: Renewals,
 }
 
-static X_GATEWAY_ACCOUNT: HeaderName = HeaderName::from_static("x-gateway-account");
-
 /// How many names `account_not_chosen` lists at most.
 const MAX_CHOICES: usize = 100;
 
@@ -66,11 +62,11 @@ pub fn choose<A: Accounts>(
     accounts: &A,
     caller: &CallerMatch,
     prefix: Option<&str>,
-    headers: &HeaderMap,
+    fields: &Fields,
 ) -> Result<A::Account, Refusal> {
     let named = match prefix {
         Some(text) => Some(text),
-        None => header_value(headers)?,
+        None => named_by_field(fields)?,
     };
     let account = match (named, &caller.bound_to) {
         (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
@@ -110,16 +106,11 @@ fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
     }
 }
 
-fn header_value(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let mut values = headers.get_all(&X_GATEWAY_ACCOUNT).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => value
-            .to_str()
-            .map(|text| Some(text.trim()))
-            .map_err(|_| Refusal::BadRequest("odd X-Gateway-Account")),
-        _ => Err(Refusal::BadRequest("more than one X-Gateway-Account")),
-    }
+fn named_by_field(fields: &Fields) -> Result<Option<&str>, Refusal> {
+    let named = fields.only(Name::XGatewayAccount);
+    let named = named.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Account"))?;
+    let as_text = |value| text(value).map(str::trim).ok_or(Refusal::BadRequest("odd X-Gateway-Account"));
+    named.map(as_text).transpose()
 }
 
 fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<Reference<'r>, Refusal> {
@@ -264,15 +255,14 @@ mod tests {
         config.callers = vec![testing::caller("c").accounts(patterns).build()];
         let rules = Settings::compile(&config).callers[0].clone();
         let caller = CallerMatch { rules, bound_to: bound.map(|name| name.parse().unwrap()) };
-        let headers: HeaderMap =
-            header.map(|value| (X_GATEWAY_ACCOUNT.clone(), value.parse().unwrap())).into_iter().collect();
+        let fields = Fields::of(header.map(|value| ("x-gateway-account", value))).unwrap();
         let accounts = Played::with(&[
             ("smile-a", "global", 1),
             ("smile-b", "global", 2),
             ("other", "china", 1),
             ("solo", "global", 9),
         ]);
-        match choose(&accounts, &caller, prefix, &headers) {
+        match choose(&accounts, &caller, prefix, &fields) {
             Ok(account) => Played::name(&account).to_string(),
             Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
             Err(refusal) => refusal.code().to_owned(),

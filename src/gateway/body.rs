@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::http1::{BodyFault, Decoder, Spelled, Spelling};
+use crate::http1::{BodyFault, Decoder, Fields, Passed};
 
 use super::access_log::Line;
 use super::pool::{Lease, Wire};
@@ -19,7 +19,7 @@ use super::rewrite::Rewriting;
 pub struct ReplyBody<S: Wire> {
     kind: Kind<S>,
     line: Option<Line>,
-    spelling: Spelling,
+    fields: Option<Fields>,
 }
 
 enum Kind<S: Wire> {
@@ -149,32 +149,32 @@ impl<S: Wire> LiveBody<S> {
     }
 }
 
-impl<S: Wire> Spelled for ReplyBody<S> {
-    fn spelling(&self) -> &Spelling {
-        &self.spelling
+impl<S: Wire> Passed for ReplyBody<S> {
+    fn fields(&self) -> Option<&Fields> {
+        self.fields.as_ref()
     }
 }
 
 impl<S: Wire> ReplyBody<S> {
     pub fn full(bytes: Bytes) -> Self {
-        Self {
-            kind: Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())),
-            line: None,
-            spelling: Spelling::none(),
-        }
+        Self::new(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     pub fn live(body: LiveBody<S>) -> Self {
-        Self { kind: Kind::Live(body), line: None, spelling: Spelling::none() }
+        Self::new(Kind::Live(body))
     }
 
     pub fn rewriting(body: Rewriting<S>) -> Self {
-        Self { kind: Kind::Rewriting(Box::new(body)), line: None, spelling: Spelling::none() }
+        Self::new(Kind::Rewriting(Box::new(body)))
     }
 
-    /// How the platform spelled the head.
-    pub fn spelled(self, spelling: Spelling) -> Self {
-        Self { spelling, ..self }
+    fn new(kind: Kind<S>) -> Self {
+        Self { kind, line: None, fields: None }
+    }
+
+    /// The platform's fields, as they are to reach the caller.
+    pub fn with_fields(self, fields: Fields) -> Self {
+        Self { fields: Some(fields), ..self }
     }
 
     /// The line that is written when this body is done with.

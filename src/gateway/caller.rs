@@ -7,10 +7,9 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
-use http::header::{self, HeaderName};
 
 use crate::clock::Timestamp;
+use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::AccountName;
 
 use super::refusal::Refusal;
@@ -37,43 +36,39 @@ pub struct CallerMatch {
     pub bound_to: Option<AccountName>,
 }
 
-static X_GATEWAY_KEY: HeaderName = HeaderName::from_static("x-gateway-key");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
 /// First match wins: X-Gateway-Key, client certificate, Authorization, network.
 pub fn identify(
     settings: &Settings,
     tokens: &TokenKey,
-    headers: &HeaderMap,
+    fields: &Fields,
     evidence: &Evidence,
     now: Timestamp,
 ) -> Result<CallerMatch, Refusal> {
-    refuse_browsers(headers)?;
-    if let Some(caller) = by_gateway_key(settings, headers)? {
+    refuse_browsers(fields)?;
+    if let Some(caller) = by_gateway_key(settings, fields)? {
         return Ok(caller);
     }
     if let Some(caller) = evidence.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
         return Ok(caller.into());
     }
-    if let Some(caller) = by_authorization(settings, tokens, headers, now)? {
+    if let Some(caller) = by_authorization(settings, tokens, fields, now)? {
         return Ok(caller);
     }
-    address_of(settings, headers, evidence)
+    address_of(settings, fields, evidence)
         .and_then(|addr| settings.caller_by_network(addr))
         .map(CallerMatch::from)
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
 /// A caller that has shown who it is in another way; browsers are refused all the same.
-pub fn admit(rules: Arc<CallerRules>, headers: &HeaderMap) -> Result<CallerMatch, Refusal> {
-    refuse_browsers(headers)?;
+pub fn admit(rules: Arc<CallerRules>, fields: &Fields) -> Result<CallerMatch, Refusal> {
+    refuse_browsers(fields)?;
     Ok(CallerMatch { rules, bound_to: None })
 }
 
 /// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
 /// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
-pub fn address_of(settings: &Settings, headers: &HeaderMap, evidence: &Evidence) -> Option<IpAddr> {
+pub fn address_of(settings: &Settings, fields: &Fields, evidence: &Evidence) -> Option<IpAddr> {
     let addr = evidence.addr.to_canonical();
     if !settings.trusts(addr) {
         return Some(addr);
@@ -81,8 +76,7 @@ pub fn address_of(settings: &Settings, headers: &HeaderMap, evidence: &Evidence)
     if !evidence.balancer {
         return None;
     }
-    let lines: Vec<&str> =
-        headers.get_all(&X_FORWARDED_FOR).iter().map(|line| line.to_str()).collect::<Result<_, _>>().ok()?;
+    let lines: Vec<&str> = fields.all(Name::XForwardedFor).map(text).collect::<Option<_>>()?;
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let addr = forwarded_address(entry.trim())?;
         if !settings.trusts(addr) {
@@ -104,22 +98,20 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
 
 /// A page in somebody's browser must not act with the rights of the network it runs in. Programs send none of these headers;
 /// `Sec-Fetch-Site: none` is a person typing the address.
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refusal> {
-    let from_page = headers.get(&SEC_FETCH_SITE).is_some_and(|site| site != "none");
-    match from_page || headers.contains_key(header::ORIGIN) {
+fn refuse_browsers(fields: &Fields) -> Result<(), Refusal> {
+    let from_page = fields.get(Name::SecFetchSite).is_some_and(|site| site != b"none");
+    match from_page || fields.has(Name::Origin) {
         true => Err(Refusal::OriginRefused),
         false => Ok(()),
     }
 }
 
 /// A key that is sent as ours must be right: falling back to the network would hide a typing error for years.
-fn by_gateway_key(settings: &Settings, headers: &HeaderMap) -> Result<Option<CallerMatch>, Refusal> {
-    let mut keys = headers.get_all(&X_GATEWAY_KEY).iter();
-    let Some(key) = keys.next() else { return Ok(None) };
-    if keys.next().is_some() {
-        return Err(Refusal::BadRequest("more than one X-Gateway-Key"));
-    }
-    match settings.caller_by_key(&sha256(key.as_bytes())) {
+fn by_gateway_key(settings: &Settings, fields: &Fields) -> Result<Option<CallerMatch>, Refusal> {
+    let key = fields.only(Name::XGatewayKey);
+    let key = key.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Key"))?;
+    let Some(key) = key else { return Ok(None) };
+    match settings.caller_by_key(&sha256(key)) {
         Some(caller) => Ok(Some(caller.into())),
         None => Err(Refusal::CallerUnknown("X-Gateway-Key is not the key of a configured caller")),
     }
@@ -128,12 +120,11 @@ fn by_gateway_key(settings: &Settings, headers: &HeaderMap) -> Result<Option<Cal
 fn by_authorization(
     settings: &Settings,
     tokens: &TokenKey,
-    headers: &HeaderMap,
+    fields: &Fields,
     now: Timestamp,
 ) -> Result<Option<CallerMatch>, Refusal> {
-    for value in headers.get_all(header::AUTHORIZATION) {
-        let Some((scheme, credential)) = value.to_str().ok().and_then(|text| text.trim().split_once(' '))
-        else {
+    for value in fields.all(Name::Authorization) {
+        let Some((scheme, credential)) = text(value).and_then(|text| text.trim().split_once(' ')) else {
             continue;
         };
         let credential = credential.trim();
@@ -216,15 +207,12 @@ mod tests {
         Evidence { addr: addr.parse().unwrap(), balancer: false, certificate: None, secure: false }
     }
 
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap()))
-            .collect()
+    fn fields(lines: &[(&str, &str)]) -> Fields {
+        Fields::of(lines.iter().copied()).unwrap()
     }
 
     fn who(lines: &[(&str, &str)], evidence: Evidence) -> Result<String, &'static str> {
-        identify(&settings(), &TokenKey::new(&[1; 32]), &headers(lines), &evidence, NOW)
+        identify(&settings(), &TokenKey::new(&[1; 32]), &fields(lines), &evidence, NOW)
             .map(|caller| caller.rules.name.clone())
             .map_err(|refusal| refusal.code())
     }
@@ -270,7 +258,7 @@ mod tests {
             format!("Bearer {}", key.mint(caller, &account, NOW + Duration::from_secs(life)).unwrap())
         };
         let lines = [("authorization", token("by-key", 60))];
-        let map = headers(&[(lines[0].0, &lines[0].1)]);
+        let map = fields(&[(lines[0].0, &lines[0].1)]);
         let found = identify(&settings(), &key, &map, &from("192.0.2.1"), NOW).unwrap();
         assert_eq!((found.rules.name.as_str(), found.bound_to), ("by-key", Some(account.clone())));
         for stale in [token("by-key", 0), token("gone", 60), "Bearer gwt_junk".to_owned()] {

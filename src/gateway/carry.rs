@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
-use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::access::Access;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
-use crate::http1::Spelling;
+use crate::http1::RequestHead;
 use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
@@ -34,8 +33,7 @@ use super::{Gateway, permit};
 /// A call whose caller, account and endpoint are known.
 pub struct Call<'a, A: Accounts> {
     pub settings: &'a Settings,
-    pub parts: &'a Parts,
-    pub spelling: &'a Spelling,
+    pub head: &'a RequestHead,
     pub rules: &'a Arc<CallerRules>,
     pub realm: &'a Arc<RealmRules>,
     pub account: A::Account,
@@ -78,7 +76,7 @@ impl<'a, A: Accounts> Call<'a, A> {
     /// Fixes the row now that the route's Path is known, and asks again whether the caller may.
     pub fn new(
         settings: &'a Settings,
-        (parts, spelling): (&'a Parts, &'a Spelling),
+        head: &'a RequestHead,
         rules: &'a Arc<CallerRules>,
         located: Located<'a>,
         account: A::Account,
@@ -89,21 +87,21 @@ impl<'a, A: Accounts> Call<'a, A> {
         let realm = settings.realm(&access.realm).ok_or(Refusal::AccountUnknown)?;
         let row = match located.link_host {
             Some(_) => located.endpoint,
-            None => ingress::below(&parts.method, located.rest, access.route.path(), located.endpoint).1,
+            None => ingress::below(&head.method, located.rest, access.route.path(), located.endpoint).1,
         };
         permit(rules, row)?;
         if located.v1 && row.name == "create_rx" && access.route.path() != V1_PATH {
             return Err(Refusal::ProcedureUnknown);
         }
-        Ok(Self { settings, parts, spelling, rules, realm, account, row, located, started })
+        Ok(Self { settings, head, rules, realm, account, row, located, started })
     }
 
     pub fn is_read(&self) -> bool {
-        matches!(self.parts.method, Method::GET | Method::HEAD)
+        matches!(self.head.method, Method::GET | Method::HEAD)
     }
 
     fn repeatable(&self) -> bool {
-        self.row.repeatable(&self.parts.method, self.settings.retry.scan_request)
+        self.row.repeatable(&self.head.method, self.settings.retry.scan_request)
     }
 
     /// Derived anew for each attempt: a renewal may have moved the account to another region.
@@ -136,7 +134,7 @@ impl<'a, A: Accounts> Call<'a, A> {
         match link_host {
             Some(_) => ["", rest],
             None => {
-                let (rest, _) = ingress::below(&self.parts.method, rest, route.path(), self.row);
+                let (rest, _) = ingress::below(&self.head.method, rest, route.path(), self.row);
                 [route.path(), rest]
             }
         }
@@ -197,8 +195,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         line.attempts += 1;
         let Target { host, port, authority, path } = target;
         let head = Outbound {
-            caller: call.parts,
-            spelling: call.spelling,
+            caller: call.head,
             path,
             query: call.located.query,
             ours: Ours {

@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::response::Parts;
-use http::{Method, Response, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
-use crate::http1::{self, Decoder, HeadFault, Reason, ResponseHead, Spelling, chunk_start, says};
+use crate::http1::{
+    self, Decoder, Fields, HeadFault, Name, ResponseHead, TURN, Twice, chunk_start, end_turn,
+};
 
 use super::body::LiveBody;
 use super::headers::{Framing, Outbound};
@@ -45,9 +45,7 @@ pub struct Attempt<'a> {
 
 /// An answer's head, and its body still to come.
 pub struct Answer<S: Wire> {
-    pub head: Parts,
-    /// How the platform spelled the head.
-    pub spelling: Spelling,
+    pub head: ResponseHead,
     pub body: LiveBody<S>,
     /// When the head was here.
     pub came: Instant,
@@ -68,16 +66,15 @@ pub async fn send<D: Dial>(
             Err(error) => return Err(Seen::NotSent { why: error.why, lasting: error.lasting }),
         },
     };
-    let (answer, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
+    let (answered, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
     let came = Instant::now();
-    let body = decoder(&head.caller.method, &answer).map_err(Seen::Misbehaved)?;
+    let body = decoder(&head.caller.method, &answered).map_err(Seen::Misbehaved)?;
     let link = &mut lease.link;
-    link.keeps = sent_whole && stays_open(&answer, &body);
+    link.keeps = sent_whole && stays_open(&answered, &body);
     if body.left().is_some_and(|left| (link.unread() as u64) > left) {
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
-    let (head, spelling) = parts(answer);
-    Ok(Answer { head, spelling, body: LiveBody::new(body, lease, patience.idle, came), came })
+    Ok(Answer { head: answered, body: LiveBody::new(body, lease, patience.idle, came), came })
 }
 
 /// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
@@ -133,6 +130,8 @@ struct Sending {
     body: OutBody,
     framing: Framing,
     state: State,
+    /// Bytes of the body that have left since the others had their turn.
+    moved: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,8 +168,8 @@ impl Sending {
         outbound.write(&mut scratch);
         let head = scratch;
         let framing = outbound.ours.framing;
-        let mut sending =
-            Self { head, piece: Bytes::new(), tail: b"", sent: 0, body, framing, state: State::Writing };
+        let (piece, tail, state) = (Bytes::new(), &b""[..], State::Writing);
+        let mut sending = Self { head, piece, tail, sent: 0, body, framing, state, moved: 0 };
         // A kept body leaves together with its head.
         if !sending.body.takes_time() {
             let noop = &mut Context::from_waker(std::task::Waker::noop());
@@ -226,7 +225,14 @@ impl Sending {
                 },
                 State::Writing => match self.poll_write(link, cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(true) => self.next(),
+                    Poll::Ready(true) => {
+                        self.next();
+                        if self.moved >= TURN {
+                            self.moved = 0;
+                            end_turn(cx);
+                            return Poll::Pending;
+                        }
+                    }
                     Poll::Ready(false) => self.state = State::Refused,
                 },
             }
@@ -254,6 +260,7 @@ impl Sending {
 
     fn next(&mut self) {
         self.head.clear();
+        self.moved += self.piece.len();
         self.piece = Bytes::new();
         self.sent = 0;
         let over =
@@ -327,47 +334,34 @@ fn failure(trace: &Trace, sending: &Sending, fault: Fault) -> Seen {
 /// How an answer's body is told from what follows it (RFC 9112, 6.3). What two readers could understand in two ways is an error
 /// (threats, row 3).
 fn decoder(method: &Method, head: &ResponseHead) -> Result<Decoder, &'static str> {
-    let framing = framing(head.version, &head.headers)?;
+    let framing = framing(head.version, &head.fields)?;
     let bodyless =
         *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(if bodyless { Decoder::NONE } else { framing })
 }
 
-fn framing(version: Version, headers: &HeaderMap) -> Result<Decoder, &'static str> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
-        (_, Some(_), _, _) => Err("its answer has two lengths"),
-        (Some(_), _, Some(_), _) => Err("its answer has a length and a transfer coding"),
-        (_, _, _, Some(_)) => Err("its answer has two transfer codings"),
-        (_, _, Some(_), None) if version != Version::HTTP_11 => {
+fn framing(version: Version, fields: &Fields) -> Result<Decoder, &'static str> {
+    let length = fields.only(Name::ContentLength).map_err(|Twice| "its answer has two lengths")?;
+    let coding =
+        fields.only(Name::TransferEncoding).map_err(|Twice| "its answer has two transfer codings")?;
+    match (length, coding) {
+        (Some(_), Some(_)) => Err("its answer has a length and a transfer coding"),
+        (None, Some(_)) if version != Version::HTTP_11 => {
             Err("its answer has a transfer coding, which its version does not know")
         }
-        (_, _, Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Ok(Decoder::chunked())
-        }
-        (_, _, Some(_), None) => Err("its answer has an unknown transfer coding"),
-        (Some(length), None, None, None) => {
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Decoder::chunked()),
+        (None, Some(_)) => Err("its answer has an unknown transfer coding"),
+        (Some(length), None) => {
             http1::length(length).map(Decoder::Length).ok_or("its answer has an odd length")
         }
-        (None, None, None, None) => Ok(Decoder::until_close()),
+        (None, None) => Ok(Decoder::until_close()),
     }
 }
 
 fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
-    let close = says(&head.headers, b"close");
-    let open = head.version == Version::HTTP_11 || says(&head.headers, b"keep-alive");
-    open && !close && !matches!(body, Decoder::UntilClose { .. })
-}
-
-fn parts(head: ResponseHead) -> (Parts, Spelling) {
-    let mut parts = Response::new(()).into_parts().0;
-    parts.status = head.status;
-    parts.headers = head.headers;
-    if !head.reason.is_empty() && head.status.canonical_reason().map(str::as_bytes) != Some(&head.reason) {
-        parts.extensions.insert(Reason(head.reason));
-    }
-    (parts, head.spelling)
+    let says = |word| head.fields.says(Name::Connection, word);
+    let open = head.version == Version::HTTP_11 || says(b"keep-alive");
+    open && !says(b"close") && !matches!(body, Decoder::UntilClose { .. })
 }
 
 #[cfg(test)]
@@ -388,11 +382,8 @@ mod tests {
             (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
         ];
         for (lines, good) in table {
-            let headers: HeaderMap = lines
-                .iter()
-                .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()))
-                .collect();
-            assert_eq!(framing(Version::HTTP_11, &headers).is_ok(), good, "{lines:?}");
+            let fields = Fields::of(lines.iter().copied()).unwrap();
+            assert_eq!(framing(Version::HTTP_11, &fields).is_ok(), good, "{lines:?}");
         }
     }
 
@@ -406,6 +397,7 @@ mod tests {
             body: OutBody::Empty,
             framing: Framing::AsDeclared,
             state,
+            moved: 0,
         };
         let seen =
             |reused, sent, came, fault| failure(&Trace { reused, sent, came }, &sending(State::Sent), fault);

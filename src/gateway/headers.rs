@@ -1,12 +1,11 @@
 //! Header fields in both directions. What belongs to one connection stays on it, the caller's credentials end here, ours are set
 //! last and once; everything else passes in its order, its letter case included.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::request::Parts;
+use http::HeaderValue;
 
-use crate::http1::{Speller, Spelling};
+use crate::http1::{Field, Fields, Name, Names, RequestHead, write_field};
 
-use super::refusal::{Refusal, X_REQUEST_ID};
+use super::refusal::Refusal;
 
 /// What an outbound head has from us.
 pub struct Ours<'a> {
@@ -31,9 +30,7 @@ pub enum Framing {
 
 /// The platform's request head, made of the caller's as it is written.
 pub struct Outbound<'a> {
-    pub caller: &'a Parts,
-    /// How the caller spelled its head.
-    pub spelling: &'a Spelling,
+    pub caller: &'a RequestHead,
     /// The target: the route's Path, what the caller asked for behind it, and its query without the mark.
     pub path: [&'a str; 2],
     pub query: Option<&'a str>,
@@ -43,39 +40,39 @@ pub struct Outbound<'a> {
 impl Outbound<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
-        let Self { caller, ours, .. } = self;
-        let mut speller = Speller::of(self.spelling);
-        speller.write_new(out, &header::HOST, &ours.host);
-        let nominated = nominated(&caller.headers);
-        let chunked = ours.framing == Framing::Chunked;
+        let fields = &self.caller.fields;
+        let ours = &self.ours;
+        // A field of ours goes under the name that the caller uses for it.
+        let write_ours = |out: &mut Vec<u8>, name, value: &HeaderValue| {
+            write_field(out, fields.spelled(name), value.as_bytes())
+        };
+        write_ours(out, Name::Host, &ours.host);
+        let nominated = nominated(fields);
+        let set_anew = ours.set_anew();
         let mut identified = false;
-        for (name, value) in &caller.headers {
-            if *name == X_REQUEST_ID {
+        for field in fields.iter() {
+            if field.name == Name::XRequestId {
                 if !identified {
-                    speller.write_new(out, name, ours.request_id);
+                    write_ours(out, Name::XRequestId, ours.request_id);
                     identified = true;
                 }
                 continue;
             }
-            let stays = stays_here(name)
-                || nominated.contains(name)
-                || (ours.links && spoils_links(name))
-                || (chunked && *name == header::CONTENT_LENGTH);
-            if !stays {
-                speller.write(out, name, value);
+            if !set_anew.has(field.name) && !stays_here(&field) && !nominated.have(&field) {
+                field.write(out);
             }
         }
-        if chunked {
-            speller.write_new(out, &header::TRANSFER_ENCODING, &CHUNKED);
+        if ours.framing == Framing::Chunked {
+            write_ours(out, Name::TransferEncoding, &CHUNKED);
         }
         if ours.links {
-            speller.write_new(out, &header::ACCEPT_ENCODING, &IDENTITY);
+            write_ours(out, Name::AcceptEncoding, &IDENTITY);
         }
-        speller.write_new(out, &header::VIA, ours.via);
+        write_ours(out, Name::Via, ours.via);
         if !identified {
-            speller.write_new(out, &X_REQUEST_ID, ours.request_id);
+            write_ours(out, Name::XRequestId, ours.request_id);
         }
-        speller.write_new(out, &header::AUTHORIZATION, ours.bearer);
+        write_ours(out, Name::Authorization, ours.bearer);
         out.extend_from_slice(b"\r\n");
     }
 
@@ -98,107 +95,132 @@ impl Outbound<'_> {
 static CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// The caller's answer head, from the platform's; in place.
-pub fn inbound(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    let nominated = nominated(headers);
-    if headers.keys().any(|name| belongs_to_one_connection(name) || nominated.contains(name)) {
-        *headers = std::mem::take(headers)
-            .iter()
-            .filter(|(name, _)| !belongs_to_one_connection(name) && !nominated.contains(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+impl Ours<'_> {
+    /// What of the caller's own would contradict how the call goes out.
+    fn set_anew(&self) -> Names {
+        let framing = match self.framing {
+            Framing::AsDeclared => Names::NONE,
+            Framing::Chunked => Names::of(&[Name::ContentLength]),
+        };
+        match self.links {
+            true => framing.and(SPOILS_LINKS),
+            false => framing,
+        }
     }
-    headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+}
+
+/// The caller's answer head, from the platform's; in place.
+pub fn inbound(fields: &mut Fields, request_id: &HeaderValue) {
+    let nominated: Vec<Vec<u8>> = nominated(fields).0.into_iter().map(<[u8]>::to_vec).collect();
+    if fields.iter().any(|field| OF_ONE_CONNECTION.has(field.name)) {
+        fields.retain(|field| {
+            let named = nominated.iter().any(|name| field.spelled.eq_ignore_ascii_case(name));
+            !named && !OF_ONE_CONNECTION.has(field.name)
+        });
+    }
+    fields.set(Name::XRequestId, request_id.clone());
 }
 
 /// Whether this gateway has already handled the request.
-pub fn check_loop(headers: &HeaderMap, via: &HeaderValue) -> Result<(), Refusal> {
+pub fn check_loop(fields: &Fields, via: &HeaderValue) -> Result<(), Refusal> {
     let ours = via.as_bytes();
-    let passed = headers
-        .get_all(header::VIA)
-        .iter()
-        .any(|line| line.as_bytes().split(|b| *b == b',').any(|entry| entry.trim_ascii() == ours));
+    let passed = fields.words(Name::Via).any(|entry| entry == ours);
     if passed { Err(Refusal::Loop) } else { Ok(()) }
 }
 
 /// The caller's request id, if it is one that may stand in a log. A copy: the log's line outlives the head, and must not keep it.
-pub fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(&X_REQUEST_ID)?;
+pub fn request_id(fields: &Fields) -> Option<HeaderValue> {
+    let id = fields.get(Name::XRequestId)?;
     let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let may = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(fits);
-    HeaderValue::from_bytes(id.as_bytes()).ok().filter(|_| may)
+    let may = (1..=128).contains(&id.len()) && id.iter().all(fits);
+    HeaderValue::from_bytes(id).ok().filter(|_| may)
 }
 
-/// What `Connection` names. Three fields are never honoured there: dropping them would change what the request means (threats, row 4).
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let keeps = [header::AUTHORIZATION, header::HOST, header::CONTENT_LENGTH];
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| !keeps.contains(name))
-        .collect()
+/// What `Connection` names.
+struct Nominated<'f>(Vec<&'f [u8]>);
+
+/// Three fields are never honoured there: dropping them would change what the request means (threats, row 4).
+fn nominated(fields: &Fields) -> Nominated<'_> {
+    const KEEPS: Names = Names::of(&[Name::Authorization, Name::Host, Name::ContentLength]);
+    let is_field = |word: &&[u8]| {
+        !word.is_empty() && !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close")
+    };
+    let words = fields.words(Name::Connection).filter(is_field);
+    Nominated(words.filter(|word| !KEEPS.has(Name::of(word))).collect())
 }
 
-fn belongs_to_one_connection(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION | header::TE | header::TRAILER | header::TRANSFER_ENCODING | header::UPGRADE
-    ) || matches!(
-        name.as_str(),
-        "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "http2-settings"
-            | "alt-svc"
-    )
+impl Nominated<'_> {
+    fn have(&self, field: &Field<'_>) -> bool {
+        self.0.iter().any(|name| field.spelled.eq_ignore_ascii_case(name))
+    }
 }
+
+const OF_ONE_CONNECTION: Names = Names::of(&[
+    Name::Connection,
+    Name::Te,
+    Name::Trailer,
+    Name::TransferEncoding,
+    Name::Upgrade,
+    Name::KeepAlive,
+    Name::ProxyConnection,
+    Name::ProxyAuthenticate,
+    Name::ProxyAuthorization,
+    Name::Http2Settings,
+    Name::AltSvc,
+]);
 
 /// What a caller sends for us, about itself, or to sway a server behind: none of it is the platform's business (threats, row 5).
-fn stays_here(name: &HeaderName) -> bool {
-    if matches!(*name, header::AUTHORIZATION | header::HOST | header::EXPECT | header::FORWARDED)
-        || belongs_to_one_connection(name)
-    {
-        return true;
-    }
-    let text = name.as_str();
-    if text.contains('_') {
-        // Some servers read x_forwarded_for as x-forwarded-for, and content_length as a second length.
-        return HeaderName::try_from(text.replace('_', "-"))
-            .is_ok_and(|dashed| stays_here(&dashed) || is_ours_alone(&dashed));
-    }
-    text.starts_with("x-gateway-")
-        || text.starts_with("x-forwarded-")
-        || matches!(text, "x-real-ip" | "x-original-url" | "x-rewrite-url" | "x-original-host")
-}
+const STAY_HERE: Names = OF_ONE_CONNECTION.and(Names::of(&[
+    Name::Authorization,
+    Name::Host,
+    Name::Expect,
+    Name::Forwarded,
+    Name::XForwardedFor,
+    Name::XGatewayAccount,
+    Name::XGatewayKey,
+    Name::XOriginalHost,
+    Name::XOriginalUrl,
+    Name::XRealIp,
+    Name::XRewriteUrl,
+]));
 
 /// Fields that pass or are set by us, and must not come a second time under a name that looks alike.
-fn is_ours_alone(name: &HeaderName) -> bool {
-    matches!(*name, header::CONTENT_LENGTH | header::VIA) || *name == X_REQUEST_ID
-}
+const OURS_ALONE: Names = Names::of(&[Name::ContentLength, Name::Via, Name::XRequestId]);
 
 /// A part of an answer cannot be rewritten, and a compressed one only with effort.
-fn spoils_links(name: &HeaderName) -> bool {
-    matches!(*name, header::RANGE | header::IF_RANGE | header::ACCEPT_ENCODING)
+const SPOILS_LINKS: Names = Names::of(&[Name::Range, Name::IfRange, Name::AcceptEncoding]);
+
+fn stays_here(field: &Field<'_>) -> bool {
+    match field.name {
+        Name::Other => is_about_the_way(field.spelled),
+        name => STAY_HERE.has(name),
+    }
+}
+
+/// The same for names that are not known one by one.
+fn is_about_the_way(name: &[u8]) -> bool {
+    let begins =
+        |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+    if name.contains(&b'_') {
+        // Some servers read x_forwarded_for as x-forwarded-for, and content_length as a second length.
+        let dashed: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        let known = Name::of(&dashed);
+        return STAY_HERE.and(OURS_ALONE).has(known) || is_about_the_way(&dashed);
+    }
+    begins(b"x-gateway-") || begins(b"x-forwarded-")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn map(lines: &[(&str, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), value.parse().unwrap()))
-            .collect()
+    fn map(lines: &[(&str, &str)]) -> Fields {
+        Fields::of(lines.iter().copied()).unwrap()
     }
 
-    fn lines(headers: &HeaderMap) -> Vec<String> {
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    fn lines(fields: &Fields) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        fields.iter().map(|field| format!("{}: {}", text(field.spelled), text(field.value))).collect()
     }
 
     fn sent(caller: &[(&str, &str)], framing: Framing, links: bool) -> Vec<String> {
@@ -210,11 +232,14 @@ mod tests {
             framing,
             links,
         };
-        let mut parts = http::Request::new(()).into_parts().0;
-        parts.headers = map(caller);
+        let head = RequestHead {
+            method: http::Method::GET,
+            uri: http::Uri::from_static("/"),
+            version: http::Version::HTTP_11,
+            fields: map(caller),
+        };
         let mut out = Vec::new();
-        let spelling = &Spelling::none();
-        Outbound { caller: &parts, spelling, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
+        Outbound { caller: &head, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
         let text = String::from_utf8(out).unwrap();
         let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
         fields.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()
@@ -257,8 +282,8 @@ mod tests {
             "host: eu.iterocloud.com",
             "user-agent: legacy/1.0",
             "x-thing: 1",
-            "x-thing: 2",
             "cookie: a=b",
+            "x-thing: 2",
             "content-length: 5",
             "via: 1.0 old-proxy",
             "traceparent: 00-x",

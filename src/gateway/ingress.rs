@@ -201,6 +201,9 @@ fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a st
     let mut rest = path;
     loop {
         let inner = strip_path(rest, base).unwrap_or(rest);
+        if !may_begin_with(inner, b"a") {
+            break;
+        }
         let Some((segment, behind)) = strip_segments(inner, &["accounts"]).and_then(first_segment) else {
             break;
         };
@@ -225,7 +228,9 @@ fn split_link_host(rest: &str) -> (Option<&str>, &str) {
 
 fn strip_legacy(path: &str) -> (&str, bool) {
     let (mut rest, mut v1) = (path, false);
-    'again: while let Some((first, behind)) = first_segment(rest) {
+    'again: while may_begin_with(rest, b"ila")
+        && let Some((first, behind)) = first_segment(rest)
+    {
         for prefix in LEGACY {
             if first.eq_ignore_ascii_case(prefix[0])
                 && let Some(behind) = strip_segments(behind, &prefix[1..])
@@ -238,6 +243,14 @@ fn strip_legacy(path: &str) -> (&str, bool) {
         break;
     }
     (rest, v1)
+}
+
+/// Whether the first segment may be a word with one of these initials. Only a plain one is told apart here: what is encoded may be any.
+fn may_begin_with(path: &str, initials: &[u8]) -> bool {
+    match path.as_bytes() {
+        [b'/', first, ..] if first.is_ascii_alphanumeric() => initials.contains(&first.to_ascii_lowercase()),
+        _ => true,
+    }
 }
 
 /// One slash where a base URL ended with one and the path began with one.
@@ -349,6 +362,15 @@ mod tests {
         ] {
             assert_eq!(rest(sent), goes, "{sent}");
         }
+    }
+
+    #[test]
+    fn every_prefix_begins_with_one_of_the_initials_that_are_looked_for() {
+        for prefix in LEGACY {
+            assert!(may_begin_with(&format!("/{}", prefix[0].to_uppercase()), b"ila"), "{prefix:?}");
+        }
+        assert!(may_begin_with("/%69tero-gen-api", b"ila") && may_begin_with("//lab-sw", b"ila"));
+        assert!(!may_begin_with("/orders", b"ila"));
     }
 
     #[test]

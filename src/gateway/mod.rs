@@ -40,19 +40,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
-use http::header::{self, HeaderValue};
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderValue, Method, Response};
 
 use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Clock;
-use crate::http1::{self, RequestBody, Spelling};
+use crate::http1::{Fields, Name, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint, Group};
 
-pub use access_log::{Line, Observer, Record, Sink, Unobserved};
+pub use access_log::{AccessLog, Line, Listeners, Observer, Record, Unobserved};
 pub use body::{BodyError, ReplyBody};
 
 use account::Accounts;
@@ -77,7 +75,7 @@ pub struct Shared {
     /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each other.
     pub instance: String,
     /// The access log; `None` where it is switched off.
-    pub sink: Option<Sink>,
+    pub access_log: Option<AccessLog>,
     budgets: Mutex<HashMap<RealmName, Arc<Budget>>>,
     /// Filled only where accounts are limited.
     account_limiters: DashMap<AccountName, Arc<Limiter>>,
@@ -88,7 +86,7 @@ pub struct Gateway<A: Accounts, D: Dial> {
     shared: Arc<Shared>,
     accounts: A,
     dial: D,
-    observer: Arc<dyn Observer>,
+    listeners: Rc<Listeners>,
     pool: Pool<D::Stream>,
     /// A handful of realms: walking them is cheaper than hashing them.
     budgets: RefCell<Vec<(RealmName, Arc<Budget>)>>,
@@ -121,14 +119,14 @@ impl Shared {
         tokens: TokenKey,
         clock: Clock,
         instance: &str,
-        sink: Option<Sink>,
+        access_log: Option<AccessLog>,
     ) -> Self {
         Self {
             settings: ArcSwap::from_pointee(settings),
             tokens,
             clock,
             instance: instance.to_owned(),
-            sink,
+            access_log,
             budgets: Mutex::default(),
             account_limiters: DashMap::new(),
         }
@@ -146,12 +144,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
         let settings = RefCell::new(Rc::new(shared.settings.load_full()));
+        let pen = shared.access_log.as_ref().map(AccessLog::pen);
+        let listeners = Rc::new(Listeners { observer, pen });
         Self {
             settings,
             shared,
             accounts,
             dial,
-            observer,
+            listeners,
             pool: Pool::default(),
             budgets: RefCell::default(),
             finders: RefCell::default(),
@@ -162,24 +162,22 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
-    pub async fn handle(&self, request: Request<RequestBody>, evidence: Evidence) -> Reply<D> {
-        let (parts, mut body) = request.into_parts();
-        let spelling = body.take_spelling();
-        let id = self.request_id(&parts.headers);
-        let mut line = self.begin_line(&parts.method, id.clone());
-        let outcome = self.serve((&parts, &spelling), body, &evidence, &mut line).await;
+    pub async fn handle(&self, request: Request, evidence: Evidence) -> Reply<D> {
+        let Request { head, body } = request;
+        let id = self.request_id(&head.fields);
+        let mut line = self.begin_line(&head.method, id.clone());
+        let outcome = self.serve(&head, body, &evidence, &mut line).await;
         let answer = outcome.unwrap_or_else(|refusal| {
             line.refusal = Some(refusal.code());
-            refusal.answer(&id, parts.method == Method::HEAD, ReplyBody::full)
+            refusal.answer(&id, head.method == Method::HEAD, ReplyBody::full)
         });
         line.status = answer.status().as_u16();
-        http1::recycle(parts.headers);
         answer.map(|body| body.with_line(line))
     }
 
     /// The id that the caller gave, where it is one that can be logged, else a new one.
-    pub fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
-        headers::request_id(headers).unwrap_or_else(|| self.ids.next())
+    pub fn request_id(&self, fields: &Fields) -> HeaderValue {
+        headers::request_id(fields).unwrap_or_else(|| self.ids.next())
     }
 
     /// What the server refuses before there is a request to handle.
@@ -194,22 +192,21 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     async fn serve(
         &self,
-        head: (&Parts, &Spelling),
+        head: &RequestHead,
         body: RequestBody,
         evidence: &Evidence,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {
         let settings = self.settings();
-        let parts = head.0;
-        refuse_tunnels(&parts.method)?;
-        headers::check_loop(&parts.headers, &self.via)?;
+        refuse_tunnels(&head.method)?;
+        headers::check_loop(&head.fields, &self.via)?;
         let now = line.at;
-        let caller = caller::identify(&settings, &self.shared.tokens, &parts.headers, evidence, now)?;
+        let caller = caller::identify(&settings, &self.shared.tokens, &head.fields, evidence, now)?;
         line.caller = Some(caller.rules.clone());
         line.admit(caller.rules.limiter.as_ref(), now)?;
-        let located = ingress::locate(&parts.method, &parts.uri, &caller.rules.url.path)?;
+        let located = ingress::locate(&head.method, &head.uri, &caller.rules.url.path)?;
         line.endpoint = located.endpoint;
-        let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &parts.headers)?;
+        let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &head.fields)?;
         line.note_account::<A>(&account);
         line.admit(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
         permit(&caller.rules, located.endpoint)?;
@@ -219,7 +216,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         if call.row.group == Group::Discovery && call.is_read() {
             return Ok(self.discovered(&call, &access, line));
         }
-        let held = match replay::hold(body, framing(parts), settings.replay_limit) {
+        let held = match replay::hold(body, framing(head), settings.replay_limit) {
             Holding::Done(held) => held,
             // Boxed, like all that few calls need, so that the others do not carry its size around.
             Holding::ToRead(reading) => Box::pin(reading.read(settings.body_idle)).await?,
@@ -255,12 +252,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &Line) -> Reply<D> {
         let mut answer = discovery::answer(
             &call.realm.discovery,
-            call.parts.uri.query(),
+            call.head.uri.query(),
             &call.rules.url,
             A::name(&call.account),
             &access.route,
             ReplyBody::full,
-            call.parts.method == Method::HEAD,
+            call.head.method == Method::HEAD,
         );
         answer.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
         answer
@@ -302,8 +299,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {
-        let shared = &self.shared;
-        Line::begin(shared.clock.now(), id, method.clone(), shared.sink.clone(), self.observer.clone())
+        let record = Record::begin(self.shared.clock.now(), id, method.clone());
+        Line::begin(record, self.listeners.clone())
     }
 
     /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
@@ -334,8 +331,8 @@ fn refuse_tunnels(method: &Method) -> Result<(), Refusal> {
     }
 }
 
-fn framing(parts: &Parts) -> Framing {
-    match parts.headers.contains_key(header::TRANSFER_ENCODING) {
+fn framing(head: &RequestHead) -> Framing {
+    match head.fields.has(Name::TransferEncoding) {
         true => Framing::Chunked,
         false => Framing::AsDeclared,
     }

@@ -1,7 +1,8 @@
 //! The caller's answer, from the platform's: links and addresses become ours, the rest passes as it came.
 
-use http::header::{self, HeaderMap};
-use http::{Response, Version};
+use http::Response;
+
+use crate::http1::{Name, Reason, ResponseHead};
 
 use super::access_log::Line;
 use super::account::Accounts;
@@ -22,32 +23,38 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     ) -> Result<Reply<D>, Refusal> {
         let Carried { answer, access } = carried;
         let mut head = answer.head;
-        headers::inbound(&mut head.headers, &line.request_id);
-        // What the platform speaks is its own affair; the server answers the caller in the caller's version.
-        head.version = Version::HTTP_11;
+        headers::inbound(&mut head.fields, &line.request_id);
         let carries_links = call.row.links;
-        let body = if carries_links || has_location(&head.headers) {
-            let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, call.realm);
-            places.rewrite_locations(&mut head.headers);
-            match carries_links {
-                true => Box::pin(self.with_our_links(call, &mut head, answer.body, places, line)).await?,
-                false => ReplyBody::live(answer.body),
-            }
-        } else {
-            ReplyBody::live(answer.body)
-        };
-        Ok(Response::from_parts(head, body.spelled(answer.spelling)))
+        let body =
+            if carries_links || head.fields.has(Name::Location) || head.fields.has(Name::ContentLocation) {
+                let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, call.realm);
+                places.rewrite_locations(&mut head.fields);
+                match carries_links {
+                    true => Box::pin(self.with_our_links(call, &mut head, answer.body, places, line)).await?,
+                    false => ReplyBody::live(answer.body),
+                }
+            } else {
+                ReplyBody::live(answer.body)
+            };
+        // What version the platform speaks is its own affair; the server answers the caller in the caller's.
+        let ResponseHead { status, reason, fields, .. } = head;
+        let mut response = Response::new(body.with_fields(fields));
+        *response.status_mut() = status;
+        if !reason.is_empty() && status.canonical_reason().map(str::as_bytes) != Some(&reason) {
+            response.extensions_mut().insert(Reason(reason));
+        }
+        Ok(response)
     }
 
     async fn with_our_links(
         &self,
         call: &Call<'_, A>,
-        head: &mut http::response::Parts,
+        head: &mut ResponseHead,
         body: LiveBody<D::Stream>,
         places: Places,
         line: &mut Line,
     ) -> Result<ReplyBody<D::Stream>, Refusal> {
-        let gzip = match rewrite::plan(&call.parts.method, head.status, &head.headers) {
+        let gzip = match rewrite::plan(&call.head.method, head.status, &head.fields) {
             Plan::Rewrite { gzip } => gzip,
             Plan::Pass => return Ok(ReplyBody::live(body)),
             Plan::PassUnread(why) => {
@@ -55,7 +62,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 return Ok(ReplyBody::live(body));
             }
             Plan::HeadOnly => {
-                rewrite::forget_old_form(&mut head.headers, None);
+                rewrite::forget_old_form(&mut head.fields, None);
                 return Ok(ReplyBody::live(body));
             }
         };
@@ -63,13 +70,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let (body, length, links) =
             rewrite::rewrite(body, gzip, Rewriter::new(places, finder)).await.map_err(broken)?;
         line.links = links;
-        rewrite::forget_old_form(&mut head.headers, length);
+        rewrite::forget_old_form(&mut head.fields, length);
         Ok(body)
     }
-}
-
-fn has_location(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::LOCATION) || headers.contains_key(header::CONTENT_LOCATION)
 }
 
 /// Nothing has been sent to the caller yet, so it can be told plainly.

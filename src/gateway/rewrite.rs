@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
+
+use crate::http1::{Fields, Name, Names, text};
 
 use super::body::{BodyError, LiveBody, ReplyBody};
 use super::links::Rewriter;
@@ -35,22 +36,21 @@ pub enum Plan {
 }
 
 /// Decides by the head alone.
-pub fn plan(method: &Method, status: StatusCode, headers: &HeaderMap) -> Plan {
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(headers) {
+pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> Plan {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(fields) {
         return Plan::Pass;
     }
     if *method == Method::HEAD {
         return Plan::HeadOnly;
     }
-    if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE) {
+    if status == StatusCode::PARTIAL_CONTENT || fields.has(Name::ContentRange) {
         // Offsets count the vendor's bytes: a changed part would not fit the others.
         return Plan::PassUnread("part");
     }
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    match (encodings.next().map(HeaderValue::as_bytes), encodings.next()) {
-        (None, _) => Plan::Rewrite { gzip: false },
-        (Some(one), None) if one.eq_ignore_ascii_case(b"identity") => Plan::Rewrite { gzip: false },
-        (Some(one), None) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
+    match fields.only(Name::ContentEncoding) {
+        Ok(None) => Plan::Rewrite { gzip: false },
+        Ok(Some(one)) if one.eq_ignore_ascii_case(b"identity") => Plan::Rewrite { gzip: false },
+        Ok(Some(one)) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
             Plan::Rewrite { gzip: true }
         }
         _ => Plan::PassUnread("encoding"),
@@ -58,30 +58,30 @@ pub fn plan(method: &Method, status: StatusCode, headers: &HeaderMap) -> Plan {
 }
 
 /// JSON, XML and other text; an answer without a type is taken for the JSON that these calls return.
-fn is_text(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
-    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+fn is_text(fields: &Fields) -> bool {
+    let Some(kind) = fields.get(Name::ContentType) else { return true };
+    let kind = text(kind).unwrap_or_default().to_ascii_lowercase();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     essence.starts_with("text/") || essence.contains("json") || essence.contains("xml")
 }
 
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
 /// bytes, and a conditional request has to find its way back to the vendor's own.
-pub fn forget_old_form(headers: &mut HeaderMap, length: Option<usize>) {
-    const GONE: [HeaderName; 4] = [
-        header::CONTENT_LENGTH,
-        header::CONTENT_ENCODING,
-        header::ACCEPT_RANGES,
-        HeaderName::from_static("content-md5"),
-    ];
-    for name in GONE {
-        headers.remove(name);
-    }
-    for name in ["digest", "content-digest", "repr-digest"] {
-        headers.remove(name);
-    }
+pub fn forget_old_form(fields: &mut Fields, length: Option<usize>) {
+    const OLD_FORM: Names = Names::of(&[
+        Name::ContentLength,
+        Name::ContentEncoding,
+        Name::AcceptRanges,
+        Name::ContentMd5,
+        Name::Digest,
+        Name::ContentDigest,
+        Name::ReprDigest,
+    ]);
+    let length = length.map(HeaderValue::from);
+    let told_anew = |name| length.is_some() && name == Name::ContentLength;
+    fields.retain(|field| !OLD_FORM.has(field.name) || told_anew(field.name));
     if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        fields.set(Name::ContentLength, length);
     }
 }
 
@@ -233,11 +233,8 @@ mod tests {
     use super::*;
 
     fn planned(method: Method, status: u16, lines: &[(&'static str, &'static str)]) -> Plan {
-        let headers = lines
-            .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-            .collect();
-        plan(&method, StatusCode::from_u16(status).unwrap(), &headers)
+        let fields = Fields::of(lines.iter().copied()).unwrap();
+        plan(&method, StatusCode::from_u16(status).unwrap(), &fields)
     }
 
     #[test]
@@ -269,21 +266,18 @@ mod tests {
 
     #[test]
     fn what_described_the_old_bytes_goes_and_the_etag_stays() {
-        let mut headers: HeaderMap = [
+        let mut fields = Fields::of([
             ("content-length", "10"),
             ("content-encoding", "gzip"),
             ("content-md5", "x"),
             ("repr-digest", "x"),
             ("accept-ranges", "bytes"),
             ("etag", "\"1\""),
-        ]
-        .into_iter()
-        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
-        .collect();
-        forget_old_form(&mut headers, Some(12));
-        let mut names: Vec<_> =
-            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-        names.sort();
-        assert_eq!(names, ["content-length: 12", "etag: \"1\""]);
+        ])
+        .unwrap();
+        forget_old_form(&mut fields, Some(12));
+        let mut out = Vec::new();
+        fields.iter().for_each(|field| field.write(&mut out));
+        assert_eq!(String::from_utf8(out).unwrap(), "content-length: 12\r\netag: \"1\"\r\n");
     }
 }

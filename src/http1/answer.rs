@@ -1,12 +1,13 @@
 //! The head of an answer to a caller: how its body is framed, and whether the connection goes on.
 
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
 
 use super::Reason;
-use super::head::{self, length};
-use super::spelling::{Speller, Spelling};
+use super::fields::{Fields, words};
+use super::head::{self, RequestHead, length};
+use super::name::Name;
 
 /// Why an answer did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +28,10 @@ pub struct Asked {
     pub keep: bool,
 }
 
-/// The body of an answer, which may know how its head was spelled by whoever made it.
-pub trait Spelled {
-    fn spelling(&self) -> &Spelling {
-        static NONE: Spelling = Spelling::none();
-        &NONE
+/// The body of an answer. One that is passed on brings the fields with it that it came with: they stand in the head before all others.
+pub trait Passed {
+    fn fields(&self) -> Option<&Fields> {
+        None
     }
 }
 
@@ -57,8 +57,10 @@ enum AnswerFraming {
 pub(super) const HEAD_EXPECTED: usize = 768;
 
 impl Plan {
-    pub(super) fn new(asked: &Asked, head: &Parts, body: &impl Body) -> Self {
-        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(length);
+    pub(super) fn new(asked: &Asked, head: &Parts, body: &(impl Body + Passed)) -> Self {
+        let passed = body.fields().and_then(|fields| fields.get(Name::ContentLength));
+        let declared = passed.or_else(|| head.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes));
+        let declared = declared.and_then(length);
         let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let (framing, tell_length) = match (declared, body.size_hint().exact()) {
             _ if asked.head_only || bodyless => (AnswerFraming::None, false),
@@ -67,12 +69,21 @@ impl Plan {
             (None, None) if asked.version == Version::HTTP_11 => (AnswerFraming::Chunked, false),
             (None, None) => (AnswerFraming::UntilClose, false),
         };
-        let keep = asked.keep && framing != AnswerFraming::UntilClose && !says_close(&head.headers);
+        let keep = asked.keep && framing != AnswerFraming::UntilClose && !says_close(head);
         Self { framing, tell_length, drop_length: head.status == StatusCode::NO_CONTENT, keep }
     }
 
     pub(super) fn chunked(&self) -> bool {
         self.framing == AnswerFraming::Chunked
+    }
+
+    /// What is said by whoever frames the answer.
+    fn is_ours(&self, name: Name) -> bool {
+        match name {
+            Name::Connection | Name::TransferEncoding => true,
+            Name::ContentLength => self.drop_length,
+            _ => false,
+        }
     }
 
     /// How much may still be written.
@@ -97,16 +108,20 @@ impl Plan {
         out: &mut Vec<u8>,
         asked: &Asked,
         head: &Parts,
-        spelling: &Spelling,
+        passed: Option<&Fields>,
         keep: bool,
     ) {
         let reason = head.extensions.get::<Reason>().map(|reason| &reason.0[..]);
         head::write_status_line(out, asked.version, head.status, reason);
-        let mut speller = Speller::of(spelling);
+        for field in passed.into_iter().flat_map(Fields::iter) {
+            if !self.is_ours(field.name) {
+                field.write(out);
+            }
+        }
         for (name, value) in &head.headers {
-            let ours = *name == header::CONNECTION || (self.drop_length && *name == header::CONTENT_LENGTH);
-            if !ours && *name != header::TRANSFER_ENCODING {
-                speller.write(out, name, value);
+            let name = name.as_str().as_bytes();
+            if !self.is_ours(Name::of(name)) {
+                head::write_field(out, name, value.as_bytes());
             }
         }
         match self.framing {
@@ -125,26 +140,20 @@ impl Plan {
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    says(headers, b"close")
-}
-
-/// Whether `Connection` has this among its words.
-pub fn says(headers: &HeaderMap, word: &[u8]) -> bool {
-    let lines = headers.get_all(header::CONNECTION);
-    let mut words = lines.iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
-    words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word))
+/// An answer that was made here wants to be the last.
+fn says_close(head: &Parts) -> bool {
+    let lists = head.headers.get_all(header::CONNECTION);
+    lists.iter().any(|list| words(list.as_bytes()).any(|word| word.eq_ignore_ascii_case(b"close")))
 }
 
 impl Asked {
     /// What a request's own head says.
-    pub fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let keep = match request.version() {
-            Version::HTTP_11 => !says_close(headers),
-            _ => says(headers, b"keep-alive") && !says_close(headers),
+    pub fn of(head: &RequestHead) -> Self {
+        let close = head.fields.says(Name::Connection, b"close");
+        let keep = match head.version {
+            Version::HTTP_11 => !close,
+            _ => !close && head.fields.says(Name::Connection, b"keep-alive"),
         };
-        let head_only = *request.method() == Method::HEAD;
-        Self { version: request.version(), head_only, keep }
+        Self { version: head.version, head_only: head.method == Method::HEAD, keep }
     }
 }

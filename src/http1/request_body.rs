@@ -8,14 +8,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::BodyFault;
-use super::spelling::Spelling;
 
-/// The body of a request, read when it is asked for. The spelling of the head travels with it: the extensions of a message cost three
-/// allocations.
-pub struct RequestBody {
-    pub(super) kind: Kind,
-    pub(super) spelling: Spelling,
-}
+/// The body of a request, read when it is asked for.
+pub struct RequestBody(pub(super) Kind);
 
 pub(super) enum Kind {
     /// At hand, or none at all.
@@ -37,17 +32,12 @@ pub(super) trait Source {
 
 impl RequestBody {
     pub fn whole(bytes: Bytes) -> Self {
-        let kind = Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()));
-        Self { kind, spelling: Spelling::none() }
-    }
-
-    pub fn take_spelling(&mut self) -> Spelling {
-        std::mem::take(&mut self.spelling)
+        Self(Kind::Whole(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
     /// All of it, where it has come already.
     pub fn take_whole(&mut self) -> Option<Bytes> {
-        match &mut self.kind {
+        match &mut self.0 {
             Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
             Kind::Live { source, number } => source.take_whole(*number),
         }
@@ -55,7 +45,7 @@ impl RequestBody {
 
     /// The next piece of it.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        match &mut self.kind {
+        match &mut self.0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Kind::Live { source, number } => source.poll_body(*number, cx),
         }
@@ -63,7 +53,7 @@ impl RequestBody {
 
     /// How much is still to come, where that is known.
     pub fn left(&self) -> Option<u64> {
-        match &self.kind {
+        match &self.0 {
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Live { source, number } => source.left(*number),
         }

@@ -12,16 +12,18 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response, Version, header};
+use http::{Response, Version};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::answer::{AnswerFault, Asked, HEAD_EXPECTED, Plan, Spelled};
+use super::Request;
+use super::answer::{AnswerFault, Asked, HEAD_EXPECTED, Passed, Plan};
 use super::body::{BodyFault, Decoder, chunk_start};
-use super::head::{self, HeadFault, HeadLimits};
+use super::head::{self, HeadFault, HeadLimits, RequestHead};
 use super::inbox::Inbox;
+use super::name::Name;
 use super::request_body::{Kind, RequestBody, Source};
-use super::spelling::Spelling;
+use super::turn::{TURN, let_others_go_first};
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
 pub trait Attendant {
@@ -94,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// The next request's head; `None` where the caller is done.
-    pub async fn next_head(&self) -> Result<Option<Request<Spelling>>, HeadEnd> {
+    pub async fn next_head(&self) -> Result<Option<RequestHead>, HeadEnd> {
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
             loop {
@@ -117,17 +119,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// Joins a head that was found good with the body behind it.
-    pub fn begin(self: &Rc<Self>, request: Request<Spelling>, body: Decoder) -> Request<RequestBody> {
+    pub fn begin(self: &Rc<Self>, head: RequestHead, body: Decoder) -> Request {
         let io = &mut *self.io.borrow_mut();
         io.number += 1;
         io.body = body;
         let empty = io.body == Decoder::NONE;
-        io.invitation = if !empty && waits_for_invitation(&request) { CONTINUE } else { &[] };
+        io.invitation = if !empty && waits_for_invitation(&head) { CONTINUE } else { &[] };
         let kind = match empty {
             true => Kind::Whole(None),
             false => Kind::Live { source: self.clone(), number: io.number },
         };
-        request.map(|spelling| RequestBody { kind, spelling })
+        Request { head, body: RequestBody(kind) }
     }
 
     /// Ready when the caller has gone; to be polled while its request is being answered.
@@ -146,19 +148,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     /// Writes an answer as its body comes. Tells whether the connection may serve another request.
     pub async fn answer<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, AnswerFault>
     where
-        B: Body<Data = Bytes> + Spelled,
+        B: Body<Data = Bytes> + Passed,
     {
         let (head, body) = response.into_parts();
         let plan = Plan::new(&asked, &head, &body);
         let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
         let mut out = Vec::with_capacity(HEAD_EXPECTED);
-        plan.write_head(&mut out, &asked, &head, body.spelling(), keep);
-        head::recycle(head.headers);
+        plan.write_head(&mut out, &asked, &head, body.fields(), keep);
         let mut left = plan.left();
         // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
         // time the caller has its answer.
         let mut body = pin!(Some(body));
         let mut more = left > 0;
+        let mut moved = 0;
         while more {
             let (piece, ended) = self.next_piece(body.as_mut(), &mut out).await?;
             left = left.checked_sub(piece.len() as u64).ok_or(AnswerFault::Broken)?;
@@ -178,6 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             }
             self.write(&out, &piece, tail).await?;
             out.clear();
+            moved += piece.len();
+            if more && moved >= TURN {
+                moved = 0;
+                let_others_go_first().await;
+            }
         }
         body.set(None);
         self.write(&out, &[], &[]).await?;
@@ -394,10 +401,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
 }
 
 /// RFC 9110, 10.1.1.
-fn waits_for_invitation<B>(request: &Request<B>) -> bool {
-    let expects = request.headers().get(header::EXPECT);
-    request.version() == Version::HTTP_11
-        && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+fn waits_for_invitation(head: &RequestHead) -> bool {
+    let expects = head.fields.get(Name::Expect);
+    head.version == Version::HTTP_11
+        && expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source for Served<S, A> {

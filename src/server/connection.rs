@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Request, Response};
+use http::Response;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{AnswerFault, Asked, HeadEnd, RequestBody, Served};
+use crate::http1::{AnswerFault, Asked, HeadEnd, Request, Served};
 
 use super::ending::{End, Ending, Words};
 use super::framing::{self, Framing};
@@ -121,19 +121,19 @@ async fn serve<H: Handler>(
 ) -> End {
     let pulse = served.attendant();
     loop {
-        let request = match served.next_head().await {
-            Ok(Some(request)) => request,
+        let head = match served.next_head().await {
+            Ok(Some(head)) => head,
             Ok(None) => return End::Done,
             Err(HeadEnd::Gone) => return End::Gone,
             Err(HeadEnd::Fault(fault)) => return worker.refused(fault.into()),
         };
-        let framing = match framing::examine(&request) {
+        let framing = match framing::examine(&head) {
             Ok(framing) => framing,
             Err(flaw) => return worker.refused(flaw.refusal()),
         };
         pulse.begin_request();
-        let mut asked = Asked::of(&request);
-        let request = served.begin(request, framing.decoder());
+        let mut asked = Asked::of(&head);
+        let request = served.begin(head, framing.decoder());
         let response = match handled(worker, served, request, peer.clone()).await {
             Ok(response) => response,
             Err(end) => return end,
@@ -157,7 +157,7 @@ async fn serve<H: Handler>(
 async fn handled<H: Handler>(
     worker: &Worker<H>,
     served: &Served<Socket, Rc<Pulse>>,
-    request: Request<RequestBody>,
+    request: Request,
     peer: Rc<Peer>,
 ) -> Result<Response<H::Body>, End> {
     // Pinned before anything is put around it: it is large, and would be copied once for each coat.

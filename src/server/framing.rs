@@ -1,8 +1,8 @@
 //! Whether a parsed request head has exactly one meaning. Pure; how its lines are put together was `http1`'s business.
 
-use http::{HeaderMap, Method, Request, Version, header};
+use http::{Method, Uri, Version};
 
-use crate::http1::{self, Decoder};
+use crate::http1::{self, Decoder, Fields, Name, RequestHead};
 
 use super::refusal::ServerRefusal;
 
@@ -40,12 +40,12 @@ impl FramingError {
     }
 }
 
-pub fn examine<B>(request: &Request<B>) -> Result<Framing, FramingError> {
-    method(request.method())?;
-    host(request.headers(), request.version())?;
-    target(request)?;
-    let chunked = transfer_encoding(request.headers(), request.version())?;
-    match (chunked, content_length(request.headers())?) {
+pub fn examine(head: &RequestHead) -> Result<Framing, FramingError> {
+    method(&head.method)?;
+    host(&head.fields, head.version)?;
+    target(&head.method, &head.uri)?;
+    let chunked = transfer_encoding(&head.fields, head.version)?;
+    match (chunked, content_length(&head.fields)?) {
         (false, length) => Ok(Framing::Sized(length.unwrap_or_default())),
         (true, None) => Ok(Framing::Chunked),
         (true, Some(_)) => Err(FramingError::TwoFramings),
@@ -72,11 +72,10 @@ fn method(method: &Method) -> Result<(), FramingError> {
 
 /// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is none. 1.0 callers may
 /// have none.
-fn host(headers: &HeaderMap, version: Version) -> Result<(), FramingError> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.as_bytes().iter().all(|b| may_stand_in_host(*b)) => Ok(()),
-        (None, _) if version < Version::HTTP_11 => Ok(()),
+fn host(fields: &Fields, version: Version) -> Result<(), FramingError> {
+    match fields.only(Name::Host) {
+        Ok(Some(host)) if host.iter().all(|b| may_stand_in_host(*b)) => Ok(()),
+        Ok(None) if version < Version::HTTP_11 => Ok(()),
         _ => Err(FramingError::Host),
     }
 }
@@ -87,12 +86,11 @@ fn may_stand_in_host(b: u8) -> bool {
 }
 
 /// Origin form, absolute form, and `*` for OPTIONS. Authority form is CONNECT's.
-fn target<B>(request: &Request<B>) -> Result<(), FramingError> {
-    let uri = request.uri();
+fn target(method: &Method, uri: &Uri) -> Result<(), FramingError> {
     let fits = match uri.scheme_str() {
         Some(scheme) => matches!(scheme, "http" | "https") && uri.host().is_some_and(|host| !host.is_empty()),
         None => match uri.path() {
-            "*" => *request.method() == Method::OPTIONS,
+            "*" => *method == Method::OPTIONS,
             path => uri.authority().is_none() && path.starts_with('/'),
         },
     };
@@ -100,24 +98,21 @@ fn target<B>(request: &Request<B>) -> Result<(), FramingError> {
 }
 
 /// Nothing here unpacks the codings that may stand before `chunked`.
-fn transfer_encoding(headers: &HeaderMap, version: Version) -> Result<bool, FramingError> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => match version {
-            Version::HTTP_11 => Ok(true),
-            _ => Err(FramingError::TransferEncoding),
-        },
+fn transfer_encoding(fields: &Fields, version: Version) -> Result<bool, FramingError> {
+    match fields.only(Name::TransferEncoding) {
+        Ok(None) => Ok(false),
+        Ok(Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
+            Ok(true)
+        }
         _ => Err(FramingError::TransferEncoding),
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, FramingError> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(None),
-        (Some(length), None) => http1::length(length).map(Some).ok_or(FramingError::ContentLength),
-        _ => Err(FramingError::ContentLength),
+fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
+    match fields.only(Name::ContentLength) {
+        Ok(None) => Ok(None),
+        Ok(Some(length)) => http1::length(length).map(Some).ok_or(FramingError::ContentLength),
+        Err(_) => Err(FramingError::ContentLength),
     }
 }
 
@@ -126,12 +121,13 @@ mod tests {
     use super::*;
     use FramingError::*;
 
-    fn head(method: &str, uri: &str, version: Version, headers: &[(&str, &str)]) -> Request<()> {
-        let mut request = Request::builder().method(method).uri(uri).version(version);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+    fn head(method: &str, uri: &str, version: Version, fields: &[(&str, &str)]) -> RequestHead {
+        RequestHead {
+            method: method.parse().unwrap(),
+            uri: uri.parse().unwrap(),
+            version,
+            fields: Fields::of(fields.iter().copied()).unwrap(),
         }
-        request.body(()).unwrap()
     }
 
     type Row<'a> = (&'a str, &'a str, Version, &'a [(&'a str, &'a str)], Result<Framing, FramingError>);

@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 
-use crate::http1::{RequestBody, Spelled};
+use crate::http1::{Passed, Request};
 
 mod accept;
 mod connection;
@@ -52,14 +52,10 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// Answers the requests of one worker. Lives on that worker's thread and never leaves it.
 pub trait Handler: 'static {
     /// An error of this body aborts the caller's connection, so that a short answer never looks whole.
-    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Spelled + 'static;
+    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Passed + 'static;
 
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
-    fn handle(
-        &self,
-        request: Request<RequestBody>,
-        peer: Rc<Peer>,
-    ) -> impl Future<Output = Response<Self::Body>>;
+    fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>>;
 
     /// Puts a refusal of the server into the words of whoever answers here. Length and `Connection` are set by the server.
     fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes>;

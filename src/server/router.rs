@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tower_service::Service;
 
-use crate::http1::{BodyFault, RequestBody, Spelled};
+use crate::http1::{self, BodyFault, Passed, RequestBody, RequestHead};
 
 use super::workers::StartError;
 use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Workers};
@@ -50,20 +50,25 @@ impl MakeHandler for Routed {
     }
 }
 
-impl Spelled for Body {}
+impl Passed for Body {}
 
 impl Handler for Routed {
     type Body = Body;
 
-    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+    async fn handle(&self, request: http1::Request, peer: Rc<Peer>) -> Response<Body> {
+        let http1::Request { head, body } = request;
         let (pieces, carried) = mpsc::channel(1);
         let carried = if body.has_ended() {
             Body::empty()
         } else {
             Body::new(Carried { pieces: carried, ended: false })
         };
-        let mut request = Request::from_parts(parts, carried);
+        let mut request = Request::new(carried);
+        let RequestHead { method, uri, version, fields } = head;
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = version;
+        *request.headers_mut() = fields.to_map();
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.addr));
         request.extensions_mut().insert(Peer::clone(&peer));
         let mut router = self.router.clone();

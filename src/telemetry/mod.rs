@@ -4,7 +4,6 @@
 //! level nor kept on when it is switched off.
 
 pub mod calls;
-pub mod gather;
 pub mod metrics;
 
 use std::io::IsTerminal;
@@ -47,7 +46,7 @@ pub struct LogHandle {
 /// Logs to standard error from now on; once per process.
 pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
     let colours = std::io::stderr().is_terminal() && wants_colour(env);
-    let (subscriber, handle) = subscriber(log, env, gather::Lines::default, colours)?;
+    let (subscriber, handle) = subscriber(log, env, std::io::stderr, colours)?;
     subscriber.try_init().map_err(|_| LogProblem::Twice)?;
     Ok(handle)
 }

@@ -9,8 +9,9 @@ mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::HeaderValue;
 
+use crate::http1::{Fields, Name, text};
 use crate::model::account::AccountName;
 use crate::model::route::Route;
 
@@ -75,12 +76,11 @@ impl Places {
     }
 
     /// `Location` and `Content-Location`: as in bodies, and every absolute path too, since it means the platform's host.
-    pub fn rewrite_locations(&self, headers: &mut HeaderMap) {
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            let ours =
-                headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| self.location(url));
+    pub fn rewrite_locations(&self, fields: &mut Fields) {
+        for name in [Name::Location, Name::ContentLocation] {
+            let ours = fields.get(name).and_then(text).and_then(|url| self.location(url));
             if let Some(value) = ours.and_then(|url| HeaderValue::try_from(url).ok()) {
-                headers.insert(name, value);
+                fields.set(name, value);
             }
         }
     }
@@ -234,10 +234,9 @@ mod tests {
             ("x", "x"),
         ];
         for (from, to) in table {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::LOCATION, from.parse().unwrap());
-            places().rewrite_locations(&mut headers);
-            assert_eq!(headers[header::LOCATION], to);
+            let mut fields = Fields::of([("Location", from)]).unwrap();
+            places().rewrite_locations(&mut fields);
+            assert_eq!(fields.get(Name::Location), Some(to.as_bytes()));
         }
     }
 }

@@ -34,7 +34,7 @@ use super::{Gateway, Shared};
 use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::http1::{Asked, Decoder, HeadLimits, Served, Unattended};
+use crate::http1::{self, Asked, Decoder, HeadLimits, Name, Served, Unattended};
 use crate::model::account::RealmName;
 
 /// What the platform does with a request.
@@ -142,14 +142,15 @@ impl World {
                 certificate: None,
                 secure: false,
             };
-            while let Ok(Some(request)) = served.next_head().await {
-                let length = request.headers().get("content-length").map(|text| text.to_str().unwrap());
-                let body = match request.headers().contains_key("transfer-encoding") {
+            while let Ok(Some(head)) = served.next_head().await {
+                let length =
+                    head.fields.get(Name::ContentLength).map(|digits| http1::length(digits).unwrap());
+                let body = match head.fields.has(Name::TransferEncoding) {
                     true => Decoder::chunked(),
-                    false => Decoder::Length(length.map_or(0, |length| length.parse().unwrap())),
+                    false => Decoder::Length(length.unwrap_or_default()),
                 };
-                let asked = Asked::of(&request);
-                let mut handled = pin!(gateway.handle(served.begin(request, body), evidence));
+                let asked = Asked::of(&head);
+                let mut handled = pin!(gateway.handle(served.begin(head, body), evidence));
                 let answer = poll_fn(|cx| match handled.as_mut().poll(cx) {
                     Poll::Ready(answer) => Poll::Ready(Some(answer)),
                     Poll::Pending => served.poll_hung_up(cx).map(|()| None),

@@ -17,13 +17,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::http1::{RequestBody, Spelled};
+use crate::http1::{Passed, Request};
 
 /// The longest that any test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -203,11 +203,11 @@ impl Drop for Cancelled<'_> {
 impl Handler for Scripted {
     type Body = Told;
 
-    async fn handle(&self, request: Request<RequestBody>, peer: Rc<Peer>) -> Response<Told> {
+    async fn handle(&self, request: Request, peer: Rc<Peer>) -> Response<Told> {
         self.script.heard.fetch_add(1, Ordering::SeqCst);
         self.script.answered_by.lock().unwrap().insert(self.worker);
         let mut guard = Cancelled(Some(&self.script));
-        let path = request.uri().path().to_owned();
+        let path = request.head.uri.path().to_owned();
         let response = match path.as_str() {
             "/wait" => {
                 self.script.go.acquire().await.unwrap().forget();
@@ -234,7 +234,7 @@ impl Handler for Scripted {
             }
             "/peer" => Response::new(Told::text(format!("{} {} {}", peer.addr, peer.balancer, peer.secure))),
             "/certificate" => Response::new(Told::text(format!("{:?}", peer.certificate))),
-            _ => match request.into_body().collect().await {
+            _ => match request.body.collect().await {
                 Ok(body) => {
                     let body = body.to_bytes();
                     Response::new(Told::text(format!("{path} {}", String::from_utf8_lossy(&body))))
@@ -271,7 +271,7 @@ impl Told {
     }
 }
 
-impl Spelled for Told {}
+impl Passed for Told {}
 
 impl Body for Told {
     type Data = Bytes;

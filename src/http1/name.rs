@@ -1,0 +1,163 @@
+//! Names of fields that somebody here asks for, or that come with nearly every head. All others are only passed on.
+
+macro_rules! names {
+    ($($name:ident = $text:literal,)*) => {
+        /// The name of a field; letter case is its sender's affair.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Name {
+            $($name,)*
+            /// Passed on under the name that it came with.
+            Other,
+        }
+
+        const KNOWN: &[(Name, &str)] = &[$((Name::$name, $text),)*];
+    };
+}
+
+names! {
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    AcceptRanges = "accept-ranges",
+    AltSvc = "alt-svc",
+    Authorization = "authorization",
+    Connection = "connection",
+    ContentDigest = "content-digest",
+    ContentEncoding = "content-encoding",
+    ContentLength = "content-length",
+    ContentLocation = "content-location",
+    ContentMd5 = "content-md5",
+    ContentRange = "content-range",
+    ContentType = "content-type",
+    Cookie = "cookie",
+    Date = "date",
+    Digest = "digest",
+    Expect = "expect",
+    Forwarded = "forwarded",
+    Host = "host",
+    Http2Settings = "http2-settings",
+    IfRange = "if-range",
+    KeepAlive = "keep-alive",
+    Location = "location",
+    Origin = "origin",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    Range = "range",
+    ReprDigest = "repr-digest",
+    SecFetchSite = "sec-fetch-site",
+    Server = "server",
+    Te = "te",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    UserAgent = "user-agent",
+    Via = "via",
+    XForwardedFor = "x-forwarded-for",
+    XGatewayAccount = "x-gateway-account",
+    XGatewayKey = "x-gateway-key",
+    XOriginalHost = "x-original-host",
+    XOriginalUrl = "x-original-url",
+    XRealIp = "x-real-ip",
+    XRequestId = "x-request-id",
+    XRewriteUrl = "x-rewrite-url",
+}
+
+/// A set of names, as one number.
+#[derive(Clone, Copy, Default)]
+pub struct Names(u64);
+
+impl Name {
+    /// In any letter case.
+    pub fn of(text: &[u8]) -> Self {
+        let (Some(first), Some(last)) = (text.first(), text.last()) else { return Name::Other };
+        let name = PLACES[place(text.len(), *first, *last)];
+        if text.eq_ignore_ascii_case(name.as_str().as_bytes()) { name } else { Name::Other }
+    }
+
+    /// In lower case; empty for other names.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Name::Other => "",
+            known => KNOWN[known as usize].1,
+        }
+    }
+}
+
+impl Names {
+    pub const NONE: Names = Names(0);
+
+    pub const fn of(names: &[Name]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < names.len() {
+            bits |= 1 << names[at] as u8;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    pub const fn and(self, others: Names) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub const fn has(self, name: Name) -> bool {
+        self.0 & (1 << name as u8) != 0
+    }
+
+    pub fn add(&mut self, name: Name) {
+        self.0 |= 1 << name as u8;
+    }
+}
+
+/// Where the one name stands that has this length, first and last letter, or others that end up in the same place.
+const fn place(length: usize, first: u8, last: u8) -> usize {
+    (length + (first | 0x20) as usize + 23 * (last | 0x20) as usize) % 256
+}
+
+const PLACES: [Name; 256] = {
+    let mut places = [Name::Other; 256];
+    let mut at = 0;
+    while at < KNOWN.len() {
+        let (name, text) = KNOWN[at];
+        let text = text.as_bytes();
+        let place = place(text.len(), text[0], text[text.len() - 1]);
+        assert!(matches!(places[place], Name::Other), "two names in one place: `place` needs another factor");
+        places[place] = name;
+        at += 1;
+    }
+    places
+};
+
+const _: () = assert!(KNOWN.len() < 64, "a set of names is one number");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_known_in_any_letter_case_and_nothing_that_only_looks_like_it() {
+        for (name, text) in KNOWN {
+            assert_eq!(name.as_str(), *text);
+            assert_eq!(Name::of(text.as_bytes()), *name);
+            assert_eq!(Name::of(text.to_ascii_uppercase().as_bytes()), *name);
+            let mut odd = text.as_bytes().to_vec();
+            let middle = odd.len() / 2;
+            odd[middle] ^= 1;
+            assert_eq!(Name::of(&odd), Name::Other, "{text}");
+        }
+        for other in ["", "x", "x-thing", "hosts", "x_request_id"] {
+            assert_eq!(Name::of(other.as_bytes()), Name::Other);
+        }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        let mut names = Names::of(&[Name::Host, Name::XRewriteUrl]).and(Names::of(&[Name::Te]));
+        names.add(Name::Accept);
+        for name in [Name::Host, Name::XRewriteUrl, Name::Te, Name::Accept] {
+            assert!(names.has(name));
+        }
+        assert!(!names.has(Name::Other) && !names.has(Name::Via) && !Names::NONE.has(Name::Accept));
+    }
+}

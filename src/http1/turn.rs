@@ -1,0 +1,103 @@
+//! Whose turn it is. A worker's connections share one thread: one whose bytes come and go without a pause would keep it for as long as
+//! they do, while others wait for an answer of a few hundred bytes.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+/// How many bytes of a body one connection moves before the others have their turn: a fraction of a millisecond's work.
+pub const TURN: usize = 256 * 1024;
+
+/// Lets everyone else go first who has something to do, those included whose bytes have only just come. The task is woken after that; whoever
+/// calls this returns `Pending`.
+pub fn end_turn(cx: &mut Context<'_>) {
+    // Always pending at first: all that is wanted of it is done then.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
+/// The same for those who can wait.
+pub async fn let_others_go_first() {
+    let mut waited = false;
+    poll_fn(|cx| match std::mem::replace(&mut waited, true) {
+        true => Poll::Ready(()),
+        false => {
+            end_turn(cx);
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    use bytes::Bytes;
+    use http::{Response, Version};
+    use http_body::{Body, Frame};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+    use crate::http1::{Asked, HeadLimits, Passed, Served, Unattended};
+
+    /// A caller that says nothing and takes everything at once.
+    struct Eager;
+
+    impl AsyncRead for Eager {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Eager {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Always has another piece.
+    struct Endless(Rc<Cell<usize>>);
+
+    const PIECE: usize = 64 * 1024;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            self.0.set(self.0.get() + PIECE);
+            assert!(self.0.get() < 100 * TURN, "nobody else ever has a turn");
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; PIECE])))))
+        }
+    }
+
+    impl Passed for Endless {}
+
+    #[tokio::test]
+    async fn a_download_that_never_pauses_leaves_the_others_their_turn() {
+        let taken = Rc::new(Cell::new(0));
+        let served = Served::new(Eager, Unattended, HeadLimits { bytes: 1000, fields: 10 });
+        let asked = Asked { version: Version::HTTP_11, head_only: false, keep: true };
+        let mut answering = pin!(served.answer(asked, Response::new(Endless(taken.clone()))));
+        let cx = &mut Context::from_waker(Waker::noop());
+        for turn in 1..4 {
+            assert!(answering.as_mut().poll(cx).is_pending());
+            assert!((turn * TURN..=turn * (TURN + PIECE)).contains(&taken.get()), "{}", taken.get());
+        }
+    }
+}
