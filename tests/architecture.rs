@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &["platform", "store", "journal", "config", "model", "clock"]),
     ("pairing", &["access", "platform", "store", "journal", "config", "model", "clock"]),
     ("gateway", &["access", "http1", "upstream", "telemetry", "config", "model", "clock"]),
-    ("facade", &["gateway", "access", "store", "config", "model", "clock"]),
+    ("facade", &["gateway", "access", "http1", "store", "config", "model", "clock"]),
     ("server", &["http1", "clock"]),
     ("public", &["pairing", "config", "model", "clock"]),
     ("admin", &["pairing", "access", "journal", "store", "telemetry", "config", "model", "clock"]),
