@@ -9,8 +9,10 @@ use http::{HeaderValue, Method, header};
 use serde::Serialize;
 
 use super::contestants::{Contestant, clinic};
+use super::disorder;
 use super::platform::{self, LARGE_TOKEN, PATH, SMALL_TOKEN};
 use super::stage::Stage;
+use super::trouble::{Seen, Trouble};
 
 /// What is asked for, and how.
 #[derive(Clone, Debug)]
@@ -36,6 +38,10 @@ pub enum Account {
     Large,
     /// Spread over this many.
     Many(usize),
+    /// Its route leads to the slow region.
+    Region,
+    /// The n-th of those whose token has died.
+    Dying(usize),
 }
 
 /// What processor time is divided by.
@@ -50,6 +56,8 @@ pub struct Entry<'a> {
     pub label: String,
     pub contestant: &'a Contestant,
     pub job: Job,
+    /// What others go through meanwhile.
+    pub beside: Option<&'static Trouble>,
 }
 
 /// How long to look, how often.
@@ -74,6 +82,9 @@ pub struct Sample {
     pub failed: f64,
     /// How busy the generator was, from 0 to 1.
     pub generator: f64,
+    /// What those in trouble saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Seen>,
 }
 
 /// All windows of one entry, and what makes them worthless.
@@ -103,9 +114,11 @@ impl Job {
 
     pub fn plan(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<Plan> {
         let (name, size) = match self.account {
-            Account::Small => ("small", SMALL_TOKEN),
-            Account::Large => ("large", LARGE_TOKEN),
-            Account::Many(_) => ("{account}", SMALL_TOKEN),
+            Account::Small => ("small".to_owned(), SMALL_TOKEN),
+            Account::Large => ("large".to_owned(), LARGE_TOKEN),
+            Account::Many(_) => ("{account}".to_owned(), SMALL_TOKEN),
+            Account::Region => (disorder::REGION.to_owned(), SMALL_TOKEN),
+            Account::Dying(number) => (disorder::dying(number), SMALL_TOKEN),
         };
         let separator = if self.path.contains('?') { '&' } else { '?' };
         // The platform compares the account that is named here with the bearer that comes along.
@@ -123,7 +136,7 @@ impl Job {
         call.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         call.headers.insert(header::USER_AGENT, HeaderValue::from_static("legacy-application/1.0"));
         if contestant.is_direct() {
-            let bearer = format!("Bearer {}", platform::token(name, size));
+            let bearer = format!("Bearer {}", platform::token(&name, size));
             call.headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&bearer)?);
         }
         let accounts = match self.account {
@@ -159,7 +172,7 @@ pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds) -> anyhow::Result<V
         for step in 0..entries.len() {
             let at = (round + step) % entries.len();
             let wrong = stage.wrong()?;
-            let (sample, faults) = window(&entries[at], stage, rounds)?;
+            let (sample, faults) = window(&entries[at], stage, rounds, round)?;
             rows[at].samples.push(sample);
             rows[at].faults.extend(faults);
             let wrong = stage.wrong()? - wrong;
@@ -174,9 +187,15 @@ pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds) -> anyhow::Result<V
     Ok(rows)
 }
 
-fn window(entry: &Entry, stage: &Stage, rounds: Rounds) -> anyhow::Result<(Sample, Vec<String>)> {
-    let Entry { contestant, job, label } = entry;
+fn window(
+    entry: &Entry,
+    stage: &Stage,
+    rounds: Rounds,
+    round: usize,
+) -> anyhow::Result<(Sample, Vec<String>)> {
+    let Entry { contestant, job, label, beside } = entry;
     let plan = job.plan(contestant, stage, rounds)?;
+    let beside = beside.map(|trouble| trouble.begin(contestant, stage, round)).transpose()?;
     let progress = Progress::default();
     let (report, cost) = std::thread::scope(|scope| {
         let running = scope.spawn(|| load::run(&plan, &progress));
@@ -196,6 +215,10 @@ fn window(entry: &Entry, stage: &Stage, rounds: Rounds) -> anyhow::Result<(Sampl
     })?;
     let report = report.with_context(|| label.clone())?;
     let mut faults = Vec::new();
+    let beside = beside.map(|trouble| trouble.end(stage)).transpose()?;
+    if let Some((_, Some(fault))) = &beside {
+        faults.push(fault.clone());
+    }
     if report.calls == 0 && job.per == Per::Call {
         faults.push("no call was answered".to_owned());
     }
@@ -219,6 +242,7 @@ fn window(entry: &Entry, stage: &Stage, rounds: Rounds) -> anyhow::Result<(Sampl
         p999: milliseconds(report.latency_us.p999),
         failed: report.failure_share(),
         generator: report.generator,
+        beside: beside.map(|(seen, _)| seen),
     };
     Ok((sample, faults))
 }

@@ -16,6 +16,7 @@ use genapi_gateway::store::{self, NewGrant, StoredAccess, StoredRoute};
 use genapi_gateway::{config, model};
 
 use super::contest::{Job, Rounds};
+use super::disorder;
 use super::platform::{self, LARGE_TOKEN, SMALL_TOKEN};
 use super::stage::{Cores, Stage, free_port};
 
@@ -39,6 +40,8 @@ pub struct Entrant {
     pub access_log: bool,
     /// Accounts beside the two that every contestant has; the gateway alone.
     pub accounts: usize,
+    /// Accounts whose token has died, and one in the slow region where there are any; the gateway alone.
+    pub dying: usize,
 }
 
 /// A contestant that runs. Dropping it ends its process.
@@ -53,7 +56,7 @@ pub struct Contestant {
 
 impl Entrant {
     pub fn new(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, workers: 1, access_log: false, accounts: 0 }
+        Self { name: name.to_owned(), kind, workers: 1, access_log: false, accounts: 0, dying: 0 }
     }
 
     /// Starts it on its core and waits until it answers.
@@ -189,10 +192,13 @@ impl Entrant {
         runtime.block_on(async {
             let store = store::open(&config.store, Clock::system()).await?;
             let clinics = (0..self.accounts).map(clinic);
-            let names = ["small", "large"].map(str::to_owned).into_iter().chain(clinics);
+            let region = (self.dying > 0).then(|| disorder::REGION.to_owned());
+            let troubled = (0..self.dying).map(disorder::dying).chain(region);
+            let names = ["small", "large"].map(str::to_owned).into_iter().chain(clinics).chain(troubled);
             for (number, name) in names.enumerate() {
                 let size = if name == "large" { LARGE_TOKEN } else { SMALL_TOKEN };
-                store.put_grant(grant(&name, number as u64 + 1, size, stage.platform)?).await?;
+                let port = if name == disorder::REGION { stage.region } else { stage.platform };
+                store.put_grant(grant(&name, number as u64 + 1, size, port)?).await?;
             }
             store.close().await?;
             Ok(())

@@ -39,6 +39,24 @@ impl Spread {
     }
 }
 
+/// Lines as a table; the first one has the headings.
+pub fn ruled<const N: usize>(lines: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} "));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "|{}|", cells.collect::<Vec<_>>().join("|"));
+        if number == 0 {
+            let ruler = widths.iter().map(|width| "-".repeat(width + 2));
+            let _ = writeln!(text, "|{}|", ruler.collect::<Vec<_>>().join("|"));
+        }
+    }
+    text
+}
+
 impl Result {
     pub fn is_valid(&self) -> bool {
         self.rows.iter().all(|row| row.faults.is_empty())
@@ -84,21 +102,9 @@ impl Result {
         for row in &self.rows {
             lines.push(self.cells(row));
         }
-        let widths: Vec<usize> = (0..headings.len())
-            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
-            .collect();
-        let mut text = format!("### {}: {}\n\n", self.id, self.what);
-        for (number, line) in lines.iter().enumerate() {
-            let cells = line.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} "));
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "|{}|", cells.collect::<Vec<_>>().join("|"));
-            if number == 0 {
-                let ruler = widths.iter().map(|width| "-".repeat(width + 2));
-                let _ = writeln!(text, "|{}|", ruler.collect::<Vec<_>>().join("|"));
-            }
-        }
-        text.push('\n');
+        let mut text = format!("### {}: {}\n\n{}\n", self.id, self.what, ruled(&lines));
         for note in &self.notes {
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "- {note}");
         }
         for row in &self.rows {

@@ -6,10 +6,13 @@
 mod aside;
 mod contest;
 mod contestants;
+mod disorder;
 mod figures;
 mod platform;
 mod scenarios;
 mod stage;
+mod trouble;
+mod troubled;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,7 +34,7 @@ struct Arguments {
     /// The main part only, in about a minute.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate, calls), separated by commas.
+    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate, trouble, calls), separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     only: Vec<String>,
     /// Only these contestants (gateway, nginx, haproxy, direct), separated by commas.
@@ -118,6 +121,15 @@ fn contest(arguments: &Arguments) -> anyhow::Result<bool> {
         report = report + &table + "\n";
         valid &= result.is_valid();
         results.push(result.json());
+    }
+    if wanted("trouble", false) {
+        for figures in trouble::measure(&entrants, &arguments.contestants, &stage, rounds)? {
+            let table = figures.table();
+            println!("{table}");
+            report = report + &table + "\n";
+            valid &= figures.is_valid();
+            results.push(figures.json());
+        }
     }
     let proxies: Vec<Entrant> = entrants.into_iter().filter(|entrant| entrant.kind != Kind::Direct).collect();
     if wanted("S6", false) {

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use memchr::memmem;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::disorder::{self, Disorder};
 
 /// The name under which it is reached; contestants are told its address.
 pub const NAME: &str = "platform.bench.test";
@@ -42,7 +45,7 @@ pub fn refresh_token(account: &str, size: usize) -> String {
     format!("refresh.{size}.{account}")
 }
 
-/// Serves until its standard input ends, so that it never outlives the bench. Prints its port first.
+/// Serves until its standard input ends, so that it never outlives the bench. Prints its ports first.
 pub fn serve(folder: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(|| {
@@ -51,23 +54,38 @@ pub fn serve(folder: &Path) -> anyhow::Result<()> {
     });
     runtime.block_on(async {
         let acceptor = acceptor(folder)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (listener, region) =
+            (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
         let port = listener.local_addr()?.port();
-        println!("{port}");
+        println!("{port} {}", region.local_addr()?.port());
         std::io::stdout().flush()?;
         let answers = Arc::new(Answers::new(port));
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let (acceptor, answers) = (acceptor.clone(), answers.clone());
-            tokio::spawn(async move {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    // However a connection ends, it is the caller's affair.
-                    let _ = converse(stream, &answers).await;
-                }
-            });
-        }
+        let slow = listen(region, acceptor.clone(), answers.clone(), true);
+        tokio::try_join!(listen(listener, acceptor, answers, false), slow)?;
+        Ok(())
     })
+}
+
+async fn listen(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    answers: Arc<Answers>,
+    slow: bool,
+) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (acceptor, answers) = (acceptor.clone(), answers.clone());
+        tokio::spawn(async move {
+            if slow {
+                tokio::time::sleep(answers.disorder.slowness()).await;
+            }
+            if let Ok(stream) = acceptor.accept(stream).await {
+                // However a connection ends, it is the caller's affair.
+                let _ = converse(stream, &answers).await;
+            }
+        });
+    }
 }
 
 fn acceptor(folder: &Path) -> anyhow::Result<TlsAcceptor> {
@@ -86,6 +104,8 @@ fn acceptor(folder: &Path) -> anyhow::Result<TlsAcceptor> {
 struct Answers {
     domain: String,
     small: Vec<u8>,
+    /// The last one of its connection.
+    parting: Vec<u8>,
     list: Vec<u8>,
     /// The order list as a row that carries no links, to tell what rewriting costs.
     plain_list: Vec<u8>,
@@ -93,13 +113,17 @@ struct Answers {
     requests: AtomicU64,
     wrong: AtomicU64,
     refreshes: AtomicU64,
-    /// Numbers the calls that want trouble now and then.
-    troubled: AtomicU64,
+    disorder: Disorder,
 }
 
 enum Answer<'a> {
     Made(&'a [u8]),
     Now(Vec<u8>),
+    Late(Duration, Vec<u8>),
+    /// And then nothing.
+    Half(&'a [u8]),
+    /// Then the connection ends.
+    Last(Duration, &'a [u8]),
     Asset,
 }
 
@@ -116,6 +140,7 @@ impl Answers {
         let domain = format!("https://{NAME}:{port}");
         let list = order_list(&domain);
         Self {
+            parting: answer(200, "application/json\r\nConnection: close", &small_json()),
             small: answer(200, "application/json", &small_json()),
             plain_list: answer(200, "application/json", &list),
             list: answer(200, "application/json", &list),
@@ -124,7 +149,7 @@ impl Answers {
             requests: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             refreshes: AtomicU64::new(0),
-            troubled: AtomicU64::new(0),
+            disorder: Disorder::default(),
         }
     }
 
@@ -151,10 +176,10 @@ impl Answers {
             return Answer::Now(answer(200, "application/json", apis.as_bytes()));
         }
         let Some(path) = request.path.strip_prefix(PATH.as_bytes()) else { return self.wrong() };
-        if parameter(request.query, b"trouble=").is_some()
-            && let Some(status) = self.trouble()
+        if let Some(ordered) = parameter(request.query, b"trouble=")
+            && let Some(answer) = self.trouble(ordered, account)
         {
-            return Answer::Now(answer(status, "application/json", b"{\"Errors\":[\"ordered\"]}"));
+            return answer;
         }
         match (request.method, path) {
             (b"GET", b"/practice-configuration") if parameter(request.query, b"as=").is_some() => {
@@ -173,13 +198,15 @@ impl Answers {
         Answer::Now(answer(500, "text/plain", b"not what the bench sends"))
     }
 
-    /// One call in a hundred: 500, 504 and 401 by turns.
-    fn trouble(&self) -> Option<u16> {
-        match self.troubled.fetch_add(1, Ordering::Relaxed) % 300 {
-            99 => Some(500),
-            199 => Some(504),
-            299 => Some(401),
-            _ => None,
+    /// What a call has ordered: one of its kinds, or now and then an error.
+    fn trouble(&self, ordered: &[u8], account: &[u8]) -> Option<Answer<'_>> {
+        match ordered {
+            b"slow" => Some(Answer::Late(self.disorder.slowness(), self.small.clone())),
+            b"region" => Some(Answer::Last(disorder::REGION_ANSWER, &self.parting)),
+            b"half-head" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES - 20])),
+            b"half-body" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES / 2])),
+            b"dead" => (!self.disorder.lives(account)).then(|| ordered_error(401)),
+            _ => self.disorder.error().map(ordered_error),
         }
     }
 
@@ -195,16 +222,22 @@ impl Answers {
         let tokens = format!(
             r#"{{"access_token":"{access}","refresh_token":"{refresh}","scope":"openid","token_type":"Bearer","expires_in":3600}}"#
         );
-        Answer::Now(answer(200, "application/json", tokens.as_bytes()))
+        let tokens = answer(200, "application/json", tokens.as_bytes());
+        if disorder::is_dying(account) {
+            self.disorder.revive(account);
+            return Answer::Late(disorder::SLOW_REFRESH, tokens);
+        }
+        Answer::Now(tokens)
     }
 
     fn counters(&self) -> Answer<'_> {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let text = format!(
-            r#"{{"requests":{},"wrong":{},"refreshes":{}}}"#,
+            r#"{{"requests":{},"wrong":{},"refreshes":{},"stalled":{}}}"#,
             read(&self.requests),
             read(&self.wrong),
-            read(&self.refreshes)
+            read(&self.refreshes),
+            read(&self.disorder.stalled)
         );
         Answer::Now(answer(200, "application/json", text.as_bytes()))
     }
@@ -220,6 +253,10 @@ fn answer(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
     .into_bytes();
     text.extend_from_slice(body);
     text
+}
+
+fn ordered_error(status: u16) -> Answer<'static> {
+    Answer::Now(answer(status, "application/json", b"{\"Errors\":[\"ordered\"]}"))
 }
 
 fn small_json() -> Vec<u8> {
@@ -280,6 +317,23 @@ async fn converse(mut stream: TlsStream<TcpStream>, answers: &Answers) -> std::i
         match answers.to(&request) {
             Answer::Made(bytes) => stream.write_all(bytes).await?,
             Answer::Now(bytes) => stream.write_all(&bytes).await?,
+            Answer::Late(delay, bytes) => {
+                tokio::time::sleep(delay).await;
+                stream.write_all(&bytes).await?;
+            }
+            Answer::Half(bytes) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await?;
+                answers.disorder.stalled.fetch_add(1, Ordering::Relaxed);
+                // Until the other side gives up.
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+                return Ok(());
+            }
+            Answer::Last(delay, bytes) => {
+                tokio::time::sleep(delay).await;
+                stream.write_all(bytes).await?;
+                return stream.shutdown().await;
+            }
             Answer::Asset => send_asset(&mut stream).await?,
         }
         stream.flush().await?;

@@ -32,7 +32,7 @@ pub struct Scenario {
     job: fn() -> Job,
 }
 
-const SMALL: &str = "/practice-configuration";
+pub const SMALL: &str = "/practice-configuration";
 const LIST: &str = "/orders/lab";
 const UNTOUCHED: &str = "/practice-configuration?as=list";
 /// Calls per second at which latencies are compared.
@@ -194,7 +194,12 @@ impl Scenario {
         running: &'a [Contestant],
         job: &Job,
     ) -> (Vec<Entry<'a>>, &'static str) {
-        let entry = |contestant: &'a Contestant, label: String, job: Job| Entry { label, contestant, job };
+        let entry = |contestant: &'a Contestant, label: String, job: Job| Entry {
+            label,
+            contestant,
+            job,
+            beside: None,
+        };
         let each = || running.iter().zip(entrants);
         match self.form {
             Form::Plain | Form::AccessLogs | Form::TwoWorkers => {

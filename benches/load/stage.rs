@@ -15,6 +15,8 @@ use super::platform;
 pub struct Stage {
     pub folder: PathBuf,
     pub platform: u16,
+    /// Where the platform's slow region listens.
+    pub region: u16,
     pub trust: Arc<rustls::ClientConfig>,
     pub cores: Cores,
     keep: bool,
@@ -134,8 +136,9 @@ impl Stage {
             .context("starting the platform")?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("no output")?).read_line(&mut line)?;
-        let platform = line.trim().parse().context("the platform did not say its port")?;
-        Ok(Self { folder, platform, trust, cores, keep, process })
+        let ports = line.trim().split_once(' ').context("the platform did not say its ports")?;
+        let (platform, region) = (ports.0.parse()?, ports.1.parse()?);
+        Ok(Self { folder, platform, region, trust, cores, keep, process })
     }
 
     /// The platform's answer on how many requests came, and how many of them were not what the bench sends.

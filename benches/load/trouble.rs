@@ -1,0 +1,297 @@
+//! Latency under trouble: while some callers go through one trouble each, do the others feel it? Quiet and troubled windows take turns.
+//!
+//! The rule guarded here: a trouble that did not take place makes no figure. Whoever is in it counts what came of it.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use genapi_gateway::load::Pace;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::contest::{self, Account, Entry, Job, Rounds, Row, Sample};
+use super::contestants::{Contestant, Entrant, Kind};
+use super::disorder::{REGION_ANSWER, SLOW, SLOW_REFRESH};
+use super::figures::{self, Spread};
+use super::scenarios::SMALL;
+use super::stage::Stage;
+use super::troubled::{self, Callers};
+
+/// One trouble, and who is in it.
+#[derive(Debug)]
+pub struct Trouble {
+    what: &'static str,
+    account: Account,
+    /// Taken in turn by the callers.
+    paths: &'static [&'static str],
+    callers: usize,
+    manner: Manner,
+}
+
+/// How the callers in trouble go about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Manner {
+    /// Each asks again when it is answered, which takes at least this long.
+    Again(Duration),
+    /// Each asks once. One refresh answers all of them, after at least this long.
+    Once(Duration),
+    /// Nobody is ever answered in full.
+    Never,
+    /// A large answer is read at so many bytes a second by every other caller, and left after as many by the rest.
+    Slowly(u64),
+}
+
+/// What callers in trouble saw of one window.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seen {
+    pub answered: u64,
+    pub failed: u64,
+    /// Under way when the window was over.
+    pub waiting: u64,
+    pub shortest_ms: Option<u64>,
+    pub bytes: u64,
+    /// What the platform counted meanwhile.
+    pub refreshes: u64,
+    pub stalled: u64,
+}
+
+/// A trouble under way. Dropping it ends it.
+pub struct Underway {
+    trouble: &'static Trouble,
+    callers: Callers,
+    before: (u64, u64),
+}
+
+const MEGABYTE: u64 = 1_000_000;
+/// Calls per second of those who are not in trouble: low enough to leave both cores mostly idle, so that only waiting is seen.
+const RATE: f64 = 1000.0;
+/// The refresh has to fit in, and a p99 needs some thousand calls.
+const WINDOW: Duration = Duration::from_secs(6);
+
+static TROUBLES: [Trouble; 5] = [
+    Trouble {
+        what: "one slow account",
+        account: Account::Large,
+        paths: &["/practice-configuration?trouble=slow"],
+        callers: 64,
+        manner: Manner::Again(SLOW),
+    },
+    Trouble {
+        what: "one slow region",
+        account: Account::Region,
+        paths: &["/practice-configuration?trouble=region"],
+        callers: 64,
+        manner: Manner::Again(SLOW.saturating_add(REGION_ANSWER)),
+    },
+    Trouble {
+        what: "stalled platform connections",
+        account: Account::Large,
+        paths: &["/practice-configuration?trouble=half-head", "/practice-configuration?trouble=half-body"],
+        callers: 16,
+        manner: Manner::Never,
+    },
+    Trouble {
+        what: "a refresh of 5 s",
+        account: Account::Dying(0),
+        paths: &["/practice-configuration?trouble=dead"],
+        callers: 16,
+        manner: Manner::Once(SLOW_REFRESH),
+    },
+    Trouble {
+        what: "downloads by slow readers",
+        account: Account::Large,
+        paths: &["/order/1/download/IDE"],
+        callers: 8,
+        manner: Manner::Slowly(MEGABYTE),
+    },
+];
+
+impl Trouble {
+    /// Only a gateway knows more accounts than the two, and can refresh one.
+    fn needs_gateway(&self) -> bool {
+        matches!(self.account, Account::Region | Account::Dying(_))
+    }
+
+    pub fn begin(
+        &'static self,
+        contestant: &Contestant,
+        stage: &Stage,
+        round: usize,
+    ) -> anyhow::Result<Underway> {
+        let account = match self.account {
+            // One that was refreshed a moment ago is not refreshed again.
+            Account::Dying(_) => Account::Dying(round),
+            account => account,
+        };
+        let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::ZERO };
+        let plans = self
+            .paths
+            .iter()
+            .map(|path| Job { account, ..Job::get(path) }.plan(contestant, stage, rounds))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let before = counted(stage)?;
+        let callers = troubled::start(&plans, self.callers, self.manner)?;
+        Ok(Underway { trouble: self, callers, before })
+    }
+
+    /// Why this was not the trouble that was meant.
+    fn fault(&self, seen: &Seen, lasted: Duration) -> Option<String> {
+        let callers = self.callers as u64;
+        let took = |least: Duration| {
+            seen.shortest_ms.is_some_and(|shortest| u128::from(shortest) + EARLY >= least.as_millis())
+        };
+        let happened = match self.manner {
+            // Between two of its calls a caller is not waiting for a moment.
+            Manner::Again(least) => {
+                took(least) && seen.answered >= callers && seen.waiting * 10 >= callers * 9
+            }
+            Manner::Once(least) => took(least) && seen.answered == callers && seen.refreshes == 1,
+            Manner::Never => seen.answered == 0 && seen.waiting == callers && seen.stalled == callers,
+            Manner::Slowly(pace) => {
+                let read = callers / 2 * (pace as f64 * lasted.as_secs_f64()) as u64;
+                seen.answered == 0 && seen.waiting == callers && seen.bytes * 10 >= read * 9
+            }
+        };
+        let is_fault = !happened || seen.failed > 0;
+        is_fault.then(|| format!("the trouble was not what was meant: {callers} callers, {seen:?}"))
+    }
+}
+
+/// Milliseconds: whoever joins a refresh a little later waits that much less.
+const EARLY: u128 = 100;
+
+impl Underway {
+    /// What was seen, and why it does not count if it does not.
+    pub fn end(self, stage: &Stage) -> anyhow::Result<(Seen, Option<String>)> {
+        let Self { trouble, callers, before } = self;
+        // Asked before the callers hang up.
+        let after = counted(stage)?;
+        let (mut seen, lasted) = callers.stop()?;
+        (seen.refreshes, seen.stalled) = (after.0 - before.0, after.1 - before.1);
+        let fault = trouble.fault(&seen, lasted);
+        Ok((seen, fault))
+    }
+}
+
+/// Refreshes and stalls.
+fn counted(stage: &Stage) -> anyhow::Result<(u64, u64)> {
+    let counters = stage.counters()?;
+    let of = |name: &str| counters[name].as_u64().with_context(|| format!("no count of {name}"));
+    Ok((of("refreshes")?, of("stalled")?))
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered", self.answered)?;
+        if let Some(shortest) = self.shortest_ms {
+            write!(f, " after {:.1} s or more", shortest as f64 / 1e3)?;
+        }
+        write!(f, ", {} waiting at the end, {:.1} MB", self.waiting, self.bytes as f64 / 1e6)?;
+        write!(f, ", {} refreshes, {} stalls", self.refreshes, self.stalled)
+    }
+}
+
+/// One contestant's windows; the first row is the quiet one that the others are compared to.
+pub struct Figures {
+    contestant: String,
+    rows: Vec<Row>,
+}
+
+/// Gateways, and whoever else was named: most proxies know only some of the troubles.
+pub fn measure(
+    entrants: &[Entrant],
+    named: &[String],
+    stage: &Stage,
+    rounds: Rounds,
+) -> anyhow::Result<Vec<Figures>> {
+    let rounds = Rounds { window: rounds.window.max(WINDOW), ..rounds };
+    let is_gateway = |entrant: &Entrant| matches!(entrant.kind, Kind::Gateway(_));
+    let taking_part = entrants.iter().filter(|entrant| is_gateway(entrant) || named.contains(&entrant.name));
+    let each = taking_part.map(|entrant| {
+        let dying = if is_gateway(entrant) { rounds.count } else { 0 };
+        let running = Entrant { dying, ..entrant.clone() }.start(stage)?;
+        let entries = entries(&running, is_gateway(entrant));
+        Ok(Figures { contestant: running.name.clone(), rows: contest::run(&entries, stage, rounds)? })
+    });
+    each.collect()
+}
+
+/// Quiet twice: how far two of them lie apart is what no trouble explains.
+fn entries(contestant: &Contestant, is_gateway: bool) -> Vec<Entry<'_>> {
+    let job = Job { pace: Pace::Open(RATE), ..Job::get(SMALL) };
+    let entry = |label: &str, beside| Entry { label: label.to_owned(), contestant, job: job.clone(), beside };
+    let mut troubles: Vec<Entry> = TROUBLES
+        .iter()
+        .filter(|trouble| is_gateway || !trouble.needs_gateway())
+        .map(|trouble| entry(trouble.what, Some(trouble)))
+        .collect();
+    troubles.insert(troubles.len() / 2, entry("quiet again", None));
+    troubles.insert(0, entry("quiet", None));
+    troubles
+}
+
+impl Figures {
+    pub fn is_valid(&self) -> bool {
+        self.rows.iter().all(|row| row.faults.is_empty())
+    }
+
+    /// Against the quiet window of the same round.
+    fn ratio(&self, row: &Row, of: fn(&Sample) -> f64) -> Option<Spread> {
+        let quiet = &self.rows.first()?.samples;
+        Spread::of(row.samples.iter().zip(quiet).map(|(own, quiet)| of(own) / of(quiet)).collect())
+    }
+
+    pub fn table(&self) -> String {
+        let headings = ["trouble", "p50 ms", "p99 ms", "p50 against quiet", "p99 against quiet"];
+        let mut lines = vec![headings.map(str::to_owned)];
+        lines.extend(self.rows.iter().map(|row| self.cells(row)));
+        let name = &self.contestant;
+        let mut text = format!("### trouble: {name}, {RATE} small GETs/s beside one trouble each\n\n");
+        text += &figures::ruled(&lines);
+        text.push('\n');
+        for row in &self.rows {
+            // Writing to a String cannot fail.
+            if let Some(seen) = row.samples.last().and_then(|sample| sample.beside.as_ref()) {
+                let _ = writeln!(text, "- {}, in the last window: {seen}", row.label);
+            }
+            for fault in &row.faults {
+                let _ = writeln!(text, "- **not valid**: {}: {fault}", row.label);
+            }
+        }
+        text
+    }
+
+    fn cells(&self, row: &Row) -> [String; 5] {
+        let milliseconds = |of: fn(&Sample) -> f64| {
+            let median = Spread::of(row.samples.iter().map(of).collect());
+            median.map_or_else(|| "-".to_owned(), |Spread(_, median, _)| format!("{median:.3}"))
+        };
+        let ratio = |of| {
+            let shown = |Spread(low, median, high): Spread| format!("{median:.2} ({low:.2}-{high:.2})");
+            self.ratio(row, of).map_or_else(|| "-".to_owned(), shown)
+        };
+        [
+            row.label.clone(),
+            milliseconds(|sample| sample.p50),
+            milliseconds(|sample| sample.p99),
+            ratio(|sample| sample.p50),
+            ratio(|sample| sample.p99),
+        ]
+    }
+
+    pub fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let spread = |of| self.ratio(row, of).map(|Spread(low, median, high)| json!([low, median, high]));
+            json!({
+                "trouble": row.label,
+                "p50_ratio": spread(|sample| sample.p50),
+                "p99_ratio": spread(|sample| sample.p99),
+                "samples": row.samples,
+                "memory": row.memory,
+                "faults": row.faults,
+            })
+        });
+        json!({"scenario": "trouble", "contestant": self.contestant, "rows": rows.collect::<Vec<_>>()})
+    }
+}
