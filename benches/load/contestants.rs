@@ -42,6 +42,8 @@ pub struct Entrant {
     pub accounts: usize,
     /// Accounts whose token has died, and one in the slow region where there are any; the gateway alone.
     pub dying: usize,
+    /// On the generator's core instead of its own.
+    pub beside_generator: bool,
 }
 
 /// A contestant that runs. Dropping it ends its process.
@@ -56,7 +58,15 @@ pub struct Contestant {
 
 impl Entrant {
     pub fn new(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, workers: 1, access_log: false, accounts: 0, dying: 0 }
+        Self {
+            name: name.to_owned(),
+            kind,
+            workers: 1,
+            access_log: false,
+            accounts: 0,
+            dying: 0,
+            beside_generator: false,
+        }
     }
 
     /// Starts it on its core and waits until it answers.
@@ -102,7 +112,11 @@ impl Entrant {
     }
 
     fn command(&self, stage: &Stage, folder: &Path, ports: &Ports) -> anyhow::Result<Command> {
-        let cores = if self.workers > 1 { &stage.cores.two } else { &stage.cores.contestant };
+        let cores = match self.workers {
+            1 if self.beside_generator => &stage.cores.generator,
+            1 => &stage.cores.contestant,
+            _ => &stage.cores.two,
+        };
         let fill = |template: &str| self.fill(template, stage, folder, ports);
         match &self.kind {
             Kind::Direct => bail!("the platform runs already"),

@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An answer of the slow account, or a handshake of the slow region.
+/// An answer of the slow account or region, and a handshake of the region.
 pub const SLOW: Duration = Duration::from_secs(2);
 /// What is slow is so by up to this much more, so that calls which began together do not end together.
 const SPREAD: Duration = Duration::from_millis(500);
-/// The slow region's answer, after its handshake.
-pub const REGION_ANSWER: Duration = Duration::from_secs(1);
 /// How long the refresh of a token that has died takes.
 pub const SLOW_REFRESH: Duration = Duration::from_secs(5);
 /// The account whose route leads to the slow region.

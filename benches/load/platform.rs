@@ -104,8 +104,6 @@ fn acceptor(folder: &Path) -> anyhow::Result<TlsAcceptor> {
 struct Answers {
     domain: String,
     small: Vec<u8>,
-    /// The last one of its connection.
-    parting: Vec<u8>,
     list: Vec<u8>,
     /// The order list as a row that carries no links, to tell what rewriting costs.
     plain_list: Vec<u8>,
@@ -122,8 +120,6 @@ enum Answer<'a> {
     Late(Duration, Vec<u8>),
     /// And then nothing.
     Half(&'a [u8]),
-    /// Then the connection ends.
-    Last(Duration, &'a [u8]),
     Asset,
 }
 
@@ -140,7 +136,6 @@ impl Answers {
         let domain = format!("https://{NAME}:{port}");
         let list = order_list(&domain);
         Self {
-            parting: answer(200, "application/json\r\nConnection: close", &small_json()),
             small: answer(200, "application/json", &small_json()),
             plain_list: answer(200, "application/json", &list),
             list: answer(200, "application/json", &list),
@@ -202,7 +197,6 @@ impl Answers {
     fn trouble(&self, ordered: &[u8], account: &[u8]) -> Option<Answer<'_>> {
         match ordered {
             b"slow" => Some(Answer::Late(self.disorder.slowness(), self.small.clone())),
-            b"region" => Some(Answer::Last(disorder::REGION_ANSWER, &self.parting)),
             b"half-head" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES - 20])),
             b"half-body" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES / 2])),
             b"dead" => (!self.disorder.lives(account)).then(|| ordered_error(401)),
@@ -328,11 +322,6 @@ async fn converse(mut stream: TlsStream<TcpStream>, answers: &Answers) -> std::i
                 // Until the other side gives up.
                 tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
                 return Ok(());
-            }
-            Answer::Last(delay, bytes) => {
-                tokio::time::sleep(delay).await;
-                stream.write_all(bytes).await?;
-                return stream.shutdown().await;
             }
             Answer::Asset => send_asset(&mut stream).await?,
         }
