@@ -78,8 +78,8 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
                 query: None,
                 ours,
             };
-            let mut out = Vec::with_capacity(3 * 1024);
-            head.write(&mut out);
+            let mut out = Vec::with_capacity(1024);
+            head.write_up_to_bearer(&mut out);
             out.len()
         });
     });

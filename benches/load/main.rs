@@ -34,7 +34,7 @@ struct Arguments {
     /// The main part only, in about a minute.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate, trouble, calls), separated by commas.
+    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate, rate-one, trouble, calls), separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     only: Vec<String>,
     /// Only these contestants (gateway, nginx, haproxy, direct), separated by commas.

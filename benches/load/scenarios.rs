@@ -17,6 +17,8 @@ enum Form {
     Plain,
     AccessLogs,
     TwoWorkers,
+    /// The proxies on the generator's core.
+    OneCore,
     /// The same body rewritten and untouched, through the gateway.
     Rewriting,
     /// The gateway with few accounts and with many.
@@ -128,6 +130,13 @@ pub const SCENARIOS: &[Scenario] = &[
         form: Form::Plain,
         job: || Job { pace: Pace::Open(RATE), ..Job::get(SMALL) },
     },
+    Scenario {
+        id: "rate-one",
+        what: "the same with everything on one core, so that no call has to wake another",
+        quick: false,
+        form: Form::OneCore,
+        job: || Job { pace: Pace::Open(RATE), ..Job::get(SMALL) },
+    },
 ];
 
 impl Scenario {
@@ -175,6 +184,9 @@ impl Scenario {
             Form::Plain => all.to_vec(),
             Form::AccessLogs => proxies().map(|entrant| Entrant { access_log: true, ..entrant }).collect(),
             Form::TwoWorkers => proxies().map(|entrant| Entrant { workers: 2, ..entrant }).collect(),
+            Form::OneCore => {
+                all.iter().map(|entrant| Entrant { beside_generator: true, ..entrant.clone() }).collect()
+            }
             Form::Rewriting => all.iter().filter(is_gateway).cloned().collect(),
             Form::ManyAccounts(accounts) => {
                 let few = all.iter().filter(is_gateway).cloned();
@@ -202,7 +214,7 @@ impl Scenario {
         };
         let each = || running.iter().zip(entrants);
         match self.form {
-            Form::Plain | Form::AccessLogs | Form::TwoWorkers => {
+            Form::Plain | Form::AccessLogs | Form::TwoWorkers | Form::OneCore => {
                 let entries = each().map(|(one, _)| entry(one, one.name.clone(), job.clone()));
                 (entries.collect(), "nginx")
             }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::http1::{
     self, Decoder, Fields, HeadFault, Name, ResponseHead, TURN, Twice, chunk_start, end_turn,
@@ -121,11 +121,15 @@ async fn exchange<S: Wire>(
 
 /// A request on its way out.
 struct Sending {
-    /// What has not been written yet: the head or a chunk's, data, and what stands behind it.
+    /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
+    /// end, a chunk's head, data, and what stands behind it.
     head: Vec<u8>,
+    bearer: Option<HeaderValue>,
+    end: &'static [u8],
+    chunk: Vec<u8>,
     piece: Bytes,
     tail: &'static [u8],
-    /// Of these three, what has.
+    /// Of all these, what has.
     sent: usize,
     body: OutBody,
     framing: Framing,
@@ -157,25 +161,46 @@ enum Fault {
     Switched,
 }
 
-/// What a head has room for without growing: a bearer of 1.5 KB, and what applications send.
-const HEAD_EXPECTED: usize = 3 * 1024;
+/// What a head has room for without growing: what applications send.
+const HEAD_EXPECTED: usize = 1024;
 
 impl Sending {
     /// Puts the head together in `scratch`.
     fn new(outbound: &Outbound<'_>, body: OutBody, mut scratch: Vec<u8>) -> Self {
         scratch.clear();
         scratch.reserve(HEAD_EXPECTED);
-        outbound.write(&mut scratch);
-        let head = scratch;
-        let framing = outbound.ours.framing;
-        let (piece, tail, state) = (Bytes::new(), &b""[..], State::Writing);
-        let mut sending = Self { head, piece, tail, sent: 0, body, framing, state, moved: 0 };
+        outbound.write_up_to_bearer(&mut scratch);
+        let mut sending = Self {
+            head: scratch,
+            bearer: Some(outbound.ours.bearer.clone()),
+            end: b"\r\n\r\n",
+            framing: outbound.ours.framing,
+            body,
+            ..Self::done()
+        };
         // A kept body leaves together with its head.
         if !sending.body.takes_time() {
             let noop = &mut Context::from_waker(std::task::Waker::noop());
             let _ = sending.poll_next(noop);
         }
         sending
+    }
+
+    /// Nothing to send.
+    fn done() -> Self {
+        Self {
+            head: Vec::new(),
+            bearer: None,
+            end: b"",
+            chunk: Vec::new(),
+            piece: Bytes::new(),
+            tail: b"",
+            sent: 0,
+            body: OutBody::Empty,
+            framing: Framing::AsDeclared,
+            state: State::Writing,
+            moved: 0,
+        }
     }
 
     /// Sends, and takes the answer when it comes, be it before the end of the request.
@@ -243,7 +268,9 @@ impl Sending {
     fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let mut skip = self.sent;
-            let parts = [&self.head[..], &self.piece[..], self.tail].map(|part| {
+            let bearer = self.bearer.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+            let parts = [&self.head[..], bearer, self.end, &self.chunk[..], &self.piece[..], self.tail];
+            let parts = parts.map(|part| {
                 let skipped = skip.min(part.len());
                 skip -= skipped;
                 &part[skipped..]
@@ -260,6 +287,9 @@ impl Sending {
 
     fn next(&mut self) {
         self.head.clear();
+        self.bearer = None;
+        self.end = b"";
+        self.chunk.clear();
         self.moved += self.piece.len();
         self.piece = Bytes::new();
         self.sent = 0;
@@ -276,7 +306,7 @@ impl Sending {
             Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
             Some(Ok(piece)) => {
                 if chunked {
-                    chunk_start(&mut self.head, piece.len());
+                    chunk_start(&mut self.chunk, piece.len());
                     self.tail = if self.body.has_ended() { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                 }
                 self.piece = piece;
@@ -389,16 +419,7 @@ mod tests {
 
     #[test]
     fn a_failed_exchange_is_told_apart_by_what_went_over_the_wire() {
-        let sending = |state| Sending {
-            head: Vec::new(),
-            piece: Bytes::new(),
-            tail: b"",
-            sent: 0,
-            body: OutBody::Empty,
-            framing: Framing::AsDeclared,
-            state,
-            moved: 0,
-        };
+        let sending = |state| Sending { state, ..Sending::done() };
         let seen =
             |reused, sent, came, fault| failure(&Trace { reused, sent, came }, &sending(State::Sent), fault);
         assert_eq!(seen(true, false, false, Fault::Ended), Seen::DeadConnection { anything_sent: false });

@@ -38,7 +38,8 @@ pub struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    pub fn write(&self, out: &mut Vec<u8>) {
+    /// All but the bearer itself, which comes last, and the end of the head behind it.
+    pub fn write_up_to_bearer(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
         let fields = &self.caller.fields;
         let ours = &self.ours;
@@ -72,8 +73,8 @@ impl Outbound<'_> {
         if !identified {
             write_ours(out, Name::XRequestId, ours.request_id);
         }
-        write_ours(out, Name::Authorization, ours.bearer);
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(fields.spelled(Name::Authorization));
+        out.extend_from_slice(b": ");
     }
 
     /// The bytes as they were sent, behind the route's Path.
@@ -239,7 +240,8 @@ mod tests {
             fields: map(caller),
         };
         let mut out = Vec::new();
-        Outbound { caller: &head, path: ["/v2", "/x"], query: Some("q"), ours }.write(&mut out);
+        Outbound { caller: &head, path: ["/v2", "/x"], query: Some("q"), ours }.write_up_to_bearer(&mut out);
+        out.extend_from_slice(b"Bearer ours\r\n\r\n");
         let text = String::from_utf8(out).unwrap();
         let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
         fields.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()

@@ -191,8 +191,12 @@ impl<S: Wire> Lease<S> {
 
 impl<S: Wire> Link<S> {
     /// Writes what it can of these parts, in their order, and tells how much that was.
-    pub fn poll_write(&mut self, parts: &[&[u8]; 3], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); 3];
+    pub fn poll_write<const N: usize>(
+        &mut self,
+        parts: &[&[u8]; N],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); N];
         let mut used = 0;
         for part in parts.iter().filter(|part| !part.is_empty()) {
             slices[used] = IoSlice::new(part);
