@@ -43,6 +43,7 @@ use crate::public;
 use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
 use crate::store::{self, Store, StoreError, key_file};
+use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 
 pub use listeners::Bound;
@@ -143,7 +144,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let secrets = signing_secrets(&config)?;
     let access_log = match config.log.access {
         true => Some(
-            AccessLog::start(config.log.format, std::io::stderr())
+            AccessLog::start(config.log.format, telemetry::out::Out::current())
                 .context("the access log's thread cannot be started")?,
         ),
         false => None,

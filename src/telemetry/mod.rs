@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod metrics;
+pub mod out;
 
 use std::io::IsTerminal;
 
@@ -63,6 +64,8 @@ where
 {
     let forced = env(LEVEL_VARIABLE).filter(|directives| !directives.trim().is_empty());
     let (filter, handle) = reload::Layer::new(targets(log, forced.as_deref())?);
+    let writer = out::Shared::new(writer);
+    let out = out::Out::of(&writer);
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         LogFormat::Json => {
@@ -70,7 +73,7 @@ where
         }
         LogFormat::Text => lines.with_ansi(colours).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(out);
     Ok((subscriber, LogHandle { filter: handle, forced }))
 }
 
@@ -192,6 +195,17 @@ mod tests {
         assert_eq!(lines[1]["message"], "call");
         assert_eq!(lines[1]["status"], 200);
         assert_eq!(lines[1]["target"], ACCESS_LOG);
+    }
+
+    #[test]
+    fn whoever_writes_lines_by_itself_writes_them_to_the_same_place() {
+        let page = Page::default();
+        let writer = page.clone();
+        let (subscriber, _) =
+            subscriber(&log("info", true), &|_| None, move || writer.clone(), false).unwrap();
+        let mut out = tracing::subscriber::with_default(subscriber, out::Out::current);
+        out.write_all(b"a line").unwrap();
+        assert_eq!(page.take(), "a line");
     }
 
     #[test]
