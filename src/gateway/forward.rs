@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::http1::{
-    self, Decoder, Fields, HeadFault, Name, ResponseHead, TURN, Twice, chunk_start, end_turn,
+    self, Decoder, Fields, HeadFault, Name, ResponseHead, Scratch, TURN, Twice, chunk_start, end_turn,
 };
 
 use super::body::LiveBody;
@@ -90,7 +90,7 @@ async fn exchange<S: Wire>(
     let link: &mut Link<S> = &mut lease.link;
     link.keeps = false;
     let (read, written) = (link.read, link.written);
-    let mut sending = Sending::new(head, body, std::mem::take(&mut link.scratch));
+    let mut sending = Sending::new(head, body);
     link.alarm.set((began + patience.response).into());
     // What leaves at once, as most requests do whole, leaves when the attempt began.
     let (mut progress, mut at_once) = (written, true);
@@ -110,7 +110,6 @@ async fn exchange<S: Wire>(
     .await;
     let fault = match outcome {
         Ok(head) => {
-            link.scratch = sending.head;
             return Ok((head, sending.state == State::Sent));
         }
         Err(fault) => fault,
@@ -123,7 +122,7 @@ async fn exchange<S: Wire>(
 struct Sending {
     /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
     /// end, a chunk's head, data, and what stands behind it.
-    head: Vec<u8>,
+    head: Scratch,
     bearer: Option<HeaderValue>,
     end: &'static [u8],
     chunk: Vec<u8>,
@@ -161,17 +160,13 @@ enum Fault {
     Switched,
 }
 
-/// What a head has room for without growing: what applications send.
-const HEAD_EXPECTED: usize = 1024;
-
 impl Sending {
-    /// Puts the head together in `scratch`.
-    fn new(outbound: &Outbound<'_>, body: OutBody, mut scratch: Vec<u8>) -> Self {
-        scratch.clear();
-        scratch.reserve(HEAD_EXPECTED);
-        outbound.write_up_to_bearer(&mut scratch);
+    /// Puts the head together.
+    fn new(outbound: &Outbound<'_>, body: OutBody) -> Self {
+        let mut head = Scratch::new();
+        outbound.write_up_to_bearer(&mut head);
         let mut sending = Self {
-            head: scratch,
+            head,
             bearer: Some(outbound.ours.bearer.clone()),
             end: b"\r\n\r\n",
             framing: outbound.ours.framing,
@@ -189,7 +184,7 @@ impl Sending {
     /// Nothing to send.
     fn done() -> Self {
         Self {
-            head: Vec::new(),
+            head: Scratch::none(),
             bearer: None,
             end: b"",
             chunk: Vec::new(),

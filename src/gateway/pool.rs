@@ -82,8 +82,6 @@ pub struct Link<S: Wire> {
     /// Bytes that went over it: whether anything was sent, and whether anything came back.
     pub read: u64,
     pub written: u64,
-    /// Where heads are put together.
-    pub scratch: Vec<u8>,
     pub alarm: Alarm,
     /// The last exchange has left it between two messages.
     pub keeps: bool,
@@ -135,7 +133,6 @@ impl<S: Wire> Pool<S> {
             inbox: Inbox::default(),
             read: 0,
             written: 0,
-            scratch: Vec::new(),
             alarm: Alarm::default(),
             keeps: false,
             idle_since: Instant::now(),

@@ -53,9 +53,6 @@ enum AnswerFraming {
     UntilClose,
 }
 
-/// Room for the heads of usual answers, and small enough for the allocator's quick lists.
-pub(super) const HEAD_EXPECTED: usize = 768;
-
 impl Plan {
     pub(super) fn new(asked: &Asked, head: &Parts, body: &(impl Body + Passed)) -> Self {
         let passed = body.fields().and_then(|fields| fields.get(Name::ContentLength));

@@ -14,6 +14,7 @@ mod head;
 mod inbox;
 mod name;
 mod request_body;
+mod scratch;
 mod serve;
 mod turn;
 
@@ -24,6 +25,7 @@ pub use head::{HeadFault, HeadLimits, RequestHead, ResponseHead, length, write_f
 pub use inbox::Inbox;
 pub use name::{Name, Names};
 pub use request_body::RequestBody;
+pub use scratch::Scratch;
 pub use serve::{Attendant, HeadEnd, Served, Unattended};
 pub use turn::{TURN, end_turn};
 

@@ -17,12 +17,13 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::answer::{AnswerFault, Asked, HEAD_EXPECTED, Passed, Plan};
+use super::answer::{AnswerFault, Asked, Passed, Plan};
 use super::body::{BodyFault, Decoder, chunk_start};
 use super::head::{self, HeadFault, HeadLimits, RequestHead};
 use super::inbox::Inbox;
 use super::name::Name;
 use super::request_body::{Kind, RequestBody, Source};
+use super::scratch::Scratch;
 use super::turn::{TURN, let_others_go_first};
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
@@ -153,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         let (head, body) = response.into_parts();
         let plan = Plan::new(&asked, &head, &body);
         let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
-        let mut out = Vec::with_capacity(HEAD_EXPECTED);
+        let mut out = Scratch::new();
         plan.write_head(&mut out, &asked, &head, body.fields(), keep);
         let mut left = plan.left();
         // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
@@ -178,7 +179,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             if plan.chunked() && !piece.is_empty() {
                 chunk_start(&mut out, piece.len());
             }
-            self.write(&out, &piece, tail).await?;
+            if out.len() + piece.len() + tail.len() <= out.capacity() {
+                // One small piece costs the kernel less than two.
+                out.extend_from_slice(&piece);
+                out.extend_from_slice(tail);
+                self.write(&out, &[], &[]).await?;
+            } else {
+                self.write(&out, &piece, tail).await?;
+            }
             out.clear();
             moved += piece.len();
             if more && moved >= TURN {

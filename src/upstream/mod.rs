@@ -23,6 +23,7 @@ use crate::model::route::is_private;
 
 pub use problem::{ReachError, TlsProblem};
 pub use proxy::ProxyVariables;
+use stream::Carrier;
 pub use stream::Stream;
 
 use proxy::Proxy;
@@ -122,7 +123,7 @@ impl Reach {
             }
         };
         let connector = tokio_rustls::TlsConnector::from(self.0.tls.clone());
-        match connector.connect(name, tcp).await {
+        match connector.connect(name, Carrier(tcp)).await {
             Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
             Err(error) => Err(ReachError::handshake(host, &error)),
         }
