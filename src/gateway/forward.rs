@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use crate::http1::{
     self, Decoder, Fields, HeadFault, Name, ResponseHead, Scratch, TURN, Twice, chunk_start, end_turn,
@@ -119,11 +119,11 @@ async fn exchange<S: Wire>(
 }
 
 /// A request on its way out.
-struct Sending {
+struct Sending<'a> {
     /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
     /// end, a chunk's head, data, and what stands behind it.
     head: Scratch,
-    bearer: Option<HeaderValue>,
+    bearer: &'a [u8],
     end: &'static [u8],
     chunk: Vec<u8>,
     piece: Bytes,
@@ -160,14 +160,14 @@ enum Fault {
     Switched,
 }
 
-impl Sending {
+impl<'a> Sending<'a> {
     /// Puts the head together.
-    fn new(outbound: &Outbound<'_>, body: OutBody) -> Self {
+    fn new(outbound: &Outbound<'a>, body: OutBody) -> Self {
         let mut head = Scratch::new();
         outbound.write_up_to_bearer(&mut head);
         let mut sending = Self {
             head,
-            bearer: Some(outbound.ours.bearer.clone()),
+            bearer: outbound.ours.bearer.as_bytes(),
             end: b"\r\n\r\n",
             framing: outbound.ours.framing,
             body,
@@ -185,7 +185,7 @@ impl Sending {
     fn done() -> Self {
         Self {
             head: Scratch::none(),
-            bearer: None,
+            bearer: b"",
             end: b"",
             chunk: Vec::new(),
             piece: Bytes::new(),
@@ -263,8 +263,7 @@ impl Sending {
     fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let mut skip = self.sent;
-            let bearer = self.bearer.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
-            let parts = [&self.head[..], bearer, self.end, &self.chunk[..], &self.piece[..], self.tail];
+            let parts = [&self.head[..], self.bearer, self.end, &self.chunk[..], &self.piece[..], self.tail];
             let parts = parts.map(|part| {
                 let skipped = skip.min(part.len());
                 skip -= skipped;
@@ -282,7 +281,7 @@ impl Sending {
 
     fn next(&mut self) {
         self.head.clear();
-        self.bearer = None;
+        self.bearer = b"";
         self.end = b"";
         self.chunk.clear();
         self.moved += self.piece.len();
@@ -334,7 +333,7 @@ struct Trace {
 }
 
 /// Whose fault a failed exchange is.
-fn failure(trace: &Trace, sending: &Sending, fault: Fault) -> Seen {
+fn failure(trace: &Trace, sending: &Sending<'_>, fault: Fault) -> Seen {
     match fault {
         Fault::CallerBrokeOff => {
             Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
