@@ -37,6 +37,7 @@ pub fn run_until_told_to_stop(Loaded { config, warnings }: Loaded) -> anyhow::Re
     runtime.block_on(async {
         let mut signals = Signals::listen().context("signals cannot be listened to")?;
         let running = super::start(config, Clock::system(), &mut inherited).await?;
+        allocator::give_back();
         announce(&running);
         let watchdog = tokio::spawn(notify::feed_watchdog());
         loop {

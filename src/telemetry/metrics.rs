@@ -120,7 +120,7 @@ impl Metrics {
         registry.register("accounts_unsaved", help, self.accounts_unsaved.clone());
         let help = "Whether a realm as a whole is in trouble (1) or not (0), by kind";
         registry.register("realm_trouble", help, self.realm_trouble.clone());
-        let help = "Access log lines dropped because the queue was full";
+        let help = "Access log lines dropped because nobody took off those before them";
         registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
         let help = "Journal entries dropped because the queue was full or the store failed";
         registry.register("journal_entries_lost", help, self.journal_entries_lost.clone());
