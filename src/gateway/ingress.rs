@@ -89,10 +89,9 @@ pub fn comes_back(path: &str, route_path: &str) -> bool {
 }
 
 /// For each byte: whether every path that goes on with it behind `route_path` and a slash comes back. Only letters and digits with which no
-/// prefix begins are sure; `comes_back` judges the others.
+/// segment of any prefix begins are sure, since the Path itself may be the beginning of one; `comes_back` judges the others.
 pub fn sure_to_come_back(route_path: &str) -> [bool; 256] {
-    let own = route_path.trim_start_matches('/');
-    let words = || LEGACY.iter().map(|prefix| prefix[0]).chain([own]);
+    let words = || LEGACY.iter().flat_map(|prefix| prefix.iter().copied()).chain(route_path.split('/'));
     let begins_prefix = |byte: u8| {
         words().any(|word| word.bytes().next().is_some_and(|first| first.eq_ignore_ascii_case(&byte)))
     };
@@ -408,11 +407,23 @@ mod tests {
 
     #[test]
     fn what_is_sure_to_come_back_does_whatever_follows() {
-        for path in ["/itero-gen-api/v2", "/v3", "/order", "/9", "/lab-sw/v1/api", "/x/y", ""] {
+        let beginnings = ["/api", "/api/third-party", "/itero-gen-api", "/lab-sw"];
+        let others = ["/itero-gen-api/v2", "/v3", "/order", "/9", "/lab-sw/v1/api", "/x/y", ""];
+        for path in others.into_iter().chain(beginnings) {
             let sure = sure_to_come_back(path);
             let bytes = (0..=u8::MAX).filter(|byte| sure[usize::from(*byte)]);
             for byte in bytes {
-                for rest in ["", "rder/1", "/itero-gen-api/v2/x", "//lab-sw/v1", "%2f..", "tero-gen-api/v2"] {
+                for rest in [
+                    "",
+                    "rder/1",
+                    "/itero-gen-api/v2/x",
+                    "//lab-sw/v1",
+                    "%2f..",
+                    "tero-gen-api/v2",
+                    "hird-party/v2/x",
+                    "2/x",
+                    "1/x",
+                ] {
                     let link = format!("{path}/{}{rest}", char::from(byte));
                     assert!(comes_back(&link, path), "{link}");
                 }

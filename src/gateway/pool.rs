@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 
 use crate::http1::{BodyFault, Decoder, HeadFault, HeadLimits, Inbox, ResponseHead};
 use crate::model::account::RealmName;
@@ -181,6 +183,7 @@ impl<S: Wire> Lease<S> {
         let mut idle = self.shelf.idle.borrow_mut();
         if self.link.keeps && self.link.inbox.is_empty() && idle.len() < self.keep {
             self.link.idle_since = now;
+            self.link.inbox.rest();
             idle.push_back(self.link);
         }
     }
@@ -262,11 +265,34 @@ impl<S: Wire> Link<S> {
 
     /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
     fn is_alive(&mut self) -> bool {
-        let mut nothing = [0; 1];
-        let mut nothing = ReadBuf::new(&mut nothing);
-        let mut cx = Context::from_waker(Waker::noop());
-        self.keeps
-            && self.inbox.is_empty()
-            && Pin::new(&mut self.stream).poll_read(&mut cx, &mut nothing).is_pending()
+        self.keeps && self.inbox.is_empty() && is_quiet(&mut self.stream)
+    }
+}
+
+fn is_quiet<S: Wire>(stream: &mut S) -> bool {
+    let mut nothing = [0; 1];
+    let mut nothing = ReadBuf::new(&mut nothing);
+    let look = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut nothing));
+    // A task that has used up its turn would be told to wait without a look.
+    pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_has_ended_is_seen_even_by_a_task_whose_turn_is_used_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        assert!(is_quiet(&mut stream));
+        drop(far);
+        stream.readable().await.unwrap();
+        while tokio::task::consume_budget().now_or_never().is_some() {}
+        assert!(!is_quiet(&mut stream));
     }
 }

@@ -21,6 +21,8 @@ pub struct Inbox {
     line: usize,
     /// How long the first line is, once it is known.
     first_line: Option<usize>,
+    /// The buffer was made for a body.
+    grown: bool,
     /// How much the next read of a body asks for: doubles while reads fill it, so that downloads take few of them.
     appetite: usize,
 }
@@ -84,6 +86,7 @@ impl Inbox {
         let room = self.appetite.clamp(BODY_ROOM, MAX_ROOM).min(left.max(LEAST_ROOM));
         if self.bytes.capacity() - self.bytes.len() < room {
             self.bytes.reserve(room);
+            self.grown |= room > ROOM;
         }
         let polled = self.poll_fill(stream, cx);
         if let Poll::Ready(Ok(read)) = &polled
@@ -163,16 +166,22 @@ impl Inbox {
     /// the next one is waited for.
     fn give_back(&mut self) {
         self.appetite = 0;
-        if self.bytes.capacity() > ROOM {
-            // It served a body.
+        if std::mem::take(&mut self.grown) {
             self.bytes = BytesMut::new();
         } else if self.bytes.try_reclaim(ROOM) {
             let bytes = std::mem::take(&mut self.bytes);
             SPARES.with_borrow_mut(|spares| {
-                if spares.len() < SPARE {
+                if spares.len() < SPARE && bytes.capacity() <= 2 * ROOM {
                     spares.push(bytes);
                 }
             });
+        }
+    }
+
+    /// Nothing more is expected for a while.
+    pub fn rest(&mut self) {
+        if self.bytes.is_empty() {
+            self.give_back();
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::http1::HeadLimits;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections over all workers. Each idle one costs about 7 KiB (15 over TLS) and a descriptor, a busy one a second descriptor.
+    /// Connections over all workers. Each idle one costs about 5 KiB (13 over TLS) and a descriptor, a busy one a second descriptor.
     pub max_connections: usize,
     /// Bytes of a request head, request line included. A bearer of 8 K and some cookies must pass; 256 K must not.
     pub max_head: usize,

@@ -19,6 +19,9 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// What a page holds at most: where nobody takes the lines off, more of them are lost, and counted.
 const FULL: usize = 4 * 1024 * 1024;
 
+/// About how much is written at once.
+const AT_ONCE: usize = 64 * 1024;
+
 /// What a page keeps of its memory between two collections.
 const KEPT: usize = 64 * 1024;
 
@@ -28,12 +31,14 @@ pub struct AccessLog(Arc<Binder>);
 
 struct Binder {
     format: LogFormat,
-    pages: Mutex<Vec<Arc<Page>>>,
+    pages: Pages,
     lost: AtomicU64,
     /// Lines are off their page and not written yet.
     carrying: AtomicBool,
     carrier: Thread,
 }
+
+type Pages = Arc<Mutex<Vec<Arc<Page>>>>;
 
 /// One worker's page.
 #[derive(Default)]
@@ -50,22 +55,22 @@ pub struct Pen {
 impl AccessLog {
     /// Starts the carrier, which ends with the last handle on this.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (log, receive) = std::sync::mpsc::sync_channel(1);
+        let (log, receive) = std::sync::mpsc::sync_channel::<(Weak<Binder>, Pages)>(1);
         let carrier = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            if let Ok(log) = receive.recv() {
-                carry(&log, out);
+            if let Ok((log, pages)) = receive.recv() {
+                carry(&log, &pages, out);
             }
         })?;
         let carrier = carrier.thread().clone();
         let binder = Arc::new(Binder {
             format,
-            pages: Mutex::default(),
+            pages: Pages::default(),
             lost: AtomicU64::new(0),
             carrying: AtomicBool::new(false),
             carrier,
         });
         // The carrier waits for just this.
-        let _ = log.send(Arc::downgrade(&binder));
+        let _ = log.send((Arc::downgrade(&binder), binder.pages.clone()));
         Ok(Self(binder))
     }
 
@@ -120,18 +125,17 @@ impl Pen {
     }
 }
 
-fn carry(binder: &Weak<Binder>, mut out: impl Write) {
+fn carry(binder: &Weak<Binder>, all: &Pages, mut out: impl Write) {
     let mut lines = Vec::new();
     let mut pages = Vec::new();
     while let Some(binder) = binder.upgrade() {
-        pages.clone_from(&lock(&binder.pages));
+        pages.clone_from(&lock(all));
         let mut written = false;
         binder.carrying.store(true, Ordering::SeqCst);
         for page in &pages {
             std::mem::swap(&mut *lock(&page.lines), &mut lines);
             written |= !lines.is_empty();
-            // Nobody is left to be told.
-            let _ = out.write_all(&lines);
+            binder.lost.fetch_add(put(&lines, &mut out), Ordering::Relaxed);
             lines.clear();
             lines.shrink_to(KEPT);
         }
@@ -143,10 +147,27 @@ fn carry(binder: &Weak<Binder>, mut out: impl Write) {
             false => std::thread::park(),
         }
     }
-    // What was written last, by workers that are gone.
-    for page in &pages {
-        let _ = out.write_all(&lock(&page.lines));
+    // What was written last, by workers that are gone; nobody is left to be told what is lost of it.
+    for page in lock(all).iter() {
+        put(&lock(&page.lines), &mut out);
     }
+}
+
+/// Writes lines, not too many at once: others write to the same place. Returns how many could not be written.
+fn put(lines: &[u8], out: &mut impl Write) -> u64 {
+    let (mut rest, mut lost) = (lines, 0);
+    while !rest.is_empty() {
+        let end = match rest.get(AT_ONCE..) {
+            None => rest.len(),
+            Some(behind) => memchr::memchr(b'\n', behind).map_or(rest.len(), |end| AT_ONCE + end + 1),
+        };
+        let (piece, behind) = rest.split_at(end);
+        if out.write_all(piece).is_err() {
+            lost += memchr::memchr_iter(b'\n', piece).count() as u64;
+        }
+        rest = behind;
+    }
+    lost
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -220,6 +241,33 @@ mod tests {
             assert!(log.lost() > 0);
             drop(may);
         });
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_none_is_torn() {
+        /// Takes every second piece.
+        struct Fickle(Vec<Vec<u8>>, bool);
+        impl Write for Fickle {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.1 = !self.1;
+                if !self.1 {
+                    return Err(std::io::ErrorKind::StorageFull.into());
+                }
+                self.0.push(bytes.to_vec());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = "a line of the log\n".repeat(10_000);
+        let mut out = Fickle(Vec::new(), false);
+        let lost = put(lines.as_bytes(), &mut out);
+        let written: usize = out.0.iter().map(|piece| piece.iter().filter(|b| **b == b'\n').count()).sum();
+        assert!(
+            lost > 0 && out.0.iter().all(|piece| piece.starts_with(b"a line") && piece.ends_with(b"log\n"))
+        );
+        assert_eq!(written as u64 + lost, 10_000);
     }
 
     #[test]
