@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::head::{HeadFault, HeadLimits, write_field};
 use super::name::{Name, Names};
+use super::spares;
 
 /// See the top of this file.
 #[derive(Default)]
@@ -61,7 +62,7 @@ const SPARE_ENTRIES: usize = 64;
 impl Fields {
     /// The lines of a head from `at` on, up to the blank one that ends it.
     pub(super) fn parse(head: Bytes, mut at: usize, limits: &HeadLimits) -> Result<Self, HeadFault> {
-        let list = SPARES.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(16));
+        let list = spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(16));
         let mut fields = Self { head, list, names: Names::NONE };
         loop {
             let line = &fields.head[at..];
@@ -228,13 +229,7 @@ impl Drop for Fields {
         }
         // What it held must not outlive its call.
         list.clear();
-        // Fails only where the thread ends.
-        let _ = SPARES.try_with(|spares| {
-            let mut spares = spares.borrow_mut();
-            if spares.len() < SPARE_LISTS {
-                spares.push(list);
-            }
-        });
+        spares::keep(&SPARES, SPARE_LISTS, list);
     }
 }
 

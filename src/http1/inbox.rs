@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::body::{BodyFault, Decoder};
 use super::head::{self, HeadFault, HeadLimits, ResponseHead};
+use super::spares;
 
 /// See the top of this file.
 #[derive(Default)]
@@ -63,7 +64,7 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
-            self.bytes = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.bytes = spares::take(&SPARES).unwrap_or_default();
         }
         if self.bytes.capacity() - self.bytes.len() < LEAST_ROOM {
             self.bytes.reserve(ROOM);
@@ -170,11 +171,9 @@ impl Inbox {
             self.bytes = BytesMut::new();
         } else if self.bytes.try_reclaim(ROOM) {
             let bytes = std::mem::take(&mut self.bytes);
-            SPARES.with_borrow_mut(|spares| {
-                if spares.len() < SPARE && bytes.capacity() <= 2 * ROOM {
-                    spares.push(bytes);
-                }
-            });
+            if bytes.capacity() <= 2 * ROOM {
+                spares::keep(&SPARES, SPARE, bytes);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod name;
 mod request_body;
 mod scratch;
 mod serve;
+mod spares;
 mod turn;
 
 pub use answer::{AnswerFault, Asked, Passed};

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
+use super::spares;
+
 /// See the top of this file. Empty at first.
 pub struct Scratch(Vec<u8>);
 
@@ -18,7 +20,7 @@ thread_local! {
 
 impl Scratch {
     pub fn new() -> Self {
-        Self(SPARES.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(ROOM)))
+        Self(spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(ROOM)))
     }
 
     /// Without memory of its own, for what is never written.
@@ -54,13 +56,7 @@ impl Drop for Scratch {
             return;
         }
         bytes.clear();
-        // Fails only where the thread ends.
-        let _ = SPARES.try_with(|spares| {
-            let mut spares = spares.borrow_mut();
-            if spares.len() < SPARE {
-                spares.push(bytes);
-            }
-        });
+        spares::keep(&SPARES, SPARE, bytes);
     }
 }
 

@@ -16,7 +16,7 @@ use super::line;
 /// How long a line waits for others.
 const GATHERING: Duration = Duration::from_millis(10);
 
-/// What a page holds at most: where nobody takes the lines off, more of them are lost, and counted.
+/// What a page holds at most, some ten thousand lines: where nobody takes the lines off, more of them are lost, and counted.
 const FULL: usize = 4 * 1024 * 1024;
 
 /// About how much is written at once.
