@@ -54,10 +54,14 @@ impl Signals {
         self.changed.store(true, Release);
     }
 
+    /// Whether there is something for [`Signals::take_changes`]. Only reads: most accounts are quiet.
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Relaxed)
+    }
+
     /// What there is, where something happened since this was last asked.
     pub fn take_changes(&self) -> Option<Moments> {
-        // Read first: most accounts are quiet, and a swap would write to each of them.
-        (self.changed.load(Relaxed) && self.changed.swap(false, AcqRel)).then(|| self.read())
+        self.changed.swap(false, AcqRel).then(|| self.read())
     }
 
     /// It did not get where it was to go.

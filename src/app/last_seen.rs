@@ -12,13 +12,15 @@ use tokio::sync::Mutex;
 use crate::access::book::{Book, Entry};
 use crate::access::signals::Signals;
 use crate::clock::{Clock, Timestamp};
-use crate::store::last_seen::{LastSeen, Moments, Subject};
+use crate::store::last_seen::{BATCH, LastSeen, Moments, Subject};
 use crate::store::{Store, StoreError};
 
-/// What a crash may cost of it.
+/// What a crash may cost of it, where no more than one step has anything to tell.
 const EVERY: Duration = Duration::from_secs(10);
-/// In writings: the keeper looks at minutes, and operators who ask get it read on the spot.
-const READ_EVERY: u32 = 3;
+/// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes, and calls do not feel it.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The keeper looks at minutes, and operators who ask get it read on the spot.
+const READ_EVERY: Duration = Duration::from_secs(30);
 
 pub struct Exchange {
     store: Arc<dyn Store>,
@@ -47,17 +49,54 @@ impl Callers {
     }
 }
 
-enum Source {
+/// Something happened to it since it was last written.
+enum Changed {
     Account(Arc<Entry>),
-    Caller(Arc<Signals>),
+    Caller(String, Arc<Signals>),
 }
 
-impl Source {
+impl Changed {
     fn signals(&self) -> &Signals {
         match self {
-            Source::Account(entry) => &entry.signals,
-            Source::Caller(signals) => signals,
+            Changed::Account(entry) => &entry.signals,
+            Changed::Caller(_, signals) => signals,
         }
+    }
+
+    fn subject(&self) -> Subject {
+        match self {
+            Changed::Account(entry) => Subject::Account(entry.name.clone()),
+            Changed::Caller(name, _) => Subject::Caller(name.clone()),
+        }
+    }
+}
+
+/// What is on its way to the store. Dropped before it arrived, it goes with the next writing.
+struct OnItsWay<'a> {
+    seen: Vec<LastSeen>,
+    from: Vec<&'a Signals>,
+}
+
+impl<'a> OnItsWay<'a> {
+    fn take(changed: &'a [Changed]) -> Self {
+        let (mut seen, mut from) = (Vec::with_capacity(changed.len()), Vec::with_capacity(changed.len()));
+        for one in changed {
+            if let Some(moments) = one.signals().take_changes() {
+                seen.push(LastSeen { subject: one.subject(), moments });
+                from.push(one.signals());
+            }
+        }
+        Self { seen, from }
+    }
+
+    fn arrived(mut self) {
+        self.from.clear();
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.from.iter().for_each(|signals| signals.put_back_changes());
     }
 }
 
@@ -68,38 +107,52 @@ impl Exchange {
 
     /// For as long as the gateway lives.
     pub async fn run(self: Arc<Self>) {
-        for round in 0u32.. {
+        let mut read_at = None;
+        loop {
+            let now = self.clock.now();
             // Where nobody else writes, once is enough.
-            if round == 0 || (self.store.is_shared() && round % READ_EVERY == 0) {
+            if read_at.is_none_or(|at| self.store.is_shared() && at + READ_EVERY <= now) {
                 self.read().await;
+                read_at = Some(now);
             }
             self.clock.sleep(EVERY).await;
-            self.write().await;
+            self.write(PAUSE).await;
         }
     }
 
-    /// Takes what happened here to the store. Where that does not take it, it goes with the next one.
-    pub async fn write(&self) {
-        let (mut seen, mut sources) = (Vec::new(), Vec::new());
+    /// Takes everything that happened here to the store, before the end.
+    pub async fn write_at_once(&self) {
+        self.write(Duration::ZERO).await;
+    }
+
+    /// Where the store does not take it, it goes with the next writing.
+    async fn write(&self, pause: Duration) {
+        for (number, step) in self.changed().chunks(BATCH).enumerate() {
+            if number > 0 && !pause.is_zero() {
+                self.clock.sleep(pause).await;
+            }
+            let on_its_way = OnItsWay::take(step);
+            if let Err(trouble) = self.store.note_last_seen(&on_its_way.seen).await {
+                tracing::debug!(%trouble, "when accounts were last used could not be saved; it is tried again");
+                return;
+            }
+            on_its_way.arrived();
+        }
+    }
+
+    fn changed(&self) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        for caller in &self.callers.0 {
+            if caller.value().has_changed() {
+                changed.push(Changed::Caller(caller.key().clone(), caller.value().clone()));
+            }
+        }
         self.book.for_each(|entry| {
-            if let Some(moments) = entry.signals.take_changes() {
-                seen.push(LastSeen { subject: Subject::Account(entry.name.clone()), moments });
-                sources.push(Source::Account(entry.clone()));
+            if entry.signals.has_changed() {
+                changed.push(Changed::Account(entry.clone()));
             }
         });
-        for caller in &self.callers.0 {
-            if let Some(moments) = caller.value().take_changes() {
-                seen.push(LastSeen { subject: Subject::Caller(caller.key().clone()), moments });
-                sources.push(Source::Caller(caller.value().clone()));
-            }
-        }
-        if seen.is_empty() {
-            return;
-        }
-        if let Err(trouble) = self.store.note_last_seen(&seen).await {
-            tracing::debug!(%trouble, "when accounts were last used could not be saved; it is tried again");
-            sources.iter().for_each(|source| source.signals().put_back_changes());
-        }
+        changed
     }
 
     /// Brings in what others saw since the last time.
@@ -134,5 +187,74 @@ impl Exchange {
             }
         }
         Ok(noted.up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    struct Bench {
+        clock: Clock,
+        store: Arc<MemoryStore>,
+        exchange: Exchange,
+    }
+
+    /// So many callers have called just now.
+    fn bench(callers: usize) -> Bench {
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let known = Arc::new(Callers::default());
+        (0..callers).for_each(|number| known.of(&number.to_string()).called(clock.now()));
+        let book = Arc::new(Book::new(HashMap::new()));
+        let exchange = Exchange::new(Arc::clone(&store) as Arc<dyn Store>, book, clock.clone(), known);
+        Bench { clock, store, exchange }
+    }
+
+    async fn noted(bench: &Bench) -> usize {
+        bench.store.last_seen(Timestamp::default()).await.unwrap().seen.len()
+    }
+
+    #[tokio::test]
+    async fn many_are_told_step_by_step_so_that_calls_do_not_feel_it() {
+        let bench = bench(2 * BATCH + 1);
+        let mut writing = pin!(bench.exchange.write(PAUSE));
+        for told in [BATCH, 2 * BATCH] {
+            assert!(writing.as_mut().now_or_never().is_none());
+            assert_eq!(noted(&bench).await, told);
+            bench.clock.advance(PAUSE);
+        }
+        writing.await;
+        assert_eq!(noted(&bench).await, 2 * BATCH + 1);
+    }
+
+    #[tokio::test]
+    async fn before_the_end_everything_is_told_without_a_pause() {
+        let bench = bench(2 * BATCH + 1);
+        bench.exchange.write_at_once().now_or_never().unwrap();
+        assert_eq!(noted(&bench).await, 2 * BATCH + 1);
+    }
+
+    #[tokio::test]
+    async fn what_did_not_arrive_goes_with_the_next_writing() {
+        let bench = bench(BATCH + 1);
+        bench.store.fail_writes(true);
+        bench.exchange.write_at_once().await;
+        bench.store.fail_writes(false);
+        // Given up between two steps.
+        assert!(bench.exchange.write(PAUSE).now_or_never().is_none());
+        assert_eq!(noted(&bench).await, BATCH);
+        // Given up with a step on its way.
+        let changed = bench.exchange.changed();
+        assert_eq!(OnItsWay::take(&changed).seen.len(), 1);
+        bench.exchange.write_at_once().await;
+        assert_eq!(noted(&bench).await, BATCH + 1);
+        assert!(bench.exchange.changed().is_empty());
     }
 }

@@ -118,7 +118,7 @@ impl Running {
         if let Some(access_log) = &inner.shared.access_log {
             access_log.settle();
         }
-        inner.last_seen.write().await;
+        inner.last_seen.write_at_once().await;
         inner.journal.settle().await;
         if let Err(error) = inner.store.close().await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");

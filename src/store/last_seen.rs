@@ -37,8 +37,8 @@ pub struct Noted {
     pub up_to: Timestamp,
 }
 
-/// Rows per statement or transaction, so that a commit of tokens never waits long.
-pub(super) const BATCH: usize = 500;
+/// Rows per transaction, so that a commit of tokens never waits long.
+pub const BATCH: usize = 500;
 
 /// Kind, name, and the seven numbers in the order of the columns; 0 is never.
 pub(super) type Row = (String, String, i64, i64, i64, i64, i64, i64, i64);

@@ -8,35 +8,26 @@ use crate::store::last_seen::{BATCH, LastSeen, Noted, Row};
 impl SqliteStore {
     pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
         for seen in seen.chunks(BATCH) {
-            let mut work = self.writer.begin().await.map_err(fault)?;
-            for (kind, name, call, success, refusal, refusal_at, links, list_at, download) in
-                seen.iter().map(LastSeen::row)
-            {
-                sqlx::query(
-                    "INSERT INTO last_seen (kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at) \
-                     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 \
-                     WHERE ?1 <> 'account' OR EXISTS (SELECT 1 FROM accounts WHERE name = ?2) \
-                     ON CONFLICT (kind, name) DO UPDATE SET \
-                     call_at = max(call_at, excluded.call_at), success_at = max(success_at, excluded.success_at), \
-                     refusal = CASE WHEN excluded.refusal_at > refusal_at THEN excluded.refusal ELSE refusal END, \
-                     refusal_at = max(refusal_at, excluded.refusal_at), \
-                     list_links = CASE WHEN excluded.list_at > list_at THEN excluded.list_links ELSE list_links END, \
-                     list_at = max(list_at, excluded.list_at), download_at = max(download_at, excluded.download_at)",
-                )
-                .bind(kind)
-                .bind(name)
-                .bind(call)
-                .bind(success)
-                .bind(refusal)
-                .bind(refusal_at)
-                .bind(links)
-                .bind(list_at)
-                .bind(download)
-                .execute(&mut *work)
-                .await
-                .map_err(fault)?;
-            }
-            work.commit().await.map_err(fault)?;
+            let rows: Vec<Row> = seen.iter().map(LastSeen::row).collect();
+            let rows = serde_json::to_string(&rows)
+                .map_err(|error| StoreError::OutOfOrder(error.to_string().into()))?;
+            // One statement for all: each costs a way to SQLite's own thread and back.
+            sqlx::query(
+                "INSERT INTO last_seen (kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at) \
+                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8 \
+                 FROM json_each(?1) \
+                 WHERE value ->> 0 <> 'account' OR EXISTS (SELECT 1 FROM accounts WHERE name = value ->> 1) \
+                 ON CONFLICT (kind, name) DO UPDATE SET \
+                 call_at = max(call_at, excluded.call_at), success_at = max(success_at, excluded.success_at), \
+                 refusal = CASE WHEN excluded.refusal_at > refusal_at THEN excluded.refusal ELSE refusal END, \
+                 refusal_at = max(refusal_at, excluded.refusal_at), \
+                 list_links = CASE WHEN excluded.list_at > list_at THEN excluded.list_links ELSE list_links END, \
+                 list_at = max(list_at, excluded.list_at), download_at = max(download_at, excluded.download_at)",
+            )
+            .bind(rows)
+            .execute(&mut *self.writer.turn().await.map_err(fault)?)
+            .await
+            .map_err(fault)?;
         }
         Ok(())
     }
