@@ -60,13 +60,13 @@ fn steps(criterion: &mut Criterion) {
 fn header_pass(criterion: &mut Criterion, fields: Fields) {
     let uri = Uri::from_static("/");
     let caller = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
-    let bearer = AccessToken::new("t".repeat(1500)).bearer();
+    let token = AccessToken::new("t".repeat(1500));
     let (via, id) = (HeaderValue::from_static("1.1 genapi-gateway-a"), HeaderValue::from_static("r-1"));
     criterion.bench_function("headers/outbound", |bench| {
         bench.iter(|| {
             let ours = Ours {
                 host: HeaderValue::from_static("eu.iterocloud.com"),
-                bearer: &bearer,
+                bearer: token.bearer(),
                 via: &via,
                 request_id: &id,
                 framing: Framing::AsDeclared,

@@ -15,11 +15,12 @@ use crate::store::cluster::{Held, Lease};
 use crate::store::{GrantRecord, NewTokens, StoredAccess};
 
 use super::cluster::LEASE;
-use super::entry::{Entry, Snapshot};
+use super::entry::Entry;
 use super::gaps::{gap, share};
 use super::locked;
 use super::realm::Tally;
 use super::renewal::Shared;
+use super::snapshot::Snapshot;
 use super::unsaved::{Saved, save};
 
 /// There are weeks to go: an outage is waited out, and nobody is hammered.

@@ -7,11 +7,10 @@ use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsVerdict, Trouble};
 
 use super::calls::ControlCalls;
-use super::entry::Snapshot;
 use super::flight::{Flight, Tokens};
-use super::locked;
 use super::realm::{Health, RealmTrouble, Suspect, Tally};
 use super::renewal::{Cause, RenewProblem};
+use super::snapshot::Snapshot;
 
 impl Flight {
     /// A refresh that brought nothing, told apart by whose fault it is.
@@ -31,7 +30,7 @@ impl Flight {
                 Tally::count(&self.health.tally.refresh_failures);
                 self.health.failed(self.now(), &self.entry.name, &trouble.to_string());
                 tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "the refresh failed");
-                if locked(&self.entry.pacing).trouble().is_none() {
+                if self.entry.pacing.lock().trouble().is_none() {
                     self.note("refresh_failed", format!("{trouble}; tried again until it succeeds"));
                 }
                 Err(self.back_off(&trouble.to_string()))
@@ -97,7 +96,7 @@ impl Flight {
             // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
             return RenewProblem::NeedsLogin { since: *since, why: why.clone() };
         }
-        let spent = locked(&self.entry.pacing).maybe_spent;
+        let spent = self.entry.pacing.lock().maybe_spent;
         let status = trouble.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
         let mut why =
             format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);

@@ -1,10 +1,12 @@
 //! The book: one entry per account, read on the request path without waiting. Nothing here does I/O.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 
 use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -13,20 +15,29 @@ use crate::store::{AccountRecord, GrantRecord};
 
 pub use super::entry::{Entry, Standing, Summary};
 
-use super::entry::{Elsewhere, Held, Snapshot};
 use super::gaps::Pacing;
 use super::locked;
+use super::snapshot::{Elsewhere, Snapshot};
 
 /// All accounts that the gateway knows.
 pub struct Book {
-    by_name: DashMap<AccountName, Arc<Entry>>,
-    /// Entries that hold a grant of this id, in whatever realm; nearly always one.
-    by_id: DashMap<AccountId, Box<[Arc<Entry>]>>,
+    by_name: DashSet<Named>,
+    /// Entries that hold a grant of this id, in whatever realm.
+    by_id: DashMap<AccountId, Holders>,
     rules: ArcSwap<HashMap<RealmName, RealmRules>>,
     /// Thousands of accounts share a handful of routes.
     routes: Mutex<HashSet<Arc<Route>>>,
     /// Writers one at a time, so that both indexes change together; readers never take it.
     writing: Mutex<()>,
+}
+
+/// An entry found by its own name: the index keeps no copy of it.
+struct Named(Arc<Entry>);
+
+/// Nearly always one, which costs no list.
+enum Holders {
+    One(Arc<Entry>),
+    Several(Box<[Arc<Entry>]>),
 }
 
 /// What a realm says about routes: a stored one is checked again at every load, since `allowed_hosts` may have become narrower.
@@ -53,11 +64,48 @@ impl RealmRules {
     }
 }
 
+impl Borrow<str> for Named {
+    fn borrow(&self) -> &str {
+        self.0.name.as_str()
+    }
+}
+
+impl Hash for Named {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.as_str().hash(state);
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named {}
+
+impl Holders {
+    fn of(entries: Vec<Arc<Entry>>) -> Option<Self> {
+        match <[Arc<Entry>; 1]>::try_from(entries) {
+            Ok([only]) => Some(Holders::One(only)),
+            Err(none) if none.is_empty() => None,
+            Err(several) => Some(Holders::Several(several.into())),
+        }
+    }
+
+    fn entries(&self) -> &[Arc<Entry>] {
+        match self {
+            Holders::One(only) => std::slice::from_ref(only),
+            Holders::Several(several) => several,
+        }
+    }
+}
+
 impl Book {
     /// Empty; [`Book::apply`] takes in what the store has, account by account.
     pub fn new(rules: HashMap<RealmName, RealmRules>) -> Self {
         Self {
-            by_name: DashMap::new(),
+            by_name: DashSet::new(),
             by_id: DashMap::new(),
             rules: ArcSwap::from_pointee(rules),
             routes: Mutex::default(),
@@ -74,12 +122,13 @@ impl Book {
     }
 
     pub fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
-        self.by_name.get(name).map(|found| Arc::clone(&found))
+        self.by_name.get(name).map(|found| Arc::clone(&found.0))
     }
 
     /// Finds grants that are not the current one as well, so that an id stays good while its account moves between platforms.
     pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Found {
         let Some(holders) = self.by_id.get(&id) else { return Found::Nobody };
+        let holders = holders.entries();
         let wanted =
             |entry: &&Arc<Entry>| realm.is_none_or(|realm| realm_of(entry, id, Some(realm)).is_some());
         let mut matching = holders.iter().filter(wanted);
@@ -98,7 +147,7 @@ impl Book {
 
     /// In order of name. For operators' lists: it walks and sorts all accounts.
     pub fn all(&self) -> Vec<Arc<Entry>> {
-        let mut all: Vec<_> = self.by_name.iter().map(|found| Arc::clone(found.value())).collect();
+        let mut all: Vec<_> = self.by_name.iter().map(|found| Arc::clone(&found.0)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -133,7 +182,7 @@ impl Book {
             None => {
                 let pacing = Pacing::after_restart(grant.intent);
                 let entry = Arc::new(Entry::new(record.name.clone(), snapshot, pacing));
-                self.by_name.insert(record.name.clone(), Arc::clone(&entry));
+                self.by_name.insert(Named(Arc::clone(&entry)));
                 entry
             }
         };
@@ -166,7 +215,7 @@ impl Book {
 
     /// For rounds over every account, in no order, without sorting or collecting them.
     pub fn for_each(&self, mut look: impl FnMut(&Arc<Entry>)) {
-        self.by_name.iter().for_each(|found| look(found.value()));
+        self.by_name.iter().for_each(|found| look(&found.0));
     }
 
     /// The one copy of a route.
@@ -183,8 +232,8 @@ impl Book {
     /// Whether no other account of the realm is at work that could tell bad credentials from a dead grant.
     pub(super) fn is_only_one_at_work(&self, realm: &RealmName, name: &AccountName) -> bool {
         !self.by_name.iter().any(|found| {
-            let snapshot = found.value().snapshot();
-            found.key() != name && snapshot.realm == *realm && snapshot.state == AccountState::Ready
+            let snapshot = found.0.snapshot();
+            found.0.name != *name && snapshot.realm == *realm && snapshot.state == AccountState::Ready
         })
     }
 
@@ -197,12 +246,12 @@ impl Book {
             refreshed_at: other.refreshed_at,
             obtained_at: other.obtained_at,
         });
-        let mut snapshot = Snapshot {
+        Snapshot {
             state: record.state.clone(),
             realm: one_copy(&rules, &grant.realm),
             id: grant.account_id,
             refresh: grant.refresh.clone(),
-            held: Held::Nothing,
+            token: grant.access.clone(),
             route: self.route_of(grant, &rules),
             serial: grant.generation,
             stored_generation: grant.generation,
@@ -210,9 +259,7 @@ impl Book {
             obtained_at: grant.obtained_at,
             elsewhere: elsewhere.collect(),
             unsaved: false,
-        };
-        snapshot.set_access(grant.access.clone());
-        snapshot
+        }
     }
 
     fn route_of(&self, grant: &GrantRecord, rules: &HashMap<RealmName, RealmRules>) -> Option<Arc<Route>> {
@@ -225,23 +272,31 @@ impl Book {
     }
 
     fn take_out(&self, name: &str) {
-        if let Some((_, entry)) = self.by_name.remove(name) {
+        if let Some(Named(entry)) = self.by_name.remove(name) {
             ids(&entry.snapshot()).for_each(|id| self.unlist(id, &entry));
         }
     }
 
     fn list(&self, id: AccountId, entry: &Arc<Entry>) {
-        let mut holders = self.by_id.entry(id).or_default();
-        if !holders.iter().any(|holder| Arc::ptr_eq(holder, entry)) {
-            *holders = holders.iter().chain([entry]).cloned().collect();
-        }
+        self.change_holders(id, |holders| {
+            if !holders.iter().any(|holder| Arc::ptr_eq(holder, entry)) {
+                holders.push(Arc::clone(entry));
+            }
+        });
     }
 
     fn unlist(&self, id: AccountId, entry: &Arc<Entry>) {
-        if let Some(mut holders) = self.by_id.get_mut(&id) {
-            *holders = holders.iter().filter(|holder| !Arc::ptr_eq(holder, entry)).cloned().collect();
+        self.change_holders(id, |holders| holders.retain(|holder| !Arc::ptr_eq(holder, entry)));
+    }
+
+    /// Under the lock of writers, so nothing is lost between reading and writing.
+    fn change_holders(&self, id: AccountId, change: impl FnOnce(&mut Vec<Arc<Entry>>)) {
+        let mut holders = self.by_id.get(&id).map_or_else(Vec::new, |known| known.entries().to_vec());
+        change(&mut holders);
+        match Holders::of(holders) {
+            Some(holders) => drop(self.by_id.insert(id, holders)),
+            None => drop(self.by_id.remove(&id)),
         }
-        self.by_id.remove_if(&id, |_, holders| holders.is_empty());
     }
 }
 

@@ -12,11 +12,10 @@ use crate::store::NewTokens;
 use crate::store::cluster::{Held, Lease};
 
 use super::calls::ControlCalls;
-use super::entry::Snapshot;
 use super::flight::{Flight, Tokens};
 use super::gaps::MaybeSpent;
-use super::locked;
 use super::renewal::RenewProblem;
+use super::snapshot::Snapshot;
 
 /// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
@@ -86,9 +85,9 @@ impl Flight {
         if let Some(spent) = spent {
             self.note("refresh_interrupted", format!("{spent}; the refresh token at hand is tried as it is"));
         }
-        let known = std::mem::replace(&mut locked(&self.entry.pacing).maybe_spent, spent);
+        let known = std::mem::replace(&mut self.entry.pacing.lock().maybe_spent, spent);
         if let Some(MaybeSpent::AnswerLost(_)) = known {
-            locked(&self.entry.pacing).maybe_spent = known;
+            self.entry.pacing.lock().maybe_spent = known;
         }
         self.refresh(before, platform).await
     }

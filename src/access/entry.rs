@@ -11,13 +11,12 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
-use crate::model::token::{AccessToken, RefreshToken};
-use crate::store::{NewTokens, StoredAccess};
+use crate::store::NewTokens;
 
-use super::gaps::Pacing;
+use super::gaps::{Pacing, PacingCell};
 use super::renewal::Landing;
 use super::signals::Signals;
-use super::{Access, locked};
+use super::snapshot::{Access, Snapshot};
 
 /// One account in the book. Its identity lasts as long as the account does; what changes is behind the snapshot.
 pub struct Entry {
@@ -26,7 +25,9 @@ pub struct Entry {
     snapshot: ArcSwap<Snapshot>,
     /// Until when no renewal can begin, as far as is known: the gap after a refresh, the back-off after trouble.
     hold_until: AtomicU64,
-    pub(super) pacing: Mutex<Pacing>,
+    /// When our own last refresh went out: the intent of that moment in the store is ours.
+    asked_at: AtomicU64,
+    pub(super) pacing: PacingCell,
     /// The account's one renewal under way.
     pub(super) flight: Mutex<Option<watch::Receiver<Option<Landing>>>>,
 }
@@ -34,7 +35,7 @@ pub struct Entry {
 /// What an account allows right now.
 #[derive(Debug, Clone)]
 pub enum Standing {
-    Ready(Arc<Access>),
+    Ready(Access),
     /// Known and willing, but without a live token or a route: renew first.
     Renewable {
         generation: u64,
@@ -78,13 +79,11 @@ impl Entry {
         let snapshot = self.snapshot.load();
         match (&snapshot.state, snapshot.access()) {
             (AccountState::Paused, _) => Standing::Paused,
-            (_, Some(access)) if access.expires_at > now => Standing::Ready(Arc::clone(access)),
+            (_, Some(access)) if access.expires_at() > now => Standing::Ready(access),
             (AccountState::NeedsLogin { since, why }, _) => {
                 Standing::NeedsLogin { since: *since, why: why.clone() }
             }
-            (AccountState::Ready, Some(access)) if now < self.hold_until() => {
-                Standing::Ready(Arc::clone(access))
-            }
+            (AccountState::Ready, Some(access)) if now < self.hold_until() => Standing::Ready(access),
             (AccountState::Ready, _) => Standing::Renewable { generation: snapshot.serial },
         }
     }
@@ -110,13 +109,13 @@ impl Entry {
             account_id: snapshot.id,
             state: snapshot.state.clone(),
             generation: snapshot.serial,
-            expires_at: snapshot.held.expires_at(),
+            expires_at: snapshot.expires_at(),
             refreshed_at: snapshot.refreshed_at,
             obtained_at: snapshot.obtained_at,
             route: snapshot.route.clone(),
             elsewhere: snapshot.elsewhere.iter().map(|other| (other.realm.clone(), other.id)).collect(),
             unsaved: snapshot.unsaved,
-            trouble: locked(&self.pacing).trouble(),
+            trouble: self.pacing.lock().trouble(),
         }
     }
 
@@ -126,7 +125,8 @@ impl Entry {
             signals: Signals::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
             hold_until: AtomicU64::new(0),
-            pacing: Mutex::new(pacing),
+            asked_at: AtomicU64::new(0),
+            pacing: PacingCell::new(pacing),
             flight: Mutex::new(None),
         }
     }
@@ -143,12 +143,22 @@ impl Entry {
         self.hold_until.store(until.as_millis(), Relaxed);
     }
 
+    pub(super) fn refresh_asked(&self, at: Timestamp) {
+        self.asked_at.store(at.as_millis(), Relaxed);
+    }
+
+    /// Whether this intent is of our own last refresh.
+    pub(super) fn is_ours(&self, intent: Timestamp) -> bool {
+        self.asked_at.load(Relaxed) == intent.as_millis()
+    }
+
     /// Takes what the store holds, unless the snapshot is newer.
     pub(super) fn merge(&self, record: Snapshot) {
         let before = self.snapshot.rcu(|now| now.merged(&record));
         if before.realm != record.realm || record.stored_generation > before.stored_generation {
             // A new grant owes nothing to the troubles of the one before.
-            *locked(&self.pacing) = Pacing::default();
+            *self.pacing.lock() = Pacing::default();
+            self.asked_at.store(0, Relaxed);
             self.hold(Timestamp::default());
         }
     }
@@ -178,7 +188,7 @@ impl Entry {
     }
 
     pub(super) fn put_route(&self, realm: &RealmName, route: Option<Arc<Route>>) {
-        self.change(realm, |snapshot| snapshot.set_route(route.clone()));
+        self.change(realm, |snapshot| snapshot.route = route.clone());
     }
 
     pub(super) fn take_state(&self, realm: &RealmName, state: &AccountState) {
@@ -190,7 +200,7 @@ impl Entry {
         let realm = self.snapshot.load().realm.clone();
         self.change(&realm, |snapshot| {
             if snapshot.serial <= generation {
-                snapshot.held = Held::Nothing;
+                snapshot.token = None;
             }
         });
     }
@@ -207,178 +217,14 @@ impl Entry {
     }
 }
 
-/// An account at one moment: its state and its current grant.
-#[derive(Clone)]
-pub(super) struct Snapshot {
-    pub state: AccountState,
-    pub realm: RealmName,
-    pub id: AccountId,
-    pub refresh: RefreshToken,
-    pub held: Held,
-    pub route: Option<Arc<Route>>,
-    /// What callers know as the generation. It starts as the store's and grows with every publication, also while the store is out of
-    /// order and across a change of realm, where the store's would stand still or fall.
-    pub serial: u64,
-    pub stored_generation: u64,
-    pub refreshed_at: Option<Timestamp>,
-    pub obtained_at: Timestamp,
-    pub elsewhere: Box<[Elsewhere]>,
-    pub unsaved: bool,
-}
-
-/// A grant of the account in a realm that is not the current one.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Elsewhere {
-    pub realm: RealmName,
-    pub id: AccountId,
-    pub refreshed_at: Option<Timestamp>,
-    pub obtained_at: Timestamp,
-}
-
-impl Elsewhere {
-    /// Since when the platform has not heard of it.
-    pub fn fresh_at(&self) -> Timestamp {
-        self.refreshed_at.map_or(self.obtained_at, |at| at.max(self.obtained_at))
-    }
-}
-
-/// What there is of an access token. Kept once: the bearer inside `Access` is up to 8 K.
-#[derive(Clone)]
-pub(super) enum Held {
-    Nothing,
-    /// A token, but no place to use it yet.
-    Token(Box<StoredAccess>),
-    Whole(Arc<Access>),
-}
-
-const BEARER: &str = "Bearer ";
-
-impl Held {
-    fn expires_at(&self) -> Option<Timestamp> {
-        match self {
-            Held::Nothing => None,
-            Held::Token(token) => Some(token.expires_at),
-            Held::Whole(access) => Some(access.expires_at),
-        }
-    }
-
-    /// The token itself again, for discovery.
-    fn token(&self) -> Option<StoredAccess> {
-        match self {
-            Held::Nothing => None,
-            Held::Token(token) => Some(StoredAccess::clone(token)),
-            Held::Whole(access) => {
-                let text = access.bearer.to_str().ok()?.strip_prefix(BEARER)?;
-                Some(StoredAccess { token: AccessToken::new(text), expires_at: access.expires_at })
-            }
-        }
-    }
-}
-
-impl Snapshot {
-    pub fn access(&self) -> Option<&Arc<Access>> {
-        match &self.held {
-            Held::Whole(access) => Some(access),
-            Held::Nothing | Held::Token(_) => None,
-        }
-    }
-
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        self.held.expires_at()
-    }
-
-    pub fn live_token(&self, now: Timestamp) -> Option<AccessToken> {
-        self.held.token().filter(|held| held.expires_at > now).map(|held| held.token)
-    }
-
-    /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per grant.
-    pub fn last_refresh(&self) -> Option<Timestamp> {
-        self.elsewhere.iter().filter_map(|other| other.refreshed_at).chain(self.refreshed_at).max()
-    }
-
-    pub fn on_both_platforms(&self) -> bool {
-        !self.elsewhere.is_empty()
-    }
-
-    /// Puts an access token in place, whole where there is a route.
-    pub fn set_access(&mut self, access: Option<StoredAccess>) {
-        self.held = match (access, &self.route) {
-            (None, _) => Held::Nothing,
-            (Some(access), None) => Held::Token(Box::new(access)),
-            (Some(access), Some(route)) => Held::Whole(Arc::new(Access {
-                bearer: access.token.bearer(),
-                route: Arc::clone(route),
-                generation: self.serial,
-                realm: self.realm.clone(),
-                expires_at: access.expires_at,
-            })),
-        };
-    }
-
-    fn set_route(&mut self, route: Option<Arc<Route>>) {
-        if self.route == route {
-            return;
-        }
-        self.route = route;
-        if let (Held::Whole(access), Some(route)) = (&self.held, &self.route) {
-            // The bearer is shared, not built again: it is up to 8 K.
-            self.held = Held::Whole(Arc::new(Access { route: Arc::clone(route), ..Access::clone(access) }));
-            return;
-        }
-        let token = self.held.token();
-        self.set_access(token);
-    }
-
-    fn with_tokens(&self, tokens: &NewTokens, stored: Option<u64>) -> Self {
-        let stored_generation = stored.unwrap_or(self.stored_generation);
-        let mut new = Self {
-            refresh: tokens.refresh.clone().unwrap_or_else(|| self.refresh.clone()),
-            refreshed_at: Some(tokens.refreshed_at),
-            serial: (self.serial + 1).max(stored_generation),
-            stored_generation,
-            unsaved: stored.is_none(),
-            held: Held::Nothing,
-            ..self.clone()
-        };
-        new.set_access(Some(tokens.access.clone()));
-        new
-    }
-
-    /// `self` brought up to what the store holds. The store's tokens win only with a higher generation: a record read before a commit
-    /// must not undo it, and tokens that the store did not take are newer than what it has.
-    fn merged(&self, record: &Snapshot) -> Arc<Snapshot> {
-        if self.realm == record.realm && record.stored_generation <= self.stored_generation {
-            let mut kept = self.clone();
-            kept.state = record.state.clone();
-            kept.id = record.id;
-            kept.elsewhere = record.elsewhere.clone();
-            if record.route.is_some() && record.stored_generation == self.stored_generation {
-                kept.set_route(record.route.clone());
-            }
-            return Arc::new(kept);
-        }
-        let mut newer = record.clone();
-        newer.serial = (self.serial + 1).max(record.stored_generation);
-        if newer.route.is_none() && self.realm == newer.realm {
-            newer.route = self.route.clone();
-        }
-        let token = newer.held.token();
-        newer.set_access(token);
-        Arc::new(newer)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_account_costs_less_than_a_kilobyte_beyond_its_tokens() {
+    fn an_account_costs_little_beyond_its_tokens() {
         let counts = 2 * size_of::<usize>();
-        let name = counts + 24;
-        let index = 2 * (size_of::<(AccountName, Arc<Entry>)>() + 16);
-        let all =
-            size_of::<Entry>() + size_of::<Snapshot>() + size_of::<Access>() + 3 * counts + name + index;
-        assert!(all <= 640, "{all} bytes");
+        let all = size_of::<Entry>() + size_of::<Snapshot>() + 2 * counts;
+        assert!(all <= 336, "{all} bytes");
     }
 }

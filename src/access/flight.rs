@@ -17,11 +17,11 @@ use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::book::Entry;
 use super::calls::{Call, ControlCalls};
-use super::entry::Snapshot;
 use super::gaps::{MaybeSpent, gap, share};
 use super::locked;
 use super::realm::{Health, Tally, Ticket};
 use super::renewal::{Cause, Landing, RenewProblem, Shared, lacks_only_a_route};
+use super::snapshot::Snapshot;
 use super::unsaved::{Saved, save, save_route};
 
 /// Sends of one control call within a flight, with the documented pause between them.
@@ -124,9 +124,8 @@ impl Flight {
         let mut open_intent = None;
         if let Ok(Some(record)) = self.shared.store.account(&self.entry.name).await {
             let known = self.entry.snapshot();
-            let ours = locked(&self.entry.pacing).asked_at;
             open_intent =
-                record.current_grant().and_then(|grant| grant.intent).filter(|at| Some(*at) != ours);
+                record.current_grant().and_then(|grant| grant.intent).filter(|at| !self.entry.is_ours(*at));
             let news = record.current != known.realm
                 || record.state == AccountState::Paused
                 || (record.state != known.state && self.shared.store.is_shared())
@@ -150,9 +149,7 @@ impl Flight {
                 Some(Err(RenewProblem::NeedsLogin { since: *since, why: why.clone() }))
             }
             _ if now.realm != seen.realm => Some(self.current()),
-            _ if now.serial > seen.serial && now.access().is_some() && self.is_live(now) => {
-                Some(self.current())
-            }
+            _ if now.serial > seen.serial && now.is_whole() && self.is_live(now) => Some(self.current()),
             _ => None,
         }
     }
@@ -202,7 +199,7 @@ impl Flight {
     /// it goes out all the same, and the tokens are served from memory.
     async fn note_intent(&self, before: &Snapshot) -> Result<Timestamp, RenewProblem> {
         let now = self.now();
-        locked(&self.entry.pacing).asked_at = Some(now);
+        self.entry.refresh_asked(now);
         let noted = self.shared.store.note_intent(&self.entry.name, &before.realm, now).await;
         let trouble = match noted {
             Ok(()) => return Ok(now),
@@ -219,7 +216,7 @@ impl Flight {
         if can_wait {
             let retry_at = now + STORE_RETRY;
             let detail = format!("put off while the store takes no writes: {trouble}");
-            locked(&self.entry.pacing).put_off(retry_at, &detail, self.health.recoveries());
+            self.entry.pacing.lock().put_off(retry_at, &detail, self.health.recoveries());
             return Err(RenewProblem::Unavailable { retry_at, detail });
         }
         tracing::error!(
@@ -233,7 +230,7 @@ impl Flight {
     /// restart knows of it; it goes once the reason for a new login has named it.
     async fn clear_intent(&self, before: &Snapshot, noted_at: Timestamp, problem: &RenewProblem) {
         let told = matches!(problem, RenewProblem::NeedsLogin { .. });
-        if !told && locked(&self.entry.pacing).maybe_spent.is_some() {
+        if !told && self.entry.pacing.lock().maybe_spent.is_some() {
             return;
         }
         let (name, owner) = (&self.entry.name, &self.shared.replica);
@@ -257,7 +254,7 @@ impl Flight {
     /// be refused, the reason is known.
     fn remember_lost_answer(&self, trouble: &Trouble) {
         if matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
-            locked(&self.entry.pacing).maybe_spent.get_or_insert(MaybeSpent::AnswerLost(self.now()));
+            self.entry.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::AnswerLost(self.now()));
         }
     }
 
@@ -293,7 +290,7 @@ impl Flight {
     /// What the books say after a refresh that brought tokens.
     async fn settle(&self, before: &Snapshot, tokens: &NewTokens, life: Duration) {
         let settings = self.shared.settings.load_full();
-        locked(&self.entry.pacing).refreshed(tokens.refreshed_at, self.cause, life, &settings);
+        self.entry.pacing.lock().refreshed(tokens.refreshed_at, self.cause, life, &settings);
         self.entry.hold(tokens.refreshed_at + gap(&settings, before.on_both_platforms()));
         if let AccountState::NeedsLogin { .. } = before.state {
             self.set_state(&self.entry, before, AccountState::Ready).await;
@@ -347,7 +344,7 @@ impl Flight {
             Err(trouble) => trouble,
         };
         Tally::count(&self.health.tally.discovery_failures);
-        let told = std::mem::replace(&mut locked(&self.entry.pacing).discovery_failing, true);
+        let told = std::mem::replace(&mut self.entry.pacing.lock().discovery_failing, true);
         if !told {
             match trouble.kind {
                 TroubleKind::RouteRefused => tracing::error!(
@@ -373,7 +370,7 @@ impl Flight {
     /// Publishes and stores a route that was found, where it is news. One that a newer renewal has overtaken is left out.
     async fn take_route(&self, before: &Snapshot, route: Route) -> Arc<Route> {
         let route = self.shared.book.shared(route);
-        locked(&self.entry.pacing).discovery_failing = false;
+        self.entry.pacing.lock().discovery_failing = false;
         let now_known = self.entry.snapshot();
         if now_known.serial != before.serial || now_known.route.as_ref() == Some(&route) {
             return route;
@@ -401,7 +398,7 @@ impl Flight {
 
     pub(super) fn back_off(&self, detail: &str) -> RenewProblem {
         let recoveries = self.health.recoveries();
-        let mut pacing = locked(&self.entry.pacing);
+        let mut pacing = self.entry.pacing.lock();
         let retry_at = pacing.failed(self.now(), self.entry.name.as_str(), detail, recoveries);
         RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
     }
@@ -416,7 +413,7 @@ impl Flight {
 
     /// The best there is now.
     fn current(&self) -> Landing {
-        let access = self.entry.snapshot().access().cloned();
+        let access = self.entry.snapshot().access();
         access.ok_or_else(|| self.shared.unavailable("no route is known yet"))
     }
 

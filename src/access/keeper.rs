@@ -14,9 +14,9 @@ use crate::model::account::{AccountState, RealmName};
 
 use super::aside;
 use super::book::Entry;
-use super::entry::Snapshot;
 use super::gaps::{TOKEN_LIFE, share};
 use super::renewal::{Cause, Renewals};
+use super::snapshot::Snapshot;
 
 /// Renewals of the keeper's under way at once; callers' flights find seats beside them.
 const AT_ONCE: usize = 8;

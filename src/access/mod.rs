@@ -17,6 +17,7 @@ mod blame;
 mod cluster;
 mod flight;
 mod gaps;
+mod snapshot;
 mod unsaved;
 
 #[cfg(test)]
@@ -24,25 +25,9 @@ mod doubles;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use http::HeaderValue;
-
-use crate::clock::Timestamp;
-use crate::model::account::RealmName;
-use crate::model::route::Route;
-
-/// What a call needs right now. A snapshot: never changed, only replaced.
-#[derive(Debug, Clone)]
-pub struct Access {
-    /// Prebuilt and sensitive; a reference count per call.
-    pub bearer: HeaderValue,
-    pub route: Arc<Route>,
-    /// Grows with every renewal; a caller of `renew` says which one it saw fail.
-    pub generation: u64,
-    pub realm: RealmName,
-    pub expires_at: Timestamp,
-}
+pub use snapshot::Access;
 
 /// Every lock in here guards plain values that are whole after each statement, so a panic elsewhere does not spoil them.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -23,10 +23,10 @@ use crate::store::lead::Lead;
 use super::aside::PutOff;
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
-use super::entry::Snapshot;
 use super::flight::Flight;
 use super::gaps::Facts;
 use super::realm::{RealmTrouble, Realms, Tally, Ticket};
+use super::snapshot::Snapshot;
 use super::unsaved::Unsaved;
 use super::{Access, keeper, locked};
 
@@ -69,7 +69,7 @@ pub enum RenewProblem {
 }
 
 /// What a flight came to.
-pub(super) type Landing = Result<Arc<Access>, RenewProblem>;
+pub(super) type Landing = Result<Access, RenewProblem>;
 
 /// What renewals are made of.
 pub struct Parts {
@@ -140,12 +140,12 @@ impl Renewals {
         entry: &Arc<Entry>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Arc<Access>, RenewProblem> {
+    ) -> Result<Access, RenewProblem> {
         let boarding = self.board(entry, seen_generation, cause)?;
         let access = self.wait_for(boarding).await?;
         match cause {
             // A flight that was under way already when this caller's call failed may have brought just what it saw fail.
-            Cause::Unauthorized | Cause::Forbidden if access.generation <= seen_generation => {
+            Cause::Unauthorized | Cause::Forbidden if access.generation() <= seen_generation => {
                 Err(RenewProblem::TooSoon { until: entry.hold_until() })
             }
             _ => Ok(access),
@@ -162,7 +162,7 @@ impl Renewals {
     /// since the caller that would report may be gone by then.
     pub fn report_forbidden(&self, entry: &Arc<Entry>, cured: bool) {
         if cured {
-            locked(&entry.pacing).cured();
+            entry.pacing.lock().cured();
         }
     }
 
@@ -177,7 +177,7 @@ impl Renewals {
             return self
                 .renew(entry, before.serial, Cause::Operator)
                 .await
-                .map(|access| Arc::clone(&access.route));
+                .map(|access| Arc::clone(access.route()));
         }
         let ticket = self.shared.admit(&before.realm, Cause::Operator)?;
         let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), Cause::Operator, ticket, None);
@@ -311,7 +311,7 @@ impl Renewals {
             realm_in_trouble: health.in_trouble(),
             recoveries: health.recoveries(),
         };
-        let permitted = locked(&entry.pacing).permit(now, cause, &facts, &self.shared.settings.load());
+        let permitted = entry.pacing.lock().permit(now, cause, &facts, &self.shared.settings.load());
         permitted.and_then(|()| self.shared.admit(&snapshot.realm, cause)).inspect_err(|problem| {
             if let RenewProblem::Unavailable { retry_at, .. } = problem {
                 entry.hold(*retry_at);
@@ -329,7 +329,7 @@ impl Renewals {
         }
         let lost = |entry: &Entry| matches!(entry.state(), AccountState::NeedsLogin { .. });
         for entry in self.shared.book.all().into_iter().filter(|entry| !lost(entry)) {
-            let Some(spent) = locked(&entry.pacing).maybe_spent else { continue };
+            let Some(spent) = entry.pacing.lock().maybe_spent else { continue };
             let detail = format!("{spent}; the refresh token at hand is tried as it is");
             self.shared.chronicle.note(&entry.name, "refresh_interrupted", detail);
         }
@@ -337,12 +337,12 @@ impl Renewals {
 }
 
 pub(super) enum Boarding {
-    Newer(Arc<Access>),
+    Newer(Access),
     Flight(watch::Receiver<Option<Landing>>),
 }
 
 /// Whether the book already has what the caller is after.
-fn newer(snapshot: &Snapshot, seen: u64, cause: Cause, now: Timestamp) -> Option<Arc<Access>> {
+fn newer(snapshot: &Arc<Snapshot>, seen: u64, cause: Cause, now: Timestamp) -> Option<Access> {
     if snapshot.state == AccountState::Paused {
         return None;
     }
@@ -350,10 +350,10 @@ fn newer(snapshot: &Snapshot, seen: u64, cause: Cause, now: Timestamp) -> Option
     let better = match cause {
         // A route may have come without a new token, so the generation alone does not tell.
         Cause::NoToken => true,
-        _ => access.generation > seen,
+        _ => access.generation() > seen,
     };
     // Another gateway's token may have run out before this one heard of it.
-    (better && access.expires_at > now).then(|| Arc::clone(access))
+    (better && access.expires_at() > now).then_some(access)
 }
 
 /// A live token without a route: discovery alone is wanting, and a refresh would be one too many.

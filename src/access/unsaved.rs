@@ -16,10 +16,10 @@ use crate::store::{AccountRecord, NewTokens, StoreError, StoredRoute};
 
 use super::book::Entry;
 use super::cluster::LEASE;
-use super::entry::Snapshot;
 use super::gaps::back_off;
 use super::locked;
 use super::renewal::Shared;
+use super::snapshot::Snapshot;
 
 /// What became of new tokens.
 pub(super) enum Saved {

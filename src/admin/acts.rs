@@ -162,9 +162,11 @@ impl Admin {
         let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
         let outcome = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
         match outcome {
-            Ok(access) => {
-                Done { name, ok: true, detail: format!("good until {}, {}", access.expires_at, access.route) }
-            }
+            Ok(access) => Done {
+                name,
+                ok: true,
+                detail: format!("good until {}, {}", access.expires_at(), access.route()),
+            },
             Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
         }
     }

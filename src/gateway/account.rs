@@ -33,7 +33,7 @@ pub trait Accounts: 'static {
         account: &Self::Account,
         seen_generation: u64,
         cause: Cause,
-    ) -> impl Future<Output = Result<Arc<Access>, RenewProblem>>;
+    ) -> impl Future<Output = Result<Access, RenewProblem>>;
     /// Starts a renewal that nobody waits for.
     fn renew_behind(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
     fn report_forbidden(&self, account: &Self::Account, cured: bool);
@@ -231,7 +231,7 @@ impl Accounts for Ledger {
         account: &Arc<Entry>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Arc<Access>, RenewProblem> {
+    ) -> Result<Access, RenewProblem> {
         self.renewals.renew(account, seen_generation, cause).await
     }
 

@@ -45,7 +45,7 @@ pub struct Call<'a, A: Accounts> {
 /// What the loop came to, and the access that it was got with.
 pub struct Carried<S: Wire> {
     pub answer: Answer<S>,
-    pub access: Arc<Access>,
+    pub access: Access,
 }
 
 /// What the loop remembers from one attempt to the next.
@@ -84,13 +84,13 @@ impl<'a, A: Accounts> Call<'a, A> {
         started: Timestamp,
     ) -> Result<Self, Refusal> {
         // An account's realm is gone only while a reload takes it away.
-        let realm = settings.realm(&access.realm).ok_or(Refusal::AccountUnknown)?;
+        let realm = settings.realm(access.realm()).ok_or(Refusal::AccountUnknown)?;
         let row = match located.link_host {
             Some(_) => located.endpoint,
-            None => ingress::below(&head.method, located.rest, access.route.path(), located.endpoint).1,
+            None => ingress::below(&head.method, located.rest, access.route().path(), located.endpoint).1,
         };
         permit(rules, row)?;
-        if located.v1 && row.name == "create_rx" && access.route.path() != V1_PATH {
+        if located.v1 && row.name == "create_rx" && access.route().path() != V1_PATH {
             return Err(Refusal::ProcedureUnknown);
         }
         Ok(Self { settings, head, rules, realm, account, row, located, started })
@@ -145,12 +145,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub(super) async fn carry(
         &self,
         call: &Call<'_, A>,
-        mut access: Arc<Access>,
+        mut access: Access,
         held: &Held,
         line: &mut Line,
     ) -> Result<Carried<D::Stream>, Refusal> {
         let mut progress = Progress::default();
-        self.with_budget(&access.realm, |budget| budget.deposit(call.settings.retry.budget));
+        self.with_budget(access.realm(), |budget| budget.deposit(call.settings.retry.budget));
         loop {
             let outcome = self.attempt(call, &access, held, &mut progress, line).await?;
             let seen = seen(&outcome);
@@ -158,7 +158,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             match self.next_step(call, &access, held, &progress, &seen) {
                 Step::Reply => return carried(outcome, access),
                 Step::ReplyAndRenew(cause) => {
-                    self.accounts.renew_behind(&call.account, access.generation, cause);
+                    self.accounts.renew_behind(&call.account, access.generation(), cause);
                     return carried(outcome, access);
                 }
                 Step::Renew(cause) => match Box::pin(self.renew(call, &access, cause, line)).await? {
@@ -183,7 +183,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         progress: &mut Progress,
         line: &mut Line,
     ) -> Result<Result<Answer<D::Stream>, Seen>, Refusal> {
-        let route = &*access.route;
+        let route = access.route();
         let target = call.target(route)?;
         let settings = call.settings;
         let patience = Patience {
@@ -200,7 +200,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             query: call.located.query,
             ours: Ours {
                 host: authority,
-                bearer: &access.bearer,
+                bearer: access.bearer(),
                 via: &self.via,
                 request_id: &line.request_id,
                 framing: held.framing(),
@@ -211,7 +211,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let attempt = Attempt {
             head,
             body: held.send(),
-            place: Place { realm: &access.realm, host: &host, port, secure: route.secure() },
+            place: Place { realm: access.realm(), host: &host, port, secure: route.secure() },
             began,
             repeatable: call.repeatable() && held.replayable(),
             fresh: progress.repeated_silently,
@@ -262,7 +262,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             renewed: progress.renewed.is_some(),
             repeated_silently: progress.repeated_silently,
             elapsed: now.since(call.started),
-            budget: self.with_budget(&access.realm, |budget| budget.has_one(now)),
+            budget: self.with_budget(access.realm(), |budget| budget.has_one(now)),
             jitter: self.jitter(),
         }
     }
@@ -274,13 +274,13 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         access: &Access,
         cause: Cause,
         line: &mut Line,
-    ) -> Result<Option<Arc<Access>>, Refusal> {
+    ) -> Result<Option<Access>, Refusal> {
         line.renewals += 1;
-        match self.accounts.renew(&call.account, access.generation, cause).await {
+        match self.accounts.renew(&call.account, access.generation(), cause).await {
             Ok(newer) => Ok(Some(newer)),
             Err(problem) => {
                 let now = self.shared.clock.now();
-                match retry::without_renewal(&problem, cause, now, A::name(&call.account), &access.realm) {
+                match retry::without_renewal(&problem, cause, now, A::name(&call.account), access.realm()) {
                     Some(refusal) => Err(refusal),
                     None => Ok(None),
                 }
@@ -294,7 +294,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             progress.repeated_silently = true;
             return;
         }
-        self.with_budget(&access.realm, Budget::withdraw);
+        self.with_budget(access.realm(), Budget::withdraw);
         self.shared.clock.sleep(pause).await;
     }
 
@@ -326,7 +326,7 @@ fn seen<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Seen {
     }
 }
 
-fn carried<S: Wire>(outcome: Result<Answer<S>, Seen>, access: Arc<Access>) -> Result<Carried<S>, Refusal> {
+fn carried<S: Wire>(outcome: Result<Answer<S>, Seen>, access: Access) -> Result<Carried<S>, Refusal> {
     match outcome {
         Ok(answer) => Ok(Carried { answer, access }),
         // `next_step` lets only answers pass.

@@ -10,7 +10,8 @@ use super::refusal::Refusal;
 /// What an outbound head has from us.
 pub struct Ours<'a> {
     pub host: HeaderValue,
-    pub bearer: &'a HeaderValue,
+    /// The whole value of `Authorization`. A secret.
+    pub bearer: &'a str,
     /// `1.1 genapi-gateway-<instance>`
     pub via: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
@@ -227,7 +228,7 @@ mod tests {
     fn sent(caller: &[(&str, &str)], framing: Framing, links: bool) -> Vec<String> {
         let ours = Ours {
             host: HeaderValue::from_static("eu.iterocloud.com"),
-            bearer: &HeaderValue::from_static("Bearer ours"),
+            bearer: "Bearer ours",
             via: &HeaderValue::from_static("1.1 genapi-gateway-a1"),
             request_id: &HeaderValue::from_static("r1"),
             framing,

@@ -226,7 +226,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// The account's access, after a renewal where there is no live token.
-    async fn ready(&self, account: &A::Account, line: &mut Line) -> Result<Arc<Access>, Refusal> {
+    async fn ready(&self, account: &A::Account, line: &mut Line) -> Result<Access, Refusal> {
         let now = line.at;
         A::touch(account, now);
         let name = || A::name(account).clone();
@@ -255,7 +255,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             call.head.uri.query(),
             &call.rules.url,
             A::name(&call.account),
-            &access.route,
+            access.route(),
             ReplyBody::full,
             call.head.method == Method::HEAD,
         );

@@ -27,7 +27,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let carries_links = call.row.links;
         let body =
             if carries_links || head.fields.has(Name::Location) || head.fields.has(Name::ContentLocation) {
-                let places = Places::new(&call.rules.url, A::name(&call.account), &access.route, call.realm);
+                let places = Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
                 places.rewrite_locations(&mut head.fields);
                 match carries_links {
                     true => Box::pin(self.with_our_links(call, &mut head, answer.body, places, line)).await?,

@@ -148,7 +148,7 @@ fn pattern(text: &str) -> AccountPattern {
 /// Accounts without a store: renewals follow a script.
 pub struct Played {
     accounts: Vec<Rc<PlayedAccount>>,
-    pub script: RefCell<VecDeque<Result<Arc<Access>, RenewProblem>>>,
+    pub script: RefCell<VecDeque<Result<Access, RenewProblem>>>,
     pub renewals: RefCell<Vec<(u64, Cause)>>,
     pub behind: RefCell<Vec<Cause>>,
     pub forbidden: RefCell<Vec<bool>>,
@@ -191,15 +191,10 @@ impl Played {
 }
 
 /// A token named after its generation, good at `domain`.
-pub fn access(generation: u64, domain: &str, path: &str) -> Arc<Access> {
+pub fn access(generation: u64, domain: &str, path: &str) -> Access {
     let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
-    Arc::new(Access {
-        bearer: AccessToken::new(format!("token-{generation}")).bearer(),
-        route: Arc::new(Route::parse(domain, path, &policy).unwrap()),
-        generation,
-        realm: "global".parse().unwrap(),
-        expires_at: Timestamp::from_millis(u64::MAX),
-    })
+    let token = AccessToken::new(format!("token-{generation}"));
+    Access::endless(token, Route::parse(domain, path, &policy).unwrap(), generation)
 }
 
 impl Accounts for Rc<Played> {
@@ -250,7 +245,7 @@ impl Accounts for Rc<Played> {
         _account: &Rc<PlayedAccount>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Arc<Access>, RenewProblem> {
+    ) -> Result<Access, RenewProblem> {
         self.renewals.borrow_mut().push((seen_generation, cause));
         self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
     }

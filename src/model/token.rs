@@ -31,10 +31,6 @@ macro_rules! secret_type {
 }
 
 secret_type!(
-    /// A bearer token, up to 8 K (Authentication and Pairing V2, 4.1.2). Lives an hour.
-    AccessToken
-);
-secret_type!(
     /// What a grant consists of: up to 40 characters (Authentication and Pairing V2, 4.1.2), longer ones are taken too.
     RefreshToken
 );
@@ -46,6 +42,12 @@ secret_type!(
     /// The single-use code that comes back from the login page.
     AuthorizationCode
 );
+
+/// A bearer token, up to 8 K (Authentication and Pairing V2, 4.1.2). Lives an hour. Kept as calls need it, with the scheme in front.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AccessToken(Box<str>);
+
+const SCHEME: &str = "Bearer ";
 
 /// The longest access token taken: twice the documented 8 K, so that a small growth does not stop everything.
 pub const MAX_ACCESS_TOKEN: usize = 16 * 1024;
@@ -60,17 +62,37 @@ pub struct MalformedToken {
 }
 
 impl AccessToken {
+    /// Of a text that is known to be a token; [`AccessToken::checked`] for what comes from elsewhere.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self([SCHEME, text.as_ref()].concat().into())
+    }
+
     /// Takes only what can stand in an `Authorization` header: visible ASCII, not empty, not absurdly long.
     pub fn checked(text: &str) -> Result<Self, MalformedToken> {
         check("access_token", text, MAX_ACCESS_TOKEN).map(Self::new)
     }
 
-    /// The header that carries this token, marked sensitive.
-    pub fn bearer(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.expose()))
-            .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
+    /// The secret itself. For the sealed store alone.
+    pub fn expose(&self) -> &str {
+        &self.0[SCHEME.len()..]
+    }
+
+    /// The secret as it stands in an `Authorization` field: `Bearer …`.
+    pub fn bearer(&self) -> &str {
+        &self.0
+    }
+
+    /// The same for a client that wants a header value, marked sensitive.
+    pub fn header(&self) -> HeaderValue {
+        let mut value = HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
         value.set_sensitive(true);
         value
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessToken({} chars)", self.expose().len())
     }
 }
 
@@ -110,9 +132,11 @@ mod tests {
     #[test]
     fn a_secret_prints_its_length_only() {
         assert_eq!(format!("{:?}", RefreshToken::new("abcdef")), "RefreshToken(6 chars)");
-        let bearer = AccessToken::new("s3cret").bearer();
-        assert!(!format!("{bearer:?}").contains("s3cret"));
-        assert_eq!(bearer.as_bytes(), b"Bearer s3cret");
+        let token = AccessToken::new("s3cret");
+        assert_eq!(format!("{token:?}"), "AccessToken(6 chars)");
+        assert!(!format!("{:?}", token.header()).contains("s3cret"));
+        assert_eq!((token.expose(), token.bearer()), ("s3cret", "Bearer s3cret"));
+        assert_eq!(token.header().as_bytes(), b"Bearer s3cret");
     }
 
     #[test]

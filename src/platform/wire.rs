@@ -98,7 +98,7 @@ impl Wire {
     }
 
     pub async fn get(&self, call: Call, url: Url, bearer: &AccessToken) -> Result<Answer, Trouble> {
-        let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.bearer());
+        let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request).await
     }
 
@@ -110,7 +110,7 @@ impl Wire {
         bearer: &AccessToken,
         body: &Value,
     ) -> Result<Answer, Trouble> {
-        let request = self.client.request(method, url.clone()).header(AUTHORIZATION, bearer.bearer());
+        let request = self.client.request(method, url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 

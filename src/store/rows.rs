@@ -211,10 +211,12 @@ fn read_grant(
     };
     let refresh = unsealed("refresh", refresh_place(name, &realm), given(row.bytes(8)?, 8)?)?;
     let access = match (row.bytes(9)?, row.number(10)?) {
-        (Some(sealed), Some(expires_at)) => Some(StoredAccess {
-            token: AccessToken::new(unsealed("access", access_place(name, &realm), sealed)?),
-            expires_at: moment(expires_at)?,
-        }),
+        (Some(sealed), Some(expires_at)) => {
+            // It goes to the wire as it is. One that cannot is none, and the refresh token brings another.
+            let token = AccessToken::checked(&unsealed("access", access_place(name, &realm), sealed)?).ok();
+            let expires_at = moment(expires_at)?;
+            token.map(|token| StoredAccess { token, expires_at })
+        }
         _ => None,
     };
     let route = match (row.text(13)?, row.text(14)?) {

@@ -56,7 +56,7 @@ impl Replica {
     }
 
     /// A caller that saw the first token fail.
-    fn caller(&self) -> tokio::task::JoinHandle<Result<Arc<crate::access::Access>, RenewProblem>> {
+    fn caller(&self) -> tokio::task::JoinHandle<Result<crate::access::Access, RenewProblem>> {
         let (renewals, entry) = (self.renewals.clone(), self.entry());
         let seen = entry.generation();
         tokio::spawn(async move { renewals.renew(&entry, seen, Cause::Unauthorized).await })

@@ -51,8 +51,8 @@ async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory
     for number in 1..=3 {
         let access = bench.renewals.renew(&smile, seen, Cause::Unauthorized).await.unwrap();
         assert_eq!(token(&access), format!("access-smile-{number}"));
-        assert!(access.generation > seen, "generations grow although the store's stand still");
-        seen = access.generation;
+        assert!(access.generation() > seen, "generations grow although the store's stand still");
+        seen = access.generation();
         another_try(&bench).await;
     }
     bench.store.fail_commits(false);
@@ -75,7 +75,7 @@ async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench
     bench.clock.advance(MINUTE);
     let flight = tokio::spawn({
         let (renewals, smile) = (bench.renewals.clone(), Arc::clone(&smile));
-        async move { renewals.renew(&smile, first.generation, Cause::Unauthorized).await }
+        async move { renewals.renew(&smile, first.generation(), Cause::Unauthorized).await }
     });
     bench.platform.until_refreshes(2).await;
     bench.store.fail_commits(false);
@@ -124,7 +124,7 @@ async fn a_commit_that_went_through_although_it_was_reported_as_failed_does_not_
     let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
     bench.store.fail_commits(false);
     let landed = NewTokens {
-        access: StoredAccess { token: AccessToken::new("access-smile-1"), expires_at: access.expires_at },
+        access: StoredAccess { token: AccessToken::new("access-smile-1"), expires_at: access.expires_at() },
         refresh: Some(RefreshToken::new("refresh-smile-1")),
         refreshed_at: start_time(),
     };
@@ -132,7 +132,7 @@ async fn a_commit_that_went_through_although_it_was_reported_as_failed_does_not_
     another_try(&bench).await;
     bench.renewals.finish().await;
     assert!(!smile.summary().unsaved);
-    let next = bench.renewals.renew(&smile, access.generation, Cause::Unauthorized).await.unwrap();
+    let next = bench.renewals.renew(&smile, access.generation(), Cause::Unauthorized).await.unwrap();
     assert_eq!(token(&next), "access-smile-2");
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
 }

@@ -294,7 +294,7 @@ async fn a_poller_whose_every_call_is_a_lasting_403_causes_a_handful_of_refreshe
             bench.renewals.renew(&due.entry, due.entry.generation(), due.cause).await.unwrap();
         }
         let Standing::Ready(access) = smile.standing(now) else { panic!("the keeper keeps it ready") };
-        if bench.renewals.renew(&smile, access.generation, Cause::Forbidden).await.is_ok() {
+        if bench.renewals.renew(&smile, access.generation(), Cause::Forbidden).await.is_ok() {
             caused += 1;
             bench.renewals.report_forbidden(&smile, false);
         }
