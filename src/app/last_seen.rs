@@ -49,24 +49,24 @@ impl Callers {
     }
 }
 
-/// Something happened to it since it was last written.
+/// Something happened to it since it was last written. Small, since there may be as many as accounts.
 enum Changed {
     Account(Arc<Entry>),
-    Caller(String, Arc<Signals>),
+    Caller(Box<(String, Arc<Signals>)>),
 }
 
 impl Changed {
     fn signals(&self) -> &Signals {
         match self {
             Changed::Account(entry) => &entry.signals,
-            Changed::Caller(_, signals) => signals,
+            Changed::Caller(caller) => &caller.1,
         }
     }
 
     fn subject(&self) -> Subject {
         match self {
             Changed::Account(entry) => Subject::Account(entry.name.clone()),
-            Changed::Caller(name, _) => Subject::Caller(name.clone()),
+            Changed::Caller(caller) => Subject::Caller(caller.0.clone()),
         }
     }
 }
@@ -144,7 +144,8 @@ impl Exchange {
         let mut changed = Vec::new();
         for caller in &self.callers.0 {
             if caller.value().has_changed() {
-                changed.push(Changed::Caller(caller.key().clone(), caller.value().clone()));
+                let known = (caller.key().clone(), caller.value().clone());
+                changed.push(Changed::Caller(Box::new(known)));
             }
         }
         self.book.for_each(|entry| {
