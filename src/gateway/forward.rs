@@ -1,22 +1,19 @@
 //! One attempt at the platform. Never retries; that is `retry`'s business.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 
-use crate::http1::{
-    self, Decoder, Fields, HeadFault, Name, ResponseHead, Scratch, TURN, Twice, chunk_start, end_turn,
-};
+use crate::http1::{self, Decoder, Fields, Name, ResponseHead, Twice};
 
 use super::body::LiveBody;
-use super::headers::{Framing, Outbound};
+use super::headers::Outbound;
 use super::pool::{Dial, Lease, Link, Place, Pool, Wire};
 use super::refusal::Refusal;
 use super::replay::OutBody;
 use super::retry::Seen;
+use super::sending::{Fault, Sending};
 
 /// How long an attempt may wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -110,237 +107,34 @@ async fn exchange<S: Wire>(
     .await;
     let fault = match outcome {
         Ok(head) => {
-            return Ok((head, sending.state == State::Sent));
+            return Ok((head, sending.is_sent()));
         }
         Err(fault) => fault,
     };
-    let trace = Trace { reused, sent: link.written > written, came: link.read > read };
-    Err(failure(&trace, &sending, fault))
+    let trace = Trace {
+        reused,
+        sent: link.written > written,
+        came: link.read > read,
+        waits_for_caller: sending.waits_for_caller(),
+    };
+    Err(failure(&trace, fault))
 }
-
-/// A request on its way out.
-struct Sending<'a> {
-    /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
-    /// end, a chunk's head, data, and what stands behind it.
-    head: Scratch,
-    bearer: &'a [u8],
-    end: &'static [u8],
-    chunk: Vec<u8>,
-    piece: Bytes,
-    tail: &'static [u8],
-    /// Of all these, what has.
-    sent: usize,
-    body: OutBody,
-    framing: Framing,
-    state: State,
-    /// Bytes of the body that have left since the others had their turn.
-    moved: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Bytes are to be written.
-    Writing,
-    /// The caller has not sent the next piece.
-    WaitsForCaller,
-    Flushing,
-    Sent,
-    /// The platform takes no more; it may have answered before that.
-    Refused,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    TimedOut,
-    /// The connection ended, or broke.
-    Ended,
-    CallerBrokeOff,
-    Head(HeadFault),
-    Switched,
-}
-
-impl<'a> Sending<'a> {
-    /// Puts the head together.
-    fn new(outbound: &Outbound<'a>, body: OutBody) -> Self {
-        let mut head = Scratch::new();
-        outbound.write_up_to_bearer(&mut head);
-        let mut sending = Self {
-            head,
-            bearer: outbound.ours.bearer.as_bytes(),
-            end: b"\r\n\r\n",
-            framing: outbound.ours.framing,
-            body,
-            ..Self::done()
-        };
-        // A kept body leaves together with its head.
-        if !sending.body.takes_time() {
-            let noop = &mut Context::from_waker(std::task::Waker::noop());
-            let _ = sending.poll_next(noop);
-        }
-        sending
-    }
-
-    /// Nothing to send.
-    fn done() -> Self {
-        Self {
-            head: Scratch::none(),
-            bearer: b"",
-            end: b"",
-            chunk: Vec::new(),
-            piece: Bytes::new(),
-            tail: b"",
-            sent: 0,
-            body: OutBody::Empty,
-            framing: Framing::AsDeclared,
-            state: State::Writing,
-            moved: 0,
-        }
-    }
-
-    /// Sends, and takes the answer when it comes, be it before the end of the request.
-    fn poll_exchange<S: Wire>(
-        &mut self,
-        link: &mut Link<S>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, Fault>> {
-        match self.poll_send(link, cx) {
-            Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-            // What is sent in one piece is sent before anyone looks for an answer.
-            Poll::Pending if !self.body.takes_time() => return Poll::Pending,
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
-        loop {
-            match link.poll_head(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(None)) => return Poll::Ready(Err(Fault::Ended)),
-                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Fault::Head(fault))),
-                Poll::Ready(Ok(Some(head))) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Poll::Ready(Err(Fault::Switched));
-                }
-                // 100 and 103 are for us alone, and we asked for neither.
-                Poll::Ready(Ok(Some(head))) if head.status.is_informational() => {}
-                Poll::Ready(Ok(Some(head))) => return Poll::Ready(Ok(head)),
-            }
-        }
-    }
-
-    fn poll_send<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        loop {
-            match self.state {
-                State::Sent | State::Refused => return Poll::Ready(Ok(())),
-                State::Flushing => match link.poll_flush(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => self.state = State::Sent,
-                    Poll::Ready(Err(_)) => self.state = State::Refused,
-                },
-                State::WaitsForCaller => match self.poll_next(cx) {
-                    Poll::Pending => {
-                        // What TLS holds back may be what the platform waits for.
-                        let _ = link.poll_flush(cx);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                },
-                State::Writing => match self.poll_write(link, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(true) => {
-                        self.next();
-                        if self.moved >= TURN {
-                            self.moved = 0;
-                            end_turn(cx);
-                            return Poll::Pending;
-                        }
-                    }
-                    Poll::Ready(false) => self.state = State::Refused,
-                },
-            }
-        }
-    }
-
-    /// True when all of it is written, false where it cannot be.
-    fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
-        loop {
-            let mut skip = self.sent;
-            let parts = [&self.head[..], self.bearer, self.end, &self.chunk[..], &self.piece[..], self.tail];
-            let parts = parts.map(|part| {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                &part[skipped..]
-            });
-            if parts.iter().all(|part| part.is_empty()) {
-                return Poll::Ready(true);
-            }
-            match std::task::ready!(link.poll_write(&parts, cx)) {
-                Ok(written) if written > 0 => self.sent += written,
-                _ => return Poll::Ready(false),
-            }
-        }
-    }
-
-    fn next(&mut self) {
-        self.head.clear();
-        self.bearer = b"";
-        self.end = b"";
-        self.chunk.clear();
-        self.moved += self.piece.len();
-        self.piece = Bytes::new();
-        self.sent = 0;
-        let over =
-            self.body.has_ended() && (self.framing == Framing::AsDeclared || self.tail.ends_with(LAST));
-        self.tail = b"";
-        self.state = if over { State::Flushing } else { State::WaitsForCaller };
-    }
-
-    /// The body's next piece into its place.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let chunked = self.framing == Framing::Chunked;
-        match std::task::ready!(self.body.poll_piece(cx)) {
-            Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
-            Some(Ok(piece)) => {
-                if chunked {
-                    chunk_start(&mut self.chunk, piece.len());
-                    self.tail = if self.body.has_ended() { b"\r\n0\r\n\r\n" } else { b"\r\n" };
-                }
-                self.piece = piece;
-            }
-            None if chunked => self.tail = LAST,
-            None => {}
-        }
-        self.state = State::Writing;
-        Poll::Ready(Ok(()))
-    }
-
-    /// A request that takes its time to send is not late as long as its bytes move.
-    fn patience(&self, patience: &Patience) -> Duration {
-        match self.state {
-            State::WaitsForCaller => patience.caller,
-            State::Writing if self.body.takes_time() => patience.idle,
-            _ => patience.response,
-        }
-    }
-}
-
-/// What ends a chunked body.
-const LAST: &[u8] = b"0\r\n\r\n";
 
 /// What is known about a failed exchange besides its fault.
 struct Trace {
     reused: bool,
     sent: bool,
     came: bool,
+    waits_for_caller: bool,
 }
 
 /// Whose fault a failed exchange is.
-fn failure(trace: &Trace, sending: &Sending<'_>, fault: Fault) -> Seen {
+fn failure(trace: &Trace, fault: Fault) -> Seen {
     match fault {
         Fault::CallerBrokeOff => {
             Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
         }
-        Fault::TimedOut if sending.state == State::WaitsForCaller => {
-            Seen::CallerFailed(Refusal::RequestTimeout)
-        }
+        Fault::TimedOut if trace.waits_for_caller => Seen::CallerFailed(Refusal::RequestTimeout),
         Fault::TimedOut => Seen::TimedOut,
         Fault::Switched => Seen::Misbehaved("it switched protocols unasked"),
         Fault::Head(_) => Seen::Misbehaved("its answer is not HTTP, or its head is too large"),
@@ -413,19 +207,16 @@ mod tests {
 
     #[test]
     fn a_failed_exchange_is_told_apart_by_what_went_over_the_wire() {
-        let sending = |state| Sending { state, ..Sending::done() };
-        let seen =
-            |reused, sent, came, fault| failure(&Trace { reused, sent, came }, &sending(State::Sent), fault);
+        let seen = |reused, sent, came, fault| {
+            failure(&Trace { reused, sent, came, waits_for_caller: false }, fault)
+        };
         assert_eq!(seen(true, false, false, Fault::Ended), Seen::DeadConnection { anything_sent: false });
         assert_eq!(seen(true, true, false, Fault::Ended), Seen::DeadConnection { anything_sent: true });
         assert_eq!(seen(true, true, true, Fault::Ended), Seen::Lost);
         assert_eq!(seen(false, true, false, Fault::Ended), Seen::Lost);
         assert!(matches!(seen(false, false, false, Fault::Ended), Seen::NotSent { .. }));
         assert_eq!(seen(false, true, false, Fault::TimedOut), Seen::TimedOut);
-        let trace = Trace { reused: false, sent: true, came: false };
-        assert_eq!(
-            failure(&trace, &sending(State::WaitsForCaller), Fault::TimedOut),
-            Seen::CallerFailed(Refusal::RequestTimeout)
-        );
+        let trace = Trace { reused: false, sent: true, came: false, waits_for_caller: true };
+        assert_eq!(failure(&trace, Fault::TimedOut), Seen::CallerFailed(Refusal::RequestTimeout));
     }
 }

@@ -25,6 +25,7 @@ mod replay;
 mod reply;
 pub mod retry;
 mod rewrite;
+mod sending;
 pub mod settings;
 #[cfg(test)]
 mod stories;

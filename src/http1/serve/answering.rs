@@ -1,0 +1,199 @@
+//! The answer's half of a served connection: an answer leaves as its body comes, in as few writes as the socket takes.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Attendant, Served};
+use crate::http1::answer::{AnswerFault, Asked, Passed, Plan};
+use crate::http1::body::chunk_start;
+use crate::http1::scratch::Scratch;
+use crate::http1::turn::{TURN, let_others_go_first};
+
+/// How much of a body that nobody wants is read, so that its connection can serve on.
+const SKIPPED: usize = 64 * 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served<S, A> {
+    /// Writes an answer as its body comes. Tells whether the connection may serve another request.
+    pub async fn answer<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, AnswerFault>
+    where
+        B: Body<Data = Bytes> + Passed,
+    {
+        let (head, body) = response.into_parts();
+        let plan = Plan::new(&asked, &head, &body);
+        let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
+        let mut out = Scratch::new();
+        plan.write_head(&mut out, &asked, &head, body.fields(), keep);
+        let mut left = plan.left();
+        // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
+        // time the caller has its answer.
+        let mut body = pin!(Some(body));
+        let mut more = left > 0;
+        let mut moved = 0;
+        while more {
+            let (piece, ended) = self.next_piece(body.as_mut(), &mut out).await?;
+            left = left.checked_sub(piece.len() as u64).ok_or(AnswerFault::Broken)?;
+            more = !ended && left > 0;
+            if !more {
+                plan.check(left)?;
+                body.set(None);
+            }
+            let tail: &[u8] = match (plan.chunked(), more, piece.is_empty()) {
+                (false, _, _) => b"",
+                (true, true, _) => b"\r\n",
+                (true, false, false) => b"\r\n0\r\n\r\n",
+                (true, false, true) => b"0\r\n\r\n",
+            };
+            if plan.chunked() && !piece.is_empty() {
+                chunk_start(&mut out, piece.len());
+            }
+            if out.len() + piece.len() + tail.len() <= out.capacity() {
+                // One small piece costs the kernel less than two.
+                out.extend_from_slice(&piece);
+                out.extend_from_slice(tail);
+                self.write(&out, &[], &[]).await?;
+            } else {
+                self.write(&out, &piece, tail).await?;
+            }
+            out.clear();
+            moved += piece.len();
+            if more && moved >= TURN {
+                moved = 0;
+                let_others_go_first().await;
+            }
+        }
+        body.set(None);
+        self.write(&out, &[], &[]).await?;
+        self.flush().await.map(|()| keep)
+    }
+
+    /// Bytes that are no answer to a request that was heard.
+    pub async fn send(&self, bytes: &[u8]) -> Result<(), AnswerFault> {
+        self.write(bytes, &[], &[]).await?;
+        self.flush().await
+    }
+
+    /// The next piece of an answer's body, empty at its end, and whether it is the last. While it has to be waited for, what is in `out`
+    /// leaves, and the caller is watched.
+    async fn next_piece<B: Body<Data = Bytes>>(
+        &self,
+        mut body: Pin<&mut Option<B>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(Bytes, bool), AnswerFault> {
+        let mut sent = 0;
+        let piece = poll_fn(|cx| {
+            while let Some(mut body) = body.as_mut().as_pin_mut()
+                && let Poll::Ready(frame) = body.as_mut().poll_frame(cx)
+            {
+                match frame {
+                    None => return Poll::Ready(Ok((Bytes::new(), true))),
+                    Some(Err(_)) => return Poll::Ready(Err(AnswerFault::Broken)),
+                    // Trailers end here, and an empty piece would look like the end.
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data()
+                            && !data.is_empty()
+                        {
+                            return Poll::Ready(Ok((data, body.is_end_stream())));
+                        }
+                    }
+                }
+            }
+            while sent < out.len() {
+                match self.poll_write(&[IoSlice::new(&out[sent..])], cx) {
+                    Poll::Ready(Ok(written)) => sent += written,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(AnswerFault::Gone)),
+                    Poll::Pending => break,
+                }
+            }
+            if sent > 0 && sent == out.len() && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(AnswerFault::Gone));
+            }
+            self.poll_hung_up(cx).map(|()| Err(AnswerFault::Gone))
+        })
+        .await;
+        out.drain(..sent);
+        piece
+    }
+
+    /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is still on its way.
+    async fn skips_rest_of_body(&self) -> bool {
+        let mut skipped = 0;
+        poll_fn(|cx| {
+            let io = &mut *self.io.borrow_mut();
+            while skipped <= SKIPPED {
+                match io.body.take(&mut io.inbox.bytes) {
+                    Ok(Some(piece)) => skipped += piece.len(),
+                    Ok(None) if io.body.has_ended() => return Poll::Ready(true),
+                    // An answer does not wait for what the caller may never send.
+                    Ok(None) if matches!(self.poll_read(io, false, cx), Poll::Ready(Ok(1..))) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            Poll::Ready(false)
+        })
+        .await
+    }
+
+    /// All of it, in as few writes as the socket takes.
+    async fn write(&self, head: &[u8], piece: &[u8], tail: &[u8]) -> Result<(), AnswerFault> {
+        let parts = [head, piece, tail];
+        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < whole {
+                let mut skip = sent;
+                let slices = parts.map(|part| {
+                    let skipped = skip.min(part.len());
+                    skip -= skipped;
+                    IoSlice::new(&part[skipped..])
+                });
+                let from = slices.iter().position(|slice| !slice.is_empty()).unwrap_or_default();
+                let to = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or_default();
+                match ready!(self.poll_write(&slices[from..=to], cx)) {
+                    Ok(written) if written > 0 => sent += written,
+                    _ => return Poll::Ready(Err(AnswerFault::Gone)),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    fn poll_write(&self, slices: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = &mut *self.io.borrow_mut();
+        let Some(stream) = &mut io.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let polled = match slices {
+            [only] => Pin::new(stream).poll_write(cx, only),
+            many => Pin::new(stream).poll_write_vectored(cx, many),
+        };
+        match polled {
+            Poll::Pending => self.attendant.write_waits(),
+            Poll::Ready(_) => self.attendant.wrote(),
+        }
+        polled
+    }
+
+    async fn flush(&self) -> Result<(), AnswerFault> {
+        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| AnswerFault::Gone)
+    }
+
+    /// TLS keeps what the kernel does not take.
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = &mut *self.io.borrow_mut();
+        let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(())) };
+        let polled = Pin::new(stream).poll_flush(cx);
+        match polled {
+            Poll::Pending => self.attendant.write_waits(),
+            Poll::Ready(_) => self.attendant.wrote(),
+        }
+        polled
+    }
+}
