@@ -1,4 +1,5 @@
-//! Latency under trouble: while some callers go through one trouble each, do the others feel it? Quiet and troubled windows take turns.
+//! Latency under trouble: while some callers go through one trouble each, do the others feel it? Quiet and troubled windows take turns,
+//! and each trouble is compared to the quiet before and after it.
 //!
 //! The rule guarded here: a trouble that did not take place makes no figure. Whoever is in it counts what came of it.
 
@@ -190,11 +191,18 @@ impl fmt::Display for Seen {
     }
 }
 
-/// One contestant's windows; the first row is the quiet one that the others are compared to.
+/// One contestant's windows: every other row is a quiet one, the first and the last among them.
 pub struct Figures {
     contestant: String,
     rows: Vec<Row>,
     rounds: Rounds,
+}
+
+/// A row with the quiet ones before and after it.
+struct Compared<'a> {
+    before: &'a Row,
+    row: &'a Row,
+    after: &'a Row,
 }
 
 /// Gateways, and whoever else was named: most proxies know only some of the troubles.
@@ -217,18 +225,28 @@ pub fn measure(
     each.collect()
 }
 
-/// Quiet twice: how far these two lie apart is what no trouble explains.
+/// One of them is no trouble at all: how far it lies from the quiet around it is what no trouble explains.
 fn entries(contestant: &Contestant, is_gateway: bool) -> Vec<Entry<'_>> {
     let job = Job { pace: Pace::Open(RATE), ..Job::get(SMALL) };
     let entry = |label: &str, beside| Entry { label: label.to_owned(), contestant, job: job.clone(), beside };
-    let mut troubles: Vec<Entry> = TROUBLES
+    let quiet = || entry(QUIET, None);
+    let troubles = TROUBLES
         .iter()
         .filter(|trouble| is_gateway || !trouble.needs_gateway())
-        .map(|trouble| entry(trouble.what, Some(trouble)))
-        .collect();
-    troubles.insert(troubles.len() / 2, entry("quiet again", None));
-    troubles.insert(0, entry("quiet", None));
-    troubles
+        .map(|trouble| entry(trouble.what, Some(trouble)));
+    let each = std::iter::once(entry("no trouble", None)).chain(troubles);
+    std::iter::once(quiet()).chain(each.flat_map(|entry| [entry, quiet()])).collect()
+}
+
+const QUIET: &str = "quiet";
+
+impl Compared<'_> {
+    /// Against the mean of the two quiet windows around it.
+    fn ratio(&self, of: fn(&Sample) -> f64) -> Option<Spread> {
+        let around = self.before.samples.iter().zip(&self.after.samples);
+        let quiet = around.map(|(before, after)| (of(before) + of(after)) / 2.0);
+        Spread::of(self.row.samples.iter().zip(quiet).map(|(own, quiet)| of(own) / quiet).collect())
+    }
 }
 
 impl Figures {
@@ -236,16 +254,28 @@ impl Figures {
         self.rows.iter().all(|row| row.faults.is_empty())
     }
 
-    /// Against the quiet window of the same round.
-    fn ratio(&self, row: &Row, of: fn(&Sample) -> f64) -> Option<Spread> {
-        let quiet = &self.rows.first()?.samples;
-        Spread::of(row.samples.iter().zip(quiet).map(|(own, quiet)| of(own) / of(quiet)).collect())
+    fn compared(&self) -> impl Iterator<Item = Compared<'_>> {
+        let threes = self.rows.windows(3).step_by(2);
+        threes.filter_map(|rows| match rows {
+            [before, row, after] => Some(Compared { before, row, after }),
+            _ => None,
+        })
     }
 
     pub fn table(&self) -> String {
         let headings = ["trouble", "p50 ms", "p99 ms", "p50 against quiet", "p99 against quiet"];
         let mut lines = vec![headings.map(str::to_owned)];
-        lines.extend(self.rows.iter().map(|row| self.cells(row)));
+        let quiet = self.rows.iter().step_by(2).flat_map(|row| &row.samples);
+        let ratio = |spread: Option<Spread>| {
+            let shown = |Spread(low, median, high): Spread| format!("{median:.2} ({low:.2}-{high:.2})");
+            spread.map_or_else(|| "-".to_owned(), shown)
+        };
+        lines.push(cells(QUIET, quiet, ["-".to_owned(), "-".to_owned()]));
+        lines.extend(self.compared().map(|compared| {
+            let ratios =
+                [ratio(compared.ratio(|sample| sample.p50)), ratio(compared.ratio(|sample| sample.p99))];
+            cells(&compared.row.label, compared.row.samples.iter(), ratios)
+        }));
         let (name, Rounds { count, window, .. }) = (&self.contestant, self.rounds);
         let mut text = format!(
             "### trouble: {name}, {RATE} small GETs/s beside one trouble each, {count} windows of {window:?}\n\n"
@@ -264,29 +294,13 @@ impl Figures {
         text
     }
 
-    fn cells(&self, row: &Row) -> [String; 5] {
-        let milliseconds = |of: fn(&Sample) -> f64| {
-            let median = Spread::of(row.samples.iter().map(of).collect());
-            median.map_or_else(|| "-".to_owned(), |Spread(_, median, _)| format!("{median:.3}"))
-        };
-        let ratio = |of| {
-            let shown = |Spread(low, median, high): Spread| format!("{median:.2} ({low:.2}-{high:.2})");
-            self.ratio(row, of).map_or_else(|| "-".to_owned(), shown)
-        };
-        [
-            row.label.clone(),
-            milliseconds(|sample| sample.p50),
-            milliseconds(|sample| sample.p99),
-            ratio(|sample| sample.p50),
-            ratio(|sample| sample.p99),
-        ]
-    }
-
     pub fn json(&self) -> Value {
-        let rows = self.rows.iter().map(|row| {
-            let spread = |of| self.ratio(row, of).map(|Spread(low, median, high)| json!([low, median, high]));
+        let rows = self.compared().map(|compared| {
+            let row = compared.row;
+            let spread = |of| compared.ratio(of).map(|Spread(low, median, high)| json!([low, median, high]));
             json!({
                 "trouble": row.label,
+                "quiet_before": compared.before.samples,
                 "p50_ratio": spread(|sample| sample.p50),
                 "p99_ratio": spread(|sample| sample.p99),
                 "samples": row.samples,
@@ -296,4 +310,14 @@ impl Figures {
         });
         json!({"scenario": "trouble", "contestant": self.contestant, "rows": rows.collect::<Vec<_>>()})
     }
+}
+
+fn cells<'a>(label: &str, samples: impl Iterator<Item = &'a Sample>, ratios: [String; 2]) -> [String; 5] {
+    let samples: Vec<&Sample> = samples.collect();
+    let milliseconds = |of: fn(&Sample) -> f64| {
+        let median = Spread::of(samples.iter().map(|sample| of(sample)).collect());
+        median.map_or_else(|| "-".to_owned(), |Spread(_, median, _)| format!("{median:.3}"))
+    };
+    let [p50, p99] = ratios;
+    [label.to_owned(), milliseconds(|sample| sample.p50), milliseconds(|sample| sample.p99), p50, p99]
 }
