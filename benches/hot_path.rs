@@ -66,7 +66,7 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
         bench.iter(|| {
             let ours = Ours {
                 host: HeaderValue::from_static("eu.iterocloud.com"),
-                bearer: token.bearer(),
+                bearer: token.expose_bearer(),
                 via: &via,
                 request_id: &id,
                 framing: Framing::AsDeclared,

@@ -157,8 +157,17 @@ impl Job {
     }
 }
 
-/// Measures all entries in turn, each round beginning with another one.
-pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds) -> anyhow::Result<Vec<Row>> {
+/// In which order a round takes its entries.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    /// Each round begins with another one, so that nobody has the best place.
+    Rotating,
+    /// As given: each is told against those before and after it.
+    AsGiven,
+}
+
+/// Measures all entries in turn.
+pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds, order: Order) -> anyhow::Result<Vec<Row>> {
     let mut rows: Vec<Row> = entries
         .iter()
         .map(|entry| Row {
@@ -170,7 +179,10 @@ pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds) -> anyhow::Result<V
         .collect();
     for round in 0..rounds.count {
         for step in 0..entries.len() {
-            let at = (round + step) % entries.len();
+            let at = match order {
+                Order::Rotating => (round + step) % entries.len(),
+                Order::AsGiven => step,
+            };
             let wrong = stage.wrong()?;
             let (sample, faults) = window(&entries[at], stage, rounds, round)?;
             rows[at].samples.push(sample);

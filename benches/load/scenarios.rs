@@ -153,7 +153,7 @@ impl Scenario {
         let running =
             entrants.iter().map(|entrant| entrant.start(stage)).collect::<anyhow::Result<Vec<_>>>()?;
         let (entries, baseline) = self.entries(&entrants, &running, &job);
-        let rows = contest::run(&entries, stage, rounds)?;
+        let rows = contest::run(&entries, stage, rounds, contest::Order::Rotating)?;
         let mut result = Result {
             id: self.id,
             what: self.what.to_owned(),

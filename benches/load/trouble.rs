@@ -11,7 +11,7 @@ use genapi_gateway::load::Pace;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::contest::{self, Account, Entry, Job, Rounds, Row, Sample};
+use super::contest::{self, Account, Entry, Job, Order, Rounds, Row, Sample};
 use super::contestants::{Contestant, Entrant, Kind};
 use super::disorder::{SLOW, SLOW_REFRESH};
 use super::figures::{self, Spread};
@@ -220,7 +220,11 @@ pub fn measure(
         // At this rate a core sleeps between two calls, and how long an idle one takes to wake for another is what a p99 would show.
         let running = Entrant { dying, beside_generator: true, ..entrant.clone() }.start(stage)?;
         let entries = entries(&running, is_gateway(entrant));
-        Ok(Figures { contestant: running.name.clone(), rows: contest::run(&entries, stage, rounds)?, rounds })
+        Ok(Figures {
+            contestant: running.name.clone(),
+            rows: contest::run(&entries, stage, rounds, Order::AsGiven)?,
+            rounds,
+        })
     });
     each.collect()
 }
@@ -294,21 +298,16 @@ impl Figures {
         text
     }
 
+    /// All rows in the order in which they were measured; ratios on those that are compared.
     pub fn json(&self) -> Value {
-        let rows = self.compared().map(|compared| {
-            let row = compared.row;
+        let plain = |row: &Row| json!({"trouble": row.label, "samples": row.samples, "memory": row.memory, "faults": row.faults});
+        let mut rows: Vec<Value> = self.rows.iter().map(plain).collect();
+        for (row, compared) in rows.iter_mut().skip(1).step_by(2).zip(self.compared()) {
             let spread = |of| compared.ratio(of).map(|Spread(low, median, high)| json!([low, median, high]));
-            json!({
-                "trouble": row.label,
-                "quiet_before": compared.before.samples,
-                "p50_ratio": spread(|sample| sample.p50),
-                "p99_ratio": spread(|sample| sample.p99),
-                "samples": row.samples,
-                "memory": row.memory,
-                "faults": row.faults,
-            })
-        });
-        json!({"scenario": "trouble", "contestant": self.contestant, "rows": rows.collect::<Vec<_>>()})
+            row["p50_ratio"] = json!(spread(|sample| sample.p50));
+            row["p99_ratio"] = json!(spread(|sample| sample.p99));
+        }
+        json!({"scenario": "trouble", "contestant": self.contestant, "rows": rows})
     }
 }
 

@@ -299,5 +299,5 @@ pub fn platforms(platform: &Arc<Scripted>) -> HashMap<RealmName, Arc<dyn Control
 
 /// The token in a bearer.
 pub fn token(access: &super::Access) -> &str {
-    access.bearer().strip_prefix("Bearer ").unwrap()
+    access.expose_bearer().strip_prefix("Bearer ").unwrap()
 }

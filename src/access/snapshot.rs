@@ -45,9 +45,9 @@ pub(super) struct Elsewhere {
 }
 
 impl Access {
-    /// `Bearer …`. A secret.
-    pub fn bearer(&self) -> &str {
-        self.parts().0.token.bearer()
+    /// The secret as it stands in an `Authorization` field: `Bearer …`. For the wire alone.
+    pub fn expose_bearer(&self) -> &str {
+        self.parts().0.token.expose_bearer()
     }
 
     pub fn route(&self) -> &Arc<Route> {

@@ -19,7 +19,7 @@ use crate::store::{Store, StoreError};
 const EVERY: Duration = Duration::from_secs(10);
 /// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes, and calls do not feel it.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The keeper looks at minutes, and operators who ask get it read on the spot.
+/// At the earliest, between two writings. The keeper looks at minutes, and operators who ask get it read on the spot.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
 pub struct Exchange {
@@ -111,7 +111,9 @@ impl Exchange {
         loop {
             let now = self.clock.now();
             // Where nobody else writes, once is enough.
-            if read_at.is_none_or(|at| self.store.is_shared() && at + READ_EVERY <= now) {
+            // A clock that was set back makes it due too.
+            let is_due = |at| self.store.is_shared() && (now < at || now.since(at) >= READ_EVERY);
+            if read_at.is_none_or(is_due) {
                 self.read().await;
                 read_at = Some(now);
             }

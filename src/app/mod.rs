@@ -117,7 +117,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,
     });
     let known = store.known_tokens().await.context("the known tokens cannot be read")?;
-    // One copy of each name: there are as many of these as accounts.
+    // One copy of each long name (short ones are stored in place): there are as many of these as accounts.
     let same_name = |(hash, name): ([u8; 32], AccountName)| {
         let entry = book.by_name(name.as_str());
         (hash, entry.map_or(name, |entry| entry.name.clone()))

@@ -17,6 +17,8 @@ use super::{Running, allocator};
 const CONTROL_THREADS: usize = 2;
 /// How long the end waits for a refresh under way and for tokens that the store has not taken yet.
 const LAST_REFRESHES: Duration = Duration::from_secs(15);
+/// How long for the last of when accounts were used, behind which the journal waits.
+const LAST_SIGNS: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
 pub fn run_until_told_to_stop(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
@@ -101,6 +103,10 @@ impl Running {
         for task in &tasks {
             task.abort();
         }
+        for task in tasks {
+            // What it had in hand is put back before the last writing looks for it.
+            let _ = task.await;
+        }
         inner.renewals.stop_keeping().await;
         if !cut_short {
             let finished = tokio::time::timeout(LAST_REFRESHES, inner.renewals.finish());
@@ -118,7 +124,9 @@ impl Running {
         if let Some(access_log) = &inner.shared.access_log {
             access_log.settle();
         }
-        inner.last_seen.write_at_once().await;
+        if tokio::time::timeout(LAST_SIGNS, inner.last_seen.write_at_once()).await.is_err() {
+            tracing::warn!("when accounts were last used could not be saved in time");
+        }
         inner.journal.settle().await;
         if let Err(error) = inner.store.close().await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");

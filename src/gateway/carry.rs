@@ -200,7 +200,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             query: call.located.query,
             ours: Ours {
                 host: authority,
-                bearer: access.bearer(),
+                bearer: access.expose_bearer(),
                 via: &self.via,
                 request_id: &line.request_id,
                 framing: held.framing(),

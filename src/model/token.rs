@@ -78,7 +78,7 @@ impl AccessToken {
     }
 
     /// The secret as it stands in an `Authorization` field: `Bearer …`.
-    pub fn bearer(&self) -> &str {
+    pub fn expose_bearer(&self) -> &str {
         &self.0
     }
 
@@ -135,7 +135,7 @@ mod tests {
         let token = AccessToken::new("s3cret");
         assert_eq!(format!("{token:?}"), "AccessToken(6 chars)");
         assert!(!format!("{:?}", token.header()).contains("s3cret"));
-        assert_eq!((token.expose(), token.bearer()), ("s3cret", "Bearer s3cret"));
+        assert_eq!((token.expose(), token.expose_bearer()), ("s3cret", "Bearer s3cret"));
         assert_eq!(token.header().as_bytes(), b"Bearer s3cret");
     }
 

@@ -49,7 +49,7 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         // A commit that was acknowledged survives a power cut (WAL's usual NORMAL would not promise that).
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        // In KiB. Enough for the inner pages of 100,000 accounts; the system keeps the rest, and once for both connections.
+        // In KiB: most inner pages of 100,000 accounts. The system keeps the rest, and once for both connections.
         .pragma("cache_size", "-512")
         .busy_timeout(std::time::Duration::from_secs(5))
         .row_buffer_size(256)

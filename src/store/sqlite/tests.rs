@@ -286,6 +286,17 @@ async fn a_log_without_its_database_is_refused_rather_than_thrown_away() {
 }
 
 #[tokio::test]
+async fn a_stored_token_that_cannot_stand_on_the_wire_is_none_and_the_grant_stays() {
+    let home = Home::new();
+    let store = home.open().await.unwrap();
+    let injected = Some(access("a\r\nX-Other: y", 5_000_000));
+    store.put_grant(NewGrant { access: injected, ..grant("smile", "global", 1) }).await.unwrap();
+    let read = store.account(&name("smile")).await.unwrap().unwrap();
+    assert_eq!(read.grants[0].access, None);
+    assert_eq!(read.grants[0].refresh.expose(), "refresh-smile-global");
+}
+
+#[tokio::test]
 async fn a_tampered_record_refuses_its_account_and_no_other_until_a_new_grant_mends_it() {
     for sql in [
         "UPDATE grants SET refresh_sealed = zeroblob(60) WHERE account = 'b'",
