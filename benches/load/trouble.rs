@@ -300,7 +300,14 @@ impl Figures {
 
     /// All rows in the order in which they were measured; ratios on those that are compared.
     pub fn json(&self) -> Value {
-        let plain = |row: &Row| json!({"trouble": row.label, "samples": row.samples, "memory": row.memory, "faults": row.faults});
+        let plain = |row: &Row| {
+            json!({
+                "trouble": row.label,
+                "samples": row.samples,
+                "memory": row.memory,
+                "faults": row.faults,
+            })
+        };
         let mut rows: Vec<Value> = self.rows.iter().map(plain).collect();
         for (row, compared) in rows.iter_mut().skip(1).step_by(2).zip(self.compared()) {
             let spread = |of| compared.ratio(of).map(|Spread(low, median, high)| json!([low, median, high]));

@@ -13,7 +13,8 @@ use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::NewTokens;
 
-use super::gaps::{Pacing, PacingCell};
+use super::gaps::Pacing;
+use super::pacing_cell::PacingCell;
 use super::renewal::Landing;
 use super::signals::Signals;
 use super::snapshot::{Access, Snapshot};

@@ -1,16 +1,13 @@
 //! When a renewal of one account may begin: the vendor's gap between refreshes, the back-off after trouble, the growing wait after
 //! 403s that no renewal cured. Values and rules only; nothing here waits.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use std::{fmt, mem};
 
 use crate::clock::Timestamp;
 use crate::config;
 
-use super::locked;
 use super::renewal::{Cause, RenewProblem};
 
 /// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
@@ -47,49 +44,6 @@ struct Retry {
     detail: Box<str>,
     /// How often the realm had recovered by then: a recovery ends every back-off that the trouble brought.
     recoveries: u32,
-}
-
-/// Where an account keeps its pacing: no room is taken in peace, in which nearly all are.
-pub(super) struct PacingCell(Mutex<Option<Box<Pacing>>>);
-
-/// The pacing in hand, put back when this is dropped.
-pub(super) struct PacingGuard<'a> {
-    pacing: Pacing,
-    place: MutexGuard<'a, Option<Box<Pacing>>>,
-}
-
-impl PacingCell {
-    pub fn new(pacing: Pacing) -> Self {
-        let cell = Self(Mutex::default());
-        *cell.lock() = pacing;
-        cell
-    }
-
-    pub fn lock(&self) -> PacingGuard<'_> {
-        let mut place = locked(&self.0);
-        PacingGuard { pacing: place.take().map_or_else(Pacing::default, |kept| *kept), place }
-    }
-}
-
-impl Deref for PacingGuard<'_> {
-    type Target = Pacing;
-
-    fn deref(&self) -> &Pacing {
-        &self.pacing
-    }
-}
-
-impl DerefMut for PacingGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Pacing {
-        &mut self.pacing
-    }
-}
-
-impl Drop for PacingGuard<'_> {
-    fn drop(&mut self) {
-        let pacing = mem::take(&mut self.pacing);
-        *self.place = (pacing != Pacing::default()).then(|| Box::new(pacing));
-    }
 }
 
 /// Why the refresh token in hand may no longer be the newest.
@@ -264,16 +218,6 @@ mod tests {
             realm_in_trouble: false,
             recoveries: 0,
         }
-    }
-
-    #[test]
-    fn in_peace_nothing_is_kept() {
-        let cell = PacingCell::new(Pacing::default());
-        assert!(locked(&cell.0).is_none());
-        cell.lock().put_off(Timestamp::from_millis(5), "later", 0);
-        assert_eq!(cell.lock().trouble(), Some(("later".to_owned(), Timestamp::from_millis(5))));
-        *cell.lock() = Pacing::default();
-        assert!(locked(&cell.0).is_none());
     }
 
     #[test]

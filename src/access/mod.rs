@@ -17,6 +17,7 @@ mod blame;
 mod cluster;
 mod flight;
 mod gaps;
+mod pacing_cell;
 mod snapshot;
 mod unsaved;
 

@@ -110,8 +110,7 @@ impl Exchange {
         let mut read_at = None;
         loop {
             let now = self.clock.now();
-            // Where nobody else writes, once is enough.
-            // A clock that was set back makes it due too.
+            // Where nobody else writes, once is enough. A clock that was set back makes it due too.
             let is_due = |at| self.store.is_shared() && (now < at || now.since(at) >= READ_EVERY);
             if read_at.is_none_or(is_due) {
                 self.read().await;

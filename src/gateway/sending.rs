@@ -1,5 +1,5 @@
 //! A request on its way to the platform: its head with the bearer in it, and its body as it comes, written in as few pieces as the
-//! connection takes. Knows nothing of what becomes of the answer.
+//! connection takes. The answer's head is taken when it comes; what it means, and whose fault it is if none does, `forward` says.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -68,9 +68,14 @@ impl<'a> Sending<'a> {
             head,
             bearer: outbound.ours.bearer.as_bytes(),
             end: b"\r\n\r\n",
-            framing: outbound.ours.framing,
+            chunk: Vec::new(),
+            piece: Bytes::new(),
+            tail: b"",
+            sent: 0,
             body,
-            ..Self::done()
+            framing: outbound.ours.framing,
+            state: State::Writing,
+            moved: 0,
         };
         // A kept body leaves together with its head.
         if !sending.body.takes_time() {
@@ -78,23 +83,6 @@ impl<'a> Sending<'a> {
             let _ = sending.poll_next(noop);
         }
         sending
-    }
-
-    /// Nothing to send.
-    fn done() -> Self {
-        Self {
-            head: Scratch::none(),
-            bearer: b"",
-            end: b"",
-            chunk: Vec::new(),
-            piece: Bytes::new(),
-            tail: b"",
-            sent: 0,
-            body: OutBody::Empty,
-            framing: Framing::AsDeclared,
-            state: State::Writing,
-            moved: 0,
-        }
     }
 
     /// Sends, and takes the answer when it comes, be it before the end of the request.

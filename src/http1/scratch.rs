@@ -22,11 +22,6 @@ impl Scratch {
     pub fn new() -> Self {
         Self(spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(ROOM)))
     }
-
-    /// Without memory of its own, for what is never written.
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
 }
 
 impl Default for Scratch {
@@ -74,7 +69,7 @@ mod tests {
         assert_eq!((second.as_ptr(), second.len()), (place, 0));
         let mut large = Scratch::new();
         large.reserve(SPARE_ROOM + 1);
-        drop((second, large, Scratch::none()));
+        drop((second, large, Scratch(Vec::new())));
         let rooms = [Scratch::new(), Scratch::new()].map(|scratch| scratch.capacity());
         assert_eq!(rooms, [ROOM, ROOM]);
     }
