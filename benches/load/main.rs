@@ -4,6 +4,7 @@
 //! gateway that already runs. How to read the figures: `docs/benchmarks.md`.
 
 mod aside;
+mod awake;
 mod contest;
 mod contestants;
 mod disorder;

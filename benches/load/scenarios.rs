@@ -5,6 +5,7 @@ use std::time::Duration;
 use genapi_gateway::load::Pace;
 use http::Method;
 
+use super::awake::Awake;
 use super::contest::{self, Account, Entry, Job, Per, Rounds};
 use super::contestants::{Contestant, Entrant, Kind};
 use super::figures::Result;
@@ -153,6 +154,7 @@ impl Scenario {
         let running =
             entrants.iter().map(|entrant| entrant.start(stage)).collect::<anyhow::Result<Vec<_>>>()?;
         let (entries, baseline) = self.entries(&entrants, &running, &job);
+        let awake = matches!(job.pace, Pace::Open(_)).then(Awake::ask);
         let rows = contest::run(&entries, stage, rounds, contest::Order::Rotating)?;
         let mut result = Result {
             id: self.id,
@@ -160,7 +162,7 @@ impl Scenario {
             per: job.per,
             baseline,
             rows,
-            notes: Vec::new(),
+            notes: awake.iter().map(Awake::note).collect(),
         };
         if let Form::ManyAccounts(count) = self.form {
             result.notes.extend(per_account(&result, count));

@@ -34,7 +34,8 @@ const ROOM: usize = 8 * 1024;
 const BODY_ROOM: usize = 64 * 1024;
 /// Less than this and a read is not worth its call.
 const LEAST_ROOM: usize = 2 * 1024;
-/// The largest piece of a body that is read at once.
+/// The most that a read of a body asks for. What the buffer has beyond that is filled too: up to 448 KiB come at once, and bounding them
+/// costs downloads a tenth and more (`docs/benchmarks.md`).
 const MAX_ROOM: usize = 256 * 1024;
 /// Buffers that a worker keeps for the next connections that speak.
 const SPARE: usize = 64;
