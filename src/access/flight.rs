@@ -2,7 +2,6 @@
 //!
 //! The order guarded here: intent, refresh, commit, publish, discovery. Nothing is used before it is durable, or loudly unsaved.
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,8 +9,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
-use crate::model::route::Route;
-use crate::model::token::{AccessToken, TokenSet};
+use crate::model::token::TokenSet;
 use crate::platform::{Trouble, TroubleKind};
 use crate::store::{NewTokens, StoreError, StoredAccess};
 
@@ -22,7 +20,7 @@ use super::locked;
 use super::realm::{Health, Tally, Ticket};
 use super::renewal::{Cause, Landing, RenewProblem, Shared, lacks_only_a_route};
 use super::snapshot::Snapshot;
-use super::unsaved::{Saved, save, save_route};
+use super::unsaved::{Saved, save};
 
 /// Sends of one control call within a flight, with the documented pause between them.
 const SENDS: u32 = 3;
@@ -30,8 +28,6 @@ const SENDS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// No new send later than this after the first: those who wait give up after 10 s.
 const LAST_SEND: Duration = Duration::from_secs(8);
-/// How long callers wait for discovery once the token is there; then the last route is used (design, section 5).
-const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
 /// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost the login.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
@@ -71,21 +67,6 @@ impl Flight {
             self.entry.hold(*retry_at);
         }
         self.tell(landing);
-    }
-
-    /// Discovery without a refresh before it.
-    pub async fn discover_only(self) -> Result<Arc<Route>, RenewProblem> {
-        let before = self.entry.snapshot();
-        let platform = self.shared.platform(&before.realm)?;
-        let token = before.live_token(self.now());
-        let token = token.ok_or_else(|| self.shared.unavailable("the token ended meanwhile"))?;
-        match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
-            Ok(route) => Ok(self.take_route(&before, route).await),
-            Err(trouble) => {
-                Tally::count(&self.health.tally.discovery_failures);
-                Err(self.shared.unavailable(&trouble.to_string()))
-            }
-        }
     }
 
     async fn renew(&self) -> Landing {
@@ -259,7 +240,7 @@ impl Flight {
     }
 
     /// Sends a call again after passing trouble, with the documented pause, while those who wait can still profit.
-    async fn repeat<'a, T>(
+    pub(super) async fn repeat<'a, T>(
         &self,
         call: impl Fn() -> Call<'a, Result<T, Trouble>>,
         note: impl Fn(&Trouble),
@@ -300,91 +281,6 @@ impl Flight {
         self.note("refreshed", detail);
     }
 
-    /// Finds the route. Callers wait for it a little; then the last one is used, and what comes later is published when it comes.
-    async fn discover(&self, platform: &dyn ControlCalls) -> Landing {
-        let before = self.entry.snapshot();
-        let Some(token) = before.live_token(self.now()) else { return self.current() };
-        let last = before.route.as_deref();
-        let mut asking = pin!(self.ask_for_route(platform, last, &token));
-        let in_time = match last {
-            None => Some(asking.as_mut().await),
-            Some(_) => tokio::select! {
-                biased;
-                answer = asking.as_mut() => Some(answer),
-                () = self.shared.clock.sleep(DISCOVERY_WAIT) => None,
-            },
-        };
-        let answer = match in_time {
-            Some(answer) => answer,
-            None => {
-                self.tell(self.current());
-                asking.await
-            }
-        };
-        self.accept_route(&before, answer).await
-    }
-
-    async fn ask_for_route(
-        &self,
-        platform: &dyn ControlCalls,
-        last: Option<&Route>,
-        token: &AccessToken,
-    ) -> Result<Route, Trouble> {
-        Tally::count(&self.health.tally.discoveries);
-        self.repeat(|| platform.discover(last, token), |_| ()).await
-    }
-
-    /// A failed or empty discovery keeps the last good route, and is told once.
-    async fn accept_route(&self, before: &Snapshot, answer: Result<Route, Trouble>) -> Landing {
-        let trouble = match answer {
-            Ok(route) => {
-                self.take_route(before, route).await;
-                return self.current();
-            }
-            Err(trouble) => trouble,
-        };
-        Tally::count(&self.health.tally.discovery_failures);
-        let told = std::mem::replace(&mut self.entry.pacing.lock().discovery_failing, true);
-        if !told {
-            match trouble.kind {
-                TroubleKind::RouteRefused => tracing::error!(
-                    account = %self.entry.name, realm = %before.realm, %trouble,
-                    "discovery sends this account to a place that allowed_hosts does not have"
-                ),
-                _ => {
-                    tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed")
-                }
-            }
-            let route = match &before.route {
-                Some(route) => format!("{route} stays in use"),
-                None => "no route is known, so no call can be made".to_owned(),
-            };
-            self.note("discovery_failed", format!("{trouble}; {route}"));
-        }
-        match before.route.is_some() {
-            true => self.current(),
-            false => Err(self.back_off(&format!("no route is known: {trouble}"))),
-        }
-    }
-
-    /// Publishes and stores a route that was found, where it is news. One that a newer renewal has overtaken is left out.
-    async fn take_route(&self, before: &Snapshot, route: Route) -> Arc<Route> {
-        let route = self.shared.book.shared(route);
-        self.entry.pacing.lock().discovery_failing = false;
-        let now_known = self.entry.snapshot();
-        if now_known.serial != before.serial || now_known.route.as_ref() == Some(&route) {
-            return route;
-        }
-        self.entry.put_route(&before.realm, Some(Arc::clone(&route)));
-        let detail = match &now_known.route {
-            Some(last) => format!("from {last} to {route}"),
-            None => format!("first found: {route}"),
-        };
-        self.note("route_changed", detail);
-        save_route(&self.shared, &self.entry, &before.realm).await;
-        route
-    }
-
     /// Keeps a new state in the store and the book. What an operator has decided meanwhile stands.
     pub(super) async fn set_state(&self, entry: &Entry, before: &Snapshot, state: AccountState) {
         if entry.snapshot().state == AccountState::Paused {
@@ -412,14 +308,14 @@ impl Flight {
     }
 
     /// The best there is now.
-    fn current(&self) -> Landing {
+    pub(super) fn current(&self) -> Landing {
         let access = self.entry.snapshot().access();
         access.ok_or_else(|| self.shared.unavailable("no route is known yet"))
     }
 
     /// Tells those who wait, once. The flight leaves the account's slot first: who asks again after hearing a failure must not board a
     /// flight that has landed.
-    fn tell(&self, landing: Landing) {
+    pub(super) fn tell(&self, landing: Landing) {
         if let Some(land) = locked(&self.land).take() {
             *locked(&self.entry.flight) = None;
             land.send_replace(Some(landing));

@@ -15,6 +15,7 @@ pub mod signals;
 mod aside;
 mod blame;
 mod cluster;
+mod discovery;
 mod flight;
 mod gaps;
 mod pacing_cell;
