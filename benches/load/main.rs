@@ -210,8 +210,8 @@ fn version(program: &str, flag: &str) -> String {
 fn write(report: &str, figures: &Value) -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let (json, markdown) = (folder.join("bench-load.json"), folder.join("bench-load.md"));
-    std::fs::write(&json, serde_json::to_vec_pretty(figures)?)?;
-    std::fs::write(&markdown, report)?;
+    std::fs::write(&json, serde_json::to_vec_pretty(figures)?).with_context(|| json.display().to_string())?;
+    std::fs::write(&markdown, report).with_context(|| markdown.display().to_string())?;
     println!("written: target/bench-load.json, target/bench-load.md");
     Ok(())
 }
