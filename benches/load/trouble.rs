@@ -107,6 +107,7 @@ static TROUBLES: [Trouble; 5] = [
         what: "two downloads by slow readers",
         account: Account::Large,
         paths: &["/order/1/download/IDE"],
+        // One is read, one is left: what more of them cost is the work of moving them.
         callers: 2,
         manner: Manner::Slowly(MEGABYTE),
     },
@@ -273,22 +274,29 @@ impl Figures {
         })
     }
 
+    fn quiet(&self) -> impl Iterator<Item = &Sample> {
+        self.rows.iter().step_by(2).flat_map(|row| &row.samples)
+    }
+
+    /// Against all quiet windows.
+    fn calm_ratio(&self, row: &Row) -> Option<f64> {
+        Some(calm(row.samples.iter())? / calm(self.quiet())?)
+    }
+
     pub fn table(&self) -> String {
         let headings = ["trouble", "p50 ms", "p99 ms", "p50 against quiet", "p99 against quiet", CALM];
         let mut lines = vec![headings.map(str::to_owned)];
-        let quiet = || self.rows.iter().step_by(2).flat_map(|row| &row.samples);
         let ratio = |spread: Option<Spread>| {
             let shown = |Spread(low, median, high): Spread| format!("{median:.2} ({low:.2}-{high:.2})");
             spread.map_or_else(|| "-".to_owned(), shown)
         };
-        lines.push(cells(QUIET, quiet(), ["-", "-", "-"].map(str::to_owned)));
+        lines.push(cells(QUIET, self.quiet(), ["-", "-", "-"].map(str::to_owned)));
         lines.extend(self.compared().map(|compared| {
             let row = compared.row;
-            let calm = calm(row.samples.iter()).zip(calm(quiet()));
             let ratios = [
                 ratio(compared.ratio(|sample| sample.p50)),
                 ratio(compared.ratio(|sample| sample.p99)),
-                calm.map_or_else(|| "-".to_owned(), |(own, quiet)| format!("{:.2}", own / quiet)),
+                self.calm_ratio(row).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
             ];
             cells(&row.label, row.samples.iter(), ratios)
         }));
@@ -325,6 +333,7 @@ impl Figures {
             let spread = |of| compared.ratio(of).map(|Spread(low, median, high)| json!([low, median, high]));
             row["p50_ratio"] = json!(spread(|sample| sample.p50));
             row["p99_ratio"] = json!(spread(|sample| sample.p99));
+            row["calm_p99_ratio"] = json!(self.calm_ratio(compared.row));
         }
         json!({"scenario": "trouble", "contestant": self.contestant, "rows": rows})
     }
