@@ -137,6 +137,11 @@ impl Api {
     }
 }
 
+/// A word as one segment of a path.
+pub fn segment(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 /// Whether the gateway that the configuration file describes answers at all.
 pub fn alive(file: &Path) -> Result<(), Failure> {
     let admin = load(file)?;

@@ -9,6 +9,7 @@ pub mod load;
 mod output;
 mod sandbox;
 mod serve;
+mod show;
 mod store;
 
 use std::net::SocketAddr;
@@ -359,10 +360,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo(demo) => crate::demo::run(demo.once),
         Command::Sandbox(options) => sandbox::run(&options),
         Command::Accounts(command) => accounts::run(&config, command),
-        Command::Explain { account, output } => accounts::explain(&config, &account, output.output),
+        Command::Explain { account, output } => show::explain(&config, &account, output.output),
         Command::Store(command) => store::run(&config, command),
         Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
-        Command::Callers(CallersCommand::List(output)) => accounts::callers(&config, output.output),
+        Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.output),
         Command::Healthcheck => healthcheck::run(&config),
         Command::Load(arguments) => load::run(&arguments),
         Command::Completions { shell } => {
