@@ -89,7 +89,8 @@ pub(super) async fn run<H: Handler>(
     let peer = Rc::new(peer);
     let end = {
         let serving = pin!(serve(&worker, &served, &peer));
-        until_verdict(&pulse, serving).await.unwrap_or_else(End::Verdict)
+        let is_reset = || served.with_stream(Socket::has_failed).unwrap_or(false);
+        until_verdict(&pulse, serving, is_reset).await.unwrap_or_else(End::Verdict)
         // Here a request that was being handled is dropped, and with it the call to the platform.
     };
     pulse.end();
@@ -173,10 +174,17 @@ async fn handled<H: Handler>(
     .await
 }
 
-/// Lets `work` go on until it is done or the sweep ends the connection.
-async fn until_verdict<F: Future + Unpin>(pulse: &Pulse, mut work: F) -> Result<F::Output, Verdict> {
+/// Lets `work` go on until it is done or the sweep ends the connection. `is_reset` is asked where the caller has shut down its side.
+async fn until_verdict<F: Future + Unpin>(
+    pulse: &Pulse,
+    mut work: F,
+    is_reset: impl Fn() -> bool,
+) -> Result<F::Output, Verdict> {
     poll_fn(|cx| {
         pulse.watched_by(cx.waker());
+        if pulse.takes_reset_check() && is_reset() {
+            pulse.condemn(Verdict::Reset);
+        }
         match pulse.verdict() {
             Some(verdict) => Poll::Ready(Err(verdict)),
             None => Pin::new(&mut work).poll(cx).map(Ok),
@@ -201,7 +209,7 @@ async fn open<H: Handler>(
     }
     let greeting = tokio::time::timeout(worker.limits.handshake_timeout, greet(worker, tcp, peer));
     // Boxed, so that idle connections do not carry the size of a handshake around.
-    match until_verdict(pulse, Box::pin(greeting)).await {
+    match until_verdict(pulse, Box::pin(greeting), || false).await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(_late)) => {
             worker.counters.handshake_timeouts.add();

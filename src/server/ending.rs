@@ -97,6 +97,10 @@ impl Ending<'_> {
             }
             Verdict::NotNeeded => self.part_and_linger().await,
             Verdict::Stopped => self.abort(),
+            Verdict::Reset => {
+                self.counters.hang_ups.add();
+                self.abort();
+            }
         }
     }
 
@@ -123,7 +127,7 @@ impl Ending<'_> {
         let Some(mut socket) = self.served.take_stream() else { return };
         // A caller that does not take the farewell has gone.
         let _ = tokio::time::timeout(FAREWELL, socket.shutdown()).await;
-        if still_sending && !self.served.attendant().has_hung_up() {
+        if still_sending && !self.served.attendant().is_half_closed() {
             linger(socket.tcp()).await;
         }
     }

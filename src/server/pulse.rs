@@ -62,11 +62,9 @@ pub(super) enum Verdict {
     Evicted,
     /// The drain's time is over.
     Stopped,
+    /// The caller had shut down its sending side, and has reset the connection since.
+    Reset,
 }
-
-/// How long a caller that has shut down its side is taken for one that still reads. Some old programs do that after
-/// sending; most that do have gone, and their call has to be cancelled.
-const HALF_CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a connection that was just accepted may take for its first byte, when the worker drains or others need the room.
 const FRESH_GRACE: Duration = Duration::from_secs(1);
@@ -87,8 +85,10 @@ pub(super) struct Pulse {
     body_waits: Cell<bool>,
     reading_waits: Cell<bool>,
     writing_waits: Cell<bool>,
-    hung_up: Cell<Option<Moment>>,
-    hang_up_due: Cell<bool>,
+    /// The caller has shut down its sending side.
+    half_closed: Cell<bool>,
+    /// The socket is to be asked whether the connection still stands: reading from a half-closed one does not tell.
+    reset_check_due: Cell<bool>,
     answering: Cell<bool>,
     verdict: Cell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
@@ -111,8 +111,8 @@ impl Pulse {
             body_waits: Cell::new(false),
             reading_waits: Cell::new(false),
             writing_waits: Cell::new(false),
-            hung_up: Cell::new(None),
-            hang_up_due: Cell::new(false),
+            half_closed: Cell::new(false),
+            reset_check_due: Cell::new(false),
             answering: Cell::new(false),
             verdict: Cell::new(None),
             waker: RefCell::new(None),
@@ -152,8 +152,13 @@ impl Pulse {
         }
     }
 
-    pub(super) fn has_hung_up(&self) -> bool {
-        self.hung_up.get().is_some()
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half_closed.get()
+    }
+
+    /// Whether the socket of a half-closed connection is to be asked for a reset; true once per sweep.
+    pub(super) fn takes_reset_check(&self) -> bool {
+        self.reset_check_due.take()
     }
 
     /// A whole head is here, and good.
@@ -215,10 +220,8 @@ impl Pulse {
         if self.writing_waits.get() && passed(self.last_write.get(), limits.body_idle_timeout) {
             return Some(Verdict::Unread);
         }
-        if let Some(hung_up) = self.hung_up.get()
-            && passed(hung_up.max(self.last_write.get()), HALF_CLOSE_GRACE)
-            && !self.hang_up_due.replace(true)
-        {
+        if self.half_closed.get() && phase == Phase::Busy {
+            self.reset_check_due.set(true);
             self.wake();
         }
         match phase {
@@ -273,11 +276,10 @@ impl Attendant for Rc<Pulse> {
         }
     }
 
+    /// A caller that has sent its whole request may shut down its sending side and wait for the answer (RFC 9112, 9.6).
     fn hang_up(&self, inside_body: bool) -> bool {
-        if self.hung_up.get().is_none() {
-            self.hung_up.set(Some(self.beat.stamp()));
-        }
-        !self.unfinished() || inside_body || self.hang_up_due.get()
+        self.half_closed.set(true);
+        !self.unfinished() || inside_body
     }
 }
 
@@ -360,16 +362,21 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_shut_down_its_side_is_believed_gone_after_a_grace() {
+    fn a_caller_that_shut_down_its_side_waits_as_long_as_the_answer_takes() {
         let pulse = fresh();
         pulse.read(true);
         pulse.begin_request();
         assert!(pulse.hang_up(true), "inside its request body it has gone");
         assert!(!pulse.hang_up(false));
-        assert_eq!(at(&pulse, 1249), None);
-        assert!(!pulse.hang_up(false));
-        assert_eq!(at(&pulse, 1250), None);
-        assert!(pulse.hang_up(false));
+        assert!(!pulse.takes_reset_check());
+        assert_eq!(at(&pulse, 3_600_000), None);
+        assert!(
+            pulse.takes_reset_check(),
+            "each sweep has the socket asked whether the caller is still there"
+        );
+        assert!(!pulse.takes_reset_check() && !pulse.hang_up(false));
+        pulse.end_answer(false);
+        assert!(pulse.hang_up(false), "after its last answer it has gone");
     }
 
     #[test]

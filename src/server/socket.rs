@@ -22,6 +22,15 @@ impl Socket {
         }
     }
 
+    /// Whether the connection is known to have failed, like by a reset. Takes the error off the socket.
+    pub(super) fn has_failed(&self) -> bool {
+        let tcp = match self {
+            Socket::Plain(tcp) => tcp,
+            Socket::Tls(tls) => tls.get_ref().0,
+        };
+        !matches!(tcp.take_error(), Ok(None))
+    }
+
     /// Makes the end of this connection visible as a failure, even to callers that take the end of the stream for the end of the answer.
     pub(super) fn abort(mut self) {
         // Fails only on a socket that is gone already.

@@ -33,8 +33,8 @@ pub trait Attendant {
     fn wrote(&self);
     /// The caller does not take what is written.
     fn write_waits(&self);
-    /// The caller has shut down its side, `inside_body` of a request or not. True if it is to be taken for gone; else it is asked again
-    /// when the connection is polled the next time.
+    /// The caller has shut down its sending side, `inside_body` of a request or not. True if it is to be taken for gone; else it is asked
+    /// again when the connection is polled the next time.
     fn hang_up(&self, inside_body: bool) -> bool;
 }
 
@@ -158,6 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         !self.io.borrow().body.has_ended()
     }
 
+    /// A look at the stream, as long as it is here.
+    pub fn with_stream<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        self.io.borrow().stream.as_ref().map(look)
+    }
+
     /// The stream, out of HTTP's hands for good.
     pub fn take_stream(&self) -> Option<S> {
         self.io.borrow_mut().stream.take()
@@ -176,6 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(0)) => io.hung_up = true,
+                // TLS without its closing alert: requests tell their own length, so nothing can be missing from one that is here.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => io.hung_up = true,
                 Poll::Ready(Ok(read)) => {
                     self.attendant.read(between && io.inbox.head_has_begun());
                     return Poll::Ready(Ok(read));

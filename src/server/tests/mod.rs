@@ -153,6 +153,11 @@ impl Caller {
         (rest, failure)
     }
 
+    /// Goes without a farewell, as the kernel does it for a program that leaves what it was sent unread.
+    fn reset(self) {
+        socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// Reads one answer that has a Content-Length: its head and its body.
     fn answer(&mut self) -> (String, String) {
         let mut head = Vec::new();
@@ -214,13 +219,14 @@ impl Handler for Scripted {
                 Response::new(Told::text("waited"))
             }
             "/never" => pending().await,
+            "/stalls" => Response::new(Told { stalls: true, ..Told::text("begun") }),
             "/empty-400" => {
                 let mut response = Response::new(Told::text(""));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 response
             }
-            "/half" => Response::new(Told { parts: vec![Err("broken"), Ok("part")], repeat: 0 }),
-            "/big" => Response::new(Told { parts: vec![], repeat: BIG / BLOCK.len() }),
+            "/half" => Response::new(Told { parts: vec![Err("broken"), Ok("part")], ..Told::text("") }),
+            "/big" => Response::new(Told { repeat: BIG / BLOCK.len(), ..Told::text("") }),
             "/unread-body" => {
                 let mut response = Response::new(Told::text("enough"));
                 *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
@@ -262,12 +268,14 @@ const BIG: usize = 32 * 1024 * 1024;
 struct Told {
     parts: Vec<Result<&'static str, &'static str>>,
     repeat: usize,
+    /// Says no more, and does not end either.
+    stalls: bool,
 }
 
 impl Told {
     fn text(text: impl Into<String>) -> Self {
         let text: String = text.into();
-        Self { parts: if text.is_empty() { vec![] } else { vec![Ok(text.leak())] }, repeat: 0 }
+        Self { parts: if text.is_empty() { vec![] } else { vec![Ok(text.leak())] }, repeat: 0, stalls: false }
     }
 }
 
@@ -285,6 +293,9 @@ impl Body for Told {
             self.repeat -= 1;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BLOCK)))));
         }
+        if self.stalls && self.parts.is_empty() {
+            return Poll::Pending;
+        }
         Poll::Ready(self.parts.pop().map(|part| match part {
             Ok(text) => Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
             Err(error) => Err(error.into()),
@@ -292,13 +303,13 @@ impl Body for Told {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.repeat == 0 && self.parts.is_empty()
+        self.repeat == 0 && self.parts.is_empty() && !self.stalls
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
         match self.parts.as_slice() {
-            [Ok(text)] => http_body::SizeHint::with_exact(text.len() as u64),
-            [] if self.repeat == 0 => http_body::SizeHint::with_exact(0),
+            [Ok(text)] if !self.stalls => http_body::SizeHint::with_exact(text.len() as u64),
+            [] if self.repeat == 0 && !self.stalls => http_body::SizeHint::with_exact(0),
             _ => http_body::SizeHint::default(),
         }
     }

@@ -124,6 +124,32 @@ fn ask_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, path: &str) ->
 }
 
 #[test]
+fn a_caller_over_tls_that_shuts_down_its_side_gets_its_answer_however_long_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "half.test");
+    let (site, _) = tls_site(dir.path(), limits());
+    // With the alert that ends a TLS direction, and as programs do it that close the socket below.
+    for says_so in [true, false] {
+        let mut caller = connect(&site, authority.client(None), "half.test");
+        caller
+            .write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        if says_so {
+            caller.conn.send_close_notify();
+        }
+        caller.flush().unwrap();
+        caller.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        std::thread::sleep(Duration::from_millis(1600));
+        site.script.go.add_permits(1);
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("waited") && answer.ends_with("/next "), "{says_so}: {answer:?}");
+    }
+    assert_eq!((site.counters.hang_ups.get(), site.script.cancelled.load(Ordering::SeqCst)), (0, 0));
+}
+
+#[test]
 fn a_reload_changes_what_new_callers_see_and_keeps_the_old_ones() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();

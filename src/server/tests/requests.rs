@@ -163,13 +163,65 @@ fn a_caller_that_shuts_down_its_side_still_gets_its_answer() {
     assert!(answer.len() > BIG);
 }
 
+/// Longer than any grace after which a half-closed connection was once given up.
+const LONG: Duration = Duration::from_millis(1600);
+
+#[test]
+fn a_half_closed_connection_waits_for_its_answers_however_long_they_take() {
+    let site = Site::start(limits());
+    let mut caller = site.caller();
+    // A body behind the first request, and two requests that came before they were asked for.
+    caller.send("POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    caller.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /third HTTP/1.1\r\nHost: a\r\n\r\n");
+    caller.0.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..2 {
+        std::thread::sleep(LONG);
+        assert_eq!(site.script.cancelled.load(Ordering::SeqCst), 0);
+        site.script.go.add_permits(1);
+        assert_eq!(caller.answer().1, "waited");
+    }
+    assert!(caller.rest().ends_with("/third "));
+    assert_eq!(site.counters.hang_ups.get(), 0);
+    eventually("the connection is gone", || site.counters.open.get() == 0);
+}
+
+#[test]
+fn a_half_closed_connection_that_is_reset_cancels_its_request() {
+    let site = Site::start(limits());
+    for path in ["/never", "/stalls"] {
+        let heard = site.heard();
+        let mut caller = site.caller();
+        caller.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        caller.0.shutdown(std::net::Shutdown::Write).unwrap();
+        eventually("the request is heard", || site.heard() == heard + 1);
+        caller.reset();
+        eventually("the connection is gone", || site.counters.open.get() == 0);
+    }
+    assert_eq!(
+        site.script.cancelled.load(Ordering::SeqCst),
+        1,
+        "the other one was answered, though not to its end"
+    );
+    assert_eq!(site.counters.hang_ups.get(), 2);
+}
+
+#[test]
+fn a_caller_that_leaves_inside_its_body_is_not_waited_for() {
+    let site = Site::start(limits());
+    let mut caller = site.caller();
+    caller.send("POST /whole HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc");
+    caller.0.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(!caller.rest().contains("/whole"), "half a request is none");
+    eventually("the connection is gone", || site.counters.open.get() == 0);
+}
+
 #[test]
 fn a_caller_that_hangs_up_cancels_its_request() {
     let site = Site::start(limits());
     let mut caller = site.caller();
     caller.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the request is heard", || site.heard() == 1);
-    drop(caller);
+    caller.reset();
     eventually("the request is cancelled", || site.script.cancelled.load(Ordering::SeqCst) == 1);
     eventually("the hang-up is counted", || site.counters.hang_ups.get() == 1);
     eventually("the connection is gone", || site.counters.open.get() == 0);
