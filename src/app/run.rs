@@ -21,7 +21,7 @@ const LAST_REFRESHES: Duration = Duration::from_secs(15);
 const LAST_SIGNS: Duration = Duration::from_secs(10);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
-pub fn run_until_told_to_stop(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
+pub fn run_until_told_to_stop(Loaded { config, warnings, .. }: Loaded) -> anyhow::Result<()> {
     let logs = telemetry::init(&config.log, &config::process_env)?;
     for warning in &warnings {
         tracing::warn!("{warning}");

@@ -138,22 +138,42 @@ fn listen(
             Vec::new()
         }
     };
+    // Handed-over sockets are bound by the service manager, which may keep [::] to IPv6.
+    let dual_stack = (section.reader.env)("LISTEN_FDS").is_none() && both_families_share_a_port();
     for (place, address) in &listed {
-        if let Some((other, _)) = taken.iter().find(|(_, held)| clash(held, address)) {
+        if let Some((other, _)) = taken.iter().find(|(_, held)| clash(held, address, dual_stack)) {
             let what = format!("{address} is taken by {} already", other.key);
-            section.reader.problem(place, what, "give each listener a port of its own");
+            let fix = if other.key == place.key || address.is_ipv4() == is_ipv4(taken, other) {
+                "give each listener a port of its own"
+            } else {
+                "give each listener a port of its own; [::] takes IPv4 as well, so it can stand alone"
+            };
+            section.reader.problem(place, what, fix);
         }
         taken.push((place.clone(), *address));
     }
     listed.into_iter().map(|(_, address)| address).collect()
 }
 
-/// Port 0 is a new port each time. The unspecified address takes the port on every address of its family.
-fn clash(held: &SocketAddr, new: &SocketAddr) -> bool {
-    let overlap = |a: IpAddr, b: IpAddr| a == b || (a.is_unspecified() && a.is_ipv4() == b.is_ipv4());
+fn is_ipv4(taken: &Taken, place: &Place) -> bool {
+    taken.iter().any(|(held, address)| held.key == place.key && address.is_ipv4())
+}
+
+/// Port 0 is a new port each time. The unspecified address takes the port on every address of its family, and `[::]` mostly on those of
+/// both. An IPv4 address may be written as IPv6.
+fn clash(held: &SocketAddr, new: &SocketAddr, dual_stack: bool) -> bool {
+    let overlap = |a: IpAddr, b: IpAddr| {
+        let (a, b) = (a.to_canonical(), b.to_canonical());
+        a == b || (a.is_unspecified() && (a.is_ipv4() == b.is_ipv4() || (dual_stack && a.is_ipv6())))
+    };
     held.port() != 0
         && held.port() == new.port()
         && (overlap(held.ip(), new.ip()) || overlap(new.ip(), held.ip()))
+}
+
+/// As the kernel is set; it is on nearly everywhere.
+fn both_families_share_a_port() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.trim() == "0")
 }
 
 fn trusted_proxies(section: &Section<'_>, beyond_loopback: bool) -> Vec<IpNet> {
@@ -226,14 +246,21 @@ pub(super) fn admin(section: Section<'_>, taken: &mut Taken) -> Option<Admin> {
 
 /// A token that is there has to be readable and nobody else's; one that is not there yet is made at start.
 pub(super) fn refuse_bad_token(section: &Section<'_>, admin: &Admin) {
+    let place = section.place_of("token");
     match (super::secret::read(&admin.token, section.reader.env), &admin.token) {
+        // It opens everything, and nothing but its length stands against guessing.
+        (Ok(token), _) if token.len() < SHORT_TOKEN => {
+            let fix = "remove the file, and a good one is made at the next start";
+            section.reader.warning(&place, format!("{} holds a short token", admin.token), fix);
+        }
         (Ok(_), _) => {}
         (Err(problem), SecretSource::File(_)) if problem.missing => {}
-        (Err(problem), _) => {
-            section.reader.problem(&section.place_of("token"), problem.what, problem.fix);
-        }
+        (Err(problem), _) => section.reader.problem(&place, problem.what, problem.fix),
     }
 }
+
+/// 128 bits in base64.
+const SHORT_TOKEN: usize = 22;
 
 pub(super) fn public(section: Section<'_>, sandbox: bool, taken: &mut Taken) -> Option<Public> {
     let tls = tls(&section);

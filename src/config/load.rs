@@ -1,26 +1,30 @@
 //! The one way from `config.toml` to a `Config`: `check` and `serve` both call `load`, so they cannot disagree.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::problem::{Problem, Problems};
-use super::reader::{Env, Reader, Section};
-use super::{Admin, Config, Store, callers, listeners, realms, tuning};
+use super::problem::{Places, Problem, Problems};
+use super::reader::{Env, Findings, Reader, Section};
+use super::{Admin, Config, Store, callers, listeners, realms, text_file, tuning};
 
 /// A valid configuration, and what is doubtful about it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
+    /// For what is found wrong later.
+    pub places: Places,
 }
 
 /// Reads the file and the client secrets that it points to. All faults are found in one run, save that a fault of syntax hides the rest.
 pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
     let text = text_of(file)?;
-    let (config, problems, warnings, _) = read(file, &text, env);
+    let (config, Findings { problems, mut warnings, places, .. }) = read(file, &text, env);
+    warnings.sort_by_key(|warning| (warning.line, warning.column));
     match (Problems::gather(problems), config) {
-        (None, Some(config)) => Ok(Loaded { config, warnings }),
+        (None, Some(config)) => Ok(Loaded { config, warnings, places }),
         (Some(problems), _) => Err(problems),
         (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
     }
@@ -52,8 +56,7 @@ fn load_part<T>(
         }
         None => part(&reader.root(table.get_ref())),
     };
-    let (problems, ..) = reader.finish();
-    match (Problems::gather(problems), found) {
+    match (Problems::gather(reader.finish().problems), found) {
         (None, Some(found)) => Ok(found),
         (Some(problems), _) => Err(problems),
         (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
@@ -61,15 +64,20 @@ fn load_part<T>(
 }
 
 fn text_of(file: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(file).map_err(|error| {
+    let fault = |what, fix: &str| Problem::of_file(file, what, fix);
+    let opened = File::open(file).map_err(|error| {
         let fix = "name a readable file with -c or GENAPI_GATEWAY_CONFIG; config.toml.example is a beginning";
-        Problem::of_file(file, format!("cannot be read ({error})"), fix)
-    })
+        fault(format!("cannot be read ({error})"), fix)
+    })?;
+    let bytes = text_file::read(opened, LARGEST_CONFIG);
+    let text = bytes.and_then(|bytes| text_file::decode(&bytes).map(str::to_owned));
+    text.map_err(|error| fault(error.what, error.fix))
 }
 
-type Outcome = (Option<Config>, Vec<Problem>, Vec<Problem>, std::collections::BTreeSet<String>);
+/// Ten thousand callers.
+const LARGEST_CONFIG: u64 = 8 * 1024 * 1024;
 
-pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> Outcome {
+pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> (Option<Config>, Findings) {
     let (table, mut faults) = DeTable::parse_recoverable(text);
     let reader = Reader::new(file, text, folder_of(file), env);
     faults.sort_by_key(|fault| fault.span().map(|span| span.start));
@@ -81,9 +89,7 @@ pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> Outcome {
         }
         None => sections(reader.root(table.get_ref()), file),
     };
-    let (problems, mut warnings, asked) = reader.finish();
-    warnings.sort_by_key(|warning| (warning.line, warning.column));
-    (config, problems, warnings, asked)
+    (config, reader.finish())
 }
 
 /// Every section is read before any is missed, so that all faults are found.

@@ -2,14 +2,18 @@
 
 mod callers;
 pub mod defaults;
+mod doubts;
 mod listeners;
 mod load;
+mod nearest;
+mod pem;
 mod problem;
 mod quantity;
 mod reader;
 mod realms;
 mod reload;
 pub mod secret;
+pub mod text_file;
 mod tuning;
 mod values;
 
@@ -17,7 +21,7 @@ mod values;
 mod tests;
 
 pub use load::{Loaded, load, load_admin, load_store};
-pub use problem::{Problem, Problems};
+pub use problem::{Places, Problem, Problems};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Env;
 pub use tuning::bad_directive;

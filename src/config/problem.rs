@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, said like a compiler says it: file, line, key, fault, and what to type instead.
 //! A value is quoted only where it cannot be a secret.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -49,9 +50,37 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Where each key of a file stands, so that what is found later can be told like what the reading found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    file: PathBuf,
+    /// Line and column.
+    keys: BTreeMap<String, (usize, usize)>,
+}
+
+impl Places {
+    pub(super) fn new(file: &Path, keys: BTreeMap<String, (usize, usize)>) -> Self {
+        Self { file: file.to_owned(), keys }
+    }
+
+    /// A fault of `key`, at its place or, where the key is a default, at that of the table around it.
+    pub fn problem(&self, key: &str, what: impl Into<String>, fix: impl Into<String>) -> Problem {
+        let mut around = key;
+        let (line, column) = loop {
+            match (self.keys.get(around), around.rsplit_once('.')) {
+                (Some(place), _) => break *place,
+                (None, Some((table, _))) => around = table,
+                (None, None) => break (0, 0),
+            }
+        };
+        let (file, key) = (self.file.clone(), key.to_owned());
+        Problem { file, line, column, key, what: what.into(), fix: fix.into() }
+    }
+}
+
 impl Problems {
     /// Sorts them as they stand in the file; `None` where there are none.
-    pub(super) fn gather(mut found: Vec<Problem>) -> Option<Self> {
+    pub fn gather(mut found: Vec<Problem>) -> Option<Self> {
         found.sort_by_key(|problem| (problem.line, problem.column));
         (!found.is_empty()).then_some(Self(found))
     }

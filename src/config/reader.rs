@@ -4,7 +4,7 @@
 //! Not serde: its first error ends the reading, and a semantic fault no longer knows its line.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Problem, line_and_column};
+use super::nearest::nearest;
+use super::problem::{Places, Problem, line_and_column};
 use super::quantity::{parse_duration, parse_size, show_duration, show_size};
 
 /// Looks up an environment variable.
@@ -28,6 +29,18 @@ pub(super) struct Reader<'a> {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     asked: RefCell<BTreeSet<String>>,
+    /// Where each key that is there stands.
+    found: RefCell<BTreeMap<String, usize>>,
+}
+
+/// What a reading found beside the values.
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+    /// The paths of all keys that were asked for. A test holds the example to them.
+    #[cfg_attr(not(test), allow(dead_code, reason = "asking is the only list of keys there is"))]
+    pub asked: BTreeSet<String>,
+    pub places: Places,
 }
 
 /// Where something stands, and what it is called.
@@ -63,6 +76,7 @@ impl<'a> Reader<'a> {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             asked: RefCell::default(),
+            found: RefCell::default(),
         }
     }
 
@@ -85,9 +99,15 @@ impl<'a> Reader<'a> {
         self.problem(&place, message, "write it as TOML: key = \"text\", key = 12, key = [\"a\", \"b\"]");
     }
 
-    /// Problems, warnings, and the paths of all keys that were asked for.
-    pub fn finish(self) -> (Vec<Problem>, Vec<Problem>, BTreeSet<String>) {
-        (self.problems.into_inner(), self.warnings.into_inner(), self.asked.into_inner())
+    pub fn finish(self) -> Findings {
+        let found = self.found.into_inner();
+        let places = found.into_iter().map(|(key, offset)| (key, line_and_column(self.text, offset)));
+        Findings {
+            problems: self.problems.into_inner(),
+            warnings: self.warnings.into_inner(),
+            asked: self.asked.into_inner(),
+            places: Places::new(self.file, places.collect()),
+        }
     }
 
     fn at(&self, place: &Place, what: String, fix: String) -> Problem {
@@ -115,6 +135,7 @@ impl<'a> Section<'a> {
         self.reader.asked.borrow_mut().insert(self.place.below(key, 0).key);
         let node = self.table?.get(key)?;
         let place = self.place.below(key, node.span().start);
+        self.reader.found.borrow_mut().insert(place.key.clone(), place.offset);
         Some(Value { reader: self.reader, place, node })
     }
 
@@ -154,6 +175,7 @@ impl<'a> Section<'a> {
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().filter_map(|(name, node)| {
             let place = parent.place.below(name.get_ref(), node.span().start);
+            self.reader.found.borrow_mut().insert(place.key.clone(), place.offset);
             let section = Value { reader: self.reader, place, node }.table()?;
             Some((name.get_ref().to_string(), section))
         });
@@ -368,39 +390,4 @@ fn key_near(text: &str, offset: usize) -> String {
         header.map_or("", |line| line.split('#').next().unwrap_or(line).trim().trim_matches(['[', ']']));
     let key = until.last().and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
     [header, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
-}
-
-/// The known key that was probably meant: at most a third of it is wrong.
-fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let close = known.iter().map(|key| (edits(name, key), *key));
-    close.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
-}
-
-/// Levenshtein's distance.
-fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, left) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, right) in to.iter().enumerate() {
-            let substituted = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_that_was_meant_is_the_nearest_and_a_far_one_is_none() {
-        let known = ["listen", "url", "workers", "max_head", "max_headers"];
-        assert_eq!(nearest("lisen", &known), Some("listen"));
-        assert_eq!(nearest("max_header", &known), Some("max_headers"));
-        assert_eq!(nearest("worker", &known), Some("workers"));
-        assert_eq!(nearest("frobnicate", &known), None);
-    }
 }

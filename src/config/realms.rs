@@ -12,7 +12,7 @@ use crate::model::token::ClientSecret;
 
 use super::reader::{Place, Reader, Section, Value};
 use super::values::{certificates, is_loopback, plain_url, platform_base, platform_url, secret_source};
-use super::{Discovery, PinnedRoute, Realm, RealmKind, defaults, secret};
+use super::{Discovery, PinnedRoute, Realm, RealmKind, defaults, doubts, secret};
 
 /// Domains of Align's (gen-api, section 1): no sandbox stands there.
 const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
@@ -58,7 +58,11 @@ fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Optio
     let redirect_uri = required("redirect_uri", "redirect_uri = \"…\", as it stands on Align's white list");
     let redirect_uri = redirect_uri.and_then(|value| redirect_uri_of(&value, insecure));
     let client_id = required("client_id", "client_id = \"…\", as Align gave it to you");
-    let client_id = client_id.and_then(|value| value.text().map(str::to_owned));
+    let client_id = client_id.and_then(|value| {
+        let text = value.text()?;
+        doubts::doubt_text(&value, text, false);
+        Some(text.to_owned())
+    });
     let client_secret = required("client_secret", "client_secret = { env = \"ITERO_CLIENT_SECRET\" }");
     let client_secret = client_secret.and_then(|value| client_secret_of(&value));
     let hosts = hosts(&section, insecure);
@@ -112,13 +116,17 @@ fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Option<Url> {
         return value
             .refuse(format!("has the path {}, which is the gateway's own", url.path()), "use another path");
     }
+    doubts::doubt_host(value, &url);
     Some(url)
 }
 
 fn client_secret_of(value: &Value<'_>) -> Option<ClientSecret> {
     let source = secret_source(value)?;
     match secret::read(&source, value.reader.env) {
-        Ok(secret) => Some(ClientSecret::new(secret)),
+        Ok(secret) => {
+            doubts::doubt_text(value, &secret, true);
+            Some(ClientSecret::new(secret))
+        }
         Err(problem) => value.refuse(problem.what, problem.fix),
     }
 }
@@ -185,6 +193,10 @@ fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Option<Opt
     let domain = text("domain", "route = { domain = \"https://gateway-cus.aligntech.com\", path = \"…\" }");
     let path = text("path", "route = { domain = \"…\", path = \"/lab-sw/v1\" }");
     let place = given.place.clone();
+    let host = domain.as_deref().map(|domain| domain.trim_start_matches("https://").split(['/', ':']).next());
+    if let (Some(value), Some(Some(host))) = (given.get("domain"), host) {
+        doubts::doubt_retired(&value, host);
+    }
     given.close();
     let route = PinnedRoute { domain: domain?, path: path? };
     if let Err(problem) = Route::parse(&route.domain, &route.path, hosts?) {

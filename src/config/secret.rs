@@ -3,17 +3,15 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::text_file::{self, LARGEST_SECRET, TextError};
 use super::{Env, SecretSource};
-
-/// A key or token is one line; anything near this is the wrong file.
-const LARGEST: u64 = 64 * 1024;
 
 /// Why a secret cannot be had, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +30,18 @@ impl fmt::Display for SecretProblem {
 
 impl std::error::Error for SecretProblem {}
 
-/// Reads a secret; line breaks at its end are dropped.
+/// Reads a secret: one line, without what an editor left around it.
 pub fn read(source: &SecretSource, env: Env<'_>) -> Result<String, SecretProblem> {
-    let text = match source {
+    let bytes = match source {
         SecretSource::File(path) => read_file(path)?,
-        SecretSource::Env(name) => read_variable(name, env)?,
+        SecretSource::Env(name) => read_variable(name, env)?.into_bytes(),
     };
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(problem(format!("{source} is empty"), "put the secret into it, or remove it"));
-    }
-    Ok(text.to_owned())
+    let line = text_file::decode(&bytes).and_then(text_file::one_line);
+    line.map(str::to_owned).map_err(|error| of_text(source, error))
+}
+
+fn of_text(source: &impl fmt::Display, TextError { what, fix }: TextError) -> SecretProblem {
+    problem(format!("{source} {what}"), fix)
 }
 
 /// Reads a secret, or makes one of `random_bytes` (base64url, one line, 0600, on disk before this returns) where its file is missing.
@@ -78,7 +77,7 @@ fn read_variable(name: &str, env: Env<'_>) -> Result<String, SecretProblem> {
     })
 }
 
-fn read_file(path: &Path) -> Result<String, SecretProblem> {
+fn read_file(path: &Path) -> Result<Vec<u8>, SecretProblem> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => SecretProblem {
@@ -93,10 +92,7 @@ fn read_file(path: &Path) -> Result<String, SecretProblem> {
         _ => problem(format!("{shown} cannot be read ({error})"), "name a readable file"),
     })?;
     refuse_loose(&file, path)?;
-    let mut text = String::new();
-    let read = file.take(LARGEST).read_to_string(&mut text);
-    read.map_err(|error| problem(format!("{shown} cannot be read as text ({error})"), "store it as text"))?;
-    Ok(text)
+    text_file::read(file, LARGEST_SECRET).map_err(|error| of_text(&shown, error))
 }
 
 /// `create_new` decides between two that start at once: the loser reads what the winner made.

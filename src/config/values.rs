@@ -4,13 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
 use super::reader::{Place, Reader, Section, Value};
-use super::{Certificate, Limit, SecretSource};
+use super::{Certificate, Limit, SecretSource, doubts, pem};
 
 /// `["127.0.0.1:8080", "[::1]:8080"]`
 pub(super) fn addresses(value: &Value<'_>) -> Vec<(Place, SocketAddr)> {
@@ -30,7 +28,7 @@ pub(super) fn is_wide(address: &SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 
-/// `["10.1.0.0/16", "192.0.2.7"]`, host bits cleared.
+/// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped network is IPv4 too.
 pub(super) fn networks(value: &Value<'_>) -> Vec<(Place, IpNet)> {
     let items = value.items("a list of networks, like [\"10.1.0.0/16\"]");
     let parsed = items.iter().flatten().filter_map(|item| {
@@ -38,9 +36,24 @@ pub(super) fn networks(value: &Value<'_>) -> Vec<(Place, IpNet)> {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         let fix = "write \"10.1.0.0/16\", \"fd00::/8\" or a single address";
         let network = network.or_else(|| item.refuse(format!("{text:?} is not a network"), fix))?;
-        Some((item.place.clone(), network.trunc()))
+        let network = unmapped(network);
+        if network.addr() != network.network() {
+            // Nobody can tell which was meant, the network or the one address: too many would be let in, or too few.
+            let what = format!("{text:?} is an address within a network and not the network");
+            let one = IpNet::from(network.addr());
+            return item
+                .refuse(what, format!("write \"{}\", or \"{one}\" for that one address", network.trunc()));
+        }
+        Some((item.place.clone(), network))
     });
     parsed.collect()
+}
+
+/// `::ffff:10.1.0.0/112` is 10.1.0.0/16. A shorter prefix takes in more than IPv4 and is left alone.
+fn unmapped(network: IpNet) -> IpNet {
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
 /// Whether a network takes in so much of the internet that it tells nobody apart: wider than any private range, or all of IPv4
@@ -64,6 +77,7 @@ pub(super) fn own_url(value: &Value<'_>) -> Option<Url> {
     if url.host_str().is_some_and(|host| matches!(host, "0.0.0.0" | "[::]")) {
         return value.refuse("is an address that nobody can call", "write a name or address of this machine");
     }
+    doubts::doubt_host(value, &url);
     Some(without_trailing_slash(url))
 }
 
@@ -77,6 +91,10 @@ pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Option<Ur
     if !allow_insecure && (!matches!(url.host(), Some(Host::Domain(_))) || is_loopback(&url)) {
         let fix = "write the platform's host name, or set allow_insecure = true for a sandbox";
         return value.refuse("is an address instead of a host name", fix);
+    }
+    doubts::doubt_host(value, &url);
+    if let Some(host) = url.host_str() {
+        doubts::doubt_retired(value, host);
     }
     Some(url)
 }
@@ -145,6 +163,9 @@ pub(super) fn digest(value: &Value<'_>, fix: &str) -> Option<[u8; 32]> {
             None => return refused(),
         }
     }
+    if doubts::is_placeholder_digest(&bytes) {
+        value.warn("is a placeholder: nothing that could be sent has this SHA-256", fix);
+    }
     Some(bytes)
 }
 
@@ -156,14 +177,9 @@ pub(super) fn path(value: &Value<'_>) -> Option<PathBuf> {
 /// A PEM file that holds a certificate at least.
 pub(super) fn certificates(value: &Value<'_>) -> Option<PathBuf> {
     let path = path(value)?;
-    let pem = readable(value, &path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Some(path),
-        _ => {
-            let what = format!("{} holds no certificate in PEM form", path.display());
-            value.refuse(what, "name a file that begins with -----BEGIN CERTIFICATE-----")
-        }
+    match pem::certificates(&path) {
+        Ok(()) => Some(path),
+        Err((what, fix)) => value.refuse(what, fix),
     }
 }
 
@@ -176,23 +192,11 @@ pub(super) fn certificate(section: &Section<'_>) -> Option<Certificate> {
 
 fn private_key(value: &Value<'_>) -> Option<PathBuf> {
     let path = path(value)?;
-    let pem = readable(value, &path)?;
-    if PrivateKeyDer::from_pem_slice(&pem).is_err() {
-        let what = format!("{} holds no private key in PEM form", path.display());
-        return value
-            .refuse(what, "name the key that belongs to cert, unencrypted: -----BEGIN PRIVATE KEY-----");
+    if let Err((what, fix)) = pem::private_key(&path) {
+        return value.refuse(what, fix);
     }
     warn_if_world_readable(value, &path);
     Some(path)
-}
-
-fn readable(value: &Value<'_>, path: &Path) -> Option<Vec<u8>> {
-    let read = std::fs::read(path);
-    read.map_err(|error| {
-        let what = format!("{} cannot be read ({error})", path.display());
-        value.refuse::<()>(what, "name a file that the gateway's user can read");
-    })
-    .ok()
 }
 
 /// Certificate tools write keys with the mode that the umask leaves, and refusing them would stop sound installations: a warning.

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
@@ -15,6 +15,7 @@ use super::StoreError;
 use super::private_file;
 use super::seal::{KEY_LEN, SealKey, SealKeys};
 use crate::config::SecretSource;
+use crate::config::text_file::{self, LARGEST_SECRET, TextError};
 
 /// Looks a variable of the environment up; tests bring their own.
 pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<OsString> + Sync);
@@ -23,8 +24,6 @@ type RawKey = [u8; KEY_LEN];
 
 /// Where systemd puts what `LoadCredential=` names (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-/// A key file holds a few lines of 44 characters.
-const MAX_FILE: u64 = 16 * 1024;
 
 /// Secrets for a purpose of their own, one that follows from each key, the sealing one's first. The database has to exist: no key is made.
 pub fn derive(
@@ -100,8 +99,8 @@ fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<
              a new one for a new database: head -c 32 /dev/urandom | base64"
         ))
     })?;
-    let text = text.to_str().unwrap_or_default();
-    parse(text).map_err(|why| StoreError::Refused(format!("the variable {variable} {why}")))
+    parse(text.as_encoded_bytes())
+        .map_err(|why| StoreError::Refused(format!("the variable {variable} {why}")))
 }
 
 fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
@@ -117,15 +116,15 @@ fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey
 }
 
 fn read(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
-    let mut text = String::new();
-    opened
-        .and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
-        .map_err(|fault| unreadable(path, &fault))?;
-    parse(&text).map_err(|why| StoreError::Refused(format!("the key file {} {why}", path.display())))
+    let refused = |why: String| StoreError::Refused(format!("the key file {} {why}", path.display()));
+    let file = opened.map_err(|fault| unreadable(path, &fault))?;
+    let bytes = text_file::read(file, LARGEST_SECRET).map_err(|error| refused(error.to_string()))?;
+    parse(&bytes).map_err(refused)
 }
 
 /// Says what is wrong, never what was read.
-fn parse(text: &str) -> Result<Vec<RawKey>, String> {
+fn parse(bytes: &[u8]) -> Result<Vec<RawKey>, String> {
+    let text = text_file::decode(bytes).map_err(|error: TextError| error.to_string())?;
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let key = STANDARD.decode(line.trim()).ok().and_then(|bytes| bytes.try_into().ok());

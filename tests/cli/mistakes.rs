@@ -71,7 +71,7 @@ fn all_faults_of_a_configuration_are_told_at_once_by_check_and_serve_alike() {
 }
 
 #[test]
-fn the_example_is_valid_once_its_secret_is_there() {
+fn the_example_is_valid_once_its_secret_is_there_and_what_was_left_in_it_is_named() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -83,7 +83,13 @@ fn the_example_is_valid_once_its_secret_is_there() {
     write(&file, &text.replace("{ env = \"ITERO_CLIENT_SECRET\" }", "{ file = \"client.secret\" }"));
     private(&folder.path().join("client.secret"), "s3cret\n");
     let said = run(["-c", file.to_str().unwrap(), "check"]);
-    assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.all());
+    assert_eq!(said.code, 0, "{}", said.all());
+    for key in ["login_page", "redirect_uri", "client_id", "key_sha256"] {
+        let told =
+            said.err.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}: {}", said.err));
+        assert!(told.starts_with("warning: ") && told.contains("placeholder"), "{told}");
+    }
+    assert_eq!(said.err.lines().count(), 4, "{}", said.err);
 }
 
 #[test]

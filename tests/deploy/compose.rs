@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::process::output;
 use crate::tools::{texts, tool, yaml};
-use crate::{Credentials, check, deployed, project, secrets_of};
+use crate::{Credentials, check, deployed, project, remarks, secrets_of};
 
 const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
 
@@ -56,7 +56,7 @@ fn each_secret_is_a_file_and_the_configuration_asks_for_those_that_the_gateways_
 fn the_gateways_configuration_is_valid_with_those_secrets() {
     let said = check(&config(), &Credentials::of(&config()));
     // The balancer's word is all that crosses these networks, and they do not leave the machine.
-    for line in said.lines().filter(|line| line.starts_with("warning")) {
+    for line in remarks(&said).into_iter().filter(|line| line.starts_with("warning")) {
         assert!(line.contains("is plain HTTP beyond loopback"), "{line}");
     }
 }

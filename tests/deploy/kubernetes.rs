@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Call, Gateway, PROGRAM, output};
 use crate::tools::{texts, tool, yaml};
-use crate::{Credentials, check, project, secrets_of};
+use crate::{Credentials, check, project, remarks, secrets_of};
 
 const OVERLAYS: [&str; 2] = ["embedded", "postgres"];
 /// The oldest cluster that the manifests are for, and the newest one whose schemas are at hand.
@@ -215,7 +215,7 @@ fn the_configuration_is_valid_with_secrets_as_a_pod_sees_them() {
     for name in OVERLAYS {
         let built = Built::overlay(name);
         let said = check(built.config(), &lay_out(&Credentials::of(built.config())));
-        for line in said.lines() {
+        for line in remarks(&said) {
             assert!(line.contains("is plain HTTP beyond loopback"), "{name}: {line}");
         }
         let mounts = built.container()["volumeMounts"].as_array().unwrap();

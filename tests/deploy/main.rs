@@ -67,6 +67,11 @@ fn check(config: &str, credentials: &Credentials) -> String {
     said
 }
 
+/// What is doubtful beside the values that everybody has to fill in.
+fn remarks(said: &str) -> Vec<&str> {
+    said.lines().filter(|line| !line.contains("is a placeholder")).collect()
+}
+
 fn checked(config: &str, Credentials(credentials): &Credentials) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -85,7 +90,7 @@ fn the_packaged_configuration_is_valid_and_writes_where_the_unit_lets_it() {
     }
     // As the unit hands it over.
     let credentials = Credentials::of(&text);
-    assert_eq!(check(&text, &credentials), "");
+    assert_eq!(remarks(&check(&text, &credentials)), Vec::<&str>::new());
     // What the unit puts in its place where there is none.
     write_secret(&credentials.0.path().join("client.secret"), "\n");
     let checked = checked(&text, &credentials);

@@ -45,6 +45,11 @@ fn each_fault_of_a_listener_names_line_key_and_fix() {
         ("[gateway]\nhead_timeout = \"15\"", "head_timeout", "gateway.head_timeout", "not a duration", "unit"),
         ("[gateway]\nhead_timeout = \"0s\"", "head_timeout", "gateway.head_timeout", "out of range", "1s"),
         ("[gateway]\ntrusted_proxies = [\"x/1\"]", "proxies", "gateway.trusted_proxies[0]", "not a network", "10.1.0.0/16"),
+        ("[gateway]\ntrusted_proxies = [\"10.1.2.3/16\"]", "proxies", "gateway.trusted_proxies[0]", "within a network", "\"10.1.0.0/16\", or \"10.1.2.3/32\""),
+        ("[gateway]\ntrusted_proxies = [\"::ffff:10.1.2.3/112\"]", "proxies", "gateway.trusted_proxies[0]", "within a network", "\"10.1.0.0/16\", or \"10.1.2.3/32\""),
+        ("[gateway]\ntrusted_proxies = [\"fd00::1/8\"]", "proxies", "gateway.trusted_proxies[0]", "within a network", "\"fd00::/8\", or \"fd00::1/128\""),
+        ("[gateway]\nlisten = [\"127.0.0.1:1\", \"[::ffff:127.0.0.1]:1\"]", "listen", "gateway.listen[1]", "gateway.listen[0]", "port"),
+        ("[gateway]\nlisten = [\"10.0.0.1:80\"]\ntrusted_proxies = [\"::ffff:0:0/96\"]", "proxies", "gateway.trusted_proxies[0]", "any address", "balancers"),
         ("[gateway]\nlisten = [\"10.0.0.1:80\"]\ntrusted_proxies = [\"0.0.0.0/0\"]", "proxies", "gateway.trusted_proxies[0]", "any address", "balancers"),
         ("[gateway]\ntls = { cert = \"cert.pem\", key = \"key.pem\" }", "tls", "gateway.tls.listen", "missing", "listen ="),
         ("[gateway]\ntls = { listen = [\"127.0.0.1:1\"], cert = \"no.pem\", key = \"key.pem\" }", "tls", "gateway.tls.cert", "cannot be read", "user can read"),
@@ -68,6 +73,10 @@ fn each_fault_of_a_listener_names_line_key_and_fix() {
 #[test]
 fn each_fault_of_a_realm_names_line_key_and_fix() {
     let folder = Folder::new();
+    let wide: String = CANARY.chars().flat_map(|letter| [letter, '\0']).collect();
+    folder.write("wide.secret", &wide);
+    folder.write("two.secret", &format!("{CANARY}\n{CANARY}\n"));
+    folder.write("large.secret", &CANARY.repeat(10_000));
     let (oauth, base) = ("oauth_base", "base_url");
     #[rustfmt::skip]
     let table = [
@@ -89,6 +98,10 @@ fn each_fault_of_a_realm_names_line_key_and_fix() {
         (changed(&[("client_secret", "client_secret = { env = \"NOPE\" }")]), "client_secret", "not set", "set NOPE"),
         (changed(&[("client_secret", "client_secret = { file = \"nope\" }")]), "client_secret", "does not exist", "chmod 600"),
         (changed(&[("client_secret", "client_secret = { file = \"empty.secret\" }")]), "client_secret", "empty", "put the secret"),
+        (changed(&[("client_secret", "client_secret = { file = \"wide.secret\" }")]), "client_secret", "UTF-16", "UTF-8"),
+        (changed(&[("client_secret", "client_secret = { file = \"two.secret\" }")]), "client_secret", "more than one line", "one line"),
+        (changed(&[("client_secret", "client_secret = { file = \"large.secret\" }")]), "client_secret", "larger than 64 KiB", "right file"),
+        (changed(&[("client_secret", "client_secret = { file = \".\" }")]), "client_secret", "is a folder", "file in it"),
         (changed(&[("client_secret", "client_secret = { file = \"loose.secret\" }")]), "client_secret", "open to others", "chmod 600"),
         (changed(&[("client_secret", "client_secret = { fil = \"x\", env = \"ITERO_CLIENT_SECRET\" }")]), "client_secret.fil", "not a known key", "write file"),
         (changed(&[("allowed_hosts", "allowed_hosts = []")]), "allowed_hosts", "allows no host", "*.iterocloud.com"),
@@ -163,8 +176,8 @@ fn each_fault_of_a_caller_names_line_key_and_fix() {
         (with_caller("limit = { per_second = 0 }"), "per_second", "callers[0].limit.per_second", "out of range", "from 1"),
         (with_caller("url = \"gopher://x\""), "url", "callers[0].url", "not http or https", "http://"),
         (second_caller(&format!("name = \"lab-sync\"\naccounts = [\"a\"]\nkey_sha256 = \"{hex}\"")), "lab-sync", "callers[1].name", "callers[0].name", "another name"),
-        (second_caller( "name = \"b\"\naccounts = [\"a\"]\nkey_sha256 = \"00000000000000000000000000000000000000000000000000000000000000FF\" # 2", ), "# 2", "callers[1].key_sha256", "callers[0].key_sha256", "new-key"),
-        (with_caller("networks = [\"10.1.0.0/16\", \"10.1.2.3/16\"]"), "networks", "callers[0].networks[1]", "callers[0].networks[0]", "narrow"),
+        (second_caller( "name = \"b\"\naccounts = [\"a\"]\nkey_sha256 = \"0102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1FFF\" # 2", ), "# 2", "callers[1].key_sha256", "callers[0].key_sha256", "new-key"),
+        (with_caller("networks = [\"10.1.0.0/16\", \"::ffff:10.1.0.0/112\"]"), "networks", "callers[0].networks[1]", "callers[0].networks[0]", "narrow"),
         (format!("{wide}{}", with_caller("networks = [\"0.0.0.0/0\"]")), "networks", "callers[0].networks[0]", "anybody", "loopback only"),
         (format!("{wide}{}", with_caller("networks = [\"128.0.0.0/1\"]")), "networks", "callers[0].networks[0]", "anybody", "loopback only"),
         (format!("{wide}{}", with_caller("networks = [\"::/0\"]")), "networks", "callers[0].networks[0]", "anybody", "loopback only"),
@@ -234,10 +247,22 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
 fn what_is_doubtful_is_said_and_does_not_stop() {
     let folder = Folder::new();
     let sandbox = with_realm("allow_insecure = true");
+    folder.write("left.secret", "<client secret>");
+    folder.write("short.token", "t0ken");
     #[rustfmt::skip]
     let table = [
         (sandbox.clone(), "realms.global.oauth_base", "allow_insecure"),
         (changed(&[("base_url", "base_url = \"https://api.aligntech.com\"")]), "realms.global.base_url", "not in allowed_hosts"),
+        (changed(&[("oauth_base", "oauth_base = \"https://identity-cus.aligntech.com\"")]), "realms.global.oauth_base", "retired"),
+        (changed(&[("base_url", "base_url = \"https://API-Proxy.aligntech.com/itero-gen-api/v2\"")]), "realms.global.base_url", "retired"),
+        (changed(&[("base_url", "base_url = \"https://gateway-cus.aligntech.com./lab-sw/v1\"")]), "realms.global.base_url", "retired"),
+        (changed(&[("client_id", "client_id = \"YOUR_CLIENT_ID\"")]), "realms.global.client_id", "placeholder"),
+        (changed(&[("client_secret", "client_secret = { file = \"left.secret\" }")]), "realms.global.client_secret", "placeholder"),
+        (changed(&[("login_page", "login_page = \"https://login.example.org/x\"")]), "realms.global.login_page", "placeholder"),
+        (changed(&[("redirect_uri", "redirect_uri = \"https://your-gateway.test/cb\"")]), "realms.global.redirect_uri", "placeholder"),
+        (format!("{MINIMAL}[gateway]\nurl = \"http://gateway.example.internal\""), "gateway.url", "placeholder"),
+        (changed(&[("key_sha256", &format!("key_sha256 = \"{}1\"", "0".repeat(63)))]), "callers[0].key_sha256", "placeholder"),
+        (format!("{MINIMAL}[admin]\ntoken = {{ file = \"short.token\" }}"), "admin.token", "short"),
         (format!("{MINIMAL}[renewal]\nmin_gap = \"0s\""), "renewal.min_gap", "quick succession"),
         (format!("{MINIMAL}[retry]\nscan_request = true"), "retry.scan_request", "RX"),
         (with_caller("allow = [\"unpair\"]"), "callers[0].allow[0]", "every user"),
@@ -255,5 +280,31 @@ fn what_is_doubtful_is_said_and_does_not_stop() {
         let found = found.unwrap_or_else(|| panic!("{key}: {what} is not among {warnings:#?}"));
         assert!(found.line > 0);
         assert!(!found.to_string().contains(CANARY));
+    }
+}
+
+#[test]
+fn a_retired_host_is_told_with_the_address_that_replaces_it() {
+    let folder = Folder::new();
+    let route =
+        with_realm("route = { domain = \"https://gateway-cus.aligntech.com\", path = \"/lab-sw/v1\" }");
+    let route = route.replace("[\"*.iterocloud.com\"]", "[\"*.iterocloud.com\", \"*.aligntech.com\"]");
+    let base = changed(&[("base_url", "base_url = \"https://api-proxy.aligntech.com/itero-gen-api/v2\"")]);
+    let auth = changed(&[("oauth_base", "oauth_base = \"https://identity-cus.aligntech.com\"")]);
+    let (api, identity) = ("https://prod-iteroapi.iterocloud.com", "https://prod-identity.iterocloud.com");
+    for (text, new) in [(route, api), (base, api), (auth, identity)] {
+        let warnings = folder.load(&text).unwrap_or_else(|problems| panic!("{problems}")).warnings;
+        assert!(warnings.iter().any(|warning| warning.fix.contains(new)), "{warnings:#?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_ipv6_listener_that_takes_ipv4_as_well_is_known_to_clash() {
+    if std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|only| only.trim() == "0") {
+        let text =
+            format!("{MINIMAL}\n[gateway]\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\nurl = \"http://gw\"\n");
+        let fix = "[::] takes IPv4 as well";
+        expect(&Folder::new(), &text, "listen", "gateway.listen[1]", "gateway.listen[0]", fix);
     }
 }

@@ -14,8 +14,8 @@ const MINIMAL: &str = r#"
 [realms.global]
 oauth_base = "https://prod-identity.iterocloud.com"
 base_url = "https://prod-iteroapi.iterocloud.com"
-login_page = "https://login.example.com/start?x=1"
-redirect_uri = "https://gateway.example.com/oauth2/callback"
+login_page = "https://login.align.test/start?x=1"
+redirect_uri = "https://gateway.clinic.test/oauth2/callback"
 client_id = "id"
 client_secret = { env = "ITERO_CLIENT_SECRET" }
 allowed_hosts = ["*.iterocloud.com"]
@@ -23,7 +23,7 @@ allowed_hosts = ["*.iterocloud.com"]
 [[callers]]
 name = "lab-sync"
 accounts = ["smile-*"]
-key_sha256 = "00000000000000000000000000000000000000000000000000000000000000ff"
+key_sha256 = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff"
 "#;
 
 /// Stands in for the client secret and must never be seen.
@@ -184,6 +184,56 @@ fn a_file_that_is_missing_beside_the_configuration_is_taken_from_the_credentials
     assert_eq!(config.realms["global"].client_secret.expose(), "handed over");
     assert_eq!(config.admin.token, SecretSource::File(credentials.0.path().join("admin.token")));
     assert_eq!(config.store.key, SecretSource::File(folder.0.path().join("gateway.key")));
+}
+
+#[test]
+fn a_secret_is_the_line_that_was_meant_whatever_an_editor_left_around_it() {
+    let folder = Folder::new();
+    for text in ["\u{feff}s3 cret\r\n", "s3 cret  \n\n", "\ts3 cret"] {
+        folder.write("edited.secret", text);
+        let text = changed(&[("client_secret", "client_secret = { file = \"edited.secret\" }")]);
+        let config = folder.load(&text).unwrap().config;
+        assert_eq!(config.realms["global"].client_secret.expose(), "s3 cret");
+    }
+}
+
+#[test]
+fn a_configuration_that_notepad_saved_is_read_and_one_in_utf_16_is_named() {
+    let folder = Folder::new();
+    let file = folder.0.path().join("config.toml");
+    std::fs::write(&file, format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"))).unwrap();
+    assert_eq!(load(&file, &env).unwrap().warnings, vec![]);
+    let wide: Vec<u8> = MINIMAL.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (content, what) in [(wide, "UTF-16"), (b"a = \"\0\"".to_vec(), "NUL byte")] {
+        std::fs::write(&file, content).unwrap();
+        let problems = load(&file, &env).unwrap_err().to_string();
+        assert!(problems.contains(what) && problems.contains("config.toml: "), "{problems}");
+    }
+    let problems = load(folder.0.path(), &env).unwrap_err().to_string();
+    assert!(problems.contains("is a folder"), "{problems}");
+}
+
+#[test]
+fn a_network_that_is_ipv4_written_as_ipv6_is_ipv4() {
+    let networks =
+        "networks = [\"::ffff:127.0.0.0/104\", \"::ffff:10.1.2.3\", \"::ffff:0a09:0000/112\", \"fd00::/8\"]";
+    let config = Folder::new().load(&with_caller(networks)).unwrap().config;
+    let read: Vec<_> = config.callers[0].networks.iter().map(ToString::to_string).collect();
+    assert_eq!(read, ["127.0.0.0/8", "10.1.2.3/32", "10.9.0.0/16", "fd00::/8"]);
+}
+
+#[test]
+fn what_is_found_later_is_told_at_its_key_or_at_the_table_around_it() {
+    let text = format!("{MINIMAL}[admin]\naudit = \"a.log\"\n");
+    let places = Folder::new().load(&text).unwrap().places;
+    let at = |key: &str| {
+        let problem = places.problem(key, "x", "y");
+        (text.lines().nth(problem.line.saturating_sub(1)).unwrap_or_default().to_owned(), problem.key)
+    };
+    assert_eq!(at("admin.audit"), ("audit = \"a.log\"".to_owned(), "admin.audit".to_owned()));
+    assert_eq!(at("admin.token").0, "[admin]");
+    assert_eq!(at("realms.global").0, "[realms.global]");
+    assert_eq!(places.problem("store.key", "x", "y").line, 0);
 }
 
 #[test]

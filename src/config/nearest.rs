@@ -1,0 +1,36 @@
+//! What was probably meant by a word that is not known.
+
+/// The known key that was probably meant: at most a third of it is wrong.
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let close = known.iter().map(|key| (edits(name, key), *key));
+    close.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
+}
+
+/// Levenshtein's distance.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, left) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in to.iter().enumerate() {
+            let substituted = diagonal + usize::from(left != *right);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_that_was_meant_is_the_nearest_and_a_far_one_is_none() {
+        let known = ["listen", "url", "workers", "max_head", "max_headers"];
+        assert_eq!(nearest("lisen", &known), Some("listen"));
+        assert_eq!(nearest("max_header", &known), Some("max_headers"));
+        assert_eq!(nearest("worker", &known), Some("workers"));
+        assert_eq!(nearest("frobnicate", &known), None);
+    }
+}
