@@ -1,10 +1,9 @@
-//! Arguments in, exit code out.
+//! Words in, exit code out.
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use genapi_gateway::cli;
 
 fn main() -> ExitCode {
-    cli::run(cli::Arguments::parse())
+    cli::typed(std::env::args_os().collect())
 }

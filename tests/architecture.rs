@@ -98,6 +98,45 @@ fn reqwest_is_spoken_by_the_control_client_and_by_command_line_tools_alone() {
     assert!(wrong.is_empty(), "reqwest in {wrong:?}");
 }
 
+/// What stands between the parentheses of every logging macro.
+fn logged(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for macro_ in ["tracing::error!(", "tracing::warn!(", "tracing::info!(", "tracing::debug!("] {
+        for rest in text.split(macro_).skip(1) {
+            let mut depth = 1;
+            let end = rest.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            found.push(rest[..end.unwrap_or(rest.len())].to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn logs_hold_numbers_as_numbers_and_nothing_as_rust_prints_it_for_programmers() {
+    let mut wrong = Vec::new();
+    let mut lines = 0;
+    for file in sources() {
+        for said in logged(&production_code(&file)) {
+            lines += 1;
+            // `?x` and `x = ?y` print `Some(…)`; 128 bits and displayed ids become strings.
+            let fields: Vec<&str> = said.split('"').step_by(2).collect();
+            let debug = fields.iter().any(|field| field.split([',', '=']).any(|f| f.trim().starts_with('?')));
+            let wide = ["as_millis()", "as_micros()"]
+                .iter()
+                .any(|call| said.split(call).skip(1).any(|rest| !rest.trim_start().starts_with("as u64")));
+            let id = said.contains("account_id = %");
+            if debug || wide || id {
+                wrong.push(format!("{}: {said}", file.display()));
+            }
+        }
+    }
+    assert!(lines > 60, "{lines}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn only_the_clock_asks_for_the_time_of_day() {
     let mut wrong = Vec::new();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use genapi_gateway::cli::Arguments;
 use http::StatusCode;
+use serde_json::Value;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -122,6 +123,93 @@ fn every_metric_and_its_words_stand_in_the_table() {
     assert!(words.len() > 15, "{words:?}");
     for word in words {
         assert!(table.contains(&format!("`{word}`")), "{word} is not explained");
+    }
+}
+
+fn admin_api() -> Value {
+    serde_json::from_str(&read("docs/admin-api.json")).unwrap()
+}
+
+#[test]
+fn every_call_of_the_admin_listener_is_described_and_every_described_one_exists() {
+    let source = read("src/admin/mod.rs");
+    let listed = |list: &str, below: &str| {
+        let body = source.split(&format!("fn {list}() -> Vec<Call> {{")).nth(1).unwrap();
+        let body = body.split("\n}").next().unwrap().to_owned();
+        let mut found = BTreeSet::new();
+        for method in ["get", "post", "put", "patch", "delete"] {
+            for rest in body.split(&format!(" {method}(\"")).skip(1) {
+                let path = rest.split('"').next().unwrap();
+                assert!(found.insert(format!("{method} {below}{path}")), "{path} stands there twice");
+            }
+        }
+        // Whatever is written otherwise than expected must not go unseen.
+        assert_eq!(found.len(), body.matches("(\"/").count(), "{list}");
+        found
+    };
+    let mut routed = listed("calls", "/api");
+    routed.extend(listed("probes", ""));
+    let description = admin_api();
+    assert_eq!(description["openapi"], "3.1.0");
+    let mut described = BTreeSet::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        described.extend(methods.as_object().unwrap().keys().map(|method| format!("{method} {path}")));
+    }
+    assert_eq!(described, routed);
+}
+
+#[test]
+fn every_error_code_of_the_admin_api_is_described_and_every_described_one_is_used() {
+    let mut used = BTreeSet::new();
+    for path in files("src/admin", ".rs") {
+        let source = read(&path);
+        for marker in ["Problem::new(", "Self::new("] {
+            used.extend(source.split(marker).skip(1).filter_map(|rest| first_word(rest.split(';').next()?)));
+        }
+    }
+    let description = admin_api();
+    let words = description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].clone();
+    let described: BTreeSet<String> = serde_json::from_value(words).unwrap();
+    assert_eq!(described, used);
+    let page = operations();
+    let table = page.split("## Admin API").nth(1).unwrap().split("\n## ").next().unwrap();
+    for code in used {
+        assert!(table.contains(&format!("| `{code}` |")), "{code} is not in the table");
+    }
+}
+
+#[test]
+fn every_reference_and_parameter_of_the_description_holds() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let description = admin_api();
+    let mut found = BTreeSet::new();
+    references(&description, &mut found);
+    for target in &found {
+        let there = description.pointer(target.trim_start_matches('#'));
+        assert!(there.is_some(), "{target} leads nowhere");
+    }
+    for kind in ["schemas", "responses"] {
+        for name in description["components"][kind].as_object().unwrap().keys() {
+            assert!(found.contains(&format!("#/components/{kind}/{name}")), "{name} is not used");
+        }
+    }
+    let mut ids = BTreeSet::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for operation in methods.as_object().unwrap().values() {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{path}");
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let in_path: Vec<_> = parameters.iter().filter(|parameter| parameter["in"] == "path").collect();
+            assert_eq!(in_path.len(), path.matches('{').count(), "{path}");
+        }
     }
 }
 

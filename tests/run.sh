@@ -1,8 +1,65 @@
 #!/bin/sh
 # The whole test command: installs what is missing, then format check, clippy with warnings denied, every test.
 # Fails on the first thing that does not hold; a missing part fails, it does not skip.
+#
+# With --fast it installs nothing and runs what a contributor needs between two commits: format check, clippy, unit tests, stories.
+# Either way each step says how long it took.
 set -eu
+
+usage() {
+    echo "usage: sh tests/run.sh [--fast]"
+    echo "  --fast  format, clippy, unit tests and stories alone; installs nothing"
+}
+
+fast=no
+for argument in "$@"; do
+    case "$argument" in
+        --fast) fast=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *)
+            echo "unknown argument: $argument" >&2
+            usage >&2
+            exit 2
+            ;;
+    esac
+done
 cd "$(dirname "$0")/.."
+
+step() { # step NAME COMMAND ...
+    name=$1
+    shift
+    echo "== $name"
+    began=$(date +%s)
+    if "$@"; then
+        echo "== $name: held, $(($(date +%s) - began)) s"
+    else
+        code=$?
+        echo "== $name: failed, $(($(date +%s) - began)) s" >&2
+        exit "$code"
+    fi
+}
+
+cargo_has() { # cargo_has SUBCOMMAND
+    cargo "$1" --version >/dev/null 2>&1 || {
+        echo "cargo $1 is missing: rustup component add rustfmt clippy" >&2
+        exit 1
+    }
+}
+
+start=$(date +%s)
+if [ "$fast" = yes ]; then
+    cargo_has fmt
+    cargo_has clippy
+    step format cargo fmt --check
+    step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
+    step "unit tests" cargo test --locked --lib --quiet
+    step stories cargo test --locked --test stories --quiet
+    echo "all held, $(($(date +%s) - start)) s"
+    exit 0
+fi
 
 missing=""
 need() { # need COMMAND PACKAGE
@@ -58,16 +115,10 @@ if ! cmp -s "$pins" "$tools/installed.txt"; then
     cp "$pins" "$tools/installed.txt"
 fi
 
-for part in fmt clippy; do
-    cargo "$part" --version >/dev/null 2>&1 || {
-        echo "cargo $part is missing: rustup component add rustfmt clippy" >&2
-        exit 1
-    }
-done
-
-echo "== format"
-cargo fmt --check
-echo "== clippy"
-cargo clippy --locked --all-targets --quiet -- -D warnings
-echo "== tests"
-cargo test --locked --no-fail-fast
+cargo_has fmt
+cargo_has clippy
+echo "== tools: there, $(($(date +%s) - start)) s"
+step format cargo fmt --check
+step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
+step tests cargo test --locked --no-fail-fast
+echo "all held, $(($(date +%s) - start)) s"

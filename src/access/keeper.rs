@@ -15,7 +15,7 @@ use crate::model::account::{AccountState, RealmName};
 use super::aside;
 use super::book::Entry;
 use super::gaps::{TOKEN_LIFE, share};
-use super::renewal::{Cause, Renewals};
+use super::renewal::{Cause, RenewProblem, Renewals};
 use super::snapshot::Snapshot;
 
 /// Renewals of the keeper's under way at once; callers' flights find seats beside them.
@@ -136,6 +136,17 @@ pub(super) async fn try_again(renewals: Renewals, entries: Vec<Arc<Entry>>) {
     }
 }
 
+/// For the log.
+fn word(problem: &RenewProblem) -> &'static str {
+    match problem {
+        RenewProblem::TooSoon { .. } => "too_soon",
+        RenewProblem::Paused => "paused",
+        RenewProblem::NeedsLogin { .. } => "needs_login",
+        RenewProblem::Unavailable { .. } => "unavailable",
+        RenewProblem::StillRunning => "still_running",
+    }
+}
+
 /// Begins a renewal as soon as a hand is free, and takes a breath after it. What the door denies costs no time: a realm in trouble must
 /// not hold the others' accounts up.
 async fn start(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, cause: Cause) {
@@ -143,7 +154,7 @@ async fn start(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, c
     let boarding = match renewals.board(&entry, entry.generation(), cause) {
         Ok(boarding) => boarding,
         Err(problem) => {
-            tracing::debug!(account = %entry.name, ?cause, ?problem, "not renewed");
+            tracing::debug!(account = %entry.name, why = word(&problem), "not renewed");
             return;
         }
     };

@@ -3,24 +3,29 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 
 use crate::access::book::{Entry, Found};
 use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::pairing::Selection;
 use crate::store::AccountRecord;
 use crate::store::last_seen::Moments;
 
 use super::Admin;
+use super::extract::{Path, Query};
+use super::nearest::Nearest;
 use super::problem::Problem;
 use super::view::{AccountView, CallerView, GrantView, JournalView, SignalsView};
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pattern {
     pub pattern: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lines {
     lines: Option<u32>,
 }
@@ -33,10 +38,14 @@ pub async fn list(
     Query(pattern): Query<Pattern>,
 ) -> Result<Json<Vec<AccountView>>, Problem> {
     admin.machinery.catch_up().await;
-    let pattern = pattern.pattern.unwrap_or_else(|| "*".to_owned());
     let records = admin.store.accounts().await.map_err(Problem::of_store)?.accounts;
-    let views = records.iter().filter(|record| record.name.matches(&pattern));
-    Ok(Json(views.map(|record| admin.view(record)).collect()))
+    let Some(pattern) = pattern.pattern.filter(|pattern| pattern != "*") else {
+        return Ok(Json(records.iter().map(|record| admin.view(record)).collect()));
+    };
+    let selection = Selection::Pattern(pattern.to_ascii_lowercase());
+    let views: Vec<_> =
+        records.iter().filter(|record| selection.admits(record)).map(|record| admin.view(record)).collect();
+    if views.is_empty() { Err(admin.unknown(&pattern)) } else { Ok(Json(views)) }
 }
 
 pub async fn show(
@@ -74,17 +83,18 @@ pub async fn whole_journal(
 impl Admin {
     /// An account by its name, its id, or `realm:id`.
     pub(super) fn entry(&self, text: &str) -> Result<Arc<Entry>, Problem> {
-        if let Some(entry) = self.book.by_name(text) {
+        if let Some(entry) = self.book.by_name(text).or_else(|| self.book.by_name(&text.to_ascii_lowercase()))
+        {
             return Ok(entry);
         }
         let (realm, id) = match text.split_once(':') {
             Some((realm, id)) => (realm.parse::<RealmName>().ok(), id),
             None => (None, text),
         };
-        let Ok(id) = id.parse::<AccountId>() else { return Err(Problem::unknown_account(text)) };
+        let Ok(id) = id.parse::<AccountId>() else { return Err(self.unknown(text)) };
         match self.book.by_id(realm.as_ref(), id) {
             Found::One(entry) => Ok(entry),
-            Found::Nobody => Err(Problem::unknown_account(text)),
+            Found::Nobody => Err(self.unknown(text)),
             Found::Ambiguous(realms) => {
                 let forms: Vec<String> = realms.iter().map(|realm| format!("{realm}:{id}")).collect();
                 Err(Problem::bad_request(format!("Account id {id} exists in several realms."))
@@ -93,10 +103,17 @@ impl Admin {
         }
     }
 
+    /// That nobody is called so, and who may have been meant.
+    pub(super) fn unknown(&self, text: &str) -> Problem {
+        let mut nearest = Nearest::to(text);
+        self.book.for_each(|entry| nearest.look_at(&entry.name));
+        Problem::unknown_account(text, nearest.found())
+    }
+
     pub(super) async fn record(&self, text: &str) -> Result<AccountRecord, Problem> {
         let entry = self.entry(text)?;
         let record = self.store.account(&entry.name).await.map_err(Problem::of_store)?;
-        record.ok_or_else(|| Problem::unknown_account(text))
+        record.ok_or_else(|| self.unknown(text))
     }
 
     /// What the book knows beats what the store knows: it is newer while the store is out of order.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -16,11 +15,13 @@ use crate::model::account::{AccountName, RealmName};
 use crate::pairing::{Ending, Selection};
 
 use super::accounts::Pattern;
+use super::extract::{self, Path, Query};
 use super::problem::Problem;
 use super::view::{AccountView, CallReport, CallRequest, Destructive, Done};
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Confirmation {
     #[serde(default)]
     confirmed: bool,
@@ -28,6 +29,7 @@ pub struct Confirmation {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Switch {
     realm: RealmName,
 }
@@ -38,7 +40,7 @@ pub async fn pause(
     Query(pattern): Query<Pattern>,
 ) -> Result<Response, Problem> {
     let (pattern, selection) = chosen(pattern)?;
-    let pause = async { admin.pairing.pause(&selection).await.map_err(Problem::of_operator) };
+    let pause = async { admin.pairing.pause(&selection).await.map_err(|problem| admin.of_operator(problem)) };
     let held = admin.audited(&actor, "pause", Some(&pattern), pause).await?;
     let lines = held.into_iter().map(|held| Done {
         name: held.name,
@@ -55,7 +57,8 @@ pub async fn resume(
     Query(pattern): Query<Pattern>,
 ) -> Result<Response, Problem> {
     let (pattern, selection) = chosen(pattern)?;
-    let resume = async { admin.pairing.resume(&selection).await.map_err(Problem::of_operator) };
+    let resume =
+        async { admin.pairing.resume(&selection).await.map_err(|problem| admin.of_operator(problem)) };
     let held = admin.audited(&actor, "resume", Some(&pattern), resume).await?;
     let names = held.into_iter().map(|held| (held.name, held.changed)).collect();
     Ok(one_by_one(names, move |name, changed| {
@@ -97,11 +100,13 @@ pub async fn call(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
     Path(account): Path<String>,
-    Json(call): Json<CallRequest>,
+    extract::Json(call): extract::Json<CallRequest>,
 ) -> Result<Json<CallReport>, Problem> {
     let entry = admin.entry(&account)?;
     let made = async {
-        admin.machinery.call(entry.name.clone(), call).await.map(Json).map_err(Problem::bad_request)
+        admin.machinery.call(entry.name.clone(), call).await.map(Json).map_err(|why| {
+            Problem::bad_request(why).fix("Send a method such as GET and a path that begins with `/`.")
+        })
     };
     admin.audited(&actor, "call", Some(entry.name.as_str()), made).await
 }
@@ -150,8 +155,7 @@ impl Admin {
             let chosen = records.into_iter().filter(|record| selection.admits(record));
             let names: Vec<_> = chosen.map(|record| (record.name, ())).collect();
             match names.is_empty() {
-                true => Err(Problem::new(StatusCode::NOT_FOUND, "account_unknown", "No account matches.")
-                    .fix("`accounts list` shows them all.")),
+                true => Err(self.unknown(&pattern)),
                 false => Ok(names),
             }
         };
@@ -218,8 +222,12 @@ impl Admin {
 }
 
 fn chosen(pattern: Pattern) -> Result<(String, Selection), Problem> {
-    let pattern = pattern.pattern.ok_or_else(|| Problem::bad_request("pattern is missing"))?;
-    Ok((pattern.clone(), Selection::Pattern(pattern)))
+    let pattern = pattern.pattern.ok_or_else(|| {
+        Problem::bad_request("The parameter pattern is missing.")
+            .fix("Add `?pattern=` with a name, an id, or a name with `*` in it; `*` alone means all.")
+    })?;
+    let selection = Selection::Pattern(pattern.to_ascii_lowercase());
+    Ok((pattern, selection))
 }
 
 fn gone(name: AccountName) -> Done {

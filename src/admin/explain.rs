@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use crate::access::book::Summary;
 use crate::access::renewal::Alarms;
@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 
 use super::Admin;
+use super::extract::Path;
 use super::problem::Problem;
 use super::view::{AccountView, Explanation, Finding};
 

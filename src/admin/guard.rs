@@ -45,13 +45,13 @@ impl Guard {
             Some(_) if self.count_failure(self.clock.now()) > FAILURES_PER_MINUTE => Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
-                "too many wrong admin tokens",
+                "Too many wrong admin tokens were tried within a minute.",
             )
-            .fix("Wait a minute.")),
+            .fix("Wait a minute; the right token works all the same.")),
             _ => Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
-                "the admin token is missing or wrong",
+                "The admin token is missing or wrong.",
             )
             .fix("Send `Authorization: Bearer` with the text of the file that [admin] token names.")),
         }
@@ -87,8 +87,9 @@ fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "origin_refused",
-            "the admin API is not for web pages",
-        ));
+            "The admin API is not for web pages.",
+        )
+        .fix("Call it from a program, without an Origin header."));
     }
     Ok(())
 }

@@ -4,24 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::model::account::RealmName;
 use crate::pairing::{
-    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Proof, Selection,
-    StartRequest,
+    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Progress, Proof,
+    Selection, StartRequest, Stop,
 };
 
 use super::acts::streamed;
+use super::extract::{self, Bytes, Query};
 use super::problem::Problem;
-use super::view::{ChoiceView, ImportLine, InviteRequest, PairFinish, PairOutcome, PairRequest, PairStarted};
+use super::view::{
+    ChoiceView, ImportLine, InviteRequest, LoginFailure, PairFinish, PairOutcome, PairRequest, PairStarted,
+    PairStatus, PairTicket,
+};
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ImportQuery {
     #[serde(default)]
     paused: bool,
@@ -30,6 +35,7 @@ pub struct ImportQuery {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExportQuery {
     pattern: Option<String>,
     #[serde(default)]
@@ -42,20 +48,25 @@ const INVITATION_DAYS: u32 = 7;
 pub async fn start(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Json(request): Json<PairRequest>,
+    extract::Json(request): extract::Json<PairRequest>,
 ) -> Result<Json<PairStarted>, Problem> {
     let name = request.name.clone();
     let name = name.as_ref().map(|name| name.as_str());
     let paste = request.paste;
+    let realm = match request.realm {
+        Some(realm) => realm,
+        None => admin.only_realm()?,
+    };
     let start = StartRequest {
-        realm: request.realm,
+        realm,
         name: request.name,
         account_id: request.account_id,
         callback_url: request.callback_url,
         valid_for: PAIR_LINK_VALID,
     };
     if paste {
-        let started = async { admin.pairing.start_pasted(start).await.map_err(Problem::of_start) };
+        let started =
+            async { admin.pairing.start_pasted(start).await.map_err(|problem| admin.of_start(problem)) };
         let started = admin.audited(&actor, "pair", name, started).await?;
         return Ok(Json(PairStarted {
             url: started.redirect_uri,
@@ -65,14 +76,41 @@ pub async fn start(
             warnings: started.warnings,
         }));
     }
-    let link = async { admin.pairing.start(start).await.map_err(Problem::of_start) };
+    let link = async { admin.pairing.start(start).await.map_err(|problem| admin.of_start(problem)) };
     let link = admin.audited(&actor, "pair", name, link).await?;
+    let ticket = link.url.rsplit('/').next().map(str::to_owned);
     Ok(Json(PairStarted {
         url: link.url,
         authorize_url: None,
-        ticket: None,
+        ticket,
         expires_at: link.expires_at,
         warnings: link.warnings,
+    }))
+}
+
+/// For whoever handed the link out and waits.
+pub async fn status(
+    State(admin): State<Arc<Admin>>,
+    extract::Json(asked): extract::Json<PairTicket>,
+) -> Result<Json<PairStatus>, Problem> {
+    let failure = |stop: Option<Stop>| {
+        stop.map(|stop| {
+            let words = stop.words();
+            LoginFailure {
+                code: stop.code().to_owned(),
+                title: words.title.to_owned(),
+                detail: words.what,
+                fix: words.todo,
+                again: stop.may_start_again(),
+            }
+        })
+    };
+    Ok(Json(match admin.pairing.progress(&asked.ticket).await.map_err(Problem::of_store)? {
+        Progress::Waiting { expires_at, last_failure } => {
+            PairStatus::Waiting { expires_at, last_failure: failure(last_failure) }
+        }
+        Progress::Paired { account } => PairStatus::Paired { account },
+        Progress::Over { last_failure } => PairStatus::Over { last_failure: failure(last_failure) },
     }))
 }
 
@@ -80,7 +118,7 @@ pub async fn start(
 pub async fn finish(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Json(finish): Json<PairFinish>,
+    extract::Json(finish): extract::Json<PairFinish>,
 ) -> Result<Json<PairOutcome>, Problem> {
     let (login, choice) = match finish.ticket.split_once('/') {
         Some((login, choice)) => (login, Some(choice)),
@@ -94,8 +132,9 @@ pub async fn finish(
             }
             _ => {
                 return Err(Problem::bad_request(
-                    "send redirected_url, or the ticket of a choice with account_id",
-                ));
+                    "Neither redirected_url nor the ticket of a choice with account_id was sent.",
+                )
+                .fix("Send one of the two."));
             }
         })
     };
@@ -118,8 +157,9 @@ pub async fn finish(
                 .collect(),
         },
         Outcome::Stopped { stop, .. } => {
-            let words = stop.words();
-            PairOutcome::Failed { title: words.title.to_owned(), detail: words.what, fix: words.todo }
+            let (words, again) = (stop.pasted_words(), stop.may_paste_again());
+            let (code, title) = (stop.code().to_owned(), words.title.to_owned());
+            PairOutcome::Failed { code, title, detail: words.what, fix: words.todo, again }
         }
     }))
 }
@@ -127,12 +167,15 @@ pub async fn finish(
 pub async fn invite(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Json(request): Json<InviteRequest>,
+    extract::Json(request): extract::Json<InviteRequest>,
 ) -> Result<Json<Vec<Invitation>>, Problem> {
     let selection = match (request.pattern, request.needs_login) {
         (Some(pattern), false) => Selection::Pattern(pattern),
         (None, true) => Selection::NeedsLogin,
-        _ => return Err(Problem::bad_request("send either pattern or needs_login")),
+        _ => {
+            return Err(Problem::bad_request("Either pattern or needs_login is needed, and not both.")
+                .fix("Send one of the two."));
+        }
     };
     let words = match &selection {
         Selection::Pattern(pattern) => pattern.clone(),
@@ -144,7 +187,8 @@ pub async fn invite(
         callback_url: request.callback_url,
         valid_for: DAY * request.days.unwrap_or(INVITATION_DAYS),
     };
-    let invited = async { admin.pairing.invite(request).await.map(Json).map_err(Problem::of_operator) };
+    let invited =
+        async { admin.pairing.invite(request).await.map(Json).map_err(|problem| admin.of_operator(problem)) };
     admin.audited(&actor, "invite", Some(&words), invited).await
 }
 
@@ -152,9 +196,10 @@ pub async fn import(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
     Query(query): Query<ImportQuery>,
-    body: Bytes,
+    Bytes(body): Bytes,
 ) -> Result<Response, Problem> {
-    let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("the file is not text"))?;
+    let text = std::str::from_utf8(&body)
+        .map_err(|_| Problem::bad_request("The file is not text in UTF-8.").fix("Save it as UTF-8."))?;
     let entries = pairing::read_import(text).map_err(|problem| {
         Problem::bad_request(format!("{problem}."))
             .fix("It must be a JSON array of {\"name\", \"realm\", \"account_id\", \"refresh_token\"}.")
@@ -202,16 +247,56 @@ pub async fn export(
     let act = if query.refresh_tokens { "export_with_refresh_tokens" } else { "export" };
     let selection = Selection::Pattern(pattern.clone());
     let exported = async {
-        admin.pairing.export(&selection, query.refresh_tokens).await.map(Json).map_err(Problem::of_operator)
+        admin
+            .pairing
+            .export(&selection, query.refresh_tokens)
+            .await
+            .map(Json)
+            .map_err(|problem| admin.of_operator(problem))
     };
     admin.audited(&actor, act, Some(&pattern), exported).await
+}
+
+impl Admin {
+    fn only_realm(&self) -> Result<RealmName, Problem> {
+        let realms = self.pairing.realm_names();
+        match <[RealmName; 1]>::try_from(realms) {
+            Ok([only]) => Ok(only),
+            Err(several) => {
+                Err(Problem::bad_request("Several realms are configured, so one has to be named.")
+                    .fix(format!("Name one of them (--realm): {}.", listed(&several))))
+            }
+        }
+    }
+
+    fn of_start(&self, problem: pairing::StartProblem) -> Problem {
+        let unknown = matches!(problem, pairing::StartProblem::UnknownRealm(_));
+        let told = Problem::of_start(problem);
+        if unknown {
+            return told.fix(format!("These are configured: {}.", listed(&self.pairing.realm_names())));
+        }
+        told
+    }
+
+    /// With the account that may have been meant.
+    pub(super) fn of_operator(&self, problem: pairing::OperatorProblem) -> Problem {
+        match problem {
+            pairing::OperatorProblem::NobodyMatches(pattern) => self.unknown(&pattern),
+            pairing::OperatorProblem::Start(problem) => self.of_start(problem),
+            other => Problem::of_operator(other),
+        }
+    }
+}
+
+fn listed(realms: &[RealmName]) -> String {
+    realms.iter().map(RealmName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl Problem {
     pub(super) fn of_start(problem: pairing::StartProblem) -> Self {
         match problem {
             pairing::StartProblem::Store(problem) => Problem::of_store(problem),
-            other => Problem::bad_request(format!("{other}.")),
+            other => Problem::bad_request(format!("{other}.")).fix("Correct it; nothing was begun."),
         }
     }
 

@@ -3,9 +3,11 @@
 mod accounts;
 mod acts;
 mod explain;
+mod extract;
 mod guard;
 mod health;
 mod logins;
+mod nearest;
 mod problem;
 mod store;
 pub mod view;
@@ -17,12 +19,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts};
+use axum::handler::Handler;
 use axum::middleware;
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{self, MethodRouter};
 use http::request::Parts;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 
 use crate::access::book::Book;
 use crate::access::renewal::Renewals;
@@ -73,42 +76,92 @@ pub trait Machinery: Send + Sync + 'static {
     fn callers(&self) -> Vec<(String, Moments)>;
 }
 
+/// One call of the API. `docs/admin-api.json` has the same ones, which a test sees to.
+struct Call {
+    path: &'static str,
+    handler: MethodRouter<Arc<Admin>>,
+}
+
+fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> Call {
+    Call { path, handler: routing::get(handler) }
+}
+
+fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> Call {
+    Call { path, handler: routing::post(handler) }
+}
+
+/// Every call of the API, below `/api`.
+fn calls() -> Vec<Call> {
+    vec![
+        get("/openapi.json", describe),
+        get("/accounts", accounts::list),
+        get("/accounts/{account}", accounts::show),
+        get("/accounts/{account}/explain", explain::explain),
+        get("/accounts/{account}/journal", accounts::journal),
+        post("/accounts/{account}/call", acts::call),
+        post("/accounts/{account}/unpair", acts::unpair),
+        post("/accounts/{account}/revoke", acts::revoke),
+        post("/accounts/{account}/switch", acts::switch),
+        get("/callers", accounts::callers),
+        get("/journal", accounts::whole_journal),
+        post("/pause", acts::pause),
+        post("/resume", acts::resume),
+        post("/renew", acts::renew),
+        post("/discover", acts::discover),
+        post("/pairings", logins::start),
+        post("/pairings/status", logins::status),
+        post("/pairings/finish", logins::finish),
+        post("/invitations", logins::invite),
+        post("/import", logins::import),
+        get("/export", logins::export),
+        post("/store/backup", store::back_up),
+        post("/store/rotate-key", store::rotate_key),
+    ]
+}
+
+/// What is open to balancers and scrapers.
+fn probes() -> Vec<Call> {
+    vec![get("/healthz", health::alive), get("/readyz", health::ready), get("/metrics", health::metrics)]
+}
+
 /// The admin listener's routes, without the pages that it shares with the public one.
 pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
-    let api = Router::new()
-        .route("/accounts", get(accounts::list))
-        .route("/accounts/{account}", get(accounts::show))
-        .route("/accounts/{account}/explain", get(explain::explain))
-        .route("/accounts/{account}/journal", get(accounts::journal))
-        .route("/accounts/{account}/call", post(acts::call))
-        .route("/accounts/{account}/unpair", post(acts::unpair))
-        .route("/accounts/{account}/revoke", post(acts::revoke))
-        .route("/accounts/{account}/switch", post(acts::switch))
-        .route("/callers", get(accounts::callers))
-        .route("/journal", get(accounts::whole_journal))
-        .route("/pause", post(acts::pause))
-        .route("/resume", post(acts::resume))
-        .route("/renew", post(acts::renew))
-        .route("/discover", post(acts::discover))
-        .route("/pairings", post(logins::start))
-        .route("/pairings/finish", post(logins::finish))
-        .route("/invitations", post(logins::invite))
-        .route("/import", post(logins::import))
-        .route("/export", get(logins::export))
-        .route("/store/backup", post(store::back_up))
-        .route("/store/rotate-key", post(store::rotate_key))
-        .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
-        .fallback(async || {
-            Problem::new(http::StatusCode::NOT_FOUND, "not_found", "the admin API has no such call")
-        })
+    let with = |router: Router<Arc<Admin>>, call: Call| {
+        // An import of 100,000 accounts is about 15 MB.
+        let largest = if call.path == "/import" { LARGEST_IMPORT } else { LARGEST_BODY };
+        router.route(call.path, call.handler.layer(DefaultBodyLimit::max(largest)))
+    };
+    let api = calls()
+        .into_iter()
+        .fold(Router::new(), with)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown_call)
         .layer(middleware::from_fn_with_state(guard, guard::require_token));
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+    probes()
+        .into_iter()
+        .fold(Router::new(), with)
+        .method_not_allowed_fallback(wrong_method)
         .nest("/api", api)
+        .fallback(unknown_call)
         .layer(middleware::map_response(keep_to_the_asker))
         .with_state(admin)
+}
+
+/// The API's description (OpenAPI 3.1).
+async fn describe() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION).into_response()
+}
+
+const DESCRIPTION: &str = include_str!("../../docs/admin-api.json");
+
+async fn unknown_call() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "The admin listener has no such path.")
+        .fix("docs/admin-api.json lists all calls; `/api/openapi.json` serves it.")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take that method.")
+        .fix("The Allow header names the methods that it takes.")
 }
 
 /// Account names and states, and refresh tokens where they are exported: nobody on the way keeps a copy, and no page shows them.
@@ -122,8 +175,8 @@ async fn keep_to_the_asker(mut response: Response) -> Response {
     response
 }
 
-/// An import of 100,000 accounts is about 15 MB.
-const LARGEST_BODY: usize = 64 * 1024 * 1024;
+const LARGEST_BODY: usize = 1024 * 1024;
+const LARGEST_IMPORT: usize = 64 * 1024 * 1024;
 
 /// Whose act it is, for the audit log: the admin token has one holder as far as the gateway can tell.
 pub(crate) struct Actor {
@@ -167,7 +220,7 @@ impl Admin {
         };
         self.audit.append(&line(Outcome::Asked)).await.map_err(|error| {
             let detail = format!("{error}, so nothing was done.");
-            Problem::new(http::StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
                 .fix("Make room on its disk, or correct [admin] audit.")
         })?;
         let result = act.await;

@@ -1,8 +1,9 @@
-//! Errors of the admin API: `application/problem+json` with what is wrong and what to do.
+//! Errors of the admin API: `application/problem+json` (RFC 9457) with what is wrong and what to do, always both.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use crate::model::account::AccountName;
 use crate::store::StoreError;
 
 use super::view::ApiProblem;
@@ -24,9 +25,16 @@ impl Problem {
         Self { fix: fix.into(), ..self }
     }
 
-    pub fn unknown_account(name: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "account_unknown", format!("There is no account {name:?}."))
-            .fix("`accounts list` shows them all.")
+    /// `nearest`: an account that may have been meant.
+    pub fn unknown_account(name: &str, nearest: Option<&AccountName>) -> Self {
+        let detail = match name.contains('*') {
+            true => format!("No account matches {name:?}."),
+            false => format!("There is no account {name:?}."),
+        };
+        Self::new(StatusCode::NOT_FOUND, "account_unknown", detail).fix(match nearest {
+            Some(nearest) => format!("Is {nearest} meant? `accounts list` shows them all."),
+            None => "`accounts list` shows them all.".to_owned(),
+        })
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -37,16 +45,34 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = ApiProblem {
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
             status: self.status.as_u16(),
             code: self.code.to_owned(),
-            detail: self.detail,
-            fix: self.fix,
+            detail: as_sentence(self.detail),
+            fix: as_sentence(if self.fix.is_empty() { usual_fix(self.status).to_owned() } else { self.fix }),
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+}
+
+/// Two sentences stand one behind the other in what a command prints.
+fn as_sentence(mut text: String) -> String {
+    if !text.ends_with(['.', '!', '?', ':']) {
+        text.push('.');
+    }
+    text
+}
+
+/// Where nothing better is known.
+fn usual_fix(status: StatusCode) -> &'static str {
+    if status.is_server_error() {
+        "Try again in some minutes; the gateway's log and `/readyz?verbose` say what ails it."
+    } else {
+        "docs/admin-api.json describes each call with its parameters."
     }
 }
 

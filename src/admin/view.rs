@@ -82,7 +82,8 @@ pub struct JournalView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairRequest {
-    pub realm: RealmName,
+    /// May be left out where one is configured.
+    pub realm: Option<RealmName>,
     pub name: Option<AccountName>,
     pub account_id: Option<AccountId>,
     pub callback_url: Option<String>,
@@ -97,7 +98,7 @@ pub struct PairStarted {
     pub url: String,
     /// With `paste`: where to log in.
     pub authorize_url: Option<String>,
-    /// With `paste`: names this login when the redirected URL is handed in.
+    /// Names this login: with `paste` when the redirected URL is handed in, else when asked how it stands.
     pub ticket: Option<String>,
     pub expires_at: Timestamp,
     pub warnings: Vec<String>,
@@ -115,9 +116,49 @@ pub struct PairFinish {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum PairOutcome {
-    Paired { account: AccountName, warnings: Vec<String> },
-    Choose { ticket: String, accounts: Vec<ChoiceView> },
-    Failed { title: String, detail: String, fix: String },
+    Paired {
+        account: AccountName,
+        warnings: Vec<String>,
+    },
+    Choose {
+        ticket: String,
+        accounts: Vec<ChoiceView>,
+    },
+    Failed {
+        code: String,
+        title: String,
+        detail: String,
+        fix: String,
+        /// Whether another address may be handed in with the same ticket.
+        again: bool,
+    },
+}
+
+/// `POST /api/pairings/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairTicket {
+    pub ticket: String,
+}
+
+/// How a login by link stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum PairStatus {
+    Waiting { expires_at: Timestamp, last_failure: Option<LoginFailure> },
+    Paired { account: Option<AccountName> },
+    Over { last_failure: Option<LoginFailure> },
+}
+
+/// Why the last one who tried came no further.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginFailure {
+    pub code: String,
+    pub title: String,
+    pub detail: String,
+    pub fix: String,
+    /// Whether the same link can lead further.
+    pub again: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -201,6 +242,9 @@ pub struct Destructive {
 /// The body of every error of the admin API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiProblem {
+    /// The status in words.
+    #[serde(default)]
+    pub title: String,
     pub status: u16,
     pub code: String,
     pub detail: String,

@@ -1,5 +1,6 @@
 //! `serve`'s frame: runtime, logs, signals, drain.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -65,14 +66,18 @@ pub fn run_until_told_to_stop(Loaded { config, warnings, .. }: Loaded) -> anyhow
     })
 }
 
+fn listed(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn announce(running: &Running) {
     let bound = &running.bound;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        data = ?bound.data,
-        data_tls = ?bound.data_tls,
-        admin = ?bound.admin,
-        public = ?bound.public,
+        data = listed(&bound.data),
+        data_tls = listed(&bound.data_tls),
+        admin = listed(&bound.admin),
+        public = listed(&bound.public),
         accounts = running.book().len(),
         "ready"
     );

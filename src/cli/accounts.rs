@@ -1,62 +1,65 @@
 //! `accounts …`: each subcommand is one or two calls of the admin API, printed.
 
-use std::io::{BufRead, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::admin::view::{
-    AccountView, CallReport, CallRequest, Destructive, Done, ImportLine, InviteRequest, PairFinish,
-    PairOutcome, PairRequest, PairStarted,
+    AccountView, CallReport, CallRequest, Destructive, Done, ImportLine, InviteRequest,
 };
-use crate::clock::Timestamp;
-use crate::model::account::{AccountId, RealmName};
+use crate::model::account::RealmName;
 use crate::pairing::{ExportedGrant, Invitation};
 
-use super::api::{Api, Failure, Outcome, finish, segment};
-use super::output::{self, Format, Row, say};
+use super::api::{Api, Failure, Outcome, segment};
+use super::output::{self, Format, Row, Screen, Style, count, say};
+use super::pair::{self, leads_to_loopback};
 use super::show;
-use super::{AccountsCommand, CallArguments, DestructiveArguments, PairArguments};
+use super::{AccountsCommand, CallArguments, DestructiveArguments};
 
-pub fn run(config: &Path, command: AccountsCommand) -> ExitCode {
-    finish(Api::from_config(config).and_then(|api| match command {
-        AccountsCommand::List { pattern, output } => show::list(&api, &pattern, output.output),
-        AccountsCommand::Show { account, output } => show::show(&api, &account, output.output),
-        AccountsCommand::Pair(pair) => self::pair(&api, pair),
+pub fn run(config: &Path, command: AccountsCommand) -> Outcome {
+    Api::from_config(config).and_then(|api| match command {
+        AccountsCommand::List { pattern, output } => show::list(&api, &pattern, output.style()),
+        AccountsCommand::Show { account, output } => show::show(&api, &account, output.style()),
+        AccountsCommand::Pair(pair) => pair::run(&api, pair),
         AccountsCommand::Invite { pattern, needs_login, realm, callback_url, days, output } => {
             let days = Some(days);
-            invite(&api, InviteRequest { pattern, needs_login, realm, callback_url, days }, output.output)
+            invite(&api, InviteRequest { pattern, needs_login, realm, callback_url, days }, output.style())
         }
         AccountsCommand::Import { file, paused, replace, output } => {
             import(&api, &file, paused, replace, output.output)
         }
-        AccountsCommand::Export { pattern, with_refresh_tokens, yes: _ } => {
-            export(&api, &pattern, with_refresh_tokens)
+        AccountsCommand::Export { pattern, with_refresh_tokens, yes: _, output } => {
+            export(&api, &pattern, with_refresh_tokens, output)
         }
-        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, output.output),
-        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, output.output),
-        AccountsCommand::Renew { pattern, output } => each(&api, "renew", &pattern, output.output),
-        AccountsCommand::Discover { pattern, output } => each(&api, "discover", &pattern, output.output),
-        AccountsCommand::Switch { account, realm } => switch(&api, &account, &realm),
+        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, output.style()),
+        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, output.style()),
+        AccountsCommand::Renew { pattern, output } => each(&api, "renew", &pattern, output.style()),
+        AccountsCommand::Discover { pattern, output } => each(&api, "discover", &pattern, output.style()),
+        AccountsCommand::Switch { account, realm, output } => switch(&api, &account, &realm, output.style()),
         AccountsCommand::Call(call) => self::call(&api, call),
         AccountsCommand::Unpair(what) => destroy(&api, "unpair", &what),
         AccountsCommand::Revoke(what) => destroy(&api, "revoke", &what),
-    }))
+    })
 }
 
-fn each(api: &Api, act: &str, pattern: &str, format: Format) -> Outcome {
+fn each(api: &Api, act: &str, pattern: &str, style: Style) -> Outcome {
+    let screen = Screen::of(style);
     let mut done = Vec::new();
     let mut failed = false;
     api.post_lines(&format!("/api/{act}?pattern={}", segment(pattern)), Vec::new(), |line: Done| {
         failed |= !line.ok;
-        match format {
+        match style.format {
             Format::Table => {
-                say!("{:8}{}  {}", if line.ok { "ok" } else { "failed" }, line.name, line.detail)
+                let word = if line.ok { "ok" } else { "failed" };
+                let lead = format!("{word:8}{}  ", line.name);
+                let detail = screen.hanging(lead.chars().count(), 8, &line.detail);
+                say!("{}{detail}", lead.replacen(word, &screen.tone(word), 1));
             }
             Format::Json | Format::Csv => done.push(line),
         }
     })?;
-    if format != Format::Table {
-        output::print(format, &done);
+    if style.format != Format::Table {
+        output::print(style, &done);
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -69,13 +72,27 @@ impl Row for Done {
     }
 }
 
-fn invite(api: &Api, request: InviteRequest, format: Format) -> Outcome {
+fn invite(api: &Api, request: InviteRequest, style: Style) -> Outcome {
     let invitations: Vec<Invitation> = api.post("/api/invitations", &request)?;
     if invitations.is_empty() {
         return Err(Failure::other("no account matches, so there is nobody to invite"));
     }
-    output::print(format, &invitations);
+    if let Some(warning) = invitations.first().and_then(|first| leads_to_loopback(&first.link)) {
+        output::warn(style.format, &warning);
+    }
+    if style.format == Format::Table {
+        invitations.iter().for_each(|invitation| output::write(&invited(invitation, Screen::of(style))));
+    } else {
+        output::print(style, &invitations);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The link gets a line of its own: cut it would be of no use.
+fn invited(invitation: &Invitation, screen: Screen) -> String {
+    let account = invitation.account_id.map(|id| format!(" {id}")).unwrap_or_default();
+    let until = screen.moment(Some(invitation.expires_at));
+    format!("{}  {}{account}  ends {until}\n  {}\n", invitation.name, invitation.realm, invitation.link)
 }
 
 impl Row for Invitation {
@@ -137,82 +154,33 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     result.map(|()| body).map_err(|error| Failure::other(format!("{}: {error}", file.display())))
 }
 
-fn export(api: &Api, pattern: &str, with_refresh_tokens: bool) -> Outcome {
+fn export(api: &Api, pattern: &str, with_refresh_tokens: bool, format: Format) -> Outcome {
     let lines: Vec<ExportedGrant> =
         api.get(&format!("/api/export?pattern={}&refresh_tokens={with_refresh_tokens}", segment(pattern)))?;
-    output::print_one(Format::Json, &lines, String::new);
+    output::print(format, &lines);
     Ok(ExitCode::SUCCESS)
 }
 
-fn pair(api: &Api, arguments: PairArguments) -> Outcome {
-    let request = PairRequest {
-        realm: arguments.realm,
-        name: arguments.name,
-        account_id: arguments.account_id,
-        callback_url: arguments.callback_url,
-        paste: arguments.paste,
-    };
-    let started: PairStarted = api.post("/api/pairings", &request)?;
-    for warning in &started.warnings {
-        eprintln!("warning: {warning}");
-    }
-    match (&started.authorize_url, &started.ticket) {
-        (Some(authorize_url), Some(ticket)) => paste(api, authorize_url, ticket.clone(), started.expires_at),
-        _ => {
-            say!(
-                "Open this link in the browser of somebody with a MyiTero login (once, until {}):",
-                started.expires_at
-            );
-            say!("{}", started.url);
-            Ok(ExitCode::SUCCESS)
-        }
+impl Row for ExportedGrant {
+    const HEADINGS: &'static [&'static str] = &["name", "realm", "account id", "refresh token"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.to_string(),
+            self.realm.to_string(),
+            self.account_id.to_string(),
+            self.refresh_token.clone().unwrap_or_default(),
+        ]
     }
 }
 
-fn paste(api: &Api, authorize_url: &str, ticket: String, expires_at: Timestamp) -> Outcome {
-    say!("1. Log in here, in any browser (until {expires_at}):");
-    say!("{authorize_url}");
-    say!("2. The browser ends on an address that it may not be able to open. Paste that address here:");
-    let redirected_url = Some(ask()?);
-    let mut finish = PairFinish { ticket, redirected_url, account_id: None };
-    loop {
-        match api.post("/api/pairings/finish", &finish)? {
-            PairOutcome::Paired { account, warnings } => {
-                for warning in warnings {
-                    eprintln!("warning: {warning}");
-                }
-                say!("paired: {account}");
-                return Ok(ExitCode::SUCCESS);
-            }
-            PairOutcome::Failed { title, detail, fix } => {
-                return Err(Failure::Other(format!("{title}. {detail} {fix}")));
-            }
-            PairOutcome::Choose { ticket, accounts } => {
-                say!("3. Which account?");
-                for account in &accounts {
-                    let paired = if account.paired { " (paired already)" } else { "" };
-                    say!("   {}  {}, {}{paired}", account.account_id, account.name, account.address);
-                }
-                let id: AccountId = ask()?.parse().map_err(|error| Failure::other(format!("{error}")))?;
-                finish = PairFinish { ticket, redirected_url: None, account_id: Some(id) };
-            }
-        }
-    }
-}
-
-fn ask() -> Result<String, Failure> {
-    output::write("> ");
-    let mut line = String::new();
-    match std::io::stdin().lock().read_line(&mut line) {
-        Ok(0) | Err(_) => Err(Failure::other("nothing was pasted in")),
-        Ok(_) => Ok(line.trim().to_owned()),
-    }
-}
-
-fn switch(api: &Api, account: &str, realm: &RealmName) -> Outcome {
+fn switch(api: &Api, account: &str, realm: &RealmName, style: Style) -> Outcome {
     let path = format!("/api/accounts/{}/switch?realm={}", segment(account), segment(realm.as_str()));
     let view: AccountView = api.post(&path, &())?;
-    say!("{}: calls go to realm {} from now on", view.name, view.realm);
+    match style.format {
+        Format::Table => say!("{}: calls go to realm {} from now on", view.name, view.realm),
+        Format::Json | Format::Csv => show::print_account(style, &view),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -230,15 +198,18 @@ fn call(api: &Api, arguments: CallArguments) -> Outcome {
     };
     let report: CallReport =
         api.post(&format!("/api/accounts/{}/call", segment(&arguments.account)), &request)?;
-    output::print_one(arguments.output.output, &report, || called(&report));
+    output::print_one(arguments.output.style(), &report, || called(&report));
     Ok(if report.status < 400 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn called(report: &CallReport) -> String {
     let code = report.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
     let summary = format!(
-        "{}{code}  {} bytes  {} links  {} ms\n",
-        report.status, report.bytes, report.links, report.millis
+        "{}{code}  {}  {}  {} ms\n",
+        report.status,
+        count(report.bytes, "byte"),
+        count(report.links, "link"),
+        report.millis
     );
     match &report.body {
         Some(body) => format!("{summary}\n{body}\n"),
@@ -252,13 +223,21 @@ fn destroy(api: &Api, act: &str, arguments: &DestructiveArguments) -> Outcome {
         path.push_str(&format!("&realm={}", segment(realm.as_str())));
     }
     let report: Destructive = api.post(&path, &())?;
-    say!("{} ({} in realm {})", report.account, report.account_id, report.realm);
-    for hit in &report.hits {
-        say!("  - {hit}");
-    }
-    say!("{}", report.detail);
-    if !report.done && !arguments.yes {
-        say!("Nothing was done. Add --yes to do it.");
-    }
+    let style = arguments.output.style();
+    output::print_one(style, &report, || destroyed(&report, arguments.yes, Screen::of(style)));
     Ok(if report.done || !arguments.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn destroyed(report: &Destructive, confirmed: bool, screen: Screen) -> String {
+    let mut text = format!("{} ({} in realm {})\n", report.account, report.account_id, report.realm);
+    for hit in &report.hits {
+        text.push_str(&format!("  - {}\n", screen.wrapped(4, hit)));
+    }
+    if !report.detail.is_empty() {
+        text.push_str(&format!("{}\n", screen.wrapped(0, &report.detail)));
+    }
+    if !report.done && !confirmed {
+        text.push_str("Nothing was done. Add --yes to do it.\n");
+    }
+    text
 }

@@ -1,5 +1,6 @@
 //! The running gateway's admin API as the command line sees it: address and token come from the same configuration file.
 
+use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::config::{self, Admin, SecretSource};
 use crate::store::backup::{Backup, Incoming};
 
 use super::EXIT_CONFIG;
+use super::output::Format;
 
 /// The gateway is on this machine or near it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,38 +22,64 @@ pub struct Api {
     http: reqwest::Client,
     base: String,
     token: String,
+    /// Where the token was found.
+    token_source: String,
     runtime: tokio::runtime::Runtime,
 }
 
-/// Why a command could not be carried out; printed as it is.
+/// Why a command could not be carried out.
 #[derive(Debug)]
 pub enum Failure {
     /// The configuration is not valid: exit code 78.
     Config(String),
+    /// What the gateway answered.
+    Refused(ApiProblem),
     Other(String),
 }
 
 /// What a command ends with.
 pub type Outcome = Result<ExitCode, Failure>;
 
-/// Prints what went wrong; the exit code is the contract of design section 8.
-pub fn finish(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Ok(code) => code,
-        Err(Failure::Config(text)) => {
-            eprintln!("{text}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-        Err(Failure::Other(text)) => {
-            eprintln!("{text}");
-            ExitCode::FAILURE
-        }
+/// Prints what went wrong, for programs that read JSON as JSON; the exit code is the contract of design section 8.
+pub fn finish(format: Format, outcome: Outcome) -> ExitCode {
+    let failure = match outcome {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    match format {
+        Format::Json => eprintln!("{}", failure.json()),
+        Format::Table | Format::Csv => eprintln!("{failure}"),
+    }
+    match failure {
+        Failure::Config(_) => ExitCode::from(EXIT_CONFIG),
+        Failure::Refused(_) | Failure::Other(_) => ExitCode::FAILURE,
     }
 }
 
 impl Failure {
     pub fn other(text: impl Into<String>) -> Self {
         Failure::Other(text.into())
+    }
+
+    /// `code`, `detail` and `fix`, as the admin API says them.
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Failure::Config(text) => serde_json::json!({"code": "configuration", "detail": text, "fix": ""}),
+            Failure::Other(text) => serde_json::json!({"code": "failed", "detail": text, "fix": ""}),
+            Failure::Refused(problem) => serde_json::json!({
+                "code": problem.code, "detail": problem.detail, "fix": problem.fix, "status": problem.status,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Config(text) | Failure::Other(text) => f.write_str(text),
+            Failure::Refused(problem) if problem.fix.is_empty() => f.write_str(&problem.detail),
+            Failure::Refused(problem) => write!(f, "{} {}", problem.detail, problem.fix),
+        }
     }
 }
 
@@ -60,7 +88,8 @@ impl Api {
     pub fn from_config(file: &Path) -> Result<Self, Failure> {
         let admin = load(file)?;
         let token = read_token(&admin)?;
-        Ok(Self { http: client(&admin)?, base: address(&admin)?, token, runtime: runtime()? })
+        let token_source = admin.token.to_string();
+        Ok(Self { http: client(&admin)?, base: address(&admin)?, token, token_source, runtime: runtime()? })
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -107,6 +136,17 @@ impl Api {
         })
     }
 
+    /// The API tells programs which header to send; who types a command has to know which file is wrong.
+    fn wrong_token(&self, problem: ApiProblem) -> ApiProblem {
+        ApiProblem {
+            detail: format!("The gateway at {} does not take the admin token of {}.", self.base, self.token_source),
+            fix: "Is this the configuration of the gateway that runs there? It keeps the token that it started with: restart it \
+                  where the token was changed since."
+                .to_owned(),
+            ..problem
+        }
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -129,11 +169,11 @@ impl Api {
             return Ok(answer);
         }
         let body = answer.bytes().await.unwrap_or_default();
-        Err(Failure::Other(match serde_json::from_slice::<ApiProblem>(&body) {
-            Ok(problem) if problem.fix.is_empty() => problem.detail,
-            Ok(problem) => format!("{} {}", problem.detail, problem.fix),
-            Err(_) => format!("{} answered {status}", self.base),
-        }))
+        Err(match serde_json::from_slice::<ApiProblem>(&body) {
+            Ok(problem) if problem.code == "unauthorized" => Failure::Refused(self.wrong_token(problem)),
+            Ok(problem) => Failure::Refused(problem),
+            Err(_) => Failure::other(format!("{} answered {status}", self.base)),
+        })
     }
 }
 

@@ -7,26 +7,38 @@ use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::output::say;
+use crate::config;
 
-pub fn new_key(name: &str) -> ExitCode {
-    match make_key() {
-        Some((key, sha256)) => {
-            say!("# The key, for the application alone. It is shown once and kept nowhere:");
-            say!("{key}");
-            say!("");
-            say!("# For the configuration:");
-            say!("[[callers]]");
-            say!("name       = {name:?}");
-            say!("accounts   = [\"…\"]   # names, patterns, or \"*\"");
-            say!("key_sha256 = \"{sha256}\"");
-            ExitCode::SUCCESS
-        }
-        None => {
-            eprintln!("no random numbers can be had from the system");
-            ExitCode::FAILURE
-        }
+use super::api::{Failure, Outcome};
+use super::output::{self, Style};
+
+/// What is printed once and kept nowhere.
+#[derive(serde::Serialize)]
+struct NewKey<'a> {
+    name: &'a str,
+    key: String,
+    key_sha256: String,
+}
+
+/// Refuses the names that `check` would refuse.
+pub fn new_key(name: &str, style: Style) -> Outcome {
+    if !config::is_caller_name(name) {
+        return Err(Failure::other(format!(
+            "{name:?} is not a name for a caller: {}",
+            config::CALLER_NAME_RULE
+        )));
     }
+    let (key, key_sha256) =
+        make_key().ok_or_else(|| Failure::other("no random numbers can be had from the system"))?;
+    let made = NewKey { name, key, key_sha256 };
+    output::print_one(style, &made, || {
+        format!(
+            "# The key, for the application alone. It is shown once and kept nowhere:\n{}\n\n# For the configuration:\n\
+             [[callers]]\nname       = {name:?}\naccounts   = [\"…\"]   # names, patterns, or \"*\"\nkey_sha256 = \"{}\"\n",
+            made.key, made.key_sha256
+        )
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A key of 256 bits and the hexadecimal SHA-256 of its text.

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::api::{self, finish};
+use super::api::{self, Outcome};
 use super::output::say;
 
-pub fn run(config: &Path) -> ExitCode {
-    finish(api::alive(config).map(|()| {
-        say!("alive");
-        ExitCode::SUCCESS
-    }))
+pub fn run(config: &Path) -> Outcome {
+    api::alive(config)?;
+    say!("alive");
+    Ok(ExitCode::SUCCESS)
 }

@@ -7,26 +7,31 @@ mod check;
 mod healthcheck;
 pub mod load;
 mod output;
+mod pair;
 mod sandbox;
 mod serve;
 mod show;
 mod store;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::model::account::{AccountId, AccountName, RealmName};
 
 pub use output::Format;
+use output::Style;
 
 /// Where the configuration is looked for when neither `-c` nor the environment names it.
 pub const DEFAULT_CONFIG: &str = "/etc/genapi-gateway/config.toml";
 /// A bad configuration, as sysexits.h has it (EX_CONFIG).
 pub const EXIT_CONFIG: u8 = 78;
+/// What cannot be read as a command.
+const EXIT_USAGE: u8 = 2;
 
 /// Authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
 ///
@@ -63,6 +68,16 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// What happened to an account or to all of them and why, newest first.
+    Journal {
+        /// Name or id; without it, all accounts.
+        account: Option<String>,
+        /// How many lines, at most 1000.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        lines: u32,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
     /// Move, back up and put back the store, and change its key.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -70,7 +85,6 @@ pub enum Command {
     #[command(subcommand)]
     Callers(CallersCommand),
     /// Ask the running gateway whether it is alive: exit code 0 or 1, for containers.
-    #[command(hide = true)]
     Healthcheck,
     /// Load-test a gateway (backed by a sandbox) before trusting it.
     Load(Box<load::LoadArguments>),
@@ -128,9 +142,18 @@ pub struct SandboxArguments {
 
 #[derive(Debug, Args)]
 pub struct OutputArguments {
-    /// How to print.
+    /// How to print; with json, errors on standard error are JSON too.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
+    /// Tables with every column and with times in full, as broad as they get.
+    #[arg(long)]
+    pub wide: bool,
+}
+
+impl OutputArguments {
+    pub fn style(&self) -> Style {
+        Style { format: self.output, wide: self.wide }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,6 +219,9 @@ pub enum AccountsCommand {
         /// Confirm.
         #[arg(long)]
         yes: bool,
+        /// How to print; `import` reads json and csv.
+        #[arg(short, long, value_enum, default_value_t = Format::Json)]
+        output: Format,
     },
     /// Stop refreshing and serving accounts, so that somebody else may.
     Pause {
@@ -232,6 +258,8 @@ pub enum AccountsCommand {
         /// Where to.
         #[arg(long)]
         realm: RealmName,
+        #[command(flatten)]
+        output: OutputArguments,
     },
     /// Make one call as an account and print status, size, number of links and time.
     Call(CallArguments),
@@ -243,9 +271,9 @@ pub enum AccountsCommand {
 
 #[derive(Debug, Args)]
 pub struct PairArguments {
-    /// Which realm of the configuration.
+    /// Which realm of the configuration; may be left out where there is one.
     #[arg(long)]
-    pub realm: RealmName,
+    pub realm: Option<RealmName>,
     /// The name that the account is to have here; without it, it is made from the vendor's.
     #[arg(long)]
     pub name: Option<AccountName>,
@@ -258,6 +286,11 @@ pub struct PairArguments {
     /// The browser cannot reach the gateway: log in anywhere and paste the redirected URL here.
     #[arg(long)]
     pub paste: bool,
+    /// Stay until the login by the link has ended, and say how.
+    #[arg(long, conflicts_with = "paste")]
+    pub wait: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 #[derive(Debug, Args)]
@@ -291,6 +324,8 @@ pub struct DestructiveArguments {
     /// Do it; without this, whom it would hit is printed and nothing is done.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -346,34 +381,71 @@ pub enum CallersCommand {
         /// The caller's name in the configuration.
         #[arg(default_value = "my-application")]
         name: String,
+        #[command(flatten)]
+        output: OutputArguments,
     },
     /// The callers of the configuration and when each was last seen, by all gateways on the same store.
     List(OutputArguments),
 }
 
+/// Reads what was typed and runs it. What cannot be read ends with 2, and for programs that read JSON it is JSON.
+pub fn typed(words: Vec<OsString>) -> ExitCode {
+    let read = Arguments::command()
+        .try_get_matches_from(&words)
+        .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, format_of(&matches))));
+    match read {
+        Ok((arguments, format)) => run(arguments, format),
+        Err(error) if error.use_stderr() && wants_json(&words) => {
+            let text = error.render().to_string();
+            eprintln!("{}", serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""}));
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(error) => error.exit(),
+    }
+}
+
+/// What `-o` says, whichever command has it.
+fn format_of(matches: &ArgMatches) -> Format {
+    match matches.subcommand() {
+        Some((_, below)) => format_of(below),
+        None => matches.try_get_one("output").ok().flatten().copied().unwrap_or(Format::Table),
+    }
+}
+
+/// Of words that could not be read as a whole.
+fn wants_json(words: &[OsString]) -> bool {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    words.iter().any(|word| matches!(&**word, "-ojson" | "-o=json" | "--output=json"))
+        || words.windows(2).any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
+}
+
 /// Runs what was typed; the exit code is the contract of design section 8.
-pub fn run(arguments: Arguments) -> ExitCode {
+fn run(arguments: Arguments, format: Format) -> ExitCode {
     let config = arguments.config;
-    match arguments.command {
-        Command::Serve => serve::run(&config),
-        Command::Check(check) => check::run(&config, &check),
-        Command::Demo(demo) => crate::demo::run(demo.once),
-        Command::Sandbox(options) => sandbox::run(&options),
+    let outcome = match arguments.command {
+        Command::Serve => return serve::run(&config),
+        Command::Check(check) => return check::run(&config, &check),
+        Command::Demo(demo) => return crate::demo::run(demo.once),
+        Command::Sandbox(options) => return sandbox::run(&options),
         Command::Accounts(command) => accounts::run(&config, command),
-        Command::Explain { account, output } => show::explain(&config, &account, output.output),
+        Command::Explain { account, output } => show::explain(&config, &account, output.style()),
+        Command::Journal { account, lines, output } => {
+            show::journal(&config, account.as_deref(), lines, output.style())
+        }
         Command::Store(command) => store::run(&config, command),
-        Command::Callers(CallersCommand::NewKey { name }) => callers::new_key(&name),
-        Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.output),
+        Command::Callers(CallersCommand::NewKey { name, output }) => callers::new_key(&name, output.style()),
+        Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.style()),
         Command::Healthcheck => healthcheck::run(&config),
-        Command::Load(arguments) => load::run(&arguments),
+        Command::Load(arguments) => return load::run(&arguments),
         Command::Completions { shell } => {
             // Into memory first: written piece by piece, a closed pipe would end in a panic.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "genapi-gateway", &mut script);
             output::write(&String::from_utf8_lossy(&script));
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-    }
+    };
+    api::finish(format, outcome)
 }
 
 fn expiry_status() -> impl TypedValueParser<Value = u16> {

@@ -14,17 +14,17 @@ use crate::store::portable::{Moved, Portable, copy};
 use crate::store::rotate::Rotation;
 use crate::store::{self, StoreError};
 
-use super::api::{self, Api, Failure, Outcome, finish};
-use super::output::{self, Format};
+use super::api::{self, Api, Failure, Outcome};
+use super::output::{self, Format, count};
 use super::{MigrateArguments, StoreCommand};
 
-pub fn run(config: &Path, command: StoreCommand) -> ExitCode {
-    finish(match command {
+pub fn run(config: &Path, command: StoreCommand) -> Outcome {
+    match command {
         StoreCommand::Migrate(arguments) => migrate(config, &arguments),
         StoreCommand::Backup { file, output } => backup(config, &file, output.output),
         StoreCommand::Restore { file, output } => restore(config, &file, output.output),
         StoreCommand::RotateKey { output } => rotate_key(config, output.output),
-    })
+    }
 }
 
 fn backup(config: &Path, file: &Path, format: Format) -> Outcome {
@@ -84,7 +84,7 @@ fn rotate_key(config: &Path, format: Format) -> Outcome {
 }
 
 fn rotated(done: &Rotation) -> String {
-    let mut text = format!("{} values sealed anew under the first key.\n", done.resealed);
+    let mut text = format!("{} sealed anew under the first key.\n", count(done.resealed as u64, "value"));
     for broken in &done.broken {
         text.push_str(&format!("cannot be opened: {broken}\n"));
     }
@@ -204,11 +204,15 @@ fn progress(done: usize, all: usize) {
 
 fn moved_text(moved: &Moved) -> String {
     let mut text = format!(
-        "{} moved and read back, {} there already, {} logins under way.\n",
+        "{} moved and read back, {} there already, {} under way.\n",
         accounts(moved.moved as u64),
         moved.already_there,
-        moved.logins
+        count(moved.logins as u64, "login")
     );
+    if moved.removed > 0 {
+        let past = accounts(moved.removed as u64);
+        text.push_str(&format!("{past} removed earlier: what is kept of their past was moved too.\n"));
+    }
     if !moved.only_in_target.is_empty() {
         text.push_str(&format!(
             "{} only the target knows; left alone.\n",
@@ -230,11 +234,8 @@ fn moved_text(moved: &Moved) -> String {
     text
 }
 
-fn accounts(count: u64) -> String {
-    match count {
-        1 => "1 account".to_owned(),
-        many => format!("{many} accounts"),
-    }
+fn accounts(number: u64) -> String {
+    count(number, "account")
 }
 
 /// The gateway of this configuration, where one answers.
@@ -242,7 +243,7 @@ fn running(config: &Path) -> Result<Option<Api>, Failure> {
     match api::alive(config) {
         Ok(()) => Api::from_config(config).map(Some),
         Err(Failure::Config(text)) => Err(Failure::Config(text)),
-        Err(Failure::Other(_)) => Ok(None),
+        Err(Failure::Other(_) | Failure::Refused(_)) => Ok(None),
     }
 }
 
@@ -276,7 +277,7 @@ fn by_hand<T, F: Future<Output = Result<T, Failure>>>(
         let done = act().await;
         let ending = match &done {
             Ok(_) => Ending::Done,
-            Err(Failure::Config(why) | Failure::Other(why)) => Ending::Failed(why.clone()),
+            Err(failure) => Ending::Failed(failure.to_string()),
         };
         audit.append(&line(ending)).await.map_err(not_audited)?;
         done

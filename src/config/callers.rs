@@ -105,12 +105,19 @@ fn optional<'a, T>(
     }
 }
 
+pub const CALLER_NAME_RULE: &str =
+    "use letters, digits, '.', '_' and '-', at least one and at most 64: it stands in every log line";
+
+/// Whether a caller may be called so.
+pub fn is_caller_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
 fn name(value: &Value<'_>, held: &mut Held) -> Option<String> {
     let text = value.text()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if text.len() > 64 || !text.bytes().all(plain) {
-        let fix = "use letters, digits, '.', '_' and '-', at most 64: it stands in every log line";
-        return value.refuse(format!("{text:?} is not a name"), fix);
+    if !is_caller_name(text) {
+        return value.refuse(format!("{text:?} is not a name"), CALLER_NAME_RULE);
     }
     if let Some((_, other)) = held.names.iter().find(|(name, _)| name == text) {
         return value.refuse(format!("{text:?} is the name of {} already", other.key), "choose another name");

@@ -20,6 +20,7 @@ mod values;
 #[cfg(all(test, unix))]
 mod tests;
 
+pub use callers::{CALLER_NAME_RULE, is_caller_name};
 pub use load::{Loaded, load, load_admin, load_store};
 pub use problem::{Places, Problem, Problems};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};

@@ -160,6 +160,11 @@ impl AccountId {
         Self(id)
     }
 
+    /// For logs, where a number is one.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
     pub const fn as_u64(self) -> u64 {
         self.0
     }

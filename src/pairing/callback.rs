@@ -54,12 +54,14 @@ impl Pairing {
         };
         let spent = Cookie::forgotten(state_code.hash(), realm.secure());
         let by_browser = state.bound.by == BoundBy::Cookie;
+        let start = state.start.clone();
         let mut answer = match redirect {
             Redirect::Error { error, .. } => Answer::stopped(refused(error), state.start),
             Redirect::Code { code, .. } => {
                 self.detach(move |pairing| pairing.finish(state, realm, secret, code)).await
             }
         };
+        self.failures.note(start.as_ref(), &answer.outcome);
         if by_browser {
             answer.cookies.push(spent);
         }
@@ -94,6 +96,7 @@ impl Pairing {
         let by_browser = waiting.login.bound.by == BoundBy::Cookie;
         let AwaitedChoice { login: State { order, start, .. }, access, domain, path, accounts } = waiting;
         let chosen = accounts.into_iter().find(|offered| offered.id.to_string() == account);
+        let link = start.clone();
         let mut answer = match chosen {
             None => Answer::stopped(Stop::BadChoice, start),
             Some(chosen) => match realm.route(&domain, &path) {
@@ -108,6 +111,7 @@ impl Pairing {
                 }
             },
         };
+        self.failures.note(link.as_ref(), &answer.outcome);
         if by_browser {
             answer.cookies.push(spent);
         }

@@ -49,7 +49,7 @@ impl<T> Tried<T> {
     pub(super) fn or_stop(self, stage: Stage) -> Result<T, Stop> {
         let doubtful = self.doubtful;
         self.result.map_err(|trouble| {
-            tracing::warn!(call = trouble.call, status = ?trouble.status, %trouble, "a login call failed");
+            tracing::warn!(call = trouble.call, status = trouble.status, %trouble, "a login call failed");
             Stop::of_trouble(stage, &trouble, doubtful)
         })
     }
@@ -205,7 +205,7 @@ impl Pairing {
                  next renewal."
             )),
         }
-        tracing::info!(account = %name, realm = %order.realm, account_id = %account.id, "account paired");
+        tracing::info!(account = %name, realm = %order.realm, account_id = account.id.number(), "account paired");
         Connected {
             name,
             realm: order.realm,
@@ -242,7 +242,7 @@ impl Pairing {
 
     fn alarm(&self, harvest: &Harvest, problem: &StoreError) {
         tracing::error!(
-            realm = %harvest.order.realm, account_id = %harvest.account.id, %problem,
+            realm = %harvest.order.realm, account_id = harvest.account.id.number(), %problem,
             "the tokens of a paired account cannot be stored; they are held in memory and storing is tried again"
         );
     }

@@ -12,6 +12,7 @@ mod import;
 mod naming;
 mod outcome;
 mod pending;
+mod progress;
 mod repeat;
 mod seams;
 mod start;
@@ -27,6 +28,7 @@ pub use code::{Code, Cookie};
 pub use ending::{Ended, Ending, EndingPreview, EndingProblem};
 pub use import::{ImportEntry, ImportFileProblem, ImportLine, ImportOptions, ImportResult, read_import};
 pub use outcome::{Choice, Connected, Outcome, Stop, Words};
+pub use progress::Progress;
 pub use seams::{Call, Hooks, LoginCalls};
 pub use start::{Begin, PastedStart, StartLink, StartOffer, StartProblem, StartRequest};
 
@@ -100,6 +102,7 @@ pub struct Pairing {
     hooks: Arc<dyn Hooks>,
     settings: ArcSwap<Settings>,
     desk: Desk,
+    failures: progress::Failures,
     /// Held while a name is decided and its grant written: two logins must not settle on the same free name.
     saving: tokio::sync::Mutex<()>,
     unsaved: AtomicUsize,
@@ -115,6 +118,7 @@ impl Pairing {
         let Parts { clock, store, realms, retry, hooks } = parts;
         Arc::new(Self {
             desk: Desk::new(clock.clone(), store.clone()),
+            failures: progress::Failures::default(),
             clock,
             store,
             hooks,

@@ -211,7 +211,7 @@ impl Stop {
             Stop::LoginExpired => (
                 "This login has run out",
                 "The login took longer than ten minutes, or did not begin at this gateway.".into(),
-                "Open the link that you were given once more, and log in without a long pause.".into(),
+                "Log in again with the link that you were given, if its time is not over, without a long pause. Otherwise ask whoever sent it for a new one.".into(),
             ),
             Stop::AlreadyUsed { by: Some(name) } => (
                 "This link was already used",
@@ -275,7 +275,10 @@ impl Stop {
             ),
             Stop::AccountNotListed { wanted, listed } => (
                 "A different account was expected",
-                format!("This link is for the iTero account {wanted}, which is not among the {listed} that this user can connect."),
+                match listed {
+                    1 => format!("This login is for the iTero account {wanted}, and this user can connect another one only."),
+                    several => format!("This login is for the iTero account {wanted}, which is none of the {several} accounts that this user can connect."),
+                },
                 "Log in as a user of that account, or ask for a link for the account that you use.".into(),
             ),
             Stop::PairedElsewhere => (
@@ -332,8 +335,53 @@ impl Stop {
         Words { title, what, todo }
     }
 
+    /// The same for the operator who pastes: there is a command instead of a link.
+    pub fn pasted_words(&self) -> Words {
+        let words = self.words();
+        let todo = match self {
+            Stop::BadCallback(_) => "Copy the whole address from the browser's address line, and paste it again.".into(),
+            Stop::WrongBrowser => {
+                return Words {
+                    title: "This address belongs to another login",
+                    what: "The address that was pasted is the end of another login than the one that this command began.".into(),
+                    todo: "Log in at the address that the command printed, and paste the one on which the browser ends.".into(),
+                };
+            }
+            Stop::Expired | Stop::LoginExpired => "Run the command again, and log in within ten minutes.".into(),
+            Stop::AlreadyUsed { by: Some(_) } => "There is nothing left to do.".into(),
+            Stop::AlreadyUsed { by: None } => "If `accounts list` does not show the account, run the command again.".into(),
+            Stop::BadChoice => "Run the command again and choose one of the accounts.".into(),
+            Stop::AccountNotListed { .. } => "Log in as a user of that account, or run the command for the account that you use.".into(),
+            Stop::PairedElsewhere => "Somebody at the lab has to disconnect (unpair) it in the other application first. Then run the command again.".into(),
+            Stop::NameTaken { .. } => "Run the command with another name, or log in as a user of that account.".into(),
+            Stop::KnownAs { name, .. } => format!("Run the command with the name {name}."),
+            Stop::RealmGone { realm } => {
+                return Words {
+                    what: format!("The realm {realm} is not in the gateway's configuration any more."),
+                    todo: "Run the command again with a realm that is configured.".into(),
+                    ..words
+                };
+            }
+            Stop::PlatformDown { .. } => "Wait some minutes, then run the command again.".into(),
+            _ => return words,
+        };
+        let what = words.what.replace("This link", "This login").replace("The link", "The login");
+        let title = if matches!(self, Stop::Expired) { "This login is not valid" } else { words.title };
+        let title =
+            if matches!(self, Stop::AlreadyUsed { .. }) { "This login was already used" } else { title };
+        Words { title, what, todo }
+    }
+
+    /// Whether the same pasted login goes on with another address.
+    pub fn may_paste_again(&self) -> bool {
+        matches!(
+            self,
+            Stop::BadCallback(_) | Stop::WrongBrowser | Stop::LoginExpired | Stop::AlreadyUsed { by: None }
+        )
+    }
+
     /// Whether the same start link can lead further.
-    pub(super) fn may_start_again(&self) -> bool {
+    pub fn may_start_again(&self) -> bool {
         !matches!(
             self,
             Stop::Expired
@@ -342,5 +390,55 @@ impl Stop {
                 | Stop::NameTaken { .. }
                 | Stop::RealmGone { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_that_was_late_is_not_sent_back_to_a_link_that_is_over_too() {
+        let todo = Stop::LoginExpired.words().todo;
+        assert!(!todo.contains("once more"), "{todo}");
+        assert!(todo.contains("if its time is not over") && todo.contains("a new one"), "{todo}");
+    }
+
+    #[test]
+    fn who_sees_another_account_than_the_wanted_one_is_told_so_in_a_sentence() {
+        let what = |listed| Stop::AccountNotListed { wanted: AccountId::new(7), listed }.words().what;
+        assert!(what(1).ends_with("account 7, and this user can connect another one only."), "{}", what(1));
+        assert!(
+            what(3).ends_with("which is none of the 3 accounts that this user can connect."),
+            "{}",
+            what(3)
+        );
+    }
+
+    #[test]
+    fn an_operator_who_pastes_is_told_of_no_link() {
+        let (name, realm): (AccountName, RealmName) = ("smile".parse().unwrap(), "global".parse().unwrap());
+        let id = AccountId::new(7);
+        for stop in [
+            Stop::Expired,
+            Stop::LoginExpired,
+            Stop::AlreadyUsed { by: None },
+            Stop::AlreadyUsed { by: Some(name.clone()) },
+            Stop::WrongBrowser,
+            Stop::BadCallback("it has no state"),
+            Stop::BadChoice,
+            Stop::AccountNotListed { wanted: id, listed: 1 },
+            Stop::PairedElsewhere,
+            Stop::WrongAccountId,
+            Stop::NameTaken { name: name.clone(), realm: realm.clone(), id },
+            Stop::KnownAs { realm: realm.clone(), id, name },
+            Stop::RealmGone { realm },
+            Stop::PlatformDown { detail: "504".into() },
+            Stop::LoginLost,
+            Stop::Cancelled,
+        ] {
+            let Words { title, what, todo } = stop.pasted_words();
+            assert!(![title, &what, &todo].iter().any(|text| text.contains("link")), "{title} {what} {todo}");
+        }
     }
 }

@@ -51,7 +51,12 @@ impl Pace {
                 return Tried { result, doubtful };
             }
             doubtful |= may_have_been_carried_out(trouble.kind);
-            tracing::info!(call = trouble.call, status = ?trouble.status, wait_ms = wait.as_millis(), "a login call is repeated");
+            tracing::info!(
+                call = trouble.call,
+                status = trouble.status,
+                wait_ms = wait.as_millis() as u64,
+                "a login call is repeated"
+            );
             self.clock.sleep(wait).await;
             wait *= 2;
         }

@@ -229,6 +229,42 @@ const FIXED_HEADERS: [(HeaderName, &str); 5] = [
 mod tests {
     use super::*;
 
+    /// WCAG 2.2, 1.4.11 and its definition of relative luminance.
+    fn contrast(one: &str, other: &str) -> f64 {
+        let luminance = |colour: &str| {
+            let digits = colour.trim_start_matches('#');
+            // #fff is short for #ffffff.
+            let short = digits.len() == 3;
+            let channel = |at: usize| {
+                let text =
+                    if short { digits[at..=at].repeat(2) } else { digits[2 * at..2 * at + 2].to_owned() };
+                let share = f64::from(u8::from_str_radix(&text, 16).unwrap()) / 255.0;
+                if share <= 0.04045 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * channel(0) + 0.7152 * channel(1) + 0.0722 * channel(2)
+        };
+        let (a, b) = (luminance(one) + 0.05, luminance(other) + 0.05);
+        if a > b { a / b } else { b / a }
+    }
+
+    #[test]
+    fn the_focus_ring_stands_out_from_all_that_it_may_lie_on_in_both_schemes() {
+        assert!((contrast("#000", "#ffffff") - 21.0).abs() < 0.01);
+        let schemes: Vec<&str> = STYLE.split(":root {").skip(1).collect();
+        assert_eq!(schemes.len(), 2, "light and dark");
+        for scheme in schemes {
+            let colour = |name: &str| {
+                let rest = scheme.split(&format!("--{name}: ")).nth(1).unwrap_or_else(|| panic!("{name}"));
+                rest.split(';').next().unwrap()
+            };
+            for under in ["ground", "card", "soft", "amber-soft"] {
+                let ratio = contrast(colour("ring"), colour(under));
+                assert!(ratio >= 3.0, "{ratio:.2} on {under}");
+            }
+        }
+        assert!(STYLE.contains("outline: 3px solid var(--ring)"), "the ring is what is drawn");
+    }
+
     #[test]
     fn moments_are_written_as_people_write_them() {
         let at = |secs: u64| for_people(Timestamp::from_millis(secs * 1000));

@@ -78,10 +78,13 @@ impl Incoming {
     /// Reads it once, so that what gets a name is a whole backup.
     pub async fn finish(mut self) -> Result<Backup, StoreError> {
         self.file.flush().await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))?;
-        let accounts = match kind_of(&self.unnamed.path)? {
-            Kind::Sqlite => sqlite::count_accounts(&self.unnamed.path).await?,
-            Kind::Postgres => postgres::check_backup(&self.unnamed.path)?.accounts,
+        let counted = match kind_of(&self.unnamed.path) {
+            Ok(Kind::Sqlite) => sqlite::count_accounts(&self.unnamed.path).await,
+            Ok(Kind::Postgres) => postgres::check_backup(&self.unnamed.path).map(|backup| backup.accounts),
+            Err(trouble) => Err(trouble),
         };
+        let accounts =
+            counted.map_err(|trouble| of_copy(&self.unnamed.path, &self.unnamed.wanted, trouble))?;
         Ok(Backup { accounts, bytes: self.unnamed.name()? })
     }
 }
@@ -98,7 +101,7 @@ impl Unnamed {
             Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault),
             _ => private_file::create_new(&path),
         };
-        let file = made.map_err(|fault| unwritable(&path, &fault))?;
+        let file = made.map_err(|fault| unwritable(wanted, &fault))?;
         Ok((Self { path, wanted: wanted.to_owned() }, file))
     }
 
@@ -124,8 +127,28 @@ impl Drop for Unnamed {
     }
 }
 
+/// Nothing is wrong with the store then: the place that was named for the copy is.
 pub(super) fn unwritable(path: &Path, fault: &std::io::Error) -> StoreError {
-    StoreError::OutOfOrder(format!("{} cannot be written: {fault}", path.display()).into())
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let why = match (fault.kind(), folder) {
+        (std::io::ErrorKind::NotFound, Some(folder)) if !folder.exists() => {
+            format!("the folder {} does not exist", folder.display())
+        }
+        _ => fault.to_string(),
+    };
+    StoreError::Refused(format!("{} cannot be written: {why}", path.display()))
+}
+
+/// What is wrong with a working copy of a backup is wrong with the file that was named.
+pub(super) fn of_copy(copy: &Path, named: &Path, trouble: StoreError) -> StoreError {
+    let text = match trouble {
+        StoreError::Refused(text) => text.replace(&copy.display().to_string(), &named.display().to_string()),
+        StoreError::OutOfOrder(outage) => {
+            format!("{} is no whole backup, it may be cut short: {outage}", named.display())
+        }
+        other => return other,
+    };
+    StoreError::Refused(text)
 }
 
 pub(super) fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {

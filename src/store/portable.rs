@@ -39,6 +39,8 @@ pub struct Moved {
     pub moved: usize,
     /// Were there already, equal: by an earlier run.
     pub already_there: usize,
+    /// Of accounts that are gone: their journal and how far their generations went. Moved or there already.
+    pub removed: usize,
     pub logins: usize,
     /// Left alone: the target has newer tokens than the source.
     pub ahead: Vec<AccountName>,
@@ -58,6 +60,8 @@ impl Moved {
 enum Outcome {
     Moved,
     AlreadyThere,
+    /// Either of the two, and there is no account of that name any more.
+    Past,
     Ahead,
     Failed(String),
 }
@@ -82,6 +86,7 @@ pub async fn copy(
         match outcome {
             Outcome::Moved => report.moved += 1,
             Outcome::AlreadyThere => report.already_there += 1,
+            Outcome::Past => report.removed += 1,
             Outcome::Ahead => report.ahead.push(name.clone()),
             Outcome::Failed(why) => report.failed.push((name.clone(), why)),
         }
@@ -114,14 +119,16 @@ async fn try_move(from: &dyn Portable, to: &dyn Portable, name: &AccountName) ->
         Err(StoreError::Unsealable { .. }) => None,
         Err(trouble) => return Err(trouble),
     };
+    let is_past = source.account.is_none();
     if target.as_ref() == Some(&source) {
-        return Ok(Outcome::AlreadyThere);
+        return Ok(if is_past { Outcome::Past } else { Outcome::AlreadyThere });
     }
     if target.is_some_and(|target| target.newest_generation() > source.newest_generation()) {
         return Ok(Outcome::Ahead);
     }
     to.put_holding(&source).await?;
     match to.holding(name).await? == source {
+        true if is_past => Ok(Outcome::Past),
         true => Ok(Outcome::Moved),
         false => Ok(Outcome::Failed("it reads back differently from how it was written".to_owned())),
     }

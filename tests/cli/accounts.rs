@@ -48,7 +48,6 @@ fn an_import_is_reported_line_by_line_repeatable_and_fails_as_a_whole_for_one_ba
     let json: serde_json::Value =
         serde_json::from_str(&pair.types("accounts list acct-*2 -o json").out).unwrap();
     assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (1, &LAB.into()));
-    assert!(pair.types("accounts list nobody").out.contains("No account matches"));
 }
 
 #[test]
@@ -79,15 +78,81 @@ fn pause_resume_renew_and_discover_say_what_came_of_it_for_each_account() {
     assert!(pair.types("accounts resume acct-*").out.starts_with("ok      acct-10001  good until 20"));
     assert_eq!(pair.types("accounts renew acct-*").out.matches("good until").count(), 4);
     assert!(pair.types("accounts discover 10001").out.contains("/itero-gen-api/v2"));
-    for act in ["pause", "resume", "renew", "discover", "export"] {
-        let said = pair.types(&format!("accounts {act} nobody"));
-        assert_eq!(said.code, 1, "{act}");
-        assert!(
-            said.err.contains("nobody") || said.err.contains("No account matches"),
-            "{act}: {}",
-            said.err
-        );
+    let acts = ["list", "show", "pause", "resume", "renew", "discover", "export", "unpair", "revoke"];
+    for words in
+        acts.map(|act| format!("accounts {act}")).iter().map(String::as_str).chain(["explain", "journal"])
+    {
+        let said = pair.types(&format!("{words} act-10001"));
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{words}");
+        let told =
+            "There is no account \"act-10001\". Is acct-10001 meant? `accounts list` shows them all.\n";
+        assert_eq!(said.err, told, "{words}");
     }
+    let said = pair.types("explain act-10001 -o json");
+    let told: serde_json::Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &told["code"], said.out.as_str()), (1, &"account_unknown".into(), ""));
+}
+
+#[test]
+fn whatever_lists_or_shows_has_json_and_csv_and_a_table_of_80_columns() {
+    let pair = Pair::start(&[]);
+    pair.import();
+    pair.types(&format!("accounts call {CLINIC} GET /orders/practice"));
+    for words in [
+        "accounts list",
+        "accounts show acct-10001",
+        "accounts export",
+        "accounts call acct-10001 GET /orders/practice",
+        "accounts unpair acct-10001",
+        "accounts invite acct-*",
+        "accounts pair --realm global --name new",
+        "accounts switch acct-10001 --realm global",
+        "accounts pause acct-10002",
+        "explain acct-10001",
+        "journal",
+        "journal acct-10001 --lines 3",
+        "callers list",
+        "callers new-key lab",
+        "store rotate-key",
+    ] {
+        let said = pair.types(&format!("{words} -o json"));
+        assert_eq!(said.code, 0, "{words}: {}", said.all());
+        assert!(serde_json::from_str::<serde_json::Value>(&said.out).is_ok(), "{words}: {}", said.out);
+        for line in said.err.lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{words}: {line}");
+        }
+        let said = pair.types(&format!("{words} -o csv"));
+        assert_eq!(said.code, 0, "{words}: {}", said.all());
+        let columns = |line: &str| line.split(',').count();
+        let heads = said.out.lines().next().unwrap();
+        assert!(columns(heads) > 1 && said.out.contains("\r\n") && !heads.contains(' '), "{words}: {heads}");
+    }
+    for words in ["accounts list", "callers list", "journal"] {
+        let said = pair.types(words);
+        assert!(said.out.lines().all(|line| line.chars().count() <= 80), "{words}: {}", said.out);
+        assert!(!said.out.contains('\u{1b}'), "{words}");
+    }
+    let list = pair.types("accounts list").out;
+    assert!(list.contains("in ") && list.contains(" min") && !list.contains("http"), "{list}");
+    let wide = pair.types("accounts list --wide").out;
+    assert!(wide.contains("ROUTE") && wide.contains("http") && wide.contains("Z  "), "{wide}");
+    let usage = pair.types("accounts list --nonsense -o json");
+    assert_eq!(usage.code, 2);
+    assert!(serde_json::from_str::<serde_json::Value>(&usage.err).is_ok(), "{}", usage.err);
+}
+
+#[test]
+fn a_wrong_admin_token_is_told_with_its_file_and_no_advice_for_programs() {
+    let pair = Pair::start(&[]);
+    std::fs::write(pair.folder.path().join("admin.token"), "another one, long enough to be one\n").unwrap();
+    let said = pair.types("accounts list");
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("does not take the admin token of ") && said.err.contains("admin.token. Is "),
+        "{}",
+        said.err
+    );
+    assert!(!said.err.contains("Bearer"), "{}", said.err);
 }
 
 #[test]
@@ -176,7 +241,10 @@ async fn a_link_in_a_browser_pairs_an_account() {
     let pair = Pair::start(&[]);
     let said = pair.types("accounts pair --realm global --name smile-berlin --account-id 10001");
     assert!(said.err.contains("warning: No callback URL is given"), "{}", said.err);
-    let link = said.out.lines().last().unwrap().to_owned();
+    assert!(said.err.contains("only a browser on the gateway's own machine"), "{}", said.err);
+    let mut waiting =
+        Standing::typed(&pair, "accounts pair --realm global --name smile-berlin --account-id 10001 --wait");
+    let link = waiting.until("/connect/").lines().last().unwrap().to_owned();
     let browser = browser();
     let begun = browser.post(&link).send().await.unwrap();
     let cookie = begun.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
@@ -184,6 +252,8 @@ async fn a_link_in_a_browser_pairs_an_account() {
     let page = browser.get(&back).header("cookie", &cookie).send().await.unwrap();
     let text = page.text().await.unwrap();
     assert!(text.contains("smile-berlin"), "{text}");
+    waiting.until("paired: smile-berlin (10001 in realm global), ready");
+    assert_eq!(waiting.exit_code(), 0);
     assert!(pair.types("accounts list").out.contains("smile-berlin  global  10001       ready"));
     let said = pair.types("accounts call smile-berlin GET /orders/practice");
     assert_eq!(said.code, 0, "{}", said.all());
@@ -195,8 +265,15 @@ async fn the_address_that_a_browser_ended_on_can_be_pasted() {
     let mut pasting = Standing::typed(&pair, "accounts pair --realm global --name smile-berlin --paste");
     let heard = pasting.until("/oauth2/authorize?");
     let back = log_in(&browser(), heard.lines().last().unwrap()).await;
+    pasting.types("nonsense");
+    pasting.until("Paste the whole address");
+    pasting.types(back.split('?').next().unwrap());
+    pasting.until("it has no state");
+    pasting.until("Paste the whole address");
     pasting.types(&back);
     pasting.until("10001  Clinic 10001");
+    pasting.types("7");
+    pasting.until("none of these numbers");
     pasting.types("10001");
     pasting.until("paired: smile-berlin");
     assert_eq!(pasting.exit_code(), 0);

@@ -11,7 +11,6 @@ fn what_cannot_be_typed_ends_with_2_and_what_is_asked_for_with_0() {
         "",
         "frobnicate",
         "accounts",
-        "accounts pair",
         "accounts show",
         "accounts invite x --days 99",
         "sandbox --expiry-status 402",
@@ -154,6 +153,25 @@ fn a_reload_takes_over_what_is_valid_says_what_needs_a_restart_and_keeps_the_old
     pair.gateway.signal("-HUP");
     let heard = pair.gateway.until("the old one stays in force");
     assert!(heard.contains("callers[0].nonsense: is not a known key"), "{heard}");
+}
+
+#[test]
+fn new_key_refuses_the_names_that_check_refuses() {
+    for wrong in ["", "two words", "ümlaut", "a/b", &"x".repeat(65)] {
+        let said = run(["callers", "new-key", wrong]);
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{wrong}");
+        assert!(said.err.contains("is not a name for a caller: use letters, digits"), "{}", said.err);
+    }
+    assert_eq!(run(["callers", "new-key", "lab.sync_2"]).code, 0);
+}
+
+#[test]
+fn a_load_test_of_which_every_call_fails_does_not_end_with_0() {
+    let pair = Pair::start(&[]);
+    // Without a key: the gateway answers each call with 401.
+    let said = run(["load", &pair.url, "--for", "200ms", "--warm-up", "0s", "--connections", "1"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    assert!(said.err.contains("calls failed"), "{}", said.all());
 }
 
 /// A file that only its owner can read.

@@ -83,7 +83,9 @@ fn a_running_gateway_hands_out_a_backup_and_it_takes_the_place_of_a_lost_databas
     }
     refused(&pair.types(&backup), "exists already");
     refused(&pair.types(&restore), "is running: stop it first");
-    refused(&pair.types("store backup /nonexistent/backup"), "/nonexistent/backup");
+    let nowhere = pair.types("store backup /nonexistent/backup");
+    refused(&nowhere, "/nonexistent/backup cannot be written: the folder /nonexistent does not exist");
+    assert!(!nowhere.err.contains("out of order"), "{}", nowhere.err);
     serves(&pair);
     let by_token = [("admin token", "backup", "asked"), ("admin token", "backup", "done")];
     assert_eq!(audited(&pair), lines(&by_token), "what is refused here never reached the gateway");
@@ -96,6 +98,11 @@ fn a_running_gateway_hands_out_a_backup_and_it_takes_the_place_of_a_lost_databas
     refused(&pair.types(&restore), "gateway.key is missing");
     fs::rename(key.with_extension("kept"), &key).unwrap();
     refused(&pair.types("store restore /nonexistent/backup"), "/nonexistent/backup cannot be read");
+    let cut = pair.folder.path().join("cut");
+    fs::write(&cut, &raw[..raw.len() / 2]).unwrap();
+    let said = pair.types(&format!("store restore {}", cut.display()));
+    refused(&said, &format!("{} ", cut.display()));
+    assert!(!said.err.contains("restored"), "the file that was given is named: {}", said.err);
     let said = pair.types(&restore);
     done(&said);
     assert!(said.out.contains("4 accounts put back"), "{}", said.out);

@@ -1,5 +1,6 @@
 //! Stories: a whole small world each, told against the sandbox. The list of test names is the specification.
 
+mod admin_api;
 mod browser;
 mod expiry;
 mod facade;

@@ -78,11 +78,11 @@ async fn everything_moves_to_the_other_kind_and_back_and_a_second_run_has_nothin
     let heard = Mutex::new(Vec::new());
     let moved = copy(&from, &to, &|done, all| heard.lock().unwrap().push((done, all))).await.unwrap();
     assert!(moved.complete(), "{moved:?}");
-    assert_eq!((moved.moved, moved.already_there, moved.logins), (3, 0, 1));
+    assert_eq!((moved.moved, moved.already_there, moved.removed, moved.logins), (2, 0, 1, 1));
     assert_eq!(heard.into_inner().unwrap(), [(1, 3), (2, 3), (3, 3)]);
     same(&from, &to).await;
     let again = copy(&from, &to, &|_, _| ()).await.unwrap();
-    assert_eq!((again.moved, again.already_there), (0, 3));
+    assert_eq!((again.moved, again.already_there, again.removed), (0, 2, 1));
 
     let returned = sqlite(back.path()).await;
     assert!(copy(&to, &returned, &|_, _| ()).await.unwrap().complete());

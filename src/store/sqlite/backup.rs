@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::{SqliteStore, fault, start};
 use crate::clock::Clock;
 use crate::config::SecretSource;
-use crate::store::backup::{Backup, Out, Unnamed, unreadable, unwritable};
+use crate::store::backup::{Backup, Out, Unnamed, of_copy, unreadable, unwritable};
 use crate::store::key_file::{self, Environment};
 use crate::store::{Store, StoreError, private_file};
 
@@ -39,12 +39,15 @@ pub async fn restore(
     key_file::must_be_there(key, &from.display().to_string(), environment)?;
     let scratch = path.with_added_extension("restored");
     let bytes = copy_private(from, &scratch)?;
-    let proven = prove(&scratch, key, environment, clock).await;
+    let proven = match count_accounts(&scratch).await {
+        Ok(_) => prove(&scratch, key, environment, clock).await,
+        Err(trouble) => Err(trouble),
+    };
     let _ = fs::remove_file(scratch.with_added_extension("lock"));
     if proven.is_err() {
         let _ = fs::remove_file(&scratch);
     }
-    let accounts = proven?;
+    let accounts = proven.map_err(|trouble| of_copy(&scratch, from, trouble))?;
     File::open(&scratch)
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(&scratch, &path))
