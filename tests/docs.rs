@@ -135,7 +135,7 @@ fn every_call_of_the_admin_listener_is_described_and_every_described_one_exists(
     let source = read("src/admin/mod.rs");
     let listed = |list: &str, below: &str| {
         let body = source.split(&format!("fn {list}() -> Vec<Call> {{")).nth(1).unwrap();
-        let body = body.split("\n}").next().unwrap().to_owned();
+        let body = body.split("\n}").next().unwrap().replace('[', " ");
         let mut found = BTreeSet::new();
         for method in ["get", "post", "put", "patch", "delete"] {
             for rest in body.split(&format!(" {method}(\"")).skip(1) {
