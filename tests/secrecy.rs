@@ -16,6 +16,7 @@ use std::time::Duration;
 use genapi_gateway::config::{Log, LogFormat};
 use genapi_gateway::sandbox::{Account, Endpoint, Fault, Junk, LinkForm, Platform, Script};
 use genapi_gateway::telemetry;
+use genapi_gateway::telemetry::log_queue::{LineKind, LogQueue};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -35,10 +36,16 @@ const GUESSED_KEY: &str = "Qanary-Guessed-Key";
 const APP_SECRET: &str = "Qanary-App-Secret";
 
 /// Takes the log of the whole process.
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+struct Captured {
+    lines: Lines,
+    queue: LogQueue,
+}
 
-impl Write for Captured {
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -51,16 +58,18 @@ impl Write for Captured {
 
 impl Captured {
     fn install() -> Self {
-        let captured = Self::default();
+        let lines = Lines::default();
+        let queue = LogQueue::start(lines.clone()).unwrap();
         let log = Log { level: "trace".to_owned(), format: LogFormat::Json, access: true };
-        let writer = captured.clone();
-        let (subscriber, _) = telemetry::subscriber(&log, &|_| None, move || writer.clone(), false).unwrap();
+        let (subscriber, _) = telemetry::subscriber(&log, &|_| None, queue.clone(), false).unwrap();
         tracing::subscriber::set_global_default(subscriber).unwrap();
-        captured
+        Self { lines, queue }
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+        assert!(self.queue.flush(Duration::from_secs(60)));
+        assert_eq!(self.queue.dropped(LineKind::Event), 0, "what is not there cannot be searched");
+        String::from_utf8_lossy(&self.lines.0.lock().unwrap()).into_owned()
     }
 }
 

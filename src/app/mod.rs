@@ -43,7 +43,7 @@ use crate::public;
 use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
 use crate::store::{self, Store, StoreError, key_file};
-use crate::telemetry;
+use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::metrics::Metrics;
 
 pub use listeners::Bound;
@@ -78,6 +78,7 @@ struct Inner {
     journal: Journal,
     audit: Audit,
     metrics: Arc<Metrics>,
+    logs: LogQueue,
     shared: Arc<Shared>,
     roads: Roads,
     operator: Operator,
@@ -142,13 +143,12 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let last_seen = Arc::new(Exchange::new(store.clone(), book.clone(), clock.clone(), callers));
     let (operator_key, operator_caller) = operator::caller()?;
     let secrets = signing_secrets(&config)?;
-    let access_log = match config.log.access {
-        true => Some(
-            AccessLog::start(config.log.format, telemetry::out::Out::current())
-                .context("the access log's thread cannot be started")?,
-        ),
-        false => None,
+    // A gateway inside another program (a demo, a test) may have none.
+    let logs = match LogQueue::current() {
+        Some(queue) => queue,
+        None => LogQueue::start(std::io::stderr()).context("the log's thread cannot be started")?,
     };
+    let access_log = config.log.access.then(|| AccessLog::new(config.log.format, logs.clone()));
     let shared = Arc::new(Shared::new(
         Settings::compile(&operator::with(&config, operator_caller.clone())),
         token_key(&secrets),
@@ -180,6 +180,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         journal,
         audit: audit.clone(),
         metrics,
+        logs,
         shared,
         roads,
         operator,

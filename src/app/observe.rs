@@ -9,11 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::access::book::Entry;
 use crate::access::signals::Signals;
-use crate::gateway::{AccessLog, Observer, Record, refusal};
+use crate::gateway::{Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 use crate::store::outage::Ailment;
 use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
+use crate::telemetry::log_queue::LineKind;
 use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Reading, Watched};
 
 use super::Inner;
@@ -247,9 +248,11 @@ pub fn refresh_gauges(inner: &Inner) {
             metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind)));
         }
     }
-    let lost = inner.shared.access_log.as_ref().map_or(0, AccessLog::lost);
-    let counter = metrics.access_log_lines_lost();
-    counter.inc_by(lost.saturating_sub(counter.get()));
+    for (counter, kind) in
+        [(metrics.access_log_lines_lost(), LineKind::AccessLog), (metrics.log_lines_lost(), LineKind::Event)]
+    {
+        counter.inc_by(inner.logs.dropped(kind).saturating_sub(counter.get()));
+    }
     let counter = metrics.journal_entries_lost();
     counter.inc_by(inner.journal.lost().saturating_sub(counter.get()));
 }

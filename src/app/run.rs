@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::{self, Loaded};
 use crate::server::notify::{self, Notice, Signal, Signals};
 use crate::server::{DrainReport, Inherited, descriptors};
-use crate::telemetry;
+use crate::telemetry::{self, LogHandle};
 
 use super::{Running, allocator};
 
@@ -18,17 +18,22 @@ use super::{Running, allocator};
 const CONTROL_THREADS: usize = 2;
 /// How long the end waits for a refresh under way and for tokens that the store has not taken yet.
 const LAST_REFRESHES: Duration = Duration::from_secs(15);
-/// How long for the last of when accounts were used, behind which the journal waits.
-const LAST_SIGNS: Duration = Duration::from_secs(10);
+/// How long for each of what the store is still to be told, when accounts were used and the journal, and for it to close.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long for work that cannot be called off, such as a file that does not answer.
+const LAST_BLOCKING: Duration = Duration::from_secs(1);
+/// How long an end at once may take before the process ends without it.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
 pub fn run_until_told_to_stop(Loaded { config, warnings, .. }: Loaded) -> anyhow::Result<()> {
+    // Before any thread: descriptors that are handed over are found in the environment.
+    let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
+    let mut signals = Signals::listen_and(end_without_waiting).context("signals cannot be listened to")?;
     let logs = telemetry::init(&config.log, &config::process_env)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    // Before any thread: descriptors that are handed over are found in the environment.
-    let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
     descriptors::raise_limit();
     allocator::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,33 +42,52 @@ pub fn run_until_told_to_stop(Loaded { config, warnings, .. }: Loaded) -> anyhow
         .enable_all()
         .build()
         .context("the control runtime cannot be started")?;
-    runtime.block_on(async {
-        let mut signals = Signals::listen().context("signals cannot be listened to")?;
-        let running = super::start(config, Clock::system(), &mut inherited).await?;
+    let outcome = runtime.block_on(async {
+        let starting = super::start(config, Clock::system(), &mut inherited);
+        let running = tokio::select! {
+            started = starting => started?,
+            () = signals.stop() => {
+                tracing::info!("stopped before all had started");
+                return Ok(());
+            }
+        };
         allocator::give_back();
         announce(&running);
-        let watchdog = tokio::spawn(notify::feed_watchdog());
-        loop {
-            match signals.next().await {
-                Signal::Stop => break,
-                Signal::Reload => {
-                    let _ = notify::tell(Notice::Reloading);
-                    running.reload().await;
-                    if let Err(error) = logs.apply(&running.config().log) {
-                        tracing::error!(%error, "the log's settings stay as they were");
-                    }
-                    let _ = notify::tell(Notice::Ready);
+        serve(running, &mut signals, &logs).await;
+        Ok(())
+    });
+    // Dropped, it would wait for a file that does not answer for as long as that does not.
+    runtime.shutdown_timeout(LAST_BLOCKING);
+    telemetry::flush();
+    outcome
+}
+
+async fn serve(running: Running, signals: &mut Signals, logs: &LogHandle) {
+    let watchdog = tokio::spawn(notify::feed_watchdog());
+    loop {
+        match signals.next().await {
+            Signal::Stop => break,
+            Signal::Reload => {
+                let _ = notify::tell(Notice::Reloading);
+                running.reload().await;
+                if let Err(error) = logs.apply(&running.config().log) {
+                    tracing::error!(%error, "the log's settings stay as they were");
                 }
+                let _ = notify::tell(Notice::Ready);
             }
         }
-        let _ = notify::tell(Notice::Stopping);
-        watchdog.abort();
-        tracing::info!("draining; a second signal stops at once");
-        let again = async { while !matches!(signals.next().await, Signal::Stop) {} };
-        let report = running.stop_unless(again).await;
-        tracing::info!(cut = report.cut, "stopped");
-        Ok(())
-    })
+    }
+    let _ = notify::tell(Notice::Stopping);
+    watchdog.abort();
+    tracing::info!("draining; a second signal stops at once");
+    let report = running.stop_unless(signals.stop()).await;
+    tracing::info!(cut = report.cut, "stopped");
+}
+
+/// After the second signal. What is under way has its time; then the process ends, whatever it is waiting for.
+fn end_without_waiting() {
+    std::thread::sleep(AT_ONCE);
+    std::process::exit(1);
 }
 
 fn listed(addresses: &[SocketAddr]) -> String {
@@ -126,16 +150,20 @@ impl Running {
         drop(public);
         admin.stop();
         admin.ended().await;
-        if let Some(access_log) = &inner.shared.access_log {
-            access_log.settle();
-        }
-        if tokio::time::timeout(LAST_SIGNS, inner.last_seen.write_at_once()).await.is_err() {
-            tracing::warn!("when accounts were last used could not be saved in time");
-        }
-        inner.journal.settle().await;
-        if let Err(error) = inner.store.close().await {
+        in_time("when accounts were last used", inner.last_seen.write_at_once()).await;
+        in_time("the journal's last lines", inner.journal.settle()).await;
+        if let Some(Err(error)) = in_time("the store's last changes", inner.store.close()).await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");
         }
         report
     }
+}
+
+/// A store that does not answer does not keep the process from ending.
+async fn in_time<T>(what: &str, write: impl Future<Output = T>) -> Option<T> {
+    let written = tokio::time::timeout(LAST_WRITES, write).await.ok();
+    if written.is_none() {
+        tracing::warn!("{what} could not be saved in time");
+    }
+    written
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::config;
+use crate::telemetry;
 
 use super::EXIT_CONFIG;
 
@@ -12,14 +13,14 @@ pub fn run(file: &Path) -> ExitCode {
     let loaded = match config::load(file, &config::process_env) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprintln!("{problems}");
+            telemetry::say_last(&problems.to_string());
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     match app::run_until_told_to_stop(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            telemetry::say_last(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

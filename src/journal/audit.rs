@@ -7,8 +7,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::store::private_file;
@@ -53,8 +55,14 @@ pub enum Outcome {
 pub struct Audit {
     path: Arc<Path>,
     file: Arc<Mutex<File>>,
+    /// One at a time: a disk that does not answer holds one thread of the runtime, not all that it has for such work.
+    turn: Arc<Semaphore>,
+    /// How long an act waits for the disk before it is refused.
+    patience: Duration,
     clock: Clock,
 }
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -67,7 +75,8 @@ impl Audit {
     /// Opens the file, and makes it where it is missing.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, AuditError> {
         let file = open(path).map_err(|fault| AuditError { file: path.to_owned(), fault })?;
-        Ok(Self { path: path.into(), file: Arc::new(Mutex::new(file)), clock })
+        let (file, turn) = (Arc::new(Mutex::new(file)), Arc::new(Semaphore::new(1)));
+        Ok(Self { path: path.into(), file, turn, patience: PATIENCE, clock })
     }
 
     /// Returns when the line is on the disk. Whoever cannot write it decides what becomes of the action.
@@ -86,16 +95,24 @@ impl Audit {
         .await
     }
 
-    /// Off the runtime's threads: a flush takes as long as the disk does.
+    /// Off the runtime's threads: a flush takes as long as the disk does. Work that is begun goes on when nobody waits for it any more.
     async fn on_file<F>(&self, work: F) -> Result<(), AuditError>
     where
         F: FnOnce(&mut File, &Path) -> io::Result<()> + Send + 'static,
     {
-        let (file, path) = (self.file.clone(), self.path.clone());
-        let worked = tokio::task::spawn_blocking(move || {
-            work(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &path)
-        });
-        worked.await.unwrap_or_else(|ended| Err(io::Error::other(ended))).map_err(|fault| self.error(fault))
+        let (file, path, turn) = (self.file.clone(), self.path.clone(), self.turn.clone());
+        let working = async move {
+            let turn = turn.acquire_owned().await.map_err(io::Error::other)?;
+            let worked = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                work(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &path)
+            });
+            worked.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
+        };
+        match tokio::time::timeout(self.patience, working).await {
+            Ok(worked) => worked.map_err(|fault| self.error(fault)),
+            Err(_) => Err(self.error(io::Error::other("the disk does not answer"))),
+        }
     }
 
     fn error(&self, fault: io::Error) -> AuditError {
@@ -137,6 +154,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use serde_json::{Value, json};
+    use std::error::Error;
     use std::fs;
 
     fn action(outcome: Outcome) -> Action {
@@ -202,6 +220,23 @@ mod tests {
         audit.clone().reopen().await.unwrap();
         audit.append(&action(Outcome::Done)).await.unwrap();
         assert_eq!((lines(&rotated).len(), lines(&path).len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_one_thread_and_refuses_the_act_until_it_does() {
+        let (_folder, path, mut audit) = set_up();
+        audit.patience = Duration::from_millis(20);
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        let stuck = audit.on_file(move |_, _| answered.recv().or(Ok(())));
+        for refused in [stuck.await, audit.append(&action(Outcome::Asked)).await] {
+            let why = refused.unwrap_err().source().unwrap().to_string();
+            assert_eq!(why, "the disk does not answer");
+        }
+        assert_eq!(audit.turn.available_permits(), 0, "the first still has the file, and no other began");
+        drop(answer);
+        audit.patience = PATIENCE;
+        audit.append(&action(Outcome::Done)).await.unwrap();
+        assert_eq!(lines(&path), [expected("done")]);
     }
 
     #[tokio::test]

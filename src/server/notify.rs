@@ -4,6 +4,9 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+
 /// What an operator asks of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -13,49 +16,108 @@ pub enum Signal {
     Reload,
 }
 
-/// Signals as they come. From the moment this exists they no longer end the process.
+/// Signals as they come, heard by a thread of their own, so that nothing else can keep them waiting. From the moment this exists they
+/// no longer end the process.
+pub struct Signals(mpsc::UnboundedReceiver<Signal>);
+
+impl Signals {
+    pub fn listen() -> io::Result<Self> {
+        Self::listen_and(|| ())
+    }
+
+    /// `at_second_stop` runs on the signals' thread, so it may take its time and end the process, whatever the others do.
+    pub fn listen_and(at_second_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let (tell_ready, ready) = std::sync::mpsc::channel();
+        let hear = move || match SystemSignals::listen() {
+            Ok((runtime, signals)) => {
+                let _ = tell_ready.send(Ok(()));
+                runtime.block_on(forward(signals, tell, at_second_stop));
+            }
+            Err(error) => drop(tell_ready.send(Err(error))),
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(hear)?;
+        ready.recv().unwrap_or_else(|_| Err(io::Error::other("the signals' thread ended at once")))?;
+        Ok(Self(told))
+    }
+
+    /// Loses nothing when dropped half-way.
+    pub async fn next(&mut self) -> Signal {
+        match self.0.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Passes over everything else.
+    pub async fn stop(&mut self) {
+        while self.next().await != Signal::Stop {}
+    }
+}
+
+async fn forward(
+    mut signals: SystemSignals,
+    tell: mpsc::UnboundedSender<Signal>,
+    at_second_stop: impl FnOnce(),
+) {
+    let mut stops = 0;
+    let mut at_second_stop = Some(at_second_stop);
+    while let Some(signal) = signals.next().await {
+        if tell.send(signal).is_err() {
+            return;
+        }
+        stops += usize::from(signal == Signal::Stop);
+        if stops == 2
+            && let Some(act) = at_second_stop.take()
+        {
+            act();
+        }
+    }
+}
+
 #[cfg(unix)]
-pub struct Signals {
+struct SystemSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Signals {
-    pub fn listen() -> io::Result<Self> {
+impl SystemSignals {
+    /// With the runtime that drives them.
+    fn listen() -> io::Result<(Runtime, Self)> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let in_runtime = runtime.enter();
+        let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-        })
+        };
+        drop(in_runtime);
+        Ok((runtime, signals))
     }
 
-    /// Loses nothing when dropped half-way.
-    pub async fn next(&mut self) -> Signal {
+    async fn next(&mut self) -> Option<Signal> {
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.hang_up.recv() => Signal::Reload,
+            heard = self.terminate.recv() => heard.map(|()| Signal::Stop),
+            heard = self.interrupt.recv() => heard.map(|()| Signal::Stop),
+            heard = self.hang_up.recv() => heard.map(|()| Signal::Reload),
         }
     }
 }
 
 #[cfg(not(unix))]
-pub struct Signals(());
+struct SystemSignals;
 
 #[cfg(not(unix))]
-impl Signals {
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self(()))
+impl SystemSignals {
+    fn listen() -> io::Result<(Runtime, Self)> {
+        Ok((Builder::new_current_thread().enable_io().build()?, Self))
     }
 
-    pub async fn next(&mut self) -> Signal {
-        match tokio::signal::ctrl_c().await {
-            Ok(()) => Signal::Stop,
-            Err(_) => std::future::pending().await,
-        }
+    async fn next(&mut self) -> Option<Signal> {
+        tokio::signal::ctrl_c().await.ok().map(|()| Signal::Stop)
     }
 }
 
@@ -107,12 +169,15 @@ mod tests {
 
     #[tokio::test]
     async fn signals_are_heard_as_what_they_ask_for() {
-        let mut signals = Signals::listen().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut signals = Signals::listen_and(move || tell.send(()).unwrap()).unwrap();
         let own = std::process::id().to_string();
         for (name, asks_for) in [("-HUP", Signal::Reload), ("-TERM", Signal::Stop), ("-INT", Signal::Stop)] {
+            assert!(told.try_recv().is_err(), "nobody has been told to stop twice");
             assert!(std::process::Command::new("kill").args([name, &own]).status().unwrap().success());
             assert_eq!(signals.next().await, asks_for);
         }
+        told.recv().expect("the second one ends the process, whatever it is doing");
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub struct Metrics {
     accounts_unsaved: Gauge,
     realm_trouble: Family<Labels, Gauge>,
     access_log_lines_lost: Counter,
+    log_lines_lost: Counter,
     journal_entries_lost: Counter,
 }
 
@@ -88,6 +89,7 @@ impl Metrics {
             accounts_unsaved: Gauge::default(),
             realm_trouble: Family::default(),
             access_log_lines_lost: Counter::default(),
+            log_lines_lost: Counter::default(),
             journal_entries_lost: Counter::default(),
         };
         made.register(version);
@@ -122,6 +124,8 @@ impl Metrics {
         registry.register("realm_trouble", help, self.realm_trouble.clone());
         let help = "Access log lines dropped because nobody took off those before them";
         registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
+        let help = "Other log lines dropped because nobody took off those before them";
+        registry.register("log_lines_lost", help, self.log_lines_lost.clone());
         let help = "Journal entries dropped because the queue was full or the store failed";
         registry.register("journal_entries_lost", help, self.journal_entries_lost.clone());
     }
@@ -207,6 +211,10 @@ impl Metrics {
         self.access_log_lines_lost.clone()
     }
 
+    pub fn log_lines_lost(&self) -> Counter {
+        self.log_lines_lost.clone()
+    }
+
     pub fn journal_entries_lost(&self) -> Counter {
         self.journal_entries_lost.clone()
     }
@@ -288,6 +296,7 @@ mod tests {
             "journal_entries_lost counter",
             "link_bodies_passed counter",
             "links_rewritten counter",
+            "log_lines_lost counter",
             "platform_seconds histogram",
             "realm_trouble gauge",
             "refusals counter",

@@ -1,23 +1,27 @@
 //! What the gateway says about itself: logs here, figures in `metrics`. Imports no feature; features are handed what they report to.
 //!
-//! The rule guarded here: logs go to one writer, their level changes without a restart, and the access log is neither lost by a quiet
-//! level nor kept on when it is switched off.
+//! The rule guarded here: logs go to one writer for which nobody waits, their level changes without a restart, and the access log is
+//! neither lost by a quiet level nor kept on when it is switched off.
 
 pub mod calls;
+pub mod log_queue;
 pub mod metrics;
-pub mod out;
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Env, Log, LogFormat, bad_directive};
+
+use log_queue::LogQueue;
 
 /// The target of access log lines. Not the name of a module: `genapi_gateway::access` is one, and switching that off must not silence
 /// renewals.
@@ -25,6 +29,9 @@ pub const ACCESS_LOG: &str = "genapi_gateway::access_log";
 
 /// Wins over `log.level`, so that a running service can be made talkative by its unit alone.
 pub const LEVEL_VARIABLE: &str = "GENAPI_GATEWAY_LOG";
+
+/// How long the end of the process waits for whoever reads its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogProblem {
@@ -34,6 +41,8 @@ pub enum LogProblem {
     Level(String),
     #[error("logging was set up already")]
     Twice,
+    #[error("the thread that writes the log cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Changes what is logged while it runs.
@@ -44,37 +53,66 @@ pub struct LogHandle {
     forced: Option<String>,
 }
 
-/// Logs to standard error from now on; once per process.
+/// Logs to standard error from now on, panics too; once per process.
 pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
     let colours = std::io::stderr().is_terminal() && wants_colour(env);
-    let (subscriber, handle) = subscriber(log, env, std::io::stderr, colours)?;
+    let (subscriber, handle) = subscriber(log, env, LogQueue::start(std::io::stderr())?, colours)?;
     subscriber.try_init().map_err(|_| LogProblem::Twice)?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(handle)
 }
 
-/// The same for any writer, without installing it.
-pub fn subscriber<W>(
+/// The same for any queue, without installing it.
+pub fn subscriber(
     log: &Log,
     env: Env<'_>,
-    writer: W,
+    queue: LogQueue,
     colours: bool,
-) -> Result<(impl Subscriber + Send + Sync + use<W>, LogHandle), LogProblem>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
+) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), LogProblem> {
     let forced = env(LEVEL_VARIABLE).filter(|directives| !directives.trim().is_empty());
     let (filter, handle) = reload::Layer::new(targets(log, forced.as_deref())?);
-    let writer = out::Shared::new(writer);
-    let out = out::Out::of(&writer);
-    let lines = fmt::layer().with_writer(writer);
+    let lines = fmt::layer().with_writer(queue.clone());
     let lines = match log.format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
         LogFormat::Text => lines.with_ansi(colours).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(out);
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines).with(queue);
     Ok((subscriber, LogHandle { filter: handle, forced }))
+}
+
+/// Writes what was logged last, and returns although nobody may be reading it.
+pub fn flush() {
+    if let Some(queue) = LogQueue::current() {
+        queue.flush(LAST_LINES);
+    }
+}
+
+/// Why the process ends, for people: as it is, behind all log lines, and without waiting for somebody who does not read.
+pub fn say_last(text: &str) {
+    match LogQueue::current() {
+        Some(queue) => {
+            queue.push(format!("{text}\n").as_bytes());
+            queue.flush(LAST_LINES);
+        }
+        // Nothing is logged yet. A standard error that takes nothing is no reason to panic.
+        None => drop(writeln!(std::io::stderr(), "{text}")),
+    }
+}
+
+/// A panic is an event like others: the standard library's own message would wait for whoever reads it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        location = panic.location().map(tracing::field::display),
+        thread = thread.name(),
+        backtrace,
+        "panicked: {}",
+        panic.payload_as_str().unwrap_or("without a text")
+    );
 }
 
 /// <https://no-color.org>: any value but an empty one.
@@ -135,7 +173,9 @@ mod tests {
     }
 
     impl Page {
-        fn take(&self) -> String {
+        /// All that came through the queue since the last time.
+        fn after(&self, queue: &LogQueue) -> String {
+            assert!(queue.flush(Duration::from_secs(60)));
             String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
         }
     }
@@ -149,13 +189,17 @@ mod tests {
         tracing::info!(target: ACCESS_LOG, status = 200, "call");
     }
 
+    fn queue(page: &Page) -> LogQueue {
+        LogQueue::start(page.clone()).unwrap()
+    }
+
     fn heard(log: &Log, forced: Option<&str>) -> (bool, bool) {
         let page = Page::default();
-        let writer = page.clone();
         let env = |_: &str| forced.map(str::to_owned);
-        let (subscriber, _) = subscriber(log, &env, move || writer.clone(), false).unwrap();
+        let queue = queue(&page);
+        let (subscriber, _) = subscriber(log, &env, queue.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, speak);
-        let said = page.take();
+        let said = page.after(&queue);
         (said.contains("renewed"), said.contains("\"call\""))
     }
 
@@ -172,23 +216,23 @@ mod tests {
     fn the_environment_wins_over_the_file_and_nonsense_in_it_is_refused() {
         assert_eq!(heard(&log("error", true), Some("debug")), (true, true));
         let env = |_: &str| Some("verbose".to_owned());
-        let refused = subscriber(&log("info", true), &env, std::io::sink, false);
+        let refused = subscriber(&log("info", true), &env, queue(&Page::default()), false);
         assert!(matches!(refused.map(|_| ()), Err(LogProblem::Level(level)) if level == "verbose"));
     }
 
     #[test]
     fn a_reload_changes_the_level_while_it_runs() {
         let page = Page::default();
-        let writer = page.clone();
-        let quiet = subscriber(&log("error", false), &|_| None, move || writer.clone(), false);
+        let queue = queue(&page);
+        let quiet = subscriber(&log("error", false), &|_| None, queue.clone(), false);
         let (subscriber, handle) = quiet.unwrap();
         let guard = tracing::subscriber::set_default(subscriber);
         speak();
-        assert_eq!(page.take(), "");
+        assert_eq!(page.after(&queue), "");
         handle.apply(&log("info", true)).unwrap();
         speak();
         drop(guard);
-        let lines = page.take();
+        let lines = page.after(&queue);
         let lines: Vec<serde_json::Value> =
             lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
@@ -200,12 +244,33 @@ mod tests {
     #[test]
     fn whoever_writes_lines_by_itself_writes_them_to_the_same_place() {
         let page = Page::default();
-        let writer = page.clone();
-        let (subscriber, _) =
-            subscriber(&log("info", true), &|_| None, move || writer.clone(), false).unwrap();
-        let mut out = tracing::subscriber::with_default(subscriber, out::Out::current);
-        out.write_all(b"a line").unwrap();
-        assert_eq!(page.take(), "a line");
+        let queue = queue(&page);
+        let (subscriber, _) = subscriber(&log("info", true), &|_| None, queue.clone(), false).unwrap();
+        let found = tracing::subscriber::with_default(subscriber, LogQueue::current).unwrap();
+        found.push(b"a line\n");
+        assert_eq!(page.after(&queue), "a line\n");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_that_tells_where() {
+        let page = Page::default();
+        let queue = queue(&page);
+        let (subscriber, _) = subscriber(&log("info", true), &|_| None, queue.clone(), false).unwrap();
+        // The hook belongs to the process, so it is called from one that panics of other tests may meet as well.
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            log_panic(panic);
+            before(panic);
+        }));
+        tracing::subscriber::with_default(subscriber, || {
+            let _ = std::panic::catch_unwind(|| panic!("a fault of ours"));
+        });
+        let line: serde_json::Value = serde_json::from_str(&page.after(&queue)).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"]),
+            (&"ERROR".into(), &"panicked: a fault of ours".into())
+        );
+        assert!(line["location"].as_str().unwrap().starts_with("src/telemetry/mod.rs:"));
     }
 
     #[test]

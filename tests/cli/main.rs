@@ -10,3 +10,4 @@ mod mistakes;
 mod postgres;
 mod processes;
 mod store;
+mod unread_log;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
 /// Long enough for a slow machine under load; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,5 @@
 //! One line per call: who, which account, what, how it ended. No bodies, no query strings, no paths beyond the row's template. A
-//! worker never waits for a line; a full page loses lines, and counts them.
+//! worker never waits for a line; a full buffer loses lines, and counts them.
 
 mod line;
 mod page;
