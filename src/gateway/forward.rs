@@ -9,7 +9,7 @@ use crate::http1::{self, Decoder, Fields, Name, ResponseHead, Twice};
 
 use super::body::LiveBody;
 use super::headers::Outbound;
-use super::pool::{Dial, Lease, Link, Place, Pool, Wire};
+use super::pool::{Dial, Lease, Link, MAX_IDLE, Place, Pool, Wire};
 use super::refusal::Refusal;
 use super::replay::OutBody;
 use super::retry::Seen;
@@ -68,6 +68,7 @@ pub async fn send<D: Dial>(
     let body = decoder(&head.caller.method, &answered).map_err(Seen::Misbehaved)?;
     let link = &mut lease.link;
     link.keeps = sent_whole && stays_open(&answered, &body);
+    link.max_idle = max_idle(&answered.fields);
     if body.left().is_some_and(|left| (link.unread() as u64) > left) {
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
@@ -182,9 +183,45 @@ fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
     open && !says(b"close") && !matches!(body, Decoder::UntilClose { .. })
 }
 
+/// How long the connection may lie idle by the platform's own word, less what a request needs to get there in time.
+fn max_idle(fields: &Fields) -> Duration {
+    if !fields.has(Name::KeepAlive) {
+        return MAX_IDLE;
+    }
+    let timeout = fields.words(Name::KeepAlive).find_map(|word| {
+        let (name, value) = word.split_at(word.iter().position(|byte| *byte == b'=')?);
+        let digits = std::str::from_utf8(&value[1..]).ok()?.trim().trim_matches('"');
+        let seconds = name.trim_ascii().eq_ignore_ascii_case(b"timeout").then(|| digits.parse().ok())??;
+        Some(Duration::from_secs(seconds))
+    });
+    timeout.map_or(MAX_IDLE, |timeout| MAX_IDLE.min(timeout - IN_TIME.min(timeout / 2)))
+}
+
+/// What a request may take to get to the platform.
+const IN_TIME: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keep_alive_is_heeded_with_a_margin() {
+        for (says, millis) in [
+            ("timeout=5, max=100", 4_000),
+            ("max=100,Timeout=5", 4_000),
+            ("timeout=\"20\"", 19_000),
+            ("timeout = 1", 500),
+            ("timeout=0", 0),
+            ("timeout=600", 55_000),
+            ("timeout=99999999999999999999", 55_000),
+            ("timeout=-1", 55_000),
+            ("timeout", 55_000),
+            ("", 55_000),
+        ] {
+            let fields = Fields::of([("Keep-Alive", says)]).unwrap();
+            assert_eq!(max_idle(&fields), Duration::from_millis(millis), "{says}");
+        }
+    }
 
     #[test]
     fn an_answer_whose_length_is_in_doubt_is_not_passed_on() {

@@ -1,7 +1,7 @@
 //! A worker's own connections to the platform. No task drives them: whoever uses a connection polls it, inside its request's future,
 //! and an idle one is looked at when it is taken out again. What has misbehaved never comes back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -58,6 +58,8 @@ pub struct Place<'a> {
 pub struct Pool<S: Wire> {
     /// A handful of hosts: walking them is cheaper than hashing them.
     shelves: RefCell<Vec<Rc<Shelf<S>>>>,
+    /// Spreads the greatest ages of connections.
+    jitter: Cell<u64>,
 }
 
 struct Shelf<S: Wire> {
@@ -87,11 +89,18 @@ pub struct Link<S: Wire> {
     pub alarm: Alarm,
     /// The last exchange has left it between two messages.
     pub keeps: bool,
+    /// How long it may lie idle, by what the platform says of it.
+    pub max_idle: Duration,
     idle_since: Instant,
+    /// From then on it is not used again.
+    retired_at: Instant,
 }
 
 /// Below the 60 s after which many balancers drop an idle connection.
-const MAX_IDLE: Duration = Duration::from_secs(55);
+pub const MAX_IDLE: Duration = Duration::from_secs(55);
+/// A connection grows between once and twice as old, however busy it is. Its successor looks the name up anew, so that a platform that
+/// moves is followed.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(3);
 /// Answers' heads: a vendor head is a few hundred bytes, and an endless one must end.
@@ -99,7 +108,7 @@ const HEADS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 200 };
 
 impl<S: Wire> Default for Pool<S> {
     fn default() -> Self {
-        Self { shelves: RefCell::default() }
+        Self { shelves: RefCell::default(), jitter: Cell::new(super::random()) }
     }
 }
 
@@ -130,6 +139,7 @@ impl<S: Wire> Pool<S> {
         keep: usize,
     ) -> Result<Lease<S>, DialError> {
         let stream = dial.dial(place.realm, place.host, place.port, place.secure).await?;
+        let now = Instant::now();
         let link = Link {
             stream,
             inbox: Inbox::default(),
@@ -137,7 +147,9 @@ impl<S: Wire> Pool<S> {
             written: 0,
             alarm: Alarm::default(),
             keeps: false,
-            idle_since: Instant::now(),
+            max_idle: MAX_IDLE,
+            idle_since: now,
+            retired_at: now + self.next_max_age(),
         };
         Ok(Lease { link: Box::new(link), reused: false, shelf: self.shelf(place), keep })
     }
@@ -145,6 +157,14 @@ impl<S: Wire> Pool<S> {
     /// How many connections lie idle.
     pub fn idle(&self) -> usize {
         self.shelves.borrow().iter().map(|shelf| shelf.idle.borrow().len()).sum()
+    }
+
+    /// Evenly spread, so that connections that were made together do not end together.
+    fn next_max_age(&self) -> Duration {
+        // The golden ratio as a fraction of 2^64: its multiples fill an interval without gathering anywhere.
+        let step = self.jitter.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.jitter.set(step);
+        MAX_AGE.mul_f64(1.0 + (step >> 11) as f64 / (1u64 << 53) as f64)
     }
 
     fn shelf(&self, place: Place<'_>) -> Rc<Shelf<S>> {
@@ -167,25 +187,31 @@ impl<S: Wire> Shelf<S> {
         Place { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
     }
 
-    /// The youngest, if it is young enough; if it is not, none of the others is. Those past their time for any call go.
+    /// The one that was used last, if that was recently enough; if it was not, none of the others was. Those past their time go.
     fn pop_younger_than(&self, limit: Duration, now: Instant) -> Option<Box<Link<S>>> {
-        let age = |link: &mut Box<Link<S>>| now.saturating_duration_since(link.idle_since);
         let mut idle = self.idle.borrow_mut();
-        while idle.pop_front_if(|link| age(link) > MAX_IDLE).is_some() {}
-        idle.pop_back_if(|link| age(link) <= limit)
+        while idle.pop_front_if(|link| link.is_past_its_time(now)).is_some() {}
+        while idle.pop_back_if(|link| link.is_past_its_time(now)).is_some() {}
+        idle.pop_back_if(|link| link.idle(now) <= limit)
     }
 }
 
 impl<S: Wire> Lease<S> {
     /// Keeps the connection for the next call, if it is between two messages with nothing unread. Whether it is alive is asked when it
-    /// is taken out.
+    /// is taken out. Where there are enough, the oldest goes: a call that cannot be repeated takes none but the younger ones, and would
+    /// find none if old ones kept their places.
     pub fn put_back(mut self, now: Instant) {
-        let mut idle = self.shelf.idle.borrow_mut();
-        if self.link.keeps && self.link.inbox.is_empty() && idle.len() < self.keep {
-            self.link.idle_since = now;
-            self.link.inbox.rest();
-            idle.push_back(self.link);
+        let link = &mut self.link;
+        link.idle_since = now;
+        if self.keep == 0 || !link.keeps || !link.inbox.is_empty() || link.is_past_its_time(now) {
+            return;
         }
+        link.inbox.rest();
+        let mut idle = self.shelf.idle.borrow_mut();
+        while idle.len() >= self.keep {
+            idle.pop_front();
+        }
+        idle.push_back(self.link);
     }
 }
 
@@ -263,6 +289,15 @@ impl<S: Wire> Link<S> {
         self.inbox.len()
     }
 
+    fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.idle_since)
+    }
+
+    /// No call takes it any more.
+    fn is_past_its_time(&self, now: Instant) -> bool {
+        now >= self.retired_at || self.max_idle.is_zero() || self.idle(now) > self.max_idle
+    }
+
     /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
     fn is_alive(&mut self) -> bool {
         self.keeps && self.inbox.is_empty() && is_quiet(&mut self.stream)
@@ -280,6 +315,7 @@ fn is_quiet<S: Wire>(stream: &mut S) -> bool {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use tokio::io::DuplexStream;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -294,5 +330,102 @@ mod tests {
         stream.readable().await.unwrap();
         while tokio::task::consume_budget().now_or_never().is_some() {}
         assert!(!is_quiet(&mut stream));
+    }
+
+    /// Connections to one place, all made now.
+    struct Connections {
+        pool: Pool<DuplexStream>,
+        realm: RealmName,
+        now: Instant,
+        far: Rc<RefCell<Vec<DuplexStream>>>,
+    }
+
+    struct InMemory(Rc<RefCell<Vec<DuplexStream>>>);
+
+    impl Dial for InMemory {
+        type Stream = DuplexStream;
+
+        async fn dial(&self, _: &RealmName, _: &str, _: u16, _: bool) -> Result<DuplexStream, DialError> {
+            let (near, far) = tokio::io::duplex(64);
+            self.0.borrow_mut().push(far);
+            Ok(near)
+        }
+    }
+
+    const KEEP: usize = 4;
+
+    impl Connections {
+        fn new() -> Self {
+            let realm = "global".parse().unwrap();
+            Self { pool: Pool::default(), realm, now: Instant::now(), far: Rc::default() }
+        }
+
+        fn place(&self) -> Place<'_> {
+            Place { realm: &self.realm, host: "a.test", port: 443, secure: false }
+        }
+
+        fn at(&self, millis: u64) -> Instant {
+            self.now + Duration::from_millis(millis)
+        }
+
+        async fn dial(&self) -> Lease<DuplexStream> {
+            let mut lease = self.pool.dial(&InMemory(self.far.clone()), self.place(), KEEP).await.unwrap();
+            lease.link.keeps = true;
+            lease
+        }
+
+        fn take(&self, repeatable: bool, millis: u64) -> Option<Lease<DuplexStream>> {
+            self.pool.take_out(self.place(), repeatable, KEEP, self.at(millis))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_returned_connection_pushes_out_the_oldest_so_that_calls_that_cannot_be_repeated_find_one() {
+        let connections = Connections::new();
+        let mut leases = Vec::new();
+        for _ in 0..KEEP + 2 {
+            leases.push(connections.dial().await);
+        }
+        leases.into_iter().for_each(|lease| lease.put_back(connections.at(0)));
+        assert_eq!(connections.pool.idle(), KEEP);
+        assert!(connections.take(false, 4_000).is_none(), "they have lain idle for too long");
+        connections.dial().await.put_back(connections.at(4_000));
+        assert_eq!(connections.pool.idle(), KEEP);
+        let found = connections.take(false, 4_100).expect("the one that was used last");
+        assert!(found.reused);
+        assert!(connections.take(false, 4_100).is_none(), "the others are as old as they were");
+        assert!(connections.take(true, 4_100).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_a_greatest_age_however_busy_it_is() {
+        let connections = Connections::new();
+        let once = 1_000 * MAX_AGE.as_secs();
+        let mut lease = connections.dial().await;
+        for second in 0..MAX_AGE.as_secs() {
+            lease.put_back(connections.at(1_000 * second));
+            lease = connections.take(true, 1_000 * second + 500).unwrap();
+        }
+        lease.put_back(connections.at(2 * once + 1_000));
+        assert_eq!(connections.pool.idle(), 0);
+        let ages: Vec<Duration> = (0..100).map(|_| connections.pool.next_max_age()).collect();
+        assert!(ages.iter().all(|age| (MAX_AGE..2 * MAX_AGE).contains(age)));
+        assert!(ages.iter().filter(|age| **age < MAX_AGE.mul_f64(1.5)).count().abs_diff(50) < 5, "{ages:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_lies_idle_for_no_longer_than_the_platform_says() {
+        let connections = Connections::new();
+        let mut lease = connections.dial().await;
+        lease.link.max_idle = Duration::from_secs(4);
+        lease.put_back(connections.at(0));
+        let lease = connections.take(true, 3_900).unwrap();
+        lease.put_back(connections.at(3_900));
+        assert!(connections.take(true, 8_000).is_none());
+        assert_eq!(connections.pool.idle(), 0);
+        let mut lease = connections.dial().await;
+        lease.link.max_idle = Duration::ZERO;
+        lease.put_back(connections.at(8_000));
+        assert_eq!(connections.pool.idle(), 0);
     }
 }
