@@ -201,15 +201,14 @@ impl Wire {
     }
 }
 
-/// Our look-up in reqwest's clothes: private addresses are refused here as on the data path.
+/// Adapts our resolver to reqwest: private addresses are refused here as on the data path, and one that does not answer holds nothing up.
 struct Lookup(Reach);
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0.clone();
         Box::pin(async move {
-            // Port 0 stands for the URL's own.
-            let addresses = reach.addresses(name.as_str(), 0).await?;
+            let addresses = reach.addresses_that_answer(name.as_str()).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

@@ -3,6 +3,7 @@
 
 mod problem;
 mod proxy;
+mod race;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use url::{Host, Url};
 
 use crate::config;
@@ -38,7 +38,12 @@ struct Inner {
     allow_insecure: bool,
     connect_timeout: Duration,
     proxy: Option<Proxy>,
+    /// Of the addresses that the configuration names.
+    ports: BTreeMap<String, u16>,
 }
+
+/// How long a library's connection waits to learn which address answers.
+const TRIAL: Duration = Duration::from_secs(2);
 
 impl Reach {
     /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY as a value.
@@ -47,6 +52,8 @@ impl Reach {
         upstream: &config::Upstream,
         variables: &ProxyVariables,
     ) -> Result<Self, ReachError> {
+        let named = [&realm.oauth_base, &realm.base_url].into_iter();
+        let ports = named.filter_map(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
         let resolve = realm.resolve.iter().map(|(name, address)| (name.to_ascii_lowercase(), *address));
         Ok(Self(Arc::new(Inner {
             tls: trust::client_config(realm)?,
@@ -54,6 +61,7 @@ impl Reach {
             allow_insecure: realm.hosts.allow_insecure,
             connect_timeout: upstream.connect_timeout,
             proxy: Proxy::choose(&upstream.proxy, variables)?,
+            ports: ports.collect(),
         })))
     }
 
@@ -82,8 +90,7 @@ impl Reach {
     /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all. Nothing of a request
     /// has been sent when this fails.
     pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
-        let deadline = Instant::now() + self.0.connect_timeout;
-        match tokio::time::timeout_at(deadline, self.open(host, port, secure, deadline)).await {
+        match tokio::time::timeout(self.0.connect_timeout, self.open(host, port, secure)).await {
             Ok(opened) => opened,
             Err(_) => Err(self.timed_out(host, port)),
         }
@@ -99,25 +106,19 @@ impl Reach {
         self.proxy(host, port, url.scheme() == "https").map(Proxy::url)
     }
 
-    async fn open(
-        &self,
-        host: &str,
-        port: u16,
-        secure: bool,
-        deadline: Instant,
-    ) -> Result<Stream, ReachError> {
+    async fn open(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
         if !secure {
             self.check_plain(host)?;
-            return self.dial(host, port, deadline).await.map(Stream::Plain);
+            return self.dial(host, port).await.map(Stream::Plain);
         }
         let name = server_name(host)?;
         let tcp = match self.proxy(host, port, secure) {
-            None => self.dial(host, port, deadline).await?,
+            None => self.dial(host, port).await?,
             Some(proxy) => {
                 // The proxy looks the name up, so only the name itself can be checked here.
                 self.check_literal(host)?;
                 let unreachable = |error| proxy.unreachable(&error);
-                let mut tcp = self.dial(proxy.host(), proxy.port(), deadline).await.map_err(unreachable)?;
+                let mut tcp = self.dial(proxy.host(), proxy.port()).await.map_err(unreachable)?;
                 proxy.tunnel(&mut tcp, host, port).await?;
                 tcp
             }
@@ -129,28 +130,27 @@ impl Reach {
         }
     }
 
-    /// Tries the addresses in turn; each gets its share of the time that is left, so that a dead one does not use up all of it.
-    async fn dial(&self, host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ReachError> {
+    /// A connection to whichever address answers first; the caller has the deadline.
+    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, ReachError> {
         let addresses = self.addresses(host, port).await?;
-        let mut last = None;
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            last = Some(match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    // Without it a small head would wait for the acknowledgement of what went before.
-                    if stream.set_nodelay(true).is_ok() {
-                        return Ok(stream);
-                    }
-                    "the connection broke at once".to_owned()
-                }
-                Ok(Err(error)) => format!("{}: {error}", address.ip()),
-                Err(_) if left == 1 => return Err(self.timed_out(host, port)),
-                Err(_) => format!("{}: no answer within {} ms", address.ip(), share.as_millis()),
-            });
-        }
-        let why = last.unwrap_or_else(|| "the name has no address".to_owned());
-        Err(ReachError::ConnectFailed { host: host.to_owned(), port, why })
+        let failed = |why| ReachError::ConnectFailed { host: host.to_owned(), port, why };
+        race::connect(addresses).await.map_err(failed)
+    }
+
+    /// For a library that connects by itself, to one address after the other: first the one that answers first, where there are
+    /// several. Their port is 0, which stands for the URL's own.
+    pub async fn addresses_that_answer(&self, host: &str) -> Result<Vec<SocketAddr>, ReachError> {
+        let port = self.usual_port(host);
+        let mut addresses = race::answering_first(self.addresses(host, port).await?, TRIAL).await;
+        addresses.iter_mut().for_each(|address| address.set_port(0));
+        Ok(addresses)
+    }
+
+    /// That of the realm's own addresses and of the proxy; for others that of https.
+    fn usual_port(&self, host: &str) -> u16 {
+        let proxy = self.0.proxy.as_ref().filter(|proxy| proxy.host() == host).map(Proxy::port);
+        let known = || self.0.ports.get(&host.to_ascii_lowercase()).copied();
+        proxy.or_else(known).unwrap_or(443)
     }
 
     fn timed_out(&self, host: &str, port: u16) -> ReachError {
@@ -237,7 +237,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ReachError> {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Authority, Identity, realm, tls_echo, upstream};
+    use super::testing::{Authority, Identity, realm, tls_echo, unanswering, upstream};
     use super::*;
     use crate::config::ProxyChoice;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -317,6 +317,27 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         assert!(!reach(&realm()).connect("localhost", port, false).await.unwrap().is_secure());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_answers_nobody_is_a_timeout_of_the_whole_attempt() {
+        let silent = unanswering();
+        let mut short = upstream();
+        short.connect_timeout = Duration::from_millis(50);
+        let reach = Reach::new(&realm(), &short, &ProxyVariables::default()).unwrap();
+        let late = reach.connect("127.0.0.1", silent.address.port(), false).await.err().unwrap();
+        assert!(matches!(late, ReachError::TimedOut { .. }), "{late}");
+    }
+
+    #[tokio::test]
+    async fn a_library_is_told_first_of_the_address_that_answers() {
+        // `localhost` is ::1 as well on most machines, and nobody listens there.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut realm = realm();
+        let port = listener.local_addr().unwrap().port();
+        realm.oauth_base = format!("http://localhost:{port}").parse().unwrap();
+        let found = reach(&realm).addresses_that_answer("localhost").await.unwrap();
+        assert_eq!(found[0], "127.0.0.1:0".parse::<SocketAddr>().unwrap());
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -136,6 +137,31 @@ pub async fn tls_responder(identity: Identity, answer: &'static str) -> SocketAd
     address
 }
 
+/// An address that answers no attempt to connect: a listener whose queue is full.
+pub struct Unanswering {
+    pub address: SocketAddr,
+    _listener: Socket,
+    _queued: Vec<Socket>,
+}
+
+/// The kernel drops what comes to a full queue, as a firewall does.
+pub fn unanswering() -> Unanswering {
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let queued = (0..8).map(|_| {
+        let waiting = socket();
+        waiting.set_nonblocking(true).unwrap();
+        // Whether it is taken in or not, it stays: a queue of none holds one.
+        let _ = waiting.connect(&address);
+        waiting
+    });
+    let queued = queued.collect();
+    Unanswering { address: address.as_socket().unwrap(), _listener: listener, _queued: queued }
+}
+
 pub struct ConnectProxy {
     pub address: SocketAddr,
     /// The heads of all requests so far.
@@ -151,6 +177,10 @@ pub async fn connect_proxy(target: SocketAddr, refusal: Option<&'static str>) ->
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = listener.accept().await {
             let head = read_head(&mut tcp).await;
+            // Somebody only looked whether this address answers.
+            if head.is_empty() {
+                continue;
+            }
             seen.lock().unwrap().push(head);
             if let Some(refusal) = refusal {
                 tcp.write_all(refusal.as_bytes()).await.unwrap();
