@@ -1,5 +1,7 @@
 //! The caller's answer, from the platform's: links and addresses become ours, the rest passes as it came.
 
+use std::rc::Rc;
+
 use http::Response;
 
 use crate::http1::{Name, Reason, ResponseHead};
@@ -8,10 +10,10 @@ use super::access_log::Line;
 use super::account::Accounts;
 use super::body::{BodyError, LiveBody, ReplyBody};
 use super::carry::{Call, Carried};
-use super::links::{Places, Rewriter};
+use super::links::{Finder, Places};
 use super::pool::Dial;
 use super::refusal::Refusal;
-use super::rewrite::{self, Plan};
+use super::rewrite::{self, Plan, Rewritten};
 use super::{Gateway, Reply, headers};
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
@@ -24,18 +26,16 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Carried { answer, access } = carried;
         let mut head = answer.head;
         headers::inbound(&mut head.fields, &line.request_id);
-        let carries_links = call.row.links;
-        let body =
-            if carries_links || head.fields.has(Name::Location) || head.fields.has(Name::ContentLocation) {
-                let places = Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
-                places.rewrite_locations(&mut head.fields);
-                match carries_links {
-                    true => Box::pin(self.with_our_links(call, &mut head, answer.body, places, line)).await?,
-                    false => ReplyBody::live(answer.body),
-                }
-            } else {
-                ReplyBody::live(answer.body)
-            };
+        let places = || Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
+        if head.fields.has(Name::Location) || head.fields.has(Name::ContentLocation) {
+            places().rewrite_locations(&mut head.fields);
+        }
+        let body = if call.row.links {
+            let finder = self.finder(access.route().path());
+            Box::pin(self.with_our_links(call, &mut head, answer.body, finder, places, line)).await?
+        } else {
+            ReplyBody::live(answer.body)
+        };
         // What version the platform speaks is its own affair; the server answers the caller in the caller's.
         let ResponseHead { status, reason, fields, .. } = head;
         let mut response = Response::new(body.with_fields(fields));
@@ -51,7 +51,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         call: &Call<'_, A>,
         head: &mut ResponseHead,
         body: LiveBody<D::Stream>,
-        places: Places,
+        finder: Option<Rc<Finder>>,
+        places: impl FnOnce() -> Places,
         line: &mut Line,
     ) -> Result<ReplyBody<D::Stream>, Refusal> {
         let gzip = match rewrite::plan(&call.head.method, head.status, &head.fields) {
@@ -66,11 +67,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 return Ok(ReplyBody::live(body));
             }
         };
-        let Some(finder) = self.finder(places.path()) else { return Ok(ReplyBody::live(body)) };
-        let (body, length, links) =
-            rewrite::rewrite(body, gzip, Rewriter::new(places, finder)).await.map_err(broken)?;
+        let Some(finder) = finder else { return Ok(ReplyBody::live(body)) };
+        let Rewritten { body, length, links, untouched } =
+            rewrite::rewrite(body, gzip, finder, places).await.map_err(broken)?;
         line.links = links;
-        rewrite::forget_old_form(&mut head.fields, length);
+        // What came with its length and has nothing changed is described as it came. A part of it could be one with links by then.
+        if !untouched || !head.fields.has(Name::ContentLength) || head.fields.has(Name::AcceptRanges) {
+            rewrite::forget_old_form(&mut head.fields, length);
+        }
         Ok(body)
     }
 }

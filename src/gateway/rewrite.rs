@@ -3,16 +3,17 @@
 
 use std::future::poll_fn;
 use std::io::Write;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::http1::{Fields, Name, Names, text};
+use crate::http1::{Fields, Name, Names};
 
 use super::body::{BodyError, LiveBody, ReplyBody};
-use super::links::Rewriter;
+use super::links::{Finder, Places, Rewriter};
 use super::pool::Wire;
 
 /// Up to here an answer is rewritten whole.
@@ -60,9 +61,10 @@ pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> Plan {
 /// JSON, XML and other text; an answer without a type is taken for the JSON that these calls return.
 fn is_text(fields: &Fields) -> bool {
     let Some(kind) = fields.get(Name::ContentType) else { return true };
-    let kind = text(kind).unwrap_or_default().to_ascii_lowercase();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    essence.starts_with("text/") || essence.contains("json") || essence.contains("xml")
+    let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let contains = |word: &[u8]| essence.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    let is_text = essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
+    is_text || contains(b"json") || contains(b"xml")
 }
 
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
@@ -107,32 +109,50 @@ pub struct Rewriting<S: Wire> {
     ended: bool,
 }
 
-/// Rewrites an answer of which nothing was sent yet. Tells the new length where it is known, and how many links became ours.
+/// An answer whose links are ours.
+pub struct Rewritten<S: Wire> {
+    pub body: ReplyBody<S>,
+    /// The body's length, where it is known.
+    pub length: Option<usize>,
+    /// How many links became ours so far.
+    pub links: u64,
+    /// Byte for byte what came.
+    pub untouched: bool,
+}
+
+/// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes in one piece is looked
+/// through where it lies, and nothing is set up for it.
 pub async fn rewrite<S: Wire>(
     body: LiveBody<S>,
     gzip: bool,
-    mut rewriter: Rewriter,
-) -> Result<(ReplyBody<S>, Option<usize>, u64), BodyError> {
+    finder: Rc<Finder>,
+    places: impl FnOnce() -> Places,
+) -> Result<Rewritten<S>, BodyError> {
     let mut source = Source::new(body, gzip);
     let expected = source.expected();
-    let mut ready = Vec::with_capacity(expected + expected / 4);
-    let mut read = 0;
-    while read <= WHOLE {
-        match poll_fn(|cx| source.poll_piece(cx)).await {
-            Some(piece) => {
-                let piece = piece?;
-                read += piece.len();
-                rewriter.pass(&piece, &mut ready);
-            }
-            None => {
-                rewriter.finish(&mut ready);
-                let length = ready.len();
-                return Ok((ReplyBody::full(Bytes::from(ready)), Some(length), rewriter.links()));
-            }
-        }
+    let first = source.next_piece().await?.unwrap_or_default();
+    let mut next = source.next_piece().await?;
+    if next.is_none() && !finder.finds_any(&first) {
+        let length = Some(first.len());
+        return Ok(Rewritten { body: ReplyBody::full(first), length, links: 0, untouched: !gzip });
     }
-    let links = rewriter.links();
-    Ok((ReplyBody::rewriting(Rewriting { source, rewriter, ready, ended: false }), None, links))
+    let mut rewriter = Rewriter::new(places(), finder);
+    let mut ready = Vec::with_capacity(expected + expected / 4);
+    let mut read = first.len();
+    rewriter.pass(&first, &mut ready);
+    while let Some(piece) = next {
+        read += piece.len();
+        rewriter.pass(&piece, &mut ready);
+        if read > WHOLE {
+            let links = rewriter.links();
+            let body = ReplyBody::rewriting(Rewriting { source, rewriter, ready, ended: false });
+            return Ok(Rewritten { body, length: None, links, untouched: false });
+        }
+        next = source.next_piece().await?;
+    }
+    rewriter.finish(&mut ready);
+    let (length, links) = (Some(ready.len()), rewriter.links());
+    Ok(Rewritten { body: ReplyBody::full(Bytes::from(ready)), length, links, untouched: false })
 }
 
 impl<S: Wire> Source<S> {
@@ -150,6 +170,10 @@ impl<S: Wire> Source<S> {
     fn expected(&self) -> usize {
         let told = self.body.length().unwrap_or_default();
         usize::try_from(told).unwrap_or(WHOLE).min(WHOLE)
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
+        poll_fn(|cx| self.poll_piece(cx)).await.transpose()
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -254,6 +278,15 @@ mod tests {
             (Method::GET, 200, vec![json, gzip], Plan::Rewrite { gzip: true }),
             (Method::GET, 200, vec![json, ("content-encoding", "br")], Plan::PassUnread("encoding")),
             (Method::GET, 206, vec![json], Plan::PassUnread("part")),
+            (
+                Method::GET,
+                200,
+                vec![("content-type", "APPLICATION/Fhir+JSON")],
+                Plan::Rewrite { gzip: false },
+            ),
+            (Method::GET, 200, vec![("content-type", "Text/Plain")], Plan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![("content-type", "application/zip; of=json")], Plan::Pass),
+            (Method::GET, 200, vec![("content-type", "tex")], Plan::Pass),
             (Method::GET, 200, vec![("content-type", "application/zip")], Plan::Pass),
             (Method::GET, 204, vec![], Plan::Pass),
             (Method::GET, 304, vec![json], Plan::Pass),

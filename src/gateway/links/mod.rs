@@ -71,10 +71,6 @@ impl Places {
         }
     }
 
-    pub fn path(&self) -> &str {
-        self.route.path()
-    }
-
     /// `Location` and `Content-Location`: as in bodies, and every absolute path too, since it means the platform's host.
     pub fn rewrite_locations(&self, fields: &mut Fields) {
         for name in [Name::Location, Name::ContentLocation] {

@@ -78,6 +78,11 @@ impl Finder {
         let search = Search::new(&patterns)?;
         Some(Self { search, kinds, longest, sure: ingress::sure_to_come_back(route_path) })
     }
+
+    /// Whether there is anything to judge in a whole text.
+    pub fn finds_any(&self, text: &[u8]) -> bool {
+        self.search.find(text, 0).is_some()
+    }
 }
 
 impl Search {
@@ -341,6 +346,8 @@ mod tests {
             let mut cuts: Vec<usize> = seeds.iter().map(|seed| seed % (text.len() + 1)).collect();
             cuts.sort_unstable();
             let expected = whole(places(), &text);
+            let finder = Finder::new(places().route.path()).unwrap();
+            prop_assert!(finder.finds_any(text.as_bytes()) || expected == text);
             prop_assert_eq!(in_pieces(text.as_bytes(), &cuts), expected.into_bytes());
         }
     }

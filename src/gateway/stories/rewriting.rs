@@ -30,6 +30,29 @@ fn a_list_of_orders_comes_with_our_links_and_its_new_length_and_the_link_leads_b
 }
 
 #[test]
+fn a_list_without_a_link_passes_byte_for_byte_with_its_description() {
+    story(|world| async move {
+        let list = format!("[{}]", r#"{"id":1,"note":"http","path":"/orders"},"#.repeat(30));
+        world.will_say(&answer("200 OK", &format!("{JSON}\nrepr-digest: sha-256=:x:"), &list));
+        let (head, body) = world.get("/orders/lab").await;
+        assert_eq!((body, head.headers()["repr-digest"].to_str().unwrap()), (list.clone(), "sha-256=:x:"));
+        assert_eq!(head.headers()["content-length"], list.len().to_string().as_str());
+        let chunked = format!(
+            "HTTP/1.1 200 OK\ncontent-type: {JSON}\naccept-ranges: bytes\ntransfer-encoding: chunked\n\n{:x}\n{list}\n0\n\n",
+            list.len()
+        );
+        world.will_say(&chunked);
+        let (head, body) = world.get("/orders/lab").await;
+        assert_eq!(head.headers()["content-length"], list.len().to_string().as_str());
+        assert!(!head.headers().contains_key("accept-ranges"));
+        assert_eq!(body, list);
+        world.will_say(&answer("200 OK", JSON, ""));
+        assert_eq!(world.get("/orders/lab").await.1, "");
+        assert_eq!(world.platform.connections.get(), 1);
+    });
+}
+
+#[test]
 fn a_link_outside_the_path_leads_back_to_the_very_same_address() {
     story(|world| async move {
         world.will_say(&answer("200 OK", JSON, &ours(r#""{domain}/itero-gen-api/files/9?x""#, &world)));
