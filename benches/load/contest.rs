@@ -30,6 +30,16 @@ pub struct Job {
     pub bytes: Option<u64>,
     /// Answers of 400 and above are part of the game.
     pub troubled: bool,
+    /// What every window begins with.
+    pub before: Option<Before>,
+}
+
+/// Many calls at once, which leave as many connections to the platform, and a pause, in which those grow old.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    pub path: &'static str,
+    pub connections: usize,
+    pub pause: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,7 +119,18 @@ impl Job {
             per: Per::Call,
             bytes: Some(platform::SMALL_BYTES as u64),
             troubled: false,
+            before: None,
         }
+    }
+
+    /// Returns when the window may begin.
+    fn prepare(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<()> {
+        let Some(Before { path, connections, pause }) = self.before else { return Ok(()) };
+        let short = Rounds { warm_up: Duration::ZERO, window: Duration::from_millis(200), ..rounds };
+        let plan = Job { connections, ..Self::get(path) }.plan(contestant, stage, short)?;
+        load::run(&plan, &Progress::default())?;
+        std::thread::sleep(pause);
+        Ok(())
     }
 
     pub fn plan(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<Plan> {
@@ -207,6 +228,7 @@ fn window(
 ) -> anyhow::Result<(Sample, Vec<String>)> {
     let Entry { contestant, job, label, beside } = entry;
     let plan = job.plan(contestant, stage, rounds)?;
+    job.prepare(contestant, stage, rounds)?;
     let beside = beside.map(|trouble| trouble.begin(contestant, stage, round)).transpose()?;
     let progress = Progress::default();
     let (report, cost) = std::thread::scope(|scope| {

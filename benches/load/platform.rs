@@ -25,6 +25,8 @@ pub const PATH: &str = "/itero-gen-api/v2";
 pub const LINKS: usize = 400;
 pub const LIST_BYTES: usize = 200 * 1024;
 pub const SMALL_BYTES: usize = 512;
+/// A list of a few orders without a link.
+pub const SMALL_LIST_BYTES: usize = 1200;
 pub const ASSET_BYTES: u64 = 100 * 1024 * 1024;
 pub const POST_BYTES: usize = 2048;
 /// Token sizes: usual, and the largest that the vendor's documents allow.
@@ -107,6 +109,7 @@ struct Answers {
     list: Vec<u8>,
     /// The order list as a row that carries no links, to tell what rewriting costs.
     plain_list: Vec<u8>,
+    small_list: Vec<u8>,
     stored: Vec<u8>,
     requests: AtomicU64,
     wrong: AtomicU64,
@@ -139,6 +142,7 @@ impl Answers {
             small: answer(200, "application/json", &small_json()),
             plain_list: answer(200, "application/json", &list),
             list: answer(200, "application/json", &list),
+            small_list: answer(200, "application/json", &small_list()),
             stored: answer(200, "application/json", br#"{"Data":[],"Status":1,"Errors":[]}"#),
             domain,
             requests: AtomicU64::new(0),
@@ -177,6 +181,11 @@ impl Answers {
             return answer;
         }
         match (request.method, path) {
+            (b"GET", b"/practice-configuration" | b"/orders/lab")
+                if parameter(request.query, b"as=") == Some(b"small-list") =>
+            {
+                Answer::Made(&self.small_list)
+            }
             (b"GET", b"/practice-configuration") if parameter(request.query, b"as=").is_some() => {
                 Answer::Made(&self.plain_list)
             }
@@ -256,6 +265,18 @@ fn ordered_error(status: u16) -> Answer<'static> {
 fn small_json() -> Vec<u8> {
     let (begin, end) = (r#"{"Data":{"Name":""#, r#""},"Status":1}"#);
     format!("{begin}{}{end}", "n".repeat(SMALL_BYTES - begin.len() - end.len())).into_bytes()
+}
+
+/// As long as promised; what could be the beginning of a link never is.
+fn small_list() -> Vec<u8> {
+    let order = r#"{"OrderId":1,"Patient":"x","Status":"http","Notes":"/itero"},"#;
+    let mut text = String::from("[");
+    while text.len() + order.len() + 2 < SMALL_LIST_BYTES {
+        text += order;
+    }
+    let (begin, end) = (r#"""#, r#""]"#);
+    let filler = SMALL_LIST_BYTES - text.len() - begin.len() - end.len();
+    (text + begin + &"n".repeat(filler) + end).into_bytes()
 }
 
 /// As long as promised, with a link in each order.

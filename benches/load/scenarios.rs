@@ -6,10 +6,10 @@ use genapi_gateway::load::Pace;
 use http::Method;
 
 use super::awake::Awake;
-use super::contest::{self, Account, Entry, Job, Per, Rounds};
+use super::contest::{self, Account, Before, Entry, Job, Per, Rounds};
 use super::contestants::{Contestant, Entrant, Kind};
 use super::figures::Result;
-use super::platform::{ASSET_BYTES, LIST_BYTES, POST_BYTES};
+use super::platform::{ASSET_BYTES, LIST_BYTES, POST_BYTES, SMALL_LIST_BYTES};
 use super::stage::Stage;
 
 /// How a scenario differs from a plain contest of all entrants with one job.
@@ -20,8 +20,11 @@ enum Form {
     TwoWorkers,
     /// The proxies on the generator's core.
     OneCore,
-    /// The same body rewritten and untouched, through the gateway.
-    Rewriting,
+    /// The same body of so many bytes on a row with links and, here, on one without, through the gateway.
+    Rewriting {
+        untouched: &'static str,
+        bytes: usize,
+    },
     /// The gateway with few accounts and with many.
     ManyAccounts(usize),
 }
@@ -38,6 +41,8 @@ pub struct Scenario {
 pub const SMALL: &str = "/practice-configuration";
 const LIST: &str = "/orders/lab";
 const UNTOUCHED: &str = "/practice-configuration?as=list";
+const SMALL_LIST: &str = "/orders/lab?as=small-list";
+const SMALL_UNTOUCHED: &str = "/practice-configuration?as=small-list";
 /// Calls per second at which latencies are compared.
 pub const RATE: f64 = 4000.0;
 const MANY: usize = 50_000;
@@ -98,11 +103,31 @@ pub const SCENARIOS: &[Scenario] = &[
         job: || Job { method: Method::POST, body: POST_BYTES, bytes: None, ..Job::get("/patient/search") },
     },
     Scenario {
+        id: "S5-idle",
+        what: "the same after 64 GETs at once and 3.5 s of nothing",
+        quick: true,
+        form: Form::Plain,
+        job: || Job {
+            method: Method::POST,
+            body: POST_BYTES,
+            bytes: None,
+            before: Some(Before { path: SMALL, connections: 64, pause: Duration::from_millis(3_500) }),
+            ..Job::get("/patient/search")
+        },
+    },
+    Scenario {
         id: "S7",
         what: "order list of 200 KB with 400 links",
         quick: true,
-        form: Form::Rewriting,
+        form: Form::Rewriting { untouched: UNTOUCHED, bytes: LIST_BYTES },
         job: || Job { bytes: None, ..Job::get(LIST) },
+    },
+    Scenario {
+        id: "S7-small",
+        what: "order list of 1.2 KB without a link",
+        quick: true,
+        form: Form::Rewriting { untouched: SMALL_UNTOUCHED, bytes: SMALL_LIST_BYTES },
+        job: || Job { bytes: Some(SMALL_LIST_BYTES as u64), ..Job::get(SMALL_LIST) },
     },
     Scenario {
         id: "S8",
@@ -189,7 +214,7 @@ impl Scenario {
             Form::OneCore => {
                 all.iter().map(|entrant| Entrant { beside_generator: true, ..entrant.clone() }).collect()
             }
-            Form::Rewriting => all.iter().filter(is_gateway).cloned().collect(),
+            Form::Rewriting { .. } => all.iter().filter(is_gateway).cloned().collect(),
             Form::ManyAccounts(accounts) => {
                 let few = all.iter().filter(is_gateway).cloned();
                 let many = few.clone().map(|entrant| Entrant {
@@ -220,8 +245,8 @@ impl Scenario {
                 let entries = each().map(|(one, _)| entry(one, one.name.clone(), job.clone()));
                 (entries.collect(), "nginx")
             }
-            Form::Rewriting => {
-                let untouched = Job { path: UNTOUCHED, bytes: Some(LIST_BYTES as u64), ..job.clone() };
+            Form::Rewriting { untouched: path, bytes } => {
+                let untouched = Job { path, bytes: Some(bytes as u64), ..job.clone() };
                 let entries = each().flat_map(|(one, _)| {
                     let rewritten = entry(one, format!("{}, rewritten", one.name), job.clone());
                     [entry(one, format!("{}, untouched", one.name), untouched.clone()), rewritten]
