@@ -253,6 +253,7 @@ impl Book {
             refresh: grant.refresh.clone(),
             token: grant.access.clone(),
             route: self.route_of(grant, &rules),
+            trial: None,
             serial: grant.generation,
             stored_generation: grant.generation,
             refreshed_at: grant.refreshed_at,

@@ -19,6 +19,8 @@ pub trait ControlCalls: Send + Sync + 'static {
         last: Option<&'a Route>,
         bearer: &'a AccessToken,
     ) -> Call<'a, Result<Route, Trouble>>;
+    /// The later discovery over a route that is not in use: where it says that calls go.
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Result<Route, Trouble>>;
     fn probe_credentials(&self) -> Call<'_, CredentialsVerdict>;
 }
 
@@ -33,6 +35,10 @@ impl ControlCalls for Platform {
         bearer: &'a AccessToken,
     ) -> Call<'a, Result<Route, Trouble>> {
         Box::pin(Platform::discover(self, last, bearer))
+    }
+
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Result<Route, Trouble>> {
+        Box::pin(Platform::prove(self, route, bearer))
     }
 
     fn probe_credentials(&self) -> Call<'_, CredentialsVerdict> {

@@ -1,6 +1,7 @@
-//! The second half of a renewal: asking the platform where the account lives.
+//! The second half of a renewal: asking the platform where the account lives, and proving what it says before any call moves there.
 //!
-//! The rule guarded here: a discovery that failed, came late or found a place that is not allowed never takes a good route away.
+//! The rule guarded here: a discovery that failed, came late, found a place that is not allowed or named one that does not answer never
+//! takes a good route away.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,14 +12,25 @@ use crate::model::token::AccessToken;
 use crate::platform::{Trouble, TroubleKind};
 
 use super::calls::ControlCalls;
+use super::candidate::Trial;
 use super::flight::Flight;
 use super::realm::Tally;
-use super::renewal::{Landing, RenewProblem};
+use super::renewal::{Cause, Landing, RenewProblem};
 use super::snapshot::Snapshot;
 use super::unsaved::save_route;
 
 /// How long callers wait for discovery once the token is there; then the last route is used (design, section 5).
 const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
+/// How long a route that is to be proven may take to answer: one that hangs is no better than the one in use.
+const PROOF_WAIT: Duration = Duration::from_secs(10);
+
+/// What the later discovery over a route showed.
+enum Proof {
+    Proven(Route),
+    /// It answers, but discovery is not served there: the first answer of its API decides.
+    NotServed(Route, String),
+    NotProven(Route, String),
+}
 
 impl Flight {
     /// Discovery without a refresh before it.
@@ -27,12 +39,21 @@ impl Flight {
         let platform = self.shared.platform(&before.realm)?;
         let token = before.live_token(self.now());
         let token = token.ok_or_else(|| self.shared.unavailable("the token ended meanwhile"))?;
-        match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
-            Ok(route) => Ok(self.take_route(&before, route).await),
+        let named = match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
+            Ok(named) => named,
             Err(trouble) => {
                 Tally::count(&self.health.tally.discovery_failures);
-                Err(self.shared.unavailable(&trouble.to_string()))
+                return Err(self.shared.unavailable(&trouble.to_string()));
             }
+        };
+        self.consider(&*platform, &before, named, &token).await;
+        let candidate = self.entry.pacing.lock().routes.candidate.clone();
+        match (self.entry.snapshot().route.clone(), candidate) {
+            (Some(in_use), Some(candidate)) if candidate.route != in_use => Err(self.shared.unavailable(
+                &format!("{} is not used: {}; {in_use} stays in use", candidate.route, candidate.why),
+            )),
+            (Some(in_use), _) => Ok(in_use),
+            (None, _) => Err(self.shared.unavailable("no route is known")),
         }
     }
 
@@ -41,23 +62,35 @@ impl Flight {
         let before = self.entry.snapshot();
         let Some(token) = before.live_token(self.now()) else { return self.current() };
         let last = before.route.as_deref();
-        let mut asking = pin!(self.ask_for_route(platform, last, &token));
-        let in_time = match last {
-            None => Some(asking.as_mut().await),
-            Some(_) => tokio::select! {
-                biased;
-                answer = asking.as_mut() => Some(answer),
-                () = self.shared.clock.sleep(DISCOVERY_WAIT) => None,
-            },
+        let mut looking = pin!(async {
+            let answer = self.ask_for_route(platform, last, &token).await;
+            self.accept_route(platform, &before, answer, &token).await
+        });
+        if last.is_none() {
+            return looking.await;
+        }
+        tokio::select! {
+            biased;
+            landing = looking.as_mut() => return landing,
+            () = self.shared.clock.sleep(DISCOVERY_WAIT) => {}
+        }
+        self.tell(self.current());
+        looking.await
+    }
+
+    /// One more question about the account's route, on nobody's behalf. `at_base`: past the route in use.
+    pub(super) async fn look_again(&self, at_base: bool) {
+        let before = self.entry.snapshot();
+        let (Ok(platform), Some(token)) =
+            (self.shared.platform(&before.realm), before.live_token(self.now()))
+        else {
+            return;
         };
-        let answer = match in_time {
-            Some(answer) => answer,
-            None => {
-                self.tell(self.current());
-                asking.await
-            }
-        };
-        self.accept_route(&before, answer).await
+        Tally::count(&self.health.tally.discoveries);
+        let last = before.route.as_deref().filter(|_| !at_base);
+        let answer = platform.discover(last, &token).await;
+        // Without a route this is no renewal that failed: nobody waits, and the next call asks for itself.
+        let _ = self.accept_route(&*platform, &before, answer, &token).await;
     }
 
     async fn ask_for_route(
@@ -71,16 +104,23 @@ impl Flight {
     }
 
     /// A failed or empty discovery keeps the last good route, and is told once.
-    async fn accept_route(&self, before: &Snapshot, answer: Result<Route, Trouble>) -> Landing {
+    async fn accept_route(
+        &self,
+        platform: &dyn ControlCalls,
+        before: &Snapshot,
+        answer: Result<Route, Trouble>,
+        token: &AccessToken,
+    ) -> Landing {
         let trouble = match answer {
-            Ok(route) => {
-                self.take_route(before, route).await;
+            Ok(named) => {
+                self.consider(platform, before, named, token).await;
                 return self.current();
             }
             Err(trouble) => trouble,
         };
         Tally::count(&self.health.tally.discovery_failures);
         let told = std::mem::replace(&mut self.entry.pacing.lock().discovery_failing, true);
+        let in_use = self.entry.snapshot().route.clone();
         if !told {
             match trouble.kind {
                 TroubleKind::RouteRefused => tracing::error!(
@@ -91,33 +131,188 @@ impl Flight {
                     tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed")
                 }
             }
-            let route = match &before.route {
+            let route = match &in_use {
                 Some(route) => format!("{route} stays in use"),
                 None => "no route is known, so no call can be made".to_owned(),
             };
             self.note("discovery_failed", format!("{trouble}; {route}"));
         }
-        match before.route.is_some() {
-            true => self.current(),
-            false => Err(self.back_off(&format!("no route is known: {trouble}"))),
+        if in_use.is_some() {
+            return self.current();
+        }
+        Err(self.back_off(&format!("no route is known: {trouble}")))
+    }
+
+    /// Moves the account's calls to the route that discovery names, once that is proven. One that a newer renewal has overtaken is left
+    /// out.
+    async fn consider(
+        &self,
+        platform: &dyn ControlCalls,
+        before: &Snapshot,
+        named: Route,
+        token: &AccessToken,
+    ) {
+        self.entry.pacing.lock().discovery_failing = false;
+        let known = self.entry.snapshot();
+        if known.serial != before.serial {
+            return;
+        }
+        let in_use = match &known.route {
+            Some(route) if known.is_proven() && **route == named => return self.nothing_new(before, route),
+            Some(route) if known.is_proven() => Arc::clone(route),
+            // Nothing is proven yet, so there is nothing better.
+            Some(_) | None => return self.use_unproven(platform, before, named, token).await,
+        };
+        match self.try_route(platform, &in_use, named, token).await {
+            Proof::Proven(route) => self.adopt(before, &Arc::new(route)).await,
+            Proof::NotServed(route, _) if self.is_unreachable() => {
+                self.use_it(before, &self.shared.book.shared(route));
+            }
+            Proof::NotServed(route, why) => {
+                let route = Arc::new(route);
+                self.keep_aside(before, &in_use, &route, format!("{why}; a call of its API decides"));
+                self.entry.put_trial(&before.realm, Some(Trial::of(route)));
+            }
+            Proof::NotProven(route, why) => {
+                Tally::count(&self.health.tally.discovery_failures);
+                self.keep_aside(before, &in_use, &Arc::new(route), why);
+                self.entry.put_trial(&before.realm, None);
+            }
         }
     }
 
-    /// Publishes and stores a route that was found, where it is news. One that a newer renewal has overtaken is left out.
-    async fn take_route(&self, before: &Snapshot, route: Route) -> Arc<Route> {
-        let route = self.shared.book.shared(route);
-        self.entry.pacing.lock().discovery_failing = false;
-        let now_known = self.entry.snapshot();
-        if now_known.serial != before.serial || now_known.route.as_ref() == Some(&route) {
-            return route;
+    /// The route in use is confirmed; whatever else discovery named before is forgotten.
+    fn nothing_new(&self, before: &Snapshot, in_use: &Route) {
+        let forgotten = self.entry.pacing.lock().routes.candidate.take();
+        self.entry.put_trial(&before.realm, None);
+        if let Some(candidate) = forgotten {
+            let detail = format!("discovery names {in_use} again and no longer {}", candidate.route);
+            self.note("route_confirmed", detail);
         }
+    }
+
+    /// A route is proven by the discovery over itself that names it. Where that names yet another one, this one is asked likewise.
+    async fn try_route(
+        &self,
+        platform: &dyn ControlCalls,
+        in_use: &Route,
+        named: Route,
+        token: &AccessToken,
+    ) -> Proof {
+        let says = match self.prove(platform, &named, token).await {
+            Ok(says) => says,
+            Err(trouble) if is_not_served(&trouble) => return Proof::NotServed(named, trouble.to_string()),
+            Err(trouble) => return Proof::NotProven(named, trouble.to_string()),
+        };
+        if says == named || self.is_unreachable() {
+            return Proof::Proven(named);
+        }
+        if says == *in_use {
+            return Proof::NotProven(named, format!("it names {in_use} itself"));
+        }
+        match self.prove(platform, &says, token).await {
+            Ok(next) if next == says => Proof::Proven(says),
+            Ok(next) => Proof::NotProven(says, format!("it names {next} instead")),
+            Err(trouble) => Proof::NotProven(says, trouble.to_string()),
+        }
+    }
+
+    /// A first route: in use from now on, and proven as soon as it answers.
+    async fn use_unproven(
+        &self,
+        platform: &dyn ControlCalls,
+        before: &Snapshot,
+        named: Route,
+        token: &AccessToken,
+    ) {
+        let route = self.shared.book.shared(named);
+        self.use_it(before, &route);
+        if self.cause != Cause::Operator {
+            // Callers need not wait for what changes nothing for them.
+            self.tell(self.current());
+        }
+        match self.prove(platform, &route, token).await {
+            Ok(says) if says == *route => self.adopt(before, &route).await,
+            Ok(says) => match self.prove(platform, &says, token).await {
+                Ok(next) if next == says => self.adopt(before, &Arc::new(says)).await,
+                // It has answered as an API does, which the other one has not.
+                Ok(_) | Err(_) => self.adopt(before, &route).await,
+            },
+            Err(trouble) if is_not_served(&trouble) => {}
+            Err(trouble) => self.keep_aside(before, &route, &route, trouble.to_string()),
+        }
+    }
+
+    /// Publishes a route that is not proven. It is not stored: a stored route is a proven one.
+    fn use_it(&self, before: &Snapshot, route: &Arc<Route>) {
+        let known = self.entry.snapshot();
+        if known.serial != before.serial || known.route.as_ref() == Some(route) {
+            return;
+        }
+        self.entry.put_unproven(&before.realm, route);
+        self.note_change(&known, route);
+    }
+
+    /// Publishes and stores a proven route.
+    pub(super) async fn adopt(&self, before: &Snapshot, route: &Arc<Route>) {
+        let known = self.entry.snapshot();
+        if known.serial != before.serial || known.realm != before.realm {
+            return;
+        }
+        let route = self.shared.book.shared(Route::clone(route));
         self.entry.put_route(&before.realm, Some(Arc::clone(&route)));
-        let detail = match &now_known.route {
+        self.entry.pacing.lock().routes.settle();
+        if known.route.as_ref() != Some(&route) {
+            self.note_change(&known, &route);
+        }
+        save_route(&self.shared, &self.entry, &before.realm).await;
+    }
+
+    fn note_change(&self, known: &Snapshot, route: &Route) {
+        let detail = match &known.route {
             Some(last) => format!("from {last} to {route}"),
             None => format!("first found: {route}"),
         };
         self.note("route_changed", detail);
-        save_route(&self.shared, &self.entry, &before.realm).await;
-        route
     }
+
+    /// Notes a route that is not proven, tells it once, and has it asked again.
+    fn keep_aside(&self, before: &Snapshot, in_use: &Arc<Route>, route: &Arc<Route>, why: String) {
+        let is_news = self.entry.pacing.lock().routes.keep(self.now(), route, why.clone());
+        if is_news {
+            tracing::warn!(
+                account = %self.entry.name, realm = %before.realm, %route, %in_use, why,
+                "discovery names a route that is not proven"
+            );
+            let what_is_used = match in_use == route {
+                true => "it is used all the same, since no other is known".to_owned(),
+                false => format!("{in_use} stays in use"),
+            };
+            self.note("route_not_proven", format!("{route}: {why}; {what_is_used}"));
+        }
+        self.shared.follow(&self.entry);
+    }
+
+    fn is_unreachable(&self) -> bool {
+        let answered_at = self.entry.signals.answered_at();
+        self.entry.pacing.lock().routes.is_unreachable(self.now(), answered_at)
+    }
+
+    async fn prove(
+        &self,
+        platform: &dyn ControlCalls,
+        route: &Route,
+        token: &AccessToken,
+    ) -> Result<Route, Trouble> {
+        tokio::select! {
+            biased;
+            answer = platform.prove(route, token) => answer,
+            () = self.shared.clock.sleep(PROOF_WAIT) => Err(Trouble::no_answer("discovery", PROOF_WAIT)),
+        }
+    }
+}
+
+/// 404 and 405: somebody answers there, over TLS where the realm asks for it, and knows no discovery.
+fn is_not_served(trouble: &Trouble) -> bool {
+    matches!(trouble.status, Some(404 | 405))
 }

@@ -35,10 +35,16 @@ pub struct Scripted {
     minted: AtomicUsize,
     refresh_script: Mutex<VecDeque<Trouble>>,
     route_script: Mutex<VecDeque<Result<Route, Trouble>>>,
+    proof_script: Mutex<VecDeque<Result<Route, Trouble>>>,
+    /// Over which route discovery was asked last.
+    asked: Mutex<Option<Route>>,
+    /// Routes that were asked for proof, in order.
+    pub proofs: Mutex<Vec<Route>>,
     pub verdict: Mutex<CredentialsVerdict>,
     /// Closed, calls stand still inside the platform.
     pub refresh_door: watch::Sender<bool>,
     pub discovery_door: watch::Sender<bool>,
+    pub proof_door: watch::Sender<bool>,
     pub refreshes: watch::Sender<usize>,
     pub discoveries: AtomicUsize,
     pub probes: AtomicUsize,
@@ -53,9 +59,13 @@ impl Scripted {
             minted: AtomicUsize::new(0),
             refresh_script: Mutex::default(),
             route_script: Mutex::default(),
+            proof_script: Mutex::default(),
+            proofs: Mutex::default(),
             verdict: Mutex::new(CredentialsVerdict::Good),
             refresh_door: watch::Sender::new(true),
             discovery_door: watch::Sender::new(true),
+            proof_door: watch::Sender::new(true),
+            asked: Mutex::default(),
             refreshes: watch::Sender::new(0),
             discoveries: AtomicUsize::new(0),
             probes: AtomicUsize::new(0),
@@ -90,6 +100,15 @@ impl Scripted {
 
     pub fn next_discovery(&self, answer: Result<Route, Trouble>) {
         locked(&self.route_script).push_back(answer);
+    }
+
+    pub fn last_asked(&self) -> Option<Route> {
+        locked(&self.asked).clone()
+    }
+
+    /// What a route answers that is to be proven; one that nothing is told of names itself.
+    pub fn next_proof(&self, answer: Result<Route, Trouble>) {
+        locked(&self.proof_script).push_back(answer);
     }
 
     pub fn takes(&self, refresh_token: &str, name: &str) {
@@ -141,13 +160,22 @@ impl ControlCalls for Scripted {
 
     fn discover<'a>(
         &'a self,
-        _last: Option<&'a Route>,
+        last: Option<&'a Route>,
         _bearer: &'a AccessToken,
     ) -> Call<'a, Result<Route, Trouble>> {
         Box::pin(async move {
+            *locked(&self.asked) = last.cloned();
             self.discoveries.fetch_add(1, SeqCst);
             let _ = self.discovery_door.subscribe().wait_for(|open| *open).await;
             locked(&self.route_script).pop_front().unwrap_or_else(|| Ok(route("eu")))
+        })
+    }
+
+    fn prove<'a>(&'a self, route: &'a Route, _bearer: &'a AccessToken) -> Call<'a, Result<Route, Trouble>> {
+        Box::pin(async move {
+            locked(&self.proofs).push(route.clone());
+            let _ = self.proof_door.subscribe().wait_for(|open| *open).await;
+            locked(&self.proof_script).pop_front().unwrap_or_else(|| Ok(route.clone()))
         })
     }
 

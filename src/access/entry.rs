@@ -13,9 +13,11 @@ use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::NewTokens;
 
+use super::candidate::{Candidate, Trial, Unreachable};
 use super::gaps::Pacing;
+use super::locked;
 use super::pacing_cell::PacingCell;
-use super::renewal::Landing;
+use super::renewal::{Cause, Landing};
 use super::signals::Signals;
 use super::snapshot::{Access, Snapshot};
 
@@ -28,15 +30,23 @@ pub struct Entry {
     hold_until: AtomicU64,
     /// When our own last refresh went out: the intent of that moment in the store is ours.
     asked_at: AtomicU64,
+    /// The generation that the platform has refused and whose successor is on the way; see [`Refused`].
+    refused: AtomicU64,
     pub(super) pacing: PacingCell,
     /// The account's one renewal under way.
-    pub(super) flight: Mutex<Option<watch::Receiver<Option<Landing>>>>,
+    pub(super) flight: Mutex<Option<Box<watch::Receiver<Option<Landing>>>>>,
 }
 
 /// What an account allows right now.
 #[derive(Debug, Clone)]
 pub enum Standing {
     Ready(Access),
+    /// The platform has refused this token, and the flight that replaces it is under way.
+    Refused {
+        access: Access,
+        /// How it was refused: [`Cause::Unauthorized`] or [`Cause::Forbidden`].
+        cause: Cause,
+    },
     /// Known and willing, but without a live token or a route: renew first.
     Renewable {
         generation: u64,
@@ -59,6 +69,12 @@ pub struct Summary {
     pub refreshed_at: Option<Timestamp>,
     pub obtained_at: Timestamp,
     pub route: Option<Arc<Route>>,
+    /// Whether the route has answered as the platform's API does.
+    pub route_proven: bool,
+    /// Named by discovery and not used.
+    pub candidate: Option<Candidate>,
+    /// Calls found no connection to the route.
+    pub unreachable: Option<Unreachable>,
     /// Grants in other realms.
     pub elsewhere: Vec<(RealmName, AccountId)>,
     /// The newest tokens are in memory only: the store did not take them.
@@ -80,7 +96,10 @@ impl Entry {
         let snapshot = self.snapshot.load();
         match (&snapshot.state, snapshot.access()) {
             (AccountState::Paused, _) => Standing::Paused,
-            (_, Some(access)) if access.expires_at() > now => Standing::Ready(access),
+            (_, Some(access)) if access.expires_at() > now => match self.refused.load(Relaxed) {
+                Refused::NOTHING => Standing::Ready(access),
+                word => self.ready_or_refused(access, word),
+            },
             (AccountState::NeedsLogin { since, why }, _) => {
                 Standing::NeedsLogin { since: *since, why: why.clone() }
             }
@@ -105,6 +124,9 @@ impl Entry {
 
     pub fn summary(&self) -> Summary {
         let snapshot = self.snapshot.load();
+        let answered_at = self.signals.answered_at();
+        let pacing = self.pacing.lock();
+        let is_so_still = |known: &&Unreachable| answered_at.is_none_or(|at| at < known.last);
         Summary {
             realm: snapshot.realm.clone(),
             account_id: snapshot.id,
@@ -116,7 +138,10 @@ impl Entry {
             route: snapshot.route.clone(),
             elsewhere: snapshot.elsewhere.iter().map(|other| (other.realm.clone(), other.id)).collect(),
             unsaved: snapshot.unsaved,
-            trouble: self.pacing.lock().trouble(),
+            trouble: pacing.trouble(),
+            route_proven: snapshot.is_proven(),
+            candidate: pacing.routes.candidate.clone(),
+            unreachable: pacing.routes.unreachable.as_ref().filter(is_so_still).cloned(),
         }
     }
 
@@ -127,6 +152,7 @@ impl Entry {
             snapshot: ArcSwap::from_pointee(snapshot),
             hold_until: AtomicU64::new(0),
             asked_at: AtomicU64::new(0),
+            refused: AtomicU64::new(Refused::NOTHING),
             pacing: PacingCell::new(pacing),
             flight: Mutex::new(None),
         }
@@ -142,6 +168,31 @@ impl Entry {
 
     pub(super) fn hold(&self, until: Timestamp) {
         self.hold_until.store(until.as_millis(), Relaxed);
+    }
+
+    /// Notes that a call with this generation was answered 401 or 403 and that a flight is under way because of it. A 401 outranks a
+    /// 403, which may mean what it says.
+    pub(super) fn refuse(&self, generation: u64, cause: Cause) {
+        let Some(word) = Refused::word(generation, cause) else { return };
+        let _ = self.refused.fetch_update(Relaxed, Relaxed, |known| {
+            (known == Refused::NOTHING || word > known).then_some(word)
+        });
+    }
+
+    /// The flight is over, whatever it brought.
+    pub(super) fn end_flight(&self) {
+        let mut flight = locked(&self.flight);
+        *flight = None;
+        // Under the lock, so that what the next flight notes is not wiped out.
+        self.refused.store(Refused::NOTHING, Relaxed);
+    }
+
+    #[cold]
+    fn ready_or_refused(&self, access: Access, word: u64) -> Standing {
+        match Refused::read(word) {
+            (generation, cause) if generation >= access.generation() => Standing::Refused { access, cause },
+            _ => Standing::Ready(access),
+        }
     }
 
     pub(super) fn refresh_asked(&self, at: Timestamp) {
@@ -188,8 +239,30 @@ impl Entry {
         });
     }
 
+    /// A proven route, or none.
     pub(super) fn put_route(&self, realm: &RealmName, route: Option<Arc<Route>>) {
-        self.change(realm, |snapshot| snapshot.route = route.clone());
+        self.change(realm, |snapshot| {
+            snapshot.route = route.clone();
+            snapshot.trial = None;
+        });
+    }
+
+    /// A route of which nothing better is known than that discovery has named it.
+    pub(super) fn put_unproven(&self, realm: &RealmName, route: &Arc<Route>) {
+        let trial = Trial::of(Arc::clone(route));
+        self.change(realm, |snapshot| {
+            snapshot.route = Some(Arc::clone(route));
+            snapshot.trial = Some(Arc::clone(&trial));
+        });
+    }
+
+    /// A route that the next call is to try beside the proven one, or none.
+    pub(super) fn put_trial(&self, realm: &RealmName, trial: Option<Arc<Trial>>) {
+        let snapshot = self.snapshot.load();
+        let is_moot = snapshot.trial.is_none() && trial.is_none();
+        if !is_moot && snapshot.is_proven() {
+            self.change(realm, |snapshot| snapshot.trial = trial.clone());
+        }
     }
 
     pub(super) fn take_state(&self, realm: &RealmName, state: &AccountState) {
@@ -215,6 +288,27 @@ impl Entry {
             edit(&mut changed);
             Arc::new(changed)
         });
+    }
+}
+
+/// A refused generation and how it was refused, in one word that calls read on their way.
+struct Refused;
+
+impl Refused {
+    const NOTHING: u64 = 0;
+
+    /// `None` for a renewal that nobody's refusal has caused.
+    fn word(generation: u64, cause: Cause) -> Option<u64> {
+        match cause {
+            Cause::Unauthorized => Some(generation.wrapping_add(1) << 1 | 1),
+            Cause::Forbidden => Some(generation.wrapping_add(1) << 1),
+            Cause::NoToken | Cause::Ahead | Cause::KeepAlive | Cause::Operator => None,
+        }
+    }
+
+    fn read(word: u64) -> (u64, Cause) {
+        let cause = if word & 1 == 1 { Cause::Unauthorized } else { Cause::Forbidden };
+        ((word >> 1).wrapping_sub(1), cause)
     }
 }
 

@@ -317,7 +317,7 @@ impl Flight {
     /// flight that has landed.
     pub(super) fn tell(&self, landing: Landing) {
         if let Some(land) = locked(&self.land).take() {
-            *locked(&self.entry.flight) = None;
+            self.entry.end_flight();
             land.send_replace(Some(landing));
         }
     }
@@ -327,7 +327,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         // A flight that was cut off tells nothing; those who wait see the channel close.
         if locked(&self.land).take().is_some() {
-            *locked(&self.entry.flight) = None;
+            self.entry.end_flight();
         }
         self.shared.in_flight.send_modify(|flights| *flights -= 1);
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config;
 
+use super::candidate::RouteNotes;
 use super::renewal::{Cause, RenewProblem};
 
 /// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
@@ -36,6 +37,8 @@ pub(super) struct Pacing {
     pub maybe_spent: Option<MaybeSpent>,
     /// So that a discovery that keeps failing is told once.
     pub discovery_failing: bool,
+    /// Routes that are not proven or cannot be connected to.
+    pub routes: RouteNotes,
 }
 
 #[derive(PartialEq)]

@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod calls;
+pub mod candidate;
 pub mod census;
 pub mod entry;
 pub mod keeper;
@@ -17,6 +18,7 @@ mod blame;
 mod cluster;
 mod discovery;
 mod flight;
+mod following;
 mod gaps;
 mod pacing_cell;
 mod snapshot;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
@@ -107,6 +107,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// When a realm that the configuration does not have is looked at again.
 const NO_REALM_RETRY: Duration = Duration::from_secs(60);
 
+/// Thousands of accounts may be named a wrong route at once; each check may wait for an answer.
+const ROUTE_CHECKS: usize = 16;
+
 /// As the store knows it.
 const KEEPER: &str = "keeper";
 
@@ -127,6 +130,7 @@ impl Renewals {
             unsaved: Unsaved::default(),
             put_off: PutOff::default(),
             in_flight: watch::Sender::new(0),
+            route_checks: Semaphore::new(ROUTE_CHECKS),
         };
         let renewals = Self { shared: Arc::new(shared) };
         renewals.name_interrupted_refreshes();
@@ -156,6 +160,12 @@ impl Renewals {
     pub fn renew_behind(&self, entry: &Arc<Entry>, seen_generation: u64, cause: Cause) {
         // Where it may not begin, nobody waits to hear why.
         let _ = self.board(entry, seen_generation, cause);
+    }
+
+    /// Waits for the flight under way, where there is one: for a call whose token has been refused before it was sent.
+    pub async fn join(&self, entry: &Arc<Entry>) -> Option<Result<Access, RenewProblem>> {
+        let flight = locked(&entry.flight).clone()?;
+        Some(self.wait_for(Boarding::Flight(*flight)).await)
     }
 
     /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled when the renewal ended,
@@ -271,11 +281,13 @@ impl Renewals {
             }
         }
         if let Some(flight) = under_way.as_ref() {
-            return Ok(Boarding::Flight(flight.clone()));
+            entry.refuse(seen, cause);
+            return Ok(Boarding::Flight(watch::Receiver::clone(flight)));
         }
         let ticket = self.permit(entry, &snapshot, cause, now)?;
         let (land, landing) = watch::channel(None);
-        *under_way = Some(landing.clone());
+        *under_way = Some(Box::new(landing.clone()));
+        entry.refuse(seen, cause);
         let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), cause, ticket, Some(land));
         self.shared.runtime.spawn(flight.fly());
         Ok(Boarding::Flight(landing))
@@ -377,6 +389,8 @@ pub(super) struct Shared {
     pub unsaved: Unsaved,
     pub put_off: PutOff,
     pub in_flight: watch::Sender<usize>,
+    /// Discoveries under way that no renewal has asked for.
+    pub route_checks: Semaphore,
 }
 
 impl Shared {
@@ -393,7 +407,7 @@ impl Shared {
         RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
     }
 
-    fn admit(&self, realm: &RealmName, cause: Cause) -> Result<Ticket, RenewProblem> {
+    pub fn admit(&self, realm: &RealmName, cause: Cause) -> Result<Ticket, RenewProblem> {
         let admitted = self.realms.get(realm).admit(self.clock.now(), cause);
         admitted.map_err(|(retry_at, detail)| RenewProblem::Unavailable { retry_at, detail })
     }

@@ -81,6 +81,11 @@ impl Signals {
         self.list.learn(seen.last_list);
     }
 
+    /// When the platform last answered a call, whatever it said.
+    pub fn answered_at(&self) -> Option<Timestamp> {
+        moment(self.success_at.load(Relaxed))
+    }
+
     pub fn last_call_at(&self) -> Option<Timestamp> {
         moment(self.call_at.load(Relaxed))
     }

@@ -4,6 +4,7 @@
 //! cache, and each place more to look at is a wait for memory.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -11,6 +12,8 @@ use crate::model::account::{AccountId, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, StoredAccess};
+
+use super::candidate::Trial;
 
 /// What a call needs right now: a snapshot that has it all. Never changed, only replaced; one reference count per call.
 #[derive(Clone)]
@@ -25,14 +28,36 @@ pub(super) struct Snapshot {
     pub refresh: RefreshToken,
     pub token: Option<StoredAccess>,
     pub route: Option<Arc<Route>>,
+    /// A route that the next call is to try. Where it is the one in use, that one is not proven yet.
+    pub trial: Option<Arc<Trial>>,
     /// What callers know as the generation. It starts as the store's and grows with every publication, also while the store is out of
     /// order and across a change of realm, where the store's would stand still or fall.
     pub serial: u64,
     pub stored_generation: u64,
     pub refreshed_at: Option<Timestamp>,
     pub obtained_at: Timestamp,
-    pub elsewhere: Box<[Elsewhere]>,
+    pub elsewhere: Others,
     pub unsaved: bool,
+}
+
+/// The account's grants in other realms. Nearly always none, which takes one word.
+#[derive(Clone, Default)]
+#[expect(clippy::box_collection, reason = "a slice's box takes two words, in every account")]
+pub(super) struct Others(Option<Box<Vec<Elsewhere>>>);
+
+impl FromIterator<Elsewhere> for Others {
+    fn from_iter<I: IntoIterator<Item = Elsewhere>>(others: I) -> Self {
+        let others: Vec<Elsewhere> = others.into_iter().collect();
+        Self((!others.is_empty()).then(|| Box::new(others)))
+    }
+}
+
+impl Deref for Others {
+    type Target = [Elsewhere];
+
+    fn deref(&self) -> &[Elsewhere] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A grant of the account in a realm that is not the current one.
@@ -58,6 +83,18 @@ impl Access {
         self.parts().0.expires_at
     }
 
+    /// A route that is not proven and that a call may try.
+    pub fn trial(&self) -> Option<&Arc<Trial>> {
+        self.0.trial.as_ref()
+    }
+
+    /// The same token over another route.
+    pub fn over(&self, route: &Arc<Route>) -> Self {
+        let mut moved = Snapshot::clone(&self.0);
+        moved.route = Some(Arc::clone(route));
+        Self(Arc::new(moved))
+    }
+
     /// Grows with every renewal; a caller of `renew` says which one it saw fail.
     pub fn generation(&self) -> u64 {
         self.0.serial
@@ -78,13 +115,22 @@ impl Access {
             refresh: RefreshToken::new("refresh"),
             token: Some(StoredAccess { token, expires_at: never }),
             route: Some(Arc::new(route)),
+            trial: None,
             serial: generation,
             stored_generation: generation,
             refreshed_at: None,
             obtained_at: Timestamp::default(),
-            elsewhere: Box::default(),
+            elsewhere: Others::default(),
             unsaved: false,
         }))
+    }
+
+    /// The same with a route on trial.
+    #[cfg(test)]
+    pub fn with_trial(&self, route: Route) -> Self {
+        let mut trying = Snapshot::clone(&self.0);
+        trying.trial = Some(Trial::of(Arc::new(route)));
+        Self(Arc::new(trying))
     }
 
     fn parts(&self) -> (&StoredAccess, &Arc<Route>) {
@@ -116,6 +162,15 @@ impl Snapshot {
 
     pub fn is_whole(&self) -> bool {
         self.token.is_some() && self.route.is_some()
+    }
+
+    /// Whether the route in use has answered as the platform's API does.
+    pub fn is_proven(&self) -> bool {
+        match (&self.route, &self.trial) {
+            (Some(route), Some(trial)) => trial.route() != route,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
     }
 
     pub fn expires_at(&self) -> Option<Timestamp> {
@@ -157,15 +212,29 @@ impl Snapshot {
             kept.id = record.id;
             kept.elsewhere = record.elsewhere.clone();
             if record.route.is_some() && record.stored_generation == self.stored_generation {
-                kept.route = record.route.clone();
+                kept.take_stored_route(record.route.clone());
             }
             return Arc::new(kept);
         }
         let mut newer = record.clone();
         newer.serial = (self.serial + 1).max(record.stored_generation);
-        if newer.route.is_none() && self.realm == newer.realm {
+        if self.realm == newer.realm {
+            let stored = newer.route.take();
             newer.route = self.route.clone();
+            newer.trial = self.trial.clone();
+            if stored.is_some() {
+                newer.take_stored_route(stored);
+            }
         }
         Arc::new(newer)
+    }
+
+    /// A stored route is a proven one, whoever has proven it; what was on trial besides may go on.
+    fn take_stored_route(&mut self, stored: Option<Arc<Route>>) {
+        let is_moot = !self.is_proven() || self.trial.as_ref().map(|trial| trial.route()) == stored.as_ref();
+        if is_moot {
+            self.trial = None;
+        }
+        self.route = stored;
     }
 }

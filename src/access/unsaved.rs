@@ -306,10 +306,11 @@ async fn settle_with_the_store(
     true
 }
 
-/// Stores the route that is in use; also one that was found while the store was out of order.
+/// Stores the route that is in use, where it is proven; also one that was found while the store was out of order.
 pub(super) async fn save_route(shared: &Shared, entry: &Entry, realm: &RealmName) {
     let snapshot = entry.snapshot();
-    if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm) {
+    if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm && snapshot.is_proven())
+    {
         let stored = StoredRoute {
             domain: route.domain(),
             path: route.path().to_owned(),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use crate::access::book::{Entry, Found};
+use crate::access::book::{Entry, Found, Summary};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::pairing::Selection;
 use crate::store::AccountRecord;
@@ -16,7 +16,7 @@ use super::Admin;
 use super::extract::{Path, Query};
 use super::nearest::Nearest;
 use super::problem::Problem;
-use super::view::{AccountView, CallerView, GrantView, JournalView, SignalsView};
+use super::view::{AccountView, CallerView, CandidateView, GrantView, JournalView, SignalsView};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +133,7 @@ impl Admin {
                 Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
                 None => grant.and_then(stored),
             },
+            candidate: summary.as_ref().and_then(candidate),
             token_expires_at: summary.as_ref().and_then(|summary| summary.expires_at),
             refreshed_at: summary.as_ref().and_then(|summary| summary.refreshed_at),
             generation: summary.as_ref().map_or(0, |summary| summary.generation),
@@ -180,4 +181,12 @@ impl Admin {
             })
             .collect())
     }
+}
+
+/// Where discovery names another route than the one in use.
+fn candidate(summary: &Summary) -> Option<CandidateView> {
+    let candidate =
+        summary.candidate.as_ref().filter(|known| Some(&known.route) != summary.route.as_ref())?;
+    let route = candidate.route.to_string();
+    Some(CandidateView { route, since: candidate.since, why: candidate.why.clone() })
 }

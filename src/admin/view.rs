@@ -15,11 +15,22 @@ pub struct AccountView {
     pub state: AccountState,
     /// Domain + Path where calls go now.
     pub route: Option<String>,
+    /// Named by discovery and not used, since it is not proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateView>,
     pub token_expires_at: Option<Timestamp>,
     pub refreshed_at: Option<Timestamp>,
     pub generation: u64,
     pub grants: Vec<GrantView>,
     pub signals: SignalsView,
+}
+
+/// A route that is not used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateView {
+    pub route: String,
+    pub since: Timestamp,
+    pub why: String,
 }
 
 /// One caller as `callers list` prints it.

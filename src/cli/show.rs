@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::view::{AccountView, CallerView, Explanation, Finding, JournalView};
+use crate::admin::view::{AccountView, CallerView, CandidateView, Explanation, Finding, JournalView};
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 
@@ -166,8 +166,12 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         lines.push(("why", why.clone()));
     }
     let signals = &view.signals;
+    lines.extend([("route", view.route.clone().unwrap_or_else(|| "-".to_owned()))]);
+    if let Some(candidate) = &view.candidate {
+        let CandidateView { route, since, why } = candidate;
+        lines.push(("not used", format!("{route}, which discovery names since {since}: {why}")));
+    }
     lines.extend([
-        ("route", view.route.clone().unwrap_or_else(|| "-".to_owned())),
         ("token until", moment(view.token_expires_at)),
         ("last refresh", moment(view.refreshed_at)),
         ("generation", view.generation.to_string()),

@@ -93,7 +93,7 @@ impl Facade {
         }
         let now = self.shared.clock.now();
         match entry.standing(now) {
-            Standing::Ready(_) | Standing::Renewable { .. } => {}
+            Standing::Ready(_) | Standing::Refused { .. } | Standing::Renewable { .. } => {}
             Standing::Paused => return Err(TokenRefusal::Paused.into()),
             Standing::NeedsLogin { .. } => return Err(TokenRefusal::NeedsLogin.into()),
         }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::access::book::{Book, Entry, Found, Standing};
+use crate::access::candidate::Trial;
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
 use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::route::Route;
 
 use super::caller::CallerMatch;
 use super::refusal::Refusal;
@@ -34,9 +36,15 @@ pub trait Accounts: 'static {
         seen_generation: u64,
         cause: Cause,
     ) -> impl Future<Output = Result<Access, RenewProblem>>;
+    /// Waits for the renewal under way, where there is one.
+    fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewProblem>>>;
     /// Starts a renewal that nobody waits for.
     fn renew_behind(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
     fn report_forbidden(&self, account: &Self::Account, cured: bool);
+    /// No connection to the account's route could be made.
+    fn route_unreachable(&self, account: &Self::Account, route: &Arc<Route>, why: &str);
+    /// A call has tried a route that was not proven; `failure` says why its answer is no proof.
+    fn trial_over(&self, account: &Self::Account, trial: &Arc<Trial>, failure: Option<String>);
 }
 
 /// The result of a look-up by id.
@@ -235,12 +243,24 @@ impl Accounts for Ledger {
         self.renewals.renew(account, seen_generation, cause).await
     }
 
+    async fn join(&self, account: &Arc<Entry>) -> Option<Result<Access, RenewProblem>> {
+        self.renewals.join(account).await
+    }
+
     fn renew_behind(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
         self.renewals.renew_behind(account, seen_generation, cause);
     }
 
     fn report_forbidden(&self, account: &Arc<Entry>, cured: bool) {
         self.renewals.report_forbidden(account, cured);
+    }
+
+    fn route_unreachable(&self, account: &Arc<Entry>, route: &Arc<Route>, why: &str) {
+        self.renewals.route_unreachable(account, route, why);
+    }
+
+    fn trial_over(&self, account: &Arc<Entry>, trial: &Arc<Trial>, failure: Option<String>) {
+        self.renewals.trial_over(account, trial, failure);
     }
 }
 

@@ -9,9 +9,11 @@ use http::header::HeaderValue;
 use http::{Method, StatusCode};
 
 use crate::access::Access;
+use crate::access::book::Standing;
+use crate::access::candidate::Trial;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
-use crate::http1::RequestHead;
+use crate::http1::{Name, RequestHead};
 use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
@@ -65,6 +67,9 @@ struct Target<'a> {
     authority: HeaderValue,
     path: [&'a str; 2],
 }
+
+/// A caller that meets a trial waits for it before it is served over the proven route.
+const LONGEST_TRIAL: Duration = Duration::from_secs(3);
 
 /// Answers that are read before they are judged, so that a repeat finds the connection free.
 const SMALL_ANSWER: usize = 64 * 1024;
@@ -149,14 +154,24 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         held: &Held,
         line: &mut Line,
     ) -> Result<Carried<D::Stream>, Refusal> {
+        if let Some(trial) = access.trial()
+            && let Some(carried) = Box::pin(self.try_route(call, &access, trial, held, line)).await?
+        {
+            return Ok(carried);
+        }
         let mut progress = Progress::default();
         self.with_budget(access.realm(), |budget| budget.deposit(call.settings.retry.budget));
         loop {
             let outcome = self.attempt(call, &access, held, &mut progress, line).await?;
             let seen = seen(&outcome);
-            self.report(call, &progress, &seen);
+            self.report(call, &access, &progress, &seen);
             match self.next_step(call, &access, held, &progress, &seen) {
-                Step::Reply => return carried(outcome, access),
+                Step::Reply => {
+                    if let Some(trial) = access.trial().filter(|trial| trial.route() == access.route()) {
+                        self.accounts.trial_over(&call.account, trial, no_proof(&outcome));
+                    }
+                    return carried(outcome, access);
+                }
                 Step::ReplyAndRenew(cause) => {
                     self.accounts.renew_behind(&call.account, access.generation(), cause);
                     return carried(outcome, access);
@@ -168,7 +183,16 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                     }
                     None => return carried(outcome, access),
                 },
-                Step::Wait(pause) => Box::pin(self.wait(pause, &access, &mut progress, line)).await,
+                Step::Wait(pause) => {
+                    Box::pin(self.wait(pause, &access, &mut progress, line)).await;
+                    // Where no connection can be had, another route may have been found meanwhile.
+                    if matches!(seen, Seen::NotSent { .. })
+                        && let Standing::Ready(newest) = A::standing(&call.account, self.shared.clock.now())
+                        && newest.realm() == access.realm()
+                    {
+                        access = newest;
+                    }
+                }
                 Step::Refuse(refusal) => return Err(refusal),
             }
         }
@@ -298,8 +322,46 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         self.shared.clock.sleep(pause).await;
     }
 
-    /// Tells `access` what a 403-caused renewal was good for. A 5xx says nothing about it.
-    fn report(&self, call: &Call<'_, A>, progress: &Progress, seen: &Seen) {
+    /// Sends a call over a route that is not proven, where nothing is lost if that turns out to be a wrong one. `None`: over the proven
+    /// one, then, and at once.
+    async fn try_route(
+        &self,
+        call: &Call<'_, A>,
+        access: &Access,
+        trial: &Arc<Trial>,
+        held: &Held,
+        line: &mut Line,
+    ) -> Result<Option<Carried<D::Stream>>, Refusal> {
+        let suits = trial.route() != access.route()
+            && call.located.link_host.is_none()
+            && call.is_read()
+            && call.repeatable()
+            && held.replayable();
+        let Some(_turn) = suits.then(|| trial.begin()).flatten() else { return Ok(None) };
+        let tried = access.over(trial.route());
+        let mut progress = Progress::default();
+        let attempt = self.attempt(call, &tried, held, &mut progress, line);
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempt => outcome?,
+            () = tokio::time::sleep(LONGEST_TRIAL) => Err(Seen::TimedOut),
+        };
+        let failure = no_proof(&outcome);
+        let failed = failure.is_some();
+        self.accounts.trial_over(&call.account, trial, failure);
+        match failed {
+            true => Ok(None),
+            false => carried(outcome, tried).map(Some),
+        }
+    }
+
+    /// Tells `access` what a 403-caused renewal was good for, of which a 5xx says nothing, and that no connection could be made.
+    fn report(&self, call: &Call<'_, A>, access: &Access, progress: &Progress, seen: &Seen) {
+        if let Seen::NotSent { why, .. } = seen
+            && call.located.link_host.is_none()
+        {
+            self.accounts.route_unreachable(&call.account, access.route(), why);
+        }
         let (Some(Cause::Forbidden), Seen::Status(status)) = (progress.renewed, seen) else { return };
         if !status.is_server_error() {
             let cured = !matches!(*status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
@@ -331,6 +393,24 @@ fn carried<S: Wire>(outcome: Result<Answer<S>, Seen>, access: Access) -> Result<
         Ok(answer) => Ok(Carried { answer, access }),
         // `next_step` lets only answers pass.
         Err(_) => Err(Refusal::PlatformMisbehaved("there is no answer to pass on")),
+    }
+}
+
+/// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and no web page:
+/// another product's host answers too.
+fn no_proof<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Option<String> {
+    match outcome {
+        Ok(answer) if !answer.head.status.is_success() => {
+            Some(format!("it answers a call with status {}", answer.head.status.as_u16()))
+        }
+        Ok(answer) => {
+            let kind = answer.head.fields.get(Name::ContentType).unwrap_or_default();
+            let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+            is_page.then(|| "it answers a call with a web page".to_owned())
+        }
+        Err(Seen::NotSent { why, .. }) => Some(why.clone()),
+        Err(Seen::TimedOut) => Some("it does not answer a call in time".to_owned()),
+        Err(_) => Some("it answers a call with what is no valid answer".to_owned()),
     }
 }
 

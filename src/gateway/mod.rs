@@ -45,7 +45,7 @@ use http::{HeaderValue, Method, Response};
 
 use crate::access::Access;
 use crate::access::book::Standing;
-use crate::access::renewal::Cause;
+use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Clock;
 use crate::http1::{Fields, Name, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
@@ -233,6 +233,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let name = || A::name(account).clone();
         match A::standing(account, now) {
             Standing::Ready(access) => Ok(access),
+            Standing::Refused { access, cause } => {
+                Box::pin(self.successor(account, access, cause, line)).await
+            }
             Standing::Paused => Err(Refusal::AccountPaused(name())),
             Standing::NeedsLogin { since, .. } => {
                 Err(Refusal::AccountNeedsLogin { account: name(), realm: A::identity(account).0, since })
@@ -247,6 +250,36 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                         .unwrap_or(Refusal::TokenUnavailable(std::time::Duration::from_secs(1)))
                 })
             }
+        }
+    }
+
+    /// For a call that comes with a token which has just been refused to another one: sent at once, it could only be refused too.
+    async fn successor(
+        &self,
+        account: &A::Account,
+        refused: Access,
+        cause: Cause,
+        line: &mut Line,
+    ) -> Result<Access, Refusal> {
+        line.renewals += 1;
+        let problem = match self.accounts.join(account).await {
+            Some(Ok(newer)) => return Ok(newer),
+            Some(Err(problem)) => problem,
+            // It has landed between two looks.
+            None => match A::standing(account, self.shared.clock.now()) {
+                Standing::Ready(newer) => return Ok(newer),
+                _ => return Ok(refused),
+            },
+        };
+        // A 403 may have been meant for that one call: this one is not refused because the token endpoint takes its time.
+        if cause == Cause::Forbidden && problem == RenewProblem::StillRunning {
+            return Ok(refused);
+        }
+        let realm = A::identity(account).0;
+        let now = self.shared.clock.now();
+        match retry::without_renewal(&problem, cause, now, A::name(account), &realm) {
+            Some(refusal) => Err(refusal),
+            None => Ok(refused),
         }
     }
 

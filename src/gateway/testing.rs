@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::access::Access;
 use crate::access::book::{Entry, Standing};
+use crate::access::candidate::Trial;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Timestamp;
 use crate::config::{self, AccountPattern, Config};
@@ -152,6 +153,8 @@ pub struct Played {
     pub renewals: RefCell<Vec<(u64, Cause)>>,
     pub behind: RefCell<Vec<Cause>>,
     pub forbidden: RefCell<Vec<bool>>,
+    pub unreachable: RefCell<Vec<String>>,
+    pub trials: RefCell<Vec<(String, Option<String>)>>,
 }
 
 pub struct PlayedAccount {
@@ -182,6 +185,8 @@ impl Played {
             renewals: RefCell::default(),
             behind: RefCell::default(),
             forbidden: RefCell::default(),
+            unreachable: RefCell::default(),
+            trials: RefCell::default(),
         })
     }
 
@@ -195,6 +200,12 @@ pub fn access(generation: u64, domain: &str, path: &str) -> Access {
     let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
     let token = AccessToken::new(format!("token-{generation}"));
     Access::endless(token, Route::parse(domain, path, &policy).unwrap(), generation)
+}
+
+/// The same with a route on trial; where that is its own, it is not proven.
+pub fn on_trial(access: &Access, domain: &str, path: &str) -> Access {
+    let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
+    access.with_trial(Route::parse(domain, path, &policy).unwrap())
 }
 
 impl Accounts for Rc<Played> {
@@ -250,12 +261,24 @@ impl Accounts for Rc<Played> {
         self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
     }
 
+    async fn join(&self, _account: &Rc<PlayedAccount>) -> Option<Result<Access, RenewProblem>> {
+        self.script.borrow_mut().pop_front()
+    }
+
     fn renew_behind(&self, _account: &Rc<PlayedAccount>, _seen_generation: u64, cause: Cause) {
         self.behind.borrow_mut().push(cause);
     }
 
     fn report_forbidden(&self, _account: &Rc<PlayedAccount>, cured: bool) {
         self.forbidden.borrow_mut().push(cured);
+    }
+
+    fn route_unreachable(&self, _account: &Rc<PlayedAccount>, route: &Arc<Route>, _why: &str) {
+        self.unreachable.borrow_mut().push(route.to_string());
+    }
+
+    fn trial_over(&self, _account: &Rc<PlayedAccount>, trial: &Arc<Trial>, failure: Option<String>) {
+        self.trials.borrow_mut().push((trial.route().to_string(), failure));
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Route {
     secure: bool,
     host: String,
     port: u16,
-    /// Empty, or begins with `/` and does not end with one.
+    /// Begins with `/`, has at least one segment and does not end with `/`.
     path: String,
     /// `host` or `host:port`, made once: every call sends it.
     host_header: HeaderValue,
@@ -48,7 +48,7 @@ pub enum RouteProblem {
     Carries(&'static str),
     #[error("host {0:?} is not in allowed_hosts")]
     HostNotAllowed(String),
-    #[error("Path {0:?} is not a plain absolute path")]
+    #[error("Path {0:?} is not a plain absolute path of at least one segment")]
     OddPath(String),
 }
 
@@ -218,7 +218,7 @@ fn check_path(path: &str) -> Result<String, RouteProblem> {
     let trimmed = path.trim_end_matches('/');
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
     let good = trimmed.len() <= MAX_PATH
-        && (trimmed.is_empty() || trimmed.starts_with('/'))
+        && trimmed.starts_with('/')
         && trimmed.bytes().all(plain)
         && !trimmed.contains("//")
         && !trimmed.split('/').any(|segment| segment == "." || segment == "..");
@@ -327,7 +327,10 @@ mod tests {
         ] {
             assert!(Route::parse(domain, "/v2", &policy).is_err(), "{domain:?}");
         }
-        for path in ["v2", "//v2", "/a/../b", "/a b", "/a?x", "/a%2e", "/a\r\n", "\\a", "/a#b"] {
+        // Without a segment every call would go to the host's root, which belongs to no API.
+        for path in
+            ["", "/", "//", "///", "v2", "//v2", "/a/../b", "/a b", "/a?x", "/a%2e", "/a\r\n", "\\a", "/a#b"]
+        {
             assert!(Route::parse("https://eu.iterocloud.com", path, &policy).is_err(), "{path:?}");
         }
     }

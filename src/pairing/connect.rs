@@ -233,6 +233,13 @@ impl Pairing {
         if route == *first {
             return Ok(None);
         }
+        // The first one has carried the pairing out, so it is proven; the next renewal asks about the other one again.
+        let says = realm.calls.prove(&route, access).await;
+        if says.as_ref() != Ok(&route) {
+            let why = says.map_or_else(|trouble| trouble.to_string(), |other| format!("it names {other}"));
+            self.hooks.note(name, "route_not_proven", format!("{route}: {why}; {first} stays in use"));
+            return Ok(None);
+        }
         let stored = stored(&route, self.clock.now());
         let written = self.store.set_route(name, &order.realm, &stored).await;
         written.map_err(|problem| problem.to_string())?;

@@ -109,6 +109,7 @@ pub(crate) struct DoublePlatform {
     pub exchanges: Script<TokenSet>,
     pub first_discoveries: Script<Route>,
     pub discoveries: Script<Route>,
+    pub proofs: Script<Route>,
     pub lists: Script<Vec<RelatedAccount>>,
     pub pairings: Script<platform::Pairing>,
     pub unpairings: Script<()>,
@@ -123,6 +124,7 @@ impl DoublePlatform {
             exchanges: Mutex::default(),
             first_discoveries: Mutex::default(),
             discoveries: Mutex::default(),
+            proofs: Mutex::default(),
             lists: Mutex::default(),
             pairings: Mutex::default(),
             unpairings: Mutex::default(),
@@ -165,6 +167,10 @@ impl LoginCalls for DoublePlatform {
     fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route> {
         let plain = last.cloned().unwrap_or_else(|| route("eu"));
         self.next(format!("discover {}", bearer.expose()), &self.discoveries, plain)
+    }
+
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route> {
+        self.next(format!("prove {} {}", route.host(), bearer.expose()), &self.proofs, route.clone())
     }
 
     fn related_accounts<'a>(

@@ -20,6 +20,8 @@ pub trait LoginCalls: Send + Sync + 'static {
     fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet>;
     fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route>;
     fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route>;
+    /// The later discovery over a route that is not in use yet.
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route>;
     fn related_accounts<'a>(
         &'a self,
         route: &'a Route,
@@ -51,6 +53,10 @@ impl LoginCalls for Platform {
 
     fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route> {
         Box::pin(Platform::discover(self, last, bearer))
+    }
+
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route> {
+        Box::pin(Platform::prove(self, route, bearer))
     }
 
     fn related_accounts<'a>(

@@ -35,6 +35,15 @@ impl Platform {
         })
     }
 
+    /// The later discovery over a route that is not in use yet (S1 4.2.2): shows that an API is there which takes this bearer, and tells
+    /// where that says calls go. A pinned route needs no proof.
+    pub async fn prove(&self, route: &Route, bearer: &AccessToken) -> Result<Route, Trouble> {
+        match &self.pinned {
+            Some(pinned) => Ok(pinned.clone()),
+            None => self.near(route, bearer).await,
+        }
+    }
+
     async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, Trouble> {
         // Below a route the call has no prefix of its own: S1 4.2.2 prints `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
         let path = self.realm.discovery.path.trim_end_matches('/');

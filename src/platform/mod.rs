@@ -129,6 +129,12 @@ impl Trouble {
         Self::new(call, Blame::Realm, TroubleKind::Malformed, Some(200), detail)
     }
 
+    /// Whoever asked has stopped waiting.
+    pub fn no_answer(call: &'static str, after: std::time::Duration) -> Self {
+        let detail = format!("no answer within {} s", after.as_secs());
+        Self { call, blame: Blame::Realm, status: None, kind: TroubleKind::TimedOut, detail }
+    }
+
     /// Whether the documents or common sense advise a repeat.
     pub fn transient(&self) -> bool {
         self.blame == Blame::Realm

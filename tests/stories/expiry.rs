@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Script};
+use http::Method;
 
 use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
 
@@ -75,6 +76,34 @@ async fn a_refresh_that_takes_five_seconds_is_waited_for() {
     let calls = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST)));
     let answers = world.while_time_flies(Duration::from_millis(250), calls).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repeat_of_a_call_whose_body_was_too_large_to_keep_waits_for_the_renewal_it_has_caused() {
+    let world = Setup::new().config("[gateway]\n", "[gateway]\nreplay_limit = \"16KiB\"\n").start().await;
+    let body = format!("{{\"PatientId\":\"{}\"}}", "x".repeat(20_000));
+    let path = "/itero-gen-api/v2/scan-request";
+    world.sandbox.expire_access(CLINIC);
+    let gate = Gate::new();
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
+    let first = world.call(Method::POST, CLINIC_NAME, path, body.clone()).await;
+    assert_eq!(first.status, 401, "what was not kept cannot be sent again: {}", first.text());
+    gate.until_waiting(1).await;
+    let repeat = world.call(Method::POST, CLINIC_NAME, path, body);
+    let another = world.get(CLINIC_NAME, LIST);
+    let opened = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 0, "sent with the dead token");
+        gate.open();
+    };
+    let (repeat, another, ()) = tokio::join!(repeat, another, opened);
+    assert_eq!((repeat.status, another.status), (200, 200), "{}", repeat.text());
+    assert_eq!(
+        world.sandbox.calls_to(Endpoint::ScanRequest).len(),
+        2,
+        "nothing goes out with the dead token"
+    );
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
 }
 

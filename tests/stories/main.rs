@@ -18,6 +18,7 @@ mod realms;
 mod refusals;
 mod renewals;
 mod retries;
+mod routes;
 mod running;
 mod wire;
 mod world;

@@ -36,14 +36,15 @@ async fn resume(world: &World, pattern: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_renews_and_discovers_each_account_once_and_a_repetition_changes_nothing() {
+async fn an_import_renews_discovers_and_proves_the_route_of_each_account_once_and_a_repetition_changes_nothing()
+ {
     let (world, file) = before_the_import().await;
     let paced = std::time::Duration::from_millis(250);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
     assert_eq!(details(&lines), ["imported, refreshed and discovered"; 2]);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
     assert_eq!(details(&lines), ["unchanged, not refreshed"; 2]);
-    assert_eq!((world.sandbox.refreshes(CLINIC).len(), world.sandbox.discoveries().len()), (1, 2));
+    assert_eq!((world.sandbox.refreshes(CLINIC).len(), world.sandbox.discoveries().len()), (1, 4));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
 }

@@ -4,5 +4,6 @@ mod book;
 mod cluster;
 mod keeper;
 mod renewal;
+mod routes;
 mod saving;
 mod trouble;

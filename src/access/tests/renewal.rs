@@ -152,6 +152,41 @@ async fn a_late_loser_uses_the_newer_generation_without_a_refresh() {
 }
 
 #[tokio::test]
+async fn a_call_that_comes_with_a_refused_generation_joins_the_flight_and_others_are_not_held() {
+    for cause in [Cause::Unauthorized, Cause::Forbidden] {
+        let bench = Workbench::new(Scripted::new(true), &["smile", "crown"]).await;
+        let (entry, other) = (bench.entry("smile"), bench.entry("crown"));
+        bench.platform.refresh_door.send_replace(false);
+        bench.renewals.renew_behind(&entry, entry.generation(), cause);
+        let Standing::Refused { access, cause: how } = entry.standing(bench.clock.now()) else {
+            panic!("a refused token is handed out")
+        };
+        assert_eq!((token(&access), how), ("access-smile-0", cause));
+        assert!(matches!(other.standing(bench.clock.now()), Standing::Ready(_)));
+        bench.platform.refresh_door.send_replace(true);
+        let newer = bench.renewals.join(&entry).await.unwrap().unwrap();
+        assert_eq!(token(&newer), "access-smile-1");
+        assert!(matches!(entry.standing(bench.clock.now()), Standing::Ready(_)));
+        assert!(bench.renewals.join(&entry).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_no_refusal_has_caused_holds_no_call_and_one_that_fails_lets_the_token_go_on() {
+    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
+    let entry = bench.entry("smile");
+    bench.platform.refresh_door.send_replace(false);
+    bench.renewals.renew_behind(&entry, entry.generation(), Cause::Ahead);
+    assert!(matches!(entry.standing(bench.clock.now()), Standing::Ready(_)));
+    bench.platform.refreshes_fail(refused(), 1);
+    bench.renewals.renew_behind(&entry, entry.generation(), Cause::Forbidden);
+    assert!(matches!(entry.standing(bench.clock.now()), Standing::Refused { .. }), "the same flight");
+    bench.platform.refresh_door.send_replace(true);
+    assert!(bench.renewals.join(&entry).await.unwrap().is_err());
+    assert!(!matches!(entry.standing(bench.clock.now()), Standing::Refused { .. }));
+}
+
+#[tokio::test]
 async fn no_renewal_begins_within_the_gap_after_a_successful_one() {
     let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
     let entry = bench.entry("smile");

@@ -4,6 +4,7 @@
 mod calls;
 mod faults;
 mod rewriting;
+mod routes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

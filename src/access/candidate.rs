@@ -1,0 +1,167 @@
+//! A route that discovery names and that nobody has proven yet, as values. Who proves it: `discovery`; who asks again: `following`.
+//!
+//! The rule guarded here: no call moves to a route of which nothing is known but that discovery has named it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::model::route::Route;
+
+/// A route that cannot be proven by discovery, since the platform does not serve it there: the first answer of its API decides.
+#[derive(Debug)]
+pub struct Trial {
+    route: Arc<Route>,
+    under_way: AtomicBool,
+}
+
+/// The one call that tries the route at a time; the others keep to the proven one.
+pub struct TrialTurn(Arc<Trial>);
+
+/// Named by discovery and not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub route: Arc<Route>,
+    pub since: Timestamp,
+    /// What it answered when it was asked last.
+    pub why: String,
+}
+
+/// Calls find no connection to the route in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    pub since: Timestamp,
+    pub last: Timestamp,
+    pub why: String,
+}
+
+/// What is noted about an account's routes beside the one in use. In peace there is nothing.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct RouteNotes {
+    pub candidate: Option<Candidate>,
+    pub unreachable: Option<Unreachable>,
+    /// When discovery was last asked because of it.
+    pub asked_at: Option<Timestamp>,
+    /// A task asks again for this account.
+    pub followed: bool,
+}
+
+/// A server that restarts is away for this long.
+const SOME_SECONDS: Duration = Duration::from_secs(3);
+/// Between two discoveries of one account that failed connections have caused.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
+impl Trial {
+    pub(super) fn of(route: Arc<Route>) -> Arc<Self> {
+        Arc::new(Self { route, under_way: AtomicBool::new(false) })
+    }
+
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// `None` while another call is trying it.
+    pub fn begin(self: &Arc<Self>) -> Option<TrialTurn> {
+        (!self.under_way.swap(true, AcqRel)).then(|| TrialTurn(Arc::clone(self)))
+    }
+}
+
+impl Drop for TrialTurn {
+    fn drop(&mut self) {
+        self.0.under_way.store(false, Release);
+    }
+}
+
+impl RouteNotes {
+    /// Notes that no connection could be made. `answered_at` is when the platform last answered a call of this account. Returns whether
+    /// this is news, and whether discovery is to be asked because of it.
+    pub fn not_connected(
+        &mut self,
+        now: Timestamp,
+        answered_at: Option<Timestamp>,
+        why: &str,
+    ) -> (bool, bool) {
+        let since = match &self.unreachable {
+            // A moment that lies ahead was noted before the clock was set.
+            Some(known) if answered_at.is_none_or(|at| at < known.since) && known.since <= now => known.since,
+            _ => now,
+        };
+        let is_news = self.unreachable.as_ref().is_none_or(|known| known.since != since);
+        self.unreachable = Some(Unreachable { since, last: now, why: why.to_owned() });
+        let asked_lately = self.asked_at.is_some_and(|at| at <= now && now.since(at) < ASK_AGAIN);
+        let ask = now.since(since) >= SOME_SECONDS && !asked_lately;
+        if ask {
+            self.asked_at = Some(now);
+        }
+        (is_news, ask)
+    }
+
+    /// Whether the route in use could not be connected to a moment ago.
+    pub fn is_unreachable(&self, now: Timestamp, answered_at: Option<Timestamp>) -> bool {
+        self.unreachable.as_ref().is_some_and(|known| {
+            answered_at.is_none_or(|at| at < known.last)
+                && known.last.since(known.since) >= SOME_SECONDS
+                && now.since(known.last) < ASK_AGAIN
+        })
+    }
+
+    /// Notes why a route is not used. Returns whether this route is news.
+    pub fn keep(&mut self, now: Timestamp, route: &Arc<Route>, why: String) -> bool {
+        let known = self.candidate.as_ref().filter(|known| known.route == *route);
+        let since = known.map(|known| known.since);
+        self.candidate = Some(Candidate { route: Arc::clone(route), since: since.unwrap_or(now), why });
+        since.is_none()
+    }
+
+    /// The route in use is proven, and discovery names no other.
+    pub fn settle(&mut self) -> Option<Candidate> {
+        self.unreachable = None;
+        self.candidate.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
+    }
+
+    #[test]
+    fn discovery_is_asked_after_some_seconds_without_a_connection_and_once_a_minute() {
+        let mut notes = RouteNotes::default();
+        assert_eq!(notes.not_connected(at(0), None, "refused"), (true, false));
+        assert_eq!(notes.not_connected(at(2), None, "refused"), (false, false));
+        assert_eq!(notes.not_connected(at(3), None, "refused"), (false, true));
+        assert_eq!(notes.not_connected(at(62), None, "refused"), (false, false));
+        assert_eq!(notes.not_connected(at(63), None, "refused"), (false, true));
+    }
+
+    #[test]
+    fn an_answer_between_two_failures_begins_anew_and_so_does_a_clock_that_was_set_back() {
+        let mut notes = RouteNotes::default();
+        notes.not_connected(at(0), None, "refused");
+        assert_eq!(notes.not_connected(at(10), Some(at(5)), "refused"), (true, false));
+        assert_eq!(notes.not_connected(at(14), Some(at(5)), "refused"), (false, true));
+        let mut notes = RouteNotes::default();
+        notes.not_connected(at(900), None, "refused");
+        assert_eq!(notes.not_connected(at(10), None, "refused"), (true, false));
+        assert_eq!(notes.not_connected(at(13), None, "refused"), (false, true));
+    }
+
+    #[test]
+    fn one_call_at_a_time_tries_a_route() {
+        let policy = crate::model::route::HostPolicy {
+            allowed: vec!["*.iterocloud.com".parse().unwrap()],
+            allow_insecure: false,
+        };
+        let route = Route::parse("https://eu.iterocloud.com", "/v2", &policy).unwrap();
+        let trial = Trial::of(Arc::new(route));
+        let turn = trial.begin().unwrap();
+        assert!(trial.begin().is_none());
+        drop(turn);
+        assert!(trial.begin().is_some());
+    }
+}
