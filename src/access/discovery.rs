@@ -160,6 +160,8 @@ impl Flight {
         let in_use = match &known.route {
             Some(route) if known.is_proven() && **route == named => return self.nothing_new(before, route),
             Some(route) if known.is_proven() => Arc::clone(route),
+            // Discovery is not served there: the next call decides, and asking again would tell nothing new.
+            Some(route) if **route == named && !self.has_candidate() => return,
             // Nothing is proven yet, so there is nothing better.
             Some(_) | None => return self.use_unproven(platform, before, named, token).await,
         };
@@ -291,6 +293,10 @@ impl Flight {
             self.note("route_not_proven", format!("{route}: {why}; {what_is_used}"));
         }
         self.shared.follow(&self.entry);
+    }
+
+    fn has_candidate(&self) -> bool {
+        self.entry.pacing.lock().routes.candidate.is_some()
     }
 
     fn is_unreachable(&self) -> bool {

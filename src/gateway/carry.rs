@@ -10,7 +10,6 @@ use http::{Method, StatusCode};
 
 use crate::access::Access;
 use crate::access::book::Standing;
-use crate::access::candidate::Trial;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
 use crate::http1::{Name, RequestHead};
@@ -154,8 +153,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         held: &Held,
         line: &mut Line,
     ) -> Result<Carried<D::Stream>, Refusal> {
-        if let Some(trial) = access.trial()
-            && let Some(carried) = Box::pin(self.try_route(call, &access, trial, held, line)).await?
+        if access.trial().is_some()
+            && let Some(carried) = Box::pin(self.try_route(call, &access, held, line)).await?
         {
             return Ok(carried);
         }
@@ -180,6 +179,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                     Some(newer) => {
                         access = newer;
                         progress.renewed = Some(cause);
+                        // The account may have moved to where no discovery is served, and the old region refuses it.
+                        if access.trial().is_some()
+                            && let Some(carried) = Box::pin(self.try_route(call, &access, held, line)).await?
+                        {
+                            return Ok(carried);
+                        }
                     }
                     None => return carried(outcome, access),
                 },
@@ -328,10 +333,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         &self,
         call: &Call<'_, A>,
         access: &Access,
-        trial: &Arc<Trial>,
         held: &Held,
         line: &mut Line,
     ) -> Result<Option<Carried<D::Stream>>, Refusal> {
+        let Some(trial) = access.trial() else { return Ok(None) };
         let suits = trial.route() != access.route()
             && call.located.link_host.is_none()
             && call.is_read()
