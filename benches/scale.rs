@@ -380,7 +380,8 @@ impl ControlCalls for Instantly {
         let second = refreshed.entry(now.since(self.began).as_secs()).or_default();
         second.0 += 1;
         second.1 += usize::from(ended.is_some_and(|ended| ended < now));
-        let tokens = TokenSet { access: access_token(), refresh: None, expires_in: HOUR };
+        let tokens =
+            TokenSet { access: access_token(), refresh: None, expires_in: HOUR, oddities: Vec::new() };
         Box::pin(std::future::ready(Ok(tokens)))
     }
 

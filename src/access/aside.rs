@@ -164,6 +164,9 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
         }
     };
     Tally::count(&tally.refreshes);
+    if let Some(odd) = answer.oddity_line() {
+        shared.chronicle.note(&entry.name, "token_answer_odd", odd);
+    }
     let tokens = NewTokens {
         access: StoredAccess { token: answer.access, expires_at: asked_at + answer.expires_in },
         refresh: answer.refresh,

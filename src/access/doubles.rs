@@ -145,6 +145,7 @@ impl Scripted {
             access: AccessToken::new(format!("access-{name}-{number}")),
             refresh: self.rotates.then(|| RefreshToken::new(rotated)),
             expires_in: self.life,
+            oddities: Vec::new(),
         })
     }
 }
@@ -188,7 +189,7 @@ impl ControlCalls for Scripted {
 }
 
 pub fn trouble(call: &'static str, blame: Blame, kind: TroubleKind, status: Option<u16>) -> Trouble {
-    Trouble { call, blame, status, kind, detail: format!("{kind:?}") }
+    Trouble::plain(call, blame, kind, status, format!("{kind:?}"))
 }
 
 pub fn refused() -> Trouble {

@@ -155,6 +155,7 @@ impl Flight {
         Tally::count(&self.health.tally.refreshes);
         self.health.succeeded();
         let life = answer.expires_in;
+        let odd = answer.oddity_line();
         let tokens = NewTokens {
             access: StoredAccess { token: answer.access, expires_at: asked_at + life },
             refresh: answer.refresh,
@@ -172,6 +173,9 @@ impl Flight {
             Saved::Gone => return Err(self.shared.unavailable("the account is no longer known")),
         }
         self.settle(before, &tokens, life).await;
+        if let Some(odd) = odd {
+            self.note("token_answer_odd", odd);
+        }
         Ok(Tokens::Ours)
     }
 

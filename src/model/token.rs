@@ -51,8 +51,8 @@ const SCHEME: &str = "Bearer ";
 
 /// The longest access token taken: twice the documented 8 K, so that a small growth does not stop everything.
 pub const MAX_ACCESS_TOKEN: usize = 16 * 1024;
-/// The longest refresh token taken; 40 characters are documented.
-pub const MAX_REFRESH_TOKEN: usize = 2 * 1024;
+/// The longest refresh token taken. 40 characters are documented; other platforms hand out ones as long as access tokens.
+pub const MAX_REFRESH_TOKEN: usize = 16 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {what} {fault}")]
@@ -123,6 +123,17 @@ pub struct TokenSet {
     pub refresh: Option<RefreshToken>,
     /// Time left, as the answer says (3600 s at first).
     pub expires_in: Duration,
+    /// For people: what was odd about the answer, and what was made of it. No token.
+    pub oddities: Vec<String>,
+}
+
+impl TokenSet {
+    /// One line about what was odd, for the journal; nothing where nothing was.
+    pub fn oddity_line(&self) -> Option<String> {
+        let oddities = self.oddities.join("; ");
+        (!oddities.is_empty())
+            .then(|| format!("the tokens are used, although the answer was odd: {oddities}"))
+    }
 }
 
 #[cfg(test)]

@@ -171,7 +171,11 @@ impl Pairing {
     ) -> Result<(Login, Candidates), Stop> {
         let (pace, calls) = (Pace::of_login(&self.clock, &self.retry()), &realm.calls);
         let exchanged = pace.repeat(|| calls.exchange_code(&code)).await;
-        let tokens = exchanged.or_stop(Stage::Exchange)?;
+        let tokens =
+            exchanged.or_refreshed(&pace, &**calls, |tokens| tokens).await.or_stop(Stage::Exchange)?;
+        if let Some(odd) = tokens.oddity_line() {
+            tracing::info!(realm = %state.order.realm, odd, "a login's token answer was odd");
+        }
         let access = tokens.access;
         let route = pace.repeat(|| calls.discover_first(&access)).await.or_stop(Stage::Discovery)?;
         let accounts =

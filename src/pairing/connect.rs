@@ -38,6 +38,8 @@ struct Harvest {
     access: StoredAccess,
     refresh: RefreshToken,
     warnings: Vec<String>,
+    /// What was odd about the answer, for the journal.
+    odd: Option<String>,
 }
 
 /// Tries that the browser waits for; after them the saving goes on in the background.
@@ -78,12 +80,15 @@ impl Pairing {
         let callback = order.callback_url.as_deref().and_then(|text| Url::parse(text).ok());
         let pace = Pace::of_pairing(&self.clock, &self.retry());
         let tried = pace.repeat(|| realm.calls.pair(&route, &access, account.id, callback.as_ref())).await;
+        let paired = |tokens| platform::Pairing { tokens, company_id: None, warnings: Vec::new() };
+        let tried = tried.or_refreshed(&pace, &*realm.calls, paired).await;
         let platform::Pairing { tokens, warnings, .. } = tried.or_stop(Stage::Pair)?;
+        let odd = tokens.oddity_line();
         let detail = || "pair: the answer has no refresh token".to_owned();
         let refresh = tokens.refresh.ok_or_else(|| Stop::PlatformMisbehaved { detail: detail() })?;
         let expires_at = self.clock.now() + tokens.expires_in;
         let access = StoredAccess { token: tokens.access, expires_at };
-        Ok(Harvest { order, start, realm, route, account, access, refresh, warnings })
+        Ok(Harvest { order, start, realm, route, account, access, refresh, warnings, odd })
     }
 
     /// Writes the grant; the browser waits a few tries long, the gateway as long as it takes.
@@ -181,11 +186,14 @@ impl Pairing {
     /// After the commit: publish, ask discovery again with the pair token (Authentication and Pairing V2, 4.2.1.2), close the link.
     async fn settle(&self, harvest: Harvest, saved: Saved) -> Connected {
         let Saved { name, mut record, renewed } = saved;
-        let Harvest { order, start, realm, route, account, access, mut warnings, .. } = harvest;
+        let Harvest { order, start, realm, route, account, access, mut warnings, odd, .. } = harvest;
         if let Some(record) = &record {
             self.hooks.publish(record);
         }
         journal_pairing(self, &name, &order, account.id.to_string(), &warnings);
+        if let Some(odd) = odd {
+            self.hooks.note(&name, "token_answer_odd", odd);
+        }
         if let Some(code) = &start
             && let Err(problem) = self.desk.close_start(code, &name).await
         {

@@ -82,7 +82,7 @@ pub(crate) fn route(region: &str) -> Route {
 }
 
 pub(crate) fn trouble(kind: TroubleKind, blame: Blame, status: u16) -> Trouble {
-    Trouble { call: "scripted", blame, status: Some(status), kind, detail: "a scripted trouble".to_owned() }
+    Trouble::plain("scripted", blame, kind, Some(status), "a scripted trouble")
 }
 
 pub(crate) fn timed_out() -> Trouble {
@@ -98,6 +98,7 @@ pub(crate) fn tokens(access: &str, refresh: &str) -> TokenSet {
         access: AccessToken::new(access),
         refresh: Some(RefreshToken::new(refresh)),
         expires_in: Duration::from_secs(3600),
+        oddities: Vec::new(),
     }
 }
 
@@ -158,6 +159,14 @@ impl LoginCalls for DoublePlatform {
     fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet> {
         let call = format!("exchange {}", code.expose());
         self.next(call, &self.exchanges, tokens("login-access", "login-refresh"))
+    }
+
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet> {
+        self.next(
+            format!("refresh {}", refresh.expose()),
+            &self.exchanges,
+            tokens("refreshed-access", "next-refresh"),
+        )
     }
 
     fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route> {

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::seams::Call;
+use super::seams::{Call, LoginCalls};
 use crate::clock::Clock;
 use crate::config;
+use crate::model::token::TokenSet;
 use crate::platform::{Trouble, TroubleKind};
 
 /// How often and how fast. No jitter: one person waits in front of each login.
@@ -46,6 +47,7 @@ impl Pace {
             let result = call().await;
             sent += 1;
             let Err(trouble) = &result else { return Tried { result, doubtful } };
+            wait = wait.max(trouble.retry_after.unwrap_or_default());
             let too_late = self.clock.now().since(started) + wait > self.deadline;
             if !may_repeat(trouble.kind) || sent >= self.attempts || too_late {
                 return Tried { result, doubtful };
@@ -60,6 +62,25 @@ impl Pace {
             self.clock.sleep(wait).await;
             wait *= 2;
         }
+    }
+}
+
+impl<T> Tried<T> {
+    /// Where the tokens came and the access token among them cannot be used: the refresh token that came beside it brings another.
+    pub async fn or_refreshed(
+        self,
+        pace: &Pace,
+        calls: &dyn LoginCalls,
+        made_of: impl FnOnce(TokenSet) -> T,
+    ) -> Self {
+        let refresh = self.result.as_ref().err().and_then(|trouble| trouble.refresh.clone());
+        let Some(refresh) = refresh else { return self };
+        let tried = pace.repeat(|| calls.refresh(&refresh)).await;
+        let result = tried.result.map(|tokens| {
+            let kept = tokens.refresh.clone().or(Some(refresh));
+            made_of(TokenSet { refresh: kept, ..tokens })
+        });
+        Self { result, doubtful: self.doubtful || tried.doubtful }
     }
 }
 

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::model::account::{AccountId, AccountName};
 use crate::model::route::Route;
-use crate::model::token::{AccessToken, AuthorizationCode, TokenSet};
+use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{Pairing, Platform, RelatedAccount, TokenHint, Trouble};
 use crate::store::AccountRecord;
 
@@ -18,6 +18,7 @@ pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 
 pub trait LoginCalls: Send + Sync + 'static {
     fn authorize_url(&self, state: &str) -> Url;
     fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet>;
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet>;
     fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route>;
     fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route>;
     /// The later discovery over a route that is not in use yet.
@@ -45,6 +46,10 @@ impl LoginCalls for Platform {
 
     fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet> {
         Box::pin(Platform::exchange_code(self, code))
+    }
+
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet> {
+        Box::pin(Platform::refresh(self, refresh))
     }
 
     fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route> {

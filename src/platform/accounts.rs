@@ -8,8 +8,9 @@ use crate::model::account::AccountId;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
-use super::oauth::token_set;
+use super::tokens::token_set;
 use super::verdict::Call;
+use super::wire::Answer;
 use super::{Blame, Pairing, Platform, RelatedAccount, Trouble, TroubleKind};
 
 impl Platform {
@@ -44,8 +45,7 @@ impl Platform {
         if let Some(callback) = callback {
             body["CallbackUrl"] = Value::from(callback.as_str());
         }
-        let answer = self.wire.send_json(call, Method::PUT, url, bearer, &body).await?.json(call)?;
-        pairing(carried_out(call, &answer)?)
+        pairing(&self.wire.send_json(call, Method::PUT, url, bearer, &body).await?)
     }
 
     /// Ends the pairing for all users of the account and deletes its callback URL (S1 4.3.2). The bearer is the pair token.
@@ -115,18 +115,22 @@ fn related_account(row: &Value) -> Result<RelatedAccount, Trouble> {
     })
 }
 
-fn pairing(fields: &Map<String, Value>) -> Result<Pairing, Trouble> {
+/// Tokens that came are those of a pairing that took place, whatever stands around them.
+fn pairing(answer: &Answer) -> Result<Pairing, Trouble> {
     let call = Call::Pair;
-    let data = fields.get("Data").ok_or_else(|| Trouble::malformed(call, "the answer has no `Data`"))?;
-    let tokens = data
-        .get("OAuthResponse")
-        .ok_or_else(|| Trouble::malformed(call, "the answer has no `Data.OAuthResponse`"))?;
-    let tokens = token_set(call, tokens)?;
-    // There is no older one that could stay.
-    if tokens.refresh.is_none() {
-        return Err(Trouble::malformed(call, "refresh_token is missing"));
-    }
+    let strict = answer.json(call);
+    let tokens = match token_set(call, answer) {
+        // There is no older one that could stay.
+        Ok(tokens) if tokens.refresh.is_some() => tokens,
+        Ok(_) => return Err(Trouble::malformed(call, "refresh_token is missing")),
+        Err(trouble) if trouble.refresh.is_some() => return Err(trouble),
+        Err(trouble) => {
+            carried_out(call, strict.as_ref().map_err(Clone::clone)?)?;
+            return Err(trouble);
+        }
+    };
     // Both are for people alone, so an unsound one is no reason to lose the tokens beside it.
+    let data = strict.ok().and_then(|fields| fields.get("Data").cloned()).unwrap_or_default();
     let warnings = data.get("Warnings").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     Ok(Pairing {
         tokens,

@@ -4,18 +4,25 @@
 mod accounts;
 mod discovery;
 mod json;
+mod loose;
 mod oauth;
+mod oauth_errors;
 #[cfg(test)]
 mod responder;
+mod retry_after;
+mod tokens;
+mod unpack;
 mod verdict;
 mod wire;
+
+use std::time::Duration;
 
 use url::Url;
 
 use crate::config;
 use crate::model::account::AccountId;
 use crate::model::route::{Route, RouteProblem};
-use crate::model::token::TokenSet;
+use crate::model::token::{RefreshToken, TokenSet};
 use crate::upstream::Reach;
 
 use verdict::Call;
@@ -85,11 +92,17 @@ pub struct Trouble {
     pub kind: TroubleKind,
     /// For people and logs: no token, no body beyond the vendor's `error` word.
     pub detail: String,
+    /// The answer itself named what it refuses, by an OAuth word (RFC 6749, 5.2): more than a status says.
+    pub named: bool,
+    /// How long the platform asks to be left alone, within bounds.
+    pub retry_after: Option<Duration>,
+    /// The refresh token of an answer whose access token cannot be used: it may have taken the place of the one that was sent.
+    pub refresh: Option<RefreshToken>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TroubleKind {
-    /// 400 or 401 at the token endpoint, 401 elsewhere.
+    /// The token endpoint refuses grant or client; 401 elsewhere.
     Refused,
     /// 403.
     Forbidden,
@@ -121,7 +134,19 @@ impl Trouble {
         status: Option<u16>,
         detail: impl Into<String>,
     ) -> Self {
-        Self { call: call.name(), blame, status, kind, detail: detail.into() }
+        Self::plain(call.name(), blame, kind, status, detail)
+    }
+
+    /// Nothing but whose it is and why.
+    pub(crate) fn plain(
+        call: &'static str,
+        blame: Blame,
+        kind: TroubleKind,
+        status: Option<u16>,
+        detail: impl Into<String>,
+    ) -> Self {
+        let detail = detail.into();
+        Self { call, blame, status, kind, detail, named: false, retry_after: None, refresh: None }
     }
 
     /// An answer with a good status that cannot be what the documents describe. The realm's trouble: grants are kept.
@@ -132,7 +157,7 @@ impl Trouble {
     /// Whoever asked has stopped waiting.
     pub fn no_answer(call: &'static str, after: std::time::Duration) -> Self {
         let detail = format!("no answer within {} s", after.as_secs());
-        Self { call, blame: Blame::Realm, status: None, kind: TroubleKind::TimedOut, detail }
+        Self::plain(call, Blame::Realm, TroubleKind::TimedOut, None, detail)
     }
 
     /// Whether the documents or common sense advise a repeat.
@@ -162,9 +187,9 @@ pub struct Pairing {
 /// What the probe with a code that cannot be valid said of our credentials (gen-api, section 2, status table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialsVerdict {
-    /// 400: the code was looked at, so the client was accepted.
+    /// The code was refused, so it was looked at, so the client was accepted.
     Good,
-    /// 401.
+    /// The client was refused.
     Bad,
     Unknown,
 }

@@ -1,14 +1,12 @@
-//! The OAuth calls: authorize address, code exchange, refresh, revoke (S1 4.1). Never through discovery, forms only, and an answer is
-//! taken whole or not at all.
+//! The OAuth calls: authorize address, code exchange, refresh, revoke (S1 4.1). Never through discovery, and forms only.
 
-use std::time::Duration;
-
-use serde_json::Value;
 use url::Url;
 
-use crate::model::token::{AccessToken, AuthorizationCode, MalformedToken, RefreshToken, TokenSet};
+use crate::model::token::{AuthorizationCode, RefreshToken, TokenSet};
 
-use super::verdict::Call;
+use super::oauth_errors::{Body, Speech};
+use super::tokens::token_set;
+use super::verdict::{Call, refusal};
 use super::wire::under;
 use super::{Blame, CredentialsVerdict, Platform, TokenHint, Trouble, TroubleKind};
 
@@ -57,7 +55,8 @@ impl Platform {
         self.wire.post_form(Call::Revoke, url, &fields).await.map(|_| ())
     }
 
-    /// Asks the token endpoint with a code that cannot be valid: an answer about the code means that the client was accepted.
+    /// Asks the token endpoint with a code that cannot be valid: an answer about the code means that the client was accepted. What was
+    /// said by somebody in front of it says nothing.
     pub async fn probe_credentials(&self) -> CredentialsVerdict {
         let Some(code) = impossible_code() else { return CredentialsVerdict::Unknown };
         match self.exchange_code(&code).await {
@@ -72,7 +71,14 @@ impl Platform {
     async fn ask_for_tokens(&self, call: Call, fields: &[(&str, &str)]) -> Result<TokenSet, Trouble> {
         let url = under(&self.realm.oauth_base, "/oauth2/token");
         let answer = self.wire.post_form(call, url, &self.with_credentials(fields)).await?;
-        token_set(call, &answer.json(call)?)
+        token_set(call, &answer).map_err(|trouble| {
+            // Some servers refuse with status 200.
+            let speech = Speech::of_body(&answer.body);
+            match speech.body == Body::OAuth && trouble.refresh.is_none() {
+                true => refusal(call, answer.status, &speech),
+                false => trouble,
+            }
+        })
     }
 
     fn with_credentials<'a>(&'a self, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
@@ -80,58 +86,6 @@ impl Platform {
         all.push(("client_id", &self.realm.client_id));
         all.push(("client_secret", self.realm.client_secret.expose()));
         all
-    }
-}
-
-/// Reads a token answer (S1 4.1.2; the same object is nested in a pairing, S1 4.3.1).
-///
-/// One unsound field refuses the whole answer, so that the store keeps what it has. A missing `refresh_token` is sound: the old one
-/// stays good. Servers that print every field of theirs print a missing one as null.
-pub(super) fn token_set(call: Call, answer: &Value) -> Result<TokenSet, Trouble> {
-    let unsound = |fault: MalformedToken| Trouble::malformed(call, fault.to_string());
-    let fields =
-        answer.as_object().ok_or_else(|| Trouble::malformed(call, "the token answer is no object"))?;
-    let text = |name: &str| match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(Trouble::malformed(call, format!("{name} is not a string"))),
-    };
-    if text("token_type")?.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err(Trouble::malformed(call, "token_type is not Bearer"));
-    }
-    let access = text("access_token")?.ok_or_else(|| Trouble::malformed(call, "access_token is missing"))?;
-    Ok(TokenSet {
-        access: AccessToken::checked(access).map_err(unsound)?,
-        refresh: text("refresh_token")?.map(RefreshToken::checked).transpose().map_err(unsound)?,
-        expires_in: lifetime(call, fields.get("expires_in"))?,
-    })
-}
-
-/// The documented life of a fresh access token (S1 4.1.2). Taken where the answer names none, which RFC 6749, 5.1 allows: refusing
-/// such an answer would throw a rotated refresh token away.
-const USUAL_LIFE: Duration = Duration::from_secs(3600);
-
-/// A longer life is believed this far only; the token is then renewed early, which harms nobody.
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
-
-/// Beyond a year the answer was made by something else than a token endpoint: nothing in it is believed, its refresh token least of
-/// all, since that would take the place of a good one (threats, row 16).
-const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
-
-fn lifetime(call: Call, value: Option<&Value>) -> Result<Duration, Trouble> {
-    let seconds = match value {
-        None | Some(Value::Null) => return Ok(USUAL_LIFE),
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        Some(_) => None,
-    };
-    match seconds {
-        Some(seconds) if seconds > ABSURD_LIFE.as_secs_f64() => {
-            Err(Trouble::malformed(call, "expires_in is an absurd number of seconds"))
-        }
-        Some(seconds) if seconds >= LONGEST_LIFE.as_secs_f64() => Ok(LONGEST_LIFE),
-        Some(seconds) if seconds >= 1.0 => Ok(Duration::from_secs_f64(seconds.floor())),
-        _ => Err(Trouble::malformed(call, "expires_in is not a number of seconds")),
     }
 }
 
@@ -144,13 +98,11 @@ fn impossible_code() -> Option<AuthorizationCode> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::responder::{Responder, bare_platform, json_answer, platform, realm_of, status_answer};
     use super::*;
-
-    async fn refreshed(body: &str) -> Result<TokenSet, Trouble> {
-        let responder = Responder::start(vec![json_answer(body)]).await;
-        platform(&responder).refresh(&RefreshToken::new("old")).await
-    }
+    use crate::model::token::AccessToken;
 
     #[tokio::test]
     async fn the_authorize_address_carries_exactly_the_documented_parameters() {
@@ -180,6 +132,7 @@ mod tests {
                 access: AccessToken::new("acc"),
                 refresh: Some(RefreshToken::new("ref")),
                 expires_in: Duration::from_secs(3600),
+                oddities: Vec::new(),
             }
         );
         let request = responder.only_request();
@@ -223,31 +176,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_refresh_tells_grant_from_credentials_where_the_answer_does() {
-        for (status, body, blame) in [
-            (401, "", Blame::Grant),
-            (400, r#"{"error":"invalid_grant","error_description":"x"}"#, Blame::Grant),
-            (401, r#"{"error":"invalid_client"}"#, Blame::Credentials),
-            (401, "<html>invalid_client</html>", Blame::Grant),
-            (500, r#"{"error":"invalid_client"}"#, Blame::Realm),
-            (400, r#"{"error":"temporarily_unavailable"}"#, Blame::Realm),
-            (400, r#"{"error":"unsupported_grant_type"}"#, Blame::Realm),
-            (401, r#"{"error":"wrong_refresh_token"}"#, Blame::Grant),
+    async fn a_refusal_with_status_200_is_a_refusal() {
+        for (body, blame, kind) in [
+            (r#"{"error":"invalid_grant"}"#, Blame::Grant, TroubleKind::Refused),
+            (r#"{"error":"invalid_client"}"#, Blame::Credentials, TroubleKind::Refused),
+            (r#"{"error":"we are closed"}"#, Blame::Realm, TroubleKind::Unexpected),
+            (r#"{"Data":null,"Status":"Failure","Errors":["x"]}"#, Blame::Realm, TroubleKind::Malformed),
         ] {
-            let responder = Responder::start(vec![status_answer(status, body)]).await;
+            let responder = Responder::start(vec![json_answer(body)]).await;
             let trouble = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap_err();
-            assert_eq!((trouble.status, trouble.blame), (Some(status), blame), "{status} {body}");
+            assert_eq!((trouble.blame, trouble.kind), (blame, kind), "{body}");
         }
     }
 
     #[tokio::test]
-    async fn the_probe_reads_400_as_good_and_401_as_bad() {
+    async fn the_probe_believes_the_token_endpoint_alone() {
         for (play, verdict) in [
-            (status_answer(400, ""), CredentialsVerdict::Good),
             (status_answer(400, r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
+            (status_answer(400, "Wrong code"), CredentialsVerdict::Good),
+            (json_answer(r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
             (status_answer(400, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
-            (status_answer(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
+            (status_answer(401, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
             (status_answer(401, ""), CredentialsVerdict::Bad),
+            (status_answer(400, ""), CredentialsVerdict::Unknown),
+            (status_answer(400, "<html>blocked</html>"), CredentialsVerdict::Unknown),
+            (status_answer(401, "<html>blocked</html>"), CredentialsVerdict::Unknown),
+            (status_answer(400, r#"{"error":"invalid_request"}"#), CredentialsVerdict::Unknown),
+            (status_answer(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
             (status_answer(500, ""), CredentialsVerdict::Unknown),
             (json_answer(r#"{"access_token":"a"}"#), CredentialsVerdict::Unknown),
         ] {
@@ -255,68 +210,5 @@ mod tests {
             assert_eq!(platform(&responder).probe_credentials().await, verdict);
             assert!(responder.only_request().body.contains("code=probe-"));
         }
-    }
-
-    #[tokio::test]
-    async fn an_unsound_token_answer_is_refused_as_a_whole() {
-        let long = "x".repeat(100_000);
-        for body in [
-            "<html>Sign in</html>",
-            "[]",
-            "null",
-            r#"{"refresh_token":"r","expires_in":3600}"#,
-            r#"{"access_token":5,"expires_in":3600}"#,
-            r#"{"access_token":"","expires_in":3600}"#,
-            r#"{"access_token":"a\r\nX-Evil: 1","expires_in":3600}"#,
-            r#"{"access_token":"a","refresh_token":"r\r\n","expires_in":3600}"#,
-            r#"{"access_token":"a","refresh_token":"","expires_in":3600}"#,
-            r#"{"access_token":null,"expires_in":3600}"#,
-            r#"{"access_token":"a","refresh_token":["r"],"expires_in":3600}"#,
-            r#"{"access_token":"a","access_token":"b","expires_in":3600}"#,
-            r#"{"access_token":"a","token_type":"mac","expires_in":3600}"#,
-            r#"{"access_token":"a","token_type":7,"expires_in":3600}"#,
-            r#"{"access_token":"a","expires_in":0}"#,
-            r#"{"access_token":"a","expires_in":-3600}"#,
-            r#"{"access_token":"a","expires_in":"soon"}"#,
-            r#"{"access_token":"a","expires_in":""}"#,
-            r#"{"access_token":"a","expires_in":true}"#,
-            r#"{"access_token":"a","expires_in":NaN}"#,
-            r#"{"access_token":"a","expires_in":99999999999}"#,
-            r#"{"access_token":"a","expires_in":1e300}"#,
-            r#"{"access_token":"a","expires_in":"99999999999999999999999"}"#,
-            r#"{"access_token":"LONG"}"#,
-        ] {
-            let trouble = refreshed(&body.replace("LONG", &long)).await.unwrap_err();
-            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Malformed, Blame::Realm), "{body}");
-            assert!(trouble.transient() && trouble.detail.len() < 120, "{}", trouble.detail);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_life_is_believed_for_a_day_at_most_and_an_hour_where_none_is_named() {
-        for (field, seconds) in [
-            (r#","expires_in":3599"#, 3599),
-            (r#","expires_in":3599.9,"token_type":"bearer""#, 3599),
-            (r#","expires_in":2592000"#, 24 * 3600),
-            (r#","expires_in":"2592000""#, 24 * 3600),
-            ("", 3600),
-        ] {
-            let tokens = refreshed(&format!(r#"{{"access_token":"a"{field}}}"#)).await.unwrap();
-            assert_eq!(tokens.expires_in, Duration::from_secs(seconds), "{field}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_null_is_a_field_that_is_missing() {
-        let body = r#"{"access_token":"a","refresh_token":null,"id_token":null,"token_type":null,"expires_in":null,"scope":null}"#;
-        let tokens = refreshed(body).await.unwrap();
-        assert_eq!((tokens.refresh, tokens.expires_in), (None, USUAL_LIFE));
-    }
-
-    #[tokio::test]
-    async fn an_8_k_token_is_taken() {
-        let token = "t".repeat(8192);
-        let tokens = refreshed(&format!(r#"{{"access_token":"{token}","expires_in":3600}}"#)).await.unwrap();
-        assert_eq!(tokens.access.expose(), token);
     }
 }

@@ -1,10 +1,9 @@
-//! One HTTP call of the control kind: bounded in time and size, never redirected, never repeated, never unpacked. The only user of
-//! reqwest, which is given our TLS, our look-up and our choice of proxy.
+//! One HTTP call of the control kind: bounded in time and size, never redirected, never repeated. The only user of reqwest, which is given our TLS, our look-up and our choice of proxy.
 
 use std::error::Error;
 use std::time::Duration;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::Value;
@@ -13,7 +12,10 @@ use url::{Host, Url};
 use crate::model::token::AccessToken;
 use crate::upstream::{Reach, ReachError};
 
-use super::verdict::{Call, judge};
+use super::oauth_errors::Speech;
+use super::retry_after::retry_after;
+use super::unpack::{UnpackError, unpack};
+use super::verdict::{Call, Verdict, failure, verdict};
 use super::{Blame, Trouble, TroubleKind, json};
 
 /// How long a call may take and how much it may answer.
@@ -40,8 +42,13 @@ pub(super) struct Wire {
 
 /// The body of an answer whose status says that the call was carried out.
 pub(super) struct Answer {
-    media: Option<String>,
-    body: Vec<u8>,
+    pub status: u16,
+    pub media: Option<String>,
+    pub body: Vec<u8>,
+    /// What was odd about the transfer.
+    pub oddities: Vec<String>,
+    /// The connection broke before the announced end; only of calls that bring tokens, since all that is needed may have come.
+    pub broken: Option<Trouble>,
 }
 
 impl Answer {
@@ -51,13 +58,13 @@ impl Answer {
 
     /// The answer as strictly read JSON.
     pub fn json(&self, call: Call) -> Result<Value, Trouble> {
-        json::parse(&self.body).ok_or_else(|| {
-            let media = self.media.as_deref().unwrap_or("no content type");
-            Trouble::malformed(
-                call,
-                format!("the answer is not sound JSON ({media}, {} bytes)", self.body.len()),
-            )
-        })
+        json::parse(&self.body).ok_or_else(|| self.no_json(call))
+    }
+
+    pub fn no_json(&self, call: Call) -> Trouble {
+        let media = self.media.as_deref().unwrap_or("no content type");
+        let detail = format!("the answer is not sound JSON ({media}, {} bytes)", self.body.len());
+        Trouble { status: Some(self.status), ..Trouble::malformed(call, detail) }
     }
 }
 
@@ -118,40 +125,46 @@ impl Wire {
         self.check_literal(call, url).await?;
         let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
         let status = response.status().as_u16();
-        let packed = is_packed(response.headers());
-        if let Err(trouble) = judge(call, status, None) {
-            // The body of a failure is of interest for its one word only; whatever is wrong with it, the status counts.
-            let body = match packed {
-                true => None,
-                false => self.read(call, url, &mut response, MAX_FAILURE).await.ok(),
-            };
-            let word = body.as_deref().and_then(error_word);
-            return Err(judge(call, status, word.as_deref()).err().unwrap_or(trouble));
+        let headers = response.headers().clone();
+        if let Verdict::Trouble(blame, kind, says) = verdict(call, status) {
+            // Whatever is wrong with the body of a failure, the status counts; what could be read of it is.
+            let (body, _) = self.read(call, url, &mut response, MAX_FAILURE).await;
+            let body = unpack(&headers, body, MAX_FAILURE).map(|(body, _)| body).unwrap_or_default();
+            let trouble = failure(call, status, &Speech::of(&headers, &body), (blame, kind, says));
+            return Err(Trouble { retry_after: retry_after(&headers), ..trouble });
         }
-        if packed {
-            return Err(Trouble::malformed(call, "the answer is packed although none was asked for"));
+        let (body, end) = self.read(call, url, &mut response, self.limits.body).await;
+        let broken = end.err();
+        if let Some(trouble) = broken.clone().filter(|trouble| !call.brings_tokens() || is_too_long(trouble))
+        {
+            return Err(trouble);
         }
-        let media = media_type(response.headers());
-        let body = self.read(call, url, &mut response, self.limits.body).await?;
-        Ok(Answer { media, body })
+        let (body, packed) =
+            unpack(&headers, body, self.limits.body).map_err(|error| not_unpacked(call, &error))?;
+        let media = media_type(&headers);
+        Ok(Answer { status, oddities: oddities(status, media.as_deref(), packed), media, body, broken })
     }
 
-    /// Stops reading at the cap, whatever length was announced.
+    /// Stops reading at the cap, whatever length was announced. What came before trouble comes back beside it.
     async fn read(
         &self,
         call: Call,
         url: &Url,
         response: &mut reqwest::Response,
         most: usize,
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> (Vec<u8>, Result<(), Trouble>) {
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(call, url, &error))? {
-            if body.len() + chunk.len() > most {
-                return Err(Trouble::malformed(call, format!("the answer is longer than {most} bytes")));
+        loop {
+            match response.chunk().await {
+                Ok(None) => return (body, Ok(())),
+                Ok(Some(chunk)) if body.len() + chunk.len() > most => {
+                    body.extend_from_slice(&chunk[..most - body.len()]);
+                    return (body, Err(too_long(call, most)));
+                }
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Err(error) => return (body, Err(self.broken(call, url, &error))),
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(body)
     }
 
     /// reqwest looks only names up, so an address written into a URL is checked here.
@@ -230,15 +243,40 @@ fn unreachable(call: Call, detail: String) -> Trouble {
     Trouble::new(call, Blame::Realm, TroubleKind::Unreachable, None, detail)
 }
 
-/// RFC 6749, 5.2. Anything but a plain word is left out: it would be printed.
-fn error_word(body: &[u8]) -> Option<String> {
-    let word = json::parse(body)?.get("error")?.as_str()?.to_owned();
-    let plain = (1..=64).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    plain.then_some(word)
+fn too_long(call: Call, most: usize) -> Trouble {
+    Trouble::malformed(call, format!("the answer is longer than {most} bytes"))
 }
 
-fn is_packed(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+fn is_too_long(trouble: &Trouble) -> bool {
+    trouble.kind == TroubleKind::Malformed
+}
+
+fn not_unpacked(call: Call, error: &UnpackError) -> Trouble {
+    let why = match error {
+        UnpackError::Unknown(coding) => {
+            format!(
+                "the answer is packed with {coding} although none was asked for, and that is not read here"
+            )
+        }
+        UnpackError::TooLong => "the answer unpacks to more than an answer may have".to_owned(),
+    };
+    Trouble::malformed(call, why)
+}
+
+fn oddities(status: u16, media: Option<&str>, packed: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    if status != 200 {
+        found.push(format!("its status is {status}"));
+    }
+    match media {
+        Some(media) if media == "application/json" || media.ends_with("+json") => {}
+        Some(media) => found.push(format!("it is called {media}")),
+        None => found.push("it has no content type".to_owned()),
+    }
+    if packed {
+        found.push("it is packed although none was asked for".to_owned());
+    }
+    found
 }
 
 /// The content type for people, without parameters; odd ones are left out.
@@ -331,14 +369,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_packed_answer_is_refused_unopened() {
-        for encoding in ["gzip", "br", "Identity, gzip"] {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 4\r\n\r\n\x1f\x08aa"
-            );
-            let (trouble, _) = refreshed(raw_answer(&head)).await;
-            assert_eq!(trouble.kind, TroubleKind::Malformed, "{encoding}");
-        }
+    async fn a_packed_answer_is_read_and_one_that_cannot_be_read_names_its_coding() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, TOKENS.as_bytes()).unwrap();
+        let packed = packer.finish().unwrap();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", packed.len());
+        let responder = Responder::start(vec![Play::Bytes([head.into_bytes(), packed].concat())]).await;
+        assert_eq!(refresh(&platform(&responder)).await.unwrap().access.expose(), "a");
+
+        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\n\x0b\x02aa";
+        let (trouble, _) = refreshed(raw_answer(head)).await;
+        assert_eq!(trouble.kind, TroubleKind::Malformed);
+        assert!(trouble.detail.contains("packed with br"), "{}", trouble.detail);
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_connection_breaks_behind_its_object_has_brought_it_all() {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKENS}", TOKENS.len() + 7);
+        let responder = Responder::start(vec![raw_answer(&head)]).await;
+        let tokens = refresh(&platform(&responder)).await.unwrap();
+        assert!(tokens.oddities.iter().any(|oddity| oddity.contains("broke")), "{:?}", tokens.oddities);
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_that_came_before_the_connection_broke_is_kept() {
+        let half =
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"refresh_token\":\"next\",\"access_token\":\"a";
+        let (trouble, _) = refreshed(raw_answer(half)).await;
+        assert_eq!((trouble.kind, trouble.refresh), (TroubleKind::Lost, Some(RefreshToken::new("next"))));
+    }
+
+    #[tokio::test]
+    async fn a_request_to_wait_is_told_with_the_refusal() {
+        let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n";
+        let (trouble, _) = refreshed(raw_answer(busy)).await;
+        assert_eq!(trouble.retry_after, Some(Duration::from_secs(20)));
     }
 
     #[tokio::test]
@@ -382,8 +448,8 @@ mod tests {
             let trouble = stalled(stall, Duration::from_millis(200)).await;
             assert_eq!(trouble.kind, TroubleKind::TimedOut, "{stall}");
         }
-        // The status has said enough; only the wait for the `error` word is cut.
-        let refused = "HTTP/1.1 401 No\r\nContent-Length: 9\r\n\r\n{";
+        // What came counts; only the wait for the rest is cut.
+        let refused = "HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\n{\"error\":\"invalid_grant\",";
         let trouble = stalled(refused, Duration::from_secs(2)).await;
         assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Refused, Blame::Grant));
     }

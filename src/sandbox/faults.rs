@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
+use super::odd::{Odd, Speaker};
 use super::place::{Place, Platform};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +73,10 @@ pub enum Fault {
     /// A refresh is carried out, rotation included, and the answer never arrives.
     LostTokenAnswer,
     JunkToken(Junk),
+    /// A token call is carried out, and its answer is written oddly.
+    OddTokenAnswer(Odd),
+    /// Any answer at all, with the fields that tell who speaks.
+    Speaks(Speaker),
 }
 
 /// Token answers with status 200 that must not be believed.

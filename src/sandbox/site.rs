@@ -208,11 +208,15 @@ impl Site {
         }
         let (reply, on_the_wire) = match replacement(&fault) {
             Some(reply) => (Some(reply), None),
+            None if matches!(fault, Fault::OddTokenAnswer(_)) => (early.or_else(answer), None),
             None if is_silent(&fault) => (Some(early.unwrap_or(Reply::empty(200))), Some(&fault)),
             None if is_late(&fault) => (early.or_else(answer), None),
             None => (early.or_else(answer), Some(&fault)),
         };
-        let reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
+        let mut reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
+        if let Fault::OddTokenAnswer(odd) = &fault {
+            reply = odd.applied_to(reply);
+        }
         if !is_silent(&fault) {
             entry.answering(reply.status);
         }
@@ -340,6 +344,7 @@ fn replacement(fault: &Fault) -> Option<Reply> {
         Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
         Fault::JunkToken(junk) => junk::answer(junk),
+        Fault::Speaks(speaker) => speaker.reply(),
         _ => return None,
     };
     Some(reply)

@@ -20,5 +20,6 @@ mod renewals;
 mod retries;
 mod routes;
 mod running;
+mod token_answers;
 mod wire;
 mod world;

@@ -1,0 +1,167 @@
+//! Token answers as no document prints them: whatever carries a sound access token is used, and no refresh token that came is lost.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Odd, Packing, Script, Speaker};
+use serde_json::{Value, json};
+
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+
+const LIST: &str = "/orders/practice";
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn get(world: &World) -> Answer {
+    world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await
+}
+
+async fn count(world: &World, event: &str) -> usize {
+    world.journal(CLINIC_NAME).await.iter().filter(|line| *line == event).count()
+}
+
+fn odd_answers() -> Vec<Odd> {
+    let mut all: Vec<Odd> = [json!("BearerToken"), json!(7), json!(["Bearer"]), json!({}), json!("")]
+        .map(|value| Odd::field("token_type", value))
+        .into();
+    all.extend(
+        [json!(0), json!(-1), json!(""), json!("soon"), json!(true), json!([3600]), json!(1e300)]
+            .map(|value| Odd::field("expires_in", value)),
+    );
+    let raw = |members: &str| Odd {
+        raw_members: Some(members.to_owned()),
+        without: vec!["expires_in".to_owned()],
+        ..Odd::default()
+    };
+    all.extend([raw("\"expires_in\":NaN"), raw("\"expires_in\":1e999"), raw("\"expires_in\":,")]);
+    all.extend(
+        [Packing::Gzip, Packing::Deflate, Packing::RawDeflate, Packing::GzipByNameOnly]
+            .map(|packing| Odd { packed: Some(packing), ..Odd::default() }),
+    );
+    all.extend(
+        ["", "text/html", "text/plain; charset=iso-8859-1"]
+            .map(|content_type| Odd { content_type: Some(content_type.to_owned()), ..Odd::default() }),
+    );
+    all.extend([201, 202, 203].map(|status| Odd { status: Some(status), ..Odd::default() }));
+    all.extend([
+        Odd { inside: Some("OAuthResponse".to_owned()), ..Odd::default() },
+        Odd { before: "\u{feff}".to_owned(), ..Odd::default() },
+        Odd { behind: "\r\n<!-- served by web07 -->".to_owned(), ..Odd::default() },
+        Odd { utf16: true, ..Odd::default() },
+    ]);
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_odd_token_answer_serves_its_caller_and_keeps_the_rotated_refresh_token() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    for (number, odd) in odd_answers().into_iter().enumerate() {
+        world
+            .sandbox
+            .script(Script::on(Endpoint::Refresh, Fault::OddTokenAnswer(odd.clone())).for_account(CLINIC));
+        world.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&world).await.status, 200, "{odd:?}");
+        assert_eq!(count(&world, "token_answer_odd").await, number + 1, "{odd:?}");
+        world.sandbox.clear_scripts();
+        // What came is what the next renewal is made with: with rotation nothing else would do.
+        world.clock.advance(2 * MINUTE);
+        world.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&world).await.status, 200, "after {odd:?}");
+        world.clock.advance(2 * MINUTE);
+    }
+    assert_eq!(count(&world, "needs_login").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
+    let world = World::new().await;
+    let unusable: [Value; 7] = [
+        json!(""),
+        json!(" "),
+        json!(null),
+        json!(17),
+        json!(["r"]),
+        json!("one\r\ntwo"),
+        json!("schl\u{fc}ssel"),
+    ];
+    for value in unusable {
+        let fault = Fault::OddTokenAnswer(Odd::field("refresh_token", value.clone()));
+        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        for _ in 0..2 {
+            world.sandbox.expire_access(CLINIC);
+            assert_eq!(get(&world).await.status, 200, "{value}");
+            world.clock.advance(2 * MINUTE);
+        }
+    }
+}
+
+/// What other programs say where a token endpoint should.
+fn speakers() -> Vec<Speaker> {
+    let page = |status| Speaker {
+        status,
+        body: "<html><title>Blocked</title>invalid_grant</html>".to_owned(),
+        content_type: Some("text/html".to_owned()),
+        ..Speaker::default()
+    };
+    let json = |status, body: &str| Speaker {
+        status,
+        body: body.to_owned(),
+        content_type: Some("application/json".to_owned()),
+        ..Speaker::default()
+    };
+    let bare = |status| Speaker { status, ..Speaker::default() };
+    let challenge =
+        |status| Speaker { www_authenticate: Some("Basic realm=\"proxy\"".to_owned()), ..bare(status) };
+    vec![
+        page(200),
+        page(400),
+        page(401),
+        page(403),
+        bare(400),
+        bare(403),
+        bare(404),
+        challenge(401),
+        challenge(407),
+        Speaker { via: Some("1.1 firewall".to_owned()), ..bare(401) },
+        json(400, r#"{"error":"invalid_request"}"#),
+        json(401, r#"{"message":"Unauthorized"}"#),
+        json(429, r#"{"error":"slow_down"}"#),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_else_speaks_at_the_token_endpoint_costs_no_account_its_login() {
+    let world = World::new().await;
+    for speaker in speakers() {
+        world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(speaker.clone())));
+        world.sandbox.script(Script::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
+        for _ in 0..3 {
+            world.sandbox.expire_access(CLINIC);
+            let answer = get(&world).await;
+            assert!([401, 503].contains(&answer.status), "{speaker:?}: {}", answer.text());
+            world.clock.advance(2 * MINUTE);
+        }
+        assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "{speaker:?}");
+        world.sandbox.clear_scripts();
+        let mut healed = false;
+        for _ in 0..10 {
+            healed |= get(&world).await.status == 200;
+            world.clock.advance(Duration::from_secs(6));
+        }
+        assert!(healed, "{speaker:?}");
+        assert_eq!(world.get(LAB_NAME, "/orders/lab").await.status, 200, "{speaker:?}");
+    }
+    assert_eq!(count(&world, "needs_login").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oauth_word_blames_the_grant_at_whatever_status() {
+    for status in [200, 400, 401, 403, 500] {
+        let world = World::new().await;
+        let body = r#"{"error":"invalid_grant"}"#.to_owned();
+        let fault = Fault::Speaks(Speaker { status, body, ..Speaker::default() });
+        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC));
+        world.sandbox.expire_access(CLINIC);
+        let answer = get(&world).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"), "{status}");
+        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{status}: and nobody asks again");
+    }
+}
