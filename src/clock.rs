@@ -1,18 +1,21 @@
 //! Time as a value, so that tests can move it. Nothing else in the crate asks the system for the time of day.
 //!
+//! The rule guarded here: within one process time is monotonic. It begins at the time of day at the start and goes on by the monotonic
+//! clock, so that no gap, lease, back-off or token's end moves when the machine's clock is set. What people read and what outlives the
+//! process is the time of day: moments are converted where they are printed, serialized or stored.
+//!
 //! Tokio's paused time does not span runtimes, and the gateway runs several; this clock does.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::watch;
 
-/// A moment, in milliseconds since the Unix epoch.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+/// A moment of this process, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -28,6 +31,16 @@ impl Timestamp {
         self.0 / 1000
     }
 
+    /// The time of day at this moment, as people and other programs know it.
+    #[must_use]
+    pub fn time_of_day(self) -> Timestamp {
+        self.shifted(process_set_by())
+    }
+
+    fn shifted(self, by: i64) -> Timestamp {
+        Timestamp(self.0.saturating_add_signed(by))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -38,8 +51,7 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, rhs: Duration) -> Timestamp {
-        let millis = u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_add(millis))
+        Timestamp(self.0.saturating_add(millis_of(rhs)))
     }
 }
 
@@ -47,15 +59,27 @@ impl std::ops::Sub<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn sub(self, rhs: Duration) -> Timestamp {
-        let millis = u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_sub(millis))
+        Timestamp(self.0.saturating_sub(millis_of(rhs)))
     }
 }
 
-/// RFC 3339 in UTC with whole seconds: `2026-11-21T10:00:00Z`.
+/// As the time of day, in milliseconds since the Unix epoch.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.time_of_day().0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Timestamp(u64::deserialize(deserializer)?).shifted(-process_set_by()))
+    }
+}
+
+/// The time of day, RFC 3339 in UTC with whole seconds: `2026-11-21T10:00:00Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = UNIX_EPOCH + Duration::from_millis(self.0);
+        let time = UNIX_EPOCH + Duration::from_millis(self.time_of_day().0);
         write!(f, "{}", humantime::format_rfc3339_seconds(time))
     }
 }
@@ -72,42 +96,119 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System,
+    System(&'static Timeline),
     Manual(Arc<Manual>),
+}
+
+/// The system's time, made monotonic.
+struct Timeline {
+    started: Instant,
+    /// The time of day at the start, in milliseconds.
+    began: AtomicU64,
+    /// By how much the time of day was set since, in milliseconds.
+    set_by: AtomicI64,
+    /// Whether a database says what the time of day is, since several gateways share it.
+    follows_database: AtomicBool,
+    /// By how much this machine's clock is wrong, for tests.
+    wrong_by: i64,
 }
 
 struct Manual {
     now: watch::Sender<Timestamp>,
+    set_by: AtomicI64,
     sleepers: watch::Sender<usize>,
     /// Counts only; `sleepers` tells how many wait right now.
     ever_slept: AtomicU64,
 }
 
+/// A time of day that is off by no more was not set: it drifts, or the answer of a database took its time.
+const DRIFT: Duration = Duration::from_secs(1);
+
+/// One for the process: whoever prints a moment has no clock at hand.
+static PROCESS: OnceLock<Timeline> = OnceLock::new();
+
+/// Like a time zone, how a moment is shown is the process's business and not the moment's.
+fn process_set_by() -> i64 {
+    PROCESS.get().map_or(0, |timeline| timeline.set_by.load(Ordering::Relaxed))
+}
+
 impl Clock {
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(PROCESS.get_or_init(|| Timeline::starting(0))))
+    }
+
+    /// The clock of a machine whose time of day is wrong, for tests of several machines.
+    #[cfg(test)]
+    pub fn wrong_by(millis: i64) -> Self {
+        Self(Source::System(Box::leak(Box::new(Timeline::starting(millis)))))
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(Arc::new(Manual {
             now: watch::Sender::new(start),
+            set_by: AtomicI64::new(0),
             sleepers: watch::Sender::new(0),
             ever_slept: AtomicU64::new(0),
         })))
     }
 
+    /// Never goes back, and never jumps, whatever is done to the time of day.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => system_now(),
+            Source::System(timeline) => timeline.now(),
             Source::Manual(manual) => *manual.now.borrow(),
+        }
+    }
+
+    /// What the time of day was, is or will be at a moment of this process: for what outlives it.
+    pub fn time_of_day(&self, at: Timestamp) -> Timestamp {
+        self.look();
+        at.shifted(self.set_by())
+    }
+
+    /// The moment of this process at a time of day, which may have been noted by another one, by a clock that was wrong.
+    pub fn at_time_of_day(&self, time: Timestamp) -> Timestamp {
+        self.look();
+        time.shifted(-self.set_by())
+    }
+
+    /// By how much the time of day was set since the start, in milliseconds.
+    pub fn set_by(&self) -> i64 {
+        match &self.0 {
+            Source::System(timeline) => timeline.set_by.load(Ordering::Relaxed),
+            Source::Manual(manual) => manual.set_by.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notices when the machine's clock was set. Not asked where a database says what the time is.
+    pub fn look(&self) {
+        if let Source::System(timeline) = &self.0
+            && !timeline.follows_database.load(Ordering::Relaxed)
+        {
+            timeline.take(timeline.machine());
+        }
+    }
+
+    /// From now on a database says what the time of day is, and this is what it says. A clock in a test's hand stays there.
+    pub fn follow_database(&self, time: Timestamp) {
+        if let Source::System(timeline) = &self.0 {
+            if !timeline.follows_database.swap(true, Ordering::Relaxed) {
+                // Nothing has been noted yet that would have to move with it.
+                let off = timeline.off_by(time, 0);
+                if off.unsigned_abs() > millis_of(DRIFT) {
+                    let began = timeline.began.load(Ordering::Relaxed).saturating_add_signed(off);
+                    timeline.began.store(began, Ordering::Relaxed);
+                }
+            }
+            timeline.take(time);
         }
     }
 
     /// Returns once `pause` has gone by on this clock.
     pub async fn sleep(&self, pause: Duration) {
         match &self.0 {
-            Source::System => tokio::time::sleep(pause).await,
+            Source::System(_) => tokio::time::sleep(pause).await,
             Source::Manual(manual) => {
                 let until = *manual.now.borrow() + pause;
                 manual.sleep_until(until).await;
@@ -118,7 +219,7 @@ impl Clock {
     /// Returns once this clock shows `moment` or later.
     pub async fn sleep_until(&self, moment: Timestamp) {
         match &self.0 {
-            Source::System => tokio::time::sleep(moment.since(system_now())).await,
+            Source::System(timeline) => tokio::time::sleep(moment.since(timeline.now())).await,
             Source::Manual(manual) => manual.sleep_until(moment).await,
         }
     }
@@ -126,8 +227,16 @@ impl Clock {
     /// Moves a manual clock on and wakes whoever waited for the new time. A system clock refuses.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System => panic!("the system clock cannot be moved"),
+            Source::System(_) => panic!("the system clock cannot be moved"),
             Source::Manual(manual) => manual.now.send_modify(|now| *now = *now + by),
+        }
+    }
+
+    /// Sets the time of day of a manual clock by so many milliseconds, as somebody does who corrects it: monotonic time goes on.
+    pub fn set_time_of_day_by(&self, millis: i64) {
+        match &self.0 {
+            Source::System(_) => panic!("the system clock cannot be set"),
+            Source::Manual(manual) => drop(manual.set_by.fetch_add(millis, Ordering::Relaxed)),
         }
     }
 
@@ -142,8 +251,43 @@ impl Clock {
     /// How many sleeps a manual clock has seen begin; zero for the system clock.
     pub fn ever_slept(&self) -> u64 {
         match &self.0 {
-            Source::System => 0,
+            Source::System(_) => 0,
             Source::Manual(manual) => manual.ever_slept.load(Ordering::SeqCst),
+        }
+    }
+}
+
+impl Timeline {
+    fn starting(wrong_by: i64) -> Self {
+        let now = system_now().shifted(wrong_by);
+        Self {
+            started: Instant::now(),
+            began: AtomicU64::new(now.as_millis()),
+            set_by: AtomicI64::new(0),
+            follows_database: AtomicBool::new(false),
+            wrong_by,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.began.load(Ordering::Relaxed).saturating_add(millis_of(self.started.elapsed())))
+    }
+
+    fn machine(&self) -> Timestamp {
+        system_now().shifted(self.wrong_by)
+    }
+
+    fn off_by(&self, time: Timestamp, set_by: i64) -> i64 {
+        time.0.wrapping_sub(self.now().shifted(set_by).0).cast_signed()
+    }
+
+    /// Takes this for the time of day, where it is not what was expected. Of two that notice at once, one does.
+    fn take(&self, time: Timestamp) {
+        let set_by = self.set_by.load(Ordering::Relaxed);
+        let off = self.off_by(time, set_by);
+        if off.unsigned_abs() > millis_of(DRIFT) {
+            let set_to = set_by.saturating_add(off);
+            let _ = self.set_by.compare_exchange(set_by, set_to, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -176,8 +320,11 @@ impl Drop for Sleeper<'_> {
 }
 
 fn system_now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    Timestamp(millis_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+}
+
+fn millis_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -204,5 +351,38 @@ mod tests {
     #[test]
     fn a_timestamp_reads_as_utc() {
         assert_eq!(Timestamp::from_millis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn a_time_of_day_that_is_set_moves_no_moment_and_is_noticed_once() {
+        let clock = Clock::wrong_by(2 * 86_400_000);
+        let Source::System(timeline) = clock.0 else { unreachable!() };
+        let (before, ends) = (clock.now(), clock.now() + Duration::from_secs(60));
+        assert_eq!(clock.time_of_day(ends), ends, "as long as nobody sets it");
+        timeline.take(timeline.machine().shifted(-2 * 86_400_000));
+        assert!(clock.now() >= before && clock.now() < ends, "the wait goes on as it was");
+        let by = clock.set_by();
+        assert!(by.abs_diff(-2 * 86_400_000) < 1000, "{by}");
+        timeline.take(timeline.now().shifted(by));
+        assert_eq!(clock.set_by(), by);
+    }
+
+    #[test]
+    fn a_machine_whose_clock_is_wrong_begins_with_its_databases_time() {
+        let (database, clock) = (Clock::system(), Clock::wrong_by(300_000));
+        clock.follow_database(database.now());
+        assert!(clock.now().as_millis().abs_diff(database.now().as_millis()) < 1000);
+        assert_eq!(clock.set_by(), 0, "nothing was noted by the wrong time");
+        clock.follow_database(database.now() + Duration::from_secs(60));
+        assert!(clock.set_by().abs_diff(60_000) < 1000, "the database's own clock was set");
+    }
+
+    #[test]
+    fn a_manual_clocks_time_of_day_is_set_apart_from_its_monotonic_time() {
+        let clock = Clock::manual(Timestamp::from_millis(5000));
+        clock.set_time_of_day_by(-3000);
+        assert_eq!(clock.now(), Timestamp::from_millis(5000));
+        assert_eq!(clock.time_of_day(clock.now()), Timestamp::from_millis(2000));
+        assert_eq!(clock.at_time_of_day(Timestamp::from_millis(2000)), clock.now());
     }
 }

@@ -150,10 +150,20 @@ impl Cluster {
     }
 
     async fn admin(&self, method: reqwest::Method, up: &Up, path: &str, body: &str) -> String {
+        self.try_admin(method, up, path, body).await.unwrap()
+    }
+
+    async fn try_admin(
+        &self,
+        method: reqwest::Method,
+        up: &Up,
+        path: &str,
+        body: &str,
+    ) -> reqwest::Result<String> {
         let token = std::fs::read_to_string(self.folder.path().join("admin.token")).unwrap();
         let request = self.http.request(method, format!("{}{path}", up.admin)).bearer_auth(token.trim());
         let request = request.header("content-type", "application/json").body(body.to_owned());
-        request.send().await.unwrap().text().await.unwrap()
+        request.send().await?.text().await
     }
 
     async fn import(&self, up: &Up, id: u64, query: &str) {
@@ -163,6 +173,23 @@ impl Cluster {
         let path = format!("/api/import{query}");
         let told = self.admin(reqwest::Method::POST, up, &path, &entry.to_string()).await;
         assert!(told.contains("\"ok\":true"), "{told}");
+    }
+
+    /// An import by whatever gateway is up: one may be killed in the middle of it, and the database may be away.
+    async fn import_anew(&self, id: u64, turn: usize) {
+        let end = Instant::now() + PATIENCE;
+        let token = self.sandbox.grant(id).unwrap();
+        let entry =
+            json!([{"name": name_of(id), "realm": "global", "account_id": id, "refresh_token": token}]);
+        let body = entry.to_string();
+        for step in 0.. {
+            let (_, up) = self.any_up(turn + step).await;
+            match self.try_admin(reqwest::Method::POST, &up, "/api/import?replace=true", &body).await {
+                Ok(told) if told.contains("\"ok\":true") => return,
+                told => assert!(Instant::now() < end, "{id} cannot be imported anew: {told:?}"),
+            }
+            tokio::time::sleep(BREATH).await;
+        }
     }
 
     /// One call of one caller, by whatever gateway is up.
@@ -226,18 +253,18 @@ impl Cluster {
             excused,
             "{id}: needs a login although nobody died with its token: {refreshes:#?}\n{deaths:?}"
         );
-        let (_, up) = self.any_up(turn).await;
-        self.journal_names_the_window(&up, id).await;
-        self.import(&up, id, "?replace=true").await;
+        self.journal_names_the_window(id, turn).await;
+        self.import_anew(id, turn).await;
         self.logins.fetch_add(1, Relaxed)
     }
 
     /// It is written beside the calls, by whichever gateway met the refusal; any gateway answers for it.
-    async fn journal_names_the_window(&self, up: &Up, id: u64) {
+    async fn journal_names_the_window(&self, id: u64, turn: usize) {
         let path = format!("/api/accounts/{}/journal", name_of(id));
         let end = Instant::now() + PATIENCE;
         loop {
-            let journal = self.admin(reqwest::Method::GET, up, &path, "").await;
+            let (_, up) = self.any_up(turn).await;
+            let journal = self.try_admin(reqwest::Method::GET, &up, &path, "").await.unwrap_or_default();
             if journal.contains("was under way when the process ended, so the platform may have replaced it")
             {
                 return;

@@ -4,6 +4,7 @@
 //! The rule guarded here: whatever comes of it, the account's state, its current grant and its calls are not touched.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -124,7 +125,8 @@ async fn attempt(shared: &Arc<Shared>, entry: &Arc<Entry>, realm: &RealmName) ->
         return Err(later());
     }
     let before = shared.book.snapshot_of(&record, grant);
-    let held = Held { store, clock: &shared.clock, name: &entry.name, realm, owner, life: LEASE };
+    let ends = &AtomicU64::new(0);
+    let held = Held { store, clock: &shared.clock, name: &entry.name, realm, owner, life: LEASE, ends };
     let came_to = held.during(refresh(shared, entry, &before)).await;
     if came_to != Ok(Kept::InMemory) {
         held.release().await;

@@ -46,13 +46,13 @@ impl Flight {
     ) -> Result<Tokens, RenewProblem> {
         Tally::count(&self.health.tally.refusals);
         // The token may have been refused because somebody has used it up: then the store holds its successor.
-        self.catch_up().await;
+        let _ = self.catch_up().await;
         let now_known = self.entry.snapshot();
         if now_known.realm != before.realm || now_known.stored_generation > before.stored_generation {
             return Ok(Tokens::Theirs);
         }
         if self.adopted_fallback(before).await {
-            self.catch_up().await;
+            let _ = self.catch_up().await;
             let adopted = self.entry.snapshot();
             return Box::pin(self.refresh(&adopted, platform)).await;
         }

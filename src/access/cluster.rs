@@ -4,12 +4,13 @@
 //! at most, never a login (the commit's generation sees to that).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
-use crate::store::NewTokens;
 use crate::store::cluster::{Held, Lease};
+use crate::store::{NewTokens, StoreError};
 
 use super::calls::ControlCalls;
 use super::flight::{Flight, Tokens};
@@ -32,25 +33,21 @@ impl Flight {
     pub(super) async fn refresh_once_in_the_cluster(
         &self,
         before: &Arc<Snapshot>,
-        mut open_intent: Option<Timestamp>,
         platform: &dyn ControlCalls,
     ) -> Result<Tokens, RenewProblem> {
         let shared = &self.shared;
         loop {
             let (store, owner, name) = (&*shared.store, &shared.replica, &self.entry.name);
+            // Ours counts from before the question, the store's from after it: ours ends first.
+            let ends = self.now() + LEASE;
             let asked = store.take_lease(name, &before.realm, owner, before.stored_generation, LEASE).await;
             match asked {
                 Ok(Lease::Taken) => {
                     let realm = &before.realm;
-                    let held = Held { store, clock: &shared.clock, name, realm, owner, life: LEASE };
-                    let came_to = held
-                        .during(async {
-                            match open_intent.filter(|_| store.is_shared()) {
-                                Some(asked_at) => self.take_over(before, asked_at, platform).await,
-                                None => self.refresh(before, platform).await,
-                            }
-                        })
-                        .await;
+                    self.lease_ends.store(ends.as_millis(), Relaxed);
+                    let ends = &self.lease_ends;
+                    let held = Held { store, clock: &shared.clock, name, realm, owner, life: LEASE, ends };
+                    let came_to = held.during(self.refresh_under_lease(before, platform)).await;
                     // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
                     if !self.entry.snapshot().unsaved {
                         held.release().await;
@@ -59,13 +56,35 @@ impl Flight {
                 }
                 Ok(Lease::Moved(_)) => return self.take_theirs(before).await,
                 Ok(Lease::HeldBy { until, .. }) => {
-                    if self.winner_came(before, until, &mut open_intent).await? {
+                    if self.winner_came(before, until, &mut None).await? {
                         return Ok(Tokens::Theirs);
                     }
                 }
                 // Two replicas that cannot ask each other must not both ask the platform; tokens that live are served meanwhile.
                 Err(trouble) => return Err(self.put_off(&trouble.to_string())),
             }
+        }
+    }
+
+    /// The store is looked at under the lease: whoever held it before may have sent a refresh out since the last look, and what cannot be
+    /// read is not known.
+    async fn refresh_under_lease(
+        &self,
+        before: &Snapshot,
+        platform: &dyn ControlCalls,
+    ) -> Result<Tokens, RenewProblem> {
+        if !self.shared.store.is_shared() {
+            return self.refresh(before, platform).await;
+        }
+        let mut open_intent = None;
+        match self.moved_on(before, &mut open_intent).await {
+            Ok(true) => return Ok(Tokens::Theirs),
+            Ok(false) => {}
+            Err(trouble) => return Err(self.put_off(&trouble.to_string())),
+        }
+        match open_intent {
+            Some(asked_at) => self.take_over(before, asked_at, platform).await,
+            None => self.refresh(before, platform).await,
         }
     }
 
@@ -143,13 +162,15 @@ impl Flight {
 
     async fn take_theirs(&self, before: &Snapshot) -> Result<Tokens, RenewProblem> {
         match self.moved_on(before, &mut None).await {
-            true => Ok(Tokens::Theirs),
-            false => Err(self.put_off("another gateway has newer tokens that cannot be read yet")),
+            Ok(true) => Ok(Tokens::Theirs),
+            Ok(false) | Err(_) => {
+                Err(self.put_off("another gateway has newer tokens that cannot be read yet"))
+            }
         }
     }
 
     /// Waits for the holder of the lease; `false` when its time is over and nothing came. Where the platform refused it, it would refuse
-    /// us too.
+    /// us too. A store that cannot be read has not said that nothing came.
     async fn winner_came(
         &self,
         before: &Snapshot,
@@ -158,8 +179,10 @@ impl Flight {
     ) -> Result<bool, RenewProblem> {
         while self.now() < until {
             self.shared.clock.sleep(LOOK_EVERY).await;
-            if self.moved_on(before, open_intent).await {
-                return Ok(true);
+            match self.moved_on(before, open_intent).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(trouble) => return Err(self.put_off(&trouble.to_string())),
             }
             if let (AccountState::Ready, AccountState::NeedsLogin { since, why }) =
                 (&before.state, self.entry.state())
@@ -170,10 +193,14 @@ impl Flight {
         Ok(false)
     }
 
-    async fn moved_on(&self, before: &Snapshot, open_intent: &mut Option<Timestamp>) -> bool {
-        *open_intent = self.catch_up().await;
+    async fn moved_on(
+        &self,
+        before: &Snapshot,
+        open_intent: &mut Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        *open_intent = self.catch_up().await?;
         let now = self.entry.snapshot();
-        now.realm != before.realm || now.stored_generation > before.stored_generation
+        Ok(now.realm != before.realm || now.stored_generation > before.stored_generation)
     }
 
     pub(super) fn put_off(&self, why: &str) -> RenewProblem {

@@ -2,6 +2,7 @@
 //!
 //! The order guarded here: intent, refresh, commit, publish, discovery. Nothing is used before it is durable, or loudly unsaved.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Flight {
     pub(super) cause: Cause,
     ticket: Ticket,
     pub(super) health: Arc<Health>,
+    /// Until when the right to refresh is ours, where several gateways share the store.
+    pub(super) lease_ends: AtomicU64,
     /// Taken when the outcome is told.
     land: Mutex<Option<watch::Sender<Option<Landing>>>>,
 }
@@ -58,7 +61,7 @@ impl Flight {
     ) -> Self {
         shared.in_flight.send_modify(|flights| *flights += 1);
         let health = shared.realms.get(&entry.snapshot().realm);
-        Self { shared, entry, cause, ticket, health, land: Mutex::new(land) }
+        Self { shared, entry, cause, ticket, health, lease_ends: AtomicU64::new(0), land: Mutex::new(land) }
     }
 
     pub async fn fly(self) {
@@ -73,18 +76,19 @@ impl Flight {
         let seat = self.health.seats.acquire().await;
         self.until_saved().await?;
         let seen = self.entry.snapshot();
-        let open_intent = self.catch_up().await;
+        // A store that cannot be read gives no lease either, and the commit is fenced anyway.
+        let _ = self.catch_up().await;
         let before = self.entry.snapshot();
         if let Some(landing) = self.overtaken(&seen, &before) {
             return landing;
         }
         let platform = self.shared.platform(&before.realm)?;
         if !lacks_only_a_route(&before, self.cause, self.now()) {
-            let mut tokens = self.refresh_once_in_the_cluster(&before, open_intent, &*platform).await?;
+            let mut tokens = self.refresh_once_in_the_cluster(&before, &*platform).await?;
             let theirs = self.entry.snapshot();
             if matches!(tokens, Tokens::Theirs) && theirs.realm == before.realm && !self.is_live(&theirs) {
                 // They came before the store was away for longer than they live.
-                tokens = self.refresh_once_in_the_cluster(&theirs, None, &*platform).await?;
+                tokens = self.refresh_once_in_the_cluster(&theirs, &*platform).await?;
             }
             if matches!(tokens, Tokens::Theirs) && self.entry.snapshot().route.is_some() {
                 return self.current();
@@ -97,13 +101,13 @@ impl Flight {
     /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
     /// does not stop the renewal; its commit is fenced anyway. Tokens that still wait to be saved are left to their saver.
     ///
-    /// Returns when another gateway sent a refresh out whose answer is not in the store.
-    pub(super) async fn catch_up(&self) -> Option<Timestamp> {
+    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the store cannot say.
+    pub(super) async fn catch_up(&self) -> Result<Option<Timestamp>, StoreError> {
         if self.entry.snapshot().unsaved {
-            return None;
+            return Ok(None);
         }
         let mut open_intent = None;
-        if let Ok(Some(record)) = self.shared.store.account(&self.entry.name).await {
+        if let Some(record) = self.shared.store.account(&self.entry.name).await? {
             let known = self.entry.snapshot();
             open_intent =
                 record.current_grant().and_then(|grant| grant.intent).filter(|at| !self.entry.is_ours(*at));
@@ -115,7 +119,7 @@ impl Flight {
                 self.shared.book.apply(record);
             }
         }
-        open_intent
+        Ok(open_intent)
     }
 
     fn is_live(&self, snapshot: &Snapshot) -> bool {
@@ -140,7 +144,12 @@ impl Flight {
         before: &Snapshot,
         platform: &dyn ControlCalls,
     ) -> Result<Tokens, RenewProblem> {
+        self.still_ours()?;
         let noted_at = self.note_intent(before).await?;
+        if let Err(problem) = self.still_ours() {
+            self.clear_intent(before, noted_at, &problem).await;
+            return Err(problem);
+        }
         let asked_at = self.now();
         let answer = match self.ask_for_tokens(before, platform).await {
             Ok(answer) => answer,
@@ -177,6 +186,17 @@ impl Flight {
             self.note("token_answer_odd", odd);
         }
         Ok(Tokens::Ours)
+    }
+
+    /// A process that stood still (a stopped container, a machine that was moved) may wake up after its lease has gone to another
+    /// gateway, which has spent the refresh token by then.
+    fn still_ours(&self) -> Result<(), RenewProblem> {
+        if self.shared.store.is_shared() && self.now().as_millis() >= self.lease_ends.load(Relaxed) {
+            return Err(
+                self.put_off("this gateway stood still, and another one may have refreshed meanwhile")
+            );
+        }
+        Ok(())
     }
 
     /// Writes down that a refresh goes out. Where the store is out of order and the token still lives, the refresh is put off: with

@@ -289,7 +289,8 @@ async fn settle_with_the_store(
     let (name, realm) = key;
     let Ok(found) = shared.store.account(name).await else { return false };
     let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
-    if let Some(grant) = grant.filter(|grant| grant.access.as_ref() == Some(&waiting.tokens.access)) {
+    let ours = &waiting.tokens.access.token;
+    if let Some(grant) = grant.filter(|grant| grant.access.as_ref().is_some_and(|held| held.token == *ours)) {
         return saved(shared, entry, key, waiting, grant.generation).await;
     }
     if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {

@@ -4,6 +4,7 @@
 //! `observe` (calls to metrics and signals) → `store_health` → `reload` → `run` (signals, drain).
 
 mod allocator;
+mod corrections;
 mod data;
 mod hooks;
 mod last_seen;
@@ -49,6 +50,7 @@ use crate::telemetry::metrics::Metrics;
 pub use listeners::Bound;
 pub use run::run_until_told_to_stop;
 
+use corrections::Corrections;
 use hooks::Hooks;
 use last_seen::{Callers, Exchange};
 use listeners::Sockets;
@@ -86,6 +88,7 @@ struct Inner {
     counters: Arc<Counters>,
     store_health: Arc<StoreHealth>,
     last_seen: Arc<Exchange>,
+    corrections: Arc<Corrections>,
     draining: std::sync::atomic::AtomicBool,
 }
 
@@ -99,6 +102,8 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
 
     // Before the accounts are read, so that nothing falls between.
     let newest_change = store.newest_change().await.context("the store cannot be read")?;
+    let corrections = Arc::new(Corrections::default());
+    let brought_down = corrections.bring_down(&*store).await;
     let book = Arc::new(Book::new(realms::rules(&config)));
     let mut take = |record| drop(book.apply(record));
     let broken = store.each_account(&mut take).await.context("the accounts cannot be read")?;
@@ -106,6 +111,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         tracing::error!(%account, why, "the account's record cannot be read; it is left out and all others are served");
     }
     let journal = Journal::start(store.clone(), clock.clone());
+    corrections::note(&brought_down, &journal);
     let audit = Audit::open(&config.admin.audit, clock.clone())?;
     let renewals = Renewals::new(renewal::Parts {
         clock: clock.clone(),
@@ -151,7 +157,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let access_log = config.log.access.then(|| AccessLog::new(config.log.format, logs.clone()));
     let shared = Arc::new(Shared::new(
         Settings::compile(&operator::with(&config, operator_caller.clone())),
-        token_key(&secrets),
+        token_key(&secrets).beginning(clock.now()),
         clock.clone(),
         &instance(&secrets.0),
         access_log,
@@ -177,7 +183,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         renewals: renewals.clone(),
         pairing: pairing.clone(),
         known: known.clone(),
-        journal,
+        journal: journal.clone(),
         audit: audit.clone(),
         metrics,
         logs,
@@ -188,6 +194,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         counters: counters.clone(),
         store_health: Arc::default(),
         last_seen: last_seen.clone(),
+        corrections: corrections.clone(),
         draining: false.into(),
     });
     observe::watch(&inner);
@@ -248,7 +255,8 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         renewals.keep(),
         tokio::spawn(reload::watch_certificates(inner.clone())),
         tokio::spawn(replicas::follow(inner.clone(), newest_change)),
-        tokio::spawn(store_health::watch(inner.store_health.clone(), inner.store.clone(), clock)),
+        tokio::spawn(store_health::watch(inner.store_health.clone(), inner.store.clone(), clock.clone())),
+        tokio::spawn(corrections.run(inner.store.clone(), clock, journal)),
         tokio::spawn(last_seen.run()),
     ];
     Ok(Running { bound, inner, data, admin, public, tasks })

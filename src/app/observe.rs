@@ -156,6 +156,7 @@ fn note_sign_of_life(record: &Record, signals: &Signals) {
 /// What the server counts by itself.
 pub fn watch(inner: &Arc<Inner>) {
     watch_store(inner);
+    inner.corrections.watch(&inner.metrics);
     let counters = inner.counters.clone();
     let series = |read: fn(&crate::server::Counters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
         let counters = counters.clone();
@@ -220,7 +221,7 @@ pub fn refresh_gauges(inner: &Inner) {
         for (state, count) in states {
             metrics.accounts(realm.as_str(), state).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        let earliest = census.earliest_expiry.map_or(0, |at| at.as_secs());
+        let earliest = census.earliest_expiry.map_or(0, |at| at.time_of_day().as_secs());
         metrics.earliest_expiry(realm.as_str()).set(i64::try_from(earliest).unwrap_or(i64::MAX));
     }
     for (realm, tally) in inner.renewals.tallies() {

@@ -5,7 +5,6 @@ mod form;
 mod known;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -15,15 +14,13 @@ use crate::gateway::Shared;
 use crate::gateway::caller::{self, CallerMatch, Evidence};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::Settings;
+use crate::gateway::token;
 use crate::http1::Fields;
 
 pub use form::MAX_FORM;
 pub use known::KnownTokens;
 
 use form::TokenForm;
-
-/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep their habits.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// Answers token requests of callers.
 pub struct Facade {
@@ -98,7 +95,7 @@ impl Facade {
             Standing::NeedsLogin { .. } => return Err(TokenRefusal::NeedsLogin.into()),
         }
         entry.touch(now);
-        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + TOKEN_LIFE);
+        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + token::LIFE);
         let token =
             minted.ok_or(TokenRefusal::InvalidRequest("the caller's name is too long for a token"))?;
         tracing::info!(caller = %caller.rules.name, account = %name, "gateway token handed out");
@@ -141,7 +138,7 @@ fn granted(access_token: &str, refresh_token: &str) -> Response<Bytes> {
             "refresh_token": refresh_token,
             "scope": "openid",
             "token_type": "Bearer",
-            "expires_in": TOKEN_LIFE.as_secs(),
+            "expires_in": token::LIFE.as_secs(),
         }),
     )
 }

@@ -1,6 +1,8 @@
 //! Gateway tokens: what an application that refreshes by itself gets instead of Align's bearer. Stateless, bound to one caller and
 //! one account, and worth nothing at the platform.
 
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +15,10 @@ pub const PREFIX: &str = "gwt_";
 
 const VERSION: u8 = 1;
 const MAC: usize = 32;
+/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep their habits.
+pub const LIFE: Duration = Duration::from_secs(3600);
+/// What gateways that share a key may disagree about the time.
+const APART: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
 const FIXED: usize = 1 + 8 + 2;
 
@@ -21,6 +27,8 @@ const FIXED: usize = 1 + 8 + 2;
 pub struct TokenKey {
     signing: hmac::Key,
     older: Vec<hmac::Key>,
+    /// When this process began: older tokens may come from one whose clock was wrong.
+    began: Timestamp,
 }
 
 /// What a valid gateway token says.
@@ -41,7 +49,14 @@ pub enum TokenProblem {
 
 impl TokenKey {
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { signing: key(secret), older: Vec::new() }
+        Self { signing: key(secret), older: Vec::new(), began: Timestamp::default() }
+    }
+
+    /// For a process that began at this moment.
+    #[must_use]
+    pub fn beginning(mut self, at: Timestamp) -> Self {
+        self.began = at;
+        self
     }
 
     /// Takes tokens too that were signed under another key.
@@ -66,13 +81,12 @@ impl TokenKey {
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Compares in constant time before anything inside is looked at.
+    /// Compares in constant time before anything inside is looked at. A token that ends later than any that could be handed out now was
+    /// made by a clock that was wrong, before this process began: it ends within a life of that.
     pub fn read(&self, token: &str, now: Timestamp) -> Result<Claim, TokenProblem> {
         let claim = self.open(token).ok_or(TokenProblem::Forged)?;
-        match claim.expires_at > now {
-            true => Ok(claim),
-            false => Err(TokenProblem::Expired),
-        }
+        let is_believable = claim.expires_at <= now + LIFE + APART || now < self.began + LIFE;
+        if claim.expires_at > now && is_believable { Ok(claim) } else { Err(TokenProblem::Expired) }
     }
 
     fn open(&self, token: &str) -> Option<Claim> {
@@ -120,6 +134,15 @@ mod tests {
         let claim = key.read(&token, NOW).unwrap();
         assert_eq!((claim.caller.as_str(), claim.account.as_str()), ("lab-sync", "smile"));
         assert_eq!(key.read(&token, claim.expires_at), Err(TokenProblem::Expired));
+    }
+
+    #[test]
+    fn a_token_that_a_clock_two_days_ahead_made_ends_within_a_life_of_the_restart() {
+        let key = TokenKey::new(&[7; 32]).beginning(NOW);
+        let far = NOW + Duration::from_secs(2 * 86_400) + LIFE;
+        let token = key.mint("lab-sync", &"smile".parse().unwrap(), far).unwrap();
+        assert!(key.read(&token, NOW + LIFE - Duration::from_secs(1)).is_ok(), "it may be minutes old");
+        assert_eq!(key.read(&token, NOW + LIFE), Err(TokenProblem::Expired));
     }
 
     #[test]

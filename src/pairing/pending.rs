@@ -94,9 +94,22 @@ pub(super) enum Held<T> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Row<T> {
-    Live(T),
+    Live(Made<T>),
     Used { by: Option<AccountName> },
 }
+
+/// With the moment at which it was made, so that an end which a wrong clock put too far away is noticed.
+#[derive(Serialize, Deserialize)]
+struct Made<T> {
+    /// In milliseconds, as the store keeps the end. Absent where an older gateway wrote it.
+    #[serde(default)]
+    made_at: Option<u64>,
+    #[serde(flatten)]
+    what: T,
+}
+
+/// Its clock and ours may be that far apart, where another gateway made it.
+const APART: Duration = Duration::from_secs(2);
 
 /// Pending logins, by code.
 pub(super) struct Desk {
@@ -115,15 +128,29 @@ impl Desk {
         what: T,
         valid_for: Duration,
     ) -> Result<(Code, Timestamp), StoreError> {
-        let (code, expires_at) = (Code::fresh(), self.clock.now() + valid_for);
-        self.write(code.hash(), Row::Live(what), expires_at).await?;
+        let now = self.clock.now();
+        let (code, expires_at) = (Code::fresh(), now + valid_for);
+        let made = Made { made_at: Some(now.as_millis()), what };
+        self.write(code.hash(), Row::Live(made), expires_at).await?;
         Ok((code, expires_at))
     }
 
     /// Looks without using it up.
     pub async fn peek<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
-        let row = self.store.peek_login(code.hash().as_bytes(), T::KIND, self.clock.now()).await?;
-        Ok(row.map_or(Held::Unknown, read))
+        let hash = code.hash();
+        let row = self.store.peek_login(hash.as_bytes(), T::KIND, self.clock.now()).await?;
+        let Some(mut row) = row else { return Ok(Held::Unknown) };
+        if let Some(made_at) = made_in_the_future::<T>(&row, self.clock.now()) {
+            // A clock was wrong when it was made. From now on it is good for as long as it was meant to be.
+            let now = self.clock.now();
+            row.expires_at = now + row.expires_at.since(made_at);
+            if let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) {
+                tracing::warn!(kind = ?T::KIND, "a pending login was made in the future, by a wrong clock; it counts as made now");
+                let made = Made { made_at: Some(now.as_millis()), what: made.what };
+                self.write(hash, Row::Live(made), row.expires_at).await?;
+            }
+        }
+        Ok(read(row))
     }
 
     /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one through; the other finds it used.
@@ -145,7 +172,9 @@ impl Desk {
         let Some(row) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
             return Ok(Held::Used { by: None });
         };
-        let expires_at = row.expires_at;
+        let made_at = made_in_the_future::<T>(&row, self.clock.now());
+        let expires_at =
+            made_at.map_or(row.expires_at, |made_at| row.expires_at - made_at.since(self.clock.now()));
         let held = read::<T>(row);
         let mark = match &held {
             Held::Used { by } => by.clone(),
@@ -171,15 +200,55 @@ impl Desk {
     }
 }
 
+/// When it was made, where that lies in the future.
+fn made_in_the_future<T: Waiting>(row: &PendingLogin, now: Timestamp) -> Option<Timestamp> {
+    let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) else { return None };
+    let made_at = made.made_at.map(Timestamp::from_millis)?;
+    (made_at > now + APART).then_some(made_at)
+}
+
 fn read<T: Waiting>(row: PendingLogin) -> Held<T> {
     let expires_at = row.expires_at;
     match serde_json::from_str(&row.payload) {
-        Ok(Row::Live(what)) => Held::Live { what, expires_at },
+        Ok(Row::Live(made)) => Held::Live { what: made.what, expires_at },
         Ok(Row::Used { by }) => Held::Used { by },
         Err(_) => {
             // serde_json's text could quote the payload, which holds tokens.
             tracing::warn!("a pending login of another version cannot be read; it counts as unknown");
             Held::Unknown
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+    fn start() -> Start {
+        let realm = "global".parse().unwrap();
+        Start { order: Order { realm, name: None, account_id: None, callback_url: None } }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_a_clock_two_days_ahead_made_ends_when_it_was_meant_to() {
+        let right = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let ahead = Clock::manual(right.now() + Duration::from_secs(2 * 86_400));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(right.clone()));
+        let (code, _) = Desk::new(ahead, store.clone()).put(start(), TEN_MINUTES).await.unwrap();
+        let desk = Desk::new(right.clone(), store);
+        let end = right.now() + TEN_MINUTES;
+        for _ in 0..2 {
+            let held = desk.peek::<Start>(&code).await.unwrap();
+            assert!(
+                matches!(held, Held::Live { expires_at, .. } if expires_at == end),
+                "it does not move along"
+            );
+            right.advance(Duration::from_secs(60));
+        }
+        right.advance(TEN_MINUTES);
+        assert!(matches!(desk.peek::<Start>(&code).await.unwrap(), Held::Unknown));
     }
 }

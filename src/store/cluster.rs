@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Store, StoreError};
@@ -75,6 +76,8 @@ pub struct Held<'a> {
     pub owner: &'a ReplicaId,
     /// How long the lease lasts from each time it is taken or extended.
     pub life: Duration,
+    /// Until when it is ours by our own clock, in milliseconds; moved on with each extension.
+    pub ends: &'a AtomicU64,
 }
 
 impl Held<'_> {
@@ -88,6 +91,7 @@ impl Held<'_> {
                 done = work.as_mut() => return done,
                 () = self.clock.sleep(self.life / 3) => {}
             }
+            let ends = self.clock.now() + self.life;
             let mut extending = pin!(self.store.extend_lease(self.name, self.realm, self.owner, self.life));
             let extended = tokio::select! {
                 biased;
@@ -95,7 +99,7 @@ impl Held<'_> {
                 extended = extending.as_mut() => extended,
             };
             match extended {
-                Ok(true) => {}
+                Ok(true) => self.ends.store(ends.as_millis(), Relaxed),
                 Ok(false) => {
                     tracing::warn!(account = %self.name, realm = %self.realm, "the lease of a refresh went to another gateway")
                 }

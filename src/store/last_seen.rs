@@ -2,8 +2,10 @@
 //!
 //! The rule guarded here: of each moment the newest stays, whoever brings it and in whatever order, so nobody has to agree with anybody.
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::model::account::AccountName;
+
+use super::rows::stored;
 
 /// Whose moments these are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,14 +65,12 @@ fn newer(one: Option<(u16, Timestamp)>, other: Option<(u16, Timestamp)>) -> Opti
 }
 
 impl LastSeen {
-    pub(super) fn row(&self) -> Row {
+    pub(super) fn row(&self, clock: &Clock) -> Row {
         let (kind, name) = match &self.subject {
             Subject::Account(name) => ("account", name.as_str()),
             Subject::Caller(name) => ("caller", name.as_str()),
         };
-        let at = |moment: Option<Timestamp>| {
-            moment.map_or(0, |at| i64::try_from(at.as_millis()).unwrap_or(i64::MAX))
-        };
+        let at = |moment: Option<Timestamp>| moment.map_or(0, |at| stored(clock, at));
         let number = |stamped: Option<(u16, Timestamp)>| stamped.map_or(0, |(number, _)| i64::from(number));
         let moment = |stamped: Option<(u16, Timestamp)>| at(stamped.map(|(_, at)| at));
         let it = &self.moments;
@@ -87,15 +87,20 @@ impl LastSeen {
         )
     }
 
-    /// `None` for a row that means nothing here: a newer gateway may know other kinds.
-    pub(super) fn of_row(row: Row) -> Option<Self> {
+    /// `None` for a row that means nothing here: a newer gateway may know other kinds. What lies in the future was noted by a clock that
+    /// was wrong, and counts as now.
+    pub(super) fn of_row(row: Row, clock: &Clock) -> Option<Self> {
         let (kind, name, call, success, refusal, refusal_at, links, list_at, download) = row;
         let subject = match kind.as_str() {
             "account" => Subject::Account(name.parse().ok()?),
             "caller" => Subject::Caller(name),
             _ => return None,
         };
-        let at = |millis: i64| u64::try_from(millis).ok().filter(|at| *at > 0).map(Timestamp::from_millis);
+        let now = clock.now();
+        let at = |millis: i64| {
+            let noted = u64::try_from(millis).ok().filter(|at| *at > 0)?;
+            Some(clock.at_time_of_day(Timestamp::from_millis(noted)).min(now))
+        };
         let stamped = |number: i64, millis| Some((u16::try_from(number).unwrap_or(u16::MAX), at(millis)?));
         let moments = Moments {
             last_call_at: at(call),

@@ -266,6 +266,13 @@ pub struct JournalEntry {
     pub detail: String,
 }
 
+/// A grant of this account was noted in the future, by so much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BroughtDown {
+    pub account: AccountName,
+    pub by: Duration,
+}
+
 /// The form in which [`Store::known_tokens`] remembers a refresh token.
 pub fn token_hash(refresh: &RefreshToken) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, refresh.expose().as_bytes());
@@ -472,6 +479,13 @@ pub trait Store: Send + Sync + 'static {
     fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()>;
     /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the beginning of time.
     fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted>;
+
+    /// Sets every moment that lies in the future down to now: it was noted by a clock that was wrong, and until its time came round it
+    /// would hold up what waits for it to pass. A token's end moves down with the moment at which the token came. Says whose grants
+    /// were concerned. A store that does not outlive the process has nothing of the kind.
+    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
+        answer(Vec::new())
+    }
 
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> Pending<'_, ()>;

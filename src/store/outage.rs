@@ -7,6 +7,7 @@ use std::fmt;
 pub struct Outage {
     pub ailment: Ailment,
     why: String,
+    rolled_back: bool,
 }
 
 /// What an operator would do something different about.
@@ -26,7 +27,17 @@ pub enum Ailment {
 
 impl Outage {
     pub fn new(ailment: Ailment, why: impl Into<String>) -> Self {
-        Self { ailment, why: why.into() }
+        Self { ailment, why: why.into(), rolled_back: false }
+    }
+
+    /// Nothing happened, because of somebody else's work at the same time: it may be done again at once.
+    #[must_use]
+    pub fn rolled_back(self) -> Self {
+        Self { rolled_back: true, ..self }
+    }
+
+    pub fn is_rolled_back(&self) -> bool {
+        self.rolled_back
     }
 }
 

@@ -18,8 +18,8 @@ use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
 use super::{
-    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
-    StoreError, StoredRoute, Take,
+    AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
+    PendingLogin, Store, StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -27,6 +27,7 @@ use crate::model::account::{AccountName, AccountState, RealmName};
 use link::{Link, Place};
 
 mod backup;
+mod bring_down;
 mod cluster;
 mod grants;
 mod journal;
@@ -77,8 +78,13 @@ impl PostgresStore {
     ) -> Result<Self, StoreError> {
         let place = Place::parse(url, "store.url")?;
         let listen = listen_url.map(|url| Place::parse(url, "store.listen_url")).transpose()?;
-        let (keys, durable) = within(LONG, start::prepare(&place, key, environment)).await?;
-        Ok(Self { link: Link::new(place, durable), listen, keys, clock })
+        let (keys, durable) = within(LONG, start::prepare(&place, key, environment, &clock)).await?;
+        Ok(Self { link: Link::new(place, durable, clock.clone()), listen, keys, clock })
+    }
+
+    /// A moment as it is kept here.
+    fn stored(&self, at: Timestamp) -> i64 {
+        rows::stored(&self.clock, at)
     }
 }
 
@@ -98,19 +104,19 @@ impl Store for PostgresStore {
     }
 
     fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
-        Box::pin(within(SHORT, self.read_account(name)))
+        Box::pin(repeated(SHORT, move || self.read_account(name)))
     }
 
     fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
-        Box::pin(within(SHORT, self.write_grant(grant)))
+        Box::pin(repeated(SHORT, move || self.write_grant(grant.clone())))
     }
 
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.write_state(name, state)))
+        Box::pin(repeated(SHORT, move || self.write_state(name, state)))
     }
 
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.write_current(name, realm)))
+        Box::pin(repeated(SHORT, move || self.write_current(name, realm)))
     }
 
     fn note_intent<'a>(
@@ -119,7 +125,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.write_intent(name, realm, at)))
+        Box::pin(repeated(SHORT, move || self.write_intent(name, realm, at)))
     }
 
     fn clear_intent<'a>(
@@ -130,7 +136,7 @@ impl Store for PostgresStore {
         expected: u64,
         noted_at: Timestamp,
     ) -> Pending<'a, bool> {
-        Box::pin(within(SHORT, self.delete_intent(name, realm, owner, expected, noted_at)))
+        Box::pin(repeated(SHORT, move || self.delete_intent(name, realm, owner, expected, noted_at)))
     }
 
     fn commit_tokens<'a>(
@@ -140,7 +146,7 @@ impl Store for PostgresStore {
         expected: u64,
         tokens: &'a NewTokens,
     ) -> Pending<'a, u64> {
-        Box::pin(within(SHORT, self.write_tokens(name, realm, expected, tokens)))
+        Box::pin(repeated(SHORT, move || self.write_tokens(name, realm, expected, tokens)))
     }
 
     fn set_route<'a>(
@@ -149,11 +155,11 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         route: &'a StoredRoute,
     ) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.write_route(name, realm, route)))
+        Box::pin(repeated(SHORT, move || self.write_route(name, realm, route)))
     }
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.delete_grant(name, realm)))
+        Box::pin(repeated(SHORT, move || self.delete_grant(name, realm)))
     }
 
     fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
@@ -161,7 +167,7 @@ impl Store for PostgresStore {
     }
 
     fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
-        Box::pin(within(SHORT, self.write_login(login)))
+        Box::pin(repeated(SHORT, move || self.write_login(login.clone())))
     }
 
     fn peek_login(
@@ -170,7 +176,7 @@ impl Store for PostgresStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> Pending<'_, Option<PendingLogin>> {
-        Box::pin(within(SHORT, self.read_login(id, kind, now)))
+        Box::pin(repeated(SHORT, move || self.read_login(id, kind, now)))
     }
 
     fn take_login(
@@ -179,15 +185,15 @@ impl Store for PostgresStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> Pending<'_, Option<PendingLogin>> {
-        Box::pin(within(SHORT, self.delete_login(id, kind, now)))
+        Box::pin(repeated(SHORT, move || self.delete_login(id, kind, now)))
     }
 
     fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
-        Box::pin(within(SHORT, self.add_to_journal(entry)))
+        Box::pin(repeated(SHORT, move || self.add_to_journal(entry.clone())))
     }
 
     fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
-        Box::pin(within(SHORT, self.read_journal(account, limit)))
+        Box::pin(repeated(SHORT, move || self.read_journal(account, limit)))
     }
 
     fn is_shared(&self) -> bool {
@@ -202,7 +208,7 @@ impl Store for PostgresStore {
         seen_generation: u64,
         life: Duration,
     ) -> Pending<'a, Lease> {
-        Box::pin(within(SHORT, self.claim(name, realm, owner, seen_generation, life)))
+        Box::pin(repeated(SHORT, move || self.claim(name, realm, owner, seen_generation, life)))
     }
 
     fn extend_lease<'a>(
@@ -212,7 +218,7 @@ impl Store for PostgresStore {
         owner: &'a ReplicaId,
         life: Duration,
     ) -> Pending<'a, bool> {
-        Box::pin(within(SHORT, self.extend(name, realm, owner, life)))
+        Box::pin(repeated(SHORT, move || self.extend(name, realm, owner, life)))
     }
 
     fn release_lease<'a>(
@@ -221,7 +227,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         owner: &'a ReplicaId,
     ) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.release(name, realm, owner)))
+        Box::pin(repeated(SHORT, move || self.release(name, realm, owner)))
     }
 
     fn keep_fallback<'a>(
@@ -231,7 +237,7 @@ impl Store for PostgresStore {
         seen_generation: u64,
         tokens: &'a NewTokens,
     ) -> Pending<'a, bool> {
-        Box::pin(within(SHORT, self.write_fallback(name, realm, seen_generation, tokens)))
+        Box::pin(repeated(SHORT, move || self.write_fallback(name, realm, seen_generation, tokens)))
     }
 
     fn adopt_fallback<'a>(
@@ -240,15 +246,15 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         expected: u64,
     ) -> Pending<'a, Option<u64>> {
-        Box::pin(within(SHORT, self.use_fallback(name, realm, expected)))
+        Box::pin(repeated(SHORT, move || self.use_fallback(name, realm, expected)))
     }
 
     fn changes_since(&self, seen: u64) -> Pending<'_, Changes> {
-        Box::pin(within(SHORT, self.read_changes(seen)))
+        Box::pin(repeated(SHORT, move || self.read_changes(seen)))
     }
 
     fn newest_change(&self) -> Pending<'_, u64> {
-        Box::pin(within(SHORT, self.read_newest_change()))
+        Box::pin(repeated(SHORT, move || self.read_newest_change()))
     }
 
     fn watch(
@@ -260,11 +266,11 @@ impl Store for PostgresStore {
     }
 
     fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> Pending<'a, bool> {
-        Box::pin(within(SHORT, self.take_lead(task, owner, life)))
+        Box::pin(repeated(SHORT, move || self.take_lead(task, owner, life)))
     }
 
     fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.leave_lead(task, owner)))
+        Box::pin(repeated(SHORT, move || self.leave_lead(task, owner)))
     }
 
     fn rotate_key(&self) -> Pending<'_, Rotation> {
@@ -276,15 +282,19 @@ impl Store for PostgresStore {
     }
 
     fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
-        Box::pin(within(LONG, self.write_last_seen(seen)))
+        Box::pin(repeated(LONG, move || self.write_last_seen(seen)))
     }
 
     fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted> {
         Box::pin(within(LONG, self.read_last_seen(since)))
     }
 
+    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
+        Box::pin(repeated(LONG, move || self.set_down_future()))
+    }
+
     fn ping(&self) -> Pending<'_, ()> {
-        Box::pin(within(SHORT, self.write_heartbeat()))
+        Box::pin(repeated(SHORT, move || self.write_heartbeat()))
     }
 
     fn close(&self) -> Pending<'_, ()> {
@@ -303,6 +313,32 @@ where
     (O,): for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
 {
     sqlx::query_scalar(sql).persistent(false)
+}
+
+/// How often work is done that the database rolled back because of somebody else's.
+const ATTEMPTS: u32 = 5;
+/// Before it is done again; longer each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Does work again that came to nothing because the database could not put it in order with somebody else's: it says so itself.
+async fn repeated<T, W>(limit: Duration, work: impl Fn() -> W) -> Result<T, StoreError>
+where
+    W: Future<Output = Result<T, StoreError>>,
+{
+    let again = async {
+        let mut attempts = 1;
+        loop {
+            match work().await {
+                Err(StoreError::OutOfOrder(outage)) if outage.is_rolled_back() && attempts < ATTEMPTS => {
+                    tracing::debug!(%outage, attempts, "the database rolled work back; it is done again");
+                    tokio::time::sleep(PAUSE * attempts).await;
+                    attempts += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    };
+    within(limit, again).await
 }
 
 async fn within<T>(
@@ -334,7 +370,8 @@ fn fault(error: sqlx::Error) -> StoreError {
         READ_ONLY => "the database takes no writes (read-only)".to_owned(),
         _ => format!("{} (SQLSTATE {code})", refused.message()),
     };
-    StoreError::OutOfOrder(Outage::new(ailment(&code), why))
+    let outage = Outage::new(ailment(&code), why);
+    StoreError::OutOfOrder(if ROLLED_BACK.contains(&&*code) { outage.rolled_back() } else { outage })
 }
 
 /// By SQLSTATE, which no language of the server changes.
@@ -353,5 +390,7 @@ fn ailment(code: &str) -> Ailment {
     }
 }
 
+/// transaction_rollback, serialization_failure, deadlock_detected: nothing of it happened.
+const ROLLED_BACK: [&str; 3] = ["40000", "40001", "40P01"];
 const READ_ONLY: &str = "25006";
 const UNIQUE_VIOLATION: &str = "23505";

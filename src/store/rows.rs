@@ -1,11 +1,13 @@
 //! Between rows and records, for every kind of database. A row that does not read or does not unseal names its account and stops nobody else.
 
+use std::time::Duration;
+
 use super::seal::{Place, SealFault, SealKeys};
 use super::{
-    AccountRecord, GrantRecord, JournalEntry, Loaded, PendingKind, PendingLogin, StoredAccess, StoredRoute,
-    Take,
+    AccountRecord, BroughtDown, GrantRecord, JournalEntry, Loaded, PendingKind, PendingLogin, StoredAccess,
+    StoredRoute, Take,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
@@ -52,13 +54,14 @@ pub(super) use select_accounts;
 /// Gathers rows, those of one account in succession, into accounts.
 pub struct Accounts<'a> {
     keys: &'a SealKeys,
+    clock: &'a Clock,
     loaded: Loaded,
     open: Option<(AccountName, Result<AccountRecord, String>)>,
 }
 
 impl<'a> Accounts<'a> {
-    pub fn new(keys: &'a SealKeys) -> Self {
-        Self { keys, loaded: Loaded::default(), open: None }
+    pub fn new(keys: &'a SealKeys, clock: &'a Clock) -> Self {
+        Self { keys, clock, loaded: Loaded::default(), open: None }
     }
 
     pub fn add(&mut self, row: &impl Columns) {
@@ -75,10 +78,10 @@ impl<'a> Accounts<'a> {
         }
         let account = match self.open.take() {
             Some((_, account)) => account,
-            None => read_account(row, &name),
+            None => read_account(row, &name, self.clock),
         };
         let account = account.and_then(|mut account| {
-            account.grants.extend(read_grant(row, &name, self.keys)?);
+            account.grants.extend(read_grant(row, &name, self.keys, self.clock)?);
             Ok(account)
         });
         self.open = Some((name, account));
@@ -154,11 +157,19 @@ pub fn read_login(
 }
 
 /// The columns `state`, `since`, `why`.
-pub fn state_columns(state: &AccountState) -> (&'static str, Option<i64>, Option<&str>) {
+pub fn state_columns<'a>(
+    clock: &Clock,
+    state: &'a AccountState,
+) -> (&'static str, Option<i64>, Option<&'a str>) {
     match state {
         AccountState::Ready | AccountState::Paused => (state.word(), None, None),
-        AccountState::NeedsLogin { since, why } => (state.word(), Some(millis(*since)), Some(why)),
+        AccountState::NeedsLogin { since, why } => (state.word(), Some(stored(clock, *since)), Some(why)),
     }
+}
+
+/// A moment as it is kept: what outlives the process is the time of day.
+pub fn stored(clock: &Clock, at: Timestamp) -> i64 {
+    millis(clock.time_of_day(at))
 }
 
 /// A database's integers are signed; what lies beyond them is 292 million years off.
@@ -170,25 +181,39 @@ pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub fn read_journal(row: &impl Columns) -> Result<JournalEntry, String> {
+pub fn read_journal(row: &impl Columns, clock: &Clock) -> Result<JournalEntry, String> {
     Ok(JournalEntry {
-        at: moment(given(row.number(0)?, 0)?)?,
+        at: kept_moment(clock, given(row.number(0)?, 0)?)?,
         account: parsed(row, 1)?,
         event: given(row.text(2)?, 2)?.to_owned(),
         detail: given(row.text(3)?, 3)?.to_owned(),
     })
 }
 
+/// A moment that lies no further ahead than this is no sign of a wrong clock: a database's answer takes its time.
+pub const FUTURE_MILLIS: i64 = 2000;
+
+/// An account and by how many milliseconds its newest grant lay in the future. Each account once.
+pub fn brought_down_rows(mut rows: Vec<(String, i64)>) -> Vec<BroughtDown> {
+    rows.sort_by(|(one, a), (other, b)| one.cmp(other).then(b.cmp(a)));
+    rows.dedup_by(|(later, _), (first, _)| later == first);
+    let brought_down = |(name, by): (String, i64)| {
+        let by = Duration::from_millis(u64::try_from(by).unwrap_or_default());
+        Some(BroughtDown { account: name.parse().ok()?, by })
+    };
+    rows.into_iter().filter_map(brought_down).collect()
+}
+
 fn read_name(row: &impl Columns) -> Result<AccountName, String> {
     parsed(row, 0)
 }
 
-fn read_account(row: &impl Columns, name: &AccountName) -> Result<AccountRecord, String> {
+fn read_account(row: &impl Columns, name: &AccountName, clock: &Clock) -> Result<AccountRecord, String> {
     let state = match given(row.text(2)?, 2)? {
         "ready" => AccountState::Ready,
         "paused" => AccountState::Paused,
         "needs_login" => AccountState::NeedsLogin {
-            since: moment(given(row.number(3)?, 3)?)?,
+            since: kept_moment(clock, given(row.number(3)?, 3)?)?,
             why: given(row.text(4)?, 4)?.to_owned(),
         },
         _ => return Err("its state is not known".to_owned()),
@@ -200,7 +225,9 @@ fn read_grant(
     row: &impl Columns,
     name: &AccountName,
     keys: &SealKeys,
+    clock: &Clock,
 ) -> Result<Option<GrantRecord>, String> {
+    let moment = |millis| kept_moment(clock, millis);
     if row.text(5)?.is_none() {
         return Ok(None);
     }
@@ -227,7 +254,7 @@ fn read_grant(
         }),
         _ => None,
     };
-    Ok(Some(GrantRecord {
+    let grant = GrantRecord {
         account_id: parsed(row, 6)?,
         refresh: RefreshToken::new(refresh),
         access,
@@ -237,7 +264,22 @@ fn read_grant(
         route,
         intent: row.number(16)?.map(moment).transpose()?,
         realm,
-    }))
+    };
+    Ok(Some(brought_down(grant, clock.now())))
+}
+
+/// What lies in the future was noted by a clock that was wrong. It counts as now, and the token's end moves with it, so that a token is
+/// never believed to live longer than it was given. The store itself is set right by [`super::Store::bring_down`].
+fn brought_down(mut grant: GrantRecord, now: Timestamp) -> GrantRecord {
+    let newest = grant.refreshed_at.max(Some(grant.obtained_at)).unwrap_or(grant.obtained_at);
+    if newest > now {
+        if let Some(access) = &mut grant.access {
+            access.expires_at = access.expires_at - newest.since(now);
+        }
+        grant.refreshed_at = grant.refreshed_at.map(|at| at.min(now));
+        grant.obtained_at = grant.obtained_at.min(now);
+    }
+    grant
 }
 
 pub fn does_not_read(index: usize) -> String {
@@ -250,6 +292,11 @@ fn given<T>(value: Option<T>, index: usize) -> Result<T, String> {
 
 fn parsed<T: std::str::FromStr>(row: &impl Columns, index: usize) -> Result<T, String> {
     given(row.text(index)?, index)?.parse().map_err(|_| format!("its column {index} is not valid"))
+}
+
+/// The moment of this process at a time of day that was kept.
+fn kept_moment(clock: &Clock, millis: i64) -> Result<Timestamp, String> {
+    moment(millis).map(|time| clock.at_time_of_day(time))
 }
 
 fn moment(millis: i64) -> Result<Timestamp, String> {

@@ -16,8 +16,8 @@ use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
 use super::{
-    AccountRecord, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind, PendingLogin, Store,
-    StoreError, StoredRoute, Take,
+    AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
+    PendingLogin, Store, StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -25,6 +25,7 @@ use crate::model::account::{AccountName, AccountState, RealmName};
 use connection::Connection;
 
 mod backup;
+mod bring_down;
 mod connection;
 mod grants;
 mod last_seen;
@@ -70,10 +71,15 @@ impl SqliteStore {
         Ok(Self { writer, reader, path, keys, clock, copying, lock: Mutex::new(Some(lock)) })
     }
 
+    /// A moment as it is kept here.
+    fn stored(&self, at: Timestamp) -> i64 {
+        rows::stored(&self.clock, at)
+    }
+
     async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
         let mut turn = self.writer.turn().await.map_err(fault)?;
         sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
-            .bind(rows::millis(entry.at))
+            .bind(self.stored(entry.at))
             .bind(entry.account.as_str())
             .bind(entry.event)
             .bind(entry.detail)
@@ -100,7 +106,7 @@ impl SqliteStore {
         let mut turn = self.reader.turn().await.map_err(fault)?;
         let lines = query.bind(i64::from(limit)).fetch_all(&mut *turn).await.map_err(fault)?;
         // A line that somebody changed so that it does not read is left out; the others still tell.
-        Ok(lines.iter().filter_map(|row| rows::read_journal(row).ok()).collect())
+        Ok(lines.iter().filter_map(|row| rows::read_journal(row, &self.clock).ok()).collect())
     }
 
     async fn write_heartbeat(&self) -> Result<(), StoreError> {
@@ -113,7 +119,7 @@ impl SqliteStore {
         sqlx::query(
             "INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at",
         )
-        .bind(rows::millis(self.clock.now()))
+        .bind(self.stored(self.clock.now()))
         .execute(&mut *turn)
         .await
         .map_err(fault)?;
@@ -251,6 +257,10 @@ impl Store for SqliteStore {
 
     fn last_seen(&self, _since: Timestamp) -> Pending<'_, Noted> {
         Box::pin(self.read_last_seen())
+    }
+
+    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
+        Box::pin(self.set_down_future())
     }
 
     fn ping(&self) -> Pending<'_, ()> {

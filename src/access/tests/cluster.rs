@@ -260,7 +260,7 @@ async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_wait
 /// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the database in between.
 async fn time_passes(clock: &Clock, platform: &Scripted, refreshes: usize) {
     while platform.refreshes() < refreshes {
-        clock.advance(Duration::from_secs(3));
+        clock.advance(Duration::from_secs(1));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -13,8 +13,8 @@ use super::Record;
 /// Puts a record's line at the end of `out`.
 pub fn write(record: &Record, format: LogFormat, out: &mut Vec<u8>) {
     let mut line = Line { format, out };
-    line.begin(UNIX_EPOCH + Duration::from_millis(record.at.as_millis()) + record.request);
-    line.number("at_ms", record.at.as_millis());
+    line.begin(UNIX_EPOCH + Duration::from_millis(record.at.time_of_day().as_millis()) + record.request);
+    line.number("at_ms", record.at.time_of_day().as_millis());
     line.text("caller", record.caller.as_ref().map(|caller| caller.name.as_str()));
     line.text("account", record.account.as_ref().map(|name| name.as_str()));
     line.text("realm", record.realm.as_ref().map(|name| name.as_str()));

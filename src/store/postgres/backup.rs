@@ -32,7 +32,7 @@ const TABLES: [&str; 8] = [
 const TRIGGERED: [&str; 3] = ["accounts", "grants", "journal"];
 const FORMAT: u32 = 1;
 /// A slow reader must not break it off; everybody else's work goes on beside it.
-const LIMITS: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '4h'; \
+const LIMITS: &str = "SET LOCAL statement_timeout = '4h'; SET LOCAL lock_timeout = '30s'; \
                       SET LOCAL idle_in_transaction_session_timeout = '10min'";
 /// What is written at once.
 const PIECE: usize = 64 * 1024;
@@ -51,10 +51,10 @@ impl PostgresStore {
     /// Everything is of one moment; gateways go on meanwhile.
     pub(super) async fn write_backup(&self, out: Out<'_>) -> Result<u64, StoreError> {
         let mut out = Sum { out, pending: Vec::new(), sum: Context::new(&SHA256) };
-        let head = Line::Head { format: FORMAT, taken_at: self.clock.now().as_millis() };
+        let head =
+            Line::Head { format: FORMAT, taken_at: self.clock.time_of_day(self.clock.now()).as_millis() };
         out.write(&head).await?;
-        let mut work = self.link.begin_long().await?;
-        sqlx::raw_sql(LIMITS).execute(&mut *work).await.map_err(fault)?;
+        let mut work = self.link.begin_snapshot(LIMITS).await?;
         let (mut rows, mut accounts) = (0, 0);
         for table in TABLES {
             let sql = format!("SELECT to_jsonb(it)::text FROM {table} it");

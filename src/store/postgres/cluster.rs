@@ -8,11 +8,12 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::cluster::{Changes, Lease, ReplicaId};
-use crate::store::rows::{fallback_place, millis, refresh_place, signed};
+use crate::store::rows::{fallback_place, refresh_place, signed};
 use crate::store::{NewTokens, StoreError};
 
 impl PostgresStore {
     /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a generation that has passed.
+    /// A lease that lasts longer than any that is given was noted before the database's clock was set back; nobody waits for it.
     pub(super) async fn claim(
         &self,
         name: &AccountName,
@@ -35,7 +36,8 @@ impl PostgresStore {
             "INSERT INTO leases AS held (account, realm, owner, generation, ends_at) \
              VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond') \
              ON CONFLICT (account, realm) DO UPDATE SET owner = excluded.owner, generation = excluded.generation, ends_at = excluded.ends_at \
-             WHERE held.owner = excluded.owner OR held.generation <> excluded.generation OR held.ends_at <= clock_timestamp()",
+             WHERE held.owner = excluded.owner OR held.generation <> excluded.generation OR held.ends_at <= clock_timestamp() \
+             OR held.ends_at > clock_timestamp() + 2 * $5 * interval '1 millisecond'",
         )
         .bind(name.as_str())
         .bind(realm.as_str())
@@ -121,7 +123,7 @@ impl PostgresStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
-        .bind(millis(noted_at))
+        .bind(self.stored(noted_at))
         .bind(owner.as_str())
         .execute(&mut *work)
         .await
@@ -168,7 +170,7 @@ impl PostgresStore {
             .bind(name.as_str())
             .bind(realm.as_str())
             .bind(sealed)
-            .bind(millis(self.clock.now()))
+            .bind(self.stored(self.clock.now()))
             .execute(&mut *work)
             .await
             .map_err(fault)?;
@@ -269,7 +271,8 @@ impl PostgresStore {
         let taken = query(
             "INSERT INTO leaders AS leader (task, owner, ends_at) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
              ON CONFLICT (task) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at \
-             WHERE leader.owner = excluded.owner OR leader.ends_at <= clock_timestamp()",
+             WHERE leader.owner = excluded.owner OR leader.ends_at <= clock_timestamp() \
+             OR leader.ends_at > clock_timestamp() + 2 * $3 * interval '1 millisecond'",
         )
         .bind(task)
         .bind(owner.as_str())

@@ -115,6 +115,17 @@ async fn no_lease_is_given_for_a_generation_that_has_passed_and_an_old_one_holds
 }
 
 #[tokio::test]
+async fn a_lease_that_a_clock_two_days_ahead_gave_holds_nobody_up() {
+    let it = cluster().await;
+    assert_eq!(take(&it.one, &it.first, 1, LIFE).await, Lease::Taken);
+    it.database.tamper("UPDATE leases SET ends_at = ends_at + interval '2 days'").await;
+    assert_eq!(take(&it.other, &it.second, 1, LIFE).await, Lease::Taken);
+    assert!(it.one.lead("keep", &it.first, LIFE).await.unwrap());
+    it.database.tamper("UPDATE leaders SET ends_at = ends_at + interval '2 days'").await;
+    assert!(it.other.lead("keep", &it.second, LIFE).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_lease_is_kept_alive_while_the_work_runs_and_ends_with_it() {
     let it = cluster().await;
     let (smile, global) = (name("smile"), realm("global"));
@@ -125,7 +136,9 @@ async fn a_lease_is_kept_alive_while_the_work_runs_and_ends_with_it() {
         let (store, clock, owner) = (it.one.clone(), it.clock.clone(), it.first.clone());
         async move {
             let (name, realm) = (&name("smile"), &realm("global"));
-            let held = Held { store: &*store, clock: &clock, name, realm, owner: &owner, life: LIFE };
+            let ends = std::sync::atomic::AtomicU64::new(0);
+            let held =
+                Held { store: &*store, clock: &clock, name, realm, owner: &owner, life: LIFE, ends: &ends };
             held.during(finished).await.unwrap();
             held.release().await;
         }

@@ -119,21 +119,78 @@ async fn a_row_that_somebody_holds_delays_a_commit_by_a_second_and_loses_nothing
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
 
+/// As a server answers that became a replica while the connection stood.
+const READ_ONLY: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+    $$ BEGIN RAISE EXCEPTION 'cannot execute UPDATE' USING ERRCODE = '25006'; END $$; \
+    CREATE TRIGGER refuse BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION refuse()";
+
 #[tokio::test]
 async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over() {
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;
-    administer(&database, "ALTER ROLE $role SET default_transaction_read_only = on").await;
-    hang_up(&database).await;
+    administer(&database, READ_ONLY).await;
     let outage = trouble(&store).await;
     assert!(outage.ailment == Ailment::ReadOnly && outage.to_string().contains("read-only"), "{outage}");
     assert_eq!(store.accounts().await.unwrap().accounts.len(), 1, "reading goes on");
-    let reopened = database.open(clock()).await.unwrap();
-    assert!(reopened.account(&name("smile")).await.unwrap().is_some(), "and so does a start");
-
-    // The connections stay, and would stay read-only.
-    administer(&database, "ALTER ROLE $role RESET default_transaction_read_only").await;
+    administer(&database, "DROP TRIGGER refuse ON grants").await;
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
+}
+
+/// None of them is what a transaction of ours needs.
+const ODD_DEFAULTS: [&str; 12] = [
+    "default_transaction_isolation = serializable",
+    "default_transaction_read_only = on",
+    "default_transaction_deferrable = on",
+    "idle_in_transaction_session_timeout = '50ms'",
+    "lock_timeout = '1ms'",
+    "search_path = nowhere",
+    "standard_conforming_strings = off",
+    "transform_null_equals = on",
+    "timezone = 'Asia/Kathmandu'",
+    "datestyle = 'German'",
+    "intervalstyle = 'iso_8601'",
+    "bytea_output = escape",
+];
+
+#[tokio::test]
+async fn whatever_the_servers_defaults_are_a_transaction_sets_what_it_needs() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    for default in ODD_DEFAULTS {
+        administer(&database, &format!("ALTER ROLE $role SET {default}")).await;
+    }
+    hang_up(&database).await;
+    let (_pooler, pooled) = database.behind_pooler().await;
+    let reopened = database.open_at(&pooled, clock()).await.unwrap();
+    for (number, store) in [&store, &reopened].into_iter().enumerate() {
+        assert_eq!(commit(store, 1 + number as u64).await.unwrap(), 2 + number as u64);
+        store.ping().await.unwrap();
+        let mut work = store.link.begin().await.unwrap();
+        let isolation: String =
+            super::scalar("SHOW transaction_isolation").fetch_one(&mut *work).await.unwrap();
+        assert_eq!(isolation, "read committed");
+        work.undo().await.unwrap();
+    }
+}
+
+/// The first two attempts at anything fail as they do when somebody else came in between.
+const ROLLS_BACK_TWICE: &str = "CREATE SEQUENCE attempts MINVALUE -1000 START WITH 1; GRANT ALL ON SEQUENCE attempts TO $role; \
+    CREATE FUNCTION fail_twice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    IF nextval('genapi_gateway.attempts') <= 2 THEN RAISE EXCEPTION 'in between' USING ERRCODE = '$code'; END IF; RETURN NEW; END $$; \
+    CREATE TRIGGER fail_twice BEFORE UPDATE ON grants FOR EACH ROW EXECUTE FUNCTION fail_twice()";
+
+#[tokio::test]
+async fn what_the_database_rolled_back_for_somebody_else_is_done_again() {
+    for code in ["40001", "40P01"] {
+        let database = Database::new().await;
+        let store = with_smile(&database, &database.url()).await;
+        administer(&database, &ROLLS_BACK_TWICE.replace("$code", code)).await;
+        assert_eq!(commit(&store, 1).await.unwrap(), 2);
+        // It does not go on for ever.
+        administer(&database, "ALTER SEQUENCE attempts RESTART WITH -1000").await;
+        let told = commit(&store, 2).await.unwrap_err();
+        assert!(told.to_string().contains(code), "{told}");
+    }
 }
 
 #[tokio::test]

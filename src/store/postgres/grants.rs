@@ -13,7 +13,7 @@ use super::{PostgresStore, fault, query};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::rows::{Accounts, access_place, millis, refresh_place, select_accounts, signed};
+use crate::store::rows::{Accounts, access_place, refresh_place, select_accounts, signed};
 use crate::store::{AccountRecord, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, Take};
 
 impl PostgresStore {
@@ -22,7 +22,7 @@ impl PostgresStore {
         take: Take<'_>,
     ) -> Result<Vec<(AccountName, String)>, StoreError> {
         let mut work = self.link.begin_long().await?;
-        let mut accounts = Accounts::new(&self.keys);
+        let mut accounts = Accounts::new(&self.keys, &self.clock);
         {
             let mut rows = query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *work);
             while let Some(row) = rows.try_next().await.map_err(fault)? {
@@ -53,7 +53,7 @@ impl PostgresStore {
             .fetch_all(connection)
             .await
             .map_err(fault)?;
-        let mut accounts = Accounts::new(&self.keys);
+        let mut accounts = Accounts::new(&self.keys, &self.clock);
         rows.iter().for_each(|row| accounts.add(row));
         let mut loaded = accounts.finish();
         match loaded.broken.pop() {
@@ -88,7 +88,7 @@ impl PostgresStore {
             Err(StoreError::Unsealable { .. }) => false,
             Err(trouble) => return Err(trouble),
         };
-        write_account(&mut work, grant).await?;
+        write_account(&mut work, grant, &self.clock).await?;
         let generation = generation_above_all(&mut work, &grant.name).await?;
         let route = grant.route.as_ref();
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
@@ -109,11 +109,11 @@ impl PostgresStore {
         .bind(generation)
         .bind(refresh)
         .bind(access)
-        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
-        .bind(millis(grant.at))
+        .bind(grant.access.as_ref().map(|access| self.stored(access.expires_at)))
+        .bind(self.stored(grant.at))
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
-        .bind(route.map(|route| millis(route.discovered_at)))
+        .bind(route.map(|route| self.stored(route.discovered_at)))
         .bind(old_is_whole)
         .execute(&mut *work)
         .await;
@@ -138,7 +138,7 @@ impl PostgresStore {
         state: &AccountState,
     ) -> Result<(), StoreError> {
         let mut work = self.link.begin().await?;
-        let changed = update_state(&mut work, name, state).await?;
+        let changed = update_state(&mut work, name, state, &self.clock).await?;
         work.commit().await?;
         match changed {
             0 => Err(StoreError::UnknownAccount(name.clone())),
@@ -176,7 +176,7 @@ impl PostgresStore {
     ) -> Result<(), StoreError> {
         let mut work = self.link.begin().await?;
         let changed = query("UPDATE grants SET intent_at = $1 WHERE account = $2 AND realm = $3")
-            .bind(millis(at))
+            .bind(self.stored(at))
             .bind(name.as_str())
             .bind(realm.as_str())
             .execute(&mut *work)
@@ -208,8 +208,8 @@ impl PostgresStore {
         )
         .bind(refresh)
         .bind(access)
-        .bind(millis(tokens.access.expires_at))
-        .bind(millis(tokens.refreshed_at))
+        .bind(self.stored(tokens.access.expires_at))
+        .bind(self.stored(tokens.refreshed_at))
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
@@ -241,7 +241,7 @@ impl PostgresStore {
         )
         .bind(&*route.domain)
         .bind(&*route.path)
-        .bind(millis(route.discovered_at))
+        .bind(self.stored(route.discovered_at))
         .bind(name.as_str())
         .bind(realm.as_str())
         .execute(&mut *work)

@@ -2,14 +2,14 @@
 
 use super::{PostgresStore, fault, query};
 use crate::model::account::AccountName;
-use crate::store::rows::{millis, read_journal};
+use crate::store::rows::read_journal;
 use crate::store::{JournalEntry, StoreError};
 
 impl PostgresStore {
     pub(super) async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
         let mut work = self.link.begin().await?;
         query("INSERT INTO journal (at, account, event, detail) VALUES ($1, $2, $3, $4)")
-            .bind(millis(entry.at))
+            .bind(self.stored(entry.at))
             .bind(entry.account.as_str())
             .bind(entry.event)
             .bind(entry.detail)
@@ -37,13 +37,13 @@ impl PostgresStore {
         let lines = query.bind(i64::from(limit)).fetch_all(&mut *work).await.map_err(fault)?;
         work.commit().await?;
         // A line that somebody changed so that it does not read is left out; the others still tell.
-        Ok(lines.iter().filter_map(|row| read_journal(row).ok()).collect())
+        Ok(lines.iter().filter_map(|row| read_journal(row, &self.clock).ok()).collect())
     }
 
     pub(super) async fn write_heartbeat(&self) -> Result<(), StoreError> {
         let mut work = self.link.begin().await?;
         query("INSERT INTO heartbeat (only_row, at) VALUES (1, $1) ON CONFLICT (only_row) DO UPDATE SET at = excluded.at")
-            .bind(millis(self.clock.now()))
+            .bind(self.stored(self.clock.now()))
             .execute(&mut *work)
             .await
             .map_err(fault)?;

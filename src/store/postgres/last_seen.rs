@@ -12,7 +12,7 @@ const OVERLAP_SECONDS: i32 = 15;
 impl PostgresStore {
     /// In order of name, so that two gateways never wait for each other crosswise.
     pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
-        let mut rows: Vec<Row> = seen.iter().map(LastSeen::row).collect();
+        let mut rows: Vec<Row> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
         rows.sort();
         for rows in rows.chunks(BATCH) {
             let text = |of: fn(&Row) -> &String| rows.iter().map(|row| of(row).clone()).collect::<Vec<_>>();
@@ -56,6 +56,8 @@ impl PostgresStore {
             .fetch_one(&mut *work)
             .await
             .map_err(fault)?;
+        // The database's clock was set back: what was noted since lies before what was read last, so all of it is read again.
+        let since = if millis(since) > up_to { Timestamp::default() } else { since };
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT kind, name, call_at, success_at, refusal::bigint, refusal_at, list_links::bigint, list_at, download_at FROM last_seen \
              WHERE noted_at > to_timestamp($1::double precision / 1000) - $2 * interval '1 second'",
@@ -68,6 +70,9 @@ impl PostgresStore {
         .map_err(fault)?;
         work.commit().await?;
         let up_to = Timestamp::from_millis(u64::try_from(up_to).unwrap_or_default());
-        Ok(Noted { seen: rows.into_iter().filter_map(LastSeen::of_row).collect(), up_to })
+        Ok(Noted {
+            seen: rows.into_iter().filter_map(|row| LastSeen::of_row(row, &self.clock)).collect(),
+            up_to,
+        })
     }
 }

@@ -16,6 +16,7 @@ use url::{Host, Url};
 use super::super::StoreError;
 use super::super::outage::{Ailment, Outage};
 use super::fault;
+use crate::clock::{Clock, Timestamp};
 
 /// Connections per gateway: renewals are few, and a hundred gateways share one database.
 const CONNECTIONS: usize = 8;
@@ -44,6 +45,8 @@ pub struct Link {
     place: Place,
     /// Whether a commit waits for the disk by the server's own settings.
     durable: bool,
+    /// Several gateways share the database, so its time is theirs.
+    clock: Clock,
     seats: Semaphore,
     idle: Mutex<Vec<Idle>>,
 }
@@ -148,35 +151,65 @@ fn is_here(options: &PgConnectOptions) -> bool {
     }
 }
 
-/// The statements that open a transaction, and one row: whether it can only read.
-pub fn begin_statement(limits: &str, durable: bool) -> String {
+/// What is known of a transaction as it begins.
+pub struct Opened {
+    pub read_only: bool,
+    /// By the database's clock.
+    pub at: Timestamp,
+}
+
+/// The statements that open a transaction, and one row: whether it can only read, and the database's time. Whatever a transaction needs
+/// it sets itself: a server, a database, a role or a pooler's session may have any defaults.
+fn begin_statement(mode: &str, limits: &str, durable: bool) -> String {
+    format!("BEGIN {mode}; {}", settings(limits, durable))
+}
+
+/// Statements see what others have committed by then, and whoever waits for a row sees its newest version.
+const WORK: &str = "ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE";
+/// Everything is of one moment.
+const SNAPSHOT: &str = "ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE";
+
+/// A server that replays another one's log refuses to promise writes; it can be read all the same.
+fn begin_on_replica(limits: &str, durable: bool) -> String {
+    format!("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED; {}", settings(limits, durable))
+}
+
+fn settings(limits: &str, durable: bool) -> String {
     let durable = if durable { "" } else { "SET LOCAL synchronous_commit = on; " };
-    format!("BEGIN; SET LOCAL search_path = {SCHEMA}, pg_temp; {durable}{limits}; SHOW transaction_read_only")
+    format!(
+        "SET LOCAL search_path = {SCHEMA}, pg_temp; SET LOCAL standard_conforming_strings = on; \
+         SET LOCAL transform_null_equals = off; {durable}{limits}; \
+         SELECT current_setting('transaction_read_only'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text"
+    )
 }
 
 impl Link {
-    pub fn new(place: Place, durable: bool) -> Self {
-        Self { place, durable, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+    pub fn new(place: Place, durable: bool, clock: Clock) -> Self {
+        Self { place, durable, clock, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
     }
 
     pub async fn begin(&self) -> Result<Work<'_>, StoreError> {
-        self.begin_with(SHORT).await
+        self.begin_with(WORK, SHORT).await
     }
 
     /// With time for reading everything.
     pub async fn begin_long(&self) -> Result<Work<'_>, StoreError> {
-        self.begin_with(LONG).await
+        self.begin_with(WORK, LONG).await
     }
 
-    async fn begin_with(&self, limits: &str) -> Result<Work<'_>, StoreError> {
+    /// For reading everything as it is at one moment.
+    pub async fn begin_snapshot(&self, limits: &str) -> Result<Work<'_>, StoreError> {
+        self.begin_with(SNAPSHOT, limits).await
+    }
+
+    async fn begin_with(&self, mode: &str, limits: &str) -> Result<Work<'_>, StoreError> {
         let seat = self.seats.acquire().await.map_err(|_| closed())?;
-        let begin = begin_statement(limits, self.durable);
         while let Some(Idle { mut connection, opened, since }) = self.take_idle() {
             if opened.elapsed() > MAX_AGE || since.elapsed() > MAX_IDLE {
                 continue;
             }
             // Nothing has been asked for yet, so a connection that died, or one to a server that has become a replica, costs nothing.
-            match tokio::time::timeout(BEGIN_TIMEOUT, begin_on(&mut connection, &begin)).await {
+            match tokio::time::timeout(BEGIN_TIMEOUT, self.begin_on(&mut connection, mode, limits)).await {
                 Ok(Ok(false)) => return Ok(Work { connection, opened, link: self, _seat: seat }),
                 Ok(_) => {}
                 // The network forgot it, and the others with it: they are not tried one by one.
@@ -184,8 +217,20 @@ impl Link {
             }
         }
         let mut connection = self.place.connect().await.map_err(|error| self.place.unreachable(error))?;
-        begin_on(&mut connection, &begin).await.map_err(fault)?;
+        self.begin_on(&mut connection, mode, limits).await.map_err(fault)?;
         Ok(Work { connection, opened: Instant::now(), link: self, _seat: seat })
+    }
+
+    /// Opens a transaction; says whether it is for work and can only read.
+    async fn begin_on(
+        &self,
+        connection: &mut PgConnection,
+        mode: &str,
+        limits: &str,
+    ) -> Result<bool, sqlx::Error> {
+        let opened = begin_as(connection, mode, limits, self.durable).await?;
+        self.clock.follow_database(opened.at);
+        Ok(opened.read_only && mode == WORK)
     }
 
     /// For good: later work fails.
@@ -244,11 +289,38 @@ impl DerefMut for Work<'_> {
     }
 }
 
-/// Opens a transaction; says whether it can only read.
-async fn begin_on(connection: &mut PgConnection, begin: &str) -> Result<bool, sqlx::Error> {
-    let rows = sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(connection).await?;
-    let read_only: Option<String> = rows.last().map(|row| row.try_get(0)).transpose()?;
-    Ok(read_only.as_deref() == Some("on"))
+/// Opens a transaction for work on a connection that is in none.
+pub async fn begin(
+    connection: &mut PgConnection,
+    limits: &str,
+    durable: bool,
+) -> Result<Opened, sqlx::Error> {
+    begin_as(connection, WORK, limits, durable).await
+}
+
+async fn begin_as(
+    connection: &mut PgConnection,
+    mode: &str,
+    limits: &str,
+    durable: bool,
+) -> Result<Opened, sqlx::Error> {
+    let begin = begin_statement(mode, limits, durable);
+    let opened = match sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut *connection).await {
+        Err(error) if is_replica(&error) => {
+            let begin = begin_on_replica(limits, durable);
+            sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(connection).await?
+        }
+        opened => opened?,
+    };
+    let row = opened.last().ok_or(sqlx::Error::RowNotFound)?;
+    let (read_only, millis): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let millis = millis.parse().map_err(|_| sqlx::Error::RowNotFound)?;
+    Ok(Opened { read_only: read_only == "on", at: Timestamp::from_millis(millis) })
+}
+
+/// `feature_not_supported` is how a server in recovery refuses READ WRITE.
+fn is_replica(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|refused| refused.code()).is_some_and(|code| code == "0A000")
 }
 
 fn closed() -> StoreError {

@@ -4,9 +4,10 @@ use sqlx::postgres::PgConnection;
 
 use super::steps::{holder, lock_account};
 use super::{LONG, PostgresStore, SHORT, fault, query, scalar, within};
+use crate::clock::Clock;
 use crate::model::account::AccountName;
 use crate::store::portable::{Holding, Portable};
-use crate::store::rows::{millis, read_journal, read_login, signed, state_columns};
+use crate::store::rows::{read_journal, read_login, signed, state_columns, stored};
 use crate::store::{AccountRecord, GrantRecord, JournalEntry, Pending, PendingLogin, StoreError};
 
 impl Portable for PostgresStore {
@@ -55,7 +56,7 @@ impl PostgresStore {
             .fetch_all(&mut *work)
             .await
             .map_err(fault)?;
-        let journal = journal_of(&mut work, name).await?;
+        let journal = journal_of(&mut work, name, &self.clock).await?;
         work.commit().await?;
         Ok(Holding {
             name: name.clone(),
@@ -70,7 +71,7 @@ impl PostgresStore {
         let name = &holding.name;
         let mut work = self.link.begin().await?;
         lock_account(&mut work, name).await?;
-        let there = journal_of(&mut work, name).await?;
+        let there = journal_of(&mut work, name, &self.clock).await?;
         let lines = holding.lines_beyond(&there)?;
         for sql in [
             "DELETE FROM grants WHERE account = $1",
@@ -103,7 +104,7 @@ impl PostgresStore {
         .execute(&mut *work)
         .await
         .map_err(fault)?;
-        append(&mut work, name, lines).await?;
+        append(&mut work, name, lines, &self.clock).await?;
         work.commit().await
     }
 
@@ -112,7 +113,7 @@ impl PostgresStore {
         connection: &mut PgConnection,
         account: &AccountRecord,
     ) -> Result<(), StoreError> {
-        let (word, since, why) = state_columns(&account.state);
+        let (word, since, why) = state_columns(&self.clock, &account.state);
         query(
             "INSERT INTO accounts (name, current_realm, state, since, why) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO UPDATE SET \
              current_realm = excluded.current_realm, state = excluded.state, since = excluded.since, why = excluded.why",
@@ -152,13 +153,13 @@ impl PostgresStore {
         .bind(signed(grant.generation))
         .bind(self.sealed_refresh(name, &grant.realm, &grant.refresh)?)
         .bind(self.sealed_access(name, &grant.realm, grant.access.as_ref())?)
-        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
-        .bind(grant.refreshed_at.map(millis))
-        .bind(millis(grant.obtained_at))
+        .bind(grant.access.as_ref().map(|access| self.stored(access.expires_at)))
+        .bind(grant.refreshed_at.map(|at| self.stored(at)))
+        .bind(self.stored(grant.obtained_at))
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
-        .bind(route.map(|route| millis(route.discovered_at)))
-        .bind(grant.intent.map(millis))
+        .bind(route.map(|route| self.stored(route.discovered_at)))
+        .bind(grant.intent.map(|at| self.stored(at)))
         .execute(connection)
         .await
         .map_err(fault)?;
@@ -181,13 +182,14 @@ impl PostgresStore {
 async fn journal_of(
     connection: &mut PgConnection,
     name: &AccountName,
+    clock: &Clock,
 ) -> Result<Vec<JournalEntry>, StoreError> {
     let lines = query("SELECT at, account, event, detail FROM journal WHERE account = $1 ORDER BY id")
         .bind(name.as_str())
         .fetch_all(connection)
         .await
         .map_err(fault)?;
-    Ok(lines.iter().filter_map(|row| read_journal(row).ok()).collect())
+    Ok(lines.iter().filter_map(|row| read_journal(row, clock).ok()).collect())
 }
 
 /// In one statement: an account's past is up to 500 lines.
@@ -195,13 +197,14 @@ async fn append(
     connection: &mut PgConnection,
     name: &AccountName,
     lines: &[JournalEntry],
+    clock: &Clock,
 ) -> Result<(), StoreError> {
     query(
         "INSERT INTO journal (at, account, event, detail) SELECT line.at, $1, line.event, line.detail \
          FROM unnest($2::bigint[], $3::text[], $4::text[]) WITH ORDINALITY AS line (at, event, detail, number) ORDER BY line.number",
     )
     .bind(name.as_str())
-    .bind(lines.iter().map(|line| millis(line.at)).collect::<Vec<_>>())
+    .bind(lines.iter().map(|line| stored(clock, line.at)).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.event.clone()).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| line.detail.clone()).collect::<Vec<_>>())
     .execute(connection)

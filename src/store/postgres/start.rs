@@ -7,8 +7,9 @@ use super::super::StoreError;
 use super::super::canary;
 use super::super::key_file::{self, Environment};
 use super::super::seal::SealKeys;
-use super::link::{Place, SCHEMA, begin_statement, is_tls};
+use super::link::{Place, SCHEMA, begin, is_tls};
 use super::{fault, query, scalar};
+use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 
 /// A step of the schema. During a rolling upgrade gateways of two versions work on one schema, so a step only adds, and an older
@@ -43,18 +44,16 @@ const OLDEST_SERVER: i32 = 130_000;
 const START_LOCK: i64 = 1_734_439_017;
 const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'";
 
-/// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk.
+/// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk, and takes its time for ours.
 pub async fn prepare(
     place: &Place,
     key: &SecretSource,
     environment: Environment<'_>,
+    clock: &Clock,
 ) -> Result<(SealKeys, bool), StoreError> {
     let at_start = |error: sqlx::Error| start_fault(place, error);
     let mut connection = place.connect().await.map_err(at_start)?;
-    sqlx::raw_sql(AssertSqlSafe(begin_statement(LIMITS, true)))
-        .execute(&mut connection)
-        .await
-        .map_err(at_start)?;
+    begin(&mut connection, LIMITS, true).await.map_err(at_start)?;
     check_server(&mut connection, place).await?;
     query("SELECT pg_advisory_xact_lock($1)")
         .bind(START_LOCK)
@@ -63,10 +62,12 @@ pub async fn prepare(
         .map_err(at_start)?;
     migrate(&mut connection, place, MIGRATIONS).await?;
     let keys = check_keys(&mut connection, place, key, environment).await?;
-    let durable: String = scalar("SELECT current_setting('synchronous_commit')")
+    let row = query("SELECT current_setting('synchronous_commit'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .fetch_one(&mut connection)
         .await
         .map_err(at_start)?;
+    let (durable, now): (String, i64) = (get(&row, 0)?, get(&row, 1)?);
+    clock.follow_database(Timestamp::from_millis(u64::try_from(now).unwrap_or_default()));
     sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(at_start)?;
     Ok((keys, durable != "off"))
 }

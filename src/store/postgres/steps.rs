@@ -3,6 +3,7 @@
 use sqlx::postgres::PgConnection;
 
 use super::{UNIQUE_VIOLATION, fault, query, scalar};
+use crate::clock::Clock;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::rows::state_columns;
 use crate::store::seal::SealFault;
@@ -71,7 +72,11 @@ pub(super) async fn holder(
 }
 
 /// Also takes the account's row, so that whoever else changes its grants waits.
-pub(super) async fn write_account(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
+pub(super) async fn write_account(
+    connection: &mut PgConnection,
+    grant: &NewGrant,
+    clock: &Clock,
+) -> Result<(), StoreError> {
     query(
         "INSERT INTO accounts AS old (name, current_realm, state) VALUES ($1, $2, 'ready') \
          ON CONFLICT (name) DO UPDATE SET current_realm = CASE WHEN $3 THEN excluded.current_realm ELSE old.current_realm END",
@@ -83,7 +88,7 @@ pub(super) async fn write_account(connection: &mut PgConnection, grant: &NewGran
     .await
     .map_err(fault)?;
     if let Some(state) = &grant.state {
-        update_state(connection, &grant.name, state).await?;
+        update_state(connection, &grant.name, state, clock).await?;
     }
     Ok(())
 }
@@ -114,8 +119,9 @@ pub(super) async fn update_state(
     connection: &mut PgConnection,
     name: &AccountName,
     state: &AccountState,
+    clock: &Clock,
 ) -> Result<u64, StoreError> {
-    let (word, since, why) = state_columns(state);
+    let (word, since, why) = state_columns(clock, state);
     let changed = query("UPDATE accounts SET state = $1, since = $2, why = $3 WHERE name = $4")
         .bind(word)
         .bind(since)

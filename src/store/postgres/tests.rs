@@ -353,3 +353,49 @@ async fn fill(store: &super::PostgresStore, count: u64) {
     .unwrap();
     work.commit().await.unwrap();
 }
+
+/// By the database's clock: two days from now, and where a token ends that came then.
+const TWO_DAYS: u64 = 2 * 86_400_000;
+
+#[tokio::test]
+async fn stored_moments_that_lie_in_the_future_come_down_to_now_once() {
+    let database = Database::new().await;
+    let clock = Clock::system();
+    let store = database.open(clock.clone()).await.unwrap();
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let mut fresh = tokens("access", None, 20);
+    fresh.refreshed_at = clock.now() + Duration::from_millis(TWO_DAYS);
+    fresh.access.expires_at = fresh.refreshed_at + Duration::from_secs(3600);
+    store.commit_tokens(&name("smile"), &realm("global"), 1, &fresh).await.unwrap();
+    let believed = async || {
+        let record = store.account(&name("smile")).await.unwrap().unwrap();
+        let grant = record.current_grant().unwrap().clone();
+        (grant.refreshed_at.unwrap(), grant.access.unwrap().expires_at)
+    };
+    let (refreshed_at, ends) = believed().await;
+    assert!(
+        refreshed_at <= clock.now() && ends <= clock.now() + Duration::from_secs(3600),
+        "read as if set down"
+    );
+    let brought_down = store.bring_down().await.unwrap();
+    assert_eq!(brought_down.len(), 1);
+    assert!(brought_down[0].by > Duration::from_millis(TWO_DAYS - 60_000), "{brought_down:?}");
+    let set = believed().await;
+    assert!(set.0 <= clock.now() && set.1 == set.0 + Duration::from_secs(3600), "{set:?}");
+    assert_eq!(store.bring_down().await.unwrap(), []);
+    assert_eq!(believed().await, set, "it does not move along");
+}
+
+#[tokio::test]
+async fn of_two_gateways_whose_clocks_are_five_minutes_apart_the_databases_time_is_both_ones() {
+    let database = Database::new().await;
+    let (ahead, behind) = (Clock::wrong_by(300_000), Clock::wrong_by(-300_000));
+    let one = database.open(ahead.clone()).await.unwrap();
+    let other = database.open(behind.clone()).await.unwrap();
+    let apart = ahead.now().as_millis().abs_diff(behind.now().as_millis());
+    assert!(apart < 5000, "{apart} ms");
+    one.put_grant(NewGrant { at: ahead.now(), ..grant("smile", "global", 1) }).await.unwrap();
+    let record = other.account(&name("smile")).await.unwrap().unwrap();
+    let obtained_at = record.current_grant().unwrap().obtained_at;
+    assert!(behind.now().since(obtained_at) < Duration::from_secs(60) && obtained_at <= behind.now());
+}

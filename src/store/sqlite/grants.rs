@@ -4,12 +4,10 @@ use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteConnection;
 
 use super::{SqliteStore, fault};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::rows::{
-    Accounts, access_place, millis, refresh_place, select_accounts, signed, state_columns,
-};
+use crate::store::rows::{Accounts, access_place, refresh_place, select_accounts, signed, state_columns};
 use crate::store::seal::SealFault;
 use crate::store::token_hash;
 use crate::store::{AccountRecord, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, Take};
@@ -21,7 +19,7 @@ impl SqliteStore {
     ) -> Result<Vec<(AccountName, String)>, StoreError> {
         let mut turn = self.reader.turn().await.map_err(fault)?;
         let mut rows = sqlx::query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *turn);
-        let mut accounts = Accounts::new(&self.keys);
+        let mut accounts = Accounts::new(&self.keys, &self.clock);
         while let Some(row) = rows.try_next().await.map_err(fault)? {
             accounts.add(&row);
             accounts.hand_over(take);
@@ -38,7 +36,7 @@ impl SqliteStore {
             .fetch_all(&mut *turn)
             .await
             .map_err(fault)?;
-        let mut accounts = Accounts::new(&self.keys);
+        let mut accounts = Accounts::new(&self.keys, &self.clock);
         rows.iter().for_each(|row| accounts.add(row));
         let mut loaded = accounts.finish();
         match loaded.broken.pop() {
@@ -59,7 +57,7 @@ impl SqliteStore {
         if let Some(held_by) = holder(&mut work, &grant.realm, grant.account_id, &grant.name).await? {
             return Err(StoreError::GrantTaken { realm: grant.realm, id: grant.account_id, held_by });
         }
-        write_account(&mut work, &grant).await?;
+        write_account(&mut work, &grant, &self.clock).await?;
         let generation = generation_above_all(&mut work, &grant.name).await?;
         let route = grant.route.as_ref();
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
@@ -79,11 +77,11 @@ impl SqliteStore {
         .bind(generation)
         .bind(refresh)
         .bind(access)
-        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
-        .bind(millis(grant.at))
+        .bind(grant.access.as_ref().map(|access| self.stored(access.expires_at)))
+        .bind(self.stored(grant.at))
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
-        .bind(route.map(|route| millis(route.discovered_at)))
+        .bind(route.map(|route| self.stored(route.discovered_at)))
         .bind(old_is_whole)
         .execute(&mut *work)
         .await
@@ -100,7 +98,7 @@ impl SqliteStore {
         state: &AccountState,
     ) -> Result<(), StoreError> {
         let mut turn = self.writer.turn().await.map_err(fault)?;
-        match update_state(&mut turn, name, state).await? {
+        match update_state(&mut turn, name, state, &self.clock).await? {
             0 => Err(StoreError::UnknownAccount(name.clone())),
             _ => Ok(()),
         }
@@ -132,7 +130,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut turn = self.writer.turn().await.map_err(fault)?;
         let changed = sqlx::query("UPDATE grants SET intent_at = ? WHERE account = ? AND realm = ?")
-            .bind(millis(at))
+            .bind(self.stored(at))
             .bind(name.as_str())
             .bind(realm.as_str())
             .execute(&mut *turn)
@@ -155,7 +153,7 @@ impl SqliteStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
-        .bind(millis(noted_at))
+        .bind(self.stored(noted_at))
         .execute(&mut *turn)
         .await
         .map_err(fault)?;
@@ -182,8 +180,8 @@ impl SqliteStore {
         )
         .bind(refresh)
         .bind(access)
-        .bind(millis(tokens.access.expires_at))
-        .bind(millis(tokens.refreshed_at))
+        .bind(self.stored(tokens.access.expires_at))
+        .bind(self.stored(tokens.refreshed_at))
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
@@ -211,7 +209,7 @@ impl SqliteStore {
         )
         .bind(&*route.domain)
         .bind(&*route.path)
-        .bind(millis(route.discovered_at))
+        .bind(self.stored(route.discovered_at))
         .bind(name.as_str())
         .bind(realm.as_str())
         .execute(&mut *turn)
@@ -305,7 +303,11 @@ pub(super) async fn holder(
     })
 }
 
-async fn write_account(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {
+async fn write_account(
+    connection: &mut SqliteConnection,
+    grant: &NewGrant,
+    clock: &Clock,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO accounts (name, current_realm, state) VALUES (?1, ?2, 'ready') \
          ON CONFLICT (name) DO UPDATE SET current_realm = iif(?3, excluded.current_realm, current_realm)",
@@ -317,7 +319,7 @@ async fn write_account(connection: &mut SqliteConnection, grant: &NewGrant) -> R
     .await
     .map_err(fault)?;
     if let Some(state) = &grant.state {
-        update_state(connection, &grant.name, state).await?;
+        update_state(connection, &grant.name, state, clock).await?;
     }
     Ok(())
 }
@@ -336,8 +338,9 @@ async fn update_state(
     connection: &mut SqliteConnection,
     name: &AccountName,
     state: &AccountState,
+    clock: &Clock,
 ) -> Result<u64, StoreError> {
-    let (word, since, why) = state_columns(state);
+    let (word, since, why) = state_columns(clock, state);
     let changed = sqlx::query("UPDATE accounts SET state = ?, since = ?, why = ? WHERE name = ?")
         .bind(word)
         .bind(since)

@@ -8,7 +8,7 @@ use crate::store::last_seen::{BATCH, LastSeen, Noted, Row};
 impl SqliteStore {
     pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
         for seen in seen.chunks(BATCH) {
-            let rows: Vec<Row> = seen.iter().map(LastSeen::row).collect();
+            let rows: Vec<Row> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
             let rows = serde_json::to_string(&rows)
                 .map_err(|error| StoreError::OutOfOrder(error.to_string().into()))?;
             // One statement for all: each costs a way to SQLite's own thread and back.
@@ -41,7 +41,7 @@ impl SqliteStore {
         .fetch_all(&mut *turn)
         .await
         .map_err(fault)?;
-        let seen = rows.into_iter().filter_map(LastSeen::of_row).collect();
+        let seen = rows.into_iter().filter_map(|row| LastSeen::of_row(row, &self.clock)).collect();
         Ok(Noted { seen, up_to: Timestamp::default() })
     }
 }

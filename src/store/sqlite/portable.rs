@@ -4,9 +4,10 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::grants::holder;
 use super::{SqliteStore, fault};
+use crate::clock::Clock;
 use crate::model::account::AccountName;
 use crate::store::portable::{Holding, Portable};
-use crate::store::rows::{millis, read_journal, read_login, signed, state_columns};
+use crate::store::rows::{read_journal, read_login, signed, state_columns};
 use crate::store::{AccountRecord, GrantRecord, JournalEntry, Pending, PendingLogin, StoreError};
 
 impl Portable for SqliteStore {
@@ -60,14 +61,14 @@ impl SqliteStore {
             account,
             spent_generation: u64::try_from(spent.unwrap_or_default()).unwrap_or_default(),
             known_tokens: hashes.into_iter().filter_map(|hash| hash.try_into().ok()).collect(),
-            journal: journal_of(&mut turn, name).await?,
+            journal: journal_of(&mut turn, name, &self.clock).await?,
         })
     }
 
     async fn write_holding(&self, holding: &Holding) -> Result<(), StoreError> {
         let name = &holding.name;
         let mut work = self.writer.begin().await.map_err(fault)?;
-        let there = journal_of(&mut work, name).await?;
+        let there = journal_of(&mut work, name, &self.clock).await?;
         let lines = holding.lines_beyond(&there)?;
         for table in [
             "DELETE FROM grants WHERE account = ?",
@@ -98,7 +99,7 @@ impl SqliteStore {
         }
         for line in lines {
             sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
-                .bind(millis(line.at))
+                .bind(self.stored(line.at))
                 .bind(line.account.as_str())
                 .bind(&*line.event)
                 .bind(&*line.detail)
@@ -114,7 +115,7 @@ impl SqliteStore {
         connection: &mut SqliteConnection,
         account: &AccountRecord,
     ) -> Result<(), StoreError> {
-        let (word, since, why) = state_columns(&account.state);
+        let (word, since, why) = state_columns(&self.clock, &account.state);
         sqlx::query(
             "INSERT INTO accounts (name, current_realm, state, since, why) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET \
              current_realm = excluded.current_realm, state = excluded.state, since = excluded.since, why = excluded.why",
@@ -153,13 +154,13 @@ impl SqliteStore {
         .bind(signed(grant.generation))
         .bind(self.sealed_refresh(name, &grant.realm, &grant.refresh)?)
         .bind(self.sealed_access(name, &grant.realm, grant.access.as_ref())?)
-        .bind(grant.access.as_ref().map(|access| millis(access.expires_at)))
-        .bind(grant.refreshed_at.map(millis))
-        .bind(millis(grant.obtained_at))
+        .bind(grant.access.as_ref().map(|access| self.stored(access.expires_at)))
+        .bind(grant.refreshed_at.map(|at| self.stored(at)))
+        .bind(self.stored(grant.obtained_at))
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
-        .bind(route.map(|route| millis(route.discovered_at)))
-        .bind(grant.intent.map(millis))
+        .bind(route.map(|route| self.stored(route.discovered_at)))
+        .bind(grant.intent.map(|at| self.stored(at)))
         .execute(connection)
         .await
         .map_err(fault)?;
@@ -180,11 +181,12 @@ impl SqliteStore {
 async fn journal_of(
     connection: &mut SqliteConnection,
     name: &AccountName,
+    clock: &Clock,
 ) -> Result<Vec<JournalEntry>, StoreError> {
     let lines = sqlx::query("SELECT at, account, event, detail FROM journal WHERE account = ? ORDER BY id")
         .bind(name.as_str())
         .fetch_all(connection)
         .await
         .map_err(fault)?;
-    Ok(lines.iter().filter_map(|row| read_journal(row).ok()).collect())
+    Ok(lines.iter().filter_map(|row| read_journal(row, clock).ok()).collect())
 }

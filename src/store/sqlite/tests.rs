@@ -488,3 +488,40 @@ impl SqliteStore {
         count
     }
 }
+
+#[tokio::test]
+async fn stored_moments_that_lie_in_the_future_come_down_to_now_once() {
+    let home = Home::new();
+    let store = home.open().await.unwrap();
+    let now = Timestamp::from_millis(1_000_000);
+    let later = now + Duration::from_secs(2 * 86_400);
+    store.put_grant(NewGrant { at: now, ..grant("smile", "global", 1) }).await.unwrap();
+    let mut fresh = tokens("access", None, 20);
+    (fresh.refreshed_at, fresh.access.expires_at) = (later, later + Duration::from_secs(3600));
+    store.commit_tokens(&name("smile"), &realm("global"), 1, &fresh).await.unwrap();
+    let brought_down = store.bring_down().await.unwrap();
+    assert_eq!(brought_down.len(), 1);
+    assert_eq!(brought_down[0].by, Duration::from_secs(2 * 86_400));
+    assert_eq!(store.bring_down().await.unwrap(), []);
+    let record = store.account(&name("smile")).await.unwrap().unwrap();
+    let held = record.current_grant().unwrap();
+    assert_eq!(held.refreshed_at, Some(now));
+    assert_eq!(held.access.as_ref().unwrap().expires_at, now + Duration::from_secs(3600));
+}
+
+#[tokio::test]
+async fn what_a_gateway_notes_after_its_clock_was_set_right_is_kept_by_the_right_time() {
+    let home = Home::new();
+    let key = SecretSource::File(home.file("gateway.key"));
+    let two_days = 2 * 86_400_000;
+    let ahead = Clock::manual(Timestamp::from_millis(1_000_000 + two_days));
+    let store = SqliteStore::open(&home.file("gateway.db"), &key, &|_| None, ahead.clone()).await.unwrap();
+    ahead.set_time_of_day_by(-two_days.cast_signed());
+    store.put_grant(NewGrant { at: ahead.now(), ..grant("smile", "global", 1) }).await.unwrap();
+    let told = store.account(&name("smile")).await.unwrap().unwrap();
+    assert_eq!(told.current_grant().unwrap().obtained_at, ahead.now(), "within the process nothing moves");
+    store.close().await.unwrap();
+    let reopened = home.open().await.unwrap();
+    let told = reopened.account(&name("smile")).await.unwrap().unwrap();
+    assert_eq!(told.current_grant().unwrap().obtained_at, Timestamp::from_millis(1_000_000));
+}

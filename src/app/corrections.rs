@@ -1,0 +1,91 @@
+//! Times of day that turned out to be wrong: stored moments that lie in the future are set down to now, once, with a line in the journal.
+//!
+//! Nothing that waits within the process needs this (see `clock`); it is for what a restart, or another gateway, reads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::store::{BroughtDown, Store, StoreError};
+use crate::telemetry::metrics::{Kind, Metrics, Reading, Watched};
+
+/// How soon a clock that was set is noticed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Where several gateways write, one of an older version may still note moments by its own clock.
+const SHARED_EVERY: Duration = Duration::from_secs(60);
+
+/// What was corrected since the start.
+#[derive(Default)]
+pub struct Corrections {
+    moments: AtomicU64,
+    clock: AtomicU64,
+}
+
+impl Corrections {
+    /// Sets down what lies in the future. Where the store takes no writes it is read as if it were set down, and tried again later.
+    pub async fn bring_down(&self, store: &dyn Store) -> Vec<BroughtDown> {
+        match store.bring_down().await {
+            Ok(brought_down) => {
+                self.moments.fetch_add(brought_down.len() as u64, Relaxed);
+                brought_down
+            }
+            Err(trouble) => {
+                let tried_again = matches!(trouble, StoreError::OutOfOrder(_));
+                tracing::warn!(%trouble, tried_again, "stored moments that lie in the future could not be set down to now");
+                Vec::new()
+            }
+        }
+    }
+
+    /// For as long as the gateway lives.
+    pub async fn run(self: Arc<Self>, store: Arc<dyn Store>, clock: Clock, journal: Journal) {
+        let (mut set_by, mut done_at) = (clock.set_by(), clock.now());
+        loop {
+            clock.sleep(LOOK_EVERY).await;
+            clock.look();
+            let was_set = clock.set_by().saturating_sub(set_by);
+            if was_set != 0 {
+                self.clock.fetch_add(1, Relaxed);
+                tracing::warn!(
+                    seconds = was_set / 1000,
+                    "the time of day was set; gaps, back-offs and tokens' ends go on as they were"
+                );
+            }
+            let is_due = store.is_shared() && clock.now().since(done_at) >= SHARED_EVERY;
+            if was_set != 0 || is_due {
+                (set_by, done_at) = (clock.set_by(), clock.now());
+                note(&self.bring_down(&*store).await, &journal);
+            }
+        }
+    }
+
+    pub fn watch(self: &Arc<Self>, metrics: &Metrics) {
+        let series = |read: fn(&Corrections) -> &AtomicU64| -> Reading {
+            let corrections = self.clone();
+            Box::new(move || read(&corrections).load(Relaxed))
+        };
+        metrics.watch(Watched {
+            kind: Kind::Counter,
+            name: "time_corrections",
+            help: "Times that were wrong: stored moments that lay in the future, and the time of day being set",
+            label: "what",
+            series: vec![
+                ("stored_moment", series(|corrections| &corrections.moments)),
+                ("time_of_day", series(|corrections| &corrections.clock)),
+            ],
+        });
+    }
+}
+
+/// Tells each account's journal of it.
+pub fn note(brought_down: &[BroughtDown], journal: &Journal) {
+    for BroughtDown { account, by } in brought_down {
+        let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
+        let detail = format!(
+            "the grant's newest moment lay {by} in the future, noted by a wrong clock; it counts as now"
+        );
+        journal.note(account, "moment_corrected", detail);
+    }
+}
