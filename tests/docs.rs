@@ -389,3 +389,18 @@ fn every_link_between_the_documents_leads_somewhere() {
     }
     assert!(links > 10, "{links}");
 }
+
+#[test]
+fn the_test_command_refuses_what_it_does_not_know_and_names_its_short_form() {
+    let typed = |argument: &str| {
+        let script = root().join("tests/run.sh");
+        std::process::Command::new("sh").arg(script).arg(argument).output().unwrap()
+    };
+    for wrong in ["--frobnicate", "fast", ""] {
+        let said = typed(wrong);
+        assert_eq!(said.status.code(), Some(2), "{wrong}");
+        assert!(String::from_utf8_lossy(&said.stderr).contains("[--fast]"), "{wrong}");
+    }
+    let help = typed("--help");
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("installs nothing"));
+}

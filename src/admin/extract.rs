@@ -127,7 +127,12 @@ fn without_values(text: &str) -> String {
         kept.push_str(if is_ours { &rest[open..(open + close + 2).min(rest.len())] } else { "…" });
         rest = inside.get(close + 1..).unwrap_or_default();
     }
-    kept + rest
+    kept.push_str(rest);
+    // Before it stands where it was found, which is its name once more.
+    match kept.find("unknown field …") {
+        Some(at) => kept[at..].to_owned(),
+        None => kept,
+    }
 }
 
 /// Where a quoted text ends; a value in double quotes is escaped.
@@ -155,6 +160,7 @@ mod tests {
             ),
             ("missing field `realm` at line 1", "missing field `realm` at line 1"),
             ("unknown field `s3cret`, expected `pattern`", "unknown field …, expected `pattern`"),
+            ("s3cret: unknown field `s3cret`, expected `a`", "unknown field …, expected `a`"),
             ("invalid type: integer `12`, expected a string", "invalid type: integer …, expected a string"),
             (r#"an open "end"#, "an open …"),
             ("plain", "plain"),

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -408,7 +409,11 @@ pub fn typed(words: Vec<OsString>) -> ExitCode {
 fn format_of(matches: &ArgMatches) -> Format {
     match matches.subcommand() {
         Some((_, below)) => format_of(below),
-        None => matches.try_get_one("output").ok().flatten().copied().unwrap_or(Format::Table),
+        // What prints JSON without being told to still says in words why it does not.
+        None => match matches.try_get_one("output") {
+            Ok(Some(format)) if matches.value_source("output") == Some(ValueSource::CommandLine) => *format,
+            _ => Format::Table,
+        },
     }
 }
 

@@ -131,13 +131,14 @@ fn wants_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
 /// `in 58 min`, `3 h ago`: what is asked of a moment in a table is how far away it is.
 pub fn brief(at: Timestamp, now: Timestamp) -> String {
     let (ahead, apart) = if at > now { (true, at.since(now)) } else { (false, now.since(at)) };
-    let (seconds, minutes) = (apart.as_secs(), apart.as_secs() / 60);
-    let distance = match minutes {
-        0 if seconds == 0 => return "now".to_owned(),
-        0 => format!("{seconds} s"),
-        1..120 => format!("{minutes} min"),
-        120..2880 => format!("{} h", minutes / 60),
-        _ => format!("{} days", minutes / 60 / 24),
+    // To the nearest: a link of seven days that was made a second ago ends in seven.
+    let (seconds, minutes) = (apart.as_secs(), (apart.as_secs() + 30) / 60);
+    let distance = match seconds {
+        0 => return "now".to_owned(),
+        1..60 => format!("{seconds} s"),
+        60..7200 => format!("{minutes} min"),
+        7200..172_800 => format!("{} h", (minutes + 30) / 60),
+        _ => format!("{} days", (minutes + 720) / 1440),
     };
     if ahead { format!("in {distance}") } else { format!("{distance} ago") }
 }
@@ -440,6 +441,7 @@ mod tests {
             (3500, "in 58 min", "58 min ago"),
             (3 * 3600, "in 3 h", "3 h ago"),
             (90 * 86400, "in 90 days", "90 days ago"),
+            (7 * 86400 - 1, "in 7 days", "7 days ago"),
         ] {
             assert_eq!(brief(NOW + seconds(away), NOW), ahead);
             assert_eq!(brief(NOW, NOW + seconds(away)), ago);

@@ -83,8 +83,7 @@ impl Incoming {
             Ok(Kind::Postgres) => postgres::check_backup(&self.unnamed.path).map(|backup| backup.accounts),
             Err(trouble) => Err(trouble),
         };
-        let accounts =
-            counted.map_err(|trouble| of_copy(&self.unnamed.path, &self.unnamed.wanted, trouble))?;
+        let accounts = counted.map_err(|_| not_whole(&self.unnamed.wanted))?;
         Ok(Backup { accounts, bytes: self.unnamed.name()? })
     }
 }
@@ -139,16 +138,22 @@ pub(super) fn unwritable(path: &Path, fault: &std::io::Error) -> StoreError {
     StoreError::Refused(format!("{} cannot be written: {why}", path.display()))
 }
 
+/// What a copy of it says to the database library would name the copy, or send to a backup who has just that.
+pub(super) fn not_whole(file: &Path) -> StoreError {
+    StoreError::Refused(format!(
+        "{} is no whole backup: it is cut short, damaged, or of another program",
+        file.display()
+    ))
+}
+
 /// What is wrong with a working copy of a backup is wrong with the file that was named.
 pub(super) fn of_copy(copy: &Path, named: &Path, trouble: StoreError) -> StoreError {
-    let text = match trouble {
-        StoreError::Refused(text) => text.replace(&copy.display().to_string(), &named.display().to_string()),
-        StoreError::OutOfOrder(outage) => {
-            format!("{} is no whole backup, it may be cut short: {outage}", named.display())
+    match trouble {
+        StoreError::Refused(text) => {
+            StoreError::Refused(text.replace(&copy.display().to_string(), &named.display().to_string()))
         }
-        other => return other,
-    };
-    StoreError::Refused(text)
+        other => other,
+    }
 }
 
 pub(super) fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {

@@ -168,10 +168,17 @@ fn new_key_refuses_the_names_that_check_refuses() {
 #[test]
 fn a_load_test_of_which_every_call_fails_does_not_end_with_0() {
     let pair = Pair::start(&[]);
-    // Without a key: the gateway answers each call with 401.
-    let said = run(["load", &pair.url, "--for", "200ms", "--warm-up", "0s", "--connections", "1"]);
+    pair.import();
+    let key = pair.folder.path().join("caller.key");
+    let key = key.to_str().unwrap();
+    let load = |call: &str| {
+        let short = ["--for", "300ms", "--warm-up", "0s", "--connections", "1", "--accounts", "acct-10001"];
+        run(["load", &pair.url, "--key-file", key, "--call", call].iter().chain(&short))
+    };
+    let said = load("GET /nope");
     assert_eq!(said.code, 1, "{}", said.all());
     assert!(said.err.contains("calls failed"), "{}", said.all());
+    assert_eq!(load("GET /orders/practice").code, 0);
 }
 
 /// A file that only its owner can read.

@@ -130,7 +130,7 @@ async fn every_mistake_is_answered_with_what_is_wrong_and_what_to_do_and_never_w
     let problem = json!({"$ref": "#/components/schemas/Problem"});
     let world = World::new().await;
     let json_kind = Some("application/json");
-    let large = format!("{{\"ticket\": \"{}\"}}", "x".repeat(2 << 20));
+    let large = format!("{{\"ticket\": \"{}\"}}", "x".repeat((1 << 20) + 50_000));
     let odd_object = format!("{{\"realm\": \"{SECRET}\"}}");
     let odd_field = format!("{{\"realm\": \"global\", \"{SECRET}\": 1}}");
     let odd_type = format!("{{\"ticket\": \"a\", \"account_id\": \"{SECRET}\"}}");

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::{SqliteStore, fault, start};
 use crate::clock::Clock;
 use crate::config::SecretSource;
-use crate::store::backup::{Backup, Out, Unnamed, of_copy, unreadable, unwritable};
+use crate::store::backup::{Backup, Out, Unnamed, not_whole, of_copy, unreadable, unwritable};
 use crate::store::key_file::{self, Environment};
 use crate::store::{Store, StoreError, private_file};
 
@@ -40,14 +40,17 @@ pub async fn restore(
     let scratch = path.with_added_extension("restored");
     let bytes = copy_private(from, &scratch)?;
     let proven = match count_accounts(&scratch).await {
-        Ok(_) => prove(&scratch, key, environment, clock).await,
-        Err(trouble) => Err(trouble),
+        Ok(_) => {
+            let proven = prove(&scratch, key, environment, clock).await;
+            proven.map_err(|trouble| of_copy(&scratch, from, trouble))
+        }
+        Err(_) => Err(not_whole(from)),
     };
     let _ = fs::remove_file(scratch.with_added_extension("lock"));
     if proven.is_err() {
         let _ = fs::remove_file(&scratch);
     }
-    let accounts = proven.map_err(|trouble| of_copy(&scratch, from, trouble))?;
+    let accounts = proven?;
     File::open(&scratch)
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(&scratch, &path))
