@@ -2,15 +2,21 @@
 //!
 //! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials and outages keep every grant.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsVerdict, Trouble};
 
 use super::calls::ControlCalls;
 use super::flight::{Flight, Tokens};
+use super::gaps::share;
 use super::realm::{Health, RealmTrouble, Suspect, Tally};
 use super::renewal::{Cause, RenewProblem};
 use super::snapshot::Snapshot;
+
+/// How long after the first refusal among others a second one counts: the last of them is tried after two minutes.
+const SECOND_LOOK: Duration = Duration::from_secs(30);
 
 impl Flight {
     /// A refresh that brought nothing, told apart by whose fault it is.
@@ -28,12 +34,12 @@ impl Flight {
             }
             Blame::Account | Blame::Realm => {
                 Tally::count(&self.health.tally.refresh_failures);
-                self.health.failed(self.now(), &self.entry.name, &trouble.to_string());
+                self.health.failed(self.now(), &self.entry.name, &trouble);
                 tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "the refresh failed");
                 if self.entry.pacing.lock().trouble().is_none() {
                     self.note("refresh_failed", format!("{trouble}; tried again until it succeeds"));
                 }
-                Err(self.back_off(&trouble.to_string()))
+                Err(self.back_off_as_asked(&trouble))
             }
         }
     }
@@ -58,19 +64,74 @@ impl Flight {
         }
         let only_one = self.shared.book.is_only_one_at_work(&before.realm, &self.entry.name);
         let refused_at = self.now();
-        let verdict = match self.health.refused(refused_at, &self.entry, only_one) {
+        let (suspect, together) = self.health.refused(refused_at, &self.entry, only_one);
+        let verdict = match suspect {
             Suspect::Grant => CredentialsVerdict::Good,
             Suspect::Credentials => self.probe(platform).await,
         };
         match verdict {
-            CredentialsVerdict::Good => Err(self.needs_login(before, &trouble, refused_at).await),
             CredentialsVerdict::Bad => Err(self.credentials_refused(before).await),
-            CredentialsVerdict::Unknown => {
+            CredentialsVerdict::Unknown if !trouble.named => {
                 self.health.unexplained(self.now());
                 Err(self
                     .back_off(&format!("{trouble}; it could not be told whether our credentials are good")))
             }
+            // An OAuth word names the grant, so a probe that was not answered adds nothing but doubt.
+            CredentialsVerdict::Good | CredentialsVerdict::Unknown => {
+                let suspected = self.entry.pacing.lock().suspected;
+                let doubtful = together || suspected.is_some() || verdict == CredentialsVerdict::Unknown;
+                if doubtful && before.state == AccountState::Ready {
+                    // A second refusal, some time after the first, is the verdict.
+                    if suspected.is_none_or(|since| refused_at.since(since) < SECOND_LOOK) {
+                        return Err(self.suspect(&trouble));
+                    }
+                    self.health.given_up(refused_at, &self.entry);
+                }
+                Err(self.needs_login(before, &trouble, refused_at).await)
+            }
         }
+    }
+
+    /// Many grants are refused within minutes: a signal before it is a verdict. The account is tried once more, apart from the others,
+    /// before anybody is told to log in. The first one, whose refusal looked like its own, is looked at again too.
+    fn suspect(&self, trouble: &Trouble) -> RenewProblem {
+        let now = self.now();
+        let at = |name: &str| now + SECOND_LOOK.mul_f64(1.0 + 3.0 * share(name, 3));
+        let retry_at = at(self.entry.name.as_str());
+        let detail = format!(
+            "{trouble}; other accounts were refused within minutes, so it is tried once more before a login is asked for"
+        );
+        let first = {
+            let mut pacing = self.entry.pacing.lock();
+            pacing.put_off(retry_at, &detail, self.health.recoveries());
+            let first = pacing.suspected.is_none();
+            pacing.suspected.get_or_insert(now);
+            first
+        };
+        if first {
+            self.note("refusal_suspected", detail.clone());
+        }
+        self.shared.retries.add(&self.entry);
+        for other in self.health.others_refused(&self.entry) {
+            let told = matches!(other.state(), AccountState::NeedsLogin { .. });
+            if told && self.health.given_up(now, &other) {
+                let again = at(other.name.as_str());
+                self.shared.retries.look_again(other, again);
+            }
+        }
+        RenewProblem::Unavailable { retry_at, detail }
+    }
+
+    /// A back-off, longer where the platform asks for it.
+    fn back_off_as_asked(&self, trouble: &Trouble) -> RenewProblem {
+        let problem = self.back_off(&trouble.to_string());
+        let (Some(asked), RenewProblem::Unavailable { retry_at, detail }) = (trouble.retry_after, &problem)
+        else {
+            return problem;
+        };
+        let retry_at = (*retry_at).max(self.now() + asked);
+        self.entry.pacing.lock().not_before(retry_at);
+        RenewProblem::Unavailable { retry_at, detail: detail.clone() }
     }
 
     /// Asks the token endpoint about our credentials, at most once a minute for the realm.
@@ -96,7 +157,11 @@ impl Flight {
             // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
             return RenewProblem::NeedsLogin { since: *since, why: why.clone() };
         }
-        let spent = self.entry.pacing.lock().maybe_spent;
+        let spent = {
+            let mut pacing = self.entry.pacing.lock();
+            pacing.decided();
+            pacing.maybe_spent
+        };
         let status = trouble.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
         let mut why =
             format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);

@@ -66,8 +66,8 @@ impl Flight {
         }
     }
 
-    /// The store is looked at under the lease: whoever held it before may have sent a refresh out since the
-    /// last look, and what cannot be read is not known.
+    /// The store is looked at under the lease: whoever held it before may have sent a refresh out since the last look, and what cannot be
+    /// read is not known.
     async fn refresh_under_lease(
         &self,
         before: &Snapshot,
@@ -152,7 +152,7 @@ impl Flight {
             Ok(Some(_)) => {
                 self.note(
                     "fallback_adopted",
-                    "the other gateway's refresh token was refused; ours is tried".into(),
+                    "the refresh token in use was refused; one that was kept beside it is tried".into(),
                 );
                 true
             }

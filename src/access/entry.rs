@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
+use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
 
 use super::candidate::{Candidate, Trial, Unreachable};
@@ -227,6 +228,16 @@ impl Entry {
             match now.realm == before.realm && not_overtaken {
                 true => Arc::new(now.with_tokens(tokens, stored)),
                 false => Arc::clone(now),
+            }
+        });
+    }
+
+    /// Publishes a refresh token that came without an access token; what serves goes on serving.
+    pub(super) fn take_refresh(&self, before: &Snapshot, refresh: &RefreshToken, stored: u64) {
+        self.change(&before.realm, |snapshot| {
+            if stored > snapshot.stored_generation {
+                snapshot.refresh = refresh.clone();
+                snapshot.stored_generation = stored;
             }
         });
     }

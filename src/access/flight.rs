@@ -29,6 +29,8 @@ const SENDS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// No new send later than this after the first: those who wait give up after 10 s.
 const LAST_SEND: Duration = Duration::from_secs(8);
+/// When the first of those are tried again whose verdict may have been wrong, after the realm was seen to work; the last within a minute.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost the login.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
@@ -101,8 +103,7 @@ impl Flight {
     /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
     /// does not stop the renewal; its commit is fenced anyway. Tokens that still wait to be saved are left to their saver.
     ///
-    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the
-    /// store cannot say.
+    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the store cannot say.
     pub(super) async fn catch_up(&self) -> Result<Option<Timestamp>, StoreError> {
         if self.entry.snapshot().unsaved {
             return Ok(None);
@@ -155,6 +156,7 @@ impl Flight {
         let answer = match self.ask_for_tokens(before, platform).await {
             Ok(answer) => answer,
             Err(trouble) => {
+                self.keep_what_came(before, &trouble).await;
                 let outcome = self.not_refreshed(before, platform, trouble).await;
                 if let Err(problem) = &outcome {
                     self.clear_intent(before, noted_at, problem).await;
@@ -163,7 +165,10 @@ impl Flight {
             }
         };
         Tally::count(&self.health.tally.refreshes);
-        self.health.succeeded();
+        for entry in self.health.succeeded() {
+            let spread = LOOK_AGAIN.mul_f64(1.0 + 3.0 * share(entry.name.as_str(), 2));
+            self.shared.retries.look_again(entry, self.now() + spread);
+        }
         let life = answer.expires_in;
         let odd = answer.oddity_line();
         let tokens = NewTokens {
@@ -172,7 +177,12 @@ impl Flight {
             refreshed_at: self.now(),
         };
         match save(&self.shared, &self.entry, before, &tokens).await {
-            Saved::Committed(generation) => self.entry.take_tokens(before, &tokens, Some(generation)),
+            Saved::Committed(generation) => {
+                self.entry.take_tokens(before, &tokens, Some(generation));
+                if odd.is_some() {
+                    self.keep_the_one_before(before, &tokens, generation).await;
+                }
+            }
             Saved::InMemory => {}
             Saved::Overtaken(record) => {
                 self.keep_as_fallback(before, &tokens).await;
@@ -189,8 +199,8 @@ impl Flight {
         Ok(Tokens::Ours)
     }
 
-    /// A process that stood still (a stopped container, a machine that was moved) may wake up after its lease
-    /// has gone to another gateway, which has spent the refresh token by then.
+    /// A process that stood still (a stopped container, a machine that was moved) may wake up after its lease has gone to another
+    /// gateway, which has spent the refresh token by then.
     fn still_ours(&self) -> Result<(), RenewProblem> {
         if self.shared.store.is_shared() && self.now().as_millis() >= self.lease_ends.load(Relaxed) {
             return Err(
@@ -223,6 +233,7 @@ impl Flight {
             let retry_at = now + STORE_RETRY;
             let detail = format!("put off while the store takes no writes: {trouble}");
             self.entry.pacing.lock().put_off(retry_at, &detail, self.health.recoveries());
+            self.shared.retries.add(&self.entry);
             return Err(RenewProblem::Unavailable { retry_at, detail });
         }
         tracing::error!(
@@ -280,7 +291,10 @@ impl Flight {
             note(&trouble);
             let jitter = share(self.entry.name.as_str(), u64::from(sends));
             let pause = (PAUSE * 2u32.pow(sends - 1)).mul_f64(1.0 + jitter / 4.0);
+            let pause = pause.max(trouble.retry_after.unwrap_or_default());
             let pointless = !trouble.transient()
+                // What came instead of the token that was sent is tried next.
+                || trouble.refresh.is_some()
                 || sends >= SENDS
                 || self.now() + pause > started + LAST_SEND
                 || self.ticket.trial
@@ -321,6 +335,8 @@ impl Flight {
         let recoveries = self.health.recoveries();
         let mut pacing = self.entry.pacing.lock();
         let retry_at = pacing.failed(self.now(), self.entry.name.as_str(), detail, recoveries);
+        drop(pacing);
+        self.shared.retries.add(&self.entry);
         RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
     }
 

@@ -16,8 +16,9 @@ pub(super) const BOTH_PLATFORMS_GAP: Duration = Duration::from_secs(300);
 
 /// The documented wait before a repeat after 500 or 504 (gen-api, section 2).
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-/// A minute: an outage that ends is noticed within one, and 60 calls an hour hammer nobody. Many accounts are held by their realm.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// With the jitter on top, an outage that ends is noticed within a minute, and 90 calls an hour hammer nobody. Many accounts are held
+/// by their realm.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(40);
 
 /// The least that the wait after an uncured 403 starts from, so that it grows with `min_gap = "0s"` too.
 const FORBIDDEN_BASE: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub(super) struct Pacing {
     forbidden_until: Timestamp,
     /// A refresh got no readable answer: with rotation the refresh token that we hold may be spent.
     pub maybe_spent: Option<MaybeSpent>,
+    /// Since when the refresh token is refused together with those of other accounts: it is tried once more before a login is asked for.
+    pub suspected: Option<Timestamp>,
     /// So that a discovery that keeps failing is told once.
     pub discovery_failing: bool,
     /// Routes that are not proven or cannot be connected to.
@@ -121,6 +124,7 @@ impl Pacing {
         self.failures = 0;
         self.retry = None;
         self.maybe_spent = None;
+        self.suspected = None;
         if cause == Cause::Forbidden {
             self.forbidden_streak = (self.forbidden_streak + 1).min(16);
         }
@@ -147,6 +151,25 @@ impl Pacing {
     /// Puts a renewal off without counting a failure of the platform's.
     pub fn put_off(&mut self, until: Timestamp, detail: &str, recoveries: u32) {
         self.retry = Some(Retry { at: until, detail: detail.into(), recoveries });
+    }
+
+    /// The platform asks to be left alone for longer than our own wait.
+    pub fn not_before(&mut self, moment: Timestamp) {
+        if let Some(retry) = &mut self.retry {
+            retry.at = retry.at.max(moment);
+        }
+    }
+
+    /// The platform has had its last word on this refresh token.
+    pub fn decided(&mut self) {
+        self.retry = None;
+        self.suspected = None;
+    }
+
+    /// When what failed may be tried again; at once where the realm has recovered since.
+    pub fn retry_at(&self, recoveries: u32) -> Option<Timestamp> {
+        let retry = self.retry.as_ref()?;
+        Some(if retry.recoveries == recoveries { retry.at } else { Timestamp::default() })
     }
 
     pub fn trouble(&self) -> Option<(String, Timestamp)> {
@@ -260,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn failures_double_the_wait_from_a_second_to_a_minute_and_jitter_only_upward() {
+    fn failures_double_the_wait_from_a_second_to_less_than_a_minute_and_jitter_only_upward() {
         let mut pacing = Pacing::default();
-        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+        for expected in [1, 2, 4, 8, 16, 32, 40, 40] {
             let wait = pacing.failed(at(0), "smile", "504", 0).since(at(0)).as_secs_f64();
             assert!((expected as f64..=expected as f64 * 1.25).contains(&wait), "{wait} for {expected}");
         }

@@ -149,7 +149,7 @@ fn word(problem: &RenewProblem) -> &'static str {
 
 /// Begins a renewal as soon as a hand is free, and takes a breath after it. What the door denies costs no time: a realm in trouble must
 /// not hold the others' accounts up.
-async fn start(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, cause: Cause) {
+pub(super) async fn start(renewals: &Renewals, hands: &Arc<Semaphore>, entry: Arc<Entry>, cause: Cause) {
     let Ok(hand) = Arc::clone(hands).acquire_owned().await else { return };
     let boarding = match renewals.board(&entry, entry.generation(), cause) {
         Ok(boarding) => boarding,

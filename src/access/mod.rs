@@ -17,10 +17,13 @@ mod aside;
 mod blame;
 mod cluster;
 mod discovery;
+mod doubtful;
 mod flight;
 mod following;
 mod gaps;
 mod pacing_cell;
+mod refusals;
+mod retries;
 mod snapshot;
 mod unsaved;
 

@@ -3,18 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
-use crate::platform::CredentialsVerdict;
+use crate::platform::{CredentialsVerdict, Trouble};
 
 use super::entry::Entry;
 use super::gaps::{back_off, share};
 use super::locked;
+use super::refusals::Refusals;
 use super::renewal::Cause;
 
 /// What ails a whole realm. No grant of it is given up meanwhile.
@@ -47,8 +48,9 @@ impl Tally {
 const ACCOUNTS_FOR_AN_OUTAGE: usize = 3;
 /// With one trial at a time half a minute hammers nobody and notices the end of an outage soon.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
-/// Credentials come back by somebody's hand, which a reload tells us; the rest is for a vendor who undoes a mistake.
-const CREDENTIALS_HOLD: Duration = Duration::from_secs(300);
+/// Credentials come back by somebody's hand, which a reload tells us; the rest is for a vendor who undoes a mistake, which is noticed
+/// within a minute.
+const CREDENTIALS_HOLD: Duration = Duration::from_secs(45);
 /// Refreshes of a realm under way at once. More wait for a seat: after a restart thousands of tokens may have expired together, and a
 /// realm that stalls must not use up what the others need.
 const SEATS: usize = 32;
@@ -90,7 +92,9 @@ struct State {
     trial_under_way: bool,
     recoveries: u32,
     failing: Vec<AccountName>,
-    refused: Vec<(Timestamp, Weak<Entry>)>,
+    refusals: Refusals,
+    /// `Retry-After` of an answer that speaks for the whole token endpoint.
+    asked_to_wait: Timestamp,
 }
 
 /// What a refused refresh token is taken to mean before anybody is asked.
@@ -144,6 +148,11 @@ impl Health {
     pub fn admit(self: &Arc<Self>, now: Timestamp, cause: Cause) -> Result<Ticket, (Timestamp, String)> {
         let mut state = locked(&self.state);
         let ticket = |trial| Ticket { health: Arc::clone(self), trial };
+        if now < state.asked_to_wait && cause != Cause::Operator {
+            let detail =
+                format!("the token endpoint of realm {} asks to be left alone for a while", self.realm);
+            return Err((state.asked_to_wait, detail));
+        }
         let Some(trouble) = &state.trouble else { return Ok(ticket(false)) };
         if cause == Cause::Operator {
             return Ok(ticket(false));
@@ -158,20 +167,28 @@ impl Health {
         Ok(ticket(true))
     }
 
-    /// A refresh succeeded: credentials are good and the realm answers.
-    pub fn succeeded(&self) {
+    /// A refresh succeeded: credentials are good and the realm answers. Returns the accounts whose verdict fell while others were
+    /// refused too: they are to be tried once more.
+    pub fn succeeded(&self) -> Vec<Arc<Entry>> {
         let mut state = locked(&self.state);
         state.failing.clear();
-        state.refused.clear();
+        state.refusals.proven();
+        state.asked_to_wait = Timestamp::default();
         if state.trouble.take().is_some() {
             state.recover();
             tracing::info!(realm = %self.realm, "renewals work again");
         }
+        state.refusals.take_given_up()
     }
 
     /// A refresh failed in a way that may pass.
-    pub fn failed(&self, now: Timestamp, account: &AccountName, detail: &str) {
+    pub fn failed(&self, now: Timestamp, account: &AccountName, trouble: &Trouble) {
+        let detail = &*trouble.to_string();
         let mut state = locked(&self.state);
+        // The two statuses that speak for the server and not for one call (RFC 9110, 15.6.4; RFC 6585, 4).
+        if let (Some(429 | 503), Some(asked)) = (trouble.status, trouble.retry_after) {
+            state.asked_to_wait = state.asked_to_wait.max(now + asked);
+        }
         if !state.failing.contains(account) && state.failing.len() < ACCOUNTS_FOR_AN_OUTAGE {
             state.failing.push(account.clone());
         }
@@ -210,27 +227,60 @@ impl Health {
             state.trouble = Some(RealmTrouble::BadCredentials { since: now });
         }
         state.retry_at = now + CREDENTIALS_HOLD;
-        state.refused.drain(..).filter_map(|(at, entry)| Some((at, entry.upgrade()?))).collect()
+        state.refusals.take_unproven()
     }
 
     /// A refresh token was refused. One account's refusal means its grant; the only account's, or several within a minute or in a row
     /// without a success between them (a small office's tokens expire minutes apart), may mean our credentials.
-    pub fn refused(&self, now: Timestamp, entry: &Arc<Entry>, only_one_at_work: bool) -> Suspect {
+    ///
+    /// The second value says whether it was refused together with others, within minutes.
+    pub fn refused(&self, now: Timestamp, entry: &Arc<Entry>, only_one_at_work: bool) -> (Suspect, bool) {
         let mut state = locked(&self.state);
         let in_trouble = state.trouble.is_some();
-        state.refused.retain(|(_, other)| other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, entry)));
-        let others = !state.refused.is_empty();
-        state.refused.push((now, Arc::downgrade(entry)));
-        match only_one_at_work || others || in_trouble {
-            true => Suspect::Credentials,
-            false => Suspect::Grant,
-        }
+        let among = state.refusals.add(now, entry);
+        let ask = only_one_at_work || among.unproven || in_trouble;
+        (if ask { Suspect::Credentials } else { Suspect::Grant }, among.together)
+    }
+
+    pub fn others_refused(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
+        locked(&self.state).refusals.others(entry)
+    }
+
+    /// Notes a verdict that fell while others were refused too; `false` where it was noted already.
+    pub fn given_up(&self, now: Timestamp, entry: &Arc<Entry>) -> bool {
+        locked(&self.state).refusals.give_up(now, entry)
+    }
+
+    /// Until when nobody but an operator is let through.
+    pub fn held_until(&self) -> Timestamp {
+        let state = locked(&self.state);
+        let hold = if state.trouble.is_some() { state.retry_at } else { Timestamp::default() };
+        hold.max(state.asked_to_wait)
+    }
+
+    /// When the realm should be asked again, although nobody calls.
+    pub fn next_probe(&self) -> Option<Timestamp> {
+        let state = locked(&self.state);
+        let trial = state.trouble.is_some().then(|| state.retry_at.max(state.asked_to_wait));
+        let refused = state.refusals.next_probe().map(|at| at.max(state.retry_at));
+        trial.into_iter().chain(refused).min()
+    }
+
+    pub fn trial_is_due(&self, now: Timestamp) -> bool {
+        let state = locked(&self.state);
+        state.trouble.is_some() && !state.trial_under_way && now >= state.retry_at.max(state.asked_to_wait)
+    }
+
+    /// One of the accounts that were refused together, where it is time to see whether the realm takes it by now.
+    pub fn take_refused(&self, now: Timestamp) -> Option<Arc<Entry>> {
+        let mut state = locked(&self.state);
+        if state.trouble.is_some() { None } else { state.refusals.probe(now) }
     }
 
     /// The probe found the credentials good: those refused so far had dead grants.
     pub fn credentials_are_good(&self) {
         let mut state = locked(&self.state);
-        state.refused.clear();
+        state.refusals.proven();
         if state.trouble.take().is_some() {
             state.recover();
             tracing::info!(realm = %self.realm, "our credentials are good; the refused grants are dead");
@@ -248,7 +298,8 @@ impl Health {
         let mut state = locked(&self.state);
         state.trouble = None;
         state.failing.clear();
-        state.refused.clear();
+        state.refusals.clear();
+        state.asked_to_wait = Timestamp::default();
         state.recover();
     }
 }
@@ -291,12 +342,13 @@ impl RealmTrouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::doubles::timed_out;
 
     fn ailing() -> Arc<Health> {
         let health = Arc::new(Health::new("global".parse().unwrap()));
         for account in ["a1", "a2", "a3"] {
             assert!(health.admit(at(0), Cause::NoToken).is_ok(), "two accounts are no outage");
-            health.failed(at(0), &account.parse().unwrap(), "504");
+            health.failed(at(0), &account.parse().unwrap(), &timed_out());
         }
         health
     }
@@ -309,7 +361,7 @@ mod tests {
     fn one_account_failing_again_and_again_is_not_the_realms_trouble() {
         let health = Arc::new(Health::new("global".parse().unwrap()));
         for _ in 0..100 {
-            health.failed(at(0), &"a1".parse().unwrap(), "504");
+            health.failed(at(0), &"a1".parse().unwrap(), &timed_out());
         }
         assert_eq!(health.trouble(), None);
     }
@@ -329,7 +381,7 @@ mod tests {
     fn holds_grow_to_half_a_minute_and_a_success_ends_them_for_all() {
         let health = ailing();
         for _ in 0..20 {
-            health.failed(at(0), &"a1".parse().unwrap(), "504");
+            health.failed(at(0), &"a1".parse().unwrap(), &timed_out());
         }
         assert!(health.admit(at(29), Cause::NoToken).is_err());
         assert!(health.admit(at(38), Cause::NoToken).is_ok());

@@ -26,6 +26,7 @@ use super::calls::{Chronicle, ControlCalls};
 use super::flight::Flight;
 use super::gaps::Facts;
 use super::realm::{RealmTrouble, Realms, Tally, Ticket};
+use super::retries::{self, Retries};
 use super::snapshot::Snapshot;
 use super::unsaved::Unsaved;
 use super::{Access, keeper, locked};
@@ -129,6 +130,7 @@ impl Renewals {
             realms: Realms::default(),
             unsaved: Unsaved::default(),
             put_off: PutOff::default(),
+            retries: Retries::default(),
             in_flight: watch::Sender::new(0),
             route_checks: Semaphore::new(ROUTE_CHECKS),
         };
@@ -195,9 +197,12 @@ impl Renewals {
         found.await.unwrap_or_else(|_| Err(self.shared.unavailable("the discovery was cut off")))
     }
 
-    /// Starts the keeper on the control runtime.
+    /// Starts the keeper on the control runtime, and what is owed without a caller.
     pub fn keep(&self) -> JoinHandle<()> {
-        self.shared.runtime.spawn(keeper::run(self.clone()))
+        let renewals = self.clone();
+        self.shared.runtime.spawn(async move {
+            tokio::join!(keeper::run(renewals.clone()), retries::run(&renewals));
+        })
     }
 
     /// Leaves the keeping to another gateway. The task that [`Renewals::keep`] started must have been ended.
@@ -388,6 +393,7 @@ pub(super) struct Shared {
     pub realms: Realms,
     pub unsaved: Unsaved,
     pub put_off: PutOff,
+    pub retries: Retries,
     pub in_flight: watch::Sender<usize>,
     /// Discoveries under way that no renewal has asked for.
     pub route_checks: Semaphore,

@@ -81,10 +81,9 @@ impl Problem {
         let status = match &error {
             StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. } => StatusCode::NOT_FOUND,
             StoreError::GrantTaken { .. } | StoreError::Fenced(_) => StatusCode::CONFLICT,
-            StoreError::Unsealable { .. }
-            | StoreError::OutOfOrder(_)
-            | StoreError::InUse(_)
-            | StoreError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Unsealable { .. } | StoreError::OutOfOrder(_) | StoreError::Refused(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         Self::new(status, "store", format!("{error}."))
     }

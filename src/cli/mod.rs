@@ -109,22 +109,21 @@ pub struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub struct SandboxArguments {
-    /// How many paired accounts to begin with; with --write one more, which is left to be paired.
+    /// How many paired accounts to begin with.
     #[arg(long, default_value_t = 4, value_name = "N")]
     pub accounts: usize,
-    /// Write a matching gateway configuration, keys and import file into this folder, and keep accounts and tokens there: another run
-    /// with it goes on.
+    /// Write a matching gateway configuration, keys and import file into this folder.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
-    /// Where the gateway of the written configuration listens for callers. [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "IP:PORT", requires = "write")]
-    pub gateway: Option<SocketAddr>,
-    /// The same for operators. [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "IP:PORT", requires = "write")]
-    pub admin: Option<SocketAddr>,
-    /// First port; the listeners take this one and the ones behind it. 0 takes free ones. [default: 9400]
-    #[arg(long)]
-    pub port: Option<u16>,
+    /// Where the gateway of the written configuration listens for callers.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT", requires = "write")]
+    pub gateway: SocketAddr,
+    /// The same for operators.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "IP:PORT", requires = "write")]
+    pub admin: SocketAddr,
+    /// First port; the listeners take this one and the ones behind it. 0 takes free ones.
+    #[arg(long, default_value_t = 9400)]
+    pub port: u16,
     /// Answer over TLS with a CA of its own.
     #[arg(long)]
     pub tls: bool,
@@ -399,8 +398,7 @@ pub fn typed(words: Vec<OsString>) -> ExitCode {
         Ok((arguments, format)) => run(arguments, format),
         Err(error) if error.use_stderr() && wants_json(&words) => {
             let text = error.render().to_string();
-            let told = serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""});
-            output::complain(&told.to_string());
+            eprintln!("{}", serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""}));
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => error.exit(),

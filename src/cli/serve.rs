@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::app::{self, preflight};
-use crate::clock::Clock;
+use crate::app;
 use crate::config;
 use crate::telemetry;
 
 use super::EXIT_CONFIG;
 
 pub fn run(file: &Path) -> ExitCode {
-    let loaded = match preflight::load(file, &config::process_env, &Clock::system()) {
+    let loaded = match config::load(file, &config::process_env) {
         Ok(loaded) => loaded,
         Err(problems) => {
             telemetry::say_last(&problems.to_string());
@@ -22,8 +21,7 @@ pub fn run(file: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::say_last(&format!("{error:#}"));
-            // A supervisor tries again after 1 and leaves it after 78.
-            if preflight::needs_a_change(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
     }
 }

@@ -36,6 +36,7 @@ macro_rules! store_contract {
             an_answer_without_tokens_ends_its_own_intent_only,
             a_commit_against_another_generation_is_fenced_and_changes_nothing,
             of_many_commits_on_one_generation_one_wins,
+            a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens,
             generations_never_go_back_over_new_grants_and_removals,
             a_token_that_was_taken_over_is_known_until_its_account_goes,
             every_state_comes_back,
@@ -324,6 +325,39 @@ pub async fn a_commit_against_another_generation_is_fenced_and_changes_nothing(
         assert!(matches!(refusal, Err(StoreError::Fenced(2))), "{other}: {refusal:?}");
     }
     assert_eq!(store.accounts().await.unwrap(), before);
+}
+
+pub async fn a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens(
+    Subject { store, .. }: Subject,
+) {
+    let (smile, global) = (name("smile"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let kept = |token| tokens("", Some(token), 20);
+    assert!(
+        !store.keep_fallback(&smile, &global, 1, &kept("refresh-smile-global")).await.unwrap(),
+        "no news"
+    );
+    assert_eq!(store.adopt_fallback(&smile, &global, 1).await.unwrap(), None);
+
+    assert!(store.keep_fallback(&smile, &global, 1, &kept("older")).await.unwrap());
+    assert!(store.keep_fallback(&smile, &global, 1, &kept("newer")).await.unwrap());
+    let stale = store.adopt_fallback(&smile, &global, 7).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Fenced(1)), "{stale}");
+    assert_eq!(store.adopt_fallback(&smile, &global, 1).await.unwrap(), Some(2));
+    let adopted = store.account(&smile).await.unwrap().unwrap().grants.remove(0);
+    assert_eq!((adopted.refresh.expose(), adopted.generation, adopted.access), ("newer", 2, None));
+    assert_eq!(
+        store.adopt_fallback(&smile, &global, 2).await.unwrap(),
+        Some(3),
+        "the older one is still there"
+    );
+
+    assert!(store.keep_fallback(&smile, &global, 3, &kept("kept")).await.unwrap());
+    store.commit_tokens(&smile, &global, 3, &tokens("access", None, 30)).await.unwrap();
+    assert_eq!(store.adopt_fallback(&smile, &global, 4).await.unwrap(), None, "proven by new tokens");
+    assert!(store.keep_fallback(&smile, &global, 4, &kept("kept")).await.unwrap());
+    let again = store.put_grant(grant("smile", "global", 1)).await.unwrap().grants.remove(0);
+    assert_eq!(store.adopt_fallback(&smile, &global, again.generation).await.unwrap(), None, "a new pairing");
 }
 
 pub async fn of_many_commits_on_one_generation_one_wins(Subject { store, folder, .. }: Subject) {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::token::RefreshToken;
 
 pub struct MemoryStore {
     clock: Clock,
@@ -28,6 +29,8 @@ struct Held {
     logins: BTreeMap<[u8; 32], PendingLogin>,
     journal: Vec<JournalEntry>,
     known_tokens: BTreeMap<[u8; 32], AccountName>,
+    /// Refresh tokens kept beside a grant's own, the newest last.
+    fallbacks: BTreeMap<(AccountName, RealmName), Vec<RefreshToken>>,
     last_seen: BTreeMap<Subject, Moments>,
 }
 
@@ -108,6 +111,7 @@ impl Held {
             });
         }
         self.known_tokens.insert(token_hash(&new.refresh), new.name.clone());
+        self.fallbacks.remove(&(new.name.clone(), new.realm.clone()));
         let spent = self.spent.get(&new.name).copied().unwrap_or_default();
         let account = self.accounts.entry(new.name.clone()).or_insert_with(|| AccountRecord {
             name: new.name,
@@ -158,7 +162,45 @@ impl Held {
         }
         grant.refreshed_at = Some(tokens.refreshed_at);
         grant.intent = None;
-        Ok(grant.generation)
+        let generation = grant.generation;
+        self.fallbacks.remove(&(name.clone(), realm.clone()));
+        Ok(generation)
+    }
+
+    fn keep_fallback(
+        &mut self,
+        name: &AccountName,
+        realm: &RealmName,
+        seen_generation: u64,
+        tokens: &NewTokens,
+    ) -> Result<bool, StoreError> {
+        let grant = self.grant(name, realm)?;
+        let Some(refresh) = tokens.refresh.as_ref().filter(|kept| **kept != grant.refresh) else {
+            return Ok(false);
+        };
+        if grant.generation != seen_generation {
+            return Ok(false);
+        }
+        self.fallbacks.entry((name.clone(), realm.clone())).or_default().push(refresh.clone());
+        Ok(true)
+    }
+
+    fn adopt_fallback(
+        &mut self,
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let known = self.grant(name, realm)?.generation;
+        if known != expected {
+            return Err(StoreError::Fenced(known));
+        }
+        let kept = self.fallbacks.get_mut(&(name.clone(), realm.clone())).and_then(Vec::pop);
+        let Some(kept) = kept else { return Ok(None) };
+        let grant = self.grant(name, realm)?;
+        grant.generation += 1;
+        (grant.refresh, grant.access, grant.intent) = (kept, None, None);
+        Ok(Some(grant.generation))
     }
 
     fn remove_grant(&mut self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
@@ -262,6 +304,25 @@ impl Store for MemoryStore {
             return ready(Err(full()));
         }
         ready(self.write().and_then(|mut held| held.commit(name, realm, expected, tokens)))
+    }
+
+    fn keep_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        seen_generation: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, bool> {
+        ready(self.write().and_then(|mut held| held.keep_fallback(name, realm, seen_generation, tokens)))
+    }
+
+    fn adopt_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+    ) -> Pending<'a, Option<u64>> {
+        ready(self.write().and_then(|mut held| held.adopt_fallback(name, realm, expected)))
     }
 
     fn set_route<'a>(

@@ -19,7 +19,7 @@ use super::rows;
 use super::seal::SealKeys;
 use super::{
     AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
-    PendingLogin, SetupError, Store, StoreError, StoredRoute, Take,
+    PendingLogin, Store, StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -86,11 +86,6 @@ impl PostgresStore {
     fn stored(&self, at: Timestamp) -> i64 {
         rows::stored(&self.clock, at)
     }
-}
-
-/// Whether an address can be used at all; nobody is connected to. `key` is where it stands in the configuration.
-pub fn check_address(url: &str, key: &str) -> Result<(), SetupError> {
-    Place::parse(url, key).map(drop)
 }
 
 rows::columns_of!(sqlx::postgres::PgRow);
@@ -325,8 +320,7 @@ const ATTEMPTS: u32 = 5;
 /// Before it is done again; longer each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Does work again that came to nothing because the database could not put it in order with somebody else's:
-/// it says so itself.
+/// Does work again that came to nothing because the database could not put it in order with somebody else's: it says so itself.
 async fn repeated<T, W>(limit: Duration, work: impl Fn() -> W) -> Result<T, StoreError>
 where
     W: Future<Output = Result<T, StoreError>>,

@@ -27,6 +27,7 @@ use connection::Connection;
 mod backup;
 mod bring_down;
 mod connection;
+mod fallbacks;
 mod grants;
 mod last_seen;
 mod logins;
@@ -40,7 +41,6 @@ mod kill_tests;
 mod tests;
 
 pub use backup::{backup, count_accounts, restore};
-pub use start::check;
 
 pub struct SqliteStore {
     writer: Connection,
@@ -195,6 +195,25 @@ impl Store for SqliteStore {
         tokens: &'a NewTokens,
     ) -> Pending<'a, u64> {
         Box::pin(self.write_tokens(name, realm, expected, tokens))
+    }
+
+    fn keep_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        seen_generation: u64,
+        tokens: &'a NewTokens,
+    ) -> Pending<'a, bool> {
+        Box::pin(self.write_fallback(name, realm, seen_generation, tokens))
+    }
+
+    fn adopt_fallback<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+    ) -> Pending<'a, Option<u64>> {
+        Box::pin(self.use_fallback(name, realm, expected))
     }
 
     fn set_route<'a>(

@@ -3,13 +3,11 @@
 #![cfg(unix)]
 
 mod accounts;
-mod checks;
 mod database;
 mod mistakes;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
-mod practice;
 mod processes;
 mod store;
 mod unread_log;

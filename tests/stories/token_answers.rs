@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Odd, Packing, Script, Speaker};
+use genapi_gateway::sandbox::{Account, Endpoint, Fault, Odd, Packing, Script, Speaker};
 use serde_json::{Value, json};
 
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
 
 const LIST: &str = "/orders/practice";
 const MINUTE: Duration = Duration::from_secs(60);
@@ -164,4 +164,97 @@ async fn an_oauth_word_blames_the_grant_at_whatever_status() {
         assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"), "{status}");
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{status}: and nobody asks again");
     }
+}
+
+/// Time goes by while nobody calls.
+async fn pass(world: &World, seconds: u64) {
+    for _ in 0..seconds {
+        world.clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+const THIRD: u64 = 1003;
+const ACCOUNTS: [(u64, &str); 3] =
+    [(CLINIC, "/orders/practice"), (LAB, "/orders/lab"), (THIRD, "/orders/practice")];
+
+async fn three() -> World {
+    Setup::new().account(Account::clinic(THIRD, "Third")).start().await
+}
+
+async fn call_all(world: &World) -> Vec<u16> {
+    let mut answers = Vec::new();
+    for (id, path) in ACCOUNTS {
+        world.sandbox.expire_access(id);
+        let name = format!("acct-{id}");
+        let call = world.get(&name, path);
+        answers.push(world.while_time_flies(Duration::from_millis(100), call).await.status);
+    }
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls() {
+    let world = three().await;
+    let page = Speaker { status: 400, body: "<html>Blocked</html>".to_owned(), ..Speaker::default() };
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(page)));
+    let answers = call_all(&world).await;
+    assert!(!answers.contains(&200), "{answers:?}");
+    let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"out_of_order\"}";
+    assert_eq!(world.metric(trouble).await, 1.0);
+    pass(&world, 300).await;
+    world.sandbox.clear_scripts();
+    pass(&world, 60).await;
+    assert_eq!(world.metric(trouble).await, 0.0);
+    world.sandbox.clear_calls();
+    for (id, path) in ACCOUNTS {
+        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+    }
+    assert!(world.sandbox.calls_to(Endpoint::Refresh).is_empty(), "renewed before anybody asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_asks_for_twenty_seconds_gets_them() {
+    let world = three().await;
+    let busy = Speaker { status: 503, retry_after: Some("20".to_owned()), ..Speaker::default() };
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
+    let answers = call_all(&world).await;
+    assert!(!answers.contains(&200), "{answers:?}");
+    assert_eq!(world.sandbox.calls_to(Endpoint::Refresh).len(), 1);
+    pass(&world, 40).await;
+    for (id, path) in ACCOUNTS {
+        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
+    let world = three().await;
+    let body = r#"{"error":"invalid_grant"}"#.to_owned();
+    let refusal = Speaker { status: 400, body, ..Speaker::default() };
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(refusal)));
+    let answers = call_all(&world).await;
+    assert!(!answers.contains(&200), "{answers:?}");
+    world.sandbox.clear_scripts();
+    pass(&world, 180).await;
+    for (id, path) in ACCOUNTS {
+        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+        assert_eq!(world.account(&format!("acct-{id}")).await["state"], "ready", "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_beside_an_unusable_access_token_is_not_lost_with_rotation() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    for access in [json!(null), json!(5), json!(""), json!("one\r\ntwo"), json!("x".repeat(20_000))] {
+        let fault = Fault::OddTokenAnswer(Odd::field("access_token", access.clone()));
+        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        world.sandbox.expire_access(CLINIC);
+        get(&world).await;
+        pass(&world, 70).await;
+        assert_eq!(get(&world).await.status, 200, "{access}");
+        world.clock.advance(2 * MINUTE);
+    }
+    assert_eq!(count(&world, "needs_login").await, 0);
+    assert_eq!(count(&world, "refresh_token_kept").await, 5);
 }

@@ -3,6 +3,7 @@
 mod book;
 mod cluster;
 mod keeper;
+mod owed;
 mod renewal;
 mod routes;
 mod saving;

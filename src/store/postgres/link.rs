@@ -5,7 +5,6 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,11 +13,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 
+use super::super::StoreError;
 use super::super::outage::{Ailment, Outage};
-use super::super::{SetupError, StoreError};
 use super::fault;
 use crate::clock::{Clock, Timestamp};
-use crate::config::text_file::{self, LARGEST_PEM};
 
 /// Connections per gateway: renewals are few, and a hundred gateways share one database.
 const CONNECTIONS: usize = 8;
@@ -69,15 +67,15 @@ pub struct Work<'a> {
 
 impl Place {
     /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says another `sslmode`.
-    pub fn parse(text: &str, key: &str) -> Result<Self, SetupError> {
+    pub fn parse(text: &str, key: &str) -> Result<Self, StoreError> {
         // The parsers' own words may repeat the text, and with it a password.
         let invalid = || {
-            let what = format!("{key} is no address of a database");
-            SetupError::new(what, "postgres://user:password@host/database is expected")
+            StoreError::Refused(format!(
+                "{key} is no address of a database: postgres://user:password@host/database is expected"
+            ))
         };
         let url = Url::parse(text).map_err(|_| invalid())?;
         let options: PgConnectOptions = text.parse().map_err(|_| invalid())?;
-        refuse_unreadable_files(&url, key)?;
         let says_mode = url.query_pairs().any(|(name, _)| name == "sslmode" || name == "ssl-mode")
             || std::env::var_os("PGSSLMODE").is_some();
         let options = match says_mode || options.get_socket().is_some() || is_here(&options) {
@@ -135,21 +133,6 @@ impl Place {
     }
 }
 
-/// The files that an address names for TLS: without them no connection can ever be made.
-fn refuse_unreadable_files(url: &Url, key: &str) -> Result<(), SetupError> {
-    let names = |name: &str| {
-        matches!(
-            name,
-            "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key"
-        )
-    };
-    for (name, file) in url.query_pairs().filter(|(name, file)| names(name) && !file.contains("-----BEGIN")) {
-        text_file::read_path(Path::new(&*file), LARGEST_PEM)
-            .map_err(|error| SetupError::new(format!("{key}: {name}: {file} {}", error.what), error.fix))?;
-    }
-    Ok(())
-}
-
 /// What a certificate or its absence causes; rustls tells it in the clothes of an I/O error.
 pub fn is_tls(error: &sqlx::Error) -> bool {
     match error {
@@ -175,9 +158,8 @@ pub struct Opened {
     pub at: Timestamp,
 }
 
-/// The statements that open a transaction, and one row: whether it can only read, and the database's time.
-/// Whatever a transaction needs it sets itself: a server, a database, a role or a pooler's session may have
-/// any defaults.
+/// The statements that open a transaction, and one row: whether it can only read, and the database's time. Whatever a transaction needs
+/// it sets itself: a server, a database, a role or a pooler's session may have any defaults.
 fn begin_statement(mode: &str, limits: &str, durable: bool) -> String {
     format!("BEGIN {mode}; {}", settings(limits, durable))
 }

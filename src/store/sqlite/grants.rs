@@ -86,6 +86,14 @@ impl SqliteStore {
         .execute(&mut *work)
         .await
         .map_err(fault)?;
+        // A new grant starts clean.
+        let forget = sqlx::query("DELETE FROM fallbacks WHERE account = ? AND realm = ?");
+        forget
+            .bind(grant.name.as_str())
+            .bind(grant.realm.as_str())
+            .execute(&mut *work)
+            .await
+            .map_err(fault)?;
         learn_token(&mut work, &grant).await?;
         work.commit().await.map_err(fault)?;
         let written = self.read_account(&grant.name).await?;
@@ -366,7 +374,7 @@ async fn generation_above_all(
     .map_err(fault)
 }
 
-async fn generation_of(
+pub(super) async fn generation_of(
     connection: &mut SqliteConnection,
     name: &AccountName,
     realm: &RealmName,
@@ -392,7 +400,11 @@ async fn found(
 }
 
 /// Which of the two it is that does not exist.
-async fn missing(connection: &mut SqliteConnection, name: &AccountName, realm: &RealmName) -> StoreError {
+pub(super) async fn missing(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+    realm: &RealmName,
+) -> StoreError {
     let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = ?)")
         .bind(name.as_str())
         .fetch_one(connection)

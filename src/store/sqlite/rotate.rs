@@ -52,8 +52,7 @@ fn statements(column: Column) -> Option<Statements> {
         Column::Refresh => Some(statements!("grants", "account", "realm", "refresh_sealed")),
         Column::Access => Some(statements!("grants", "account", "realm", "access_sealed")),
         Column::Login => Some(statements!("pending_logins", "lower(hex(id))", "kind", "payload_sealed")),
-        // One process has no losers of a race.
-        Column::Fallback => None,
+        Column::Fallback => Some(statements!("fallbacks", "account", "realm", "refresh_sealed")),
     }
 }
 

@@ -1,7 +1,6 @@
 //! From a path to a database that may be used: locked, private, of a schema we know, sealed under a key we hold. Anything else is refused here.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -11,7 +10,7 @@ use sqlx::{ConnectOptions, SqlSafeStr};
 use super::super::canary;
 use super::super::private_file;
 use super::super::seal::SealKeys;
-use super::super::{SetupError, StoreError, lock::ProcessLock};
+use super::super::{StoreError, lock::ProcessLock};
 use super::connection::Connection;
 use super::{SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_PERM, SQLITE_READONLY, primary_code};
 
@@ -29,67 +28,18 @@ pub struct Claimed {
 pub fn claim(path: &Path) -> Result<Claimed, StoreError> {
     let path = real_path(path)?;
     let lock = ProcessLock::take(&path)?;
-    let is_new = look(&path)?;
+    let is_new = is_empty(&path);
+    if is_new && !is_empty(&beside(&path, "-wal")) {
+        return Err(StoreError::Refused(format!(
+            "{0}-wal is there without {0}; the newest tokens are in it: put the main file back beside it, or move it away",
+            path.display()
+        )));
+    }
     let private = private_file::open_or_create(&path)
         .and_then(|_| tighten_all(&path))
         .and_then(|()| private_file::sync_folder_of(&path));
     private.map_err(|fault| StoreError::Refused(format!("{} cannot be used: {fault}", path.display())))?;
     Ok(Claimed { path, is_new, lock })
-}
-
-/// Looks at what `claim` will find; nothing is locked, made or changed. Says whether the database is new.
-pub fn check(path: &Path) -> Result<bool, SetupError> {
-    look(&real_path(path)?)
-}
-
-fn look(path: &Path) -> Result<bool, SetupError> {
-    let shown = path.display();
-    let is_new = is_empty(path);
-    if is_new && !is_empty(&beside(path, "-wal")) {
-        return Err(SetupError::new(
-            format!("{shown}-wal is there without {shown}"),
-            "the newest tokens are in it: put the main file back beside it, or move it away",
-        ));
-    }
-    private_file::can_be_made(path).map_err(|fault| {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let what = format!("the folder {} of the store cannot be written to: {fault}", folder.display());
-        SetupError::new(what, "let the gateway's user write to it")
-    })?;
-    for file in
-        [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), path.with_added_extension("lock")]
-    {
-        private_file::can_be_written(&file).map_err(|fault| {
-            let what = format!("{} cannot be used: {fault}", file.display());
-            SetupError::new(what, "name a file that the gateway's user may write, or let it write this one")
-        })?;
-    }
-    if !is_new {
-        refuse_foreign_head(path)?;
-    }
-    Ok(is_new)
-}
-
-/// As far as the first bytes tell: SQLite's mark, and `application_id` where it is written (sqlite.org/fileformat.html, 1.3).
-fn refuse_foreign_head(path: &Path) -> Result<(), SetupError> {
-    let mut head = [0; 72];
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    if read.is_err() || !head.starts_with(b"SQLite format 3\0") {
-        return Err(SetupError::new(
-            format!("{} is damaged, or no SQLite database", path.display()),
-            "restore a backup, or move it away and pair or import again",
-        ));
-    }
-    let id = head.last_chunk().map_or(0, |id| i64::from(u32::from_be_bytes(*id)));
-    // The number may still stand in the write-ahead log.
-    if id == 0 || id == APPLICATION_ID { Ok(()) } else { Err(foreign(path)) }
-}
-
-fn foreign(path: &Path) -> SetupError {
-    SetupError::new(
-        format!("{} is another program's SQLite database", path.display()),
-        "name another file in store.url",
-    )
 }
 
 pub fn options(path: &Path) -> SqliteConnectOptions {
@@ -133,7 +83,10 @@ async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Resul
     if id == APPLICATION_ID || tables == 0 {
         return Ok(());
     }
-    Err(foreign(path).into())
+    Err(StoreError::Refused(format!(
+        "{} is another program's SQLite database; name another file in store.url",
+        path.display()
+    )))
 }
 
 /// Brings the schema up to date; one that is newer than this program is left alone.
@@ -157,6 +110,7 @@ fn migrations() -> Vec<Migration> {
     let known_tokens = include_str!("../../../migrations/sqlite/0002_known_tokens.sql");
     let journal_by_time = include_str!("../../../migrations/sqlite/0003_journal_by_time.sql");
     let last_seen = include_str!("../../../migrations/sqlite/0004_last_seen.sql");
+    let fallbacks = include_str!("../../../migrations/sqlite/0005_fallbacks.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -168,6 +122,7 @@ fn migrations() -> Vec<Migration> {
             false,
         ),
         Migration::new(4, "last_seen".into(), MigrationType::Simple, last_seen.into_sql_str(), false),
+        Migration::new(5, "fallbacks".into(), MigrationType::Simple, fallbacks.into_sql_str(), false),
     ]
 }
 
@@ -216,17 +171,16 @@ fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
 }
 
 /// Links resolved, so that two names of one file meet in one lock.
-fn real_path(path: &Path) -> Result<PathBuf, SetupError> {
+fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
     if let Ok(real) = fs::canonicalize(path) {
         return Ok(real);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path
         .file_name()
-        .ok_or_else(|| SetupError::new(format!("store.url names no file: {}", path.display()), "name one"))?;
+        .ok_or_else(|| StoreError::Refused(format!("store.url names no file: {}", path.display())))?;
     fs::canonicalize(folder).map(|folder| folder.join(name)).map_err(|fault| {
-        let what = format!("the folder {} of the store cannot be used: {fault}", folder.display());
-        SetupError::new(what, "make it, or write another store.url")
+        StoreError::Refused(format!("the folder {} of the store cannot be used: {fault}", folder.display()))
     })
 }
 

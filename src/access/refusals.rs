@@ -1,0 +1,114 @@
+//! The refused refresh tokens of a realm, as long as they may mean something else than dead grants.
+//!
+//! The rule guarded here: many refusals within minutes are a signal before they are a verdict.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+use super::entry::Entry;
+
+/// Refusals that belong together.
+const MINUTES: Duration = Duration::from_secs(600);
+/// So many accounts refused within minutes are no coincidence, although others succeed between them.
+const MANY: usize = 3;
+/// Between two tries of a realm all of whose accounts were refused, the longer the longer that lasts.
+const SHORTEST_PROBE: Duration = Duration::from_secs(30);
+const LONGEST_PROBE: Duration = Duration::from_secs(1800);
+/// By then it was no mistake.
+const LAST_PROBE: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Default)]
+pub(super) struct Refusals {
+    recent: Vec<(Timestamp, Weak<Entry>)>,
+    /// Since the last success: these may be about our credentials.
+    unproven: Vec<(Timestamp, Weak<Entry>)>,
+    /// Accounts that need a login by a verdict that fell among others: tried once more when the realm is seen to work.
+    given_up: Vec<Weak<Entry>>,
+    given_up_at: Timestamp,
+    next_probe: Timestamp,
+}
+
+/// What a refusal looks like beside the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Among {
+    /// Another account was refused and none has succeeded since.
+    pub unproven: bool,
+    /// Refused together with others: to be tried once more before a login is asked for.
+    pub together: bool,
+}
+
+impl Refusals {
+    pub fn add(&mut self, now: Timestamp, entry: &Arc<Entry>) -> Among {
+        let another = |(_, other): &(Timestamp, Weak<Entry>)| {
+            other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, entry))
+        };
+        self.recent.retain(|refusal| another(refusal) && now.since(refusal.0) < MINUTES);
+        self.unproven.retain(another);
+        let unproven = !self.unproven.is_empty();
+        let fresh = |(at, _): &(Timestamp, Weak<Entry>)| now.since(*at) < MINUTES;
+        let together = self.recent.len() + 1 >= MANY || self.unproven.iter().any(fresh);
+        for list in [&mut self.recent, &mut self.unproven] {
+            list.push((now, Arc::downgrade(entry)));
+        }
+        Among { unproven, together }
+    }
+
+    /// Whoever was refused within these minutes beside `entry`.
+    pub fn others(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
+        let others = self.recent.iter().filter_map(|(_, other)| other.upgrade());
+        others.filter(|other| !Arc::ptr_eq(other, entry)).collect()
+    }
+
+    /// Takes those whose refusal may have been about our credentials, each with its moment.
+    pub fn take_unproven(&mut self) -> Vec<(Timestamp, Arc<Entry>)> {
+        self.unproven.drain(..).filter_map(|(at, entry)| Some((at, entry.upgrade()?))).collect()
+    }
+
+    /// The credentials are good.
+    pub fn proven(&mut self) {
+        self.unproven.clear();
+    }
+
+    /// `false` where it was given up already.
+    pub fn give_up(&mut self, now: Timestamp, entry: &Arc<Entry>) -> bool {
+        let entry = Arc::downgrade(entry);
+        if self.given_up.iter().any(|known| known.ptr_eq(&entry)) {
+            return false;
+        }
+        self.given_up.push(entry);
+        self.given_up_at = now;
+        self.next_probe = now + SHORTEST_PROBE;
+        true
+    }
+
+    /// The realm works: those whose verdict fell among others.
+    pub fn take_given_up(&mut self) -> Vec<Arc<Entry>> {
+        self.given_up.drain(..).filter_map(|entry| entry.upgrade()).collect()
+    }
+
+    pub fn next_probe(&self) -> Option<Timestamp> {
+        (!self.given_up.is_empty()).then_some(self.next_probe)
+    }
+
+    /// One of those that were given up, to see whether the realm takes it by now; each in turn.
+    pub fn probe(&mut self, now: Timestamp) -> Option<Arc<Entry>> {
+        if self.given_up.is_empty() || now < self.next_probe {
+            return None;
+        }
+        let lasted = now.since(self.given_up_at);
+        if lasted > LAST_PROBE {
+            self.given_up.clear();
+        }
+        self.next_probe = now + (lasted / 4).clamp(SHORTEST_PROBE, LONGEST_PROBE);
+        self.given_up.retain(|entry| entry.strong_count() > 0);
+        let first = self.given_up.first()?.upgrade();
+        self.given_up.rotate_left(1);
+        first
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
