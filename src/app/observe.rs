@@ -254,6 +254,7 @@ pub fn refresh_gauges(inner: &Inner) {
     {
         counter.inc_by(inner.logs.dropped(kind).saturating_sub(counter.get()));
     }
+    metrics.log_waiting_seconds().set(inner.logs.waiting().as_secs_f64());
     let counter = metrics.journal_entries_lost();
     counter.inc_by(inner.journal.lost().saturating_sub(counter.get()));
 }

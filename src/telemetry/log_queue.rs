@@ -4,7 +4,7 @@
 //! The queue travels with the subscriber, so that whoever replaces the one replaces the other.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -50,8 +50,9 @@ pub struct LineBuffer {
 struct Shared {
     buffers: Buffers,
     dropped: [AtomicU64; 2],
-    /// Lines are off their buffer and not written yet.
-    writing: AtomicBool,
+    begun: Instant,
+    /// Since when lines are off their buffer and not written yet: milliseconds from the beginning, and one; 0 where none are.
+    writing_since: AtomicU64,
     writer: Thread,
 }
 
@@ -75,7 +76,8 @@ impl LogQueue {
         let shared = Arc::new(Shared {
             buffers: Buffers::default(),
             dropped: [const { AtomicU64::new(0) }; 2],
-            writing: AtomicBool::new(false),
+            begun: Instant::now(),
+            writing_since: AtomicU64::new(0),
             writer: writer.thread().clone(),
         });
         // The writer waits for just this.
@@ -97,6 +99,14 @@ impl LogQueue {
     /// Lines that found their buffer full, or could not be written.
     pub fn dropped(&self, kind: LineKind) -> u64 {
         self.shared.dropped[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// How long what is being written has waited for whoever reads it.
+    pub fn waiting(&self) -> Duration {
+        match self.shared.writing_since.load(Ordering::SeqCst) {
+            0 => Duration::ZERO,
+            since => self.shared.begun.elapsed().saturating_sub(Duration::from_millis(since - 1)),
+        }
     }
 
     /// Appends a whole line, its break included.
@@ -151,7 +161,16 @@ impl Shared {
     fn is_written(&self) -> bool {
         // In this order: the writer takes lines off only after it has said that it writes.
         let empty = lock(&self.buffers).iter().all(|buffer| lock(&buffer.lines).is_empty());
-        empty && !self.writing.load(Ordering::SeqCst)
+        empty && self.writing_since.load(Ordering::SeqCst) == 0
+    }
+
+    fn begin_writing(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.writing_since.store(since + 1, Ordering::SeqCst);
+    }
+
+    fn end_writing(&self) {
+        self.writing_since.store(0, Ordering::SeqCst);
     }
 
     fn count_dropped(&self, kind: LineKind, lines: u64) {
@@ -176,7 +195,7 @@ fn write_all_lines(shared: &Weak<Shared>, all: &Buffers, out: &mut Output<impl W
     while let Some(shared) = shared.upgrade() {
         let buffers = buffers_in_use(all);
         let (mut found, mut failed) = (false, false);
-        shared.writing.store(true, Ordering::SeqCst);
+        shared.begin_writing();
         for buffer in &buffers {
             std::mem::swap(&mut *lock(&buffer.lines), &mut lines);
             found |= !lines.is_empty();
@@ -186,7 +205,7 @@ fn write_all_lines(shared: &Weak<Shared>, all: &Buffers, out: &mut Output<impl W
             lines.clear();
             lines.shrink_to(KEPT_BYTES);
         }
-        shared.writing.store(false, Ordering::SeqCst);
+        shared.end_writing();
         let dropped = shared.all_dropped();
         drop(shared);
         // Not while writing fails, or the line about it would be the next to be lost, without end.
@@ -356,7 +375,8 @@ mod tests {
         let calls = queue.buffer(LineKind::AccessLog, 100 * LINE.len());
         // The first line keeps the writer busy; those behind it fill the buffers.
         queue.push(LINE);
-        while !queue.shared.writing.load(Ordering::SeqCst) || !lock(&queue.events.lines).is_empty() {
+        while queue.shared.writing_since.load(Ordering::SeqCst) == 0 || !lock(&queue.events.lines).is_empty()
+        {
             std::thread::yield_now();
         }
         let room = EVENT_BYTES.div_ceil(LINE.len());
@@ -364,8 +384,10 @@ mod tests {
         (0..105).for_each(|_| calls.append(|lines| lines.extend_from_slice(LINE)));
         assert_eq!((queue.dropped(LineKind::Event), queue.dropped(LineKind::AccessLog)), (7, 5));
         assert!(!queue.flush(Duration::from_millis(5)), "a flush is bounded");
+        assert!(queue.waiting() >= Duration::from_millis(4), "{:?}", queue.waiting());
         drop(may);
         assert!(queue.flush(PATIENCE));
+        assert_eq!(queue.waiting(), Duration::ZERO);
         assert_eq!(came.try_iter().map(|lines| count(&lines)).sum::<u64>(), 1 + room as u64 + 100);
     }
 

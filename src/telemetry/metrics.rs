@@ -47,6 +47,7 @@ pub struct Metrics {
     realm_trouble: Family<Labels, Gauge>,
     access_log_lines_lost: Counter,
     log_lines_lost: Counter,
+    log_waiting_seconds: Gauge<f64, AtomicU64>,
     journal_entries_lost: Counter,
 }
 
@@ -90,6 +91,7 @@ impl Metrics {
             realm_trouble: Family::default(),
             access_log_lines_lost: Counter::default(),
             log_lines_lost: Counter::default(),
+            log_waiting_seconds: Gauge::default(),
             journal_entries_lost: Counter::default(),
         };
         made.register(version);
@@ -126,6 +128,8 @@ impl Metrics {
         registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
         let help = "Other log lines dropped because nobody took off those before them";
         registry.register("log_lines_lost", help, self.log_lines_lost.clone());
+        let help = "How long the log lines that are being written have waited for whoever reads them";
+        registry.register("log_waiting_seconds", help, self.log_waiting_seconds.clone());
         let help = "Journal entries dropped because the queue was full or the store failed";
         registry.register("journal_entries_lost", help, self.journal_entries_lost.clone());
     }
@@ -215,6 +219,10 @@ impl Metrics {
         self.log_lines_lost.clone()
     }
 
+    pub fn log_waiting_seconds(&self) -> Gauge<f64, AtomicU64> {
+        self.log_waiting_seconds.clone()
+    }
+
     pub fn journal_entries_lost(&self) -> Counter {
         self.journal_entries_lost.clone()
     }
@@ -297,6 +305,7 @@ mod tests {
             "link_bodies_passed counter",
             "links_rewritten counter",
             "log_lines_lost counter",
+            "log_waiting_seconds gauge",
             "platform_seconds histogram",
             "realm_trouble gauge",
             "refusals counter",

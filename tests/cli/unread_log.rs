@@ -123,7 +123,9 @@ fn nothing_waits_for_a_log_that_nobody_reads() {
     let (_unread, pipe) = full_pipe();
     let mut gateway = Unheard::start(pipe);
     gateway.works();
-    assert!(gateway.metrics().contains("genapi_gateway_log_lines_lost_total 0"));
+    let figures = gateway.metrics();
+    let waiting = figures.lines().find_map(|line| line.strip_prefix("genapi_gateway_log_waiting_seconds "));
+    assert!(waiting.is_some_and(|seconds| seconds.parse::<f64>().unwrap() > 0.0), "{waiting:?}");
     gateway.signal("-TERM");
     assert_eq!(gateway.ends(), Some(0));
 }
