@@ -300,7 +300,7 @@ impl Flight {
     }
 
     fn is_unreachable(&self) -> bool {
-        let answered_at = self.entry.signals.answered_at();
+        let answered_at = self.entry.answered_at();
         self.entry.pacing.lock().routes.is_unreachable(self.now(), answered_at)
     }
 

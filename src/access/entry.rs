@@ -21,6 +21,7 @@ use super::pacing_cell::PacingCell;
 use super::renewal::{Cause, Landing};
 use super::signals::Signals;
 use super::snapshot::{Access, Snapshot};
+use super::streak::{Failure, Streak};
 
 /// One account in the book. Its identity lasts as long as the account does; what changes is behind the snapshot.
 pub struct Entry {
@@ -82,6 +83,8 @@ pub struct Summary {
     pub unsaved: bool,
     /// Why the last renewal failed and when it is tried again.
     pub trouble: Option<(String, Timestamp)>,
+    /// Calls that failed in a row, up to now.
+    pub streak: Option<Streak>,
 }
 
 impl Entry {
@@ -114,6 +117,35 @@ impl Entry {
         self.signals.called(now);
     }
 
+    /// A call came to nothing good for its caller.
+    pub fn call_failed(&self, what: Failure, at: Timestamp) {
+        let good_at = self.signals.succeeded_at();
+        let mut pacing = self.pacing.lock();
+        pacing.streak = Some(Streak::after(pacing.streak.take(), what, at, good_at));
+    }
+
+    /// Failures in a row up to now, where the last call failed.
+    pub fn streak(&self) -> Option<Streak> {
+        let good_at = self.signals.succeeded_at();
+        self.pacing.lock().streak.clone().filter(|streak| streak.goes_on(good_at))
+    }
+
+    /// The platform answers over the account's route again.
+    pub(super) fn platform_is_well(&self, at: Timestamp) {
+        if let Some(streak) = self.pacing.lock().streak.as_mut().filter(|streak| streak.last < at) {
+            streak.well_at = Some(at);
+        }
+    }
+
+    /// When the platform last answered a call of this account, whatever it said, as far as is known.
+    pub(super) fn answered_at(&self) -> Option<Timestamp> {
+        let failed = self.pacing.lock().streak.as_ref().and_then(|streak| match streak.what {
+            Failure::Status(_) => Some(streak.last),
+            Failure::Refused(_) => None,
+        });
+        self.signals.succeeded_at().max(failed)
+    }
+
     pub fn state(&self) -> AccountState {
         self.snapshot.load().state.clone()
     }
@@ -125,7 +157,8 @@ impl Entry {
 
     pub fn summary(&self) -> Summary {
         let snapshot = self.snapshot.load();
-        let answered_at = self.signals.answered_at();
+        let answered_at = self.answered_at();
+        let streak = self.streak();
         let pacing = self.pacing.lock();
         let is_so_still = |known: &&Unreachable| answered_at.is_none_or(|at| at < known.last);
         Summary {
@@ -140,6 +173,7 @@ impl Entry {
             elsewhere: snapshot.elsewhere.iter().map(|other| (other.realm.clone(), other.id)).collect(),
             unsaved: snapshot.unsaved,
             trouble: pacing.trouble(),
+            streak,
             route_proven: snapshot.is_proven(),
             candidate: pacing.routes.candidate.clone(),
             unreachable: pacing.routes.unreachable.as_ref().filter(is_so_still).cloned(),

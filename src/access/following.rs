@@ -26,7 +26,7 @@ impl Renewals {
             return;
         }
         let now = self.shared().clock.now();
-        let answered_at = entry.signals.answered_at();
+        let answered_at = entry.answered_at();
         let (is_news, ask) = entry.pacing.lock().routes.not_connected(now, answered_at, why);
         if is_news {
             let detail = format!("{route}: {why}; if it lasts, discovery is asked at base_url");

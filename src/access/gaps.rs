@@ -10,6 +10,7 @@ use crate::config;
 
 use super::candidate::RouteNotes;
 use super::renewal::{Cause, RenewProblem};
+use super::streak::Streak;
 
 /// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
 pub(super) const BOTH_PLATFORMS_GAP: Duration = Duration::from_secs(300);
@@ -42,6 +43,8 @@ pub(super) struct Pacing {
     pub discovery_failing: bool,
     /// Routes that are not proven or cannot be connected to.
     pub routes: RouteNotes,
+    /// Calls that failed in a row.
+    pub streak: Option<Streak>,
 }
 
 #[derive(PartialEq)]

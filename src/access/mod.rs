@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod realm;
 pub mod renewal;
 pub mod signals;
+pub mod streak;
 
 mod aside;
 mod blame;
@@ -22,6 +23,7 @@ mod flight;
 mod following;
 mod gaps;
 mod pacing_cell;
+mod quiet;
 mod refusals;
 mod retries;
 mod snapshot;

@@ -81,8 +81,8 @@ impl Signals {
         self.list.learn(seen.last_list);
     }
 
-    /// When the platform last answered a call, whatever it said.
-    pub fn answered_at(&self) -> Option<Timestamp> {
+    /// When a call was last answered well.
+    pub fn succeeded_at(&self) -> Option<Timestamp> {
         moment(self.success_at.load(Relaxed))
     }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use crate::access::book::{Entry, Found, Summary};
+use crate::access::streak::{Failure, Streak};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::pairing::Selection;
 use crate::store::AccountRecord;
@@ -16,7 +17,7 @@ use super::Admin;
 use super::extract::{Path, Query};
 use super::nearest::Nearest;
 use super::problem::Problem;
-use super::view::{AccountView, CallerView, CandidateView, GrantView, JournalView, SignalsView};
+use super::view::{AccountView, CallerView, CandidateView, FailingView, GrantView, JournalView, SignalsView};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +135,7 @@ impl Admin {
                 None => grant.and_then(stored),
             },
             candidate: summary.as_ref().and_then(candidate),
+            failing: summary.as_ref().and_then(|summary| summary.streak.as_ref()).map(failing),
             token_expires_at: summary.as_ref().and_then(|summary| summary.expires_at),
             refreshed_at: summary.as_ref().and_then(|summary| summary.refreshed_at),
             generation: summary.as_ref().map_or(0, |summary| summary.generation),
@@ -150,6 +152,33 @@ impl Admin {
                 })
                 .collect(),
             signals: entry.map(|entry| self.moments(&entry.signals.read())).unwrap_or_default(),
+        }
+    }
+
+    /// What is known in memory, where the store cannot be read.
+    pub(super) fn view_without_store(&self, entry: &Entry) -> AccountView {
+        let summary = entry.summary();
+        let grant = GrantView {
+            realm: summary.realm.clone(),
+            account_id: summary.account_id,
+            current: true,
+            obtained_at: summary.obtained_at,
+            refreshed_at: summary.refreshed_at,
+            refresh_under_way_since: None,
+        };
+        AccountView {
+            name: entry.name.clone(),
+            realm: summary.realm.clone(),
+            account_id: summary.account_id,
+            state: summary.state.clone(),
+            route: summary.route.as_ref().map(|route| route.to_string()),
+            candidate: candidate(&summary),
+            failing: summary.streak.as_ref().map(failing),
+            token_expires_at: summary.expires_at,
+            refreshed_at: summary.refreshed_at,
+            generation: summary.generation,
+            grants: vec![grant],
+            signals: self.moments(&entry.signals.read()),
         }
     }
 
@@ -189,4 +218,12 @@ fn candidate(summary: &Summary) -> Option<CandidateView> {
         summary.candidate.as_ref().filter(|known| Some(&known.route) != summary.route.as_ref())?;
     let route = candidate.route.to_string();
     Some(CandidateView { route, since: candidate.since, why: candidate.why.clone() })
+}
+
+fn failing(streak: &Streak) -> FailingView {
+    let last = match streak.what {
+        Failure::Status(status) => status.to_string(),
+        Failure::Refused(code) => code.to_owned(),
+    };
+    FailingView { calls: streak.count, since: streak.since, last_at: streak.last, last }
 }

@@ -68,6 +68,8 @@ pub trait Machinery: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>>;
     /// Seals the store anew under its newest key.
     fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
+    /// What ails the store, as far as is known; answers at once.
+    fn store_trouble(&self) -> Option<String>;
     /// The word for a refusal code number in an account's signals.
     fn refusal_word(&self, number: u16) -> &'static str;
     /// Brings signs of life up to what other gateways on the same store saw.

@@ -23,6 +23,19 @@ pub struct AccountView {
     pub generation: u64,
     pub grants: Vec<GrantView>,
     pub signals: SignalsView,
+    /// Calls that failed in a row, where the last one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingView>,
+}
+
+/// What callers got lately instead of good answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailingView {
+    pub calls: u32,
+    pub since: Timestamp,
+    pub last_at: Timestamp,
+    /// The platform's status, or the gateway's own code.
+    pub last: String,
 }
 
 /// A route that is not used, and why.

@@ -2,15 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::access::book::Book;
 use crate::access::calls::Chronicle;
+use crate::access::census::Census;
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
 use crate::admin::view::{CallReport, CallRequest};
 use crate::admin::{Machinery, Part, Readiness};
+use crate::clock::Timestamp;
 use crate::facade::KnownTokens;
 use crate::gateway::refusal;
 use crate::journal::Journal;
@@ -19,6 +21,7 @@ use crate::pairing;
 use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
 use crate::store::{AccountRecord, StoreError};
+use crate::telemetry::log_queue::LineKind;
 
 use super::{Inner, observe};
 
@@ -115,6 +118,10 @@ impl Machinery for Workshop {
         })
     }
 
+    fn store_trouble(&self) -> Option<String> {
+        self.0.store_health.ailing()
+    }
+
     fn refusal_word(&self, number: u16) -> &'static str {
         refusal::word(number)
     }
@@ -149,7 +156,11 @@ impl Inner {
         let unsaved = alarms.unsaved_accounts + self.pairing.unsaved();
         let mut parts = vec![
             part("listeners", !draining, if draining { "draining" } else { "accepting" }.to_owned()),
-            part("store", self.store_health.trouble().is_none(), self.store_health.sentence()),
+            part(
+                "store",
+                self.store_health.ailing().is_none(),
+                self.store_health.ailing().unwrap_or_else(|| self.store_health.sentence()),
+            ),
             part(
                 "saved_tokens",
                 unsaved == 0,
@@ -161,6 +172,8 @@ impl Inner {
                 },
             ),
         ];
+        parts.push(self.accounts_part());
+        parts.push(self.logs_part());
         for realm in self.config.load().realms.keys() {
             let trouble = alarms.realms.iter().find(|(name, _)| name == realm);
             let detail =
@@ -168,6 +181,55 @@ impl Inner {
             parts.push(part("realm", trouble.is_none(), format!("{realm}: {detail}")));
         }
         Readiness { ready: !draining, parts }
+    }
+}
+
+impl Inner {
+    /// One dead account among many is its own affair; where most of them are, something has happened to all.
+    fn accounts_part(&self) -> Part {
+        let census = self.book.census();
+        let count = |of: fn(&Census) -> usize| census.values().map(of).sum::<usize>();
+        let (ready, paused) = (count(|it| it.ready), count(|it| it.paused));
+        let needs_login = count(|it| it.needs_login);
+        let mut detail = format!("{ready} ready, {needs_login} need a login, {paused} paused");
+        if needs_login > 0 {
+            detail.push_str("; `accounts list` names them");
+        }
+        part("accounts", needs_login == 0 || ready > needs_login, detail)
+    }
+
+    /// Lines that were lost a while ago are for the metrics; here stands whether it still happens.
+    fn logs_part(&self) -> Part {
+        let lines = self.logs.dropped(LineKind::AccessLog) + self.logs.dropped(LineKind::Event);
+        let lost = lines + self.journal.lost();
+        let lately = self.losses.are_recent(lost, self.shared.clock.now());
+        let detail = match lost {
+            0 => "nothing was lost".to_owned(),
+            _ => format!(
+                "{lines} log lines and {} journal entries were lost since the start{}",
+                self.journal.lost(),
+                if lately { ", some of them lately: does anybody read standard error?" } else { "" }
+            ),
+        };
+        part("logs", !lately, detail)
+    }
+}
+
+/// Tells losses of the last minutes from older ones.
+#[derive(Default)]
+pub struct Losses(Mutex<(u64, Option<Timestamp>)>);
+
+/// After this long without a loss, all is well again.
+const LATELY: Duration = Duration::from_secs(100);
+
+impl Losses {
+    /// `lost` is the count since the start.
+    fn are_recent(&self, lost: u64, now: Timestamp) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost > known.0 {
+            *known = (lost, Some(now));
+        }
+        known.1.is_some_and(|at| now.since(at) < LATELY)
     }
 }
 

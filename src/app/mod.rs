@@ -87,6 +87,7 @@ struct Inner {
     certificates: Vec<Arc<TlsCertificates>>,
     counters: Arc<Counters>,
     store_health: Arc<StoreHealth>,
+    losses: hooks::Losses,
     last_seen: Arc<Exchange>,
     corrections: Arc<Corrections>,
     draining: std::sync::atomic::AtomicBool,
@@ -193,6 +194,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         certificates: certificates.all(),
         counters: counters.clone(),
         store_health: Arc::default(),
+        losses: hooks::Losses::default(),
         last_seen: last_seen.clone(),
         corrections: corrections.clone(),
         draining: false.into(),
@@ -253,6 +255,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let public = public.transpose()?;
     let tasks = vec![
         renewals.keep(),
+        renewals.watch_quiet_accounts(),
         tokio::spawn(reload::watch_certificates(inner.clone())),
         tokio::spawn(replicas::follow(inner.clone(), newest_change)),
         tokio::spawn(store_health::watch(inner.store_health.clone(), inner.store.clone(), clock.clone())),

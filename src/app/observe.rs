@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::access::book::Entry;
 use crate::access::signals::Signals;
+use crate::access::streak::Failure;
 use crate::gateway::{Observer, Record, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
@@ -71,6 +72,9 @@ impl Observer for WorkerObserver {
         self.count(record);
         if let Some(account) = account {
             note_sign_of_life(record, &account.signals);
+            if let Some(failure) = Failure::of(record.refusal, record.status, record.attempts > 0) {
+                account.call_failed(failure, record.at);
+            }
         }
         if let Some(caller) = &record.caller {
             self.with_caller(&caller.name, |signals| {

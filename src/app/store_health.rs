@@ -1,8 +1,8 @@
 //! How the store is: looked at every few seconds, told by `/readyz?verbose`, metrics and log. Nothing waits for it: calls go on with the
 //! access that is held in memory, and what could not be saved is tried again by whoever tried it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -24,6 +24,8 @@ pub struct StoreHealth {
     last_write_micros: AtomicU64,
     /// One look at a time: while nothing answers, they would pile up.
     looking: Mutex<()>,
+    /// When the look under way began.
+    asked: std::sync::Mutex<Option<Instant>>,
 }
 
 pub struct Trouble {
@@ -46,6 +48,7 @@ impl StoreHealth {
     pub async fn look(&self, store: &dyn Store, clock: &Clock) {
         let Ok(_one_at_a_time) = self.looking.try_lock() else { return };
         let asked = Instant::now();
+        let _asking = Asking::begin(&self.asked, asked);
         let outcome = store.ping().await;
         let took = asked.elapsed();
         if outcome.is_ok() {
@@ -62,6 +65,19 @@ impl StoreHealth {
     /// How long the last write that succeeded took.
     pub fn last_write(&self) -> Duration {
         Duration::from_micros(self.last_write_micros.load(Ordering::Relaxed))
+    }
+
+    /// What ails it: what was found last, or that a look under way has got no answer for too long. `None` where it is well.
+    pub fn ailing(&self) -> Option<String> {
+        if self.trouble().is_some() {
+            return Some(self.sentence());
+        }
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = asked.map(|asked| asked.elapsed()).filter(|waits| *waits >= SLOW)?;
+        Some(format!(
+            "no answer to a write for {:.1} s (locked or down); calls go on with what is held in memory",
+            waits.as_secs_f64()
+        ))
     }
 
     pub fn sentence(&self) -> String {
@@ -95,6 +111,22 @@ impl StoreHealth {
         }
         let since = before.map_or(now, |before| before.since);
         self.trouble.store(Some(Arc::new(Trouble { ailment, why, since })));
+    }
+}
+
+/// Forgets the look's beginning at its end, also where it is given up.
+struct Asking<'a>(&'a std::sync::Mutex<Option<Instant>>);
+
+impl<'a> Asking<'a> {
+    fn begin(place: &'a std::sync::Mutex<Option<Instant>>, at: Instant) -> Self {
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        Self(place)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

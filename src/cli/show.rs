@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::view::{AccountView, CallerView, CandidateView, Explanation, Finding, JournalView};
+use crate::admin::view::{
+    AccountView, CallerView, CandidateView, Explanation, FailingView, Finding, JournalView,
+};
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 
@@ -178,6 +180,9 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         ("last call", moment(signals.last_call_at)),
         ("last success", moment(signals.last_success_at)),
     ]);
+    if let Some(FailingView { calls, since, last, .. }) = &view.failing {
+        lines.push(("failing", format!("{calls} calls in a row since {since}, the last with {last}")));
+    }
     if let Some(refusal) = &signals.last_refusal {
         lines.push(("last refusal", format!("{refusal}, {}", moment(signals.last_refusal_at))));
     }

@@ -3,6 +3,7 @@
 mod admin_api;
 mod browser;
 mod expiry;
+mod explained;
 mod facade;
 mod hostile_callers;
 mod hostile_operators;

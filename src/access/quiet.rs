@@ -1,0 +1,82 @@
+//! Accounts that failed and are called no more: asks over their routes whether the platform is well again, so that a quiet system says
+//! so by itself.
+//!
+//! The rule guarded here: one question per route and round, since thousands of accounts share a handful of routes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock::Timestamp;
+use crate::model::account::{AccountState, RealmName};
+use crate::model::route::Route;
+
+use super::book::Entry;
+use super::renewal::Renewals;
+
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Whoever called a moment ago will see for itself.
+const QUIET: Duration = Duration::from_secs(20);
+/// What failed longer ago is told as what it is.
+const TOO_OLD: Duration = Duration::from_secs(24 * 3600);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Accounts that speak for a route: one may be refused for reasons of its own.
+const ASKED: usize = 3;
+
+impl Renewals {
+    /// Starts the rounds on the control runtime, for as long as the gateway lives.
+    pub fn watch_quiet_accounts(&self) -> JoinHandle<()> {
+        let renewals = self.clone();
+        self.shared().runtime.spawn(async move {
+            loop {
+                renewals.shared().clock.sleep(LOOK_EVERY).await;
+                renewals.look_at_quiet_accounts().await;
+            }
+        })
+    }
+
+    pub(super) async fn look_at_quiet_accounts(&self) {
+        let now = self.shared().clock.now();
+        let mut routes: HashMap<(RealmName, Arc<Route>), Vec<Arc<Entry>>> = HashMap::new();
+        self.shared().book.for_each(|entry| {
+            if let Some(key) = waiting_for(entry, now) {
+                routes.entry(key).or_default().push(Arc::clone(entry));
+            }
+        });
+        for ((realm, route), entries) in routes {
+            if self.answers(&realm, &route, &entries).await {
+                let well_at = self.shared().clock.now();
+                entries.iter().for_each(|entry| entry.platform_is_well(well_at));
+            }
+        }
+    }
+
+    async fn answers(&self, realm: &RealmName, route: &Route, entries: &[Arc<Entry>]) -> bool {
+        let Ok(platform) = self.shared().platform(realm) else { return false };
+        for entry in entries.iter().take(ASKED) {
+            let Some(token) = entry.snapshot().live_token(self.shared().clock.now()) else { continue };
+            let answered = tokio::select! {
+                biased;
+                answer = platform.prove(route, &token) => answer.is_ok(),
+                () = self.shared().clock.sleep(PATIENCE) => false,
+            };
+            if answered {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Over which route an account waits to hear that the platform is well again.
+fn waiting_for(entry: &Entry, now: Timestamp) -> Option<(RealmName, Arc<Route>)> {
+    let streak = entry.streak()?;
+    let age = now.since(streak.last);
+    let waits = streak.what.ends_with_discovery() && streak.well_at.is_none();
+    let snapshot = entry.snapshot();
+    let is_due = waits && age >= QUIET && age < TOO_OLD && snapshot.state == AccountState::Ready;
+    let route = snapshot.route.clone().filter(|_| is_due)?;
+    Some((snapshot.realm.clone(), route))
+}

@@ -1,0 +1,121 @@
+//! `explain` and `/readyz?verbose` tell what callers get: the verdict first, and nothing below contradicts it.
+
+use std::time::Duration;
+
+use genapi_gateway::sandbox::{Endpoint, Fault, Script};
+use http::Method;
+use serde_json::Value;
+
+use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, World};
+
+const LIST: &str = "/itero-gen-api/v2/orders/practice";
+
+/// Level and sentence of each finding.
+async fn findings(world: &World) -> Vec<(String, String)> {
+    let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await.json();
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let findings = explained["findings"].as_array().unwrap();
+    findings.iter().map(|finding| (text(finding, "level"), text(finding, "what"))).collect()
+}
+
+/// The first finding, once it is seen that no other contradicts it.
+async fn verdict(world: &World) -> (String, String) {
+    let findings = findings(world).await;
+    let first = findings[0].clone();
+    if first.0 != "ok" {
+        assert!(findings.iter().all(|(level, _)| level != "ok"), "{findings:#?}");
+    } else {
+        assert!(findings.iter().all(|(level, _)| level != "trouble"), "{findings:#?}");
+    }
+    first
+}
+
+#[track_caller]
+fn assert_says(verdict: &(String, String), level: &str, words: &[&str]) {
+    let (found, what) = verdict;
+    assert!(found == level && words.iter().all(|word| what.contains(word)), "{verdict:?}");
+}
+
+async fn get(world: &World) -> Answer {
+    world.while_time_flies(Duration::from_millis(200), world.get(CLINIC_NAME, LIST)).await
+}
+
+async fn part(world: &World, name: &str) -> (bool, String) {
+    let readiness = world.send(world.browse(Method::GET, "/readyz?verbose")).await;
+    assert_eq!(readiness.status, 200);
+    let parts = readiness.json()["parts"].clone();
+    let part = parts.as_array().unwrap().iter().find(|part| part["name"] == name).unwrap().clone();
+    (part["ok"].as_bool().unwrap(), part["detail"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_answers_every_call_with_an_error_is_the_verdict_until_a_call_succeeds() {
+    let world = World::new().await;
+    assert_eq!(get(&world).await.status, 200);
+    assert_says(&verdict(&world).await, "ok", &["served"]);
+    for status in [500, 403, 404] {
+        world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)));
+        for _ in 0..3 {
+            assert_eq!(get(&world).await.status, status);
+        }
+        let told = verdict(&world).await;
+        assert_says(&told, "trouble", &[&format!("answers {status} to every call: 3 in a row since ")]);
+        assert_eq!(world.account(CLINIC_NAME).await["failing"]["calls"], 3);
+        world.sandbox.clear_scripts();
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(get(&world).await.status, 200);
+        assert_says(&verdict(&world).await, "ok", &["served"]);
+        world.clock.advance(Duration::from_secs(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_fails_is_told_with_what_callers_get() {
+    let world = World::new().await;
+    assert_eq!(get(&world).await.status, 200);
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(get(&world).await.code(), "token_unavailable");
+    assert_says(&verdict(&world).await, "trouble", &["503 token_unavailable"]);
+    world.clock.advance(Duration::from_secs(600));
+    let late = findings(&world).await;
+    assert!(late.iter().all(|(_, what)| !what.contains("Next try after")), "{late:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_recovers_is_told_without_a_caller_within_two_minutes() {
+    let world = World::new().await;
+    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::DropsBeforeHead));
+    for _ in 0..2 {
+        assert_eq!(get(&world).await.code(), "platform_misbehaved");
+    }
+    assert_says(&verdict(&world).await, "trouble", &["platform_misbehaved"]);
+    world.sandbox.clear_scripts();
+    let well = async {
+        while verdict(&world).await.0 != "ok" {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.while_time_flies(Duration::from_millis(500), well).await;
+    let notes = findings(&world).await;
+    assert!(notes.iter().any(|(_, what)| what.starts_with("2 calls failed in a row")), "{notes:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_that_are_all_dead_are_not_in_order() {
+    let world = World::new().await;
+    assert_eq!(part(&world, "accounts").await, (true, "2 ready, 0 need a login, 0 paused".to_owned()));
+    assert_eq!(part(&world, "logs").await.0, true);
+    for id in [CLINIC, LAB] {
+        world.sandbox.forget_refresh(id);
+    }
+    let dead = async {
+        while part(&world, "accounts").await.0 {
+            for name in ["acct-1001", "acct-1002"] {
+                world.operate(&format!("/renew?pattern={name}"), Value::Null).await;
+            }
+        }
+    };
+    world.while_time_flies(Duration::from_millis(500), dead).await;
+    assert!(part(&world, "accounts").await.1.contains("need a login"));
+}
