@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
-use crate::http1::{Name, RequestHead};
+use crate::http1::RequestHead;
 use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
@@ -20,7 +20,7 @@ use super::access_log::Line;
 use super::account::Accounts;
 use super::body::BodyError;
 use super::budget::Budget;
-use super::forward::{self, Answer, Attempt, Patience};
+use super::forward::{self, Answer, Attempt, Patience, no_proof};
 use super::headers::{Ours, Outbound};
 use super::ingress::{self, Located};
 use super::links;
@@ -51,7 +51,7 @@ pub struct Carried<S: Wire> {
 
 /// What the loop remembers from one attempt to the next.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     sends: u32,
     renewed: Option<Cause>,
     repeated_silently: bool,
@@ -66,9 +66,6 @@ struct Target<'a> {
     authority: HeaderValue,
     path: [&'a str; 2],
 }
-
-/// A caller that meets a trial waits for it before it is served over the proven route.
-const LONGEST_TRIAL: Duration = Duration::from_secs(3);
 
 /// Answers that are read before they are judged, so that a repeat finds the connection free.
 const SMALL_ANSWER: usize = 64 * 1024;
@@ -104,8 +101,13 @@ impl<'a, A: Accounts> Call<'a, A> {
         matches!(self.head.method, Method::GET | Method::HEAD)
     }
 
-    fn repeatable(&self) -> bool {
+    pub(super) fn repeatable(&self) -> bool {
         self.row.repeatable(&self.head.method, self.settings.retry.scan_request)
+    }
+
+    /// Whether it goes to the account's route, and not to a link's host.
+    pub fn takes_the_route(&self) -> bool {
+        self.located.link_host.is_none()
     }
 
     /// Derived anew for each attempt: a renewal may have moved the account to another region.
@@ -204,7 +206,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// One send with this access.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         call: &Call<'_, A>,
         access: &Access,
@@ -327,43 +329,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         self.shared.clock.sleep(pause).await;
     }
 
-    /// Sends a call over a route that is not proven, where nothing is lost if that turns out to be a wrong one. `None`: over the proven
-    /// one, then, and at once.
-    async fn try_route(
-        &self,
-        call: &Call<'_, A>,
-        access: &Access,
-        held: &Held,
-        line: &mut Line,
-    ) -> Result<Option<Carried<D::Stream>>, Refusal> {
-        let Some(trial) = access.trial() else { return Ok(None) };
-        let suits = trial.route() != access.route()
-            && call.located.link_host.is_none()
-            && call.is_read()
-            && call.repeatable()
-            && held.replayable();
-        let Some(_turn) = suits.then(|| trial.begin()).flatten() else { return Ok(None) };
-        let tried = access.over(trial.route());
-        let mut progress = Progress::default();
-        let attempt = self.attempt(call, &tried, held, &mut progress, line);
-        let outcome = tokio::select! {
-            biased;
-            outcome = attempt => outcome?,
-            () = tokio::time::sleep(LONGEST_TRIAL) => Err(Seen::TimedOut),
-        };
-        let failure = no_proof(&outcome);
-        let failed = failure.is_some();
-        self.accounts.trial_over(&call.account, trial, failure);
-        match failed {
-            true => Ok(None),
-            false => carried(outcome, tried).map(Some),
-        }
-    }
-
     /// Tells `access` what a 403-caused renewal was good for, of which a 5xx says nothing, and that no connection could be made.
     fn report(&self, call: &Call<'_, A>, access: &Access, progress: &Progress, seen: &Seen) {
         if let Seen::NotSent { why, .. } = seen
-            && call.located.link_host.is_none()
+            && call.takes_the_route()
         {
             self.accounts.route_unreachable(&call.account, access.route(), why);
         }
@@ -393,29 +362,14 @@ fn seen<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Seen {
     }
 }
 
-fn carried<S: Wire>(outcome: Result<Answer<S>, Seen>, access: Access) -> Result<Carried<S>, Refusal> {
+pub(super) fn carried<S: Wire>(
+    outcome: Result<Answer<S>, Seen>,
+    access: Access,
+) -> Result<Carried<S>, Refusal> {
     match outcome {
         Ok(answer) => Ok(Carried { answer, access }),
         // `next_step` lets only answers pass.
         Err(_) => Err(Refusal::PlatformMisbehaved("there is no answer to pass on")),
-    }
-}
-
-/// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and no web page:
-/// another product's host answers too.
-fn no_proof<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Option<String> {
-    match outcome {
-        Ok(answer) if !answer.head.status.is_success() => {
-            Some(format!("it answers a call with status {}", answer.head.status.as_u16()))
-        }
-        Ok(answer) => {
-            let kind = answer.head.fields.get(Name::ContentType).unwrap_or_default();
-            let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
-            is_page.then(|| "it answers a call with a web page".to_owned())
-        }
-        Err(Seen::NotSent { why, .. }) => Some(why.clone()),
-        Err(Seen::TimedOut) => Some("it does not answer a call in time".to_owned()),
-        Err(_) => Some("it answers a call with what is no valid answer".to_owned()),
     }
 }
 

@@ -75,6 +75,24 @@ pub async fn send<D: Dial>(
     Ok(Answer { head: answered, body: LiveBody::new(body, lease, patience.idle, came), came })
 }
 
+/// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and no web page:
+/// another product's host answers too.
+pub fn no_proof<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Option<String> {
+    match outcome {
+        Ok(answer) if !answer.head.status.is_success() => {
+            Some(format!("it answers a call with status {}", answer.head.status.as_u16()))
+        }
+        Ok(answer) => {
+            let kind = answer.head.fields.get(Name::ContentType).unwrap_or_default();
+            let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+            is_page.then(|| "it answers a call with a web page".to_owned())
+        }
+        Err(Seen::NotSent { why, .. }) => Some(why.clone()),
+        Err(Seen::TimedOut) => Some("it does not answer a call in time".to_owned()),
+        Err(_) => Some("it answers a call with what is no valid answer".to_owned()),
+    }
+}
+
 /// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
 /// midway, the connection goes with it.
 async fn exchange<S: Wire>(

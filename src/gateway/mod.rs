@@ -32,6 +32,7 @@ mod stories;
 #[cfg(test)]
 mod testing;
 pub mod token;
+mod trial;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
