@@ -105,6 +105,9 @@ impl WorkerObserver {
         if record.retries > 0 {
             self.retries.inc_by(u64::from(record.retries));
         }
+        if record.odd_discovery_name {
+            self.metrics.odd_discovery_names().inc();
+        }
         if let Some(encoding) = record.unread {
             self.metrics.link_bodies_passed(encoding).inc();
         }

@@ -25,7 +25,7 @@ pub use load::{Loaded, load, load_admin, load_store};
 pub use problem::{Places, Problem, Problems};
 pub use quantity::{parse_duration, parse_size, show_duration, show_size};
 pub use reader::Env;
-pub use tuning::bad_directive;
+pub use tuning::{bad_directive, proxy_credentials_problem};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -203,6 +203,18 @@ pub struct Discovery {
     pub path: String,
     pub name: String,
     pub version: String,
+}
+
+impl Discovery {
+    /// Whether two spellings name one API: the vendor's own documents print `third-party` and `thirdparty`. Letter case and what
+    /// separates the words do not count.
+    pub fn same_name(one: &str, other: &str) -> bool {
+        let letters = |text: &str| -> String {
+            text.chars().filter(|c| !matches!(c, '-' | '_' | ' ' | '.')).map(|c| c.to_ascii_lowercase()).collect()
+        };
+        let one = letters(one);
+        !one.is_empty() && one == letters(other)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

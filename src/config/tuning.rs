@@ -113,11 +113,30 @@ pub(super) fn upstream(section: Section<'_>) -> Option<Upstream> {
     Some(Upstream { connect_timeout, response_timeout, idle_timeout, pool, proxy: proxy? })
 }
 
+/// What is wrong with the credentials in a proxy's address, if they were cut where they should not end. A URL takes `\\` for a slash.
+pub fn proxy_credentials_problem(text: &str) -> Option<&'static str> {
+    let behind_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let credentials = &behind_scheme[..behind_scheme.rfind('@')?];
+    if credentials.contains('\\') {
+        return Some(
+            "a user of a Windows domain is written with %5C in place of the backslash, \
+             http://DOMAIN%5Cuser:password@host:port, and the proxy has to take Basic credentials",
+        );
+    }
+    credentials.contains(['/', '?', '#', '@', '[', ']', ' ']).then_some(
+        "signs like / ? # @ [ ] and blanks in its user name or password have to be percent-encoded, like %40 for @",
+    )
+}
+
 fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
     match value.text()? {
         "environment" => Some(ProxyChoice::Environment),
         "none" => Some(ProxyChoice::None),
-        _ => {
+        text => {
+            if let Some(problem) = proxy_credentials_problem(text) {
+                let fix = "write the address with its credentials into HTTPS_PROXY, and \"environment\" here";
+                return value.refuse(format!("holds credentials in a spelling that cannot be read: {problem}"), fix);
+            }
             let url = own_url(value)?;
             if url.scheme() != "http" || url.path() != "/" {
                 let fix = "write \"http://proxy.example.com:3128\", \"none\" or \"environment\"";

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net};
 use url::{Host, Url};
 
+use crate::model::route::without_final_dot;
+
 use super::reader::{Place, Reader, Section, Value};
 use super::{Certificate, Limit, SecretSource, doubts, pem};
 
@@ -92,6 +94,7 @@ pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Option<Ur
         let fix = "write the platform's host name, or set allow_insecure = true for a sandbox";
         return value.refuse("is an address instead of a host name", fix);
     }
+    let url = without_dot_behind_host(url);
     doubts::doubt_host(value, &url);
     if let Some(host) = url.host_str() {
         doubts::doubt_retired(value, host);
@@ -126,6 +129,14 @@ pub(super) fn plain_url(value: &Value<'_>, schemes: &[&str]) -> Option<Url> {
     Some(url)
 }
 
+/// The same host, as certificates and allow lists spell it.
+fn without_dot_behind_host(mut url: Url) -> Url {
+    let host = url.host_str().map(|host| without_final_dot(host).to_owned());
+    // A host without its dot is as good a host.
+    let _ = url.set_host(host.as_deref());
+    url
+}
+
 fn without_trailing_slash(mut url: Url) -> Url {
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
@@ -134,7 +145,10 @@ fn without_trailing_slash(mut url: Url) -> Url {
 
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Domain(name)) => {
+            let name = without_final_dot(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
         None => false,

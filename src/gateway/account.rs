@@ -1,6 +1,7 @@
 //! Which account a call is for. A caller learns nothing about accounts that it may not use: for those the answer is 403, be there
 //! such an account or not.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::Access;
@@ -78,7 +79,7 @@ pub fn choose<A: Accounts>(
     };
     let account = match (named, &caller.bound_to) {
         (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
-        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(bound.as_str()))?,
+        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(Cow::Borrowed(bound.as_str())))?,
         (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
     };
     match &caller.bound_to {
@@ -89,7 +90,7 @@ pub fn choose<A: Accounts>(
 
 enum Reference<'a> {
     /// Not yet known to be the name of anything.
-    Name(&'a str),
+    Name(Cow<'a, str>),
     Id(Option<RealmName>, AccountId),
 }
 
@@ -97,7 +98,7 @@ enum Reference<'a> {
 fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
     let (realm, rest) = match text.split_once(':') {
         Some((realm, rest)) => {
-            (Some(realm.parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?), rest)
+            (Some(realm.to_ascii_lowercase().parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?), rest)
         }
         None => (None, text),
     };
@@ -108,7 +109,11 @@ fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
         return Ok(Reference::Id(realm, id));
     }
     match realm {
-        None => Ok(Reference::Name(rest)),
+        // Names are lower case; some programs and people write the first letter large.
+        None if rest.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            Ok(Reference::Name(Cow::Owned(rest.to_ascii_lowercase())))
+        }
+        None => Ok(Reference::Name(Cow::Borrowed(rest))),
         // No account can have such a name, so no caller can be allowed it.
         Some(_) => Err(Refusal::AccountNotAllowed),
     }
@@ -123,7 +128,7 @@ fn named_by_field(fields: &Fields) -> Result<Option<&str>, Refusal> {
 
 fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<Reference<'r>, Refusal> {
     match rules.only_account() {
-        Some(AccountPattern::Name(name)) => Ok(Reference::Name(name)),
+        Some(AccountPattern::Name(name)) => Ok(Reference::Name(Cow::Borrowed(name))),
         Some(AccountPattern::Id { realm, id }) => Ok(Reference::Id(realm.clone(), *id)),
         None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
     }

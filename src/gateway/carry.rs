@@ -114,8 +114,8 @@ impl<'a, A: Accounts> Call<'a, A> {
     fn target<'r>(&'r self, route: &'r Route) -> Result<Target<'r>, Refusal> {
         let (host, port) = self.host(route)?;
         let authority = match self.located.link_host {
-            Some(authority) if (&*host, port) != (route.host(), route.port()) => {
-                HeaderValue::from_str(authority).map_err(|_| Refusal::BadRequest("odd link host"))?
+            Some(_) if (&*host, port) != (route.host(), route.port()) => {
+                HeaderValue::try_from(route.authority_of(&host, port)).map_err(|_| Refusal::BadRequest("odd link host"))?
             }
             _ => route.host_header().clone(),
         };
@@ -126,7 +126,7 @@ impl<'a, A: Accounts> Call<'a, A> {
         let own = || (Cow::Borrowed(route.host()), route.port());
         match self.located.link_host {
             None => Ok(own()),
-            Some(authority) if authority.eq_ignore_ascii_case(&route.authority()) => Ok(own()),
+            Some(authority) if links::is_authority_of(authority, route) => Ok(own()),
             // Checked again on the way in: whoever made up this link does not decide where the bearer goes.
             Some(authority) => links::link_host(authority, route, self.realm)
                 .map(|(host, port)| (Cow::Owned(host), port))

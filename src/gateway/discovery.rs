@@ -14,24 +14,33 @@ use super::settings::Base;
 const NAME: &str = "discoveryName";
 const VERSION: &str = "version";
 
+/// How a caller's discovery call names what it looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    AsConfigured,
+    /// `thirdparty` for `third-party`: the vendor's own table prints both.
+    InAnotherSpelling,
+    ForSomethingElse,
+}
+
 /// The vendor's shape, our address. A wrong or missing parameter gets an empty array, as the vendor's does.
 pub fn answer<B>(
     wanted: &config::Discovery,
-    query: Option<&str>,
+    asked: Asked,
     base: &Base,
     account: &AccountName,
     route: &Route,
     body: impl FnOnce(Bytes) -> B,
     head_only: bool,
 ) -> Response<B> {
-    let apis = match asks_for(wanted, query.unwrap_or_default()) {
-        true => serde_json::json!([{
+    let apis = match asked {
+        Asked::AsConfigured | Asked::InAnotherSpelling => serde_json::json!([{
             "Name": wanted.name,
             "Version": wanted.version,
             "Path": format!("{}/accounts/{account}{}", base.path, route.path()),
             "Domain": base.origin,
         }]),
-        false => serde_json::json!([]),
+        Asked::ForSomethingElse => serde_json::json!([]),
     };
     let text = Bytes::from(serde_json::json!({ "APIs": apis }).to_string());
     let length = HeaderValue::from(text.len());
@@ -44,12 +53,21 @@ pub fn answer<B>(
     answer
 }
 
-fn asks_for(wanted: &config::Discovery, query: &str) -> bool {
-    let has = |key: &str, value: &str| {
+pub fn asked(wanted: &config::Discovery, query: Option<&str>) -> Asked {
+    let query = query.unwrap_or_default();
+    let has = |key: &str, fits: &dyn Fn(&str) -> bool| {
         form_urlencoded::parse(query.as_bytes())
-            .any(|(name, text)| name.eq_ignore_ascii_case(key) && text.trim().eq_ignore_ascii_case(value))
+            .any(|(name, text)| name.eq_ignore_ascii_case(key) && fits(text.trim()))
     };
-    has(NAME, &wanted.name) && has(VERSION, &wanted.version)
+    if !has(VERSION, &|text| text.eq_ignore_ascii_case(&wanted.version)) {
+        Asked::ForSomethingElse
+    } else if has(NAME, &|text| text.eq_ignore_ascii_case(&wanted.name)) {
+        Asked::AsConfigured
+    } else if has(NAME, &|text| config::Discovery::same_name(text, &wanted.name)) {
+        Asked::InAnotherSpelling
+    } else {
+        Asked::ForSomethingElse
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +82,7 @@ mod tests {
         let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
         let base = Base::new(&url.parse().unwrap());
         let wanted = &config.realms.values().next().unwrap().discovery;
-        let answer = answer(wanted, Some(query), &base, &"smile".parse().unwrap(), &route, |b| b, false);
+        let answer = answer(wanted, asked(wanted, Some(query)), &base, &"smile".parse().unwrap(), &route, |b| b, false);
         String::from_utf8(answer.into_body().to_vec()).unwrap()
     }
 
@@ -75,6 +93,23 @@ mod tests {
         assert!(answered("version=2&discoveryName=third-party", "https://old.internal/x").contains(
             r#""Domain":"https://old.internal","Name":"third-party","Path":"/x/accounts/smile/itero-gen-api/v2""#
         ));
+    }
+
+    #[test]
+    fn the_name_in_the_spelling_of_the_vendors_table_is_answered_alike_and_told_apart() {
+        let plain = answered("discoveryName=third-party&version=2", "http://gw:8080");
+        let config = testing::config();
+        let wanted = &config.realms.values().next().unwrap().discovery;
+        for name in ["thirdparty", "ThirdParty", "third_party", "third%20party", "third+party"] {
+            let query = format!("discoveryName={name}&version=2");
+            assert_eq!(answered(&query, "http://gw:8080"), plain, "{name}");
+            assert_eq!(asked(wanted, Some(&query)), Asked::InAnotherSpelling, "{name}");
+        }
+        assert_eq!(asked(wanted, Some("discoveryName=third-party&version=2")), Asked::AsConfigured);
+        for name in ["thirdpart", "third-party-x", "", "-"] {
+            let query = format!("discoveryName={name}&version=2");
+            assert_eq!(asked(wanted, Some(&query)), Asked::ForSomethingElse, "{name}");
+        }
     }
 
     #[test]

@@ -37,13 +37,11 @@ const MAX_ENCODINGS: usize = 4;
 /// Takes a target apart. `base` is the path of the gateway's own url, which comes off too.
 pub fn locate<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<Located<'a>, Refusal> {
     // An absolute-form target's host is ignored: it chooses nothing here (threats, row 5).
-    let path = target.path();
-    if !path.starts_with('/') {
+    let sent = target.path();
+    if !sent.starts_with('/') {
         return Err(Refusal::BadRequest("the request target is not a path"));
     }
-    if path.starts_with("//") {
-        return Err(Refusal::BadRequest("the path begins with //"));
-    }
+    let path = collapse(sent);
     let decoded = decode(path)?;
     let (account, behind) = strip_account(path, base);
     let (link_host, rest) = match account.is_some() {
@@ -58,6 +56,10 @@ pub fn locate<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<Locate
         Cow::Borrowed(_) => classify(method, rest),
         Cow::Owned(_) => classify(method, &decode(rest)?),
     };
+    // Two slashes are a base URL's own and a path's; before anything else they may as well begin a host.
+    if sent.starts_with("//") && account.is_none() && row.group == Group::Other {
+        return Err(Refusal::BadRequest("the path begins with //"));
+    }
     Ok(Located { account, link_host, rest, query: target.query(), v1, endpoint: row })
 }
 
@@ -208,14 +210,14 @@ fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a st
         };
         match &account {
             None => account = Some(segment),
-            Some(first) if *first == segment => {}
+            Some(first) if first.eq_ignore_ascii_case(&segment) => {}
             Some(_) => break,
         }
         rest = behind;
     }
     match account {
-        Some(_) => (account, rest),
-        None => (None, strip_path(path, base).unwrap_or(path)),
+        Some(_) => (account, collapse(rest)),
+        None => (None, collapse(strip_path(path, base).unwrap_or(path))),
     }
 }
 
@@ -380,6 +382,12 @@ mod tests {
             ("/accounts/smile", "smile", ""),
             ("/accounts/smile/accounts/smile/orders/lab", "smile", "/orders/lab"),
             ("/accounts/smile/accounts/other/x", "smile", "/accounts/other/x"),
+            ("/accounts/Smile/accounts/smile/orders/lab", "Smile", "/orders/lab"),
+            ("/accounts/smile//orders/lab", "smile", "/orders/lab"),
+            ("/accounts/smile///orders/lab", "smile", "/orders/lab"),
+            ("/accounts/smile//itero-gen-api/v2//orders/lab", "smile", "/orders/lab"),
+            ("//accounts/smile/orders/lab", "smile", "/orders/lab"),
+            ("/accounts//smile//x//y", "smile", "/x//y"),
             ("http://elsewhere.test/accounts/smile/orders/lab", "smile", "/orders/lab"),
         ] {
             let uri: Uri = sent.parse().unwrap();
@@ -396,6 +404,10 @@ mod tests {
             ("/itero/accounts/smile/orders/lab", Some("smile"), "/orders/lab"),
             ("/itero/orders/lab", None, "/orders/lab"),
             ("/orders/lab", None, "/orders/lab"),
+            ("/itero//orders/lab", None, "/orders/lab"),
+            ("/itero//accounts/smile//orders/lab", Some("smile"), "/orders/lab"),
+            ("//orders/lab", None, "/orders/lab"),
+            ("//itero-gen-api/v2/orders/lab", None, "/orders/lab"),
             ("/iteros/orders/lab", None, "/iteros/orders/lab"),
             ("/itero/accounts/smile/itero/accounts/smile/orders/lab", Some("smile"), "/orders/lab"),
         ] {
@@ -440,6 +452,8 @@ mod tests {
         let located = at(&uri).unwrap();
         assert_eq!(located.link_host, Some("files.iterocloud.com"));
         assert_eq!((located.rest, located.query), ("/itero-gen-api/v2/a%2Fb", Some("x=%41")));
+        let uri: Uri = "/accounts/smile//@files.iterocloud.com//x".parse().unwrap();
+        assert_eq!(at(&uri).unwrap().rest, "//x", "the platform's own slashes stay");
         let uri: Uri = "/@files.iterocloud.com/x".parse().unwrap();
         assert_eq!(at(&uri).unwrap().link_host, None, "only behind an account");
     }
@@ -448,6 +462,8 @@ mod tests {
     fn path_tricks_are_refused_in_every_spelling() {
         for bad in [
             "//evil.test/x",
+            "//evil.test/orders/lab",
+            "///evil.test",
             "/a/../b",
             "/a/./b",
             "/..",

@@ -284,10 +284,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
     }
 
-    fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &Line) -> Reply<D> {
+    fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &mut Line) -> Reply<D> {
+        let asked = discovery::asked(&call.realm.discovery, call.head.uri.query());
+        line.odd_discovery_name = asked == discovery::Asked::InAnotherSpelling;
         let mut answer = discovery::answer(
             &call.realm.discovery,
-            call.head.uri.query(),
+            asked,
             &call.rules.url,
             A::name(&call.account),
             access.route(),

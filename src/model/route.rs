@@ -10,6 +10,11 @@ use std::str::FromStr;
 use http::HeaderValue;
 use url::{Host, Url};
 
+/// A name without the dot that may end it: `eu.iterocloud.com.` is the same name, spelled absolutely (RFC 1034, 3.1).
+pub fn without_final_dot(host: &str) -> &str {
+    host.strip_suffix('.').filter(|name| !name.is_empty() && !name.ends_with('.')).unwrap_or(host)
+}
+
 /// A host name of the configuration; a leading `*.` stands for one or more labels, never for none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPattern {
@@ -60,7 +65,7 @@ impl FromStr for HostPattern {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        let host = Host::parse(name).map_err(|_| format!("{text:?} is not a host name"))?;
+        let host = Host::parse(without_final_dot(name)).map_err(|_| format!("{text:?} is not a host name"))?;
         match host {
             Host::Domain(name) if name.contains('*') || name.ends_with('.') => {
                 Err(format!("{text:?}: only a leading '*.' is understood"))
@@ -85,6 +90,7 @@ impl fmt::Display for HostPattern {
 impl HostPattern {
     /// Whether a host, lower case as a parsed URL has it, is meant.
     pub fn admits(&self, host: &str) -> bool {
+        let host = without_final_dot(host);
         if !self.any_subdomain {
             return host == self.name;
         }
@@ -146,7 +152,7 @@ impl Route {
         if !matches!(url.path(), "" | "/") {
             return Err(RouteProblem::Carries("a path"));
         }
-        let host = url.host_str().ok_or_else(shown)?.to_owned();
+        let host = without_final_dot(url.host_str().ok_or_else(shown)?).to_owned();
         let port = url.port_or_known_default().ok_or_else(shown)?;
         let secure = url.scheme() == "https";
         let host_header = HeaderValue::try_from(authority(secure, &host, port)).map_err(|_| shown())?;
@@ -173,6 +179,11 @@ impl Route {
     /// `host` or `host:port`, as the Host header has it.
     pub fn authority(&self) -> String {
         authority(self.secure, &self.host, self.port)
+    }
+
+    /// The authority of another host that is reached as this route's is.
+    pub fn authority_of(&self, host: &str, port: u16) -> String {
+        authority(self.secure, host, port)
     }
 
     /// The same, ready to be sent.
@@ -276,11 +287,30 @@ mod tests {
         for good in ["eu.iterocloud.com", "a.b.iterocloud.com"] {
             assert!(pattern.admits(good), "{good}");
         }
-        for bad in ["iterocloud.com", "eviliterocloud.com", ".iterocloud.com", "iterocloud.com.evil.test"] {
+        for bad in [
+            "iterocloud.com",
+            "iterocloud.com.",
+            "eviliterocloud.com",
+            ".iterocloud.com",
+            "iterocloud.com.evil.test",
+            "eu.iterocloud.com..",
+        ] {
             assert!(!pattern.admits(bad), "{bad}");
         }
-        for bad in ["*", "*.com", "a*.com", "*.*.com", "*.127.0.0.1", "", "a b"] {
+        for bad in ["*", "*.com", "*.com.", "a*.com", "*.*.com", "*.127.0.0.1", "", ".", "a..", "a b"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_final_dot_makes_no_other_name() {
+        for (pattern, host) in [
+            ("*.iterocloud.com.", "eu.iterocloud.com"),
+            ("*.iterocloud.com", "eu.iterocloud.com."),
+            ("eu.iterocloud.com.", "eu.iterocloud.com"),
+            ("eu.iterocloud.com", "eu.iterocloud.com."),
+        ] {
+            assert!(pattern.parse::<HostPattern>().unwrap().admits(host), "{pattern} {host}");
         }
     }
 
@@ -293,6 +323,9 @@ mod tests {
             "eu.iterocloud.com",
             "EU.iterocloud.com/",
             "https://eu.iterocloud.com:443",
+            "https://eu.iterocloud.com./",
+            "EU.Iterocloud.com.",
+            "https://eu.iterocloud.com.:443/",
         ] {
             for path in ["/itero-gen-api/v2", "/itero-gen-api/v2/"] {
                 let route = Route::parse(domain, path, &policy).unwrap();

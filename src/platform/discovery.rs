@@ -3,6 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
+use crate::config::Discovery;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
@@ -73,9 +74,11 @@ impl Platform {
     /// The entry with the configured name and version, else the only one: a single entry is what the call is documented to answer.
     fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, Trouble> {
         let wanted = &self.realm.discovery;
-        let matches =
-            |entry: &&Value| is(entry.get("Name"), &wanted.name) && is(entry.get("Version"), &wanted.version);
-        match (entries.iter().find(matches), entries) {
+        let version = |entry: &&Value| is(entry.get("Version"), &wanted.version);
+        let exact = |entry: &&Value| is(entry.get("Name"), &wanted.name) && version(entry);
+        let alike = |entry: &&Value| is_named_like(entry.get("Name"), &wanted.name) && version(entry);
+        let found = entries.iter().find(exact).or_else(|| entries.iter().find(alike));
+        match (found, entries) {
             (Some(found), _) => Ok(found),
             (None, [only]) => Ok(only),
             (None, []) => Err(nothing(
@@ -112,6 +115,11 @@ fn is(value: Option<&Value>, wanted: &str) -> bool {
         Some(Value::Number(number)) => number.to_string() == wanted.trim(),
         _ => false,
     }
+}
+
+/// The vendor's documents print the name in two spellings.
+fn is_named_like(value: Option<&Value>, wanted: &str) -> bool {
+    value.and_then(Value::as_str).is_some_and(|text| Discovery::same_name(text, wanted))
 }
 
 fn nothing(detail: String) -> Trouble {
@@ -240,7 +248,7 @@ mod tests {
             format!(r#"{{"Name":{name},"Version":{version},"Path":"/v","Domain":"http://127.0.0.1:{port}"}}"#)
         };
         let other = entry(r#""labs""#, r#""2""#, 1);
-        for ours in [entry(r#""third-party""#, r#""2""#, 9), entry(r#"" Third-Party ""#, "2", 9)] {
+        for ours in [entry(r#""third-party""#, r#""2""#, 9), entry(r#"" Third-Party ""#, "2", 9), entry(r#""thirdparty""#, "2", 9)] {
             let route = first(&format!(r#"{{"APIs":[{other},{ours}]}}"#)).await.unwrap();
             assert_eq!(route.port(), 9);
         }

@@ -41,6 +41,7 @@ pub struct Metrics {
     earliest_expiry: Family<Labels, Gauge>,
     links_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
+    odd_discovery_names: Counter,
     store_commit_failures: Counter,
     store_write_seconds: Gauge<f64, AtomicU64>,
     accounts_unsaved: Gauge,
@@ -85,6 +86,7 @@ impl Metrics {
             earliest_expiry: Family::default(),
             links_passed: Family::default(),
             links_rewritten: Counter::default(),
+            odd_discovery_names: Counter::default(),
             store_commit_failures: Counter::default(),
             store_write_seconds: Gauge::default(),
             accounts_unsaved: Gauge::default(),
@@ -116,6 +118,8 @@ impl Metrics {
         registry.register("links_rewritten", "Links turned into gateway links", self.links_rewritten.clone());
         let help = "Answers with links that passed untouched, since their encoding is unknown to us";
         registry.register("link_bodies_passed", help, self.links_passed.clone());
+        let help = "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
+        registry.register("odd_discovery_names", help, self.odd_discovery_names.clone());
         let help = "Commits of new tokens that failed; they are tried until they succeed";
         registry.register("store_commit_failures", help, self.store_commit_failures.clone());
         let help = "How long the last write took with which the store is tried every few seconds";
@@ -205,6 +209,10 @@ impl Metrics {
         let known = ENCODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(encoding.trim()));
         let word = known.unwrap_or("other");
         self.links_passed.get_or_create_owned(&vec![("encoding", word.to_owned())])
+    }
+
+    pub fn odd_discovery_names(&self) -> Counter {
+        self.odd_discovery_names.clone()
     }
 
     pub fn store_commit_failures(&self) -> Counter {
@@ -306,6 +314,7 @@ mod tests {
             "links_rewritten counter",
             "log_lines_lost counter",
             "log_waiting_seconds gauge",
+            "odd_discovery_names counter",
             "platform_seconds histogram",
             "realm_trouble gauge",
             "refusals counter",

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use url::{Host, Url};
 
 use crate::config;
-use crate::model::route::is_private;
+use crate::model::route::{is_private, without_final_dot};
 
 pub use problem::{ReachError, TlsProblem};
 pub use proxy::ProxyVariables;
@@ -54,7 +54,7 @@ impl Reach {
     ) -> Result<Self, ReachError> {
         let named = [&realm.oauth_base, &realm.base_url].into_iter();
         let ports = named.filter_map(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
-        let resolve = realm.resolve.iter().map(|(name, address)| (name.to_ascii_lowercase(), *address));
+        let resolve = realm.resolve.iter().map(|(name, address)| (without_final_dot(name).to_ascii_lowercase(), *address));
         Ok(Self(Arc::new(Inner {
             tls: trust::client_config(realm)?,
             resolve: resolve.collect(),

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::config::ProxyChoice;
+use crate::config::{self, ProxyChoice};
+
+use crate::model::route::without_final_dot;
 
 use super::{ReachError, literal};
 
@@ -63,7 +65,7 @@ impl Proxy {
             (ProxyChoice::Environment, Some(text)) => parse(text)?,
         };
         let host = match (url.scheme(), url.host_str()) {
-            ("http", Some(host)) => host.to_owned(),
+            ("http", Some(host)) => without_final_dot(host).to_owned(),
             _ => return Err(setup("only http:// proxies (CONNECT) are spoken to")),
         };
         let port = url.port_or_known_default().ok_or_else(|| setup("its port is missing"))?;
@@ -86,7 +88,7 @@ impl Proxy {
 
     /// Whether calls to this host take the proxy. Loopback never does: a sandbox must not depend on the environment.
     pub(super) fn serves(&self, host: &str, port: u16) -> bool {
-        let host = host.to_ascii_lowercase();
+        let host = without_final_dot(host).to_ascii_lowercase();
         let address = literal(&host);
         let local = host == "localhost" || host.ends_with(".localhost");
         if local || address.is_some_and(|address| address.is_loopback()) {
@@ -162,6 +164,9 @@ const MAX_HEAD: usize = 8 * 1024;
 
 fn parse(text: &str) -> Result<Url, ReachError> {
     let text = text.trim();
+    if let Some(problem) = config::proxy_credentials_problem(text) {
+        return Err(setup(problem));
+    }
     let url = match text.contains("://") {
         true => Url::parse(text),
         false => Url::parse(&format!("http://{text}")),
@@ -186,14 +191,15 @@ fn exemption(entry: &str) -> Exemption {
     if let Ok(network) = entry.parse() {
         return Exemption::Network(network);
     }
-    if let Some(address) = literal(entry) {
+    if let Some(address) = literal(without_final_dot(entry)) {
         return Exemption::Network(address.into());
     }
     let (name, port) = match entry.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
         _ => (entry, None),
     };
-    let suffix = name.strip_prefix('*').unwrap_or(name).trim_start_matches('.').to_owned();
+    let suffix = name.strip_prefix('*').unwrap_or(name).trim_start_matches('.');
+    let suffix = without_final_dot(suffix).to_owned();
     Exemption::Name { suffix, port }
 }
 
@@ -224,6 +230,12 @@ mod tests {
             ("*", "eu.iterocloud.com", true),
             ("iterocloud.com", "eu.iterocloud.com", true),
             (".iterocloud.com", "eu.iterocloud.com", true),
+            (".iterocloud.com.", "eu.iterocloud.com", true),
+            ("eu.iterocloud.com.", "eu.iterocloud.com", true),
+            ("eu.iterocloud.com", "eu.iterocloud.com.", true),
+            ("eu.iterocloud.com.:443", "eu.iterocloud.com", true),
+            (".", "eu.iterocloud.com", false),
+            ("com..", "eu.iterocloud.com", false),
             ("*.iterocloud.com", "EU.iterocloud.com", true),
             ("iterocloud.com", "eviliterocloud.com", false),
             ("other.test, eu.iterocloud.com", "eu.iterocloud.com", true),
@@ -240,7 +252,7 @@ mod tests {
 
     #[test]
     fn loopback_is_never_proxied() {
-        for host in ["localhost", "a.localhost", "127.0.0.1", "127.8.8.8", "[::1]"] {
+        for host in ["localhost", "localhost.", "a.localhost", "127.0.0.1", "127.8.8.8", "[::1]"] {
             assert!(!proxy("").serves(host, 443), "{host}");
         }
     }
@@ -262,6 +274,25 @@ mod tests {
             let variables = ProxyVariables { https_proxy: Some(bad.to_owned()), no_proxy: None };
             let error = Proxy::choose(&ProxyChoice::Environment, &variables).err().unwrap();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_were_cut_in_the_middle_are_explained_without_being_shown() {
+        for (address, told) in [
+            (r"http://CLINIC\svc:hunter2@p.test:3128", "%5C"),
+            (r"CLINIC\svc:hunter2@p.test:3128", "%5C"),
+            (r"http://CLINIC\svc@p.test:3128", "%5C"),
+            ("http://svc:hunter2/x@p.test:3128", "percent-encoded"),
+            ("http://svc:hunter2#x@p.test:3128", "percent-encoded"),
+            ("http://svc:hunter2@x@p.test:3128", "percent-encoded"),
+        ] {
+            let variables = ProxyVariables { https_proxy: Some(address.to_owned()), no_proxy: None };
+            let error = Proxy::choose(&ProxyChoice::Environment, &variables).err().unwrap().to_string();
+            assert!(error.contains(told) && !error.contains("hunter2") && !error.contains("CLINIC"), "{error}");
+        }
+        for good in ["http://CLINIC%5Csvc:p%40ss@p.test:3128", "http://p.test:3128/", "p.test:3128"] {
+            assert_eq!(config::proxy_credentials_problem(good), None, "{good}");
         }
     }
 

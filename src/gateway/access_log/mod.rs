@@ -49,6 +49,8 @@ pub struct Record {
     pub links: u64,
     /// Why an answer of a link row passed unread.
     pub unread: Option<&'static str>,
+    /// A discovery call that spells the API's name as the vendor's table does, not as its examples do.
+    pub odd_discovery_name: bool,
     /// The caller got all of it.
     pub whole: bool,
 }
@@ -95,6 +97,7 @@ impl Record {
             bytes: 0,
             links: 0,
             unread: None,
+            odd_discovery_name: false,
             whole: false,
         }
     }

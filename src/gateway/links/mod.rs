@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use crate::http1::{Fields, Name, text};
 use crate::model::account::AccountName;
-use crate::model::route::Route;
+use crate::model::route::{Route, without_final_dot};
 
 use super::ingress;
 use super::settings::{Base, RealmRules};
@@ -108,14 +108,25 @@ impl Places {
     }
 
     fn is_own(&self, authority: &str) -> bool {
-        let default = if self.route.secure() { ":443" } else { ":80" };
-        authority.eq_ignore_ascii_case(&self.authority)
-            || authority.strip_suffix(default).is_some_and(|host| host.eq_ignore_ascii_case(&self.authority))
+        is_authority_of(authority, &self.route)
     }
 
     fn is_ours(&self, authority: &str) -> bool {
         self.is_own(authority) || link_host(authority, &self.route, &self.realm).is_some()
     }
+}
+
+/// Whether an authority is the route's own, in any spelling: letter case, the port that goes without saying, the dot at the end.
+pub fn is_authority_of(authority: &str, route: &Route) -> bool {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let port = match port {
+        Some(port) => port.parse().ok(),
+        None => Some(if route.secure() { 443 } else { 80 }),
+    };
+    port == Some(route.port()) && without_final_dot(host).eq_ignore_ascii_case(route.host())
 }
 
 /// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the realm is an insecure one.
@@ -125,6 +136,7 @@ pub fn link_host(authority: &str, route: &Route, realm: &RealmRules) -> Option<(
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
         _ => (authority, default),
     };
+    let host = without_final_dot(host);
     // A pattern with a star would let anything at all stand before its end.
     if !is_host(host) {
         return None;
@@ -197,7 +209,10 @@ mod tests {
             ("link.test", true, None),
             (".link.test", true, None),
             ("a..link.test", true, None),
-            ("a.link.test.", true, None),
+            ("a.link.test.", true, Some(("a.link.test", 443))),
+            ("a.link.test.:443", false, Some(("a.link.test", 443))),
+            ("a.link.test..", true, None),
+            (".", true, None),
             ("evil.test@a.link.test", true, None),
             ("evil.test%2fa.link.test", true, None),
             ("evil.test%00a.link.test", true, None),
@@ -226,6 +241,8 @@ mod tests {
             ("/itero-gen-api/v2/x", "/accounts/smile/itero-gen-api/v2/x"),
             ("/login", "/accounts/smile/@eu.iterocloud.com/login"),
             ("https://store.test/x", "https://store.test/x"),
+            ("https://eu.iterocloud.com./itero-gen-api/v2/x", "http://gw:8080/accounts/smile/itero-gen-api/v2/x"),
+            ("https://EU.iterocloud.com.:443/itero-gen-api/v2/x", "http://gw:8080/accounts/smile/itero-gen-api/v2/x"),
             ("//eu.iterocloud.com/x", "//eu.iterocloud.com/x"),
             ("x", "x"),
         ];

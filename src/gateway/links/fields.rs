@@ -1,0 +1,176 @@
+//! The fields of an answer that carry addresses, in one list: whoever follows one of them must come back to the gateway. Fields that
+//! are not here pass as they came.
+
+use std::borrow::Cow;
+
+use http::HeaderValue;
+
+use crate::http1::{Fields, Name, Names, text};
+
+use super::Places;
+
+/// How a field writes its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The whole value is one.
+    Whole,
+    /// `<address>; rel="next", <address>` (RFC 8288, 3).
+    InAngles,
+    /// `5; url=address`
+    BehindUrl,
+}
+
+const ADDRESSES: [(Name, Form); 5] = [
+    (Name::Location, Form::Whole),
+    (Name::ContentLocation, Form::Whole),
+    (Name::OperationLocation, Form::Whole),
+    (Name::Link, Form::InAngles),
+    (Name::Refresh, Form::BehindUrl),
+];
+
+/// The same as a set.
+pub const ADDRESS_FIELDS: Names = {
+    let mut names = Names::NONE;
+    let mut at = 0;
+    while at < ADDRESSES.len() {
+        names = names.and(Names::of(&[ADDRESSES[at].0]));
+        at += 1;
+    }
+    names
+};
+
+impl Places {
+    /// As in bodies, and every absolute path too, since it means the platform's host.
+    pub fn rewrite_addresses(&self, fields: &mut Fields) {
+        fields.change(|field| {
+            let (_, form) = ADDRESSES.iter().find(|(name, _)| *name == field.name)?;
+            let value = text(field.value)?;
+            let ours = match form {
+                Form::Whole => self.location(value)?,
+                Form::InAngles => self.in_angles(value)?,
+                Form::BehindUrl => self.behind_url(value)?,
+            };
+            HeaderValue::try_from(ours).ok()
+        });
+    }
+
+    /// `None` where nothing in it is ours to change. What stands in quotes is a parameter's.
+    fn in_angles(&self, value: &str) -> Option<String> {
+        let mut out = String::with_capacity(value.len() + 64);
+        let (mut copied, mut at, mut quoted) = (0, 0, false);
+        let bytes = value.as_bytes();
+        while at < bytes.len() {
+            match bytes[at] {
+                b'\\' if quoted => at += 1,
+                b'"' => quoted = !quoted,
+                b'<' if !quoted => {
+                    let end = at + 1 + value[at + 1..].find('>')?;
+                    if let Some(ours) = self.location(value[at + 1..end].trim()) {
+                        out.push_str(&value[copied..=at]);
+                        out.push_str(&ours);
+                        copied = end;
+                    }
+                    at = end;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        (copied > 0).then(|| out + &value[copied..])
+    }
+
+    fn behind_url(&self, value: &str) -> Option<String> {
+        let at = value.to_ascii_lowercase().find("url=")? + "url=".len();
+        let address = value[at..].trim_matches(|c: char| matches!(c, ' ' | '"' | '\''));
+        let begins = at + value[at..].find(address)?;
+        let ours = self.location(address)?;
+        Some(format!("{}{ours}{}", &value[..begins], &value[begins + address.len()..]))
+    }
+
+    /// Our address for a single one, if it is one of the account's.
+    fn location(&self, url: &str) -> Option<String> {
+        if url.starts_with('/') && !url.starts_with("//") {
+            return Some(self.address(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
+        }
+        let scheme = if self.route.secure() { "https://" } else { "http://" };
+        // An address without its scheme takes that of the answer, which is the platform's.
+        let url = match url.starts_with("//") {
+            true => Cow::Owned(format!("{}{}", scheme.trim_end_matches('/'), url)),
+            false => Cow::Borrowed(url),
+        };
+        let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
+        let (authority, tail) = rest.split_at(super::authority_end(rest.as_bytes())?);
+        self.is_ours(authority)
+            .then(|| self.address(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::places;
+    use super::*;
+
+    const OURS: &str = "http://gw:8080/accounts/smile";
+
+    #[test]
+    fn a_single_address_is_treated_as_in_bodies() {
+        let table = [
+            ("https://eu.iterocloud.com/itero-gen-api/v2/x?y#z", "{}/itero-gen-api/v2/x?y#z"),
+            ("HTTPS://EU.iterocloud.com./itero-gen-api/v2/x", "{}/itero-gen-api/v2/x"),
+            ("https://EU.iterocloud.com.:443/itero-gen-api/v2/x", "{}/itero-gen-api/v2/x"),
+            ("//eu.iterocloud.com/itero-gen-api/v2/x", "{}/itero-gen-api/v2/x"),
+            ("/itero-gen-api/v2/x", "/accounts/smile/itero-gen-api/v2/x"),
+            ("/login", "/accounts/smile/@eu.iterocloud.com/login"),
+            ("https://store.test/x", "https://store.test/x"),
+            ("//store.test/x", "//store.test/x"),
+            ("http://eu.iterocloud.com/x", "http://eu.iterocloud.com/x"),
+            ("x", "x"),
+        ];
+        for name in ["Location", "content-location", "Operation-Location"] {
+            for (from, to) in table {
+                let mut fields = Fields::of([(name, from)]).unwrap();
+                places().rewrite_addresses(&mut fields);
+                let field = fields.iter().next().unwrap();
+                assert_eq!(text(field.value).unwrap(), to.replace("{}", OURS), "{name}: {from}");
+                assert_eq!(field.spelled, name.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_link_field_is_ours_and_nothing_else_is_touched() {
+        let links = [
+            r#"<https://eu.iterocloud.com/itero-gen-api/v2/orders?page=2>; rel="next"; title="<https://eu.iterocloud.com/x>, \"y\"", </itero-gen-api/v2/orders?page=9>;rel=last"#,
+            "<https://store.test/x>; rel=help",
+            "< https://eu.iterocloud.com/itero-gen-api/v2/a,b > ; rel=up",
+            "<?page=3>; rel=next",
+            "<https://eu.iterocloud.com/broken",
+        ];
+        let mut fields = Fields::of(links.map(|link| ("Link", link))).unwrap();
+        places().rewrite_addresses(&mut fields);
+        let values: Vec<_> = fields.all(Name::Link).map(|value| text(value).unwrap().to_owned()).collect();
+        let expected = [
+            r#"<{}/itero-gen-api/v2/orders?page=2>; rel="next"; title="<https://eu.iterocloud.com/x>, \"y\"", </accounts/smile/itero-gen-api/v2/orders?page=9>;rel=last"#,
+            links[1],
+            "<{}/itero-gen-api/v2/a,b> ; rel=up",
+            links[3],
+            links[4],
+        ];
+        assert_eq!(values, expected.map(|value| value.replace("{}", OURS)));
+    }
+
+    #[test]
+    fn the_address_of_a_refresh_field_is_ours() {
+        for (from, to) in [
+            ("5; url=https://eu.iterocloud.com/itero-gen-api/v2/x", "5; url={}/itero-gen-api/v2/x"),
+            ("0;URL='/itero-gen-api/v2/x'", "0;URL='/accounts/smile/itero-gen-api/v2/x'"),
+            ("5", "5"),
+            ("5; url=", "5; url="),
+            ("5; url=https://store.test/", "5; url=https://store.test/"),
+        ] {
+            let mut fields = Fields::of([("Refresh", from)]).unwrap();
+            places().rewrite_addresses(&mut fields);
+            assert_eq!(text(fields.get(Name::Refresh).unwrap()).unwrap(), to.replace("{}", OURS), "{from}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Refusals at the token endpoint, in the only shape that token clients read (RFC 6749, 5.2). The status is the refusal's own; the
+//! gateway's code stands in the description, so that an operator finds it in the tables.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::refusal::{Refusal, X_REQUEST_ID};
+
+/// One refusal of a token request.
+pub struct OAuthError {
+    pub status: StatusCode,
+    /// One of RFC 6749's words.
+    pub error: &'static str,
+    pub description: String,
+}
+
+impl OAuthError {
+    pub fn of(refusal: &Refusal) -> Self {
+        use Refusal::*;
+        let face = refusal.face();
+        let error = match refusal {
+            CallerUnknown(_) => "invalid_client",
+            AccountNotAllowed | CallNotAllowed(_) | OriginRefused => "unauthorized_client",
+            AccountNeedsLogin { .. } | AccountUnknown => "invalid_grant",
+            TooManyRequests(_)
+            | PlatformUnreachable(_)
+            | PlatformTimeout
+            | TokenUnavailable(_)
+            | AccountPaused(_)
+            | Draining
+            | TooManyConnections => "temporarily_unavailable",
+            PlatformMisbehaved(_) | Panicked => "server_error",
+            BadRequest(_) | BadFraming(_) | AccountNotChosen(_) | MethodNotAllowed | RequestTimeout
+            | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => "invalid_request",
+        };
+        let told = refusal.detail().unwrap_or_else(|| face.sentence.to_owned());
+        Self { status: face.status, error, description: format!("{}: {told}", face.code) }
+    }
+
+    /// The token endpoint takes POST alone.
+    pub fn method() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            error: "invalid_request",
+            description: "method_not_allowed: tokens are asked for by POST, with a form".to_owned(),
+        }
+    }
+
+    /// `head_only`: a HEAD request gets the same head and no body.
+    pub fn answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
+        let body = serde_json::json!({ "error": self.error, "error_description": self.description });
+        let text = Bytes::from(body.to_string());
+        let length = HeaderValue::from(text.len());
+        let mut response = Response::new(if head_only { Bytes::new() } else { text });
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        let mut set = |name: HeaderName, value| headers.insert(name, value);
+        set(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        set(header::CONTENT_LENGTH, length);
+        set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        set(X_REQUEST_ID.clone(), request_id.clone());
+        if self.error == "invalid_client" {
+            // RFC 6749, 5.2: a client that sent `Authorization` is told the scheme; the others lose nothing by it.
+            let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
+            set(header::WWW_AUTHENTICATE, basic);
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            set(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+}
+
+impl Refusal {
+    /// The same refusal for a client that asked for a token.
+    pub fn oauth_answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
+        let mut response = OAuthError::of(self).answer(request_id, head_only);
+        for name in [header::RETRY_AFTER, header::CONNECTION] {
+            let plain = self.answer(request_id, true, |body| body);
+            if let Some(value) = plain.headers().get(&name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_token_client_reads_a_word_of_the_standard_and_the_gateways_code() {
+        let id = HeaderValue::from_static("r-1");
+        for (refusal, status, error, code) in [
+            (Refusal::CallerUnknown("no key"), 401, "invalid_client", "caller_unknown"),
+            (Refusal::OriginRefused, 403, "unauthorized_client", "origin_refused"),
+            (Refusal::ContentTooLarge, 413, "invalid_request", "content_too_large"),
+            (Refusal::BadFraming("the body broke off"), 400, "invalid_request", "bad_request"),
+            (Refusal::TooManyRequests(Duration::from_secs(3)), 429, "temporarily_unavailable", "too_many_requests"),
+        ] {
+            let response = refusal.oauth_answer(&id, false);
+            let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+            assert_eq!((response.status().as_u16(), body["error"].as_str()), (status, Some(error)));
+            assert!(body["error_description"].as_str().unwrap().starts_with(&format!("{code}: ")), "{body}");
+            assert_eq!(body.as_object().unwrap().len(), 2);
+            assert_eq!(response.headers().contains_key("www-authenticate"), error == "invalid_client");
+            assert_eq!(response.headers().contains_key("retry-after"), status == 429);
+        }
+        assert!(Refusal::ContentTooLarge.oauth_answer(&id, false).headers().contains_key("connection"));
+        assert_eq!(OAuthError::method().answer(&id, true).headers()["allow"], "POST");
+    }
+}
