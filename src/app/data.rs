@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response};
+use http::{Method, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::access::book::Book;
@@ -12,9 +12,10 @@ use crate::access::renewal::Renewals;
 use crate::facade::{self, Facade};
 use crate::gateway::account::Ledger;
 use crate::gateway::caller::Evidence;
+use crate::gateway::oauth_error::OAuthError;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Gateway, ReplyBody, Shared};
-use crate::http1::{Request, RequestBody};
+use crate::http1::{Request, RequestBody, RequestHead};
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
 
@@ -58,31 +59,40 @@ impl Handler for DataHandler {
         self.answer(request, evidence(&peer))
     }
 
-    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
-        self.gateway.refuse(&refusal_for(refusal))
+    fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes> {
+        let refusal = refusal_for(refusal);
+        match head {
+            Some(head) if self.is_token_path(head) => {
+                let id = self.gateway.request_id(&head.fields);
+                refusal.oauth_answer(&id, head.method == Method::HEAD)
+            }
+            _ => self.gateway.refuse(&refusal),
+        }
     }
 }
 
 impl DataHandler {
     pub async fn answer(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
-        match self.asks_for_token(&request) {
+        match self.is_token_path(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
             true => Box::pin(self.token(request, evidence)).await,
             false => self.gateway.handle(request, evidence).await,
         }
     }
 
-    fn asks_for_token(&self, request: &Request) -> bool {
-        request.head.method == Method::POST
-            && facade::is_token_path(&self.shared.settings.load(), request.head.uri.path())
+    fn is_token_path(&self, head: &RequestHead) -> bool {
+        facade::is_token_path(&self.shared.settings.load(), head.uri.path())
     }
 
     async fn token(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
         let Request { head, body } = request;
         let id = self.gateway.request_id(&head.fields);
+        if head.method != Method::POST {
+            return OAuthError::method().answer(&id, head.method == Method::HEAD).map(ReplyBody::full);
+        }
         let answer = match read_form(body, self.shared.settings.load().body_idle).await {
             Ok(form) => self.facade.token(&head.fields, &form, &evidence, &id),
-            Err(refusal) => refuse(&refusal, &id),
+            Err(refusal) => refusal.oauth_answer(&id, false),
         };
         answer.map(ReplyBody::full)
     }
@@ -96,10 +106,6 @@ async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<B
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::ContentTooLarge),
         Ok(Err(_)) => Err(Refusal::BadFraming("the body broke off")),
     }
-}
-
-fn refuse(refusal: &Refusal, id: &HeaderValue) -> Response<Bytes> {
-    refusal.answer(id, false, |bytes| bytes)
 }
 
 fn evidence(peer: &Peer) -> Evidence {

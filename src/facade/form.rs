@@ -1,8 +1,8 @@
 //! The token request: a form and nothing else, each field once (gen-api, section 2: no JSON).
 
-use aws_lc_rs::digest;
-
 use crate::http1::{Fields, Name, text};
+
+use super::credentials::sha256;
 
 /// Far above any form that the documents describe (a refresh token has 40 characters).
 pub const MAX_FORM: usize = 16 * 1024;
@@ -13,7 +13,8 @@ pub struct TokenForm {
     pub grant_type: String,
     pub refresh_token: String,
     pub client_id: String,
-    pub client_secret: [u8; 32],
+    /// SHA-256 of it, where the form has one.
+    pub client_secret: Option<[u8; 32]>,
 }
 
 impl TokenForm {
@@ -34,10 +35,7 @@ impl TokenForm {
                 "grant_type" => form.grant_type = value.into_owned(),
                 "refresh_token" => form.refresh_token = value.into_owned(),
                 "client_id" => form.client_id = value.into_owned(),
-                "client_secret" => {
-                    let hash = digest::digest(&digest::SHA256, value.as_bytes());
-                    form.client_secret.copy_from_slice(hash.as_ref());
-                }
+                "client_secret" => form.client_secret = Some(sha256(value.as_bytes())),
                 _ => {}
             }
             seen.push(field);

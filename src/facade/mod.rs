@@ -1,6 +1,7 @@
 //! The vendor's `/oauth2/token` for applications that refresh by themselves: a refresh token that was imported is answered with a
 //! gateway token. No Align token ever leaves, and the refresh token comes back unchanged, so that the way back stays open.
 
+mod credentials;
 mod form;
 mod known;
 
@@ -12,6 +13,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::access::book::{Book, Standing};
 use crate::gateway::Shared;
 use crate::gateway::caller::{self, CallerMatch, Evidence};
+use crate::gateway::oauth_error::OAuthError;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::Settings;
 use crate::gateway::token;
@@ -20,6 +22,7 @@ use crate::http1::Fields;
 pub use form::MAX_FORM;
 pub use known::KnownTokens;
 
+use credentials::BasicCredentials;
 use form::TokenForm;
 
 /// Answers token requests of callers.
@@ -53,12 +56,12 @@ pub fn is_token_path(settings: &Settings, path: &str) -> bool {
 
 const TOKEN_PATH: &str = "/oauth2/token";
 
+/// Slashes at the end of a base URL do not count.
 fn is_token_endpoint(path: &str) -> bool {
-    match path.trim_end_matches('/').strip_suffix(TOKEN_PATH) {
-        Some("") => true,
-        Some(prefix) => prefix.strip_prefix("/accounts/").is_some_and(|name| !name.contains('/')),
-        None => false,
-    }
+    let Some(prefix) = path.trim_end_matches('/').strip_suffix(TOKEN_PATH) else { return false };
+    let prefix = prefix.trim_matches('/');
+    let name = prefix.strip_prefix("accounts/").map(|name| name.trim_start_matches('/'));
+    prefix.is_empty() || name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 impl Facade {
@@ -72,7 +75,7 @@ impl Facade {
     ) -> Response<Bytes> {
         match self.grant(fields, body, evidence) {
             Ok(answer) => answer,
-            Err(Denied::Gateway(refusal)) => refusal.answer(request_id, false, |bytes| bytes),
+            Err(Denied::Gateway(refusal)) => refusal.oauth_answer(request_id, false),
             Err(Denied::Vendor(refusal)) => refusal.answer(request_id),
         }
     }
@@ -102,18 +105,44 @@ impl Facade {
         Ok(granted(&token, &form.refresh_token))
     }
 
-    /// The credentials in the form count first where a caller is configured to use them; else it is known as for any other call.
+    /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the caller is known as for any other
+    /// call. Both ways at once are one too many (RFC 6749, 2.3) unless they say the same.
     fn caller(&self, fields: &Fields, form: &TokenForm, evidence: &Evidence) -> Result<CallerMatch, Denied> {
         let settings = self.shared.settings.load();
         let now = self.shared.clock.now();
-        if let Some(rules) = settings.caller_by_client_id(&form.client_id) {
-            return match rules.facade_secret_is(&form.client_secret) {
+        // A Basic password may be a caller's key as well: that is the gateway's own way, and no client credential.
+        let is_key = |basic: &BasicCredentials| settings.caller_by_key(&basic.secrets[1]).is_some();
+        let mut basics = BasicCredentials::of(fields);
+        basics.retain(|basic| !is_key(basic));
+        basics.dedup();
+        let in_form = settings.caller_by_client_id(&form.client_id);
+        let of_basic = |basic: &BasicCredentials| {
+            basic.client_ids.iter().find_map(|id| settings.caller_by_client_id(id)).cloned()
+        };
+        let in_basic = basics.iter().find_map(of_basic);
+        if (in_form.is_some() || in_basic.is_some()) && !basics.iter().all(|basic| agree(basic, form)) {
+            return Err(TokenRefusal::InvalidRequest(CREDENTIALS_DIFFER).into());
+        }
+        if let Some(rules) = in_basic.as_ref().or(in_form) {
+            let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
+            // All are compared, so that the time tells nothing of which was right.
+            let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
+            return match right {
                 true => caller::admit(rules.clone(), fields).map_err(Denied::Gateway),
                 false => Err(TokenRefusal::InvalidClient.into()),
             };
         }
         caller::identify(&settings, &self.shared.tokens, fields, evidence, now).map_err(Denied::Gateway)
     }
+}
+
+const CREDENTIALS_DIFFER: &str =
+    "client credentials are sent twice and differ: send them as Authorization Basic or in the form, not both";
+
+/// Whether the form says nothing else about the client than the header does.
+fn agree(basic: &BasicCredentials, form: &TokenForm) -> bool {
+    let same_id = form.client_id.is_empty() || basic.client_ids.contains(&form.client_id);
+    same_id && form.client_secret.is_none_or(|secret| basic.secrets.contains(&secret))
 }
 
 /// Which half of the house says no.
@@ -177,9 +206,8 @@ impl TokenRefusal {
                 "account_paused: an operator has paused this account; genapi-gateway accounts resume starts it again",
             ),
         };
-        let mut response =
-            answer(status, &serde_json::json!({ "error": error, "error_description": description }));
-        response.headers_mut().insert("x-request-id", request_id.clone());
+        let refusal = OAuthError { status, error, description: description.to_owned() };
+        let mut response = refusal.answer(request_id, false);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
@@ -202,10 +230,25 @@ mod tests {
 
     #[test]
     fn the_token_endpoint_is_found_bare_and_behind_an_account() {
-        for path in ["/oauth2/token", "/oauth2/token/", "/accounts/smile/oauth2/token"] {
+        for path in [
+            "/oauth2/token",
+            "/oauth2/token/",
+            "//oauth2/token",
+            "/accounts/smile/oauth2/token",
+            "/accounts/smile//oauth2/token",
+            "//accounts//smile/oauth2/token",
+        ] {
             assert!(is_token_endpoint(path), "{path}");
         }
-        for path in ["/oauth2/tokens", "/x/oauth2/token", "/accounts/a/b/oauth2/token", "/", "/oauth2"] {
+        for path in [
+            "/oauth2/tokens",
+            "/x/oauth2/token",
+            "/accounts/a/b/oauth2/token",
+            "/accounts/oauth2/token",
+            "//evil.test/oauth2/token",
+            "/",
+            "/oauth2",
+        ] {
             assert!(!is_token_endpoint(path), "{path}");
         }
     }

@@ -19,6 +19,7 @@ pub mod headers;
 pub mod ingress;
 mod limits;
 pub mod links;
+pub mod oauth_error;
 pub mod pool;
 pub mod refusal;
 mod replay;

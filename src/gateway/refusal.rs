@@ -261,7 +261,8 @@ impl Refusal {
         )
     }
 
-    fn detail(&self) -> Option<String> {
+    /// What is particular about this one.
+    pub fn detail(&self) -> Option<String> {
         use Refusal::*;
         match self {
             BadRequest(what) | BadFraming(what) | CallerUnknown(what) | PlatformMisbehaved(what) => {

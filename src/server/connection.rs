@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{AnswerFault, Asked, HeadEnd, Request, Served};
+use crate::http1::{AnswerFault, Asked, HeadEnd, Request, RequestHead, Served};
 
 use super::ending::{End, Ending, Words};
 use super::framing::{self, Framing};
@@ -38,12 +38,18 @@ pub(super) struct Worker<H> {
 impl<H: Handler> Worker<H> {
     pub(super) fn words(handler: &Rc<H>) -> Words {
         let handler = handler.clone();
-        Rc::new(move |refusal| to_wire(&handler.refuse(refusal)))
+        Rc::new(move |refusal| to_wire(&handler.refuse(refusal, None)))
     }
 
     fn refused(&self, refusal: ServerRefusal) -> End {
         self.counters.refused_requests.add();
-        End::Refused(refusal)
+        End::Refused((self.words)(refusal))
+    }
+
+    /// A request whose head could be read: the refusal may depend on what was asked for.
+    fn refused_head(&self, refusal: ServerRefusal, head: &RequestHead) -> End {
+        self.counters.refused_requests.add();
+        End::Refused(to_wire(&self.handler.refuse(refusal, Some(head))))
     }
 }
 
@@ -130,7 +136,7 @@ async fn serve<H: Handler>(
         };
         let framing = match framing::examine(&head) {
             Ok(framing) => framing,
-            Err(flaw) => return worker.refused(flaw.refusal()),
+            Err(flaw) => return worker.refused_head(flaw.refusal(), &head),
         };
         pulse.begin_request();
         let mut asked = Asked::of(&head);
@@ -168,7 +174,7 @@ async fn handled<H: Handler>(
         Ok(Poll::Pending) => served.poll_hung_up(cx).map(|()| Err(End::HungUp)),
         Err(_panic) => {
             worker.counters.panics.add();
-            Poll::Ready(Err(End::Refused(ServerRefusal::Panicked)))
+            Poll::Ready(Err(End::Refused((worker.words)(ServerRefusal::Panicked))))
         }
     })
     .await

@@ -22,12 +22,12 @@ const LINGER: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why serving a connection is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// All that was asked is answered.
     Done,
-    /// What came is not answered by the handler.
-    Refused(ServerRefusal),
+    /// What came is not answered by the handler; the refusal as it goes out.
+    Refused(Bytes),
     /// The caller has gone between two requests, or in the middle of a head.
     Gone,
     /// The caller has gone before its request was answered.
@@ -51,7 +51,7 @@ impl Ending<'_> {
     pub(super) async fn run(&self, end: End) {
         match end {
             End::Done => self.part_and_linger().await,
-            End::Refused(refusal) => self.refuse(refusal).await,
+            End::Refused(refusal) => self.send_last(&refusal).await,
             End::Gone => {}
             End::HungUp => {
                 self.counters.hang_ups.add();
@@ -112,8 +112,11 @@ impl Ending<'_> {
     }
 
     async fn refuse(&self, refusal: ServerRefusal) {
-        let words = (self.words)(refusal);
-        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.served.send(&words)).await {
+        self.send_last(&(self.words)(refusal)).await;
+    }
+
+    async fn send_last(&self, words: &[u8]) {
+        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.served.send(words)).await {
             self.part(true).await;
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use crate::http1::{Passed, Request};
+use crate::http1::{Passed, Request, RequestHead};
 
 mod accept;
 mod connection;
@@ -57,8 +57,9 @@ pub trait Handler: 'static {
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>>;
 
-    /// Puts a refusal of the server into the words of whoever answers here. Length and `Connection` are set by the server.
-    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes>;
+    /// Puts a refusal of the server into the words of whoever answers here; `head` is that of the refused request, where it could be read.
+    /// Length and `Connection` are set by the server.
+    fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes>;
 }
 
 /// Makes a handler per worker, on the worker's own thread and inside its runtime.

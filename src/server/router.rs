@@ -80,11 +80,11 @@ impl Handler for Routed {
         match answered {
             Ok(Ok(response)) => response,
             // The router cannot fail, so this is a panic, or a runtime that is shutting down.
-            Ok(Err(_)) | Err(_) => self.refuse(ServerRefusal::Panicked).map(Body::from),
+            Ok(Err(_)) | Err(_) => self.refuse(ServerRefusal::Panicked, None).map(Body::from),
         }
     }
 
-    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
+    fn refuse(&self, refusal: ServerRefusal, _head: Option<&RequestHead>) -> Response<Bytes> {
         refusal.plain()
     }
 }

@@ -174,8 +174,14 @@ async fn wrong_credentials_callers_tokens_and_grants_are_told_in_the_vendors_wor
     refused(&by_key(&world, "key-of-stranger", &token).await, 401, "invalid_grant");
     assert_eq!(by_key(&world, "key-of-stranger", &lab_token).await.status, 200);
     refused(&by_key(&world, &world.key, "never-imported").await, 401, "invalid_grant");
-    assert_eq!(by_key(&world, "key-of-nobody", &token).await.code(), "caller_unknown");
-    assert_eq!(world.send(refresh(&world, &[("refresh_token", &token)])).await.code(), "caller_unknown");
+    for unknown in [
+        by_key(&world, "key-of-nobody", &token).await,
+        world.send(refresh(&world, &[("refresh_token", &token)])).await,
+    ] {
+        refused(&unknown, 401, "invalid_client");
+        assert!(unknown.text().contains("caller_unknown"), "{}", unknown.text());
+        assert!(unknown.header("www-authenticate").starts_with("Basic "));
+    }
     let doubled = [("refresh_token", &*token), ("refresh_token", &*token)];
     refused(
         &world.send(refresh(&world, &doubled).header("x-gateway-key", &world.key)).await,
@@ -225,7 +231,6 @@ async fn a_refresh_token_sent_to_an_odd_spelling_of_the_endpoint_stays_here() {
     for (method, path) in [
         (Method::POST, "/oauth2//token"),
         (Method::POST, "/OAuth2/Token"),
-        (Method::PUT, "/oauth2/token"),
         (Method::POST, "/accounts/acct-1001/itero-gen-api/v2/oauth2/token"),
     ] {
         let before = world.sandbox.calls().len();
@@ -233,6 +238,69 @@ async fn a_refresh_token_sent_to_an_odd_spelling_of_the_endpoint_stays_here() {
         let answer = world.send(request.header("x-gateway-account", CLINIC_NAME)).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{path}");
         assert_eq!(world.sandbox.calls().len(), before, "{path} went to the platform");
+    }
+}
+
+fn basic(pair: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_credentials_come_by_basic_too_encoded_or_not() {
+    let world = Setup::new().append(&callers()).start().await;
+    let token = imported(&world);
+    let ask = async |pair: &str, fields: &[(&str, &str)]| {
+        let fields = [&[("refresh_token", token.as_str())], fields].concat();
+        world.send(refresh(&world, &fields).header("authorization", basic(pair))).await
+    };
+    for pair in ["legacy-app:legacy-secret", "legacy%2Dapp:legacy%2dsecret"] {
+        assert_eq!(ask(pair, &[]).await.status, 200, "{pair}");
+        assert_eq!(ask(pair, &[("client_id", "legacy-app")]).await.status, 200, "{pair}");
+        let both = [("client_id", "legacy-app"), ("client_secret", "legacy-secret")];
+        assert_eq!(ask(pair, &both).await.status, 200, "{pair}");
+    }
+    for (pair, fields) in [
+        ("legacy-app:legacy-secret", &[("client_id", "legacy-app"), ("client_secret", "other")][..]),
+        ("legacy-app:other", &[("client_id", "legacy-app"), ("client_secret", "legacy-secret")]),
+        ("legacy-app:legacy-secret", &[("client_id", "other")]),
+        ("other:other", &[("client_id", "legacy-app"), ("client_secret", "legacy-secret")]),
+    ] {
+        refused(&ask(pair, fields).await, 400, "invalid_request");
+    }
+    for pair in ["legacy-app:guessed", "legacy-app:", "nobody:legacy-secret"] {
+        let answer = ask(pair, &[]).await;
+        refused(&answer, 401, "invalid_client");
+        assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{pair}");
+    }
+    let key = ask(&format!("anybody:{}", world.key), &[("client_id", "align-gave-this")]).await;
+    assert_eq!(key.status, 200, "a caller's key as the password, as at every other path");
+    assert!(world.sandbox.calls().is_empty(), "none of this reached the platform");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_at_the_token_endpoint_has_oauths_shape() {
+    let world = Setup::new().append(&callers()).start().await;
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        let answer = world.send(world.bare(method.clone(), "/oauth2/token")).await;
+        refused(&answer, 405, "invalid_request");
+        assert_eq!(answer.header("allow"), "POST", "{method}");
+    }
+    let form = "application/x-www-form-urlencoded";
+    let post = || world.bare(Method::POST, "/oauth2/token").header("content-type", form);
+    refused(&world.send(post().body("a=".repeat(10_000))).await, 413, "invalid_request");
+    refused(&world.send(post().header("origin", "https://evil.test").body("grant_type=refresh_token&refresh_token=x&client_id=legacy-app&client_secret=legacy-secret")).await, 403, "unauthorized_client");
+    for (head, status) in [
+        ("POST /oauth2/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("POST /oauth2/token HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
+        ("POST /oauth2/token HTTP/1.1\r\n\r\n", 400),
+        ("TRACE /oauth2/token HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("POST /oauth2/token HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ] {
+        let raw = crate::wire::exchange(&world.gateway, head).await;
+        let body: Value = serde_json::from_slice(&raw.body).unwrap();
+        assert_eq!((raw.status(), body["error"].as_str()), (status, Some("invalid_request")), "{head:?}");
+        assert_eq!(raw.header("connection"), Some("close"), "{head:?}");
     }
 }
 

@@ -23,7 +23,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::http1::{Passed, Request};
+use crate::http1::{Passed, Request, RequestHead};
 
 /// The longest that any test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -256,7 +256,7 @@ impl Handler for Scripted {
         response
     }
 
-    fn refuse(&self, refusal: ServerRefusal) -> Response<Bytes> {
+    fn refuse(&self, refusal: ServerRefusal, _head: Option<&RequestHead>) -> Response<Bytes> {
         refusal.plain()
     }
 }
