@@ -105,6 +105,9 @@ impl WorkerObserver {
         if record.retries > 0 {
             self.retries.inc_by(u64::from(record.retries));
         }
+        if record.links_passed > 0 {
+            self.metrics.links_passed().inc_by(record.links_passed);
+        }
         if record.odd_discovery_name {
             self.metrics.odd_discovery_names().inc();
         }

@@ -211,7 +211,7 @@ impl<S: Wire> Body for ReplyBody<S> {
             }
             line.whole |= ended && !matches!(polled, Some(Err(_)));
             if let Kind::Rewriting(body) = &this.kind {
-                line.links = body.links();
+                line.note_links(body.links());
             }
         }
         Poll::Ready(polled.map(|result| result.map(Frame::data)))

@@ -10,7 +10,7 @@ use super::access_log::Line;
 use super::account::Accounts;
 use super::body::{BodyError, LiveBody, ReplyBody};
 use super::carry::{Call, Carried};
-use super::links::{Finder, Places};
+use super::links::{ADDRESS_FIELDS, Finder, Places};
 use super::pool::Dial;
 use super::refusal::Refusal;
 use super::rewrite::{self, Plan, Rewritten};
@@ -27,8 +27,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let mut head = answer.head;
         headers::inbound(&mut head.fields, &line.request_id);
         let places = || Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
-        if head.fields.has(Name::Location) || head.fields.has(Name::ContentLocation) {
-            places().rewrite_locations(&mut head.fields);
+        if head.fields.has_any(ADDRESS_FIELDS) {
+            places().rewrite_addresses(&mut head.fields);
         }
         let body = if call.row.links {
             let finder = self.finder(access.route().path());
@@ -70,7 +70,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Some(finder) = finder else { return Ok(ReplyBody::live(body)) };
         let Rewritten { body, length, links, untouched } =
             rewrite::rewrite(body, gzip, finder, places).await.map_err(broken)?;
-        line.links = links;
+        line.note_links(links);
         // What came with its length and has nothing changed is described as it came. A part of it could be one with links by then.
         if !untouched || !head.fields.has(Name::ContentLength) || head.fields.has(Name::AcceptRanges) {
             rewrite::forget_old_form(&mut head.fields, length);

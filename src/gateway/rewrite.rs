@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::http1::{Fields, Name, Names};
+use crate::http1::{Fields, Name, Names, text};
 
 use super::body::{BodyError, LiveBody, ReplyBody};
-use super::links::{Finder, Places, Rewriter};
+use super::links::{Finder, Links, Places, Rewriter, has_wide_letters};
 use super::pool::Wire;
 
 /// Up to here an answer is rewritten whole.
@@ -41,6 +41,9 @@ pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> Plan {
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(fields) {
         return Plan::Pass;
     }
+    if has_wide_charset(fields) {
+        return Plan::PassUnread("charset");
+    }
     if *method == Method::HEAD {
         return Plan::HeadOnly;
     }
@@ -65,6 +68,15 @@ fn is_text(fields: &Fields) -> bool {
     let contains = |word: &[u8]| essence.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     let is_text = essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
     is_text || contains(b"json") || contains(b"xml")
+}
+
+/// Whether the type names a charset in which a slash is not the byte that it is in ASCII.
+fn has_wide_charset(fields: &Fields) -> bool {
+    let kind = fields.get(Name::ContentType).and_then(text).unwrap_or_default().to_ascii_lowercase();
+    let charset = kind.split(';').find_map(|part| part.trim().strip_prefix("charset=")).unwrap_or_default();
+    ["utf-16", "utf16", "utf-32", "utf32", "utf-7", "ucs-", "iso-10646-ucs", "ebcdic", "ibm037"]
+        .iter()
+        .any(|wide| charset.trim_matches('"').starts_with(wide))
 }
 
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
@@ -115,7 +127,7 @@ pub struct Rewritten<S: Wire> {
     /// The body's length, where it is known.
     pub length: Option<usize>,
     /// How many links became ours so far.
-    pub links: u64,
+    pub links: Links,
     /// Byte for byte what came.
     pub untouched: bool,
 }
@@ -134,7 +146,8 @@ pub async fn rewrite<S: Wire>(
     let mut next = source.next_piece().await?;
     if next.is_none() && !finder.finds_any(&first) {
         let length = Some(first.len());
-        return Ok(Rewritten { body: ReplyBody::full(first), length, links: 0, untouched: !gzip });
+        let links = Links { changed: 0, passed: u64::from(has_wide_letters(&first)) };
+        return Ok(Rewritten { body: ReplyBody::full(first), length, links, untouched: !gzip });
     }
     let mut rewriter = Rewriter::new(places(), finder);
     let mut ready = Vec::with_capacity(expected + expected / 4);
@@ -222,7 +235,7 @@ impl Gzip {
 }
 
 impl<S: Wire> Rewriting<S> {
-    pub fn links(&self) -> u64 {
+    pub fn links(&self) -> Links {
         self.rewriter.links()
     }
 

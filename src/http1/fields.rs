@@ -97,6 +97,11 @@ impl Fields {
         self.list.iter().map(|entry| self.field(entry))
     }
 
+    /// Whether one of these is here.
+    pub fn has_any(&self, names: Names) -> bool {
+        self.names.meet(names)
+    }
+
     pub fn has(&self, name: Name) -> bool {
         self.names.has(name)
     }
@@ -155,6 +160,17 @@ impl Fields {
                 Entry { name, start: 0, name_end: 0, value_start: 0, value_end: 0, end: 0, ours: value };
             self.list.push(nowhere);
         }
+    }
+
+    /// Puts another value in the place of each one for which there is one; the others stay as they were sent.
+    pub fn change(&mut self, mut other: impl FnMut(Field<'_>) -> Option<HeaderValue>) {
+        let mut list = std::mem::take(&mut self.list);
+        for entry in &mut list {
+            if let Some(value) = other(self.field(entry)) {
+                entry.ours = Some(value);
+            }
+        }
+        self.list = list;
     }
 
     /// Keeps the fields that `stays` is true for.

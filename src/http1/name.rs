@@ -38,12 +38,15 @@ names! {
     Http2Settings = "http2-settings",
     IfRange = "if-range",
     KeepAlive = "keep-alive",
+    Link = "link",
     Location = "location",
+    OperationLocation = "operation-location",
     Origin = "origin",
     ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthorization = "proxy-authorization",
     ProxyConnection = "proxy-connection",
     Range = "range",
+    Refresh = "refresh",
     ReprDigest = "repr-digest",
     SecFetchSite = "sec-fetch-site",
     Server = "server",
@@ -99,6 +102,11 @@ impl Names {
 
     pub const fn and(self, others: Names) -> Self {
         Self(self.0 | others.0)
+    }
+
+    /// Whether the two have a name in common.
+    pub const fn meet(self, others: Names) -> bool {
+        self.0 & others.0 != 0
     }
 
     pub const fn has(self, name: Name) -> bool {

@@ -21,8 +21,8 @@ use super::calls::{CallCells, Calls, EndpointSlot};
 /// What `encode` writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Content encodings that may come with an answer that we cannot read; others are `other`.
-const ENCODINGS: [&str; 4] = ["br", "deflate", "zstd", "compress"];
+/// Content encodings that may come with an answer that we cannot read, and the other reasons why; the rest is `other`.
+const ENCODINGS: [&str; 6] = ["br", "deflate", "zstd", "compress", "charset", "part"];
 
 /// What can ail a whole realm.
 pub const REALM_TROUBLES: [&str; 2] = ["credentials", "out_of_order"];
@@ -41,6 +41,7 @@ pub struct Metrics {
     earliest_expiry: Family<Labels, Gauge>,
     links_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
+    links_passed_on: Counter,
     odd_discovery_names: Counter,
     store_commit_failures: Counter,
     store_write_seconds: Gauge<f64, AtomicU64>,
@@ -86,6 +87,7 @@ impl Metrics {
             earliest_expiry: Family::default(),
             links_passed: Family::default(),
             links_rewritten: Counter::default(),
+            links_passed_on: Counter::default(),
             odd_discovery_names: Counter::default(),
             store_commit_failures: Counter::default(),
             store_write_seconds: Gauge::default(),
@@ -118,6 +120,8 @@ impl Metrics {
         registry.register("links_rewritten", "Links turned into gateway links", self.links_rewritten.clone());
         let help = "Answers with links that passed untouched, since their encoding is unknown to us";
         registry.register("link_bodies_passed", help, self.links_passed.clone());
+        let help = "Links to the platform that passed in a form that is not changed";
+        registry.register("links_passed", help, self.links_passed_on.clone());
         let help = "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
         registry.register("odd_discovery_names", help, self.odd_discovery_names.clone());
         let help = "Commits of new tokens that failed; they are tried until they succeed";
@@ -209,6 +213,10 @@ impl Metrics {
         let known = ENCODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(encoding.trim()));
         let word = known.unwrap_or("other");
         self.links_passed.get_or_create_owned(&vec![("encoding", word.to_owned())])
+    }
+
+    pub fn links_passed(&self) -> Counter {
+        self.links_passed_on.clone()
     }
 
     pub fn odd_discovery_names(&self) -> Counter {
@@ -311,6 +319,7 @@ mod tests {
             "earliest_token_expiry_timestamp_seconds gauge",
             "journal_entries_lost counter",
             "link_bodies_passed counter",
+            "links_passed counter",
             "links_rewritten counter",
             "log_lines_lost counter",
             "log_waiting_seconds gauge",

@@ -17,6 +17,7 @@ use crate::model::endpoint::{self, Endpoint};
 
 use super::account::Accounts;
 use super::limits::{Limiter, Permit};
+use super::links::Links;
 use super::refusal::Refusal;
 use super::settings::CallerRules;
 
@@ -47,6 +48,8 @@ pub struct Record {
     pub bytes: u64,
     /// Links that became ours.
     pub links: u64,
+    /// Links to the platform in a form that is not changed.
+    pub links_passed: u64,
     /// Why an answer of a link row passed unread.
     pub unread: Option<&'static str>,
     /// A discovery call that spells the API's name as the vendor's table does, not as its examples do.
@@ -96,6 +99,7 @@ impl Record {
             platform: Duration::ZERO,
             bytes: 0,
             links: 0,
+            links_passed: 0,
             unread: None,
             odd_discovery_name: false,
             whole: false,
@@ -126,6 +130,11 @@ impl Line {
         self.record.realm = Some(realm);
         self.record.account_id = Some(id);
         self.entry = A::entry(account);
+    }
+
+    pub fn note_links(&mut self, links: Links) {
+        self.record.links = links.changed;
+        self.record.links_passed = links.passed;
     }
 
     /// Takes a place under a limit, where there is one.

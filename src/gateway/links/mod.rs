@@ -3,15 +3,13 @@
 //!
 //! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
 
+mod fields;
 mod rewriter;
 mod url;
 
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
-use crate::http1::{Fields, Name, text};
 use crate::model::account::AccountName;
 use crate::model::route::{Route, without_final_dot};
 
@@ -19,7 +17,8 @@ use super::ingress;
 use super::settings::{Base, RealmRules};
 use url::{authority_end, path_of};
 
-pub use rewriter::{Finder, Rewriter};
+pub use fields::ADDRESS_FIELDS;
+pub use rewriter::{Finder, Links, Rewriter, has_wide_letters};
 
 /// Where links of one account point to, there and here.
 pub struct Places {
@@ -44,12 +43,29 @@ impl Address<'_> {
         [self.prefix, self.host.map_or("", |_| "/@"), self.host.unwrap_or_default()]
     }
 
-    fn put(&self, escaped: bool, out: &mut Vec<u8>) {
+    fn put(&self, slash: Slash, out: &mut Vec<u8>) {
         for part in self.parts() {
-            match escaped {
-                true => put_escaped(part, out),
-                false => out.extend_from_slice(part.as_bytes()),
-            }
+            put_with(slash, part, out);
+        }
+    }
+}
+
+/// How a text writes a slash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slash {
+    Plain,
+    /// `\/`
+    Escaped,
+    /// `\u002f`
+    Unicode,
+}
+
+impl Slash {
+    fn as_str(self) -> &'static str {
+        match self {
+            Slash::Plain => "/",
+            Slash::Escaped => "\\/",
+            Slash::Unicode => "\\u002f",
         }
     }
 }
@@ -69,27 +85,6 @@ impl Places {
             absolute: format!("{}{}/accounts/{account}", base.origin, base.path),
             relative: format!("{}/accounts/{account}", base.path),
         }
-    }
-
-    /// `Location` and `Content-Location`: as in bodies, and every absolute path too, since it means the platform's host.
-    pub fn rewrite_locations(&self, fields: &mut Fields) {
-        for name in [Name::Location, Name::ContentLocation] {
-            let ours = fields.get(name).and_then(text).and_then(|url| self.location(url));
-            if let Some(value) = ours.and_then(|url| HeaderValue::try_from(url).ok()) {
-                fields.set(name, value);
-            }
-        }
-    }
-
-    fn location(&self, url: &str) -> Option<String> {
-        if url.starts_with('/') && !url.starts_with("//") {
-            return Some(self.address(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
-        }
-        let scheme = if self.route.secure() { "https://" } else { "http://" };
-        let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
-        let (authority, tail) = rest.split_at(authority_end(rest.as_bytes())?);
-        self.is_ours(authority)
-            .then(|| self.address(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
     }
 
     /// Our address for a path on a host of the platform, the path itself left off. The short form is taken only where it leads back to
@@ -156,14 +151,13 @@ fn is_host(text: &str) -> bool {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('/', "\\/")
-}
-
-fn put_escaped(text: &str, out: &mut Vec<u8>) {
+fn put_with(slash: Slash, text: &str, out: &mut Vec<u8>) {
+    if slash == Slash::Plain {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for (count, part) in text.split('/').enumerate() {
         if count > 0 {
-            out.extend_from_slice(b"\\/");
+            out.extend_from_slice(slash.as_str().as_bytes());
         }
         out.extend_from_slice(part.as_bytes());
     }
@@ -228,28 +222,6 @@ mod tests {
         ] {
             let expected = host.map(|(host, port)| (host.to_owned(), port));
             assert_eq!(link_host(authority, route, &realm(insecure)), expected, "{authority}");
-        }
-    }
-
-    #[test]
-    fn locations_are_treated_alike() {
-        let table = [
-            (
-                "https://eu.iterocloud.com/itero-gen-api/v2/x?y#z",
-                "http://gw:8080/accounts/smile/itero-gen-api/v2/x?y#z",
-            ),
-            ("/itero-gen-api/v2/x", "/accounts/smile/itero-gen-api/v2/x"),
-            ("/login", "/accounts/smile/@eu.iterocloud.com/login"),
-            ("https://store.test/x", "https://store.test/x"),
-            ("https://eu.iterocloud.com./itero-gen-api/v2/x", "http://gw:8080/accounts/smile/itero-gen-api/v2/x"),
-            ("https://EU.iterocloud.com.:443/itero-gen-api/v2/x", "http://gw:8080/accounts/smile/itero-gen-api/v2/x"),
-            ("//eu.iterocloud.com/x", "//eu.iterocloud.com/x"),
-            ("x", "x"),
-        ];
-        for (from, to) in table {
-            let mut fields = Fields::of([("Location", from)]).unwrap();
-            places().rewrite_locations(&mut fields);
-            assert_eq!(fields.get(Name::Location), Some(to.as_bytes()));
         }
     }
 }

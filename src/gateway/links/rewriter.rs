@@ -5,7 +5,7 @@ use std::rc::Rc;
 use aho_corasick::{AhoCorasick, Input, Match, MatchKind, Span, packed};
 
 use super::url::{End, authority_end, url_end};
-use super::{Address, Places, escape};
+use super::{Address, Places, Slash, put_with};
 use crate::gateway::ingress;
 
 /// Finds where a URL may begin. Costly to build, so each worker keeps one per Path.
@@ -31,48 +31,81 @@ pub struct Rewriter {
     /// Between a URL's beginning and its end nothing is looked at: a pre-signed address may carry one of ours in its query, and
     /// changing that would break its signature.
     inside_url: bool,
-    links: u64,
+    begun: bool,
+    links: Links,
+}
+
+/// What was done about the links of a text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Links {
+    /// They became ours.
+    pub changed: u64,
+    /// They lead to the platform, in a form that is not changed: with another scheme, encoded for a query or for HTML, or in a text of
+    /// two bytes a letter, which counts once.
+    pub passed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Absolute {
-        secure: bool,
-        escaped: bool,
-    },
+    /// What stands between a scheme and an authority.
+    Absolute(Slash),
+    /// The same, encoded in a way that is only counted.
+    Foreign,
     /// A string that begins with the route's Path.
-    Relative {
-        escaped: bool,
-    },
+    Relative(Slash),
 }
+
+/// Found by what follows it, so that its letter case does not matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Scheme {
+    length: usize,
+    secure: bool,
+}
+
+const LONGEST_SCHEME: usize = "https".len();
+
+const ABSOLUTE: [(&str, Slash); 4] = [
+    ("://", Slash::Plain),
+    (":\\/\\/", Slash::Escaped),
+    (":\\u002f\\u002f", Slash::Unicode),
+    (":\\u002F\\u002F", Slash::Unicode),
+];
+
+/// Encoded for a query, for HTML, or twice for JSON in JSON.
+const FOREIGN: [&str; 8] = [
+    "%3A%2F%2F",
+    "%3a%2f%2f",
+    ":&#x2F;&#x2F;",
+    ":&#x2f;&#x2f;",
+    ":&#47;&#47;",
+    ":\\\\/\\\\/",
+    "\\u003a\\u002f\\u002f",
+    "\\u003A\\u002F\\u002F",
+];
 
 /// How much of a URL has to be seen to judge it: scheme, authority (at most 255) and the beginning of its path (Path is at most 256).
 const LOOKAHEAD: usize = 768;
-
-impl Kind {
-    fn escaped(self) -> bool {
-        match self {
-            Kind::Absolute { escaped, .. } | Kind::Relative { escaped } => escaped,
-        }
-    }
-}
 
 impl Finder {
     /// `None` where the patterns cannot be compiled, which no checked Path causes.
     pub fn new(route_path: &str) -> Option<Self> {
         let mut patterns = Vec::new();
         let mut kinds = Vec::new();
-        for (scheme, secure) in [("https", true), ("http", false)] {
-            for (slashes, escaped) in [("://", false), (":\\/\\/", true)] {
-                patterns.push(format!("{scheme}{slashes}"));
-                kinds.push(Kind::Absolute { secure, escaped });
-            }
+        for (marker, slash) in ABSOLUTE {
+            patterns.push(marker.to_owned());
+            kinds.push(Kind::Absolute(slash));
+        }
+        for marker in FOREIGN {
+            patterns.push(marker.to_owned());
+            kinds.push(Kind::Foreign);
         }
         if !route_path.is_empty() {
-            patterns.push(format!("\"{route_path}/"));
-            kinds.push(Kind::Relative { escaped: false });
-            patterns.push(format!("\"{}", escape(&format!("{route_path}/"))));
-            kinds.push(Kind::Relative { escaped: true });
+            for slash in [Slash::Plain, Slash::Escaped, Slash::Unicode] {
+                let mut pattern = vec![b'"'];
+                put_with(slash, &format!("{route_path}/"), &mut pattern);
+                patterns.push(String::from_utf8(pattern).ok()?);
+                kinds.push(Kind::Relative(slash));
+            }
         }
         let longest = patterns.iter().map(String::len).max().unwrap_or_default();
         let search = Search::new(&patterns)?;
@@ -108,16 +141,20 @@ impl Search {
 
 impl Rewriter {
     pub fn new(places: Places, finder: Rc<Finder>) -> Self {
-        Self { places, finder, tail: Vec::new(), inside_url: false, links: 0 }
+        Self { places, finder, tail: Vec::new(), inside_url: false, begun: false, links: Links::default() }
     }
 
-    /// How many links became ours so far.
-    pub fn links(&self) -> u64 {
+    /// So far.
+    pub fn links(&self) -> Links {
         self.links
     }
 
     /// The next piece; what can be judged of the text by now goes behind `out`.
     pub fn pass(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
+        if !self.begun && !piece.is_empty() {
+            self.begun = true;
+            self.links.passed += u64::from(has_wide_letters(piece));
+        }
         let mut tail = std::mem::take(&mut self.tail);
         while !tail.is_empty() && !piece.is_empty() {
             // With so much behind it, all of the tail can be judged: a piece itself is never copied.
@@ -166,57 +203,112 @@ impl Rewriter {
                 }
             }
             let Some(found) = self.finder.search.find(input, at) else {
-                let safe =
-                    input.len() - if last { 0 } else { (input.len() - at).min(self.finder.longest - 1) };
+                let kept = LONGEST_SCHEME + self.finder.longest - 1;
+                let safe = input.len() - if last { 0 } else { (input.len() - at).min(kept) };
                 out.extend_from_slice(&input[copied..safe]);
                 return safe;
             };
-            if !last && input.len() - found.start() < LOOKAHEAD {
-                out.extend_from_slice(&input[copied..found.start()]);
-                return found.start();
-            }
             let kind = self.finder.kinds[found.pattern().as_usize()];
-            let window = &input[found.start()..input.len().min(found.start() + LOOKAHEAD)];
+            let scheme = scheme_before(&input[at..found.start()]);
+            let begins = match (kind, scheme) {
+                (Kind::Relative(_), _) => found.start(),
+                (_, Some(scheme)) => found.start() - scheme.length,
+                (_, None) => {
+                    at = found.end();
+                    continue;
+                }
+            };
+            if !last && input.len() - begins < LOOKAHEAD {
+                out.extend_from_slice(&input[copied..begins]);
+                return begins;
+            }
+            let window = &input[begins..input.len().min(begins + LOOKAHEAD)];
+            let matched = found.end() - begins;
             at = found.end();
-            self.inside_url = true;
-            if let Some((kept, length, ours)) = self.judge(kind, window, found.len()) {
-                out.extend_from_slice(&input[copied..found.start() + kept]);
-                ours.put(kind.escaped(), out);
-                copied = found.start() + length;
-                at = copied;
-                self.links += 1;
+            self.inside_url = kind != Kind::Foreign;
+            let secure = scheme.is_some_and(|scheme| scheme.secure);
+            match self.judge(kind, secure, window, matched) {
+                Verdict::Ours { kept, length, slash, address } => {
+                    out.extend_from_slice(&input[copied..begins + kept]);
+                    address.put(slash, out);
+                    copied = begins + length;
+                    at = copied;
+                    self.links.changed += 1;
+                }
+                Verdict::Passed => self.links.passed += 1,
+                Verdict::NotOurs => {}
             }
         }
     }
 
-    /// Where in `window` our address begins, up to where it replaces what stands there, and the address.
-    fn judge<'t>(
-        &'t self,
-        kind: Kind,
-        window: &'t [u8],
-        matched: usize,
-    ) -> Option<(usize, usize, Address<'t>)> {
+    fn judge<'t>(&'t self, kind: Kind, secure: bool, window: &'t [u8], matched: usize) -> Verdict<'t> {
         let places = &self.places;
-        match kind {
-            Kind::Relative { .. } => {
-                Some((1, 1, places.address(&places.relative, &places.authority, &window[1..])))
+        let slash = match kind {
+            Kind::Relative(slash) => {
+                let address = places.address(&places.relative, &places.authority, &window[1..]);
+                return Verdict::Ours { kept: 1, length: 1, slash, address };
             }
-            Kind::Absolute { secure, .. } => {
-                if secure == places.route.secure()
-                    && places.surely_leads_back(&window[matched..], &self.finder.sure)
-                {
-                    let end = matched + places.authority.len();
-                    return Some((0, end, Address { prefix: &places.absolute, host: None }));
-                }
-                let end = matched + authority_end(&window[matched..])?;
-                let authority = std::str::from_utf8(&window[matched..end]).ok()?;
-                if secure != places.route.secure() || !places.is_ours(authority) {
-                    return None;
-                }
-                Some((0, end, places.address(&places.absolute, authority, &window[end..])))
-            }
+            Kind::Foreign if places.is_ours(&foreign_authority(&window[matched..])) => return Verdict::Passed,
+            Kind::Foreign => return Verdict::NotOurs,
+            Kind::Absolute(slash) => slash,
+        };
+        if secure == places.route.secure() && places.surely_leads_back(&window[matched..], &self.finder.sure) {
+            let length = matched + places.authority.len();
+            let address = Address { prefix: &places.absolute, host: None };
+            return Verdict::Ours { kept: 0, length, slash, address };
         }
+        let Some(end) = authority_end(&window[matched..]) else { return Verdict::NotOurs };
+        let length = matched + end;
+        let authority = std::str::from_utf8(&window[matched..length]).unwrap_or_default();
+        if !places.is_ours(authority) {
+            return Verdict::NotOurs;
+        }
+        if secure != places.route.secure() {
+            return Verdict::Passed;
+        }
+        let address = places.address(&places.absolute, authority, &window[length..]);
+        Verdict::Ours { kept: 0, length, slash, address }
     }
+}
+
+/// What a URL that was found comes to.
+enum Verdict<'t> {
+    /// Of it, `kept` bytes stay, and the address takes the place of what follows them up to `length`.
+    Ours {
+        kept: usize,
+        length: usize,
+        slash: Slash,
+        address: Address<'t>,
+    },
+    Passed,
+    NotOurs,
+}
+
+/// The scheme that a text ends with, if it is one of HTTP's.
+fn scheme_before(text: &[u8]) -> Option<Scheme> {
+    let ends_with = |scheme: &[u8]| {
+        text.len().checked_sub(scheme.len()).is_some_and(|at| text[at..].eq_ignore_ascii_case(scheme))
+    };
+    match (ends_with(b"https"), ends_with(b"http")) {
+        (true, _) => Some(Scheme { length: 5, secure: true }),
+        (_, true) => Some(Scheme { length: 4, secure: false }),
+        _ => None,
+    }
+}
+
+/// Host and port of an encoded URL, as far as they can be told without taking the encoding off.
+fn foreign_authority(url: &[u8]) -> String {
+    let count = |text: &[u8], part: fn(&u8) -> bool| text.iter().take_while(|byte| part(byte)).count();
+    let (host, behind) = url.split_at(count(url, |b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')));
+    let port = [&b":"[..], b"%3A", b"%3a"].into_iter().find_map(|colon| behind.strip_prefix(colon));
+    let port = port.map(|port| &port[..count(port, u8::is_ascii_digit)]).unwrap_or_default();
+    let colon = if port.is_empty() { "" } else { ":" };
+    format!("{}{colon}{}", String::from_utf8_lossy(host), String::from_utf8_lossy(port))
+}
+
+/// UTF-16 and UTF-32 begin with a mark, or with a zero beside the first letter.
+pub fn has_wide_letters(text: &[u8]) -> bool {
+    matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, ..] | [_, 0, ..])
 }
 
 #[cfg(test)]
@@ -262,6 +354,18 @@ mod tests {
             ),
             (r#""/itero-gen-api/v2/order/9""#, r#""/accounts/smile/itero-gen-api/v2/order/9""#),
             (r#""\/itero-gen-api\/v2\/order\/9""#, r#""\/accounts\/smile\/itero-gen-api\/v2\/order\/9""#),
+            (
+                r#""https:\u002f\u002feu.iterocloud.com\u002Fitero-gen-api\u002fv2\u002Fx""#,
+                r#""http:\u002f\u002fgw:8080\u002faccounts\u002fsmile\u002Fitero-gen-api\u002fv2\u002Fx""#,
+            ),
+            (
+                r#""\u002fitero-gen-api\u002fv2\u002forder""#,
+                r#""\u002faccounts\u002fsmile\u002fitero-gen-api\u002fv2\u002forder""#,
+            ),
+            (
+                r#""HTTPS://EU.ITEROCLOUD.COM/itero-gen-api/v2/x" "Https:\/\/eu.iterocloud.com.:443\/itero-gen-api\/v2\/x""#,
+                r#""http://gw:8080/accounts/smile/itero-gen-api/v2/x" "http:\/\/gw:8080\/accounts\/smile\/itero-gen-api\/v2\/x""#,
+            ),
             ("<u>https://eu.iterocloud.com</u>", "<u>http://gw:8080/accounts/smile/@eu.iterocloud.com</u>"),
             (
                 r#"{\"a\":\"https://eu.iterocloud.com/itero-gen-api/v2/x\"}"#,
@@ -283,6 +387,11 @@ mod tests {
             r#""https://eu.iterocloud.com%2eevil.test/x""#,
             r#""https://eu.iterocloud.com:8443/x""#,
             r#""https://us.iterocloud.com/itero-gen-api/v2/x""#,
+            r#""https:\u002f\u002feu.iterocloud.com\u002e.evil.test\u002fx""#,
+            r#""https:\u002f\u002feu.iterocloud.com\u0040evil.test\u002fx""#,
+            r#""https:\u002f\u002feu.iterocloud.com\u00""#,
+            r#""ftps://eu.iterocloud.com/itero-gen-api/v2/x""#,
+            "://eu.iterocloud.com/x",
             r#""https://evil-eu.iterocloud.com/x""#,
             r#""http://eu.iterocloud.com/itero-gen-api/v2/x""#,
             r#""https://store.test/a?sig=1&next=https://eu.iterocloud.com/itero-gen-api/v2/x""#,
@@ -295,6 +404,28 @@ mod tests {
             "",
         ] {
             assert_eq!(whole(places(), text), text);
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_form_that_is_not_changed_is_counted_and_passes_byte_for_byte() {
+        for (text, passed) in [
+            ("https%3A%2F%2Feu.iterocloud.com%2Fitero-gen-api%2Fv2%2Fx", 1),
+            ("HTTPS%3a%2f%2fEU.iterocloud.com%3a443%2fx", 1),
+            ("<a href='https:&#x2F;&#x2F;eu.iterocloud.com&#x2F;x'>https:&#47;&#47;files.iterocloud.com&#47;</a>", 2),
+            (r#"{\"a\":\"https:\\/\\/eu.iterocloud.com\\/x\"}"#, 1),
+            (r#""https\u003a\u002f\u002feu.iterocloud.com\u002fx""#, 1),
+            (r#""http://eu.iterocloud.com/itero-gen-api/v2/x""#, 1),
+            ("https%3A%2F%2Fstore.test%2Fx", 0),
+            ("https%3A%2F%2Feu.iterocloud.com.evil.test%2Fx", 0),
+            (r#""https://store.test/?next=https%3A%2F%2Feu.iterocloud.com%2Fx""#, 0),
+            ("\u{0}{\u{0}}", 1),
+        ] {
+            let (mut rewriter, mut out) = (rewriter(places()), Vec::new());
+            rewriter.pass(text.as_bytes(), &mut out);
+            rewriter.finish(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+            assert_eq!(rewriter.links(), Links { changed: 0, passed }, "{text}");
         }
     }
 
@@ -338,7 +469,7 @@ mod tests {
         fn any_text_in_any_pieces_is_rewritten_as_if_it_were_whole(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "https://eu.iterocloud.com", "https:\\/\\/eu.iterocloud.com", "/itero-gen-api/v2/", "\"", "\\", "/", "x", " ",
-                "https://", "order/1", "lab-sw/v1", "\"/itero-gen-api/v2", "\"\\/itero-gen-api\\/v2\\/", "http://", "files.iterocloud.com", "@", ".",
+                "https://", "HTTPS://", "://", "\\u002f", "https%3A%2F%2Feu.iterocloud.com", "order/1", "lab-sw/v1", "\"/itero-gen-api/v2", "\"\\/itero-gen-api\\/v2\\/", "http://", "files.iterocloud.com", "@", ".",
             ]), 0..60),
             seeds in prop::collection::vec(0usize..4000, 0..6),
         ) {

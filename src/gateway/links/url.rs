@@ -10,10 +10,21 @@ pub(super) fn authority_end(text: &[u8]) -> Option<usize> {
     let ends = match text.get(end) {
         None => true,
         Some(b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b',' | b')' | b'&') => true,
-        Some(b'\\') => matches!(text.get(end + 1), Some(b'/' | b'"' | b'n' | b'r' | b't')),
+        Some(b'\\') => match text.get(end + 1) {
+            Some(b'u') => text.get(end + 2..end + 6).is_some_and(is_escaped_delimiter),
+            next => matches!(next, Some(b'/' | b'"' | b'n' | b'r' | b't')),
+        },
         Some(b) => b.is_ascii_whitespace(),
     };
     (ends && end > 0).then_some(end)
+}
+
+/// The four digits of an escape that stands for a sign at which an authority ends: `/ ? # " ' < > &`. An escaped letter or dot would go
+/// on with the host.
+fn is_escaped_delimiter(digits: &[u8]) -> bool {
+    [b"002f", b"003f", b"0023", b"0022", b"0027", b"003c", b"003e", b"0026"]
+        .iter()
+        .any(|delimiter| digits.eq_ignore_ascii_case(*delimiter))
 }
 
 /// The beginning of a URL's path, without escapes, query and fragment.
@@ -27,7 +38,8 @@ pub(super) fn path_of(text: &[u8]) -> Cow<'_, str> {
     if !path.contains(&b'\\') {
         return String::from_utf8_lossy(path);
     }
-    let mut path = String::from_utf8_lossy(path).replace("\\/", "/");
+    let path = String::from_utf8_lossy(path).replace("\\/", "/");
+    let mut path = path.replace("\\u002f", "/").replace("\\u002F", "/");
     path.truncate(path.find('\\').unwrap_or(path.len()));
     Cow::Owned(path)
 }
