@@ -121,6 +121,7 @@ fn evidence(peer: &Peer) -> Evidence {
 fn refusal_for(refusal: ServerRefusal) -> Refusal {
     match refusal {
         ServerRefusal::BadRequest(what) => Refusal::BadFraming(what),
+        ServerRefusal::OddByte(_) => Refusal::OddByte(refusal.detail().into_owned()),
         ServerRefusal::HeadTooLarge => Refusal::HeadTooLarge,
         ServerRefusal::UriTooLong => Refusal::UriTooLong,
         ServerRefusal::MethodNotAllowed => Refusal::MethodNotAllowed,

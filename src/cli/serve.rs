@@ -5,11 +5,16 @@ use std::process::ExitCode;
 
 use crate::app;
 use crate::config;
+use crate::server::notify;
 use crate::telemetry;
 
 use super::EXIT_CONFIG;
 
 pub fn run(file: &Path) -> ExitCode {
+    if let Err(error) = notify::outlive_hang_ups() {
+        telemetry::say_last(&format!("signals cannot be listened to: {error}"));
+        return ExitCode::FAILURE;
+    }
     let loaded = match config::load(file, &config::process_env) {
         Ok(loaded) => loaded,
         Err(problems) => {

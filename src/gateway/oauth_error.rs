@@ -31,7 +31,7 @@ impl OAuthError {
             | Draining
             | TooManyConnections => "temporarily_unavailable",
             PlatformMisbehaved(_) | Panicked => "server_error",
-            BadRequest(_) | BadFraming(_) | AccountNotChosen(_) | MethodNotAllowed | RequestTimeout
+            BadRequest(_) | BadFraming(_) | OddByte(_) | AccountNotChosen(_) | MethodNotAllowed | RequestTimeout
             | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => "invalid_request",
         };
         let told = refusal.detail().unwrap_or_else(|| face.sentence.to_owned());

@@ -18,6 +18,8 @@ pub enum Refusal {
     BadRequest(&'static str),
     /// Like `BadRequest`, but where the next request begins is in doubt: the connection ends.
     BadFraming(&'static str),
+    /// Like `BadFraming`; names the byte of the head and its place.
+    OddByte(String),
     /// No account was named, or an ambiguous one; the caller's choices.
     AccountNotChosen(Vec<String>),
     CallerUnknown(&'static str),
@@ -69,7 +71,7 @@ impl Refusal {
     pub fn face(&self) -> Face {
         use Refusal::*;
         match self {
-            BadRequest(_) | BadFraming(_) => face(
+            BadRequest(_) | BadFraming(_) | OddByte(_) => face(
                 StatusCode::BAD_REQUEST,
                 "bad_request",
                 "The request cannot be understood.",
@@ -252,6 +254,7 @@ impl Refusal {
             self,
             BadRequest(_)
                 | BadFraming(_)
+                | OddByte(_)
                 | MethodNotAllowed
                 | RequestTimeout
                 | ContentTooLarge
@@ -269,7 +272,7 @@ impl Refusal {
                 Some((*what).to_owned())
             }
             CallNotAllowed(group) => Some(format!("group {}", group.word())),
-            PlatformUnreachable(why) => Some(why.clone()),
+            PlatformUnreachable(why) | OddByte(why) => Some(why.clone()),
             AccountNeedsLogin { account, since, .. } => Some(format!("account {account}, since {since}")),
             AccountPaused(account) => Some(format!("account {account}")),
             _ => None,
@@ -405,6 +408,7 @@ mod tests {
         vec![
             BadRequest("x"),
             BadFraming("x"),
+            OddByte("x".into()),
             AccountNotChosen(vec!["a".into(), "b".into()]),
             CallerUnknown("x"),
             AccountNeedsLogin {

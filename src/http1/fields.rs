@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{HeadFault, HeadLimits, write_field};
+use super::head::{HeadFault, HeadLimits, HeadPlace, odd_byte, write_field};
 use super::name::{Name, Names};
 use super::spares;
 
@@ -72,7 +72,7 @@ impl Fields {
             if fields.list.len() == limits.fields {
                 return Err(HeadFault::TooLarge);
             }
-            let entry = entry(line, at)?;
+            let entry = entry(line, at, fields.list.len() + 1)?;
             at = entry.end as usize;
             fields.names.add(entry.name);
             fields.list.push(entry);
@@ -258,18 +258,18 @@ impl fmt::Debug for Fields {
 
 /// The field that `line` begins with, which stands at `at`. No blank may stand in a name, so neither before its colon, nor at the
 /// beginning of a folded line.
-fn entry(line: &[u8], at: usize) -> Result<Entry, HeadFault> {
+fn entry(line: &[u8], at: usize, number: usize) -> Result<Entry, HeadFault> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or(HeadFault::Malformed)?;
     let name = Name::of(&line[..colon]);
     // Those that are known are made of nothing else.
     if name == Name::Other && !may_be_name(&line[..colon]) {
-        return Err(HeadFault::Malformed);
+        return Err(odd_byte(&line[..colon], HeadPlace::FieldName(number), may_stand_in_token));
     }
     let behind = colon + 1;
     let end = behind + memchr::memchr(b'\n', &line[behind..]).ok_or(HeadFault::Malformed)?;
     let value = line[behind..end].strip_suffix(b"\r").ok_or(HeadFault::BareLineFeed)?;
     if !may_be_value(value) {
-        return Err(HeadFault::Malformed);
+        return Err(odd_byte(value, HeadPlace::FieldValue(number), |byte| may_stand_in_value(&byte)));
     }
     let trimmed = value.trim_ascii();
     let before = value.len() - value.trim_ascii_start().len();
@@ -287,7 +287,11 @@ fn entry(line: &[u8], at: usize) -> Result<Entry, HeadFault> {
 }
 
 fn may_be_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| MAY_STAND_IN_NAME[usize::from(*byte)])
+    !name.is_empty() && name.iter().all(|byte| may_stand_in_token(*byte))
+}
+
+pub(super) fn may_stand_in_token(byte: u8) -> bool {
+    MAY_STAND_IN_NAME[usize::from(byte)]
 }
 
 /// Eight bytes at a time: nearly all values hold printable characters and nothing else.

@@ -1,10 +1,12 @@
 //! Heads out of bytes and back. What may stand in a method or a target is `http`'s judgement; how the lines are put together is judged
 //! here, and nothing is forgiven (RFC 9112, 2 to 5).
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, Version};
 
-use super::fields::Fields;
+use super::fields::{Fields, may_stand_in_token};
 
 /// How much of a head is taken.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +26,51 @@ pub enum HeadFault {
     BareLineFeed,
     #[error("only HTTP/1 is spoken here")]
     Version,
+    #[error("{0}")]
+    Byte(OddByte),
+    #[error("a PROXY header of version 1")]
+    ProxyHeader,
     #[error("the head cannot be parsed")]
     Malformed,
+}
+
+/// A byte that may not stand where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OddByte {
+    pub byte: u8,
+    /// Counted from one.
+    pub position: usize,
+    pub place: HeadPlace,
+}
+
+/// Where in a head. Fields are counted from one, since their names are not repeated to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadPlace {
+    Method,
+    Target,
+    FieldName(usize),
+    FieldValue(usize),
+}
+
+impl fmt::Display for OddByte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { byte, position, place } = self;
+        write!(f, "byte 0x{byte:02x} at position {position} of ")?;
+        match place {
+            HeadPlace::Method => f.write_str("the method"),
+            HeadPlace::Target => f.write_str("the request target"),
+            HeadPlace::FieldName(number) => write!(f, "the name of header {number}"),
+            HeadPlace::FieldValue(number) => write!(f, "the value of header {number}"),
+        }
+    }
+}
+
+/// The first byte that `may_stand` refuses, as the reason why all of it is refused.
+pub(super) fn odd_byte(text: &[u8], place: HeadPlace, may_stand: impl Fn(u8) -> bool) -> HeadFault {
+    match text.iter().position(|byte| !may_stand(*byte)) {
+        Some(at) => HeadFault::Byte(OddByte { byte: text[at], position: at + 1, place }),
+        None => HeadFault::Malformed,
+    }
 }
 
 /// The head of a request.
@@ -50,16 +95,21 @@ pub struct ResponseHead {
 /// A whole request head, its blank line included.
 pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadFault> {
     let (line, fields) = first_line(&head)?;
+    if [&b"PROXY TCP"[..], b"PROXY UNKNOWN"].iter().any(|begin| line.starts_with(begin)) {
+        return Err(HeadFault::ProxyHeader);
+    }
     let method_end = memchr::memchr(b' ', line).ok_or(HeadFault::Malformed)?;
     let target_end =
         memchr::memrchr(b' ', line).filter(|end| *end > method_end).ok_or(HeadFault::Malformed)?;
     let version = version(&line[target_end + 1..])?;
-    let method = Method::from_bytes(&line[..method_end]).map_err(|_| HeadFault::Malformed)?;
+    let method = &line[..method_end];
+    let method = Method::from_bytes(method)
+        .map_err(|_| odd_byte(method, HeadPlace::Method, |byte| may_stand_in_token(byte)))?;
     let target = head.slice(method_end + 1..target_end);
     if target.len() > MAX_TARGET {
         return Err(HeadFault::TargetTooLong);
     }
-    let uri = Uri::from_maybe_shared(target).map_err(|_| HeadFault::Malformed)?;
+    let uri = parse_target(target)?;
     Ok(RequestHead { method, uri, version, fields: Fields::parse(head, fields, limits)? })
 }
 
@@ -79,6 +129,51 @@ pub(super) fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<Respons
         _ => return Err(HeadFault::Malformed),
     };
     Ok(ResponseHead { version, status, reason, fields: Fields::parse(head, fields, limits)? })
+}
+
+/// Raw bytes beyond ASCII pass as they came where they are UTF-8. Old programs send them in Latin-1 as well, which `Uri` cannot hold: those
+/// go on percent-encoded, which means the same to whoever reads them (RFC 3986, 2.1).
+fn parse_target(target: Bytes) -> Result<Uri, HeadFault> {
+    let target = match std::str::from_utf8(&target) {
+        Ok(_) => target,
+        Err(_) => encoded(&target),
+    };
+    if target.len() > MAX_TARGET {
+        return Err(HeadFault::TargetTooLong);
+    }
+    Uri::from_maybe_shared(target.clone()).map_err(|_| {
+        let query = memchr::memchr(b'?', &target).unwrap_or(target.len());
+        let (path, rest) = target.split_at(query);
+        let may_stand = |begin: &[u8], byte| byte >= 0x80 || Uri::try_from([begin, &[byte]].concat()).is_ok();
+        match odd_byte(path, HeadPlace::Target, |byte| may_stand(b"/", byte)) {
+            HeadFault::Malformed => {
+                odd_byte(rest, HeadPlace::Target, |byte| may_stand(b"/?", byte)).behind(path.len())
+            }
+            found => found,
+        }
+    })
+}
+
+/// With an escape in place of each byte that is part of no UTF-8.
+fn encoded(target: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(target.len() + 16);
+    for chunk in target.utf8_chunks() {
+        text.extend_from_slice(chunk.valid().as_bytes());
+        for byte in chunk.invalid() {
+            text.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    Bytes::from(text)
+}
+
+impl HeadFault {
+    /// The same byte, counted from the beginning of a longer text.
+    fn behind(self, length: usize) -> Self {
+        match self {
+            HeadFault::Byte(odd) => HeadFault::Byte(OddByte { position: odd.position + length, ..odd }),
+            other => other,
+        }
+    }
 }
 
 /// `http`'s own limit.
@@ -167,6 +262,42 @@ mod tests {
         ] {
             assert!(request(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_that_may_not_stand_where_it_does_is_named_with_its_place() {
+        for (bad, named) in [
+            ("G\x01T / HTTP/1.1\r\n\r\n", "byte 0x01 at position 2 of the method"),
+            ("GET  / HTTP/1.1\r\n\r\n", "byte 0x20 at position 1 of the request target"),
+            ("GET /a<b HTTP/1.1\r\n\r\n", "byte 0x3c at position 3 of the request target"),
+            ("GET /a\tb HTTP/1.1\r\n\r\n", "byte 0x09 at position 3 of the request target"),
+            ("GET /a?b=\"c\" x HTTP/1.1\r\n\r\n", "of the request target"),
+            ("GET /a?bc=<x HTTP/1.1\r\n\r\n", "byte 0x3c at position 7 of the request target"),
+            ("GET / HTTP/1.1\r\nA: 1\r\nB b: c\r\n\r\n", "byte 0x20 at position 2 of the name of header 2"),
+            ("GET / HTTP/1.1\r\nA: 1\r\n folded: x\r\n\r\n", "byte 0x20 at position 1 of the name of header 2"),
+            ("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", "byte 0x00 at position 3 of the value of header 1"),
+            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", "byte 0x0d at position 3 of the value of header 1"),
+        ] {
+            let told = request(bad).unwrap_err().to_string();
+            assert!(told.contains(named), "{bad:?}: {told}");
+        }
+        assert_eq!(request("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n").unwrap_err(), HeadFault::ProxyHeader);
+    }
+
+    #[test]
+    fn latin_1_in_a_target_passes_as_utf_8_does() {
+        let parsed = |target: &[u8]| {
+            let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            parse_request(Bytes::from(head), &LIMITS).map(|head| head.uri.to_string())
+        };
+        assert_eq!(parsed("/patients?name=Müller".as_bytes()).unwrap(), "/patients?name=Müller");
+        assert_eq!(parsed(b"/patients/M\xfcller?name=\xdf").unwrap(), "/patients/M%FCller?name=%DF");
+        assert_eq!(parsed("/ä/".as_bytes().iter().chain(b"\xe4").copied().collect::<Vec<_>>().as_slice()).unwrap(), "/ä/%E4");
+        assert_eq!(parsed(b"/\xc0\xae\xc0\xae/x").unwrap(), "/%C0%AE%C0%AE/x", "judged later, as any escape");
+        let long = [b"/".as_slice(), &[0xe4; 30_000]].concat();
+        let limits = HeadLimits { bytes: 1 << 20, fields: 3 };
+        let head = [b"GET ", long.as_slice(), b" HTTP/1.1\r\n\r\n"].concat();
+        assert_eq!(parse_request(Bytes::from(head), &limits).unwrap_err(), HeadFault::TargetTooLong);
     }
 
     #[test]

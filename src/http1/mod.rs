@@ -22,7 +22,7 @@ mod turn;
 pub use answer::{AnswerFault, Asked, Passed};
 pub use body::{BodyFault, Decoder, chunk_start};
 pub use fields::{Field, Fields, Twice, text, words};
-pub use head::{HeadFault, HeadLimits, RequestHead, ResponseHead, length, write_field};
+pub use head::{HeadFault, HeadLimits, OddByte, RequestHead, ResponseHead, length, write_field};
 pub use inbox::Inbox;
 pub use name::{Name, Names};
 pub use request_body::RequestBody;

@@ -1,22 +1,27 @@
 //! One connection's life: greeted, served, ended. Decides nothing about requests but whether they may be heard.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use http::Response;
 use ipnet::IpNet;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::http1::{AnswerFault, Asked, HeadEnd, Request, RequestHead, Served};
 
-use super::ending::{End, Ending, Words};
+use super::ending::{End, Ending, Words, linger};
+use super::failures::{Failure, FailureLog, handshake_reason};
 use super::framing::{self, Framing};
+use super::proxy_protocol::{ProxyError, VERSION_1};
 use super::pulse::{Phase, Pulse, Verdict};
 use super::refusal::{ServerRefusal, to_wire};
 use super::rounds::Rounds;
@@ -33,6 +38,7 @@ pub(super) struct Worker<H> {
     pub(super) counters: Arc<Counters>,
     pub(super) trusted_proxies: Arc<[IpNet]>,
     pub(super) tls: Option<Arc<TlsCertificates>>,
+    pub(super) failures: Arc<FailureLog>,
 }
 
 impl<H: Handler> Worker<H> {
@@ -44,6 +50,16 @@ impl<H: Handler> Worker<H> {
     fn refused(&self, refusal: ServerRefusal) -> End {
         self.counters.refused_requests.add();
         End::Refused((self.words)(refusal))
+    }
+
+    /// To the log, unless it has heard of this peer lately.
+    fn log_failure(&self, failure: Failure, peer: IpAddr, reason: &dyn fmt::Display) {
+        if self.failures.is_news(failure, peer, Instant::now()) {
+            match failure {
+                Failure::ProxyHeader => tracing::info!(%peer, %reason, "connection without a usable PROXY header"),
+                Failure::Handshake => tracing::info!(%peer, %reason, "TLS handshake failed"),
+            }
+        }
     }
 
     /// A request whose head could be read: the refusal may depend on what was asked for.
@@ -219,6 +235,7 @@ async fn open<H: Handler>(
         Ok(Ok(greeted)) => greeted,
         Ok(Err(_late)) => {
             worker.counters.handshake_timeouts.add();
+            worker.log_failure(Failure::Handshake, addr.ip(), &"it was not over in time");
             None
         }
         Err(_stopped) => None,
@@ -232,7 +249,10 @@ async fn greet<H: Handler>(worker: &Worker<H>, mut tcp: TcpStream, mut peer: Pee
             Ok(None) => {}
             Err(error) => {
                 worker.counters.proxy_header_failures.add();
-                tracing::debug!(peer = %peer.socket_addr, %error, "connection without a usable PROXY header");
+                worker.log_failure(Failure::ProxyHeader, peer.socket_addr.ip(), &error);
+                if matches!(error, ProxyError::VersionOne) && !peer.secure {
+                    say_and_close(tcp, &(worker.words)(ServerRefusal::BadRequest(VERSION_1))).await;
+                }
                 return None;
             }
         }
@@ -247,8 +267,15 @@ async fn greet<H: Handler>(worker: &Worker<H>, mut tcp: TcpStream, mut peer: Pee
         }
         Err(error) => {
             worker.counters.tls_failures.add();
-            tracing::debug!(peer = %peer.socket_addr, %error, "TLS handshake failed");
+            worker.log_failure(Failure::Handshake, peer.addr.ip(), &handshake_reason(&error));
             None
         }
+    }
+}
+
+/// What a peer is told that has sent something else than TLS or a request.
+async fn say_and_close(mut tcp: TcpStream, words: &[u8]) {
+    if tcp.write_all(words).await.is_ok() && tcp.shutdown().await.is_ok() {
+        linger(&mut tcp).await;
     }
 }

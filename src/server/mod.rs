@@ -22,6 +22,7 @@ mod connection;
 mod counters;
 pub mod descriptors;
 mod ending;
+mod failures;
 pub mod framing;
 mod limits;
 mod listen;

@@ -82,6 +82,21 @@ struct SystemSignals {
     hang_up: tokio::signal::unix::Signal,
 }
 
+/// From here on SIGHUP no longer ends the process, though nobody listens to it yet: a reload that is asked for while the configuration is
+/// being read must not kill.
+#[cfg(unix)]
+pub fn outlive_hang_ups() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    // The handler stays for as long as the process lives; what it is told now is told again to whoever listens later.
+    runtime.block_on(async { signal(SignalKind::hangup()).map(drop) })
+}
+
+#[cfg(not(unix))]
+pub fn outlive_hang_ups() -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(unix)]
 impl SystemSignals {
     /// With the runtime that drives them.

@@ -18,25 +18,62 @@ const MAX_REST: usize = 4096;
 pub(super) enum ProxyError {
     #[error("the PROXY header is malformed: {0}")]
     Malformed(&'static str),
+    /// HAProxy's `send-proxy`, nginx's `proxy_protocol on`: a line of text.
+    #[error("{VERSION_1}")]
+    VersionOne,
     #[error("the PROXY header did not arrive: {0}")]
     Io(#[from] io::Error),
 }
 
+/// What a balancer is told that speaks version 1.
+pub(super) const VERSION_1: &str = "the PROXY header is of version 1, and only version 2 is read: set send-proxy-v2 in HAProxy, or \
+    have the balancer add X-Forwarded-For instead";
+
+/// How a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    VersionTwo,
+    VersionOne,
+    Other,
+}
+
 /// Reads the header if there is one. `None`: there is none, or it speaks for the balancer itself (LOCAL, health checks).
 pub(super) async fn read(socket: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyError> {
-    if begins_with_signature(socket).await? { read_header(socket).await } else { Ok(None) }
+    match beginning(socket).await? {
+        Beginning::VersionTwo => read_header(socket).await,
+        Beginning::VersionOne => Err(ProxyError::VersionOne),
+        Beginning::Other => Ok(None),
+    }
 }
 
 /// Looks without taking: a balancer may just as well send TLS or HTTP at once.
-async fn begins_with_signature(socket: &TcpStream) -> io::Result<bool> {
+async fn beginning(socket: &TcpStream) -> io::Result<Beginning> {
     let mut start = [0; SIGNATURE.len()];
     loop {
         let seen = socket.peek(&mut start).await?;
-        if seen == SIGNATURE.len() || seen == 0 || start[..seen] != SIGNATURE[..seen] {
-            return Ok(start[..seen] == SIGNATURE[..]);
+        if let Some(beginning) = judge(&start[..seen]) {
+            return Ok(beginning);
         }
         // A signature that comes in pieces. What was seen stays readable, so there is nothing to wait for but time.
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// `None` where more has to come before it can be told.
+fn judge(seen: &[u8]) -> Option<Beginning> {
+    let known = [
+        (&SIGNATURE[..], Beginning::VersionTwo),
+        (b"PROXY TCP4 ", Beginning::VersionOne),
+        (b"PROXY TCP6 ", Beginning::VersionOne),
+        (b"PROXY UNKNOW", Beginning::VersionOne),
+    ];
+    if seen.is_empty() {
+        return Some(Beginning::Other);
+    }
+    match known.iter().find(|(begin, _)| seen.starts_with(begin)) {
+        Some((_, beginning)) => Some(*beginning),
+        None if known.iter().any(|(begin, _)| begin.starts_with(seen)) => None,
+        None => Some(Beginning::Other),
     }
 }
 
@@ -93,6 +130,24 @@ pub(super) fn header_v4(source: std::net::SocketAddrV4) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_beginning_is_told_apart_as_soon_as_it_can_be() {
+        for (seen, judged) in [
+            (&b""[..], Some(Beginning::Other)),
+            (b"P", None),
+            (b"PO", Some(Beginning::Other)),
+            (b"PROXY ", None),
+            (b"PROXY / HTTP", Some(Beginning::Other)),
+            (b"PROXY TCP4 1", Some(Beginning::VersionOne)),
+            (b"PROXY TCP6 :", Some(Beginning::VersionOne)),
+            (b"PROXY UNKNOW", Some(Beginning::VersionOne)),
+            (b"\r\n\r\n", None),
+            (SIGNATURE, Some(Beginning::VersionTwo)),
+        ] {
+            assert_eq!(judge(seen), judged, "{seen:?}");
+        }
+    }
 
     #[tokio::test]
     async fn addresses_are_read_and_what_is_malformed_is_refused() {

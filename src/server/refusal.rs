@@ -1,14 +1,18 @@
 //! What the server refuses before a handler sees it. The words of the answer are the handler's; the connection closes after each.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::http1::{HeadFault, Reason};
+use crate::http1::{HeadFault, OddByte, Reason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerRefusal {
     /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with it.
     BadRequest(&'static str),
+    /// A byte that may not stand where it does in a head.
+    OddByte(OddByte),
     HeadTooLarge,
     UriTooLong,
     /// CONNECT and TRACE.
@@ -23,7 +27,7 @@ pub enum ServerRefusal {
 impl ServerRefusal {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::OddByte(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -33,8 +37,9 @@ impl ServerRefusal {
         }
     }
 
-    pub fn detail(self) -> &'static str {
-        match self {
+    pub fn detail(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::OddByte(odd) => return Cow::Owned(format!("{odd} may not stand there")),
             Self::BadRequest(what) => what,
             Self::HeadTooLarge => "the request head is larger than this server takes",
             Self::UriTooLong => "the request target is longer than this server takes",
@@ -42,7 +47,7 @@ impl ServerRefusal {
             Self::RequestTimeout => "the request did not arrive in time",
             Self::TooManyConnections => "all connections that this server takes are in use",
             Self::Panicked => "the request hit a fault in this server; the log has it",
-        }
+        })
     }
 
     /// The refusal as plain text, for listeners that have no dialect of their own.
@@ -62,10 +67,16 @@ impl From<HeadFault> for ServerRefusal {
             HeadFault::TargetTooLong => Self::UriTooLong,
             HeadFault::BareLineFeed => Self::BadRequest("lines of a request head end with CR LF"),
             HeadFault::Version => Self::BadRequest("only HTTP/1 is spoken here"),
+            HeadFault::Byte(odd) => Self::OddByte(odd),
+            HeadFault::ProxyHeader => Self::BadRequest(PROXY_FROM_STRANGER),
             HeadFault::Malformed => Self::BadRequest("the request head cannot be parsed"),
         }
     }
 }
+
+/// Its sender is no trusted proxy, or sends a second header: of those, the first is read before any request.
+const PROXY_FROM_STRANGER: &str = "this is a PROXY header of version 1, not a request; PROXY headers are taken of \
+    trusted_proxies alone, once, and in version 2";
 
 /// A whole answer as bytes, for the moments when there is no request to answer.
 pub(super) fn to_wire(response: &Response<Bytes>) -> Bytes {

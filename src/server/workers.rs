@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::accept;
 use super::connection::Worker;
+use super::failures::FailureLog;
 use super::listen::WorkerListener;
 use super::rounds::Rounds;
 use super::{Counters, Limits, Listeners, MakeHandler, TlsCertificates};
@@ -76,8 +77,15 @@ impl Workers {
         let (tell_end, ends) = mpsc::unbounded_channel();
         let shares = listeners.into_shares();
         let running = shares.len();
+        let failures = Arc::new(FailureLog::default());
         for (number, share) in shares.into_iter().enumerate() {
-            let thread = Thread { number, share, options: options.clone(), stage: stage.subscribe() };
+            let thread = Thread {
+                number,
+                share,
+                options: options.clone(),
+                stage: stage.subscribe(),
+                failures: failures.clone(),
+            };
             thread.start(make.clone(), Farewell { cut: None, tell_end: tell_end.clone() })?;
         }
         Ok(Self { stage, running, ends, report: DrainReport::default() })
@@ -167,6 +175,7 @@ struct Thread {
     share: Vec<WorkerListener>,
     options: Options,
     stage: watch::Receiver<Stage>,
+    failures: Arc<FailureLog>,
 }
 
 impl Thread {
@@ -201,6 +210,7 @@ impl Thread {
             counters,
             trusted_proxies,
             tls,
+            failures: self.failures,
             limits: limits.clone(),
         });
         tokio::task::spawn_local(rounds.clone().go_on());

@@ -36,7 +36,17 @@ fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
     caller.rest_and_failure();
     eventually("proxy_header_failures", || trusting.counters.proxy_header_failures.get() == 1);
 
+    let mut caller = trusting.caller();
+    caller.send("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = caller.rest();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("version 1"), "{answer:?}");
+    eventually("proxy_header_failures", || trusting.counters.proxy_header_failures.get() == 2);
+
     let wary = Site::start(limits());
+    let mut caller = wary.caller();
+    caller.send("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = caller.rest();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("trusted_proxies"), "{answer:?}");
     let mut caller = wary.caller();
     caller.send([&header[..], b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
     assert!(caller.rest().starts_with("HTTP/1.1 400 "));
