@@ -72,6 +72,7 @@ pub fn caller() -> anyhow::Result<(String, config::Caller)> {
         allow: Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect(),
         url: None,
         limit: None,
+        origins: Vec::new(),
     };
     Ok((key, caller))
 }

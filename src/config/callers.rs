@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
+use crate::model::origin::Origin;
 
 use super::listeners::Exposure;
 use super::reader::{Place, Reader, Section, Value};
@@ -65,6 +66,7 @@ fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut 
     let allow = allow(&section);
     let url = optional(section.get("url"), own_url);
     let limit = limit(&section, "limit");
+    let origins = origins(&section);
 
     held.claim(reader, key.flatten().map(|digest| (section.place_of("key_sha256"), Mark::Key(digest))));
     held.claim(
@@ -91,6 +93,7 @@ fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut 
         allow: allow?,
         url: url?,
         limit: limit?,
+        origins: origins?,
     })
 }
 
@@ -217,6 +220,34 @@ fn group(value: &Value<'_>) -> Option<Group> {
         value.warn(what, "remove the word unless the application really does that by itself");
     }
     Some(group)
+}
+
+/// Pages are let in by the key alone: whatever else a caller is known by, a browser would show for any page.
+fn origins(section: &Section<'_>) -> Option<Vec<Origin>> {
+    let Some(value) = section.get("origins") else { return Some(Vec::new()) };
+    let items = value.items("a list of origins, like [\"https://viewer.example.com\"]")?;
+    let origins: Vec<_> = items.iter().filter_map(origin).collect();
+    if section.get("key_sha256").is_none() && !items.is_empty() {
+        let what = "can never match: a page is let in by the caller's key as X-Gateway-Key, and there is none";
+        return value.refuse(what, KEY_FIX);
+    }
+    (origins.len() == items.len()).then_some(origins)
+}
+
+fn origin(value: &Value<'_>) -> Option<Origin> {
+    let text = value.text()?;
+    let origin: Origin = match text.parse() {
+        Ok(origin) => origin,
+        Err(problem) => {
+            let fix = "write scheme and host as the page sends them in Origin, like \"https://viewer.example.com\" or \"file://\"";
+            return value.refuse(format!("{text:?} is no origin: {problem}"), fix);
+        }
+    };
+    if origin.is_anonymous() {
+        let what = "lets in every local and sandboxed page that knows the key";
+        value.warn(what, "name the page's own origin where it has one");
+    }
+    Some(origin)
 }
 
 fn must_be_known_somehow(section: &Section<'_>, exposure: &Exposure) {

@@ -38,6 +38,7 @@ use url::Url;
 
 use crate::model::account::RealmName;
 use crate::model::endpoint::Group;
+use crate::model::origin::Origin;
 use crate::model::route::{HostPattern, HostPolicy};
 use crate::model::token::ClientSecret;
 
@@ -239,6 +240,8 @@ pub struct Caller {
     pub url: Option<Url>,
     /// Over all its accounts; `None` is no limit.
     pub limit: Option<Limit>,
+    /// Web pages that may call with this caller's key.
+    pub origins: Vec<Origin>,
 }
 
 /// How much may be asked for; what is over it is answered 429.
@@ -263,6 +266,7 @@ impl fmt::Debug for Caller {
             .field("facade", &self.facade)
             .field("allow", &self.allow)
             .field("url", &self.url.as_ref().map(Url::as_str))
+            .field("origins", &self.origins)
             .finish()
     }
 }

@@ -36,7 +36,8 @@ pub struct CallerMatch {
     pub bound_to: Option<AccountName>,
 }
 
-/// First match wins: X-Gateway-Key, client certificate, Authorization, network.
+/// First match wins: X-Gateway-Key, client certificate, Authorization, network. A web page is let in by X-Gateway-Key alone, which a
+/// browser adds for no page by itself, and only where the key's caller lists the page's origin.
 pub fn identify(
     settings: &Settings,
     tokens: &TokenKey,
@@ -44,8 +45,14 @@ pub fn identify(
     evidence: &Evidence,
     now: Timestamp,
 ) -> Result<CallerMatch, Refusal> {
-    refuse_browsers(fields)?;
-    if let Some(caller) = by_gateway_key(settings, fields)? {
+    let page = page_of(fields)?;
+    let by_key = by_gateway_key(settings, fields);
+    if let Some(origin) = page {
+        // A page is told the same whether the key is wrong, missing, or of a caller that does not list it.
+        let listed = by_key.ok().flatten().filter(|caller| caller.rules.lets_in(origin));
+        return listed.ok_or(Refusal::OriginRefused);
+    }
+    if let Some(caller) = by_key? {
         return Ok(caller);
     }
     if let Some(caller) = evidence.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
@@ -62,8 +69,10 @@ pub fn identify(
 
 /// A caller that has shown who it is in another way; browsers are refused all the same.
 pub fn admit(rules: Arc<CallerRules>, fields: &Fields) -> Result<CallerMatch, Refusal> {
-    refuse_browsers(fields)?;
-    Ok(CallerMatch { rules, bound_to: None })
+    match page_of(fields)? {
+        Some(_) => Err(Refusal::OriginRefused),
+        None => Ok(CallerMatch { rules, bound_to: None }),
+    }
 }
 
 /// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
@@ -96,13 +105,13 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
         .map(|addr: IpAddr| addr.to_canonical())
 }
 
-/// A page in somebody's browser must not act with the rights of the network it runs in. Programs send none of these headers;
-/// `Sec-Fetch-Site: none` is a person typing the address.
-fn refuse_browsers(fields: &Fields) -> Result<(), Refusal> {
-    let from_page = fields.get(Name::SecFetchSite).is_some_and(|site| site != b"none");
-    match from_page || fields.has(Name::Origin) {
-        true => Err(Refusal::OriginRefused),
-        false => Ok(()),
+/// The origin of the page that calls. A page in somebody's browser must not act with the rights of the network it runs in. Programs send
+/// none of these headers; `Sec-Fetch-Site: none` is a person typing the address.
+fn page_of(fields: &Fields) -> Result<Option<&[u8]>, Refusal> {
+    match fields.only(Name::Origin) {
+        Ok(Some(origin)) => Ok(Some(origin)),
+        Ok(None) if fields.get(Name::SecFetchSite).is_none_or(|site| site == b"none") => Ok(None),
+        Ok(None) | Err(Twice) => Err(Refusal::OriginRefused),
     }
 }
 
@@ -282,6 +291,37 @@ mod tests {
         assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], from("192.0.2.1")), Err("caller_unknown"));
         let told_by_proxy_v2 = Evidence { balancer: true, ..from("192.0.2.1") };
         assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], told_by_proxy_v2), Err("caller_unknown"));
+    }
+
+    #[test]
+    fn a_web_page_is_let_in_with_the_key_of_a_caller_that_lists_it_and_by_nothing_else() {
+        let mut config = testing::config();
+        config.callers = vec![
+            testing::caller("viewer").key(sha256(b"v-key")).network("10.0.0.0/8").origin("file://").build(),
+            testing::caller("other").key(sha256(b"o-key")).build(),
+        ];
+        let settings = Settings::compile(&config);
+        let asked = |fields: &[(&str, &str)], addr: &str| {
+            let fields = Fields::of(fields.iter().copied()).unwrap();
+            let found = identify(&settings, &TokenKey::new(&[1; 32]), &fields, &from(addr), NOW);
+            found.map(|found| found.rules.name.clone()).map_err(|refusal| refusal.code())
+        };
+        let (file, key) = (("origin", "file://"), ("x-gateway-key", "v-key"));
+        assert_eq!(asked(&[file, key], "192.0.2.1").unwrap(), "viewer");
+        assert_eq!(asked(&[file, key, ("sec-fetch-site", "cross-site")], "192.0.2.1").unwrap(), "viewer");
+        let credentials = STANDARD.encode("x:v-key");
+        for fields in [
+            &[file][..],
+            &[file, ("x-gateway-key", "wrong")],
+            &[file, ("x-gateway-key", "o-key")],
+            &[file, ("authorization", "Bearer v-key")],
+            &[file, ("authorization", &format!("Basic {credentials}"))],
+            &[("origin", "https://evil.test"), key],
+            &[("origin", "file://"), ("origin", "https://evil.test"), key],
+            &[("sec-fetch-site", "same-origin"), key],
+        ] {
+            assert_eq!(asked(fields, "10.1.2.3"), Err("origin_refused"), "{fields:?}");
+        }
     }
 
     #[test]

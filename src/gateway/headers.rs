@@ -177,6 +177,7 @@ const STAY_HERE: Names = OF_ONE_CONNECTION.and(Names::of(&[
     Name::Host,
     Name::Expect,
     Name::Forwarded,
+    Name::Origin,
     Name::XForwardedFor,
     Name::XGatewayAccount,
     Name::XGatewayKey,

@@ -20,6 +20,7 @@ pub mod ingress;
 mod limits;
 pub mod links;
 pub mod oauth_error;
+mod pages;
 pub mod pool;
 pub mod refusal;
 mod replay;
@@ -170,10 +171,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let id = self.request_id(&head.fields);
         let mut line = self.begin_line(&head.method, id.clone());
         let outcome = self.serve(&head, body, &evidence, &mut line).await;
-        let answer = outcome.unwrap_or_else(|refusal| {
+        let mut answer = outcome.unwrap_or_else(|refusal| {
             line.refusal = Some(refusal.code());
             refusal.answer(&id, head.method == Method::HEAD, ReplyBody::full)
         });
+        // A page that got as far as being a caller is a listed one.
+        if let (Some(_), Some(origin)) = (&line.caller, head.fields.get(Name::Origin)) {
+            pages::open_to(&mut answer, origin);
+        }
         line.status = answer.status().as_u16();
         answer.map(|body| body.with_line(line))
     }
@@ -202,6 +207,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     ) -> Result<Reply<D>, Refusal> {
         let settings = self.settings();
         refuse_tunnels(&head.method)?;
+        if let Some(answer) = pages::preflight(&settings, head) {
+            return Ok(answer.map(ReplyBody::full));
+        }
         headers::check_loop(&head.fields, &self.via)?;
         let now = line.at;
         let caller = caller::identify(&settings, &self.shared.tokens, &head.fields, evidence, now)?;

@@ -14,7 +14,7 @@ use super::links::{ADDRESS_FIELDS, Finder, Places};
 use super::pool::Dial;
 use super::refusal::Refusal;
 use super::rewrite::{self, Plan, Rewritten};
-use super::{Gateway, Reply, headers};
+use super::{Gateway, Reply, headers, pages};
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub(super) async fn reply(
@@ -26,6 +26,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Carried { answer, access } = carried;
         let mut head = answer.head;
         headers::inbound(&mut head.fields, &line.request_id);
+        if call.head.fields.has(Name::Origin) {
+            pages::forget_the_platforms(&mut head.fields);
+        }
         let places = || Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
         if head.fields.has_any(ADDRESS_FIELDS) {
             places().rewrite_addresses(&mut head.fields);

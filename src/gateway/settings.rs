@@ -11,6 +11,7 @@ use url::Url;
 use crate::config;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
+use crate::model::origin::Origin;
 use crate::model::route::{HostPattern, HostPolicy};
 
 use super::limits::Limiter;
@@ -44,6 +45,7 @@ pub struct CallerRules {
     pub url: Base,
     pub limiter: Option<Arc<Limiter>>,
     facade: Option<config::Facade>,
+    origins: Vec<Origin>,
 }
 
 /// One `[realms.NAME]` as far as calls are concerned.
@@ -173,6 +175,11 @@ impl CallerRules {
         self.facade.as_ref().is_some_and(same)
     }
 
+    /// Whether a web page of this origin may use this caller's key.
+    pub fn lets_in(&self, origin: &[u8]) -> bool {
+        self.origins.iter().any(|known| known.is(origin))
+    }
+
     /// The one account of a caller whose `accounts` is a single literal.
     pub fn only_account(&self) -> Option<&config::AccountPattern> {
         match self.accounts.as_slice() {
@@ -191,6 +198,7 @@ fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
         url: Base::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
         limiter: caller.limit.map(Limiter::new),
         facade: caller.facade.clone(),
+        origins: caller.origins.clone(),
     }
 }
 

@@ -95,6 +95,7 @@ pub fn config() -> Config {
 pub fn caller(name: &str) -> CallerBuilder {
     CallerBuilder(config::Caller {
         limit: None,
+        origins: vec![],
         name: name.into(),
         accounts: vec![AccountPattern::Name("*".into())],
         key: None,
@@ -127,6 +128,11 @@ impl CallerBuilder {
     /// Names, patterns, ids and `realm:id`, as the file has them.
     pub fn accounts(mut self, patterns: &[&str]) -> Self {
         self.0.accounts = patterns.iter().map(|text| pattern(text)).collect();
+        self
+    }
+
+    pub fn origin(mut self, origin: &str) -> Self {
+        self.0.origins.push(origin.parse().unwrap());
         self
     }
 

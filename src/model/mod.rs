@@ -2,5 +2,6 @@
 
 pub mod account;
 pub mod endpoint;
+pub mod origin;
 pub mod route;
 pub mod token;

@@ -13,6 +13,7 @@ mod links;
 mod logins;
 mod moving;
 mod operators;
+mod pages;
 mod pairing;
 mod path;
 mod realms;

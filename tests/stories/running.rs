@@ -191,3 +191,26 @@ async fn calls_under_way_are_finished_before_the_end_and_new_connections_are_not
     let world = restarted.await.unwrap();
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_reload_that_is_asked_for_while_the_configuration_is_read_does_not_kill() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let mut gateway = Command::new(env!("CARGO_BIN_EXE_genapi-gateway"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Opens when the gateway has opened its end: from here on it waits for its configuration.
+    let mut config = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    assert!(Command::new("kill").args(["-HUP", &gateway.id().to_string()]).status().unwrap().success());
+    config.write_all(b"this is no configuration").unwrap();
+    drop(config);
+    assert_eq!(gateway.wait().unwrap().code(), Some(78), "it has read its configuration and refused that");
+}

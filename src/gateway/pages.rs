@@ -1,0 +1,61 @@
+//! Web pages that a caller lists in `origins`: the browser asks before it sends their calls, and hides answers that do not name them
+//! (Fetch, "CORS protocol"). Nobody else is answered so: to a page that is not listed nothing here exists.
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use crate::http1::{Fields, Name, RequestHead};
+
+use super::settings::Settings;
+
+/// How long a browser may keep the answer to its question.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+
+/// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list counts. What may be done is
+/// decided when the call itself comes.
+pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Bytes>> {
+    if head.method != Method::OPTIONS || !has(&head.fields, "access-control-request-method") {
+        return None;
+    }
+    let origin = head.fields.only(Name::Origin).ok().flatten()?;
+    if !settings.callers.iter().any(|caller| caller.lets_in(origin)) {
+        return None;
+    }
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    open_to(&mut answer, origin);
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
+    // The star does not stand for Authorization.
+    let fields = HeaderValue::from_static("*, authorization");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    if has(&head.fields, "access-control-request-private-network") {
+        let name = HeaderName::from_static("access-control-allow-private-network");
+        headers.insert(name, HeaderValue::from_static("true"));
+    }
+    Some(answer)
+}
+
+/// Lets the page that called read this answer.
+pub fn open_to<B>(answer: &mut Response<B>, origin: &[u8]) {
+    let Ok(origin) = HeaderValue::from_bytes(origin) else { return };
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ANY);
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+}
+
+/// What the platform says about pages holds for pages that call the platform.
+pub fn forget_the_platforms(fields: &mut Fields) {
+    let is_cors = |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
+    if fields.iter().any(|field| is_cors(field.spelled)) {
+        fields.retain(|field| !is_cors(field.spelled));
+    }
+}
+
+fn has(fields: &Fields, name: &str) -> bool {
+    fields.iter().any(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes()))
+}
