@@ -421,3 +421,27 @@ async fn tokens_of_8_k_pass_and_belong_to_their_own_account() {
     }
     assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_and_a_discovery_are_the_same_in_every_spelling() {
+    let world = World::new().await;
+    let upper = CLINIC_NAME.to_uppercase();
+    for target in [
+        format!("/accounts/{upper}/itero-gen-api/v2/orders/practice"),
+        format!("/accounts/{upper}//orders/practice"),
+        format!("//accounts/{CLINIC_NAME}//orders/practice"),
+        format!("/accounts/GLOBAL:{CLINIC}/orders/practice"),
+    ] {
+        let answer = world.raw(&format!("GET {target}"), "").await;
+        assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
+        assert_eq!(last_call(&world).target(), "/itero-gen-api/v2/orders/practice", "{target}");
+    }
+    let discover = async |name: &str| {
+        let path = "/api/third-party/v2/api-discovery-by-name-and-version";
+        world.raw(&format!("GET /accounts/{upper}{path}?discoveryName={name}&version=2"), "").await.text()
+    };
+    let plain = discover("third-party").await;
+    assert!(plain.contains(&format!("/accounts/{CLINIC_NAME}/")), "{plain}");
+    assert_eq!(discover("thirdparty").await, plain);
+    assert_eq!(discover("fourth-party").await, r#"{"APIs":[]}"#);
+}

@@ -304,3 +304,43 @@ async fn a_refusal_leaves_the_connection_fit_for_the_next_call() {
         assert_eq!(line.answer(false).await.unwrap().status(), 200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_by_head_and_by_http_1_0_are_answered_and_let_go() {
+    let world = World::new().await;
+    for (probe, version) in [
+        ("HEAD / HTTP/1.0\r\n\r\n", "HTTP/1.0"),
+        ("GET / HTTP/1.0\r\n\r\n", "HTTP/1.0"),
+        ("OPTIONS * HTTP/1.0\r\n\r\n", "HTTP/1.0"),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "HTTP/1.1"),
+    ] {
+        let mut line = Line::to(&world.gateway).await;
+        line.send(probe).await;
+        let answer = line.answer(probe.starts_with("HEAD")).await.unwrap();
+        assert_eq!(answer.status_line, format!("{version} 401 caller_unknown"), "{probe:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{probe:?}");
+        assert!(line.is_closed().await, "{probe:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_byte_that_is_refused_is_named_and_latin_1_is_not_refused() {
+    let world = World::new().await;
+    let path = "/accounts/acct-1001/itero-gen-api/v2/patients/M";
+    let ask = async |target: &[u8]| {
+        let head = format!(" HTTP/1.1\r\nHost: a\r\nX-Gateway-Key: {}\r\n\r\n", world.key);
+        crate::wire::exchange(&world.gateway, [b"GET ", target, head.as_bytes()].concat()).await
+    };
+    for raw in [b"\xfcller?n=\xdf".as_slice(), "üller?n=ß".as_bytes()] {
+        ask(&[path.as_bytes(), raw].concat()).await;
+        let sent = world.sandbox.calls().pop().expect("the platform is asked").target();
+        let decoded = percent_encoding::percent_decode_str(&sent).collect::<Vec<_>>();
+        assert!(decoded.ends_with(raw), "{sent}");
+    }
+    world.sandbox.clear_calls();
+    let answer = ask(format!("{path}<x").as_bytes()).await;
+    assert_eq!(answer.status_line, "HTTP/1.1 400 bad_request");
+    let place = path.len() + 1;
+    assert!(answer.text().contains(&format!("byte 0x3c at position {place} of the request target")), "{}", answer.text());
+    assert!(world.sandbox.calls().is_empty());
+}

@@ -161,3 +161,49 @@ fn a_head_request_gets_a_head() {
         assert_eq!(world.platform.connections.get(), 1);
     });
 }
+
+#[test]
+fn every_field_that_carries_an_address_leads_back_to_us() {
+    story(|world| async move {
+        let said = ours(
+            "HTTP/1.1 200 OK\nLink: <{domain}/itero-gen-api/v2/orders/lab?page=2>; rel=\"next\", <https://store.test/>; rel=help\n\
+             link: </itero-gen-api/v2/orders/lab?page=9>; rel=last\nContent-Location: {domain}/itero-gen-api/v2/x\n\
+             Operation-Location: {domain}/itero-gen-api/v2/y\nRefresh: 3; url={domain}/itero-gen-api/v2/z\n\
+             X-Other: {domain}/itero-gen-api/v2/x\ncontent-length: 0\n\n",
+            &world,
+        );
+        world.will_say(&said);
+        let (head, _) = world.get("/order/9/download/IDE").await;
+        let all = |name: &str| -> Vec<String> {
+            head.headers().get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        let ours_is = |rest: &str| format!("http://gateway.test/accounts/smile/itero-gen-api/v2/{rest}");
+        let first = format!("<{}>; rel=\"next\", <https://store.test/>; rel=help", ours_is("orders/lab?page=2"));
+        let second = "</accounts/smile/itero-gen-api/v2/orders/lab?page=9>; rel=last".to_owned();
+        assert_eq!(all("link"), [first, second]);
+        assert_eq!(all("content-location"), [ours_is("x")]);
+        assert_eq!(all("operation-location"), [ours_is("y")]);
+        assert_eq!(all("refresh"), [format!("3; url={}", ours_is("z"))]);
+        assert_eq!(all("x-other"), [ours("{domain}/itero-gen-api/v2/x", &world)]);
+        world.get("/accounts/smile/itero-gen-api/v2/orders/lab?page=9").await;
+        assert_eq!(world.sent()[1], "GET /itero-gen-api/v2/orders/lab?page=9 HTTP/1.1");
+    });
+}
+
+#[test]
+fn a_text_of_two_bytes_a_letter_passes_byte_for_byte_and_is_counted() {
+    story(|world| async move {
+        let text = ours("\"{domain}/itero-gen-api/v2/order/9\"", &world);
+        let wide: String = text.chars().flat_map(|letter| [letter, '\0']).collect();
+        world.will_say(&answer("200 OK", "application/json; charset=\"UTF-16LE\"", &wide));
+        assert_eq!(world.get("/orders/lab").await.1, wide);
+        world.will_say(&answer("200 OK", JSON, &wide));
+        assert_eq!(world.get("/orders/lab").await.1, wide);
+        world.will_say(&answer("200 OK", JSON, &ours("\"{domain}%2Fx\" \"https://store.test/\"", &world)));
+        world.get("/orders/lab").await;
+        let records = world.records.0.lock().unwrap();
+        assert_eq!((records[0].unread, records[0].links_passed), (Some("charset"), 0));
+        assert_eq!((records[1].unread, records[1].links, records[1].links_passed), (None, 0, 1));
+        assert_eq!((records[2].links, records[2].links_passed), (0, 0));
+    });
+}
