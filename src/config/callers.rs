@@ -228,7 +228,8 @@ fn origins(section: &Section<'_>) -> Option<Vec<Origin>> {
     let items = value.items("a list of origins, like [\"https://viewer.example.com\"]")?;
     let origins: Vec<_> = items.iter().filter_map(origin).collect();
     if section.get("key_sha256").is_none() && !items.is_empty() {
-        let what = "can never match: a page is let in by the caller's key as X-Gateway-Key, and there is none";
+        let what =
+            "can never match: a page is let in by the caller's key as X-Gateway-Key, and there is none";
         return value.refuse(what, KEY_FIX);
     }
     (origins.len() == items.len()).then_some(origins)

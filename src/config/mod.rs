@@ -211,7 +211,10 @@ impl Discovery {
     /// separates the words do not count.
     pub fn same_name(one: &str, other: &str) -> bool {
         let letters = |text: &str| -> String {
-            text.chars().filter(|c| !matches!(c, '-' | '_' | ' ' | '.')).map(|c| c.to_ascii_lowercase()).collect()
+            text.chars()
+                .filter(|c| !matches!(c, '-' | '_' | ' ' | '.'))
+                .map(|c| c.to_ascii_lowercase())
+                .collect()
         };
         let one = letters(one);
         !one.is_empty() && one == letters(other)

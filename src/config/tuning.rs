@@ -135,7 +135,8 @@ fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
         text => {
             if let Some(problem) = proxy_credentials_problem(text) {
                 let fix = "write the address with its credentials into HTTPS_PROXY, and \"environment\" here";
-                return value.refuse(format!("holds credentials in a spelling that cannot be read: {problem}"), fix);
+                return value
+                    .refuse(format!("holds credentials in a spelling that cannot be read: {problem}"), fix);
             }
             let url = own_url(value)?;
             if url.scheme() != "http" || url.path() != "/" {

@@ -79,7 +79,9 @@ pub fn choose<A: Accounts>(
     };
     let account = match (named, &caller.bound_to) {
         (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
-        (None, Some(bound)) => find(accounts, &caller.rules, &Reference::Name(Cow::Borrowed(bound.as_str())))?,
+        (None, Some(bound)) => {
+            find(accounts, &caller.rules, &Reference::Name(Cow::Borrowed(bound.as_str())))?
+        }
         (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
     };
     match &caller.bound_to {
@@ -97,9 +99,10 @@ enum Reference<'a> {
 /// `smile-berlin`, `4711` or `global:4711`.
 fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
     let (realm, rest) = match text.split_once(':') {
-        Some((realm, rest)) => {
-            (Some(realm.to_ascii_lowercase().parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?), rest)
-        }
+        Some((realm, rest)) => (
+            Some(realm.to_ascii_lowercase().parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?),
+            rest,
+        ),
         None => (None, text),
     };
     // A look before the attempt: most calls are for a name, and a failed attempt writes down why.

@@ -115,7 +115,8 @@ impl<'a, A: Accounts> Call<'a, A> {
         let (host, port) = self.host(route)?;
         let authority = match self.located.link_host {
             Some(_) if (&*host, port) != (route.host(), route.port()) => {
-                HeaderValue::try_from(route.authority_of(&host, port)).map_err(|_| Refusal::BadRequest("odd link host"))?
+                HeaderValue::try_from(route.authority_of(&host, port))
+                    .map_err(|_| Refusal::BadRequest("odd link host"))?
             }
             _ => route.host_header().clone(),
         };

@@ -82,7 +82,15 @@ mod tests {
         let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
         let base = Base::new(&url.parse().unwrap());
         let wanted = &config.realms.values().next().unwrap().discovery;
-        let answer = answer(wanted, asked(wanted, Some(query)), &base, &"smile".parse().unwrap(), &route, |b| b, false);
+        let answer = answer(
+            wanted,
+            asked(wanted, Some(query)),
+            &base,
+            &"smile".parse().unwrap(),
+            &route,
+            |b| b,
+            false,
+        );
         String::from_utf8(answer.into_body().to_vec()).unwrap()
     }
 

@@ -31,8 +31,10 @@ impl OAuthError {
             | Draining
             | TooManyConnections => "temporarily_unavailable",
             PlatformMisbehaved(_) | Panicked => "server_error",
-            BadRequest(_) | BadFraming(_) | OddByte(_) | AccountNotChosen(_) | MethodNotAllowed | RequestTimeout
-            | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => "invalid_request",
+            BadRequest(_) | BadFraming(_) | OddByte(_) | AccountNotChosen(_) | MethodNotAllowed
+            | RequestTimeout | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => {
+                "invalid_request"
+            }
         };
         let told = refusal.detail().unwrap_or_else(|| face.sentence.to_owned());
         Self { status: face.status, error, description: format!("{}: {told}", face.code) }
@@ -73,16 +75,12 @@ impl OAuthError {
 }
 
 impl Refusal {
-    /// The same refusal for a client that asked for a token.
+    /// The same refusal for a client that asked for a token: what stands in the head, the code as reason phrase included, is the same.
     pub fn oauth_answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
-        let mut response = OAuthError::of(self).answer(request_id, head_only);
-        for name in [header::RETRY_AFTER, header::CONNECTION] {
-            let plain = self.answer(request_id, true, |body| body);
-            if let Some(value) = plain.headers().get(&name) {
-                response.headers_mut().insert(name, value.clone());
-            }
-        }
-        response
+        let (mut parts, ()) = self.answer(request_id, true, drop).into_parts();
+        let (oauth, body) = OAuthError::of(self).answer(request_id, head_only).into_parts();
+        parts.headers.extend(oauth.headers);
+        Response::from_parts(parts, body)
     }
 }
 
@@ -100,7 +98,12 @@ mod tests {
             (Refusal::OriginRefused, 403, "unauthorized_client", "origin_refused"),
             (Refusal::ContentTooLarge, 413, "invalid_request", "content_too_large"),
             (Refusal::BadFraming("the body broke off"), 400, "invalid_request", "bad_request"),
-            (Refusal::TooManyRequests(Duration::from_secs(3)), 429, "temporarily_unavailable", "too_many_requests"),
+            (
+                Refusal::TooManyRequests(Duration::from_secs(3)),
+                429,
+                "temporarily_unavailable",
+                "too_many_requests",
+            ),
         ] {
             let response = refusal.oauth_answer(&id, false);
             let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();

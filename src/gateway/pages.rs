@@ -50,7 +50,8 @@ pub fn open_to<B>(answer: &mut Response<B>, origin: &[u8]) {
 
 /// What the platform says about pages holds for pages that call the platform.
 pub fn forget_the_platforms(fields: &mut Fields) {
-    let is_cors = |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
+    let is_cors =
+        |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
     if fields.iter().any(|field| is_cors(field.spelled)) {
         fields.retain(|field| !is_cors(field.spelled));
     }

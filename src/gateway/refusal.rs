@@ -408,7 +408,6 @@ mod tests {
         vec![
             BadRequest("x"),
             BadFraming("x"),
-            OddByte("x".into()),
             AccountNotChosen(vec!["a".into(), "b".into()]),
             CallerUnknown("x"),
             AccountNeedsLogin {
@@ -436,6 +435,7 @@ mod tests {
             Panicked,
             PlatformTimeout,
             Loop,
+            OddByte("x".into()),
         ]
     }
 

@@ -274,14 +274,20 @@ mod tests {
             ("GET /a?b=\"c\" x HTTP/1.1\r\n\r\n", "of the request target"),
             ("GET /a?bc=<x HTTP/1.1\r\n\r\n", "byte 0x3c at position 7 of the request target"),
             ("GET / HTTP/1.1\r\nA: 1\r\nB b: c\r\n\r\n", "byte 0x20 at position 2 of the name of header 2"),
-            ("GET / HTTP/1.1\r\nA: 1\r\n folded: x\r\n\r\n", "byte 0x20 at position 1 of the name of header 2"),
+            (
+                "GET / HTTP/1.1\r\nA: 1\r\n folded: x\r\n\r\n",
+                "byte 0x20 at position 1 of the name of header 2",
+            ),
             ("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", "byte 0x00 at position 3 of the value of header 1"),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", "byte 0x0d at position 3 of the value of header 1"),
         ] {
             let told = request(bad).unwrap_err().to_string();
             assert!(told.contains(named), "{bad:?}: {told}");
         }
-        assert_eq!(request("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n").unwrap_err(), HeadFault::ProxyHeader);
+        assert_eq!(
+            request("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n").unwrap_err(),
+            HeadFault::ProxyHeader
+        );
     }
 
     #[test]
@@ -292,7 +298,10 @@ mod tests {
         };
         assert_eq!(parsed("/patients?name=Müller".as_bytes()).unwrap(), "/patients?name=Müller");
         assert_eq!(parsed(b"/patients/M\xfcller?name=\xdf").unwrap(), "/patients/M%FCller?name=%DF");
-        assert_eq!(parsed("/ä/".as_bytes().iter().chain(b"\xe4").copied().collect::<Vec<_>>().as_slice()).unwrap(), "/ä/%E4");
+        assert_eq!(
+            parsed("/ä/".as_bytes().iter().chain(b"\xe4").copied().collect::<Vec<_>>().as_slice()).unwrap(),
+            "/ä/%E4"
+        );
         assert_eq!(parsed(b"/\xc0\xae\xc0\xae/x").unwrap(), "/%C0%AE%C0%AE/x", "judged later, as any escape");
         let long = [b"/".as_slice(), &[0xe4; 30_000]].concat();
         let limits = HeadLimits { bytes: 1 << 20, fields: 3 };

@@ -37,7 +37,8 @@ impl FromStr for Origin {
         if authority.contains('*') {
             return Err("it is a pattern, and each page has to be named");
         }
-        let in_authority = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        let in_authority =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
         if !authority.bytes().all(in_authority) {
             return Err("it goes on behind the host");
         }
@@ -77,10 +78,27 @@ mod tests {
             assert!(written.parse::<Origin>().unwrap().is(sent.as_bytes()), "{written}");
         }
         let origin: Origin = "https://a.test".parse().unwrap();
-        for other in ["https://a.test.evil.test", "http://a.test", "https://a.test:8443", "https://b.a.test", "null", ""] {
+        for other in [
+            "https://a.test.evil.test",
+            "http://a.test",
+            "https://a.test:8443",
+            "https://b.a.test",
+            "null",
+            "",
+        ] {
             assert!(!origin.is(other.as_bytes()), "{other}");
         }
-        for bad in ["*", "https://*", "https://*.a.test", "https://", "a.test", "https://a.test/x", "https://u@a.test", "://a", ""] {
+        for bad in [
+            "*",
+            "https://*",
+            "https://*.a.test",
+            "https://",
+            "a.test",
+            "https://a.test/x",
+            "https://u@a.test",
+            "://a",
+            "",
+        ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
     }

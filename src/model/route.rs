@@ -65,7 +65,8 @@ impl FromStr for HostPattern {
             Some(rest) => (true, rest),
             None => (false, text),
         };
-        let host = Host::parse(without_final_dot(name)).map_err(|_| format!("{text:?} is not a host name"))?;
+        let host =
+            Host::parse(without_final_dot(name)).map_err(|_| format!("{text:?} is not a host name"))?;
         match host {
             Host::Domain(name) if name.contains('*') || name.ends_with('.') => {
                 Err(format!("{text:?}: only a leading '*.' is understood"))

@@ -248,7 +248,11 @@ mod tests {
             format!(r#"{{"Name":{name},"Version":{version},"Path":"/v","Domain":"http://127.0.0.1:{port}"}}"#)
         };
         let other = entry(r#""labs""#, r#""2""#, 1);
-        for ours in [entry(r#""third-party""#, r#""2""#, 9), entry(r#"" Third-Party ""#, "2", 9), entry(r#""thirdparty""#, "2", 9)] {
+        for ours in [
+            entry(r#""third-party""#, r#""2""#, 9),
+            entry(r#"" Third-Party ""#, "2", 9),
+            entry(r#""thirdparty""#, "2", 9),
+        ] {
             let route = first(&format!(r#"{{"APIs":[{other},{ours}]}}"#)).await.unwrap();
             assert_eq!(route.port(), 9);
         }

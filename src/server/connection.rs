@@ -56,7 +56,9 @@ impl<H: Handler> Worker<H> {
     fn log_failure(&self, failure: Failure, peer: IpAddr, reason: &dyn fmt::Display) {
         if self.failures.is_news(failure, peer, Instant::now()) {
             match failure {
-                Failure::ProxyHeader => tracing::info!(%peer, %reason, "connection without a usable PROXY header"),
+                Failure::ProxyHeader => {
+                    tracing::info!(%peer, %reason, "connection without a usable PROXY header")
+                }
                 Failure::Handshake => tracing::info!(%peer, %reason, "TLS handshake failed"),
             }
         }

@@ -58,7 +58,8 @@ pub(super) fn handshake_reason(error: &io::Error) -> String {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "the caller closed the connection before the handshake was over, as probes of a port do".to_owned()
+                "the caller closed the connection before the handshake was over, as probes of a port do"
+                    .to_owned()
             }
             _ => error.to_string(),
         };
@@ -75,7 +76,9 @@ pub(super) fn handshake_reason(error: &io::Error) -> String {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateExpired,
-        ) => "the caller does not trust this gateway's certificate: it has to know the CA, and use a name in it",
+        ) => {
+            "the caller does not trust this gateway's certificate: it has to know the CA, and use a name in it"
+        }
         Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure) => {
             "the caller found no version or cipher suite that both have"
         }

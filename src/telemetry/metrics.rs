@@ -122,7 +122,8 @@ impl Metrics {
         registry.register("link_bodies_passed", help, self.links_passed.clone());
         let help = "Links to the platform that passed in a form that is not changed";
         registry.register("links_passed", help, self.links_passed_on.clone());
-        let help = "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
+        let help =
+            "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
         registry.register("odd_discovery_names", help, self.odd_discovery_names.clone());
         let help = "Commits of new tokens that failed; they are tried until they succeed";
         registry.register("store_commit_failures", help, self.store_commit_failures.clone());

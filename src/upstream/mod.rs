@@ -54,7 +54,10 @@ impl Reach {
     ) -> Result<Self, ReachError> {
         let named = [&realm.oauth_base, &realm.base_url].into_iter();
         let ports = named.filter_map(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
-        let resolve = realm.resolve.iter().map(|(name, address)| (without_final_dot(name).to_ascii_lowercase(), *address));
+        let resolve = realm
+            .resolve
+            .iter()
+            .map(|(name, address)| (without_final_dot(name).to_ascii_lowercase(), *address));
         Ok(Self(Arc::new(Inner {
             tls: trust::client_config(realm)?,
             resolve: resolve.collect(),

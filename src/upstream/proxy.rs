@@ -289,7 +289,10 @@ mod tests {
         ] {
             let variables = ProxyVariables { https_proxy: Some(address.to_owned()), no_proxy: None };
             let error = Proxy::choose(&ProxyChoice::Environment, &variables).err().unwrap().to_string();
-            assert!(error.contains(told) && !error.contains("hunter2") && !error.contains("CLINIC"), "{error}");
+            assert!(
+                error.contains(told) && !error.contains("hunter2") && !error.contains("CLINIC"),
+                "{error}"
+            );
         }
         for good in ["http://CLINIC%5Csvc:p%40ss@p.test:3128", "http://p.test:3128/", "p.test:3128"] {
             assert_eq!(config::proxy_credentials_problem(good), None, "{good}");

@@ -289,9 +289,20 @@ async fn every_refusal_at_the_token_endpoint_has_oauths_shape() {
     let form = "application/x-www-form-urlencoded";
     let post = || world.bare(Method::POST, "/oauth2/token").header("content-type", form);
     refused(&world.send(post().body("a=".repeat(10_000))).await, 413, "invalid_request");
-    refused(&world.send(post().header("origin", "https://evil.test").body("grant_type=refresh_token&refresh_token=x&client_id=legacy-app&client_secret=legacy-secret")).await, 403, "unauthorized_client");
+    refused(
+        &world
+            .send(post().header("origin", "https://evil.test").body(
+                "grant_type=refresh_token&refresh_token=x&client_id=legacy-app&client_secret=legacy-secret",
+            ))
+            .await,
+        403,
+        "unauthorized_client",
+    );
     for (head, status) in [
-        ("POST /oauth2/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (
+            "POST /oauth2/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+        ),
         ("POST /oauth2/token HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
         ("POST /oauth2/token HTTP/1.1\r\n\r\n", 400),
         ("TRACE /oauth2/token HTTP/1.1\r\nHost: a\r\n\r\n", 405),

@@ -248,11 +248,14 @@ impl Rewriter {
                 let address = places.address(&places.relative, &places.authority, &window[1..]);
                 return Verdict::Ours { kept: 1, length: 1, slash, address };
             }
-            Kind::Foreign if places.is_ours(&foreign_authority(&window[matched..])) => return Verdict::Passed,
+            Kind::Foreign if places.is_ours(&foreign_authority(&window[matched..])) => {
+                return Verdict::Passed;
+            }
             Kind::Foreign => return Verdict::NotOurs,
             Kind::Absolute(slash) => slash,
         };
-        if secure == places.route.secure() && places.surely_leads_back(&window[matched..], &self.finder.sure) {
+        if secure == places.route.secure() && places.surely_leads_back(&window[matched..], &self.finder.sure)
+        {
             let length = matched + places.authority.len();
             let address = Address { prefix: &places.absolute, host: None };
             return Verdict::Ours { kept: 0, length, slash, address };
@@ -412,7 +415,10 @@ mod tests {
         for (text, passed) in [
             ("https%3A%2F%2Feu.iterocloud.com%2Fitero-gen-api%2Fv2%2Fx", 1),
             ("HTTPS%3a%2f%2fEU.iterocloud.com%3a443%2fx", 1),
-            ("<a href='https:&#x2F;&#x2F;eu.iterocloud.com&#x2F;x'>https:&#47;&#47;files.iterocloud.com&#47;</a>", 2),
+            (
+                "<a href='https:&#x2F;&#x2F;eu.iterocloud.com&#x2F;x'>https:&#47;&#47;files.iterocloud.com&#47;</a>",
+                2,
+            ),
             (r#"{\"a\":\"https:\\/\\/eu.iterocloud.com\\/x\"}"#, 1),
             (r#""https\u003a\u002f\u002feu.iterocloud.com\u002fx""#, 1),
             (r#""http://eu.iterocloud.com/itero-gen-api/v2/x""#, 1),

@@ -178,7 +178,8 @@ fn every_field_that_carries_an_address_leads_back_to_us() {
             head.headers().get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
         };
         let ours_is = |rest: &str| format!("http://gateway.test/accounts/smile/itero-gen-api/v2/{rest}");
-        let first = format!("<{}>; rel=\"next\", <https://store.test/>; rel=help", ours_is("orders/lab?page=2"));
+        let first =
+            format!("<{}>; rel=\"next\", <https://store.test/>; rel=help", ours_is("orders/lab?page=2"));
         let second = "</accounts/smile/itero-gen-api/v2/orders/lab?page=9>; rel=last".to_owned();
         assert_eq!(all("link"), [first, second]);
         assert_eq!(all("content-location"), [ours_is("x")]);
