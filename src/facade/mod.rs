@@ -6,6 +6,7 @@ mod form;
 mod known;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -16,7 +17,6 @@ use crate::gateway::caller::{self, CallerMatch, Evidence};
 use crate::gateway::oauth_error::OAuthError;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::Settings;
-use crate::gateway::token;
 use crate::http1::Fields;
 
 pub use form::MAX_FORM;
@@ -98,11 +98,12 @@ impl Facade {
             Standing::NeedsLogin { .. } => return Err(TokenRefusal::NeedsLogin.into()),
         }
         entry.touch(now);
-        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + token::LIFE);
+        let life = self.shared.tokens.life();
+        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + life);
         let token =
             minted.ok_or(TokenRefusal::InvalidRequest("the caller's name is too long for a token"))?;
         tracing::info!(caller = %caller.rules.name, account = %name, "gateway token handed out");
-        Ok(granted(&token, &form.refresh_token))
+        Ok(granted(&token, &form.refresh_token, life))
     }
 
     /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the caller is known as for any other
@@ -159,7 +160,7 @@ impl From<TokenRefusal> for Denied {
 }
 
 /// The vendor's shape (Authentication and Pairing V2, 4.1.3).
-fn granted(access_token: &str, refresh_token: &str) -> Response<Bytes> {
+fn granted(access_token: &str, refresh_token: &str, life: Duration) -> Response<Bytes> {
     answer(
         StatusCode::OK,
         &serde_json::json!({
@@ -167,7 +168,7 @@ fn granted(access_token: &str, refresh_token: &str) -> Response<Bytes> {
             "refresh_token": refresh_token,
             "scope": "openid",
             "token_type": "Bearer",
-            "expires_in": token::LIFE.as_secs(),
+            "expires_in": life.as_secs(),
         }),
     )
 }

@@ -16,7 +16,7 @@ pub const PREFIX: &str = "gwt_";
 const VERSION: u8 = 1;
 const MAC: usize = 32;
 /// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep their habits.
-pub const LIFE: Duration = Duration::from_secs(3600);
+const LIFE: Duration = Duration::from_secs(3600);
 /// What gateways that share a key may disagree about the time.
 const APART: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
@@ -64,6 +64,11 @@ impl TokenKey {
     pub fn and_older(mut self, secret: &[u8; 32]) -> Self {
         self.older.push(key(secret));
         self
+    }
+
+    /// How long a token that is minted now should be good.
+    pub fn life(&self) -> Duration {
+        LIFE
     }
 
     /// `None` where a name is too long for the format (255 bytes).
