@@ -417,6 +417,7 @@ fn grant(number: usize, obtained: Timestamp) -> NewGrant {
         at: obtained,
         make_current: true,
         state: None,
+        proven: None,
     }
 }
 

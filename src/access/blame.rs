@@ -155,7 +155,7 @@ impl Flight {
     async fn needs_login(&self, before: &Snapshot, trouble: &Trouble, since: Timestamp) -> RenewProblem {
         if let AccountState::NeedsLogin { since, why } = &before.state {
             // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
-            return RenewProblem::NeedsLogin { since: *since, why: why.clone() };
+            return RenewProblem::NeedsLogin { since: *since, why: why.clone(), remedy: before.remedy() };
         }
         let spent = {
             let mut pacing = self.entry.pacing.lock();
@@ -165,17 +165,22 @@ impl Flight {
         let status = trouble.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
         let mut why =
             format!("the platform no longer takes the refresh token ({status} at {})", trouble.call);
+        if before.untried {
+            why.push_str(
+                "; it was imported and never used here, so the application has probably refreshed since",
+            );
+        }
         if let Some(spent) = spent {
             why.push_str(&format!("; {spent}, so the platform may have replaced it without our knowing"));
         }
         tracing::warn!(account = %self.entry.name, realm = %before.realm, why, "the account needs a new login");
         self.set_state(&self.entry, before, AccountState::NeedsLogin { since, why: why.clone() }).await;
-        if !matches!(self.cause, Cause::Ahead | Cause::KeepAlive | Cause::Operator) {
+        if !matches!(self.cause, Cause::Ahead | Cause::KeepAlive | Cause::Operator | Cause::Forced) {
             // A call has failed with this very token. Ahead of its end it may serve on.
             self.entry.drop_access(before.serial);
         }
         self.note("needs_login", why.clone());
-        RenewProblem::NeedsLogin { since, why }
+        RenewProblem::NeedsLogin { since, why, remedy: before.remedy() }
     }
 
     /// Every grant is kept, also of those accounts whose refusal was taken for their grant's fault a moment ago.

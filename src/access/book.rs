@@ -260,6 +260,8 @@ impl Book {
             obtained_at: grant.obtained_at,
             elsewhere: elsewhere.collect(),
             unsaved: false,
+            // Pairing and every refresh leave an access token beside the grant.
+            untried: grant.access.is_none(),
         }
     }
 

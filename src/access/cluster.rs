@@ -187,7 +187,8 @@ impl Flight {
             if let (AccountState::Ready, AccountState::NeedsLogin { since, why }) =
                 (&before.state, self.entry.state())
             {
-                return Err(RenewProblem::NeedsLogin { since, why });
+                let remedy = self.entry.snapshot().remedy();
+                return Err(RenewProblem::NeedsLogin { since, why, remedy });
             }
         }
         Ok(false)

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
@@ -57,6 +57,7 @@ pub enum Standing {
     NeedsLogin {
         since: Timestamp,
         why: String,
+        remedy: Remedy,
     },
 }
 
@@ -105,7 +106,7 @@ impl Entry {
                 word => self.ready_or_refused(access, word),
             },
             (AccountState::NeedsLogin { since, why }, _) => {
-                Standing::NeedsLogin { since: *since, why: why.clone() }
+                Standing::NeedsLogin { since: *since, why: why.clone(), remedy: snapshot.remedy() }
             }
             (AccountState::Ready, Some(access)) if now < self.hold_until() => Standing::Ready(access),
             (AccountState::Ready, _) => Standing::Renewable { generation: snapshot.serial },
@@ -347,7 +348,7 @@ impl Refused {
         match cause {
             Cause::Unauthorized => Some(generation.wrapping_add(1) << 1 | 1),
             Cause::Forbidden => Some(generation.wrapping_add(1) << 1),
-            Cause::NoToken | Cause::Ahead | Cause::KeepAlive | Cause::Operator => None,
+            Cause::NoToken | Cause::Ahead | Cause::KeepAlive | Cause::Operator | Cause::Forced => None,
         }
     }
 

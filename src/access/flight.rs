@@ -16,10 +16,10 @@ use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::book::Entry;
 use super::calls::{Call, ControlCalls};
-use super::gaps::{MaybeSpent, gap, share};
+use super::gaps::{MaybeSpent, gap, lacks_only_a_route, share};
 use super::locked;
 use super::realm::{Health, Tally, Ticket};
-use super::renewal::{Cause, Landing, RenewProblem, Shared, lacks_only_a_route};
+use super::renewal::{Cause, Landing, RenewProblem, Shared};
 use super::snapshot::Snapshot;
 use super::unsaved::{Saved, save};
 
@@ -133,7 +133,8 @@ impl Flight {
             AccountState::Paused => Some(Err(RenewProblem::Paused)),
             // Another gateway has just been refused.
             AccountState::NeedsLogin { since, why } if seen.state == AccountState::Ready => {
-                Some(Err(RenewProblem::NeedsLogin { since: *since, why: why.clone() }))
+                let (why, remedy) = (why.clone(), now.remedy());
+                Some(Err(RenewProblem::NeedsLogin { since: *since, why, remedy }))
             }
             _ if now.realm != seen.realm => Some(self.current()),
             _ if now.serial > seen.serial && now.is_whole() && self.is_live(now) => Some(self.current()),
@@ -224,8 +225,9 @@ impl Flight {
             }
             Err(trouble) => trouble,
         };
-        if self.shared.store.is_shared() {
-            // The others would learn nothing of it, neither that it is going on nor that it was cut off.
+        if self.shared.store.is_shared() || self.cause == Cause::Operator {
+            // The others would learn nothing of it, neither that it is going on nor that it was cut off. And no caller waits for what
+            // an operator asks: the tokens would be in memory only for nothing.
             return Err(self.put_off(&format!("the store takes no writes: {trouble}")));
         }
         let can_wait = matches!(self.cause, Cause::Ahead | Cause::KeepAlive);
@@ -381,6 +383,6 @@ fn why(cause: Cause) -> &'static str {
         Cause::NoToken => "a call found no live token",
         Cause::Ahead => "ahead of its end",
         Cause::KeepAlive => "so that the pairing does not lapse",
-        Cause::Operator => "an operator or an import asked",
+        Cause::Operator | Cause::Forced => "an operator or an import asked",
     }
 }

@@ -10,6 +10,7 @@ use crate::config;
 
 use super::candidate::RouteNotes;
 use super::renewal::{Cause, RenewProblem};
+use super::snapshot::Snapshot;
 use super::streak::Streak;
 
 /// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
@@ -26,6 +27,13 @@ const FORBIDDEN_BASE: Duration = Duration::from_secs(1);
 
 /// The documented life of an access token (gen-api, section 2), where an account's own is not known.
 pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+impl Cause {
+    /// Whether a person waits for it, who passes over the waits that are ours.
+    pub fn is_operators(self) -> bool {
+        matches!(self, Cause::Operator | Cause::Forced)
+    }
+}
 
 /// What an account's next renewal has to respect. In peace there is nothing.
 #[derive(Default, PartialEq)]
@@ -105,7 +113,7 @@ impl Pacing {
         if let Some(last) = facts.last_refresh.filter(|last| !facts.only_a_route && now < *last + gap) {
             return Err(too_soon(cause, last, last + gap));
         }
-        if cause == Cause::Operator {
+        if cause.is_operators() {
             return Ok(());
         }
         if cause == Cause::Forbidden && now < self.forbidden_until {
@@ -180,6 +188,11 @@ impl Pacing {
     }
 }
 
+/// A live token without a route: discovery alone is wanting, and a refresh would be one too many.
+pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timestamp) -> bool {
+    cause == Cause::NoToken && snapshot.route.is_none() && snapshot.live_token(now).is_some()
+}
+
 /// The gap between two refreshes of an account. `"0s"` is for demo and tests and turns both gaps off.
 pub(super) fn gap(settings: &config::Renewal, on_both_platforms: bool) -> Duration {
     match on_both_platforms && !settings.min_gap.is_zero() {
@@ -208,9 +221,12 @@ fn too_soon(cause: Cause, last: Timestamp, until: Timestamp) -> RenewProblem {
             retry_at: until,
             detail: format!("the token was last renewed at {last}, and the platform wants renewals apart"),
         },
-        Cause::Unauthorized | Cause::Forbidden | Cause::Ahead | Cause::KeepAlive | Cause::Operator => {
-            RenewProblem::TooSoon { until }
-        }
+        Cause::Unauthorized
+        | Cause::Forbidden
+        | Cause::Ahead
+        | Cause::KeepAlive
+        | Cause::Operator
+        | Cause::Forced => RenewProblem::TooSoon { until },
     }
 }
 

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod keeper;
 pub mod realm;
 pub mod renewal;
+pub mod replace;
 pub mod signals;
 pub mod streak;
 
@@ -22,6 +23,7 @@ mod doubtful;
 mod flight;
 mod following;
 mod gaps;
+mod leaving;
 mod pacing_cell;
 mod quiet;
 mod refusals;

@@ -154,7 +154,7 @@ impl Health {
             return Err((state.asked_to_wait, detail));
         }
         let Some(trouble) = &state.trouble else { return Ok(ticket(false)) };
-        if cause == Cause::Operator {
+        if cause.is_operators() {
             return Ok(ticket(false));
         }
         if now < state.retry_at {

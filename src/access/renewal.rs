@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::model::account::{AccountState, RealmName};
+use crate::model::account::{AccountState, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::store::Store;
 use crate::store::cluster::ReplicaId;
@@ -24,7 +24,7 @@ use super::aside::PutOff;
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
 use super::flight::Flight;
-use super::gaps::Facts;
+use super::gaps::{Facts, lacks_only_a_route};
 use super::realm::{RealmTrouble, Realms, Tally, Ticket};
 use super::retries::{self, Retries};
 use super::snapshot::Snapshot;
@@ -46,6 +46,8 @@ pub enum Cause {
     KeepAlive,
     /// An operator or an import.
     Operator,
+    /// An operator who wants it although the store takes no writes.
+    Forced,
 }
 
 /// Why there is no newer access.
@@ -59,6 +61,7 @@ pub enum RenewProblem {
     NeedsLogin {
         since: Timestamp,
         why: String,
+        remedy: Remedy,
     },
     /// The realm is in trouble; the last refresh failed and backs off.
     Unavailable {
@@ -276,9 +279,10 @@ impl Renewals {
         match &snapshot.state {
             AccountState::Ready => {}
             AccountState::Paused => return Err(RenewProblem::Paused),
-            AccountState::NeedsLogin { .. } if cause == Cause::Operator => {}
+            AccountState::NeedsLogin { .. } if cause.is_operators() => {}
             AccountState::NeedsLogin { since, why } => {
-                let problem = RenewProblem::NeedsLogin { since: *since, why: why.clone() };
+                let (why, remedy) = (why.clone(), snapshot.remedy());
+                let problem = RenewProblem::NeedsLogin { since: *since, why, remedy };
                 if matches!(cause, Cause::Unauthorized | Cause::Forbidden) {
                     entry.drop_access(seen);
                 }
@@ -313,7 +317,7 @@ impl Renewals {
         }
     }
 
-    fn permit(
+    pub(super) fn permit(
         &self,
         entry: &Entry,
         snapshot: &Snapshot,
@@ -371,11 +375,6 @@ fn newer(snapshot: &Arc<Snapshot>, seen: u64, cause: Cause, now: Timestamp) -> O
     };
     // Another gateway's token may have run out before this one heard of it.
     (better && access.expires_at() > now).then_some(access)
-}
-
-/// A live token without a route: discovery alone is wanting, and a refresh would be one too many.
-pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timestamp) -> bool {
-    cause == Cause::NoToken && snapshot.route.is_none() && snapshot.live_token(now).is_some()
 }
 
 /// What the door, the flights and the keeper share.

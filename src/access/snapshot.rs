@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountState, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, StoredAccess};
@@ -38,6 +38,8 @@ pub(super) struct Snapshot {
     pub obtained_at: Timestamp,
     pub elsewhere: Others,
     pub unsaved: bool,
+    /// The refresh token was imported, and no refresh with it has brought anything yet.
+    pub untried: bool,
 }
 
 /// The account's grants in other realms. Nearly always none, which takes one word.
@@ -122,6 +124,7 @@ impl Access {
             obtained_at: Timestamp::default(),
             elsewhere: Others::default(),
             unsaved: false,
+            untried: false,
         }))
     }
 
@@ -181,6 +184,11 @@ impl Snapshot {
         self.token.as_ref().filter(|token| token.expires_at > now).map(|token| token.token.clone())
     }
 
+    /// What helps where the account needs a login.
+    pub fn remedy(&self) -> Remedy {
+        Remedy::of(self.untried)
+    }
+
     /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per grant.
     pub fn last_refresh(&self) -> Option<Timestamp> {
         self.elsewhere.iter().filter_map(|other| other.refreshed_at).chain(self.refreshed_at).max()
@@ -198,6 +206,7 @@ impl Snapshot {
             serial: (self.serial + 1).max(stored_generation),
             stored_generation,
             unsaved: stored.is_none(),
+            untried: false,
             token: Some(tokens.access.clone()),
             ..self.clone()
         }

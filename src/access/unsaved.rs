@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::{AccountRecord, NewTokens, StoreError, StoredRoute};
+use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredRoute};
 
 use super::book::Entry;
 use super::cluster::LEASE;
@@ -179,7 +179,10 @@ async fn commit(
     loop {
         match shared.store.commit_tokens(&entry.name, &before.realm, expected, tokens).await {
             Ok(generation) => return Ok(Saved::Committed(generation)),
-            Err(StoreError::UnknownAccount(_)) => return Ok(Saved::Gone),
+            Err(StoreError::UnknownAccount(_)) => {
+                commit_under_new_name(shared, entry, &before.realm, &[&before.refresh], tokens).await?;
+                return Ok(Saved::Gone);
+            }
             Err(StoreError::Fenced(_) | StoreError::UnknownGrant { .. }) => {}
             Err(trouble) => return Err(trouble),
         }
@@ -192,6 +195,35 @@ async fn commit(
             _ => return Ok(Saved::Overtaken(record)),
         }
     }
+}
+
+/// An account that was renamed while the platform was asked has the grant under its new name: the tokens are committed there.
+/// `ancestors` are the refresh tokens that they came from.
+async fn commit_under_new_name(
+    shared: &Shared,
+    entry: &Entry,
+    realm: &RealmName,
+    ancestors: &[&RefreshToken],
+    tokens: &NewTokens,
+) -> Result<(), StoreError> {
+    let records = shared.store.accounts().await?.accounts;
+    let held = records.iter().filter(|record| record.name != entry.name).find_map(|record| {
+        let is_it = |grant: &&GrantRecord| grant.realm == *realm && ancestors.contains(&&grant.refresh);
+        record.grants.iter().find(is_it).map(|grant| (&record.name, grant.generation))
+    });
+    let Some((name, generation)) = held else { return Ok(()) };
+    match shared.store.commit_tokens(name, realm, generation, tokens).await {
+        Ok(_) => {
+            tracing::info!(account = %name, was = %entry.name, "a refresh ended under the account's new name")
+        }
+        // It was removed, or refreshed under its new name.
+        Err(StoreError::Fenced(_) | StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
+        Err(trouble) => return Err(trouble),
+    }
+    if let Some(record) = shared.store.account(name).await? {
+        shared.book.apply(record);
+    }
+    Ok(())
 }
 
 async fn keep_saving(shared: Arc<Shared>, entry: Arc<Entry>, key: (AccountName, RealmName)) {
@@ -223,7 +255,9 @@ async fn try_to_save(
         Ok(generation) => saved(shared, entry, key, waiting, generation).await,
         Err(StoreError::Fenced(_)) => settle_with_the_store(shared, entry, key, waiting).await,
         Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
-            shared.unsaved.drop_if(key, waiting.version)
+            let ancestors: Vec<_> = waiting.ancestors.iter().collect();
+            let moved = commit_under_new_name(shared, entry, realm, &ancestors, &waiting.tokens).await;
+            moved.is_ok() && shared.unsaved.drop_if(key, waiting.version)
         }
         Err(trouble) => {
             shared.unsaved.failures.fetch_add(1, Relaxed);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::access::book::{Entry, Found, Summary};
 use crate::access::streak::{Failure, Streak};
-use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 use crate::pairing::Selection;
 use crate::store::AccountRecord;
 use crate::store::last_seen::Moments;
@@ -70,8 +70,19 @@ pub async fn journal(
     Path(account): Path<String>,
     Query(lines): Query<Lines>,
 ) -> Result<Json<Vec<JournalView>>, Problem> {
-    let entry = admin.entry(&account)?;
-    admin.timeline(Some(&entry.name), lines.lines.unwrap_or(100)).await.map(Json)
+    let known = admin.entry(&account).map(|entry| entry.name.clone());
+    let name = match known {
+        Ok(name) => name,
+        // A timeline outlives its account, and its name.
+        Err(unknown) => {
+            let Ok(name) = account.parse::<AccountName>() else { return Err(unknown) };
+            if admin.timeline(Some(&name), 1).await?.is_empty() {
+                return Err(unknown);
+            }
+            name
+        }
+    };
+    admin.timeline(Some(&name), lines.lines.unwrap_or(100)).await.map(Json)
 }
 
 pub async fn whole_journal(
@@ -125,11 +136,16 @@ impl Admin {
         let stored = |grant: &crate::store::GrantRecord| {
             grant.route.as_ref().map(|route| format!("{}{}", route.domain, route.path))
         };
+        let state = summary.as_ref().map_or_else(|| record.state.clone(), |summary| summary.state.clone());
+        let needs_login = matches!(state, AccountState::NeedsLogin { .. });
+        // Pairing and every refresh leave an access token beside the grant.
+        let untried = grant.is_some_and(|grant| grant.access.is_none());
         AccountView {
             name: record.name.clone(),
             realm: record.current.clone(),
             account_id: grant.map_or(AccountId::new(0), |grant| grant.account_id),
-            state: summary.as_ref().map_or_else(|| record.state.clone(), |summary| summary.state.clone()),
+            state,
+            remedy: needs_login.then(|| Remedy::of(untried)),
             route: match &summary {
                 Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
                 None => grant.and_then(stored),
@@ -171,6 +187,8 @@ impl Admin {
             realm: summary.realm.clone(),
             account_id: summary.account_id,
             state: summary.state.clone(),
+            // Whether its token was ever tried stands in the store alone.
+            remedy: None,
             route: summary.route.as_ref().map(|route| route.to_string()),
             candidate: candidate(&summary),
             failing: summary.streak.as_ref().map(failing),

@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::access::book::Entry;
+use crate::access::book::{Entry, Standing};
 use crate::access::renewal::{Cause, RenewProblem};
-use crate::model::account::{AccountName, RealmName};
-use crate::pairing::{Ending, Selection};
+use crate::clock::Clock;
+use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::pairing::{Ending, OPERATOR_PACE, Selection};
 
 use super::accounts::Pattern;
 use super::extract::{self, Path, Query};
@@ -26,6 +27,15 @@ pub struct Confirmation {
     #[serde(default)]
     confirmed: bool,
     realm: Option<RealmName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    pattern: Option<String>,
+    /// Also while the store takes no writes.
+    #[serde(default)]
+    force: bool,
 }
 
 #[derive(Deserialize)]
@@ -60,14 +70,22 @@ pub async fn resume(
     let resume =
         async { admin.pairing.resume(&selection).await.map_err(|problem| admin.of_operator(problem)) };
     let held = admin.audited(&actor, "resume", Some(&pattern), resume).await?;
-    let names = held.into_iter().map(|held| (held.name, held.changed)).collect();
-    Ok(one_by_one(names, move |name, changed| {
+    let clock = admin.clock.clone();
+    let held = held.into_iter().map(|held| (held.name, (held.changed, held.state))).collect();
+    Ok(one_by_one(clock, held, move |name, (changed, state)| {
         let admin = admin.clone();
         async move {
-            match changed {
-                true => admin.renew_now(name).await,
-                false => Done { name, ok: true, detail: "unchanged: was not paused".into() },
+            if changed {
+                return Step::Asked(admin.resume_now(name).await);
             }
+            let ok = state == AccountState::Ready;
+            let detail = match state {
+                AccountState::NeedsLogin { why, .. } => {
+                    format!("unchanged: was not paused, needs a login: {why}")
+                }
+                AccountState::Ready | AccountState::Paused => "unchanged: was not paused".into(),
+            };
+            Step::NotAsked(Done { name, ok, detail })
         }
     }))
 }
@@ -75,12 +93,25 @@ pub async fn resume(
 pub async fn renew(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(pattern): Query<Pattern>,
+    Query(Renewal { pattern, force }): Query<Renewal>,
 ) -> Result<Response, Problem> {
+    let pattern = Pattern { pattern };
     let names = admin.names(&actor, "renew", pattern).await?;
-    Ok(one_by_one(names, move |name, ()| {
+    Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
-        async move { admin.renew_now(name).await }
+        async move {
+            if force {
+                return Step::Asked(admin.renew_now(name, Cause::Forced).await);
+            }
+            if let Err(trouble) = admin.store.ping().await {
+                let detail = format!(
+                    "nothing was done: {trouble}. It takes no writes, so new tokens would be in memory only and a crash would cost \
+                     the login; --force refreshes all the same"
+                );
+                return Step::NotAsked(Done { name, ok: false, detail });
+            }
+            Step::Asked(admin.renew_now(name, Cause::Operator).await)
+        }
     }))
 }
 
@@ -90,9 +121,9 @@ pub async fn discover(
     Query(pattern): Query<Pattern>,
 ) -> Result<Response, Problem> {
     let names = admin.names(&actor, "discover", pattern).await?;
-    Ok(one_by_one(names, move |name, ()| {
+    Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
-        async move { admin.discover_now(name).await }
+        async move { Step::NotAsked(admin.discover_now(name).await) }
     }))
 }
 
@@ -162,9 +193,25 @@ impl Admin {
         self.audited(actor, act, Some(&pattern), names).await
     }
 
-    async fn renew_now(&self, name: AccountName) -> Done {
+    /// Succeeds where calls are served, be it without a refresh: the vendor wants refreshes apart.
+    async fn resume_now(&self, name: AccountName) -> Done {
+        let done = self.renew_now(name, Cause::Operator).await;
+        let Some(entry) = self.book.by_name(done.name.as_str()).filter(|_| !done.ok) else { return done };
+        let now = self.clock.now();
+        match entry.standing(now) {
+            Standing::Ready(access) if access.expires_at() > now && entry.state() == AccountState::Ready => {
+                let (until, route) = (access.expires_at(), access.route());
+                let detail =
+                    format!("served, good until {until}, {route}; not refreshed now: {}", done.detail);
+                Done { ok: true, detail, ..done }
+            }
+            _ => done,
+        }
+    }
+
+    async fn renew_now(&self, name: AccountName, cause: Cause) -> Done {
         let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
-        let outcome = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
+        let outcome = self.renewals.renew(&entry, entry.generation(), cause).await;
         match outcome {
             Ok(access) => Done {
                 name,
@@ -240,23 +287,41 @@ fn sentence(entry: &Entry, problem: RenewProblem) -> String {
             format!("refreshed a moment ago; the next refresh may go out at {until}")
         }
         RenewProblem::Paused => format!("paused: `accounts resume {}` first", entry.name),
-        RenewProblem::NeedsLogin { since, why } => format!("needs a login since {since}: {why}"),
+        RenewProblem::NeedsLogin { since, why, remedy } => {
+            format!("needs {} since {since}: {why}", remedy.need())
+        }
         RenewProblem::Unavailable { retry_at, detail } => format!("{detail}; next try after {retry_at}"),
         RenewProblem::StillRunning => "still under way: look again with `accounts show`".into(),
     }
 }
 
+/// What came of one account.
+enum Step {
+    /// The platform was asked for a refresh: the next one waits for [`OPERATOR_PACE`].
+    Asked(Done),
+    NotAsked(Done),
+}
+
 /// Works through the names one after the other and hands out a line of JSON for each as it is done.
-fn one_by_one<T, F, Fut>(names: Vec<(AccountName, T)>, act: F) -> Response
+fn one_by_one<T, F, Fut>(clock: Clock, names: Vec<(AccountName, T)>, act: F) -> Response
 where
     T: Send + 'static,
     F: Fn(AccountName, T) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Done> + Send,
+    Fut: Future<Output = Step> + Send,
 {
     let (lines, received) = mpsc::channel(1);
     tokio::spawn(async move {
+        let mut pause = false;
         for (name, what) in names {
-            if lines.send(act(name, what).await).await.is_err() {
+            if pause {
+                clock.sleep(OPERATOR_PACE).await;
+            }
+            let done;
+            (done, pause) = match act(name, what).await {
+                Step::Asked(done) => (done, true),
+                Step::NotAsked(done) => (done, false),
+            };
+            if lines.send(done).await.is_err() {
                 return;
             }
         }

@@ -10,7 +10,7 @@ use crate::access::book::Summary;
 use crate::access::renewal::Alarms;
 use crate::access::streak::{Failure, Streak};
 use crate::clock::Timestamp;
-use crate::model::account::AccountState;
+use crate::model::account::{AccountState, Remedy};
 
 use super::Admin;
 use super::extract::Path;
@@ -88,10 +88,7 @@ impl Facts<'_> {
                         format!(" Calls are served until its last token ends at {until}.")
                     })
                 ),
-                &format!(
-                    "Somebody with a MyiTero login has to log in once: `genapi-gateway accounts pair --realm {} --name {}`, or `accounts invite {}` for a link to mail.",
-                    view.realm, view.name, view.name
-                ),
+                &view.remedy.unwrap_or(Remedy::Login).advice(&view.realm, &view.name),
             )),
         }
     }

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::model::account::RealmName;
+use crate::model::account::{AccountState, RealmName};
 use crate::pairing::{
-    self, ExportedGrant, ImportOptions, ImportResult, Invitation, Outcome, PAIR_LINK_VALID, Progress, Proof,
-    Selection, StartRequest, Stop,
+    self, ExportedGrant, ImportOptions, Invitation, Outcome, PAIR_LINK_VALID, Progress, Proof, Selection,
+    StartRequest, Stop,
 };
 
 use super::acts::streamed;
 use super::extract::{self, Bytes, Query};
 use super::problem::Problem;
 use super::view::{
-    ChoiceView, ImportLine, InviteRequest, LoginFailure, PairFinish, PairOutcome, PairRequest, PairStarted,
-    PairStatus, PairTicket,
+    ChoiceView, ImportLine, ImportPreviewView, InviteRequest, LoginFailure, PairFinish, PairOutcome,
+    PairRequest, PairStarted, PairStatus, PairTicket, ReplaceHitView,
 };
 use super::{Actor, Admin};
 
@@ -32,6 +32,9 @@ pub struct ImportQuery {
     paused: bool,
     #[serde(default)]
     replace: bool,
+    /// With `replace`: do it; without this, what it would hit is answered and nothing is done.
+    #[serde(default)]
+    confirmed: bool,
 }
 
 #[derive(Deserialize)]
@@ -198,15 +201,20 @@ pub async fn import(
     Query(query): Query<ImportQuery>,
     Bytes(body): Bytes,
 ) -> Result<Response, Problem> {
-    let text = std::str::from_utf8(&body)
-        .map_err(|_| Problem::bad_request("The file is not text in UTF-8.").fix("Save it as UTF-8."))?;
-    let entries = pairing::read_import(text).map_err(|problem| {
-        Problem::bad_request(format!("{problem}."))
-            .fix("It must be a JSON array of {\"name\", \"realm\", \"account_id\", \"refresh_token\"}.")
+    let entries = pairing::read_import(&body).map_err(|problem| {
+        Problem::bad_request(format!("{problem}.")).fix(
+            "It must be a JSON array of {\"name\", \"realm\", \"account_id\", \"refresh_token\"}, or CSV with a header row \
+             of these words.",
+        )
     })?;
     let options = ImportOptions { paused: query.paused, replace: query.replace };
+    if query.replace && !query.confirmed {
+        let preview = admin.pairing.preview_import(&entries, options).await.map_err(Problem::of_store)?;
+        return Ok(Json(previewed(preview)).into_response());
+    }
     let begun = async { Ok(admin.pairing.import(entries, options)) };
-    let mut lines = admin.audited(&actor, "import", None, begun).await?;
+    let act = if query.replace { "import_with_replace" } else { "import" };
+    let mut lines = admin.audited(&actor, act, None, begun).await?;
     let (out, received) = mpsc::channel(1);
     tokio::spawn(async move {
         while let Some(line) = lines.recv().await {
@@ -218,23 +226,38 @@ pub async fn import(
     Ok(streamed(received))
 }
 
+fn previewed(preview: pairing::ImportPreview) -> ImportPreviewView {
+    let counted = |is: fn(&pairing::ReplaceHit) -> bool| preview.hits.iter().filter(|hit| is(hit)).count();
+    ImportPreviewView {
+        proven: counted(|hit| hit.proven),
+        ready: counted(|hit| hit.state == AccountState::Ready),
+        living: counted(|hit| hit.token_until.is_some()),
+        new: preview.new,
+        same: preview.same,
+        failing: preview.failing,
+        done: false,
+        hits: preview
+            .hits
+            .into_iter()
+            .map(|hit| ReplaceHitView {
+                name: hit.name,
+                realm: hit.realm,
+                state: hit.state,
+                proven: hit.proven,
+                token_until: hit.token_until,
+            })
+            .collect(),
+    }
+}
+
 fn reported(line: pairing::ImportLine) -> ImportLine {
-    let renewed = |done: &str, renewed: bool| match renewed {
-        true => format!("{done}, refreshed and discovered"),
-        false => format!("{done}, not refreshed"),
-    };
     ImportLine {
         entry: line.line,
+        of: line.of,
         name: line.name.map(|name| name.to_string()).unwrap_or_default(),
+        result: line.result.word().to_owned(),
         ok: line.result.is_good(),
-        detail: match line.result {
-            ImportResult::Imported { renewed: done } => renewed("imported", done),
-            ImportResult::Replaced { renewed: done } => renewed("replaced", done),
-            ImportResult::Unchanged { renewed: done } => renewed("unchanged", done),
-            ImportResult::Kept { why } => format!("kept: {why}"),
-            ImportResult::NotRenewed { why } => format!("stored, but the first refresh failed: {why}"),
-            ImportResult::Failed { why } => why,
-        },
+        detail: line.result.detail().to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@ mod explain;
 mod extract;
 mod guard;
 mod health;
+mod local;
 mod logins;
 mod nearest;
 mod problem;
@@ -74,6 +75,8 @@ pub trait Machinery: Send + Sync + 'static {
     fn refusal_word(&self, number: u16) -> &'static str;
     /// Brings signs of life up to what other gateways on the same store saw.
     fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// The callers whose configuration names this account literally.
+    fn callers_naming(&self, account: &AccountName) -> Vec<String>;
     /// Every caller of the configuration with its signs of life.
     fn callers(&self) -> Vec<(String, Moments)>;
 }
@@ -104,6 +107,8 @@ fn calls() -> Vec<Call> {
         post("/accounts/{account}/unpair", acts::unpair),
         post("/accounts/{account}/revoke", acts::revoke),
         post("/accounts/{account}/switch", acts::switch),
+        post("/accounts/{account}/remove", local::remove),
+        post("/accounts/{account}/rename", local::rename),
         get("/callers", accounts::callers),
         get("/journal", accounts::whole_journal),
         post("/pause", acts::pause),

@@ -80,7 +80,9 @@ impl Problem {
     pub fn of_store(error: StoreError) -> Self {
         let status = match &error {
             StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. } => StatusCode::NOT_FOUND,
-            StoreError::GrantTaken { .. } | StoreError::Fenced(_) => StatusCode::CONFLICT,
+            StoreError::GrantTaken { .. } | StoreError::NameTaken(_) | StoreError::Fenced(_) => {
+                StatusCode::CONFLICT
+            }
             StoreError::Unsealable { .. } | StoreError::OutOfOrder(_) | StoreError::Refused(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

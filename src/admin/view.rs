@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 
 /// One account as `accounts list` and `accounts show` print it. Never holds a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct AccountView {
     pub account_id: AccountId,
     #[serde(flatten)]
     pub state: AccountState,
+    /// Of an account that needs a login: what to try first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
     /// Domain + Path where calls go now.
     pub route: Option<String>,
     /// Named by discovery and not used, since it is not proven.
@@ -211,10 +214,41 @@ pub struct InviteRequest {
 pub struct ImportLine {
     /// Counted from 1, in the order of the file.
     pub entry: usize,
+    /// How many entries the file has.
+    pub of: usize,
+    /// Empty where the entry could not be read.
     pub name: String,
+    /// `imported`, `kept`, `replaced` or `failed`.
+    pub result: String,
+    /// Whether it is anything else than `failed`.
     pub ok: bool,
-    /// `imported`, `unchanged`, `stored (paused)`, or what is wrong.
     pub detail: String,
+}
+
+/// What an import with `replace` would do; nothing was done, since it was not confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ImportPreviewView {
+    /// Accounts that have another token here.
+    pub hits: Vec<ReplaceHitView>,
+    pub new: usize,
+    pub same: usize,
+    pub failing: usize,
+    /// Of the hits: those whose present token has worked, those that are ready, those with a living access token.
+    pub proven: usize,
+    pub ready: usize,
+    pub living: usize,
+    pub done: bool,
+}
+
+/// An account whose token would be replaced, if the platform takes the file's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplaceHitView {
+    pub name: AccountName,
+    pub realm: RealmName,
+    #[serde(flatten)]
+    pub state: AccountState,
+    pub proven: bool,
+    pub token_until: Option<Timestamp>,
 }
 
 /// `accounts pause|resume|renew|discover`: what came of it for one account.
@@ -258,6 +292,16 @@ pub struct Destructive {
     pub account: AccountName,
     pub account_id: AccountId,
     pub realm: RealmName,
+    pub hits: Vec<String>,
+    pub done: bool,
+    pub detail: String,
+}
+
+/// What removing or renaming an account means; `done` once it was confirmed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LocalAct {
+    /// As it is called after it.
+    pub account: AccountName,
     pub hits: Vec<String>,
     pub done: bool,
     pub detail: String,

@@ -10,9 +10,11 @@ use crate::access::book::Book;
 use crate::access::calls::Chronicle;
 use crate::access::census::Census;
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
+use crate::access::replace::ReplaceError;
 use crate::admin::view::{CallReport, CallRequest};
 use crate::admin::{Machinery, Part, Readiness};
 use crate::clock::Timestamp;
+use crate::config::AccountPattern;
 use crate::facade::KnownTokens;
 use crate::gateway::refusal;
 use crate::journal::Journal;
@@ -20,7 +22,7 @@ use crate::model::account::AccountName;
 use crate::pairing;
 use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
-use crate::store::{AccountRecord, StoreError};
+use crate::store::{AccountRecord, NewGrant, StoreError};
 use crate::telemetry::log_queue::LineKind;
 
 use super::{Inner, observe};
@@ -52,11 +54,52 @@ impl pairing::Hooks for Hooks {
 
     fn withdraw(&self, name: &AccountName) {
         self.known.forget(name);
-        self.book.remove(name.as_str());
+        self.renewals.withdraw(name);
+    }
+
+    fn rename(&self, from: &AccountName, record: &AccountRecord) {
+        let before = self.book.by_name(from.as_str());
+        self.renewals.withdraw(from);
+        self.known.rename(from, &record.name);
+        self.publish(record);
+        let after = self.book.by_name(record.name.as_str());
+        if let (Some(before), Some(after)) = (before, after) {
+            after.signals.learn(&before.signals.read());
+        }
+    }
+
+    fn until_idle<'a>(&'a self, account: &'a AccountName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.renewals.until_idle(account))
+    }
+
+    fn is_unsaved(&self, account: &AccountName) -> bool {
+        self.book.by_name(account.as_str()).is_some_and(|entry| entry.summary().unsaved)
     }
 
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
         self.journal.note(account, event, detail);
+    }
+
+    fn replace<'a>(
+        &'a self,
+        grant: NewGrant,
+    ) -> Pin<Box<dyn Future<Output = Result<AccountRecord, ReplaceError>> + Send + 'a>> {
+        Box::pin(async move {
+            let handed_in = grant.refresh.clone();
+            let record = self.renewals.replace(grant).await?;
+            self.known.learn(handed_in.expose(), &record.name);
+            Ok(record)
+        })
+    }
+
+    fn discover<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(async move {
+            let entry = self.book.by_name(account.as_str()).ok_or("the account is gone")?;
+            self.renewals.rediscover(&entry).await.map(|_| ()).map_err(sentence)
+        })
     }
 
     fn renew<'a>(
@@ -77,7 +120,9 @@ fn sentence(problem: RenewProblem) -> String {
             format!("refreshed a moment ago; the next refresh may go out at {until}")
         }
         RenewProblem::Paused => "the account is paused".to_owned(),
-        RenewProblem::NeedsLogin { why, .. } => format!("the account needs a login: {why}"),
+        RenewProblem::NeedsLogin { why, remedy, .. } => {
+            format!("the account needs {}: {why}", remedy.need())
+        }
         RenewProblem::Unavailable { detail, retry_at } => format!("{detail}; next try after {retry_at}"),
         RenewProblem::StillRunning => "the refresh is still under way".to_owned(),
     }
@@ -128,6 +173,13 @@ impl Machinery for Workshop {
 
     fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.0.last_seen.catch_up())
+    }
+
+    fn callers_naming(&self, account: &AccountName) -> Vec<String> {
+        let config = self.0.config.load();
+        let literally = |pattern: &AccountPattern| matches!(pattern, AccountPattern::Name(name) if name == account.as_str());
+        let naming = config.callers.iter().filter(|caller| caller.accounts.iter().any(literally));
+        naming.map(|caller| caller.name.clone()).collect()
     }
 
     fn callers(&self) -> Vec<(String, Moments)> {

@@ -30,6 +30,9 @@ impl Inner {
     async fn take_over(&self, name: &AccountName) {
         match self.store.account(name).await {
             Ok(Some(record)) => {
+                if self.book.by_name(name.as_str()).is_none() {
+                    self.learn_tokens_of(name).await;
+                }
                 for grant in &record.grants {
                     self.known.learn(grant.refresh.expose(), name);
                 }
@@ -41,6 +44,16 @@ impl Inner {
             }
             Err(trouble) => {
                 tracing::warn!(account = %name, %trouble, "what another gateway changed cannot be read yet");
+            }
+        }
+    }
+
+    /// An account that is new here may be one that got another name: applications hold older tokens of it.
+    async fn learn_tokens_of(&self, name: &AccountName) {
+        match self.store.known_tokens().await {
+            Ok(known) => self.known.extend(known.into_iter().filter(|(_, holder)| holder == name)),
+            Err(trouble) => {
+                tracing::warn!(account = %name, %trouble, "the tokens that applications hold of it cannot be read yet");
             }
         }
     }

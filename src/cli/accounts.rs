@@ -1,20 +1,18 @@
 //! `accounts …`: each subcommand is one or two calls of the admin API, printed.
 
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::view::{
-    AccountView, CallReport, CallRequest, Destructive, Done, ImportLine, InviteRequest,
-};
+use crate::admin::view::{AccountView, CallReport, CallRequest, Destructive, Done, InviteRequest, LocalAct};
 use crate::model::account::RealmName;
 use crate::pairing::{ExportedGrant, Invitation};
 
-use super::api::{Api, Failure, Outcome, segment};
+use super::api::{Api, Failure, Outcome, read_file, segment};
+use super::import;
 use super::output::{self, Format, Row, Screen, Style, count, say};
 use super::pair::{self, leads_to_loopback};
 use super::show;
-use super::{AccountsCommand, CallArguments, DestructiveArguments};
+use super::{AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments};
 
 pub fn run(config: &Path, command: AccountsCommand) -> Outcome {
     Api::from_config(config).and_then(|api| match command {
@@ -25,28 +23,33 @@ pub fn run(config: &Path, command: AccountsCommand) -> Outcome {
             let days = Some(days);
             invite(&api, InviteRequest { pattern, needs_login, realm, callback_url, days }, output.style())
         }
-        AccountsCommand::Import { file, paused, replace, output } => {
-            import(&api, &file, paused, replace, output.output)
-        }
+        AccountsCommand::Import(arguments) => import::run(&api, &arguments),
         AccountsCommand::Export { pattern, with_refresh_tokens, yes: _, output } => {
             export(&api, &pattern, with_refresh_tokens, output)
         }
-        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, output.style()),
-        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, output.style()),
-        AccountsCommand::Renew { pattern, output } => each(&api, "renew", &pattern, output.style()),
-        AccountsCommand::Discover { pattern, output } => each(&api, "discover", &pattern, output.style()),
+        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, false, output.style()),
+        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, false, output.style()),
+        AccountsCommand::Renew { pattern, force, output } => {
+            each(&api, "renew", &pattern, force, output.style())
+        }
+        AccountsCommand::Discover { pattern, output } => {
+            each(&api, "discover", &pattern, false, output.style())
+        }
         AccountsCommand::Switch { account, realm, output } => switch(&api, &account, &realm, output.style()),
+        AccountsCommand::Remove(what) => remove(&api, &what),
+        AccountsCommand::Rename(what) => rename(&api, &what),
         AccountsCommand::Call(call) => self::call(&api, call),
         AccountsCommand::Unpair(what) => destroy(&api, "unpair", &what),
         AccountsCommand::Revoke(what) => destroy(&api, "revoke", &what),
     })
 }
 
-fn each(api: &Api, act: &str, pattern: &str, style: Style) -> Outcome {
+fn each(api: &Api, act: &str, pattern: &str, force: bool, style: Style) -> Outcome {
     let screen = Screen::of(style);
     let mut done = Vec::new();
     let mut failed = false;
-    api.post_lines(&format!("/api/{act}?pattern={}", segment(pattern)), Vec::new(), |line: Done| {
+    let force = if force { "&force=true" } else { "" };
+    api.post_lines(&format!("/api/{act}?pattern={}{force}", segment(pattern)), Vec::new(), |line: Done| {
         failed |= !line.ok;
         match style.format {
             Format::Table => {
@@ -109,51 +112,6 @@ impl Row for Invitation {
     }
 }
 
-fn import(api: &Api, file: &Path, paused: bool, replace: bool, format: Format) -> Outcome {
-    let body = read(file)?;
-    let mut lines = Vec::new();
-    let mut failed = 0;
-    let mut entries = 0;
-    api.post_lines(&format!("/api/import?paused={paused}&replace={replace}"), body, |line: ImportLine| {
-        entries += 1;
-        failed += usize::from(!line.ok);
-        match format {
-            Format::Table => {
-                say!(
-                    "{:8}{:4}  {}  {}",
-                    if line.ok { "ok" } else { "failed" },
-                    line.entry,
-                    line.name,
-                    line.detail
-                );
-            }
-            Format::Json | Format::Csv => lines.push(line),
-        }
-    })?;
-    match format {
-        Format::Table => say!("{} of {entries} imported", entries - failed),
-        Format::Json | Format::Csv => output::print(format, &lines),
-    }
-    Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-impl Row for ImportLine {
-    const HEADINGS: &'static [&'static str] = &["entry", "name", "ok", "detail"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![self.entry.to_string(), self.name.clone(), self.ok.to_string(), self.detail.clone()]
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    let result = match file.as_os_str() == "-" {
-        true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
-        false => std::fs::read(file).map(|read| body = read),
-    };
-    result.map(|()| body).map_err(|error| Failure::other(format!("{}: {error}", file.display())))
-}
-
 fn export(api: &Api, pattern: &str, with_refresh_tokens: bool, format: Format) -> Outcome {
     let lines: Vec<ExportedGrant> =
         api.get(&format!("/api/export?pattern={}&refresh_tokens={with_refresh_tokens}", segment(pattern)))?;
@@ -185,7 +143,7 @@ fn switch(api: &Api, account: &str, realm: &RealmName, style: Style) -> Outcome 
 }
 
 fn call(api: &Api, arguments: CallArguments) -> Outcome {
-    let body = arguments.data.as_deref().map(read).transpose()?;
+    let body = arguments.data.as_deref().map(read_file).transpose()?;
     let body = body
         .map(|bytes| String::from_utf8(bytes).map_err(|_| Failure::other("the body is not text")))
         .transpose()?;
@@ -240,4 +198,27 @@ fn destroyed(report: &Destructive, confirmed: bool, screen: Screen) -> String {
         text.push_str("Nothing was done. Add --yes to do it.\n");
     }
     text
+}
+
+fn remove(api: &Api, arguments: &RemoveArguments) -> Outcome {
+    let RemoveArguments { account, force, yes, output } = arguments;
+    let act: LocalAct =
+        api.post(&format!("/api/accounts/{}/remove?confirmed={yes}&force={force}", segment(account)), &())?;
+    output::print_one(output.style(), &act, || told(&act, Screen::of(output.style())));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rename(api: &Api, arguments: &RenameArguments) -> Outcome {
+    let RenameArguments { account, to, yes, output } = arguments;
+    let path =
+        format!("/api/accounts/{}/rename?to={}&confirmed={yes}", segment(account), segment(to.as_str()));
+    let act: LocalAct = api.post(&path, &())?;
+    output::print_one(output.style(), &act, || told(&act, Screen::of(output.style())));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(act: &LocalAct, screen: Screen) -> String {
+    let hits: String = act.hits.iter().map(|hit| format!("  - {}\n", screen.wrapped(4, hit))).collect();
+    let outcome = if act.done { act.detail.as_str() } else { "Nothing was done. Add --yes to do it." };
+    format!("{}\n{hits}{}\n", act.account, screen.wrapped(0, outcome))
 }

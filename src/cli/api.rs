@@ -1,6 +1,7 @@
 //! The running gateway's admin API as the command line sees it: address and token come from the same configuration file.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,6 +100,11 @@ impl Api {
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::other(error.to_string()))?;
         self.exchange(self.http.post(self.url(path)).header("content-type", "application/json").body(body))
+    }
+
+    /// Posts the text of a file.
+    pub fn post_file<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        self.exchange(self.http.post(self.url(path)).body(body))
     }
 
     /// Posts and hands over each line of the answer as it comes.
@@ -203,6 +209,16 @@ fn load(file: &Path) -> Result<Admin, Failure> {
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))
+}
+
+/// A file, or standard input where it is called `-`.
+pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let result = match file.as_os_str() == "-" {
+        true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
+        false => std::fs::read(file).map(|read| body = read),
+    };
+    result.map(|()| body).map_err(|error| Failure::other(format!("{}: {error}", file.display())))
 }
 
 fn nobody_there(base: &str, error: &reqwest::Error) -> Failure {

@@ -5,6 +5,7 @@ mod api;
 mod callers;
 mod check;
 mod healthcheck;
+mod import;
 pub mod load;
 mod output;
 mod pair;
@@ -196,19 +197,8 @@ pub enum AccountsCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Take over refresh tokens: a JSON array of {"name", "realm", "account_id", "refresh_token"}.
-    Import {
-        /// The file, or `-` for standard input.
-        file: PathBuf,
-        /// Only store: do not refresh until `accounts resume`.
-        #[arg(long)]
-        paused: bool,
-        /// The file's tokens are newer than those that the gateway holds.
-        #[arg(long)]
-        replace: bool,
-        #[command(flatten)]
-        output: OutputArguments,
-    },
+    /// Take over refresh tokens: a JSON array of {"name", "realm", "account_id", "refresh_token"}, or CSV with these in a header row.
+    Import(ImportArguments),
     /// Accounts in the form that `import` reads.
     Export {
         /// A name, perhaps with `*` in it.
@@ -242,6 +232,9 @@ pub enum AccountsCommand {
     Renew {
         /// A name, perhaps with `*` in it.
         pattern: String,
+        /// Refresh although the store takes no writes: the new tokens are in memory only then, and a crash costs the login.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -262,12 +255,33 @@ pub enum AccountsCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Forget an account here; nothing is revoked or unpaired at the platform.
+    Remove(RemoveArguments),
+    /// Give an account another name.
+    Rename(RenameArguments),
     /// Make one call as an account and print status, size, number of links and time.
     Call(CallArguments),
     /// Unpair at the platform: hits every user of the account.
     Unpair(DestructiveArguments),
     /// Revoke the refresh token at the platform: hits every user of the account.
     Revoke(DestructiveArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// The file, or `-` for standard input.
+    pub file: PathBuf,
+    /// Only store: do not refresh until `accounts resume`.
+    #[arg(long)]
+    pub paused: bool,
+    /// The file's tokens are newer: try them also where the gateway's own work, and take those that the platform takes.
+    #[arg(long)]
+    pub replace: bool,
+    /// Do it; without this, --replace prints what it would hit and does nothing.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 #[derive(Debug, Args)]
@@ -323,6 +337,33 @@ pub struct DestructiveArguments {
     #[arg(long)]
     pub realm: Option<RealmName>,
     /// Do it; without this, whom it would hit is printed and nothing is done.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveArguments {
+    /// Name or id.
+    pub account: String,
+    /// Also where its newest tokens are in memory only, which loses them.
+    #[arg(long)]
+    pub force: bool,
+    /// Do it; without this, what it would mean is printed and nothing is done.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct RenameArguments {
+    /// Name or id.
+    pub account: String,
+    /// The new name.
+    pub to: AccountName,
+    /// Do it; without this, what it would mean is printed and nothing is done.
     #[arg(long)]
     pub yes: bool,
     #[command(flatten)]

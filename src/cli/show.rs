@@ -7,7 +7,7 @@ use crate::admin::view::{
     AccountView, CallerView, CandidateView, Explanation, FailingView, Finding, JournalView,
 };
 use crate::clock::Timestamp;
-use crate::model::account::AccountState;
+use crate::model::account::{AccountState, Remedy};
 
 use super::api::{Api, Outcome, segment};
 use super::output::{self, Format, Row, Screen, Style, brief, count, say};
@@ -19,6 +19,13 @@ pub fn list(api: &Api, pattern: &str, style: Style) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     output::print(style, &accounts);
+    let untried = accounts.iter().filter(|account| account.remedy == Some(Remedy::PresentToken)).count();
+    if untried > 0 && style.format == Format::Table {
+        let text = format!(
+            "{untried} need the application's present refresh token (`accounts import FILE`), not a login: `explain` says more."
+        );
+        say!("{}", Screen::of(style).wrapped(0, &text));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

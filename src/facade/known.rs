@@ -15,6 +15,10 @@ impl KnownTokens {
         Self(known.into_iter().collect())
     }
 
+    pub fn extend(&self, known: impl IntoIterator<Item = ([u8; 32], AccountName)>) {
+        known.into_iter().for_each(|(hash, name)| drop(self.0.insert(hash, name)));
+    }
+
     pub fn learn(&self, refresh_token: &str, account: &AccountName) {
         self.0.insert(sha256(refresh_token.as_bytes()), account.clone());
     }
@@ -22,6 +26,11 @@ impl KnownTokens {
     /// After an unpairing: no token of this account opens anything any more.
     pub fn forget(&self, account: &AccountName) {
         self.0.retain(|_, known| known != account);
+    }
+
+    /// What opened one name opens the other.
+    pub fn rename(&self, from: &AccountName, to: &AccountName) {
+        self.0.iter_mut().filter(|known| known.value() == from).for_each(|mut known| *known = to.clone());
     }
 
     pub fn account_of(&self, refresh_token: &str) -> Option<AccountName> {

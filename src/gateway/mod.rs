@@ -247,8 +247,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 Box::pin(self.successor(account, access, cause, line)).await
             }
             Standing::Paused => Err(Refusal::AccountPaused(name())),
-            Standing::NeedsLogin { since, .. } => {
-                Err(Refusal::AccountNeedsLogin { account: name(), realm: A::identity(account).0, since })
+            Standing::NeedsLogin { since, remedy, .. } => {
+                let realm = A::identity(account).0;
+                Err(Refusal::AccountNeedsLogin { account: name(), realm, since, remedy })
             }
             Standing::Renewable { generation } => {
                 line.renewals += 1;

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 
 use crate::clock::Timestamp;
 use crate::http1::Reason;
-use crate::model::account::{AccountName, RealmName};
+use crate::model::account::{AccountName, RealmName, Remedy};
 use crate::model::endpoint::Group;
 
 /// An answer that the gateway makes up itself.
@@ -27,6 +27,7 @@ pub enum Refusal {
         account: AccountName,
         realm: RealmName,
         since: Timestamp,
+        remedy: Remedy,
     },
     AccountNotAllowed,
     CallNotAllowed(Group),
@@ -335,9 +336,9 @@ impl Refusal {
         }
         match self {
             Refusal::AccountNotChosen(choices) => problem["choices"] = choices.clone().into(),
-            Refusal::AccountNeedsLogin { account, realm, .. } => {
-                let fix = format!("genapi-gateway accounts pair --realm {realm} --name {account}");
-                problem["fix"] = fix.into();
+            Refusal::AccountNeedsLogin { account, realm, remedy, .. } => {
+                problem["hint"] = remedy.advice(realm, account).into();
+                problem["fix"] = remedy.fix(realm, account).into();
             }
             _ => {}
         }
@@ -414,6 +415,7 @@ mod tests {
                 account: account.clone(),
                 realm: "global".parse().unwrap(),
                 since: Timestamp::from_millis(0),
+                remedy: Remedy::Login,
             },
             AccountNotAllowed,
             CallNotAllowed(Group::Unpair),

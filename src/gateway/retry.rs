@@ -153,8 +153,9 @@ pub fn without_renewal(
         RenewProblem::TooSoon { .. } if has_answer => None,
         RenewProblem::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
         RenewProblem::Paused => Some(Refusal::AccountPaused(account.clone())),
-        RenewProblem::NeedsLogin { since, .. } => {
-            Some(Refusal::AccountNeedsLogin { account: account.clone(), realm: realm.clone(), since: *since })
+        RenewProblem::NeedsLogin { since, remedy, .. } => {
+            let (account, realm) = (account.clone(), realm.clone());
+            Some(Refusal::AccountNeedsLogin { account, realm, since: *since, remedy: *remedy })
         }
         // The token may live on, and 403 may mean what it says.
         RenewProblem::Unavailable { .. } if cause == Cause::Forbidden => None,
@@ -171,6 +172,7 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::model::account::Remedy;
     use crate::model::endpoint;
 
     const S: fn(u16) -> Seen = |status| Seen::Status(StatusCode::from_u16(status).unwrap());
@@ -312,7 +314,7 @@ mod tests {
             without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code())
         };
         let unavailable = RenewProblem::Unavailable { retry_at: later, detail: "x".into() };
-        let dead = RenewProblem::NeedsLogin { since: now, why: "x".into() };
+        let dead = RenewProblem::NeedsLogin { since: now, why: "x".into(), remedy: Remedy::Login };
         let table = [
             (RenewProblem::TooSoon { until: later }, Cause::Unauthorized, None),
             (RenewProblem::TooSoon { until: later }, Cause::Forbidden, None),

@@ -47,6 +47,59 @@ pub enum AccountState {
     },
 }
 
+/// What puts an account right that needs a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// Its refresh token was imported and the first refresh with it was refused: the application has refreshed since, and holds the token
+    /// that lives.
+    PresentToken,
+    /// Its refresh token was good once: nobody holds a better one.
+    Login,
+}
+
+impl Remedy {
+    /// `untried`: the token was imported, and no refresh with it has brought anything yet.
+    pub fn of(untried: bool) -> Self {
+        if untried { Remedy::PresentToken } else { Remedy::Login }
+    }
+
+    /// What to do, for people, with what to type.
+    pub fn advice(self, realm: &RealmName, name: &AccountName) -> String {
+        let login = format!(
+            "`genapi-gateway accounts pair --realm {realm} --name {name}`, or `accounts invite {name}` for a link to mail"
+        );
+        match self {
+            Remedy::PresentToken => format!(
+                "Give me the application's present refresh token again: stop its refreshing, then `genapi-gateway accounts import FILE` \
+                 with it. Only where there is none, somebody with a MyiTero login has to log in once: {login}."
+            ),
+            Remedy::Login => format!("Somebody with a MyiTero login has to log in once: {login}."),
+        }
+    }
+
+    /// The same as short as a refusal has it.
+    pub fn fix(self, realm: &RealmName, name: &AccountName) -> String {
+        let login = format!("genapi-gateway accounts pair --realm {realm} --name {name}");
+        match self {
+            Remedy::PresentToken => {
+                format!(
+                    "genapi-gateway accounts import FILE, with the application's present refresh token of {name}; else {login}"
+                )
+            }
+            Remedy::Login => login,
+        }
+    }
+
+    /// In one line: what the account needs.
+    pub fn need(self) -> &'static str {
+        match self {
+            Remedy::PresentToken => "the application's present refresh token (`accounts import`)",
+            Remedy::Login => "a login",
+        }
+    }
+}
+
 impl AccountState {
     /// The word used in tables, metrics and the JSON API.
     pub fn word(&self) -> &'static str {

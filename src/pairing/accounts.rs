@@ -176,6 +176,8 @@ impl Pairing {
             if changed {
                 self.store.set_state(&name, &to).await?;
                 self.republish(&name).await?;
+                // An export right after a pause must not miss the token that a refresh is just bringing.
+                self.hooks.until_idle(&name).await;
                 self.hooks.note(&name, event, "by an operator".to_owned());
             }
             let state = if changed { to.clone() } else { record.state };

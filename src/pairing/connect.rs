@@ -170,6 +170,7 @@ impl Pairing {
             at,
             make_current: true,
             state,
+            proven: None,
         };
         let renewed = known.is_some();
         match self.store.put_grant(grant).await {

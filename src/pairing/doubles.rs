@@ -9,6 +9,7 @@ use url::Url;
 
 use super::seams::{Call, Hooks, LoginCalls};
 use super::{Pairing, PairingRealm, Parts};
+use crate::access::replace::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -16,7 +17,7 @@ use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{self, Blame, RelatedAccount, TokenHint, Trouble, TroubleKind};
 use crate::store::memory::MemoryStore;
-use crate::store::{AccountRecord, NewTokens, Store, StoredAccess};
+use crate::store::{AccountRecord, NewGrant, NewTokens, Proof, Store, StoredAccess};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -252,8 +253,47 @@ impl Hooks for DoubleHooks {
         self.see(format!("withdraw {name}"));
     }
 
+    fn rename(&self, from: &AccountName, record: &AccountRecord) {
+        self.see(format!("rename {from} {}", record.name));
+    }
+
+    fn until_idle<'a>(&'a self, _: &'a AccountName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// An account whose name begins like this has tokens that the store did not take.
+    fn is_unsaved(&self, account: &AccountName) -> bool {
+        account.as_str().starts_with("unsaved")
+    }
+
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
         self.see(format!("note {account} {event}: {detail}"));
+    }
+
+    fn replace<'a>(
+        &'a self,
+        mut grant: NewGrant,
+    ) -> Pin<Box<dyn Future<Output = Result<AccountRecord, ReplaceError>> + Send + 'a>> {
+        self.see(format!("replace {}", grant.name));
+        Box::pin(async move {
+            if grant.refresh.expose().starts_with("dead") {
+                return Err(ReplaceError::Refused("401".to_owned()));
+            }
+            let (handed_in, now) = (grant.refresh.clone(), self.clock.now());
+            grant.refresh = RefreshToken::new(format!("rotated-{}", grant.account_id));
+            let token = AccessToken::new("renewed-access");
+            grant.access = Some(StoredAccess { token, expires_at: now + Duration::from_secs(3600) });
+            grant.proven = Some(Proof { handed_in, refreshed_at: now });
+            Ok(self.store.put_grant(grant).await.unwrap())
+        })
+    }
+
+    fn discover<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        self.see(format!("discover {account}"));
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn renew<'a>(

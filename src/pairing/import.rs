@@ -2,117 +2,53 @@
 //! broken by an old token.
 //!
 //! Which token wins, where the account is known with another one: tokens carry no date, and on a platform that rotates them the file's
-//! is the older one as soon as the gateway has refreshed. So the file's token is taken where the account needs a login, or where the
-//! stored token has never proved itself (imported, not yet refreshed); otherwise the stored one stays, unless the operator says `replace`.
+//! is the older one as soon as the gateway has refreshed. So a token that has proved itself stays unless the operator says `replace`,
+//! and whatever is stored stays until the platform has taken the file's token for a refresh.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::{Pairing, naming};
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
-use crate::model::token::RefreshToken;
-use crate::store::{AccountRecord, GrantRecord, NewGrant, StoreError};
+use super::Pairing;
+use super::import_plan::{
+    ImportEntry, ImportOptions, ImportResult, Plan, Stored, TokenOwners, never_proved, new_grant,
+};
+use crate::access::replace::ReplaceError;
+use crate::model::account::{AccountName, AccountState};
+use crate::store::{AccountRecord, NewGrant, StoreError};
 
-/// One element of the file.
-#[derive(Debug, Clone)]
-pub struct ImportEntry {
-    pub name: AccountName,
-    pub realm: RealmName,
-    pub account_id: AccountId,
-    pub refresh_token: RefreshToken,
-}
+/// Between two refreshes that operators ask for, by `import`, `resume` or `renew`: ten a second at the most. Hundreds of accounts at
+/// once would look like an attack to the platform.
+pub const OPERATOR_PACE: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ImportOptions {
-    /// Only store: somebody else still refreshes these accounts.
-    pub paused: bool,
-    /// The file's tokens are newer than ours.
-    pub replace: bool,
-}
+/// So many tokens refused one after the other, where they were to replace others, are an old file: it is not worked through further.
+const REFUSALS_IN_A_ROW: u32 = 3;
 
 /// What became of one element.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ImportLine {
     /// Counted from 1.
     pub line: usize,
+    /// How many elements the file has.
+    pub of: usize,
     /// Absent where the element could not be read.
     pub name: Option<AccountName>,
     #[serde(flatten)]
     pub result: ImportResult,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(tag = "result", rename_all = "snake_case")]
-pub enum ImportResult {
-    /// Stored, and renewed where it is ours to renew.
-    Imported { renewed: bool },
-    /// A known account got this token.
-    Replaced { renewed: bool },
-    /// This token is stored already.
-    Unchanged { renewed: bool },
-    /// A known account kept its own token.
-    Kept { why: String },
-    /// Stored, but the first renewal failed.
-    NotRenewed { why: String },
-    /// Nothing was stored.
-    Failed { why: String },
+/// What came of an element, and whether the platform refused its token.
+struct Done {
+    result: ImportResult,
+    refused: bool,
 }
 
-impl ImportResult {
-    /// Whether the command may end with 0.
-    pub fn is_good(&self) -> bool {
-        match self {
-            ImportResult::Imported { .. }
-            | ImportResult::Replaced { .. }
-            | ImportResult::Unchanged { .. }
-            | ImportResult::Kept { .. } => true,
-            ImportResult::NotRenewed { .. } | ImportResult::Failed { .. } => false,
-        }
+impl From<ImportResult> for Done {
+    fn from(result: ImportResult) -> Self {
+        Self { result, refused: false }
     }
 }
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ImportFileProblem {
-    #[error("the file is not JSON (line {line}, column {column})")]
-    NotJson { line: usize, column: usize },
-    #[error("the file is not a JSON array")]
-    NotAnArray,
-}
-
-/// Reads an import file; an element that cannot be read spoils only itself. No text of the file appears in an error.
-pub fn read_import(text: &str) -> Result<Vec<Result<ImportEntry, String>>, ImportFileProblem> {
-    let text = text.trim_start_matches('\u{feff}');
-    let value: Value = serde_json::from_str(text)
-        .map_err(|problem| ImportFileProblem::NotJson { line: problem.line(), column: problem.column() })?;
-    let Value::Array(elements) = value else { return Err(ImportFileProblem::NotAnArray) };
-    Ok(elements.iter().map(read_element).collect())
-}
-
-fn read_element(element: &Value) -> Result<ImportEntry, String> {
-    let map = element.as_object().ok_or("it is not an object")?;
-    let text = |key: &str| read_text(map, key);
-    let id = match map.get("account_id") {
-        Some(Value::Number(number)) => number.to_string(),
-        _ => text("account_id").map_err(|_| "account_id is missing or no number")?.to_owned(),
-    };
-    Ok(ImportEntry {
-        name: text("name")?.parse().map_err(|problem| format!("{problem}"))?,
-        realm: text("realm")?.parse().map_err(|problem| format!("{problem}"))?,
-        account_id: id.trim().parse().map_err(|_| "account_id is not a whole number")?,
-        refresh_token: RefreshToken::checked(text("refresh_token")?.trim()).map_err(|p| p.to_string())?,
-    })
-}
-
-fn read_text<'a>(map: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
-    map.get(key).and_then(Value::as_str).ok_or_else(|| format!("{key} is missing or no string"))
-}
-
-/// Refresh calls are spread out: hundreds of accounts at once would look like an attack to the platform.
-const RENEWAL_PACE: Duration = Duration::from_millis(250);
 
 impl Pairing {
     /// Works through a file; the lines come as they are done. Hanging up stops it after the line in hand: it can be repeated.
@@ -132,207 +68,160 @@ impl Pairing {
         options: ImportOptions,
         lines: mpsc::Sender<ImportLine>,
     ) {
+        let of = entries.len();
         let mut owners = match self.records().await {
             Ok(records) => TokenOwners::of(&records),
             Err(problem) => {
-                let result = ImportResult::Failed { why: problem.to_string() };
-                let _ = lines.send(ImportLine { line: 1, name: None, result }).await;
+                let result = ImportResult::Failed(problem.to_string());
+                let _ = lines.send(ImportLine { line: 1, of, name: None, result }).await;
                 return;
             }
         };
+        let mut refusals = 0;
         for (index, entry) in entries.into_iter().enumerate() {
-            let (name, result) = match entry {
-                Ok(entry) => (Some(entry.name.clone()), self.import_one(entry, options, &mut owners).await),
-                Err(why) => (None, ImportResult::Failed { why }),
+            let entry = owners.unswapped(entry);
+            let name = entry.as_ref().ok().map(|entry| entry.name.clone());
+            let stopped = options.replace && refusals >= REFUSALS_IN_A_ROW;
+            let done = match entry {
+                Ok(_) if stopped => ImportResult::Failed(STOPPED.to_owned()).into(),
+                Ok(entry) => self.import_one(entry, options, &mut owners).await,
+                Err(why) => ImportResult::Failed(why).into(),
             };
-            if lines.send(ImportLine { line: index + 1, name, result }).await.is_err() {
+            match done.result {
+                ImportResult::Imported(_) | ImportResult::Replaced(_) if !stopped => refusals = 0,
+                _ => refusals += u32::from(done.refused),
+            }
+            if lines.send(ImportLine { line: index + 1, of, name, result: done.result }).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn import_one(
-        &self,
-        entry: ImportEntry,
-        options: ImportOptions,
-        owners: &mut TokenOwners,
-    ) -> ImportResult {
-        let stored = match self.store_entry(&entry, options, owners).await {
-            Ok(stored) => stored,
-            Err(result) => return result,
+    async fn import_one(&self, entry: ImportEntry, options: ImportOptions, owners: &mut TokenOwners) -> Done {
+        let of_store = |problem: StoreError| Done::from(ImportResult::Failed(problem.to_string()));
+        // Held to the end of a try too: a token that the platform has just taken must find its account under the same name.
+        let saving = self.saving.lock().await;
+        let known = match self.store.account(&entry.name).await {
+            Ok(known) => known,
+            Err(problem) => return of_store(problem),
         };
-        let renewed = match self.renew_once(&entry, &stored, options).await {
-            Ok(renewed) => renewed,
-            Err(why) => return ImportResult::NotRenewed { why },
+        let plan = match self.plan(&entry, known.as_ref(), options, owners) {
+            Ok(plan) => plan,
+            Err(result) => return result.into(),
         };
-        match stored {
-            Stored::New => ImportResult::Imported { renewed },
-            Stored::Replaced => ImportResult::Replaced { renewed },
-            Stored::Same => ImportResult::Unchanged { renewed },
-        }
-    }
-
-    async fn store_entry(
-        &self,
-        entry: &ImportEntry,
-        options: ImportOptions,
-        owners: &mut TokenOwners,
-    ) -> Result<Stored, ImportResult> {
-        let failed = |why: String| ImportResult::Failed { why };
-        let of_store = |problem: StoreError| ImportResult::Failed { why: problem.to_string() };
-        let ImportEntry { name, realm, account_id, refresh_token } = entry;
-        if self.realm(realm).is_none() {
-            return Err(failed(format!("realm {realm} is not configured")));
-        }
-        owners.claim(entry).map_err(failed)?;
-        let _saving = self.saving.lock().await;
-        let known = self.store.account(name).await.map_err(of_store)?;
-        let records = known.as_slice();
-        if let Some(other) = naming::id_of(records, name, realm).filter(|other| other != account_id) {
-            let why = format!("the name {name} stands for account {other} in realm {realm} already");
-            return Err(failed(why));
-        }
-        let grant = known.as_ref().and_then(|record| record.grants.iter().find(|g| g.realm == *realm));
-        let stored = match (&known, grant) {
-            (Some(_), Some(grant)) if grant.refresh == *refresh_token => return Ok(Stored::Same),
-            (Some(record), Some(grant)) => match may_replace(record, grant, options) {
-                true => Stored::Replaced,
-                false => return Err(ImportResult::Kept { why: KEPT.to_owned() }),
-            },
-            (_, None) | (None, _) => Stored::New,
-        };
-        let grant = new_grant(entry, known.as_ref(), options, self.clock.now());
-        let record = self.store.put_grant(grant).await.map_err(of_store)?;
-        self.hooks.publish(&record);
-        self.hooks.note(name, "imported", format!("account {account_id} of realm {realm}"));
-        Ok(stored)
-    }
-
-    /// Proves a token that nobody has used yet, or tries a dead one again since an operator asks; the others are not refreshed without
-    /// need (gen-api, section 2).
-    async fn renew_once(
-        &self,
-        entry: &ImportEntry,
-        stored: &Stored,
-        options: ImportOptions,
-    ) -> Result<bool, String> {
-        if options.paused {
-            return Ok(false);
-        }
-        let known = self.store.account(&entry.name).await.map_err(|problem| problem.to_string())?;
-        let Some(record) = known else { return Err("the account vanished meanwhile".to_owned()) };
-        if record.current != entry.realm || record.state == AccountState::Paused {
-            return Ok(false);
-        }
-        let is_proven = record.current_grant().is_some_and(|grant| !never_proved(grant));
-        if *stored == Stored::Same && record.state == AccountState::Ready && is_proven {
-            return Ok(false);
-        }
-        let renewed = self.hooks.renew(&entry.name).await;
-        self.clock.sleep(RENEWAL_PACE).await;
-        renewed.map(|()| true)
-    }
-}
-
-const KEPT: &str =
-    "the account has another token, which works as far as is known; --replace takes the file's token";
-
-#[derive(PartialEq, Eq)]
-enum Stored {
-    New,
-    Replaced,
-    Same,
-}
-
-fn may_replace(record: &AccountRecord, grant: &GrantRecord, options: ImportOptions) -> bool {
-    let needs_login =
-        record.current == grant.realm && matches!(record.state, AccountState::NeedsLogin { .. });
-    options.replace || needs_login || never_proved(grant)
-}
-
-/// Imported and not refreshed since: pairing and every refresh leave an access token beside the grant.
-fn never_proved(grant: &GrantRecord) -> bool {
-    grant.access.is_none()
-}
-
-/// A second realm's grant waits until `switch`: an import must not move an account that works.
-fn new_grant(
-    entry: &ImportEntry,
-    known: Option<&AccountRecord>,
-    options: ImportOptions,
-    at: crate::clock::Timestamp,
-) -> NewGrant {
-    let make_current = known.is_none_or(|record| record.current == entry.realm);
-    let state = match known.map(|record| &record.state) {
-        _ if options.paused && make_current => Some(AccountState::Paused),
-        None => Some(AccountState::Ready),
-        Some(AccountState::NeedsLogin { .. }) if make_current => Some(AccountState::Ready),
-        Some(_) => None,
-    };
-    NewGrant {
-        name: entry.name.clone(),
-        realm: entry.realm.clone(),
-        account_id: entry.account_id,
-        refresh: entry.refresh_token.clone(),
-        access: None,
-        route: None,
-        at,
-        make_current,
-        state,
-    }
-}
-
-/// Which account a token belongs to: a token that stands at two accounts is a mistake in the file, and using it would mix their
-/// patients (gen-api, section 6).
-struct TokenOwners(HashMap<RefreshToken, (RealmName, AccountId)>);
-
-impl TokenOwners {
-    fn of(records: &[AccountRecord]) -> Self {
-        let grants = records.iter().flat_map(|record| &record.grants);
-        Self(grants.map(|g| (g.refresh.clone(), (g.realm.clone(), g.account_id))).collect())
-    }
-
-    fn claim(&mut self, entry: &ImportEntry) -> Result<(), String> {
-        let mine = (entry.realm.clone(), entry.account_id);
-        let owner = self.0.entry(entry.refresh_token.clone()).or_insert_with(|| mine.clone());
-        match *owner == mine {
-            true => Ok(()),
-            false => {
-                let (realm, id) = owner;
-                Err(format!("its refresh token belongs to account {id} of realm {realm}"))
+        let grant = new_grant(&entry, known.as_ref(), options, self.clock.now());
+        match (plan, known) {
+            (Plan::Prove, Some(record)) => self.prove(&record, grant).await,
+            (Plan::Same, Some(record)) => {
+                drop(saving);
+                self.renew_again(&entry, &record, options).await
+            }
+            (plan, _) => {
+                let record = match self.store.put_grant(grant).await {
+                    Ok(record) => record,
+                    Err(problem) => return of_store(problem),
+                };
+                self.hooks.publish(&record);
+                let detail = format!("account {} of realm {}", entry.account_id, entry.realm);
+                self.hooks.note(&entry.name, "imported", detail);
+                drop(saving);
+                let stored = if let Plan::Store(stored) = plan { stored } else { Stored::New };
+                self.renew_first(&entry, &record, stored, options).await
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Has the platform take the file's token for a refresh; until it has, the account's own stays, and serves on.
+    async fn prove(&self, before: &AccountRecord, grant: NewGrant) -> Done {
+        let (name, realm) = (grant.name.clone(), grant.realm.clone());
+        let replaced = self.hooks.replace(grant).await;
+        let result = match replaced {
+            Ok(record) => {
+                self.hooks.publish(&record);
+                let discovered = if before.state == AccountState::Paused {
+                    format!("still paused: `accounts resume {name}`")
+                } else if record.current != realm {
+                    format!("not in use: calls go to realm {}", record.current)
+                } else {
+                    match self.hooks.discover(&name).await {
+                        Ok(()) => "discovered".to_owned(),
+                        Err(why) => format!("but discovery failed: {why}"),
+                    }
+                };
+                ImportResult::Replaced(format!("refreshed; {discovered}")).into()
+            }
+            Err(ReplaceError::Refused(why)) => Done {
+                result: ImportResult::Failed(format!(
+                    "the platform does not take this token ({why}); the account keeps its own"
+                )),
+                refused: true,
+            },
+            Err(ReplaceError::NotTried(why)) => {
+                ImportResult::Failed(format!("not tried: {why}; the account keeps its own token")).into()
+            }
+            Err(ReplaceError::Failed(why)) => {
+                ImportResult::Failed(format!("{why}; the account keeps its own token")).into()
+            }
+        };
+        self.clock.sleep(OPERATOR_PACE).await;
+        result
+    }
 
-    #[test]
-    fn an_element_that_cannot_be_read_spoils_only_itself_and_is_never_quoted() {
-        let text = r#"[
-            {"name": "smile", "realm": "global", "account_id": "12", "refresh_token": "rt-1"},
-            {"name": "Smile!", "realm": "global", "account_id": 12, "refresh_token": "s3cret"},
-            {"name": "grin", "realm": "global", "account_id": 12, "refresh_token": 5550001},
-            {"name": "grin", "realm": "global", "account_id": 1.5, "refresh_token": "s3cret"},
-            {"name": "grin", "realm": "global", "account_id": 12, "refresh_token": "s3 cret"},
-            "s3cret"
-        ]"#;
-        let entries = read_import(text).unwrap();
-        assert_eq!(entries.len(), 6);
-        assert_eq!(entries[0].as_ref().unwrap().account_id, AccountId::new(12));
-        for entry in &entries[1..] {
-            let why = entry.as_ref().unwrap_err();
-            assert!(!why.contains("s3") && !why.contains("555"), "{why}");
+    /// The first refresh of what was just stored.
+    async fn renew_first(
+        &self,
+        entry: &ImportEntry,
+        record: &AccountRecord,
+        stored: Stored,
+        options: ImportOptions,
+    ) -> Done {
+        let good = |detail: String| match stored {
+            Stored::New => ImportResult::Imported(detail),
+            Stored::Replaced => ImportResult::Replaced(detail),
+        };
+        if options.paused || record.state == AccountState::Paused {
+            return good("paused, not refreshed".to_owned()).into();
+        }
+        if record.current != entry.realm {
+            return good(format!("not refreshed: calls go to realm {}", record.current)).into();
+        }
+        match self.renew_paced(&entry.name).await {
+            Ok(()) => good("refreshed and discovered".to_owned()).into(),
+            Err((why, refused)) => Done {
+                result: ImportResult::Failed(format!("stored, but the first refresh failed: {why}")),
+                refused,
+            },
         }
     }
 
-    #[test]
-    fn a_file_that_is_no_array_of_json_is_refused_as_a_whole() {
-        assert_eq!(read_import("{}").unwrap_err(), ImportFileProblem::NotAnArray);
-        assert_eq!(read_import("\"s3cret\"").unwrap_err(), ImportFileProblem::NotAnArray);
-        assert_eq!(read_import("[\n{]").unwrap_err(), ImportFileProblem::NotJson { line: 2, column: 2 });
-        assert!(read_import("\u{feff}[]").unwrap().is_empty());
+    /// A token that is stored already is not refreshed without need (gen-api, section 2); where it never proved itself, or the account
+    /// needs a login, an operator's asking is the need.
+    async fn renew_again(&self, entry: &ImportEntry, record: &AccountRecord, options: ImportOptions) -> Done {
+        let stored = "this token is stored already";
+        let is_proven = record.current_grant().is_some_and(|grant| !never_proved(grant));
+        let is_in_use = record.current == entry.realm && record.state != AccountState::Paused;
+        if options.paused || !is_in_use || (record.state == AccountState::Ready && is_proven) {
+            return ImportResult::Kept(stored.to_owned()).into();
+        }
+        match self.renew_paced(&entry.name).await {
+            Ok(()) => ImportResult::Kept(format!("{stored}; refreshed and discovered")).into(),
+            Err((why, refused)) => Done {
+                result: ImportResult::Failed(format!("{stored}, but its refresh failed: {why}")),
+                refused,
+            },
+        }
+    }
+
+    /// Fails with why, and whether the platform refused the token.
+    async fn renew_paced(&self, name: &AccountName) -> Result<(), (String, bool)> {
+        let renewed = self.hooks.renew(name).await;
+        self.clock.sleep(OPERATOR_PACE).await;
+        let Err(why) = renewed else { return Ok(()) };
+        let record = self.store.account(name).await.ok().flatten();
+        let refused = record.is_some_and(|record| matches!(record.state, AccountState::NeedsLogin { .. }));
+        Err((why, refused))
     }
 }
+
+const STOPPED: &str =
+    "not tried: three tokens in a row were refused, so the file looks older than what is stored here";

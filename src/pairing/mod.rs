@@ -9,10 +9,13 @@ mod code;
 mod connect;
 mod ending;
 mod import;
+mod import_file;
+mod import_plan;
 mod naming;
 mod outcome;
 mod pending;
 mod progress;
+mod removing;
 mod repeat;
 mod seams;
 mod start;
@@ -26,9 +29,12 @@ pub use accounts::{ExportedGrant, HoldLine, Invitation, InviteRequest, OperatorP
 pub use callback::{Answer, Proof};
 pub use code::{Code, Cookie};
 pub use ending::{Ended, Ending, EndingPreview, EndingProblem};
-pub use import::{ImportEntry, ImportFileProblem, ImportLine, ImportOptions, ImportResult, read_import};
+pub use import::{ImportLine, OPERATOR_PACE};
+pub use import_file::{ImportFileError, read_import};
+pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
 pub use outcome::{Choice, Connected, Outcome, Stop, Words};
 pub use progress::Progress;
+pub use removing::{LocalActError, RemovalPreview, RenamePreview};
 pub use seams::{Call, Hooks, LoginCalls};
 pub use start::{Begin, PastedStart, StartLink, StartOffer, StartProblem, StartRequest};
 

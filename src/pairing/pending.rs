@@ -163,6 +163,53 @@ impl Desk {
         self.take_for::<Start>(code, Some(by.clone())).await.map(drop)
     }
 
+    /// How many logins under way are for the account of this name.
+    pub async fn count_of(&self, name: &AccountName) -> Result<usize, StoreError> {
+        self.of_account(name).await.map(|logins| logins.len())
+    }
+
+    /// Ends all logins under way for the account of this name; says how many.
+    pub async fn cancel(&self, name: &AccountName) -> Result<usize, StoreError> {
+        let logins = self.of_account(name).await?;
+        for (login, _) in &logins {
+            self.store.take_login(login.id, login.kind, self.clock.now()).await?;
+        }
+        Ok(logins.len())
+    }
+
+    /// Has the logins under way for an account go on for its new name; says how many.
+    pub async fn rename(&self, from: &AccountName, to: &AccountName) -> Result<usize, StoreError> {
+        let logins = self.of_account(from).await?;
+        let mut renamed = 0;
+        for (login, mut payload) in logins {
+            // Taken out first: one that is used at this moment must not come back.
+            let Some(taken) = self.store.take_login(login.id, login.kind, self.clock.now()).await? else {
+                continue;
+            };
+            if let Some(name) = payload.pointer_mut(place_of_name(login.kind)) {
+                *name = to.as_str().into();
+            }
+            self.store.put_login(PendingLogin { payload: payload.to_string(), ..taken }).await?;
+            renamed += 1;
+        }
+        Ok(renamed)
+    }
+
+    /// Those that are not used up, each with its payload as JSON.
+    async fn of_account(
+        &self,
+        name: &AccountName,
+    ) -> Result<Vec<(PendingLogin, serde_json::Value)>, StoreError> {
+        let now = self.clock.now();
+        let logins = self.store.pending_logins().await?.into_iter().filter(|login| login.expires_at > now);
+        let read = logins.filter_map(|login| {
+            let payload: serde_json::Value = serde_json::from_str(&login.payload).ok()?;
+            let is_its = payload.pointer(place_of_name(login.kind))?.as_str()? == name.as_str();
+            is_its.then_some((login, payload))
+        });
+        Ok(read.collect())
+    }
+
     async fn take_for<T: Waiting>(
         &self,
         code: &Code,
@@ -205,6 +252,14 @@ fn made_in_the_future<T: Waiting>(row: &PendingLogin, now: Timestamp) -> Option<
     let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) else { return None };
     let made_at = made.made_at.map(Timestamp::from_millis)?;
     (made_at > now + APART).then_some(made_at)
+}
+
+/// Where the order's account name stands in a payload.
+fn place_of_name(kind: PendingKind) -> &'static str {
+    match kind {
+        PendingKind::Start | PendingKind::State => "/live/order/name",
+        PendingKind::Choice => "/live/login/order/name",
+    }
 }
 
 fn read<T: Waiting>(row: PendingLogin) -> Held<T> {

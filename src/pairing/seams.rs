@@ -5,11 +5,12 @@ use std::pin::Pin;
 
 use url::Url;
 
+use crate::access::replace::ReplaceError;
 use crate::model::account::{AccountId, AccountName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{Pairing, Platform, RelatedAccount, TokenHint, Trouble};
-use crate::store::AccountRecord;
+use crate::store::{AccountRecord, NewGrant};
 
 /// A control call on its way.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
@@ -97,8 +98,24 @@ pub trait Hooks: Send + Sync + 'static {
     fn publish(&self, record: &AccountRecord);
     /// The account's last grant is gone.
     fn withdraw(&self, name: &AccountName);
+    /// The account that was called `from` is called as the record says.
+    fn rename(&self, from: &AccountName, record: &AccountRecord);
+    /// Returns when no refresh of the account is under way here.
+    fn until_idle<'a>(&'a self, account: &'a AccountName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// Whether the account's newest tokens are in memory only.
+    fn is_unsaved(&self, account: &AccountName) -> bool;
     /// A line of the account's timeline; no token, no patient.
     fn note(&self, account: &AccountName, event: &'static str, detail: String);
+    /// Has the platform take a refresh token before it stands in the place of the account's own, and stores it then.
+    fn replace<'a>(
+        &'a self,
+        grant: NewGrant,
+    ) -> Pin<Box<dyn Future<Output = Result<AccountRecord, ReplaceError>> + Send + 'a>>;
+    /// Discovery alone, with the token at hand. The error is a sentence for people.
+    fn discover<'a>(
+        &'a self,
+        account: &'a AccountName,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
     /// One renewal at an operator's wish: refresh, then discovery. The error is a sentence for people.
     fn renew<'a>(
         &'a self,

@@ -4,6 +4,7 @@ mod ends;
 mod imports;
 mod logins;
 mod operators;
+mod removing;
 
 use super::doubles::{Scene, global};
 use super::{Answer, Begin, Connected, Outcome, PAIR_LINK_VALID, Proof, StartRequest, Stop};

@@ -7,7 +7,7 @@ use super::cluster::ReplicaId;
 use super::last_seen::{self, LastSeen, Moments};
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
-    Store, StoreError, StoredAccess, StoredRoute, token_hash,
+    Proof, Store, StoreError, StoredAccess, StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -39,9 +39,13 @@ macro_rules! store_contract {
             a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens,
             generations_never_go_back_over_new_grants_and_removals,
             a_token_that_was_taken_over_is_known_until_its_account_goes,
+            a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known,
             every_state_comes_back,
             the_last_grant_takes_its_account_along_and_frees_the_id,
             without_its_current_grant_an_account_uses_the_one_obtained_last,
+            an_account_is_removed_with_all_its_grants_and_its_timeline_stays,
+            an_account_gets_another_name_with_everything_but_its_timeline,
+            a_name_that_is_taken_is_given_to_nobody_else,
             what_does_not_exist_is_named,
             a_login_is_taken_once,
             a_login_is_found_by_its_kind_and_before_its_end_only,
@@ -98,6 +102,7 @@ pub fn grant(account: &str, in_realm: &str, id: u64) -> NewGrant {
         at: at(10),
         make_current: false,
         state: None,
+        proven: None,
     }
 }
 
@@ -419,6 +424,28 @@ pub async fn a_token_that_was_taken_over_is_known_until_its_account_goes(Subject
     assert!(known.iter().all(|(_, account)| *account != smile) && known.len() == 1, "{known:?}");
 }
 
+pub async fn a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known(
+    Subject { store, .. }: Subject,
+) {
+    let proof = |token: &str, refreshed_at| {
+        Some(Proof { handed_in: RefreshToken::new(token), refreshed_at: at(refreshed_at) })
+    };
+    let put = |token: &str, proven| NewGrant {
+        refresh: RefreshToken::new(token),
+        access: Some(access("access", 99)),
+        proven,
+        ..grant("smile", "global", 1)
+    };
+    store.put_grant(put("b", proof("a", 20))).await.unwrap();
+    assert_eq!(grant_of(&*store, "smile", "global").await.refreshed_at, Some(at(20)));
+    let replaced = store.put_grant(put("d", proof("c", 30))).await.unwrap();
+    assert_eq!((replaced.grants[0].refreshed_at, replaced.grants[0].generation), (Some(at(30)), 2));
+    let known = store.known_tokens().await.unwrap();
+    for token in ["a", "b", "c", "d"] {
+        assert!(known.contains(&(token_hash(&RefreshToken::new(token)), name("smile"))), "{token}");
+    }
+}
+
 pub async fn every_state_comes_back(Subject { store, .. }: Subject) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     for state in [
@@ -449,6 +476,72 @@ pub async fn without_its_current_grant_an_account_uses_the_one_obtained_last(Sub
         store.remove_grant(&name("smile"), &realm(removed)).await.unwrap();
         assert_eq!(store.account(&name("smile")).await.unwrap().unwrap().current, realm(current));
     }
+}
+
+pub async fn an_account_is_removed_with_all_its_grants_and_its_timeline_stays(
+    Subject { store, .. }: Subject,
+) {
+    for in_realm in ["global", "old"] {
+        store.put_grant(grant("smile", in_realm, 1)).await.unwrap();
+    }
+    store.append_journal(line("smile", 1)).await.unwrap();
+    store.remove_account(&name("smile")).await.unwrap();
+    assert_eq!(store.account(&name("smile")).await.unwrap(), None);
+    assert_eq!(store.known_tokens().await.unwrap(), []);
+    assert_eq!(store.journal(Some(&name("smile")), 9).await.unwrap(), [line("smile", 1)]);
+    let late = store.commit_tokens(&name("smile"), &realm("global"), 1, &tokens("late", None, 20)).await;
+    assert!(matches!(late, Err(StoreError::UnknownAccount(_))), "a refresh under way brings nothing back");
+    assert!(matches!(store.remove_account(&name("smile")).await, Err(StoreError::UnknownAccount(_))));
+    let again = store.put_grant(grant("grin", "global", 1)).await.unwrap();
+    assert_eq!(again.grants.len(), 1, "the id is free");
+    let again = store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    assert_eq!(again.grants[0].generation, 3, "generations never go back");
+}
+
+pub async fn an_account_gets_another_name_with_everything_but_its_timeline(Subject { store, .. }: Subject) {
+    let (smile, grin) = (name("smile"), name("grin"));
+    // The new name had an account before.
+    store.put_grant(grant("grin", "global", 9)).await.unwrap();
+    store.remove_account(&grin).await.unwrap();
+    let put = NewGrant { route: Some(route("https://eu.example.com")), ..grant("smile", "global", 1) };
+    store.put_grant(put).await.unwrap();
+    store.put_grant(NewGrant { make_current: true, ..grant("smile", "old", 1) }).await.unwrap();
+    let dead = AccountState::NeedsLogin { since: at(7), why: "dead".into() };
+    store.set_state(&smile, &dead).await.unwrap();
+    store.note_intent(&smile, &realm("old"), at(30)).await.unwrap();
+    store.append_journal(line("smile", 1)).await.unwrap();
+    let moments = Moments { last_call_at: Some(at(5)), ..Moments::default() };
+    let seen = LastSeen { subject: last_seen::Subject::Account(smile.clone()), moments };
+    store.note_last_seen(&[seen]).await.unwrap();
+    let before = store.account(&smile).await.unwrap().unwrap();
+
+    let renamed = store.rename_account(&smile, &grin).await.unwrap();
+    assert_eq!(store.account(&grin).await.unwrap().as_ref(), Some(&renamed));
+    assert_eq!(store.account(&smile).await.unwrap(), None);
+    let mut expected = AccountRecord { name: grin.clone(), ..before };
+    expected.grants[0].generation = 2;
+    assert_eq!(renamed, expected, "above the generations of the name's earlier account");
+    let known: Vec<_> = store.known_tokens().await.unwrap().into_iter().map(|(_, name)| name).collect();
+    assert_eq!(known, [grin.clone(), grin.clone()]);
+    assert_eq!(store.journal(Some(&smile), 9).await.unwrap(), [line("smile", 1)]);
+    assert_eq!(all_seen(&store).await[0].subject, last_seen::Subject::Account(grin.clone()));
+    let late = store.commit_tokens(&smile, &realm("global"), 1, &tokens("late", None, 20)).await;
+    assert!(matches!(late, Err(StoreError::UnknownAccount(_))));
+    let committed =
+        store.commit_tokens(&grin, &realm("global"), 2, &tokens("access", Some("next"), 20)).await;
+    assert_eq!(committed.unwrap(), 3);
+}
+
+pub async fn a_name_that_is_taken_is_given_to_nobody_else(Subject { store, .. }: Subject) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.put_grant(grant("grin", "global", 2)).await.unwrap();
+    let before = store.accounts().await.unwrap();
+    let taken = store.rename_account(&name("smile"), &name("grin")).await;
+    assert!(matches!(taken, Err(StoreError::NameTaken(_))), "{taken:?}");
+    let nobody = store.rename_account(&name("nobody"), &name("free")).await;
+    assert!(matches!(nobody, Err(StoreError::UnknownAccount(_))), "{nobody:?}");
+    assert_eq!(store.accounts().await.unwrap(), before);
+    store.remove_account(&name("smile")).await.unwrap();
 }
 
 pub async fn what_does_not_exist_is_named(Subject { store, .. }: Subject) {

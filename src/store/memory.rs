@@ -110,7 +110,10 @@ impl Held {
                 held_by: holder.name.clone(),
             });
         }
-        self.known_tokens.insert(token_hash(&new.refresh), new.name.clone());
+        let handed_in = new.proven.as_ref().map(|proof| &proof.handed_in);
+        for token in handed_in.into_iter().chain([&new.refresh]) {
+            self.known_tokens.insert(token_hash(token), new.name.clone());
+        }
         self.fallbacks.remove(&(new.name.clone(), new.realm.clone()));
         let spent = self.spent.get(&new.name).copied().unwrap_or_default();
         let account = self.accounts.entry(new.name.clone()).or_insert_with(|| AccountRecord {
@@ -129,7 +132,7 @@ impl Held {
             refresh: new.refresh,
             access: new.access,
             generation: highest + 1,
-            refreshed_at,
+            refreshed_at: new.proven.map(|proof| proof.refreshed_at).or(refreshed_at),
             obtained_at: new.at,
             route: new.route.or(old_route),
             intent: None,
@@ -211,15 +214,49 @@ impl Held {
         account.grants.retain(|grant| grant.realm != *realm);
         // The grants stand in the order of their realms; of two obtained at once the first realm is taken.
         match account.grants.iter().rev().max_by_key(|grant| grant.obtained_at) {
-            None => {
-                self.accounts.remove(name);
-                self.known_tokens.retain(|_, known| known != name);
-                self.last_seen.remove(&Subject::Account(name.clone()));
-            }
+            None => self.forget(name),
             Some(next) if account.current == *realm => account.current = next.realm.clone(),
             Some(_) => {}
         }
         Ok(())
+    }
+
+    fn forget(&mut self, name: &AccountName) {
+        self.accounts.remove(name);
+        self.known_tokens.retain(|_, known| known != name);
+        self.last_seen.remove(&Subject::Account(name.clone()));
+    }
+
+    fn remember_generations(&mut self, name: &AccountName) -> Result<(), StoreError> {
+        let highest =
+            self.account(name)?.grants.iter().map(|grant| grant.generation).max().unwrap_or_default();
+        let spent = self.spent.entry(name.clone()).or_default();
+        *spent = highest.max(*spent);
+        Ok(())
+    }
+
+    fn remove_account(&mut self, name: &AccountName) -> Result<(), StoreError> {
+        self.remember_generations(name)?;
+        self.forget(name);
+        Ok(())
+    }
+
+    fn rename_account(&mut self, from: &AccountName, to: &AccountName) -> Result<AccountRecord, StoreError> {
+        let mut account = self.account(from)?.clone();
+        if self.accounts.contains_key(to) {
+            return Err(StoreError::NameTaken(to.clone()));
+        }
+        self.remember_generations(from)?;
+        let spent = self.spent.get(to).copied().unwrap_or_default();
+        account.name = to.clone();
+        account.grants.iter_mut().for_each(|grant| grant.generation = grant.generation.max(spent + 1));
+        self.accounts.remove(from);
+        self.accounts.insert(to.clone(), account.clone());
+        self.known_tokens.values_mut().filter(|name| *name == from).for_each(|name| *name = to.clone());
+        if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
+            self.last_seen.insert(Subject::Account(to.clone()), seen);
+        }
+        Ok(account)
     }
 
     fn login(&self, id: [u8; 32], kind: PendingKind, now: Timestamp) -> Option<PendingLogin> {
@@ -339,6 +376,22 @@ impl Store for MemoryStore {
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
         ready(self.write().and_then(|mut held| held.remove_grant(name, realm)))
+    }
+
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
+        ready(self.write().and_then(|mut held| held.remove_account(name)))
+    }
+
+    fn rename_account<'a>(
+        &'a self,
+        from: &'a AccountName,
+        to: &'a AccountName,
+    ) -> Pending<'a, AccountRecord> {
+        ready(self.write().and_then(|mut held| held.rename_account(from, to)))
+    }
+
+    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+        ready(Ok(self.read().logins.values().cloned().collect()))
     }
 
     fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {

@@ -130,6 +130,9 @@ pub enum StoreError {
     /// (realm, account id) is unique, so that nothing is refreshed by two.
     #[error("account {id} of realm {realm} is already known as {held_by}")]
     GrantTaken { realm: RealmName, id: AccountId, held_by: AccountName },
+    /// A name stands for one account.
+    #[error("the name {0} is taken")]
+    NameTaken(AccountName),
     /// Somebody committed newer tokens in between; re-read and use theirs.
     #[error("newer tokens were committed meanwhile (generation {0})")]
     Fenced(u64),
@@ -218,6 +221,16 @@ pub struct NewGrant {
     pub make_current: bool,
     /// The state after it; `None` keeps the account's (a new account: `Ready`).
     pub state: Option<AccountState>,
+    /// Where `refresh` came by a refresh that was made before the grant is stored.
+    pub proven: Option<Proof>,
+}
+
+/// The refresh with which a token was tried before it is stored.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// The refresh token that was handed in: applications may hold it, so it is known too.
+    pub handed_in: RefreshToken,
+    pub refreshed_at: Timestamp,
 }
 
 /// What a refresh brought. `refresh: None` keeps the old refresh token.
@@ -342,6 +355,14 @@ pub trait Store: Send + Sync + 'static {
     /// Where the current one goes, the one obtained last becomes current.
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
 
+    /// Forgets an account with all its grants, also one whose record cannot be read. Its timeline outlives it, and its generations never
+    /// start again.
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()>;
+    /// Gives an account another name, with its grants, what is known of its tokens and when it was last seen. Its timeline stays under
+    /// the old one. `NameTaken` where the new name stands for an account.
+    fn rename_account<'a>(&'a self, from: &'a AccountName, to: &'a AccountName)
+    -> Pending<'a, AccountRecord>;
+
     /// SHA-256 of every refresh token that `put_grant` took for an account which still exists, with its name: what an application
     /// that refreshes by itself may still send, however often the platform has rotated it since.
     fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>>;
@@ -362,6 +383,9 @@ pub trait Store: Send + Sync + 'static {
         kind: PendingKind,
         now: Timestamp,
     ) -> Pending<'_, Option<PendingLogin>>;
+
+    /// Those that unseal; some may have expired. The others are as good as none.
+    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>>;
 
     /// Keeps the newest [`JOURNAL_LINES`] of each account; an account's timeline outlives it.
     fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()>;

@@ -34,6 +34,7 @@ mod journal;
 mod last_seen;
 mod link;
 mod logins;
+mod names;
 mod portable;
 mod rotate;
 mod start;
@@ -160,6 +161,22 @@ impl Store for PostgresStore {
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
         Box::pin(repeated(SHORT, move || self.delete_grant(name, realm)))
+    }
+
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
+        Box::pin(repeated(SHORT, move || self.delete_account(name)))
+    }
+
+    fn rename_account<'a>(
+        &'a self,
+        from: &'a AccountName,
+        to: &'a AccountName,
+    ) -> Pending<'a, AccountRecord> {
+        Box::pin(repeated(SHORT, move || self.move_account(from, to)))
+    }
+
+    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+        Box::pin(within(LONG, self.read_logins()))
     }
 
     fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {

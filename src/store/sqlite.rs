@@ -31,6 +31,7 @@ mod fallbacks;
 mod grants;
 mod last_seen;
 mod logins;
+mod names;
 mod portable;
 mod rotate;
 mod start;
@@ -227,6 +228,22 @@ impl Store for SqliteStore {
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
         Box::pin(self.delete_grant(name, realm))
+    }
+
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
+        Box::pin(self.delete_account(name))
+    }
+
+    fn rename_account<'a>(
+        &'a self,
+        from: &'a AccountName,
+        to: &'a AccountName,
+    ) -> Pending<'a, AccountRecord> {
+        Box::pin(self.move_account(from, to))
+    }
+
+    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+        Box::pin(self.read_logins())
     }
 
     fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {

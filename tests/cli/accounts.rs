@@ -30,13 +30,26 @@ fn check_connect_goes_the_whole_way_plain_and_over_tls() {
 fn an_import_is_reported_line_by_line_repeatable_and_fails_as_a_whole_for_one_bad_line() {
     let pair = Pair::start(&[]);
     let said = pair.import();
-    assert_eq!((said.code, said.out.lines().last()), (0, Some("4 of 4 imported")), "{}", said.all());
+    assert_eq!(
+        (said.code, said.out.lines().last()),
+        (0, Some("4 imported, 0 kept, 0 replaced, 0 failed of 4")),
+        "{}",
+        said.all()
+    );
     let said = pair.import();
     assert_eq!(said.code, 0);
-    assert_eq!(said.out.matches("unchanged, not refreshed").count(), 4);
+    assert_eq!(said.out.lines().last(), Some("0 imported, 4 kept, 0 replaced, 0 failed of 4"));
+    assert!(
+        said.out.starts_with("kept      1 of 4  acct-10001  this token is stored already\n"),
+        "{}",
+        said.out
+    );
 
     let said = pair.types_with("accounts import -", r#"[{"name": "smile"}]"#);
-    assert_eq!((said.code, said.out.lines().last()), (1, Some("0 of 1 imported")));
+    assert_eq!(
+        (said.code, said.out.lines().last()),
+        (1, Some("0 imported, 0 kept, 0 replaced, 1 failed of 1"))
+    );
     let said = pair.types_with("accounts import -", "{");
     assert_eq!(said.code, 1);
     assert!(said.err.contains("It must be a JSON array of"), "{}", said.err);
@@ -48,6 +61,58 @@ fn an_import_is_reported_line_by_line_repeatable_and_fails_as_a_whole_for_one_ba
     let json: serde_json::Value =
         serde_json::from_str(&pair.types("accounts list acct-*2 -o json").out).unwrap();
     assert_eq!((json.as_array().unwrap().len(), &json[0]["name"]), (1, &LAB.into()));
+}
+
+#[test]
+fn a_file_is_read_as_csv_too_and_one_that_is_none_is_named_without_its_text() {
+    let pair = Pair::start(&["--rotate"]);
+    let json: serde_json::Value = serde_json::from_str(&pair.written("accounts.json")).unwrap();
+    let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_owned();
+    let mut csv = String::from("\u{feff}Name;Account ID;Realm;Refresh_Token\r\n\r\n");
+    for line in json.as_array().unwrap() {
+        let [name, realm, id, token] =
+            ["name", "realm", "account_id", "refresh_token"].map(|key| text(&line[key]));
+        csv.push_str(&format!("{name};{id};{realm};\"{token}\"\r\n"));
+    }
+    let said = pair.types_with("accounts import -", &csv);
+    let last = said.out.lines().last();
+    assert_eq!(
+        (said.code, last),
+        (0, Some("4 imported, 0 kept, 0 replaced, 0 failed of 4")),
+        "{}",
+        said.all()
+    );
+
+    let token = "3f2504e0-4f89-11d3-9a0c-0305e82c3301";
+    let swapped = format!("name,realm,account_id,refresh_token\n{token},global,7,smile\nsmile,{token},7,x\n");
+    let said = pair.types_with("accounts import -", &swapped);
+    assert!(said.code == 1 && !said.all().contains(token), "{}", said.all());
+    let said = pair.types_with("accounts import -", &format!("{token},global,7,smile\n"));
+    assert!(said.code == 1 && said.err.contains("no header row"), "{}", said.all());
+    assert!(!said.all().contains(token), "{}", said.all());
+    let utf16: Vec<u8> = csv.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let file = pair.folder.path().join("utf16.csv");
+    std::fs::write(&file, utf16).unwrap();
+    let said = pair.types(&format!("accounts import {}", file.display()));
+    assert!(said.code == 1 && said.err.contains("UTF-16"), "{}", said.all());
+}
+
+#[test]
+fn replacing_shows_what_it_would_hit_waits_for_yes_and_costs_no_grant() {
+    let pair = Pair::start(&["--rotate"]);
+    let file = pair.folder.path().join("accounts.json").display().to_string();
+    pair.import();
+    let before = pair.types("accounts export --with-refresh-tokens --yes").out;
+    // The gateway has refreshed since, so all tokens of the file are spent.
+    let said = pair.types(&format!("accounts import {file} --replace"));
+    assert!(said.code == 0 && said.out.starts_with("4 accounts have another token here"), "{}", said.all());
+    assert!(said.out.ends_with("Nothing was done. Add --yes to do it.\n"), "{}", said.out);
+    assert!(said.out.contains("  acct-10001  global  ready, has worked, token until 20"), "{}", said.out);
+    let config = std::fs::read_to_string(pair.config()).unwrap();
+    let said = pair.types(&format!("accounts import {file} --replace --yes"));
+    assert_eq!((said.code, said.out.matches("failed    ").count()), (1, 4), "{config}{}", said.all());
+    assert_eq!(pair.types("accounts export --with-refresh-tokens --yes").out, before);
+    assert_eq!(pair.types(&format!("accounts call {CLINIC} GET /orders/practice")).code, 0);
 }
 
 #[test]
@@ -182,6 +247,78 @@ fn destructive_acts_show_whom_they_hit_and_wait_for_yes() {
 }
 
 #[test]
+fn an_account_is_removed_here_alone_after_a_preview_and_comes_back_by_import() {
+    let pair = Pair::start(&["--rotate"]);
+    pair.import();
+    let said = pair.types(&format!("accounts remove {CLINIC}"));
+    assert!(
+        said.code == 0 && said.out.ends_with("Nothing was done. Add --yes to do it.\n"),
+        "{}",
+        said.all()
+    );
+    assert!(said.out.contains("Nothing is done at the platform"), "{}", said.out);
+    assert_eq!(pair.types(&format!("accounts show {CLINIC}")).code, 0);
+    let exported = pair.types(&format!("accounts export {CLINIC} --with-refresh-tokens --yes")).out;
+    let said = pair.types(&format!("accounts remove {CLINIC} --yes"));
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(pair.types(&format!("accounts show {CLINIC}")).code, 1);
+    assert_eq!(pair.types(&format!("accounts remove {CLINIC} --yes")).code, 1);
+    let audit = pair.written("admin-audit.log");
+    assert!(
+        audit.contains("\"action\":\"remove\",\"account\":\"acct-10001\",\"outcome\":\"done\""),
+        "{audit}"
+    );
+    // Under a right name now, with the token that still lives.
+    let said = pair.types_with("accounts import -", &exported.replace(CLINIC, "smile-berlin"));
+    assert_eq!(said.code, 0, "{}", said.all());
+    assert_eq!(pair.types("accounts call smile-berlin GET /orders/practice").code, 0);
+}
+
+#[test]
+fn an_account_gets_another_name_after_a_preview_and_is_served_under_it() {
+    let mut pair = Pair::start(&["--rotate"]);
+    pair.import();
+    for (name, code) in [("Smile", 2), ("123", 2), ("acct-10002", 1), ("acct-10001", 1)] {
+        assert_eq!(pair.types(&format!("accounts rename {CLINIC} {name} --yes")).code, code, "{name}");
+    }
+    let said = pair.types(&format!("accounts rename {CLINIC} smile-berlin"));
+    assert!(
+        said.code == 0 && said.out.ends_with("Nothing was done. Add --yes to do it.\n"),
+        "{}",
+        said.all()
+    );
+    let said = pair.types(&format!("accounts rename {CLINIC} smile-berlin --yes"));
+    assert!(said.code == 0 && said.out.ends_with("Renamed from acct-10001.\n"), "{}", said.all());
+    for round in 0..2 {
+        assert_eq!(pair.types(&format!("accounts show {CLINIC}")).code, 1);
+        assert_eq!(pair.types("accounts call smile-berlin GET /orders/practice").code, 0, "round {round}");
+        assert_eq!(pair.types("accounts renew smile-berlin").code, 0, "its tokens are at hand");
+        let explained = pair.types("explain smile-berlin").out;
+        assert!(explained.contains("from acct-10001, by an operator"), "{explained}");
+        pair.stop();
+        pair.start_again();
+    }
+}
+
+#[test]
+fn an_account_whose_imported_token_was_never_good_asks_for_the_present_one_first() {
+    let pair = Pair::start(&["--rotate"]);
+    pair.import();
+    let file = r#"[{"name": "smile", "realm": "global", "account_id": 77, "refresh_token": "long-spent"}]"#;
+    let said = pair.types_with("accounts import -", file);
+    assert!(said.code == 1 && said.out.starts_with("failed    1 of 1  smile  stored, but"), "{}", said.all());
+    let advice = "Give me the application's present refresh token again";
+    let explained = pair.types("explain smile").out;
+    assert!(explained.contains(advice), "{explained}");
+    assert!(explained.find(advice) < explained.find("log in once"), "{explained}");
+    assert!(pair.types("accounts list").out.contains("present refresh token"));
+    let list = pair.types("accounts list smile -o json").out;
+    assert!(list.contains("\"remedy\": \"present_token\""), "{list}");
+    let refused = pair.types("accounts call smile GET /orders/practice --body").out;
+    assert!(refused.contains("accounts import FILE"), "{refused}");
+}
+
+#[test]
 fn refresh_tokens_leave_only_when_asked_for_twice_and_come_back_by_import() {
     let pair = Pair::start(&[]);
     pair.import();
@@ -190,7 +327,10 @@ fn refresh_tokens_leave_only_when_asked_for_twice_and_come_back_by_import() {
     let exported = pair.types("accounts export --with-refresh-tokens --yes").out;
     assert_eq!(exported.matches("\"refresh_token\"").count(), 4);
     let said = pair.types_with("accounts import -", &exported);
-    assert_eq!((said.code, said.out.lines().last()), (0, Some("4 of 4 imported")));
+    assert_eq!(
+        (said.code, said.out.lines().last()),
+        (0, Some("0 imported, 4 kept, 0 replaced, 0 failed of 4"))
+    );
     assert!(pair.written("admin-audit.log").contains("\"action\":\"export"));
 }
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod database;
 mod mistakes;
+mod moving;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;

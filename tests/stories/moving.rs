@@ -41,9 +41,9 @@ async fn an_import_renews_discovers_and_proves_the_route_of_each_account_once_an
     let (world, file) = before_the_import().await;
     let paced = std::time::Duration::from_millis(250);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
-    assert_eq!(details(&lines), ["imported, refreshed and discovered"; 2]);
+    assert_eq!(details(&lines), ["refreshed and discovered"; 2]);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
-    assert_eq!(details(&lines), ["unchanged, not refreshed"; 2]);
+    assert_eq!(details(&lines), ["this token is stored already"; 2]);
     assert_eq!((world.sandbox.refreshes(CLINIC).len(), world.sandbox.discoveries().len()), (1, 4));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
@@ -53,7 +53,7 @@ async fn an_import_renews_discovers_and_proves_the_route_of_each_account_once_an
 async fn a_paused_import_leaves_the_refreshing_to_the_other_application_until_it_is_resumed() {
     let (world, file) = before_the_import().await;
     let lines = import(&world, "?paused=true", &file).await;
-    assert_eq!(details(&lines), ["imported, not refreshed"; 2]);
+    assert_eq!(details(&lines), ["paused, not refreshed"; 2]);
     let refused = world.get(CLINIC_NAME, LIST).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "account_paused"));
     assert_eq!(world.sandbox.calls().len(), 0, "the platform was not asked for anything");
@@ -123,17 +123,30 @@ async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says
     let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
     let stale = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": "an-older-token"}]);
     let kept = import(&world, "", &stale).await;
-    assert!(details(&kept)[0].starts_with("kept: ") && kept[0]["ok"] == true, "{kept:?}");
+    assert!(kept[0]["result"] == "kept" && kept[0]["ok"] == true, "{kept:?}");
     world.sandbox.expire_access(CLINIC);
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     let paced = std::time::Duration::from_millis(250);
-    let replaced = world.while_time_flies(paced, import(&world, "?replace=true", &stale)).await;
-    assert_eq!(replaced[0]["ok"], false, "its first refresh fails: {replaced:?}");
-    assert_eq!(world.account(CLINIC_NAME).await["state"], "needs_login");
+    let preview = world.operate("/import?replace=true", stale.clone()).await.json();
+    assert_eq!((&preview["hits"][0]["name"], &preview["done"]), (&json!(CLINIC_NAME), &json!(false)));
+    assert_eq!([&preview["proven"], &preview["ready"], &preview["living"]], [&json!(1); 3]);
+    let refreshes = world.sandbox.refreshes(CLINIC).len();
+    let replace = "?replace=true&confirmed=true";
+    let early = world.while_time_flies(paced, import(&world, replace, &stale)).await;
+    assert!(details(&early)[0].starts_with("not tried: the account was refreshed a moment ago"), "{early:?}");
+    world.clock.advance(std::time::Duration::from_secs(61));
+    let refused = world.while_time_flies(paced, import(&world, replace, &stale)).await;
+    assert_eq!(refused[0]["result"], "failed", "{refused:?}");
+    assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "the account keeps its own");
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    world.clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "its own token lives on");
+    assert_eq!(world.sandbox.refreshes(CLINIC).len(), refreshes + 1);
+    world.clock.advance(std::time::Duration::from_secs(61));
     let right = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
         "refresh_token": world.sandbox.refresh_tokens(CLINIC)[0]}]);
-    let healed = world.while_time_flies(paced, import(&world, "", &right)).await;
-    assert_eq!(details(&healed), ["replaced, refreshed and discovered"]);
+    let kept = world.while_time_flies(paced, import(&world, replace, &right)).await;
+    assert_eq!(details(&kept), ["this token is stored already"]);
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
 }
 
@@ -143,7 +156,7 @@ async fn an_import_while_the_platform_is_down_stores_the_tokens_and_says_so() {
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::New));
     let paced = std::time::Duration::from_millis(250);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
-    assert!(lines.iter().all(|line| line["ok"] == false), "{lines:?}");
+    assert!(lines.iter().all(|line| line["ok"] == false && line["of"] == 2), "{lines:?}");
     assert!(details(&lines)[0].starts_with("stored, but the first refresh failed"), "{lines:?}");
     world.sandbox.clear_scripts();
     world.clock.advance(std::time::Duration::from_secs(3600));
@@ -167,4 +180,40 @@ async fn an_export_is_the_way_back_and_shows_tokens_only_when_asked_to() {
     // A second gateway takes over with that file.
     let other = Setup::new().unpaired().start().await;
     assert_eq!(import(&other, "?paused=true", &with).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_token_is_proven_by_a_refresh_and_both_it_and_its_successor_are_known() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let newer = world.sandbox.grant(CLINIC).unwrap();
+    let file =
+        json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": newer}]);
+    let replaced = import(&world, "?replace=true&confirmed=true", &file);
+    let replaced = world.while_time_flies(std::time::Duration::from_millis(100), replaced).await;
+    assert_eq!(
+        (&replaced[0]["result"], details(&replaced)),
+        (&json!("replaced"), vec!["refreshed; discovered"])
+    );
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    assert!(world.journal(CLINIC_NAME).await.contains(&"token_replaced".to_owned()));
+    let exported = world.look("/api/export?refresh_tokens=true").await.json();
+    assert_ne!(exported[0]["refresh_token"], file[0]["refresh_token"], "its successor is stored");
+    let again = import(&world, "", &json!([exported[0]])).await;
+    assert_eq!(details(&again), ["this token is stored already"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resuming_succeeds_where_calls_are_served_also_right_after_a_refresh() {
+    let world = World::new().await;
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    pause(&world, CLINIC_NAME).await;
+    let resumed = resume(&world, CLINIC_NAME).await;
+    assert_eq!(resumed[0]["ok"], true, "{resumed:?}");
+    let detail = resumed[0]["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("served, good until") && detail.contains("refreshed a moment ago"),
+        "{detail}"
+    );
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
 }

@@ -243,8 +243,12 @@ impl World {
         let entries: Value = serde_json::from_str(&matching::import_json(&self.sandbox)).unwrap();
         let imported = self.operate("/import?paused=true", entries).await;
         assert!(!imported.text().contains("\"ok\":false"), "{}", imported.text());
-        let resumed = self.operate("/resume?pattern=*", json!(null)).await;
-        assert!(!resumed.text().contains("\"ok\":false"), "{}", resumed.text());
+        // One by one, since between several the gateway would wait on a clock that stands still.
+        for line in imported.lines() {
+            let name = line["name"].as_str().unwrap();
+            let resumed = self.operate(&format!("/resume?pattern={name}"), json!(null)).await;
+            assert!(!resumed.text().contains("\"ok\":false"), "{}", resumed.text());
+        }
     }
 
     /// A call with the caller's key: path as a legacy application writes it behind the account's base URL.

@@ -3,8 +3,10 @@
 mod book;
 mod cluster;
 mod keeper;
+mod leaving;
 mod owed;
 mod renewal;
+mod replace;
 mod routes;
 mod saving;
 mod trouble;

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::gateway::testing::access;
+use crate::model::account::Remedy;
 
 const EXPIRED: &str = "HTTP/1.1 401 Unauthorized\ncontent-length: 3\n\nold";
 const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\ncontent-length: 2\n\nno";
@@ -113,7 +114,7 @@ fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
         world.accounts.script.borrow_mut().push_back(Err(RenewProblem::TooSoon { until: now }));
         assert_eq!(world.get("/orders/lab").await.1, "old");
         world.will_say(EXPIRED);
-        let dead = RenewProblem::NeedsLogin { since: now, why: "refused".into() };
+        let dead = RenewProblem::NeedsLogin { since: now, why: "refused".into(), remedy: Remedy::Login };
         world.accounts.script.borrow_mut().push_back(Err(dead));
         let (head, body) = world.get("/orders/lab").await;
         assert_eq!(head.status(), 401);

@@ -1,11 +1,9 @@
 //! Bringing accounts over from another application.
 
-use std::time::Duration;
-
 use super::*;
 use crate::model::account::AccountState;
 use crate::pairing::doubles;
-use crate::pairing::{ImportEntry, ImportOptions, ImportResult};
+use crate::pairing::{ImportEntry, ImportOptions, ImportResult, OPERATOR_PACE};
 use crate::store::Store;
 
 fn entry(name: &str, id: u64, token: &str) -> Result<ImportEntry, String> {
@@ -34,11 +32,15 @@ async fn import(
                 None => return results,
             },
             () = scene.clock.until_sleeping(1) => {
-                scene.clock.advance(Duration::from_millis(250));
+                scene.clock.advance(OPERATOR_PACE);
                 tokio::task::yield_now().await;
             }
         }
     }
+}
+
+fn imported(detail: &str) -> ImportResult {
+    ImportResult::Imported(detail.to_owned())
 }
 
 async fn token(scene: &Scene, name: &str) -> String {
@@ -50,23 +52,23 @@ async fn each_line_is_stored_renewed_once_and_reported_and_a_repetition_changes_
     let scene = Scene::new();
     let file =
         || vec![entry("smile", 12, "old-12"), Err("name is missing".into()), entry("grin", 13, "old-13")];
-    let failed = ImportResult::Failed { why: "name is missing".into() };
+    let failed = ImportResult::Failed("name is missing".into());
     let first = import(&scene, file(), ImportOptions::default()).await;
     assert_eq!(
         first,
-        [ImportResult::Imported { renewed: true }, failed.clone(), ImportResult::Imported { renewed: true },]
+        [imported("refreshed and discovered"), failed.clone(), imported("refreshed and discovered")]
     );
     assert_eq!(token(&scene, "smile").await, "rotated-12");
-    assert_eq!(scene.clock.now().since(doubles::START), Duration::from_millis(500), "paced");
+    assert_eq!(scene.clock.now().since(doubles::START), 2 * OPERATOR_PACE, "paced");
 
     let second = import(&scene, file(), ImportOptions::default()).await;
-    assert!(matches!(&second[..], [ImportResult::Kept { .. }, f, ImportResult::Kept { .. }] if *f == failed));
+    assert!(matches!(&second[..], [ImportResult::Kept(_), f, ImportResult::Kept(_)] if *f == failed));
     assert_eq!(token(&scene, "smile").await, "rotated-12", "the rotated token survives the old file");
     let renewals = scene.hooks.seen().iter().filter(|line| line.starts_with("renew")).count();
     assert_eq!(renewals, 2);
 
     let same = import(&scene, vec![entry("smile", 12, "rotated-12")], ImportOptions::default()).await;
-    assert_eq!(same, [ImportResult::Unchanged { renewed: false }]);
+    assert_eq!(same, [ImportResult::Kept("this token is stored already".into())]);
 }
 
 #[tokio::test]
@@ -74,7 +76,7 @@ async fn a_paused_import_only_stores() {
     let scene = Scene::new();
     let options = ImportOptions { paused: true, ..ImportOptions::default() };
     let lines = import(&scene, vec![entry("smile", 12, "old-12")], options).await;
-    assert_eq!(lines, [ImportResult::Imported { renewed: false }]);
+    assert_eq!(lines, [imported("paused, not refreshed")]);
     assert_eq!(scene.record("smile").await.unwrap().state, AccountState::Paused);
     assert!(!scene.hooks.seen().iter().any(|line| line.starts_with("renew")));
 }
@@ -86,21 +88,79 @@ async fn another_token_is_taken_where_the_account_needs_a_login_or_its_token_nev
     pair(&scene, "smile").await;
     let newer = || vec![entry("smile", 12, "newer")];
     let kept = import(&scene, newer(), ImportOptions::default()).await;
-    assert!(matches!(kept[..], [ImportResult::Kept { .. }]));
+    assert!(matches!(kept[..], [ImportResult::Kept(_)]));
     assert_eq!(token(&scene, "smile").await, "pair-refresh-12");
 
     let dead = AccountState::NeedsLogin { since: doubles::START, why: "dead".into() };
     scene.store.set_state(&"smile".parse().unwrap(), &dead).await.unwrap();
     let replaced = import(&scene, newer(), ImportOptions::default()).await;
-    assert_eq!(replaced, [ImportResult::Replaced { renewed: true }]);
+    assert_eq!(replaced, [ImportResult::Replaced("refreshed; discovered".into())]);
     assert_eq!(scene.record("smile").await.unwrap().state, AccountState::Ready);
 
-    let demanded = ImportOptions { replace: true, paused: true };
+    let demanded = ImportOptions { replace: true, paused: false };
     let replaced = import(&scene, newer(), demanded).await;
-    assert_eq!(replaced, [ImportResult::Replaced { renewed: false }]);
-    let unproven = import(&scene, vec![entry("smile", 12, "newest")], ImportOptions::default()).await;
-    assert_eq!(unproven, [ImportResult::Replaced { renewed: false }], "still paused");
-    assert_eq!(token(&scene, "smile").await, "newest");
+    assert_eq!(replaced, [ImportResult::Replaced("refreshed; discovered".into())]);
+    assert_eq!(token(&scene, "smile").await, "rotated-12");
+}
+
+#[tokio::test]
+async fn what_works_is_kept_where_nothing_may_be_refreshed_and_what_never_did_is_replaced() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    let paused = ImportOptions { replace: true, paused: true };
+    let kept = import(&scene, vec![entry("smile", 12, "newer")], paused).await;
+    assert!(matches!(kept[..], [ImportResult::Kept(_)]), "{kept:?}");
+    assert_eq!(token(&scene, "smile").await, "pair-refresh-12");
+    for number in [1, 2] {
+        let options = ImportOptions { paused: number == 1, ..ImportOptions::default() };
+        import(&scene, vec![entry("grin", 13, &format!("newer-{number}"))], options).await;
+        assert_eq!(token(&scene, "grin").await, format!("newer-{number}"));
+    }
+    assert_eq!(scene.record("grin").await.unwrap().state, AccountState::Paused);
+    assert!(!scene.hooks.seen().iter().any(|line| line.starts_with("renew") || line.starts_with("replace")));
+}
+
+#[tokio::test]
+async fn an_old_file_is_tried_three_times_and_costs_no_grant() {
+    let scene = Scene::new();
+    let accounts = |token: &str| -> Vec<_> {
+        (0..30).map(|id| entry(&format!("a{id:03}"), id, &format!("{token}-{id}"))).collect()
+    };
+    import(&scene, accounts("good"), ImportOptions::default()).await;
+    let before = scene.store.accounts().await.unwrap().accounts;
+    let replace = ImportOptions { replace: true, ..ImportOptions::default() };
+    let preview = scene.pairing.preview_import(&accounts("dead"), replace).await.unwrap();
+    assert_eq!((preview.hits.len(), preview.new, preview.failing), (30, 0, 0));
+    assert!(preview.hits.iter().all(|hit| hit.proven && hit.token_until.is_some()));
+    let lines = import(&scene, accounts("dead"), replace).await;
+    assert!(lines.iter().all(|line| matches!(line, ImportResult::Failed(_))), "{lines:?}");
+    assert_eq!(scene.hooks.seen().iter().filter(|line| line.starts_with("replace")).count(), 3);
+    assert_eq!(scene.store.accounts().await.unwrap().accounts, before);
+}
+
+#[tokio::test]
+async fn refusals_between_tokens_that_are_taken_stop_nothing() {
+    let scene = Scene::new();
+    let accounts: Vec<_> = (0..9).map(|id| entry(&format!("a{id}"), id, &format!("first-{id}"))).collect();
+    import(&scene, accounts, ImportOptions::default()).await;
+    let word = |id: u64| if id % 3 == 2 { "good" } else { "dead" };
+    let file = (0..9).map(|id| entry(&format!("a{id}"), id, &format!("{}-{id}", word(id)))).collect();
+    let lines = import(&scene, file, ImportOptions { replace: true, paused: false }).await;
+    assert_eq!(lines.iter().filter(|line| line.is_good()).count(), 3, "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_known_token_in_the_place_of_a_name_is_refused_and_not_repeated() {
+    let scene = Scene::new();
+    import(&scene, vec![entry("smile", 12, "t-12")], ImportOptions::default()).await;
+    let mut lines = scene.pairing.import(
+        vec![entry("rotated-12", 12, "smile"), entry("s3cret", 12, "smile")],
+        ImportOptions::default(),
+    );
+    while let Some(line) = lines.recv().await {
+        assert_eq!(line.name, None);
+        assert_eq!(line.result, ImportResult::Failed("name and refresh_token are swapped".into()));
+    }
 }
 
 #[tokio::test]
@@ -113,8 +173,8 @@ async fn the_stored_token_of_an_account_that_needs_a_login_is_tried_again() {
     }
     let file = vec![entry("smile", 12, "rotated-12"), entry("dead-one", 13, "t-13")];
     let lines = import(&scene, file, ImportOptions::default()).await;
-    assert_eq!(lines[0], ImportResult::Unchanged { renewed: true });
-    assert!(matches!(lines[1], ImportResult::NotRenewed { .. }));
+    assert_eq!(lines[0], ImportResult::Kept("this token is stored already; refreshed and discovered".into()));
+    assert!(matches!(lines[1], ImportResult::Failed(_)));
 }
 
 #[tokio::test]
@@ -127,7 +187,7 @@ async fn a_paused_import_does_not_even_try_a_dead_token_again() {
     let before = tries(&scene);
     let options = ImportOptions { paused: true, ..ImportOptions::default() };
     let lines = import(&scene, vec![entry("dead-one", 13, "t-13")], options).await;
-    assert_eq!(lines, [ImportResult::Unchanged { renewed: false }]);
+    assert_eq!(lines, [ImportResult::Kept("this token is stored already".into())]);
     assert_eq!(tries(&scene), before);
 }
 
@@ -144,11 +204,11 @@ async fn a_line_that_would_mix_two_accounts_fails_alone() {
     ];
     let lines = import(&scene, file, ImportOptions::default()).await;
     let [first, name_taken, id_taken, token_taken, realm, dead] = &lines[..] else { panic!("{lines:?}") };
-    assert_eq!(first, &ImportResult::Imported { renewed: true });
+    assert_eq!(first, &imported("refreshed and discovered"));
     for failed in [name_taken, id_taken, token_taken, realm] {
-        assert!(matches!(failed, ImportResult::Failed { .. }), "{failed:?}");
+        assert!(matches!(failed, ImportResult::Failed(_)), "{failed:?}");
     }
-    assert!(matches!(dead, ImportResult::NotRenewed { .. }));
+    assert!(matches!(dead, ImportResult::Failed(_)));
     assert_eq!(lines.iter().filter(|line| line.is_good()).count(), 1);
     assert!(scene.record("grin").await.is_none());
 }

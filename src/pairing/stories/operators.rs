@@ -47,7 +47,7 @@ async fn an_export_is_what_import_reads_and_shows_tokens_only_on_demand() {
     assert_eq!(plain, r#"[{"name":"smile","realm":"global","account_id":12}]"#);
     assert!(!scene.hooks.seen().iter().any(|line| line.contains("exported")));
     let full = serde_json::to_string(&scene.pairing.export(&pattern("*"), true).await.unwrap()).unwrap();
-    let entries = crate::pairing::read_import(&full).unwrap();
+    let entries = crate::pairing::read_import(full.as_bytes()).unwrap();
     assert_eq!(entries[0].as_ref().unwrap().refresh_token.expose(), "pair-refresh-12");
     assert!(scene.hooks.seen().contains(&"note smile exported: with refresh tokens".to_owned()));
 }

@@ -94,11 +94,11 @@ impl PostgresStore {
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
         let written = query(
             "INSERT INTO grants AS old (account, realm, account_id, generation, first_generation, refresh_sealed, access_sealed, \
-             access_expires_at, obtained_at, route_domain, route_path, route_discovered_at) \
-             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11) \
+             access_expires_at, obtained_at, route_domain, route_path, route_discovered_at, refreshed_at) \
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11, $13) \
              ON CONFLICT (account, realm) DO UPDATE SET account_id = $3, generation = $4, first_generation = $4, refresh_sealed = $5, \
              access_sealed = $6, access_expires_at = $7, obtained_at = $8, intent_at = NULL, \
-             refreshed_at = CASE WHEN $12 AND old.account_id = $3 THEN old.refreshed_at END, \
+             refreshed_at = coalesce($13, CASE WHEN $12 AND old.account_id = $3 THEN old.refreshed_at END), \
              route_domain = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_domain ELSE $9 END, \
              route_path = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_path ELSE $10 END, \
              route_discovered_at = CASE WHEN $12 AND old.account_id = $3 AND $9 IS NULL THEN old.route_discovered_at ELSE $11 END",
@@ -115,6 +115,7 @@ impl PostgresStore {
         .bind(route.map(|route| &*route.path))
         .bind(route.map(|route| self.stored(route.discovered_at)))
         .bind(old_is_whole)
+        .bind(grant.proven.as_ref().map(|proof| self.stored(proof.refreshed_at)))
         .execute(&mut *work)
         .await;
         match written {

@@ -132,7 +132,7 @@ impl PostgresStore {
         Ok(())
     }
 
-    async fn insert_grant(
+    pub(super) async fn insert_grant(
         &self,
         connection: &mut PgConnection,
         name: &AccountName,
@@ -166,7 +166,7 @@ impl PostgresStore {
         Ok(())
     }
 
-    async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
+    pub(super) async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
         let mut work = self.link.begin_long().await?;
         let rows =
             sqlx::query_as("SELECT id, kind, expires_at, payload_sealed FROM pending_logins ORDER BY id")

@@ -106,12 +106,15 @@ pub(super) async fn lock_account(
 }
 
 pub(super) async fn learn_token(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    query("INSERT INTO known_tokens (hash, account) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET account = $2")
-        .bind(&token_hash(&grant.refresh)[..])
-        .bind(grant.name.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+    let handed_in = grant.proven.as_ref().map(|proof| &proof.handed_in);
+    for token in handed_in.into_iter().chain([&grant.refresh]) {
+        query("INSERT INTO known_tokens (hash, account) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET account = $2")
+            .bind(&token_hash(token)[..])
+            .bind(grant.name.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(fault)?;
+    }
     Ok(())
 }
 

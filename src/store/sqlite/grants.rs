@@ -63,10 +63,11 @@ impl SqliteStore {
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
         sqlx::query(
             "INSERT INTO grants (account, realm, account_id, generation, refresh_sealed, access_sealed, access_expires_at, \
-             obtained_at, route_domain, route_path, route_discovered_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             obtained_at, route_domain, route_path, route_discovered_at, refreshed_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?13) \
              ON CONFLICT (account, realm) DO UPDATE SET account_id = ?3, generation = ?4, refresh_sealed = ?5, access_sealed = ?6, \
              access_expires_at = ?7, obtained_at = ?8, intent_at = NULL, \
-             refreshed_at = iif(?12 AND account_id = ?3, refreshed_at, NULL), \
+             refreshed_at = coalesce(?13, iif(?12 AND account_id = ?3, refreshed_at, NULL)), \
              route_domain = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_domain, ?9), \
              route_path = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_path, ?10), \
              route_discovered_at = iif(?12 AND account_id = ?3 AND ?9 IS NULL, route_discovered_at, ?11)",
@@ -83,6 +84,7 @@ impl SqliteStore {
         .bind(route.map(|route| &*route.path))
         .bind(route.map(|route| self.stored(route.discovered_at)))
         .bind(old_is_whole)
+        .bind(grant.proven.as_ref().map(|proof| self.stored(proof.refreshed_at)))
         .execute(&mut *work)
         .await
         .map_err(fault)?;
@@ -333,12 +335,15 @@ async fn write_account(
 }
 
 async fn learn_token(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO known_tokens (hash, account) VALUES (?1, ?2) ON CONFLICT (hash) DO UPDATE SET account = ?2")
-        .bind(&token_hash(&grant.refresh)[..])
-        .bind(grant.name.as_str())
-        .execute(connection)
-        .await
-        .map_err(fault)?;
+    let handed_in = grant.proven.as_ref().map(|proof| &proof.handed_in);
+    for token in handed_in.into_iter().chain([&grant.refresh]) {
+        sqlx::query("INSERT INTO known_tokens (hash, account) VALUES (?1, ?2) ON CONFLICT (hash) DO UPDATE SET account = ?2")
+            .bind(&token_hash(token)[..])
+            .bind(grant.name.as_str())
+            .execute(&mut *connection)
+            .await
+            .map_err(fault)?;
+    }
     Ok(())
 }
 

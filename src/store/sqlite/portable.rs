@@ -134,7 +134,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    async fn insert_grant(
+    pub(super) async fn insert_grant(
         &self,
         connection: &mut SqliteConnection,
         name: &AccountName,
@@ -167,7 +167,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
+    pub(super) async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
         let mut turn = self.reader.turn().await.map_err(fault)?;
         let rows =
             sqlx::query_as("SELECT id, kind, expires_at, payload_sealed FROM pending_logins ORDER BY id")

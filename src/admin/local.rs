@@ -1,0 +1,126 @@
+//! Acts that change what stands here and nothing at the platform: an account is removed, or gets another name.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::model::account::AccountName;
+use crate::pairing::LocalActError;
+
+use super::extract::{Path, Query};
+use super::problem::Problem;
+use super::view::LocalAct;
+use super::{Actor, Admin};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    #[serde(default)]
+    confirmed: bool,
+    /// Also where the newest tokens are in memory only.
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    to: Option<String>,
+    #[serde(default)]
+    confirmed: bool,
+}
+
+pub async fn remove(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Query(removal): Query<Removal>,
+) -> Result<Json<LocalAct>, Problem> {
+    let name = admin.name_of(&account)?;
+    let preview = admin.pairing.preview_removal(&name).await.map_err(Problem::of_local_act)?;
+    let mut hits: Vec<String> = preview
+        .grants
+        .iter()
+        .map(|(realm, id)| format!("It holds account {id} of realm {realm}."))
+        .chain(preview.consequences)
+        .collect();
+    hits.extend(admin.naming(&name));
+    let mut report = LocalAct { account: name.clone(), hits, done: false, detail: String::new() };
+    if !removal.confirmed {
+        return Ok(Json(report));
+    }
+    let removed =
+        async { admin.pairing.remove_account(&name, removal.force).await.map_err(Problem::of_local_act) };
+    admin.audited(&actor, "remove", Some(name.as_str()), removed).await?;
+    report.done = true;
+    report.detail = "Removed here. Nothing was revoked or unpaired at the platform.".to_owned();
+    Ok(Json(report))
+}
+
+pub async fn rename(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    Path(account): Path<String>,
+    Query(rename): Query<Rename>,
+) -> Result<Json<LocalAct>, Problem> {
+    let from = admin.entry(&account)?.name.clone();
+    let to = rename.to.ok_or_else(|| {
+        Problem::bad_request("The parameter to is missing.").fix("Add `?to=` with the new name.")
+    })?;
+    let to: AccountName =
+        to.parse().map_err(|error| Problem::bad_request(format!("{error}.")).fix("Choose another name."))?;
+    let preview = admin.pairing.preview_rename(&from, &to).await.map_err(Problem::of_local_act)?;
+    let mut hits = preview.consequences;
+    hits.extend(admin.naming(&from));
+    let mut report = LocalAct { account: from.clone(), hits, done: false, detail: String::new() };
+    if !rename.confirmed {
+        return Ok(Json(report));
+    }
+    let renamed = async { admin.pairing.rename_account(&from, &to).await.map_err(Problem::of_local_act) };
+    admin.audited(&actor, "rename", Some(&format!("{from} to {to}")), renamed).await?;
+    report.account = to;
+    report.done = true;
+    report.detail = format!("Renamed from {from}.");
+    Ok(Json(report))
+}
+
+impl Admin {
+    /// Also of an account that cannot be read, which the book does not have.
+    fn name_of(&self, text: &str) -> Result<AccountName, Problem> {
+        match self.entry(text) {
+            Ok(entry) => Ok(entry.name.clone()),
+            Err(problem) => text.parse().map_err(|_| problem),
+        }
+    }
+
+    /// A warning where the configuration has the name in it, which stays there.
+    fn naming(&self, account: &AccountName) -> Option<String> {
+        let callers = self.machinery.callers_naming(account);
+        let is = if callers.len() == 1 { "caller names" } else { "callers name" };
+        (!callers.is_empty()).then(|| {
+            format!(
+                "Warning: {} {is} it literally in config.toml ({}): change that too, and reload.",
+                callers.len(),
+                callers.join(", ")
+            )
+        })
+    }
+}
+
+impl Problem {
+    fn of_local_act(error: LocalActError) -> Self {
+        match error {
+            LocalActError::Store(error) => Problem::of_store(error),
+            LocalActError::UnknownAccount(name) => Problem::unknown_account(name.as_str(), None),
+            LocalActError::NameTaken(_) | LocalActError::SameName(_) => {
+                Problem::new(StatusCode::CONFLICT, "name_taken", format!("{error}.")).fix("Choose another name.")
+            }
+            LocalActError::Unsaved(_) => Problem::new(StatusCode::CONFLICT, "tokens_unsaved", format!("{error}.")).fix(
+                "Make room on the store's disk: they are saved by themselves then. `accounts remove --force` gives them up.",
+            ),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Accounts that are removed here, or get another name.
+
+use super::*;
+use crate::model::account::AccountName;
+use crate::pairing::LocalActError;
+use crate::store::Store;
+
+fn name(text: &str) -> AccountName {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_removed_account_is_forgotten_here_alone_and_its_links_end() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    let visitor = Visitor::with(&scene, named("smile")).await;
+    let preview = scene.pairing.preview_removal(&name("smile")).await.unwrap();
+    let told = preview.consequences.join(" ");
+    for words in ["Nothing is done at the platform", "three months", "2 login links", "accounts export smile"]
+    {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(scene.record("smile").await.is_some(), "a preview does nothing");
+    let calls = scene.global.calls().len();
+    scene.pairing.remove_account(&name("smile"), false).await.unwrap();
+    assert!(scene.record("smile").await.is_none());
+    assert_eq!(scene.global.calls().len(), calls);
+    let seen = scene.hooks.seen();
+    assert!(seen.contains(&"withdraw smile".to_owned()), "{seen:?}");
+    assert!(seen.iter().any(|line| line.starts_with("note smile removed: ")), "{seen:?}");
+    let late = visitor.returns(&scene).await;
+    assert!(matches!(late.outcome, Outcome::Stopped { .. }), "the login under way brings nothing back");
+    let again = scene.pairing.remove_account(&name("smile"), false).await;
+    assert!(matches!(again, Err(LocalActError::UnknownAccount(_))));
+}
+
+#[tokio::test]
+async fn an_account_whose_newest_tokens_are_in_memory_only_is_removed_by_force_alone_and_never_renamed() {
+    let scene = Scene::new();
+    pair(&scene, "unsaved").await;
+    let preview = scene.pairing.preview_removal(&name("unsaved")).await.unwrap();
+    assert!(
+        preview.consequences.iter().any(|line| line.ends_with("refused without --force.")),
+        "{preview:?}"
+    );
+    let refused = scene.pairing.remove_account(&name("unsaved"), false).await;
+    assert!(matches!(refused, Err(LocalActError::Unsaved(_))));
+    let refused = scene.pairing.rename_account(&name("unsaved"), &name("grin")).await;
+    assert!(matches!(refused, Err(LocalActError::Unsaved(_))));
+    scene.pairing.remove_account(&name("unsaved"), true).await.unwrap();
+    assert!(scene.record("unsaved").await.is_none());
+}
+
+#[tokio::test]
+async fn a_login_under_way_goes_on_under_the_new_name_and_both_names_are_in_the_journal() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    let visitor = Visitor::with(&scene, named("smile")).await;
+    let preview = scene.pairing.preview_rename(&name("smile"), &name("grin")).await.unwrap();
+    assert!(preview.consequences.iter().any(|line| line.contains("2 login links")), "{preview:?}");
+    scene.pairing.rename_account(&name("smile"), &name("grin")).await.unwrap();
+    assert!(scene.record("smile").await.is_none());
+    let code = visitor.link.rsplit('/').next().unwrap().to_owned();
+    assert_eq!(scene.pairing.look(&code).await.unwrap().name, Some(name("grin")));
+    assert_eq!(connected(visitor.returns(&scene).await).name, name("grin"));
+    let seen = scene.hooks.seen();
+    assert!(seen.contains(&"rename smile grin".to_owned()), "{seen:?}");
+    for line in ["note smile renamed: to grin", "note grin renamed: from smile"] {
+        assert!(seen.iter().any(|seen| seen.starts_with(line)), "{line}: {seen:?}");
+    }
+    assert_eq!(scene.store.accounts().await.unwrap().accounts.len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_or_the_same_is_refused() {
+    let scene = Scene::new();
+    pair(&scene, "smile").await;
+    let same = scene.pairing.rename_account(&name("smile"), &name("smile")).await;
+    assert!(matches!(same, Err(LocalActError::SameName(_))));
+    let nobody = scene.pairing.rename_account(&name("nobody"), &name("grin")).await;
+    assert!(matches!(nobody, Err(LocalActError::UnknownAccount(_))));
+    let mut grin = crate::store::contract::grant("grin", "global", 99);
+    grin.make_current = true;
+    scene.store.put_grant(grin).await.unwrap();
+    let taken = scene.pairing.rename_account(&name("smile"), &name("grin")).await;
+    assert!(matches!(taken, Err(LocalActError::NameTaken(_))));
+}

@@ -1,0 +1,108 @@
+//! What happens to a whole account: it is forgotten, or gets another name. One transaction each.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::{SqliteStore, fault};
+use crate::model::account::AccountName;
+use crate::store::rows::{Accounts, select_accounts};
+use crate::store::{AccountRecord, StoreError};
+
+impl SqliteStore {
+    pub(super) async fn delete_account(&self, name: &AccountName) -> Result<(), StoreError> {
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        remember_generations(&mut work, name).await?;
+        let mut gone = 0;
+        // The account itself is last.
+        for sql in [
+            "DELETE FROM grants WHERE account = ?",
+            "DELETE FROM known_tokens WHERE account = ?",
+            "DELETE FROM accounts WHERE name = ?",
+        ] {
+            let removed = sqlx::query(sql).bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+            gone = removed.rows_affected();
+        }
+        if gone == 0 {
+            return Err(StoreError::UnknownAccount(name.clone()));
+        }
+        work.commit().await.map_err(fault)
+    }
+
+    /// What is sealed is sealed for its place, so the grants are written anew.
+    pub(super) async fn move_account(
+        &self,
+        from: &AccountName,
+        to: &AccountName,
+    ) -> Result<AccountRecord, StoreError> {
+        let mut work = self.writer.begin().await.map_err(fault)?;
+        let mut account = self.find_account(&mut work, from).await?;
+        if is_known(&mut work, to).await? {
+            return Err(StoreError::NameTaken(to.clone()));
+        }
+        remember_generations(&mut work, from).await?;
+        let spent: Option<i64> = sqlx::query_scalar("SELECT last FROM generations WHERE account = ?")
+            .bind(to.as_str())
+            .fetch_optional(&mut *work)
+            .await
+            .map_err(fault)?;
+        let above = u64::try_from(spent.unwrap_or_default()).unwrap_or_default() + 1;
+        let grants = sqlx::query("DELETE FROM grants WHERE account = ?").bind(from.as_str());
+        grants.execute(&mut *work).await.map_err(fault)?;
+        for sql in [
+            "UPDATE accounts SET name = ?2 WHERE name = ?1",
+            "UPDATE known_tokens SET account = ?2 WHERE account = ?1",
+            "UPDATE last_seen SET name = ?2 WHERE name = ?1 AND kind = 'account'",
+        ] {
+            let moved = sqlx::query(sql).bind(from.as_str()).bind(to.as_str());
+            moved.execute(&mut *work).await.map_err(fault)?;
+        }
+        account.name = to.clone();
+        for grant in &mut account.grants {
+            grant.generation = grant.generation.max(above);
+            self.insert_grant(&mut work, to, grant).await?;
+        }
+        work.commit().await.map_err(fault)?;
+        Ok(account)
+    }
+
+    async fn find_account(
+        &self,
+        connection: &mut SqliteConnection,
+        name: &AccountName,
+    ) -> Result<AccountRecord, StoreError> {
+        let rows = sqlx::query(select_accounts!("WHERE a.name = ? ORDER BY g.realm"))
+            .bind(name.as_str())
+            .fetch_all(connection)
+            .await
+            .map_err(fault)?;
+        let mut accounts = Accounts::new(&self.keys, &self.clock);
+        rows.iter().for_each(|row| accounts.add(row));
+        let mut loaded = accounts.finish();
+        match loaded.broken.pop() {
+            Some((account, why)) => Err(StoreError::Unsealable { account, why }),
+            None => loaded.accounts.pop().ok_or_else(|| StoreError::UnknownAccount(name.clone())),
+        }
+    }
+}
+
+async fn is_known(connection: &mut SqliteConnection, name: &AccountName) -> Result<bool, StoreError> {
+    let known = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = ?)");
+    known.bind(name.as_str()).fetch_one(connection).await.map_err(fault)
+}
+
+async fn remember_generations(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+) -> Result<(), StoreError> {
+    let highest: Option<i64> = sqlx::query_scalar("SELECT max(generation) FROM grants WHERE account = ?")
+        .bind(name.as_str())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(fault)?;
+    let Some(highest) = highest else { return Ok(()) };
+    let remember = sqlx::query(
+        "INSERT INTO generations (account, last) VALUES (?, ?) \
+         ON CONFLICT (account) DO UPDATE SET last = max(last, excluded.last)",
+    );
+    remember.bind(name.as_str()).bind(highest).execute(connection).await.map_err(fault)?;
+    Ok(())
+}
