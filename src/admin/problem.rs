@@ -83,9 +83,10 @@ impl Problem {
             StoreError::GrantTaken { .. } | StoreError::NameTaken(_) | StoreError::Fenced(_) => {
                 StatusCode::CONFLICT
             }
-            StoreError::Unsealable { .. } | StoreError::OutOfOrder(_) | StoreError::Refused(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            StoreError::Unsealable { .. }
+            | StoreError::OutOfOrder(_)
+            | StoreError::InUse(_)
+            | StoreError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, "store", format!("{error}."))
     }

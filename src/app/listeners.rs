@@ -1,6 +1,7 @@
 //! All sockets, bound before anything else starts, so that a taken port is an error and not half a gateway.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -70,18 +71,45 @@ impl Sockets {
             public: self.public.as_ref().map(all).unwrap_or_default(),
         }
     }
+}
 
-    pub fn certificates(&self, config: &Config) -> anyhow::Result<Certificates> {
-        let of = |pair: &Certificate| load(pair, None);
-        Ok(Certificates {
-            data: match &config.gateway.tls {
-                Some(tls) => Some(load(&tls.certificate, tls.client_ca.clone())?),
-                None => None,
-            },
-            admin: config.admin.tls.as_ref().map(of).transpose()?,
-            public: config.public.as_ref().and_then(|public| public.tls.as_ref()).map(of).transpose()?,
-        })
+/// What a listener shows callers, and by which names they come as far as the configuration knows.
+pub struct TlsListener {
+    /// The table of the configuration.
+    pub key: &'static str,
+    pub files: TlsFiles,
+    pub names: Vec<String>,
+}
+
+/// Every listener that speaks TLS.
+pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
+    let files = |pair: &Certificate, client_ca: Option<&PathBuf>| TlsFiles {
+        cert: pair.cert.clone(),
+        key: pair.key.clone(),
+        client_ca: client_ca.cloned(),
+    };
+    let name = |url: &Url| (url.scheme() == "https").then(|| url.host_str().map(str::to_owned)).flatten();
+    let mut found = Vec::new();
+    if let Some(tls) = &config.gateway.tls {
+        let callers = config.callers.iter().filter_map(|caller| caller.url.as_ref());
+        let mut names: Vec<_> =
+            std::iter::once(&config.gateway.url).chain(callers).filter_map(name).collect();
+        names.sort();
+        names.dedup();
+        let files = files(&tls.certificate, tls.client_ca.as_ref());
+        found.push(TlsListener { key: "gateway.tls", files, names });
     }
+    if let Some(pair) = &config.admin.tls {
+        let names = config.admin.url.iter().filter_map(name).collect();
+        found.push(TlsListener { key: "admin.tls", files: files(pair, None), names });
+    }
+    if let Some((public, pair)) =
+        config.public.as_ref().and_then(|public| Some((public, public.tls.as_ref()?)))
+    {
+        let names = name(&public.url).into_iter().collect();
+        found.push(TlsListener { key: "public.tls", files: files(pair, None), names });
+    }
+    found
 }
 
 impl Bound {
@@ -98,6 +126,21 @@ impl Bound {
 }
 
 impl Certificates {
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let mut loaded = Self::default();
+        for TlsListener { key, files, .. } in tls_listeners(config) {
+            let certificates =
+                TlsCertificates::load(files, provider()).context("a certificate cannot be loaded")?;
+            let place = match key {
+                "gateway.tls" => &mut loaded.data,
+                "admin.tls" => &mut loaded.admin,
+                _ => &mut loaded.public,
+            };
+            *place = Some(certificates);
+        }
+        Ok(loaded)
+    }
+
     pub fn all(&self) -> Vec<Arc<TlsCertificates>> {
         [&self.data, &self.admin, &self.public].into_iter().flatten().cloned().collect()
     }
@@ -118,10 +161,8 @@ fn settle(url: &mut Url, bound: Option<SocketAddr>) {
     }
 }
 
-fn load(pair: &Certificate, client_ca: Option<std::path::PathBuf>) -> anyhow::Result<Arc<TlsCertificates>> {
-    let files = TlsFiles { cert: pair.cert.clone(), key: pair.key.clone(), client_ca };
-    let provider: Arc<CryptoProvider> = rustls::crypto::aws_lc_rs::default_provider().into();
-    TlsCertificates::load(files, provider).context("a certificate cannot be loaded")
+pub fn provider() -> Arc<CryptoProvider> {
+    rustls::crypto::aws_lc_rs::default_provider().into()
 }
 
 pub fn limits(config: &Config) -> Limits {

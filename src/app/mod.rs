@@ -11,6 +11,7 @@ mod last_seen;
 mod listeners;
 mod observe;
 mod operator;
+pub mod preflight;
 pub mod realms;
 mod reload;
 mod replicas;
@@ -176,7 +177,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let operator = Operator::start(maker.clone(), operator_key, operator_caller)?;
 
     let counters = Arc::new(Counters::default());
-    let certificates = sockets.certificates(&config)?;
+    let certificates = listeners::Certificates::load(&config)?;
     let inner = Arc::new(Inner {
         config: ArcSwap::from_pointee(config.clone()),
         store: store.clone(),
@@ -202,7 +203,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     observe::watch(&inner);
 
     let token = secret::read_or_make(&config.admin.token, ADMIN_TOKEN_BYTES, &config::process_env);
-    let (token, made) = token.map_err(|problem| anyhow::anyhow!("[admin] token: {problem}"))?;
+    let (token, made) = token.context("[admin] token")?;
     if made {
         tracing::info!(token = %config.admin.token, "the admin token was made");
     }

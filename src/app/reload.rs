@@ -7,10 +7,11 @@ use crate::config::{self, Config};
 use crate::gateway::settings::Settings;
 use crate::server::Reload;
 
-use super::{Inner, Running, operator, realms};
+use super::{Inner, Running, operator, preflight, realms};
 
 /// File watches miss what container platforms do to mounted files, so contents are compared (dependencies: file watching).
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOKS_A_DAY: u32 = 86_400 / 2;
 
 impl Running {
     /// Reads the file again. The old configuration stays in force where the new one is not valid.
@@ -28,6 +29,7 @@ impl Running {
             }
         }
         self.inner.reload_certificates();
+        self.inner.warn_of_certificates();
         if let Err(error) = self.inner.audit.reopen().await {
             tracing::error!(%error, "the audit log cannot be opened again; it goes on in the old file");
         }
@@ -67,6 +69,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Those that end soon were told at start; a gateway runs for months.
+    fn warn_of_certificates(&self) {
+        for doubt in preflight::doubtful_certificates(&self.config.load(), self.shared.clock.now()) {
+            tracing::warn!("{}. Fix: {}.", doubt.what, doubt.fix);
+        }
+    }
+
     fn reload_certificates(&self) {
         for certificates in &self.certificates {
             match certificates.reload_if_changed() {
@@ -84,10 +93,18 @@ pub async fn watch_certificates(inner: Arc<Inner>) {
     if inner.certificates.is_empty() {
         return;
     }
+    let mut looks = 0u32;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let looking = inner.clone();
+        looks = looks.wrapping_add(1);
+        let (looking, warns) = (inner.clone(), looks.is_multiple_of(LOOKS_A_DAY));
         // Reads files: off the runtime's own threads.
-        let _ = tokio::task::spawn_blocking(move || looking.reload_certificates()).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            looking.reload_certificates();
+            if warns {
+                looking.warn_of_certificates();
+            }
+        });
+        let _ = looked.await;
     }
 }

@@ -1,4 +1,4 @@
-//! `check`: the loader that `serve` uses, and with `--connect` the way to the platform, step by step.
+//! `check`: what `serve` looks at before it opens, binds or makes anything, and with `--connect` the way to the platform, step by step.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use url::Url;
 
-use crate::app::realms;
+use crate::app::{preflight, realms};
 use crate::clock::Clock;
 use crate::config::{self, Config, Realm};
 use crate::platform::{CredentialsVerdict, Platform};
@@ -22,7 +22,7 @@ use super::output::say;
 use super::{CheckArguments, EXIT_CONFIG};
 
 pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
-    let loaded = match config::load(file, &config::process_env) {
+    let loaded = match preflight::load(file, &config::process_env, &Clock::system()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             eprintln!("{problems}");
@@ -32,11 +32,13 @@ pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    say!("{}: the configuration is valid", file.display());
-    match arguments.connect {
-        true => connect(&loaded.config),
-        false => ExitCode::SUCCESS,
-    }
+    let remarks = match loaded.warnings.len() {
+        0 => String::new(),
+        1 => ", with the warning above".to_owned(),
+        more => format!(", with the {more} warnings above"),
+    };
+    say!("{}: the configuration is valid{remarks}", file.display());
+    if arguments.connect { connect(&loaded.config) } else { ExitCode::SUCCESS }
 }
 
 fn connect(config: &Config) -> ExitCode {

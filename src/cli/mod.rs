@@ -110,21 +110,22 @@ pub struct DemoArguments {
 
 #[derive(Debug, Args)]
 pub struct SandboxArguments {
-    /// How many paired accounts to begin with.
+    /// How many paired accounts to begin with; with --write one more, which is left to be paired.
     #[arg(long, default_value_t = 4, value_name = "N")]
     pub accounts: usize,
-    /// Write a matching gateway configuration, keys and import file into this folder.
+    /// Write a matching gateway configuration, keys and import file into this folder, and keep accounts and tokens there: another run
+    /// with it goes on.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
-    /// Where the gateway of the written configuration listens for callers.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "IP:PORT", requires = "write")]
-    pub gateway: SocketAddr,
-    /// The same for operators.
-    #[arg(long, default_value = "127.0.0.1:8081", value_name = "IP:PORT", requires = "write")]
-    pub admin: SocketAddr,
-    /// First port; the listeners take this one and the ones behind it. 0 takes free ones.
-    #[arg(long, default_value_t = 9400)]
-    pub port: u16,
+    /// Where the gateway of the written configuration listens for callers. [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT", requires = "write")]
+    pub gateway: Option<SocketAddr>,
+    /// The same for operators. [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "IP:PORT", requires = "write")]
+    pub admin: Option<SocketAddr>,
+    /// First port; the listeners take this one and the ones behind it. 0 takes free ones. [default: 9400]
+    #[arg(long)]
+    pub port: Option<u16>,
     /// Answer over TLS with a CA of its own.
     #[arg(long)]
     pub tls: bool,

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::app;
+use crate::app::{self, preflight};
+use crate::clock::Clock;
 use crate::config;
 use crate::server::notify;
 use crate::telemetry;
@@ -15,7 +16,7 @@ pub fn run(file: &Path) -> ExitCode {
         telemetry::say_last(&format!("signals cannot be listened to: {error}"));
         return ExitCode::FAILURE;
     }
-    let loaded = match config::load(file, &config::process_env) {
+    let loaded = match preflight::load(file, &config::process_env, &Clock::system()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             telemetry::say_last(&problems.to_string());
@@ -26,7 +27,8 @@ pub fn run(file: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::say_last(&format!("{error:#}"));
-            ExitCode::FAILURE
+            // A supervisor tries again after 1 and leaves it after 78.
+            if preflight::needs_a_change(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }

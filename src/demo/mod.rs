@@ -4,6 +4,7 @@
 mod applications;
 mod checks;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -86,6 +87,7 @@ impl Stage {
         sandbox.forget_refresh(CLINIC);
         let config = load(folder.path())?;
         let running = app::start(config, Clock::system(), &mut Inherited::none()).await?;
+        write_real_ports(&sandbox, folder.path(), &key, &running)?;
         for realm in running.config().realms.values() {
             sandbox.allow_redirect(Platform::New, realm.redirect_uri.as_str());
         }
@@ -105,9 +107,14 @@ impl Stage {
              curl -i {gateway}/orders/practice                      # a refusal: nobody knows who is calling\n  \
              curl {admin}/readyz?verbose\n  \
              curl {admin}/metrics\n\n  \
-             the sandbox's control port (expire tokens, move regions, faults): {control}\n  \
-             the configuration of this gateway: {}\n",
-            config.display(),
+             export GENAPI_GATEWAY_CONFIG={config}   # the configuration of this gateway\n  \
+             {program} accounts list\n  \
+             curl -X POST {control}/accounts/{CLINIC}/forget   # break it: these two end its tokens; then call as above\n  \
+             curl -X POST {control}/accounts/{CLINIC}/expire\n  \
+             {program} explain {CLINIC_NAME}   # how it is, why, and what to do\n\n  \
+             the sandbox's control port (expire tokens, move regions, faults): {control}\n",
+            config = config.display(),
+            program = program(),
         )
     }
 
@@ -118,8 +125,28 @@ impl Stage {
     }
 }
 
+/// From now on the command line finds this gateway by its file.
+fn write_real_ports(sandbox: &Sandbox, folder: &Path, key: &str, running: &Running) -> anyhow::Result<()> {
+    let (data, admin) = running.data_addr().zip(running.admin_addr()).context("no listener")?;
+    let text = matching::config_toml(sandbox, key, &Addresses::new(data, admin));
+    std::fs::write(folder.join(matching::CONFIG), text).context("the configuration cannot be written")
+}
+
+/// As it was started: `cargo run` puts it on no path.
+fn program() -> String {
+    let started = std::env::current_exe().ok();
+    let here = std::env::current_dir().ok();
+    let near =
+        started.as_deref().zip(here.as_deref()).and_then(|(started, here)| started.strip_prefix(here).ok());
+    match (near, started.as_deref()) {
+        (Some(near), _) => format!("./{}", near.display()),
+        (None, Some(started)) => started.display().to_string(),
+        (None, None) => "genapi-gateway".to_owned(),
+    }
+}
+
 /// The file that was just written, with the ports still to be found and the log out of the way.
-fn load(folder: &std::path::Path) -> anyhow::Result<Config> {
+fn load(folder: &Path) -> anyhow::Result<Config> {
     let loaded = config::load(&folder.join(matching::CONFIG), &config::process_env);
     let mut config = loaded.map_err(|problems| anyhow::anyhow!("{problems}"))?.config;
     config.gateway.workers = 2;

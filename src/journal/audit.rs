@@ -2,7 +2,7 @@
 //!
 //! Append-only, 0600, flushed per line. It holds no secrets: what goes into it are words, names and ids.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,16 @@ impl Audit {
         let file = open(path).map_err(|fault| AuditError { file: path.to_owned(), fault })?;
         let (file, turn) = (Arc::new(Mutex::new(file)), Arc::new(Semaphore::new(1)));
         Ok(Self { path: path.into(), file, turn, patience: PATIENCE, clock })
+    }
+
+    /// Whether `open` will succeed. Makes and changes nothing.
+    pub fn check(path: &Path) -> Result<(), AuditError> {
+        // Only ever appended to: the file may be set so that it takes nothing else.
+        let looked = match OpenOptions::new().read(true).append(true).open(path) {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => private_file::can_be_made(path),
+            opened => opened.map(drop),
+        };
+        looked.map_err(|fault| AuditError { file: path.to_owned(), fault })
     }
 
     /// Returns when the line is on the disk. Whoever cannot write it decides what becomes of the action.

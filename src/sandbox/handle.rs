@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assets::Asset;
+use super::options::Identity;
 use super::orders::{self, Order};
 use super::record::Call;
+use super::saved::SavedWorld;
 use super::world::{Pairing, Practice};
 use super::{Account, Client, CreatedRx, Endpoint, Habits, Handle, Platform, Region, Script};
 use super::{Place, V1_PATH, V2_PATH};
@@ -64,7 +66,32 @@ impl Handle {
 
     /// The authority that signed the sandbox's certificate, when it answers over TLS.
     pub fn ca_pem(&self) -> Option<&str> {
-        self.shared.ca_pem.as_deref()
+        self.shared.identity.as_ref().map(|identity| identity.ca_pem.as_str())
+    }
+
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.shared.identity.as_ref()
+    }
+
+    pub(super) fn ports(&self) -> Vec<(Place, u16)> {
+        self.shared.addresses.iter().map(|(place, address)| (*place, address.port())).collect()
+    }
+}
+
+/// Between two runs.
+impl Handle {
+    /// Grows with whatever happens to accounts and tokens.
+    pub(super) fn revision(&self) -> u64 {
+        self.shared.world().revision
+    }
+
+    pub(super) fn saved_world(&self) -> SavedWorld {
+        self.shared.world().save()
+    }
+
+    /// Goes on where an earlier run ended.
+    pub fn restore(&self, saved: SavedWorld) {
+        self.shared.world().restore(saved);
     }
 }
 
@@ -345,6 +372,8 @@ impl Handle {
     }
 
     fn change(&self, account: u64, change: impl FnOnce(&mut Practice)) -> bool {
-        self.shared.world().accounts.get_mut(&account).map(change).is_some()
+        let mut world = self.shared.world();
+        world.revision += 1;
+        world.accounts.get_mut(&account).map(change).is_some()
     }
 }

@@ -1,6 +1,6 @@
 //! Sockets and the tasks behind them. A place can be taken down and brought up again at the same address.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use super::place::Place;
 use super::site::{Shared, Site};
 
-/// Binds every place; `ports` is the first of a row, None leaves the choice to the system.
+/// Binds every place; `same_ports` go first, `ports` is the first of a row, None leaves the choice to the system.
 pub async fn bind(
     ip: IpAddr,
     ports: Option<u16>,
+    same_ports: &BTreeMap<Place, u16>,
     with_control: bool,
 ) -> anyhow::Result<Vec<(Place, TcpListener)>> {
     let mut bound = Vec::new();
@@ -25,9 +26,10 @@ pub async fn bind(
         if place == Place::Control && !with_control {
             continue;
         }
-        let port = match ports {
-            Some(first) => first.checked_add(offset).context("the row of ports ends beyond 65535")?,
-            None => 0,
+        let port = match (same_ports.get(&place), ports) {
+            (Some(same), _) => *same,
+            (None, Some(first)) => first.checked_add(offset).context("the row of ports ends beyond 65535")?,
+            (None, None) => 0,
         };
         let listener = TcpListener::bind((ip, port)).await;
         bound.push((place, listener.with_context(|| format!("the sandbox cannot listen on {ip}:{port}"))?));

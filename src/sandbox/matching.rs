@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use anyhow::Context;
 use aws_lc_rs::digest;
 use serde_json::json;
 
@@ -35,6 +36,12 @@ impl Addresses {
             redirect_uri: format!("http://{admin}/oauth2/callback"),
         }
     }
+
+    /// As they stand in files that an earlier run wrote.
+    pub fn written(gateway: &str, admin: &str) -> Self {
+        let redirect_uri = format!("http://{admin}/oauth2/callback");
+        Self { gateway: gateway.to_owned(), admin: admin.to_owned(), redirect_uri }
+    }
 }
 
 /// The realm that a platform is called in the configuration.
@@ -51,21 +58,42 @@ pub fn account_name(account: &Account) -> String {
     format!("acct-{}", account.id)
 }
 
-/// Writes configuration, client secrets, caller key, certificate authority and import file into `dir`.
+/// Writes configuration, client secrets, caller key, certificate authority and import file into `dir`, which holds none of them yet.
 /// Every account is paired on the way. Returns the caller's key.
 pub fn write(sandbox: &Handle, dir: &Path, addresses: &Addresses) -> anyhow::Result<String> {
+    let there = files_in(dir);
+    anyhow::ensure!(there.is_empty(), "{} holds {} already", dir.display(), there.join(", "));
+    for account in sandbox.accounts() {
+        sandbox.grant(account.id);
+    }
+    let key = new_caller_key();
+    write_missing(sandbox, dir, addresses, &key)?;
+    Ok(key)
+}
+
+pub fn new_caller_key() -> String {
+    random_text(24)
+}
+
+/// Those files of the matching set that are in a folder.
+pub fn files_in(dir: &Path) -> Vec<String> {
+    let secrets = Platform::ALL.map(secret_file);
+    let names = [CONFIG, CALLER_KEY, IMPORT, CA].map(str::to_owned).into_iter().chain(secrets);
+    names.filter(|name| dir.join(name).symlink_metadata().is_ok()).collect()
+}
+
+/// Writes what is not there; what is there stays as it is. The import file holds the accounts that are paired.
+pub fn write_missing(sandbox: &Handle, dir: &Path, addresses: &Addresses, key: &str) -> anyhow::Result<()> {
     fs::create_dir_all(dir)?;
-    let key = random_text(24);
-    write_secret(&dir.join(CALLER_KEY), &key)?;
+    write_private(&dir.join(CALLER_KEY), || key.to_owned())?;
     for platform in Platform::ALL {
-        write_secret(&dir.join(secret_file(platform)), &sandbox.client(platform).secret)?;
+        write_private(&dir.join(secret_file(platform)), || sandbox.client(platform).secret)?;
     }
     if let Some(pem) = sandbox.ca_pem() {
-        fs::write(dir.join(CA), pem)?;
+        write_private(&dir.join(CA), || pem.to_owned())?;
     }
-    fs::write(dir.join(CONFIG), config_toml(sandbox, &key, addresses))?;
-    write_secret(&dir.join(IMPORT), &import_json(sandbox))?;
-    Ok(key)
+    write_private(&dir.join(IMPORT), || import_of(sandbox, |account| sandbox.is_paired(account.id)))?;
+    write_private(&dir.join(CONFIG), || config_toml(sandbox, key, addresses))
 }
 
 /// `config.toml` for a gateway with one caller, known by `caller_key`.
@@ -102,6 +130,10 @@ key_sha256 = "{key_sha256}"
 
 /// The import file: every account with a pair refresh token, made on the spot where there was none.
 pub fn import_json(sandbox: &Handle) -> String {
+    import_of(sandbox, |_| true)
+}
+
+fn import_of(sandbox: &Handle, wanted: impl Fn(&Account) -> bool) -> String {
     let entry = |account: Account| {
         let token = sandbox.grant(account.id)?;
         Some(json!({
@@ -111,7 +143,8 @@ pub fn import_json(sandbox: &Handle) -> String {
             "refresh_token": token,
         }))
     };
-    let entries: serde_json::Value = sandbox.accounts().into_iter().filter_map(entry).collect();
+    let entries: serde_json::Value =
+        sandbox.accounts().into_iter().filter(wanted).filter_map(entry).collect();
     format!("{entries:#}\n")
 }
 
@@ -171,13 +204,19 @@ fn secret_file(platform: Platform) -> String {
     format!("client-{}.secret", realm(platform))
 }
 
-/// Readable by its owner alone: a gateway refuses looser ones.
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
-    // A file that is there already would keep its mode.
-    let _ = fs::remove_file(path);
+/// Readable by its owner alone: a gateway refuses looser secrets.
+fn write_private(path: &Path, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    match create_private(path) {
+        Ok(mut file) => Ok(file.write_all(text().as_bytes())?),
+        Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(fault) => Err(fault).with_context(|| format!("{} cannot be written", path.display())),
+    }
+}
+
+pub(super) fn create_private(path: &Path) -> std::io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(text.as_bytes())
+    options.open(path)
 }

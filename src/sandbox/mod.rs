@@ -24,6 +24,7 @@ mod place;
 pub mod record;
 mod reply;
 mod request;
+pub mod saved;
 mod site;
 mod span;
 mod storage;
@@ -81,7 +82,9 @@ impl Sandbox {
             clock,
             bind,
             ports,
+            same_ports,
             tls,
+            identity,
             certificate,
             host_names,
             habits,
@@ -89,18 +92,18 @@ impl Sandbox {
             control,
             keep_calls,
         } = options;
-        let authority = tls.then(|| tls::authority(bind, certificate)).transpose()?;
-        let bound = listeners::bind(bind, ports, control).await?;
+        let authority = tls.then(|| tls::authority(bind, certificate, identity)).transpose()?;
+        let bound = listeners::bind(bind, ports, &same_ports, control).await?;
         let mut addresses = std::collections::HashMap::new();
         for (place, listener) in &bound {
             addresses.insert(*place, reachable(listener.local_addr()?));
         }
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no random numbers"))?;
-        let (ca_pem, acceptor) = authority.map(|made| (made.pem, made.acceptor)).unzip();
+        let (identity, acceptor) = authority.map(|made| (made.identity, made.acceptor)).unzip();
         let shared = Arc::new(Shared {
             clock,
-            ca_pem,
+            identity,
             habits: ArcSwap::from_pointee(habits),
             world: Mutex::new(World::new(&clients)),
             scripts: Scripts::default(),

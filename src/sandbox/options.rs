@@ -1,9 +1,12 @@
 //! How a sandbox is set up: addresses, clients, TLS. What may change while it runs is in `habits`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use serde::{Deserialize, Serialize};
+
 use super::habits::Habits;
-use super::place::Platform;
+use super::place::{Place, Platform};
 use crate::clock::Clock;
 
 /// The callback of a gateway on its default admin address; white-listed for every default client.
@@ -16,6 +19,10 @@ pub struct Options {
     pub bind: IpAddr,
     /// The first of a row of ports, one per place; None lets the system choose.
     pub ports: Option<u16>,
+    /// Ports of an earlier run, by place; they go before `ports`.
+    pub same_ports: BTreeMap<Place, u16>,
+    /// What an earlier run showed over TLS, so that whoever trusted it still does.
+    pub identity: Option<Identity>,
     /// Answers over TLS with a certificate authority of its own; the control port stays plain.
     pub tls: bool,
     /// What the certificate is worth when `tls` is on.
@@ -36,6 +43,8 @@ impl Default for Options {
             clock: Clock::system(),
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: None,
+            same_ports: BTreeMap::new(),
+            identity: None,
             tls: false,
             certificate: Certificate::Right,
             host_names: false,
@@ -45,6 +54,14 @@ impl Default for Options {
             keep_calls: 4096,
         }
     }
+}
+
+/// A certificate, its key, and the authority that callers are to trust for it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Identity {
+    pub ca_pem: String,
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
 /// Certificates that a careful caller must tell apart.

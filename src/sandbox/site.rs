@@ -13,6 +13,7 @@ use super::endpoint::{Endpoint, Located, locate};
 use super::faults::{Fault, Script, Scripts};
 use super::habits::{Flip, Habits};
 use super::http::{NoRequest, Wire};
+use super::options::Identity;
 use super::orders::Order;
 use super::place::{Place, Platform, Region, V1_PATH};
 use super::record::{Arrival, End, Ledger};
@@ -35,7 +36,8 @@ pub struct Shared {
     /// False when bound wider than loopback: it can then be called by names that it never heard of.
     pub knows_its_names: bool,
     pub storage_key: aws_lc_rs::hmac::Key,
-    pub ca_pem: Option<String>,
+    /// What it shows when it answers over TLS.
+    pub identity: Option<Identity>,
 }
 
 impl Shared {

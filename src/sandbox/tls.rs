@@ -6,18 +6,41 @@ use std::sync::Arc;
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::options::Certificate;
+use super::options::{Certificate, Identity};
 use super::place::Place;
 
 pub struct Authority {
-    pub pem: String,
+    pub identity: Identity,
     pub acceptor: TlsAcceptor,
 }
 
-pub fn authority(bind: IpAddr, certificate: Certificate) -> anyhow::Result<Authority> {
+/// With the identity of an earlier run, or a new one.
+pub fn authority(
+    bind: IpAddr,
+    certificate: Certificate,
+    earlier: Option<Identity>,
+) -> anyhow::Result<Authority> {
+    let identity = match earlier {
+        Some(earlier) => earlier,
+        None => make_identity(bind, certificate)?,
+    };
+    let chain = CertificateDer::pem_slice_iter(identity.cert_pem.as_bytes()).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("the sandbox's own certificate")?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Authority { identity, acceptor: TlsAcceptor::from(Arc::new(config)) })
+}
+
+fn make_identity(bind: IpAddr, certificate: Certificate) -> anyhow::Result<Identity> {
     let (shown_pem, shown) = make_authority("Sandbox CA")?;
     let issuer = match certificate {
         Certificate::OtherAuthority => make_authority("Some other CA")?.1,
@@ -25,15 +48,7 @@ pub fn authority(bind: IpAddr, certificate: Certificate) -> anyhow::Result<Autho
     };
     let key = KeyPair::generate()?;
     let leaf = leaf_params(bind, certificate)?.signed_by(&key, &issuer)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .context("the sandbox's own certificate")?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Authority { pem: shown_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    Ok(Identity { ca_pem: shown_pem, cert_pem: leaf.pem(), key_pem: key.serialize_pem() })
 }
 
 fn make_authority(name: &str) -> anyhow::Result<(String, Issuer<'static, KeyPair>)> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 
 use super::habits::{Habits, LARGEST_TOKEN, SMALLEST_TOKEN};
 use super::place::Platform;
@@ -23,7 +24,7 @@ const TAIL: usize = 32;
 const DEAD_KEPT: usize = 100_000;
 
 /// Whom a token speaks for: a person before pairing, an account after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holder {
     User(String),
     Account(u64),
@@ -39,13 +40,14 @@ impl Holder {
 }
 
 /// Who asked, of whom: what every token carries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub platform: Platform,
     pub client_id: String,
     pub holder: Holder,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Access {
     text: Box<str>,
     /// Counts all access tokens of this sandbox, so that a record can name one without printing it.
@@ -54,11 +56,13 @@ pub struct Access {
     pub dies_at: Timestamp,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 struct Refresh {
     grant: Grant,
     issued: Timestamp,
     used: Timestamp,
     /// The tails of access tokens issued under it, oldest first.
+    #[serde(skip)]
     access: Vec<Tail>,
 }
 
@@ -87,7 +91,45 @@ pub struct Vault {
     dead: HashMap<String, u64>,
 }
 
+/// Every token that is alive, and whose the dead ones were. Codes live for minutes and are left out.
+#[derive(Serialize, Deserialize)]
+pub struct SavedVault {
+    /// Each with the refresh token that it was issued under, as long as there is one, in the order of their issue.
+    access: Vec<(Option<String>, Access)>,
+    refresh: HashMap<String, Refresh>,
+    issued: u64,
+    dead: HashMap<String, u64>,
+}
+
 impl Vault {
+    pub fn save(&self) -> SavedVault {
+        let mut access: HashMap<Tail, (Option<String>, Access)> =
+            self.access.iter().map(|(tail, access)| (*tail, (None, access.clone()))).collect();
+        for (name, family) in &self.refresh {
+            for tail in &family.access {
+                if let Some((under, _)) = access.get_mut(tail) {
+                    *under = Some(name.clone());
+                }
+            }
+        }
+        let mut access: Vec<_> = access.into_values().collect();
+        access.sort_by_key(|(_, access)| access.serial);
+        SavedVault { access, refresh: self.refresh.clone(), issued: self.issued, dead: self.dead.clone() }
+    }
+
+    pub fn restore(saved: SavedVault) -> Self {
+        let mut vault =
+            Self { refresh: saved.refresh, issued: saved.issued, dead: saved.dead, ..Self::default() };
+        for (under, access) in saved.access {
+            let Some(tail) = tail_of(&access.text) else { continue };
+            if let Some(family) = under.and_then(|name| vault.refresh.get_mut(&name)) {
+                family.access.push(tail);
+            }
+            vault.access.insert(tail, access);
+        }
+        vault
+    }
+
     pub fn new_code(&mut self, grant: Grant, redirect_uri: String, now: Timestamp) -> String {
         self.codes.retain(|_, code| code.dies_at > now);
         let text = random_text(24);
@@ -341,6 +383,25 @@ mod tests {
         vault.renew(&text, &Habits::default(), START + DAY * 364).unwrap();
         assert!(vault.refresh_grant(&text, Platform::Old, START + DAY * 365).is_some());
         assert!(vault.refresh_grant(&text, Platform::Old, START + DAY * 366).is_none());
+    }
+
+    #[test]
+    fn tokens_outlive_a_restart_and_so_does_what_they_hang_on() {
+        let mut vault = Vault::default();
+        let first = vault.new_refresh(grant(Platform::New), START);
+        let access = vault.issue(&first, &Habits::default(), START).unwrap().access;
+        let rotating = Habits { rotate_refresh: true, ..Habits::default() };
+        let next = vault.renew(&first, &rotating, START).unwrap();
+        let text = serde_json::to_string(&vault.save()).unwrap();
+        let mut again = Vault::restore(serde_json::from_str(&text).unwrap());
+        for bearer in [&access, &next.access] {
+            assert!(again.bearer(bearer, Platform::New, START).is_some());
+            assert_eq!(again.family_of(bearer, Platform::New).unwrap().0, next.refresh);
+        }
+        assert!(again.refresh_grant(&first, Platform::New, START).is_none());
+        assert_eq!(again.owner_of(&first), Some(7));
+        let renewed = again.renew(&next.refresh, &rotating, START).unwrap();
+        assert!(again.bearer(&renewed.access, Platform::New, START).unwrap().serial > 2);
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn fitting(platform: Platform, region: Region) -> Region {
 }
 
 /// What one application holds of one account.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Pairing {
     /// None after a revocation: still paired, and the next pair call makes a new one.
     pub refresh: Option<String>,
@@ -126,7 +126,7 @@ pub struct Pairing {
 }
 
 /// A scan request that a caller created.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreatedRx {
     pub rx_id: u64,
     pub at: Timestamp,
@@ -135,6 +135,7 @@ pub struct CreatedRx {
 }
 
 /// An account and everything that happened to it.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Practice {
     pub account: Account,
     pub pairings: HashMap<String, Pairing>,
@@ -153,7 +154,9 @@ pub struct World {
     pub vault: Vault,
     pub tickets: super::login::Tickets,
     clients: HashMap<Platform, Vec<Client>>,
-    passwords: HashMap<String, String>,
+    pub(super) passwords: HashMap<String, String>,
+    /// Grows with whatever happens to accounts and tokens.
+    pub revision: u64,
 }
 
 /// Why a pair call is refused (Authentication & Pairing V2, 4.3.1).
@@ -177,10 +180,12 @@ impl World {
             tickets: super::login::Tickets::default(),
             clients: HashMap::from(each),
             passwords: HashMap::new(),
+            revision: 0,
         }
     }
 
     pub fn add_account(&mut self, account: Account) {
+        self.revision += 1;
         for user in &account.users {
             self.passwords.insert(user.email.clone(), user.password.clone());
         }
@@ -199,6 +204,7 @@ impl World {
 
     /// Somebody with a login and no account.
     pub fn add_user(&mut self, email: &str, password: &str) {
+        self.revision += 1;
         self.passwords.insert(email.to_owned(), password.to_owned());
     }
 
@@ -268,6 +274,7 @@ impl World {
         callback_url: Option<String>,
         now: Timestamp,
     ) -> Option<String> {
+        self.revision += 1;
         let practice = self.accounts.get_mut(&account)?;
         let platform = practice.account.platform;
         let pairing = practice.pairings.entry(client_id.to_owned()).or_default();
@@ -300,6 +307,7 @@ impl World {
         if grant.client_id != client_id {
             return None;
         }
+        self.revision += 1;
         let issued = self.vault.renew(text, habits, now)?;
         if let Some(pairing) = self.pairing_mut(&grant) {
             pairing.refresh = Some(issued.refresh.clone());
@@ -313,6 +321,7 @@ impl World {
         if grant.client_id != client_id {
             return false;
         }
+        self.revision += 1;
         self.vault.end_family(&refresh);
         if let Some(pairing) = self.pairing_mut(&grant) {
             pairing.refresh = None;
@@ -324,6 +333,7 @@ impl World {
     pub fn unpair(&mut self, account: u64, client_id: &str) -> bool {
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         let Some(pairing) = practice.pairings.remove(client_id) else { return false };
+        self.revision += 1;
         if let Some(refresh) = pairing.refresh {
             self.vault.end_family(&refresh);
         }
@@ -345,12 +355,14 @@ impl World {
     }
 
     pub fn expire_access(&mut self, account: u64) -> bool {
+        self.revision += 1;
         self.vault.end_access_where(|grant| grant.holder == Holder::Account(account));
         self.accounts.contains_key(&account)
     }
 
     /// The account stays paired, as after a revocation, and its access tokens live.
     pub fn forget_refresh(&mut self, account: u64) -> bool {
+        self.revision += 1;
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         for pairing in practice.pairings.values_mut() {
             if let Some(refresh) = pairing.refresh.take() {
@@ -361,6 +373,7 @@ impl World {
     }
 
     pub fn move_region(&mut self, account: u64, to: Region) -> bool {
+        self.revision += 1;
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         practice.account = practice.account.clone().in_region(to);
         true

@@ -18,6 +18,7 @@ use http::Response;
 use crate::http1::{Passed, Request, RequestHead};
 
 mod accept;
+mod certificate;
 mod connection;
 mod counters;
 pub mod descriptors;
@@ -39,12 +40,13 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
+pub use certificate::CertificateDoubt;
 pub use counters::Counters;
 pub use limits::Limits;
 pub use listen::{BindError, Inherited, Listeners};
 pub use refusal::ServerRefusal;
 pub use router::serve_router;
-pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles};
+pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, doubts, doubts_of_authorities};
 pub use workers::{DrainReport, Options, StartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.

@@ -1,5 +1,6 @@
 //! The server's own certificates. A reload never drops a connection, and a broken file never replaces a working one.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,9 +10,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use super::PeerCertificate;
+use super::certificate::{self, CertificateDoubt};
+use crate::clock::Timestamp;
 
 /// Where the PEM files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,21 +51,128 @@ pub enum Reload {
     Failed(TlsError),
 }
 
-/// Each names the file and what to do about it.
-#[derive(Debug, thiserror::Error)]
+/// Why files cannot be served; each is told with the file and what to do about it.
+#[derive(Debug)]
 pub enum TlsError {
-    #[error("{}: cannot be read ({error}); check the path and who may read it", file.display())]
-    Unreadable { file: PathBuf, error: std::io::Error },
-    #[error("{}: holds no PEM certificate; it has to contain `-----BEGIN CERTIFICATE-----`, the server's own first", file.display())]
-    NoCertificate { file: PathBuf },
-    #[error("{}: holds no usable PEM private key ({error}); PKCS#8, PKCS#1 and SEC1 are understood, encrypted keys are not", file.display())]
-    NoKey { file: PathBuf, error: String },
-    #[error("{} and {}: do not belong together ({error}); the key has to be the one of the first certificate", cert.display(), key.display())]
-    Mismatch { cert: PathBuf, key: PathBuf, error: rustls::Error },
-    #[error("{}: cannot be used as client CA ({error})", file.display())]
-    ClientCa { file: PathBuf, error: String },
-    #[error("the cryptography provider lacks TLS 1.2 or 1.3 ({0})")]
+    Unreadable {
+        file: PathBuf,
+        error: std::io::Error,
+    },
+    NoCertificate {
+        file: PathBuf,
+    },
+    NoKey {
+        file: PathBuf,
+        error: String,
+    },
+    Mismatch {
+        cert: PathBuf,
+        key: PathBuf,
+        /// The certificate of the file that the key does belong to, counted from 1.
+        belongs_to: Option<usize>,
+    },
+    NotServable {
+        file: PathBuf,
+        error: rustls::Error,
+    },
+    ClientCa {
+        file: PathBuf,
+        error: String,
+    },
+    /// The cryptography provider lacks TLS 1.2 or 1.3.
     Provider(rustls::Error),
+}
+
+impl TlsError {
+    /// The file that has to change.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { file, .. }
+            | Self::NoCertificate { file }
+            | Self::NoKey { file, .. }
+            | Self::NotServable { file, .. }
+            | Self::ClientCa { file, .. } => Some(file),
+            Self::Mismatch { key, .. } => Some(key),
+            Self::Provider(_) => None,
+        }
+    }
+
+    pub fn what(&self) -> String {
+        match self {
+            Self::Unreadable { file, error } => format!("{} cannot be read ({error})", file.display()),
+            Self::NoCertificate { file } => format!("{} holds no PEM certificate", file.display()),
+            Self::NoKey { file, error } => {
+                format!("{} holds no usable private key ({error})", file.display())
+            }
+            Self::Mismatch { cert, key, .. } => {
+                format!("{} is not the key of the first certificate in {}", key.display(), cert.display())
+            }
+            Self::NotServable { file, error } => format!("{} cannot be served ({error})", file.display()),
+            Self::ClientCa { file, error } => {
+                format!("{} cannot be used as client CA ({error})", file.display())
+            }
+            Self::Provider(error) => format!("the cryptography provider lacks TLS 1.2 or 1.3 ({error})"),
+        }
+    }
+
+    pub fn fix(&self) -> String {
+        let fix = match self {
+            Self::Unreadable { .. } => "check the path and who may read it",
+            Self::NoCertificate { .. } => {
+                "it has to contain -----BEGIN CERTIFICATE-----, the server's own first"
+            }
+            Self::NoKey { .. } => {
+                "PKCS#8, PKCS#1 and SEC1 in PEM form are understood, encrypted keys are not"
+            }
+            Self::Mismatch { belongs_to: Some(place), .. } => {
+                return format!(
+                    "it is that of certificate {place}: put that one first, then the one that signed it, and so on"
+                );
+            }
+            Self::Mismatch { belongs_to: None, .. } => "name the key that was made for that certificate",
+            Self::NotServable { .. } => {
+                "put the server's own certificate first, one that this version of TLS knows"
+            }
+            Self::ClientCa { .. } => "name the authorities that sign callers' certificates, in PEM form",
+            Self::Provider(_) => "take a program that was built as it is released",
+        };
+        fix.to_owned()
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what(), self.fix())
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// What callers that come by one of `names` will not like about files that can be served.
+pub fn doubts(files: &TlsFiles, names: &[String], now: Timestamp) -> Result<Vec<CertificateDoubt>, TlsError> {
+    let pem = Pem::read(files)?;
+    let chain = pem.chain(files)?;
+    let mut doubts = certificate::doubt_times(&files.cert, &chain, now);
+    doubts.extend(certificate::doubt_order(&files.cert, &chain));
+    doubts.extend(names.iter().filter_map(|name| certificate::doubt_name(&files.cert, &chain[0], name)));
+    if let Some(file) = &files.client_ca {
+        doubts.extend(doubts_of_authorities(file, now)?);
+    }
+    Ok(doubts)
+}
+
+/// The same of authorities that are trusted.
+pub fn doubts_of_authorities(file: &Path, now: Timestamp) -> Result<Vec<CertificateDoubt>, TlsError> {
+    let pem = read(file)?;
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|_| TlsError::NoCertificate { file: file.to_owned() })?;
+    Ok(certificate::doubt_times(file, &found, now))
+}
+
+/// Without the mark that Windows editors set before a text: the line behind it would be overlooked, and with it a certificate.
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let read = std::fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })?;
+    Ok(read.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(read))
 }
 
 impl TlsCertificates {
@@ -122,9 +233,6 @@ struct Pem {
 
 impl Pem {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |file: &Path| {
-            std::fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })
-        };
         Ok(Self {
             cert: read(&files.cert)?,
             key: read(&files.key)?,
@@ -153,10 +261,11 @@ impl Pem {
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut config =
-            builder.with_single_cert(self.chain(files)?, self.private_key(files)?).map_err(|error| {
-                TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone(), error }
-            })?;
+        let (chain, key) = (self.chain(files)?, self.private_key(files)?);
+        refuse_mismatch(files, provider, &chain, &key)?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| TlsError::NotServable { file: files.cert.clone(), error })?;
         // Never h2: one protocol, one parser, one set of limits.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The provider lists AES-GCM first; ChaCha20 would double the cost of a download.
@@ -179,6 +288,28 @@ impl Pem {
         PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| TlsError::NoKey { file: files.key.clone(), error: error.to_string() })
     }
+}
+
+/// Says which certificate a key belongs to where that is not the first, as in a chain that was put together backwards.
+fn refuse_mismatch(
+    files: &TlsFiles,
+    provider: &Arc<CryptoProvider>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), TlsError> {
+    let signing = provider.key_provider.load_private_key(key.clone_key());
+    let signing =
+        signing.map_err(|error| TlsError::NoKey { file: files.key.clone(), error: error.to_string() })?;
+    let other_key = rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch);
+    let is_of = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], signing.clone()).keys_match() != Err(other_key.clone())
+    };
+    // A key whose public half cannot be had is let through: rustls serves it.
+    if chain.first().is_none_or(is_of) {
+        return Ok(());
+    }
+    let belongs_to = chain.iter().position(is_of).map(|at| at + 1);
+    Err(TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone(), belongs_to })
 }
 
 fn client_verifier(

@@ -11,9 +11,9 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::StoreError;
 use super::private_file;
 use super::seal::{KEY_LEN, SealKey, SealKeys};
+use super::{SetupError, StoreError};
 use crate::config::SecretSource;
 use crate::config::text_file::{self, LARGEST_SECRET, TextError};
 
@@ -38,7 +38,7 @@ pub fn derive(
         secret.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
         secret
     };
-    Ok(find(source, "the database", false, environment)?.iter().map(follow).collect())
+    Ok(find(source, "the database", Missing::Refuse, environment)?.iter().map(follow).collect())
 }
 
 /// Reads the keys; makes one where `database` is new and its key file does not exist.
@@ -49,7 +49,8 @@ pub fn load(
     environment: Environment<'_>,
 ) -> Result<SealKeys, StoreError> {
     let unusable = |why| StoreError::Refused(format!("{source} cannot be used as a key: {why}"));
-    let found = find(source, database, database_is_new, environment)?;
+    let missing = if database_is_new { Missing::Make } else { Missing::Refuse };
+    let found = find(source, database, missing, environment)?;
     let mut keys = found.iter().map(SealKey::new).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
     let sealing = keys.remove(0);
     Ok(SealKeys::new(sealing, keys))
@@ -61,16 +62,37 @@ pub fn must_be_there(
     what: &str,
     environment: Environment<'_>,
 ) -> Result<(), StoreError> {
-    find(source, what, false, environment).map(drop)
+    find(source, what, Missing::Refuse, environment)?;
+    Ok(())
 }
 
-/// At least one, the sealing one first.
-fn find(
+/// Whether `load` will find its keys, or can make one. Makes none.
+pub fn check(
     source: &SecretSource,
     database: &str,
     database_is_new: bool,
     environment: Environment<'_>,
-) -> Result<Vec<RawKey>, StoreError> {
+) -> Result<(), SetupError> {
+    let missing = if database_is_new { Missing::Expect } else { Missing::Refuse };
+    find(source, database, missing, environment).map(drop)
+}
+
+/// What a key file that is not there means.
+#[derive(Clone, Copy)]
+enum Missing {
+    Refuse,
+    Make,
+    /// It will be made; whether it can be is looked at.
+    Expect,
+}
+
+/// At least one, the sealing one first; none where a missing file is expected.
+fn find(
+    source: &SecretSource,
+    database: &str,
+    missing: Missing,
+    environment: Environment<'_>,
+) -> Result<Vec<RawKey>, SetupError> {
     match source {
         SecretSource::Env(variable) => from_environment(variable, environment),
         SecretSource::File(path) => {
@@ -78,10 +100,16 @@ fn find(
                 // Its mode is the service manager's business: 0400 behind a folder of the service's own, at times 0440.
                 return read(File::open(&credential), &credential);
             }
-            match File::open(path) {
-                Err(fault) if fault.kind() == ErrorKind::NotFound && database_is_new => make(path),
-                Err(fault) if fault.kind() == ErrorKind::NotFound => Err(missing(path, database)),
-                opened => read_private(opened, path),
+            match (File::open(path), missing) {
+                (Err(fault), Missing::Make) if fault.kind() == ErrorKind::NotFound => make(path),
+                (Err(fault), Missing::Expect) if fault.kind() == ErrorKind::NotFound => {
+                    private_file::can_be_made(path).map_err(|fault| cannot_make(path, &fault))?;
+                    Ok(Vec::new())
+                }
+                (Err(fault), Missing::Refuse) if fault.kind() == ErrorKind::NotFound => {
+                    Err(absent(path, database))
+                }
+                (opened, _) => read_private(opened, path),
             }
         }
     }
@@ -92,56 +120,60 @@ fn credential_named_like(path: &Path, environment: Environment<'_>) -> Option<Pa
     credential.is_file().then_some(credential)
 }
 
-fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<RawKey>, StoreError> {
+fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<RawKey>, SetupError> {
     let text = environment(variable).ok_or_else(|| {
-        StoreError::Refused(format!(
-            "the store's key is to come from the variable {variable}, which is not set; \
-             a new one for a new database: head -c 32 /dev/urandom | base64"
-        ))
+        SetupError::new(
+            format!("the store's key is to come from the variable {variable}, which is not set"),
+            "a new one for a new database: head -c 32 /dev/urandom | base64",
+        )
     })?;
-    parse(text.as_encoded_bytes())
-        .map_err(|why| StoreError::Refused(format!("the variable {variable} {why}")))
+    parse(text.as_encoded_bytes()).map_err(|error| of(&format!("the variable {variable}"), error))
 }
 
-fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
+fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, SetupError> {
     let file = opened.map_err(|fault| unreadable(path, &fault))?;
     match private_file::loose_mode(&file) {
-        Ok(None) => read(Ok(file), path),
-        Ok(Some(mode)) => Err(StoreError::Refused(format!(
-            "the key file {file} is open to others (mode {mode:04o}); type: chmod 600 {file}",
-            file = path.display()
-        ))),
+        Ok(Some(mode)) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Err(SetupError::new(
+            format!("the key file {} is open to others (mode {mode:04o})", path.display()),
+            format!("type: chmod 600 {}", path.display()),
+        )),
+        Ok(_) => read(Ok(file), path),
         Err(fault) => Err(unreadable(path, &fault)),
     }
 }
 
-fn read(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, StoreError> {
-    let refused = |why: String| StoreError::Refused(format!("the key file {} {why}", path.display()));
+fn read(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, SetupError> {
     let file = opened.map_err(|fault| unreadable(path, &fault))?;
-    let bytes = text_file::read(file, LARGEST_SECRET).map_err(|error| refused(error.to_string()))?;
-    parse(&bytes).map_err(refused)
+    let bytes = text_file::read(file, LARGEST_SECRET);
+    bytes
+        .and_then(|bytes| parse(&bytes))
+        .map_err(|error| of(&format!("the key file {}", path.display()), error))
+}
+
+fn of(source: &str, TextError { what, fix }: TextError) -> SetupError {
+    SetupError::new(format!("{source} {what}"), fix)
 }
 
 /// Says what is wrong, never what was read.
-fn parse(bytes: &[u8]) -> Result<Vec<RawKey>, String> {
-    let text = text_file::decode(bytes).map_err(|error: TextError| error.to_string())?;
+fn parse(bytes: &[u8]) -> Result<Vec<RawKey>, TextError> {
+    const FIX: &str = "32 bytes in base64 are expected, put the key back from where a copy is kept";
+    let text = text_file::decode(bytes)?;
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let key = STANDARD.decode(line.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-        keys.push(
-            key.ok_or_else(|| format!("has no key on line {}: 32 bytes in base64 are expected", number + 1))?,
-        );
+        let what = format!("has no key on line {}", number + 1);
+        keys.push(key.ok_or(TextError { what, fix: FIX })?);
     }
     if keys.is_empty() {
-        return Err("holds no key: 32 bytes in base64 are expected".to_owned());
+        return Err(TextError { what: "holds no key".to_owned(), fix: FIX });
     }
     Ok(keys)
 }
 
-fn make(path: &Path) -> Result<Vec<RawKey>, StoreError> {
+fn make(path: &Path) -> Result<Vec<RawKey>, SetupError> {
     let mut key = [0; KEY_LEN];
     aws_lc_rs::rand::fill(&mut key)
-        .map_err(|_| StoreError::Refused("the system gave no random bytes for a key".to_owned()))?;
+        .map_err(|_| SetupError::new("the system gave no random bytes for a key", "try again"))?;
     // A half-written key must never be found beside a database: it gets its name when it is whole and on the disk.
     let unnamed = path.with_added_extension("new");
     let written = remove_leftover(&unnamed)
@@ -152,9 +184,7 @@ fn make(path: &Path) -> Result<Vec<RawKey>, StoreError> {
         })
         .and_then(|()| fs::rename(&unnamed, path))
         .and_then(|()| private_file::sync_folder_of(path));
-    written.map_err(|fault| {
-        StoreError::Refused(format!("the key file {} cannot be made: {fault}", path.display()))
-    })?;
+    written.map_err(|fault| cannot_make(path, &fault))?;
     tracing::info!(file = %path.display(), "a key was made for a new database; keep a copy of it, apart from the database's");
     Ok(vec![key])
 }
@@ -166,16 +196,26 @@ fn remove_leftover(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn missing(path: &Path, database: &str) -> StoreError {
-    StoreError::Refused(format!(
-        "the key file {} is missing, and {database} was sealed with it; put it back from where it is kept. Without it no token can be read: \
-         to begin anew, move the database away and pair or import every account again",
-        path.display()
-    ))
+fn cannot_make(path: &Path, fault: &std::io::Error) -> SetupError {
+    SetupError::new(
+        format!("the key file {} cannot be made: {fault}", path.display()),
+        "let the gateway's user write to that folder, or name another file",
+    )
 }
 
-fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {
-    StoreError::Refused(format!("the key file {} cannot be read: {fault}", path.display()))
+fn absent(path: &Path, database: &str) -> SetupError {
+    SetupError::new(
+        format!("the key file {} is missing, and {database} was sealed with it", path.display()),
+        "put it back from where it is kept. Without it no token can be read: to begin anew, move the database away and pair or import \
+         every account again",
+    )
+}
+
+fn unreadable(path: &Path, fault: &std::io::Error) -> SetupError {
+    SetupError::new(
+        format!("the key file {} cannot be read: {fault}", path.display()),
+        "let the gateway's user read it",
+    )
 }
 
 #[cfg(test)]
@@ -288,6 +328,33 @@ mod tests {
             assert!(refusal.contains("32 bytes in base64"), "{refusal}");
             assert!(text.trim().is_empty() || !refusal.contains(text), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_look_says_what_loading_would_and_makes_nothing() {
+        let folder = Folder::new();
+        let source = SecretSource::File(folder.key());
+        let look = |new| check(&source, "gateway.db", new, &|_| None);
+        look(true).unwrap();
+        assert!(!folder.key().exists());
+        let said = |new| look(new).unwrap_err().to_string();
+        assert_eq!(
+            said(false),
+            folder
+                .load(false)
+                .unwrap_err()
+                .to_string()
+                .replace(&*folder.0.path().join("gateway.db").to_string_lossy(), "gateway.db")
+        );
+        let below = SecretSource::File(folder.key().join("none").join("gateway.key"));
+        assert!(check(&below, "gateway.db", true, &|_| None).unwrap_err().what.contains("cannot be made"));
+        folder.write("gateway.key", &format!("\u{feff}{}\r\n", line(1)), 0o600);
+        look(false).unwrap();
+        folder.write("gateway.key", &line(1), 0o644);
+        assert_eq!(said(true), folder.load(true).unwrap_err().to_string());
+        fs::remove_file(folder.key()).unwrap();
+        fs::create_dir(folder.key()).unwrap();
+        assert!(said(true).contains("gateway.key is a folder"), "{}", said(true));
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn held_by_another(database: &Path, file: &mut File) -> StoreError {
         (Ok(_), Ok(id)) => format!("another gateway (process {id})"),
         _ => "another gateway".to_owned(),
     };
-    StoreError::Refused(format!(
+    StoreError::InUse(format!(
         "{} is in use by {process}; one process per SQLite file: stop that one first",
         database.display()
     ))

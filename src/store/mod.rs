@@ -71,6 +71,54 @@ pub async fn open_portable(
     }
 }
 
+/// What keeps a store from being opened and can be seen without opening it: the fault and the cure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {fix}")]
+pub struct SetupError {
+    pub what: String,
+    pub fix: String,
+}
+
+impl SetupError {
+    pub(crate) fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: fix.into() }
+    }
+}
+
+impl From<SetupError> for StoreError {
+    fn from(error: SetupError) -> Self {
+        StoreError::Refused(error.to_string())
+    }
+}
+
+/// Looks at what `open` will need, each with its key. Opens no database and makes nothing.
+pub fn check(config: &config::Store) -> Vec<(&'static str, SetupError)> {
+    let environment = |name: &str| std::env::var_os(name);
+    let mut found = Vec::new();
+    let (database, may_be_new) = match &config.url {
+        config::StoreUrl::Sqlite(path) => {
+            let looked = sqlite::check(path);
+            let is_new = looked.as_ref().is_ok_and(|is_new| *is_new);
+            found.extend(looked.err().map(|error| ("store.url", error)));
+            (path.display().to_string(), is_new)
+        }
+        config::StoreUrl::Postgres { url, listen_url } => {
+            let both = [("store.url", Some(url)), ("store.listen_url", listen_url.as_ref())];
+            for (key, url) in both {
+                let looked = url.map(|url| postgres::check_address(url, key));
+                found.extend(looked.and_then(Result::err).map(|error| (key, error)));
+            }
+            // Whether the database is new is known when it is opened.
+            ("the database".to_owned(), true)
+        }
+    };
+    // Where the database cannot be looked at, nobody knows whether its key has to be there.
+    let unknown = found.iter().any(|(key, _)| *key == "store.url");
+    let key = key_file::check(&config.key, &database, may_be_new || unknown, &environment);
+    found.extend(key.err().map(|error| ("store.key", error)));
+    found
+}
+
 /// Copies a store that may be in use into a new, private file.
 pub async fn back_up(
     config: &config::Store,
@@ -142,6 +190,9 @@ pub enum StoreError {
     /// Full disk, lost database, locked file: transient, tried again.
     #[error("the store is out of order: {0}")]
     OutOfOrder(Outage),
+    /// Another gateway has it; that one may be about to end.
+    #[error("{0}")]
+    InUse(String),
     /// Found at start: needs a human.
     #[error("{0}")]
     Refused(String),

@@ -19,7 +19,7 @@ use super::rows;
 use super::seal::SealKeys;
 use super::{
     AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
-    PendingLogin, Store, StoreError, StoredRoute, Take,
+    PendingLogin, SetupError, Store, StoreError, StoredRoute, Take,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -87,6 +87,11 @@ impl PostgresStore {
     fn stored(&self, at: Timestamp) -> i64 {
         rows::stored(&self.clock, at)
     }
+}
+
+/// Whether an address can be used at all; nobody is connected to. `key` is where it stands in the configuration.
+pub fn check_address(url: &str, key: &str) -> Result<(), SetupError> {
+    Place::parse(url, key).map(drop)
 }
 
 rows::columns_of!(sqlx::postgres::PgRow);

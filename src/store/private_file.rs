@@ -21,6 +21,28 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     private(OpenOptions::new().read(true).append(true).create(true)).open(path)
 }
 
+/// Whether a file of this name could be made. It is tried with one that never gets a name, so that nothing changes.
+pub fn can_be_made(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !fs::metadata(folder)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    make_unnamed(folder)
+}
+
+/// Whether a file that is there can be opened for reading and writing; `false` where there is none. Nothing is made or changed.
+pub fn can_be_written(path: &Path) -> io::Result<bool> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) if file.metadata()?.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(true),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// The mode of a file that others may read or write; `None` for one that is private.
 pub fn loose_mode(file: &File) -> io::Result<Option<u32>> {
     let mode = mode_of(&file.metadata()?);
@@ -44,6 +66,26 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
         Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
         _ => Ok(()),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn make_unnamed(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    match private(options.write(true).custom_flags(libc::O_TMPFILE)).open(folder) {
+        // A file system that knows no unnamed files tells nothing this way; the start will tell.
+        Err(fault)
+            if matches!(fault.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+        {
+            Ok(())
+        }
+        made => made.map(drop),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_unnamed(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -89,6 +131,20 @@ mod tests {
         sync_folder_of(Path::new("name")).unwrap();
         sync_folder_of(&std::env::temp_dir().join("name")).unwrap();
         assert!(sync_folder_of(Path::new("/nonexistent/name")).is_err());
+    }
+
+    #[test]
+    fn what_could_be_made_or_written_is_known_without_doing_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        can_be_made(&file).unwrap();
+        assert!(!can_be_written(&file).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        fs::write(&file, "x").unwrap();
+        assert!(can_be_written(&file).unwrap());
+        assert_eq!(can_be_made(&file.join("below")).unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(can_be_made(Path::new("/nonexistent/x")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(can_be_written(folder.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

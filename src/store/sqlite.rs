@@ -42,6 +42,7 @@ mod kill_tests;
 mod tests;
 
 pub use backup::{backup, count_accounts, restore};
+pub use start::check;
 
 pub struct SqliteStore {
     writer: Connection,

@@ -53,6 +53,15 @@ pub struct LogHandle {
     forced: Option<String>,
 }
 
+/// Whether the levels of the configuration and the environment are ones. Sets nothing up.
+pub fn check(log: &Log, env: Env<'_>) -> Result<(), LogProblem> {
+    targets(log, forced(env).as_deref()).map(drop)
+}
+
+fn forced(env: Env<'_>) -> Option<String> {
+    env(LEVEL_VARIABLE).filter(|directives| !directives.trim().is_empty())
+}
+
 /// Logs to standard error from now on, panics too; once per process.
 pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
     let colours = std::io::stderr().is_terminal() && wants_colour(env);
@@ -69,7 +78,7 @@ pub fn subscriber(
     queue: LogQueue,
     colours: bool,
 ) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), LogProblem> {
-    let forced = env(LEVEL_VARIABLE).filter(|directives| !directives.trim().is_empty());
+    let forced = forced(env);
     let (filter, handle) = reload::Layer::new(targets(log, forced.as_deref())?);
     let lines = fmt::layer().with_writer(queue.clone());
     let lines = match log.format {

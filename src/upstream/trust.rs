@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{CipherSuite, ClientConfig, RootCertStore};
 
 use crate::config;
+use crate::config::text_file::{self, LARGEST_PEM};
 
 use super::ReachError;
 
@@ -70,10 +71,12 @@ fn is_chacha(suite: CipherSuite) -> bool {
 
 fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), ReachError> {
     let shown = file.display();
-    let unreadable = |error| setup(format!("ca_file {shown} cannot be read as PEM: {error}"));
+    let unreadable = |error: String| setup(format!("ca_file {shown} cannot be read as PEM: {error}"));
+    let bytes = text_file::read_path(file, LARGEST_PEM).map_err(|error| unreadable(error.to_string()))?;
+    let pem = text_file::decode(&bytes).map_err(|error| unreadable(error.to_string()))?;
     let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-        let certificate = certificate.map_err(unreadable)?;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
         roots.add(certificate).map_err(|error| {
             setup(format!("ca_file {shown} holds a certificate that is not usable: {error}"))
         })?;

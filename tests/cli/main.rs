@@ -3,12 +3,14 @@
 #![cfg(unix)]
 
 mod accounts;
+mod checks;
 mod database;
 mod mistakes;
 mod moving;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod postgres;
+mod practice;
 mod processes;
 mod store;
 mod unread_log;

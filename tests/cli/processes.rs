@@ -137,7 +137,9 @@ impl Drop for Standing {
 pub struct Pair {
     pub folder: tempfile::TempDir,
     pub gateway: Standing,
-    _sandbox: Standing,
+    sandbox: Standing,
+    /// Everything that the sandbox printed until it was ready.
+    pub sandbox_said: String,
     pub url: String,
     pub admin: String,
 }
@@ -156,14 +158,25 @@ impl Pair {
             vec!["sandbox", "--port", "0", "--gateway", &gateway_at, "--admin", &admin_at, "--write", &dir];
         arguments.extend(sandbox_options);
         let sandbox = Standing::start(arguments);
-        sandbox.until("ready; stop with Ctrl-C");
+        let sandbox_said = sandbox.until("ready; stop with Ctrl-C");
         let config = folder.path().join("config.toml");
         let gateway = Standing::start(["-c", config.to_str().unwrap(), "serve"]);
         if !gateway.until_any(&["\"message\":\"ready\"", "already in use"]).contains("\"ready\"") {
             return None;
         }
         let [url, admin] = [gateway_at, admin_at].map(|at| format!("http://{at}"));
-        Some(Self { folder, gateway, _sandbox: sandbox, url, admin })
+        Some(Self { folder, gateway, sandbox, sandbox_said, url, admin })
+    }
+
+    /// Ends the sandbox and starts it on what it wrote. Returns what it says.
+    pub fn restart_sandbox(&mut self, options: &[&str]) -> String {
+        self.sandbox.signal("-TERM");
+        assert_eq!(self.sandbox.exit_code(), 0);
+        let folder = self.folder.path().to_str().unwrap();
+        let mut arguments = vec!["sandbox", "--port", "0", "--write", folder];
+        arguments.extend(options);
+        self.sandbox = Standing::start(arguments);
+        self.sandbox.until("ready; stop with Ctrl-C")
     }
 
     /// Ends the gateway in good order; the sandbox stays.

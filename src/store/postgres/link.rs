@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 
-use super::super::StoreError;
 use super::super::outage::{Ailment, Outage};
+use super::super::{SetupError, StoreError};
 use super::fault;
 use crate::clock::{Clock, Timestamp};
+use crate::config::text_file::{self, LARGEST_PEM};
 
 /// Connections per gateway: renewals are few, and a hundred gateways share one database.
 const CONNECTIONS: usize = 8;
@@ -67,15 +69,15 @@ pub struct Work<'a> {
 
 impl Place {
     /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says another `sslmode`.
-    pub fn parse(text: &str, key: &str) -> Result<Self, StoreError> {
+    pub fn parse(text: &str, key: &str) -> Result<Self, SetupError> {
         // The parsers' own words may repeat the text, and with it a password.
         let invalid = || {
-            StoreError::Refused(format!(
-                "{key} is no address of a database: postgres://user:password@host/database is expected"
-            ))
+            let what = format!("{key} is no address of a database");
+            SetupError::new(what, "postgres://user:password@host/database is expected")
         };
         let url = Url::parse(text).map_err(|_| invalid())?;
         let options: PgConnectOptions = text.parse().map_err(|_| invalid())?;
+        refuse_unreadable_files(&url, key)?;
         let says_mode = url.query_pairs().any(|(name, _)| name == "sslmode" || name == "ssl-mode")
             || std::env::var_os("PGSSLMODE").is_some();
         let options = match says_mode || options.get_socket().is_some() || is_here(&options) {
@@ -131,6 +133,21 @@ impl Place {
             other => other,
         }
     }
+}
+
+/// The files that an address names for TLS: without them no connection can ever be made.
+fn refuse_unreadable_files(url: &Url, key: &str) -> Result<(), SetupError> {
+    let names = |name: &str| {
+        matches!(
+            name,
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey" | "ssl-key"
+        )
+    };
+    for (name, file) in url.query_pairs().filter(|(name, file)| names(name) && !file.contains("-----BEGIN")) {
+        text_file::read_path(Path::new(&*file), LARGEST_PEM)
+            .map_err(|error| SetupError::new(format!("{key}: {name}: {file} {}", error.what), error.fix))?;
+    }
+    Ok(())
 }
 
 /// What a certificate or its absence causes; rustls tells it in the clothes of an I/O error.

@@ -1,6 +1,7 @@
 //! From a path to a database that may be used: locked, private, of a schema we know, sealed under a key we hold. Anything else is refused here.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -10,7 +11,7 @@ use sqlx::{ConnectOptions, SqlSafeStr};
 use super::super::canary;
 use super::super::private_file;
 use super::super::seal::SealKeys;
-use super::super::{StoreError, lock::ProcessLock};
+use super::super::{SetupError, StoreError, lock::ProcessLock};
 use super::connection::Connection;
 use super::{SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_PERM, SQLITE_READONLY, primary_code};
 
@@ -28,18 +29,67 @@ pub struct Claimed {
 pub fn claim(path: &Path) -> Result<Claimed, StoreError> {
     let path = real_path(path)?;
     let lock = ProcessLock::take(&path)?;
-    let is_new = is_empty(&path);
-    if is_new && !is_empty(&beside(&path, "-wal")) {
-        return Err(StoreError::Refused(format!(
-            "{0}-wal is there without {0}; the newest tokens are in it: put the main file back beside it, or move it away",
-            path.display()
-        )));
-    }
+    let is_new = look(&path)?;
     let private = private_file::open_or_create(&path)
         .and_then(|_| tighten_all(&path))
         .and_then(|()| private_file::sync_folder_of(&path));
     private.map_err(|fault| StoreError::Refused(format!("{} cannot be used: {fault}", path.display())))?;
     Ok(Claimed { path, is_new, lock })
+}
+
+/// Looks at what `claim` will find; nothing is locked, made or changed. Says whether the database is new.
+pub fn check(path: &Path) -> Result<bool, SetupError> {
+    look(&real_path(path)?)
+}
+
+fn look(path: &Path) -> Result<bool, SetupError> {
+    let shown = path.display();
+    let is_new = is_empty(path);
+    if is_new && !is_empty(&beside(path, "-wal")) {
+        return Err(SetupError::new(
+            format!("{shown}-wal is there without {shown}"),
+            "the newest tokens are in it: put the main file back beside it, or move it away",
+        ));
+    }
+    private_file::can_be_made(path).map_err(|fault| {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let what = format!("the folder {} of the store cannot be written to: {fault}", folder.display());
+        SetupError::new(what, "let the gateway's user write to it")
+    })?;
+    for file in
+        [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), path.with_added_extension("lock")]
+    {
+        private_file::can_be_written(&file).map_err(|fault| {
+            let what = format!("{} cannot be used: {fault}", file.display());
+            SetupError::new(what, "name a file that the gateway's user may write, or let it write this one")
+        })?;
+    }
+    if !is_new {
+        refuse_foreign_head(path)?;
+    }
+    Ok(is_new)
+}
+
+/// As far as the first bytes tell: SQLite's mark, and `application_id` where it is written (sqlite.org/fileformat.html, 1.3).
+fn refuse_foreign_head(path: &Path) -> Result<(), SetupError> {
+    let mut head = [0; 72];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    if read.is_err() || !head.starts_with(b"SQLite format 3\0") {
+        return Err(SetupError::new(
+            format!("{} is damaged, or no SQLite database", path.display()),
+            "restore a backup, or move it away and pair or import again",
+        ));
+    }
+    let id = head.last_chunk().map_or(0, |id| i64::from(u32::from_be_bytes(*id)));
+    // The number may still stand in the write-ahead log.
+    if id == 0 || id == APPLICATION_ID { Ok(()) } else { Err(foreign(path)) }
+}
+
+fn foreign(path: &Path) -> SetupError {
+    SetupError::new(
+        format!("{} is another program's SQLite database", path.display()),
+        "name another file in store.url",
+    )
 }
 
 pub fn options(path: &Path) -> SqliteConnectOptions {
@@ -83,10 +133,7 @@ async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Resul
     if id == APPLICATION_ID || tables == 0 {
         return Ok(());
     }
-    Err(StoreError::Refused(format!(
-        "{} is another program's SQLite database; name another file in store.url",
-        path.display()
-    )))
+    Err(foreign(path).into())
 }
 
 /// Brings the schema up to date; one that is newer than this program is left alone.
@@ -171,16 +218,17 @@ fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
 }
 
 /// Links resolved, so that two names of one file meet in one lock.
-fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+fn real_path(path: &Path) -> Result<PathBuf, SetupError> {
     if let Ok(real) = fs::canonicalize(path) {
         return Ok(real);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path
         .file_name()
-        .ok_or_else(|| StoreError::Refused(format!("store.url names no file: {}", path.display())))?;
+        .ok_or_else(|| SetupError::new(format!("store.url names no file: {}", path.display()), "name one"))?;
     fs::canonicalize(folder).map(|folder| folder.join(name)).map_err(|fault| {
-        StoreError::Refused(format!("the folder {} of the store cannot be used: {fault}", folder.display()))
+        let what = format!("the folder {} of the store cannot be used: {fault}", folder.display());
+        SetupError::new(what, "make it, or write another store.url")
     })
 }
 

@@ -45,7 +45,7 @@ impl Home {
     async fn refusal(&self) -> String {
         match self.open().await {
             Ok(_) => panic!("it opened"),
-            Err(StoreError::Refused(why)) => why,
+            Err(StoreError::Refused(why) | StoreError::InUse(why)) => why,
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -1,0 +1,353 @@
+//! What `serve` needs beside its configuration file, looked at before anything is opened, bound or made: certificates and keys, the way to
+//! each realm, the store's place and key, the files that are written. `check` and `serve` both come here, so they cannot disagree.
+//!
+//! Not for a running gateway: SQLite's locks end when anybody in the process closes a handle to its file.
+
+use std::path::{Path, PathBuf};
+
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config, Env, Loaded, Places, Problem, Problems, SecretSource, StoreUrl};
+use crate::journal::audit::{Audit, AuditError};
+use crate::server::{self, BindError, CertificateDoubt, TlsCertificates, TlsError};
+use crate::store::{self, StoreError, private_file};
+use crate::telemetry::{self, LogProblem};
+use crate::upstream::ReachError;
+
+use super::listeners::{self, TlsListener};
+use super::realms;
+
+/// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a fault of the file itself hides
+/// the rest.
+pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<Loaded, Problems> {
+    let mut loaded = config::load(file, env)?;
+    let mut found = Found { places: loaded.places.clone(), problems: Vec::new(), warnings: Vec::new() };
+    let config = &loaded.config;
+    found.look_at_log(config, env);
+    for listener in listeners::tls_listeners(config) {
+        found.look_at_certificate(&listener, clock.now());
+    }
+    found.look_at_realms(config, clock.now());
+    for (key, error) in store::check(&config.store) {
+        found.problem(key, error.what, error.fix);
+    }
+    found.look_at_written_files(config);
+    if let Some(problems) = Problems::gather(found.problems) {
+        return Err(problems);
+    }
+    loaded.warnings.extend(found.warnings);
+    Ok(loaded)
+}
+
+/// Whether a start failed by what only a change of configuration or files can cure: then trying again is of no use. A port or a database
+/// that somebody else has, or that is away, may be free a minute later.
+pub fn needs_a_change(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Refused(_)))
+            || matches!(cause.downcast_ref::<BindError>(), Some(BindError::NotPermitted { .. }))
+            || matches!(cause.downcast_ref::<ReachError>(), Some(ReachError::Setup { .. }))
+            || matches!(cause.downcast_ref::<LogProblem>(), Some(LogProblem::Level(_)))
+            || cause.is::<TlsError>()
+            || cause.is::<AuditError>()
+            || cause.is::<config::secret::SecretProblem>()
+            || cause.is::<crate::platform::NotUsable>()
+    })
+}
+
+/// What callers will not like about the certificates in use, now or soon.
+pub(super) fn doubtful_certificates(config: &Config, now: Timestamp) -> Vec<CertificateDoubt> {
+    let own = listeners::tls_listeners(config);
+    let own = own.iter().filter_map(|listener| server::doubts(&listener.files, &listener.names, now).ok());
+    let trusted = config.realms.values().filter_map(|realm| realm.ca_file.as_deref());
+    let trusted = trusted.filter_map(|file| server::doubts_of_authorities(file, now).ok());
+    own.chain(trusted).flatten().collect()
+}
+
+struct Found {
+    places: Places,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Found {
+    fn problem(&mut self, key: &str, what: impl Into<String>, fix: impl Into<String>) {
+        self.problems.push(self.places.problem(key, what, fix));
+    }
+
+    fn doubt(&mut self, key: &str, doubts: Vec<CertificateDoubt>) {
+        let told = doubts.into_iter().map(|doubt| self.places.problem(key, doubt.what, doubt.fix));
+        self.warnings.extend(told);
+    }
+
+    fn look_at_log(&mut self, config: &Config, env: Env<'_>) {
+        if let Err(error) = telemetry::check(&config.log, env) {
+            let fix = format!("correct or unset {}", telemetry::LEVEL_VARIABLE);
+            self.problem("log.level", error.to_string(), fix);
+        }
+    }
+
+    fn look_at_certificate(&mut self, listener: &TlsListener, now: Timestamp) {
+        let TlsListener { key, files, names } = listener;
+        let looked = TlsCertificates::load(files.clone(), listeners::provider());
+        match looked.and_then(|_| server::doubts(files, names, now)) {
+            Ok(doubts) => self.doubt(&format!("{key}.cert"), doubts),
+            Err(error) => {
+                let which = match error.file() {
+                    Some(file) if file == files.cert => "cert",
+                    Some(file) if Some(file) == files.client_ca.as_deref() => "client_ca",
+                    _ => "key",
+                };
+                self.problem(&format!("{key}.{which}"), error.what(), error.fix());
+            }
+        }
+    }
+
+    fn look_at_realms(&mut self, config: &Config, now: Timestamp) {
+        for realm in config.realms.values() {
+            let key = format!("realms.{}", realm.name);
+            if let Err(error) = realms::build(realm, &config.upstream) {
+                let fix = "correct what is named, then ask `check` again";
+                self.problem(&key, error.root_cause().to_string(), fix);
+            }
+            let doubts = realm.ca_file.as_deref().map(|file| server::doubts_of_authorities(file, now));
+            if let Some(Ok(doubts)) = doubts {
+                self.doubt(&format!("{key}.ca_file"), doubts);
+            }
+        }
+    }
+
+    /// The admin token and the audit log are made at first start.
+    fn look_at_written_files(&mut self, config: &Config) {
+        if let SecretSource::File(path) = &config.admin.token
+            && !path.exists()
+            && let Err(fault) = private_file::can_be_made(path)
+        {
+            let fix = "let the gateway's user write to that folder, or make the file yourself";
+            self.problem("admin.token", format!("{} cannot be made ({fault})", path.display()), fix);
+        }
+        if let Err(error) = Audit::check(&config.admin.audit) {
+            let fix = "name a file in a folder that the gateway's user may write to";
+            self.problem("admin.audit", error.to_string(), fix);
+        }
+        self.refuse_one_file_for_two(config);
+    }
+
+    /// One would overwrite the other.
+    fn refuse_one_file_for_two(&mut self, config: &Config) {
+        let file = |source: &SecretSource| match source {
+            SecretSource::File(path) => Some(path.clone()),
+            SecretSource::Env(_) => None,
+        };
+        let database = match &config.store.url {
+            StoreUrl::Sqlite(path) => Some(path.clone()),
+            StoreUrl::Postgres { .. } => None,
+        };
+        let written = [
+            ("store.url", database),
+            ("store.key", file(&config.store.key)),
+            ("admin.token", file(&config.admin.token)),
+            ("admin.audit", Some(config.admin.audit.clone())),
+        ];
+        let mut taken: Vec<(&str, PathBuf)> = Vec::new();
+        for (key, path) in written {
+            let Some(path) = path.map(|path| real(&path)) else { continue };
+            if let Some((other, _)) = taken.iter().find(|(_, held)| *held == path) {
+                let what = format!("{} is the file of {other} as well", path.display());
+                self.problem(key, what, "give each a file of its own");
+            }
+            taken.push((key, path));
+        }
+    }
+}
+
+/// Two spellings of one file meet, whether it is there yet or not.
+fn real(path: &Path) -> PathBuf {
+    let folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(folder).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use rcgen::{CertificateParams, KeyPair};
+
+    /// A sandbox's configuration in a folder of its own.
+    struct Folder(tempfile::TempDir);
+
+    const REALM: &str = r#"
+[realms.new]
+oauth_base = "http://127.0.0.1:4000"
+base_url = "http://127.0.0.1:4001"
+login_page = "http://127.0.0.1:4000/login"
+redirect_uri = "http://127.0.0.1:8081/oauth2/callback"
+client_id = "id"
+client_secret = { env = "SECRET" }
+allowed_hosts = ["127.0.0.1"]
+allow_insecure = true
+[[callers]]
+name = "demo"
+accounts = ["smile"]
+networks = ["127.0.0.0/8"]
+"#;
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            use std::os::unix::fs::PermissionsExt;
+            let path = self.0.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+
+        /// A certificate for `gateway.test`, good in 2026 and 2027, and its key.
+        fn certificate(&self, cert: &str, key: &str) {
+            let made = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2028, 1, 1);
+            self.write(cert, &params.self_signed(&made).unwrap().pem());
+            self.write(key, &made.serialize_pem());
+        }
+
+        fn load(&self, sections: &str) -> Result<Loaded, Problems> {
+            self.load_at(sections, "2026-06-01T00:00:00Z", &|_| None)
+        }
+
+        fn load_at(&self, sections: &str, now: &str, env: Env<'_>) -> Result<Loaded, Problems> {
+            self.write("config.toml", &format!("{sections}\n{REALM}"));
+            let since = humantime::parse_rfc3339(now).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let clock = Clock::manual(Timestamp::from_millis(since.as_millis() as u64));
+            let env = |name: &str| env(name).or_else(|| (name == "SECRET").then(|| "s3cret".to_owned()));
+            load(&self.0.path().join("config.toml"), &env, &clock)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(self.0.path()).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    const TLS: &str = "[gateway]\nlisten = []\nurl = \"https://gateway.test\"\ntls = { listen = [\"127.0.0.1:0\"], cert = \"c.pem\", key = \"k.pem\" }";
+
+    #[test]
+    fn a_look_at_a_new_place_finds_nothing_and_makes_nothing() {
+        let folder = Folder::new();
+        let loaded = folder.load("").unwrap();
+        assert_eq!(loaded.warnings, vec![]);
+        assert_eq!(folder.names(), ["config.toml"]);
+    }
+
+    #[test]
+    fn what_would_stop_a_start_is_told_with_its_key() {
+        let folder = Folder::new();
+        folder.certificate("c.pem", "k.pem");
+        folder.certificate("other.pem", "other.key");
+        folder.write("folder-of.db", &"no database ".repeat(20));
+        let of = |text: &str, name: &str| text.replace("k.pem", name);
+        let chain = format!(
+            "{}{}",
+            std::fs::read_to_string(folder.0.path().join("other.pem")).unwrap(),
+            std::fs::read_to_string(folder.0.path().join("c.pem")).unwrap()
+        );
+        folder.write("swapped.pem", &chain);
+        std::fs::create_dir(folder.0.path().join("a-folder")).unwrap();
+        #[rustfmt::skip]
+        let table = [
+            (of(TLS, "other.key"), "gateway.tls.key", "not the key of the first certificate", "made for that certificate"),
+            (TLS.replace("c.pem", "swapped.pem"), "gateway.tls.key", "not the key of the first", "certificate 2: put that one first"),
+            ("[admin]\ntls = { cert = \"c.pem\", key = \"other.key\" }".to_owned(), "admin.tls.key", "not the key", ""),
+            ("[store]\nurl = \"sqlite:none/gateway.db\"".to_owned(), "store.url", "none of the store cannot be used", "make it"),
+            ("[store]\nurl = \"sqlite:config.toml/gateway.db\"".to_owned(), "store.url", "cannot be", ""),
+            ("[store]\nurl = \"sqlite:a-folder\"".to_owned(), "store.url", "a-folder cannot be used", ""),
+            ("[store]\nurl = \"sqlite:folder-of.db\"".to_owned(), "store.url", "no SQLite database", ""),
+            ("[store]\nkey = { file = \"none/gateway.key\" }".to_owned(), "store.key", "cannot be made", "write to that folder"),
+            ("[store]\nkey = { file = \"a-folder\" }".to_owned(), "store.key", "is a folder", ""),
+            ("[store]\nkey = { env = \"NONE\" }".to_owned(), "store.key", "is not set", "urandom"),
+            ("[store]\nkey = { file = \"c.pem\" }".to_owned(), "store.key", "no key on line 1", "base64"),
+            ("[store]\nurl = \"postgres://h/d?sslmode=nonsense\"".to_owned(), "store.url", "no address of a database", "postgres://"),
+            ("[store]\nurl = \"postgres://h/d?sslrootcert=/none.pem\"".to_owned(), "store.url", "/none.pem cannot be read", ""),
+            ("[store]\nurl = \"postgres://h/d\"\nlisten_url = \"postgres://h/d?sslrootcert=/none.pem\"".to_owned(), "store.listen_url", "/none.pem", ""),
+            ("[admin]\ntoken = { file = \"none/admin.token\" }".to_owned(), "admin.token", "cannot be made", "write to that folder"),
+            ("[admin]\naudit = \"none/audit.log\"".to_owned(), "admin.audit", "cannot be written", "folder"),
+            ("[admin]\naudit = \"a-folder\"".to_owned(), "admin.audit", "cannot be written", ""),
+            ("[admin]\naudit = \"./gateway.db\"".to_owned(), "admin.audit", "the file of store.url as well", "of its own"),
+        ];
+        for (text, key, what, fix) in table {
+            let problems = folder.load(&text).err().unwrap_or_else(|| panic!("{text} is valid"));
+            let found: Vec<_> = problems.iter().collect();
+            assert_eq!(found.len(), 1, "{text}\n{problems}");
+            assert_eq!(found[0].key, key, "{problems}");
+            assert!(found[0].what.contains(what) && found[0].fix.contains(fix), "{problems}");
+            assert!(found[0].line > 0, "{problems}");
+        }
+        assert!(!folder.names().iter().any(|name| name.starts_with("gateway.") || name.starts_with("admin")));
+    }
+
+    #[test]
+    fn a_log_level_of_the_environment_that_is_none_is_found() {
+        let env = |name: &str| (name == telemetry::LEVEL_VARIABLE).then(|| "inf".to_owned());
+        let problems = Folder::new().load_at("", "2026-06-01T00:00:00Z", &env).unwrap_err();
+        assert!(problems.to_string().contains("GENAPI_GATEWAY_LOG"), "{problems}");
+    }
+
+    #[test]
+    fn a_missing_key_beside_a_database_is_found() {
+        let folder = Folder::new();
+        let mut head = b"SQLite format 3\0".to_vec();
+        head.resize(4096, 0);
+        std::fs::write(folder.0.path().join("gateway.db"), head).unwrap();
+        let problems = folder.load("").unwrap_err();
+        assert!(problems.to_string().contains("gateway.key is missing"), "{problems}");
+    }
+
+    #[test]
+    fn a_certificate_that_callers_will_refuse_is_a_warning() {
+        let folder = Folder::new();
+        folder.certificate("c.pem", "k.pem");
+        let told = |text: &str, now: &str| {
+            let loaded = folder.load_at(text, now, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+            loaded.warnings.iter().map(|warning| warning.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(TLS, "2027-06-01T00:00:00Z"), Vec::<String>::new());
+        for (now, what) in [
+            ("2025-12-31T00:00:00Z", "good only from 2026-01-01"),
+            ("2027-12-12T00:00:00Z", "ends on 2028-01-01, in 20 days"),
+            ("2028-01-02T00:00:00Z", "ended on 2028-01-01"),
+        ] {
+            let warnings = told(TLS, now);
+            assert!(warnings.len() == 1 && warnings[0].contains(what), "{warnings:?}");
+            assert!(warnings[0].contains("gateway.tls.cert"), "{warnings:?}");
+        }
+        let renamed = TLS.replace("https://gateway.test", "https://other.test");
+        let warnings = told(&renamed, "2027-06-01T00:00:00Z");
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("is for gateway.test and not for other.test"),
+            "{warnings:?}"
+        );
+        let authorities = TLS.replace(" }", ", client_ca = \"c.pem\" }");
+        assert_eq!(told(&authorities, "2028-01-02T00:00:00Z").len(), 2);
+    }
+
+    #[test]
+    fn what_a_change_must_cure_is_told_from_what_may_pass() {
+        let refused =
+            anyhow::Error::from(StoreError::Refused("x".to_owned())).context("the store cannot be opened");
+        assert!(needs_a_change(&refused));
+        let addr = "127.0.0.1:80".parse().unwrap();
+        assert!(needs_a_change(&BindError::NotPermitted { addr }.into()));
+        for passes in [
+            anyhow::Error::from(StoreError::InUse("x".to_owned())),
+            StoreError::OutOfOrder("x".to_owned().into()).into(),
+            BindError::InUse { addr }.into(),
+            BindError::NotOurs { addr }.into(),
+        ] {
+            assert!(!needs_a_change(&passes.context("at start")));
+        }
+    }
+}
