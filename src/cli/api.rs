@@ -14,7 +14,7 @@ use crate::config::{self, Admin, SecretSource};
 use crate::store::backup::{Backup, Incoming};
 
 use super::EXIT_CONFIG;
-use super::output::Format;
+use super::output::{self, Format};
 
 /// The gateway is on this machine or near it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,8 +48,8 @@ pub fn finish(format: Format, outcome: Outcome) -> ExitCode {
         Err(failure) => failure,
     };
     match format {
-        Format::Json => eprintln!("{}", failure.json()),
-        Format::Table | Format::Csv => eprintln!("{failure}"),
+        Format::Json => output::complain(&failure.json().to_string()),
+        Format::Table | Format::Csv => output::complain(&failure.to_string()),
     }
     match failure {
         Failure::Config(_) => ExitCode::from(EXIT_CONFIG),

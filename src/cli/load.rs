@@ -276,7 +276,7 @@ fn broken_limits(arguments: &LoadArguments, report: &Report) -> Vec<String> {
         broken.push("no call was answered".to_owned());
     } else if report.failure_share() >= 1.0 {
         // Without a limit of its own too: a mistyped key or address must not look like a good run.
-        broken.push(format!("all {} calls failed", report.calls));
+        broken.push(format!("every call failed, {} of them", report.calls + report.unsent));
     }
     let p99 = Duration::from_micros(report.latency_us.p99);
     if let Some(limit) = arguments.max_p99

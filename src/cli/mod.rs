@@ -440,7 +440,8 @@ pub fn typed(words: Vec<OsString>) -> ExitCode {
         Ok((arguments, format)) => run(arguments, format),
         Err(error) if error.use_stderr() && wants_json(&words) => {
             let text = error.render().to_string();
-            eprintln!("{}", serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""}));
+            let told = serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""});
+            output::complain(&told.to_string());
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => error.exit(),

@@ -197,9 +197,14 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
 /// What does not end a command, on standard error; a program that reads JSON gets it as JSON.
 pub fn warn(format: Format, text: &str) {
     match format {
-        Format::Json => eprintln!("{}", serde_json::json!({ "warning": text })),
-        Format::Table | Format::Csv => eprintln!("warning: {text}"),
+        Format::Json => complain(&serde_json::json!({ "warning": text }).to_string()),
+        Format::Table | Format::Csv => complain(&format!("warning: {text}")),
     }
+}
+
+/// A line on standard error; where nobody reads it the exit code still tells.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// `println!` that a closed pipe does not turn into a panic.

@@ -37,6 +37,14 @@ fn a_closed_pipe_is_no_panic() {
         let shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&shell.stderr), "", "{words}");
     }
+    // Nobody reads what went wrong either.
+    for words in
+        ["-c /nonexistent healthcheck", "-c /nonexistent accounts list -o json", "callers new-key a/b"]
+    {
+        let script = format!("'{}' {words} 2>&- >&-", env!("CARGO_BIN_EXE_genapi-gateway"));
+        let code = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap().code();
+        assert_ne!(code, Some(101), "{words}");
+    }
 }
 
 #[test]
@@ -177,7 +185,7 @@ fn a_load_test_of_which_every_call_fails_does_not_end_with_0() {
     };
     let said = load("GET /nope");
     assert_eq!(said.code, 1, "{}", said.all());
-    assert!(said.err.contains("calls failed"), "{}", said.all());
+    assert!(said.err.contains("every call failed"), "{}", said.all());
     assert_eq!(load("GET /orders/practice").code, 0);
 }
 
