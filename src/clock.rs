@@ -1,8 +1,9 @@
 //! Time as a value, so that tests can move it. Nothing else in the crate asks the system for the time of day.
 //!
-//! The rule guarded here: within one process time is monotonic. It begins at the time of day at the start and goes on by the monotonic
-//! clock, so that no gap, lease, back-off or token's end moves when the machine's clock is set. What people read and what outlives the
-//! process is the time of day: moments are converted where they are printed, serialized or stored.
+//! The rule guarded here: within one process time is monotonic. It begins at the time of day at the start and
+//! goes on by the monotonic clock, so that no gap, lease, back-off or token's end moves when the machine's
+//! clock is set. What people read and what outlives the process is the time of day: moments are converted
+//! where they are printed, serialized or stored.
 //!
 //! Tokio's paused time does not span runtimes, and the gateway runs several; this clock does.
 
@@ -167,7 +168,8 @@ impl Clock {
         at.shifted(self.set_by())
     }
 
-    /// The moment of this process at a time of day, which may have been noted by another one, by a clock that was wrong.
+    /// The moment of this process at a time of day, which may have been noted by another one, by a clock that
+    /// was wrong.
     pub fn at_time_of_day(&self, time: Timestamp) -> Timestamp {
         self.look();
         time.shifted(-self.set_by())
@@ -190,7 +192,8 @@ impl Clock {
         }
     }
 
-    /// From now on a database says what the time of day is, and this is what it says. A clock in a test's hand stays there.
+    /// From now on a database says what the time of day is, and this is what it says. A clock in a test's
+    /// hand stays there.
     pub fn follow_database(&self, time: Timestamp) {
         if let Source::System(timeline) = &self.0 {
             if !timeline.follows_database.swap(true, Ordering::Relaxed) {
@@ -232,7 +235,8 @@ impl Clock {
         }
     }
 
-    /// Sets the time of day of a manual clock by so many milliseconds, as somebody does who corrects it: monotonic time goes on.
+    /// Sets the time of day of a manual clock by so many milliseconds, as somebody does who corrects it:
+    /// monotonic time goes on.
     pub fn set_time_of_day_by(&self, millis: i64) {
         match &self.0 {
             Source::System(_) => panic!("the system clock cannot be set"),
@@ -281,7 +285,8 @@ impl Timeline {
         time.0.wrapping_sub(self.now().shifted(set_by).0).cast_signed()
     }
 
-    /// Takes this for the time of day, where it is not what was expected. Of two that notice at once, one does.
+    /// Takes this for the time of day, where it is not what was expected. Of two that notice at once, one
+    /// does.
     fn take(&self, time: Timestamp) {
         let set_by = self.set_by.load(Ordering::Relaxed);
         let off = self.off_by(time, set_by);

@@ -175,7 +175,8 @@ impl Cluster {
         assert!(told.contains("\"ok\":true"), "{told}");
     }
 
-    /// An import by whatever gateway is up: one may be killed in the middle of it, and the database may be away.
+    /// An import by whatever gateway is up: one may be killed in the middle of it, and the database may be
+    /// away.
     async fn import_anew(&self, id: u64, turn: usize) {
         let end = Instant::now() + PATIENCE;
         let token = self.sandbox.grant(id).unwrap();

@@ -66,8 +66,8 @@ impl Flight {
         }
     }
 
-    /// The store is looked at under the lease: whoever held it before may have sent a refresh out since the last look, and what cannot be
-    /// read is not known.
+    /// The store is looked at under the lease: whoever held it before may have sent a refresh out since the
+    /// last look, and what cannot be read is not known.
     async fn refresh_under_lease(
         &self,
         before: &Snapshot,

@@ -103,7 +103,8 @@ impl Flight {
     /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
     /// does not stop the renewal; its commit is fenced anyway. Tokens that still wait to be saved are left to their saver.
     ///
-    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the store cannot say.
+    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the
+    /// store cannot say.
     pub(super) async fn catch_up(&self) -> Result<Option<Timestamp>, StoreError> {
         if self.entry.snapshot().unsaved {
             return Ok(None);
@@ -200,8 +201,8 @@ impl Flight {
         Ok(Tokens::Ours)
     }
 
-    /// A process that stood still (a stopped container, a machine that was moved) may wake up after its lease has gone to another
-    /// gateway, which has spent the refresh token by then.
+    /// A process that stood still (a stopped container, a machine that was moved) may wake up after its lease
+    /// has gone to another gateway, which has spent the refresh token by then.
     fn still_ours(&self) -> Result<(), RenewProblem> {
         if self.shared.store.is_shared() && self.now().as_millis() >= self.lease_ends.load(Relaxed) {
             return Err(

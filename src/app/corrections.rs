@@ -1,6 +1,8 @@
-//! Times of day that turned out to be wrong: stored moments that lie in the future are set down to now, once, with a line in the journal.
+//! Times of day that turned out to be wrong: stored moments that lie in the future are set down to now, once,
+//! with a line in the journal.
 //!
-//! Nothing that waits within the process needs this (see `clock`); it is for what a restart, or another gateway, reads.
+//! Nothing that waits within the process needs this (see `clock`); it is for what a restart, or another
+//! gateway, reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,7 +26,8 @@ pub struct Corrections {
 }
 
 impl Corrections {
-    /// Sets down what lies in the future. Where the store takes no writes it is read as if it were set down, and tried again later.
+    /// Sets down what lies in the future. Where the store takes no writes it is read as if it were set down,
+    /// and tried again later.
     pub async fn bring_down(&self, store: &dyn Store) -> Vec<BroughtDown> {
         match store.bring_down().await {
             Ok(brought_down) => {

@@ -15,7 +15,8 @@ pub const PREFIX: &str = "gwt_";
 
 const VERSION: u8 = 1;
 const MAC: usize = 32;
-/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep their habits.
+/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep
+/// their habits.
 const LIFE: Duration = Duration::from_secs(3600);
 /// What gateways that share a key may disagree about the time.
 const APART: Duration = Duration::from_secs(60);
@@ -86,8 +87,9 @@ impl TokenKey {
         Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Compares in constant time before anything inside is looked at. A token that ends later than any that could be handed out now was
-    /// made by a clock that was wrong, before this process began: it ends within a life of that.
+    /// Compares in constant time before anything inside is looked at. A token that ends later than any that
+    /// could be handed out now was made by a clock that was wrong, before this process began: it ends within
+    /// a life of that.
     pub fn read(&self, token: &str, now: Timestamp) -> Result<Claim, TokenProblem> {
         let claim = self.open(token).ok_or(TokenProblem::Forged)?;
         let is_believable = claim.expires_at <= now + LIFE + APART || now < self.began + LIFE;

@@ -555,9 +555,10 @@ pub trait Store: Send + Sync + 'static {
     /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the beginning of time.
     fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted>;
 
-    /// Sets every moment that lies in the future down to now: it was noted by a clock that was wrong, and until its time came round it
-    /// would hold up what waits for it to pass. A token's end moves down with the moment at which the token came. Says whose grants
-    /// were concerned. A store that does not outlive the process has nothing of the kind.
+    /// Sets every moment that lies in the future down to now: it was noted by a clock that was wrong, and
+    /// until its time came round it would hold up what waits for it to pass. A token's end moves down with
+    /// the moment at which the token came. Says whose grants were concerned. A store that does not outlive
+    /// the process has nothing of the kind.
     fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
         answer(Vec::new())
     }

@@ -342,7 +342,8 @@ const ATTEMPTS: u32 = 5;
 /// Before it is done again; longer each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Does work again that came to nothing because the database could not put it in order with somebody else's: it says so itself.
+/// Does work again that came to nothing because the database could not put it in order with somebody else's:
+/// it says so itself.
 async fn repeated<T, W>(limit: Duration, work: impl Fn() -> W) -> Result<T, StoreError>
 where
     W: Future<Output = Result<T, StoreError>>,

@@ -190,7 +190,8 @@ pub fn read_journal(row: &impl Columns, clock: &Clock) -> Result<JournalEntry, S
     })
 }
 
-/// A moment that lies no further ahead than this is no sign of a wrong clock: a database's answer takes its time.
+/// A moment that lies no further ahead than this is no sign of a wrong clock: a database's answer takes its
+/// time.
 pub const FUTURE_MILLIS: i64 = 2000;
 
 /// An account and by how many milliseconds its newest grant lay in the future. Each account once.
@@ -268,8 +269,9 @@ fn read_grant(
     Ok(Some(brought_down(grant, clock.now())))
 }
 
-/// What lies in the future was noted by a clock that was wrong. It counts as now, and the token's end moves with it, so that a token is
-/// never believed to live longer than it was given. The store itself is set right by [`super::Store::bring_down`].
+/// What lies in the future was noted by a clock that was wrong. It counts as now, and the token's end moves
+/// with it, so that a token is never believed to live longer than it was given. The store itself is set right
+/// by [`super::Store::bring_down`].
 fn brought_down(mut grant: GrantRecord, now: Timestamp) -> GrantRecord {
     let newest = grant.refreshed_at.max(Some(grant.obtained_at)).unwrap_or(grant.obtained_at);
     if newest > now {

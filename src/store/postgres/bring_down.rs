@@ -5,7 +5,8 @@ use crate::store::rows::{FUTURE_MILLIS, brought_down_rows};
 use crate::store::{BroughtDown, StoreError};
 
 impl PostgresStore {
-    /// Accounts before grants, in order of name: no two gateways that start together wait for each other crosswise.
+    /// Accounts before grants, in order of name: no two gateways that start together wait for each other
+    /// crosswise.
     pub(super) async fn set_down_future(&self) -> Result<Vec<BroughtDown>, StoreError> {
         let mut work = self.link.begin().await?;
         let now: i64 = scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")

@@ -12,8 +12,9 @@ use crate::store::rows::{fallback_place, refresh_place, signed};
 use crate::store::{NewTokens, StoreError};
 
 impl PostgresStore {
-    /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a generation that has passed.
-    /// A lease that lasts longer than any that is given was noted before the database's clock was set back; nobody waits for it.
+    /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a
+    /// generation that has passed. A lease that lasts longer than any that is given was noted before the
+    /// database's clock was set back; nobody waits for it.
     pub(super) async fn claim(
         &self,
         name: &AccountName,

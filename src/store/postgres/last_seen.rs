@@ -56,7 +56,8 @@ impl PostgresStore {
             .fetch_one(&mut *work)
             .await
             .map_err(fault)?;
-        // The database's clock was set back: what was noted since lies before what was read last, so all of it is read again.
+        // The database's clock was set back: what was noted since lies before what was read last, so all of
+        // it is read again.
         let since = if millis(since) > up_to { Timestamp::default() } else { since };
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT kind, name, call_at, success_at, refusal::bigint, refusal_at, list_links::bigint, list_at, download_at FROM last_seen \

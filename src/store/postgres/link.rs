@@ -175,8 +175,9 @@ pub struct Opened {
     pub at: Timestamp,
 }
 
-/// The statements that open a transaction, and one row: whether it can only read, and the database's time. Whatever a transaction needs
-/// it sets itself: a server, a database, a role or a pooler's session may have any defaults.
+/// The statements that open a transaction, and one row: whether it can only read, and the database's time.
+/// Whatever a transaction needs it sets itself: a server, a database, a role or a pooler's session may have
+/// any defaults.
 fn begin_statement(mode: &str, limits: &str, durable: bool) -> String {
     format!("BEGIN {mode}; {}", settings(limits, durable))
 }

@@ -44,7 +44,8 @@ const OLDEST_SERVER: i32 = 130_000;
 const START_LOCK: i64 = 1_734_439_017;
 const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'";
 
-/// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk, and takes its time for ours.
+/// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk, and takes
+/// its time for ours.
 pub async fn prepare(
     place: &Place,
     key: &SecretSource,
