@@ -189,6 +189,7 @@ fn config() -> Config {
         networks: vec![format!("10.{n}.0.0/16").parse().unwrap()],
         certificate: None,
         facade: None,
+        origins: Vec::new(),
         allow: Group::ALL.to_vec(),
         url: None,
     };

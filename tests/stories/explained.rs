@@ -105,7 +105,7 @@ async fn a_platform_that_recovers_is_told_without_a_caller_within_two_minutes() 
 async fn accounts_that_are_all_dead_are_not_in_order() {
     let world = World::new().await;
     assert_eq!(part(&world, "accounts").await, (true, "2 ready, 0 need a login, 0 paused".to_owned()));
-    assert_eq!(part(&world, "logs").await.0, true);
+    assert!(part(&world, "logs").await.0);
     for id in [CLINIC, LAB] {
         world.sandbox.forget_refresh(id);
     }
