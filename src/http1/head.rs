@@ -103,8 +103,8 @@ pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestH
         memchr::memrchr(b' ', line).filter(|end| *end > method_end).ok_or(HeadFault::Malformed)?;
     let version = version(&line[target_end + 1..])?;
     let method = &line[..method_end];
-    let method = Method::from_bytes(method)
-        .map_err(|_| odd_byte(method, HeadPlace::Method, may_stand_in_token))?;
+    let method =
+        Method::from_bytes(method).map_err(|_| odd_byte(method, HeadPlace::Method, may_stand_in_token))?;
     let target = head.slice(method_end + 1..target_end);
     if target.len() > MAX_TARGET {
         return Err(HeadFault::TargetTooLong);
