@@ -270,6 +270,6 @@ mod tests {
         let text = explained(&explanation, Screen { width: Some(80), prose: Some(80), colour: false, now });
         assert!(text.starts_with("trouble A long sentence"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("  16 min ago   refresh_superseded  newer"), "{text}");
+        assert!(text.contains("  17 min ago   refresh_superseded  newer"), "{text}");
     }
 }

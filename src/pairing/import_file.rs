@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(why.len(), 4);
         assert!(why[0].as_ref().is_some_and(|why| !why.contains("S3")), "{why:?}");
         assert_eq!(why[1].as_deref(), Some("name is missing"));
-        assert_eq!((&why[2], why[3].as_deref()), (&None, Some("realm is missing")));
+        assert_eq!((&why[2], why[3].as_deref()), (&None, Some("refresh_token is missing")));
     }
 
     #[test]

@@ -195,8 +195,10 @@ impl<'a> Reader<'a> {
             if self.take(',') {
                 continue;
             }
-            if self.rest().is_empty() {
+            if self.rest().is_empty() || self.rest().starts_with('}') {
+                // The end of the text, or a bracket that closes nothing: there is no value to go on with.
                 self.unclosed = true;
+                self.cut |= !self.rest().is_empty();
                 break;
             }
             let Some(item) = self.value(depth + 1) else { break };
@@ -299,6 +301,11 @@ mod tests {
         }
 
         #[test]
+        fn no_brackets_at_all_bring_it_down(text in "[\\[\\]{}:,\"a ]{0,40}") {
+            let _ = read(text.as_bytes());
+        }
+
+        #[test]
         fn no_bytes_at_all_bring_it_down(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&bytes);
             let _ = read(&[b"{\"a\":", bytes.as_slice()].concat());
@@ -313,6 +320,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_bracket_that_closes_nothing_ends_a_list() {
+        let read = read(b"{\"a\":[}").unwrap();
+        assert!(read.cut && !read.closed);
+        assert!(super::read(b"[}").is_some_and(|read| read.value == Loose::Array(Vec::new())));
     }
 
     fn access(bytes: &[u8]) -> Option<String> {
