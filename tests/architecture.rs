@@ -33,7 +33,8 @@ const ALL: &[&str] = &["*"];
 
 /// Rooms that may be entered by one door only.
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
-    // facade may use how a caller is known, how a refusal looks and what all workers share, the same refusal in OAuth's shape, nothing else of the hot path.
+    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers share, nothing
+    // else of the hot path.
     ("facade", "gateway", &["caller", "oauth_error", "refusal", "settings", "Shared"]),
 ];
 

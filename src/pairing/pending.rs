@@ -145,7 +145,9 @@ impl Desk {
             let now = self.clock.now();
             row.expires_at = now + row.expires_at.since(made_at);
             if let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) {
-                tracing::warn!("a pending login was made in the future, by a wrong clock; it counts as made now");
+                tracing::warn!(
+                    "a pending login was made in the future, by a wrong clock; it counts as made now"
+                );
                 let made = Made { made_at: Some(now.as_millis()), what: made.what };
                 self.write(hash, Row::Live(made), row.expires_at).await?;
             }
