@@ -30,11 +30,21 @@ fn url(server: &Server) -> String {
     server.url().replace("postgres://postgres@", "postgres://gateway@").replace("/postgres", "/gateway")
 }
 
+/// As a server answers that became a replica while the connection stood.
+const BECOME_READ_ONLY: &str = "CREATE FUNCTION genapi_gateway.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ \
+    BEGIN RAISE EXCEPTION 'cannot execute INSERT in a read-only transaction' USING ERRCODE = '25006';END $$; \
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON genapi_gateway.heartbeat \
+    FOR EACH ROW EXECUTE FUNCTION genapi_gateway.refuse()";
+
 /// What an administrator of the database types.
 fn administer(server: &Server, sql: &'static str) {
+    run_sql(&server.url(), sql);
+}
+
+fn run_sql(url: &str, sql: &'static str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let options: sqlx::postgres::PgConnectOptions = server.url().parse().unwrap();
+        let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
         let mut connection = options.connect().await.unwrap();
         for statement in sql.split("; ") {
             sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
@@ -122,10 +132,9 @@ fn a_database_in_trouble_is_told_everywhere_while_calls_go_on() {
     let pair = gateway_on(&server);
     until(&pair, "takes writes");
 
-    administer(&server, "ALTER ROLE gateway SET default_transaction_read_only = on");
-    hang_up(&server);
+    run_sql(&url(&server), BECOME_READ_ONLY);
     ails(&pair, "read_only");
-    administer(&server, "ALTER ROLE gateway RESET default_transaction_read_only");
+    run_sql(&url(&server), "DROP FUNCTION genapi_gateway.refuse CASCADE");
     recovers(&pair);
 
     administer(&server, "ALTER ROLE gateway CONNECTION LIMIT 0");
