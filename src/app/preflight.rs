@@ -1,5 +1,6 @@
-//! What `serve` needs beside its configuration file, looked at before anything is opened, bound or made: certificates and keys, the way to
-//! each realm, the store's place and key, the files that are written. `check` and `serve` both come here, so they cannot disagree.
+//! What `serve` needs beside its configuration file, looked at before anything is opened, bound or made:
+//! certificates and keys, the way to each realm, the store's place and key, the files that are written.
+//! `check` and `serve` both come here, so they cannot disagree.
 //!
 //! Not for a running gateway: SQLite's locks end when anybody in the process closes a handle to its file.
 
@@ -16,8 +17,8 @@ use crate::upstream::ReachError;
 use super::listeners::{self, TlsListener};
 use super::realms;
 
-/// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a fault of the file itself hides
-/// the rest.
+/// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a
+/// fault of the file itself hides the rest.
 pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<Loaded, Problems> {
     let mut loaded = config::load(file, env)?;
     let mut found = Found { places: loaded.places.clone(), problems: Vec::new(), warnings: Vec::new() };
@@ -38,8 +39,8 @@ pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<Loaded, Problems
     Ok(loaded)
 }
 
-/// Whether a start failed by what only a change of configuration or files can cure: then trying again is of no use. A port or a database
-/// that somebody else has, or that is away, may be free a minute later.
+/// Whether a start failed by what only a change of configuration or files can cure: then trying again is of
+/// no use. A port or a database that somebody else has, or that is away, may be free a minute later.
 pub fn needs_a_change(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Refused(_)))

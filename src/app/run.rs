@@ -18,7 +18,8 @@ use super::{Running, allocator};
 const CONTROL_THREADS: usize = 2;
 /// How long the end waits for a refresh under way and for tokens that the store has not taken yet.
 const LAST_REFRESHES: Duration = Duration::from_secs(15);
-/// How long for each of what the store is still to be told, when accounts were used and the journal, and for it to close.
+/// How long for each of what the store is still to be told, when accounts were used and the journal, and for
+/// it to close.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 /// How long for work that cannot be called off, such as a file that does not answer.
 const LAST_BLOCKING: Duration = Duration::from_secs(1);
@@ -84,7 +85,8 @@ async fn serve(running: Running, signals: &mut Signals, logs: &LogHandle) {
     tracing::info!(cut = report.cut, "stopped");
 }
 
-/// After the second signal. What is under way has its time; then the process ends, whatever it is waiting for.
+/// After the second signal. What is under way has its time; then the process ends, whatever it is waiting
+/// for.
 fn end_without_waiting() {
     std::thread::sleep(AT_ONCE);
     std::process::exit(1);

@@ -67,7 +67,8 @@ impl StoreHealth {
         Duration::from_micros(self.last_write_micros.load(Ordering::Relaxed))
     }
 
-    /// What ails it: what was found last, or that a look under way has got no answer for too long. `None` where it is well.
+    /// What ails it: what was found last, or that a look under way has got no answer for too long. `None`
+    /// where it is well.
     pub fn ailing(&self) -> Option<String> {
         if self.trouble().is_some() {
             return Some(self.sentence());

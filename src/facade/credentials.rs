@@ -1,5 +1,5 @@
-//! Client credentials in `Authorization: Basic` (RFC 6749, 2.3.1): each half is form-encoded, as many clients forget. Both readings of a
-//! half are taken, since a secret has to be known for either.
+//! Client credentials in `Authorization: Basic` (RFC 6749, 2.3.1): each half is form-encoded, as many clients
+//! forget. Both readings of a half are taken, since a secret has to be known for either.
 
 use std::borrow::Cow;
 

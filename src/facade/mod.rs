@@ -106,12 +106,14 @@ impl Facade {
         Ok(granted(&token, &form.refresh_token, life))
     }
 
-    /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the caller is known as for any other
-    /// call. Both ways at once are one too many (RFC 6749, 2.3) unless they say the same.
+    /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the
+    /// caller is known as for any other call. Both ways at once are one too many (RFC 6749, 2.3) unless they
+    /// say the same.
     fn caller(&self, fields: &Fields, form: &TokenForm, evidence: &Evidence) -> Result<CallerMatch, Denied> {
         let settings = self.shared.settings.load();
         let now = self.shared.clock.now();
-        // A Basic password may be a caller's key as well: that is the gateway's own way, and no client credential.
+        // A Basic password may be a caller's key as well: that is the gateway's own way, and no client
+        // credential.
         let is_key = |basic: &BasicCredentials| settings.caller_by_key(&basic.secrets[1]).is_some();
         let mut basics = BasicCredentials::of(fields);
         basics.retain(|basic| !is_key(basic));

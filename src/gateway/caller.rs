@@ -36,8 +36,9 @@ pub struct CallerMatch {
     pub bound_to: Option<AccountName>,
 }
 
-/// First match wins: X-Gateway-Key, client certificate, Authorization, network. A web page is let in by X-Gateway-Key alone, which a
-/// browser adds for no page by itself, and only where the key's caller lists the page's origin.
+/// First match wins: X-Gateway-Key, client certificate, Authorization, network. A web page is let in by
+/// X-Gateway-Key alone, which a browser adds for no page by itself, and only where the key's caller lists the
+/// page's origin.
 pub fn identify(
     settings: &Settings,
     tokens: &TokenKey,
@@ -105,8 +106,9 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
         .map(|addr: IpAddr| addr.to_canonical())
 }
 
-/// The origin of the page that calls. A page in somebody's browser must not act with the rights of the network it runs in. Programs send
-/// none of these headers; `Sec-Fetch-Site: none` is a person typing the address.
+/// The origin of the page that calls. A page in somebody's browser must not act with the rights of the
+/// network it runs in. Programs send none of these headers; `Sec-Fetch-Site: none` is a person typing the
+/// address.
 fn page_of(fields: &Fields) -> Result<Option<&[u8]>, Refusal> {
     match fields.only(Name::Origin) {
         Ok(Some(origin)) => Ok(Some(origin)),

@@ -182,7 +182,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                     Some(newer) => {
                         access = newer;
                         progress.renewed = Some(cause);
-                        // The account may have moved to where no discovery is served, and the old region refuses it.
+                        // The account may have moved to where no discovery is served, and the old region
+                        // refuses it.
                         if access.trial().is_some()
                             && let Some(carried) = Box::pin(self.try_route(call, &access, held, line)).await?
                         {
@@ -330,7 +331,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         self.shared.clock.sleep(pause).await;
     }
 
-    /// Tells `access` what a 403-caused renewal was good for, of which a 5xx says nothing, and that no connection could be made.
+    /// Tells `access` what a 403-caused renewal was good for, of which a 5xx says nothing, and that no
+    /// connection could be made.
     fn report(&self, call: &Call<'_, A>, access: &Access, progress: &Progress, seen: &Seen) {
         if let Seen::NotSent { why, .. } = seen
             && call.takes_the_route()

@@ -75,8 +75,8 @@ pub async fn send<D: Dial>(
     Ok(Answer { head: answered, body: LiveBody::new(body, lease, patience.idle, came), came })
 }
 
-/// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and no web page:
-/// another product's host answers too.
+/// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried
+/// out counts, and no web page: another product's host answers too.
 pub fn no_proof<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Option<String> {
     match outcome {
         Ok(answer) if !answer.head.status.is_success() => {
@@ -201,7 +201,8 @@ fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
     open && !says(b"close") && !matches!(body, Decoder::UntilClose { .. })
 }
 
-/// How long the connection may lie idle by the platform's own word, less what a request needs to get there in time.
+/// How long the connection may lie idle by the platform's own word, less what a request needs to get there in
+/// time.
 fn max_idle(fields: &Fields) -> Duration {
     if !fields.has(Name::KeepAlive) {
         return MAX_IDLE;

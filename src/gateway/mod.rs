@@ -264,7 +264,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
     }
 
-    /// For a call that comes with a token which has just been refused to another one: sent at once, it could only be refused too.
+    /// For a call that comes with a token which has just been refused to another one: sent at once, it could
+    /// only be refused too.
     async fn successor(
         &self,
         account: &A::Account,
@@ -282,7 +283,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 _ => return Ok(refused),
             },
         };
-        // A 403 may have been meant for that one call: this one is not refused because the token endpoint takes its time.
+        // A 403 may have been meant for that one call: this one is not refused because the token endpoint
+        // takes its time.
         if cause == Cause::Forbidden && problem == RenewProblem::StillRunning {
             return Ok(refused);
         }

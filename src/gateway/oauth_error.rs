@@ -1,5 +1,6 @@
-//! Refusals at the token endpoint, in the only shape that token clients read (RFC 6749, 5.2). The status is the refusal's own; the
-//! gateway's code stands in the description, so that an operator finds it in the tables.
+//! Refusals at the token endpoint, in the only shape that token clients read (RFC 6749, 5.2). The status is
+//! the refusal's own; the gateway's code stands in the description, so that an operator finds it in the
+//! tables.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -63,7 +64,8 @@ impl OAuthError {
         set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         set(X_REQUEST_ID.clone(), request_id.clone());
         if self.error == "invalid_client" {
-            // RFC 6749, 5.2: a client that sent `Authorization` is told the scheme; the others lose nothing by it.
+            // RFC 6749, 5.2: a client that sent `Authorization` is told the scheme; the others lose nothing
+            // by it.
             let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
             set(header::WWW_AUTHENTICATE, basic);
         }
@@ -75,7 +77,8 @@ impl OAuthError {
 }
 
 impl Refusal {
-    /// The same refusal for a client that asked for a token: what stands in the head, the code as reason phrase included, is the same.
+    /// The same refusal for a client that asked for a token: what stands in the head, the code as reason
+    /// phrase included, is the same.
     pub fn oauth_answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
         let (mut parts, ()) = self.answer(request_id, true, drop).into_parts();
         let (oauth, body) = OAuthError::of(self).answer(request_id, head_only).into_parts();

@@ -1,5 +1,6 @@
-//! Web pages that a caller lists in `origins`: the browser asks before it sends their calls, and hides answers that do not name them
-//! (Fetch, "CORS protocol"). Nobody else is answered so: to a page that is not listed nothing here exists.
+//! Web pages that a caller lists in `origins`: the browser asks before it sends their calls, and hides
+//! answers that do not name them (Fetch, "CORS protocol"). Nobody else is answered so: to a page that is not
+//! listed nothing here exists.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
@@ -13,8 +14,8 @@ use super::settings::Settings;
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
-/// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list counts. What may be done is
-/// decided when the call itself comes.
+/// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list
+/// counts. What may be done is decided when the call itself comes.
 pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Bytes>> {
     if head.method != Method::OPTIONS || !has(&head.fields, "access-control-request-method") {
         return None;

@@ -98,8 +98,8 @@ pub struct Link<S: Wire> {
 
 /// Below the 60 s after which many balancers drop an idle connection.
 pub const MAX_IDLE: Duration = Duration::from_secs(55);
-/// A connection grows between once and twice as old, however busy it is. Its successor looks the name up anew, so that a platform that
-/// moves is followed.
+/// A connection grows between once and twice as old, however busy it is. Its successor looks the name up
+/// anew, so that a platform that moves is followed.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(3);
@@ -187,7 +187,8 @@ impl<S: Wire> Shelf<S> {
         Place { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
     }
 
-    /// The one that was used last, if that was recently enough; if it was not, none of the others was. Those past their time go.
+    /// The one that was used last, if that was recently enough; if it was not, none of the others was. Those
+    /// past their time go.
     fn pop_younger_than(&self, limit: Duration, now: Instant) -> Option<Box<Link<S>>> {
         let mut idle = self.idle.borrow_mut();
         while idle.pop_front_if(|link| link.is_past_its_time(now)).is_some() {}
@@ -197,9 +198,9 @@ impl<S: Wire> Shelf<S> {
 }
 
 impl<S: Wire> Lease<S> {
-    /// Keeps the connection for the next call, if it is between two messages with nothing unread. Whether it is alive is asked when it
-    /// is taken out. Where there are enough, the oldest goes: a call that cannot be repeated takes none but the younger ones, and would
-    /// find none if old ones kept their places.
+    /// Keeps the connection for the next call, if it is between two messages with nothing unread. Whether it
+    /// is alive is asked when it is taken out. Where there are enough, the oldest goes: a call that cannot be
+    /// repeated takes none but the younger ones, and would find none if old ones kept their places.
     pub fn put_back(mut self, now: Instant) {
         let link = &mut self.link;
         link.idle_since = now;

@@ -74,7 +74,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Rewritten { body, length, links, untouched } =
             rewrite::rewrite(body, gzip, finder, places).await.map_err(broken)?;
         line.note_links(links);
-        // What came with its length and has nothing changed is described as it came. A part of it could be one with links by then.
+        // What came with its length and has nothing changed is described as it came. A part of it could be
+        // one with links by then.
         if !untouched || !head.fields.has(Name::ContentLength) || head.fields.has(Name::AcceptRanges) {
             rewrite::forget_old_form(&mut head.fields, length);
         }

@@ -132,8 +132,8 @@ pub struct Rewritten<S: Wire> {
     pub untouched: bool,
 }
 
-/// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes in one piece is looked
-/// through where it lies, and nothing is set up for it.
+/// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes
+/// in one piece is looked through where it lies, and nothing is set up for it.
 pub async fn rewrite<S: Wire>(
     body: LiveBody<S>,
     gzip: bool,

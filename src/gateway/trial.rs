@@ -1,5 +1,5 @@
-//! A call over a route that is not proven: whether it suits, and what its answer proves. Where it proves nothing, the call goes over the
-//! proven route, and its caller notices no more than a delay.
+//! A call over a route that is not proven: whether it suits, and what its answer proves. Where it proves
+//! nothing, the call goes over the proven route, and its caller notices no more than a delay.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use super::retry::Seen;
 const LONGEST_TRIAL: Duration = Duration::from_secs(3);
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
-    /// Sends a call over a route that is not proven, where nothing is lost if that turns out to be a wrong one. `None`: over the proven
-    /// one, then, and at once.
+    /// Sends a call over a route that is not proven, where nothing is lost if that turns out to be a wrong
+    /// one. `None`: over the proven one, then, and at once.
     pub(super) async fn try_route(
         &self,
         call: &Call<'_, A>,

@@ -131,8 +131,9 @@ pub(super) fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<Respons
     Ok(ResponseHead { version, status, reason, fields: Fields::parse(head, fields, limits)? })
 }
 
-/// Raw bytes beyond ASCII pass as they came where they are UTF-8. Old programs send them in Latin-1 as well, which `Uri` cannot hold: those
-/// go on percent-encoded, which means the same to whoever reads them (RFC 3986, 2.1).
+/// Raw bytes beyond ASCII pass as they came where they are UTF-8. Old programs send them in Latin-1 as well,
+/// which `Uri` cannot hold: those go on percent-encoded, which means the same to whoever reads them (RFC
+/// 3986, 2.1).
 fn parse_target(target: Bytes) -> Result<Uri, HeadFault> {
     let target = match std::str::from_utf8(&target) {
         Ok(_) => target,

@@ -1,5 +1,5 @@
-//! What a certificate says about itself, read without trusting it: whose it is, who signed it, how long it is good. For warnings alone;
-//! what is served is judged by rustls.
+//! What a certificate says about itself, read without trusting it: whose it is, who signed it, how long it is
+//! good. For warnings alone; what is served is judged by rustls.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,7 +61,8 @@ pub(super) fn doubt_times(
     doubts
 }
 
-/// Whether each certificate is followed by the one that signed it: strict callers put no chain in order themselves.
+/// Whether each certificate is followed by the one that signed it: strict callers put no chain in order
+/// themselves.
 pub(super) fn doubt_order(file: &Path, chain: &[CertificateDer<'_>]) -> Option<CertificateDoubt> {
     let facts: Vec<_> = chain.iter().map(facts).collect::<Option<_>>()?;
     let broken = (1..facts.len()).find(|at| facts[*at].subject != facts[*at - 1].issuer)?;
@@ -163,7 +164,8 @@ fn time(rest: &mut &[u8]) -> Option<i64> {
     (1..=12).contains(&month).then(|| days(year, month, day) * DAY + hour * 3600 + minute * 60 + second)
 }
 
-/// Days since 1 January 1970 in the Gregorian calendar. Years begin in March, so that the leap day is the last of one.
+/// Days since 1 January 1970 in the Gregorian calendar. Years begin in March, so that the leap day is the
+/// last of one.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);

@@ -198,7 +198,8 @@ async fn handled<H: Handler>(
     .await
 }
 
-/// Lets `work` go on until it is done or the sweep ends the connection. `is_reset` is asked where the caller has shut down its side.
+/// Lets `work` go on until it is done or the sweep ends the connection. `is_reset` is asked where the caller
+/// has shut down its side.
 async fn until_verdict<F: Future + Unpin>(
     pulse: &Pulse,
     mut work: F,

@@ -16,8 +16,8 @@ pub enum Signal {
     Reload,
 }
 
-/// Signals as they come, heard by a thread of their own, so that nothing else can keep them waiting. From the moment this exists they
-/// no longer end the process.
+/// Signals as they come, heard by a thread of their own, so that nothing else can keep them waiting. From the
+/// moment this exists they no longer end the process.
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 
 impl Signals {
@@ -25,7 +25,8 @@ impl Signals {
         Self::listen_and(|| ())
     }
 
-    /// `at_second_stop` runs on the signals' thread, so it may take its time and end the process, whatever the others do.
+    /// `at_second_stop` runs on the signals' thread, so it may take its time and end the process, whatever
+    /// the others do.
     pub fn listen_and(at_second_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (tell, told) = mpsc::unbounded_channel();
         let (tell_ready, ready) = std::sync::mpsc::channel();
@@ -82,13 +83,14 @@ struct SystemSignals {
     hang_up: tokio::signal::unix::Signal,
 }
 
-/// From here on SIGHUP no longer ends the process, though nobody listens to it yet: a reload that is asked for while the configuration is
-/// being read must not kill.
+/// From here on SIGHUP no longer ends the process, though nobody listens to it yet: a reload that is asked
+/// for while the configuration is being read must not kill.
 #[cfg(unix)]
 pub fn outlive_hang_ups() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    // The handler stays for as long as the process lives; what it is told now is told again to whoever listens later.
+    // The handler stays for as long as the process lives; what it is told now is told again to whoever
+    // listens later.
     runtime.block_on(async { signal(SignalKind::hangup()).map(drop) })
 }
 

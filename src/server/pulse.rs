@@ -87,7 +87,8 @@ pub(super) struct Pulse {
     writing_waits: Cell<bool>,
     /// The caller has shut down its sending side.
     half_closed: Cell<bool>,
-    /// The socket is to be asked whether the connection still stands: reading from a half-closed one does not tell.
+    /// The socket is to be asked whether the connection still stands: reading from a half-closed one does not
+    /// tell.
     reset_check_due: Cell<bool>,
     answering: Cell<bool>,
     verdict: Cell<Option<Verdict>>,
@@ -276,7 +277,8 @@ impl Attendant for Rc<Pulse> {
         }
     }
 
-    /// A caller that has sent its whole request may shut down its sending side and wait for the answer (RFC 9112, 9.6).
+    /// A caller that has sent its whole request may shut down its sending side and wait for the answer (RFC
+    /// 9112, 9.6).
     fn hang_up(&self, inside_body: bool) -> bool {
         self.half_closed.set(true);
         !self.unfinished() || inside_body

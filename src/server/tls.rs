@@ -169,7 +169,8 @@ pub fn doubts_of_authorities(file: &Path, now: Timestamp) -> Result<Vec<Certific
     Ok(certificate::doubt_times(file, &found, now))
 }
 
-/// Without the mark that Windows editors set before a text: the line behind it would be overlooked, and with it a certificate.
+/// Without the mark that Windows editors set before a text: the line behind it would be overlooked, and with
+/// it a certificate.
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let read = std::fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })?;
     Ok(read.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(read))
@@ -290,7 +291,8 @@ impl Pem {
     }
 }
 
-/// Says which certificate a key belongs to where that is not the first, as in a chain that was put together backwards.
+/// Says which certificate a key belongs to where that is not the first, as in a chain that was put together
+/// backwards.
 fn refuse_mismatch(
     files: &TlsFiles,
     provider: &Arc<CryptoProvider>,

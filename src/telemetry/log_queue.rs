@@ -1,5 +1,6 @@
-//! The one way of log lines to standard error. Producers append to buffers of bounded size and go on; a single thread writes them, so
-//! that nobody but that thread ever waits for whoever reads them. What finds its buffer full is dropped and counted.
+//! The one way of log lines to standard error. Producers append to buffers of bounded size and go on; a
+//! single thread writes them, so that nobody but that thread ever waits for whoever reads them. What finds
+//! its buffer full is dropped and counted.
 //!
 //! The queue travels with the subscriber, so that whoever replaces the one replaces the other.
 
@@ -34,7 +35,8 @@ pub enum LineKind {
     AccessLog,
 }
 
-/// A handle on the queue. As a layer it does nothing but be found; as a writer it takes the events of the layer beside it.
+/// A handle on the queue. As a layer it does nothing but be found; as a writer it takes the events of the
+/// layer beside it.
 #[derive(Clone)]
 pub struct LogQueue {
     shared: Arc<Shared>,
@@ -51,7 +53,8 @@ struct Shared {
     buffers: Buffers,
     dropped: [AtomicU64; 2],
     begun: Instant,
-    /// Since when lines are off their buffer and not written yet: milliseconds from the beginning, and one; 0 where none are.
+    /// Since when lines are off their buffer and not written yet: milliseconds from the beginning, and one; 0
+    /// where none are.
     writing_since: AtomicU64,
     writer: Thread,
 }
@@ -243,7 +246,8 @@ struct Output<W> {
 }
 
 impl<W: Write> Output<W> {
-    /// Writes lines, not too many at once: others write to the same place. Returns how many could not be written.
+    /// Writes lines, not too many at once: others write to the same place. Returns how many could not be
+    /// written.
     fn write_lines(&mut self, lines: &[u8]) -> u64 {
         let (mut remaining, mut dropped) = (lines, 0);
         while !remaining.is_empty() {
@@ -281,7 +285,8 @@ impl<W: Write> Output<W> {
         remaining
     }
 
-    /// One write that takes at least a byte. Somebody else may have made the pipe one that does not block: then this thread waits.
+    /// One write that takes at least a byte. Somebody else may have made the pipe one that does not block:
+    /// then this thread waits.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.out.write(bytes) {

@@ -21,7 +21,8 @@ use super::calls::{CallCells, Calls, EndpointSlot};
 /// What `encode` writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Content encodings that may come with an answer that we cannot read, and the other reasons why; the rest is `other`.
+/// Content encodings that may come with an answer that we cannot read, and the other reasons why; the rest is
+/// `other`.
 const ENCODINGS: [&str; 6] = ["br", "deflate", "zstd", "compress", "charset", "part"];
 
 /// What can ail a whole realm.

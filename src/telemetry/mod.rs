@@ -1,7 +1,7 @@
 //! What the gateway says about itself: logs here, figures in `metrics`. Imports no feature; features are handed what they report to.
 //!
-//! The rule guarded here: logs go to one writer for which nobody waits, their level changes without a restart, and the access log is
-//! neither lost by a quiet level nor kept on when it is switched off.
+//! The rule guarded here: logs go to one writer for which nobody waits, their level changes without a
+//! restart, and the access log is neither lost by a quiet level nor kept on when it is switched off.
 
 pub mod calls;
 pub mod log_queue;
@@ -98,7 +98,8 @@ pub fn flush() {
     }
 }
 
-/// Why the process ends, for people: as it is, behind all log lines, and without waiting for somebody who does not read.
+/// Why the process ends, for people: as it is, behind all log lines, and without waiting for somebody who
+/// does not read.
 pub fn say_last(text: &str) {
     match LogQueue::current() {
         Some(queue) => {
@@ -265,7 +266,8 @@ mod tests {
         let page = Page::default();
         let queue = queue(&page);
         let (subscriber, _) = subscriber(&log("info", true), &|_| None, queue.clone(), false).unwrap();
-        // The hook belongs to the process, so it is called from one that panics of other tests may meet as well.
+        // The hook belongs to the process, so it is called from one that panics of other tests may meet as
+        // well.
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             log_panic(panic);

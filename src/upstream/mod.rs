@@ -140,8 +140,8 @@ impl Reach {
         race::connect(addresses).await.map_err(failed)
     }
 
-    /// For a library that connects by itself, to one address after the other: first the one that answers first, where there are
-    /// several. Their port is 0, which stands for the URL's own.
+    /// For a library that connects by itself, to one address after the other: first the one that answers
+    /// first, where there are several. Their port is 0, which stands for the URL's own.
     pub async fn addresses_that_answer(&self, host: &str) -> Result<Vec<SocketAddr>, ReachError> {
         let port = self.usual_port(host);
         let mut addresses = race::answering_first(self.addresses(host, port).await?, TRIAL).await;

@@ -1,5 +1,6 @@
-//! Which of a host's addresses is connected to: they are tried by turns of their families, one quarter of a second after the other, and
-//! the first that answers wins (RFC 8305). An address that does not answer costs that quarter of a second and not its timeout.
+//! Which of a host's addresses is connected to: they are tried by turns of their families, one quarter of a
+//! second after the other, and the first that answers wins (RFC 8305). An address that does not answer costs
+//! that quarter of a second and not its timeout.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +16,8 @@ pub(super) const STAGGER: Duration = Duration::from_millis(250);
 /// So many failures are told.
 const TOLD: usize = 4;
 
-/// Connects to the first address that answers; the other attempts are dropped. Says why none did. Does not end by itself where none
-/// answers: its caller has a deadline.
+/// Connects to the first address that answers; the other attempts are dropped. Says why none did. Does not
+/// end by itself where none answers: its caller has a deadline.
 pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
     let mut waiting = by_turns(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -53,7 +54,8 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, (SocketAddr, io::Erro
     connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)).map_err(|error| (address, error))
 }
 
-/// One of each family by turns, beginning with the one that the resolver prefers; within a family its order stays (RFC 8305, 4).
+/// One of each family by turns, beginning with the one that the resolver prefers; within a family its order
+/// stays (RFC 8305, 4).
 pub(super) fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =

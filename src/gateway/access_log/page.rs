@@ -1,5 +1,5 @@
-//! A worker's own buffer for its lines. The one thread that writes the log takes them off, so that a line costs its worker no call of the
-//! system and no wait.
+//! A worker's own buffer for its lines. The one thread that writes the log takes them off, so that a line
+//! costs its worker no call of the system and no wait.
 
 use crate::config::LogFormat;
 use crate::telemetry::ACCESS_LOG;
@@ -8,7 +8,8 @@ use crate::telemetry::log_queue::{LineBuffer, LineKind, LogQueue};
 use super::Record;
 use super::line;
 
-/// What a worker's buffer holds at most, some ten thousand lines: where nobody takes the lines off, more of them are lost, and counted.
+/// What a worker's buffer holds at most, some ten thousand lines: where nobody takes the lines off, more of
+/// them are lost, and counted.
 const WORKER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The access log of one gateway.

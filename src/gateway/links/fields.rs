@@ -1,5 +1,5 @@
-//! The fields of an answer that carry addresses, in one list: whoever follows one of them must come back to the gateway. Fields that
-//! are not here pass as they came.
+//! The fields of an answer that carry addresses, in one list: whoever follows one of them must come back to
+//! the gateway. Fields that are not here pass as they came.
 
 use std::borrow::Cow;
 

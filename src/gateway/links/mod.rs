@@ -111,7 +111,8 @@ impl Places {
     }
 }
 
-/// Whether an authority is the route's own, in any spelling: letter case, the port that goes without saying, the dot at the end.
+/// Whether an authority is the route's own, in any spelling: letter case, the port that goes without saying,
+/// the dot at the end.
 pub fn is_authority_of(authority: &str, route: &Route) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {

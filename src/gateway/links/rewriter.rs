@@ -40,8 +40,8 @@ pub struct Rewriter {
 pub struct Links {
     /// They became ours.
     pub changed: u64,
-    /// They lead to the platform, in a form that is not changed: with another scheme, encoded for a query or for HTML, or in a text of
-    /// two bytes a letter, which counts once.
+    /// They lead to the platform, in a form that is not changed: with another scheme, encoded for a query or
+    /// for HTML, or in a text of two bytes a letter, which counts once.
     pub passed: u64,
 }
 

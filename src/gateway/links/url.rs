@@ -19,8 +19,8 @@ pub(super) fn authority_end(text: &[u8]) -> Option<usize> {
     (ends && end > 0).then_some(end)
 }
 
-/// The four digits of an escape that stands for a sign at which an authority ends: `/ ? # " ' < > &`. An escaped letter or dot would go
-/// on with the host.
+/// The four digits of an escape that stands for a sign at which an authority ends: `/ ? # " ' < > &`. An
+/// escaped letter or dot would go on with the host.
 fn is_escaped_delimiter(digits: &[u8]) -> bool {
     [b"002f", b"003f", b"0023", b"0022", b"0027", b"003c", b"003e", b"0026"]
         .iter()

@@ -33,8 +33,8 @@ pub trait Attendant {
     fn wrote(&self);
     /// The caller does not take what is written.
     fn write_waits(&self);
-    /// The caller has shut down its sending side, `inside_body` of a request or not. True if it is to be taken for gone; else it is asked
-    /// again when the connection is polled the next time.
+    /// The caller has shut down its sending side, `inside_body` of a request or not. True if it is to be
+    /// taken for gone; else it is asked again when the connection is polled the next time.
     fn hang_up(&self, inside_body: bool) -> bool;
 }
 
@@ -181,7 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(0)) => io.hung_up = true,
-                // TLS without its closing alert: requests tell their own length, so nothing can be missing from one that is here.
+                // TLS without its closing alert: requests tell their own length, so nothing can be missing
+                // from one that is here.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => io.hung_up = true,
                 Poll::Ready(Ok(read)) => {
                     self.attendant.read(between && io.inbox.head_has_begun());
