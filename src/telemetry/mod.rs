@@ -123,6 +123,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         "panicked: {}",
         panic.payload_as_str().unwrap_or("without a text")
     );
+    // With the first thread the process ends, and its last line would end with it.
+    if thread.name() == Some("main") {
+        flush();
+    }
 }
 
 /// <https://no-color.org>: any value but an empty one.

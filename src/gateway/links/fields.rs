@@ -64,7 +64,8 @@ impl Places {
                 b'\\' if quoted => at += 1,
                 b'"' => quoted = !quoted,
                 b'<' if !quoted => {
-                    let end = at + 1 + value[at + 1..].find('>')?;
+                    let Some(length) = value[at + 1..].find('>') else { break };
+                    let end = at + 1 + length;
                     if let Some(ours) = self.location(value[at + 1..end].trim()) {
                         out.push_str(&value[copied..=at]);
                         out.push_str(&ours);
@@ -145,6 +146,7 @@ mod tests {
             "< https://eu.iterocloud.com/itero-gen-api/v2/a,b > ; rel=up",
             "<?page=3>; rel=next",
             "<https://eu.iterocloud.com/broken",
+            "</itero-gen-api/v2/x>; rel=next, <https://eu.iterocloud.com/broken",
         ];
         let mut fields = Fields::of(links.map(|link| ("Link", link))).unwrap();
         places().rewrite_addresses(&mut fields);
@@ -155,6 +157,7 @@ mod tests {
             "<{}/itero-gen-api/v2/a,b> ; rel=up",
             links[3],
             links[4],
+            "</accounts/smile/itero-gen-api/v2/x>; rel=next, <https://eu.iterocloud.com/broken",
         ];
         assert_eq!(values, expected.map(|value| value.replace("{}", OURS)));
     }

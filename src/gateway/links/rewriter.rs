@@ -369,6 +369,10 @@ mod tests {
                 r#""HTTPS://EU.ITEROCLOUD.COM/itero-gen-api/v2/x" "Https:\/\/eu.iterocloud.com.:443\/itero-gen-api\/v2\/x""#,
                 r#""http://gw:8080/accounts/smile/itero-gen-api/v2/x" "http:\/\/gw:8080\/accounts\/smile\/itero-gen-api\/v2\/x""#,
             ),
+            (
+                r#""{\u0022a\u0022:\u0022https://eu.iterocloud.com/itero-gen-api/v2/x\u0022,\u0022b\u0022:\u0022https://files.iterocloud.com/y\u003Cz\u0020https://eu.iterocloud.com/itero-gen-api/v2/z""#,
+                r#""{\u0022a\u0022:\u0022http://gw:8080/accounts/smile/itero-gen-api/v2/x\u0022,\u0022b\u0022:\u0022http://gw:8080/accounts/smile/@files.iterocloud.com/y\u003Cz\u0020http://gw:8080/accounts/smile/itero-gen-api/v2/z""#,
+            ),
             ("<u>https://eu.iterocloud.com</u>", "<u>http://gw:8080/accounts/smile/@eu.iterocloud.com</u>"),
             (
                 r#"{\"a\":\"https://eu.iterocloud.com/itero-gen-api/v2/x\"}"#,
@@ -399,6 +403,7 @@ mod tests {
             r#""http://eu.iterocloud.com/itero-gen-api/v2/x""#,
             r#""https://store.test/a?sig=1&next=https://eu.iterocloud.com/itero-gen-api/v2/x""#,
             r#""https:\/\/store.test\/a?next=https:\/\/eu.iterocloud.com\/itero-gen-api\/v2\/x""#,
+            r#""https://store.test/a?b=1\u0026next=https://eu.iterocloud.com/itero-gen-api/v2/x\u00e4https://eu.iterocloud.com/x""#,
             r#""order/9/download/IDE""#,
             r#""/other/x""#,
             r#""Path":"/itero-gen-api/v2""#,
@@ -475,7 +480,7 @@ mod tests {
         fn any_text_in_any_pieces_is_rewritten_as_if_it_were_whole(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "https://eu.iterocloud.com", "https:\\/\\/eu.iterocloud.com", "/itero-gen-api/v2/", "\"", "\\", "/", "x", " ",
-                "https://", "HTTPS://", "://", "\\u002f", "https%3A%2F%2Feu.iterocloud.com", "order/1", "lab-sw/v1", "\"/itero-gen-api/v2", "\"\\/itero-gen-api\\/v2\\/", "http://", "files.iterocloud.com", "@", ".",
+                "https://", "HTTPS://", "://", "\\u002f", "https%3A%2F%2Feu.iterocloud.com", "order/1", "lab-sw/v1", "\"/itero-gen-api/v2", "\"\\/itero-gen-api\\/v2\\/", "http://", "\\u0022", "\\u0026", "\\u00", "files.iterocloud.com", "@", ".",
             ]), 0..60),
             seeds in prop::collection::vec(0usize..4000, 0..6),
         ) {

@@ -46,7 +46,7 @@ pub(super) fn path_of(text: &[u8]) -> Cow<'_, str> {
 
 pub(super) enum End {
     At(usize),
-    /// A backslash stands last: what follows decides.
+    /// A backslash stands there, and what follows decides.
     Unclear(usize),
     Beyond,
 }
@@ -62,10 +62,22 @@ pub(super) fn url_end(text: &[u8]) -> End {
         match (text.get(at), text.get(at + 1)) {
             (None, _) => return End::Beyond,
             (Some(b'\\'), None) => return End::Unclear(at),
-            (Some(b'\\'), Some(b'/' | b'u')) => at += 2,
+            (Some(b'\\'), Some(b'/')) => at += 2,
+            (Some(b'\\'), Some(b'u')) => match text.get(at + 2..at + 6) {
+                None => return End::Unclear(at),
+                Some(digits) if is_escaped_end(digits) => return End::At(at),
+                Some(_) => at += 2,
+            },
             _ => return End::At(at),
         }
     }
+}
+
+/// The four digits of an escape that stands for what no URL holds. Some programs write all quotes and angle
+/// brackets like this, and the next link of their text must be seen.
+fn is_escaped_end(digits: &[u8]) -> bool {
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    number.is_some_and(may_end_url)
 }
 
 /// How many bytes stand before the first one that may end a URL. Without a way out in the middle, a block takes a few steps.
