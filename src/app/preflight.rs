@@ -261,7 +261,7 @@ networks = ["127.0.0.0/8"]
         #[rustfmt::skip]
         let table = [
             (of(TLS, "other.key"), "gateway.tls.key", "not the key of the first certificate", "made for that certificate"),
-            (TLS.replace("c.pem", "swapped.pem"), "gateway.tls.key", "not the key of the first", "certificate 2: put that one first"),
+            (TLS.replace("c.pem", "swapped.pem"), "gateway.tls.key", "swapped.pem is in the wrong order", "put certificate 2 first"),
             ("[admin]\ntls = { cert = \"c.pem\", key = \"other.key\" }".to_owned(), "admin.tls.key", "not the key", ""),
             ("[store]\nurl = \"sqlite:none/gateway.db\"".to_owned(), "store.url", "none of the store cannot be used", "make it"),
             ("[store]\nurl = \"sqlite:config.toml/gateway.db\"".to_owned(), "store.url", "cannot be", ""),

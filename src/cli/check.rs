@@ -10,19 +10,28 @@ use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use url::Url;
 
 use crate::app::{preflight, realms};
 use crate::clock::Clock;
-use crate::config::{self, Config, Realm};
+use crate::config::{self, Config, Loaded, Problem, Problems, Realm};
 use crate::platform::{CredentialsVerdict, Platform};
 use crate::upstream::Reach;
 
-use super::output::say;
-use super::{CheckArguments, EXIT_CONFIG};
+use super::output::{Format, complain, print_one, say};
+use super::{CheckArguments, CheckFormat, EXIT_CONFIG};
 
 pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
-    let loaded = match preflight::load(file, &config::process_env, &Clock::system()) {
+    let loaded = preflight::load(file, &config::process_env, &Clock::system());
+    match arguments.output {
+        CheckFormat::Table => in_lines(file, loaded, arguments.connect),
+        CheckFormat::Json => in_json(loaded, arguments.connect),
+    }
+}
+
+fn in_lines(file: &Path, loaded: Result<Loaded, Problems>, connects: bool) -> ExitCode {
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             eprintln!("{problems}");
@@ -38,70 +47,158 @@ pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
         more => format!(", with the {more} warnings above"),
     };
     say!("{}: the configuration is valid{remarks}", file.display());
-    if arguments.connect { connect(&loaded.config) } else { ExitCode::SUCCESS }
+    if !connects {
+        return ExitCode::SUCCESS;
+    }
+    let mut steps = Steps { prints: true, ..Steps::default() };
+    match connect(&loaded.config, &mut steps) {
+        Ok(()) => steps.exit_code(),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-fn connect(config: &Config) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("cannot start: {error}");
-            return ExitCode::FAILURE;
+/// What `-o json` prints: one document on standard output, whatever was found.
+#[derive(Serialize)]
+struct Report {
+    valid: bool,
+    errors: Vec<Told>,
+    warnings: Vec<Told>,
+    /// Empty without `--connect`.
+    steps: Vec<Step>,
+}
+
+/// A problem as programs read it. A place that is not known is null.
+#[derive(Serialize)]
+struct Told {
+    file: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    key: Option<String>,
+    problem: String,
+    fix: String,
+}
+
+impl From<&Problem> for Told {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            file: problem.file.display().to_string(),
+            line: (problem.line > 0).then_some(problem.line),
+            column: (problem.column > 0).then_some(problem.column),
+            key: (!problem.key.is_empty()).then(|| problem.key.clone()),
+            problem: problem.what.clone(),
+            fix: problem.fix.clone(),
+        }
+    }
+}
+
+fn in_json(loaded: Result<Loaded, Problems>, connects: bool) -> ExitCode {
+    let mut steps = Steps::default();
+    let (report, code) = match loaded {
+        Err(problems) => {
+            let errors = problems.iter().map(Told::from).collect();
+            (Report { valid: false, errors, warnings: vec![], steps: vec![] }, ExitCode::from(EXIT_CONFIG))
+        }
+        Ok(loaded) => {
+            if connects && let Err(error) = connect(&loaded.config, &mut steps) {
+                complain(&serde_json::json!({"code": "failed", "detail": error, "fix": ""}).to_string());
+                return ExitCode::FAILURE;
+            }
+            let (code, warnings) = (steps.exit_code(), loaded.warnings.iter().map(Told::from).collect());
+            (Report { valid: true, errors: vec![], warnings, steps: steps.taken }, code)
         }
     };
-    match runtime.block_on(all_realms(config)) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    print_one(Format::Json, &report, String::new);
+    code
+}
+
+/// What was tried on the way to the platform.
+#[derive(Default)]
+struct Steps {
+    /// Whether each is printed as soon as it is done.
+    prints: bool,
+    realm: String,
+    taken: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    realm: String,
+    step: String,
+    ok: bool,
+    detail: String,
+}
+
+impl Steps {
+    fn begin(&mut self, realm: &Realm) {
+        self.realm = realm.name.to_string();
+        if self.prints {
+            say!("realm {}", realm.name);
+        }
+    }
+
+    fn take(&mut self, step: &str, outcome: Result<String, String>) {
+        let ok = outcome.is_ok();
+        let (Ok(detail) | Err(detail)) = outcome;
+        if self.prints {
+            say!("  {}  {step}: {detail}", if ok { "ok    " } else { "failed" });
+        }
+        self.taken.push(Step { realm: self.realm.clone(), step: step.to_owned(), ok, detail });
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if self.taken.iter().all(|step| step.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-async fn all_realms(config: &Config) -> bool {
-    let mut good = true;
-    for realm in config.realms.values() {
-        say!("realm {}", realm.name);
-        good &= one_realm(config, realm).await;
-    }
-    good
+fn connect(config: &Config, steps: &mut Steps) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        for realm in config.realms.values() {
+            steps.begin(realm);
+            one_realm(config, realm, steps).await;
+        }
+    });
+    Ok(())
 }
 
-async fn one_realm(config: &Config, realm: &Realm) -> bool {
+async fn one_realm(config: &Config, realm: &Realm, steps: &mut Steps) {
     let parts = match realms::build(realm, &config.upstream) {
         Ok(parts) => parts,
-        Err(error) => return told("set-up", Err(format!("{error:#}"))),
+        Err(error) => return steps.take("set-up", Err(format!("{error:#}"))),
     };
-    let mut good = true;
     for (key, url) in [("oauth_base", &realm.oauth_base), ("base_url", &realm.base_url)] {
-        good &= reachable(&parts.reach, key, url).await;
+        reachable(&parts.reach, key, url, steps).await;
     }
-    good &= told("credentials", credentials(&parts.platform).await);
-    good &= told("redirect_uri", redirect_rules(realm));
-    good & told("discovery", discovery(&parts.reach, realm).await)
+    steps.take("credentials", credentials(&parts.platform).await);
+    steps.take("redirect_uri", redirect_rules(realm));
+    steps.take("discovery", discovery(&parts.reach, realm).await);
 }
 
 /// Names and addresses, TLS, and whether the two clocks agree: tokens are kept by time.
-async fn reachable(reach: &Reach, key: &str, url: &Url) -> bool {
+async fn reachable(reach: &Reach, key: &str, url: &Url, steps: &mut Steps) {
     let Some((host, port)) = url.host_str().zip(url.port_or_known_default()) else {
-        return told(key, Err(format!("{url} names no host")));
+        return steps.take(key, Err(format!("{url} names no host")));
     };
     let addresses = reach.addresses(host, port).await;
     let found =
         addresses.map(|all| format!("{host} is at {}", listed(&all))).map_err(|error| error.to_string());
     let behind_proxy = reach.proxy_for(url).is_some();
-    let mut good = match (found, behind_proxy) {
-        (Err(_), true) => told(&format!("{key}: name"), Ok("left to the outbound proxy".into())),
-        (found, _) => told(&format!("{key}: name"), found),
-    };
+    let found = if found.is_err() && behind_proxy { Ok("left to the outbound proxy".into()) } else { found };
+    steps.take(&format!("{key}: name"), found);
     match ask(reach, url, Method::HEAD).await {
         Ok(answer) => {
             let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
             let secure =
                 if url.scheme() == "https" { "connected, certificate trusted" } else { "connected, no TLS" };
-            good &= told(&format!("{key}: connection"), Ok(secure.into()));
-            good &= told(&format!("{key}: clock"), clock(date));
+            steps.take(&format!("{key}: connection"), Ok(secure.into()));
+            steps.take(&format!("{key}: clock"), clock(date));
         }
-        Err(error) => good &= told(&format!("{key}: connection"), Err(error)),
+        Err(error) => steps.take(&format!("{key}: connection"), Err(error)),
     }
-    good
 }
 
 fn listed(addresses: &[std::net::SocketAddr]) -> String {
@@ -193,20 +290,6 @@ async fn discovery(reach: &Reach, realm: &Realm) -> Result<String, String> {
         401 | 403 => Ok("the endpoint is there and asks for a token".into()),
         404 => Err(format!("{path} is unknown there: compare base_url and discovery.path")),
         status => Err(format!("{path} answered {status} to a call without a token; 401 was expected")),
-    }
-}
-
-/// Prints a line and says whether it was good news.
-fn told(step: &str, outcome: Result<String, String>) -> bool {
-    match outcome {
-        Ok(text) => {
-            say!("  ok      {step}: {text}");
-            true
-        }
-        Err(text) => {
-            say!("  failed  {step}: {text}");
-            false
-        }
     }
 }
 

@@ -99,6 +99,17 @@ pub struct CheckArguments {
     /// Also try the way to the platform: DNS, TLS, clock, credentials, redirect rules, discovery.
     #[arg(long)]
     pub connect: bool,
+    /// How to print; json is one document on standard output, with errors, warnings and steps.
+    #[arg(short, long, value_enum, default_value_t = CheckFormat::Table)]
+    pub output: CheckFormat,
+}
+
+/// `-o table|json` of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// A line for each.
+    Table,
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -104,9 +104,14 @@ impl TlsError {
             Self::NoKey { file, error } => {
                 format!("{} holds no usable private key ({error})", file.display())
             }
-            Self::Mismatch { cert, key, .. } => {
+            Self::Mismatch { cert, key, belongs_to: None } => {
                 format!("{} is not the key of the first certificate in {}", key.display(), cert.display())
             }
+            Self::Mismatch { cert, key, belongs_to: Some(place) } => format!(
+                "the chain in {} is in the wrong order: {} is the key of certificate {place} in it, not of the first",
+                cert.display(),
+                key.display()
+            ),
             Self::NotServable { file, error } => format!("{} cannot be served ({error})", file.display()),
             Self::ClientCa { file, error } => {
                 format!("{} cannot be used as client CA ({error})", file.display())
@@ -125,9 +130,7 @@ impl TlsError {
                 "PKCS#8, PKCS#1 and SEC1 in PEM form are understood, encrypted keys are not"
             }
             Self::Mismatch { belongs_to: Some(place), .. } => {
-                return format!(
-                    "it is that of certificate {place}: put that one first, then the one that signed it, and so on"
-                );
+                return format!("put certificate {place} first, then the one that signed it, and so on");
             }
             Self::Mismatch { belongs_to: None, .. } => "name the key that was made for that certificate",
             Self::NotServable { .. } => {

@@ -100,6 +100,78 @@ fn what_check_refuses_keeps_serve_from_starting_in_the_same_words() {
 }
 
 #[test]
+fn for_programs_check_says_the_same_as_one_document() {
+    let folder = Folder::new();
+    let config = folder.path("config.toml");
+    let config = config.to_str().unwrap();
+    let check = |more: &[&str]| {
+        let said = run(["-c", config, "check", "-o", "json"].iter().copied().chain(more.iter().copied()));
+        assert_eq!(said.err, "", "all of it stands in the document");
+        (said.code, serde_json::from_str::<serde_json::Value>(&said.out).unwrap())
+    };
+    let nothing = serde_json::json!({"valid": true, "errors": [], "warnings": [], "steps": []});
+    assert_eq!(check(&[]), (0, nothing));
+
+    folder.changed("https://gateway.test", "https://other.test");
+    let (code, told) = check(&[]);
+    assert_eq!(
+        (code, &told["valid"], told["warnings"].as_array().unwrap().len()),
+        (0, &true.into(), 1),
+        "{told}"
+    );
+    assert!(told["warnings"][0]["problem"].as_str().unwrap().contains("not for other.test"), "{told}");
+
+    folder.changed("key.pem", "other.key");
+    let (code, told) = check(&["--connect"]);
+    assert_eq!(
+        (code, &told["valid"], &told["warnings"], &told["steps"]),
+        (78, &false.into(), &serde_json::json!([]), &serde_json::json!([])),
+        "{told}"
+    );
+    let error = &told["errors"][0];
+    let fields: Vec<_> = error.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["column", "file", "fix", "key", "line", "problem"]);
+    assert_eq!(
+        (&error["file"], &error["key"], &error["line"]),
+        (&config.into(), &"gateway.tls.key".into(), &5.into())
+    );
+    assert!(error["problem"].as_str().unwrap().contains("not the key of the first certificate"), "{error}");
+    assert!(!error["fix"].as_str().unwrap().is_empty());
+
+    // Nobody listens where the realm's addresses lead.
+    folder.private("config.toml", CONFIG);
+    let (code, told) = check(&["--connect"]);
+    let steps = told["steps"].as_array().unwrap();
+    assert!(code == 1 && told["valid"] == true && steps.iter().all(|step| step["realm"] == "new"), "{told}");
+    assert!(
+        steps.iter().any(|step| step["step"] == "oauth_base: connection" && step["ok"] == false),
+        "{told}"
+    );
+
+    std::fs::remove_file(config).unwrap();
+    let (code, told) = check(&[]);
+    assert_eq!(
+        (code, &told["errors"][0]["line"], &told["errors"][0]["key"]),
+        (78, &().into(), &().into()),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_chain_in_the_wrong_order_is_called_one() {
+    let folder = Folder::new();
+    let read = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();
+    folder.private("cert.pem", &(read("other.pem") + &read("cert.pem")));
+    let said = run(["-c", folder.path("config.toml").to_str().unwrap(), "check"]);
+    assert_eq!(said.code, 78, "{}", said.all());
+    assert!(
+        said.err.contains("cert.pem is in the wrong order: ") && said.err.contains("put certificate 2 first"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn a_good_place_is_said_to_be_one_and_nothing_is_made_there() {
     let folder = Folder::new();
     let before = std::fs::read_dir(folder.0.path()).unwrap().count();
