@@ -2,21 +2,28 @@
 //!
 //! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials and outages keep every grant.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsVerdict, Trouble};
 
+use super::book::Entry;
 use super::calls::ControlCalls;
 use super::flight::{Flight, Tokens};
-use super::gaps::share;
+use super::gaps::{MaybeSpent, share};
 use super::realm::{Health, RealmTrouble, Suspect, Tally};
 use super::renewal::{Cause, RenewProblem};
 use super::snapshot::Snapshot;
 
 /// How long after the first refusal among others a second one counts: the last of them is tried after two minutes.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
+
+/// Apart from the others.
+fn second_look(entry: &Entry, refused_at: Timestamp) -> Timestamp {
+    refused_at + SECOND_LOOK.mul_f64(1.0 + 3.0 * share(entry.name.as_str(), 3))
+}
 
 impl Flight {
     /// A refresh that brought nothing, told apart by whose fault it is.
@@ -78,11 +85,18 @@ impl Flight {
             }
             // An OAuth word names the grant, so a probe that was not answered adds nothing but doubt.
             CredentialsVerdict::Good | CredentialsVerdict::Unknown => {
-                let suspected = self.entry.pacing.lock().suspected;
+                let (suspected, interrupted) = {
+                    let pacing = self.entry.pacing.lock();
+                    (pacing.suspected, matches!(pacing.maybe_spent, Some(MaybeSpent::ProcessEnded(_))))
+                };
                 let doubtful = together || suspected.is_some() || verdict == CredentialsVerdict::Unknown;
                 if doubtful && before.state == AccountState::Ready {
-                    // A second refusal, some time after the first, is the verdict.
-                    if suspected.is_none_or(|since| refused_at.since(since) < SECOND_LOOK) {
+                    // A second refusal, some time after the first, is the verdict. One that is explained by a refresh that was cut
+                    // off needs no other signal, and whoever is to log in hears of it at once; it is looked at again all the same.
+                    if interrupted {
+                        let again = second_look(&self.entry, refused_at);
+                        self.shared.retries.look_again(Arc::clone(&self.entry), again);
+                    } else if suspected.is_none_or(|since| refused_at.since(since) < SECOND_LOOK) {
                         return Err(self.suspect(&trouble));
                     }
                     self.health.given_up(refused_at, &self.entry);
@@ -96,8 +110,7 @@ impl Flight {
     /// before anybody is told to log in. The first one, whose refusal looked like its own, is looked at again too.
     fn suspect(&self, trouble: &Trouble) -> RenewProblem {
         let now = self.now();
-        let at = |name: &str| now + SECOND_LOOK.mul_f64(1.0 + 3.0 * share(name, 3));
-        let retry_at = at(self.entry.name.as_str());
+        let retry_at = second_look(&self.entry, now);
         let detail = format!(
             "{trouble}; other accounts were refused within minutes, so it is tried once more before a login is asked for"
         );
@@ -115,7 +128,7 @@ impl Flight {
         for other in self.health.others_refused(&self.entry) {
             let told = matches!(other.state(), AccountState::NeedsLogin { .. });
             if told && self.health.given_up(now, &other) {
-                let again = at(other.name.as_str());
+                let again = second_look(&other, now);
                 self.shared.retries.look_again(other, again);
             }
         }

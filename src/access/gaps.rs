@@ -89,6 +89,8 @@ pub(super) struct Facts {
     pub on_both_platforms: bool,
     /// Whether a token is at hand and only a route is missing: then nothing is refreshed and the vendor's gap does not count.
     pub only_a_route: bool,
+    /// Whether the token at hand is not past its end.
+    pub token_lives: bool,
     /// Whether the realm is under a hold of its own, which then decides instead of the account's back-off.
     pub realm_in_trouble: bool,
     pub recoveries: u32,
@@ -111,7 +113,7 @@ impl Pacing {
     ) -> Result<(), RenewProblem> {
         let gap = gap(settings, facts.on_both_platforms);
         if let Some(last) = facts.last_refresh.filter(|last| !facts.only_a_route && now < *last + gap) {
-            return Err(too_soon(cause, last, last + gap));
+            return Err(too_soon(cause, facts.token_lives, last, last + gap));
         }
         if cause.is_operators() {
             return Ok(());
@@ -214,13 +216,16 @@ pub(super) fn share(name: &str, salt: u64) -> f64 {
     (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A call that was answered can have its answer; one that has no token at all can only be told when to come back.
-fn too_soon(cause: Cause, last: Timestamp, until: Timestamp) -> RenewProblem {
+/// A call that was answered can have its answer; one that has no token at all can only be told when to come back. A token that was past
+/// its end is none: the platform's 401 says nothing that the caller could mend.
+fn too_soon(cause: Cause, token_lives: bool, last: Timestamp, until: Timestamp) -> RenewProblem {
+    let come_back = || RenewProblem::Unavailable {
+        retry_at: until,
+        detail: format!("the token was last renewed at {last}, and the platform wants renewals apart"),
+    };
     match cause {
-        Cause::NoToken => RenewProblem::Unavailable {
-            retry_at: until,
-            detail: format!("the token was last renewed at {last}, and the platform wants renewals apart"),
-        },
+        Cause::NoToken => come_back(),
+        Cause::Unauthorized if !token_lives => come_back(),
         Cause::Unauthorized
         | Cause::Forbidden
         | Cause::Ahead
@@ -260,6 +265,7 @@ mod tests {
             last_refresh,
             on_both_platforms: false,
             only_a_route: false,
+            token_lives: true,
             realm_in_trouble: false,
             recoveries: 0,
         }
@@ -292,6 +298,13 @@ mod tests {
     #[test]
     fn without_any_token_the_gap_is_told_as_a_time_to_come_back() {
         let denied = Pacing::default().permit(at(1), Cause::NoToken, &facts(Some(at(0))), &settings(60));
+        assert!(matches!(denied, Err(RenewProblem::Unavailable { retry_at, .. }) if retry_at == at(60)));
+    }
+
+    #[test]
+    fn a_401_to_a_token_past_its_end_is_told_as_a_time_to_come_back() {
+        let past_its_end = Facts { token_lives: false, ..facts(Some(at(0))) };
+        let denied = Pacing::default().permit(at(1), Cause::Unauthorized, &past_its_end, &settings(60));
         assert!(matches!(denied, Err(RenewProblem::Unavailable { retry_at, .. }) if retry_at == at(60)));
     }
 

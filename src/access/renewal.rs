@@ -329,6 +329,7 @@ impl Renewals {
             last_refresh: snapshot.last_refresh(),
             on_both_platforms: snapshot.on_both_platforms(),
             only_a_route: lacks_only_a_route(snapshot, cause, now),
+            token_lives: snapshot.live_token(now).is_some(),
             realm_in_trouble: health.in_trouble(),
             recoveries: health.recoveries(),
         };

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::access::book::{Book, Entry, RealmRules};
 use crate::access::calls::Chronicle;
+use crate::access::cluster::LEASE;
 use crate::access::doubles::*;
+use crate::access::flight::Flight;
 use crate::access::renewal::{Cause, Parts, RenewProblem, Renewals};
 use crate::clock::Clock;
 use crate::store::Store;
@@ -255,6 +258,57 @@ async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_wait
         assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
     }
     assert_eq!(platform.refreshes(), 1);
+}
+
+/// A gateway that has taken the lease and stands still for longer than that lasts, before or while the intent is written.
+async fn refresh_that_outlives_its_lease(
+    stands_still_at_intent: bool,
+    how_intents_go: &'static str,
+) -> String {
+    let platform = Arc::new(Scripted::new(true));
+    let database = paired(&platform).await;
+    let clock = Clock::manual(Clock::system().now());
+    let replica = Replica::start_with(&database, &database.url(), &platform, clock.clone()).await;
+    sqlx::raw_sql(how_intents_go).execute(&mut database.shell().await).await.unwrap();
+    let (shared, entry) = (Arc::clone(replica.renewals.shared()), replica.entry());
+    let ticket = shared.admit(&global(), Cause::Unauthorized).unwrap();
+    let before = entry.snapshot();
+    let flight = Flight::new(shared, entry, Cause::Unauthorized, ticket, None);
+    flight.lease_ends.store((clock.now() + LEASE).as_millis(), Relaxed);
+    if !stands_still_at_intent {
+        clock.advance(LEASE);
+    }
+    let thaw = async {
+        if stands_still_at_intent {
+            until(&database, "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep')")
+                .await;
+            clock.advance(LEASE);
+        }
+    };
+    let (came_to, ()) = tokio::join!(flight.refresh(&before, &*platform), thaw);
+    let Err(RenewProblem::Unavailable { detail, .. }) = came_to else {
+        panic!("another one may have refreshed")
+    };
+    assert_eq!(platform.refreshes(), 0);
+    until(&database, "SELECT intent_at IS NULL FROM grants").await;
+    detail
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stood_still_for_longer_than_its_lease_writes_no_intent() {
+    let refused = "CREATE FUNCTION genapi_gateway.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; \
+        CREATE TRIGGER no BEFORE UPDATE OF intent_at ON genapi_gateway.grants FOR EACH ROW EXECUTE FUNCTION genapi_gateway.refuse()";
+    let why = refresh_that_outlives_its_lease(false, refused).await;
+    assert!(why.contains("stood still"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stood_still_while_the_intent_was_written_takes_it_back_and_sends_nothing() {
+    let slow = "CREATE FUNCTION genapi_gateway.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.2); RETURN NEW; END $$; \
+        CREATE TRIGGER slow BEFORE UPDATE OF intent_at ON genapi_gateway.grants FOR EACH ROW WHEN (NEW.intent_at IS NOT NULL) \
+        EXECUTE FUNCTION genapi_gateway.slow()";
+    let why = refresh_that_outlives_its_lease(true, slow).await;
+    assert!(why.contains("stood still"), "{why}");
 }
 
 /// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the database in between.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::access::book::{Entry, Standing};
 use crate::access::doubles::*;
+use crate::access::gaps::MaybeSpent;
 use crate::access::keeper;
 use crate::access::locked;
 use crate::access::realm::RealmTrouble;
@@ -96,6 +97,31 @@ async fn a_migration_that_kills_many_grants_is_no_outage() {
     assert!(bench.platform.probes() >= 1 && bench.platform.probes() <= 5);
     assert!(bench.renewals.alarms().realms.is_empty());
     assert!(renew(&bench, &bench.entry("alive"), Cause::Unauthorized).await.is_ok());
+}
+
+/// Of many that are refused together, those whose refresh was cut off need no other signal: a login is asked for at once, with the
+/// reason, and they are looked at again all the same.
+#[tokio::test]
+async fn an_interrupted_refresh_explains_a_refusal_among_others() {
+    let names = ["a1", "a2", "a3", "cut"];
+    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let asked_at = bench.clock.now() - MINUTE;
+    bench.entry("cut").pacing.lock().maybe_spent = Some(MaybeSpent::ProcessEnded(asked_at));
+    for name in &names[..3] {
+        bench.platform.forgets(name);
+        assert!(renew(&bench, &bench.entry(name), Cause::Unauthorized).await.is_err());
+    }
+    bench.platform.refreshes_fail(refused(), 1);
+    let outcome = renew(&bench, &bench.entry("cut"), Cause::Unauthorized).await;
+    let Err(RenewProblem::NeedsLogin { why, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("was under way when the process ended"), "{why}");
+    let keeping = bench.renewals.keep();
+    while bench.entry("cut").state() != AccountState::Ready {
+        bench.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+        assert!(bench.clock.now() < start_time() + 10 * MINUTE, "it is looked at once more");
+    }
+    keeping.abort();
 }
 
 #[tokio::test]
