@@ -22,6 +22,7 @@ pub mod links;
 pub mod oauth_error;
 mod pages;
 pub mod pool;
+mod problem;
 pub mod refusal;
 mod replay;
 mod reply;

@@ -31,7 +31,9 @@ pub struct Rewriter {
     /// Between a URL's beginning and its end nothing is looked at: a pre-signed address may carry one of ours in its query, and
     /// changing that would break its signature.
     inside_url: bool,
-    begun: bool,
+    /// The first two bytes, as far as they have come: they tell of wide letters.
+    start: [u8; 2],
+    started: usize,
     links: Links,
 }
 
@@ -141,7 +143,15 @@ impl Search {
 
 impl Rewriter {
     pub fn new(places: Places, finder: Rc<Finder>) -> Self {
-        Self { places, finder, tail: Vec::new(), inside_url: false, begun: false, links: Links::default() }
+        Self {
+            places,
+            finder,
+            tail: Vec::new(),
+            inside_url: false,
+            start: [0; 2],
+            started: 0,
+            links: Links::default(),
+        }
     }
 
     /// So far.
@@ -151,9 +161,13 @@ impl Rewriter {
 
     /// The next piece; what can be judged of the text by now goes behind `out`.
     pub fn pass(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
-        if !self.begun && !piece.is_empty() {
-            self.begun = true;
-            self.links.passed += u64::from(has_wide_letters(piece));
+        if self.started < self.start.len() && !piece.is_empty() {
+            for (place, byte) in self.start[self.started..].iter_mut().zip(piece) {
+                *place = *byte;
+                self.started += 1;
+            }
+            let complete = self.started == self.start.len();
+            self.links.passed += u64::from(complete && has_wide_letters(&self.start));
         }
         let mut tail = std::mem::take(&mut self.tail);
         while !tail.is_empty() && !piece.is_empty() {
@@ -432,11 +446,13 @@ mod tests {
             (r#""https://store.test/?next=https%3A%2F%2Feu.iterocloud.com%2Fx""#, 0),
             ("\u{0}{\u{0}}", 1),
         ] {
-            let (mut rewriter, mut out) = (rewriter(places()), Vec::new());
-            rewriter.pass(text.as_bytes(), &mut out);
-            rewriter.finish(&mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), text);
-            assert_eq!(rewriter.links(), Links { changed: 0, passed }, "{text}");
+            for size in [1, text.len()] {
+                let (mut rewriter, mut out) = (rewriter(places()), Vec::new());
+                text.as_bytes().chunks(size).for_each(|piece| rewriter.pass(piece, &mut out));
+                rewriter.finish(&mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), text);
+                assert_eq!(rewriter.links(), Links { changed: 0, passed }, "{text}");
+            }
         }
     }
 

@@ -1,0 +1,78 @@
+//! A refusal as the answer that a caller gets: RFC 9457's object, and the headers that go with it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::http1::Reason;
+
+use super::refusal::{Face, Refusal, X_REQUEST_ID};
+
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+impl Refusal {
+    /// The whole answer. `head_only`: a HEAD request gets the same head and no body.
+    pub fn answer<B>(
+        &self,
+        request_id: &HeaderValue,
+        head_only: bool,
+        body: impl FnOnce(Bytes) -> B,
+    ) -> Response<B> {
+        let face = self.face();
+        let text = self.problem(&face, request_id);
+        let mut answer = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
+        *answer.status_mut() = face.status;
+        answer.extensions_mut().insert(Reason(Bytes::from_static(face.code.as_bytes())));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID.clone(), request_id.clone());
+        if let Ok(status) = HeaderValue::try_from(format!("genapi-gateway; error={}", face.proxy_error)) {
+            headers.insert(PROXY_STATUS.clone(), status);
+        }
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if matches!(self, Refusal::CallerUnknown(_)) {
+            let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
+            headers.insert(header::WWW_AUTHENTICATE, basic);
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// RFC 9457's object; `choices` and `fix` are ours.
+    fn problem(&self, face: &Face, request_id: &HeaderValue) -> Bytes {
+        let mut problem = serde_json::json!({
+            "type": "about:blank",
+            "title": face.sentence,
+            "status": face.status.as_u16(),
+            "code": face.code,
+            "hint": face.hint,
+            "instance": format!("urn:request:{}", request_id.to_str().unwrap_or_default()),
+        });
+        if let Some(detail) = self.detail() {
+            problem["detail"] = detail.into();
+        }
+        match self {
+            Refusal::AccountNotChosen(choices) => problem["choices"] = choices.clone().into(),
+            Refusal::AccountNeedsLogin { account, realm, remedy, .. } => {
+                problem["hint"] = remedy.advice(realm, account).into();
+                problem["fix"] = remedy.fix(realm, account).into();
+            }
+            _ => {}
+        }
+        Bytes::from(problem.to_string())
+    }
+}
+
+/// Whole seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
+fn whole_seconds(wait: Duration) -> u64 {
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    millis.div_ceil(1000).max(1)
+}
