@@ -37,6 +37,8 @@ macro_rules! store_contract {
             a_commit_against_another_generation_is_fenced_and_changes_nothing,
             of_many_commits_on_one_generation_one_wins,
             a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens,
+            of_refresh_tokens_kept_beside_a_grants_own_the_first_and_the_newest_stay,
+            refresh_tokens_kept_beside_a_grants_own_follow_a_new_name_and_go_with_the_account,
             generations_never_go_back_over_new_grants_and_removals,
             a_token_that_was_taken_over_is_known_until_its_account_goes,
             a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known,
@@ -363,6 +365,50 @@ pub async fn a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten
     assert!(store.keep_fallback(&smile, &global, 4, &kept("kept")).await.unwrap());
     let again = store.put_grant(grant("smile", "global", 1)).await.unwrap().grants.remove(0);
     assert_eq!(store.adopt_fallback(&smile, &global, again.generation).await.unwrap(), None, "a new pairing");
+}
+
+/// Adopts until nothing is kept any more.
+async fn kept_tokens(store: &Arc<dyn Store>, account: &str, generation: u64) -> Vec<String> {
+    let (mut kept, mut generation) = (Vec::new(), generation);
+    while let Some(next) = store.adopt_fallback(&name(account), &realm("global"), generation).await.unwrap() {
+        generation = next;
+        kept.push(grant_of(&**store, account, "global").await.refresh.expose().to_owned());
+    }
+    kept
+}
+
+pub async fn of_refresh_tokens_kept_beside_a_grants_own_the_first_and_the_newest_stay(
+    Subject { store, .. }: Subject,
+) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for number in 0..40 {
+        let kept = tokens("", Some(&format!("kept-{number}")), 20);
+        assert!(store.keep_fallback(&name("smile"), &realm("global"), 1, &kept).await.unwrap());
+    }
+    let mut expected: Vec<String> = (33..40).rev().map(|number| format!("kept-{number}")).collect();
+    expected.push("kept-0".to_owned());
+    assert_eq!(kept_tokens(&store, "smile", 1).await, expected);
+}
+
+pub async fn refresh_tokens_kept_beside_a_grants_own_follow_a_new_name_and_go_with_the_account(
+    Subject { store, .. }: Subject,
+) {
+    let (smile, grin, global) = (name("smile"), name("grin"), realm("global"));
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for token in ["older", "newer"] {
+        assert!(store.keep_fallback(&smile, &global, 1, &tokens("", Some(token), 20)).await.unwrap());
+    }
+    store.rename_account(&smile, &grin).await.unwrap();
+    let again = store.put_grant(grant("smile", "global", 2)).await.unwrap().grants.remove(0);
+    assert_eq!(store.adopt_fallback(&smile, &global, again.generation).await.unwrap(), None);
+    assert_eq!(kept_tokens(&store, "grin", 1).await, ["newer", "older"]);
+
+    let kept = tokens("", Some("kept"), 20);
+    let generation = grant_of(&*store, "grin", "global").await.generation;
+    assert!(store.keep_fallback(&grin, &global, generation, &kept).await.unwrap());
+    store.remove_account(&grin).await.unwrap();
+    let anew = store.put_grant(grant("grin", "global", 1)).await.unwrap().grants.remove(0);
+    assert_eq!(store.adopt_fallback(&grin, &global, anew.generation).await.unwrap(), None);
 }
 
 pub async fn of_many_commits_on_one_generation_one_wins(Subject { store, folder, .. }: Subject) {

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::cluster::ReplicaId;
 use super::last_seen::{LastSeen, Moments, Noted, Subject};
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NewGrant, NewTokens, Pending,
-    PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NEWEST_FALLBACKS, NewGrant, NewTokens,
+    Pending, PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -184,7 +184,11 @@ impl Held {
         if grant.generation != seen_generation {
             return Ok(false);
         }
-        self.fallbacks.entry((name.clone(), realm.clone())).or_default().push(refresh.clone());
+        let kept = self.fallbacks.entry((name.clone(), realm.clone())).or_default();
+        kept.push(refresh.clone());
+        if kept.len() > 1 + NEWEST_FALLBACKS as usize {
+            kept.remove(1);
+        }
         Ok(true)
     }
 
@@ -212,6 +216,8 @@ impl Held {
         *spent = generation.max(*spent);
         let account = self.account(name)?;
         account.grants.retain(|grant| grant.realm != *realm);
+        self.fallbacks.remove(&(name.clone(), realm.clone()));
+        let account = self.account(name)?;
         // The grants stand in the order of their realms; of two obtained at once the first realm is taken.
         match account.grants.iter().rev().max_by_key(|grant| grant.obtained_at) {
             None => self.forget(name),
@@ -224,6 +230,7 @@ impl Held {
     fn forget(&mut self, name: &AccountName) {
         self.accounts.remove(name);
         self.known_tokens.retain(|_, known| known != name);
+        self.fallbacks.retain(|(known, _), _| known != name);
         self.last_seen.remove(&Subject::Account(name.clone()));
     }
 
@@ -253,6 +260,11 @@ impl Held {
         self.accounts.remove(from);
         self.accounts.insert(to.clone(), account.clone());
         self.known_tokens.values_mut().filter(|name| *name == from).for_each(|name| *name = to.clone());
+        for grant in &account.grants {
+            if let Some(kept) = self.fallbacks.remove(&(from.clone(), grant.realm.clone())) {
+                self.fallbacks.insert((to.clone(), grant.realm.clone()), kept);
+            }
+        }
         if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
             self.last_seen.insert(Subject::Account(to.clone()), seen);
         }

@@ -579,6 +579,9 @@ fn answer<'a, T: Send + 'a>(answer: T) -> Pending<'a, T> {
 /// How much of an account's timeline is kept: three weeks of hourly refreshes.
 pub const JOURNAL_LINES: usize = 500;
 
+/// Refresh tokens kept beside a grant's own: so many of the newest, and the first, which is the last one that was proven.
+pub const NEWEST_FALLBACKS: i64 = 7;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::cluster::{Changes, Lease, ReplicaId};
 use crate::store::rows::{fallback_place, refresh_place, signed};
-use crate::store::{NewTokens, StoreError};
+use crate::store::{NEWEST_FALLBACKS, NewTokens, StoreError};
 
 impl PostgresStore {
     /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a
@@ -175,6 +175,17 @@ impl PostgresStore {
             .execute(&mut *work)
             .await
             .map_err(fault)?;
+        query(
+            "DELETE FROM fallbacks WHERE account = $1 AND realm = $2 \
+             AND id <> (SELECT min(id) FROM fallbacks WHERE account = $1 AND realm = $2) AND id NOT IN \
+             (SELECT id FROM fallbacks WHERE account = $1 AND realm = $2 ORDER BY id DESC LIMIT $3)",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(NEWEST_FALLBACKS)
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
         work.commit().await?;
         Ok(true)
     }

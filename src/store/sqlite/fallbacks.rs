@@ -5,7 +5,7 @@ use super::{SqliteStore, fault};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::rows::{fallback_place, millis, refresh_place, signed};
-use crate::store::{NewTokens, StoreError};
+use crate::store::{NEWEST_FALLBACKS, NewTokens, StoreError};
 
 impl SqliteStore {
     /// One process has no losers of a race, so what is kept belongs to the generation that is in force.
@@ -41,6 +41,17 @@ impl SqliteStore {
             .execute(&mut *work)
             .await
             .map_err(fault)?;
+        sqlx::query(
+            "DELETE FROM fallbacks WHERE account = ?1 AND realm = ?2 \
+             AND id <> (SELECT min(id) FROM fallbacks WHERE account = ?1 AND realm = ?2) AND id NOT IN \
+             (SELECT id FROM fallbacks WHERE account = ?1 AND realm = ?2 ORDER BY id DESC LIMIT ?3)",
+        )
+        .bind(name.as_str())
+        .bind(realm.as_str())
+        .bind(NEWEST_FALLBACKS)
+        .execute(&mut *work)
+        .await
+        .map_err(fault)?;
         work.commit().await.map_err(fault)?;
         Ok(true)
     }

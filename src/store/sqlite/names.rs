@@ -2,10 +2,14 @@
 
 use sqlx::sqlite::SqliteConnection;
 
+use super::grants::unsealed;
 use super::{SqliteStore, fault};
-use crate::model::account::AccountName;
-use crate::store::rows::{Accounts, select_accounts};
+use crate::model::account::{AccountName, RealmName};
+use crate::store::rows::{Accounts, fallback_place, select_accounts};
 use crate::store::{AccountRecord, StoreError};
+
+/// A refresh token that was kept beside a grant: its realm, itself, and when it was kept.
+type Fallback = (String, Vec<u8>, i64);
 
 impl SqliteStore {
     pub(super) async fn delete_account(&self, name: &AccountName) -> Result<(), StoreError> {
@@ -45,6 +49,8 @@ impl SqliteStore {
             .await
             .map_err(fault)?;
         let above = u64::try_from(spent.unwrap_or_default()).unwrap_or_default() + 1;
+        // They go with the grants.
+        let fallbacks = fallbacks_of(&mut work, from).await?;
         let grants = sqlx::query("DELETE FROM grants WHERE account = ?").bind(from.as_str());
         grants.execute(&mut *work).await.map_err(fault)?;
         for sql in [
@@ -60,8 +66,35 @@ impl SqliteStore {
             grant.generation = grant.generation.max(above);
             self.insert_grant(&mut work, to, grant).await?;
         }
+        self.insert_fallbacks(&mut work, from, to, fallbacks).await?;
         work.commit().await.map_err(fault)?;
         Ok(account)
+    }
+
+    /// One that does not unseal is as good as none.
+    async fn insert_fallbacks(
+        &self,
+        connection: &mut SqliteConnection,
+        from: &AccountName,
+        to: &AccountName,
+        fallbacks: Vec<Fallback>,
+    ) -> Result<(), StoreError> {
+        for (realm, sealed, kept_at) in fallbacks {
+            let Ok(in_realm) = realm.parse::<RealmName>() else { continue };
+            let Ok(token) = self.keys.unseal(fallback_place(from, &in_realm), &sealed) else { continue };
+            let sealed = self.keys.seal(fallback_place(to, &in_realm), &token).map_err(unsealed)?;
+            sqlx::query(
+                "INSERT INTO fallbacks (account, realm, refresh_sealed, kept_at) VALUES (?, ?, ?, ?)",
+            )
+            .bind(to.as_str())
+            .bind(realm)
+            .bind(sealed)
+            .bind(kept_at)
+            .execute(&mut *connection)
+            .await
+            .map_err(fault)?;
+        }
+        Ok(())
     }
 
     async fn find_account(
@@ -82,6 +115,17 @@ impl SqliteStore {
             None => loaded.accounts.pop().ok_or_else(|| StoreError::UnknownAccount(name.clone())),
         }
     }
+}
+
+async fn fallbacks_of(
+    connection: &mut SqliteConnection,
+    name: &AccountName,
+) -> Result<Vec<Fallback>, StoreError> {
+    sqlx::query_as("SELECT realm, refresh_sealed, kept_at FROM fallbacks WHERE account = ? ORDER BY id")
+        .bind(name.as_str())
+        .fetch_all(connection)
+        .await
+        .map_err(fault)
 }
 
 async fn is_known(connection: &mut SqliteConnection, name: &AccountName) -> Result<bool, StoreError> {
