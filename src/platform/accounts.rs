@@ -8,8 +8,8 @@ use crate::model::account::AccountId;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
+use super::call::Call;
 use super::tokens::token_set;
-use super::verdict::Call;
 use super::wire::Answer;
 use super::{Blame, Pairing, Platform, RelatedAccount, Trouble, TroubleKind};
 

@@ -7,7 +7,7 @@ use crate::config::Discovery;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
-use super::verdict::Call;
+use super::call::Call;
 use super::wire::under;
 use super::{Blame, Platform, Trouble, TroubleKind};
 

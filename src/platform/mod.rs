@@ -2,6 +2,7 @@
 //! by blame. Never retries and never stores; those are `access`' and `pairing`'s business.
 
 mod accounts;
+mod call;
 mod discovery;
 mod json;
 mod loose;
@@ -25,7 +26,7 @@ use crate::model::route::{Route, RouteProblem};
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::upstream::Reach;
 
-use verdict::Call;
+use call::Call;
 use wire::{Limits, Wire};
 
 /// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.

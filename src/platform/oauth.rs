@@ -4,9 +4,10 @@ use url::Url;
 
 use crate::model::token::{AuthorizationCode, RefreshToken, TokenSet};
 
+use super::call::Call;
 use super::oauth_errors::{Body, Speech};
 use super::tokens::token_set;
-use super::verdict::{Call, refusal};
+use super::verdict::refusal;
 use super::wire::under;
 use super::{Blame, CredentialsVerdict, Platform, TokenHint, Trouble, TroubleKind};
 

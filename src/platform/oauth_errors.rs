@@ -6,8 +6,8 @@
 use http::HeaderMap;
 use http::header::{PROXY_AUTHENTICATE, VIA, WWW_AUTHENTICATE};
 
+use super::call::Call;
 use super::loose;
-use super::verdict::Call;
 use super::{Blame, TroubleKind};
 
 /// What a refusal consists of, as far as anything is concluded from it.

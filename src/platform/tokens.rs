@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::model::token::{AccessToken, MalformedToken, RefreshToken, TokenSet};
 
 use super::Trouble;
+use super::call::Call;
 use super::loose::{self, Loose};
-use super::verdict::Call;
 use super::wire::Answer;
 
 /// The documented life of a fresh access token (S1 4.1.2). Taken where the answer names none, which RFC 6749, 5.1 allows: the server

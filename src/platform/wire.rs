@@ -12,10 +12,11 @@ use url::{Host, Url};
 use crate::model::token::AccessToken;
 use crate::upstream::{Reach, ReachError};
 
+use super::call::Call;
 use super::oauth_errors::Speech;
 use super::retry_after::retry_after;
 use super::unpack::{UnpackError, unpack};
-use super::verdict::{Call, Verdict, failure, verdict};
+use super::verdict::{Verdict, failure, verdict};
 use super::{Blame, Trouble, TroubleKind, json};
 
 /// How long a call may take and how much it may answer.
