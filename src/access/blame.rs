@@ -8,17 +8,27 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsVerdict, Trouble};
+use crate::store::StoreError;
 
 use super::book::Entry;
 use super::calls::ControlCalls;
+use super::cause::{Cause, RenewProblem};
 use super::flight::{Flight, Tokens};
 use super::gaps::{MaybeSpent, share};
 use super::realm::{Health, RealmTrouble, Suspect, Tally};
-use super::renewal::{Cause, RenewProblem};
 use super::snapshot::Snapshot;
 
 /// How long after the first refusal among others a second one counts: the last of them is tried after two minutes.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
+
+/// What the store has for a refused refresh token.
+enum Better {
+    Nothing,
+    /// Newer tokens, from another refresh or another grant.
+    Theirs,
+    /// A refresh token that was kept, and is in its place now.
+    Kept,
+}
 
 /// Apart from the others.
 fn second_look(entry: &Entry, refused_at: Timestamp) -> Timestamp {
@@ -58,16 +68,18 @@ impl Flight {
         trouble: Trouble,
     ) -> Result<Tokens, RenewProblem> {
         Tally::count(&self.health.tally.refusals);
-        // The token may have been refused because somebody has used it up: then the store holds its successor.
-        let _ = self.catch_up().await;
-        let now_known = self.entry.snapshot();
-        if now_known.realm != before.realm || now_known.stored_generation > before.stored_generation {
-            return Ok(Tokens::Theirs);
-        }
-        if self.adopted_fallback(before).await {
-            let _ = self.catch_up().await;
-            let adopted = self.entry.snapshot();
-            return Box::pin(self.refresh(&adopted, platform)).await;
+        match self.look_for_better(before).await {
+            Ok(Better::Nothing) => {}
+            Ok(Better::Theirs) => return Ok(Tokens::Theirs),
+            Ok(Better::Kept) => {
+                let adopted = self.entry.snapshot();
+                return Box::pin(self.refresh(&adopted, platform)).await;
+            }
+            Err(store) => {
+                let detail =
+                    format!("{trouble}; whether a better refresh token is at hand cannot be told: {store}");
+                return Err(self.back_off(&detail));
+            }
         }
         let only_one = self.shared.book.is_only_one_at_work(&before.realm, &self.entry.name);
         let refused_at = self.now();
@@ -103,6 +115,25 @@ impl Flight {
                 }
                 Err(self.needs_login(before, &trouble, refused_at).await)
             }
+        }
+    }
+
+    /// Whether there is something better than the token that was refused: somebody has used it up, and the
+    /// store holds its successor; or one was kept beside it. A store that cannot be asked has not said no.
+    async fn look_for_better(&self, before: &Snapshot) -> Result<Better, StoreError> {
+        if before.unsaved {
+            // The newest there is stands in memory, and the store's is older.
+            return Ok(Better::Nothing);
+        }
+        if self.moved_on(before, &mut None).await? {
+            return Ok(Better::Theirs);
+        }
+        match self.adopted_fallback(before).await {
+            Ok(false) => Ok(Better::Nothing),
+            Ok(true) if self.moved_on(before, &mut None).await? => Ok(Better::Kept),
+            Err(StoreError::Fenced(_)) if self.moved_on(before, &mut None).await? => Ok(Better::Theirs),
+            Ok(true) => Err(StoreError::OutOfOrder("the account cannot be read back".into())),
+            Err(trouble) => Err(trouble),
         }
     }
 

@@ -13,9 +13,9 @@ use crate::store::cluster::{Held, Lease};
 use crate::store::{NewTokens, StoreError};
 
 use super::calls::ControlCalls;
+use super::cause::RenewProblem;
 use super::flight::{Flight, Tokens};
 use super::gaps::MaybeSpent;
-use super::renewal::RenewProblem;
 use super::snapshot::Snapshot;
 
 /// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
@@ -146,7 +146,7 @@ impl Flight {
     }
 
     /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.
-    pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> bool {
+    pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> Result<bool, StoreError> {
         let name = &self.entry.name;
         match self.shared.store.adopt_fallback(name, &before.realm, before.stored_generation).await {
             Ok(Some(_)) => {
@@ -154,9 +154,11 @@ impl Flight {
                     "fallback_adopted",
                     "the refresh token in use was refused; one that was kept beside it is tried".into(),
                 );
-                true
+                Ok(true)
             }
-            Ok(None) | Err(_) => false,
+            // What was removed has nothing kept either.
+            Ok(None) | Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => Ok(false),
+            Err(trouble) => Err(trouble),
         }
     }
 
@@ -194,7 +196,7 @@ impl Flight {
         Ok(false)
     }
 
-    async fn moved_on(
+    pub(super) async fn moved_on(
         &self,
         before: &Snapshot,
         open_intent: &mut Option<Timestamp>,

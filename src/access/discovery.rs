@@ -13,9 +13,9 @@ use crate::platform::{Trouble, TroubleKind};
 
 use super::calls::ControlCalls;
 use super::candidate::Trial;
+use super::cause::{Cause, Landing, RenewProblem};
 use super::flight::Flight;
 use super::realm::Tally;
-use super::renewal::{Cause, Landing, RenewProblem};
 use super::snapshot::Snapshot;
 use super::unsaved::save_route;
 

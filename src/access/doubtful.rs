@@ -4,11 +4,13 @@
 //! The rule guarded here: it is used, and the one before it is kept beside it until a refresh has proven the new one.
 
 use crate::clock::Timestamp;
+use crate::model::account::{AccountName, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::Trouble;
 use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::flight::Flight;
+use super::renewal::Shared;
 use super::snapshot::Snapshot;
 
 impl Flight {
@@ -17,7 +19,9 @@ impl Flight {
         if tokens.refresh.as_ref().is_none_or(|came| *came == before.refresh) {
             return;
         }
-        if let Err(trouble) = self.keep_beside(before, &before.refresh, generation).await {
+        if let Err(trouble) =
+            keep_beside(&self.shared, &self.entry.name, &before.realm, &before.refresh, generation).await
+        {
             tracing::error!(account = %self.entry.name, %trouble, "the refresh token before an odd answer could not be kept");
         }
     }
@@ -46,25 +50,27 @@ impl Flight {
     async fn put_in_place(&self, before: &Snapshot, came: &RefreshToken) -> Result<Option<u64>, StoreError> {
         let (store, name) = (&self.shared.store, &self.entry.name);
         let generation = before.stored_generation;
-        if !self.keep_beside(before, came, generation).await? {
+        if !keep_beside(&self.shared, name, &before.realm, came, generation).await? {
             return Ok(None);
         }
         let adopted = store.adopt_fallback(name, &before.realm, generation).await?;
         if let Some(generation) = adopted {
-            self.keep_beside(before, &before.refresh, generation).await?;
+            keep_beside(&self.shared, &self.entry.name, &before.realm, &before.refresh, generation).await?;
         }
         Ok(adopted)
     }
+}
 
-    async fn keep_beside(
-        &self,
-        before: &Snapshot,
-        refresh: &RefreshToken,
-        generation: u64,
-    ) -> Result<bool, StoreError> {
-        // Only the refresh token is kept.
-        let access = StoredAccess { token: AccessToken::new(""), expires_at: Timestamp::default() };
-        let kept = NewTokens { access, refresh: Some(refresh.clone()), refreshed_at: self.now() };
-        self.shared.store.keep_fallback(&self.entry.name, &before.realm, generation, &kept).await
-    }
+/// Keeps a refresh token beside the one that a grant has, or says that there was nothing to keep.
+pub(super) async fn keep_beside(
+    shared: &Shared,
+    name: &AccountName,
+    realm: &RealmName,
+    refresh: &RefreshToken,
+    generation: u64,
+) -> Result<bool, StoreError> {
+    // Only the refresh token is kept.
+    let access = StoredAccess { token: AccessToken::new(""), expires_at: Timestamp::default() };
+    let kept = NewTokens { access, refresh: Some(refresh.clone()), refreshed_at: shared.clock.now() };
+    shared.store.keep_fallback(name, realm, generation, &kept).await
 }

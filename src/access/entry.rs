@@ -15,10 +15,10 @@ use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
 
 use super::candidate::{Candidate, Trial, Unreachable};
+use super::cause::{Cause, Landing};
 use super::gaps::Pacing;
 use super::locked;
 use super::pacing_cell::PacingCell;
-use super::renewal::{Cause, Landing};
 use super::signals::Signals;
 use super::snapshot::{Access, Snapshot};
 use super::streak::{Failure, Streak};

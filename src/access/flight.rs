@@ -16,10 +16,11 @@ use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::book::Entry;
 use super::calls::{Call, ControlCalls};
+use super::cause::{Cause, Landing, RenewProblem};
 use super::gaps::{MaybeSpent, gap, lacks_only_a_route, share};
 use super::locked;
 use super::realm::{Health, Tally, Ticket};
-use super::renewal::{Cause, Landing, RenewProblem, Shared};
+use super::renewal::Shared;
 use super::snapshot::Snapshot;
 use super::unsaved::{Saved, save};
 
@@ -29,8 +30,6 @@ const SENDS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// No new send later than this after the first: those who wait give up after 10 s.
 const LAST_SEND: Duration = Duration::from_secs(8);
-/// When the first of those are tried again whose verdict may have been wrong, after the realm was seen to work; the last within a minute.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost the login.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
@@ -167,10 +166,7 @@ impl Flight {
             }
         };
         Tally::count(&self.health.tally.refreshes);
-        for entry in self.health.succeeded() {
-            let spread = LOOK_AGAIN.mul_f64(1.0 + 3.0 * share(entry.name.as_str(), 2));
-            self.shared.retries.look_again(entry, self.now() + spread);
-        }
+        self.shared.realm_works(&self.health);
         let life = answer.expires_in;
         let odd = answer.oddity_line();
         let tokens = NewTokens {

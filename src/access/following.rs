@@ -11,9 +11,10 @@ use crate::model::route::Route;
 
 use super::book::Entry;
 use super::candidate::Trial;
+use super::cause::Cause;
 use super::flight::Flight;
 use super::gaps::{back_off, share};
-use super::renewal::{Cause, Renewals, Shared};
+use super::renewal::{Renewals, Shared};
 
 /// The longest wait between two questions.
 const LONGEST: Duration = Duration::from_secs(60);

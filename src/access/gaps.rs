@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::config;
 
 use super::candidate::RouteNotes;
-use super::renewal::{Cause, RenewProblem};
+use super::cause::{Cause, RenewProblem};
 use super::snapshot::Snapshot;
 use super::streak::Streak;
 
@@ -27,13 +27,6 @@ const FORBIDDEN_BASE: Duration = Duration::from_secs(1);
 
 /// The documented life of an access token (gen-api, section 2), where an account's own is not known.
 pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-
-impl Cause {
-    /// Whether a person waits for it, who passes over the waits that are ours.
-    pub fn is_operators(self) -> bool {
-        matches!(self, Cause::Operator | Cause::Forced)
-    }
-}
 
 /// What an account's next renewal has to respect. In peace there is nothing.
 #[derive(Default, PartialEq)]

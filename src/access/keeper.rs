@@ -14,14 +14,15 @@ use crate::model::account::{AccountState, RealmName};
 
 use super::aside;
 use super::book::Entry;
+use super::cause::{Cause, RenewProblem};
 use super::gaps::{TOKEN_LIFE, share};
-use super::renewal::{Cause, RenewProblem, Renewals};
+use super::renewal::Renewals;
 use super::snapshot::Snapshot;
 
 /// Renewals of the keeper's under way at once; callers' flights find seats beside them.
 const AT_ONCE: usize = 8;
 /// 50 starts a second: 100,000 accounts in use need 30, and 100,000 that are overdue after a long stop take half an hour.
-const PACE: Duration = Duration::from_millis(20);
+pub(super) const PACE: Duration = Duration::from_millis(20);
 /// How far a round looks ahead. It reads a few words per account (measured: 145 ms for 100,000 accounts, without any optimisation by the
 /// compiler), so a queue that would have to follow every call, pause and pairing is not worth it.
 const LONGEST_ROUND: Duration = Duration::from_secs(30);

@@ -6,6 +6,7 @@
 pub mod book;
 pub mod calls;
 pub mod candidate;
+pub mod cause;
 pub mod census;
 pub mod entry;
 pub mod keeper;

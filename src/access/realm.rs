@@ -12,11 +12,11 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::platform::{CredentialsVerdict, Trouble};
 
+use super::cause::Cause;
 use super::entry::Entry;
 use super::gaps::{back_off, share};
 use super::locked;
 use super::refusals::Refusals;
-use super::renewal::Cause;
 
 /// What ails a whole realm. No grant of it is given up meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Health {
     pub fn admit(self: &Arc<Self>, now: Timestamp, cause: Cause) -> Result<Ticket, (Timestamp, String)> {
         let mut state = locked(&self.state);
         let ticket = |trial| Ticket { health: Arc::clone(self), trial };
-        if now < state.asked_to_wait && cause != Cause::Operator {
+        if now < state.asked_to_wait && !cause.is_operators() {
             let detail =
                 format!("the token endpoint of realm {} asks to be left alone for a while", self.realm);
             return Err((state.asked_to_wait, detail));
@@ -169,6 +169,7 @@ impl Health {
 
     /// A refresh succeeded: credentials are good and the realm answers. Returns the accounts whose verdict fell while others were
     /// refused too: they are to be tried once more.
+    #[must_use]
     pub fn succeeded(&self) -> Vec<Arc<Entry>> {
         let mut state = locked(&self.state);
         state.failing.clear();
@@ -386,7 +387,7 @@ mod tests {
         assert!(health.admit(at(29), Cause::NoToken).is_err());
         assert!(health.admit(at(38), Cause::NoToken).is_ok());
         let recoveries = health.recoveries();
-        health.succeeded();
+        assert!(health.succeeded().is_empty());
         assert!(health.admit(at(0), Cause::NoToken).is_ok());
         assert_eq!(health.recoveries(), recoveries + 1);
     }

@@ -10,14 +10,14 @@ use crate::clock::Timestamp;
 use super::entry::Entry;
 
 /// Refusals that belong together.
-const MINUTES: Duration = Duration::from_secs(600);
+pub(super) const MINUTES: Duration = Duration::from_secs(600);
 /// So many accounts refused within minutes are no coincidence, although others succeed between them.
 const MANY: usize = 3;
 /// Between two tries of a realm all of whose accounts were refused, the longer the longer that lasts.
 const SHORTEST_PROBE: Duration = Duration::from_secs(30);
 const LONGEST_PROBE: Duration = Duration::from_secs(1800);
 /// By then it was no mistake.
-const LAST_PROBE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LAST_PROBE: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Default)]
 pub(super) struct Refusals {
@@ -44,14 +44,15 @@ impl Refusals {
         let another = |(_, other): &(Timestamp, Weak<Entry>)| {
             other.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, entry))
         };
+        // A second look is refused too: the verdict bears the moment of the first.
+        let first = self.unproven.iter().find(|refusal| !another(refusal)).map_or(now, |(at, _)| *at);
         self.recent.retain(|refusal| another(refusal) && now.since(refusal.0) < MINUTES);
         self.unproven.retain(another);
         let unproven = !self.unproven.is_empty();
         let fresh = |(at, _): &(Timestamp, Weak<Entry>)| now.since(*at) < MINUTES;
         let together = self.recent.len() + 1 >= MANY || self.unproven.iter().any(fresh);
-        for list in [&mut self.recent, &mut self.unproven] {
-            list.push((now, Arc::downgrade(entry)));
-        }
+        self.recent.push((now, Arc::downgrade(entry)));
+        self.unproven.push((first, Arc::downgrade(entry)));
         Among { unproven, together }
     }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::model::account::{AccountState, RealmName, Remedy};
+use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::Store;
 use crate::store::cluster::ReplicaId;
@@ -23,6 +23,7 @@ use crate::store::lead::Lead;
 use super::aside::PutOff;
 use super::book::{Book, Entry};
 use super::calls::{Chronicle, ControlCalls};
+use super::cause::Landing;
 use super::flight::Flight;
 use super::gaps::{Facts, lacks_only_a_route};
 use super::realm::{RealmTrouble, Realms, Tally, Ticket};
@@ -31,49 +32,7 @@ use super::snapshot::Snapshot;
 use super::unsaved::Unsaved;
 use super::{Access, keeper, locked};
 
-/// Why a renewal is asked for; decides which gaps apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A call with our bearer was answered 401.
-    Unauthorized,
-    /// A call with our bearer was answered 403.
-    Forbidden,
-    /// There is no live token.
-    NoToken,
-    /// The keeper, ahead of expiry.
-    Ahead,
-    /// The keeper, so that no idle pairing lapses.
-    KeepAlive,
-    /// An operator or an import.
-    Operator,
-    /// An operator who wants it although the store takes no writes.
-    Forced,
-}
-
-/// Why there is no newer access.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RenewProblem {
-    /// Within the gap after the last refresh (or the 403 back-off): the vendor's answer passes through.
-    TooSoon {
-        until: Timestamp,
-    },
-    Paused,
-    NeedsLogin {
-        since: Timestamp,
-        why: String,
-        remedy: Remedy,
-    },
-    /// The realm is in trouble; the last refresh failed and backs off.
-    Unavailable {
-        retry_at: Timestamp,
-        detail: String,
-    },
-    /// The flight goes on, but this waiter has waited 10 s.
-    StillRunning,
-}
-
-/// What a flight came to.
-pub(super) type Landing = Result<Access, RenewProblem>;
+pub use super::cause::{Cause, RenewProblem};
 
 /// What renewals are made of.
 pub struct Parts {

@@ -11,14 +11,16 @@ use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::cluster::{Held, Lease};
-use crate::store::{AccountRecord, NewGrant, Proof, StoreError, StoredAccess};
+use crate::store::{AccountRecord, GrantRecord, NewGrant, Proof, StoreError, StoredAccess};
 
+use super::cause::{Cause, Landing, RenewProblem};
 use super::cluster::LEASE;
+use super::doubtful::keep_beside;
 use super::entry::Entry;
 use super::gaps::{back_off, gap};
 use super::locked;
 use super::realm::Tally;
-use super::renewal::{Cause, Landing, RenewProblem, Renewals, Shared};
+use super::renewal::{Renewals, Shared};
 
 /// Why the account has its own token still.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,28 +119,40 @@ impl Slot {
         }
         let ends = &AtomicU64::new(0);
         let held = Held { store, clock: &self.shared.clock, name, realm, owner, life: LEASE, ends };
-        let replaced = held.during(self.try_and_store(grant)).await;
+        let replaced = held.during(self.try_and_store(grant, old)).await;
         held.release().await;
         replaced
     }
 
-    async fn try_and_store(&self, mut grant: NewGrant) -> Result<AccountRecord, ReplaceError> {
+    async fn try_and_store(
+        &self,
+        mut grant: NewGrant,
+        old: &GrantRecord,
+    ) -> Result<AccountRecord, ReplaceError> {
         let shared = &self.shared;
         let health = shared.realms.get(&grant.realm);
         let asked_at = shared.clock.now();
-        let answer = self.ask(&grant).await.map_err(|trouble| match trouble.blame {
-            Blame::Grant | Blame::Credentials => {
-                Tally::count(&health.tally.refusals);
-                ReplaceError::Refused(trouble.to_string())
+        let answer = match self.ask(&grant).await {
+            Ok(answer) => answer,
+            Err((trouble, came)) => {
+                if let Some(came) = came {
+                    self.keep_what_came(&grant, old, &came).await;
+                }
+                return Err(match trouble.blame {
+                    Blame::Grant | Blame::Credentials => {
+                        Tally::count(&health.tally.refusals);
+                        ReplaceError::Refused(trouble.to_string())
+                    }
+                    Blame::Account | Blame::Realm => {
+                        Tally::count(&health.tally.refresh_failures);
+                        health.failed(shared.clock.now(), &grant.name, &trouble);
+                        ReplaceError::Failed(trouble.to_string())
+                    }
+                });
             }
-            Blame::Account | Blame::Realm => {
-                Tally::count(&health.tally.refresh_failures);
-                health.failed(shared.clock.now(), &grant.name, &trouble);
-                ReplaceError::Failed(trouble.to_string())
-            }
-        })?;
+        };
         Tally::count(&health.tally.refreshes);
-        health.succeeded();
+        shared.realm_works(&health);
         if let Some(odd) = answer.oddity_line() {
             shared.chronicle.note(&grant.name, "token_answer_odd", odd);
         }
@@ -166,11 +180,24 @@ impl Slot {
         shared.chronicle.note(&grant.name, "token_replaced", detail);
     }
 
-    async fn ask(&self, grant: &NewGrant) -> Result<TokenSet, Trouble> {
+    /// Answers without a usable access token replaced the token of the file, and then the platform said nothing
+    /// more: the newest is kept beside the account's own, where both are of one account at the platform.
+    async fn keep_what_came(&self, grant: &NewGrant, old: &GrantRecord, came: &RefreshToken) {
+        if old.account_id != grant.account_id {
+            return;
+        }
+        let kept = keep_beside(&self.shared, &grant.name, &grant.realm, came, old.generation).await;
+        if let Err(trouble) = kept {
+            tracing::error!(account = %grant.name, %trouble, "the refresh token of an odd answer to an import could not be kept");
+        }
+    }
+
+    /// Fails with the newest refresh token that came, too, where one did.
+    async fn ask(&self, grant: &NewGrant) -> Result<TokenSet, (Trouble, Option<RefreshToken>)> {
         let shared = &self.shared;
         let unconfigured = |_| {
             let detail = format!("the configuration has no realm {}", grant.realm);
-            Trouble::plain("refresh", Blame::Realm, TroubleKind::Unreachable, None, detail)
+            (Trouble::plain("refresh", Blame::Realm, TroubleKind::Unreachable, None, detail), None)
         };
         let platform = shared.platform(&grant.realm).map_err(unconfigured)?;
         let (mut token, mut sends) = (grant.refresh.clone(), 1);
@@ -184,11 +211,12 @@ impl Slot {
             };
             let in_trouble = shared.realms.get(&grant.realm).in_trouble();
             let pause = (PAUSE * 2u32.pow(sends - 1)).max(trouble.retry_after.unwrap_or_default());
-            if !trouble.transient() || sends >= SENDS || in_trouble || pause > LONGEST_WAIT {
-                return Err(trouble);
-            }
             // An answer whose access token is of no use may still have replaced the refresh token.
-            token = trouble.refresh.unwrap_or(token);
+            token = trouble.refresh.clone().unwrap_or(token);
+            if !trouble.transient() || sends >= SENDS || in_trouble || pause > LONGEST_WAIT {
+                let came = (token != grant.refresh).then_some(token);
+                return Err((trouble, came));
+            }
             shared.clock.sleep(pause).await;
             sends += 1;
         }

@@ -207,3 +207,71 @@ async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
     let generation = bench.grant("smile").await.generation;
     assert_eq!(bench.store.adopt_fallback(&smile, &global(), generation).await.unwrap(), None, "proven");
 }
+
+#[tokio::test]
+async fn a_second_look_that_meets_trouble_is_still_owed() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let _keeper = bench.renewals.keep();
+    bench.platform.refreshes_fail(refused(), 1);
+    assert!(renew(&bench, "smile", Cause::Unauthorized).await.is_err());
+    assert_eq!(states(&bench, &["smile"]), ["needs_login"]);
+    let soon = bench.clock.now() + Duration::from_secs(10);
+    bench.renewals.shared().retries.look_again(bench.entry("smile"), soon);
+    bench.platform.refreshes_fail(unreachable(), 3);
+    pass(&bench, 25).await;
+    assert_eq!((states(&bench, &["smile"]), bench.platform.refreshes()), (vec!["needs_login"], 4));
+    pass(&bench, 60).await;
+    assert_eq!(states(&bench, &["smile"]), ["ready"]);
+}
+
+#[tokio::test]
+async fn an_account_that_was_removed_while_it_failed_is_owed_nothing() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let _keeper = bench.renewals.keep();
+    bench.platform.refreshes_fail(unreachable(), 3);
+    assert!(renew_through_pauses(&bench, "smile").await.is_err());
+    let entry = bench.entry("smile");
+    let held = entry.hold_until();
+    bench.store.remove_account(&entry.name).await.unwrap();
+    bench.renewals.withdraw(&entry.name);
+    pass(&bench, 120).await;
+    assert_eq!(entry.hold_until(), held, "no flight has begun");
+    assert_eq!(bench.platform.refreshes(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login() {
+    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    bench.platform.forgets("smile");
+    bench.platform.takes("kept", "smile");
+    let (smile, access) = ("smile".parse().unwrap(), crate::model::token::AccessToken::new(""));
+    let access = crate::store::StoredAccess { token: access, expires_at: start_time() };
+    let refresh = Some(RefreshToken::new("kept"));
+    let kept = crate::store::NewTokens { access, refresh, refreshed_at: start_time() };
+    let generation = bench.grant("smile").await.generation;
+    assert!(bench.store.keep_fallback(&smile, &global(), generation, &kept).await.unwrap());
+    bench.store.fail_writes(true);
+    let refused = renew(&bench, "smile", Cause::Unauthorized).await;
+    assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");
+    bench.store.fail_writes(false);
+    bench.clock.advance(MINUTE);
+    assert_eq!(renew(&bench, "smile", Cause::Unauthorized).await.unwrap(), "access-smile-1");
+    assert!(bench.lines.of("smile", "needs_login").is_empty());
+}
+
+#[tokio::test]
+async fn accounts_refused_together_are_looked_at_again_after_a_restart() {
+    let names = ["a1", "a2", "a3"];
+    let before = Workbench::new(Scripted::new(true), &names).await;
+    for (name, minutes) in [("a1", 0), ("a2", 2), ("a3", 60)] {
+        let since = start_time() + MINUTE * minutes;
+        let state = AccountState::NeedsLogin { since, why: "refused".to_owned() };
+        before.store.set_state(&name.parse().unwrap(), &state).await.unwrap();
+    }
+    before.clock.advance(2 * HOUR);
+    let Workbench { clock, store, platform, .. } = before;
+    let bench = Workbench::over(clock, store, platform, settings()).await;
+    let _keeper = bench.renewals.keep();
+    pass(&bench, 180).await;
+    assert_eq!(states(&bench, &names), ["ready", "ready", "needs_login"], "the last one was refused alone");
+}

@@ -5,7 +5,7 @@ use super::super::renewal::Cause;
 use super::super::replace::ReplaceError;
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
-use crate::platform::{Blame, TroubleKind};
+use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::{NewGrant, Store};
 
 fn newer(token: &str) -> NewGrant {
@@ -72,4 +72,20 @@ async fn an_operators_renewal_makes_no_tokens_that_the_store_does_not_take_unles
     bench.renewals.renew(&entry, entry.generation(), Cause::Forced).await.unwrap();
     assert_eq!(bench.platform.refreshes(), 1);
     assert!(bench.store.account(&entry.name).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_before_a_replacement_failed_is_kept_beside_the_old_one() {
+    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
+    let odd = Trouble {
+        refresh: Some(RefreshToken::new("next")),
+        ..trouble("refresh", Blame::Account, TroubleKind::Forbidden, Some(403))
+    };
+    bench.platform.refreshes_fail(odd, 1);
+    assert!(matches!(bench.renewals.replace(newer("newer")).await, Err(ReplaceError::Failed(_))));
+    let old = bench.grant("smile").await;
+    assert_eq!(old.refresh.expose(), "refresh-smile-0");
+    let smile = "smile".parse().unwrap();
+    assert!(bench.store.adopt_fallback(&smile, &global(), old.generation).await.unwrap().is_some());
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "next");
 }
