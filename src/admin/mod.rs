@@ -32,7 +32,7 @@ use crate::access::book::Book;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::journal::audit::{Action, Audit, Outcome};
-use crate::model::account::AccountName;
+use crate::model::account::{AccountName, RealmName};
 use crate::pairing::Pairing;
 use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
@@ -71,6 +71,12 @@ pub trait Machinery: Send + Sync + 'static {
     fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
     /// What ails the store, as far as is known; answers at once.
     fn store_trouble(&self) -> Option<String>;
+    /// What keeps log lines from being written, as a sentence without its stop.
+    fn log_trouble(&self) -> Option<String>;
+    /// That this machine's clock was found to be wrong lately, as a sentence without its stop.
+    fn clock_trouble(&self) -> Option<String>;
+    /// Whether the configuration in force has this realm.
+    fn has_realm(&self, realm: &RealmName) -> bool;
     /// The word for a refusal code number in an account's signals.
     fn refusal_word(&self, number: u16) -> &'static str;
     /// Brings signs of life up to what other gateways on the same store saw.

@@ -4,11 +4,11 @@
 //! Nothing that waits within the process needs this (see `clock`); it is for what a restart, or another
 //! gateway, reads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::journal::Journal;
 use crate::store::{BroughtDown, Store, StoreError};
 use crate::telemetry::metrics::{Kind, Metrics, Reading, Watched};
@@ -23,7 +23,12 @@ const SHARED_EVERY: Duration = Duration::from_secs(60);
 pub struct Corrections {
     moments: AtomicU64,
     clock: AtomicU64,
+    /// The last time that the time of day was set: when, and by how many milliseconds.
+    last_set: Mutex<Option<(Timestamp, i64)>>,
 }
+
+/// How long operators are told of it: a clock that was wrong once may be wrong again.
+const LATELY: Duration = Duration::from_secs(3600);
 
 impl Corrections {
     /// Sets down what lies in the future. Where the store takes no writes it is read as if it were set down,
@@ -51,6 +56,7 @@ impl Corrections {
             let was_set = clock.set_by().saturating_sub(set_by);
             if was_set != 0 {
                 self.clock.fetch_add(1, Relaxed);
+                *self.last_set.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock.now(), was_set));
                 tracing::warn!(
                     seconds = was_set / 1000,
                     "the time of day was set; gaps, back-offs and tokens' ends go on as they were"
@@ -62,6 +68,17 @@ impl Corrections {
                 note(&self.bring_down(&*store).await, &journal);
             }
         }
+    }
+
+    /// That the clock was set within the last hour.
+    pub fn lately(&self, now: Timestamp) -> Option<String> {
+        let (at, by) = (*self.last_set.lock().unwrap_or_else(PoisonError::into_inner))?;
+        if now.since(at) > LATELY {
+            return None;
+        }
+        let way = if by > 0 { "forward" } else { "back" };
+        let by = humantime::format_duration(Duration::from_secs(by.unsigned_abs() / 1000));
+        Some(format!("this machine's clock was set {way} by {by} while the gateway ran"))
     }
 
     pub fn watch(self: &Arc<Self>, metrics: &Metrics) {

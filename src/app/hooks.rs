@@ -18,7 +18,7 @@ use crate::config::AccountPattern;
 use crate::facade::KnownTokens;
 use crate::gateway::refusal;
 use crate::journal::Journal;
-use crate::model::account::AccountName;
+use crate::model::account::{AccountName, RealmName};
 use crate::pairing;
 use crate::store::last_seen::Moments;
 use crate::store::rotate::Rotation;
@@ -167,6 +167,18 @@ impl Machinery for Workshop {
         self.0.store_health.ailing()
     }
 
+    fn log_trouble(&self) -> Option<String> {
+        self.0.log_trouble()
+    }
+
+    fn clock_trouble(&self) -> Option<String> {
+        self.0.corrections.lately(self.0.shared.clock.now())
+    }
+
+    fn has_realm(&self, realm: &RealmName) -> bool {
+        self.0.config.load().realms.contains_key(realm)
+    }
+
     fn refusal_word(&self, number: u16) -> &'static str {
         refusal::word(number)
     }
@@ -211,13 +223,17 @@ impl Inner {
             part(
                 "store",
                 self.store_health.ailing().is_none(),
-                self.store_health.ailing().unwrap_or_else(|| self.store_health.sentence()),
+                self.store_health.ailing().map_or_else(
+                    || "takes writes".to_owned(),
+                    |trouble| format!("{trouble}; calls go on with what is held in memory"),
+                ),
             ),
             part(
                 "saved_tokens",
                 unsaved == 0,
                 match unsaved {
                     0 => "all tokens are on the disk".to_owned(),
+                    1 => "1 account has its newest tokens in memory only: do not stop the gateway".to_owned(),
                     some => format!(
                         "{some} accounts have their newest tokens in memory only: do not stop the gateway"
                     ),
@@ -243,29 +259,51 @@ impl Inner {
         let count = |of: fn(&Census) -> usize| census.values().map(of).sum::<usize>();
         let (ready, paused) = (count(|it| it.ready), count(|it| it.paused));
         let needs_login = count(|it| it.needs_login);
-        let mut detail = format!("{ready} ready, {needs_login} need a login, {paused} paused");
+        let verb = if needs_login == 1 { "needs" } else { "need" };
+        let mut detail = format!("{ready} ready, {needs_login} {verb} a login, {paused} paused");
         if needs_login > 0 {
-            detail.push_str("; `accounts list` names them");
+            detail.push_str("; `genapi-gateway accounts list` names them");
         }
         part("accounts", needs_login == 0 || ready > needs_login, detail)
     }
 
-    /// Lines that were lost a while ago are for the metrics; here stands whether it still happens.
     fn logs_part(&self) -> Part {
-        let lines = self.logs.dropped(LineKind::AccessLog) + self.logs.dropped(LineKind::Event);
-        let lost = lines + self.journal.lost();
-        let lately = self.losses.are_recent(lost, self.shared.clock.now());
-        let detail = match lost {
+        let trouble = self.log_trouble();
+        let lost = self.lines_lost() + self.journal.lost();
+        let is_well = trouble.is_none();
+        let detail = trouble.unwrap_or_else(|| match lost {
             0 => "nothing was lost".to_owned(),
-            _ => format!(
-                "{lines} log lines and {} journal entries were lost since the start{}",
-                self.journal.lost(),
-                if lately { ", some of them lately: does anybody read standard error?" } else { "" }
-            ),
-        };
-        part("logs", !lately, detail)
+            lost => format!("{lost} lines were lost since the start, none of them lately"),
+        });
+        part("logs", is_well, detail)
+    }
+
+    fn lines_lost(&self) -> u64 {
+        self.logs.dropped(LineKind::AccessLog) + self.logs.dropped(LineKind::Event)
+    }
+
+    /// Lines that were lost a while ago are for the metrics; here stands whether it still happens.
+    fn log_trouble(&self) -> Option<String> {
+        let (lines, entries, waits) = (self.lines_lost(), self.journal.lost(), self.logs.waiting());
+        let lately = self.losses.are_recent(lines + entries, self.shared.clock.now());
+        if waits >= NOT_READ {
+            let lost = if lines > 0 {
+                format!(", and {lines} lines were lost since the start")
+            } else {
+                String::new()
+            };
+            return Some(format!("nobody has read the log (standard error) for {} s{lost}", waits.as_secs()));
+        }
+        lately.then(|| {
+            format!(
+                "lines are being lost, since the disk or the reader of the log is too slow: {lines} of the log and {entries} of the journal since the start"
+            )
+        })
     }
 }
+
+/// A reader of the log that works takes its lines within milliseconds.
+const NOT_READ: Duration = Duration::from_secs(2);
 
 /// Tells losses of the last minutes from older ones.
 #[derive(Default)]

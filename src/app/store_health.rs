@@ -70,27 +70,13 @@ impl StoreHealth {
     /// What ails it: what was found last, or that a look under way has got no answer for too long. `None`
     /// where it is well.
     pub fn ailing(&self) -> Option<String> {
-        if self.trouble().is_some() {
-            return Some(self.sentence());
+        if let Some(trouble) = self.trouble() {
+            let Trouble { ailment, why, since } = &*trouble;
+            return Some(format!("{} since {since}: {why}", ailment.word()));
         }
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = asked.map(|asked| asked.elapsed()).filter(|waits| *waits >= SLOW)?;
-        Some(format!(
-            "no answer to a write for {:.1} s (locked or down); calls go on with what is held in memory",
-            waits.as_secs_f64()
-        ))
-    }
-
-    pub fn sentence(&self) -> String {
-        match self.trouble() {
-            None => "takes writes".to_owned(),
-            Some(trouble) => format!(
-                "{} since {}: {}; calls go on with what is held in memory",
-                trouble.ailment.word(),
-                trouble.since,
-                trouble.why
-            ),
-        }
+        Some(format!("it has not answered a write for {:.1} s (locked or down)", waits.as_secs_f64()))
     }
 
     fn take_down(&self, found: Option<(Ailment, String)>, now: Timestamp) {
@@ -154,7 +140,7 @@ mod tests {
         let (clock, health) = (clock(), StoreHealth::default());
         let store = MemoryStore::new(clock.clone());
         health.look(&store, &clock).await;
-        assert_eq!(health.sentence(), "takes writes");
+        assert_eq!(health.ailing(), None);
         store.fail_writes(true);
         let began = clock.now();
         for _ in 0..3 {
@@ -164,9 +150,11 @@ mod tests {
         let trouble = health.trouble().unwrap();
         assert_eq!((trouble.ailment, trouble.since), (Ailment::Other, began));
         assert!(
-            health.sentence().starts_with(&format!("other since {began}: told to fail")),
-            "{}",
-            health.sentence()
+            health
+                .ailing()
+                .is_some_and(|told| told.starts_with(&format!("other since {began}: told to fail"))),
+            "{:?}",
+            health.ailing()
         );
         store.fail_writes(false);
         health.look(&store, &clock).await;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::admin::view::{
     AccountView, CallerView, CandidateView, Explanation, FailingView, Finding, JournalView,
@@ -121,10 +122,18 @@ impl Row for JournalView {
 
     fn brief(&self, now: Timestamp) -> Vec<String> {
         let mut cells = self.cells();
-        cells[0] = brief(self.at, now);
+        cells[0] = past(self.at, now);
         cells
     }
 }
+
+/// When something happened. What a wrong clock noted for a time to come has happened all the same.
+fn past(at: Timestamp, now: Timestamp) -> String {
+    let is_odd = at.since(now) > CLOCKS_AGREE;
+    if is_odd { "clock wrong".to_owned() } else { brief(at, now) }
+}
+
+const CLOCKS_AGREE: Duration = Duration::from_secs(60);
 
 pub fn show(api: &Api, account: &str, style: Style) -> Outcome {
     let view: AccountView = api.get(&format!("/api/accounts/{}", segment(account)))?;
@@ -174,6 +183,13 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         lines.push(("since", moment(Some(*since))));
         lines.push(("why", why.clone()));
     }
+    // As `explain` says it: what the platform has refused serves nobody.
+    let is_refused = view.token_expires_at.is_some_and(|until| until > screen.now)
+        && view.failing.as_ref().is_some_and(|it| {
+            ["401", "token_unavailable"].contains(&it.last.as_str())
+                && view.refreshed_at.is_none_or(|at| at <= it.last_at)
+        });
+    let refused = if is_refused { ", but callers do not get through with it" } else { "" };
     let signals = &view.signals;
     lines.extend([("route", view.route.clone().unwrap_or_else(|| "-".to_owned()))]);
     if let Some(candidate) = &view.candidate {
@@ -181,14 +197,15 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         lines.push(("not used", format!("{route}, which discovery names since {since}: {why}")));
     }
     lines.extend([
-        ("token until", moment(view.token_expires_at)),
+        ("token until", format!("{}{refused}", moment(view.token_expires_at))),
         ("last refresh", moment(view.refreshed_at)),
         ("generation", view.generation.to_string()),
         ("last call", moment(signals.last_call_at)),
         ("last success", moment(signals.last_success_at)),
     ]);
     if let Some(FailingView { calls, since, last, .. }) = &view.failing {
-        lines.push(("failing", format!("{calls} calls in a row since {since}, the last with {last}")));
+        let calls = count(u64::from(*calls), "call");
+        lines.push(("failing", format!("{calls} in a row since {since}, the last with {last}")));
     }
     if let Some(refusal) = &signals.last_refusal {
         lines.push(("last refusal", format!("{refusal}, {}", moment(signals.last_refusal_at))));
@@ -238,7 +255,8 @@ fn explained(explanation: &Explanation, screen: Screen) -> String {
         text.push_str("\nwhat happened, newest first\n");
     }
     for entry in &explanation.journal {
-        let when = screen.moment(Some(entry.at));
+        let when =
+            if screen.width.is_some() { past(entry.at, screen.now) } else { screen.moment(Some(entry.at)) };
         let lead = format!("  {when:11}  {:18}  ", entry.event);
         let indent = lead.chars().count();
         text.push_str(&format!("{lead}{}\n", screen.wrapped(indent, &output::shown(&entry.detail))));

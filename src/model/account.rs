@@ -67,7 +67,7 @@ impl Remedy {
     /// What to do, for people, with what to type.
     pub fn advice(self, realm: &RealmName, name: &AccountName) -> String {
         let login = format!(
-            "`genapi-gateway accounts pair --realm {realm} --name {name}`, or `accounts invite {name}` for a link to mail"
+            "`genapi-gateway accounts pair --realm {realm} --name {name}`, or `genapi-gateway accounts invite {name}` for a link to mail"
         );
         match self {
             Remedy::PresentToken => format!(

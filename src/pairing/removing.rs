@@ -111,7 +111,7 @@ impl Pairing {
             "Its grants, tokens and routes stay as they are, and nothing changes at the platform. Gateway tokens that an application got \
              from /oauth2/token end: it asks for a new one."
                 .to_owned(),
-            format!("Its timeline until now stays under {from}; the one of {to} begins with a line that says so."),
+            format!("Its journal until now stays under {from}; the one of {to} begins with a line that says so."),
         ];
         consequences
             .extend((links > 0).then(|| format!("{links} login links for it go on under the new name.")));

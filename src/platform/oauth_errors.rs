@@ -129,9 +129,11 @@ pub(super) fn meaning(call: Call, status: u16, speech: &Speech) -> Meaning {
             }
             _ => (Grant, Refused, refused_grant(call)),
         },
-        (400 | 401, _) => {
-            (Realm, Unexpected, "something refuses the call and does not say why as a token endpoint would")
-        }
+        (400 | 401, _) => (
+            Realm,
+            Unexpected,
+            "the refusal does not look like a token endpoint's: a proxy's, a firewall's or an error page",
+        ),
         (403, _) => (Realm, Forbidden, "the call is forbidden"),
         (407, _) => (Realm, Unexpected, "a proxy wants a password"),
         (429, _) => (Realm, Unexpected, "the platform wants fewer calls"),

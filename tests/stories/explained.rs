@@ -36,6 +36,16 @@ fn assert_says(verdict: &(String, String), level: &str, words: &[&str]) {
     assert!(found == level && words.iter().all(|word| what.contains(word)), "{verdict:?}");
 }
 
+/// A call is noted once its answer is over, which its caller may see a moment before.
+async fn noted(world: &World, calls: u64) {
+    let seen = async {
+        while world.account(CLINIC_NAME).await["failing"]["calls"].as_u64().unwrap_or(0) != calls {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the call is noted");
+}
+
 async fn get(world: &World) -> Answer {
     world.while_time_flies(Duration::from_millis(200), world.get(CLINIC_NAME, LIST)).await
 }
@@ -53,17 +63,19 @@ async fn a_platform_that_answers_every_call_with_an_error_is_the_verdict_until_a
     let world = World::new().await;
     assert_eq!(get(&world).await.status, 200);
     assert_says(&verdict(&world).await, "ok", &["served"]);
+    world.clock.advance(Duration::from_secs(1));
     for status in [500, 403, 404] {
         world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)));
         for _ in 0..3 {
             assert_eq!(get(&world).await.status, status);
         }
+        noted(&world, 3).await;
         let told = verdict(&world).await;
         assert_says(&told, "trouble", &[&format!("answers {status} to every call: 3 in a row since ")]);
-        assert_eq!(world.account(CLINIC_NAME).await["failing"]["calls"], 3);
         world.sandbox.clear_scripts();
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(get(&world).await.status, 200);
+        noted(&world, 0).await;
         assert_says(&verdict(&world).await, "ok", &["served"]);
         world.clock.advance(Duration::from_secs(1));
     }
@@ -73,10 +85,18 @@ async fn a_platform_that_answers_every_call_with_an_error_is_the_verdict_until_a
 async fn a_token_endpoint_that_fails_is_told_with_what_callers_get() {
     let world = World::new().await;
     assert_eq!(get(&world).await.status, 200);
+    // A success of the same millisecond would be the later one.
+    world.clock.advance(Duration::from_secs(1));
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
     world.sandbox.expire_access(CLINIC);
     assert_eq!(get(&world).await.code(), "token_unavailable");
-    assert_says(&verdict(&world).await, "trouble", &["503 token_unavailable"]);
+    noted(&world, 1).await;
+    assert_says(&verdict(&world).await, "trouble", &["503 token_unavailable", "status 500"]);
+    let told = findings(&world).await;
+    let contradicts = |what: &str| what.contains("Calls are served") || what.contains("is good until");
+    assert!(!told.iter().any(|(_, what)| contradicts(what)), "the token at hand was refused: {told:#?}");
+    assert!(told.iter().any(|(_, what)| what.contains("has refused it")), "{told:#?}");
+    assert_eq!(told.iter().filter(|(level, _)| level == "trouble").count(), 1, "it is said once: {told:#?}");
     world.clock.advance(Duration::from_secs(600));
     let late = findings(&world).await;
     assert!(late.iter().all(|(_, what)| !what.contains("Next try after")), "{late:#?}");
@@ -89,6 +109,7 @@ async fn a_platform_that_recovers_is_told_without_a_caller_within_two_minutes() 
     for _ in 0..2 {
         assert_eq!(get(&world).await.code(), "platform_misbehaved");
     }
+    noted(&world, 2).await;
     assert_says(&verdict(&world).await, "trouble", &["platform_misbehaved"]);
     world.sandbox.clear_scripts();
     let well = async {
@@ -99,6 +120,23 @@ async fn a_platform_that_recovers_is_told_without_a_caller_within_two_minutes() 
     world.while_time_flies(Duration::from_millis(500), well).await;
     let notes = findings(&world).await;
     assert!(notes.iter().any(|(_, what)| what.starts_with("2 calls failed in a row")), "{notes:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_is_told_first_for_an_hour() {
+    let world = World::new().await;
+    assert_eq!(get(&world).await.status, 200);
+    world.clock.set_time_of_day_by(2 * 24 * 3600 * 1000);
+    let told = async {
+        while verdict(&world).await.0 == "ok" {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.while_time_flies(Duration::from_millis(500), told).await;
+    assert_says(&verdict(&world).await, "note", &["A clock is or was wrong", "set forward by 2days"]);
+    world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(get(&world).await.status, 200);
+    assert_says(&verdict(&world).await, "ok", &["served"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,5 +155,5 @@ async fn accounts_that_are_all_dead_are_not_in_order() {
         }
     };
     world.while_time_flies(Duration::from_millis(500), dead).await;
-    assert!(part(&world, "accounts").await.1.contains("need a login"));
+    assert!(part(&world, "accounts").await.1.contains("`genapi-gateway accounts list` names them"));
 }
