@@ -214,3 +214,37 @@ fn a_reload_that_is_asked_for_while_the_configuration_is_read_does_not_kill() {
     drop(config);
     assert_eq!(gateway.wait().unwrap().code(), Some(78), "it has read its configuration and refused that");
 }
+
+/// A backup program or a shell has the file: no write gets in, for a good while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_somebody_else_has_locked_leaves_calls_flowing_is_named_and_loses_nothing() {
+    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder().join("gateway.db"));
+    let mut locker = options.connect().await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut locker).await.unwrap();
+    while part(&world, "store").await["ok"] == true {
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
+    }
+    let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await.json();
+    let verdict = &explained["findings"][0];
+    assert_eq!(verdict["level"], "trouble", "{explained}");
+    assert!(verdict["what"].as_str().unwrap().starts_with("The store is in trouble"), "{verdict}");
+    // Its writes are waited for, then it is served from memory; the lock outlasts them.
+    world.sandbox.expire_access(CLINIC);
+    let answer = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    sqlx::query("ROLLBACK").execute(&mut locker).await.unwrap();
+    locker.close().await.unwrap();
+
+    let saved = async {
+        while part(&world, "saved_tokens").await["ok"] == false || part(&world, "store").await["ok"] == false
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    world.while_time_flies(Duration::from_secs(1), saved).await;
+    let world = world.restart().await;
+    world.sandbox.expire_access(CLINIC);
+    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "the rotated token is on the disk");
+}

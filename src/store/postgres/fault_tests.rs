@@ -173,6 +173,34 @@ async fn whatever_the_servers_defaults_are_a_transaction_sets_what_it_needs() {
     }
 }
 
+/// By `replica` no trigger fires, and the other gateways hear of changes by triggers.
+#[tokio::test]
+async fn triggers_fire_whatever_role_in_replication_a_session_is_given() {
+    let database = Database::new().await;
+    let store = with_smile(&database, &database.url()).await;
+    administer(&database, "ALTER ROLE $role SET session_replication_role = replica").await;
+    hang_up(&database).await;
+    let told = commit(&store, 1).await.unwrap_err();
+    assert!(told.to_string().contains("session_replication_role"), "{told}");
+    administer(&database, "ALTER ROLE $role SUPERUSER").await;
+    let before = store.read_newest_change().await.unwrap();
+    assert_eq!(commit(&store, 1).await.unwrap(), 2);
+    assert_eq!(store.read_changes(before).await.unwrap().accounts.len(), 1);
+}
+
+/// Between two of its statements the start reads and writes files.
+#[tokio::test]
+async fn a_start_outlives_the_servers_limit_for_idle_transactions() {
+    let database = Database::new().await;
+    administer(&database, "ALTER ROLE $role SET idle_in_transaction_session_timeout = '50ms'").await;
+    let place = super::link::Place::parse(&database.url(), "store.url").unwrap();
+    let mut connection = place.connect().await.unwrap();
+    super::link::begin(&mut connection, super::start::LIMITS, true).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let one: i32 = super::scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(one, 1);
+}
+
 /// The first two attempts at anything fail as they do when somebody else came in between.
 const ROLLS_BACK_TWICE: &str = "CREATE SEQUENCE attempts MINVALUE -1000 START WITH 1; GRANT ALL ON SEQUENCE attempts TO $role; \
     CREATE FUNCTION fail_twice() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \

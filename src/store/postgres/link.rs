@@ -178,8 +178,8 @@ pub struct Opened {
 /// The statements that open a transaction, and one row: whether it can only read, and the database's time.
 /// Whatever a transaction needs it sets itself: a server, a database, a role or a pooler's session may have
 /// any defaults.
-fn begin_statement(mode: &str, limits: &str, durable: bool) -> String {
-    format!("BEGIN {mode}; {}", settings(limits, durable))
+fn begin_statement(mode: &str, limits: &str, durable: bool, version: u32) -> String {
+    format!("BEGIN {mode}; {}", settings(limits, durable, version))
 }
 
 /// Statements see what others have committed by then, and whoever waits for a row sees its newest version.
@@ -188,15 +188,23 @@ const WORK: &str = "ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE";
 const SNAPSHOT: &str = "ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE";
 
 /// A server that replays another one's log refuses to promise writes; it can be read all the same.
-fn begin_on_replica(limits: &str, durable: bool) -> String {
-    format!("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED; {}", settings(limits, durable))
+fn begin_on_replica(limits: &str, durable: bool, version: u32) -> String {
+    format!("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED; {}", settings(limits, durable, version))
 }
 
-fn settings(limits: &str, durable: bool) -> String {
+/// The first version that ends whole transactions after a time.
+const ENDS_TRANSACTIONS: u32 = 170_000;
+/// Other gateways hear of changes by triggers. Only a superuser may set it, and whoever is none and was given another
+/// default is refused, since nobody would hear of its work.
+const TRIGGERS: &str = "SELECT CASE WHEN current_setting('session_replication_role') <> 'origin' \
+                        THEN set_config('session_replication_role', 'origin', true) END";
+
+fn settings(limits: &str, durable: bool, version: u32) -> String {
     let durable = if durable { "" } else { "SET LOCAL synchronous_commit = on; " };
+    let whole = if version < ENDS_TRANSACTIONS { "" } else { "SET LOCAL transaction_timeout = 0; " };
     format!(
         "SET LOCAL search_path = {SCHEMA}, pg_temp; SET LOCAL standard_conforming_strings = on; \
-         SET LOCAL transform_null_equals = off; {durable}{limits}; \
+         SET LOCAL transform_null_equals = off; {whole}{durable}{limits}; {TRIGGERS}; \
          SELECT current_setting('transaction_read_only'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text"
     )
 }
@@ -322,10 +330,11 @@ async fn begin_as(
     limits: &str,
     durable: bool,
 ) -> Result<Opened, sqlx::Error> {
-    let begin = begin_statement(mode, limits, durable);
+    let version = connection.server_version_num().unwrap_or_default();
+    let begin = begin_statement(mode, limits, durable, version);
     let opened = match sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut *connection).await {
         Err(error) if is_replica(&error) => {
-            let begin = begin_on_replica(limits, durable);
+            let begin = begin_on_replica(limits, durable, version);
             sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(connection).await?
         }
         opened => opened?,
@@ -348,6 +357,15 @@ fn closed() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_transaction_ends_by_the_servers_own_limit_where_it_knows_one() {
+        let knows = |version| {
+            begin_statement(WORK, SHORT, true, version).contains("SET LOCAL transaction_timeout = 0;")
+        };
+        assert!(knows(170_000) && knows(180_001));
+        assert!(!knows(169_999) && !knows(130_000) && !knows(0), "an older one would refuse the name");
+    }
 
     fn mode(url: &str) -> PgSslMode {
         Place::parse(url, "store.url").unwrap().options.get_ssl_mode()

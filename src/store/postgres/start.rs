@@ -42,7 +42,8 @@ const MIGRATIONS: &[Migration] = &[
 const OLDEST_SERVER: i32 = 130_000;
 /// "gapi": replicas that start together take turns. Held by the transaction, not the session.
 const START_LOCK: i64 = 1_734_439_017;
-const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'";
+pub(super) const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'; \
+                      SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 /// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk, and takes
 /// its time for ours.
