@@ -185,7 +185,10 @@ impl Cluster {
         let body = entry.to_string();
         for step in 0.. {
             let (_, up) = self.any_up(turn + step).await;
-            match self.try_admin(reqwest::Method::POST, &up, "/api/import?replace=true", &body).await {
+            match self
+                .try_admin(reqwest::Method::POST, &up, "/api/import?replace=true&confirmed=true", &body)
+                .await
+            {
                 Ok(told) if told.contains("\"ok\":true") => return,
                 told => assert!(Instant::now() < end, "{id} cannot be imported anew: {told:?}"),
             }

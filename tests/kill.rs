@@ -220,7 +220,7 @@ async fn kill_9_costs_a_login_only_between_the_platforms_answer_and_the_commit()
                 let journal = bench.journal(&gateway, *id).await;
                 assert!(journal.contains("refresh_interrupted"), "{journal}");
                 assert!(journal.contains("was under way when the process ended"), "{journal}");
-                bench.import(&gateway, *id, "?replace=true").await;
+                bench.import(&gateway, *id, "?replace=true&confirmed=true").await;
                 assert_eq!(bench.call(&gateway.data, *id).await.unwrap().0, 200);
             }
         }
