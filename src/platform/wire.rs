@@ -57,9 +57,9 @@ impl Answer {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// The answer as strictly read JSON.
+    /// The answer as strictly read JSON. One that broke off is told as that, so that it can be asked for again.
     pub fn json(&self, call: Call) -> Result<Value, Trouble> {
-        json::parse(&self.body).ok_or_else(|| self.no_json(call))
+        json::parse(&self.body).ok_or_else(|| self.broken.clone().unwrap_or_else(|| self.no_json(call)))
     }
 
     pub fn no_json(&self, call: Call) -> Trouble {
