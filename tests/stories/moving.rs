@@ -31,6 +31,17 @@ async fn pause(world: &World, pattern: &str) -> Vec<Value> {
     world.operate(&format!("/pause?pattern={pattern}"), json!(null)).await.lines()
 }
 
+/// The application's own refresh, past the gateway: the token that it has then.
+async fn refreshed_by_the_application(world: &World) -> String {
+    let form = format!(
+        "grant_type=refresh_token&refresh_token={}&client_id=sandbox-client-new&client_secret=sandbox-secret-new-platform",
+        world.sandbox.refresh_tokens(CLINIC)[0]
+    );
+    let url = format!("{}/oauth2/token", world.sandbox.oauth_base(Platform::New));
+    let request = world.http.post(url).header("content-type", "application/x-www-form-urlencoded").body(form);
+    world.send(request).await.json()["refresh_token"].as_str().unwrap().to_owned()
+}
+
 async fn resume(world: &World, pattern: &str) -> Vec<Value> {
     world.operate(&format!("/resume?pattern={pattern}"), json!(null)).await.lines()
 }
@@ -120,10 +131,15 @@ async fn each_bad_line_of_a_file_fails_alone_and_no_token_is_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says_so() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new()
+        .habits(|habits| habits.rotate_refresh = true)
+        .config("min_gap = \"0s\"", "min_gap = \"60s\"")
+        .start()
+        .await;
     let stale = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": "an-older-token"}]);
     let kept = import(&world, "", &stale).await;
     assert!(kept[0]["result"] == "kept" && kept[0]["ok"] == true, "{kept:?}");
+    world.clock.advance(std::time::Duration::from_secs(61));
     world.sandbox.expire_access(CLINIC);
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     let paced = std::time::Duration::from_millis(250);
@@ -132,7 +148,9 @@ async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says
     assert_eq!([&preview["proven"], &preview["ready"], &preview["living"]], [&json!(1); 3]);
     let refreshes = world.sandbox.refreshes(CLINIC).len();
     let replace = "?replace=true&confirmed=true";
-    let early = world.while_time_flies(paced, import(&world, replace, &stale)).await;
+    // Slowly: what is refused now is let through after a minute.
+    let slowly = std::time::Duration::from_millis(10);
+    let early = world.while_time_flies(slowly, import(&world, replace, &stale)).await;
     assert!(details(&early)[0].starts_with("not tried: the account was refreshed a moment ago"), "{early:?}");
     world.clock.advance(std::time::Duration::from_secs(61));
     let refused = world.while_time_flies(paced, import(&world, replace, &stale)).await;
@@ -185,7 +203,7 @@ async fn an_export_is_the_way_back_and_shows_tokens_only_when_asked_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_token_is_proven_by_a_refresh_and_both_it_and_its_successor_are_known() {
     let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
-    let newer = world.sandbox.grant(CLINIC).unwrap();
+    let newer = refreshed_by_the_application(&world).await;
     let file =
         json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": newer}]);
     let replaced = import(&world, "?replace=true&confirmed=true", &file);
@@ -204,7 +222,8 @@ async fn a_newer_token_is_proven_by_a_refresh_and_both_it_and_its_successor_are_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resuming_succeeds_where_calls_are_served_also_right_after_a_refresh() {
-    let world = World::new().await;
+    let world = Setup::new().config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
+    world.clock.advance(std::time::Duration::from_secs(61));
     world.sandbox.expire_access(CLINIC);
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     pause(&world, CLINIC_NAME).await;

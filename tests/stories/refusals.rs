@@ -85,7 +85,8 @@ async fn a_dead_grant_and_a_paused_account() {
         let answer = world.raw("GET /accounts/acct-1001/orders/practice", "").await;
         let expected = json!({
             "title": "The platform no longer takes this account's grant; someone has to log in once.",
-            "hint": "An operator logs the account in again: fix names the command.",
+            "hint": "Somebody with a MyiTero login has to log in once: `genapi-gateway accounts pair --realm global --name acct-1001`, \
+                     or `genapi-gateway accounts invite acct-1001` for a link to mail.",
             "detail": format!("account acct-1001, since {since}"),
             "fix": "genapi-gateway accounts pair --realm global --name acct-1001",
         });
@@ -256,9 +257,8 @@ async fn a_platform_that_does_not_answer_as_it_should() {
     assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 2, "neither was repeated");
 
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gone = Fault::Discovers { domain: format!("http://{nowhere}"), path: "/itero-gen-api/v2".to_owned() };
-    world.sandbox.script(Script::on(Endpoint::Discovery, gone).once());
-    world.operate("/discover?pattern=acct-1001", json!(null)).await;
+    let pinned = format!("route = {{ domain = \"http://{nowhere}\", path = \"/itero-gen-api/v2\" }}\n");
+    world.reconfigure("allow_insecure = true", &format!("allow_insecure = true\n{pinned}")).await;
     let answer = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;
     let detail = serde_json::from_slice::<Value>(&answer.body).unwrap()["detail"].clone();
     assert!(detail.as_str().unwrap().contains("refused"), "{detail}");

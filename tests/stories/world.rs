@@ -30,7 +30,7 @@ pub struct World {
     pub admin: String,
     pub admin_token: String,
     folder: tempfile::TempDir,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
 }
 
 /// What a test wants different.
