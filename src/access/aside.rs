@@ -13,11 +13,12 @@ use crate::config;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::cluster::{Held, Lease};
-use crate::store::{GrantRecord, NewTokens, StoredAccess};
+use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
 
 use super::cluster::LEASE;
 use super::entry::Entry;
 use super::gaps::{gap, share};
+use super::kept_tokens::{keep_the_one_before, put_in_place};
 use super::locked;
 use super::realm::Tally;
 use super::renewal::Shared;
@@ -162,11 +163,14 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
                     tracing::debug!(account = %entry.name, %trouble, "an intent could not be cleared; the next refresh writes it anew");
                 }
             }
-            return Err(failed(shared, entry, realm, &trouble));
+            keep_what_came(shared, entry, before, &trouble).await;
+            return Err(failed(shared, entry, before, &trouble).await);
         }
     };
     Tally::count(&tally.refreshes);
-    if let Some(odd) = answer.oddity_line() {
+    let odd = answer.oddity_line();
+    let is_odd = odd.is_some();
+    if let Some(odd) = odd {
         shared.chronicle.note(&entry.name, "token_answer_odd", odd);
     }
     let tokens = NewTokens {
@@ -175,6 +179,10 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
         refreshed_at: shared.clock.now(),
     };
     let saved = save(shared, entry, before, &tokens).await;
+    if let (true, Saved::Committed(generation)) = (is_odd, &saved) {
+        keep_the_one_before(&*shared.store, shared.clock.now(), &entry.name, before, &tokens, *generation)
+            .await;
+    }
     let detail =
         format!("the grant in realm {realm}, which is not in use, so that its pairing does not lapse");
     shared.chronicle.note(&entry.name, "refreshed", detail);
@@ -187,16 +195,52 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
     }
 }
 
-fn failed(shared: &Shared, entry: &Entry, realm: &RealmName, trouble: &Trouble) -> bool {
+/// An answer without a usable access token may have brought a refresh token: it is tried next.
+async fn keep_what_came(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &Trouble) {
+    let Some(came) = trouble.refresh.as_ref().filter(|came| **came != before.refresh) else { return };
+    match put_in_place(&*shared.store, shared.clock.now(), &entry.name, before, came).await {
+        Ok(Some(_)) => {
+            let detail = format!(
+                "an answer without a usable access token brought a refresh token of realm {}, which is not in use: it is tried next, \
+                 and the one before it is kept until then",
+                before.realm
+            );
+            shared.chronicle.note(&entry.name, "refresh_token_kept", detail);
+        }
+        Ok(None) => {}
+        Err(trouble) => {
+            tracing::error!(account = %entry.name, %trouble, "the refresh token of an odd answer could not be kept");
+        }
+    }
+}
+
+/// Returns whether the platform refused the grant. One that has another token kept beside it is not given up: that is tried next.
+async fn failed(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &Trouble) -> bool {
+    let realm = &before.realm;
     let health = shared.realms.get(realm);
     let refused = trouble.blame == Blame::Grant;
     Tally::count(if refused { &health.tally.refusals } else { &health.tally.refresh_failures });
     tracing::warn!(account = %entry.name, %realm, %trouble, "a grant that is not in use could not be refreshed");
+    if !refused {
+        return false;
+    }
+    match shared.store.adopt_fallback(&entry.name, realm, before.stored_generation).await {
+        Ok(Some(_)) => {
+            let detail = format!(
+                "the refresh token of realm {realm} was refused; one that was kept beside it is tried"
+            );
+            shared.chronicle.note(&entry.name, "fallback_adopted", detail);
+            return false;
+        }
+        Ok(None) | Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
+        // A store that cannot say whether a better token is kept is no verdict.
+        Err(_) => return false,
+    }
     let told = shared.put_off.get(&entry.name, realm).is_some_and(|again| again.refused);
-    if refused && !told {
+    if !told {
         let detail =
             format!("the grant in realm {realm}, which is not in use: {trouble}; calls are not affected");
         shared.chronicle.note(&entry.name, "unused_grant_refused", detail);
     }
-    refused
+    true
 }

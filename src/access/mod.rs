@@ -24,6 +24,7 @@ mod doubtful;
 mod flight;
 mod following;
 mod gaps;
+mod kept_tokens;
 mod leaving;
 mod pacing_cell;
 mod quiet;

@@ -15,9 +15,9 @@ use crate::store::{AccountRecord, GrantRecord, NewGrant, Proof, StoreError, Stor
 
 use super::cause::{Cause, Landing, RenewProblem};
 use super::cluster::LEASE;
-use super::doubtful::keep_beside;
 use super::entry::Entry;
 use super::gaps::{back_off, gap};
+use super::kept_tokens;
 use super::locked;
 use super::realm::Tally;
 use super::renewal::{Renewals, Shared};
@@ -186,7 +186,15 @@ impl Slot {
         if old.account_id != grant.account_id {
             return;
         }
-        let kept = keep_beside(&self.shared, &grant.name, &grant.realm, came, old.generation).await;
+        let kept = kept_tokens::keep_beside(
+            &*self.shared.store,
+            self.shared.clock.now(),
+            &grant.name,
+            &grant.realm,
+            came,
+            old.generation,
+        )
+        .await;
         if let Err(trouble) = kept {
             tracing::error!(account = %grant.name, %trouble, "the refresh token of an odd answer to an import could not be kept");
         }

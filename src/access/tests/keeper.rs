@@ -8,6 +8,8 @@ use crate::access::doubles::*;
 use crate::access::keeper::{Facts, due_by, next_due};
 use crate::access::renewal::Cause;
 use crate::model::account::{AccountState, RealmName};
+use crate::model::token::RefreshToken;
+use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::{GrantRecord, Store};
 
 fn facts() -> Facts {
@@ -256,4 +258,24 @@ async fn of_a_paused_account_no_grant_is_kept_alive() {
     bench.book.apply(bench.store.account(&name).await.unwrap().unwrap());
     assert_eq!(due_by(&bench.renewals, start_time() + 1000 * HOUR, start_time() + 2000 * HOUR).len(), 0);
     assert_eq!(old.refreshes(), 0);
+}
+
+#[tokio::test]
+async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_answer() {
+    let (bench, old, realm) = between_platforms().await;
+    let odd = Trouble {
+        refresh: Some(RefreshToken::new("invented")),
+        ..trouble("refresh", Blame::Realm, TroubleKind::Malformed, Some(200))
+    };
+    old.refreshes_fail(odd, 1);
+    let keeping = bench.renewals.keep();
+    hours_pass_until(&bench, || !bench.lines.of("smile", "refresh_token_kept").is_empty()).await;
+    assert_eq!(of_realm(&bench, &realm).await.refresh.expose(), "invented");
+    // Nobody's token: the platform refuses it, and the one before it takes its place again.
+    hours_pass_until(&bench, || bench.lines.of("smile", "refreshed").iter().any(|line| line.contains("old")))
+        .await;
+    assert_eq!(bench.lines.of("smile", "fallback_adopted").len(), 1);
+    assert_eq!(bench.lines.of("smile", "unused_grant_refused").len(), 0);
+    assert_eq!(of_realm(&bench, &realm).await.refresh.expose(), "refresh-smile-1");
+    keeping.abort();
 }
