@@ -257,7 +257,7 @@ async fn a_caller_that_hangs_up_takes_its_call_to_the_platform_with_it() {
     let mut line = Line::to(&world.gateway).await;
     line.send(world.request(&format!("GET /accounts/{CLINIC_NAME}/orders/practice"), "")).await;
     gate.until_waiting(1).await;
-    drop(line);
+    line.reset();
     let ended = |call: &Call| call.endpoint == Some(Endpoint::OrdersPractice) && call.end == End::HungUp;
     world.sandbox.until_calls(1, ended).await;
 }

@@ -55,6 +55,12 @@ impl Raw {
 }
 
 impl Line {
+    /// Ends the connection by a reset, as a program does that is killed or gives up with data unread. A mere end of what the caller
+    /// sends is no hang-up: it may wait for its response (RFC 9112, 9.6).
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// `origin`: `http://127.0.0.1:1234`
     pub async fn to(origin: &str) -> Self {
         let stream = TcpStream::connect(origin.trim_start_matches("http://")).await.unwrap();
