@@ -83,7 +83,7 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
             out.len()
         });
     });
-    let answer = || {
+    let response = || {
         Fields::of([
             ("content-type", "application/json"),
             ("content-length", "200"),
@@ -95,8 +95,8 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
     };
     criterion.bench_function("headers/inbound", |bench| {
         bench.iter_batched(
-            answer,
-            |mut answer| headers::inbound(&mut answer, &id),
+            response,
+            |mut response| headers::inbound(&mut response, &id),
             criterion::BatchSize::SmallInput,
         );
     });

@@ -204,11 +204,13 @@ impl Cluster {
             let (number, up) = self.any_up(turn + step).await;
             let url = format!("{}/accounts/{}/orders/practice", up.data, name_of(id));
             let asked = self.http.get(url).header("X-Gateway-Key", &self.key).send().await;
-            let answer = match asked {
-                Ok(answer) => Ok((answer.status().as_u16(), answer.headers().clone(), answer.bytes().await)),
+            let response = match asked {
+                Ok(response) => {
+                    Ok((response.status().as_u16(), response.headers().clone(), response.bytes().await))
+                }
                 Err(broken) => Err(broken),
             };
-            match answer {
+            match response {
                 Ok((status, headers, Ok(body))) => return told(id, status, &headers, &body),
                 Ok((_, _, Err(broken))) | Err(broken) => {
                     let goes = broken.is_connect() && self.leaving.load(Relaxed) == number;
@@ -328,8 +330,8 @@ fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Told {
     let json = || serde_json::from_slice::<Value>(body).unwrap();
     match (status, headers.get("proxy-status").is_some()) {
         (200, false) => {
-            let answer = json();
-            let orders = answer["Data"].as_array().unwrap();
+            let response = json();
+            let orders = response["Data"].as_array().unwrap();
             assert_eq!(orders.len(), 2, "{orders:?}");
             for order in orders {
                 // Whose an order is can be read off its number.

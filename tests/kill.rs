@@ -69,7 +69,7 @@ impl Bench {
         let entry =
             json!([{"name": name_of(id), "realm": "global", "account_id": id, "refresh_token": token}]);
         let admin_token = std::fs::read_to_string(self.folder.path().join("admin.token")).unwrap();
-        let answer = self
+        let response = self
             .http
             .post(format!("{}/api/import{query}", gateway.admin))
             .bearer_auth(admin_token.trim())
@@ -78,16 +78,16 @@ impl Bench {
             .send()
             .await
             .unwrap();
-        let text = answer.text().await.unwrap();
+        let text = response.text().await.unwrap();
         assert!(text.contains("\"ok\":true"), "{text}");
     }
 
     /// Status and code of one call.
     async fn call(&self, gateway: &str, id: u64) -> Option<(u16, String)> {
         let url = format!("{gateway}/accounts/{}/orders/practice", name_of(id));
-        let answer = self.http.get(url).header("X-Gateway-Key", &self.key).send().await.ok()?;
-        let (status, ours) = (answer.status().as_u16(), answer.headers().contains_key("proxy-status"));
-        let body = answer.bytes().await.ok()?;
+        let response = self.http.get(url).header("X-Gateway-Key", &self.key).send().await.ok()?;
+        let (status, ours) = (response.status().as_u16(), response.headers().contains_key("proxy-status"));
+        let body = response.bytes().await.ok()?;
         let code = match ours {
             true => serde_json::from_slice::<Value>(&body).unwrap()["code"].as_str().unwrap().to_owned(),
             false => String::new(),
@@ -184,7 +184,7 @@ fn random_moment() -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_costs_a_login_only_between_the_platforms_answer_and_the_commit() {
+async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit() {
     let bench = Arc::new(Bench::new().await);
     let began = Instant::now();
     let mut gateway = Gateway::start(bench.folder.path());
@@ -209,9 +209,9 @@ async fn kill_9_costs_a_login_only_between_the_platforms_answer_and_the_commit()
         for (id, left) in &left {
             let spent = bench.spent(*id, &left.refresh);
             bench.sandbox.expire_access(*id);
-            let answer = bench.call(&gateway.data, *id).await.unwrap();
-            let needs_login = answer == (401, "account_needs_login".to_owned());
-            assert!(needs_login || answer == (200, String::new()), "kill {kill}, {id}: {answer:?}");
+            let response = bench.call(&gateway.data, *id).await.unwrap();
+            let needs_login = response == (401, "account_needs_login".to_owned());
+            assert!(needs_login || response == (200, String::new()), "kill {kill}, {id}: {response:?}");
             assert_eq!(needs_login, spent, "kill {kill}, {id}: a login is lost in the window and only there");
             assert!(left.intent || !spent, "kill {kill}, {id}: the intent names the window");
             under_way += usize::from(left.intent);

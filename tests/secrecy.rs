@@ -20,7 +20,7 @@ use genapi_gateway::telemetry::log_queue::{LineKind, LogQueue};
 use http::Method;
 use serde_json::{Value, json};
 
-use world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, PASSWORD, Setup, USER, World};
+use world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, PASSWORD, Response, Setup, USER, World};
 
 /// What an application puts into its requests, all of it about patients.
 const IN_QUERY: &str = "Qanary-Querystring";
@@ -105,23 +105,26 @@ impl Search {
     }
 }
 
-fn refused_answers(answers: &[Answer]) -> Vec<u8> {
-    let ours =
-        answers.iter().filter(|answer| answer.headers.contains_key("proxy-status") || answer.status >= 500);
-    ours.flat_map(|answer| [answer.body.to_vec(), format!("{:?}", answer.headers).into_bytes()].concat())
-        .collect()
+fn refused_responses(responses: &[Response]) -> Vec<u8> {
+    let ours = responses
+        .iter()
+        .filter(|response| response.headers.contains_key("proxy-status") || response.status >= 500);
+    ours.flat_map(|response| {
+        [response.body.to_vec(), format!("{:?}", response.headers).into_bytes()].concat()
+    })
+    .collect()
 }
 
 /// An answer, or nothing where the platform cut it short and the gateway did too.
-async fn whole(request: reqwest::RequestBuilder) -> Option<Answer> {
-    let answer = request.send().await.ok()?;
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    Some(Answer { status, headers, body: answer.bytes().await.ok()? })
+async fn whole(request: reqwest::RequestBuilder) -> Option<Response> {
+    let response = request.send().await.ok()?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Some(Response { status, headers, body: response.bytes().await.ok()? })
 }
 
 /// Traffic of every kind: right answers, the vendor's errors, refusals, retries, renewals, downloads.
-async fn traffic(world: &World) -> Vec<Answer> {
-    let mut answers = Vec::new();
+async fn traffic(world: &World) -> Vec<Response> {
+    let mut responses = Vec::new();
     let query = format!("/itero-gen-api/v2/orders/practice?patient={IN_QUERY}");
     let search = json!({"Name": IN_BODY}).to_string();
     let fly = Duration::from_millis(100);
@@ -146,12 +149,12 @@ async fn traffic(world: &World) -> Vec<Answer> {
                 world.sandbox.script(Script::on(endpoint, fault).times(2));
             }
         }
-        answers.extend(world.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
+        responses.extend(world.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
         let searched = world
             .bare(Method::POST, &format!("/accounts/{CLINIC_NAME}/patient/search"))
             .header("x-gateway-key", &world.key)
             .body(search.clone());
-        answers.extend(world.while_time_flies(fly, whole(searched)).await);
+        responses.extend(world.while_time_flies(fly, whole(searched)).await);
         world.sandbox.clear_scripts();
     }
     for path in [
@@ -162,40 +165,40 @@ async fn traffic(world: &World) -> Vec<Answer> {
         format!("/{IN_PATH}?{IN_QUERY}"),
         format!("/accounts/{LAB_NAME}/orders/lab?{IN_QUERY}"),
     ] {
-        answers.extend(ask(path).await);
+        responses.extend(ask(path).await);
     }
     let guessed = world.bare(Method::GET, &query).header("x-gateway-key", GUESSED_KEY);
-    answers.push(world.send(guessed).await);
+    responses.push(world.send(guessed).await);
     let guessed = world.bare(Method::GET, &query).basic_auth(IN_HEADER, Some(GUESSED_KEY));
-    answers.push(world.send(guessed).await);
+    responses.push(world.send(guessed).await);
     let order = world.sandbox.order_ids(CLINIC)[0];
-    answers.extend(ask(format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE?{IN_QUERY}")).await);
-    answers
+    responses.extend(ask(format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE?{IN_QUERY}")).await);
+    responses
 }
 
 /// The application that refreshes by itself, well and badly. Returns its gateway token.
-async fn facade(world: &World, refresh_token: &str, answers: &mut Vec<Answer>) -> String {
+async fn facade(world: &World, refresh_token: &str, responses: &mut Vec<Response>) -> String {
     let post = |form: String| {
         let kind = "application/x-www-form-urlencoded";
         let request = world.bare(Method::POST, "/oauth2/token").header("content-type", kind);
         world.send(request.header("x-gateway-key", &world.key).body(form))
     };
     let grant = format!("grant_type=refresh_token&client_secret={APP_SECRET}&refresh_token=");
-    answers.push(post(format!("{grant}{OLD_BEARER}")).await);
-    answers.push(post(format!("{grant}{refresh_token}&x={}", "x".repeat(20_000))).await);
-    answers.push(post(format!("grant_type={IN_BODY}&client_secret={APP_SECRET}")).await);
+    responses.push(post(format!("{grant}{OLD_BEARER}")).await);
+    responses.push(post(format!("{grant}{refresh_token}&x={}", "x".repeat(20_000))).await);
+    responses.push(post(format!("grant_type={IN_BODY}&client_secret={APP_SECRET}")).await);
     let granted = post(format!("{grant}{refresh_token}")).await;
     assert_eq!(granted.status, 200, "{}", granted.text());
     let token = granted.json()["access_token"].as_str().unwrap().to_owned();
     let path = format!("/orders/practice?{IN_QUERY}");
     assert_eq!(world.send(world.bare(Method::GET, &path).bearer_auth(&token)).await.status, 200);
     let forged = world.bare(Method::GET, &path).bearer_auth(format!("{token}x"));
-    answers.push(world.send(forged).await);
+    responses.push(world.send(forged).await);
     token
 }
 
 /// Renewals that go wrong in every way, and an account that dies.
-async fn renewal_trouble(world: &World, answers: &mut Vec<Answer>) {
+async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
     let fly = Duration::from_millis(100);
     for (endpoint, fault) in [
         (Endpoint::Refresh, Fault::HtmlInstead),
@@ -207,7 +210,7 @@ async fn renewal_trouble(world: &World, answers: &mut Vec<Answer>) {
             Endpoint::Refresh,
             Fault::Redirects { status: 302, location: format!("https://x.test/?{IN_QUERY}") },
         ),
-        (Endpoint::Refresh, Fault::LostTokenAnswer),
+        (Endpoint::Refresh, Fault::LostTokenResponse),
         (Endpoint::Discovery, Fault::Garbage),
         (Endpoint::Discovery, Fault::Status(401)),
         (
@@ -217,7 +220,7 @@ async fn renewal_trouble(world: &World, answers: &mut Vec<Answer>) {
     ] {
         world.sandbox.script(Script::on(endpoint, fault).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
-        answers.push(world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await);
+        responses.push(world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await);
         world.sandbox.clear_scripts();
         world.clock.advance(Duration::from_secs(90));
         world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await;
@@ -225,18 +228,18 @@ async fn renewal_trouble(world: &World, answers: &mut Vec<Answer>) {
     world.sandbox.set_client_secret(Platform::New, "Qanary-Other-Secret");
     for (id, name, path) in [(CLINIC, CLINIC_NAME, "/orders/practice"), (LAB, LAB_NAME, "/orders/lab")] {
         world.sandbox.expire_access(id);
-        answers.push(world.while_time_flies(fly, world.get(name, path)).await);
+        responses.push(world.while_time_flies(fly, world.get(name, path)).await);
     }
     world.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
     world.clock.advance(Duration::from_secs(600));
     world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await;
     world.sandbox.forget_refresh(LAB);
     world.sandbox.expire_access(LAB);
-    answers.push(world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await);
+    responses.push(world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await);
 }
 
 /// Logins: pasted, by browser, called off, forged. Returns what only the browser may know.
-async fn logins(world: &World, pages: &mut Vec<Answer>) -> Vec<String> {
+async fn logins(world: &World, pages: &mut Vec<Response>) -> Vec<String> {
     let mut secrets = Vec::new();
     let body = json!({"realm": "global", "name": "acct-1003", "paste": true});
     let started = world.operate("/pairings", body).await;
@@ -331,9 +334,9 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let of_clinic = |entry: &&Value| entry["name"] == CLINIC_NAME;
     let token = imported.as_array().unwrap().iter().find(of_clinic).unwrap()["refresh_token"].clone();
 
-    let mut answers = traffic(&world).await;
-    let gateway_token = facade(&world, token.as_str().unwrap(), &mut answers).await;
-    renewal_trouble(&world, &mut answers).await;
+    let mut responses = traffic(&world).await;
+    let gateway_token = facade(&world, token.as_str().unwrap(), &mut responses).await;
+    renewal_trouble(&world, &mut responses).await;
     let mut pages = Vec::new();
     for secret in logins(&world, &mut pages).await {
         search.canary("what a login passes on", &secret);
@@ -374,14 +377,14 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
         &format!("/api/accounts/{LAB_NAME}/explain"),
         "/api/accounts/acct-1003/explain",
     ] {
-        let answer = world.look(path).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        search.place(path, answer.body.to_vec());
+        let response = world.look(path).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        search.place(path, response.body.to_vec());
     }
     for (number, page) in pages.iter().enumerate() {
         search.place(format!("page {number}"), format!("{:?} {}", page.headers, page.text()));
     }
-    search.place("refusals", refused_answers(&answers));
+    search.place("refusals", refused_responses(&responses));
 
     for call in world.sandbox.calls() {
         if let Some(bearer) = call.header("authorization") {

@@ -61,9 +61,9 @@ pub fn serve(folder: &Path) -> anyhow::Result<()> {
         let port = listener.local_addr()?.port();
         println!("{port} {}", region.local_addr()?.port());
         std::io::stdout().flush()?;
-        let answers = Arc::new(Answers::new(port));
-        let slow = listen(region, acceptor.clone(), answers.clone(), true);
-        tokio::try_join!(listen(listener, acceptor, answers, false), slow)?;
+        let responses = Arc::new(Answers::new(port));
+        let slow = listen(region, acceptor.clone(), responses.clone(), true);
+        tokio::try_join!(listen(listener, acceptor, responses, false), slow)?;
         Ok(())
     })
 }
@@ -71,20 +71,20 @@ pub fn serve(folder: &Path) -> anyhow::Result<()> {
 async fn listen(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    answers: Arc<Answers>,
+    responses: Arc<Answers>,
     slow: bool,
 ) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (acceptor, answers) = (acceptor.clone(), answers.clone());
+        let (acceptor, responses) = (acceptor.clone(), responses.clone());
         tokio::spawn(async move {
             if slow {
-                tokio::time::sleep(answers.disorder.slowness()).await;
+                tokio::time::sleep(responses.disorder.slowness()).await;
             }
             if let Ok(stream) = acceptor.accept(stream).await {
                 // However a connection ends, it is the caller's affair.
-                let _ = converse(stream, &answers).await;
+                let _ = converse(stream, &responses).await;
             }
         });
     }
@@ -117,7 +117,7 @@ struct Answers {
     disorder: Disorder,
 }
 
-enum Answer<'a> {
+enum Response<'a> {
     Made(&'a [u8]),
     Now(Vec<u8>),
     Late(Duration, Vec<u8>),
@@ -139,11 +139,11 @@ impl Answers {
         let domain = format!("https://{NAME}:{port}");
         let list = order_list(&domain);
         Self {
-            small: answer(200, "application/json", &small_json()),
-            plain_list: answer(200, "application/json", &list),
-            list: answer(200, "application/json", &list),
-            small_list: answer(200, "application/json", &small_list()),
-            stored: answer(200, "application/json", br#"{"Data":[],"Status":1,"Errors":[]}"#),
+            small: response(200, "application/json", &small_json()),
+            plain_list: response(200, "application/json", &list),
+            list: response(200, "application/json", &list),
+            small_list: response(200, "application/json", &small_list()),
+            stored: response(200, "application/json", br#"{"Data":[],"Status":1,"Errors":[]}"#),
             domain,
             requests: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
@@ -152,7 +152,7 @@ impl Answers {
         }
     }
 
-    fn to(&self, request: &Request) -> Answer<'_> {
+    fn to(&self, request: &Request) -> Response<'_> {
         if request.path == b"/bench/counters" {
             return self.counters();
         }
@@ -172,48 +172,48 @@ impl Answers {
                 r#"{{"APIs":[{{"Name":"third-party","Version":"2","Path":"{PATH}","Domain":"{}"}}]}}"#,
                 self.domain
             );
-            return Answer::Now(answer(200, "application/json", apis.as_bytes()));
+            return Response::Now(response(200, "application/json", apis.as_bytes()));
         }
         let Some(path) = request.path.strip_prefix(PATH.as_bytes()) else { return self.wrong() };
         if let Some(ordered) = parameter(request.query, b"trouble=")
-            && let Some(answer) = self.trouble(ordered, account)
+            && let Some(response) = self.trouble(ordered, account)
         {
-            return answer;
+            return response;
         }
         match (request.method, path) {
             (b"GET", b"/practice-configuration" | b"/orders/lab")
                 if parameter(request.query, b"as=") == Some(b"small-list") =>
             {
-                Answer::Made(&self.small_list)
+                Response::Made(&self.small_list)
             }
             (b"GET", b"/practice-configuration") if parameter(request.query, b"as=").is_some() => {
-                Answer::Made(&self.plain_list)
+                Response::Made(&self.plain_list)
             }
-            (b"GET", b"/practice-configuration") => Answer::Made(&self.small),
-            (b"GET", b"/orders/lab") => Answer::Made(&self.list),
-            (b"GET", b"/order/1/download/IDE") => Answer::Asset,
-            (b"POST", b"/patient/search") if request.body.len() == POST_BYTES => Answer::Made(&self.stored),
+            (b"GET", b"/practice-configuration") => Response::Made(&self.small),
+            (b"GET", b"/orders/lab") => Response::Made(&self.list),
+            (b"GET", b"/order/1/download/IDE") => Response::Asset,
+            (b"POST", b"/patient/search") if request.body.len() == POST_BYTES => Response::Made(&self.stored),
             _ => self.wrong(),
         }
     }
 
-    fn wrong(&self) -> Answer<'_> {
+    fn wrong(&self) -> Response<'_> {
         self.wrong.fetch_add(1, Ordering::Relaxed);
-        Answer::Now(answer(500, "text/plain", b"not what the bench sends"))
+        Response::Now(response(500, "text/plain", b"not what the bench sends"))
     }
 
     /// What a call has ordered: one of its kinds, or now and then an error.
-    fn trouble(&self, ordered: &[u8], account: &[u8]) -> Option<Answer<'_>> {
+    fn trouble(&self, ordered: &[u8], account: &[u8]) -> Option<Response<'_>> {
         match ordered {
-            b"slow" => Some(Answer::Late(self.disorder.slowness(), self.small.clone())),
-            b"half-head" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES - 20])),
-            b"half-body" => Some(Answer::Half(&self.small[..self.small.len() - SMALL_BYTES / 2])),
+            b"slow" => Some(Response::Late(self.disorder.slowness(), self.small.clone())),
+            b"half-head" => Some(Response::Half(&self.small[..self.small.len() - SMALL_BYTES - 20])),
+            b"half-body" => Some(Response::Half(&self.small[..self.small.len() - SMALL_BYTES / 2])),
             b"dead" => (!self.disorder.lives(account)).then(|| ordered_error(401)),
             _ => self.disorder.error().map(ordered_error),
         }
     }
 
-    fn token(&self, request: &Request) -> Answer<'_> {
+    fn token(&self, request: &Request) -> Response<'_> {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
         let form: HashMap<_, _> = form_urlencoded::parse(request.body).into_owned().collect();
         let refresh = form.get("refresh_token").cloned().unwrap_or_default();
@@ -225,15 +225,15 @@ impl Answers {
         let tokens = format!(
             r#"{{"access_token":"{access}","refresh_token":"{refresh}","scope":"openid","token_type":"Bearer","expires_in":3600}}"#
         );
-        let tokens = answer(200, "application/json", tokens.as_bytes());
+        let tokens = response(200, "application/json", tokens.as_bytes());
         if disorder::is_dying(account) {
             self.disorder.revive(account);
-            return Answer::Late(disorder::SLOW_REFRESH, tokens);
+            return Response::Late(disorder::SLOW_REFRESH, tokens);
         }
-        Answer::Now(tokens)
+        Response::Now(tokens)
     }
 
-    fn counters(&self) -> Answer<'_> {
+    fn counters(&self) -> Response<'_> {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let text = format!(
             r#"{{"requests":{},"wrong":{},"refreshes":{},"stalled":{}}}"#,
@@ -242,11 +242,11 @@ impl Answers {
             read(&self.refreshes),
             read(&self.disorder.stalled)
         );
-        Answer::Now(answer(200, "application/json", text.as_bytes()))
+        Response::Now(response(200, "application/json", text.as_bytes()))
     }
 }
 
-fn answer(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
+fn response(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
     let reason =
         http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("");
     let mut text = format!(
@@ -258,8 +258,8 @@ fn answer(status: u16, content_type: &str, body: &[u8]) -> Vec<u8> {
     text
 }
 
-fn ordered_error(status: u16) -> Answer<'static> {
-    Answer::Now(answer(status, "application/json", b"{\"Errors\":[\"ordered\"]}"))
+fn ordered_error(status: u16) -> Response<'static> {
+    Response::Now(response(status, "application/json", b"{\"Errors\":[\"ordered\"]}"))
 }
 
 fn small_json() -> Vec<u8> {
@@ -309,7 +309,7 @@ fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     query.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(name))
 }
 
-async fn converse(mut stream: TlsStream<TcpStream>, answers: &Answers) -> std::io::Result<()> {
+async fn converse(mut stream: TlsStream<TcpStream>, responses: &Answers) -> std::io::Result<()> {
     let mut read = Vec::with_capacity(32 * 1024);
     loop {
         let end = loop {
@@ -329,22 +329,22 @@ async fn converse(mut stream: TlsStream<TcpStream>, answers: &Answers) -> std::i
             }
         }
         let Some(request) = parse(&read[..end], &read[end..end + length]) else { return Ok(()) };
-        match answers.to(&request) {
-            Answer::Made(bytes) => stream.write_all(bytes).await?,
-            Answer::Now(bytes) => stream.write_all(&bytes).await?,
-            Answer::Late(delay, bytes) => {
+        match responses.to(&request) {
+            Response::Made(bytes) => stream.write_all(bytes).await?,
+            Response::Now(bytes) => stream.write_all(&bytes).await?,
+            Response::Late(delay, bytes) => {
                 tokio::time::sleep(delay).await;
                 stream.write_all(&bytes).await?;
             }
-            Answer::Half(bytes) => {
+            Response::Half(bytes) => {
                 stream.write_all(bytes).await?;
                 stream.flush().await?;
-                answers.disorder.stalled.fetch_add(1, Ordering::Relaxed);
+                responses.disorder.stalled.fetch_add(1, Ordering::Relaxed);
                 // Until the other side gives up.
                 tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
                 return Ok(());
             }
-            Answer::Asset => send_asset(&mut stream).await?,
+            Response::Asset => send_asset(&mut stream).await?,
         }
         stream.flush().await?;
         read.drain(..end + length);
@@ -356,10 +356,10 @@ async fn send_asset(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
         "HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\nX-Sandbox: genapi-gateway\r\nContent-Length: {ASSET_BYTES}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
-    let piece = vec![b'z'; 256 * 1024];
+    let chunk = vec![b'z'; 256 * 1024];
     let mut left = ASSET_BYTES;
     while left > 0 {
-        let part = &piece[..piece.len().min(left as usize)];
+        let part = &chunk[..chunk.len().min(left as usize)];
         stream.write_all(part).await?;
         left -= part.len() as u64;
     }

@@ -149,15 +149,15 @@ impl Stage {
         let session = rustls::ClientConnection::new(self.trust.clone(), name)?;
         let mut stream = rustls::StreamOwned::new(session, tcp);
         stream.write_all(b"GET /bench/counters HTTP/1.1\r\nHost: bench\r\n\r\n")?;
-        let mut answer = Vec::new();
-        let mut piece = [0; 4096];
+        let mut response = Vec::new();
+        let mut chunk = [0; 4096];
         loop {
-            let count = stream.read(&mut piece)?;
-            answer.extend_from_slice(&piece[..count]);
-            if let Some(at) = answer.iter().position(|byte| *byte == b'{')
-                && (answer.ends_with(b"}") || count == 0)
+            let count = stream.read(&mut chunk)?;
+            response.extend_from_slice(&chunk[..count]);
+            if let Some(at) = response.iter().position(|byte| *byte == b'{')
+                && (response.ends_with(b"}") || count == 0)
             {
-                return Ok(serde_json::from_slice(&answer[at..])?);
+                return Ok(serde_json::from_slice(&response[at..])?);
             }
         }
     }

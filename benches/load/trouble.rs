@@ -47,7 +47,7 @@ pub enum Manner {
 /// What callers in trouble saw of one window.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Seen {
-    pub answered: u64,
+    pub responded: u64,
     pub failed: u64,
     /// Callers with a call under way when the window was over.
     pub waiting: u64,
@@ -149,12 +149,12 @@ impl Trouble {
             seen.shortest_ms.is_some_and(|shortest| u128::from(shortest) + EARLY >= least.as_millis())
         };
         let happened = match self.manner {
-            Manner::Again(least) => took(least) && seen.answered >= callers && seen.waiting == callers,
-            Manner::Once(least) => took(least) && seen.answered == callers && seen.refreshes == 1,
-            Manner::Never => seen.answered == 0 && seen.waiting == callers && seen.stalled == callers,
+            Manner::Again(least) => took(least) && seen.responded >= callers && seen.waiting == callers,
+            Manner::Once(least) => took(least) && seen.responded == callers && seen.refreshes == 1,
+            Manner::Never => seen.responded == 0 && seen.waiting == callers && seen.stalled == callers,
             Manner::Slowly(pace) => {
                 let read = callers / 2 * (pace as f64 * lasted.as_secs_f64()) as u64;
-                seen.answered == 0 && seen.waiting == callers && seen.bytes * 10 >= read * 9
+                seen.responded == 0 && seen.waiting == callers && seen.bytes * 10 >= read * 9
             }
         };
         let is_fault = !happened || seen.failed > 0;
@@ -187,7 +187,7 @@ fn counted(stage: &Stage) -> anyhow::Result<(u64, u64)> {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered", self.answered)?;
+        write!(f, "{} answered", self.responded)?;
         if let Some(shortest) = self.shortest_ms {
             write!(f, " after {:.1} s or more", shortest as f64 / 1e3)?;
         }

@@ -141,9 +141,9 @@ impl Caller<'_> {
         };
         let begun = Instant::now();
         let mut got = (head.len() - end) as u64;
-        let mut piece = vec![0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         while got < length {
-            match stream.read(&mut piece).await? {
+            match stream.read(&mut chunk).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => {
                     got += read as u64;
@@ -167,7 +167,7 @@ impl Caller<'_> {
     fn note(&self, took: Duration) {
         let took = took.as_millis() as u64;
         let mut seen = self.seen.borrow_mut();
-        seen.answered += 1;
+        seen.responded += 1;
         seen.shortest_ms = Some(seen.shortest_ms.map_or(took, |shortest| shortest.min(took)));
     }
 }

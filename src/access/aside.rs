@@ -151,8 +151,8 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
     let platform = shared.platform(realm).map_err(|_| false)?;
     // Without a note of it in the store nothing goes out: there is time.
     shared.store.note_intent(&entry.name, realm, asked_at).await.map_err(|_| false)?;
-    let answer = match platform.refresh(&before.refresh).await {
-        Ok(answer) => answer,
+    let response = match platform.refresh(&before.refresh).await {
+        Ok(response) => response,
         Err(trouble) => {
             // After an answer that spent nothing, the refresh is not under way any more.
             if !matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
@@ -168,14 +168,14 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
         }
     };
     Tally::count(&tally.refreshes);
-    let odd = answer.oddity_line();
+    let odd = response.oddity_line();
     let is_odd = odd.is_some();
     if let Some(odd) = odd {
         shared.chronicle.note(&entry.name, "token_answer_odd", odd);
     }
     let tokens = NewTokens {
-        access: StoredAccess { token: answer.access, expires_at: asked_at + answer.expires_in },
-        refresh: answer.refresh,
+        access: StoredAccess { token: response.access, expires_at: asked_at + response.expires_in },
+        refresh: response.refresh,
         refreshed_at: shared.clock.now(),
     };
     let saved = save(shared, entry, before, &tokens).await;

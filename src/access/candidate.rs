@@ -74,17 +74,19 @@ impl Drop for TrialTurn {
 }
 
 impl RouteNotes {
-    /// Notes that no connection could be made. `answered_at` is when the platform last answered a call of this account. Returns whether
+    /// Notes that no connection could be made. `responded_at` is when the platform last answered a call of this account. Returns whether
     /// this is news, and whether discovery is to be asked because of it.
     pub fn not_connected(
         &mut self,
         now: Timestamp,
-        answered_at: Option<Timestamp>,
+        responded_at: Option<Timestamp>,
         why: &str,
     ) -> (bool, bool) {
         let since = match &self.unreachable {
             // A moment that lies ahead was noted before the clock was set.
-            Some(known) if answered_at.is_none_or(|at| at < known.since) && known.since <= now => known.since,
+            Some(known) if responded_at.is_none_or(|at| at < known.since) && known.since <= now => {
+                known.since
+            }
             _ => now,
         };
         let is_news = self.unreachable.as_ref().is_none_or(|known| known.since != since);
@@ -98,9 +100,9 @@ impl RouteNotes {
     }
 
     /// Whether the route in use could not be connected to a moment ago.
-    pub fn is_unreachable(&self, now: Timestamp, answered_at: Option<Timestamp>) -> bool {
+    pub fn is_unreachable(&self, now: Timestamp, responded_at: Option<Timestamp>) -> bool {
         self.unreachable.as_ref().is_some_and(|known| {
-            answered_at.is_none_or(|at| at < known.last)
+            responded_at.is_none_or(|at| at < known.last)
                 && known.last.since(known.since) >= SOME_SECONDS
                 && now.since(known.last) < ASK_AGAIN
         })
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_between_two_failures_begins_anew_and_so_does_a_clock_that_was_set_back() {
+    fn a_response_between_two_failures_begins_anew_and_so_does_a_clock_that_was_set_back() {
         let mut notes = RouteNotes::default();
         notes.not_connected(at(0), None, "refused");
         assert_eq!(notes.not_connected(at(10), Some(at(5)), "refused"), (true, false));

@@ -105,7 +105,7 @@ impl Flight {
             self.note("refresh_interrupted", format!("{spent}; the refresh token at hand is tried as it is"));
         }
         let known = std::mem::replace(&mut self.entry.pacing.lock().maybe_spent, spent);
-        if let Some(MaybeSpent::AnswerLost(_)) = known {
+        if let Some(MaybeSpent::ResponseLost(_)) = known {
             self.entry.pacing.lock().maybe_spent = known;
         }
         self.refresh(before, platform).await

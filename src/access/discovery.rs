@@ -63,8 +63,8 @@ impl Flight {
         let Some(token) = before.live_token(self.now()) else { return self.current() };
         let last = before.route.as_deref();
         let mut looking = pin!(async {
-            let answer = self.ask_for_route(platform, last, &token).await;
-            self.accept_route(platform, &before, answer, &token).await
+            let response = self.ask_for_route(platform, last, &token).await;
+            self.accept_route(platform, &before, response, &token).await
         });
         if last.is_none() {
             return looking.await;
@@ -88,9 +88,9 @@ impl Flight {
         };
         Tally::count(&self.health.tally.discoveries);
         let last = before.route.as_deref().filter(|_| !at_base);
-        let answer = platform.discover(last, &token).await;
+        let response = platform.discover(last, &token).await;
         // Without a route this is no renewal that failed: nobody waits, and the next call asks for itself.
-        let _ = self.accept_route(&*platform, &before, answer, &token).await;
+        let _ = self.accept_route(&*platform, &before, response, &token).await;
     }
 
     async fn ask_for_route(
@@ -108,10 +108,10 @@ impl Flight {
         &self,
         platform: &dyn ControlCalls,
         before: &Snapshot,
-        answer: Result<Route, Trouble>,
+        response: Result<Route, Trouble>,
         token: &AccessToken,
     ) -> Landing {
-        let trouble = match answer {
+        let trouble = match response {
             Ok(named) => {
                 self.consider(platform, before, named, token).await;
                 return self.current();
@@ -300,8 +300,8 @@ impl Flight {
     }
 
     fn is_unreachable(&self) -> bool {
-        let answered_at = self.entry.answered_at();
-        self.entry.pacing.lock().routes.is_unreachable(self.now(), answered_at)
+        let responded_at = self.entry.responded_at();
+        self.entry.pacing.lock().routes.is_unreachable(self.now(), responded_at)
     }
 
     async fn prove(
@@ -312,8 +312,8 @@ impl Flight {
     ) -> Result<Route, Trouble> {
         tokio::select! {
             biased;
-            answer = platform.prove(route, token) => answer,
-            () = self.shared.clock.sleep(PROOF_WAIT) => Err(Trouble::no_answer("discovery", PROOF_WAIT)),
+            response = platform.prove(route, token) => response,
+            () = self.shared.clock.sleep(PROOF_WAIT) => Err(Trouble::no_response("discovery", PROOF_WAIT)),
         }
     }
 }

@@ -98,8 +98,8 @@ impl Scripted {
         locked(&self.refresh_script).clear();
     }
 
-    pub fn next_discovery(&self, answer: Result<Route, Trouble>) {
-        locked(&self.route_script).push_back(answer);
+    pub fn next_discovery(&self, response: Result<Route, Trouble>) {
+        locked(&self.route_script).push_back(response);
     }
 
     pub fn last_asked(&self) -> Option<Route> {
@@ -107,8 +107,8 @@ impl Scripted {
     }
 
     /// What a route answers that is to be proven; one that nothing is told of names itself.
-    pub fn next_proof(&self, answer: Result<Route, Trouble>) {
-        locked(&self.proof_script).push_back(answer);
+    pub fn next_proof(&self, response: Result<Route, Trouble>) {
+        locked(&self.proof_script).push_back(response);
     }
 
     pub fn takes(&self, refresh_token: &str, name: &str) {
@@ -120,7 +120,7 @@ impl Scripted {
     }
 
     /// An answer that was carried out and lost: with rotation the old token is spent.
-    pub fn loses_an_answer_of(&self, name: &str) {
+    pub fn loses_a_response_of(&self, name: &str) {
         self.refreshes_fail(trouble("refresh", Blame::Realm, TroubleKind::Lost, None), 1);
         if self.rotates {
             self.forgets(name);

@@ -139,7 +139,7 @@ impl Entry {
     }
 
     /// When the platform last answered a call of this account, whatever it said, as far as is known.
-    pub(super) fn answered_at(&self) -> Option<Timestamp> {
+    pub(super) fn responded_at(&self) -> Option<Timestamp> {
         let failed = self.pacing.lock().streak.as_ref().and_then(|streak| match streak.what {
             Failure::Status(_) => Some(streak.last),
             Failure::Refused(_) => None,
@@ -158,10 +158,10 @@ impl Entry {
 
     pub fn summary(&self) -> Summary {
         let snapshot = self.snapshot.load();
-        let answered_at = self.answered_at();
+        let responded_at = self.responded_at();
         let streak = self.streak();
         let pacing = self.pacing.lock();
-        let is_so_still = |known: &&Unreachable| answered_at.is_none_or(|at| at < known.last);
+        let is_so_still = |known: &&Unreachable| responded_at.is_none_or(|at| at < known.last);
         Summary {
             realm: snapshot.realm.clone(),
             account_id: snapshot.id,

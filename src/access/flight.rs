@@ -154,8 +154,8 @@ impl Flight {
             return Err(problem);
         }
         let asked_at = self.now();
-        let answer = match self.ask_for_tokens(before, platform).await {
-            Ok(answer) => answer,
+        let response = match self.ask_for_tokens(before, platform).await {
+            Ok(response) => response,
             Err(trouble) => {
                 self.keep_what_came(before, &trouble).await;
                 let outcome = self.not_refreshed(before, platform, trouble).await;
@@ -167,11 +167,11 @@ impl Flight {
         };
         Tally::count(&self.health.tally.refreshes);
         self.shared.realm_works(&self.health);
-        let life = answer.expires_in;
-        let odd = answer.oddity_line();
+        let life = response.expires_in;
+        let odd = response.oddity_line();
         let tokens = NewTokens {
-            access: StoredAccess { token: answer.access, expires_at: asked_at + life },
-            refresh: answer.refresh,
+            access: StoredAccess { token: response.access, expires_at: asked_at + life },
+            refresh: response.refresh,
             refreshed_at: self.now(),
         };
         match save(&self.shared, &self.entry, before, &tokens).await {
@@ -263,14 +263,15 @@ impl Flight {
         before: &Snapshot,
         platform: &dyn ControlCalls,
     ) -> Result<TokenSet, Trouble> {
-        self.repeat(|| platform.refresh(&before.refresh), |trouble| self.remember_lost_answer(trouble)).await
+        self.repeat(|| platform.refresh(&before.refresh), |trouble| self.remember_lost_response(trouble))
+            .await
     }
 
     /// With rotation, an answer that we could not read may have spent the refresh token that we hold. It is tried again, and should it
     /// be refused, the reason is known.
-    fn remember_lost_answer(&self, trouble: &Trouble) {
+    fn remember_lost_response(&self, trouble: &Trouble) {
         if matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
-            self.entry.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::AnswerLost(self.now()));
+            self.entry.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::ResponseLost(self.now()));
         }
     }
 
@@ -284,7 +285,7 @@ impl Flight {
         let mut sends = 1;
         loop {
             let trouble = match call().await {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(trouble) => trouble,
             };
             note(&trouble);

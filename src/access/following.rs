@@ -27,8 +27,8 @@ impl Renewals {
             return;
         }
         let now = self.shared().clock.now();
-        let answered_at = entry.answered_at();
-        let (is_news, ask) = entry.pacing.lock().routes.not_connected(now, answered_at, why);
+        let responded_at = entry.responded_at();
+        let (is_news, ask) = entry.pacing.lock().routes.not_connected(now, responded_at, why);
         if is_news {
             let detail = format!("{route}: {why}; if it lasts, discovery is asked at base_url");
             self.shared().chronicle.note(&entry.name, "route_unreachable", detail);

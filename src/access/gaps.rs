@@ -60,7 +60,7 @@ struct Retry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MaybeSpent {
     /// An answer was lost at this time.
-    AnswerLost(Timestamp),
+    ResponseLost(Timestamp),
     /// The process ended between asking and committing.
     ProcessEnded(Timestamp),
 }
@@ -68,7 +68,7 @@ pub(super) enum MaybeSpent {
 impl fmt::Display for MaybeSpent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MaybeSpent::AnswerLost(at) => write!(f, "the answer to a refresh at {at} was lost"),
+            MaybeSpent::ResponseLost(at) => write!(f, "the answer to a refresh at {at} was lost"),
             MaybeSpent::ProcessEnded(at) => {
                 write!(f, "a refresh of {at} was under way when the process ended")
             }

@@ -46,23 +46,23 @@ impl Renewals {
             }
         });
         for ((realm, route), entries) in routes {
-            if self.answers(&realm, &route, &entries).await {
+            if self.responds(&realm, &route, &entries).await {
                 let well_at = self.shared().clock.now();
                 entries.iter().for_each(|entry| entry.platform_is_well(well_at));
             }
         }
     }
 
-    async fn answers(&self, realm: &RealmName, route: &Route, entries: &[Arc<Entry>]) -> bool {
+    async fn responds(&self, realm: &RealmName, route: &Route, entries: &[Arc<Entry>]) -> bool {
         let Ok(platform) = self.shared().platform(realm) else { return false };
         for entry in entries.iter().take(ASKED) {
             let Some(token) = entry.snapshot().live_token(self.shared().clock.now()) else { continue };
-            let answered = tokio::select! {
+            let responded = tokio::select! {
                 biased;
-                answer = platform.prove(route, &token) => answer.is_ok(),
+                response = platform.prove(route, &token) => response.is_ok(),
                 () = self.shared().clock.sleep(PATIENCE) => false,
             };
-            if answered {
+            if responded {
                 return true;
             }
         }

@@ -132,8 +132,8 @@ impl Slot {
         let shared = &self.shared;
         let health = shared.realms.get(&grant.realm);
         let asked_at = shared.clock.now();
-        let answer = match self.ask(&grant).await {
-            Ok(answer) => answer,
+        let response = match self.ask(&grant).await {
+            Ok(response) => response,
             Err((trouble, came)) => {
                 if let Some(came) = came {
                     self.keep_what_came(&grant, old, &came).await;
@@ -153,13 +153,13 @@ impl Slot {
         };
         Tally::count(&health.tally.refreshes);
         shared.realm_works(&health);
-        if let Some(odd) = answer.oddity_line() {
+        if let Some(odd) = response.oddity_line() {
             shared.chronicle.note(&grant.name, "token_answer_odd", odd);
         }
-        let expires_at = asked_at + answer.expires_in;
-        grant.access = Some(StoredAccess { token: answer.access, expires_at });
+        let expires_at = asked_at + response.expires_in;
+        grant.access = Some(StoredAccess { token: response.access, expires_at });
         let handed_in = std::mem::replace(&mut grant.refresh, RefreshToken::new(""));
-        grant.refresh = answer.refresh.unwrap_or_else(|| handed_in.clone());
+        grant.refresh = response.refresh.unwrap_or_else(|| handed_in.clone());
         grant.proven = Some(Proof { handed_in, refreshed_at: shared.clock.now() });
         let record = self.store_until_it_is(&grant).await?;
         self.publish(&record, &grant);
@@ -211,9 +211,9 @@ impl Slot {
         let (mut token, mut sends) = (grant.refresh.clone(), 1);
         loop {
             let trouble = match platform.refresh(&token).await {
-                Ok(mut answer) => {
-                    answer.refresh.get_or_insert(token);
-                    return Ok(answer);
+                Ok(mut response) => {
+                    response.refresh.get_or_insert(token);
+                    return Ok(response);
                 }
                 Err(trouble) => trouble,
             };

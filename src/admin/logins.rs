@@ -127,7 +127,7 @@ pub async fn finish(
         Some((login, choice)) => (login, Some(choice)),
         None => (finish.ticket.as_str(), None),
     };
-    let answer = async {
+    let response = async {
         Ok(match (choice, finish.redirected_url, finish.account_id) {
             (None, Some(url), _) => admin.pairing.finish_pasted(login, &url).await,
             (Some(choice), _, Some(id)) => {
@@ -141,8 +141,8 @@ pub async fn finish(
             }
         })
     };
-    let answer = admin.audited(&actor, "finish_pairing", None, answer).await?;
-    Ok(Json(match answer.outcome {
+    let response = admin.audited(&actor, "finish_pairing", None, response).await?;
+    Ok(Json(match response.outcome {
         Outcome::Connected(connected) => {
             PairOutcome::Paired { account: connected.name, warnings: connected.warnings }
         }

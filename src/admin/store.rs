@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::{Actor, Admin};
 
 /// What the store may be ahead of the reader, and the size of a piece.
-const PIECE: usize = 64 * 1024;
+const CHUNK: usize = 64 * 1024;
 
 /// A backup that is being taken, in a task of its own: it ends, and the audit log says how, also where the reader has left.
 struct Taking {
@@ -28,7 +28,7 @@ struct Taking {
 
 /// The copy as it is made. It holds everything sealed, so it is of no use without the key. A copy that could not be finished is cut off.
 pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Response, Problem> {
-    let (read, mut write) = tokio::io::duplex(PIECE);
+    let (read, mut write) = tokio::io::duplex(CHUNK);
     let done = tokio::spawn(async move {
         let copy = async { admin.store.back_up(&mut write).await.map_err(Problem::of_store) };
         admin.audited(&actor, "backup", None, copy).await
@@ -46,7 +46,7 @@ pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Re
         }
         let mut taking = taking?;
         match taking.next().await {
-            Ok(Some(piece)) => Some((Ok(piece), (None, Some(taking)))),
+            Ok(Some(chunk)) => Some((Ok(chunk), (None, Some(taking)))),
             Ok(None) => match taking.done.await {
                 Ok(Ok(_)) => None,
                 Ok(Err(_)) | Err(_) => Some((Err(io::Error::other("the backup broke off")), (None, None))),
@@ -68,9 +68,9 @@ pub async fn rotate_key(State(admin): State<Arc<Admin>>, actor: Actor) -> Result
 
 impl Taking {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        let read = self.read.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| piece.freeze()))
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        let read = self.read.read_buf(&mut chunk).await?;
+        Ok((read > 0).then(|| chunk.freeze()))
     }
 
     async fn problem(self) -> Problem {

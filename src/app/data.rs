@@ -56,7 +56,7 @@ impl Handler for DataHandler {
     type Body = ReplyBody<Stream>;
 
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>> {
-        self.answer(request, evidence(&peer))
+        self.response(request, evidence(&peer))
     }
 
     fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes> {
@@ -64,7 +64,7 @@ impl Handler for DataHandler {
         match head {
             Some(head) if self.is_token_path(head) => {
                 let id = self.gateway.request_id(&head.fields);
-                refusal.oauth_answer(&id, head.method == Method::HEAD)
+                refusal.oauth_response(&id, head.method == Method::HEAD)
             }
             _ => self.gateway.refuse(&refusal),
         }
@@ -72,7 +72,7 @@ impl Handler for DataHandler {
 }
 
 impl DataHandler {
-    pub async fn answer(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+    pub async fn response(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
         match self.is_token_path(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
             true => Box::pin(self.token(request, evidence)).await,
@@ -88,13 +88,13 @@ impl DataHandler {
         let Request { head, body } = request;
         let id = self.gateway.request_id(&head.fields);
         if head.method != Method::POST {
-            return OAuthError::method().answer(&id, head.method == Method::HEAD).map(ReplyBody::full);
+            return OAuthError::method().response(&id, head.method == Method::HEAD).map(ReplyBody::full);
         }
-        let answer = match read_form(body, self.shared.settings.load().body_idle).await {
+        let response = match read_form(body, self.shared.settings.load().body_idle).await {
             Ok(form) => self.facade.token(&head.fields, &form, &evidence, &id),
-            Err(refusal) => refusal.oauth_answer(&id, false),
+            Err(refusal) => refusal.oauth_response(&id, false),
         };
-        answer.map(ReplyBody::full)
+        response.map(ReplyBody::full)
     }
 }
 

@@ -90,9 +90,9 @@ impl WorkerObserver {
         if let Some(slot) = self.slot(record.endpoint) {
             let class = StatusCode::from_u16(record.status).map_or(Class::None, Class::of);
             self.with_cells(record.realm.as_ref(), |cells| {
-                cells.answered(slot, &record.method, class, record.request);
+                cells.responded(slot, &record.method, class, record.request);
                 if record.attempts > 0 {
-                    cells.platform_answered(slot, class, record.platform);
+                    cells.platform_responded(slot, class, record.platform);
                 }
             });
         }
@@ -198,7 +198,7 @@ pub fn watch(inner: &Arc<Inner>) {
             ("write_timeout", series(|counters| counters.write_timeouts.get())),
             ("refused_request", series(|counters| counters.refused_requests.get())),
             ("hang_up", series(|counters| counters.hang_ups.get())),
-            ("aborted_answer", series(|counters| counters.aborted_answers.get())),
+            ("aborted_answer", series(|counters| counters.aborted_responses.get())),
             ("panic", series(|counters| counters.panics.get())),
         ],
     });

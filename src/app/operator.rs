@@ -99,10 +99,10 @@ impl Operator {
     pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallReport, String> {
         let with_body = call.with_body;
         let (head, body) = self.request(&account, call)?;
-        let (answer, answered) = oneshot::channel();
+        let (response, responded) = oneshot::channel();
         let started = Instant::now();
-        self.calls.send((head, body, answer)).await.map_err(|_| "the gateway is stopping".to_owned())?;
-        let seen = answered.await.map_err(|_| "the gateway is stopping".to_owned())??;
+        self.calls.send((head, body, response)).await.map_err(|_| "the gateway is stopping".to_owned())?;
+        let seen = responded.await.map_err(|_| "the gateway is stopping".to_owned())??;
         Ok(CallReport {
             status: seen.status,
             code: seen.code,
@@ -137,7 +137,7 @@ impl Operator {
 
 async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
     let handler = Rc::new(maker.make(usize::MAX));
-    while let Some((head, body, answer)) = calls.recv().await {
+    while let Some((head, body, response)) = calls.recv().await {
         let handler = handler.clone();
         tokio::task::spawn_local(async move {
             let seen = tokio::time::timeout(
@@ -145,21 +145,21 @@ async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
                 exchange(handler, Request { head, body: RequestBody::whole(body) }),
             )
             .await;
-            let _ = answer.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
+            let _ = response.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
         });
     }
 }
 
 async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<Seen, String> {
-    look(handler.answer(request, evidence()).await).await
+    look(handler.response(request, evidence()).await).await
 }
 
 fn evidence() -> Evidence {
     Evidence { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), balancer: false, certificate: None, secure: true }
 }
 
-async fn look(answer: Response<ReplyBody<Stream>>) -> Result<Seen, String> {
-    let (head, mut body) = answer.into_parts();
+async fn look(response: Response<ReplyBody<Stream>>) -> Result<Seen, String> {
+    let (head, mut body) = response.into_parts();
     // Those of the platform come with the body, our own in the head.
     let value = |name: Name| {
         let passed = body.fields().and_then(|fields| fields.get(name));

@@ -116,9 +116,11 @@ impl Api {
     ) -> Result<(), Failure> {
         let request = self.http.post(self.url(path)).header("content-type", "application/json").body(body);
         self.runtime.block_on(async {
-            let mut answer = self.send(request).await?;
+            let mut response = self.send(request).await?;
             let mut pending = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(|error| Failure::other(cut_short(&error)))? {
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| Failure::other(cut_short(&error)))?
+            {
                 pending.extend_from_slice(&chunk);
                 while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                     let line: Vec<u8> = pending.drain(..=end).collect();
@@ -134,9 +136,11 @@ impl Api {
     /// Posts, and writes the answer into a file that gets its name only when it is whole.
     pub fn post_for_file(&self, path: &str, mut into: Incoming) -> Result<Backup, Failure> {
         self.runtime.block_on(async {
-            let mut answer = self.send(self.http.post(self.url(path))).await?;
-            while let Some(piece) = answer.chunk().await.map_err(|error| Failure::other(cut_short(&error)))? {
-                into.write(&piece).await.map_err(|error| Failure::other(error.to_string()))?;
+            let mut response = self.send(self.http.post(self.url(path))).await?;
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| Failure::other(cut_short(&error)))?
+            {
+                into.write(&chunk).await.map_err(|error| Failure::other(error.to_string()))?;
             }
             into.finish().await.map_err(|error| Failure::other(error.to_string()))
         })
@@ -159,8 +163,8 @@ impl Api {
 
     fn exchange<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Failure> {
         self.runtime.block_on(async {
-            let answer = self.send(request).await?;
-            let body = answer.bytes().await.map_err(|error| Failure::other(cut_short(&error)))?;
+            let response = self.send(request).await?;
+            let body = response.bytes().await.map_err(|error| Failure::other(cut_short(&error)))?;
             serde_json::from_slice(&body).map_err(|error| {
                 Failure::other(format!("{} answered something else than an admin API: {error}", self.base))
             })
@@ -168,13 +172,13 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let answer = request.bearer_auth(&self.token).send().await;
-        let answer = answer.map_err(|error| nobody_there(&self.base, &error))?;
-        let status = answer.status();
+        let response = request.bearer_auth(&self.token).send().await;
+        let response = response.map_err(|error| nobody_there(&self.base, &error))?;
+        let status = response.status();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let body = answer.bytes().await.unwrap_or_default();
+        let body = response.bytes().await.unwrap_or_default();
         Err(match serde_json::from_slice::<ApiProblem>(&body) {
             Ok(problem) if problem.code == "unauthorized" => Failure::Refused(self.wrong_token(problem)),
             Ok(problem) => Failure::Refused(problem),
@@ -193,9 +197,9 @@ pub fn alive(file: &Path) -> Result<(), Failure> {
     let admin = load(file)?;
     let (http, base) = (client(&admin)?, address(&admin)?);
     let request = http.get(format!("{base}/healthz")).timeout(PATIENCE);
-    let answer = runtime()?.block_on(async { request.send().await });
-    let answer = answer.map_err(|error| nobody_there(&base, &error))?;
-    match answer.status() {
+    let response = runtime()?.block_on(async { request.send().await });
+    let response = response.map_err(|error| nobody_there(&base, &error))?;
+    match response.status() {
         status if status.is_success() => Ok(()),
         status => Err(Failure::other(format!("{base}/healthz answered {status}"))),
     }

@@ -190,8 +190,8 @@ async fn reachable(reach: &Reach, key: &str, url: &Url, steps: &mut Steps) {
     let found = if found.is_err() && behind_proxy { Ok("left to the outbound proxy".into()) } else { found };
     steps.take(&format!("{key}: name"), found);
     match ask(reach, url, Method::HEAD).await {
-        Ok(answer) => {
-            let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        Ok(response) => {
+            let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
             let secure =
                 if url.scheme() == "https" { "connected, certificate trusted" } else { "connected, no TLS" };
             steps.take(&format!("{key}: connection"), Ok(secure.into()));
@@ -208,7 +208,7 @@ fn listed(addresses: &[std::net::SocketAddr]) -> String {
 /// One request without a token on a connection of its own.
 async fn ask(reach: &Reach, url: &Url, method: Method) -> Result<Response<Incoming>, String> {
     let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or("the address names no host")?;
-    let answer = async {
+    let response = async {
         let stream =
             reach.connect(host, port, url.scheme() == "https").await.map_err(|error| error.to_string())?;
         let (mut sender, connection) =
@@ -218,11 +218,11 @@ async fn ask(reach: &Reach, url: &Url, method: Method) -> Result<Response<Incomi
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let request = Request::builder().method(method).uri(target).header(header::HOST, authority);
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string());
+        let response = sender.send_request(request).await.map_err(|error| error.to_string());
         driver.abort();
-        answer
+        response
     };
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer in 15 s".to_owned()))
+    tokio::time::timeout(PATIENCE, response).await.unwrap_or_else(|_| Err("no answer in 15 s".to_owned()))
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);

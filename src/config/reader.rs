@@ -205,7 +205,7 @@ impl<'a> Section<'a> {
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
         let Some(value) = self.get(key) else { return default };
         match value.node.get_ref() {
-            DeValue::Boolean(answer) => *answer,
+            DeValue::Boolean(response) => *response,
             _ => {
                 value.wrong_type::<bool>("true or false");
                 default

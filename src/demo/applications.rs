@@ -19,13 +19,13 @@ pub struct Applications {
 }
 
 /// An answer, read to its end.
-pub struct Answer {
+pub struct CallResult {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub body: bytes::Bytes,
 }
 
-impl Answer {
+impl CallResult {
     pub fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body).with_context(|| format!("status {}: not JSON", self.status))
     }
@@ -65,31 +65,31 @@ impl Applications {
     }
 
     /// A legacy application: its old prefix, its old bearer, and the key that its base URL's proxy setting adds.
-    pub async fn call(&self, account: &str, path: &str) -> anyhow::Result<Answer> {
+    pub async fn call(&self, account: &str, path: &str) -> anyhow::Result<CallResult> {
         let url = format!("{}/accounts/{account}{path}", self.gateway);
         read(self.http.get(url).header("X-Gateway-Key", &self.key).bearer_auth("an-old-align-token")).await
     }
 
     /// Follows a link as it stands in an answer.
-    pub async fn follow(&self, link: &str) -> anyhow::Result<Answer> {
+    pub async fn follow(&self, link: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(link).header("X-Gateway-Key", &self.key)).await
     }
 
-    pub async fn delete(&self, account: &str, path: &str) -> anyhow::Result<Answer> {
+    pub async fn delete(&self, account: &str, path: &str) -> anyhow::Result<CallResult> {
         let url = format!("{}/accounts/{account}{path}", self.gateway);
         read(self.http.delete(url).header("X-Gateway-Key", &self.key)).await
     }
 
-    pub async fn call_without_key(&self, path: &str) -> anyhow::Result<Answer> {
+    pub async fn call_without_key(&self, path: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(format!("{}{path}", self.gateway))).await
     }
 
-    pub async fn call_with_bearer(&self, path: &str, bearer: &str) -> anyhow::Result<Answer> {
+    pub async fn call_with_bearer(&self, path: &str, bearer: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(format!("{}{path}", self.gateway)).bearer_auth(bearer)).await
     }
 
     /// An application that refreshes by itself, as it would at Align's token endpoint.
-    pub async fn refresh(&self, refresh_token: &str) -> anyhow::Result<Answer> {
+    pub async fn refresh(&self, refresh_token: &str) -> anyhow::Result<CallResult> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "refresh_token")
             .append_pair("refresh_token", refresh_token)
@@ -101,12 +101,12 @@ impl Applications {
         read(request.header("content-type", "application/x-www-form-urlencoded").body(form)).await
     }
 
-    pub async fn operate(&self, path: &str, body: Value) -> anyhow::Result<Answer> {
+    pub async fn operate(&self, path: &str, body: Value) -> anyhow::Result<CallResult> {
         let request = self.http.post(format!("{}/api{path}", self.admin)).bearer_auth(&self.admin_token);
         read(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
-    pub async fn look(&self, path: &str) -> anyhow::Result<Answer> {
+    pub async fn look(&self, path: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(format!("{}{path}", self.admin)).bearer_auth(&self.admin_token)).await
     }
 
@@ -122,12 +122,12 @@ impl Applications {
     }
 
     /// The browser comes back from the login page.
-    pub async fn come_back(&self, redirected: &str, cookie: &str) -> anyhow::Result<Answer> {
+    pub async fn come_back(&self, redirected: &str, cookie: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(redirected).header(COOKIE, cookie)).await
     }
 
     /// The browser submits the form of the choosing page for an account.
-    pub async fn choose(&self, page: &Answer, account: u64, cookie: &str) -> anyhow::Result<Answer> {
+    pub async fn choose(&self, page: &CallResult, account: u64, cookie: &str) -> anyhow::Result<CallResult> {
         let text = page.text();
         let choice = between(&text, "name=\"choice\" value=\"", "\"").context("the page offers no choice")?;
         let cookies = page.headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -146,12 +146,12 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     Some(&text[start..start + end])
 }
 
-async fn read(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
-    let answer = match request.send().await {
-        Ok(answer) => answer,
+async fn read(request: reqwest::RequestBuilder) -> anyhow::Result<CallResult> {
+    let response = match request.send().await {
+        Ok(response) => response,
         Err(error) => bail!("no answer: {:#}", anyhow::Error::from(error)),
     };
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let body = answer.bytes().await.context("the answer broke off")?;
-    Ok(Answer { status, headers, body })
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.bytes().await.context("the answer broke off")?;
+    Ok(CallResult { status, headers, body })
 }

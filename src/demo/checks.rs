@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::sandbox::{Endpoint, Fault, Place, Region, Script, matching};
 
-use super::applications::Answer;
+use super::applications::CallResult;
 use super::{CLINIC, CLINIC_NAME, LAB, PASSWORD, Stage, USER};
 
 pub struct Report {
@@ -71,12 +71,12 @@ pub async fn all(stage: &Stage) -> Report {
     report
 }
 
-fn expect(answer: &Answer, status: u16) -> anyhow::Result<()> {
+fn expect(response: &CallResult, status: u16) -> anyhow::Result<()> {
     ensure!(
-        answer.status == status,
+        response.status == status,
         "status {} instead of {status}: {}",
-        answer.status,
-        shortened(&answer.text())
+        response.status,
+        shortened(&response.text())
     );
     Ok(())
 }
@@ -131,9 +131,9 @@ impl Stage {
             "/lab-sw/v1",
             "",
         ] {
-            let answer =
+            let response =
                 self.applications.call(CLINIC_NAME, &format!("{prefix}/practice-configuration")).await?;
-            expect(&answer, 200).with_context(|| format!("prefix {prefix:?}"))?;
+            expect(&response, 200).with_context(|| format!("prefix {prefix:?}"))?;
         }
         let calls = self.sandbox.calls_to(Endpoint::PracticeConfiguration);
         ensure!(calls.len() == 5, "the platform saw {} calls instead of 5", calls.len());
@@ -150,9 +150,9 @@ impl Stage {
         self.sandbox.clear_calls();
         self.sandbox.expire_access(CLINIC);
         let calls = (0..50).map(|_| self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/orders/practice"));
-        let answers = join_all(calls).await;
-        for answer in answers {
-            expect(&answer?, 200)?;
+        let responses = join_all(calls).await;
+        for response in responses {
+            expect(&response?, 200)?;
         }
         let (refreshes, discoveries) =
             (self.sandbox.refreshes(CLINIC).len(), self.sandbox.discoveries().len());
@@ -167,10 +167,10 @@ impl Stage {
             self.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)).once());
         }
         let started = Instant::now();
-        let answer = self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await?;
+        let response = self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await?;
         let took = started.elapsed();
         self.sandbox.clear_scripts();
-        expect(&answer, 200)?;
+        expect(&response, 200)?;
         let sends = self.sandbox.calls_to(Endpoint::OrdersPractice).len();
         ensure!(sends == 3, "{sends} sends instead of three");
         ensure!(
@@ -190,22 +190,22 @@ impl Stage {
         let begin = format!("{}/accounts/{CLINIC_NAME}", self.applications.gateway);
         let link = text.split('"').find(|word| word.starts_with(&begin) && word.contains("/download/"));
         let link = link.context("the order list holds no gateway link")?;
-        let answer = self.applications.follow(link).await?;
-        expect(&answer, 200)?;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &answer.body);
+        let response = self.applications.follow(link).await?;
+        expect(&response, 200)?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &response.body);
         let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let words: Vec<&str> = link.split('?').next().unwrap_or(link).rsplit('/').collect();
         let order = words.get(2).and_then(|id| id.parse().ok()).context("the link names no order")?;
         let asset = self.sandbox.asset(order, words[0]).context("the sandbox does not know the asset")?;
         ensure!(sha256 == asset.sha256(), "the bytes differ from what the platform sent");
-        Ok(format!("{} MB, byte for byte", answer.body.len() / 1_000_000))
+        Ok(format!("{} MB, byte for byte", response.body.len() / 1_000_000))
     }
 
     async fn answers_a_refresh(&self) -> anyhow::Result<String> {
         let refresh_token = self.sandbox.grant(LAB).context("the lab has no grant")?;
-        let answer = self.applications.refresh(&refresh_token).await?;
-        expect(&answer, 200)?;
-        let tokens = answer.json()?;
+        let response = self.applications.refresh(&refresh_token).await?;
+        expect(&response, 200)?;
+        let tokens = response.json()?;
         let token = tokens["access_token"].as_str().context("no access token")?.to_owned();
         ensure!(
             tokens["refresh_token"] == refresh_token.as_str(),
@@ -225,8 +225,9 @@ impl Stage {
     async fn follows_a_region_move(&self) -> anyhow::Result<String> {
         self.sandbox.move_region(CLINIC, Region::AsiaPacific);
         self.sandbox.clear_calls();
-        let answer = self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/practice-configuration").await?;
-        expect(&answer, 200)?;
+        let response =
+            self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/practice-configuration").await?;
+        expect(&response, 200)?;
         let calls = self.sandbox.calls_to(Endpoint::PracticeConfiguration);
         let last = calls.last().context("the platform saw no call")?;
         ensure!(last.place == Place::Region(Region::AsiaPacific), "the last call went to {:?}", last.place);

@@ -74,9 +74,9 @@ impl Facade {
         request_id: &HeaderValue,
     ) -> Response<Bytes> {
         match self.grant(fields, body, evidence) {
-            Ok(answer) => answer,
-            Err(Denied::Gateway(refusal)) => refusal.oauth_answer(request_id, false),
-            Err(Denied::Vendor(refusal)) => refusal.answer(request_id),
+            Ok(response) => response,
+            Err(Denied::Gateway(refusal)) => refusal.oauth_response(request_id, false),
+            Err(Denied::Vendor(refusal)) => refusal.response(request_id),
         }
     }
 
@@ -163,7 +163,7 @@ impl From<TokenRefusal> for Denied {
 
 /// The vendor's shape (Authentication and Pairing V2, 4.1.3).
 fn granted(access_token: &str, refresh_token: &str, life: Duration) -> Response<Bytes> {
-    answer(
+    json_response(
         StatusCode::OK,
         &serde_json::json!({
             "access_token": access_token,
@@ -176,7 +176,7 @@ fn granted(access_token: &str, refresh_token: &str, life: Duration) -> Response<
 }
 
 impl TokenRefusal {
-    fn answer(self, request_id: &HeaderValue) -> Response<Bytes> {
+    fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
         use TokenRefusal::*;
         let (status, error, description) = match self {
             InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
@@ -210,7 +210,7 @@ impl TokenRefusal {
             ),
         };
         let refusal = OAuthError { status, error, description: description.to_owned() };
-        let mut response = refusal.answer(request_id, false);
+        let mut response = refusal.response(request_id, false);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
@@ -218,7 +218,7 @@ impl TokenRefusal {
     }
 }
 
-fn answer(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_refused_refresh_has_the_vendors_status_and_a_word_that_helps() {
-        let response = TokenRefusal::UnknownToken.answer(&HeaderValue::from_static("r-1"));
+        let response = TokenRefusal::UnknownToken.response(&HeaderValue::from_static("r-1"));
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!((response.status().as_u16(), body["error"].as_str()), (401, Some("invalid_grant")));
         assert!(body["error_description"].as_str().unwrap().contains("accounts import"));

@@ -57,7 +57,7 @@ impl<S: Wire> LiveBody<S> {
         let mut body =
             Self { front: None, decoder, lease: None, idle, timer: None, timing: false, ended: false };
         // A fault shows again when the body is read on.
-        body.front = lease.link.take_piece(&mut body.decoder).unwrap_or_default();
+        body.front = lease.link.take_chunk(&mut body.decoder).unwrap_or_default();
         body.lease = Some(lease);
         if body.decoder.has_ended() {
             body.end(now);
@@ -100,7 +100,7 @@ impl<S: Wire> LiveBody<S> {
         let mut read = BytesMut::new();
         while !self.ended && read.len() <= limit {
             match std::future::poll_fn(|cx| self.poll_data(cx)).await {
-                Some(Ok(piece)) => read.extend_from_slice(&piece),
+                Some(Ok(chunk)) => read.extend_from_slice(&chunk),
                 Some(Err(error)) => return Err(error),
                 None => break,
             }
@@ -111,12 +111,12 @@ impl<S: Wire> LiveBody<S> {
 
     fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
-        match ready!(lease.link.poll_piece(&mut self.decoder, cx)) {
-            Ok(piece) => {
+        match ready!(lease.link.poll_chunk(&mut self.decoder, cx)) {
+            Ok(chunk) => {
                 if self.decoder.has_ended() {
                     self.end(std::time::Instant::now());
                 }
-                Poll::Ready(piece.map(Ok))
+                Poll::Ready(chunk.map(Ok))
             }
             Err(BodyFault::BrokenOff | BodyFault::Chunks) => {
                 Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff))))

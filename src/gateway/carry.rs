@@ -20,7 +20,7 @@ use super::access_log::Line;
 use super::account::Accounts;
 use super::body::BodyError;
 use super::budget::Budget;
-use super::forward::{self, Answer, Attempt, Patience, no_proof};
+use super::forward::{self, Attempt, Patience, UpstreamResponse, no_proof};
 use super::headers::{Ours, Outbound};
 use super::ingress::{self, Located};
 use super::links;
@@ -45,7 +45,7 @@ pub struct Call<'a, A: Accounts> {
 
 /// What the loop came to, and the access that it was got with.
 pub struct Carried<S: Wire> {
-    pub answer: Answer<S>,
+    pub response: UpstreamResponse<S>,
     pub access: Access,
 }
 
@@ -68,7 +68,7 @@ struct Target<'a> {
 }
 
 /// Answers that are read before they are judged, so that a repeat finds the connection free.
-const SMALL_ANSWER: usize = 64 * 1024;
+const SMALL_RESPONSE: usize = 64 * 1024;
 
 /// The old platform's V1 base (gen-api, section 1): where it is the route, V1 bodies are what the platform expects.
 const V1_PATH: &str = "/lab-sw/v1";
@@ -215,7 +215,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         held: &Held,
         progress: &mut Progress,
         line: &mut Line,
-    ) -> Result<Result<Answer<D::Stream>, Seen>, Refusal> {
+    ) -> Result<Result<UpstreamResponse<D::Stream>, Seen>, Refusal> {
         let route = access.route();
         let target = call.target(route)?;
         let settings = call.settings;
@@ -252,11 +252,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             patience,
         };
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
-        let ended = outcome.as_ref().map_or_else(|_| Instant::now(), |answer| answer.came);
+        let ended = outcome.as_ref().map_or_else(|_| Instant::now(), |response| response.came);
         line.platform += ended.saturating_duration_since(began);
-        if let Ok(answer) = &mut outcome
-            && may_be_repeated(answer.head.status)
-            && let Err(error) = Box::pin(answer.body.settle(SMALL_ANSWER)).await
+        if let Ok(response) = &mut outcome
+            && may_be_repeated(response.head.status)
+            && let Err(error) = Box::pin(response.body.settle(SMALL_RESPONSE)).await
         {
             outcome = Err(unsettled(error));
         }
@@ -358,19 +358,19 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 }
 
-fn seen<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Seen {
+fn seen<S: Wire>(outcome: &Result<UpstreamResponse<S>, Seen>) -> Seen {
     match outcome {
-        Ok(answer) => Seen::Status(answer.head.status),
+        Ok(response) => Seen::Status(response.head.status),
         Err(seen) => seen.clone(),
     }
 }
 
 pub(super) fn carried<S: Wire>(
-    outcome: Result<Answer<S>, Seen>,
+    outcome: Result<UpstreamResponse<S>, Seen>,
     access: Access,
 ) -> Result<Carried<S>, Refusal> {
     match outcome {
-        Ok(answer) => Ok(Carried { answer, access }),
+        Ok(response) => Ok(Carried { response, access }),
         // `next_step` lets only answers pass.
         Err(_) => Err(Refusal::PlatformMisbehaved("there is no answer to pass on")),
     }

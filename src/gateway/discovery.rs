@@ -24,7 +24,7 @@ pub enum Asked {
 }
 
 /// The vendor's shape, our address. A wrong or missing parameter gets an empty array, as the vendor's does.
-pub fn answer<B>(
+pub fn response<B>(
     wanted: &config::Discovery,
     asked: Asked,
     base: &Base,
@@ -44,13 +44,13 @@ pub fn answer<B>(
     };
     let text = Bytes::from(serde_json::json!({ "APIs": apis }).to_string());
     let length = HeaderValue::from(text.len());
-    let mut answer = Response::new(body(if head_only { Bytes::new() } else { text }));
-    *answer.status_mut() = StatusCode::OK;
-    let headers = answer.headers_mut();
+    let mut response = Response::new(body(if head_only { Bytes::new() } else { text }));
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    response
 }
 
 pub fn asked(wanted: &config::Discovery, query: Option<&str>) -> Asked {
@@ -76,13 +76,13 @@ mod tests {
     use crate::gateway::testing;
     use crate::model::route::HostPolicy;
 
-    fn answered(query: &str, url: &str) -> String {
+    fn responded(query: &str, url: &str) -> String {
         let config = testing::config();
         let policy = HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false };
         let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
         let base = Base::new(&url.parse().unwrap());
         let wanted = &config.realms.values().next().unwrap().discovery;
-        let answer = answer(
+        let response = response(
             wanted,
             asked(wanted, Some(query)),
             &base,
@@ -91,26 +91,26 @@ mod tests {
             |b| b,
             false,
         );
-        String::from_utf8(answer.into_body().to_vec()).unwrap()
+        String::from_utf8(response.into_body().to_vec()).unwrap()
     }
 
     #[test]
     fn discovery_leads_back_to_us_and_keeps_the_account() {
         let ours = r#"{"APIs":[{"Domain":"http://gw:8080","Name":"third-party","Path":"/accounts/smile/itero-gen-api/v2","Version":"2"}]}"#;
-        assert_eq!(answered("discoveryName=third-party&version=2", "http://gw:8080"), ours);
-        assert!(answered("version=2&discoveryName=third-party", "https://old.internal/x").contains(
+        assert_eq!(responded("discoveryName=third-party&version=2", "http://gw:8080"), ours);
+        assert!(responded("version=2&discoveryName=third-party", "https://old.internal/x").contains(
             r#""Domain":"https://old.internal","Name":"third-party","Path":"/x/accounts/smile/itero-gen-api/v2""#
         ));
     }
 
     #[test]
-    fn the_name_in_the_spelling_of_the_vendors_table_is_answered_alike_and_told_apart() {
-        let plain = answered("discoveryName=third-party&version=2", "http://gw:8080");
+    fn the_name_in_the_spelling_of_the_vendors_table_is_responded_alike_and_told_apart() {
+        let plain = responded("discoveryName=third-party&version=2", "http://gw:8080");
         let config = testing::config();
         let wanted = &config.realms.values().next().unwrap().discovery;
         for name in ["thirdparty", "ThirdParty", "third_party", "third%20party", "third+party"] {
             let query = format!("discoveryName={name}&version=2");
-            assert_eq!(answered(&query, "http://gw:8080"), plain, "{name}");
+            assert_eq!(responded(&query, "http://gw:8080"), plain, "{name}");
             assert_eq!(asked(wanted, Some(&query)), Asked::InAnotherSpelling, "{name}");
         }
         assert_eq!(asked(wanted, Some("discoveryName=third-party&version=2")), Asked::AsConfigured);
@@ -128,7 +128,7 @@ mod tests {
             "discoveryName=x&version=2",
             "discoveryName=third-party&version=3",
         ] {
-            assert_eq!(answered(query, "http://gw"), r#"{"APIs":[]}"#, "{query}");
+            assert_eq!(responded(query, "http://gw"), r#"{"APIs":[]}"#, "{query}");
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Attempt<'a> {
 }
 
 /// An answer's head, and its body still to come.
-pub struct Answer<S: Wire> {
+pub struct UpstreamResponse<S: Wire> {
     pub head: ResponseHead,
     pub body: LiveBody<S>,
     /// When the head was here.
@@ -53,7 +53,7 @@ pub async fn send<D: Dial>(
     pool: &Pool<D::Stream>,
     dial: &D,
     attempt: Attempt<'_>,
-) -> Result<Answer<D::Stream>, Seen> {
+) -> Result<UpstreamResponse<D::Stream>, Seen> {
     let Attempt { place, head, body, began, repeatable, fresh, keep, patience } = attempt;
     let kept = if fresh { None } else { pool.take_out(place, repeatable, keep, began) };
     let (mut lease, began) = match kept {
@@ -63,27 +63,27 @@ pub async fn send<D: Dial>(
             Err(error) => return Err(Seen::NotSent { why: error.why, lasting: error.lasting }),
         },
     };
-    let (answered, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
+    let (responded, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
     let came = Instant::now();
-    let body = decoder(&head.caller.method, &answered).map_err(Seen::Misbehaved)?;
+    let body = decoder(&head.caller.method, &responded).map_err(Seen::Misbehaved)?;
     let link = &mut lease.link;
-    link.keeps = sent_whole && stays_open(&answered, &body);
-    link.max_idle = max_idle(&answered.fields);
+    link.keeps = sent_whole && stays_open(&responded, &body);
+    link.max_idle = max_idle(&responded.fields);
     if body.left().is_some_and(|left| (link.unread() as u64) > left) {
         return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
     }
-    Ok(Answer { head: answered, body: LiveBody::new(body, lease, patience.idle, came), came })
+    Ok(UpstreamResponse { head: responded, body: LiveBody::new(body, lease, patience.idle, came), came })
 }
 
 /// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried
 /// out counts, and no web page: another product's host answers too.
-pub fn no_proof<S: Wire>(outcome: &Result<Answer<S>, Seen>) -> Option<String> {
+pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, Seen>) -> Option<String> {
     match outcome {
-        Ok(answer) if !answer.head.status.is_success() => {
-            Some(format!("it answers a call with status {}", answer.head.status.as_u16()))
+        Ok(response) if !response.head.status.is_success() => {
+            Some(format!("it answers a call with status {}", response.head.status.as_u16()))
         }
-        Ok(answer) => {
-            let kind = answer.head.fields.get(Name::ContentType).unwrap_or_default();
+        Ok(response) => {
+            let kind = response.head.fields.get(Name::ContentType).unwrap_or_default();
             let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
             is_page.then(|| "it answers a call with a web page".to_owned())
         }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_length_is_in_doubt_is_not_passed_on() {
+    fn a_response_whose_length_is_in_doubt_is_not_passed_on() {
         let table: [(&[(&str, &str)], bool); 9] = [
             (&[], true),
             (&[("content-length", "5")], true),

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_links_become_ours_asks_for_a_whole_answer_in_the_clear() {
+    fn a_call_whose_links_become_ours_asks_for_a_whole_response_in_the_clear() {
         let caller = [("range", "bytes=0-1"), ("if-range", "x"), ("accept-encoding", "gzip, br")];
         let expected = [
             "host: eu.iterocloud.com",
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_caller_gets_the_vendors_head_without_what_belonged_to_the_connection() {
-        let mut answer = map(&[
+        let mut response = map(&[
             ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
             ("server", "vendor"),
             ("set-cookie", "a=1"),
@@ -335,7 +335,7 @@ mod tests {
             ("alt-svc", "h3=\":443\""),
             ("content-type", "application/json"),
         ]);
-        inbound(&mut answer, &HeaderValue::from_static("r1"));
+        inbound(&mut response, &HeaderValue::from_static("r1"));
         let expected = [
             "date: Sat, 21 Nov 2026 10:00:00 GMT",
             "server: vendor",
@@ -344,7 +344,7 @@ mod tests {
             "content-type: application/json",
             "x-request-id: r1",
         ];
-        assert_eq!(lines(&answer), expected);
+        assert_eq!(lines(&response), expected);
     }
 
     #[test]

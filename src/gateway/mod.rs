@@ -172,16 +172,16 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let id = self.request_id(&head.fields);
         let mut line = self.begin_line(&head.method, id.clone());
         let outcome = self.serve(&head, body, &evidence, &mut line).await;
-        let mut answer = outcome.unwrap_or_else(|refusal| {
+        let mut response = outcome.unwrap_or_else(|refusal| {
             line.refusal = Some(refusal.code());
-            refusal.answer(&id, head.method == Method::HEAD, ReplyBody::full)
+            refusal.response(&id, head.method == Method::HEAD, ReplyBody::full)
         });
         // A page that got as far as being a caller is a listed one.
         if let (Some(_), Some(origin)) = (&line.caller, head.fields.get(Name::Origin)) {
-            pages::open_to(&mut answer, origin);
+            pages::open_to(&mut response, origin);
         }
-        line.status = answer.status().as_u16();
-        answer.map(|body| body.with_line(line))
+        line.status = response.status().as_u16();
+        response.map(|body| body.with_line(line))
     }
 
     /// The id that the caller gave, where it is one that can be logged, else a new one.
@@ -191,7 +191,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     /// What the server refuses before there is a request to handle.
     pub fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
-        refusal.answer(&self.ids.next(), false, |body| body)
+        refusal.response(&self.ids.next(), false, |body| body)
     }
 
     /// Connections to the platform that lie idle on this worker.
@@ -208,8 +208,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     ) -> Result<Reply<D>, Refusal> {
         let settings = self.settings();
         refuse_tunnels(&head.method)?;
-        if let Some(answer) = pages::preflight(&settings, head) {
-            return Ok(answer.map(ReplyBody::full));
+        if let Some(response) = pages::preflight(&settings, head) {
+            return Ok(response.map(ReplyBody::full));
         }
         headers::check_loop(&head.fields, &self.via)?;
         let now = line.at;
@@ -300,7 +300,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &mut Line) -> Reply<D> {
         let asked = discovery::asked(&call.realm.discovery, call.head.uri.query());
         line.odd_discovery_name = asked == discovery::Asked::InAnotherSpelling;
-        let mut answer = discovery::answer(
+        let mut response = discovery::response(
             &call.realm.discovery,
             asked,
             &call.rules.url,
@@ -309,8 +309,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             ReplyBody::full,
             call.head.method == Method::HEAD,
         );
-        answer.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
-        answer
+        response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
+        response
     }
 
     /// The settings in force now; a call keeps to those that it began with.

@@ -51,7 +51,7 @@ impl OAuthError {
     }
 
     /// `head_only`: a HEAD request gets the same head and no body.
-    pub fn answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
+    pub fn response(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
         let body = serde_json::json!({ "error": self.error, "error_description": self.description });
         let text = Bytes::from(body.to_string());
         let length = HeaderValue::from(text.len());
@@ -79,9 +79,9 @@ impl OAuthError {
 impl Refusal {
     /// The same refusal for a client that asked for a token: what stands in the head, the code as reason
     /// phrase included, is the same.
-    pub fn oauth_answer(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
-        let (mut parts, ()) = self.answer(request_id, true, drop).into_parts();
-        let (oauth, body) = OAuthError::of(self).answer(request_id, head_only).into_parts();
+    pub fn oauth_response(&self, request_id: &HeaderValue, head_only: bool) -> Response<Bytes> {
+        let (mut parts, ()) = self.response(request_id, true, drop).into_parts();
+        let (oauth, body) = OAuthError::of(self).response(request_id, head_only).into_parts();
         parts.headers.extend(oauth.headers);
         Response::from_parts(parts, body)
     }
@@ -108,7 +108,7 @@ mod tests {
                 "too_many_requests",
             ),
         ] {
-            let response = refusal.oauth_answer(&id, false);
+            let response = refusal.oauth_response(&id, false);
             let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!((response.status().as_u16(), body["error"].as_str()), (status, Some(error)));
             assert!(body["error_description"].as_str().unwrap().starts_with(&format!("{code}: ")), "{body}");
@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(response.headers().contains_key("www-authenticate"), error == "invalid_client");
             assert_eq!(response.headers().contains_key("retry-after"), status == 429);
         }
-        assert!(Refusal::ContentTooLarge.oauth_answer(&id, false).headers().contains_key("connection"));
-        assert_eq!(OAuthError::method().answer(&id, true).headers()["allow"], "POST");
+        assert!(Refusal::ContentTooLarge.oauth_response(&id, false).headers().contains_key("connection"));
+        assert_eq!(OAuthError::method().response(&id, true).headers()["allow"], "POST");
     }
 }

@@ -24,10 +24,10 @@ pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Byt
     if !settings.callers.iter().any(|caller| caller.lets_in(origin)) {
         return None;
     }
-    let mut answer = Response::new(Bytes::new());
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    open_to(&mut answer, origin);
-    let headers = answer.headers_mut();
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    open_to(&mut response, origin);
+    let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
     // The star does not stand for Authorization.
     let fields = HeaderValue::from_static("*, authorization");
@@ -37,13 +37,13 @@ pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Byt
         let name = HeaderName::from_static("access-control-allow-private-network");
         headers.insert(name, HeaderValue::from_static("true"));
     }
-    Some(answer)
+    Some(response)
 }
 
 /// Lets the page that called read this answer.
-pub fn open_to<B>(answer: &mut Response<B>, origin: &[u8]) {
+pub fn open_to<B>(response: &mut Response<B>, origin: &[u8]) {
     let Ok(origin) = HeaderValue::from_bytes(origin) else { return };
-    let headers = answer.headers_mut();
+    let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ANY);
     headers.append(header::VARY, HeaderValue::from_static("origin"));

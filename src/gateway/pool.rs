@@ -258,14 +258,14 @@ impl<S: Wire> Link<S> {
     }
 
     /// The next piece of a body; `None` at its end.
-    pub fn poll_piece(
+    pub fn poll_chunk(
         &mut self,
         body: &mut Decoder,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, BodyFault>> {
         loop {
-            if let Some(piece) = self.inbox.take_piece(body)? {
-                return Poll::Ready(Ok(Some(piece)));
+            if let Some(chunk) = self.inbox.take_chunk(body)? {
+                return Poll::Ready(Ok(Some(chunk)));
             }
             if body.has_ended() {
                 return Poll::Ready(Ok(None));
@@ -281,8 +281,8 @@ impl<S: Wire> Link<S> {
     }
 
     /// What has come of a body.
-    pub fn take_piece(&mut self, body: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
-        self.inbox.take_piece(body)
+    pub fn take_chunk(&mut self, body: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
+        self.inbox.take_chunk(body)
     }
 
     /// How many bytes have come that nobody has used.

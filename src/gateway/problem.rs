@@ -14,7 +14,7 @@ static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 impl Refusal {
     /// The whole answer. `head_only`: a HEAD request gets the same head and no body.
-    pub fn answer<B>(
+    pub fn response<B>(
         &self,
         request_id: &HeaderValue,
         head_only: bool,
@@ -22,10 +22,10 @@ impl Refusal {
     ) -> Response<B> {
         let face = self.face();
         let text = self.problem(&face, request_id);
-        let mut answer = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
-        *answer.status_mut() = face.status;
-        answer.extensions_mut().insert(Reason(Bytes::from_static(face.code.as_bytes())));
-        let headers = answer.headers_mut();
+        let mut response = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
+        *response.status_mut() = face.status;
+        response.extensions_mut().insert(Reason(Bytes::from_static(face.code.as_bytes())));
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -43,7 +43,7 @@ impl Refusal {
         if self.closes() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        answer
+        response
     }
 
     /// RFC 9457's object; `choices` and `fix` are ours.

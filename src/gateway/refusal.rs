@@ -381,21 +381,21 @@ mod tests {
     }
 
     fn render(refusal: &Refusal) -> Response<Bytes> {
-        refusal.answer(&HeaderValue::from_static("r-1"), false, |bytes| bytes)
+        refusal.response(&HeaderValue::from_static("r-1"), false, |bytes| bytes)
     }
 
     #[test]
     fn every_refusal_carries_its_code_in_body_and_reason_phrase() {
         for refusal in all() {
-            let answer = render(&refusal);
+            let response = render(&refusal);
             let code = refusal.code();
-            let reason = answer.extensions().get::<Reason>().unwrap();
+            let reason = response.extensions().get::<Reason>().unwrap();
             assert_eq!(reason.0, code.as_bytes());
-            let problem: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(problem["code"], code);
-            assert_eq!(problem["status"], answer.status().as_u16());
-            assert_eq!(answer.headers()["x-request-id"], "r-1");
-            assert!(answer.headers().contains_key("proxy-status"), "{code}");
+            assert_eq!(problem["status"], response.status().as_u16());
+            assert_eq!(response.headers()["x-request-id"], "r-1");
+            assert!(response.headers().contains_key("proxy-status"), "{code}");
         }
     }
 
@@ -408,19 +408,19 @@ mod tests {
 
     #[test]
     fn a_whole_refusal_reads_like_this() {
-        let answer = render(&Refusal::TokenUnavailable(Duration::from_millis(1500)));
-        let mut headers: Vec<String> = answer
+        let response = render(&Refusal::TokenUnavailable(Duration::from_millis(1500)));
+        let mut headers: Vec<String> = response
             .headers()
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();
         headers.sort();
-        assert_eq!(answer.status(), 503);
+        assert_eq!(response.status(), 503);
         assert_eq!(
             headers,
             [
                 "cache-control: no-store".to_owned(),
-                format!("content-length: {}", answer.body().len()),
+                format!("content-length: {}", response.body().len()),
                 "content-type: application/problem+json".to_owned(),
                 "proxy-status: genapi-gateway; error=destination_unavailable".to_owned(),
                 "retry-after: 2".to_owned(),
@@ -432,17 +432,17 @@ mod tests {
     #[test]
     fn only_an_unknown_caller_is_asked_for_a_password_and_doubtful_framing_ends_the_connection() {
         for refusal in all() {
-            let answer = render(&refusal);
-            let asks = answer.headers().contains_key("www-authenticate");
+            let response = render(&refusal);
+            let asks = response.headers().contains_key("www-authenticate");
             assert_eq!(asks, matches!(refusal, Refusal::CallerUnknown(_)), "{}", refusal.code());
-            assert_eq!(answer.headers().contains_key("connection"), refusal.closes());
+            assert_eq!(response.headers().contains_key("connection"), refusal.closes());
         }
     }
 
     #[test]
     fn a_head_request_gets_the_same_head_and_no_body() {
         let whole = render(&Refusal::Loop);
-        let head = Refusal::Loop.answer(&HeaderValue::from_static("r-1"), true, |bytes| bytes);
+        let head = Refusal::Loop.response(&HeaderValue::from_static("r-1"), true, |bytes| bytes);
         assert_eq!(whole.headers(), head.headers());
         assert!(head.body().is_empty());
     }

@@ -84,10 +84,10 @@ impl Reading {
         let announced = body.left();
         let mut kept = Kept::default();
         loop {
-            let piece = tokio::time::timeout(idle, next_piece(&mut body));
-            let piece = piece.await.map_err(|_| Refusal::RequestTimeout)?;
-            let Some(piece) = piece? else { return Ok(Held::Kept { bytes: kept.into_bytes(), framing }) };
-            kept.add(piece, announced);
+            let chunk = tokio::time::timeout(idle, next_chunk(&mut body));
+            let chunk = chunk.await.map_err(|_| Refusal::RequestTimeout)?;
+            let Some(chunk) = chunk? else { return Ok(Held::Kept { bytes: kept.into_bytes(), framing }) };
+            kept.add(chunk, announced);
             if kept.len() > limit {
                 return Ok(Held::once(Some(kept.into_bytes()), body, framing));
             }
@@ -107,9 +107,9 @@ impl Kept {
         self.first.as_ref().map_or(self.all.len(), Bytes::len)
     }
 
-    fn add(&mut self, piece: Bytes, announced: Option<u64>) {
+    fn add(&mut self, chunk: Bytes, announced: Option<u64>) {
         if self.first.is_none() && self.all.is_empty() {
-            self.first = Some(piece);
+            self.first = Some(chunk);
             return;
         }
         if let Some(first) = self.first.take() {
@@ -117,7 +117,7 @@ impl Kept {
             self.all.reserve(announced.map_or(2 * first.len(), |length| length as usize));
             self.all.extend_from_slice(&first);
         }
-        self.all.extend_from_slice(&piece);
+        self.all.extend_from_slice(&chunk);
     }
 
     fn into_bytes(self) -> Bytes {
@@ -125,9 +125,9 @@ impl Kept {
     }
 }
 
-async fn next_piece(body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
-    let piece = poll_fn(|cx| body.poll_data(cx)).await.transpose();
-    piece.map_err(|_| Refusal::BadFraming("the body broke off or is not framed properly"))
+async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
+    let chunk = poll_fn(|cx| body.poll_data(cx)).await.transpose();
+    chunk.map_err(|_| Refusal::BadFraming("the body broke off or is not framed properly"))
 }
 
 impl Held {
@@ -158,14 +158,14 @@ impl Held {
 
 impl OutBody {
     /// The next piece; a caller's trailers end here.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         match self {
             OutBody::Empty => Poll::Ready(None),
             OutBody::Kept(bytes) => Poll::Ready(bytes.take().map(Ok)),
             OutBody::Once(stream) => match stream.front.take() {
                 Some(front) => Poll::Ready(Some(Ok(front))),
                 None => {
-                    stream.rest.poll_data(cx).map(|piece| piece.map(|piece| piece.map_err(|_| BrokenOff)))
+                    stream.rest.poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|_| BrokenOff)))
                 }
             },
         }

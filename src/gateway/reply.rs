@@ -23,8 +23,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         carried: Carried<D::Stream>,
         line: &mut Line,
     ) -> Result<Reply<D>, Refusal> {
-        let Carried { answer, access } = carried;
-        let mut head = answer.head;
+        let Carried { response, access } = carried;
+        let mut head = response.head;
         headers::inbound(&mut head.fields, &line.request_id);
         if call.head.fields.has(Name::Origin) {
             pages::forget_the_platforms(&mut head.fields);
@@ -35,9 +35,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
         let body = if call.row.links {
             let finder = self.finder(access.route().path());
-            Box::pin(self.with_our_links(call, &mut head, answer.body, finder, places, line)).await?
+            Box::pin(self.with_our_links(call, &mut head, response.body, finder, places, line)).await?
         } else {
-            ReplyBody::live(answer.body)
+            ReplyBody::live(response.body)
         };
         // What version the platform speaks is its own affair; the server answers the caller in the caller's.
         let ResponseHead { status, reason, fields, .. } = head;

@@ -148,9 +148,9 @@ pub fn without_renewal(
     account: &AccountName,
     realm: &RealmName,
 ) -> Option<Refusal> {
-    let has_answer = matches!(cause, Cause::Unauthorized | Cause::Forbidden);
+    let has_response = matches!(cause, Cause::Unauthorized | Cause::Forbidden);
     match problem {
-        RenewProblem::TooSoon { .. } if has_answer => None,
+        RenewProblem::TooSoon { .. } if has_response => None,
         RenewProblem::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
         RenewProblem::Paused => Some(Refusal::AccountPaused(account.clone())),
         RenewProblem::NeedsLogin { since, remedy, .. } => {
@@ -214,7 +214,7 @@ mod tests {
 
     /// Method, path, what was seen, what follows. S = Authentication and Pairing V2; N = migration notice.
     #[test]
-    fn each_first_answer_has_its_next_step() {
+    fn each_first_response_has_its_next_step() {
         let down = Seen::NotSent { why: "down".into(), lasting: false };
         let misbehaved = |what| Step::Refuse(Refusal::PlatformMisbehaved(what));
         let table = [
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_403_is_the_vendors_answer_and_passes_through() {
+    fn a_second_403_is_the_vendors_response_and_passes_through() {
         let limits = limits();
         let renewed = Facts { renewed: true, sends: 2, ..facts(&limits, Method::GET, "/orders/lab") };
         assert_eq!(next_step(&renewed, &S(403)), Step::Reply);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_renewal_passes_the_answer_or_says_whose_trouble_it_is() {
+    fn a_failed_renewal_passes_the_response_or_says_whose_trouble_it_is() {
         let now = Timestamp::from_millis(1_000_000);
         let later = now + Duration::from_secs(7);
         let (name, realm) = ("smile".parse().unwrap(), "global".parse().unwrap());

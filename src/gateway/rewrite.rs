@@ -142,8 +142,8 @@ pub async fn rewrite<S: Wire>(
 ) -> Result<Rewritten<S>, BodyError> {
     let mut source = Source::new(body, gzip);
     let expected = source.expected();
-    let first = source.next_piece().await?.unwrap_or_default();
-    let mut next = source.next_piece().await?;
+    let first = source.next_chunk().await?.unwrap_or_default();
+    let mut next = source.next_chunk().await?;
     if next.is_none() && !finder.finds_any(&first) {
         let length = Some(first.len());
         let links = Links { changed: 0, passed: u64::from(has_wide_letters(&first)) };
@@ -153,15 +153,15 @@ pub async fn rewrite<S: Wire>(
     let mut ready = Vec::with_capacity(expected + expected / 4);
     let mut read = first.len();
     rewriter.pass(&first, &mut ready);
-    while let Some(piece) = next {
-        read += piece.len();
-        rewriter.pass(&piece, &mut ready);
+    while let Some(chunk) = next {
+        read += chunk.len();
+        rewriter.pass(&chunk, &mut ready);
         if read > WHOLE {
             let links = rewriter.links();
             let body = ReplyBody::rewriting(Rewriting { source, rewriter, ready, ended: false });
             return Ok(Rewritten { body, length: None, links, untouched: false });
         }
-        next = source.next_piece().await?;
+        next = source.next_chunk().await?;
     }
     rewriter.finish(&mut ready);
     let (length, links) = (Some(ready.len()), rewriter.links());
@@ -185,17 +185,17 @@ impl<S: Wire> Source<S> {
         usize::try_from(told).unwrap_or(WHOLE).min(WHOLE)
     }
 
-    async fn next_piece(&mut self) -> Result<Option<Bytes>, BodyError> {
-        poll_fn(|cx| self.poll_piece(cx)).await.transpose()
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        poll_fn(|cx| self.poll_chunk(cx)).await.transpose()
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let Some(gzip) = &mut self.gzip else { return self.body.poll_data(cx) };
         loop {
             if !gzip.packed.is_empty() {
-                let piece = gzip.unpack();
-                if !matches!(&piece, Ok(bytes) if bytes.is_empty()) {
-                    return Poll::Ready(Some(piece));
+                let chunk = gzip.unpack();
+                if !matches!(&chunk, Ok(bytes) if bytes.is_empty()) {
+                    return Poll::Ready(Some(chunk));
                 }
                 continue;
             }
@@ -224,7 +224,7 @@ impl Gzip {
         }
         self.finished = true;
         match self.decoder.try_finish() {
-            Ok(()) => Some(Ok(self.taken())).filter(|piece| !matches!(piece, Ok(bytes) if bytes.is_empty())),
+            Ok(()) => Some(Ok(self.taken())).filter(|chunk| !matches!(chunk, Ok(bytes) if bytes.is_empty())),
             Err(_) => Some(Err(BodyError::Damaged)),
         }
     }
@@ -247,10 +247,10 @@ impl<S: Wire> Rewriting<S> {
             if self.ended {
                 return Poll::Ready(None);
             }
-            match ready!(self.source.poll_piece(cx)) {
-                Some(Ok(piece)) => {
-                    self.ready.reserve(piece.len() + piece.len() / 4);
-                    self.rewriter.pass(&piece, &mut self.ready);
+            match ready!(self.source.poll_chunk(cx)) {
+                Some(Ok(chunk)) => {
+                    self.ready.reserve(chunk.len() + chunk.len() / 4);
+                    self.rewriter.pass(&chunk, &mut self.ready);
                 }
                 Some(Err(error)) => {
                     self.ended = true;

@@ -24,8 +24,8 @@ pub(super) struct Sending<'a> {
     head: Scratch,
     bearer: &'a [u8],
     end: &'static [u8],
-    chunk: Vec<u8>,
-    piece: Bytes,
+    chunk_header: Vec<u8>,
+    data: Bytes,
     tail: &'static [u8],
     /// Of all these, what has.
     sent: usize,
@@ -68,8 +68,8 @@ impl<'a> Sending<'a> {
             head,
             bearer: outbound.ours.bearer.as_bytes(),
             end: b"\r\n\r\n",
-            chunk: Vec::new(),
-            piece: Bytes::new(),
+            chunk_header: Vec::new(),
+            data: Bytes::new(),
             tail: b"",
             sent: 0,
             body,
@@ -150,7 +150,8 @@ impl<'a> Sending<'a> {
     fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let mut skip = self.sent;
-            let parts = [&self.head[..], self.bearer, self.end, &self.chunk[..], &self.piece[..], self.tail];
+            let parts =
+                [&self.head[..], self.bearer, self.end, &self.chunk_header[..], &self.data[..], self.tail];
             let parts = parts.map(|part| {
                 let skipped = skip.min(part.len());
                 skip -= skipped;
@@ -170,9 +171,9 @@ impl<'a> Sending<'a> {
         self.head.clear();
         self.bearer = b"";
         self.end = b"";
-        self.chunk.clear();
-        self.moved += self.piece.len();
-        self.piece = Bytes::new();
+        self.chunk_header.clear();
+        self.moved += self.data.len();
+        self.data = Bytes::new();
         self.sent = 0;
         let over =
             self.body.has_ended() && (self.framing == Framing::AsDeclared || self.tail.ends_with(LAST));
@@ -183,14 +184,14 @@ impl<'a> Sending<'a> {
     /// The body's next piece into its place.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let chunked = self.framing == Framing::Chunked;
-        match std::task::ready!(self.body.poll_piece(cx)) {
+        match std::task::ready!(self.body.poll_chunk(cx)) {
             Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
-            Some(Ok(piece)) => {
+            Some(Ok(data)) => {
                 if chunked {
-                    chunk_start(&mut self.chunk, piece.len());
+                    chunk_start(&mut self.chunk_header, data.len());
                     self.tail = if self.body.has_ended() { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                 }
-                self.piece = piece;
+                self.data = data;
             }
             None if chunked => self.tail = LAST,
             None => {}

@@ -75,23 +75,23 @@ impl Decoder {
     pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BodyFault> {
         match self {
             Decoder::Length(left) => {
-                let piece = piece(bytes, *left);
-                *left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                Ok(piece)
+                let chunk = chunk(bytes, *left);
+                *left -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+                Ok(chunk)
             }
             Decoder::Chunked(chunks) => {
                 chunks.advance(bytes)?;
                 let Chunks::Data(left) = chunks else { return Ok(None) };
-                let Some(piece) = piece(bytes, *left) else { return Ok(None) };
-                match *left - piece.len() as u64 {
+                let Some(chunk) = chunk(bytes, *left) else { return Ok(None) };
+                match *left - chunk.len() as u64 {
                     0 => *chunks = Chunks::DataEnd,
                     rest => *chunks = Chunks::Data(rest),
                 }
                 // So that the end is known with the last piece, where it is here.
                 chunks.advance(bytes)?;
-                Ok(Some(piece))
+                Ok(Some(chunk))
             }
-            Decoder::UntilClose { .. } => Ok(piece(bytes, u64::MAX)),
+            Decoder::UntilClose { .. } => Ok(chunk(bytes, u64::MAX)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Decoder {
     }
 }
 
-fn piece(bytes: &mut BytesMut, left: u64) -> Option<Bytes> {
+fn chunk(bytes: &mut BytesMut, left: u64) -> Option<Bytes> {
     let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     (length > 0).then(|| bytes.split_to(length).freeze())
 }
@@ -193,14 +193,14 @@ mod tests {
         let (mut held, mut data) = (BytesMut::new(), Vec::new());
         let step = if at_once { text.len().max(1) } else { 1 };
         let mut rest = Vec::new();
-        for piece in text.as_bytes().chunks(step) {
+        for chunk in text.as_bytes().chunks(step) {
             if decoder.has_ended() {
-                rest.extend_from_slice(piece);
+                rest.extend_from_slice(chunk);
                 continue;
             }
-            held.extend_from_slice(piece);
-            while let Some(piece) = decoder.take(&mut held)? {
-                data.extend_from_slice(&piece);
+            held.extend_from_slice(chunk);
+            while let Some(chunk) = decoder.take(&mut held)? {
+                data.extend_from_slice(&chunk);
             }
         }
         rest.splice(0..0, held.to_vec());

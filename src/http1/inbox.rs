@@ -108,7 +108,7 @@ impl Inbox {
     }
 
     /// The next piece of a body, as far as it is here.
-    pub fn take_piece(&mut self, decoder: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
+    pub fn take_chunk(&mut self, decoder: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
         decoder.take(&mut self.bytes)
     }
 
@@ -195,8 +195,8 @@ mod tests {
     fn heads(pieces: &[&str]) -> Result<Vec<String>, HeadFault> {
         let limits = HeadLimits { bytes: 64, fields: 8 };
         let (mut inbox, mut heads) = (Inbox::default(), Vec::new());
-        for piece in pieces {
-            inbox.bytes.extend_from_slice(piece.as_bytes());
+        for chunk in pieces {
+            inbox.bytes.extend_from_slice(chunk.as_bytes());
             while let Some(head) = inbox.take_head(&limits)? {
                 head::parse_request(head.clone(), &limits)?;
                 heads.push(String::from_utf8(head.to_vec()).unwrap());

@@ -5,27 +5,27 @@
 //! case and order of fields survive, because legacy applications notice.
 //!
 //! Why not hyper: `docs/decisions/0016-http1-of-our-own.md`. Reading order: `name` → `fields` → `head` → `body` → `inbox` (what has been read and not used yet) →
-//! `serve` (one served connection), with `request_body`, `answer` and `turn`.
+//! `serve` (one served connection), with `request_body`, `response` and `turn`.
 
-mod answer;
 mod body;
 mod fields;
 mod head;
 mod inbox;
 mod name;
 mod request_body;
+mod response;
 mod scratch;
 mod serve;
 mod spares;
 mod turn;
 
-pub use answer::{AnswerFault, Asked, Passed};
 pub use body::{BodyFault, Decoder, chunk_start};
 pub use fields::{Field, Fields, Twice, text, words};
 pub use head::{HeadFault, HeadLimits, OddByte, RequestHead, ResponseHead, length, write_field};
 pub use inbox::Inbox;
 pub use name::{Name, Names};
 pub use request_body::RequestBody;
+pub use response::{Asked, Passed, ResponseFault};
 pub use scratch::Scratch;
 pub use serve::{Attendant, HeadEnd, Served, Unattended};
 pub use turn::{TURN, end_turn};

@@ -72,7 +72,7 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        self.get_mut().poll_data(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.get_mut().poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

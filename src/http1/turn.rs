@@ -70,7 +70,7 @@ mod tests {
     /// Always has another piece.
     struct Endless(Rc<Cell<usize>>);
 
-    const PIECE: usize = 64 * 1024;
+    const CHUNK: usize = 64 * 1024;
 
     impl Body for Endless {
         type Data = Bytes;
@@ -80,9 +80,9 @@ mod tests {
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-            self.0.set(self.0.get() + PIECE);
+            self.0.set(self.0.get() + CHUNK);
             assert!(self.0.get() < 100 * TURN, "nobody else ever has a turn");
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; PIECE])))))
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; CHUNK])))))
         }
     }
 
@@ -93,11 +93,11 @@ mod tests {
         let taken = Rc::new(Cell::new(0));
         let served = Served::new(Eager, Unattended, HeadLimits { bytes: 1000, fields: 10 });
         let asked = Asked { version: Version::HTTP_11, head_only: false, keep: true };
-        let mut answering = pin!(served.answer(asked, Response::new(Endless(taken.clone()))));
+        let mut responding = pin!(served.response(asked, Response::new(Endless(taken.clone()))));
         let cx = &mut Context::from_waker(Waker::noop());
         for turn in 1..4 {
-            assert!(answering.as_mut().poll(cx).is_pending());
-            assert!((turn * TURN..=turn * (TURN + PIECE)).contains(&taken.get()), "{}", taken.get());
+            assert!(responding.as_mut().poll(cx).is_pending());
+            assert!((turn * TURN..=turn * (TURN + CHUNK)).contains(&taken.get()), "{}", taken.get());
         }
     }
 }

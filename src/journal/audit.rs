@@ -236,14 +236,14 @@ mod tests {
     async fn a_disk_that_does_not_answer_holds_one_thread_and_refuses_the_act_until_it_does() {
         let (_folder, path, mut audit) = set_up();
         audit.patience = Duration::from_millis(20);
-        let (answer, answered) = std::sync::mpsc::channel::<()>();
-        let stuck = audit.on_file(move |_, _| answered.recv().or(Ok(())));
+        let (response, responded) = std::sync::mpsc::channel::<()>();
+        let stuck = audit.on_file(move |_, _| responded.recv().or(Ok(())));
         for refused in [stuck.await, audit.append(&action(Outcome::Asked)).await] {
             let why = refused.unwrap_err().source().unwrap().to_string();
             assert_eq!(why, "the disk does not answer");
         }
         assert_eq!(audit.turn.available_permits(), 0, "the first still has the file, and no other began");
-        drop(answer);
+        drop(response);
         audit.patience = PATIENCE;
         audit.append(&action(Outcome::Done)).await.unwrap();
         assert_eq!(lines(&path), [expected("done")]);

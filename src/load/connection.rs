@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use super::answer::{Answer, Reader};
+use super::response::{Reader, ReceivedResponse};
 use super::target::{Stream, Target};
 
 /// Room for one read, shared by all connections of a thread: ten thousand of them must not cost ten thousand buffers.
@@ -29,7 +29,7 @@ pub struct Connection {
 pub struct Broken {
     pub why: String,
     /// The connection was dead before a byte of an answer came, as an idle one may be.
-    pub before_answer: bool,
+    pub before_response: bool,
 }
 
 impl Connection {
@@ -44,38 +44,38 @@ impl Connection {
         to_head: bool,
         scratch: &Scratch,
         mut grew: impl FnMut(u64),
-    ) -> Result<Answer, Broken> {
+    ) -> Result<ReceivedResponse, Broken> {
         self.usable = false;
         let mut reader = Reader::new(to_head);
         if let Err(error) = self.stream.write(request).await {
-            return Err(Broken { why: error.to_string(), before_answer: true });
+            return Err(Broken { why: error.to_string(), before_response: true });
         }
-        let answer = poll_fn(|cx| {
+        let response = poll_fn(|cx| {
             loop {
                 let mut room = scratch.0.borrow_mut();
-                let mut piece = ReadBuf::new(&mut room);
-                let read = ready!(self.stream.poll_read(cx, &mut piece));
+                let mut chunk = ReadBuf::new(&mut room);
+                let read = ready!(self.stream.poll_read(cx, &mut chunk));
                 let fed = match read {
                     Err(error) => return Poll::Ready(Err(error.to_string())),
-                    Ok(()) if piece.filled().is_empty() => {
+                    Ok(()) if chunk.filled().is_empty() => {
                         return Poll::Ready(reader.close().map_err(str::to_owned));
                     }
-                    Ok(()) => reader.feed(piece.filled()),
+                    Ok(()) => reader.feed(chunk.filled()),
                 };
                 match fed {
                     Err(why) => return Poll::Ready(Err(why.to_owned())),
-                    Ok((bytes, answer)) => {
+                    Ok((bytes, response)) => {
                         grew(bytes);
-                        if let Some(answer) = answer {
-                            return Poll::Ready(Ok(answer));
+                        if let Some(response) = response {
+                            return Poll::Ready(Ok(response));
                         }
                     }
                 }
             }
         })
         .await;
-        let answer = answer.map_err(|why| Broken { why, before_answer: !reader.has_begun() })?;
-        self.usable = answer.keeps;
-        Ok(answer)
+        let response = response.map_err(|why| Broken { why, before_response: !reader.has_begun() })?;
+        self.usable = response.keeps;
+        Ok(response)
     }
 }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use url::Url;
 
-use super::answer::Answer;
 use super::connection::{Connection, Scratch};
 use super::deck::Deck;
+use super::response::ReceivedResponse;
 use super::target::Target;
 use super::{Call, LoadError, Plan};
 
@@ -43,22 +43,22 @@ pub async fn probe(plan: &Plan, url: &Url, target: &Target) -> Result<(), LoadEr
             connection = Connection::open(target).await.map_err(unreachable)?;
         }
         let exchange = connection.exchange(&request, false, &scratch, |_| {});
-        let answer = tokio::time::timeout(plan.timeout, exchange)
+        let response = tokio::time::timeout(plan.timeout, exchange)
             .await
             .map_err(|_| unreachable("it does not answer in time".into()))?
             .map_err(|broken| unreachable(broken.why))?;
-        if let Some(code) = answer.refusal {
-            return Err(LoadError::Refused { target: url.clone(), status: answer.status, code });
+        if let Some(code) = response.refusal {
+            return Err(LoadError::Refused { target: url.clone(), status: response.status, code });
         }
-        judge(url, &answer)?;
+        judge(url, &response)?;
     }
     Ok(())
 }
 
 /// A refusal is the gateway's own: the platform was not asked.
-pub fn judge(url: &Url, answer: &Answer) -> Result<(), LoadError> {
-    match answer.from_sandbox || answer.refusal.is_some() {
+pub fn judge(url: &Url, response: &ReceivedResponse) -> Result<(), LoadError> {
+    match response.from_sandbox || response.refusal.is_some() {
         true => Ok(()),
-        false => Err(LoadError::NotASandbox { target: url.clone(), status: answer.status }),
+        false => Err(LoadError::NotASandbox { target: url.clone(), status: response.status }),
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients' offices are there.
 
-mod answer;
 mod connection;
 mod deck;
 mod guard;
@@ -10,6 +9,7 @@ mod idle;
 pub mod plot;
 mod process;
 mod report;
+mod response;
 mod schedule;
 mod target;
 mod worker;

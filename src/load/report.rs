@@ -29,8 +29,8 @@ struct CallTally {
 
 /// How one call came out.
 pub enum Outcome {
-    Answered { status: u16, bytes: u64, refusal: Option<String> },
-    Unanswered(String),
+    Responded { status: u16, bytes: u64, refusal: Option<String> },
+    NoResponse(String),
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -101,7 +101,7 @@ impl Tally {
     /// `call` is the place in the mix.
     pub fn record(&mut self, call: usize, took: Duration, outcome: Outcome) {
         match outcome {
-            Outcome::Answered { status, bytes, refusal } => {
+            Outcome::Responded { status, bytes, refusal } => {
                 let took = u64::try_from(took.as_micros()).unwrap_or(LONGEST);
                 self.latency.saturating_record(took);
                 self.calls[call].latency.saturating_record(took);
@@ -112,7 +112,7 @@ impl Tally {
                     *self.refusals.entry(code).or_default() += 1;
                 }
             }
-            Outcome::Unanswered(why) => {
+            Outcome::NoResponse(why) => {
                 self.calls[call].failures += 1;
                 *self.errors.entry(why).or_default() += 1;
             }
@@ -194,9 +194,9 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
 impl Report {
     /// Failed and unsent calls as a share of all.
     pub fn failure_share(&self) -> f64 {
-        let unanswered: u64 = self.errors.values().sum();
+        let without_response: u64 = self.errors.values().sum();
         let failed = self.failures + self.unsent;
-        failed as f64 / ((self.calls + unanswered + self.unsent).max(1)) as f64
+        failed as f64 / ((self.calls + without_response + self.unsent).max(1)) as f64
     }
 
     /// The generator was so busy that its own limit may have been measured.
@@ -267,18 +267,18 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn answered(status: u16, bytes: u64) -> Outcome {
-        Outcome::Answered { status, bytes, refusal: None }
+    fn responded(status: u16, bytes: u64) -> Outcome {
+        Outcome::Responded { status, bytes, refusal: None }
     }
 
     #[test]
     fn percentiles_and_failures_come_from_all_threads_and_calls_together() {
         let (mut one, mut two) = (Tally::new(2), Tally::new(2));
         for millis in 1..=99 {
-            one.record(0, Duration::from_millis(millis), answered(200, 10));
+            one.record(0, Duration::from_millis(millis), responded(200, 10));
         }
-        two.record(1, Duration::from_millis(100), answered(403, 0));
-        two.record(1, Duration::from_millis(1), Outcome::Unanswered("timed out".into()));
+        two.record(1, Duration::from_millis(100), responded(403, 0));
+        two.record(1, Duration::from_millis(1), Outcome::NoResponse("timed out".into()));
         two.unsent = 1;
         one.add(&two);
         let names = vec!["GET /a".to_owned(), "GET /b".to_owned()];
@@ -293,9 +293,9 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_any_answer_still_makes_a_report() {
+    fn a_run_without_any_response_still_makes_a_report() {
         let mut tally = Tally::new(1);
-        tally.record(0, Duration::ZERO, Outcome::Unanswered("refused".into()));
+        tally.record(0, Duration::ZERO, Outcome::NoResponse("refused".into()));
         let report = tally.report(Duration::from_secs(1), vec!["GET /".into()], Duration::from_secs(1));
         assert_eq!((report.calls, report.failures, report.curve.len()), (0, 1, 0));
         assert_eq!(report.failure_share(), 1.0);

@@ -13,27 +13,27 @@ struct Server {
 }
 
 impl Server {
-    fn answering(answer: &'static str) -> Self {
-        Self::choosing(move |_| answer)
+    fn responding(response: &'static str) -> Self {
+        Self::choosing(move |_| response)
     }
 
-    fn choosing(answer: impl Fn(&str) -> &'static str + Send + Clone + 'static) -> Self {
+    fn choosing(response: impl Fn(&str) -> &'static str + Send + Clone + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let noted = seen.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (mut stream, noted, answer) = (stream.unwrap(), noted.clone(), answer.clone());
+                let (mut stream, noted, response) = (stream.unwrap(), noted.clone(), response.clone());
                 std::thread::spawn(move || {
                     let mut request = Vec::new();
-                    let mut piece = [0; 4096];
-                    while let Ok(count @ 1..) = stream.read(&mut piece) {
-                        request.extend_from_slice(&piece[..count]);
+                    let mut chunk = [0; 4096];
+                    while let Ok(count @ 1..) = stream.read(&mut chunk) {
+                        request.extend_from_slice(&chunk[..count]);
                         while let Some(end) = memchr::memmem::find(&request, b"\r\n\r\n") {
                             let head = String::from_utf8(request.drain(..end + 4).collect()).unwrap();
                             let line = head.lines().next().unwrap().to_owned();
-                            let text = answer(&line);
+                            let text = response(&line);
                             noted.lock().unwrap().push(line);
                             let _ = stream.write_all(text.as_bytes());
                             if text.contains("Connection: close") {
@@ -69,7 +69,7 @@ const REFUSED: &str =
 
 #[test]
 fn a_target_without_a_sandbox_behind_it_gets_one_harmless_read_and_no_load() {
-    let server = Server::answering(REAL);
+    let server = Server::responding(REAL);
     let error = run(&server.plan(), &Progress::default()).unwrap_err();
     assert!(matches!(error, LoadError::NotASandbox { status: 200, .. }), "{error}");
     assert_eq!(server.seen(), ["GET /lab-sw/v1/practice-configuration HTTP/1.1"]);
@@ -78,7 +78,7 @@ fn a_target_without_a_sandbox_behind_it_gets_one_harmless_read_and_no_load() {
 }
 
 #[test]
-fn the_first_answer_from_elsewhere_ends_the_run() {
+fn the_first_response_from_elsewhere_ends_the_run() {
     let server = Server::choosing(|line| if line.contains("orders") { REAL } else { SANDBOX });
     let plan = Plan { duration: Duration::from_secs(60), ..server.plan() };
     let error = run(&plan, &Progress::default()).unwrap_err();
@@ -88,14 +88,14 @@ fn the_first_answer_from_elsewhere_ends_the_run() {
 
 #[test]
 fn a_refusal_ahead_of_the_run_is_named_by_its_code() {
-    let server = Server::answering(REFUSED);
+    let server = Server::responding(REFUSED);
     let error = run(&server.plan(), &Progress::default()).unwrap_err();
     assert!(matches!(&error, LoadError::Refused { code, .. } if code == "caller_unknown"), "{error}");
 }
 
 #[test]
 fn an_open_loop_keeps_its_rate_and_spreads_it_over_accounts_and_threads() {
-    let server = Server::answering(SANDBOX);
+    let server = Server::responding(SANDBOX);
     let plan = Plan {
         accounts: vec!["smile".into(), "crown".into()],
         pace: Pace::Open(200.0),
@@ -116,7 +116,7 @@ fn an_open_loop_keeps_its_rate_and_spreads_it_over_accounts_and_threads() {
 fn a_connection_that_the_target_closes_is_opened_anew() {
     let closing =
         "HTTP/1.1 200 OK\r\nX-Sandbox: genapi-gateway\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
-    let server = Server::answering(closing);
+    let server = Server::responding(closing);
     let report = run(&server.plan(), &Progress::default()).unwrap();
     assert!(report.calls > 4 && report.failures == 0, "{report}");
 }
@@ -138,7 +138,7 @@ fn a_silent_target_costs_time_outs_and_not_the_run() {
 
 #[test]
 fn stopping_ends_a_run_early_and_its_rate_is_that_of_the_time_it_had() {
-    let server = Server::answering(SANDBOX);
+    let server = Server::responding(SANDBOX);
     let plan = Plan { pace: Pace::Open(100.0), duration: Duration::from_secs(600), ..server.plan() };
     let progress = Progress::default();
     let report = std::thread::scope(|scope| {
@@ -154,7 +154,7 @@ fn stopping_ends_a_run_early_and_its_rate_is_that_of_the_time_it_had() {
 
 #[test]
 fn idle_connections_stay_open_until_dropped() {
-    let server = Server::answering(SANDBOX);
+    let server = Server::responding(SANDBOX);
     let idle = Idle::open(&Plan { connections: 7, ..server.plan() }).unwrap();
     assert_eq!((idle.count(), server.seen().len()), (7, 7));
 }

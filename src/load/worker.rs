@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
 use super::connection::{Connection, Scratch};
 use super::deck::{Card, Deck};
 use super::report::{Outcome, Tally};
+use super::response::ReceivedResponse;
 use super::schedule::{Schedule, Turn, Window};
 use super::target::Target;
 use super::{LoadError, Pace, Plan, Progress, guard, process, runtime};
@@ -113,9 +113,9 @@ impl Line<'_> {
                     Err("timed out".to_owned())
                 }
             };
-            let unanswered = result.is_err();
+            let without_response = result.is_err();
             self.note(card, turn, result, shared);
-            if unanswered && shared.plan.pace == Pace::Closed {
+            if without_response && shared.plan.pace == Pace::Closed {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -128,36 +128,36 @@ impl Line<'_> {
         card: &Card,
         request: &[u8],
         shared: &Shared<'_>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ReceivedResponse, String> {
         let grew = |bytes| {
             shared.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
         };
         if let Some(mut kept) = connection.take() {
             match kept.exchange(request, card.to_head, &shared.scratch, grew).await {
-                Ok(answer) => {
+                Ok(response) => {
                     *connection = kept.usable.then_some(kept);
-                    return Ok(answer);
+                    return Ok(response);
                 }
                 // The other side may close an idle connection at any time; that is no fault of it.
-                Err(broken) if broken.before_answer && card.repeatable => {}
+                Err(broken) if broken.before_response && card.repeatable => {}
                 Err(broken) => return Err(broken.why),
             }
         }
         let mut fresh = Connection::open(self.target).await?;
-        let answer = fresh.exchange(request, card.to_head, &shared.scratch, grew).await;
-        let answer = answer.map_err(|broken| broken.why)?;
+        let response = fresh.exchange(request, card.to_head, &shared.scratch, grew).await;
+        let response = response.map_err(|broken| broken.why)?;
         *connection = fresh.usable.then_some(fresh);
-        Ok(answer)
+        Ok(response)
     }
 
-    fn note(&self, card: &Card, turn: Turn, result: Result<Answer, String>, shared: &Shared<'_>) {
+    fn note(&self, card: &Card, turn: Turn, result: Result<ReceivedResponse, String>, shared: &Shared<'_>) {
         let progress = shared.progress;
-        let failed = result.as_ref().map_or(true, |answer| answer.status >= 400);
+        let failed = result.as_ref().map_or(true, |response| response.status >= 400);
         progress.calls.fetch_add(1, Ordering::Relaxed);
         progress.failures.fetch_add(u64::from(failed), Ordering::Relaxed);
-        if let Ok(answer) = &result
+        if let Ok(response) = &result
             && !shared.plan.real_platform
-            && let Err(error) = guard::judge(self.url, answer)
+            && let Err(error) = guard::judge(self.url, response)
         {
             let _ = shared.fault.set(error);
             progress.stop();
@@ -170,8 +170,10 @@ impl Line<'_> {
         };
         if counts {
             let outcome = match result {
-                Ok(Answer { status, bytes, refusal, .. }) => Outcome::Answered { status, bytes, refusal },
-                Err(why) => Outcome::Unanswered(why),
+                Ok(ReceivedResponse { status, bytes, refusal, .. }) => {
+                    Outcome::Responded { status, bytes, refusal }
+                }
+                Err(why) => Outcome::NoResponse(why),
             };
             let mut tally = shared.tally.borrow_mut();
             tally.waited += u64::from(turn.waited);

@@ -27,7 +27,7 @@ pub enum Proof<'a> {
 }
 
 /// An outcome and the cookies to set beside it.
-pub struct Answer {
+pub struct CallbackResult {
     pub outcome: Outcome,
     pub cookies: Vec<Cookie>,
 }
@@ -40,39 +40,39 @@ enum Redirect {
 
 impl Pairing {
     /// Takes a redirect's query. Runs to its end even when the browser hangs up meanwhile: a code works only once.
-    pub async fn callback(self: &Arc<Self>, query: &str, proof: Proof<'_>) -> Answer {
+    pub async fn callback(self: &Arc<Self>, query: &str, proof: Proof<'_>) -> CallbackResult {
         let redirect = match read_redirect(query) {
             Ok(redirect) => redirect,
-            Err(stop) => return Answer::stopped(stop, None),
+            Err(stop) => return CallbackResult::stopped(stop, None),
         };
         let state_code = match &redirect {
             Redirect::Code { state, .. } | Redirect::Error { state, .. } => state.clone(),
         };
         let (state, realm, secret) = match self.admit(&state_code, proof).await {
             Ok(admitted) => admitted,
-            Err(stop) => return Answer::stopped(stop, None),
+            Err(stop) => return CallbackResult::stopped(stop, None),
         };
         let spent = Cookie::forgotten(state_code.hash(), realm.secure());
         let by_browser = state.bound.by == BoundBy::Cookie;
         let start = state.start.clone();
-        let mut answer = match redirect {
-            Redirect::Error { error, .. } => Answer::stopped(refused(error), state.start),
+        let mut response = match redirect {
+            Redirect::Error { error, .. } => CallbackResult::stopped(refused(error), state.start),
             Redirect::Code { code, .. } => {
                 self.detach(move |pairing| pairing.finish(state, realm, secret, code)).await
             }
         };
-        self.failures.note(start.as_ref(), &answer.outcome);
+        self.failures.note(start.as_ref(), &response.outcome);
         if by_browser {
-            answer.cookies.push(spent);
+            response.cookies.push(spent);
         }
-        answer
+        response
     }
 
     /// The other way in: the redirected URL as an operator copied it from the browser's address line.
-    pub async fn finish_pasted(self: &Arc<Self>, id: &str, pasted: &str) -> Answer {
+    pub async fn finish_pasted(self: &Arc<Self>, id: &str, pasted: &str) -> CallbackResult {
         let pasted = pasted.trim().trim_matches(['"', '\'', '<', '>']);
         let Ok(url) = Url::parse(pasted) else {
-            return Answer::stopped(Stop::BadCallback("it is not a complete URL"), None);
+            return CallbackResult::stopped(Stop::BadCallback("it is not a complete URL"), None);
         };
         let ours = |realm: &PairingRealm| {
             let redirect = &realm.redirect_uri;
@@ -80,42 +80,46 @@ impl Pairing {
         };
         if !self.settings.load().realms.values().any(ours) {
             let fault = "it does not begin with a realm's redirect_uri";
-            return Answer::stopped(Stop::BadCallback(fault), None);
+            return CallbackResult::stopped(Stop::BadCallback(fault), None);
         }
         self.callback(url.query().unwrap_or_default(), Proof::Operator { id }).await
     }
 
     /// The account that was chosen on the choosing page, or by the pasting operator.
-    pub async fn choose(self: &Arc<Self>, choice: &str, proof: Proof<'_>, account: &str) -> Answer {
-        let Some(code) = Code::parse(choice) else { return Answer::stopped(Stop::LoginExpired, None) };
+    pub async fn choose(self: &Arc<Self>, choice: &str, proof: Proof<'_>, account: &str) -> CallbackResult {
+        let Some(code) = Code::parse(choice) else {
+            return CallbackResult::stopped(Stop::LoginExpired, None);
+        };
         let (waiting, realm) = match self.admit_choice(&code, proof).await {
             Ok(admitted) => admitted,
-            Err(stop) => return Answer::stopped(stop, None),
+            Err(stop) => return CallbackResult::stopped(stop, None),
         };
         let spent = Cookie::forgotten(code.hash(), realm.secure());
         let by_browser = waiting.login.bound.by == BoundBy::Cookie;
         let AwaitedChoice { login: State { order, start, .. }, access, domain, path, accounts } = waiting;
         let chosen = accounts.into_iter().find(|offered| offered.id.to_string() == account);
         let link = start.clone();
-        let mut answer = match chosen {
-            None => Answer::stopped(Stop::BadChoice, start),
+        let mut response = match chosen {
+            None => CallbackResult::stopped(Stop::BadChoice, start),
             Some(chosen) => match realm.route(&domain, &path) {
-                None => Answer::stopped(Stop::RouteRefused { detail: format!("{domain}{path}") }, start),
+                None => {
+                    CallbackResult::stopped(Stop::RouteRefused { detail: format!("{domain}{path}") }, start)
+                }
                 Some(route) => {
                     let access = AccessToken::new(access);
                     let login = Login { order, start, realm, access, route };
                     self.detach(move |pairing| async move {
-                        Answer { outcome: pairing.connect(login, chosen).await, cookies: Vec::new() }
+                        CallbackResult { outcome: pairing.connect(login, chosen).await, cookies: Vec::new() }
                     })
                     .await
                 }
             },
         };
-        self.failures.note(link.as_ref(), &answer.outcome);
+        self.failures.note(link.as_ref(), &response.outcome);
         if by_browser {
-            answer.cookies.push(spent);
+            response.cookies.push(spent);
         }
-        answer
+        response
     }
 
     /// Finds the state, checks who comes, and only then uses the state up: a stranger cannot burn it.
@@ -148,17 +152,17 @@ impl Pairing {
         realm: PairingRealm,
         secret: Code,
         code: AuthorizationCode,
-    ) -> Answer {
+    ) -> CallbackResult {
         let start = state.start.clone();
         match self.log_in(&state, &realm, code).await {
-            Err(stop) => Answer::stopped(stop, start),
+            Err(stop) => CallbackResult::stopped(stop, start),
             Ok((login, Candidates::One(account))) => {
-                Answer { outcome: self.connect(login, account).await, cookies: Vec::new() }
+                CallbackResult { outcome: self.connect(login, account).await, cookies: Vec::new() }
             }
             Ok((login, Candidates::Several(accounts))) => self
                 .offer(state, login, accounts, secret)
                 .await
-                .unwrap_or_else(|stop| Answer::stopped(stop, start)),
+                .unwrap_or_else(|stop| CallbackResult::stopped(stop, start)),
         }
     }
 
@@ -198,7 +202,7 @@ impl Pairing {
         login: Login,
         accounts: Vec<RelatedAccount>,
         secret: Code,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<CallbackResult, Stop> {
         let by_browser = state.bound.by == BoundBy::Cookie;
         let realm = state.order.realm.clone();
         let waiting = AwaitedChoice {
@@ -211,28 +215,28 @@ impl Pairing {
         let put = self.desk.put(waiting, LOGIN_VALID).await;
         let (code, expires_at) = put.map_err(|problem| Stop::of_store(&problem))?;
         let cookie = Cookie::binding(code.hash(), &secret, login.realm.secure(), LOGIN_VALID);
-        Ok(Answer {
+        Ok(CallbackResult {
             outcome: Outcome::Choose(Choice { code, realm, accounts, expires_at }),
             cookies: if by_browser { vec![cookie] } else { Vec::new() },
         })
     }
 
     /// Runs a step in a task of its own, so that a browser that hangs up cannot cut it off between the platform and the store.
-    async fn detach<F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> Answer
+    async fn detach<F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> CallbackResult
     where
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = CallbackResult> + Send + 'static,
     {
         match tokio::spawn(step(self.clone())).await {
-            Ok(answer) => answer,
+            Ok(response) => response,
             Err(problem) => {
                 tracing::error!(panicked = problem.is_panic(), "a login ended in a fault of the gateway");
-                Answer::stopped(Stop::Broken, None)
+                CallbackResult::stopped(Stop::Broken, None)
             }
         }
     }
 }
 
-impl Answer {
+impl CallbackResult {
     pub(super) fn stopped(stop: Stop, start: Option<Code>) -> Self {
         match stop {
             // Anybody can send these, as often as they like.

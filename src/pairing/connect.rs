@@ -12,7 +12,7 @@ use super::naming;
 use super::outcome::{Connected, Outcome, Stage, Stop};
 use super::pending::{Held, Order, Start};
 use super::repeat::{Pace, Tried};
-use super::{Answer, Pairing, PairingRealm};
+use super::{CallbackResult, Pairing, PairingRealm};
 use crate::model::account::{AccountName, AccountState};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
@@ -62,7 +62,7 @@ impl Pairing {
         let start = login.start.clone();
         match self.harvest(login, account).await {
             Ok(harvest) => Outcome::Connected(self.keep(harvest).await),
-            Err(stop) => Answer::stopped(stop, start).outcome,
+            Err(stop) => CallbackResult::stopped(stop, start).outcome,
         }
     }
 

@@ -141,13 +141,13 @@ impl DoublePlatform {
 
     fn next<'a, T: Send + 'a>(&'a self, call: String, script: &Script<T>, plain: T) -> Call<'a, T> {
         self.calls.lock().unwrap().push(call);
-        let answer = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
-        Box::pin(std::future::ready(answer))
+        let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
+        Box::pin(std::future::ready(response))
     }
 }
 
-pub(crate) fn will<T>(script: &Script<T>, answers: impl IntoIterator<Item = Result<T, Trouble>>) {
-    script.lock().unwrap().extend(answers);
+pub(crate) fn will<T>(script: &Script<T>, responses: impl IntoIterator<Item = Result<T, Trouble>>) {
+    script.lock().unwrap().extend(responses);
 }
 
 impl LoginCalls for DoublePlatform {

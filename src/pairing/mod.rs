@@ -26,7 +26,7 @@ pub(crate) mod doubles;
 mod stories;
 
 pub use accounts::{ExportedGrant, HoldLine, Invitation, InviteRequest, OperatorProblem, Selection};
-pub use callback::{Answer, Proof};
+pub use callback::{CallbackResult, Proof};
 pub use code::{Code, Cookie};
 pub use ending::{Ended, Ending, EndingPreview, EndingProblem};
 pub use import::{ImportLine, OPERATOR_PACE};

@@ -7,7 +7,7 @@ mod operators;
 mod removing;
 
 use super::doubles::{Scene, global};
-use super::{Answer, Begin, Connected, Outcome, PAIR_LINK_VALID, Proof, StartRequest, Stop};
+use super::{Begin, CallbackResult, Connected, Outcome, PAIR_LINK_VALID, Proof, StartRequest, Stop};
 
 pub(super) fn request() -> StartRequest {
     StartRequest {
@@ -50,21 +50,21 @@ impl Visitor {
         format!("code=the-code&state={}&session_state=x", self.state)
     }
 
-    pub async fn returns(&self, scene: &Scene) -> Answer {
+    pub async fn returns(&self, scene: &Scene) -> CallbackResult {
         let proof = Proof::Browser { cookies: &self.cookies };
         scene.pairing.callback(&self.query(), proof).await
     }
 }
 
-pub(super) fn connected(answer: Answer) -> Connected {
-    match answer.outcome {
+pub(super) fn connected(response: CallbackResult) -> Connected {
+    match response.outcome {
         Outcome::Connected(connected) => connected,
         other => panic!("not connected: {other:?}"),
     }
 }
 
-pub(super) fn stop(answer: &Answer) -> &Stop {
-    match &answer.outcome {
+pub(super) fn stop(response: &CallbackResult) -> &Stop {
+    match &response.outcome {
         Outcome::Stopped { stop, .. } => stop,
         other => panic!("not stopped: {other:?}"),
     }

@@ -10,7 +10,7 @@ use crate::model::token::AccessToken;
 
 use super::call::Call;
 use super::tokens::token_set;
-use super::wire::Answer;
+use super::wire::RawResponse;
 use super::{Blame, Pairing, Platform, RelatedAccount, Trouble, TroubleKind};
 
 impl Platform {
@@ -22,8 +22,8 @@ impl Platform {
     ) -> Result<Vec<RelatedAccount>, Trouble> {
         let call = Call::RelatedAccounts;
         let url = self.below(call, route, "related-accounts")?;
-        let answer = self.wire.get(call, url, bearer).await?.json(call)?;
-        match carried_out(call, &answer)?.get("Data") {
+        let response = self.wire.get(call, url, bearer).await?.json(call)?;
+        match carried_out(call, &response)?.get("Data") {
             Some(Value::Array(accounts)) => accounts.iter().map(related_account).collect(),
             Some(Value::Null) => Ok(Vec::new()),
             _ => Err(Trouble::malformed(call, "the answer has no list `Data`")),
@@ -58,18 +58,18 @@ impl Platform {
         let call = Call::Unpair;
         let url = self.below(call, route, "unpair-account")?;
         let body = json!({ "AccountId": account });
-        let answer = self.wire.send_json(call, Method::DELETE, url, bearer, &body).await?;
+        let response = self.wire.send_json(call, Method::DELETE, url, bearer, &body).await?;
         // No body is documented; one that comes may still say that it failed.
-        match answer.is_empty() {
+        match response.is_empty() {
             true => Ok(()),
-            false => carried_out(call, &answer.json(call)?).map(|_| ()),
+            false => carried_out(call, &response.json(call)?).map(|_| ()),
         }
     }
 }
 
 /// Success is `Status` 1 (S1 4.3.1) or "Success" (S1 4.2.3), or none at all, and no `Errors`.
-fn carried_out(call: Call, answer: &Value) -> Result<&Map<String, Value>, Trouble> {
-    let fields = answer.as_object().ok_or_else(|| Trouble::malformed(call, "the answer is no object"))?;
+fn carried_out(call: Call, response: &Value) -> Result<&Map<String, Value>, Trouble> {
+    let fields = response.as_object().ok_or_else(|| Trouble::malformed(call, "the answer is no object"))?;
     let good_status = match fields.get("Status") {
         None | Some(Value::Null) => true,
         Some(Value::Number(number)) => number.as_u64() == Some(1),
@@ -116,10 +116,10 @@ fn related_account(row: &Value) -> Result<RelatedAccount, Trouble> {
 }
 
 /// Tokens that came are those of a pairing that took place, whatever stands around them.
-fn pairing(answer: &Answer) -> Result<Pairing, Trouble> {
+fn pairing(response: &RawResponse) -> Result<Pairing, Trouble> {
     let call = Call::Pair;
-    let strict = answer.json(call);
-    let tokens = match token_set(call, answer) {
+    let strict = response.json(call);
+    let tokens = match token_set(call, response) {
         // There is no older one that could stay.
         Ok(tokens) if tokens.refresh.is_some() => tokens,
         Ok(_) => return Err(Trouble::malformed(call, "refresh_token is missing")),
@@ -184,7 +184,7 @@ fn is_plain(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::responder::{Play, Responder, json_answer, platform, status_answer};
+    use super::super::responder::{Play, Responder, json_response, platform, status_response};
     use super::*;
 
     fn bearer() -> AccessToken {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     async fn related(body: &str) -> Result<Vec<RelatedAccount>, Trouble> {
-        let responder = Responder::start(vec![json_answer(body)]).await;
+        let responder = Responder::start(vec![json_response(body)]).await;
         platform(&responder).related_accounts(&responder.route("/v2"), &bearer()).await
     }
 
@@ -282,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn pairing_sends_the_id_as_a_number_and_brings_the_second_tokens() {
-        let (paired, responder) = pair(json_answer(PAIRED), Some("https://dpms.example.test/hook")).await;
+        let (paired, responder) = pair(json_response(PAIRED), Some("https://dpms.example.test/hook")).await;
         let paired = paired.unwrap();
         assert_eq!(paired.tokens.access.expose(), "second");
         assert_eq!(paired.tokens.refresh.unwrap().expose(), "keep");
@@ -299,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_callback_its_key_is_left_out() {
-        let (_, responder) = pair(json_answer(PAIRED), None).await;
+        let (_, responder) = pair(json_response(PAIRED), None).await;
         assert_eq!(responder.only_request().body, r#"{"AccountId":7}"#);
     }
 
@@ -311,7 +311,7 @@ mod tests {
             r#"{"Status":1}"#,
         ] {
             assert_eq!(
-                pair(json_answer(body), None).await.0.unwrap_err().kind,
+                pair(json_response(body), None).await.0.unwrap_err().kind,
                 TroubleKind::Malformed,
                 "{body}"
             );
@@ -320,28 +320,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_lab_that_is_paired_elsewhere_is_told_apart() {
-        let trouble = pair(status_answer(409, "{}"), None).await.0.unwrap_err();
+        let trouble = pair(status_response(409, "{}"), None).await.0.unwrap_err();
         assert_eq!((trouble.kind, trouble.blame), (TroubleKind::PairedElsewhere, Blame::Account));
         assert_eq!(trouble.status, Some(409));
     }
 
     #[tokio::test]
-    async fn unpair_sends_delete_with_a_body_and_takes_an_empty_answer() {
-        for play in [status_answer(200, ""), status_answer(204, ""), json_answer(r#"{"Status":1}"#)] {
+    async fn unpair_sends_delete_with_a_body_and_takes_an_empty_response() {
+        for play in [status_response(200, ""), status_response(204, ""), json_response(r#"{"Status":1}"#)] {
             let (unpaired, responder) = unpair(play).await;
             unpaired.unwrap();
             let request = responder.only_request();
             assert_eq!(request.line(), "DELETE /v2/unpair-account HTTP/1.1");
             assert_eq!(request.body, r#"{"AccountId":7}"#);
         }
-        let failed = unpair(json_answer(r#"{"Status":"Failure","Errors":["no"]}"#)).await.0.unwrap_err();
+        let failed = unpair(json_response(r#"{"Status":"Failure","Errors":["no"]}"#)).await.0.unwrap_err();
         assert_eq!((failed.kind, failed.blame), (TroubleKind::Unexpected, Blame::Account));
     }
 
     #[tokio::test]
     async fn a_stored_route_that_is_no_longer_allowed_sees_no_bearer() {
         let responder = Responder::start(Vec::new()).await;
-        let elsewhere = Responder::start(vec![json_answer(r#"{"Data":[]}"#)]).await;
+        let elsewhere = Responder::start(vec![json_response(r#"{"Data":[]}"#)]).await;
         let foreign = elsewhere.route_as("localhost", "/v2");
         let trouble = platform(&responder).related_accounts(&foreign, &bearer()).await.unwrap_err();
         assert_eq!(trouble.kind, TroubleKind::RouteRefused);

@@ -57,9 +57,9 @@ impl Platform {
         url.query_pairs_mut()
             .append_pair("discoveryName", &wanted.name)
             .append_pair("version", &wanted.version);
-        let answer = self.wire.get(Call::Discovery, url, bearer).await?;
-        let answer = answer.json(Call::Discovery)?;
-        let chosen = self.choose(entries(&answer)?)?;
+        let response = self.wire.get(Call::Discovery, url, bearer).await?;
+        let response = response.json(Call::Discovery)?;
+        let chosen = self.choose(entries(&response)?)?;
         Route::parse(text(chosen, "Domain")?, text(chosen, "Path")?, &self.realm.hosts).map_err(|problem| {
             Trouble::new(
                 Call::Discovery,
@@ -96,8 +96,8 @@ impl Platform {
 }
 
 /// S1 4.2.2 prints an object with `APIs` and speaks of an "empty array" in the same breath; a bare array is taken too.
-fn entries(answer: &Value) -> Result<&[Value], Trouble> {
-    match answer.get("APIs").unwrap_or(answer) {
+fn entries(response: &Value) -> Result<&[Value], Trouble> {
+    match response.get("APIs").unwrap_or(response) {
         Value::Array(entries) => Ok(entries),
         Value::Null => Ok(&[]),
         _ => Err(Trouble::malformed(Call::Discovery, "the answer has no list `APIs`")),
@@ -129,7 +129,7 @@ fn nothing(detail: String) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::super::responder::{
-        Play, Responder, bare_platform, json_answer, platform, realm_of, status_answer,
+        Play, Responder, bare_platform, json_response, platform, realm_of, status_response,
     };
     use super::*;
     use crate::config::PinnedRoute;
@@ -139,13 +139,13 @@ mod tests {
     }
 
     async fn first(body: &str) -> Result<Route, Trouble> {
-        let responder = Responder::start(vec![json_answer(body)]).await;
+        let responder = Responder::start(vec![json_response(body)]).await;
         platform(&responder).discover_first(&bearer()).await
     }
 
     fn found(domain: &str, path: &str) -> Play {
         let entry = r#"{"Name":"third-party","Version":"2","Path":"PATH","Domain":"DOMAIN"}"#;
-        json_answer(&format!(r#"{{"APIs":[{entry}]}}"#).replace("PATH", path).replace("DOMAIN", domain))
+        json_response(&format!(r#"{{"APIs":[{entry}]}}"#).replace("PATH", path).replace("DOMAIN", domain))
     }
 
     #[tokio::test]
@@ -179,11 +179,11 @@ mod tests {
     #[tokio::test]
     async fn whatever_the_region_answers_base_url_is_asked_next() {
         for failure in [
-            status_answer(401, ""),
-            status_answer(403, ""),
-            status_answer(404, ""),
-            status_answer(500, ""),
-            json_answer(r#"{"APIs":[]}"#),
+            status_response(401, ""),
+            status_response(403, ""),
+            status_response(404, ""),
+            status_response(500, ""),
+            json_response(r#"{"APIs":[]}"#),
             found("http://169.254.169.254", "/v2"),
             Play::Cut,
         ] {
@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_both_fail_base_url_has_the_last_word_and_both_are_named() {
-        let plays = vec![status_answer(401, ""), status_answer(500, "")];
+        let plays = vec![status_response(401, ""), status_response(500, "")];
         let responder = Responder::start(plays).await;
         let route = responder.route("/v2");
         let trouble = platform(&responder).discover(Some(&route), &bearer()).await.unwrap_err();

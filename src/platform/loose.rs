@@ -312,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn every_beginning_of_an_answer_is_read_without_inventing_anything(end in 0usize..60) {
+        fn every_beginning_of_a_response_is_read_without_inventing_anything(end in 0usize..60) {
             let text = r#"{"access_token":"aaaa","expires_in":3600,"refresh_token":"rrrr"}"#;
             if let Some(read) = read(&text.as_bytes()[..end]) {
                 for (name, wanted) in [("access_token", "aaaa"), ("refresh_token", "rrrr")] {

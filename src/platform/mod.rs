@@ -156,7 +156,7 @@ impl Trouble {
     }
 
     /// Whoever asked has stopped waiting.
-    pub fn no_answer(call: &'static str, after: std::time::Duration) -> Self {
+    pub fn no_response(call: &'static str, after: std::time::Duration) -> Self {
         let detail = format!("no answer within {} s", after.as_secs());
         Self::plain(call, Blame::Realm, TroubleKind::TimedOut, None, detail)
     }

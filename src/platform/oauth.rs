@@ -71,12 +71,12 @@ impl Platform {
 
     async fn ask_for_tokens(&self, call: Call, fields: &[(&str, &str)]) -> Result<TokenSet, Trouble> {
         let url = under(&self.realm.oauth_base, "/oauth2/token");
-        let answer = self.wire.post_form(call, url, &self.with_credentials(fields)).await?;
-        token_set(call, &answer).map_err(|trouble| {
+        let response = self.wire.post_form(call, url, &self.with_credentials(fields)).await?;
+        token_set(call, &response).map_err(|trouble| {
             // Some servers refuse with status 200.
-            let speech = Speech::of_body(&answer.body);
+            let speech = Speech::of_body(&response.body);
             match speech.body == Body::OAuth && trouble.refresh.is_none() {
-                true => refusal(call, answer.status, &speech),
+                true => refusal(call, response.status, &speech),
                 false => trouble,
             }
         })
@@ -101,7 +101,9 @@ fn impossible_code() -> Option<AuthorizationCode> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::responder::{Responder, bare_platform, json_answer, platform, realm_of, status_answer};
+    use super::super::responder::{
+        Responder, bare_platform, json_response, platform, realm_of, status_response,
+    };
     use super::*;
     use crate::model::token::AccessToken;
 
@@ -122,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn a_code_is_exchanged_by_a_form_and_brings_both_tokens() {
         // The sample of S1 4.1.2.
-        let responder = Responder::start(vec![json_answer(
+        let responder = Responder::start(vec![json_response(
             r#"{"access_token":"acc","refresh_token":"ref","scope":"openid","id_token":"id","token_type":"Bearer","expires_in":3600}"#,
         )])
         .await;
@@ -150,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn a_refresh_sends_the_token_and_the_credentials_once() {
         let responder =
-            Responder::start(vec![json_answer(r#"{"access_token":"new","expires_in":"1800"}"#)]).await;
+            Responder::start(vec![json_response(r#"{"access_token":"new","expires_in":"1800"}"#)]).await;
         let tokens = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap();
         assert_eq!((tokens.refresh, tokens.expires_in), (None, Duration::from_secs(1800)));
         assert_eq!(
@@ -161,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn revoke_names_the_kind_of_token() {
-        let responder = Responder::start(vec![status_answer(200, ""), status_answer(401, "")]).await;
+        let responder = Responder::start(vec![status_response(200, ""), status_response(401, "")]).await;
         let platform = platform(&responder);
         platform.revoke("r1", TokenHint::Refresh).await.unwrap();
         let trouble = platform.revoke("a1", TokenHint::Access).await.unwrap_err();
@@ -184,7 +186,7 @@ mod tests {
             (r#"{"error":"we are closed"}"#, Blame::Realm, TroubleKind::Unexpected),
             (r#"{"Data":null,"Status":"Failure","Errors":["x"]}"#, Blame::Realm, TroubleKind::Malformed),
         ] {
-            let responder = Responder::start(vec![json_answer(body)]).await;
+            let responder = Responder::start(vec![json_response(body)]).await;
             let trouble = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap_err();
             assert_eq!((trouble.blame, trouble.kind), (blame, kind), "{body}");
         }
@@ -193,19 +195,19 @@ mod tests {
     #[tokio::test]
     async fn the_probe_believes_the_token_endpoint_alone() {
         for (play, verdict) in [
-            (status_answer(400, r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
-            (status_answer(400, "Wrong code"), CredentialsVerdict::Good),
-            (json_answer(r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
-            (status_answer(400, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
-            (status_answer(401, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
-            (status_answer(401, ""), CredentialsVerdict::Bad),
-            (status_answer(400, ""), CredentialsVerdict::Unknown),
-            (status_answer(400, "<html>blocked</html>"), CredentialsVerdict::Unknown),
-            (status_answer(401, "<html>blocked</html>"), CredentialsVerdict::Unknown),
-            (status_answer(400, r#"{"error":"invalid_request"}"#), CredentialsVerdict::Unknown),
-            (status_answer(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
-            (status_answer(500, ""), CredentialsVerdict::Unknown),
-            (json_answer(r#"{"access_token":"a"}"#), CredentialsVerdict::Unknown),
+            (status_response(400, r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
+            (status_response(400, "Wrong code"), CredentialsVerdict::Good),
+            (json_response(r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
+            (status_response(400, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
+            (status_response(401, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
+            (status_response(401, ""), CredentialsVerdict::Bad),
+            (status_response(400, ""), CredentialsVerdict::Unknown),
+            (status_response(400, "<html>blocked</html>"), CredentialsVerdict::Unknown),
+            (status_response(401, "<html>blocked</html>"), CredentialsVerdict::Unknown),
+            (status_response(400, r#"{"error":"invalid_request"}"#), CredentialsVerdict::Unknown),
+            (status_response(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
+            (status_response(500, ""), CredentialsVerdict::Unknown),
+            (json_response(r#"{"access_token":"a"}"#), CredentialsVerdict::Unknown),
         ] {
             let responder = Responder::start(vec![play]).await;
             assert_eq!(platform(&responder).probe_credentials().await, verdict);

@@ -41,19 +41,19 @@ pub struct Request {
     pub body: String,
 }
 
-pub fn json_answer(body: &str) -> Play {
-    status_answer(200, body)
+pub fn json_response(body: &str) -> Play {
+    status_response(200, body)
 }
 
-pub fn status_answer(status: u16, body: &str) -> Play {
+pub fn status_response(status: u16, body: &str) -> Play {
     let length = body.len();
     let head =
         format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
     // 204 has no body and no length.
-    raw_answer(&if status == 204 { "HTTP/1.1 204 X\r\n\r\n".to_owned() } else { head + body })
+    raw_response(&if status == 204 { "HTTP/1.1 204 X\r\n\r\n".to_owned() } else { head + body })
 }
 
-pub fn raw_answer(bytes: &str) -> Play {
+pub fn raw_response(bytes: &str) -> Play {
     Play::Bytes(bytes.as_bytes().to_vec())
 }
 

@@ -10,7 +10,7 @@ use crate::model::token::{AccessToken, MalformedToken, RefreshToken, TokenSet};
 use super::Trouble;
 use super::call::Call;
 use super::loose::{self, Loose};
-use super::wire::Answer;
+use super::wire::RawResponse;
 
 /// The documented life of a fresh access token (S1 4.1.2). Taken where the answer names none, which RFC 6749, 5.1 allows: the server
 /// then documents it elsewhere, as the vendor does. Five minutes would refresh twelve times as often for nothing.
@@ -26,16 +26,16 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Reads what an answer with a good status brought. A `Trouble` carries the refresh token of an answer without a usable access token.
-pub(super) fn token_set(call: Call, answer: &Answer) -> Result<TokenSet, Trouble> {
-    let document = loose::read(&answer.body).filter(|document| document.value.text().is_none());
+pub(super) fn token_set(call: Call, response: &RawResponse) -> Result<TokenSet, Trouble> {
+    let document = loose::read(&response.body).filter(|document| document.value.text().is_none());
     let Some(document) = document else {
-        return Err(answer.broken.clone().unwrap_or_else(|| answer.no_json(call)));
+        return Err(response.broken.clone().unwrap_or_else(|| response.no_json(call)));
     };
     let holder = holder(&document.value);
-    let missing_end = document.cut || (answer.broken.is_some() && !document.closed);
+    let missing_end = document.cut || (response.broken.is_some() && !document.closed);
     match sound_access(holder) {
         Ok(access) if !missing_end => {
-            let mut oddities = answer.oddities.clone();
+            let mut oddities = response.oddities.clone();
             oddities.extend(document.flaws.iter().map(|flaw| (*flaw).to_owned()));
             if call != Call::Pair && !std::ptr::eq(holder, &raw const document.value) {
                 oddities.push("the tokens stand inside another object".to_owned());
@@ -46,13 +46,13 @@ pub(super) fn token_set(call: Call, answer: &Answer) -> Result<TokenSet, Trouble
                 oddities.push(format!("{fault}, so the one at hand stays"));
                 None
             });
-            oddities.extend(answer.broken.as_ref().map(|broken| broken.detail.clone()));
+            oddities.extend(response.broken.as_ref().map(|broken| broken.detail.clone()));
             Ok(TokenSet { access, refresh, expires_in, oddities })
         }
         unusable => {
             let fault =
                 unusable.err().map_or_else(|| "the answer is cut off".to_owned(), |fault| fault.to_string());
-            let mut trouble = answer.broken.clone().unwrap_or_else(|| Trouble::malformed(call, fault));
+            let mut trouble = response.broken.clone().unwrap_or_else(|| Trouble::malformed(call, fault));
             trouble.refresh = sound_refresh(holder).ok().flatten();
             Err(trouble)
         }
@@ -143,13 +143,13 @@ mod tests {
     use super::*;
     use crate::platform::{Blame, TroubleKind};
 
-    fn answer(body: &[u8]) -> Answer {
+    fn response(body: &[u8]) -> RawResponse {
         let media = Some("application/json".to_owned());
-        Answer { status: 200, media, body: body.to_vec(), oddities: Vec::new(), broken: None }
+        RawResponse { status: 200, media, body: body.to_vec(), oddities: Vec::new(), broken: None }
     }
 
     fn read(body: &str) -> Result<TokenSet, Trouble> {
-        token_set(Call::Refresh, &answer(body.as_bytes()))
+        token_set(Call::Refresh, &response(body.as_bytes()))
     }
 
     /// Access token, refresh token, seconds, and how much is odd.
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_access_token_is_found_however_the_answer_is_written() {
+    fn the_access_token_is_found_however_the_response_is_written() {
         let token = "t".repeat(8192);
         for (body, access) in [
             (format!(r#"{{"access_token":"{token}"}}"#), token.as_str()),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_usable_access_token_is_trouble_and_its_refresh_token_is_kept() {
+    fn a_response_without_a_usable_access_token_is_trouble_and_its_refresh_token_is_kept() {
         let long = "x".repeat(100_000);
         for access in ["5", "null", r#""""#, r#""a\r\nX-Evil: 1""#, "[]", r#""LONG""#, r#""\u00e4""#] {
             let body = format!(r#"{{"access_token":{access},"refresh_token":"r","expires_in":3600}}"#);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_trouble_and_a_missing_bracket_is_not() {
+    fn half_a_response_is_trouble_and_a_missing_bracket_is_not() {
         assert!(read(r#"{"access_token":"a","refresh_token":"r"#).is_err());
         assert_eq!(summary(r#"{"access_token":"a","refresh_token":"r""#).1.as_deref(), Some("r"));
         let cut = read(r#"{"refresh_token":"r","access_token":"aaa"#).unwrap_err();

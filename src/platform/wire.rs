@@ -42,7 +42,7 @@ pub(super) struct Wire {
 }
 
 /// The body of an answer whose status says that the call was carried out.
-pub(super) struct Answer {
+pub(super) struct RawResponse {
     pub status: u16,
     pub media: Option<String>,
     pub body: Vec<u8>,
@@ -52,7 +52,7 @@ pub(super) struct Answer {
     pub broken: Option<Trouble>,
 }
 
-impl Answer {
+impl RawResponse {
     pub fn is_empty(&self) -> bool {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
@@ -98,14 +98,19 @@ impl Wire {
     }
 
     /// The OAuth endpoints take forms alone (S1 4.1.2, 4.1.3, 4.1.5).
-    pub async fn post_form(&self, call: Call, url: Url, fields: &[(&str, &str)]) -> Result<Answer, Trouble> {
+    pub async fn post_form(
+        &self,
+        call: Call,
+        url: Url,
+        fields: &[(&str, &str)],
+    ) -> Result<RawResponse, Trouble> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = self.client.post(url.clone());
         self.send(call, &url, request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body))
             .await
     }
 
-    pub async fn get(&self, call: Call, url: Url, bearer: &AccessToken) -> Result<Answer, Trouble> {
+    pub async fn get(&self, call: Call, url: Url, bearer: &AccessToken) -> Result<RawResponse, Trouble> {
         let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request).await
     }
@@ -117,12 +122,17 @@ impl Wire {
         url: Url,
         bearer: &AccessToken,
         body: &Value,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<RawResponse, Trouble> {
         let request = self.client.request(method, url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 
-    async fn send(&self, call: Call, url: &Url, request: reqwest::RequestBuilder) -> Result<Answer, Trouble> {
+    async fn send(
+        &self,
+        call: Call,
+        url: &Url,
+        request: reqwest::RequestBuilder,
+    ) -> Result<RawResponse, Trouble> {
         self.check_literal(call, url).await?;
         let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
         let status = response.status().as_u16();
@@ -143,7 +153,7 @@ impl Wire {
         let (body, packed) =
             unpack(&headers, body, self.limits.body).map_err(|error| not_unpacked(call, &error))?;
         let media = media_type(&headers);
-        Ok(Answer { status, oddities: oddities(status, media.as_deref(), packed), media, body, broken })
+        Ok(RawResponse { status, oddities: oddities(status, media.as_deref(), packed), media, body, broken })
     }
 
     /// Stops reading at the cap, whatever length was announced. What came before trouble comes back beside it.
@@ -222,7 +232,7 @@ impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0.clone();
         Box::pin(async move {
-            let addresses = reach.addresses_that_answer(name.as_str()).await?;
+            let addresses = reach.addresses_that_response(name.as_str()).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -311,8 +321,8 @@ fn cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::responder::{
-        Play, Responder, bare_platform, json_answer, limited_platform, platform, raw_answer, realm_of,
-        status_answer,
+        Play, Responder, bare_platform, json_response, limited_platform, platform, raw_response, realm_of,
+        status_response,
     };
     use super::super::{Platform, TokenHint};
     use super::*;
@@ -322,7 +332,7 @@ mod tests {
     use crate::upstream::testing::{Authority, Identity, connect_proxy, realm, tls_responder, upstream};
 
     const TOKENS: &str = r#"{"access_token":"a","expires_in":3600}"#;
-    const TOKENS_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
+    const TOKENS_RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
                                  {\"access_token\":\"a\",\"expires_in\":3600}";
 
     async fn refresh(platform: &Platform) -> Result<TokenSet, Trouble> {
@@ -336,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_says_who_it_is_and_asks_for_nothing_packed() {
-        let responder = Responder::start(vec![json_answer(TOKENS)]).await;
+        let responder = Responder::start(vec![json_response(TOKENS)]).await;
         refresh(&platform(&responder)).await.unwrap();
         let request = responder.only_request();
         let names = request.header_names();
@@ -350,11 +360,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_is_named_and_never_followed() {
-        let target = Responder::start(vec![json_answer(TOKENS)]).await;
+        let target = Responder::start(vec![json_response(TOKENS)]).await;
         for status in [301, 302, 303, 307, 308] {
             let head =
                 format!("HTTP/1.1 {status} Moved\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", target.url());
-            let (trouble, _) = refreshed(raw_answer(&head)).await;
+            let (trouble, _) = refreshed(raw_response(&head)).await;
             assert_eq!((trouble.kind, trouble.status), (TroubleKind::Unexpected, Some(status)));
             assert!(trouble.detail.contains("redirect"), "{}", trouble.detail);
         }
@@ -362,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_announced_50_mb_answer_is_cut_at_the_cap() {
+    async fn an_announced_50_mb_response_is_cut_at_the_cap() {
         let (trouble, responder) = refreshed(Play::Flood(50 * 1024 * 1024)).await;
         assert_eq!(trouble.kind, TroubleKind::Malformed);
         assert!(trouble.detail.contains("longer than 1048576"), "{}", trouble.detail);
@@ -370,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_packed_answer_is_read_and_one_that_cannot_be_read_names_its_coding() {
+    async fn a_packed_response_is_read_and_one_that_cannot_be_read_names_its_coding() {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut packer, TOKENS.as_bytes()).unwrap();
         let packed = packer.finish().unwrap();
@@ -380,15 +390,15 @@ mod tests {
         assert_eq!(refresh(&platform(&responder)).await.unwrap().access.expose(), "a");
 
         let head = "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\n\x0b\x02aa";
-        let (trouble, _) = refreshed(raw_answer(head)).await;
+        let (trouble, _) = refreshed(raw_response(head)).await;
         assert_eq!(trouble.kind, TroubleKind::Malformed);
         assert!(trouble.detail.contains("packed with br"), "{}", trouble.detail);
     }
 
     #[tokio::test]
-    async fn an_answer_whose_connection_breaks_behind_its_object_has_brought_it_all() {
+    async fn a_response_whose_connection_breaks_behind_its_object_has_brought_it_all() {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKENS}", TOKENS.len() + 7);
-        let responder = Responder::start(vec![raw_answer(&head)]).await;
+        let responder = Responder::start(vec![raw_response(&head)]).await;
         let tokens = refresh(&platform(&responder)).await.unwrap();
         assert!(tokens.oddities.iter().any(|oddity| oddity.contains("broke")), "{:?}", tokens.oddities);
     }
@@ -397,14 +407,14 @@ mod tests {
     async fn a_refresh_token_that_came_before_the_connection_broke_is_kept() {
         let half =
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"refresh_token\":\"next\",\"access_token\":\"a";
-        let (trouble, _) = refreshed(raw_answer(half)).await;
+        let (trouble, _) = refreshed(raw_response(half)).await;
         assert_eq!((trouble.kind, trouble.refresh), (TroubleKind::Lost, Some(RefreshToken::new("next"))));
     }
 
     #[tokio::test]
     async fn a_request_to_wait_is_told_with_the_refusal() {
         let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n";
-        let (trouble, _) = refreshed(raw_answer(busy)).await;
+        let (trouble, _) = refreshed(raw_response(busy)).await;
         assert_eq!(trouble.retry_after, Some(Duration::from_secs(20)));
     }
 
@@ -412,7 +422,7 @@ mod tests {
     async fn html_with_200_is_malformed_and_its_type_is_told() {
         let html =
             "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n\r\n<html>";
-        let (trouble, _) = refreshed(raw_answer(html)).await;
+        let (trouble, _) = refreshed(raw_response(html)).await;
         assert_eq!(trouble.kind, TroubleKind::Malformed);
         assert_eq!(trouble.detail, "the answer is not sound JSON (text/html, 6 bytes)");
     }
@@ -422,9 +432,9 @@ mod tests {
         let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"access_token\":\"a\"";
         for (play, kind) in [
             (Play::Cut, TroubleKind::Lost),
-            (raw_answer(half), TroubleKind::Lost),
-            (raw_answer("SSH-2.0-OpenSSH_9.2\r\n\r\n"), TroubleKind::Malformed),
-            (raw_answer("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), TroubleKind::Malformed),
+            (raw_response(half), TroubleKind::Lost),
+            (raw_response("SSH-2.0-OpenSSH_9.2\r\n\r\n"), TroubleKind::Malformed),
+            (raw_response("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), TroubleKind::Malformed),
         ] {
             let (trouble, _) = refreshed(play).await;
             assert_eq!((trouble.kind, trouble.blame), (kind, Blame::Realm), "{trouble}");
@@ -473,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_literal_address_is_not_called_without_allow_insecure() {
-        let responder = Responder::start(vec![json_answer(TOKENS)]).await;
+        let responder = Responder::start(vec![json_response(TOKENS)]).await;
         let ours = Authority::new("ours");
         let mut realm = realm_of(&responder);
         realm.hosts.allow_insecure = false;
@@ -497,7 +507,7 @@ mod tests {
     }
 
     async fn over_tls(identity: Identity, trusted: Option<&Authority>) -> Result<TokenSet, Trouble> {
-        let server = tls_responder(identity, TOKENS_ANSWER).await;
+        let server = tls_responder(identity, TOKENS_RESPONSE).await;
         let mut realm = realm();
         realm.ca_file = trusted.map(Authority::ca_file);
         realm.resolve.insert("identity.gateway.test".to_owned(), server.ip());
@@ -523,7 +533,7 @@ mod tests {
 
     async fn through_proxy(refusal: Option<&'static str>) -> (Result<TokenSet, Trouble>, Vec<String>) {
         let ours = Authority::new("ours");
-        let server = tls_responder(ours.issue("identity.gateway.test"), TOKENS_ANSWER).await;
+        let server = tls_responder(ours.issue("identity.gateway.test"), TOKENS_RESPONSE).await;
         let proxy = connect_proxy(server, refusal).await;
         let mut realm = realm();
         realm.hosts.allow_insecure = false;
@@ -558,10 +568,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_trouble_repeats_what_was_sent_or_answered() {
+    async fn no_trouble_repeats_what_was_sent_or_responded() {
         let echo = r#"{"error":"canary-refresh","error_description":"canary-refresh"}"#;
         for status in [200, 400, 401, 500] {
-            let responder = Responder::start(vec![status_answer(status, echo); 2]).await;
+            let responder = Responder::start(vec![status_response(status, echo); 2]).await;
             let platform = platform(&responder);
             let refused = refresh(&platform).await.unwrap_err();
             let revoked = platform.revoke("canary-refresh", TokenHint::Refresh).await;

@@ -13,7 +13,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
-use crate::pairing::{Answer, Outcome, Pairing, Proof, Stop};
+use crate::pairing::{CallbackResult, Outcome, Pairing, Proof, Stop};
 use limit::Limit;
 
 /// The public listener: the routes below and a page for every other path.
@@ -74,8 +74,8 @@ async fn callback(State(front): State<Arc<Front>>, method: Method, uri: Uri, hea
     }
     let cookies = cookies(&headers);
     let proof = Proof::Browser { cookies: &cookies };
-    let answer = front.pairing.callback(uri.query().unwrap_or_default(), proof).await;
-    front.answer(answer)
+    let result = front.pairing.callback(uri.query().unwrap_or_default(), proof).await;
+    front.page(result)
 }
 
 async fn choose(State(front): State<Arc<Front>>, request: Request) -> Response {
@@ -94,19 +94,19 @@ async fn choose(State(front): State<Arc<Front>>, request: Request) -> Response {
         return front.stopped(Stop::BadChoice);
     };
     let cookies = cookies(&head.headers);
-    let answer = front.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
-    front.answer(answer)
+    let result = front.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
+    front.page(result)
 }
 
 impl Front {
-    fn answer(&self, answer: Answer) -> Response {
-        let mut response = match answer.outcome {
+    fn page(&self, result: CallbackResult) -> Response {
+        let mut response = match result.outcome {
             Outcome::Connected(connected) => pages::connected(&connected),
             Outcome::Choose(choice) => pages::choose(&choice),
             Outcome::Stopped { stop: Stop::LoginExpired, .. } => self.stopped(Stop::LoginExpired),
             Outcome::Stopped { stop, again } => pages::stopped(&stop, again.as_ref()),
         };
-        pages::set_cookies(&mut response, &answer.cookies);
+        pages::set_cookies(&mut response, &result.cookies);
         response
     }
 

@@ -169,9 +169,9 @@ async fn another_sites_page_cannot_press_the_button() {
         ("same-origin", StatusCode::SEE_OTHER),
     ] {
         let request = http::Request::post(&link).header("sec-fetch-site", site).body(Body::empty()).unwrap();
-        let answer = router.clone().oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), status, "{site}");
-        assert_eq!(answer.headers().contains_key(SET_COOKIE), status == StatusCode::SEE_OTHER, "{site}");
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{site}");
+        assert_eq!(response.headers().contains_key(SET_COOKIE), status == StatusCode::SEE_OTHER, "{site}");
     }
 }
 

@@ -24,13 +24,13 @@ const CHART_WARNING: &str =
     "Empty or duplicate patient identifiers (chart#) exists in iTero patient database";
 
 /// Answers any call that has an API prefix.
-pub fn answer(site: &Site, request: &Request, found: &Found) -> Reply {
+pub fn response(site: &Site, request: &Request, found: &Found) -> Reply {
     let habits = site.habits();
     let mut world = site.shared.world();
     let reply = match permit(site, &world, request, found, &habits) {
         Ok(grant) => {
             let call = Call { site, request, found, habits: &habits };
-            call.answer(&mut world, grant)
+            call.response(&mut world, grant)
         }
         Err(refused) => refused,
     };
@@ -114,7 +114,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn answer(&self, world: &mut World, grant: Option<Grant>) -> Reply {
+    fn response(&self, world: &mut World, grant: Option<Grant>) -> Reply {
         if self.found.endpoint == Endpoint::Download {
             return self.download(world, grant.and_then(|grant| grant.holder.account()));
         }
@@ -151,7 +151,7 @@ impl Call<'_> {
     }
 
     fn good(&self, data: &Value) -> Reply {
-        Reply::json_text(200, orders::answer_json(&data.to_string(), self.habits))
+        Reply::json_text(200, orders::response_json(&data.to_string(), self.habits))
     }
 
     fn status(&self) -> Value {
@@ -261,13 +261,13 @@ impl Call<'_> {
     fn order(&self, practice: &Practice) -> Reply {
         let Some(rx_id) = self.segment().parse().ok() else { return Reply::error(400, "bad RX id") };
         if let Some(rx) = practice.created.get(&rx_id) {
-            let text = orders::answer_json(&orders::created_json(practice, rx), self.habits);
+            let text = orders::response_json(&orders::created_json(practice, rx), self.habits);
             return Reply::json_text(200, text);
         }
         match Order::by_rx_id(rx_id).filter(|order| orders::exists(practice, *order)) {
             Some(order) => self.with_links(|links| {
                 let text = orders::order_json(practice, order, links, self.found.is_v2());
-                orders::answer_json(&text, self.habits)
+                orders::response_json(&text, self.habits)
             }),
             None => Reply::error(404, "no such RX"),
         }
@@ -286,7 +286,7 @@ impl Call<'_> {
         let order = self.segment().parse().ok().and_then(Order::by_order_id);
         let order = order.filter(|order| account.is_none_or(|account| account == order.account));
         match order {
-            Some(order) => asset_answer(world, order, asset_type, self.request),
+            Some(order) => asset_response(world, order, asset_type, self.request),
             None => Reply::error(404, "no such order"),
         }
     }
@@ -350,13 +350,13 @@ impl Call<'_> {
 }
 
 /// The bytes of a download, for the API's own links and the storage host's alike.
-pub fn asset_answer(world: &World, order: Order, asset_type: &str, request: &Request) -> Reply {
+pub fn asset_response(world: &World, order: Order, asset_type: &str, request: &Request) -> Reply {
     let practice = world.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
     let asset = practice.and_then(|practice| order.asset(asset_type, practice.account.asset_bytes));
     match asset {
         Some(asset) => {
             let name = format!("{}_{asset_type}.zip", order.order_id());
-            asset.answer(request, &name, Some(order.order_id()))
+            asset.response(request, &name, Some(order.order_id()))
         }
         None => Reply::error(404, "no such asset"),
     }

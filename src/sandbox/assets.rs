@@ -54,7 +54,7 @@ impl Asset {
     }
 
     /// Answers a GET or HEAD: 200, 206, 304 or 416. `order` is told when its bytes have gone out.
-    pub fn answer(self, request: &Request, name: &str, order: Option<u64>) -> Reply {
+    pub fn response(self, request: &Request, name: &str, order: Option<u64>) -> Reply {
         let etag = self.etag();
         if request.header("if-none-match") == Some(&etag) {
             return Reply::empty(304).with("ETag", etag);

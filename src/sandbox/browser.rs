@@ -35,8 +35,8 @@ impl Handle {
         let page = self.post(&login_page, "/login/email", &form).await?;
         let ticket = hidden_ticket(&text(&page)).context("the second page has no form")?;
         let form = [("ticket", ticket.as_str()), ("password", password)];
-        let answer = self.post(&login_page, "/login/password", &form).await?;
-        location(&answer).context("e-mail address or password was refused")
+        let response = self.post(&login_page, "/login/password", &form).await?;
+        location(&response).context("e-mail address or password was refused")
     }
 
     /// Presses Cancel on the first page and returns the redirect URL with its error.
@@ -45,8 +45,8 @@ impl Handle {
         let login_page = location(&first).context("authorize did not lead to the login page")?;
         let page = self.get(&login_page).await?;
         let ticket = hidden_ticket(&text(&page)).context("the login page has no form")?;
-        let answer = self.post(&login_page, "/login/cancel", &[("ticket", &ticket)]).await?;
-        location(&answer).context("cancelling led nowhere")
+        let response = self.post(&login_page, "/login/cancel", &[("ticket", &ticket)]).await?;
+        location(&response).context("cancelling led nowhere")
     }
 
     /// One request to any place, on a connection of its own, with the whole answer read.

@@ -35,7 +35,7 @@ GET    /calls?account=7             what was received, newest last; with &heads=
 DELETE /calls                       forgets them
 ";
 
-pub fn answer(handle: &Handle, request: &Request) -> Reply {
+pub fn response(handle: &Handle, request: &Request) -> Reply {
     // A web page elsewhere must not steer this from somebody's browser.
     let own = handle.control_url();
     if request.header("origin").is_some_and(|origin| Some(origin) != own.as_deref()) {

@@ -15,7 +15,7 @@ use super::request::Request;
 use super::site::Site;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
-const PIECE: usize = 64 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// An endless head is ended all the same, should nobody have hung up by then.
 const ENDLESS: usize = 256 * 1024 * 1024;
 
@@ -128,9 +128,9 @@ async fn send_bytes<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if let Some(rate) = shape.bytes_per_sec {
         wire.write(&head).await?;
-        for piece in bytes.chunks(slow_piece(rate)) {
-            slow_pause(wire, site, piece.len(), rate).await?;
-            wire.write(piece).await?;
+        for chunk in bytes.chunks(slow_chunk(rate)) {
+            slow_pause(wire, site, chunk.len(), rate).await?;
+            wire.write(chunk).await?;
         }
         return Ok(());
     }
@@ -148,14 +148,14 @@ async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let Body::Asset { asset, range, order } = body else { return Ok(()) };
     let end = range.end.min(range.start.saturating_add(limit));
-    let mut piece = vec![0; shape.bytes_per_sec.map_or(PIECE, slow_piece)];
+    let mut chunk = vec![0; shape.bytes_per_sec.map_or(CHUNK, slow_chunk)];
     let mut offset = range.start;
     if let Some(order) = order {
         site.download_went_on(*order, Flip::FirstDownloadByte);
     }
     while offset < end {
-        let take = usize::try_from(end - offset).unwrap_or(usize::MAX).min(piece.len());
-        asset.fill(offset, &mut piece[..take]);
+        let take = usize::try_from(end - offset).unwrap_or(usize::MAX).min(chunk.len());
+        asset.fill(offset, &mut chunk[..take]);
         if let Some(rate) = shape.bytes_per_sec {
             slow_pause(wire, site, take, rate).await?;
         }
@@ -163,18 +163,18 @@ async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
         match order {
             Some(order) if offset == asset.length => {
                 // Told before the last byte is out: whoever has it all may ask for the list at once.
-                wire.write(&piece[..take - 1]).await?;
+                wire.write(&chunk[..take - 1]).await?;
                 site.download_went_on(*order, Flip::FullDownload);
-                wire.write(&piece[take - 1..take]).await?;
+                wire.write(&chunk[take - 1..take]).await?;
             }
-            _ => wire.write(&piece[..take]).await?,
+            _ => wire.write(&chunk[..take]).await?,
         }
     }
     Ok(())
 }
 
 /// Ten pieces a second.
-fn slow_piece(bytes_per_sec: u32) -> usize {
+fn slow_chunk(bytes_per_sec: u32) -> usize {
     (bytes_per_sec / 10).max(1) as usize
 }
 
@@ -208,7 +208,7 @@ async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
             wire.hold(std::future::pending()).await;
             Ok(Delivered::gone(None))
         }
-        Fault::DropsBeforeHead | Fault::LostTokenAnswer => Ok(Delivered::cut(None)),
+        Fault::DropsBeforeHead | Fault::LostTokenResponse => Ok(Delivered::cut(None)),
         Fault::StallsAfterHead => {
             send_half(wire, site, &reply).await?;
             wire.hold(std::future::pending()).await;
@@ -218,7 +218,7 @@ async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
             send_half(wire, site, &reply).await?;
             Ok(Delivered::cut(status))
         }
-        Fault::ClosesAfterAnswer => {
+        Fault::ClosesAfterResponse => {
             let shape = Shape { keep_alive: true, ..shape_of(site, request, &reply) };
             send(wire, site, &reply, shape).await?;
             Ok(Delivered { status, end: End::Whole, keep: false })
@@ -264,7 +264,7 @@ async fn send_half<S: AsyncRead + AsyncWrite + Unpin>(
 async fn endless_head<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> io::Result<Delivered> {
     wire.write(b"HTTP/1.1 200 OK\r\n").await?;
     let line = b"X-Endless: and so on and so on and so on and so on\r\n";
-    let block = line.repeat(PIECE / line.len());
+    let block = line.repeat(CHUNK / line.len());
     for _ in 0..ENDLESS / block.len() {
         wire.write(&block).await?;
     }

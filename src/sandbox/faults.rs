@@ -34,7 +34,7 @@ pub enum Fault {
     /// Half of the promised body, then the end of the connection.
     DropsMidBody,
     /// A right answer on a connection that is then closed without a word.
-    ClosesAfterAnswer,
+    ClosesAfterResponse,
     Slow {
         bytes_per_sec: u32,
     },
@@ -71,10 +71,10 @@ pub enum Fault {
         location: String,
     },
     /// A refresh is carried out, rotation included, and the answer never arrives.
-    LostTokenAnswer,
+    LostTokenResponse,
     JunkToken(Junk),
     /// A token call is carried out, and its answer is written oddly.
-    OddTokenAnswer(Odd),
+    OddTokenResponse(Odd),
     /// Any answer at all, with the fields that tell who speaks.
     Speaks(Speaker),
 }

@@ -18,7 +18,7 @@ pub struct Habits {
     /// A refresh answers with a new refresh token, and the one that was used is dead.
     pub rotate_refresh: bool,
     /// A refresh answer names the refresh token at all.
-    pub refresh_token_in_answer: bool,
+    pub refresh_token_in_response: bool,
     /// A refresh ends the access tokens issued before it.
     pub refresh_ends_older_access: bool,
     /// A refresh while the newest access token lives returns that one, with the seconds it has left.
@@ -62,7 +62,7 @@ impl Default for Habits {
         Self {
             token_size: 1536,
             rotate_refresh: false,
-            refresh_token_in_answer: true,
+            refresh_token_in_response: true,
             refresh_ends_older_access: false,
             refresh_returns_living_access: false,
             access_token_life: Duration::from_secs(3600), // 4.1.2: "Initial value is 3600"

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::faults::Junk;
 use super::reply::{Body, Reply};
 
-pub fn answer(junk: &Junk) -> Reply {
+pub fn response(junk: &Junk) -> Reply {
     let mut good = json!({
         "access_token": "eyJ.junk.access", "refresh_token": "11111111-2222-4333-8444-555555555555",
         "scope": "openid", "token_type": "Bearer", "expires_in": 3600,

@@ -88,7 +88,7 @@ fn exchange(site: &Site, world: &mut World, request: &Request, platform: Platfor
 
 fn refresh_json(issued: &Issued, habits: &Habits) -> Value {
     let mut body = tokens_json(issued);
-    if !habits.refresh_token_in_answer
+    if !habits.refresh_token_in_response
         && let Some(fields) = body.as_object_mut()
     {
         fields.remove("refresh_token");

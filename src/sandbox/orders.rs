@@ -98,7 +98,7 @@ pub fn list_json(practice: &Practice, links: &Links<'_>, v2: bool) -> String {
     if practice.account.kind == Kind::Clinic {
         entries.extend(practice.created.values().map(|rx| created_json(practice, rx)));
     }
-    answer_json(&format!("[{}]", entries.join(",\n ")), links.habits)
+    response_json(&format!("[{}]", entries.join(",\n ")), links.habits)
 }
 
 /// Written by hand and not by a serialiser: blanks, `1.50` and escapes are there to be lost by whoever re-writes them.
@@ -140,7 +140,7 @@ pub fn created_json(practice: &Practice, rx: &CreatedRx) -> String {
 }
 
 /// The frame that every data answer has.
-pub fn answer_json(data: &str, habits: &Habits) -> String {
+pub fn response_json(data: &str, habits: &Habits) -> String {
     let status = match habits.status_form {
         StatusForm::Number => "1",
         StatusForm::Text => "\"Success\"",

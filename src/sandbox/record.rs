@@ -134,7 +134,7 @@ impl Ledger {
     }
 
     /// A right or wrong answer is about to be written.
-    pub fn answering(&self, number: u64, refreshed: Option<u64>, status: u16) {
+    pub fn responding(&self, number: u64, refreshed: Option<u64>, status: u16) {
         let mut book = self.book();
         book.refresh_ended(refreshed);
         if let Some(call) = book.find(number) {

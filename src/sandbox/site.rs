@@ -126,7 +126,7 @@ impl Site {
         {
             request.keep_alive = false;
             let mut entry = self.note(&request, self.endpoint_of(&request), connection);
-            entry.answering(status);
+            entry.responding(status);
             let reply = Reply::error(status, "ordered by the sandbox's script");
             entry.end = deliver(wire, self, &request, reply, None).await.end;
             return Ok(false);
@@ -164,7 +164,7 @@ impl Site {
         connection: u64,
     ) -> bool {
         if self.place == Place::Control {
-            let reply = control::answer(&Handle { shared: self.shared.clone() }, &request);
+            let reply = control::response(&Handle { shared: self.shared.clone() }, &request);
             return deliver(wire, self, &request, reply, None).await.keep;
         }
         let located = self.locate(&request);
@@ -177,8 +177,8 @@ impl Site {
         let delivered = match script {
             Some(script) => self.misbehave(wire, &request, located, script, &mut entry).await,
             None => {
-                let reply = self.answer(&request, located);
-                entry.answering(reply.status);
+                let reply = self.response(&request, located);
+                entry.responding(reply.status);
                 deliver(wire, self, &request, reply, None).await
             }
         };
@@ -197,9 +197,9 @@ impl Site {
     ) -> Delivered {
         let fault = script.fault;
         let mut located = Some(located);
-        let mut answer = || located.take().map(|located| self.answer(request, located));
-        let carried_out = script.carried_out || matches!(fault, Fault::LostTokenAnswer);
-        let early = if carried_out { answer() } else { None };
+        let mut response = || located.take().map(|located| self.response(request, located));
+        let carried_out = script.carried_out || matches!(fault, Fault::LostTokenResponse);
+        let early = if carried_out { response() } else { None };
         let there = match &fault {
             Fault::DelayedThenNormal(pause) => wire.hold(self.clock().sleep(*pause)).await,
             Fault::HeldBy(gate) => wire.hold(gate.pass()).await,
@@ -210,23 +210,23 @@ impl Site {
         }
         let (reply, on_the_wire) = match replacement(&fault) {
             Some(reply) => (Some(reply), None),
-            None if matches!(fault, Fault::OddTokenAnswer(_)) => (early.or_else(answer), None),
+            None if matches!(fault, Fault::OddTokenResponse(_)) => (early.or_else(response), None),
             None if is_silent(&fault) => (Some(early.unwrap_or(Reply::empty(200))), Some(&fault)),
-            None if is_late(&fault) => (early.or_else(answer), None),
-            None => (early.or_else(answer), Some(&fault)),
+            None if is_late(&fault) => (early.or_else(response), None),
+            None => (early.or_else(response), Some(&fault)),
         };
         let mut reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
-        if let Fault::OddTokenAnswer(odd) = &fault {
+        if let Fault::OddTokenResponse(odd) = &fault {
             reply = odd.applied_to(reply);
         }
         if !is_silent(&fault) {
-            entry.answering(reply.status);
+            entry.responding(reply.status);
         }
         deliver(wire, self, request, reply, on_the_wire).await
     }
 
     /// The right answer, with all its effects.
-    fn answer(&self, request: &Request, located: Located) -> Reply {
+    fn response(&self, request: &Request, located: Located) -> Reply {
         let found = match located {
             Located::At { endpoint, prefix, segments } => Found { endpoint, prefix, segments },
             Located::WrongMethod(allowed) => {
@@ -242,8 +242,8 @@ impl Site {
             Endpoint::LoginPage => login::page(self, request),
             Endpoint::Exchange | Endpoint::Refresh => oauth::token(self, request),
             Endpoint::Revoke => oauth::revoke(self, request),
-            Endpoint::Storage => storage::answer(self, request),
-            _ => api::answer(self, request, &found),
+            Endpoint::Storage => storage::response(self, request),
+            _ => api::response(self, request, &found),
         }
     }
 
@@ -316,9 +316,9 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     /// Told before the answer is written: whoever has it may look here, or refresh again, at once.
-    fn answering(&mut self, status: u16) {
+    fn responding(&mut self, status: u16) {
         self.status = Some(status);
-        self.ledger.answering(self.number, self.refreshing.take(), status);
+        self.ledger.responding(self.number, self.refreshing.take(), status);
     }
 }
 
@@ -345,7 +345,7 @@ fn replacement(fault: &Fault) -> Option<Reply> {
         Fault::Answers { status, body } => Reply::json_text(*status, body.clone()),
         Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
-        Fault::JunkToken(junk) => junk::answer(junk),
+        Fault::JunkToken(junk) => junk::response(junk),
         Fault::Speaks(speaker) => speaker.reply(),
         _ => return None,
     };
@@ -359,7 +359,7 @@ fn is_silent(fault: &Fault) -> bool {
         Fault::Stalls(_)
             | Fault::StallsForever
             | Fault::DropsBeforeHead
-            | Fault::LostTokenAnswer
+            | Fault::LostTokenResponse
             | Fault::EndlessHead
             | Fault::Garbage
             | Fault::Unsolicited101

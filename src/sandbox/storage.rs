@@ -20,7 +20,7 @@ pub fn sign(shared: &Shared, path: &str, dies_at: Timestamp) -> String {
     format!("{}{PREFIX}{path}?X-Expires={expires}&X-Signature={signature}", shared.origin(Place::Storage))
 }
 
-pub fn answer(site: &Site, request: &Request) -> Reply {
+pub fn response(site: &Site, request: &Request) -> Reply {
     let Some(path) = request.path().strip_prefix(PREFIX) else {
         return Reply::error(404, "no such resource");
     };
@@ -46,7 +46,7 @@ pub fn answer(site: &Site, request: &Request) -> Reply {
         return Reply::error(400, "only one way to authenticate is allowed");
     }
     let world = site.shared.world();
-    api::asset_answer(&world, order, asset_type, request)
+    api::asset_response(&world, order, asset_type, request)
 }
 
 fn is_the_accounts(site: &Site, request: &Request, account: u64) -> bool {

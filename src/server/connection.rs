@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{AnswerFault, Asked, HeadEnd, Request, RequestHead, Served};
+use crate::http1::{Asked, HeadEnd, Request, RequestHead, ResponseFault, Served};
 
 use super::ending::{End, Ending, Words, linger};
 use super::failures::{Failure, FailureLog, handshake_reason};
@@ -168,12 +168,12 @@ async fn serve<H: Handler>(
             return End::Cut;
         }
         asked.keep &= framing != Framing::Chunked && !pulse.draining();
-        pulse.begin_answer();
-        match served.answer(asked, response).await {
-            Ok(true) => pulse.end_answer(served.is_inside_head()),
+        pulse.begin_response();
+        match served.response(asked, response).await {
+            Ok(true) => pulse.end_response(served.is_inside_head()),
             Ok(false) => return End::Done,
-            Err(AnswerFault::Gone) => return End::HungUp,
-            Err(AnswerFault::Broken) => return End::Cut,
+            Err(ResponseFault::Gone) => return End::HungUp,
+            Err(ResponseFault::Broken) => return End::Cut,
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Counters {
     /// Callers that hung up while a request of theirs was being answered.
     pub hang_ups: Counter,
     /// Answers cut short on purpose, because their body failed.
-    pub aborted_answers: Counter,
+    pub aborted_responses: Counter,
     pub panics: Counter,
 }
 

@@ -58,7 +58,7 @@ impl Ending<'_> {
                 self.abort();
             }
             End::Cut => {
-                self.counters.aborted_answers.add();
+                self.counters.aborted_responses.add();
                 self.abort();
             }
             End::Verdict(verdict) => self.carry_out(verdict).await,
@@ -77,7 +77,7 @@ impl Ending<'_> {
             }
             Verdict::SlowBody => {
                 self.counters.body_timeouts.add();
-                if self.served.attendant().answering() {
+                if self.served.attendant().responding() {
                     self.abort();
                 } else {
                     self.refuse(ServerRefusal::RequestTimeout).await;

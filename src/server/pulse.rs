@@ -90,7 +90,7 @@ pub(super) struct Pulse {
     /// The socket is to be asked whether the connection still stands: reading from a half-closed one does not
     /// tell.
     reset_check_due: Cell<bool>,
-    answering: Cell<bool>,
+    responding: Cell<bool>,
     verdict: Cell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -114,7 +114,7 @@ impl Pulse {
             writing_waits: Cell::new(false),
             half_closed: Cell::new(false),
             reset_check_due: Cell::new(false),
-            answering: Cell::new(false),
+            responding: Cell::new(false),
             verdict: Cell::new(None),
             waker: RefCell::new(None),
         }
@@ -165,20 +165,20 @@ impl Pulse {
     /// A whole head is here, and good.
     pub(super) fn begin_request(&self) {
         self.enter(Phase::Busy);
-        self.answering.set(false);
+        self.responding.set(false);
     }
 
     /// The handler has answered.
-    pub(super) fn begin_answer(&self) {
-        self.answering.set(true);
+    pub(super) fn begin_response(&self) {
+        self.responding.set(true);
     }
 
-    pub(super) fn answering(&self) -> bool {
-        self.answering.get()
+    pub(super) fn responding(&self) -> bool {
+        self.responding.get()
     }
 
     /// The answer is with the kernel to its last byte; perhaps the next request has begun already.
-    pub(super) fn end_answer(&self, next_has_begun: bool) {
+    pub(super) fn end_response(&self, next_has_begun: bool) {
         self.enter(if next_has_begun { Phase::Head } else { Phase::Idle });
     }
 
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(at(&pulse, 1249), None);
         assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
         pulse.begin_request();
-        pulse.end_answer(false);
+        pulse.end_response(false);
         assert_eq!(pulse.phase.get(), Phase::Idle);
         pulse.read(false);
         assert_eq!(pulse.phase.get(), Phase::Idle, "a blank line is no request");
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_left_unread_ends_the_connection() {
+    fn a_response_left_unread_ends_the_connection() {
         let pulse = fresh();
         pulse.read(true);
         pulse.begin_request();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_shut_down_its_side_waits_as_long_as_the_answer_takes() {
+    fn a_caller_that_shut_down_its_side_waits_as_long_as_the_response_takes() {
         let pulse = fresh();
         pulse.read(true);
         pulse.begin_request();
@@ -377,7 +377,7 @@ mod tests {
             "each sweep has the socket asked whether the caller is still there"
         );
         assert!(!pulse.takes_reset_check() && !pulse.hang_up(false));
-        pulse.end_answer(false);
+        pulse.end_response(false);
         assert!(pulse.hang_up(false), "after its last answer it has gone");
     }
 
@@ -389,7 +389,7 @@ mod tests {
         pulse.read(true);
         pulse.begin_request();
         assert_eq!(at(&pulse, 60_000), None, "the end of its answer is still on its way");
-        pulse.end_answer(false);
+        pulse.end_response(false);
         assert_eq!(at(&pulse, 1249), None, "its caller may be about to ask again");
         assert_eq!(at(&pulse, 1250), Some(Verdict::NotNeeded));
     }
@@ -399,7 +399,7 @@ mod tests {
         let pulse = fresh();
         pulse.read(true);
         pulse.begin_request();
-        pulse.end_answer(false);
+        pulse.end_response(false);
         pulse.beat.draining.set(Some(500));
         assert_eq!(at(&pulse, 1499), None);
         assert_eq!(at(&pulse, 1500), Some(Verdict::NotNeeded));

@@ -72,12 +72,12 @@ impl Handler for Routed {
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.addr));
         request.extensions_mut().insert(Peer::clone(&peer));
         let mut router = self.router.clone();
-        let answered = self.control.spawn(async move { router.call(request).await });
-        let answered = tokio::select! {
-            answered = answered => answered,
+        let responded = self.control.spawn(async move { router.call(request).await });
+        let responded = tokio::select! {
+            responded = responded => responded,
             never = carry(body, pieces) => match never {},
         };
-        match answered {
+        match responded {
             Ok(Ok(response)) => response,
             // The router cannot fail, so this is a panic, or a runtime that is shutting down.
             Ok(Err(_)) | Err(_) => self.refuse(ServerRefusal::Panicked, None).map(Body::from),
@@ -90,23 +90,23 @@ impl Handler for Routed {
 }
 
 /// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the answer does.
-async fn carry(mut body: RequestBody, pieces: mpsc::Sender<Piece>) -> Infallible {
+async fn carry(mut body: RequestBody, pieces: mpsc::Sender<Chunk>) -> Infallible {
     loop {
-        let piece = poll_fn(|cx| body.poll_data(cx)).await.transpose();
-        let last = !matches!(piece, Ok(Some(_)));
+        let chunk = poll_fn(|cx| body.poll_data(cx)).await.transpose();
+        let last = !matches!(chunk, Ok(Some(_)));
         // A router that has heard enough drops its end.
-        if pieces.send(piece).await.is_err() || last {
+        if pieces.send(chunk).await.is_err() || last {
             return std::future::pending().await;
         }
     }
 }
 
 /// `None` is the end: a body that was only dropped must not look whole.
-type Piece = Result<Option<Bytes>, BodyFault>;
+type Chunk = Result<Option<Bytes>, BodyFault>;
 
 /// The other end of `carry`.
 struct Carried {
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<Chunk>,
     ended: bool,
 }
 
@@ -121,8 +121,8 @@ impl http_body::Body for Carried {
         if self.ended {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyFault::BrokenOff)).transpose();
-        self.ended = !matches!(piece, Some(Ok(_)));
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+        let chunk = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyFault::BrokenOff)).transpose();
+        self.ended = !matches!(chunk, Some(Ok(_)));
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }
 }

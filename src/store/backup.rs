@@ -71,8 +71,8 @@ impl Incoming {
         Ok(Self { unnamed, file: tokio::fs::File::from_std(file) })
     }
 
-    pub async fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(piece).await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))
+    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all(chunk).await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))
     }
 
     /// Reads it once, so that what gets a name is a whole backup.

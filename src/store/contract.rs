@@ -33,7 +33,7 @@ macro_rules! store_contract {
             a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route,
             a_grant_of_another_account_id_inherits_nothing,
             new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_came,
-            an_answer_without_tokens_ends_its_own_intent_only,
+            a_response_without_tokens_ends_its_own_intent_only,
             a_commit_against_another_generation_is_fenced_and_changes_nothing,
             of_many_commits_on_one_generation_one_wins,
             a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens,
@@ -297,7 +297,7 @@ pub async fn new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_cam
     assert_eq!(grant_of(&*store, "smile", "old").await, untouched);
 }
 
-pub async fn an_answer_without_tokens_ends_its_own_intent_only(Subject { store, .. }: Subject) {
+pub async fn a_response_without_tokens_ends_its_own_intent_only(Subject { store, .. }: Subject) {
     let (smile, global, owner) = (name("smile"), realm("global"), ReplicaId::new("a").unwrap());
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("smile", "old", 1)).await.unwrap();

@@ -68,8 +68,8 @@ fn full() -> StoreError {
 }
 
 /// The answer is ready at once; it is given in the trait's form.
-fn ready<'a, T: Send + 'a>(answer: Result<T, StoreError>) -> Pending<'a, T> {
-    Box::pin(std::future::ready(answer))
+fn ready<'a, T: Send + 'a>(response: Result<T, StoreError>) -> Pending<'a, T> {
+    Box::pin(std::future::ready(response))
 }
 
 impl Held {

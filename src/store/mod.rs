@@ -460,7 +460,7 @@ pub trait Store: Send + Sync + 'static {
         _seen_generation: u64,
         _life: Duration,
     ) -> Pending<'a, Lease> {
-        answer(Lease::Taken)
+        response(Lease::Taken)
     }
     /// `false` where the lease is not ours any more.
     fn extend_lease<'a>(
@@ -470,7 +470,7 @@ pub trait Store: Send + Sync + 'static {
         _owner: &'a ReplicaId,
         _life: Duration,
     ) -> Pending<'a, bool> {
-        answer(true)
+        response(true)
     }
     /// Ends our lease; another's stays.
     fn release_lease<'a>(
@@ -479,7 +479,7 @@ pub trait Store: Send + Sync + 'static {
         _realm: &'a RealmName,
         _owner: &'a ReplicaId,
     ) -> Pending<'a, ()> {
-        answer(())
+        response(())
     }
 
     /// Keeps the refresh token of a commit that came too late (`Fenced`), beside the grant's own. `seen_generation` is what the commit
@@ -498,7 +498,7 @@ pub trait Store: Send + Sync + 'static {
         _seen_generation: u64,
         _tokens: &'a NewTokens,
     ) -> Pending<'a, bool> {
-        answer(false)
+        response(false)
     }
     /// For a grant whose refresh token the platform refuses: puts the newest kept one in its place, without an access token, and
     /// returns the new generation; refresh again with it. `None` where none is kept. `Fenced` where `expected` has passed.
@@ -508,17 +508,17 @@ pub trait Store: Send + Sync + 'static {
         _realm: &'a RealmName,
         _expected: u64,
     ) -> Pending<'a, Option<u64>> {
-        answer(None)
+        response(None)
     }
 
     /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not intents. To begin, ask for
     /// [`Store::newest_change`] first and read the accounts then, so that nothing falls between. Where the store was put back to an
     /// earlier time, every account is named.
     fn changes_since(&self, _seen: u64) -> Pending<'_, Changes> {
-        answer(Changes::default())
+        response(Changes::default())
     }
     fn newest_change(&self) -> Pending<'_, u64> {
-        answer(0)
+        response(0)
     }
     /// Tells of changes after `seen`, our own included, until the receiver goes. Trouble with the store only delays it.
     fn watch(
@@ -532,16 +532,16 @@ pub trait Store: Send + Sync + 'static {
     /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody else does. To be asked
     /// again well before that is over.
     fn lead<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId, _life: Duration) -> Pending<'a, bool> {
-        answer(true)
+        response(true)
     }
     /// Leaves the job to others at once.
     fn step_down<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId) -> Pending<'a, ()> {
-        answer(())
+        response(())
     }
 
     /// Seals everything anew under the first key that is held; see [`rotate`]. A store that seals nothing has nothing to do.
     fn rotate_key(&self) -> Pending<'_, rotate::Rotation> {
-        answer(rotate::Rotation::default())
+        response(rotate::Rotation::default())
     }
 
     /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it. What was written before a
@@ -560,7 +560,7 @@ pub trait Store: Send + Sync + 'static {
     /// the moment at which the token came. Says whose grants were concerned. A store that does not outlive
     /// the process has nothing of the kind.
     fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
-        answer(Vec::new())
+        response(Vec::new())
     }
 
     /// Fails where the store cannot take a write right now.
@@ -572,8 +572,8 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// What a store of one process says about the cluster that it is not part of.
-fn answer<'a, T: Send + 'a>(answer: T) -> Pending<'a, T> {
-    Box::pin(std::future::ready(Ok(answer)))
+fn response<'a, T: Send + 'a>(response: T) -> Pending<'a, T> {
+    Box::pin(std::future::ready(Ok(response)))
 }
 
 /// How much of an account's timeline is kept: three weeks of hourly refreshes.

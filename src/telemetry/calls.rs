@@ -89,14 +89,14 @@ impl CallCells {
     }
 
     /// A call of a caller is over, and took this long as the caller sees it.
-    pub fn answered(&self, endpoint: EndpointSlot, method: &Method, class: Class, took: Duration) {
+    pub fn responded(&self, endpoint: EndpointSlot, method: &Method, class: Class, took: Duration) {
         let cell = cell(endpoint.0, class);
         self.request[cell].observe(took);
         self.requests[cell * METHODS.len() + method_index(method)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// One send to the platform is over, and took this long from its first byte to the last of its answer.
-    pub fn platform_answered(&self, endpoint: EndpointSlot, class: Class, took: Duration) {
+    pub fn platform_responded(&self, endpoint: EndpointSlot, class: Class, took: Duration) {
         self.platform[cell(endpoint.0, class)].observe(took);
     }
 }

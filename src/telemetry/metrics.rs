@@ -348,11 +348,11 @@ mod tests {
         for worker in 0..2 {
             let cells = metrics.calls("global", worker);
             let class = Class::of(StatusCode::OK);
-            cells.answered(orders, &Method::GET, class, Duration::from_millis(3));
-            cells.platform_answered(orders, class, Duration::from_millis(2));
+            cells.responded(orders, &Method::GET, class, Duration::from_millis(3));
+            cells.platform_responded(orders, class, Duration::from_millis(2));
         }
         let none = metrics.calls(NO_REALM, 0);
-        none.answered(orders, &Method::GET, Class::of(StatusCode::UNAUTHORIZED), Duration::ZERO);
+        none.responded(orders, &Method::GET, Class::of(StatusCode::UNAUTHORIZED), Duration::ZERO);
         let page = metrics.encode();
         for line in [
             "genapi_gateway_request_seconds_sum{realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 0.006",

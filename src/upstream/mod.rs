@@ -142,9 +142,9 @@ impl Reach {
 
     /// For a library that connects by itself, to one address after the other: first the one that answers
     /// first, where there are several. Their port is 0, which stands for the URL's own.
-    pub async fn addresses_that_answer(&self, host: &str) -> Result<Vec<SocketAddr>, ReachError> {
+    pub async fn addresses_that_response(&self, host: &str) -> Result<Vec<SocketAddr>, ReachError> {
         let port = self.usual_port(host);
-        let mut addresses = race::answering_first(self.addresses(host, port).await?, TRIAL).await;
+        let mut addresses = race::first_to_respond(self.addresses(host, port).await?, TRIAL).await;
         addresses.iter_mut().for_each(|address| address.set_port(0));
         Ok(addresses)
     }
@@ -240,7 +240,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ReachError> {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Authority, Identity, realm, tls_echo, unanswering, upstream};
+    use super::testing::{Authority, Identity, realm, tls_echo, unresponsive, upstream};
     use super::*;
     use crate::config::ProxyChoice;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_mixed_answer_only_the_public_addresses_are_used() {
+    fn of_a_mixed_response_only_the_public_addresses_are_used() {
         let found = vec!["10.0.0.1:443".parse().unwrap(), "8.8.8.8:443".parse().unwrap()];
         assert_eq!(without_private("x.test", found).unwrap(), vec!["8.8.8.8:443".parse().unwrap()]);
     }
@@ -324,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_answers_nobody_is_a_timeout_of_the_whole_attempt() {
-        let silent = unanswering();
+        let silent = unresponsive();
         let mut short = upstream();
         short.connect_timeout = Duration::from_millis(50);
         let reach = Reach::new(&realm(), &short, &ProxyVariables::default()).unwrap();
@@ -339,7 +339,7 @@ mod tests {
         let mut realm = realm();
         let port = listener.local_addr().unwrap().port();
         realm.oauth_base = format!("http://localhost:{port}").parse().unwrap();
-        let found = reach(&realm).addresses_that_answer("localhost").await.unwrap();
+        let found = reach(&realm).addresses_that_response("localhost").await.unwrap();
         assert_eq!(found[0], "127.0.0.1:0".parse::<SocketAddr>().unwrap());
     }
 

@@ -312,10 +312,10 @@ mod tests {
         );
     }
 
-    async fn through(answer: Option<&'static str>) -> Result<Stream, ReachError> {
+    async fn through(response: Option<&'static str>) -> Result<Stream, ReachError> {
         let ours = Authority::new("ours");
         let server = tls_echo(ours.issue("eu.gateway.test")).await;
-        let proxy = connect_proxy(server, answer).await;
+        let proxy = connect_proxy(server, response).await;
         let mut strict = realm();
         strict.hosts.allow_insecure = false;
         strict.ca_file = Some(ours.ca_file());
@@ -338,14 +338,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_proxys_refusal_is_told_in_words() {
-        for (answer, told) in [
+        for (response, told) in [
             ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "other credentials"),
             ("HTTP/1.1 403 Forbidden\r\n\r\n", "does not allow eu.gateway.test:443"),
             ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502"),
             ("SSH-2.0-x\r\n\r\n", "did not answer CONNECT with HTTP"),
             ("HTTP/1.1 200", "broke the connection"),
         ] {
-            let error = through(Some(answer)).await.err().unwrap();
+            let error = through(Some(response)).await.err().unwrap();
             assert!(matches!(error, ReachError::Proxy { .. }) && error.to_string().contains(told), "{error}");
         }
     }

@@ -38,12 +38,12 @@ pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, Str
 }
 
 /// The same addresses, first the one that answers first, if one does in time.
-pub(super) async fn answering_first(mut addresses: Vec<SocketAddr>, at_most: Duration) -> Vec<SocketAddr> {
+pub(super) async fn first_to_respond(mut addresses: Vec<SocketAddr>, at_most: Duration) -> Vec<SocketAddr> {
     if addresses.len() > 1
         && let Ok(Ok(stream)) = tokio::time::timeout(at_most, connect(addresses.clone())).await
-        && let Ok(answers) = stream.peer_addr()
+        && let Ok(reached) = stream.peer_addr()
     {
-        addresses.sort_by_key(|address| *address != answers);
+        addresses.sort_by_key(|address| *address != reached);
     }
     addresses
 }
@@ -71,7 +71,7 @@ pub(super) fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::unanswering;
+    use super::super::testing::unresponsive;
     use super::*;
     use tokio::net::TcpListener;
     use tokio::time::Instant;
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_that_do_not_answer_cost_a_quarter_of_a_second_each() {
-        let silent = [unanswering(), unanswering()];
+        let silent = [unresponsive(), unresponsive()];
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();
         let began = Instant::now();
@@ -112,13 +112,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_one_that_answers_comes_first_and_none_is_lost() {
-        let silent = unanswering();
+        let silent = unresponsive();
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();
         let patience = Duration::from_secs(60);
-        let first = answering_first(vec![silent.address, live], patience).await;
+        let first = first_to_respond(vec![silent.address, live], patience).await;
         assert_eq!(first, [live, silent.address]);
-        let none = answering_first(vec![silent.address; 2], Duration::from_millis(20)).await;
+        let none = first_to_respond(vec![silent.address; 2], Duration::from_millis(20)).await;
         assert_eq!(none, [silent.address; 2]);
     }
 

@@ -122,7 +122,7 @@ pub async fn tls_echo(identity: Identity) -> SocketAddr {
 }
 
 /// A TLS server that reads a request's head and answers with the same bytes each time.
-pub async fn tls_responder(identity: Identity, answer: &'static str) -> SocketAddr {
+pub async fn tls_responder(identity: Identity, response: &'static str) -> SocketAddr {
     let acceptor = acceptor(identity);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ pub async fn tls_responder(identity: Identity, answer: &'static str) -> SocketAd
         while let Ok((tcp, _)) = listener.accept().await {
             let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
             read_head(&mut tls).await;
-            let _ = tls.write_all(answer.as_bytes()).await;
+            let _ = tls.write_all(response.as_bytes()).await;
             let _ = tls.shutdown().await;
         }
     });
@@ -138,14 +138,14 @@ pub async fn tls_responder(identity: Identity, answer: &'static str) -> SocketAd
 }
 
 /// An address that answers no attempt to connect: a listener whose queue is full.
-pub struct Unanswering {
+pub struct Unresponsive {
     pub address: SocketAddr,
     _listener: Socket,
     _queued: Vec<Socket>,
 }
 
 /// The kernel drops what comes to a full queue, as a firewall does.
-pub fn unanswering() -> Unanswering {
+pub fn unresponsive() -> Unresponsive {
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let listener = socket();
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -159,7 +159,7 @@ pub fn unanswering() -> Unanswering {
         waiting
     });
     let queued = queued.collect();
-    Unanswering { address: address.as_socket().unwrap(), _listener: listener, _queued: queued }
+    Unresponsive { address: address.as_socket().unwrap(), _listener: listener, _queued: queued }
 }
 
 pub struct ConnectProxy {

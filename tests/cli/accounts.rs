@@ -428,7 +428,7 @@ fn browser() -> reqwest::Client {
 
 /// Through the sandbox's two-step login page; returns where the browser is sent in the end.
 async fn log_in(browser: &reqwest::Client, authorize: &str) -> String {
-    let location = |answer: reqwest::Response| answer.headers()["location"].to_str().unwrap().to_owned();
+    let location = |response: reqwest::Response| response.headers()["location"].to_str().unwrap().to_owned();
     let page = location(browser.get(authorize).send().await.unwrap());
     let (origin, ticket) = page.split_once("/login?ticket=").unwrap();
     let form = |step: &str, field: &str| {

@@ -49,10 +49,10 @@ impl Application {
                 self.client.0, self.client.1
             );
             let post = self.http.post(format!("{}/oauth2/token", self.oauth_base)).body(form);
-            let answer =
+            let response =
                 post.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
-            let status = answer.status();
-            let body: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            let status = response.status();
+            let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
             assert_eq!(status, 200, "account {id} has lost its login: {body}");
             let next = body["refresh_token"].as_str().unwrap().to_owned();
             assert_ne!(next, *token, "the platform rotates");

@@ -60,9 +60,9 @@ impl Unheard {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
         stream.write_all(head.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.starts_with("HTTP/1.1 ").then_some(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).ok()?;
+        response.starts_with("HTTP/1.1 ").then_some(response)
     }
 
     fn metrics(&self) -> String {
@@ -83,8 +83,8 @@ impl Unheard {
         let key = format!("X-Gateway-Key: {}\r\n", self.pair.written("caller.key").trim());
         let path = format!("/accounts/{name}/practice-configuration");
         for _ in 0..20 {
-            let answer = self.ask(&self.pair.url, &path, &key).unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            let response = self.ask(&self.pair.url, &path, &key).unwrap();
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
         }
         (format!("/accounts/{name}/patient/search"), key)
     }
@@ -93,7 +93,7 @@ impl Unheard {
         let end = Instant::now() + PATIENCE;
         while !self
             .ask(&self.pair.admin, "/readyz", "")
-            .is_some_and(|answer| answer.starts_with("HTTP/1.1 503 "))
+            .is_some_and(|response| response.starts_with("HTTP/1.1 503 "))
         {
             assert!(Instant::now() < end, "it does not drain");
             std::thread::sleep(Duration::from_millis(20));

@@ -3,11 +3,11 @@
 //!
 //! Each test starts two sandboxes that are alike, and a gateway in front of the second, from the real binary.
 
-mod answer;
 mod kind;
 mod plain;
 mod plan;
 mod request;
+mod response;
 mod world;
 
 use kind::Kind;
@@ -20,7 +20,7 @@ fn gets_the_same(kind: &Kind) {
         let world = World::start(habits);
         let direct = kind.run(&world, &world.direct);
         let through = kind.run(&world, &world.through);
-        let mut differences = answer::compare(&world, &direct, &through);
+        let mut differences = response::compare(&world, &direct, &through);
         differences.extend(request::compare(&world, kind));
         differences.extend(kind.connections(&world, &direct, &through));
         assert!(

@@ -9,7 +9,7 @@ use genapi_gateway::sandbox::matching::{self, Addresses};
 use genapi_gateway::sandbox::{Account, Options, Sandbox};
 
 use crate::deployed;
-use crate::process::{Answer, Call, Gateway, PROGRAM, Process};
+use crate::process::{Call, Gateway, PROGRAM, Process, Response};
 
 const BALANCER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 /// Where the application stands that can send no key, and where nobody does.
@@ -75,13 +75,13 @@ fn gateway(sandbox: &Sandbox) -> (Gateway, tempfile::TempDir) {
     let accounts = std::fs::read_to_string(folder.path().join(matching::IMPORT)).unwrap();
     let fields = [&*format!("Authorization: Bearer {}", token.trim()), "Content-Type: application/json"];
     let imported = Call::send(BALANCER, gateway.admin, "POST /api/import HTTP/1.1", &fields, &accounts);
-    let imported = imported.and_then(Call::answer).unwrap();
+    let imported = imported.and_then(Call::response).unwrap();
     assert!(imported.status == 200 && imported.body.contains("\"ok\":true"), "{imported:?}");
     (gateway, folder)
 }
 
-fn ask(from: IpAddr, balancer: SocketAddr, fields: &[&str]) -> Answer {
-    Call::send(from, balancer, ORDERS, fields, "").and_then(Call::answer).unwrap()
+fn ask(from: IpAddr, balancer: SocketAddr, fields: &[&str]) -> Response {
+    Call::send(from, balancer, ORDERS, fields, "").and_then(Call::response).unwrap()
 }
 
 /// Runs a program with a socket that is there already: no port has to be free twice.
@@ -102,15 +102,15 @@ fn program(name: &str) -> String {
 
 fn known_by_network_and_nobody_else(balancer: SocketAddr) {
     for _ in 0..4 {
-        let answer = ask(APPLICATION, balancer, &[]);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        assert!(!answer.head.contains("proxy-status"), "the platform's own answer: {answer:?}");
+        let response = ask(APPLICATION, balancer, &[]);
+        assert_eq!(response.status, 200, "{response:?}");
+        assert!(!response.head.contains("proxy-status"), "the platform's own answer: {response:?}");
     }
     let lie = format!("X-Forwarded-For: {APPLICATION}");
     for fields in [&[][..], &[&*lie]] {
-        let answer = ask(STRANGER, balancer, fields);
-        assert_eq!(answer.status, 401, "{answer:?}");
-        assert!(answer.body.contains("caller_unknown"), "{answer:?}");
+        let response = ask(STRANGER, balancer, fields);
+        assert_eq!(response.status, 401, "{response:?}");
+        assert!(response.body.contains("caller_unknown"), "{response:?}");
     }
 }
 
@@ -119,8 +119,8 @@ fn nobody_notices_that_a_gateway_goes(balancer: SocketAddr, mut pair: Pair) {
     let (leaving, _folder) = pair.gateways.remove(0);
     leaving.process.signal("-TERM");
     for call in 0..30 {
-        let answer = ask(APPLICATION, balancer, &[]);
-        assert_eq!(answer.status, 200, "call {call}: {answer:?}");
+        let response = ask(APPLICATION, balancer, &[]);
+        assert_eq!(response.status, 200, "call {call}: {response:?}");
     }
     assert_eq!(leaving.process.ended(), Some(0));
     assert_eq!(ask(APPLICATION, balancer, &[]).status, 200);

@@ -250,8 +250,8 @@ fn a_pod_of_the_embedded_overlay_starts_and_answers_its_probes() {
         let asked = &built.container()[probe]["httpGet"];
         assert_eq!(asked["port"], "admin");
         let path = asked["path"].as_str().unwrap();
-        let answer = Call::get(gateway.admin, path).and_then(Call::answer).unwrap();
-        assert_eq!(answer.status, 200, "{probe}: {answer:?}");
+        let response = Call::get(gateway.admin, path).and_then(Call::response).unwrap();
+        assert_eq!(response.status, 200, "{probe}: {response:?}");
         paths.push(path);
     }
     assert_eq!(paths, ["/healthz", "/healthz", "/readyz"]);

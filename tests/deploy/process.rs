@@ -71,7 +71,7 @@ impl Gateway {
 pub struct Call(TcpStream);
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: String,
@@ -106,13 +106,13 @@ impl Call {
         Ok(Self(stream))
     }
 
-    pub fn answer(mut self) -> std::io::Result<Answer> {
+    pub fn response(mut self) -> std::io::Result<Response> {
         let mut text = String::new();
         self.0.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| std::io::Error::other(format!("no answer: {text:?}")))?;
-        Ok(Answer { status, head: head.to_lowercase(), body: body.to_owned() })
+        Ok(Response { status, head: head.to_lowercase(), body: body.to_owned() })
     }
 }
 

@@ -139,10 +139,10 @@ async fn callers_wait_at_a_socket_of_the_service_manager_while_the_gateway_is_re
         let early = call();
         let gateway = Gateway::start(&mut serve_on(&socket, &config));
         assert_eq!(gateway.data, address);
-        let (early, late) = (early.answer().unwrap(), call().answer().unwrap());
-        for answer in [early, late] {
-            assert_eq!(answer.status, 401, "{answer:?}");
-            assert!(answer.head.contains("proxy-status: genapi-gateway"), "{answer:?}");
+        let (early, late) = (early.response().unwrap(), call().response().unwrap());
+        for response in [early, late] {
+            assert_eq!(response.status, 401, "{response:?}");
+            assert!(response.head.contains("proxy-status: genapi-gateway"), "{response:?}");
         }
         gateway.process.signal("-TERM");
         assert_eq!(gateway.process.ended(), Some(0));

@@ -163,11 +163,11 @@ impl Chromium {
         if method == "POST" {
             request = request.body(body.to_string());
         }
-        let answer = request.send().await.unwrap().bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer).unwrap();
-        match answer["value"]["error"].as_str() {
-            Some(error) => Err(format!("{error}: {}", answer["value"]["message"])),
-            None => Ok(answer["value"].clone()),
+        let response = request.send().await.unwrap().bytes().await.unwrap();
+        let response: Value = serde_json::from_slice(&response).unwrap();
+        match response["value"]["error"].as_str() {
+            Some(error) => Err(format!("{error}: {}", response["value"]["message"])),
+            None => Ok(response["value"].clone()),
         }
     }
 }

@@ -61,7 +61,7 @@ fn faults(schema: &Value, value: &Value, place: &str, all: &Value) -> Vec<String
     }
 }
 
-fn answer_of<'a>(description: &'a Value, path: &str, method: &str) -> &'a Value {
+fn response_of<'a>(description: &'a Value, path: &str, method: &str) -> &'a Value {
     let content = description["paths"][path][method]["responses"]["200"]["content"].as_object().unwrap();
     // Where a call answers in both ways, the lines are what it does.
     let lines = content.iter().find(|(kind, _)| kind.contains("ndjson"));
@@ -69,14 +69,14 @@ fn answer_of<'a>(description: &'a Value, path: &str, method: &str) -> &'a Value 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_of_the_admin_api_fits_its_description() {
+async fn every_response_of_the_admin_api_fits_its_description() {
     let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
     let world = World::new().await;
     assert_eq!(world.look("/api/openapi.json").await.json(), description);
     world.get(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await;
     let mut wrong = Vec::new();
     let mut judge = |path: &str, method: &str, value: &Value| {
-        wrong.extend(faults(answer_of(&description, path, method), value, path, &description));
+        wrong.extend(faults(response_of(&description, path, method), value, path, &description));
     };
     for path in description["paths"].as_object().unwrap().keys() {
         if description["paths"][path].get("get").is_none()
@@ -85,9 +85,9 @@ async fn every_answer_of_the_admin_api_fits_its_description() {
             continue;
         }
         let query = if path == "/readyz" { "?verbose" } else { "" };
-        let answer = world.look(&(path.replace("{account}", CLINIC_NAME) + query)).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        judge(path, "get", &answer.json());
+        let response = world.look(&(path.replace("{account}", CLINIC_NAME) + query)).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        judge(path, "get", &response.json());
     }
     for act in ["pause", "resume", "renew", "discover"] {
         let lines = world.operate(&format!("/{act}?pattern={CLINIC_NAME}"), json!(null)).await.lines();
@@ -116,9 +116,9 @@ async fn every_answer_of_the_admin_api_fits_its_description() {
         ("/api/invitations", "/invitations".into(), json!({"pattern": "*"})),
         ("/api/store/rotate-key", "/store/rotate-key".into(), json!(null)),
     ] {
-        let answer = world.operate(&below, body).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        judge(path, "post", &answer.json());
+        let response = world.operate(&below, body).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        judge(path, "post", &response.json());
     }
     let imported = world.operate("/import?paused=true", json!([{"name": "x"}])).await;
     judge("/api/import", "post", &imported.lines()[0]);
@@ -126,7 +126,7 @@ async fn every_answer_of_the_admin_api_fits_its_description() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mistake_is_answered_with_what_is_wrong_and_what_to_do_and_never_with_what_was_sent() {
+async fn every_mistake_is_responded_with_what_is_wrong_and_what_to_do_and_never_with_what_was_sent() {
     const SECRET: &str = "S3cretToken";
     let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
     let problem = json!({"$ref": "#/components/schemas/Problem"});
@@ -184,19 +184,19 @@ async fn every_mistake_is_answered_with_what_is_wrong_and_what_to_do_and_never_w
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
         }
-        let answer = world.send(request.body(body.to_owned())).await;
-        assert_eq!(answer.status, status, "{told}: {}", answer.text());
-        assert_eq!(answer.header("content-type"), "application/problem+json", "{told}");
-        let found = answer.json();
+        let response = world.send(request.body(body.to_owned())).await;
+        assert_eq!(response.status, status, "{told}: {}", response.text());
+        assert_eq!(response.header("content-type"), "application/problem+json", "{told}");
+        let found = response.json();
         assert_eq!(faults(&problem, &found, &told, &description), Vec::<String>::new());
         assert_eq!(found["status"], status);
         for key in ["detail", "fix"] {
             let text = found[key].as_str().unwrap();
             assert!(text.len() > 8 && text.ends_with('.') && !text.ends_with(".."), "{told}: {text:?}");
         }
-        assert!(!answer.text().contains(SECRET), "{told}: {}", answer.text());
+        assert!(!response.text().contains(SECRET), "{told}: {}", response.text());
         if status == 405 {
-            assert!(!answer.header("allow").is_empty(), "{told}");
+            assert!(!response.header("allow").is_empty(), "{told}");
         }
     }
     let stranger = world.send(world.browse(Method::GET, "/api/accounts")).await;
@@ -205,7 +205,7 @@ async fn every_mistake_is_answered_with_what_is_wrong_and_what_to_do_and_never_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_name_is_answered_alike_everywhere_and_the_nearest_is_proposed() {
+async fn an_unknown_name_is_responded_alike_everywhere_and_the_nearest_is_proposed() {
     let world = World::new().await;
     let mistyped = &CLINIC_NAME.replace("acct", "acc");
     for (method, path) in [
@@ -221,9 +221,9 @@ async fn an_unknown_name_is_answered_alike_everywhere_and_the_nearest_is_propose
         ("POST", format!("/api/accounts/{mistyped}/unpair")),
     ] {
         let request = world.browse(method.parse().unwrap(), &path).bearer_auth(&world.admin_token);
-        let answer = world.send(request).await;
-        assert_eq!(answer.status, 404, "{path}");
-        let found = answer.json();
+        let response = world.send(request).await;
+        assert_eq!(response.status, 404, "{path}");
+        let found = response.json();
         assert_eq!(found["code"], "account_unknown", "{path}");
         assert_eq!(found["detail"], format!("There is no account {mistyped:?}."), "{path}");
         let fix = found["fix"].as_str().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 
-use crate::world::{Answer, PASSWORD, USER, World};
+use crate::world::{PASSWORD, Response, USER, World};
 
 pub struct Browser<'a> {
     world: &'a World,
@@ -17,11 +17,11 @@ impl<'a> Browser<'a> {
     }
 
     /// Opens a page of the gateway: a start link, or the URL that a login leads back to.
-    pub async fn open(&mut self, url: &str) -> Answer {
+    pub async fn open(&mut self, url: &str) -> Response {
         self.send(Method::GET, url, None).await
     }
 
-    pub async fn submit(&mut self, url: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn submit(&mut self, url: &str, fields: &[(&str, &str)]) -> Response {
         self.send(Method::POST, url, Some(fields)).await
     }
 
@@ -45,24 +45,24 @@ impl<'a> Browser<'a> {
     }
 
     /// The whole way from a start link to the page behind the callback.
-    pub async fn connect(&mut self, link: &str) -> Answer {
+    pub async fn connect(&mut self, link: &str) -> Response {
         self.connect_as(link, USER).await
     }
 
-    pub async fn connect_as(&mut self, link: &str, email: &str) -> Answer {
+    pub async fn connect_as(&mut self, link: &str, email: &str) -> Response {
         let back = self.log_in_as(link, email).await;
         self.open(&back).await
     }
 
     /// Presses the button of the choosing page.
-    pub async fn choose(&mut self, page: &Answer, account: u64) -> Answer {
+    pub async fn choose(&mut self, page: &Response, account: u64) -> Response {
         let text = page.text();
         let choice = between(&text, "name=\"choice\" value=\"", "\"");
         let url = format!("{}/connect/choose", self.world.admin);
         self.submit(&url, &[("choice", choice), ("account", &account.to_string())]).await
     }
 
-    async fn send(&mut self, method: Method, url: &str, fields: Option<&[(&str, &str)]>) -> Answer {
+    async fn send(&mut self, method: Method, url: &str, fields: Option<&[(&str, &str)]>) -> Response {
         let path = url.strip_prefix(&self.world.admin);
         let path = path.unwrap_or_else(|| panic!("{url} does not lead to the gateway"));
         let mut request = self.world.browse(method, path);
@@ -75,13 +75,13 @@ impl<'a> Browser<'a> {
             let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
             request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
-        let answer = self.world.send(request).await;
-        self.keep_cookies(&answer);
-        answer
+        let response = self.world.send(request).await;
+        self.keep_cookies(&response);
+        response
     }
 
-    fn keep_cookies(&mut self, answer: &Answer) {
-        for line in answer.headers.get_all("set-cookie") {
+    fn keep_cookies(&mut self, response: &Response) {
+        for line in response.headers.get_all("set-cookie") {
             let line = line.to_str().unwrap();
             let (pair, attributes) = line.split_once(';').unwrap();
             let (name, value) = pair.split_once('=').unwrap();
@@ -94,7 +94,7 @@ impl<'a> Browser<'a> {
 }
 
 /// A page's heading: what it says in a few words.
-pub fn heading(page: &Answer) -> String {
+pub fn heading(page: &Response) -> String {
     let text = page.text();
     let (_attributes, heading) = between(&text, "<h1", "</h1>").split_once('>').unwrap();
     heading.replace("&#39;", "'")

@@ -13,8 +13,8 @@ const LIST: &str = "/itero-gen-api/v2/orders/practice";
 /// 50 callers on an expired token: the whole point of the gateway.
 async fn fifty_callers_one_refresh(world: &World) {
     world.sandbox.expire_access(CLINIC);
-    let answers = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST))).await;
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), vec![200; 50]);
+    let responses = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST))).await;
+    assert_eq!(responses.iter().map(|response| response.status).collect::<Vec<_>>(), vec![200; 50]);
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "refreshes");
     assert_eq!(world.sandbox.discoveries().len(), 1, "discoveries");
     assert!(world.sandbox.overlapping_refreshes().is_empty());
@@ -61,8 +61,8 @@ async fn the_first_caller_hanging_up_does_not_lose_the_refresh() {
         world.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::OrdersPractice)).await;
         gate.open();
     };
-    let (answers, ()) = tokio::join!(others, opened);
-    assert!(answers.iter().all(|answer| answer.status == 200));
+    let (responses, ()) = tokio::join!(others, opened);
+    assert!(responses.iter().all(|response| response.status == 200));
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
 }
 
@@ -74,8 +74,8 @@ async fn a_refresh_that_takes_five_seconds_is_waited_for() {
         .sandbox
         .script(Script::on(Endpoint::Refresh, Fault::DelayedThenNormal(Duration::from_secs(5))).once());
     let calls = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST)));
-    let answers = world.while_time_flies(Duration::from_millis(250), calls).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
+    let responses = world.while_time_flies(Duration::from_millis(250), calls).await;
+    assert!(responses.iter().all(|response| response.status == 200));
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
 }
 
@@ -108,13 +108,13 @@ async fn the_repeat_of_a_call_whose_body_was_too_large_to_keep_waits_for_the_ren
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lasting_403_is_the_vendors_answer_and_causes_one_refresh() {
+async fn a_lasting_403_is_the_vendors_response_and_causes_one_refresh() {
     let world = World::new().await;
     world.sandbox.deny(CLINIC, "/orders/practice");
     for _ in 0..20 {
-        let answer = world.get(CLINIC_NAME, LIST).await;
+        let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!(
-            (answer.status, answer.code()),
+            (response.status, response.code()),
             (403, String::new()),
             "the vendor's own answer passes through"
         );
@@ -128,9 +128,9 @@ async fn a_dead_grant_says_login_needed_once_and_leaves_the_platform_and_the_oth
     world.sandbox.forget_refresh(CLINIC);
     world.sandbox.expire_access(CLINIC);
     for _ in 0..10 {
-        let answer = world.get(CLINIC_NAME, LIST).await;
-        assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
-        assert!(answer.json()["fix"].as_str().unwrap().contains("accounts pair"));
+        let response = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"));
+        assert!(response.json()["fix"].as_str().unwrap().contains("accounts pair"));
     }
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "a dead grant is not hammered");
     let lab = world.get(LAB_NAME, "/itero-gen-api/v2/orders/lab").await;

@@ -6,7 +6,7 @@ use genapi_gateway::sandbox::{Endpoint, Fault, Script};
 use http::Method;
 use serde_json::Value;
 
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, Response, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 
@@ -46,7 +46,7 @@ async fn noted(world: &World, calls: u64) {
     tokio::time::timeout(Duration::from_secs(60), seen).await.expect("the call is noted");
 }
 
-async fn get(world: &World) -> Answer {
+async fn get(world: &World) -> Response {
     world.while_time_flies(Duration::from_millis(200), world.get(CLINIC_NAME, LIST)).await
 }
 

@@ -7,7 +7,7 @@ use genapi_gateway::sandbox::{Account, Habits};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 
@@ -33,24 +33,24 @@ fn refresh(world: &World, fields: &[(&str, &str)]) -> reqwest::RequestBuilder {
         .body(form.finish())
 }
 
-async fn by_client(world: &World, token: &str) -> Answer {
+async fn by_client(world: &World, token: &str) -> Response {
     let fields = [("refresh_token", token), ("client_id", "legacy-app"), ("client_secret", "legacy-secret")];
     world.send(refresh(world, &fields)).await
 }
 
-async fn by_key(world: &World, key: &str, token: &str) -> Answer {
+async fn by_key(world: &World, key: &str, token: &str) -> Response {
     // An Align client id means nothing here, and goes nowhere.
     let fields = [("refresh_token", token), ("client_id", "align-gave-this"), ("client_secret", "and-this")];
     world.send(refresh(world, &fields).header("x-gateway-key", key)).await
 }
 
-async fn with_bearer(world: &World, path: &str, bearer: &str) -> Answer {
+async fn with_bearer(world: &World, path: &str, bearer: &str) -> Response {
     world.send(world.bare(Method::GET, path).bearer_auth(bearer)).await
 }
 
-fn refused(answer: &Answer, status: u16, error: &str) {
-    let body = answer.json();
-    assert_eq!((answer.status, body["error"].as_str()), (status, Some(error)), "{body}");
+fn refused(response: &Response, status: u16, error: &str) {
+    let body = response.json();
+    assert_eq!((response.status, body["error"].as_str()), (status, Some(error)), "{body}");
     assert!(body["error_description"].as_str().unwrap().len() > 20, "it says what to do");
     assert_eq!(body.as_object().unwrap().len(), 2);
 }
@@ -66,11 +66,11 @@ fn imported(world: &World) -> String {
 async fn an_imported_refresh_token_gets_a_gateway_token_in_the_vendors_shape() {
     let world = Setup::new().append(&callers()).start().await;
     let token = imported(&world);
-    for answer in [by_client(&world, &token).await, by_key(&world, &world.key, &token).await] {
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("cache-control"), "no-store");
-        let mut body = answer.json();
+    for response in [by_client(&world, &token).await, by_key(&world, &world.key, &token).await] {
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.header("content-type"), "application/json");
+        assert_eq!(response.header("cache-control"), "no-store");
+        let mut body = response.json();
         let bearer = body["access_token"].as_str().unwrap().to_owned();
         body["access_token"] = Value::Null;
         let expected = json!({
@@ -106,7 +106,7 @@ async fn behind_an_accounts_base_url_it_works_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_applications_token_works_on_while_the_platform_rotates_and_over_restarts() {
     let switches: [fn(&mut Habits); 2] =
-        [|habits| habits.rotate_refresh = true, |habits| habits.refresh_token_in_answer = false];
+        [|habits| habits.rotate_refresh = true, |habits| habits.refresh_token_in_response = false];
     for switch in switches {
         let world = Setup::new().append(&callers()).habits(switch).unpaired().start().await;
         // Where it rotates, the platform replaces the application's token at the very import.
@@ -235,8 +235,8 @@ async fn a_refresh_token_sent_to_an_odd_spelling_of_the_endpoint_stays_here() {
     ] {
         let before = world.sandbox.calls().len();
         let request = world.bare(method, path).header("x-gateway-key", &world.key).body(form.clone());
-        let answer = world.send(request.header("x-gateway-account", CLINIC_NAME)).await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{path}");
+        let response = world.send(request.header("x-gateway-account", CLINIC_NAME)).await;
+        assert_eq!((response.status, response.code().as_str()), (400, "bad_request"), "{path}");
         assert_eq!(world.sandbox.calls().len(), before, "{path} went to the platform");
     }
 }
@@ -269,9 +269,9 @@ async fn client_credentials_come_by_basic_too_encoded_or_not() {
         refused(&ask(pair, fields).await, 400, "invalid_request");
     }
     for pair in ["legacy-app:guessed", "legacy-app:", "nobody:legacy-secret"] {
-        let answer = ask(pair, &[]).await;
-        refused(&answer, 401, "invalid_client");
-        assert!(answer.header("www-authenticate").starts_with("Basic realm="), "{pair}");
+        let response = ask(pair, &[]).await;
+        refused(&response, 401, "invalid_client");
+        assert!(response.header("www-authenticate").starts_with("Basic realm="), "{pair}");
     }
     let key = ask(&format!("anybody:{}", world.key), &[("client_id", "align-gave-this")]).await;
     assert_eq!(key.status, 200, "a caller's key as the password, as at every other path");
@@ -282,9 +282,9 @@ async fn client_credentials_come_by_basic_too_encoded_or_not() {
 async fn every_refusal_at_the_token_endpoint_has_oauths_shape() {
     let world = Setup::new().append(&callers()).start().await;
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS] {
-        let answer = world.send(world.bare(method.clone(), "/oauth2/token")).await;
-        refused(&answer, 405, "invalid_request");
-        assert_eq!(answer.header("allow"), "POST", "{method}");
+        let response = world.send(world.bare(method.clone(), "/oauth2/token")).await;
+        refused(&response, 405, "invalid_request");
+        assert_eq!(response.header("allow"), "POST", "{method}");
     }
     let form = "application/x-www-form-urlencoded";
     let post = || world.bare(Method::POST, "/oauth2/token").header("content-type", form);
@@ -335,8 +335,8 @@ async fn a_gateway_token_lives_an_hour_and_a_forged_one_not_at_all() {
     for at in [5, fresh.len() / 2, fresh.len() - 2] {
         let mut forged = fresh.clone().into_bytes();
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
-        let answer = with_bearer(&world, LIST, str::from_utf8(&forged).unwrap()).await;
-        assert_eq!(answer.code(), "caller_unknown", "{at}");
+        let response = with_bearer(&world, LIST, str::from_utf8(&forged).unwrap()).await;
+        assert_eq!(response.code(), "caller_unknown", "{at}");
     }
 }
 

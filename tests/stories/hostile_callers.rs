@@ -19,10 +19,10 @@ pub async fn raw(origin: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(origin.strip_prefix("http://").unwrap()).await.unwrap();
     // A refusal may close while the rest is still on its way.
     let _ = stream.write_all(bytes).await;
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
-    assert!(read.is_ok(), "the connection stays open behind {:?}", String::from_utf8_lossy(&answer));
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut response)).await;
+    assert!(read.is_ok(), "the connection stays open behind {:?}", String::from_utf8_lossy(&response));
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 /// Statuses of all answers in a text.
@@ -72,13 +72,13 @@ async fn no_framing_trick_smuggles_a_second_request_to_the_platform() {
         (TE, &long_extension),
     ];
     for (fields, body) in refused {
-        let answer = raw(&world.gateway, (search(&world, fields, body) + &smuggled).as_bytes()).await;
-        assert_eq!(statuses(&answer), ["400"], "{fields:?} {:.20?}", body);
+        let response = raw(&world.gateway, (search(&world, fields, body) + &smuggled).as_bytes()).await;
+        assert_eq!(statuses(&response), ["400"], "{fields:?} {:.20?}", body);
     }
     assert!(world.sandbox.calls().is_empty(), "{}", world.sandbox.calls().len());
     let trailers = "2;a=b\r\n{}\r\n0\r\nX-Gateway-Account: acct-1002\r\nContent-Length: 3\r\n\r\n";
-    let answer = raw(&world.gateway, (search(&world, TE, trailers) + &smuggled).as_bytes()).await;
-    assert_eq!(statuses(&answer), ["200"], "a chunked request is the last of its connection");
+    let response = raw(&world.gateway, (search(&world, TE, trailers) + &smuggled).as_bytes()).await;
+    assert_eq!(statuses(&response), ["200"], "a chunked request is the last of its connection");
     let calls = world.sandbox.calls();
     assert_eq!(calls.len(), 1);
     assert_eq!((calls[0].account, &calls[0].body[..]), (Some(CLINIC), &b"{}"[..]));
@@ -113,8 +113,8 @@ async fn what_is_no_plain_http_request_is_refused_and_closed() {
         ),
     ];
     for (request, status) in table {
-        let answer = raw(&world.gateway, (request.clone() + &get("Host: a\r\n")).as_bytes()).await;
-        assert_eq!(statuses(&answer), [status], "{request:.80?}");
+        let response = raw(&world.gateway, (request.clone() + &get("Host: a\r\n")).as_bytes()).await;
+        assert_eq!(statuses(&response), [status], "{request:.80?}");
     }
     assert_eq!(statuses(&raw(&world.gateway, long.as_bytes()).await), ["414"]);
     assert!(world.sandbox.calls().is_empty());
@@ -159,8 +159,8 @@ async fn no_path_or_header_leads_a_caller_to_another_account_or_host() {
         format!("/accounts/{CLINIC_NAME}/@127.0.0.1:1/x"),
     ];
     for path in elsewhere {
-        let answer = world.send(world.bare(Method::GET, &path).header("X-Gateway-Key", SNEAK_KEY)).await;
-        assert!(matches!(answer.status, 400 | 403), "{path}: {}", answer.text());
+        let response = world.send(world.bare(Method::GET, &path).header("X-Gateway-Key", SNEAK_KEY)).await;
+        assert!(matches!(response.status, 400 | 403), "{path}: {}", response.text());
     }
     for (name, value) in [("X-Gateway-Account", LAB_NAME), ("Connection", "x-gateway-account")] {
         let request = world.bare(Method::GET, "/orders/lab").header("X-Gateway-Key", SNEAK_KEY);
@@ -229,8 +229,8 @@ async fn unpairing_is_refused_in_every_spelling_and_by_every_way() {
     for spelling in spellings {
         for method in [Method::DELETE, Method::POST, Method::GET, Method::PUT] {
             let body = format!("{{\"AccountId\":{CLINIC}}}");
-            let answer = world.call(method.clone(), CLINIC_NAME, &format!("/{spelling}"), body).await;
-            assert!(matches!(answer.status, 400 | 403), "{method} {spelling}: {}", answer.status);
+            let response = world.call(method.clone(), CLINIC_NAME, &format!("/{spelling}"), body).await;
+            assert!(matches!(response.status, 400 | 403), "{method} {spelling}: {}", response.status);
         }
     }
     assert!(world.sandbox.calls_to(Endpoint::Unpair).is_empty());

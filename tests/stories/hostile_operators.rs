@@ -37,11 +37,11 @@ async fn without_the_admin_token_nothing_is_told_and_trying_locks_nobody_out() {
 async fn what_operators_are_told_is_kept_by_nobody_on_the_way() {
     let world = World::new().await;
     for path in ["/api/accounts", "/api/export?refresh_tokens=true", "/metrics", "/readyz?verbose"] {
-        let answer = world.look(path).await;
-        assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(answer.header("cache-control"), "no-store", "{path}");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert!(answer.header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
+        let response = world.look(path).await;
+        assert_eq!(response.status, 200, "{path}");
+        assert_eq!(response.header("cache-control"), "no-store", "{path}");
+        assert_eq!(response.header("x-content-type-options"), "nosniff", "{path}");
+        assert!(response.header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
     }
 }
 
@@ -99,8 +99,12 @@ async fn nothing_that_a_call_carries_stays_in_metrics_journal_audit_or_on_disk()
         format!("/order/{CANARY}/download/{CANARY}"),
     ];
     for target in &targets {
-        let answer = world.get(CLINIC_NAME, target).await;
-        assert!(answer.code().is_empty() || !answer.text().contains(CANARY), "{target}: {}", answer.text());
+        let response = world.get(CLINIC_NAME, target).await;
+        assert!(
+            response.code().is_empty() || !response.text().contains(CANARY),
+            "{target}: {}",
+            response.text()
+        );
     }
     world.call(Method::POST, CLINIC_NAME, "/patient/search", format!("{{\"FirstName\":\"{CANARY}\"}}")).await;
     for (name, value) in [

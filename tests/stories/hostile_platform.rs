@@ -6,7 +6,7 @@ use genapi_gateway::sandbox::{Endpoint, Fault, Junk, Script};
 use http::Method;
 
 use crate::hostile_callers::raw;
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/orders/practice";
 
@@ -16,8 +16,8 @@ async fn impatient() -> World {
 }
 
 /// Whether an answer is this account's own list.
-fn is_own(answer: &Answer) -> bool {
-    answer.status == 200 && answer.text().contains("\"PracticeName\": \"Smile Berlin\"")
+fn is_own(response: &Response) -> bool {
+    response.status == 200 && response.text().contains("\"PracticeName\": \"Smile Berlin\"")
 }
 
 /// Whether the account serves again, without anybody's doing but that time passes.
@@ -32,7 +32,7 @@ async fn heals(world: &World) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faulty_answer_is_refused_with_its_connection_and_the_next_call_gets_its_own() {
+async fn a_faulty_response_is_refused_with_its_connection_and_the_next_call_gets_its_own() {
     let world = impatient().await;
     assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "{}", world.get(CLINIC_NAME, LIST).await.text());
     let table = [
@@ -50,9 +50,9 @@ async fn a_faulty_answer_is_refused_with_its_connection_and_the_next_call_gets_i
     ];
     for (fault, status) in table {
         world.sandbox.script(Script::on(Endpoint::OrdersPractice, fault.clone()).once());
-        let answer = world.get(CLINIC_NAME, LIST).await;
-        assert_eq!(answer.status, status, "{fault:?}");
-        assert!(answer.code().starts_with("platform_"), "{fault:?}: {}", answer.code());
+        let response = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!(response.status, status, "{fault:?}");
+        assert!(response.code().starts_with("platform_"), "{fault:?}: {}", response.code());
         let faulty = world.sandbox.calls().last().unwrap().connection;
         assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "after {fault:?}");
         assert_ne!(world.sandbox.calls().last().unwrap().connection, faulty, "{fault:?}");
@@ -71,8 +71,8 @@ async fn a_download_cut_short_never_looks_whole() {
             "GET {target} HTTP/1.1\r\nHost: a\r\nX-Gateway-Key: {}\r\nConnection: close\r\n\r\n",
             world.key
         );
-        let answer = raw(&world.gateway, request.as_bytes()).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let response = raw(&world.gateway, request.as_bytes()).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
         let length = head.to_ascii_lowercase();
         let length =
             length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).map(str::to_owned);
@@ -103,9 +103,9 @@ async fn junk_from_the_token_endpoint_is_not_believed_and_costs_no_login() {
         world
             .sandbox
             .script(Script::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).for_account(CLINIC));
-        let answer = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
-        assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{junk:?}");
-        assert!(!answer.header("retry-after").is_empty(), "{junk:?}");
+        let response = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
+        assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{junk:?}");
+        assert!(!response.header("retry-after").is_empty(), "{junk:?}");
         world.sandbox.clear_scripts();
         assert!(heals(&world).await, "after {junk:?}");
     }
@@ -132,8 +132,8 @@ async fn a_hostile_discovery_moves_nobody() {
         let fault = Fault::Discovers { domain: domain.to_owned(), path: path.to_owned() };
         world.sandbox.script(Script::on(Endpoint::Discovery, fault));
         world.sandbox.expire_access(CLINIC);
-        let answer = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
-        assert!(is_own(&answer), "{domain}{path}: {}", answer.text());
+        let response = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
+        assert!(is_own(&response), "{domain}{path}: {}", response.text());
         world.sandbox.clear_scripts();
         world.clock.advance(Duration::from_secs(60));
     }
@@ -145,8 +145,8 @@ async fn a_post_whose_kept_connection_dies_midway_is_not_sent_again_and_says_so(
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     world.sandbox.clear_calls();
     world.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
-    let answer = world.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
-    assert_eq!((answer.status, answer.code().as_str()), (502, "platform_misbehaved"));
-    assert!(answer.json()["hint"].as_str().unwrap().contains("took effect"), "{}", answer.text());
+    let response = world.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
+    assert_eq!((response.status, response.code().as_str()), (502, "platform_misbehaved"));
+    assert!(response.json()["hint"].as_str().unwrap().contains("took effect"), "{}", response.text());
     assert_eq!(world.sandbox.calls_to(Endpoint::ScanRequest).len(), 1);
 }

@@ -45,6 +45,6 @@ async fn an_account_with_too_many_calls_at_once_does_not_hold_up_another() {
     };
     let (held, meanwhile) = tokio::join!(held, meanwhile);
     assert_eq!(meanwhile, (429, 200));
-    assert!(held.iter().all(|answer| answer.status == 200));
+    assert!(held.iter().all(|response| response.status == 200));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "places are given back");
 }

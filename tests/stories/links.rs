@@ -7,16 +7,16 @@ use http::Method;
 use serde_json::Value;
 
 use crate::wire::Line;
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 /// With two links each, a list of more than 1 MiB.
 const MANY: u64 = 2600;
 
 /// Every link of an answer with the order that it belongs to and the kind of file, as an application finds them.
-fn links(answer: &Answer) -> Vec<(u64, String, String)> {
+fn links(response: &Response) -> Vec<(u64, String, String)> {
     let mut found = Vec::new();
-    for order in answer.json()["Data"].as_array().expect("a list") {
+    for order in response.json()["Data"].as_array().expect("a list") {
         for url in order["URLs"].as_array().unwrap() {
             let text = |key: &str| url[key].as_str().unwrap().to_owned();
             found.push((order["OrderId"].as_u64().unwrap(), text("AssetType"), text("Url")));
@@ -50,8 +50,8 @@ fn anybody(world: &World) -> reqwest::Client {
 /// What the vendor answers without the gateway.
 async fn direct(world: &World, client: &reqwest::Client, path: &str) -> String {
     let url = format!("{}{path}", world.sandbox.region_url(Region::NorthAmerica));
-    let answer = client.get(url).bearer_auth(world.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
-    answer.text().await.unwrap()
+    let response = client.get(url).bearer_auth(world.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
+    response.text().await.unwrap()
 }
 
 /// What the answer has to be: the vendor's text with its own addresses, in whatever form, turned into ours, and not a byte else.
@@ -116,17 +116,17 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
 }
 
 async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &str) {
-    let answer = world.get(CLINIC_NAME, LIST).await;
-    assert_eq!(answer.status, 200, "{what}");
-    assert_eq!(answer.header("content-encoding"), "", "{what}: in the clear");
-    match answer.body.len() <= 1024 * 1024 {
-        true => assert_eq!(answer.header("content-length"), answer.body.len().to_string(), "{what}"),
-        false => assert_eq!(answer.header("transfer-encoding"), "chunked", "{what}: streamed"),
+    let response = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!(response.status, 200, "{what}");
+    assert_eq!(response.header("content-encoding"), "", "{what}: in the clear");
+    match response.body.len() <= 1024 * 1024 {
+        true => assert_eq!(response.header("content-length"), response.body.len().to_string(), "{what}"),
+        false => assert_eq!(response.header("transfer-encoding"), "chunked", "{what}: streamed"),
     }
     world.sandbox.set_habits(|habits| habits.gzip_unasked = false);
     let expected = rewritten(world, &direct(world, client, "/orders/practice").await);
-    assert!(answer.text() == expected, "{what}: {}", first_difference(&answer.text(), &expected));
-    let links = links(&answer);
+    assert!(response.text() == expected, "{what}: {}", first_difference(&response.text(), &expected));
+    let links = links(&response);
     assert_eq!(links.len() as u64, size * 2, "{what}");
     // Of a long list, some from everywhere; the comparison above has seen the others.
     for (order, kind, link) in links.iter().step_by((size as usize * 2 / 8).max(1)) {
@@ -164,8 +164,8 @@ async fn every_link_form_leads_to_its_bytes_over_tls_with_host_names() {
 async fn one_orders_links_lead_to_its_bytes_too() {
     let world = World::new().await;
     let rx = world.sandbox.rx_ids(CLINIC)[1];
-    let answer = world.get(CLINIC_NAME, &format!("/itero-gen-api/v2/orders/{rx}")).await;
-    let data = answer.json()["Data"].clone();
+    let response = world.get(CLINIC_NAME, &format!("/itero-gen-api/v2/orders/{rx}")).await;
+    let data = response.json()["Data"].clone();
     for url in data["URLs"].as_array().unwrap() {
         let asset =
             world.sandbox.asset(data["OrderId"].as_u64().unwrap(), url["AssetType"].as_str().unwrap());
@@ -243,8 +243,12 @@ async fn location_headers_are_treated_like_links() {
                 _ => "/practice-configuration".to_owned(),
             };
             world.sandbox.clear_calls();
-            let answer = world.get(CLINIC_NAME, &path).await;
-            assert_eq!((answer.status, answer.header("location")), (302, expected.as_str()), "{location}");
+            let response = world.get(CLINIC_NAME, &path).await;
+            assert_eq!(
+                (response.status, response.header("location")),
+                (302, expected.as_str()),
+                "{location}"
+            );
             assert_eq!(world.sandbox.calls().len(), 1, "redirects are not followed here");
         }
     }
@@ -259,9 +263,9 @@ async fn a_redirect_below_the_platforms_own_host_is_followed_through_us_with_the
     world.sandbox.script(
         Script::on(Endpoint::PracticeConfiguration, Fault::Redirects { status: 307, location }).once(),
     );
-    let answer = world.get(CLINIC_NAME, "/practice-configuration").await;
+    let response = world.get(CLINIC_NAME, "/practice-configuration").await;
     let asset = world.sandbox.asset(order, "IDE").unwrap();
-    let followed = world.follow(answer.header("location")).await;
+    let followed = world.follow(response.header("location")).await;
     assert!(followed.body == asset.bytes(0..asset.length));
 }
 
@@ -284,7 +288,7 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
         let mut line = Line::to(&world.gateway).await;
         let path = link.strip_prefix(&world.gateway).unwrap();
         line.send(world.request(&format!("GET {path}"), "")).await;
-        let half = line.answer(false).await.expect_err("a short file must not look whole");
+        let half = line.response(false).await.expect_err("a short file must not look whole");
         assert!(!half.body.is_empty() && (half.body.len() as u64) < asset.length);
         assert!(world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
         assert_eq!(world.sandbox.is_downloaded(*order), flip == Flip::FirstDownloadByte);
@@ -331,8 +335,8 @@ async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_c
 async fn a_long_lists_links_are_counted_and_an_empty_list_is_a_signal() {
     let world = World::new().await;
     world.sandbox.add_orders(CLINIC, MANY);
-    let answer = world.get(CLINIC_NAME, LIST).await;
-    assert!(answer.body.len() > 1024 * 1024);
+    let response = world.get(CLINIC_NAME, LIST).await;
+    assert!(response.body.len() > 1024 * 1024);
     assert_eq!(world.account(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
     for order in world.sandbox.order_ids(LAB) {
         world.get(LAB_NAME, &format!("/order/{order}/download/IDE")).await;

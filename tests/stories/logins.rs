@@ -6,7 +6,7 @@ use genapi_gateway::sandbox::{Account, Endpoint, Fault, Platform, Script};
 use serde_json::json;
 
 use crate::browser::{Browser, heading};
-use crate::world::{Answer, CLINIC, LAB, PASSWORD, Setup, World};
+use crate::world::{CLINIC, LAB, PASSWORD, Response, Setup, World};
 
 const SOLO: u64 = 1003;
 const SOLO_USER: &str = "solo@sandbox.test";
@@ -25,7 +25,7 @@ async fn solo_link(world: &World) -> String {
 }
 
 /// The login of the user with one account, with the waits of the platform's troubles gone by.
-async fn connect(world: &World) -> Answer {
+async fn connect(world: &World) -> Response {
     let link = solo_link(world).await;
     let mut browser = Browser::new(world);
     let back = browser.log_in_as(&link, SOLO_USER).await;
@@ -33,7 +33,7 @@ async fn connect(world: &World) -> Answer {
 }
 
 #[track_caller]
-fn assert_page(page: &Answer, status: u16, title: &str) {
+fn assert_page(page: &Response, status: u16, title: &str) {
     assert_eq!((page.status, heading(page).as_str()), (status, title), "{}", page.text());
 }
 
@@ -246,14 +246,14 @@ async fn lasting_trouble_ends_after_three_tries_and_the_link_stays_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_code_that_was_spent_by_a_lost_answer_asks_for_a_new_login() {
+async fn a_code_that_was_spent_by_a_lost_response_asks_for_a_new_login() {
     let world = unpaired().await;
     world.sandbox.script(Script::on(Endpoint::Exchange, Fault::Status(504)).carried_out().once());
     assert_page(&connect(&world).await, 401, "The login was lost on the way");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pairing_whose_answer_was_lost_is_asked_for_again() {
+async fn a_pairing_whose_response_was_lost_is_asked_for_again() {
     for fault in [Fault::Status(504), Fault::DropsMidBody, Fault::DropsBeforeHead] {
         let world = unpaired().await;
         world.sandbox.script(Script::on(Endpoint::Pair, fault).carried_out().once());

@@ -22,6 +22,6 @@ mod renewals;
 mod retries;
 mod routes;
 mod running;
-mod token_answers;
+mod token_responses;
 mod wire;
 mod world;

@@ -110,15 +110,15 @@ async fn each_bad_line_of_a_file_fails_alone_and_no_token_is_repeated() {
         file[1],
     ]);
     let paced = std::time::Duration::from_millis(250);
-    let answer = world.while_time_flies(paced, world.operate("/import", lines)).await;
-    let good: Vec<bool> = answer.lines().iter().map(|line| line["ok"].as_bool().unwrap()).collect();
+    let response = world.while_time_flies(paced, world.operate("/import", lines)).await;
+    let good: Vec<bool> = response.lines().iter().map(|line| line["ok"].as_bool().unwrap()).collect();
     assert_eq!(
         good,
         [false, false, false, false, false, false, true, false, false, true],
         "{}",
-        answer.text()
+        response.text()
     );
-    assert!(!answer.text().contains("s3cret") && !answer.text().contains(token.as_str().unwrap()));
+    assert!(!response.text().contains("s3cret") && !response.text().contains(token.as_str().unwrap()));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200);
     assert_eq!(world.account("twin").await, Value::Null);

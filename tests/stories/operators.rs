@@ -11,9 +11,9 @@ use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 
 async fn act(world: &World, act: &str, pattern: &str) -> Value {
-    let answer = world.operate(&format!("/{act}?pattern={pattern}"), json!(null)).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.lines().remove(0)
+    let response = world.operate(&format!("/{act}?pattern={pattern}"), json!(null)).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.lines().remove(0)
 }
 
 async fn findings(world: &World, account: &str) -> Vec<String> {
@@ -130,8 +130,8 @@ async fn an_empty_order_list_and_a_broken_download_show_in_explain() {
     let cut = world
         .bare(Method::GET, url.strip_prefix(&world.gateway).unwrap())
         .header("X-Gateway-Key", &world.key);
-    let answer = cut.send().await.unwrap();
-    assert!(answer.bytes().await.is_err(), "a short file never looks whole");
+    let response = cut.send().await.unwrap();
+    assert!(response.bytes().await.is_err(), "a short file never looks whole");
     assert_found(&findings(&world, CLINIC_NAME).await, "trouble", "download ended before its last byte");
 }
 
@@ -188,9 +188,9 @@ async fn the_admin_api_is_for_holders_of_its_token_and_not_for_web_pages() {
     assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("origin_refused")));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "nothing was paused");
     for open in ["/healthz", "/readyz", "/metrics"] {
-        let answer = world.send(world.browse(Method::GET, open)).await;
-        assert_eq!(answer.status, 200, "{open}");
-        assert!(!answer.text().contains(CLINIC_NAME), "{open} names nobody");
+        let response = world.send(world.browse(Method::GET, open)).await;
+        assert_eq!(response.status, 200, "{open}");
+        assert!(!response.text().contains(CLINIC_NAME), "{open} names nobody");
     }
 }
 

@@ -29,13 +29,13 @@ async fn a_listed_page_with_the_key_is_let_in_and_may_read_its_answers() {
         assert_eq!((asked.status(), asked.header("access-control-allow-origin")), (204, Some(origin)));
         assert_eq!(asked.header("access-control-allow-private-network"), Some("true"));
         assert!(world.sandbox.calls().is_empty(), "the platform is not asked");
-        let answer = call(
+        let response = call(
             &world,
             &format!("GET /itero-gen-api/v2/orders/practice HTTP/1.1\nOrigin: {origin}\nX-Gateway-Key: key-of-viewer"),
         )
         .await;
-        assert_eq!(answer.status(), 200, "{}", answer.text());
-        assert_eq!(answer.all("access-control-allow-origin"), [origin]);
+        assert_eq!(response.status(), 200, "{}", response.text());
+        assert_eq!(response.all("access-control-allow-origin"), [origin]);
         assert_eq!(world.sandbox.calls().pop().unwrap().header("origin"), None);
         let refused = call(
             &world,
@@ -60,9 +60,9 @@ async fn no_other_page_is_let_in_nor_learns_anything() {
         "OPTIONS /orders/practice HTTP/1.1\nOrigin: https://evil.test\nAccess-Control-Request-Method: GET",
         "OPTIONS /orders/practice HTTP/1.1\nOrigin: file://",
     ] {
-        let answer = call(&world, head).await;
-        assert_eq!(answer.status_line, "HTTP/1.1 403 origin_refused", "{head}");
-        assert!(answer.header("access-control-allow-origin").is_none(), "{head}");
+        let response = call(&world, head).await;
+        assert_eq!(response.status_line, "HTTP/1.1 403 origin_refused", "{head}");
+        assert!(response.header("access-control-allow-origin").is_none(), "{head}");
     }
     assert!(world.sandbox.calls().is_empty());
 }

@@ -6,7 +6,7 @@ use genapi_gateway::sandbox::{Account, Call, Endpoint, LinkForm, Region};
 use http::Method;
 
 use crate::wire::{Line, Raw, exchange};
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 /// Odd on purpose: whoever parses and prints it again changes it.
 const ODD_JSON: &str = "{ \"b\":1.50,\t\"a\" : [1E2,-0 , 1e400],\n\"dup\":1,\"dup\":2, \"n\":\"Bj\\u00f6rn \\/ O'Neill\", \"Ñ\": null }\r\n";
@@ -61,8 +61,8 @@ async fn the_platform_gets_the_callers_bytes_and_exactly_this_head() {
          Content-Length: {}",
         ODD_JSON.len()
     );
-    let answer = world.raw(&head, ODD_JSON).await;
-    assert_eq!(answer.header("x-request-id"), Some("app-4711"));
+    let response = world.raw(&head, ODD_JSON).await;
+    assert_eq!(response.header("x-request-id"), Some("app-4711"));
     let call = last_call(&world);
     assert_eq!(call.target(), "/itero-gen-api/v2/patient/search?q=%41%2fb&&x=+;y=%C3%B6&q=2");
     assert_eq!(call.body, ODD_JSON);
@@ -89,7 +89,7 @@ async fn the_platform_gets_the_callers_bytes_and_exactly_this_head() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_gets_the_answer_that_it_gets_without_the_gateway() {
+async fn every_call_gets_the_response_that_it_gets_without_the_gateway() {
     let world = Setup::new().habits(|habits| habits.link_form = LinkForm::ForeignHost).start().await;
     let json = "\nContent-Type: application/json\nContent-Length: ";
     let update = r#"{"PatientGuid":"000003e9-5a4d-4000-8000-000000000001","LastName":"Müller-Lüdenscheidt"}"#;
@@ -150,8 +150,8 @@ async fn bodies_of_any_size_and_framing_arrive_whole_and_framed_as_they_came() {
         assert_eq!(last_call(&world).header("transfer-encoding"), None);
 
         let mut chunked = String::new();
-        for piece in body.as_bytes().chunks(7001) {
-            let _ = write!(chunked, "{:X};ext=1\r\n{}\r\n", piece.len(), str::from_utf8(piece).unwrap());
+        for chunk in body.as_bytes().chunks(7001) {
+            let _ = write!(chunked, "{:X};ext=1\r\n{}\r\n", chunk.len(), str::from_utf8(chunk).unwrap());
         }
         chunked.push_str("0\r\nX-Trailer: gone\r\n\r\n");
         let sent = world.raw(&format!("{path}\nTransfer-Encoding: chunked"), &chunked).await;
@@ -198,20 +198,20 @@ async fn an_application_that_expects_100_continue_gets_it_before_its_body() {
     );
     let mut line = Line::to(&world.gateway).await;
     line.send(world.request(&head, "")).await;
-    assert_eq!(line.answer(false).await.unwrap().status_line, "HTTP/1.1 100 Continue");
+    assert_eq!(line.response(false).await.unwrap().status_line, "HTTP/1.1 100 Continue");
     line.send(body).await;
-    assert_eq!(line.answer(false).await.unwrap().status(), 200);
+    assert_eq!(line.response(false).await.unwrap().status(), 200);
     assert_eq!(last_call(&world).body, body);
     assert_eq!(last_call(&world).header("expect"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_carries_many_calls_and_an_http_1_0_program_is_answered_in_its_way() {
+async fn one_connection_carries_many_calls_and_an_http_1_0_program_is_responded_in_its_way() {
     let world = World::new().await;
     let mut line = Line::to(&world.gateway).await;
     for _ in 0..3 {
         line.send(world.request(&format!("GET /accounts/{CLINIC_NAME}/practice-configuration"), "")).await;
-        assert_eq!(line.answer(false).await.unwrap().status(), 200);
+        assert_eq!(line.response(false).await.unwrap().status(), 200);
     }
     let old = format!(
         "GET /accounts/{CLINIC_NAME}/practice-configuration HTTP/1.0\r\nX-Gateway-Key: {}\r\n\r\n",
@@ -219,9 +219,9 @@ async fn one_connection_carries_many_calls_and_an_http_1_0_program_is_answered_i
     );
     let mut line = Line::to(&world.gateway).await;
     line.send(old).await;
-    let answer = line.answer(false).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(answer.header("transfer-encoding").is_none());
+    let response = line.response(false).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.header("transfer-encoding").is_none());
     assert!(line.is_closed().await);
 }
 
@@ -236,8 +236,8 @@ async fn old_prefixes_come_off_in_every_stack() {
                 format!("http://elsewhere.test/accounts/{CLINIC_NAME}{first}{second}/orders/practice?a=%2f"),
                 format!("/accounts/{CLINIC}{first}/{second}/orders/practice?a=%2f"),
             ] {
-                let answer = world.raw(&format!("GET {target}"), "").await;
-                assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
+                let response = world.raw(&format!("GET {target}"), "").await;
+                assert_eq!(response.status(), 200, "{target}: {}", response.text());
                 assert_eq!(last_call(&world).target(), "/itero-gen-api/v2/orders/practice?a=%2f", "{target}");
                 assert_eq!(last_call(&world).account, Some(CLINIC));
             }
@@ -262,14 +262,14 @@ async fn an_account_is_named_by_path_header_or_id_and_the_path_wins() {
     ];
     for (head, account) in table {
         world.sandbox.clear_calls();
-        let answer = world.raw(&head, "").await;
+        let response = world.raw(&head, "").await;
         match account {
             Some(account) => {
-                assert_eq!(answer.status(), 200, "{head}: {}", answer.text());
+                assert_eq!(response.status(), 200, "{head}: {}", response.text());
                 assert_eq!(last_call(&world).account, Some(account), "{head}");
             }
             None => {
-                assert_eq!(answer.status_line, "HTTP/1.1 400 account_not_chosen", "{head}");
+                assert_eq!(response.status_line, "HTTP/1.1 400 account_not_chosen", "{head}");
                 assert!(world.sandbox.calls().is_empty());
             }
         }
@@ -282,7 +282,7 @@ pub fn key_line(key: &str) -> String {
     format!("key_sha256 = \"{}\"\n", hex(digest.as_ref()))
 }
 
-async fn as_caller(world: &World, key: &str, path: &str) -> Answer {
+async fn as_caller(world: &World, key: &str, path: &str) -> Response {
     world.send(world.bare(Method::GET, path).header("x-gateway-key", key)).await
 }
 
@@ -314,12 +314,12 @@ async fn a_caller_reaches_the_accounts_of_its_patterns_and_learns_nothing_about_
         ("key-of-nobody", "/orders/lab", 401, "caller_unknown"),
     ];
     for (key, path, status, code) in table {
-        let answer = as_caller(&world, key, path).await;
+        let response = as_caller(&world, key, path).await;
         assert_eq!(
-            (answer.status, answer.code().as_str()),
+            (response.status, response.code().as_str()),
             (status, code),
             "{key} {path}: {}",
-            answer.text()
+            response.text()
         );
     }
     let choices = as_caller(&world, "key-of-some", "/orders/lab").await.json()["choices"].clone();
@@ -332,9 +332,9 @@ async fn an_id_that_two_realms_have_wants_its_realm() {
     let twin = serde_json::json!([{"name": "twin", "realm": "old", "account_id": CLINIC, "refresh_token": "r".repeat(36)}]);
     let imported = world.operate("/import?paused=true", twin).await;
     assert!(imported.text().contains("\"ok\":true"), "{}", imported.text());
-    let answer = world.get(&CLINIC.to_string(), "/orders/practice").await;
-    assert_eq!((answer.status, answer.code().as_str()), (400, "account_not_chosen"));
-    assert_eq!(answer.json()["choices"], serde_json::json!(["global:1001", "old:1001"]));
+    let response = world.get(&CLINIC.to_string(), "/orders/practice").await;
+    assert_eq!((response.status, response.code().as_str()), (400, "account_not_chosen"));
+    assert_eq!(response.json()["choices"], serde_json::json!(["global:1001", "old:1001"]));
     assert_eq!(world.get("global:1001", "/orders/practice").await.status, 200);
     assert_eq!(world.get("old:1001", "/orders/practice").await.code(), "account_paused");
 }
@@ -432,8 +432,8 @@ async fn an_account_and_a_discovery_are_the_same_in_every_spelling() {
         format!("//accounts/{CLINIC_NAME}//orders/practice"),
         format!("/accounts/GLOBAL:{CLINIC}/orders/practice"),
     ] {
-        let answer = world.raw(&format!("GET {target}"), "").await;
-        assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
+        let response = world.raw(&format!("GET {target}"), "").await;
+        assert_eq!(response.status(), 200, "{target}: {}", response.text());
         assert_eq!(last_call(&world).target(), "/itero-gen-api/v2/orders/practice", "{target}");
     }
     let discover = async |name: &str| {

@@ -126,8 +126,8 @@ async fn an_account_that_align_migrates_is_invited_logs_in_once_and_keeps_its_na
     let world = Setup::new().account(old).start().await;
     assert_eq!(world.get("acct-2002", LIST).await.status, 200);
     world.sandbox.migrate(OLD, Platform::New);
-    let answer = world.get("acct-2002", LIST).await;
-    assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
+    let response = world.get("acct-2002", LIST).await;
+    assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"));
     let invited = world.operate("/invitations", json!({"needs_login": true, "realm": "global"})).await.json();
     assert_eq!(invited.as_array().unwrap().len(), 1, "{invited}");
     let mut browser = Browser::new(&world);
@@ -135,8 +135,8 @@ async fn an_account_that_align_migrates_is_invited_logs_in_once_and_keeps_its_na
     let page = browser.choose(&choice, OLD).await;
     assert_eq!(heading(&page), "The account is connected", "{}", page.text());
     // The application goes on with the calls and the base URL that it always had.
-    let answer = world.call(Method::GET, "acct-2002", LIST, "").await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = world.call(Method::GET, "acct-2002", LIST, "").await;
+    assert_eq!(response.status, 200, "{}", response.text());
     let account = world.account("acct-2002").await;
     assert_eq!((&account["realm"], &account["state"]), (&json!("global"), &json!("ready")));
 }

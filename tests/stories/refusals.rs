@@ -9,24 +9,24 @@ use crate::wire::{Line, Raw};
 use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
 
 /// `expected`: the body's fields beside `type`, `status`, `code` and `instance`, which follow from the rest.
-fn check(answer: &Raw, status: u16, code: &str, error: &str, further_head: &[&str], expected: Value) {
-    assert_eq!(answer.status_line, format!("HTTP/1.1 {status} {code}"), "{}", answer.text());
-    let id = answer.header("x-request-id").expect("an id");
+fn check(response: &Raw, status: u16, code: &str, error: &str, further_head: &[&str], expected: Value) {
+    assert_eq!(response.status_line, format!("HTTP/1.1 {status} {code}"), "{}", response.text());
+    let id = response.header("x-request-id").expect("an id");
     let mut head = vec![
         "cache-control: no-store".to_owned(),
-        format!("content-length: {}", answer.body.len()),
+        format!("content-length: {}", response.body.len()),
         "content-type: application/problem+json".to_owned(),
         format!("proxy-status: genapi-gateway; error={error}"),
         format!("x-request-id: {id}"),
     ];
     head.extend(further_head.iter().map(|line| (*line).to_owned()));
     head.sort();
-    assert_eq!(answer.head_without(&[]), head, "{code}");
+    assert_eq!(response.head_without(&[]), head, "{code}");
     let mut body = json!({
         "type": "about:blank", "status": status, "code": code, "instance": format!("urn:request:{id}"),
     });
     body.as_object_mut().unwrap().extend(expected.as_object().unwrap().clone());
-    assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), body);
+    assert_eq!(serde_json::from_slice::<Value>(&response.body).unwrap(), body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,14 +41,14 @@ async fn a_request_that_cannot_be_understood() {
         ("//evil.test/accounts/acct-1001/orders", "the path begins with //"),
         ("/accounts/acct-1001/@evil.test/orders", "the link's host is not one of this account's"),
     ] {
-        let answer = world.raw(&format!("GET {target}\nX-Request-Id: r-1"), "").await;
+        let response = world.raw(&format!("GET {target}\nX-Request-Id: r-1"), "").await;
         let expected = json!({
             "title": "The request cannot be understood.",
             "hint": "See detail; nothing was sent to the platform.",
             "detail": detail,
         });
-        check(&answer, 400, "bad_request", "http_request_error", &["connection: close"], expected);
-        assert_eq!(answer.header("x-request-id"), Some("r-1"));
+        check(&response, 400, "bad_request", "http_request_error", &["connection: close"], expected);
+        assert_eq!(response.header("x-request-id"), Some("r-1"));
     }
     assert!(world.sandbox.calls().is_empty(), "nothing was sent");
 }
@@ -56,23 +56,23 @@ async fn a_request_that_cannot_be_understood() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_without_an_account_or_a_caller() {
     let world = World::new().await;
-    let answer = world.raw("GET /itero-gen-api/v2/orders/practice", "").await;
+    let response = world.raw("GET /itero-gen-api/v2/orders/practice", "").await;
     let expected = json!({
         "title": "The request does not say for which account it is.",
         "hint": "Use the base URL {gateway}/accounts/{name}, or send X-Gateway-Account; choices lists the names.",
         "choices": [CLINIC_NAME, LAB_NAME],
     });
-    check(&answer, 400, "account_not_chosen", "http_request_error", &[], expected);
+    check(&response, 400, "account_not_chosen", "http_request_error", &[], expected);
 
     let nobody = "GET /accounts/acct-1001/orders/practice HTTP/1.1\r\nHost: x\r\n\r\n";
-    let answer = crate::wire::exchange(&world.gateway, nobody).await;
+    let response = crate::wire::exchange(&world.gateway, nobody).await;
     let expected = json!({
         "title": "The gateway does not know who is calling.",
         "hint": "Send the caller's key as X-Gateway-Key, Bearer or Basic password, or call from a configured network.",
         "detail": "no key, certificate or network of a configured caller",
     });
     let asks = "www-authenticate: Basic realm=\"genapi-gateway\", charset=\"UTF-8\"";
-    check(&answer, 401, "caller_unknown", "http_request_denied", &[asks], expected);
+    check(&response, 401, "caller_unknown", "http_request_denied", &[asks], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn a_dead_grant_and_a_paused_account() {
     world.sandbox.expire_access(CLINIC);
     let since = world.now();
     for _ in 0..2 {
-        let answer = world.raw("GET /accounts/acct-1001/orders/practice", "").await;
+        let response = world.raw("GET /accounts/acct-1001/orders/practice", "").await;
         let expected = json!({
             "title": "The platform no longer takes this account's grant; someone has to log in once.",
             "hint": "Somebody with a MyiTero login has to log in once: `genapi-gateway accounts pair --realm global --name acct-1001`, \
@@ -90,16 +90,16 @@ async fn a_dead_grant_and_a_paused_account() {
             "detail": format!("account acct-1001, since {since}"),
             "fix": "genapi-gateway accounts pair --realm global --name acct-1001",
         });
-        check(&answer, 401, "account_needs_login", "http_request_denied", &[], expected);
+        check(&response, 401, "account_needs_login", "http_request_denied", &[], expected);
     }
     world.operate("/pause?pattern=acct-1002", json!(null)).await;
-    let answer = world.raw("GET /accounts/acct-1002/orders/lab", "").await;
+    let response = world.raw("GET /accounts/acct-1002/orders/lab", "").await;
     let expected = json!({
         "title": "An operator has paused this account here.",
         "hint": "genapi-gateway accounts resume starts it again.",
         "detail": "account acct-1002",
     });
-    check(&answer, 503, "account_paused", "destination_unavailable", &[], expected);
+    check(&response, 503, "account_paused", "destination_unavailable", &[], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,27 +124,27 @@ async fn what_a_caller_may_not_do() {
         check(&world.raw(head, "").await, 403, "call_not_allowed", "http_request_denied", &[], expected);
     }
     for origin in ["Origin: https://evil.test", "Sec-Fetch-Site: cross-site"] {
-        let answer = world.raw(&format!("GET /accounts/acct-1001/orders/practice\n{origin}"), "").await;
+        let response = world.raw(&format!("GET /accounts/acct-1001/orders/practice\n{origin}"), "").await;
         let expected = json!({
             "title": "Requests that a web page makes in a browser are refused.",
             "hint": "Call from a program; it must not send an Origin header.",
         });
-        check(&answer, 403, "origin_refused", "http_request_denied", &[], expected);
+        check(&response, 403, "origin_refused", "http_request_denied", &[], expected);
     }
-    let answer = world.raw("GET /accounts/no-such-one/orders/practice", "").await;
+    let response = world.raw("GET /accounts/no-such-one/orders/practice", "").await;
     let expected = json!({
         "title": "There is no such account in this gateway.",
         "hint": "Check the name; an operator pairs or imports accounts with genapi-gateway accounts.",
     });
-    check(&answer, 404, "account_unknown", "http_request_error", &[], expected);
+    check(&response, 404, "account_unknown", "http_request_error", &[], expected);
     let single =
         "GET /accounts/other/orders/practice HTTP/1.1\r\nHost: x\r\nX-Gateway-Key: key-of-single\r\n\r\n";
-    let answer = crate::wire::exchange(&world.gateway, single).await;
+    let response = crate::wire::exchange(&world.gateway, single).await;
     let expected = json!({
         "title": "This caller may not use this account.",
         "hint": "An operator adds the account to the caller's accounts in config.toml.",
     });
-    check(&answer, 403, "account_not_allowed", "http_request_denied", &[], expected);
+    check(&response, 403, "account_not_allowed", "http_request_denied", &[], expected);
     assert!(world.sandbox.calls().is_empty(), "nothing of all this reached the platform");
 }
 
@@ -156,18 +156,18 @@ async fn tunnels_and_loops() {
             "title": "CONNECT and TRACE are never forwarded.",
             "hint": "Use the method that the API documents.",
         });
-        let answer = world.raw(head, "").await;
-        check(&answer, 405, "method_not_allowed", "http_request_denied", &["connection: close"], expected);
+        let response = world.raw(head, "").await;
+        check(&response, 405, "method_not_allowed", "http_request_denied", &["connection: close"], expected);
     }
     world.get(CLINIC_NAME, "/orders/practice").await;
     let via = world.sandbox.calls().pop().unwrap().header("via").unwrap().to_owned();
-    let answer =
+    let response =
         world.raw(&format!("GET /accounts/acct-1001/orders/practice\nVia: 1.0 old-proxy, {via}"), "").await;
     let expected = json!({
         "title": "The request has already passed through this gateway.",
         "hint": "A route or proxy setting leads the gateway to itself.",
     });
-    check(&answer, 508, "loop", "proxy_loop_detected", &[], expected);
+    check(&response, 508, "loop", "proxy_loop_detected", &[], expected);
     let another =
         world.raw("GET /accounts/acct-1001/orders/practice\nVia: 1.1 genapi-gateway-00000000", "").await;
     assert_eq!(another.status(), 200, "another gateway may stand before this one");
@@ -189,11 +189,11 @@ async fn requests_that_are_too_large_or_too_slow() {
 
     let form = "x".repeat(20_000);
     let head = "POST /oauth2/token\nContent-Type: application/x-www-form-urlencoded\nContent-Length: 20000";
-    let answer = world.raw(head, form).await;
-    assert_eq!(answer.status_line, "HTTP/1.1 413 content_too_large");
-    assert_eq!(answer.header("proxy-status"), Some("genapi-gateway; error=http_request_error"));
-    assert_eq!(answer.header("connection"), Some("close"));
-    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = world.raw(head, form).await;
+    assert_eq!(response.status_line, "HTTP/1.1 413 content_too_large");
+    assert_eq!(response.header("proxy-status"), Some("genapi-gateway; error=http_request_error"));
+    assert_eq!(response.header("connection"), Some("close"));
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
     assert_eq!(body["error"], "invalid_request", "token clients read OAuth's shape");
 
     let long = format!("GET /accounts/acct-1001/orders/practice?x={}", "x".repeat(70_000));
@@ -259,15 +259,15 @@ async fn a_platform_that_does_not_answer_as_it_should() {
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let pinned = format!("route = {{ domain = \"http://{nowhere}\", path = \"/itero-gen-api/v2\" }}\n");
     world.reconfigure("allow_insecure = true", &format!("allow_insecure = true\n{pinned}")).await;
-    let answer = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;
-    let detail = serde_json::from_slice::<Value>(&answer.body).unwrap()["detail"].clone();
+    let response = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;
+    let detail = serde_json::from_slice::<Value>(&response.body).unwrap()["detail"].clone();
     assert!(detail.as_str().unwrap().contains("refused"), "{detail}");
     let expected = json!({
         "title": "The platform could not be reached.",
         "hint": "Try again; if it lasts, an operator runs genapi-gateway check --connect.",
         "detail": detail,
     });
-    check(&answer, 502, "platform_unreachable", "destination_unavailable", &[], expected);
+    check(&response, 502, "platform_unreachable", "destination_unavailable", &[], expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,15 +280,15 @@ async fn no_token_at_the_moment_says_when_to_come_back() {
     let asked = world.sandbox.refreshes(CLINIC).len();
     let second = world.raw(ask, "").await;
     assert_eq!(world.sandbox.refreshes(CLINIC).len(), asked, "it is told without asking again");
-    for answer in [first, second] {
-        let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
+    for response in [first, second] {
+        let wait: u64 = response.header("retry-after").expect("Retry-After").parse().unwrap();
         assert!((1..=300).contains(&wait), "{wait}");
         let expected = json!({
             "title": "There is no valid token for this account at the moment.",
             "hint": "Wait as Retry-After says; genapi-gateway explain ACCOUNT tells why.",
         });
         let retry_after = format!("retry-after: {wait}");
-        check(&answer, 503, "token_unavailable", "destination_unavailable", &[&retry_after], expected);
+        check(&response, 503, "token_unavailable", "destination_unavailable", &[&retry_after], expected);
     }
 }
 
@@ -300,14 +300,14 @@ async fn a_refusal_leaves_the_connection_fit_for_the_next_call() {
     let refused = format!("PUT /accounts/acct-1001/pair-account\nContent-Length: {}", body.len());
     for _ in 0..3 {
         line.send(world.request(&refused, &body)).await;
-        assert_eq!(line.answer(false).await.unwrap().status(), 403);
+        assert_eq!(line.response(false).await.unwrap().status(), 403);
         line.send(world.request("GET /accounts/acct-1001/orders/practice", "")).await;
-        assert_eq!(line.answer(false).await.unwrap().status(), 200);
+        assert_eq!(line.response(false).await.unwrap().status(), 200);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_by_head_and_by_http_1_0_are_answered_and_let_go() {
+async fn probes_by_head_and_by_http_1_0_are_responded_and_let_go() {
     let world = World::new().await;
     for (probe, version) in [
         ("HEAD / HTTP/1.0\r\n\r\n", "HTTP/1.0"),
@@ -317,9 +317,9 @@ async fn probes_by_head_and_by_http_1_0_are_answered_and_let_go() {
     ] {
         let mut line = Line::to(&world.gateway).await;
         line.send(probe).await;
-        let answer = line.answer(probe.starts_with("HEAD")).await.unwrap();
-        assert_eq!(answer.status_line, format!("{version} 401 caller_unknown"), "{probe:?}");
-        assert_eq!(answer.header("connection"), Some("close"), "{probe:?}");
+        let response = line.response(probe.starts_with("HEAD")).await.unwrap();
+        assert_eq!(response.status_line, format!("{version} 401 caller_unknown"), "{probe:?}");
+        assert_eq!(response.header("connection"), Some("close"), "{probe:?}");
         assert!(line.is_closed().await, "{probe:?}");
     }
 }
@@ -334,21 +334,21 @@ async fn the_byte_that_is_refused_is_named_and_latin_1_is_not_refused() {
     };
     for raw in [b"\xfcller?n=\xdf".as_slice(), "üller?n=ß".as_bytes()] {
         world.sandbox.clear_calls();
-        let answer = ask(&[path.as_bytes(), raw].concat()).await;
-        assert!(answer.header("proxy-status").is_none(), "the platform's own answer: {}", answer.text());
+        let response = ask(&[path.as_bytes(), raw].concat()).await;
+        assert!(response.header("proxy-status").is_none(), "the platform's own answer: {}", response.text());
         if let Some(call) = world.sandbox.calls().pop() {
             let decoded = percent_encoding::percent_decode_str(call.target()).collect::<Vec<_>>();
             assert!(decoded.ends_with(raw), "{}", call.target());
         }
     }
     world.sandbox.clear_calls();
-    let answer = ask(format!("{path}<x").as_bytes()).await;
-    assert_eq!(answer.status_line, "HTTP/1.1 400 bad_request");
+    let response = ask(format!("{path}<x").as_bytes()).await;
+    assert_eq!(response.status_line, "HTTP/1.1 400 bad_request");
     let place = path.len() + 1;
     assert!(
-        answer.text().contains(&format!("byte 0x3c at position {place} of the request target")),
+        response.text().contains(&format!("byte 0x3c at position {place} of the request target")),
         "{}",
-        answer.text()
+        response.text()
     );
     assert!(world.sandbox.calls().is_empty());
 }

@@ -8,7 +8,7 @@ use genapi_gateway::sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 const LAB_LIST: &str = "/itero-gen-api/v2/orders/lab";
@@ -22,10 +22,10 @@ const VARIANTS: [Variant; 4] = [
     ("401", |_| {}),
     ("403", |habits| habits.expiry_status = 403),
     ("rotation", |habits| (habits.rotate_refresh, habits.expiry_status) = (true, 403)),
-    ("no refresh token in the answer", |habits| habits.refresh_token_in_answer = false),
+    ("no refresh token in the answer", |habits| habits.refresh_token_in_response = false),
 ];
 
-async fn get(world: &World, account: &str, path: &str) -> Answer {
+async fn get(world: &World, account: &str, path: &str) -> Response {
     world.while_time_flies(Duration::from_millis(100), world.get(account, path)).await
 }
 
@@ -33,11 +33,11 @@ async fn get(world: &World, account: &str, path: &str) -> Answer {
 async fn assert_recovers(world: &World, account: &str, path: &str) {
     let mut last = None;
     for _ in 0..40 {
-        let answer = get(world, account, path).await;
-        if answer.status == 200 {
+        let response = get(world, account, path).await;
+        if response.status == 200 {
             return;
         }
-        last = Some((answer.status, answer.text()));
+        last = Some((response.status, response.text()));
         world.clock.advance(Duration::from_secs(5));
     }
     panic!("{account} does not recover: {last:?}");
@@ -170,8 +170,8 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
         let before = world.running.store().account(&name).await.unwrap().unwrap();
         world.sandbox.script(Script::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
-        let answer = get(&world, CLINIC_NAME, LIST).await;
-        assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{fault:?}");
+        let response = get(&world, CLINIC_NAME, LIST).await;
+        assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
         let after = world.running.store().account(&name).await.unwrap().unwrap();
         let grant = |record: &genapi_gateway::store::AccountRecord| {
             let grant = record.current_grant().unwrap();
@@ -206,8 +206,8 @@ async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
         ];
         for (id, account, path) in accounts {
             world.sandbox.expire_access(id);
-            let answer = get(&world, account, path).await;
-            assert!([401, 403, 503].contains(&answer.status), "{name} {account}: {}", answer.text());
+            let response = get(&world, account, path).await;
+            assert!([401, 403, 503].contains(&response.status), "{name} {account}: {}", response.text());
         }
         // A 403 may mean what it says, so it passes where nothing better can be had.
         let codes = if world.sandbox.habits().expiry_status == 403 { "" } else { "token_unavailable" };
@@ -257,8 +257,8 @@ async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_
         }
         world.clock.advance(2 * MINUTE);
         for (account, path) in accounts {
-            let answer = get(&world, account, path).await;
-            assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"), "{fault:?}");
+            let response = get(&world, account, path).await;
+            assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
             assert_eq!(state(&world, account).await, "ready");
         }
         // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at a time then.
@@ -296,17 +296,17 @@ async fn an_outage_of_one_platform_is_none_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_loss_is_named() {
+async fn a_response_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_loss_is_named() {
     let world = World::new().await;
     world.sandbox.expire_access(CLINIC);
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "the refresh token is still good");
 
     let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
     world.sandbox.expire_access(CLINIC);
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
-    let answer = get(&world, CLINIC_NAME, LIST).await;
-    assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"));
+    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
+    let response = get(&world, CLINIC_NAME, LIST).await;
+    assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"));
     let why = world.account(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
     assert!(why.contains("was lost") && why.contains("replaced it"), "{why}");
     assert_eq!(get(&world, LAB_NAME, LAB_LIST).await.status, 200);
@@ -329,8 +329,8 @@ async fn a_migration_needs_a_login_for_each_account_and_is_no_outage() {
             let calls =
                 (1100..1112).map(|id| world.get(Box::leak(format!("acct-{id}").into_boxed_str()), LIST));
             let all = futures_util::future::join_all(calls);
-            let answers = world.while_time_flies(Duration::from_millis(100), all).await;
-            let codes: Vec<_> = answers.iter().map(|answer| (answer.status, answer.code())).collect();
+            let responses = world.while_time_flies(Duration::from_millis(100), all).await;
+            let codes: Vec<_> = responses.iter().map(|response| (response.status, response.code())).collect();
             if codes.iter().all(|code| *code == (401, "account_needs_login".to_owned())) {
                 break;
             }
@@ -382,9 +382,9 @@ async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_
     world.clock.advance(Duration::from_secs(30));
     // Its own clock may know better than ours, so it is asked; where both say that the token has ended, the caller hears when to come back.
     world.sandbox.clear_calls();
-    let answer = world.get(CLINIC_NAME, LIST).await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "token_unavailable"));
-    assert!(!answer.header("retry-after").is_empty());
+    let response = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"));
+    assert!(!response.header("retry-after").is_empty());
     assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 1);
     assert!(world.sandbox.refreshes(CLINIC).is_empty());
     world.clock.advance(Duration::from_secs(30));
@@ -398,8 +398,8 @@ async fn a_401_within_the_gap_passes_through_and_one_after_it_is_cured() {
         let world = Setup::new().habits(habits).config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
         let expiry_status = world.sandbox.habits().expiry_status;
         world.sandbox.expire_access(CLINIC);
-        let answer = world.get(CLINIC_NAME, LIST).await;
-        assert_eq!((answer.status, answer.code()), (expiry_status, String::new()), "{name}");
+        let response = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!((response.status, response.code()), (expiry_status, String::new()), "{name}");
         world.clock.advance(MINUTE);
         assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
@@ -418,8 +418,8 @@ async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond
         world.sandbox.deny(CLINIC, "/orders/practice");
         for _ in 0..24 * 60 {
             world.clock.advance(MINUTE);
-            let answer = world.get(CLINIC_NAME, LIST).await;
-            assert_eq!((answer.status, answer.code()), (403, String::new()), "{name}");
+            let response = world.get(CLINIC_NAME, LIST).await;
+            assert_eq!((response.status, response.code()), (403, String::new()), "{name}");
             assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
         }
         let unserved = |call: &Call| call.endpoint == Some(Endpoint::OrdersLab) && call.status != Some(200);

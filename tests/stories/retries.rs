@@ -8,12 +8,12 @@ use http::Method;
 use serde_json::json;
 
 use crate::wire::Line;
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 const STEP: Duration = Duration::from_millis(50);
 
-async fn fly(world: &World, method: Method, path: &str, body: &str) -> Answer {
+async fn fly(world: &World, method: Method, path: &str, body: &str) -> Response {
     world.while_time_flies(STEP, world.call(method, CLINIC_NAME, path, body.to_owned())).await
 }
 
@@ -49,11 +49,11 @@ async fn a_500_or_504_is_repeated_after_a_second_and_then_after_two() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_three_sends_the_vendors_own_answer_passes_through() {
+async fn after_three_sends_the_vendors_own_response_passes_through() {
     let world = World::new().await;
     world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(504)));
-    let answer = fly(&world, Method::GET, LIST, "").await;
-    assert_eq!((answer.status, answer.code()), (504, String::new()));
+    let response = fly(&world, Method::GET, LIST, "").await;
+    assert_eq!((response.status, response.code()), (504, String::new()));
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 3);
 }
 
@@ -91,8 +91,8 @@ async fn a_broken_platform_is_not_buried_under_repeats() {
     world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(500)));
     let calls = (0..100).map(|_| world.get(CLINIC_NAME, LIST));
     let all = futures_util::future::join_all(calls);
-    let answers = world.while_time_flies(STEP, all).await;
-    assert!(answers.iter().all(|answer| answer.status == 500));
+    let responses = world.while_time_flies(STEP, all).await;
+    assert!(responses.iter().all(|response| response.status == 500));
     let extra = sends(&world, Endpoint::OrdersPractice).len() - 100;
     // 20 % and a reserve of ten, which grows by ten a minute; several calls may see the last repeat that is left.
     assert!((10..=45).contains(&extra), "{extra} repeats for 100 calls");
@@ -104,8 +104,8 @@ async fn a_scan_request_is_never_sent_twice_unless_configured() {
     for fault in [Fault::Status(504), Fault::Status(500), Fault::DropsBeforeHead] {
         let world = World::new().await;
         world.sandbox.script(Script::on(Endpoint::ScanRequest, fault.clone()).once().carried_out());
-        let answer = fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", body).await;
-        assert!([500, 502, 504].contains(&answer.status), "{fault:?}: {}", answer.status);
+        let response = fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", body).await;
+        assert!([500, 502, 504].contains(&response.status), "{fault:?}: {}", response.status);
         assert_eq!(world.sandbox.creations(CLINIC), 1, "{fault:?}");
         assert_eq!(sends(&world, Endpoint::ScanRequest).len(), 1);
     }
@@ -121,9 +121,9 @@ async fn a_scan_request_on_an_expired_token_is_created_once() {
     for expiry_status in [401, 403] {
         let world = Setup::new().habits(|habits| habits.expiry_status = expiry_status).start().await;
         world.sandbox.expire_access(CLINIC);
-        let answer =
+        let response =
             fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", r#"{"Procedure":"FR"}"#).await;
-        assert_eq!(answer.status, 200, "a refused call was not carried out and may be repeated");
+        assert_eq!(response.status, 200, "a refused call was not carried out and may be repeated");
         assert_eq!(world.sandbox.creations(CLINIC), 1);
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
     }
@@ -136,9 +136,9 @@ async fn returning_a_scan_is_never_repeated_whatever_its_method() {
     for method in [Method::PUT, Method::POST, Method::GET] {
         world.sandbox.clear_calls();
         world.sandbox.script(Script::everywhere(Fault::Status(500)).for_account(CLINIC).once());
-        let answer = fly(&world, method.clone(), &format!("/order/{order}/return"), "").await;
+        let response = fly(&world, method.clone(), &format!("/order/{order}/return"), "").await;
         let calls = world.sandbox.calls();
-        assert_eq!(calls.len(), 1, "{method}: {}", answer.status);
+        assert_eq!(calls.len(), 1, "{method}: {}", response.status);
         world.sandbox.clear_scripts();
     }
 }
@@ -178,17 +178,17 @@ async fn a_body_that_cannot_be_repeated_passes_its_401_through_and_the_next_call
 async fn a_connection_that_died_unseen_is_replaced_without_a_word_for_reads_and_never_for_writes() {
     let world = Setup::new().config("[gateway]\n", "[gateway]\nworkers = 1\n").start().await;
     for round in 0..5 {
-        world.sandbox.script(Script::everywhere(Fault::ClosesAfterAnswer).for_account(CLINIC).once());
+        world.sandbox.script(Script::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-        let answer = world.get(CLINIC_NAME, LIST).await;
-        assert_eq!(answer.status, 200, "{round}: {}", answer.text());
+        let response = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!(response.status, 200, "{round}: {}", response.text());
     }
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 10);
     for round in 1..=5 {
-        world.sandbox.script(Script::everywhere(Fault::ClosesAfterAnswer).for_account(CLINIC).once());
+        world.sandbox.script(Script::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-        let answer = world.call(Method::POST, CLINIC_NAME, "/scan-request", r#"{"Procedure":"FR"}"#).await;
-        assert_eq!(answer.status, 200, "{round}: the end is seen before anything is sent");
+        let response = world.call(Method::POST, CLINIC_NAME, "/scan-request", r#"{"Procedure":"FR"}"#).await;
+        assert_eq!(response.status, 200, "{round}: the end is seen before anything is sent");
         assert_eq!(world.sandbox.creations(CLINIC), round);
     }
 }
@@ -204,8 +204,8 @@ fn impatient() -> Setup {
 async fn a_platform_that_stalls_is_a_504_and_one_that_stalls_midway_cuts_the_caller() {
     let world = impatient().start().await;
     world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
-    let answer = world.get(CLINIC_NAME, LIST).await;
-    assert_eq!((answer.status, answer.code().as_str()), (504, "platform_timeout"));
+    let response = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!((response.status, response.code().as_str()), (504, "platform_timeout"));
 
     let order = world.sandbox.order_ids(CLINIC)[0];
     for fault in [Fault::StallsAfterHead, Fault::DropsMidBody] {
@@ -213,14 +213,14 @@ async fn a_platform_that_stalls_is_a_504_and_one_that_stalls_midway_cuts_the_cal
         let mut line = Line::to(&world.gateway).await;
         line.send(world.request(&format!("GET /accounts/{CLINIC_NAME}/order/{order}/download/IDE"), ""))
             .await;
-        let cut = line.answer(false).await.expect_err("cut short");
+        let cut = line.response(false).await.expect_err("cut short");
         assert_eq!(cut.status(), 200, "{fault:?}");
         assert!(line.is_closed().await);
     }
     world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::DropsMidBody).once());
-    let answer = world.get(CLINIC_NAME, LIST).await;
+    let response = world.get(CLINIC_NAME, LIST).await;
     assert_eq!(
-        answer.code(),
+        response.code(),
         "platform_misbehaved",
         "a list is read before its head goes out, so it can be told"
     );
@@ -269,8 +269,8 @@ async fn the_vendors_errors_pass_with_their_bodies_whatever_their_status() {
         let body = format!("{{\"Errors\" : [\"{status}\" ]}}\n");
         let fault = Fault::Answers { status, body: body.clone() };
         world.sandbox.script(Script::on(Endpoint::OrdersPractice, fault).once());
-        let answer = world.get(CLINIC_NAME, LIST).await;
-        assert_eq!((answer.status, answer.text()), (status, body));
+        let response = world.get(CLINIC_NAME, LIST).await;
+        assert_eq!((response.status, response.text()), (status, body));
     }
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 10, "none of them is repeated");
     assert_eq!(*world.sandbox.habits(), Habits::default());

@@ -65,8 +65,8 @@ async fn a_store_that_takes_no_writes_leaves_calls_flowing_is_told_and_is_caught
     assert_eq!(part(&world, "store").await["ok"], true);
     store_refuses_writes(&world).await;
     world.sandbox.expire_access(CLINIC);
-    let answer = world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await;
-    assert_eq!(answer.status, 200, "served on from memory: {}", answer.text());
+    let response = world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await;
+    assert_eq!(response.status, 200, "served on from memory: {}", response.text());
     let link = world.operate("/pairings", json!({"realm": "global"})).await;
     assert_eq!(link.status, 503, "{}", link.text());
     let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await;
@@ -148,8 +148,8 @@ async fn a_client_secret_that_align_changed_is_healed_by_a_reload_and_nobody_log
     assert!(troubled.len() == 1 && troubled[0].starts_with("global: "), "{troubled:?}");
     std::fs::write(world.folder().join("client-global.secret"), "the new secret").unwrap();
     world.running.reload().await;
-    let answer = world.while_time_flies(Duration::from_millis(250), world.get(CLINIC_NAME, LIST)).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = world.while_time_flies(Duration::from_millis(250), world.get(CLINIC_NAME, LIST)).await;
+    assert_eq!(response.status, 200, "{}", response.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,8 +175,8 @@ async fn calls_under_way_are_finished_before_the_end_and_new_connections_are_not
         .bare(Method::GET, &format!("/accounts/{CLINIC_NAME}{LIST}"))
         .header("X-Gateway-Key", &world.key);
     let call = tokio::spawn(async move {
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.bytes().await.map(|body| body.len()))
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.bytes().await.map(|body| body.len()))
     });
     gate.until_waiting(1).await;
     let address = world.running.data_addr().unwrap();
@@ -232,8 +232,8 @@ async fn a_store_that_somebody_else_has_locked_leaves_calls_flowing_is_named_and
     assert!(verdict["what"].as_str().unwrap().starts_with("The store takes no writes"), "{verdict}");
     // Its writes are waited for, then it is served from memory; the lock outlasts them.
     world.sandbox.expire_access(CLINIC);
-    let answer = world.get(CLINIC_NAME, LIST).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let response = world.get(CLINIC_NAME, LIST).await;
+    assert_eq!(response.status, 200, "{}", response.text());
     sqlx::query("ROLLBACK").execute(&mut locker).await.unwrap();
     locker.close().await.unwrap();
 

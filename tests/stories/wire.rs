@@ -73,8 +73,8 @@ impl Line {
     }
 
     /// Reads one answer. `head_only`: it answers a HEAD. `Err` holds what came before the connection broke.
-    pub async fn answer(&mut self, head_only: bool) -> Result<Raw, Raw> {
-        tokio::time::timeout(PATIENCE, self.read_answer(head_only)).await.expect("an answer in time")
+    pub async fn response(&mut self, head_only: bool) -> Result<Raw, Raw> {
+        tokio::time::timeout(PATIENCE, self.read_response(head_only)).await.expect("an answer in time")
     }
 
     /// Whether the other side has closed, with nothing more to read.
@@ -83,7 +83,7 @@ impl Line {
         self.read.is_empty() && matches!(read, Ok(false))
     }
 
-    async fn read_answer(&mut self, head_only: bool) -> Result<Raw, Raw> {
+    async fn read_response(&mut self, head_only: bool) -> Result<Raw, Raw> {
         let (status_line, headers) = self.head().await?;
         let mut raw = Raw { status_line, headers, body: Bytes::new() };
         if head_only || matches!(raw.status(), 100..=199 | 204 | 304) {
@@ -167,11 +167,11 @@ impl Line {
 
     /// False at the connection's end, orderly or not.
     async fn more(&mut self) -> bool {
-        let mut piece = vec![0; 64 * 1024];
-        match self.stream.read(&mut piece).await {
+        let mut chunk = vec![0; 64 * 1024];
+        match self.stream.read(&mut chunk).await {
             Ok(0) | Err(_) => false,
             Ok(count) => {
-                self.read.extend_from_slice(&piece[..count]);
+                self.read.extend_from_slice(&chunk[..count]);
                 true
             }
         }
@@ -183,7 +183,7 @@ pub async fn exchange(origin: &str, request: impl AsRef<[u8]>) -> Raw {
     let request = request.as_ref();
     let mut line = Line::to(origin).await;
     line.send(request).await;
-    line.answer(request.starts_with(b"HEAD ")).await.unwrap_or_else(|cut| panic!("cut short: {cut:?}"))
+    line.response(request.starts_with(b"HEAD ")).await.unwrap_or_else(|cut| panic!("cut short: {cut:?}"))
 }
 
 impl World {

@@ -45,13 +45,13 @@ pub struct Setup {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("status {}: {}", self.status, self.text()))
@@ -252,17 +252,17 @@ impl World {
     }
 
     /// A call with the caller's key: path as a legacy application writes it behind the account's base URL.
-    pub async fn get(&self, account: &str, path: &str) -> Answer {
+    pub async fn get(&self, account: &str, path: &str) -> Response {
         self.call(Method::GET, account, path, Bytes::new()).await
     }
 
-    pub async fn call(&self, method: Method, account: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub async fn call(&self, method: Method, account: &str, path: &str, body: impl Into<Bytes>) -> Response {
         let url = format!("{}/accounts/{account}{path}", self.gateway);
         self.send(self.http.request(method, url).header("X-Gateway-Key", &self.key).body(body.into())).await
     }
 
     /// Fetches a link as it stands in an answer, with the caller's key and nothing else.
-    pub async fn follow(&self, link: &str) -> Answer {
+    pub async fn follow(&self, link: &str) -> Response {
         self.send(self.following(link)).await
     }
 
@@ -279,20 +279,20 @@ impl World {
         self.http.request(method, format!("{}{path}", self.gateway))
     }
 
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let answer = request.send().await.unwrap();
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Answer { status, headers, body: answer.bytes().await.unwrap() }
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Response {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Response { status, headers, body: response.bytes().await.unwrap() }
     }
 
     /// A call of the admin API.
-    pub async fn operate(&self, path: &str, body: Value) -> Answer {
+    pub async fn operate(&self, path: &str, body: Value) -> Response {
         let request = self.http.post(format!("{}/api{path}", self.admin)).bearer_auth(&self.admin_token);
         self.send(request.header("content-type", "application/json").body(body.to_string())).await
     }
 
     /// A GET on the admin listener, with the admin token.
-    pub async fn look(&self, path: &str) -> Answer {
+    pub async fn look(&self, path: &str) -> Response {
         self.send(self.http.get(format!("{}{path}", self.admin)).bearer_auth(&self.admin_token)).await
     }
 
@@ -319,8 +319,8 @@ impl World {
 
     /// An account as `accounts show` prints it; null where there is none.
     pub async fn account(&self, name: &str) -> Value {
-        let answer = self.look(&format!("/api/accounts/{name}")).await;
-        if answer.status == 200 { answer.json() } else { Value::Null }
+        let response = self.look(&format!("/api/accounts/{name}")).await;
+        if response.status == 200 { response.json() } else { Value::Null }
     }
 
     /// The audit log's lines.

@@ -261,7 +261,7 @@ async fn of_a_paused_account_no_grant_is_kept_alive() {
 }
 
 #[tokio::test]
-async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_answer() {
+async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_response() {
     let (bench, old, realm) = between_platforms().await;
     let odd = Trouble {
         refresh: Some(RefreshToken::new("invented")),

@@ -52,7 +52,7 @@ async fn with_rotation_the_new_refresh_token_is_stored_and_used_next() {
 }
 
 #[tokio::test]
-async fn the_old_refresh_token_stays_where_the_answer_has_none() {
+async fn the_old_refresh_token_stays_where_the_response_has_none() {
     let bench = fifty_callers(Scripted::new(false), Cause::Unauthorized).await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
     assert_eq!(bench.grant("smile").await.access.unwrap().token.expose(), "access-smile-1");

@@ -11,12 +11,12 @@ use crate::model::route::Route;
 use crate::platform::{Blame, Trouble, TroubleKind};
 use crate::store::Store;
 
-fn answered(status: u16, kind: TroubleKind) -> Trouble {
+fn responded(status: u16, kind: TroubleKind) -> Trouble {
     trouble("discovery", Blame::Realm, kind, Some(status))
 }
 
 fn not_served() -> Trouble {
-    answered(404, TroubleKind::Unexpected)
+    responded(404, TroubleKind::Unexpected)
 }
 
 fn access(bench: &Workbench, entry: &Entry) -> Access {
@@ -53,14 +53,14 @@ async fn without_a_route(proof: Result<Route, Trouble>) -> Workbench {
 
 #[tokio::test]
 async fn a_route_that_does_not_answer_as_the_api_does_is_not_used_stored_or_told_twice() {
-    let pages = || answered(200, TroubleKind::Malformed);
+    let pages = || responded(200, TroubleKind::Malformed);
     for wrong in [
         unreachable(),
         pages(),
-        answered(500, TroubleKind::Failed),
-        answered(302, TroubleKind::Unexpected),
-        answered(401, TroubleKind::Refused),
-        answered(403, TroubleKind::Forbidden),
+        responded(500, TroubleKind::Failed),
+        responded(302, TroubleKind::Unexpected),
+        responded(401, TroubleKind::Refused),
+        responded(403, TroubleKind::Forbidden),
         trouble("discovery", Blame::Realm, TroubleKind::Lost, None),
         trouble("discovery", Blame::Account, TroubleKind::NothingDiscovered, Some(200)),
     ] {
@@ -157,7 +157,7 @@ async fn a_route_that_names_another_one_is_passed_over_for_that_where_it_answers
 }
 
 #[tokio::test]
-async fn where_discovery_is_not_served_there_the_first_answer_of_the_api_proves_the_route() {
+async fn where_discovery_is_not_served_there_the_first_response_of_the_api_proves_the_route() {
     let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
     let entry = bench.entry("smile");
     bench.platform.next_discovery(Ok(route("ap")));

@@ -94,7 +94,7 @@ async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench
 }
 
 #[tokio::test]
-async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_its_answer() {
+async fn tokens_saved_while_the_platform_is_asked_are_not_taken_for_newer_than_its_response() {
     let bench = saved_while_the_platform_is_asked(false).await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
     assert_eq!(bench.platform.refreshes(), 2);

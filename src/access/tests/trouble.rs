@@ -169,7 +169,7 @@ async fn refusals_that_nothing_explains_are_the_realms_trouble() {
 }
 
 #[tokio::test]
-async fn an_answer_that_names_the_client_needs_no_question() {
+async fn a_response_that_names_the_client_needs_no_question() {
     let bench = Workbench::new(Scripted::new(true), &["a1", "a2"]).await;
     let named = trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401));
     bench.platform.refreshes_fail(named, 1);
@@ -257,18 +257,18 @@ async fn an_outage_is_met_by_one_trial_at_a_time_and_ends_for_all_together() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_tried_again_with_the_token_at_hand() {
+async fn a_lost_response_is_tried_again_with_the_token_at_hand() {
     let bench = Workbench::new(Scripted::new(false), &["smile", "other"]).await;
-    bench.platform.loses_an_answer_of("smile");
+    bench.platform.loses_a_response_of("smile");
     let smile = bench.entry("smile");
     let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await;
     assert_eq!(outcome.unwrap(), "access-smile-1");
 }
 
 #[tokio::test]
-async fn a_login_lost_with_an_answer_under_rotation_says_so() {
+async fn a_login_lost_with_a_response_under_rotation_says_so() {
     let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    bench.platform.loses_an_answer_of("smile");
+    bench.platform.loses_a_response_of("smile");
     let smile = bench.entry("smile");
     let outcome = through_pauses(&bench.clock, renew(&bench, &smile, Cause::Unauthorized)).await;
     let Err(RenewProblem::NeedsLogin { why, .. }) = outcome else { panic!("{outcome:?}") };
@@ -276,27 +276,27 @@ async fn a_login_lost_with_an_answer_under_rotation_says_so() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_was_answered_is_not_under_way_any_more() {
-    let answers = [
+async fn a_refresh_that_was_responded_is_not_under_way_any_more() {
+    let responses = [
         refused(),
         trouble("refresh", Blame::Realm, TroubleKind::Failed, Some(500)),
         trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401)),
         unreachable(),
     ];
-    for answer in answers {
+    for response in responses {
         let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
         let smile = bench.entry("smile");
-        bench.platform.refreshes_fail(answer.clone(), 9);
+        bench.platform.refreshes_fail(response.clone(), 9);
         let flight = renew(&bench, &smile, Cause::Unauthorized);
         through_pauses(&bench.clock, flight).await.unwrap_err();
         bench.renewals.finish().await;
         assert!(bench.platform.refreshes() > 0, "it did go out");
-        assert_eq!(bench.grant("smile").await.intent, None, "{answer:?}");
+        assert_eq!(bench.grant("smile").await.intent, None, "{response:?}");
     }
 }
 
 #[tokio::test]
-async fn a_lost_answer_stays_on_record_until_it_has_told_why_a_login_is_gone() {
+async fn a_lost_response_stays_on_record_until_it_has_told_why_a_login_is_gone() {
     let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
     let smile = bench.entry("smile");
     bench.platform.refreshes_fail(timed_out(), 9);

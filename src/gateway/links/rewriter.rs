@@ -160,9 +160,9 @@ impl Rewriter {
     }
 
     /// The next piece; what can be judged of the text by now goes behind `out`.
-    pub fn pass(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
-        if self.started < self.start.len() && !piece.is_empty() {
-            for (place, byte) in self.start[self.started..].iter_mut().zip(piece) {
+    pub fn pass(&mut self, mut chunk: &[u8], out: &mut Vec<u8>) {
+        if self.started < self.start.len() && !chunk.is_empty() {
+            for (place, byte) in self.start[self.started..].iter_mut().zip(chunk) {
                 *place = *byte;
                 self.started += 1;
             }
@@ -170,22 +170,22 @@ impl Rewriter {
             self.links.passed += u64::from(complete && has_wide_letters(&self.start));
         }
         let mut tail = std::mem::take(&mut self.tail);
-        while !tail.is_empty() && !piece.is_empty() {
+        while !tail.is_empty() && !chunk.is_empty() {
             // With so much behind it, all of the tail can be judged: a piece itself is never copied.
-            let (more, rest) = piece.split_at(piece.len().min(LOOKAHEAD));
+            let (more, rest) = chunk.split_at(chunk.len().min(LOOKAHEAD));
             let kept = tail.len();
             tail.extend_from_slice(more);
             let done = self.feed(&tail, false, out);
             if done >= kept {
-                piece = &piece[done - kept..];
+                chunk = &chunk[done - kept..];
                 tail.clear();
             } else {
-                piece = rest;
+                chunk = rest;
                 tail.drain(..done);
             }
         }
-        let done = self.feed(piece, false, out);
-        tail.extend_from_slice(&piece[done..]);
+        let done = self.feed(chunk, false, out);
+        tail.extend_from_slice(&chunk[done..]);
         self.tail = tail;
     }
 
@@ -448,7 +448,7 @@ mod tests {
         ] {
             for size in [1, text.len()] {
                 let (mut rewriter, mut out) = (rewriter(places()), Vec::new());
-                text.as_bytes().chunks(size).for_each(|piece| rewriter.pass(piece, &mut out));
+                text.as_bytes().chunks(size).for_each(|chunk| rewriter.pass(chunk, &mut out));
                 rewriter.finish(&mut out);
                 assert_eq!(String::from_utf8(out).unwrap(), text);
                 assert_eq!(rewriter.links(), Links { changed: 0, passed }, "{text}");

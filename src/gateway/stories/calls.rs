@@ -18,8 +18,8 @@ fn a_legacy_call_reaches_the_platform_with_our_bearer_and_comes_back_untouched()
         let mut caller = world.connect();
         let sent = "GET /lab-sw/v1/practice-configuration?q=%41&r=/x HTTP/1.1\r\nHost: old.test\r\nX-OLD-Thing: 1\r\nAuthorization: Bearer stale\r\nX-Request-Id: r-1\r\nConnection: close\r\n\r\n";
         caller.write_all(sent.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        caller.read_to_string(&mut answer).await.unwrap();
+        let mut response = String::new();
+        caller.read_to_string(&mut response).await.unwrap();
         assert_eq!(
             world.platform.requests.borrow()[0],
             format!(
@@ -28,7 +28,7 @@ fn a_legacy_call_reaches_the_platform_with_our_bearer_and_comes_back_untouched()
             )
         );
         assert_eq!(
-            answer,
+            response,
             "HTTP/1.1 299 Very Fine\r\nDate: Sat, 21 Nov 2026 10:00:00 GMT\r\nX-VENDOR-Id: 1\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nContent-Length: 5\r\nx-request-id: r-1\r\nconnection: close\r\n\r\nhello"
         );
     });
@@ -46,7 +46,7 @@ fn one_connection_serves_call_after_call() {
 }
 
 #[test]
-fn fifty_callers_at_once_each_get_their_own_answer() {
+fn fifty_callers_at_once_each_get_their_own_response() {
     story(|world| async move {
         let world = Rc::new(world);
         let calls: Vec<_> = (0..50)
@@ -227,7 +227,7 @@ fn what_is_refused_never_reaches_the_platform() {
 }
 
 #[test]
-fn a_discovery_call_is_answered_here() {
+fn a_discovery_call_is_responded_here() {
     story(|world| async move {
         let path = "/itero-gen-api/v2/api-discovery-by-name-and-version?discoveryName=third-party&version=2";
         let (head, body) = world.get(path).await;

@@ -38,7 +38,7 @@ fn a_connection_that_the_platform_has_closed_in_the_meantime_is_not_used() {
 }
 
 #[test]
-fn an_answer_cut_short_never_looks_whole() {
+fn a_response_cut_short_never_looks_whole() {
     story(|world| async move {
         for cut in [
             "HTTP/1.1 200 OK\ncontent-length: 10\n\nhalf",
@@ -57,7 +57,7 @@ fn an_answer_cut_short_never_looks_whole() {
 }
 
 #[test]
-fn nobody_gets_an_answer_that_was_meant_for_another() {
+fn nobody_gets_a_response_that_was_meant_for_another() {
     story(|world| async move {
         let stray = "HTTP/1.1 200 OK\ncontent-length: 6\n\nSECRET";
         for first in [
@@ -78,7 +78,7 @@ fn nobody_gets_an_answer_that_was_meant_for_another() {
 }
 
 #[test]
-fn a_faulty_answer_is_a_502_and_its_connection_is_gone() {
+fn a_faulty_response_is_a_502_and_its_connection_is_gone() {
     story(|world| async move {
         let endless = format!("HTTP/1.1 200 OK\nx: {}", "a".repeat(300 * 1024));
         for faulty in [
@@ -174,7 +174,7 @@ fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
 }
 
 #[test]
-fn an_answer_that_comes_before_the_upload_is_over_passes() {
+fn a_response_that_comes_before_the_upload_is_over_passes() {
     story(|world| async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let domain = format!("http://{}", listener.local_addr().unwrap());
@@ -187,11 +187,11 @@ fn an_answer_that_comes_before_the_upload_is_over_passes() {
         let (mut platform, _) = listener.accept().await.unwrap();
         assert_ne!(platform.read(&mut [0; 4096]).await.unwrap(), 0);
         platform.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"big") {
-            assert_ne!(caller.read_buf(&mut answer).await.unwrap(), 0);
+        let mut response = Vec::new();
+        while !response.ends_with(b"big") {
+            assert_ne!(caller.read_buf(&mut response).await.unwrap(), 0);
         }
-        assert!(answer.starts_with(b"HTTP/1.1 413 Too Large\r\n"));
+        assert!(response.starts_with(b"HTTP/1.1 413 Too Large\r\n"));
         assert_eq!(world.gateway.idle_connections(), 0, "half a request is still on its way there");
     });
 }

@@ -127,8 +127,8 @@ impl World {
         self.platform.script.borrow_mut().push_back(act);
     }
 
-    pub fn will_say(&self, answer: &str) {
-        self.will(Act::Say(answer.replace('\n', "\r\n").into_bytes()));
+    pub fn will_say(&self, response: &str) {
+        self.will(Act::Say(response.replace('\n', "\r\n").into_bytes()));
     }
 
     /// A caller's connection: what is written there is a request to the gateway.
@@ -152,13 +152,13 @@ impl World {
                 };
                 let asked = Asked::of(&head);
                 let mut handled = pin!(gateway.handle(served.begin(head, body), evidence));
-                let answer = poll_fn(|cx| match handled.as_mut().poll(cx) {
-                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
+                    Poll::Ready(response) => Poll::Ready(Some(response)),
                     Poll::Pending => served.poll_hung_up(cx).map(|()| None),
                 });
                 // A caller that is cut off is what some stories are about.
-                let Some(answer) = answer.await else { return };
-                if !matches!(served.answer(asked, answer).await, Ok(true)) {
+                let Some(response) = response.await else { return };
+                if !matches!(served.response(asked, response).await, Ok(true)) {
                     return;
                 }
             }
@@ -213,7 +213,7 @@ pub fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
 }
 
 /// An answer with a length.
-pub fn answer(status: &str, kind: &str, body: &str) -> String {
+pub fn response(status: &str, kind: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\ncontent-type: {kind}\ncontent-length: {}\n\n{body}", body.len())
 }
 
@@ -280,10 +280,10 @@ async fn next_request(stream: &mut TcpStream, held: &mut Vec<u8>) -> Option<Stri
             held.drain(..length);
             return Some(text);
         }
-        let mut piece = [0; 16 * 1024];
-        match stream.read(&mut piece).await {
+        let mut chunk = [0; 16 * 1024];
+        match stream.read(&mut chunk).await {
             Ok(0) | Err(_) => return None,
-            Ok(read) => held.extend_from_slice(&piece[..read]),
+            Ok(read) => held.extend_from_slice(&chunk[..read]),
         }
     }
 }

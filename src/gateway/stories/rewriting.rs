@@ -17,7 +17,7 @@ fn a_list_of_orders_comes_with_our_links_and_its_new_length_and_the_link_leads_b
             r#"{"a":"{domain}/itero-gen-api/v2/order/9/download/IDE?x=1","b":"https://store.test/s"}"#,
             &world,
         );
-        world.will_say(&answer("200 OK", JSON, &list));
+        world.will_say(&response("200 OK", JSON, &list));
         let (head, body) = world.get("/orders/lab").await;
         let expected = r#"{"a":"http://gateway.test/accounts/smile/itero-gen-api/v2/order/9/download/IDE?x=1","b":"https://store.test/s"}"#;
         assert_eq!(body, expected);
@@ -33,7 +33,7 @@ fn a_list_of_orders_comes_with_our_links_and_its_new_length_and_the_link_leads_b
 fn a_list_without_a_link_passes_byte_for_byte_with_its_description() {
     story(|world| async move {
         let list = format!("[{}]", r#"{"id":1,"note":"http","path":"/orders"},"#.repeat(30));
-        world.will_say(&answer("200 OK", &format!("{JSON}\nrepr-digest: sha-256=:x:"), &list));
+        world.will_say(&response("200 OK", &format!("{JSON}\nrepr-digest: sha-256=:x:"), &list));
         let (head, body) = world.get("/orders/lab").await;
         assert_eq!((body, head.headers()["repr-digest"].to_str().unwrap()), (list.clone(), "sha-256=:x:"));
         assert_eq!(head.headers()["content-length"], list.len().to_string().as_str());
@@ -46,7 +46,7 @@ fn a_list_without_a_link_passes_byte_for_byte_with_its_description() {
         assert_eq!(head.headers()["content-length"], list.len().to_string().as_str());
         assert!(!head.headers().contains_key("accept-ranges"));
         assert_eq!(body, list);
-        world.will_say(&answer("200 OK", JSON, ""));
+        world.will_say(&response("200 OK", JSON, ""));
         assert_eq!(world.get("/orders/lab").await.1, "");
         assert_eq!(world.platform.connections.get(), 1);
     });
@@ -55,7 +55,7 @@ fn a_list_without_a_link_passes_byte_for_byte_with_its_description() {
 #[test]
 fn a_link_outside_the_path_leads_back_to_the_very_same_address() {
     story(|world| async move {
-        world.will_say(&answer("200 OK", JSON, &ours(r#""{domain}/itero-gen-api/files/9?x""#, &world)));
+        world.will_say(&response("200 OK", JSON, &ours(r#""{domain}/itero-gen-api/files/9?x""#, &world)));
         let (_, body) = world.get("/orders/lab").await;
         let link = body.trim_matches('"').strip_prefix("http://gateway.test").unwrap().to_owned();
         assert_eq!(link, format!("/accounts/smile/@{}/itero-gen-api/files/9?x", world.platform.addr));
@@ -70,7 +70,7 @@ fn a_long_list_streams_with_every_link_changed() {
         let link = ours(r#"{"u":"{domain}/itero-gen-api/v2/order/9/download/IDE"},"#, &world);
         let count = 3 * 1024 * 1024 / link.len();
         let list = link.repeat(count);
-        world.will_say(&answer("200 OK", JSON, &list));
+        world.will_say(&response("200 OK", JSON, &list));
         let (head, body) = world.get("/orders/practice").await;
         assert!(!head.headers().contains_key("content-length"));
         assert_eq!(body, list.replace(&world.platform.domain(), "http://gateway.test/accounts/smile"));
@@ -107,7 +107,7 @@ fn gzip_that_comes_unasked_is_unpacked_and_a_damaged_one_does_not_look_whole() {
 fn other_encodings_pass_untouched_and_are_counted() {
     story(|world| async move {
         let list = ours("{domain}/itero-gen-api/v2/x", &world);
-        let brotli = answer("200 OK", &format!("{JSON}\ncontent-encoding: br"), &list);
+        let brotli = response("200 OK", &format!("{JSON}\ncontent-encoding: br"), &list);
         world.will_say(&brotli);
         let (head, body) = world.get("/orders/lab").await;
         assert_eq!((body, head.headers()["content-encoding"].to_str().unwrap()), (list, "br"));
@@ -196,11 +196,11 @@ fn a_text_of_two_bytes_a_letter_passes_byte_for_byte_and_is_counted() {
     story(|world| async move {
         let text = ours("\"{domain}/itero-gen-api/v2/order/9\"", &world);
         let wide: String = text.chars().flat_map(|letter| [letter, '\0']).collect();
-        world.will_say(&answer("200 OK", "application/json; charset=\"UTF-16LE\"", &wide));
+        world.will_say(&response("200 OK", "application/json; charset=\"UTF-16LE\"", &wide));
         assert_eq!(world.get("/orders/lab").await.1, wide);
-        world.will_say(&answer("200 OK", JSON, &wide));
+        world.will_say(&response("200 OK", JSON, &wide));
         assert_eq!(world.get("/orders/lab").await.1, wide);
-        world.will_say(&answer("200 OK", JSON, &ours("\"{domain}%2Fx\" \"https://store.test/\"", &world)));
+        world.will_say(&response("200 OK", JSON, &ours("\"{domain}%2Fx\" \"https://store.test/\"", &world)));
         world.get("/orders/lab").await;
         let records = world.records.0.lock().unwrap();
         assert_eq!((records[0].unread, records[0].links_passed), (Some("charset"), 0));

@@ -20,7 +20,7 @@ fn trials(world: &World) -> Vec<Option<String>> {
 }
 
 #[test]
-fn a_call_that_tries_a_route_is_served_there_and_its_answer_is_the_proof() {
+fn a_call_that_tries_a_route_is_served_there_and_its_response_is_the_proof() {
     story(|world| async move {
         let other = with_a_trial(&world).await;
         assert_eq!(world.get("/orders/lab").await.0.status(), 200);
@@ -35,10 +35,10 @@ fn a_call_whose_trial_fails_goes_over_the_proven_route_at_once() {
     let page = "HTTP/1.1 200 OK\nContent-Type: Text/HTML; charset=utf-8\nContent-Length: 2\n\nhi";
     let missing = "HTTP/1.1 404 Not Found\nContent-Length: 0\n\n";
     let failed = "HTTP/1.1 500 No\nContent-Length: 0\n\n";
-    for answer in [page, missing, failed] {
+    for response in [page, missing, failed] {
         story(|world| async move {
             let other = with_a_trial(&world).await;
-            other.script.borrow_mut().push_back(Act::Say(answer.replace('\n', "\r\n").into_bytes()));
+            other.script.borrow_mut().push_back(Act::Say(response.replace('\n', "\r\n").into_bytes()));
             let (head, body) = world.get("/orders/lab").await;
             assert_eq!((head.status().as_u16(), body.as_str()), (200, "{}"));
             assert_eq!(world.platform.requests.borrow().len(), 1);
@@ -64,7 +64,7 @@ fn a_call_that_creates_something_tries_no_route() {
 }
 
 #[test]
-fn an_answer_over_a_first_route_proves_it_and_a_missing_page_does_not() {
+fn a_response_over_a_first_route_proves_it_and_a_missing_page_does_not() {
     story(|world| async move {
         let only = access(1, &world.platform.domain(), PROVEN);
         world.accounts.set(Standing::Ready(on_trial(&only, &world.platform.domain(), PROVEN)));

@@ -4,7 +4,7 @@
 //! Everything happens in the one task that serves the connection: a request's body reads from the socket itself, so nothing is handed
 //! over, and nothing has to be woken.
 
-mod answering;
+mod respond;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -204,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         }
         loop {
             match io.body.take(&mut io.inbox.bytes) {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(chunk))),
                 Ok(None) if io.body.has_ended() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Some(Err(fault))),

@@ -34,8 +34,8 @@ async fn another_browser_is_refused_and_does_not_spoil_the_right_ones_login() {
     let (name, _) = visitor.cookies.split_once('=').unwrap();
     let planted = format!("{name}={}", Code::fresh().expose());
     for cookies in ["", "x=y", &other.cookies, &planted, &format!("{name}={}", visitor.state)] {
-        let answer = scene.pairing.callback(&visitor.query(), Proof::Browser { cookies }).await;
-        assert_eq!(stop(&answer), &Stop::WrongBrowser, "{cookies}");
+        let response = scene.pairing.callback(&visitor.query(), Proof::Browser { cookies }).await;
+        assert_eq!(stop(&response), &Stop::WrongBrowser, "{cookies}");
     }
     let pasted = scene.pairing.callback(&visitor.query(), Proof::Operator { id: &visitor.state }).await;
     assert_eq!(stop(&pasted), &Stop::WrongBrowser);
@@ -93,9 +93,9 @@ async fn each_trouble_of_the_platform_ends_in_its_own_words() {
         let scene = Scene::new();
         script(&scene.global);
         let visitor = Visitor::with(&scene, named("smile")).await;
-        let answer = visitor.returns(&scene).await;
-        assert_eq!(stop(&answer), &expected);
-        let Outcome::Stopped { again, .. } = &answer.outcome else { unreachable!() };
+        let response = visitor.returns(&scene).await;
+        assert_eq!(stop(&response), &expected);
+        let Outcome::Stopped { again, .. } = &response.outcome else { unreachable!() };
         assert!(again.is_some(), "{expected:?}: the link is still good");
         assert_eq!(scene.record("smile").await, None);
         assert!(!expected.words().todo.is_empty());
@@ -109,16 +109,16 @@ async fn a_platform_that_stays_down_is_asked_three_times() {
     will(&scene.global.lists, [down(), down(), down()]);
     let visitor = Visitor::with(&scene, request()).await;
     let mut login = std::pin::pin!(visitor.returns(&scene));
-    let answer = loop {
+    let response = loop {
         tokio::select! {
-            answer = &mut login => break answer,
+            response = &mut login => break response,
             () = scene.clock.until_sleeping(1) => {
                 scene.clock.advance(Duration::from_secs(1));
                 tokio::task::yield_now().await;
             }
         }
     };
-    assert!(matches!(stop(&answer), Stop::PlatformDown { .. }));
+    assert!(matches!(stop(&response), Stop::PlatformDown { .. }));
     assert_eq!(scene.global.calls().iter().filter(|call| call.starts_with("list")).count(), 3);
 }
 
@@ -127,8 +127,8 @@ async fn a_link_for_one_account_does_not_connect_another() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     will(&scene.global.lists, [Ok(vec![related(13, "Other")])]);
-    let answer = Visitor::with(&scene, named("smile")).await.returns(&scene).await;
-    assert_eq!(stop(&answer), &Stop::AccountNotListed { wanted: AccountId::new(12), listed: 1 });
+    let response = Visitor::with(&scene, named("smile")).await.returns(&scene).await;
+    assert_eq!(stop(&response), &Stop::AccountNotListed { wanted: AccountId::new(12), listed: 1 });
 }
 
 #[tokio::test]

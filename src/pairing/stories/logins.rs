@@ -10,11 +10,11 @@ use crate::platform::{self, Blame, TroubleKind};
 use crate::store::Store;
 
 /// Runs a login whose repeats wait, by moving the clock whenever somebody sleeps.
-async fn returns_while_time_passes(scene: &Scene, visitor: &Visitor) -> Answer {
+async fn returns_while_time_passes(scene: &Scene, visitor: &Visitor) -> CallbackResult {
     let mut login = std::pin::pin!(visitor.returns(scene));
     loop {
         tokio::select! {
-            answer = &mut login => return answer,
+            response = &mut login => return response,
             () = scene.clock.until_sleeping(1) => {
                 scene.clock.advance(Duration::from_secs(1));
                 tokio::task::yield_now().await;
@@ -57,9 +57,9 @@ async fn of_several_accounts_the_person_chooses_once_and_in_the_same_browser() {
     let scene = Scene::new();
     will(&scene.global.lists, [Ok(vec![related(12, "Smile Berlin"), related(13, "Smile Paris")])]);
     let visitor = Visitor::with(&scene, request()).await;
-    let answer = visitor.returns(&scene).await;
-    let Outcome::Choose(choice) = &answer.outcome else { panic!("{:?}", answer.outcome) };
-    let cookies: Vec<String> = answer.cookies.iter().map(|cookie| cookie.header()).collect();
+    let response = visitor.returns(&scene).await;
+    let Outcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
+    let cookies: Vec<String> = response.cookies.iter().map(|cookie| cookie.header()).collect();
     let bound =
         cookies.iter().find(|cookie| !cookie.contains("Max-Age=0")).unwrap().split(';').next().unwrap();
 
@@ -79,9 +79,9 @@ async fn an_account_that_was_not_offered_cannot_be_chosen() {
     let scene = Scene::new();
     will(&scene.global.lists, [Ok(vec![related(12, "A"), related(13, "B")])]);
     let visitor = Visitor::with(&scene, request()).await;
-    let answer = visitor.returns(&scene).await;
-    let Outcome::Choose(choice) = &answer.outcome else { panic!("{:?}", answer.outcome) };
-    let bound = answer.cookies[0].header();
+    let response = visitor.returns(&scene).await;
+    let Outcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
+    let bound = response.cookies[0].header();
     let proof = Proof::Browser { cookies: bound.split(';').next().unwrap() };
     let refused = scene.pairing.choose(choice.code.expose(), proof, "99").await;
     assert_eq!(stop(&refused), &Stop::BadChoice);
@@ -104,9 +104,9 @@ async fn a_login_pasted_by_an_operator_is_bound_to_their_id_instead_of_a_cookie(
     assert_eq!(stop(&stranger), &Stop::WrongBrowser);
     assert!(scene.global.calls().is_empty());
 
-    let answer = scene.pairing.finish_pasted(id, &pasted).await;
-    let Outcome::Choose(choice) = answer.outcome else { panic!("{:?}", answer.outcome) };
-    assert!(answer.cookies.is_empty());
+    let response = scene.pairing.finish_pasted(id, &pasted).await;
+    let Outcome::Choose(choice) = response.outcome else { panic!("{:?}", response.outcome) };
+    assert!(response.cookies.is_empty());
     let code = choice.code.expose();
     let done = connected(scene.pairing.choose(code, Proof::Operator { id }, "13").await);
     assert_eq!((done.name.as_str(), done.account_id), ("smile", AccountId::new(13)));
@@ -165,8 +165,8 @@ async fn a_400_after_a_504_at_the_code_exchange_asks_for_a_new_login() {
     let spent = trouble(TroubleKind::Refused, Blame::Grant, 400);
     will(&scene.global.exchanges, [Err(timed_out()), Err(spent)]);
     let visitor = Visitor::with(&scene, request()).await;
-    let answer = returns_while_time_passes(&scene, &visitor).await;
-    assert_eq!(stop(&answer), &Stop::LoginLost);
+    let response = returns_while_time_passes(&scene, &visitor).await;
+    assert_eq!(stop(&response), &Stop::LoginLost);
 }
 
 #[tokio::test]
@@ -208,9 +208,9 @@ async fn a_known_account_under_another_name_is_refused_before_the_platform_is_as
     let scene = Scene::new();
     pair(&scene, "smile").await;
     let before = scene.global.calls().len();
-    let answer = Visitor::with(&scene, named("grin")).await.returns(&scene).await;
+    let response = Visitor::with(&scene, named("grin")).await.returns(&scene).await;
     let expected = Stop::KnownAs { realm: global(), id: AccountId::new(12), name: "smile".parse().unwrap() };
-    assert_eq!(stop(&answer), &expected);
+    assert_eq!(stop(&response), &expected);
     assert!(!scene.global.calls()[before..].iter().any(|call| call.starts_with("pair ")));
 }
 
@@ -242,7 +242,7 @@ async fn pair_tokens_outlive_a_store_that_fails_and_are_written_as_soon_as_it_ta
     }
     let done = loop {
         tokio::select! {
-            answer = &mut login => break connected(answer),
+            response = &mut login => break connected(response),
             () = scene.clock.until_sleeping(1) => {
                 scene.clock.advance(Duration::from_secs(1));
                 tokio::task::yield_now().await;

@@ -173,11 +173,12 @@ async fn a_confirmed_unpairing_is_stored_as_soon_as_the_store_recovers() {
 
 #[tokio::test]
 async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token_was_dead() {
-    for (answer, was_dead) in [(Ok(()), false), (Err(trouble(TroubleKind::Refused, Blame::Grant, 401)), true)]
+    for (response, was_dead) in
+        [(Ok(()), false), (Err(trouble(TroubleKind::Refused, Blame::Grant, 401)), true)]
     {
         let scene = Scene::new();
         pair(&scene, "smile").await;
-        will(&scene.global.revocations, [answer]);
+        will(&scene.global.revocations, [response]);
         let ended = scene.pairing.end(Ending::Revoke, smile(), None).await.unwrap();
         assert_eq!(ended.was_dead, was_dead);
         assert_eq!(scene.global.calls().last().unwrap(), "revoke pair-refresh-12");
@@ -186,7 +187,7 @@ async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token
 }
 
 #[tokio::test]
-async fn a_revocation_whose_first_answer_was_lost_is_our_own() {
+async fn a_revocation_whose_first_response_was_lost_is_our_own() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     let gone = trouble(TroubleKind::Refused, Blame::Grant, 401);

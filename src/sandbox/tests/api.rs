@@ -211,8 +211,8 @@ async fn unknown_paths_are_404_in_json_and_a_foreign_host_field_is_refused() {
     let unknown = stage.get(&format!("{api}/nothing"), &access).await;
     assert_eq!((unknown.status, unknown.json()["Message"].is_string()), (404, true));
     let request = "GET /itero-gen-api/v2/orders/practice HTTP/1.1\r\nHost: elsewhere.test:80\r\nConnection: close\r\n\r\n";
-    let answer = stage.raw(Place::Region(Region::Europe), request, usize::MAX).await;
-    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+    let response = stage.raw(Place::Region(Region::Europe), request, usize::MAX).await;
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn json_is_compressed_and_chunked_where_that_is_the_habit() {
     let packed = stage.get(&url, &access).await;
     assert_eq!(packed.header("content-encoding"), "gzip");
     let mut text = String::new();
-    let mut decoder = flate2::read::GzDecoder::new(&packed.response.body()[..]);
+    let mut decoder = flate2::read::GzDecoder::new(&packed.inner.body()[..]);
     std::io::Read::read_to_string(&mut decoder, &mut text).unwrap();
     assert_eq!(text, plain.text());
     stage.sandbox.set_habits(|habits| {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sandbox::{Flip, LinkForm};
 
-async fn ranged(stage: &Stage, url: &str, bearer: &str, headers: &[(&str, &str)]) -> Answer {
+async fn ranged(stage: &Stage, url: &str, bearer: &str, headers: &[(&str, &str)]) -> TestResponse {
     let mut request = http::Request::get(url).header("authorization", format!("Bearer {bearer}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -17,13 +17,13 @@ async fn a_download_has_the_bytes_of_its_seed_and_says_what_it_is() {
     let access = stage.sandbox.bearer(LAB).unwrap();
     let order = stage.sandbox.order_ids(LAB)[0];
     let url = format!("{}/order/{order}/download/IDE", stage.sandbox.region_url(Region::AsiaPacific));
-    let answer = stage.get(&url, &access).await;
+    let response = stage.get(&url, &access).await;
     let asset = stage.sandbox.asset(order, "IDE").unwrap();
-    assert_eq!(answer.response.body()[..], asset.bytes(0..asset.length));
-    assert_eq!(answer.header("content-type"), "application/zip");
-    assert_eq!(answer.header("content-length"), asset.length.to_string());
-    assert_eq!(answer.header("etag"), asset.etag());
-    assert!(answer.header("content-disposition").contains(".zip"));
+    assert_eq!(response.inner.body()[..], asset.bytes(0..asset.length));
+    assert_eq!(response.header("content-type"), "application/zip");
+    assert_eq!(response.header("content-length"), asset.length.to_string());
+    assert_eq!(response.header("etag"), asset.etag());
+    assert!(response.header("content-disposition").contains(".zip"));
     assert_eq!(stage.get(&url.replace("IDE", "NONE"), &access).await.status, 404);
     assert_eq!(stage.get(&url, "dead").await.status, 401);
     stage.sandbox.set_habits(|habits| habits.download_wants_bearer = false);
@@ -39,7 +39,7 @@ async fn ranges_are_honoured_and_if_range_is_checked() {
     let asset = stage.sandbox.asset(order, "IDE").unwrap();
     let part = ranged(&stage, &url, &access, &[("range", "bytes=1000-1999")]).await;
     assert_eq!((part.status, part.header("content-range")), (206, "bytes 1000-1999/262144"));
-    assert_eq!(part.response.body()[..], asset.bytes(1000..2000));
+    assert_eq!(part.inner.body()[..], asset.bytes(1000..2000));
     let etag = asset.etag();
     let same = ranged(&stage, &url, &access, &[("range", "bytes=0-9"), ("if-range", &etag)]).await;
     assert_eq!(same.status, 206);
@@ -48,7 +48,7 @@ async fn ranges_are_honoured_and_if_range_is_checked() {
     let beyond = ranged(&stage, &url, &access, &[("range", "bytes=262144-")]).await;
     assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */262144"));
     let known = ranged(&stage, &url, &access, &[("if-none-match", &etag)]).await;
-    assert_eq!((known.status, known.response.body().len()), (304, 0));
+    assert_eq!((known.status, known.inner.body().len()), (304, 0));
     // None of these was a whole download but one.
     assert!(stage.sandbox.is_downloaded(order));
 }
@@ -60,7 +60,7 @@ async fn head_tells_the_length_and_downloads_nothing() {
     let order = stage.sandbox.order_ids(LAB)[0];
     let url = format!("{}/order/{order}/download/IDE", stage.sandbox.region_url(Region::AsiaPacific));
     let head = stage.call("HEAD", &url, &access, "").await;
-    assert_eq!((head.status, head.header("content-length"), head.response.body().len()), (200, "262144", 0));
+    assert_eq!((head.status, head.header("content-length"), head.inner.body().len()), (200, "262144", 0));
     assert!(!stage.sandbox.is_downloaded(order));
 }
 
@@ -93,10 +93,10 @@ async fn a_foreign_link_works_bare_and_refuses_a_bearer() {
     let api = stage.sandbox.region_url(Region::AsiaPacific);
     let link = stage.get(&format!("{api}/orders/lab"), &access).await.links().remove(0);
     let bare = http::Request::get(&link).body(Full::default()).unwrap();
-    let answer = stage.send(bare.clone()).await;
+    let response = stage.send(bare.clone()).await;
     let order = stage.sandbox.order_ids(LAB)[0];
     let asset = stage.sandbox.asset(order, "IDE").unwrap();
-    assert_eq!(answer.response.body()[..], asset.bytes(0..asset.length));
+    assert_eq!(response.inner.body()[..], asset.bytes(0..asset.length));
     assert_eq!(stage.get(&link, &access).await.status, 400);
     assert_eq!(stage.get(&link.replace("IDE", "IMAGE_GALLERY"), "").await.status, 403);
     stage.sandbox.set_habits(|habits| habits.storage_wants_bearer = true);
@@ -113,8 +113,8 @@ async fn a_download_of_64_mb_is_streamed_and_adds_up() {
     let access = stage.sandbox.bearer(LAB).unwrap();
     let order = stage.sandbox.order_ids(LAB)[1];
     let url = format!("{}/order/{order}/download/IDE", stage.sandbox.region_url(Region::AsiaPacific));
-    let answer = stage.get(&url, &access).await;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, answer.response.body());
+    let response = stage.get(&url, &access).await;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, response.inner.body());
     let asset = stage.sandbox.asset(order, "IDE").unwrap();
     assert_eq!(crate::sandbox::hex(digest.as_ref()), asset.sha256());
 }

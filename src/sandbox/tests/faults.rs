@@ -18,7 +18,7 @@ async fn spoiled(stage: &Stage, fault: Fault, until: usize) -> String {
 }
 
 #[tokio::test]
-async fn statuses_come_as_often_as_ordered_and_then_the_right_answer() {
+async fn statuses_come_as_often_as_ordered_and_then_the_right_response() {
     let stage = Stage::new().await;
     let access = stage.sandbox.bearer(CLINIC).unwrap();
     let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
@@ -99,10 +99,10 @@ async fn wrong_shapes_come_as_ordered() {
 }
 
 #[tokio::test]
-async fn a_lost_token_answer_has_rotated_the_token_all_the_same() {
+async fn a_lost_token_response_has_rotated_the_token_all_the_same() {
     let stage = Stage::with_habits(Habits { rotate_refresh: true, ..Habits::default() }).await;
     let before = stage.sandbox.grant(CLINIC).unwrap();
-    stage.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenAnswer).once());
+    stage.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
     let client = stage.sandbox.client(Platform::New);
     let body = format!(
         "grant_type=refresh_token&refresh_token={before}&client_id={}&client_secret={}",
@@ -135,11 +135,11 @@ async fn junk_tokens_leave_the_real_one_alone() {
         Junk::GzipBomb(64 << 20),
     ] {
         stage.sandbox.script(Script::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).once());
-        let answer = stage.refresh(Platform::New, &token).await;
-        assert_eq!(answer.status, 200, "{junk:?}");
+        let response = stage.refresh(Platform::New, &token).await;
+        assert_eq!(response.status, 200, "{junk:?}");
         match junk {
-            Junk::GzipBomb(_) => assert!(answer.response.body().len() < 1 << 20),
-            Junk::Huge(size) => assert_eq!(answer.response.body().len() as u64 / 1024, size / 1024),
+            Junk::GzipBomb(_) => assert!(response.inner.body().len() < 1 << 20),
+            Junk::Huge(size) => assert_eq!(response.inner.body().len() as u64 / 1024, size / 1024),
             _ => {}
         }
     }
@@ -147,7 +147,7 @@ async fn junk_tokens_leave_the_real_one_alone() {
 }
 
 #[tokio::test]
-async fn a_late_answer_waits_for_the_clock_and_a_held_one_for_its_gate() {
+async fn a_late_response_waits_for_the_clock_and_a_held_one_for_its_gate() {
     let stage = Stage::new().await;
     let access = stage.sandbox.bearer(CLINIC).unwrap();
     let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
@@ -157,8 +157,8 @@ async fn a_late_answer_waits_for_the_clock_and_a_held_one_for_its_gate() {
         stage.clock.until_sleeping(1).await;
         stage.clock.advance(Duration::from_secs(5));
     };
-    let (answer, ()) = tokio::join!(stage.get(&url, &access), move_on);
-    assert_eq!(answer.status, 200);
+    let (response, ()) = tokio::join!(stage.get(&url, &access), move_on);
+    assert_eq!(response.status, 200);
     let gate = Gate::new();
     stage.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
     let open = async {
@@ -166,8 +166,8 @@ async fn a_late_answer_waits_for_the_clock_and_a_held_one_for_its_gate() {
         assert_eq!(stage.sandbox.calls().last().unwrap().end, End::Pending);
         gate.open();
     };
-    let (answer, ()) = tokio::join!(stage.get(&url, &access), open);
-    assert_eq!(answer.status, 200);
+    let (response, ()) = tokio::join!(stage.get(&url, &access), open);
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
@@ -189,14 +189,14 @@ async fn a_stall_ends_with_its_time_and_a_caller_that_leaves_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_comes_at_its_pace() {
+async fn a_slow_response_comes_at_its_pace() {
     let stage = Stage::new().await;
     let slow = Fault::Slow { bytes_per_sec: 1000 };
     stage.sandbox.script(Script::on(Endpoint::OrdersPractice, slow).once());
     let access = stage.sandbox.bearer(CLINIC).unwrap();
     let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
     let began = stage.clock.now();
-    let answer = stage.get(&url, &access);
+    let response = stage.get(&url, &access);
     let move_on = async {
         loop {
             stage.clock.until_sleeping(1).await;
@@ -204,21 +204,21 @@ async fn a_slow_answer_comes_at_its_pace() {
             tokio::task::yield_now().await;
         }
     };
-    let answer = tokio::select! { answer = answer => answer, () = move_on => unreachable!() };
-    let length = answer.response.body().len() as u64;
+    let response = tokio::select! { response = response => response, () = move_on => unreachable!() };
+    let length = response.inner.body().len() as u64;
     assert!(stage.clock.now().since(began) >= Duration::from_millis(length));
 }
 
 #[tokio::test]
-async fn a_connection_that_closes_after_an_answer_says_nothing_of_it() {
+async fn a_connection_that_closes_after_a_response_says_nothing_of_it() {
     let stage = Stage::new().await;
-    stage.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::ClosesAfterAnswer).once());
+    stage.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::ClosesAfterResponse).once());
     let access = stage.sandbox.bearer(CLINIC).unwrap();
     let request = format!(
         "GET /itero-gen-api/v2/orders/practice HTTP/1.1\r\nHost: HOST\r\nAuthorization: Bearer {access}\r\n\r\n"
     );
-    let answer = stage.raw(EUROPE, &request, usize::MAX).await;
-    assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Connection: close"));
+    let response = stage.raw(EUROPE, &request, usize::MAX).await;
+    assert!(response.starts_with("HTTP/1.1 200 ") && !response.contains("Connection: close"));
 }
 
 #[tokio::test]
@@ -237,13 +237,13 @@ async fn a_place_that_is_down_refuses_and_comes_back_where_it_was() {
 }
 
 #[tokio::test]
-async fn an_answer_can_come_before_the_body_has() {
+async fn a_response_can_come_before_the_body_has() {
     let stage = Stage::new().await;
     stage.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::AnswersBeforeBody(401)).once());
     let request =
         "POST /itero-gen-api/v2/scan-request HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1000000\r\n\r\n{";
-    let answer = stage.raw(EUROPE, request, usize::MAX).await;
-    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Connection: close"), "{answer}");
+    let response = stage.raw(EUROPE, request, usize::MAX).await;
+    assert!(response.starts_with("HTTP/1.1 401 ") && response.contains("Connection: close"), "{response}");
     let call = stage.sandbox.calls_to(Endpoint::ScanRequest).remove(0);
     assert_eq!((call.status, call.body_length), (Some(401), 0));
 }

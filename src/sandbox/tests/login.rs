@@ -11,12 +11,12 @@ async fn a_login_comes_back_with_code_state_and_session_state() {
         assert!(back.starts_with(crate::sandbox::DEFAULT_REDIRECT));
         assert_eq!(parameter(&back, "state").unwrap(), "a b&c");
         assert!(parameter(&back, "session_state").is_some());
-        let answer = stage.exchange(platform, &parameter(&back, "code").unwrap()).await;
-        let mut names: Vec<_> = answer.json().as_object().unwrap().keys().cloned().collect();
+        let response = stage.exchange(platform, &parameter(&back, "code").unwrap()).await;
+        let mut names: Vec<_> = response.json().as_object().unwrap().keys().cloned().collect();
         names.sort();
         let expected = ["access_token", "expires_in", "id_token", "refresh_token", "scope", "token_type"];
         assert_eq!(names, expected);
-        assert_eq!(answer.json()["expires_in"], 3600);
+        assert_eq!(response.json()["expires_in"], 3600);
     }
 }
 

@@ -47,29 +47,29 @@ impl Stage {
         Self { clock, sandbox }
     }
 
-    pub async fn get(&self, url: &str, bearer: &str) -> Answer {
+    pub async fn get(&self, url: &str, bearer: &str) -> TestResponse {
         self.call("GET", url, bearer, "").await
     }
 
-    pub async fn call(&self, method: &str, url: &str, bearer: &str, json: &str) -> Answer {
+    pub async fn call(&self, method: &str, url: &str, bearer: &str, json: &str) -> TestResponse {
         let request = http::Request::builder().method(method).uri(url);
         let request = request.header("authorization", format!("Bearer {bearer}"));
         let request = request.header("content-type", "application/json");
         self.send(request.body(Full::from(json.to_owned())).unwrap()).await
     }
 
-    pub async fn post_form(&self, url: &str, form: &[(&str, &str)]) -> Answer {
+    pub async fn post_form(&self, url: &str, form: &[(&str, &str)]) -> TestResponse {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = http::Request::post(url).header("content-type", "application/x-www-form-urlencoded");
         self.send(request.body(Full::from(body)).unwrap()).await
     }
 
-    pub async fn send(&self, request: http::Request<Full<Bytes>>) -> Answer {
-        let response = self.sandbox.send(request).await.unwrap();
-        Answer { status: response.status().as_u16(), response }
+    pub async fn send(&self, request: http::Request<Full<Bytes>>) -> TestResponse {
+        let inner = self.sandbox.send(request).await.unwrap();
+        TestResponse { status: inner.status().as_u16(), inner }
     }
 
-    pub async fn refresh(&self, platform: Platform, token: &str) -> Answer {
+    pub async fn refresh(&self, platform: Platform, token: &str) -> TestResponse {
         let client = self.sandbox.client(platform);
         let url = format!("{}/oauth2/token", self.sandbox.oauth_base(platform));
         let form = [
@@ -96,7 +96,7 @@ impl Stage {
         format!("{}/oauth2/authorize?{query}", self.sandbox.oauth_base(platform))
     }
 
-    pub async fn exchange(&self, platform: Platform, code: &str) -> Answer {
+    pub async fn exchange(&self, platform: Platform, code: &str) -> TestResponse {
         let client = self.sandbox.client(platform);
         let url = format!("{}/oauth2/token", self.sandbox.oauth_base(platform));
         let form = [
@@ -112,8 +112,8 @@ impl Stage {
     /// The first token set of a real login.
     pub async fn login_token(&self, platform: Platform) -> String {
         let back = self.sandbox.log_in(&self.authorize_url(platform, "s"), EMAIL, PASSWORD).await.unwrap();
-        let answer = self.exchange(platform, &parameter(&back, "code").unwrap()).await;
-        answer.text_at("/access_token")
+        let response = self.exchange(platform, &parameter(&back, "code").unwrap()).await;
+        response.text_at("/access_token")
     }
 
     /// What a raw request gets, up to the end of the connection or until `until` bytes have come.
@@ -127,18 +127,18 @@ impl Stage {
     }
 }
 
-pub struct Answer {
+pub struct TestResponse {
     pub status: u16,
-    pub response: http::Response<Bytes>,
+    pub inner: http::Response<Bytes>,
 }
 
-impl Answer {
+impl TestResponse {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(self.response.body()).unwrap()
+        serde_json::from_slice(self.inner.body()).unwrap()
     }
 
     pub fn text(&self) -> &str {
-        std::str::from_utf8(self.response.body()).unwrap()
+        std::str::from_utf8(self.inner.body()).unwrap()
     }
 
     pub fn text_at(&self, pointer: &str) -> String {
@@ -150,7 +150,7 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+        self.inner.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// Every link of an answer, as a JSON reader sees it.

@@ -54,18 +54,18 @@ async fn a_connection_is_kept_for_the_next_call_and_both_are_told_apart() {
 async fn a_refused_head_never_becomes_a_call() {
     let stage = Stage::new().await;
     let smuggled = "POST /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
-    let answer = stage.raw(Place::Region(Region::Europe), smuggled, usize::MAX).await;
-    assert_eq!(answer.matches("HTTP/1.1 400").count(), 1);
+    let response = stage.raw(Place::Region(Region::Europe), smuggled, usize::MAX).await;
+    assert_eq!(response.matches("HTTP/1.1 400").count(), 1);
     assert!(stage.sandbox.calls().is_empty());
     assert_eq!(stage.sandbox.refused(), [(Place::Region(Region::Europe), "doubtful framing")]);
 }
 
 #[tokio::test]
-async fn expect_continue_is_answered_before_the_body() {
+async fn expect_continue_is_responded_before_the_body() {
     let stage = Stage::new().await;
     let request = "POST /itero-gen-api/v2/none HTTP/1.1\r\nHost: HOST\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n{}";
-    let answer = stage.raw(Place::Region(Region::Europe), request, usize::MAX).await;
-    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404"), "{answer}");
+    let response = stage.raw(Place::Region(Region::Europe), request, usize::MAX).await;
+    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404"), "{response}");
 }
 
 #[tokio::test]
@@ -182,12 +182,12 @@ async fn bound_to_any_address_it_prints_loopback_and_takes_any_name() {
     let request = format!(
         "GET /itero-gen-api/v2/orders/practice HTTP/1.1\r\nHost: sandbox.internal:{port}\r\nAuthorization: Bearer {access}\r\nConnection: close\r\n\r\n"
     );
-    let answer = stage.raw(Place::Region(Region::Europe), &request, usize::MAX).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = stage.raw(Place::Region(Region::Europe), &request, usize::MAX).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_caller_may_look_at_next_is_noted_before_its_answer_is_out() {
+async fn what_a_caller_may_look_at_next_is_noted_before_its_response_is_out() {
     let stage = Stage::new().await;
     stage.sandbox.add_account(Account::lab(9, "Busy").with_orders(100).with_asset_bytes(1000));
     let access = stage.sandbox.bearer(9).unwrap();
@@ -203,7 +203,7 @@ async fn what_a_caller_may_look_at_next_is_noted_before_its_answer_is_out() {
 }
 
 #[tokio::test]
-async fn every_answer_says_that_it_comes_from_a_sandbox() {
+async fn every_response_says_that_it_comes_from_a_sandbox() {
     let stage = Stage::new().await;
     let access = stage.sandbox.bearer(LAB).unwrap();
     let api = stage.sandbox.region_url(Region::AsiaPacific);

@@ -15,10 +15,10 @@ async fn an_access_token_dies_on_the_hour_by_the_clock_and_a_refresh_brings_the_
     assert_eq!(stage.get(&url, &access).await.status, 200);
     stage.clock.advance(Duration::from_secs(1));
     assert_eq!(stage.get(&url, &access).await.status, 401);
-    let answer = stage.refresh(Platform::New, &refresh).await;
-    assert_eq!(answer.text_at("/refresh_token"), refresh);
-    assert!(answer.json().get("id_token").is_none());
-    assert_eq!(stage.get(&url, &answer.text_at("/access_token")).await.status, 200);
+    let response = stage.refresh(Platform::New, &refresh).await;
+    assert_eq!(response.text_at("/refresh_token"), refresh);
+    assert!(response.json().get("id_token").is_none());
+    assert_eq!(stage.get(&url, &response.text_at("/access_token")).await.status, 200);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn the_other_refresh_habits_are_switches() {
     let stage = Stage::new().await;
     let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
     let url = format!("{}/orders/practice", stage.sandbox.region_url(Region::Europe));
-    stage.sandbox.set_habits(|habits| habits.refresh_token_in_answer = false);
+    stage.sandbox.set_habits(|habits| habits.refresh_token_in_response = false);
     assert!(stage.refresh(Platform::New, &refresh).await.json().get("refresh_token").is_none());
     assert_eq!(stage.get(&url, &access).await.status, 200);
     stage.sandbox.set_habits(|habits| habits.refresh_ends_older_access = true);

@@ -5,22 +5,22 @@ use super::*;
 const SHORT: Duration = Duration::from_millis(120);
 
 #[test]
-fn a_head_that_drips_is_answered_408_and_closed() {
+fn a_head_that_drips_is_responded_408_and_closed() {
     let site = Site::start(Limits { head_timeout: SHORT, ..limits() });
     let mut caller = site.caller();
     caller.send("GET / HTTP/1.1\r\nHost: a\r\n");
     let began = Instant::now();
     caller.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // One byte now and then never counts as progress.
-    while answer.is_empty() && began.elapsed() < PATIENCE {
+    while response.is_empty() && began.elapsed() < PATIENCE {
         let _ = caller.0.write_all(b"x");
-        let mut piece = [0; 1024];
-        if let Ok(read) = caller.0.read(&mut piece) {
-            answer.extend_from_slice(&piece[..read]);
+        let mut chunk = [0; 1024];
+        if let Ok(read) = caller.0.read(&mut chunk) {
+            response.extend_from_slice(&chunk[..read]);
         }
     }
-    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(response.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&response));
     assert!(began.elapsed() >= SHORT);
     eventually("head_timeouts", || site.counters.head_timeouts.get() == 1);
 }
@@ -38,7 +38,7 @@ fn an_idle_connection_is_closed_after_its_time_and_not_before() {
     let site = Site::start(Limits { keep_alive_timeout: SHORT, ..limits() });
     let mut caller = site.caller();
     caller.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-    caller.answer();
+    caller.response();
     let began = Instant::now();
     assert_eq!(caller.rest(), "");
     assert!(began.elapsed() >= SHORT / 2, "closed after {:?}", began.elapsed());
@@ -46,11 +46,11 @@ fn an_idle_connection_is_closed_after_its_time_and_not_before() {
 }
 
 #[test]
-fn a_body_that_stops_is_answered_408_and_its_request_cancelled() {
+fn a_body_that_stops_is_responded_408_and_its_request_cancelled() {
     let site = Site::start(Limits { body_idle_timeout: SHORT, ..limits() });
     for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
-        let answer = site.ask(&format!("POST /b HTTP/1.1\r\nHost: a\r\n{framing}"));
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+        let response = site.ask(&format!("POST /b HTTP/1.1\r\nHost: a\r\n{framing}"));
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response:?}");
     }
     eventually("body_timeouts", || site.counters.body_timeouts.get() == 2);
     assert_eq!(site.script.cancelled.load(Ordering::SeqCst), 2);
@@ -69,17 +69,17 @@ fn a_slow_platform_is_no_fault_of_the_caller() {
     let mut other = site.caller();
     assert_eq!(other.rest(), "");
     site.script.go.add_permits(1);
-    assert_eq!(waiting.answer().1, "waited");
+    assert_eq!(waiting.response().1, "waited");
 }
 
 #[test]
-fn an_answer_left_unread_is_cut() {
+fn a_response_left_unread_is_cut() {
     let site = Site::start(Limits { body_idle_timeout: SHORT, ..limits() });
     let mut caller = site.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");
     eventually("the answer is given up", || site.counters.write_timeouts.get() == 1);
-    let (answer, failure) = caller.rest_and_failure();
-    assert!(answer.len() < BIG);
+    let (response, failure) = caller.rest_and_failure();
+    assert!(response.len() < BIG);
     assert_eq!(failure, Some(std::io::ErrorKind::ConnectionReset));
 }
 
@@ -91,7 +91,7 @@ fn beyond_the_cap_idle_connections_make_room_and_busy_ones_do_not() {
     eventually("one is busy", || site.heard() == 1);
     let mut idle = site.caller();
     idle.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-    idle.answer();
+    idle.response();
 
     let mut newcomer = site.caller();
     newcomer.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -100,11 +100,11 @@ fn beyond_the_cap_idle_connections_make_room_and_busy_ones_do_not() {
     eventually("evicted", || site.counters.evicted.get() == 1);
     eventually("the idle one is gone", || site.counters.open.get() == 2);
 
-    let answer = site.ask("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    let response = site.ask("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response:?}");
     eventually("refused_full", || site.counters.refused_full.get() == 1);
 
     site.script.go.add_permits(2);
-    assert_eq!(busy.answer().1, "waited");
-    assert_eq!(newcomer.answer().1, "waited");
+    assert_eq!(busy.response().1, "waited");
+    assert_eq!(newcomer.response().1, "waited");
 }

@@ -8,11 +8,11 @@ fn every_worker_serves_on_the_same_port_with_a_handler_of_its_own() {
     // The kernel spreads connections by their addresses; a few hundred always meet both workers.
     for _ in 0..300 {
         assert!(site.ask("GET /w HTTP/1.0\r\n\r\n").ends_with("/w "));
-        if site.script.answered_by.lock().unwrap().len() == 2 {
+        if site.script.responded_by.lock().unwrap().len() == 2 {
             break;
         }
     }
-    assert_eq!(site.script.answered_by.lock().unwrap().len(), 2);
+    assert_eq!(site.script.responded_by.lock().unwrap().len(), 2);
     assert_eq!(site.script.made.load(Ordering::SeqCst), 2);
     assert_eq!(site.drain(), DrainReport::default());
 }
@@ -26,7 +26,7 @@ fn a_drain_finishes_what_runs_serves_what_was_accepted_and_lets_nobody_in() {
     let [mut idle, mut kept] = [site.caller(), site.caller()];
     for caller in [&mut idle, &mut kept] {
         caller.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
-        caller.answer();
+        caller.response();
     }
     eventually("all are heard", || site.heard() == 3);
     let mut fresh = site.caller();
@@ -35,17 +35,17 @@ fn a_drain_finishes_what_runs_serves_what_was_accepted_and_lets_nobody_in() {
     site.workers.drain();
     eventually("a caller that goes on is told to stop", || {
         kept.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
-        kept.answer().0.contains("connection: close")
+        kept.response().0.contains("connection: close")
     });
     fresh.send("GET /fresh HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = fresh.rest();
-    assert!(answer.contains("connection: close") && answer.ends_with("/fresh "), "{answer:?}");
+    let response = fresh.rest();
+    assert!(response.contains("connection: close") && response.ends_with("/fresh "), "{response:?}");
     assert!(TcpStream::connect(addr).is_err(), "nobody else is let in");
     assert_eq!(idle.rest(), "", "the idle one goes after a moment");
 
     site.script.go.add_permits(1);
-    let answer = busy.rest();
-    assert!(answer.contains("connection: close") && answer.ends_with("waited"), "{answer:?}");
+    let response = busy.rest();
+    assert!(response.contains("connection: close") && response.ends_with("waited"), "{response:?}");
     assert_eq!(site.drain(), DrainReport::default());
 }
 

@@ -44,7 +44,7 @@ struct Script {
     /// `/wait` answers when a permit comes.
     go: Semaphore,
     /// Workers that have answered, by number.
-    answered_by: std::sync::Mutex<std::collections::BTreeSet<usize>>,
+    responded_by: std::sync::Mutex<std::collections::BTreeSet<usize>>,
 }
 
 impl Script {
@@ -54,7 +54,7 @@ impl Script {
             cancelled: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
             go: Semaphore::new(0),
-            answered_by: Default::default(),
+            responded_by: Default::default(),
         }
     }
 }
@@ -159,7 +159,7 @@ impl Caller {
     }
 
     /// Reads one answer that has a Content-Length: its head and its body.
-    fn answer(&mut self) -> (String, String) {
+    fn response(&mut self) -> (String, String) {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -210,7 +210,7 @@ impl Handler for Scripted {
 
     async fn handle(&self, request: Request, peer: Rc<Peer>) -> Response<Told> {
         self.script.heard.fetch_add(1, Ordering::SeqCst);
-        self.script.answered_by.lock().unwrap().insert(self.worker);
+        self.script.responded_by.lock().unwrap().insert(self.worker);
         let mut guard = Cancelled(Some(&self.script));
         let path = request.head.uri.path().to_owned();
         let response = match path.as_str() {

@@ -22,12 +22,16 @@ fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
     caller.send(&header[5..20]);
     caller.send(&header[20..]);
     caller.send("GET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(caller.answer().1, "203.0.113.9:4711 true false");
+    assert_eq!(caller.response().1, "203.0.113.9:4711 true false");
 
     let mut caller = trusting.caller();
     let own = caller.0.local_addr().unwrap();
     caller.send("GET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(caller.answer().1, format!("{own} true false"), "without a header it is the balancer itself");
+    assert_eq!(
+        caller.response().1,
+        format!("{own} true false"),
+        "without a header it is the balancer itself"
+    );
 
     let mut broken = header.clone();
     broken[12] = 0x31;
@@ -38,15 +42,15 @@ fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
 
     let mut caller = trusting.caller();
     caller.send("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = caller.rest();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("version 1"), "{answer:?}");
+    let response = caller.rest();
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("version 1"), "{response:?}");
     eventually("proxy_header_failures", || trusting.counters.proxy_header_failures.get() == 2);
 
     let wary = Site::start(limits());
     let mut caller = wary.caller();
     caller.send("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
-    let answer = caller.rest();
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("trusted_proxies"), "{answer:?}");
+    let response = caller.rest();
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("trusted_proxies"), "{response:?}");
     let mut caller = wary.caller();
     caller.send([&header[..], b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
     assert!(caller.rest().starts_with("HTTP/1.1 400 "));
@@ -128,13 +132,13 @@ fn connect(
 
 fn ask_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, path: &str) -> std::io::Result<String> {
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response)
 }
 
 #[test]
-fn a_caller_over_tls_that_shuts_down_its_side_gets_its_answer_however_long_it_takes() {
+fn a_caller_over_tls_that_shuts_down_its_side_gets_its_response_however_long_it_takes() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.write(dir.path(), "half.test");
@@ -152,9 +156,9 @@ fn a_caller_over_tls_that_shuts_down_its_side_gets_its_answer_however_long_it_ta
         caller.sock.shutdown(std::net::Shutdown::Write).unwrap();
         std::thread::sleep(Duration::from_millis(1600));
         site.script.go.add_permits(1);
-        let mut answer = String::new();
-        caller.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains("waited") && answer.ends_with("/next "), "{says_so}: {answer:?}");
+        let mut response = String::new();
+        caller.read_to_string(&mut response).unwrap();
+        assert!(response.contains("waited") && response.ends_with("/next "), "{says_so}: {response:?}");
     }
     assert_eq!((site.counters.hang_ups.get(), site.script.cancelled.load(Ordering::SeqCst)), (0, 0));
 }
@@ -240,7 +244,7 @@ fn a_router_is_served_with_the_callers_address() {
     let workers = serve_router(listeners, options, router, control.handle().clone()).unwrap();
     let mut caller = Caller::to(addr);
     caller.send("GET /who HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(caller.answer().1, caller.0.local_addr().unwrap().to_string());
+    assert_eq!(caller.response().1, caller.0.local_addr().unwrap().to_string());
     caller.send("GET / HTTP/1.1\r\n\r\n");
     assert!(caller.rest().starts_with("HTTP/1.1 400 "));
     assert_eq!(control.block_on(workers.run_until(ready(()), pending::<()>())), DrainReport::default());

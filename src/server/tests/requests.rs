@@ -8,7 +8,7 @@ fn callers_of_either_version_keep_their_connection_or_not_as_they_ask() {
     let mut caller = site.caller();
     for number in 0..3 {
         caller.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let (head, body) = caller.answer();
+        let (head, body) = caller.response();
         assert_eq!(body, format!("/{number} "));
         assert_eq!(head, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", "no header of the server's own");
     }
@@ -19,7 +19,7 @@ fn callers_of_either_version_keep_their_connection_or_not_as_they_ask() {
     assert!(old.starts_with("HTTP/1.0 200 OK\r\n") && old.ends_with("/old "), "{old:?}");
     let mut caller = site.caller();
     caller.send("GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    assert!(caller.answer().0.contains("keep-alive"));
+    assert!(caller.response().0.contains("keep-alive"));
     caller.send("GET http://a/absolute HTTP/1.0\r\n\r\n");
     assert!(caller.rest().ends_with("/absolute "));
 }
@@ -29,20 +29,20 @@ fn a_caller_that_asks_first_is_told_to_continue() {
     let site = Site::start(limits());
     let mut caller = site.caller();
     caller.send("POST /e HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
-    let (interim, _) = caller.answer();
+    let (interim, _) = caller.response();
     assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
     caller.send("ab");
-    assert_eq!(caller.answer().1, "/e ab");
+    assert_eq!(caller.response().1, "/e ab");
 }
 
 #[test]
 fn a_head_that_comes_in_pieces_is_one_head() {
     let site = Site::start(limits());
     let mut caller = site.caller();
-    for piece in ["\r\nGE", "T /p HTT", "P/1.1\r", "\nHost: a\r\nA: b\r", "\n\r", "\n"] {
-        caller.send(piece);
+    for chunk in ["\r\nGE", "T /p HTT", "P/1.1\r", "\nHost: a\r\nA: b\r", "\n\r", "\n"] {
+        caller.send(chunk);
     }
-    assert_eq!(caller.answer().1, "/p ");
+    assert_eq!(caller.response().1, "/p ");
 }
 
 #[test]
@@ -53,20 +53,20 @@ fn an_8_k_bearer_passes_and_a_head_beyond_the_limit_does_not() {
     };
     let mut caller = site.caller();
     caller.send(request(8 * 1024));
-    assert_eq!(caller.answer().1, "/b ");
+    assert_eq!(caller.response().1, "/b ");
 
-    let answer = site.ask(&request(256 * 1024));
-    assert!(answer.starts_with("HTTP/1.1 431 ") && answer.contains("text/plain"), "{answer:?}");
+    let response = site.ask(&request(256 * 1024));
+    assert!(response.starts_with("HTTP/1.1 431 ") && response.contains("text/plain"), "{response:?}");
 
     let many = "A: b\r\n".repeat(10_000);
-    let answer = site.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"));
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    let response = site.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"));
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response:?}");
     let some = "A: b\r\n".repeat(99);
-    let answer = site.ask(&format!("GET / HTTP/1.0\r\nHost: a\r\n{some}\r\n"));
-    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer:?}");
+    let response = site.ask(&format!("GET / HTTP/1.0\r\nHost: a\r\n{some}\r\n"));
+    assert!(response.starts_with("HTTP/1.0 200 "), "{response:?}");
 
-    let answer = site.ask(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100_000)));
-    assert!(answer.starts_with("HTTP/1.1 414 "), "{answer:?}");
+    let response = site.ask(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100_000)));
+    assert!(response.starts_with("HTTP/1.1 414 "), "{response:?}");
     assert_eq!(site.heard(), 2);
 }
 
@@ -81,8 +81,8 @@ fn limits_hold_across_reads() {
     while sent < 200 * 1024 && caller.0.write_all(line.as_bytes()).is_ok() {
         sent += line.len();
     }
-    let answer = caller.rest();
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+    let response = caller.rest();
+    assert!(response.starts_with("HTTP/1.1 431 "), "{response:?}");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_small_refusal_of_the_handlers_own_is_left_alone() {
     let mut caller = site.caller();
     for _ in 0..2 {
         caller.send("GET /empty-400 HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(caller.answer().0, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(caller.response().0, "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
     }
     assert_eq!(site.counters.refused_requests.get(), 0);
 }
@@ -101,22 +101,22 @@ fn a_broken_body_breaks_the_connection_so_that_it_never_looks_whole() {
     let site = Site::start(limits());
     let mut caller = site.caller();
     caller.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
-    let (answer, failure) = caller.rest_and_failure();
-    assert!(!answer.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&answer));
+    let (response, failure) = caller.rest_and_failure();
+    assert!(!response.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&response));
     assert!(failure.is_some());
 
     // An old caller takes the end of the connection for the end of the answer: only a reset tells it.
     let mut caller = site.caller();
     caller.send("GET /half HTTP/1.0\r\n\r\n");
     assert_eq!(caller.rest_and_failure().1, Some(std::io::ErrorKind::ConnectionReset));
-    eventually("aborted_answers", || site.counters.aborted_answers.get() == 2);
+    eventually("aborted_answers", || site.counters.aborted_responses.get() == 2);
 }
 
 #[test]
 fn a_panic_costs_one_request_and_nothing_else() {
     let site = Site::start(limits());
-    let answer = site.ask("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer:?}");
+    let response = site.ask("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response:?}");
     assert!(site.ask("GET /on HTTP/1.0\r\n\r\n").ends_with("/on "));
     eventually("panics", || site.counters.panics.get() == 1);
 }
@@ -132,23 +132,23 @@ fn an_early_refusal_reaches_a_caller_that_is_still_sending() {
             break;
         }
     }
-    let answer = caller.rest();
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("enough"), "{answer:?}");
+    let response = caller.rest();
+    assert!(response.starts_with("HTTP/1.1 413 ") && response.ends_with("enough"), "{response:?}");
 }
 
 #[test]
-fn a_large_answer_arrives_whole() {
+fn a_large_response_arrives_whole() {
     let site = Site::start(limits());
     let mut caller = site.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");
-    let (answer, failure) = caller.rest_and_failure();
+    let (response, failure) = caller.rest_and_failure();
     assert_eq!(failure, None);
-    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
-    assert_eq!(answer.len() - head, BIG);
+    let head = response.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(response.len() - head, BIG);
 }
 
 #[test]
-fn a_caller_that_shuts_down_its_side_still_gets_its_answer() {
+fn a_caller_that_shuts_down_its_side_still_gets_its_response() {
     let site = Site::start(limits());
     let mut caller = site.caller();
     caller.send("GET /half-closed HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -158,9 +158,9 @@ fn a_caller_that_shuts_down_its_side_still_gets_its_answer() {
     let mut caller = site.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");
     caller.0.shutdown(std::net::Shutdown::Write).unwrap();
-    let (answer, failure) = caller.rest_and_failure();
+    let (response, failure) = caller.rest_and_failure();
     assert_eq!(failure, None);
-    assert!(answer.len() > BIG);
+    assert!(response.len() > BIG);
 }
 
 /// Longer than any grace after which a half-closed connection was once given up.
@@ -178,7 +178,7 @@ fn a_half_closed_connection_waits_for_its_answers_however_long_they_take() {
         std::thread::sleep(LONG);
         assert_eq!(site.script.cancelled.load(Ordering::SeqCst), 0);
         site.script.go.add_permits(1);
-        assert_eq!(caller.answer().1, "waited");
+        assert_eq!(caller.response().1, "waited");
     }
     assert!(caller.rest().ends_with("/third "));
     assert_eq!(site.counters.hang_ups.get(), 0);

@@ -35,7 +35,7 @@ const FORMAT: u32 = 1;
 const LIMITS: &str = "SET LOCAL statement_timeout = '4h'; SET LOCAL lock_timeout = '30s'; \
                       SET LOCAL idle_in_transaction_session_timeout = '10min'";
 /// What is written at once.
-const PIECE: usize = 64 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// Rows per statement when they are put back.
 const BATCH: usize = 500;
 
@@ -198,7 +198,7 @@ impl Sum<'_> {
         self.pending.push(b'\n');
         self.sum.update(&self.pending[from..]);
         match self.pending.len() {
-            0..PIECE => Ok(()),
+            0..CHUNK => Ok(()),
             _ => self.hand_over().await,
         }
     }

@@ -241,9 +241,9 @@ async fn what_comes_from_elsewhere_gets_its_name_only_when_it_is_whole() {
     let (file, copy) = (database.file("backup"), database.file("copy"));
     let taken = to_file(&store, &file).await.unwrap();
     let whole = fs::read(&file).unwrap();
-    for (piece, ok) in [(&whole[..whole.len() - 40], false), (&whole[..], true)] {
+    for (chunk, ok) in [(&whole[..whole.len() - 40], false), (&whole[..], true)] {
         let mut incoming = Incoming::create(&copy).unwrap();
-        incoming.write(piece).await.unwrap();
+        incoming.write(chunk).await.unwrap();
         let finished = incoming.finish().await;
         assert_eq!((finished.is_ok(), copy.exists()), (ok, ok), "{finished:?}");
         assert!(!database.file("copy.partial").exists());

@@ -7,7 +7,7 @@ use crate::plan::Call;
 use crate::world::{Habits, Side, World};
 
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+struct Response {
     status: String,
     /// In the client's spelling, sorted by name; fields of one name in their order.
     headers: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub fn compare(world: &World, direct: &Run, through: &Run) -> Vec<String> {
     differences
 }
 
-fn read(run: &Run, number: usize) -> Answer {
+fn read(run: &Run, number: usize) -> Response {
     let file = |kind: &str| std::fs::read(run.out.join(format!("{number}.{kind}"))).unwrap_or_default();
     let (mut head, mut body) = (file("head"), file("body"));
     let raw = file("raw");
@@ -50,10 +50,10 @@ fn read(run: &Run, number: usize) -> Answer {
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
     headers.sort_by_key(|(name, _)| name.to_ascii_lowercase());
-    Answer { status: status.to_owned(), headers, body }
+    Response { status: status.to_owned(), headers, body }
 }
 
-impl Answer {
+impl Response {
     fn made_comparable(mut self, world: &World, side: &Side, call: &Call) -> Self {
         let gzip = self.header("content-encoding") == Some("gzip") && self.body.starts_with(&[0x1f, 0x8b]);
         let length: Option<usize> = self.header("content-length").and_then(|value| value.parse().ok());

@@ -7,7 +7,7 @@ const MAX_HEAD: usize = 256 * 1024;
 
 /// What is known of an answer once it is complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct ReceivedResponse {
     pub status: u16,
     /// Bytes of the body.
     pub bytes: u64,
@@ -23,7 +23,7 @@ pub struct Answer {
 pub struct Reader {
     state: State,
     head: Vec<u8>,
-    answer: Answer,
+    response: ReceivedResponse,
     /// The answer to a HEAD has no body, whatever its fields say.
     to_head: bool,
 }
@@ -45,7 +45,7 @@ enum State {
 
 impl Reader {
     pub fn new(to_head: bool) -> Self {
-        Self { state: State::Head, head: Vec::new(), answer: Answer::default(), to_head }
+        Self { state: State::Head, head: Vec::new(), response: ReceivedResponse::default(), to_head }
     }
 
     /// Whether the first byte has come.
@@ -54,15 +54,15 @@ impl Reader {
     }
 
     /// Takes the next bytes; returns how many of them were body, and the answer where it is complete.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(u64, Option<Answer>), &'static str> {
-        let before = self.answer.bytes;
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(u64, Option<ReceivedResponse>), &'static str> {
+        let before = self.response.bytes;
         while !bytes.is_empty() {
             bytes = match &mut self.state {
                 State::Head => self.take_head(bytes)?,
                 State::Length(left) => {
                     let taken = part(bytes, *left);
                     *left -= taken as u64;
-                    self.answer.bytes += taken as u64;
+                    self.response.bytes += taken as u64;
                     if *left == 0 {
                         self.state = State::Done;
                     }
@@ -83,7 +83,7 @@ impl Reader {
                 State::Chunk(left) => {
                     let taken = part(bytes, *left);
                     *left -= taken as u64;
-                    self.answer.bytes += taken as u64;
+                    self.response.bytes += taken as u64;
                     if *left == 0 {
                         self.state = State::ChunkEnd;
                     }
@@ -105,20 +105,20 @@ impl Reader {
                     &bytes[1..]
                 }
                 State::UntilClose => {
-                    self.answer.bytes += bytes.len() as u64;
+                    self.response.bytes += bytes.len() as u64;
                     &[]
                 }
                 State::Done => return Err("bytes after the answer"),
             };
         }
-        let grown = self.answer.bytes - before;
-        Ok((grown, (self.state == State::Done).then(|| std::mem::take(&mut self.answer))))
+        let grown = self.response.bytes - before;
+        Ok((grown, (self.state == State::Done).then(|| std::mem::take(&mut self.response))))
     }
 
     /// The connection has ended; right only for an answer that ends with it.
-    pub fn close(&mut self) -> Result<Answer, &'static str> {
+    pub fn close(&mut self) -> Result<ReceivedResponse, &'static str> {
         match self.state {
-            State::UntilClose => Ok(std::mem::take(&mut self.answer)),
+            State::UntilClose => Ok(std::mem::take(&mut self.response)),
             State::Head if self.head.is_empty() => Err("closed before an answer"),
             _ => Err("cut short"),
         }
@@ -163,17 +163,17 @@ impl Reader {
             return Ok(());
         }
         let fields = Fields::read(lines)?;
-        self.answer.status = status;
-        self.answer.from_sandbox = fields.from_sandbox;
-        self.answer.refusal = fields.refused.then(|| String::from_utf8_lossy(&rest[3..]).trim().to_owned());
-        self.answer.keeps = minor == b'1' && !fields.closes;
+        self.response.status = status;
+        self.response.from_sandbox = fields.from_sandbox;
+        self.response.refusal = fields.refused.then(|| String::from_utf8_lossy(&rest[3..]).trim().to_owned());
+        self.response.keeps = minor == b'1' && !fields.closes;
         self.state = match fields {
             _ if self.to_head || matches!(status, 204 | 304) => State::Done,
             Fields { chunked: true, .. } => State::ChunkSize(0, false),
             Fields { length: Some(0), .. } => State::Done,
             Fields { length: Some(length), .. } => State::Length(length),
             _ => {
-                self.answer.keeps = false;
+                self.response.keeps = false;
                 State::UntilClose
             }
         };
@@ -244,12 +244,12 @@ impl<'a> Iterator for Lines<'a> {
 mod tests {
     use super::*;
 
-    fn whole(text: &str, step: usize) -> Result<Answer, &'static str> {
+    fn whole(text: &str, step: usize) -> Result<ReceivedResponse, &'static str> {
         let mut reader = Reader::new(false);
         let mut last = None;
-        for piece in text.as_bytes().chunks(step) {
-            let (_, answer) = reader.feed(piece)?;
-            last = last.or(answer);
+        for chunk in text.as_bytes().chunks(step) {
+            let (_, response) = reader.feed(chunk)?;
+            last = last.or(response);
         }
         last.map_or_else(|| reader.close(), Ok)
     }
@@ -261,17 +261,17 @@ mod tests {
         let closing = "HTTP/1.1 200 OK\r\n\r\nabcde";
         let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 slow\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         for step in [1, 2, 3, 7, 1000] {
-            let answer = whole(counted, step).unwrap();
+            let response = whole(counted, step).unwrap();
             assert_eq!(
-                (answer.status, answer.bytes, answer.from_sandbox, answer.keeps),
+                (response.status, response.bytes, response.from_sandbox, response.keeps),
                 (200, 5, true, true)
             );
-            let answer = whole(chunked, step).unwrap();
-            assert_eq!((answer.bytes, answer.from_sandbox, answer.keeps), (5, false, true), "{step}");
-            let answer = whole(closing, step).unwrap();
-            assert_eq!((answer.bytes, answer.keeps), (5, false));
-            let answer = whole(interim, step).unwrap();
-            assert_eq!((answer.status, answer.keeps), (503, false));
+            let response = whole(chunked, step).unwrap();
+            assert_eq!((response.bytes, response.from_sandbox, response.keeps), (5, false, true), "{step}");
+            let response = whole(closing, step).unwrap();
+            assert_eq!((response.bytes, response.keeps), (5, false));
+            let response = whole(interim, step).unwrap();
+            assert_eq!((response.status, response.keeps), (503, false));
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_or_too_long_or_no_answer_at_all_is_an_error() {
+    fn what_is_short_or_too_long_or_no_response_at_all_is_an_error() {
         for (text, why) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcde", "cut short"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcde", "bytes after the answer"),
@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(whole(text, 1000), Err(why));
         }
         let mut to_head = Reader::new(true);
-        let (_, answer) = to_head.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").unwrap();
-        assert_eq!(answer.unwrap().bytes, 0);
+        let (_, response) = to_head.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").unwrap();
+        assert_eq!(response.unwrap().bytes, 0);
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use genapi_gateway::sandbox::{Account, Endpoint, Fault, Odd, Packing, Script, Speaker};
 use serde_json::{Value, json};
 
-use crate::world::{Answer, CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/orders/practice";
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn get(world: &World) -> Answer {
+async fn get(world: &World) -> Response {
     world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await
 }
 
@@ -18,7 +18,7 @@ async fn count(world: &World, event: &str) -> usize {
     world.journal(CLINIC_NAME).await.iter().filter(|line| *line == event).count()
 }
 
-fn odd_answers() -> Vec<Odd> {
+fn odd_responses() -> Vec<Odd> {
     let mut all: Vec<Odd> = [json!("BearerToken"), json!(7), json!(["Bearer"]), json!({}), json!("")]
         .map(|value| Odd::field("token_type", value))
         .into();
@@ -51,12 +51,12 @@ fn odd_answers() -> Vec<Odd> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_odd_token_answer_serves_its_caller_and_keeps_the_rotated_refresh_token() {
+async fn an_odd_token_response_serves_its_caller_and_keeps_the_rotated_refresh_token() {
     let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
-    for (number, odd) in odd_answers().into_iter().enumerate() {
+    for (number, odd) in odd_responses().into_iter().enumerate() {
         world
             .sandbox
-            .script(Script::on(Endpoint::Refresh, Fault::OddTokenAnswer(odd.clone())).for_account(CLINIC));
+            .script(Script::on(Endpoint::Refresh, Fault::OddTokenResponse(odd.clone())).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
         assert_eq!(get(&world).await.status, 200, "{odd:?}");
         assert_eq!(count(&world, "token_answer_odd").await, number + 1, "{odd:?}");
@@ -83,7 +83,7 @@ async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
         json!("schl\u{fc}ssel"),
     ];
     for value in unusable {
-        let fault = Fault::OddTokenAnswer(Odd::field("refresh_token", value.clone()));
+        let fault = Fault::OddTokenResponse(Odd::field("refresh_token", value.clone()));
         world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
         for _ in 0..2 {
             world.sandbox.expire_access(CLINIC);
@@ -135,8 +135,8 @@ async fn whoever_else_speaks_at_the_token_endpoint_costs_no_account_its_login() 
         world.sandbox.script(Script::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
         for _ in 0..3 {
             world.sandbox.expire_access(CLINIC);
-            let answer = get(&world).await;
-            assert!([401, 503].contains(&answer.status), "{speaker:?}: {}", answer.text());
+            let response = get(&world).await;
+            assert!([401, 503].contains(&response.status), "{speaker:?}: {}", response.text());
             world.clock.advance(2 * MINUTE);
         }
         assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "{speaker:?}");
@@ -160,8 +160,8 @@ async fn an_oauth_word_blames_the_grant_at_whatever_status() {
         let fault = Fault::Speaks(Speaker { status, body, ..Speaker::default() });
         world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
-        let answer = get(&world).await;
-        assert_eq!((answer.status, answer.code().as_str()), (401, "account_needs_login"), "{status}");
+        let response = get(&world).await;
+        assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"), "{status}");
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{status}: and nobody asks again");
     }
 }
@@ -183,14 +183,14 @@ async fn three() -> World {
 }
 
 async fn call_all(world: &World) -> Vec<u16> {
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (id, path) in ACCOUNTS {
         world.sandbox.expire_access(id);
         let name = format!("acct-{id}");
         let call = world.get(&name, path);
-        answers.push(world.while_time_flies(Duration::from_millis(100), call).await.status);
+        responses.push(world.while_time_flies(Duration::from_millis(100), call).await.status);
     }
-    answers
+    responses
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,8 +198,8 @@ async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls
     let world = three().await;
     let page = Speaker { status: 400, body: "<html>Blocked</html>".to_owned(), ..Speaker::default() };
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(page)));
-    let answers = call_all(&world).await;
-    assert!(!answers.contains(&200), "{answers:?}");
+    let responses = call_all(&world).await;
+    assert!(!responses.contains(&200), "{responses:?}");
     let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"out_of_order\"}";
     assert_eq!(world.metric(trouble).await, 1.0);
     pass(&world, 300).await;
@@ -218,8 +218,8 @@ async fn a_platform_that_asks_for_twenty_seconds_gets_them() {
     let world = three().await;
     let busy = Speaker { status: 503, retry_after: Some("20".to_owned()), ..Speaker::default() };
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
-    let answers = call_all(&world).await;
-    assert!(!answers.contains(&200), "{answers:?}");
+    let responses = call_all(&world).await;
+    assert!(!responses.contains(&200), "{responses:?}");
     assert_eq!(world.sandbox.calls_to(Endpoint::Refresh).len(), 1);
     pass(&world, 40).await;
     for (id, path) in ACCOUNTS {
@@ -233,8 +233,8 @@ async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
     let body = r#"{"error":"invalid_grant"}"#.to_owned();
     let refusal = Speaker { status: 400, body, ..Speaker::default() };
     world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(refusal)));
-    let answers = call_all(&world).await;
-    assert!(!answers.contains(&200), "{answers:?}");
+    let responses = call_all(&world).await;
+    assert!(!responses.contains(&200), "{responses:?}");
     world.sandbox.clear_scripts();
     pass(&world, 180).await;
     for (id, path) in ACCOUNTS {
@@ -247,7 +247,7 @@ async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
 async fn a_refresh_token_beside_an_unusable_access_token_is_not_lost_with_rotation() {
     let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
     for access in [json!(null), json!(5), json!(""), json!("one\r\ntwo"), json!("x".repeat(20_000))] {
-        let fault = Fault::OddTokenAnswer(Odd::field("access_token", access.clone()));
+        let fault = Fault::OddTokenResponse(Odd::field("access_token", access.clone()));
         world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
         world.sandbox.expire_access(CLINIC);
         get(&world).await;

@@ -11,7 +11,7 @@ use super::name::Name;
 
 /// Why an answer did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerFault {
+pub enum ResponseFault {
     /// The caller has gone.
     Gone,
     /// The answer itself broke off: the caller must not take what it has for the whole.
@@ -37,7 +37,7 @@ pub trait Passed {
 
 /// How an answer is framed.
 pub(super) struct Plan {
-    framing: AnswerFraming,
+    framing: ResponseFraming,
     /// The head does not tell the length yet.
     tell_length: bool,
     drop_length: bool,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum AnswerFraming {
+enum ResponseFraming {
     /// The head is all of it.
     None,
     Length(u64),
@@ -60,18 +60,18 @@ impl Plan {
         let declared = declared.and_then(length);
         let bodyless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let (framing, tell_length) = match (declared, body.size_hint().exact()) {
-            _ if asked.head_only || bodyless => (AnswerFraming::None, false),
-            (Some(length), _) => (AnswerFraming::Length(length), false),
-            (None, Some(length)) => (AnswerFraming::Length(length), true),
-            (None, None) if asked.version == Version::HTTP_11 => (AnswerFraming::Chunked, false),
-            (None, None) => (AnswerFraming::UntilClose, false),
+            _ if asked.head_only || bodyless => (ResponseFraming::None, false),
+            (Some(length), _) => (ResponseFraming::Length(length), false),
+            (None, Some(length)) => (ResponseFraming::Length(length), true),
+            (None, None) if asked.version == Version::HTTP_11 => (ResponseFraming::Chunked, false),
+            (None, None) => (ResponseFraming::UntilClose, false),
         };
-        let keep = asked.keep && framing != AnswerFraming::UntilClose && !says_close(head);
+        let keep = asked.keep && framing != ResponseFraming::UntilClose && !says_close(head);
         Self { framing, tell_length, drop_length: head.status == StatusCode::NO_CONTENT, keep }
     }
 
     pub(super) fn chunked(&self) -> bool {
-        self.framing == AnswerFraming::Chunked
+        self.framing == ResponseFraming::Chunked
     }
 
     /// What is said by whoever frames the answer.
@@ -86,16 +86,16 @@ impl Plan {
     /// How much may still be written.
     pub(super) fn left(&self) -> u64 {
         match self.framing {
-            AnswerFraming::None => 0,
-            AnswerFraming::Length(length) => length,
-            AnswerFraming::Chunked | AnswerFraming::UntilClose => u64::MAX,
+            ResponseFraming::None => 0,
+            ResponseFraming::Length(length) => length,
+            ResponseFraming::Chunked | ResponseFraming::UntilClose => u64::MAX,
         }
     }
 
     /// A body that ends before its length is reached is no answer.
-    pub(super) fn check(&self, left: u64) -> Result<(), AnswerFault> {
+    pub(super) fn check(&self, left: u64) -> Result<(), ResponseFault> {
         match self.framing {
-            AnswerFraming::Length(_) if left > 0 => Err(AnswerFault::Broken),
+            ResponseFraming::Length(_) if left > 0 => Err(ResponseFault::Broken),
             _ => Ok(()),
         }
     }
@@ -122,10 +122,10 @@ impl Plan {
             }
         }
         match self.framing {
-            AnswerFraming::Length(length) if self.tell_length => {
+            ResponseFraming::Length(length) if self.tell_length => {
                 head::write_field(out, b"content-length", HeaderValue::from(length).as_bytes());
             }
-            AnswerFraming::Chunked => head::write_field(out, b"transfer-encoding", b"chunked"),
+            ResponseFraming::Chunked => head::write_field(out, b"transfer-encoding", b"chunked"),
             _ => {}
         }
         match (keep, asked.version) {

@@ -11,8 +11,8 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Attendant, Served};
-use crate::http1::answer::{AnswerFault, Asked, Passed, Plan};
 use crate::http1::body::chunk_start;
+use crate::http1::response::{Asked, Passed, Plan, ResponseFault};
 use crate::http1::scratch::Scratch;
 use crate::http1::turn::{TURN, let_others_go_first};
 
@@ -21,7 +21,7 @@ const SKIPPED: usize = 64 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served<S, A> {
     /// Writes an answer as its body comes. Tells whether the connection may serve another request.
-    pub async fn answer<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, AnswerFault>
+    pub async fn response<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, ResponseFault>
     where
         B: Body<Data = Bytes> + Passed,
     {
@@ -37,32 +37,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         let mut more = left > 0;
         let mut moved = 0;
         while more {
-            let (piece, ended) = self.next_piece(body.as_mut(), &mut out).await?;
-            left = left.checked_sub(piece.len() as u64).ok_or(AnswerFault::Broken)?;
+            let (chunk, ended) = self.next_chunk(body.as_mut(), &mut out).await?;
+            left = left.checked_sub(chunk.len() as u64).ok_or(ResponseFault::Broken)?;
             more = !ended && left > 0;
             if !more {
                 plan.check(left)?;
                 body.set(None);
             }
-            let tail: &[u8] = match (plan.chunked(), more, piece.is_empty()) {
+            let tail: &[u8] = match (plan.chunked(), more, chunk.is_empty()) {
                 (false, _, _) => b"",
                 (true, true, _) => b"\r\n",
                 (true, false, false) => b"\r\n0\r\n\r\n",
                 (true, false, true) => b"0\r\n\r\n",
             };
-            if plan.chunked() && !piece.is_empty() {
-                chunk_start(&mut out, piece.len());
+            if plan.chunked() && !chunk.is_empty() {
+                chunk_start(&mut out, chunk.len());
             }
-            if out.len() + piece.len() + tail.len() <= out.capacity() {
+            if out.len() + chunk.len() + tail.len() <= out.capacity() {
                 // One small piece costs the kernel less than two.
-                out.extend_from_slice(&piece);
+                out.extend_from_slice(&chunk);
                 out.extend_from_slice(tail);
                 self.write(&out, &[], &[]).await?;
             } else {
-                self.write(&out, &piece, tail).await?;
+                self.write(&out, &chunk, tail).await?;
             }
             out.clear();
-            moved += piece.len();
+            moved += chunk.len();
             if more && moved >= TURN {
                 moved = 0;
                 let_others_go_first().await;
@@ -74,26 +74,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// Bytes that are no answer to a request that was heard.
-    pub async fn send(&self, bytes: &[u8]) -> Result<(), AnswerFault> {
+    pub async fn send(&self, bytes: &[u8]) -> Result<(), ResponseFault> {
         self.write(bytes, &[], &[]).await?;
         self.flush().await
     }
 
     /// The next piece of an answer's body, empty at its end, and whether it is the last. While it has to be waited for, what is in `out`
     /// leaves, and the caller is watched.
-    async fn next_piece<B: Body<Data = Bytes>>(
+    async fn next_chunk<B: Body<Data = Bytes>>(
         &self,
         mut body: Pin<&mut Option<B>>,
         out: &mut Vec<u8>,
-    ) -> Result<(Bytes, bool), AnswerFault> {
+    ) -> Result<(Bytes, bool), ResponseFault> {
         let mut sent = 0;
-        let piece = poll_fn(|cx| {
+        let chunk = poll_fn(|cx| {
             while let Some(mut body) = body.as_mut().as_pin_mut()
                 && let Poll::Ready(frame) = body.as_mut().poll_frame(cx)
             {
                 match frame {
                     None => return Poll::Ready(Ok((Bytes::new(), true))),
-                    Some(Err(_)) => return Poll::Ready(Err(AnswerFault::Broken)),
+                    Some(Err(_)) => return Poll::Ready(Err(ResponseFault::Broken)),
                     // Trailers end here, and an empty piece would look like the end.
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data()
@@ -107,18 +107,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             while sent < out.len() {
                 match self.poll_write(&[IoSlice::new(&out[sent..])], cx) {
                     Poll::Ready(Ok(written)) => sent += written,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(AnswerFault::Gone)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(ResponseFault::Gone)),
                     Poll::Pending => break,
                 }
             }
             if sent > 0 && sent == out.len() && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
-                return Poll::Ready(Err(AnswerFault::Gone));
+                return Poll::Ready(Err(ResponseFault::Gone));
             }
-            self.poll_hung_up(cx).map(|()| Err(AnswerFault::Gone))
+            self.poll_hung_up(cx).map(|()| Err(ResponseFault::Gone))
         })
         .await;
         out.drain(..sent);
-        piece
+        chunk
     }
 
     /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is still on its way.
@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             let io = &mut *self.io.borrow_mut();
             while skipped <= SKIPPED {
                 match io.body.take(&mut io.inbox.bytes) {
-                    Ok(Some(piece)) => skipped += piece.len(),
+                    Ok(Some(chunk)) => skipped += chunk.len(),
                     Ok(None) if io.body.has_ended() => return Poll::Ready(true),
                     // An answer does not wait for what the caller may never send.
                     Ok(None) if matches!(self.poll_read(io, false, cx), Poll::Ready(Ok(1..))) => {}
@@ -141,8 +141,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// All of it, in as few writes as the socket takes.
-    async fn write(&self, head: &[u8], piece: &[u8], tail: &[u8]) -> Result<(), AnswerFault> {
-        let parts = [head, piece, tail];
+    async fn write(&self, head: &[u8], chunk: &[u8], tail: &[u8]) -> Result<(), ResponseFault> {
+        let parts = [head, chunk, tail];
         let whole: usize = parts.iter().map(|part| part.len()).sum();
         let mut sent = 0;
         poll_fn(|cx| {
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
                 let to = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or_default();
                 match ready!(self.poll_write(&slices[from..=to], cx)) {
                     Ok(written) if written > 0 => sent += written,
-                    _ => return Poll::Ready(Err(AnswerFault::Gone)),
+                    _ => return Poll::Ready(Err(ResponseFault::Gone)),
                 }
             }
             Poll::Ready(Ok(()))
@@ -181,8 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         polled
     }
 
-    async fn flush(&self) -> Result<(), AnswerFault> {
-        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| AnswerFault::Gone)
+    async fn flush(&self) -> Result<(), ResponseFault> {
+        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| ResponseFault::Gone)
     }
 
     /// TLS keeps what the kernel does not take.
