@@ -156,7 +156,7 @@ fn facts(limits: &config::Retry) -> Facts<'_> {
     Facts {
         row: endpoint::find(&Method::GET, "/orders/lab"),
         limits,
-        repeatable: true,
+        retryable: true,
         replayable: true,
         sends: 1,
         renewed: false,

@@ -229,7 +229,7 @@ fn doubt_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, ho
     let (Some(url), Some(hosts)) = (url, hosts) else { return };
     let Some(host) = url.host_str() else { return };
     let place = section.place_of(key);
-    if !hosts.admits(host) {
+    if !hosts.allows(host) {
         let what = format!("{host} is not in allowed_hosts, and gets credentials or tokens all the same");
         section.reader.warning(&place, what, "add it to allowed_hosts, or correct it");
     }

@@ -101,8 +101,8 @@ impl<'a, A: Accounts> Call<'a, A> {
         matches!(self.head.method, Method::GET | Method::HEAD)
     }
 
-    pub(super) fn repeatable(&self) -> bool {
-        self.row.repeatable(&self.head.method, self.settings.retry.scan_request)
+    pub(super) fn retryable(&self) -> bool {
+        self.row.retryable(&self.head.method, self.settings.retry.scan_request)
     }
 
     /// Whether it goes to the account's route, and not to a link's host.
@@ -246,7 +246,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             body: held.send(),
             place: Place { realm: access.realm(), host: &host, port, secure: route.secure() },
             began,
-            repeatable: call.repeatable() && held.replayable(),
+            retryable: call.retryable() && held.replayable(),
             fresh: progress.repeated_silently,
             keep: settings.pool,
             patience,
@@ -289,7 +289,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         Facts {
             row: call.row,
             limits: &call.settings.retry,
-            repeatable: call.repeatable(),
+            retryable: call.retryable(),
             replayable: held.replayable(),
             sends: progress.sends - u32::from(progress.repeated_silently),
             renewed: progress.renewed.is_some(),

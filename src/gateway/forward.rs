@@ -33,7 +33,7 @@ pub struct Attempt<'a> {
     pub body: OutBody,
     pub began: Instant,
     /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
-    pub repeatable: bool,
+    pub retryable: bool,
     /// A kept connection has just failed: no other one is tried.
     pub fresh: bool,
     pub keep: usize,
@@ -54,8 +54,8 @@ pub async fn send<D: Dial>(
     dial: &D,
     attempt: Attempt<'_>,
 ) -> Result<UpstreamResponse<D::Stream>, Seen> {
-    let Attempt { place, head, body, began, repeatable, fresh, keep, patience } = attempt;
-    let kept = if fresh { None } else { pool.take_out(place, repeatable, keep, began) };
+    let Attempt { place, head, body, began, retryable, fresh, keep, patience } = attempt;
+    let kept = if fresh { None } else { pool.take_out(place, retryable, keep, began) };
     let (mut lease, began) = match kept {
         Some(lease) => (lease, began),
         None => match Box::pin(pool.dial(dial, place, keep)).await {

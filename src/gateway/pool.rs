@@ -114,15 +114,9 @@ impl<S: Wire> Default for Pool<S> {
 
 impl<S: Wire> Pool<S> {
     /// The most recently used connection that is still alive.
-    pub fn take_out(
-        &self,
-        place: Place<'_>,
-        repeatable: bool,
-        keep: usize,
-        now: Instant,
-    ) -> Option<Lease<S>> {
+    pub fn take_out(&self, place: Place<'_>, retryable: bool, keep: usize, now: Instant) -> Option<Lease<S>> {
         let shelf = self.shelf(place);
-        let max_idle = if repeatable { MAX_IDLE } else { MAX_IDLE_UNREPEATABLE };
+        let max_idle = if retryable { MAX_IDLE } else { MAX_IDLE_UNREPEATABLE };
         loop {
             let mut link = shelf.pop_younger_than(max_idle, now)?;
             if link.is_alive() {
@@ -375,8 +369,8 @@ mod tests {
             lease
         }
 
-        fn take(&self, repeatable: bool, millis: u64) -> Option<Lease<DuplexStream>> {
-            self.pool.take_out(self.place(), repeatable, KEEP, self.at(millis))
+        fn take(&self, retryable: bool, millis: u64) -> Option<Lease<DuplexStream>> {
+            self.pool.take_out(self.place(), retryable, KEEP, self.at(millis))
         }
     }
 

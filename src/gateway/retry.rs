@@ -9,7 +9,7 @@ use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountName, RealmName};
-use crate::model::endpoint::{Endpoint, Pause};
+use crate::model::endpoint::{Endpoint, RetryWait};
 
 use super::refusal::Refusal;
 
@@ -40,7 +40,7 @@ pub struct Facts<'a> {
     pub row: &'static Endpoint,
     pub limits: &'a config::Retry,
     /// The row and the method allow that the platform acts twice.
-    pub repeatable: bool,
+    pub retryable: bool,
     /// The body was kept.
     pub replayable: bool,
     /// Sends so far, the last one included; the silent repeat is not counted.
@@ -109,7 +109,7 @@ fn after_expiry(facts: &Facts<'_>, cause: Cause) -> Step {
 }
 
 fn after_dead_connection(facts: &Facts<'_>, anything_sent: bool) -> Step {
-    let harmless = facts.repeatable || !anything_sent;
+    let harmless = facts.retryable || !anything_sent;
     match harmless && facts.replayable && !facts.repeated_silently {
         true => Step::Wait(Duration::ZERO),
         // Whoever creates something must know that it may have been created.
@@ -123,7 +123,7 @@ fn after_dead_connection(facts: &Facts<'_>, anything_sent: bool) -> Step {
 fn wait_or(facts: &Facts<'_>, otherwise: Step) -> Step {
     let allowed = facts.limits.attempts + u32::from(facts.renewed);
     let wait = pause(facts);
-    let may = facts.repeatable
+    let may = facts.retryable
         && facts.replayable
         && facts.sends < allowed
         && facts.elapsed + wait <= facts.limits.deadline
@@ -132,9 +132,9 @@ fn wait_or(facts: &Facts<'_>, otherwise: Step) -> Step {
 }
 
 fn pause(facts: &Facts<'_>) -> Duration {
-    let first = match facts.row.pause {
-        Pause::Base => facts.limits.base,
-        Pause::Pairing => facts.limits.pairing_base,
+    let first = match facts.row.retry_wait {
+        RetryWait::Base => facts.limits.base,
+        RetryWait::Pairing => facts.limits.pairing_base,
     };
     let doubled = first.saturating_mul(1 << facts.sends.saturating_sub(1).min(8));
     doubled.mul_f64(1.0 + JITTER * facts.jitter.clamp(0.0, 1.0))
@@ -193,7 +193,7 @@ mod tests {
         Facts {
             row,
             limits,
-            repeatable: row.repeatable(&method, limits.scan_request),
+            retryable: row.retryable(&method, limits.scan_request),
             replayable: true,
             sends: 1,
             renewed: false,

@@ -32,7 +32,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let suits = trial.route() != access.route()
             && call.takes_the_route()
             && call.is_read()
-            && call.repeatable()
+            && call.retryable()
             && held.replayable();
         let Some(_turn) = suits.then(|| trial.begin()).flatten() else { return Ok(None) };
         let tried = access.over(trial.route());

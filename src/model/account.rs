@@ -27,7 +27,7 @@ pub struct RealmName(Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {text:?} is not valid: {rule}")]
-pub struct InvalidName {
+pub struct NameError {
     pub kind: &'static str,
     pub text: String,
     pub rule: &'static str,
@@ -113,7 +113,7 @@ impl AccountState {
 
 const MAX_NAME: usize = 64;
 
-fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidName> {
+fn check_name(kind: &'static str, text: &str) -> Result<(), NameError> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let rule = if text.len() > MAX_NAME {
@@ -125,7 +125,7 @@ fn check_name(kind: &'static str, text: &str) -> Result<(), InvalidName> {
     } else {
         return Ok(());
     };
-    Err(InvalidName { kind, text: text.chars().take(MAX_NAME).collect(), rule })
+    Err(NameError { kind, text: text.chars().take(MAX_NAME).collect(), rule })
 }
 
 macro_rules! name_type {
@@ -137,9 +137,9 @@ macro_rules! name_type {
         }
 
         impl FromStr for $type {
-            type Err = InvalidName;
+            type Err = NameError;
 
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
+            fn from_str(text: &str) -> Result<Self, NameError> {
                 check_name($kind, text).map(|()| Self(text.into()))
             }
         }
@@ -213,23 +213,18 @@ impl AccountId {
         Self(id)
     }
 
-    /// For logs, where a number is one.
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 }
 
 impl FromStr for AccountId {
-    type Err = InvalidName;
+    type Err = NameError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
+    fn from_str(text: &str) -> Result<Self, NameError> {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let parsed = if digits { text.parse().ok() } else { None };
-        parsed.map(Self).ok_or_else(|| InvalidName {
+        parsed.map(Self).ok_or_else(|| NameError {
             kind: "account id",
             text: text.chars().take(MAX_NAME).collect(),
             rule: "a whole number",
@@ -253,13 +248,13 @@ impl<'de> Deserialize<'de> for AccountId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Form {
+        enum NumberOrText {
             Number(u64),
             Text(String),
         }
-        match Form::deserialize(deserializer)? {
-            Form::Number(id) => Ok(Self(id)),
-            Form::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
+        match NumberOrText::deserialize(deserializer)? {
+            NumberOrText::Number(id) => Ok(Self(id)),
+            NumberOrText::Text(text) => text.trim().parse().map_err(serde::de::Error::custom),
         }
     }
 }

@@ -17,11 +17,11 @@ pub struct Endpoint {
     /// `{}` stands for one segment.
     pub template: &'static [&'static str],
     pub group: Group,
-    pub repeat: Repeat,
+    pub retry_safety: RetrySafety,
     /// Whether answers carry links to assets, which become ours.
     pub links: bool,
     /// What the documents advise to wait before a repeat after 500/504.
-    pub pause: Pause,
+    pub retry_wait: RetryWait,
 }
 
 /// What a caller's `allow` list names.
@@ -43,7 +43,7 @@ pub enum Group {
 
 /// Whether a call may be sent again after the platform may have seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
+pub enum RetrySafety {
     /// By HTTP's rules: GET, HEAD, OPTIONS, PUT and DELETE are idempotent.
     ByMethod,
     /// A read, whatever its method.
@@ -56,19 +56,19 @@ pub enum Repeat {
 
 /// Which of the two documented waits applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
+pub enum RetryWait {
     /// 1000 ms (S 4.1.2, 4.2.2, 4.2.3, 4.3.2).
     Base,
     /// 2000 ms (S 4.3.1).
     Pairing,
 }
 
-impl Pause {
+impl RetryWait {
     /// The documented wait; never shortened, whatever is configured.
     pub const fn documented(self) -> Duration {
         match self {
-            Pause::Base => Duration::from_millis(1000),
-            Pause::Pairing => Duration::from_millis(2000),
+            RetryWait::Base => Duration::from_millis(1000),
+            RetryWait::Pairing => Duration::from_millis(2000),
         }
     }
 }
@@ -127,9 +127,9 @@ const fn row(
     methods: &'static [Method],
     template: &'static [&'static str],
     group: Group,
-    repeat: Repeat,
+    retry_safety: RetrySafety,
 ) -> Endpoint {
-    Endpoint { name, methods, template, group, repeat, links: false, pause: Pause::Base }
+    Endpoint { name, methods, template, group, retry_safety, links: false, retry_wait: RetryWait::Base }
 }
 
 const fn with_links(row: Endpoint) -> Endpoint {
@@ -137,11 +137,11 @@ const fn with_links(row: Endpoint) -> Endpoint {
 }
 
 const fn pairing_pause(row: Endpoint) -> Endpoint {
-    Endpoint { pause: Pause::Pairing, ..row }
+    Endpoint { retry_wait: RetryWait::Pairing, ..row }
 }
 
 use Group::*;
-use Repeat::*;
+use RetrySafety::*;
 
 /// The first row that fits decides; literals stand before templates.
 pub static TABLE: &[Endpoint] = &[
@@ -217,12 +217,12 @@ fn template_fits(template: &[&str], segments: &[&str]) -> bool {
 
 impl Endpoint {
     /// Whether the call may be sent again although the platform may have acted on it.
-    pub fn repeatable(&self, method: &Method, scan_request_too: bool) -> bool {
-        match self.repeat {
-            Repeat::ByMethod => method.is_idempotent() && *method != Method::TRACE,
-            Repeat::Read => true,
-            Repeat::OnlyIfConfigured => scan_request_too,
-            Repeat::Never => false,
+    pub fn retryable(&self, method: &Method, scan_request_too: bool) -> bool {
+        match self.retry_safety {
+            RetrySafety::ByMethod => method.is_idempotent() && *method != Method::TRACE,
+            RetrySafety::Read => true,
+            RetrySafety::OnlyIfConfigured => scan_request_too,
+            RetrySafety::Never => false,
         }
     }
 
@@ -284,15 +284,15 @@ mod tests {
 
     #[test]
     fn only_what_cannot_act_twice_is_repeated() {
-        let repeatable = |method: Method, path: &str| find(&method, path).repeatable(&method, false);
-        assert!(repeatable(Method::GET, "/orders/lab"));
-        assert!(repeatable(Method::DELETE, "/scan-request/1"));
-        assert!(repeatable(Method::POST, "/patient/search"));
-        assert!(!repeatable(Method::POST, "/scan-request"));
-        assert!(!repeatable(Method::GET, "/order/1/return"));
-        assert!(!repeatable(Method::POST, "/patients"));
-        assert!(repeatable(Method::PUT, "/pair-account"));
-        assert!(find(&Method::POST, "/scan-request").repeatable(&Method::POST, true));
+        let retryable = |method: Method, path: &str| find(&method, path).retryable(&method, false);
+        assert!(retryable(Method::GET, "/orders/lab"));
+        assert!(retryable(Method::DELETE, "/scan-request/1"));
+        assert!(retryable(Method::POST, "/patient/search"));
+        assert!(!retryable(Method::POST, "/scan-request"));
+        assert!(!retryable(Method::GET, "/order/1/return"));
+        assert!(!retryable(Method::POST, "/patients"));
+        assert!(retryable(Method::PUT, "/pair-account"));
+        assert!(find(&Method::POST, "/scan-request").retryable(&Method::POST, true));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Route {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RouteProblem {
+pub enum RouteError {
     #[error("Domain {0:?} is not an address")]
     NotAnAddress(String),
     #[error("Domain is not https")]
@@ -90,7 +90,7 @@ impl fmt::Display for HostPattern {
 
 impl HostPattern {
     /// Whether a host, lower case as a parsed URL has it, is meant.
-    pub fn admits(&self, host: &str) -> bool {
+    pub fn matches(&self, host: &str) -> bool {
         let host = without_final_dot(host);
         if !self.any_subdomain {
             return host == self.name;
@@ -102,32 +102,32 @@ impl HostPattern {
 }
 
 impl HostPolicy {
-    pub fn admits(&self, host: &str) -> bool {
-        self.allowed.iter().any(|pattern| pattern.admits(host))
+    pub fn allows(&self, host: &str) -> bool {
+        self.allowed.iter().any(|pattern| pattern.matches(host))
     }
 
     /// Checks an address that a bearer or the client credentials would be sent to.
-    pub fn check(&self, url: &Url) -> Result<(), RouteProblem> {
-        let host = url.host_str().ok_or_else(|| RouteProblem::NotAnAddress(url.to_string()))?;
+    pub fn check(&self, url: &Url) -> Result<(), RouteError> {
+        let host = url.host_str().ok_or_else(|| RouteError::NotAnAddress(url.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(RouteProblem::Carries("a user name or password"));
+            return Err(RouteError::Carries("a user name or password"));
         }
         match url.scheme() {
             "https" => {}
             "http" if self.allow_insecure => {}
-            _ => return Err(RouteProblem::NotHttps),
+            _ => return Err(RouteError::NotHttps),
         }
         if !self.allow_insecure {
             if url.port().is_some() {
-                return Err(RouteProblem::Carries("a port"));
+                return Err(RouteError::Carries("a port"));
             }
             if !matches!(url.host(), Some(Host::Domain(_))) {
-                return Err(RouteProblem::Carries("an address instead of a name"));
+                return Err(RouteError::Carries("an address instead of a name"));
             }
         }
-        match self.admits(host) {
+        match self.allows(host) {
             true => Ok(()),
-            false => Err(RouteProblem::HostNotAllowed(host.to_owned())),
+            false => Err(RouteError::HostNotAllowed(host.to_owned())),
         }
     }
 }
@@ -135,9 +135,9 @@ impl HostPolicy {
 impl Route {
     /// Reads what discovery answered. `domain` may come with or without a scheme and with a trailing slash, since the documents
     /// do not say (gen-api, section 3); `path` must be a plain absolute path.
-    pub fn parse(domain: &str, path: &str, policy: &HostPolicy) -> Result<Self, RouteProblem> {
+    pub fn parse(domain: &str, path: &str, policy: &HostPolicy) -> Result<Self, RouteError> {
         let domain = domain.trim();
-        let shown = || RouteProblem::NotAnAddress(domain.chars().take(200).collect());
+        let shown = || RouteError::NotAnAddress(domain.chars().take(200).collect());
         if domain.is_empty() || domain.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'\\') {
             return Err(shown());
         }
@@ -148,10 +148,10 @@ impl Route {
         .map_err(|_| shown())?;
         policy.check(&url)?;
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(RouteProblem::Carries("a query or fragment"));
+            return Err(RouteError::Carries("a query or fragment"));
         }
         if !matches!(url.path(), "" | "/") {
-            return Err(RouteProblem::Carries("a path"));
+            return Err(RouteError::Carries("a path"));
         }
         let host = without_final_dot(url.host_str().ok_or_else(shown)?).to_owned();
         let port = url.port_or_known_default().ok_or_else(shown)?;
@@ -199,7 +199,7 @@ impl Route {
     }
 
     /// The same place with another path: for a link host's own paths.
-    pub fn with_path(&self, path: &str) -> Result<Self, RouteProblem> {
+    pub fn with_path(&self, path: &str) -> Result<Self, RouteError> {
         Ok(Self { path: check_path(path)?, ..self.clone() })
     }
 }
@@ -226,7 +226,7 @@ impl fmt::Debug for Route {
 
 const MAX_PATH: usize = 256;
 
-fn check_path(path: &str) -> Result<String, RouteProblem> {
+fn check_path(path: &str) -> Result<String, RouteError> {
     let trimmed = path.trim_end_matches('/');
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
     let good = trimmed.len() <= MAX_PATH
@@ -236,7 +236,7 @@ fn check_path(path: &str) -> Result<String, RouteProblem> {
         && !trimmed.split('/').any(|segment| segment == "." || segment == "..");
     match good {
         true => Ok(trimmed.to_owned()),
-        false => Err(RouteProblem::OddPath(path.chars().take(200).collect())),
+        false => Err(RouteError::OddPath(path.chars().take(200).collect())),
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
     fn a_star_stands_for_one_or_more_labels_and_never_for_none() {
         let pattern: HostPattern = "*.iterocloud.com".parse().unwrap();
         for good in ["eu.iterocloud.com", "a.b.iterocloud.com"] {
-            assert!(pattern.admits(good), "{good}");
+            assert!(pattern.matches(good), "{good}");
         }
         for bad in [
             "iterocloud.com",
@@ -296,7 +296,7 @@ mod tests {
             "iterocloud.com.evil.test",
             "eu.iterocloud.com..",
         ] {
-            assert!(!pattern.admits(bad), "{bad}");
+            assert!(!pattern.matches(bad), "{bad}");
         }
         for bad in ["*", "*.com", "*.com.", "a*.com", "*.*.com", "*.127.0.0.1", "", ".", "a..", "a b"] {
             assert!(bad.parse::<HostPattern>().is_err(), "{bad}");
@@ -311,7 +311,7 @@ mod tests {
             ("eu.iterocloud.com.", "eu.iterocloud.com"),
             ("eu.iterocloud.com", "eu.iterocloud.com."),
         ] {
-            assert!(pattern.parse::<HostPattern>().unwrap().admits(host), "{pattern} {host}");
+            assert!(pattern.parse::<HostPattern>().unwrap().matches(host), "{pattern} {host}");
         }
     }
 

@@ -214,7 +214,7 @@ impl Pairing {
                  next renewal."
             )),
         }
-        tracing::info!(account = %name, realm = %order.realm, account_id = account.id.number(), "account paired");
+        tracing::info!(account = %name, realm = %order.realm, account_id = account.id.as_u64(), "account paired");
         Connected {
             name,
             realm: order.realm,
@@ -258,7 +258,7 @@ impl Pairing {
 
     fn alarm(&self, harvest: &Harvest, problem: &StoreError) {
         tracing::error!(
-            realm = %harvest.order.realm, account_id = harvest.account.id.number(), %problem,
+            realm = %harvest.order.realm, account_id = harvest.account.id.as_u64(), %problem,
             "the tokens of a paired account cannot be stored; they are held in memory and storing is tried again"
         );
     }

@@ -131,7 +131,7 @@ impl Pairing {
         };
         self.unpair_at(realm, &route, &access, grant.account_id).await?;
         self.hooks.note(name, "unpaired", format!("account {} of realm {}", grant.account_id, grant.realm));
-        tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.number(), "account unpaired");
+        tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "account unpaired");
         let other = record.grants.iter().find(|other| other.realm != grant.realm).map(|g| g.realm.clone());
         let other = other.filter(|_| record.current == grant.realm);
         let removal = Removal { name: name.clone(), realm: grant.realm.clone(), other };
@@ -168,7 +168,7 @@ impl Pairing {
             Err(problem) => return Err(problem),
         };
         self.hooks.note(name, "revoked", format!("the refresh token of realm {}", grant.realm));
-        tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.number(), "refresh token revoked");
+        tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "refresh token revoked");
         let saved = match record.current == grant.realm {
             true => self.mark_revoked(name).await,
             false => {

@@ -180,7 +180,7 @@ fn entry(name: &str, realm: &str, account_id: &str, refresh_token: &str) -> Resu
 }
 
 /// The rule alone: the text may be a token.
-fn invalid(field: &str, problem: &crate::model::account::InvalidName) -> String {
+fn invalid(field: &str, problem: &crate::model::account::NameError) -> String {
     format!("{field} is not valid: {}", problem.rule)
 }
 

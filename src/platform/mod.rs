@@ -22,7 +22,7 @@ use url::Url;
 
 use crate::config;
 use crate::model::account::AccountId;
-use crate::model::route::{Route, RouteProblem};
+use crate::model::route::{Route, RouteError};
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::upstream::Reach;
 
@@ -41,7 +41,7 @@ pub struct Platform {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotUsable {
     #[error("the pinned `route` is not usable: {0}")]
-    Route(#[from] RouteProblem),
+    Route(#[from] RouteError),
     #[error("the HTTP client cannot be set up: {0}")]
     Client(String),
 }

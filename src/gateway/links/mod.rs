@@ -140,7 +140,7 @@ pub fn link_host(authority: &str, route: &Route, realm: &RealmRules) -> Option<(
         return None;
     }
     let host = host.to_ascii_lowercase();
-    let admitted = realm.link_hosts.iter().any(|pattern| pattern.admits(&host));
+    let admitted = realm.link_hosts.iter().any(|pattern| pattern.matches(&host));
     (admitted && (port == default || realm.hosts.allow_insecure)).then_some((host, port))
 }
 
