@@ -152,7 +152,7 @@ fn request_head(key: Option<&[u8]>) -> Fields {
     Fields::of(plain.into_iter().chain(key.map(|key| ("x-gateway-key", key)))).unwrap()
 }
 
-fn facts(limits: &config::Retry) -> Facts<'_> {
+fn facts(limits: &config::RetryConfig) -> Facts<'_> {
     Facts {
         row: endpoint::find(&Method::GET, "/orders/lab"),
         limits,
@@ -181,7 +181,7 @@ fn config() -> Config {
     let url = || "https://prod-iteroapi.iterocloud.com".parse().unwrap();
     let digest: [u8; 32] =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY).as_ref().try_into().unwrap();
-    let caller = |n: u8| config::Caller {
+    let caller = |n: u8| config::CallerConfig {
         limit: None,
         name: format!("caller-{n}"),
         accounts: vec![AccountPattern::Name("*".into())],
@@ -193,7 +193,7 @@ fn config() -> Config {
         allow: Group::ALL.to_vec(),
         url: None,
     };
-    let realm = config::Realm {
+    let realm = config::RealmConfig {
         name: "global".parse().unwrap(),
         kind: config::RealmKind::New,
         oauth_base: url(),
@@ -211,7 +211,7 @@ fn config() -> Config {
     };
     Config {
         file: "config.toml".into(),
-        gateway: config::Gateway {
+        gateway: config::GatewayConfig {
             account_limit: None,
             listen: vec![],
             url: "http://gateway:8080".parse().unwrap(),
@@ -227,7 +227,7 @@ fn config() -> Config {
             keep_alive_timeout: 75 * second,
             drain_timeout: 30 * second,
         },
-        admin: config::Admin {
+        admin: config::AdminConfig {
             listen: vec![],
             token: config::SecretSource::Env("X".into()),
             url: None,
@@ -235,29 +235,33 @@ fn config() -> Config {
             audit: "audit.log".into(),
         },
         public: None,
-        store: config::Store {
+        store: config::StoreConfig {
             url: config::StoreUrl::Sqlite("x.db".into()),
             key: config::SecretSource::Env("X".into()),
         },
         realms: [(realm.name.clone(), realm)].into(),
         callers: (0..100).map(caller).collect(),
-        upstream: config::Upstream {
+        upstream: config::UpstreamConfig {
             connect_timeout: 5 * second,
             response_timeout: 100 * second,
             idle_timeout: 60 * second,
-            pool: 64,
+            max_idle_per_host: 64,
             proxy: config::ProxyChoice::None,
         },
-        retry: config::Retry {
+        retry: config::RetryConfig {
             attempts: 3,
-            base: second,
+            initial_backoff: second,
             pairing_base: 2 * second,
             deadline: 20 * second,
             budget: 0.2,
             scan_request: false,
         },
-        renewal: config::Renewal { min_gap: 60 * second, ahead: 300 * second, keep_alive: 604_800 * second },
-        log: config::Log { level: "info".into(), format: config::LogFormat::Json, access: true },
+        renewal: config::RenewalConfig {
+            min_gap: 60 * second,
+            renew_before_expiry: 300 * second,
+            idle_renewal: 604_800 * second,
+        },
+        log: config::LogConfig { level: "info".into(), format: config::LogFormat::Json, access: true },
     }
 }
 

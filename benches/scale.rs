@@ -350,10 +350,10 @@ impl Bench {
             book: book.clone(),
             platforms: HashMap::from([(realm(), platform.clone() as Arc<dyn ControlCalls>)]),
             chronicle: Arc::new(Silent),
-            settings: config::Renewal {
+            settings: config::RenewalConfig {
                 min_gap: config::defaults::MIN_GAP,
-                ahead: config::defaults::AHEAD,
-                keep_alive: config::defaults::KEEP_ALIVE,
+                renew_before_expiry: config::defaults::RENEW_BEFORE_EXPIRY,
+                idle_renewal: config::defaults::IDLE_RENEWAL,
             },
             runtime: tokio::runtime::Handle::current(),
             replica: ReplicaId::new("bench").expect("a name"),

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use genapi_gateway::config::{Log, LogFormat};
+use genapi_gateway::config::{LogConfig, LogFormat};
 use genapi_gateway::sandbox::{Account, Endpoint, Fault, Junk, LinkForm, Platform, Script};
 use genapi_gateway::telemetry;
 use genapi_gateway::telemetry::log_queue::{LineKind, LogQueue};
@@ -60,7 +60,7 @@ impl Captured {
     fn install() -> Self {
         let lines = Lines::default();
         let queue = LogQueue::start(lines.clone()).unwrap();
-        let log = Log { level: "trace".to_owned(), format: LogFormat::Json, access: true };
+        let log = LogConfig { level: "trace".to_owned(), format: LogFormat::Json, access: true };
         let (subscriber, _) = telemetry::subscriber(&log, &|_| None, queue.clone(), false).unwrap();
         tracing::subscriber::set_global_default(subscriber).unwrap();
         Self { lines, queue }

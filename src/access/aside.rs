@@ -72,10 +72,10 @@ pub(super) fn due(shared: &Shared, entry: &Entry, snapshot: &Snapshot) -> Vec<(R
     grants.map(|other| (other.realm.clone(), moment(&other.realm, other.fresh_at()))).collect()
 }
 
-/// A little ahead of `keep_alive`, and not all on one day.
-fn lapses(name: &AccountName, fresh_at: Timestamp, settings: &config::Renewal) -> Timestamp {
-    let early = (settings.keep_alive / 8).mul_f64(share(name.as_str(), 1));
-    fresh_at + (settings.keep_alive - early)
+/// A little ahead of `idle_renewal`, and not all on one day.
+fn lapses(name: &AccountName, fresh_at: Timestamp, settings: &config::RenewalConfig) -> Timestamp {
+    let early = (settings.idle_renewal / 8).mul_f64(share(name.as_str(), 1));
+    fresh_at + (settings.idle_renewal - early)
 }
 
 /// Refreshes a grant that is not in use, once.

@@ -57,7 +57,7 @@ pub enum Found {
 }
 
 impl RealmRules {
-    pub fn of(realm: &config::Realm) -> Self {
+    pub fn of(realm: &config::RealmConfig) -> Self {
         let pinned = realm.route.as_ref();
         let pinned = pinned.and_then(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts).ok());
         Self { hosts: realm.hosts.clone(), pinned }

@@ -241,8 +241,8 @@ pub struct Workbench {
     pub renewals: Renewals,
 }
 
-pub fn settings() -> config::Renewal {
-    config::Renewal { min_gap: MINUTE, ahead: 5 * MINUTE, keep_alive: 7 * 24 * HOUR }
+pub fn settings() -> config::RenewalConfig {
+    config::RenewalConfig { min_gap: MINUTE, renew_before_expiry: 5 * MINUTE, idle_renewal: 7 * 24 * HOUR }
 }
 
 pub fn global() -> RealmName {
@@ -294,7 +294,7 @@ impl Workbench {
         clock: Clock,
         store: Arc<MemoryStore>,
         platform: Arc<Scripted>,
-        settings: config::Renewal,
+        settings: config::RenewalConfig,
     ) -> Self {
         let rules = HashMap::from([(global(), RealmRules { hosts: policy(), pinned: None })]);
         let records = store.accounts().await.unwrap().accounts;

@@ -102,7 +102,7 @@ impl Pacing {
         now: Timestamp,
         cause: Cause,
         facts: &Facts,
-        settings: &config::Renewal,
+        settings: &config::RenewalConfig,
     ) -> Result<(), RenewProblem> {
         let gap = gap(settings, facts.on_both_platforms);
         if let Some(last) = facts.last_refresh.filter(|last| !facts.only_a_route && now < *last + gap) {
@@ -126,7 +126,13 @@ impl Pacing {
 
     /// A refresh brought tokens that live for `life`. A 403-caused one is taken for no cure until [`Pacing::cured`] says so: the caller
     /// may have hung up, and 50 callers of one flight must not double the wait 50 times.
-    pub fn refreshed(&mut self, now: Timestamp, cause: Cause, life: Duration, settings: &config::Renewal) {
+    pub fn refreshed(
+        &mut self,
+        now: Timestamp,
+        cause: Cause,
+        life: Duration,
+        settings: &config::RenewalConfig,
+    ) {
         self.failures = 0;
         self.retry = None;
         self.maybe_spent = None;
@@ -189,7 +195,7 @@ pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timesta
 }
 
 /// The gap between two refreshes of an account. `"0s"` is for demo and tests and turns both gaps off.
-pub(super) fn gap(settings: &config::Renewal, on_both_platforms: bool) -> Duration {
+pub(super) fn gap(settings: &config::RenewalConfig, on_both_platforms: bool) -> Duration {
     match on_both_platforms && !settings.min_gap.is_zero() {
         true => settings.min_gap.max(BOTH_PLATFORMS_GAP),
         false => settings.min_gap,
@@ -245,11 +251,11 @@ mod tests {
         Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
     }
 
-    fn settings(min_gap: u64) -> config::Renewal {
-        config::Renewal {
+    fn settings(min_gap: u64) -> config::RenewalConfig {
+        config::RenewalConfig {
             min_gap: Duration::from_secs(min_gap),
-            ahead: Duration::from_secs(300),
-            keep_alive: Duration::from_secs(7 * 86_400),
+            renew_before_expiry: Duration::from_secs(300),
+            idle_renewal: Duration::from_secs(7 * 86_400),
         }
     }
 

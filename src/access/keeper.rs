@@ -46,7 +46,7 @@ pub fn next_due(
     now: Timestamp,
     facts: &Facts,
     spread: f64,
-    settings: &config::Renewal,
+    settings: &config::RenewalConfig,
 ) -> (Timestamp, Cause) {
     let fresh_at = facts.refreshed_at.max(Some(facts.obtained_at)).unwrap_or(facts.obtained_at);
     let life = facts.expires_at.map_or(TOKEN_LIFE, |end| end.since(fresh_at));
@@ -55,13 +55,13 @@ pub fn next_due(
     let (due, cause) = match (in_use, facts.expires_at) {
         (true, Some(end)) => {
             // A token that lives shorter than `ahead` must not be renewed without end.
-            let ahead = settings.ahead.min(life / 4);
+            let ahead = settings.renew_before_expiry.min(life / 4);
             (end - ahead - ahead.mul_f64(spread), Cause::Ahead)
         }
         (true, None) => (now, Cause::Ahead),
         (false, _) => {
-            let early = (settings.keep_alive / 8).mul_f64(spread);
-            (fresh_at + (settings.keep_alive - early), Cause::KeepAlive)
+            let early = (settings.idle_renewal / 8).mul_f64(spread);
+            (fresh_at + (settings.idle_renewal - early), Cause::KeepAlive)
         }
     };
     (due.max(facts.held_until), cause)
@@ -183,7 +183,7 @@ fn due_of(
     entry: &Entry,
     snapshot: &Snapshot,
     now: Timestamp,
-    settings: &config::Renewal,
+    settings: &config::RenewalConfig,
 ) -> Option<(Timestamp, Cause)> {
     match snapshot.state {
         AccountState::Ready => {}
@@ -200,6 +200,6 @@ fn due_of(
 }
 
 /// Short enough for tokens of a demo that live seconds.
-fn round_length(settings: &config::Renewal) -> Duration {
-    (settings.ahead / 4).clamp(SHORTEST_ROUND, LONGEST_ROUND)
+fn round_length(settings: &config::RenewalConfig) -> Duration {
+    (settings.renew_before_expiry / 4).clamp(SHORTEST_ROUND, LONGEST_ROUND)
 }

@@ -41,7 +41,7 @@ pub struct Parts {
     pub book: Arc<Book>,
     pub platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
     pub chronicle: Arc<dyn Chronicle>,
-    pub settings: config::Renewal,
+    pub settings: config::RenewalConfig,
     /// The control runtime: flights, the keeper and the saving of unsaved tokens run there.
     pub runtime: Handle,
     /// Who this gateway is among those that share its store.
@@ -176,7 +176,7 @@ impl Renewals {
     /// login are tried once more, since the credentials may have been why.
     pub async fn reload(
         &self,
-        settings: config::Renewal,
+        settings: config::RenewalConfig,
         platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
         changed: &[RealmName],
     ) {
@@ -344,7 +344,7 @@ pub(super) struct Shared {
     pub book: Arc<Book>,
     pub platforms: ArcSwap<HashMap<RealmName, Arc<dyn ControlCalls>>>,
     pub chronicle: Arc<dyn Chronicle>,
-    pub settings: ArcSwap<config::Renewal>,
+    pub settings: ArcSwap<config::RenewalConfig>,
     pub runtime: Handle,
     pub replica: ReplicaId,
     /// Who keeps.

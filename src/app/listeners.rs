@@ -8,7 +8,7 @@ use anyhow::Context;
 use rustls::crypto::CryptoProvider;
 use url::Url;
 
-use crate::config::{Certificate, Config};
+use crate::config::{CertificateFiles, Config};
 use crate::server::{Inherited, Limits, Listeners, TlsCertificates, TlsFiles};
 
 pub struct Sockets {
@@ -83,7 +83,7 @@ pub struct TlsListener {
 
 /// Every listener that speaks TLS.
 pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
-    let files = |pair: &Certificate, client_ca: Option<&PathBuf>| TlsFiles {
+    let files = |pair: &CertificateFiles, client_ca: Option<&PathBuf>| TlsFiles {
         cert: pair.cert.clone(),
         key: pair.key.clone(),
         client_ca: client_ca.cloned(),

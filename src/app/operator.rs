@@ -33,7 +33,7 @@ use super::data::{DataHandler, Maker};
 pub struct Operator {
     calls: mpsc::Sender<Job>,
     key: String,
-    pub caller: config::Caller,
+    pub caller: config::CallerConfig,
 }
 
 type Job = (RequestHead, Bytes, oneshot::Sender<Result<Seen, String>>);
@@ -56,13 +56,13 @@ const SHOWN: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A caller that may use every account, with a key that nobody else ever sees.
-pub fn caller() -> anyhow::Result<(String, config::Caller)> {
+pub fn caller() -> anyhow::Result<(String, config::CallerConfig)> {
     let mut bytes = [0u8; 32];
     aws_lc_rs::rand::fill(&mut bytes).ok().context("no random numbers can be had from the system")?;
     let key = URL_SAFE_NO_PAD.encode(bytes);
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
-    let caller = config::Caller {
+    let caller = config::CallerConfig {
         name: NAME.to_owned(),
         accounts: vec![config::AccountPattern::Name("*".to_owned())],
         key: Some(hash),
@@ -78,7 +78,7 @@ pub fn caller() -> anyhow::Result<(String, config::Caller)> {
 }
 
 /// The configuration as the request path is to see it.
-pub fn with(config: &Config, operator: config::Caller) -> Config {
+pub fn with(config: &Config, operator: config::CallerConfig) -> Config {
     let mut config = config.clone();
     config.callers.push(operator);
     config
@@ -86,7 +86,7 @@ pub fn with(config: &Config, operator: config::Caller) -> Config {
 
 impl Operator {
     /// Starts the thread on which the operator's gateway lives.
-    pub fn start(maker: Arc<Maker>, key: String, caller: config::Caller) -> anyhow::Result<Self> {
+    pub fn start(maker: Arc<Maker>, key: String, caller: config::CallerConfig) -> anyhow::Result<Self> {
         let (calls, received) = mpsc::channel(16);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Config, Env, Loaded, Places, Problem, Problems, SecretSource, StoreUrl};
+use crate::config::{
+    self, Config, ConfigError, Diagnostic, Env, KeyLocations, LoadedConfig, SecretSource, StoreUrl,
+};
 use crate::journal::audit::{Audit, AuditError};
 use crate::server::{self, BindError, CertificateDoubt, TlsCertificates, TlsError};
 use crate::store::{self, StoreError, private_file};
@@ -19,7 +21,7 @@ use super::realms;
 
 /// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a
 /// fault of the file itself hides the rest.
-pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<Loaded, Problems> {
+pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<LoadedConfig, ConfigError> {
     let mut loaded = config::load(file, env)?;
     let mut found = Found { places: loaded.places.clone(), problems: Vec::new(), warnings: Vec::new() };
     let config = &loaded.config;
@@ -32,7 +34,7 @@ pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<Loaded, Problems
         found.problem(key, error.what, error.fix);
     }
     found.look_at_written_files(config);
-    if let Some(problems) = Problems::gather(found.problems) {
+    if let Some(problems) = ConfigError::gather(found.problems) {
         return Err(problems);
     }
     loaded.warnings.extend(found.warnings);
@@ -49,7 +51,7 @@ pub fn needs_a_change(error: &anyhow::Error) -> bool {
             || matches!(cause.downcast_ref::<LogProblem>(), Some(LogProblem::Level(_)))
             || cause.is::<TlsError>()
             || cause.is::<AuditError>()
-            || cause.is::<config::secret::SecretProblem>()
+            || cause.is::<config::secret::SecretError>()
             || cause.is::<crate::platform::NotUsable>()
     })
 }
@@ -64,9 +66,9 @@ pub(super) fn doubtful_certificates(config: &Config, now: Timestamp) -> Vec<Cert
 }
 
 struct Found {
-    places: Places,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+    places: KeyLocations,
+    problems: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Found {
@@ -213,11 +215,11 @@ networks = ["127.0.0.0/8"]
             self.write(key, &made.serialize_pem());
         }
 
-        fn load(&self, sections: &str) -> Result<Loaded, Problems> {
+        fn load(&self, sections: &str) -> Result<LoadedConfig, ConfigError> {
             self.load_at(sections, "2026-06-01T00:00:00Z", &|_| None)
         }
 
-        fn load_at(&self, sections: &str, now: &str, env: Env<'_>) -> Result<Loaded, Problems> {
+        fn load_at(&self, sections: &str, now: &str, env: Env<'_>) -> Result<LoadedConfig, ConfigError> {
             self.write("config.toml", &format!("{sections}\n{REALM}"));
             let since = humantime::parse_rfc3339(now).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
             let clock = Clock::manual(Timestamp::from_millis(since.as_millis() as u64));

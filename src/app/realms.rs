@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::access::book::RealmRules;
 use crate::access::calls::ControlCalls;
-use crate::config::{Config, Realm, Upstream};
+use crate::config::{Config, RealmConfig, UpstreamConfig};
 use crate::model::account::RealmName;
 use crate::pairing::PairingRealm;
 use crate::platform::Platform;
@@ -20,7 +20,7 @@ pub struct RealmParts {
     pub platform: Arc<Platform>,
 }
 
-pub fn build(realm: &Realm, upstream: &Upstream) -> anyhow::Result<RealmParts> {
+pub fn build(realm: &RealmConfig, upstream: &UpstreamConfig) -> anyhow::Result<RealmParts> {
     let reach = Reach::new(realm, upstream, &ProxyVariables::from_env())
         .with_context(|| format!("realm {}", realm.name))?;
     let platform = Platform::new(realm, reach.clone()).with_context(|| format!("realm {}", realm.name))?;
@@ -54,7 +54,7 @@ pub fn rules(config: &Config) -> HashMap<RealmName, RealmRules> {
 
 /// Realms whose credentials or addresses differ: accounts that needed a login are tried again there.
 pub fn changed(old: &Config, new: &Config) -> Vec<RealmName> {
-    let face = |realm: &Realm| {
+    let face = |realm: &RealmConfig| {
         (
             realm.client_id.clone(),
             realm.client_secret.clone(),
@@ -62,7 +62,7 @@ pub fn changed(old: &Config, new: &Config) -> Vec<RealmName> {
             realm.base_url.clone(),
         )
     };
-    let differs = |(name, realm): &(&RealmName, &Realm)| {
+    let differs = |(name, realm): &(&RealmName, &RealmConfig)| {
         old.realms.get(*name).is_none_or(|before| face(before) != face(realm))
     };
     new.realms.iter().filter(differs).map(|(name, _)| name.clone()).collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::clock::Clock;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::server::notify::{self, Notice, Signal, Signals};
 use crate::server::{DrainReport, Inherited, descriptors};
 use crate::telemetry::{self, LogHandle};
@@ -27,7 +27,7 @@ const LAST_BLOCKING: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
-pub fn run_until_told_to_stop(Loaded { config, warnings, .. }: Loaded) -> anyhow::Result<()> {
+pub fn run_until_told_to_stop(LoadedConfig { config, warnings, .. }: LoadedConfig) -> anyhow::Result<()> {
     // Before any thread: descriptors that are handed over are found in the environment.
     let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
     let mut signals = Signals::listen_and(end_without_waiting).context("signals cannot be listened to")?;

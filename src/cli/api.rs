@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::view::ApiProblem;
-use crate::config::{self, Admin, SecretSource};
+use crate::config::{self, AdminConfig, SecretSource};
 use crate::store::backup::{Backup, Incoming};
 
 use super::EXIT_CONFIG;
@@ -206,7 +206,7 @@ pub fn alive(file: &Path) -> Result<(), Failure> {
 }
 
 /// `[admin]` alone: an operator need not be able to read the client secrets that the gateway reads.
-fn load(file: &Path) -> Result<Admin, Failure> {
+fn load(file: &Path) -> Result<AdminConfig, Failure> {
     config::load_admin(file, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
 }
 
@@ -232,7 +232,7 @@ fn nobody_there(base: &str, error: &reqwest::Error) -> Failure {
     ))
 }
 
-fn address(admin: &Admin) -> Result<String, Failure> {
+fn address(admin: &AdminConfig) -> Result<String, Failure> {
     let Some(first) = admin.listen.first() else {
         return Err(Failure::other("[admin] listen is empty: there is no admin API to speak to"));
     };
@@ -247,7 +247,7 @@ fn address(admin: &Admin) -> Result<String, Failure> {
     Ok(format!("{scheme}://{host}:{}", first.port()))
 }
 
-fn read_token(admin: &Admin) -> Result<String, Failure> {
+fn read_token(admin: &AdminConfig) -> Result<String, Failure> {
     config::secret::read(&admin.token, &config::process_env).map_err(|error| {
         Failure::Other(match &admin.token {
             SecretSource::File(path) if error.missing => format!(
@@ -259,7 +259,7 @@ fn read_token(admin: &Admin) -> Result<String, Failure> {
     })
 }
 
-fn client(admin: &Admin) -> Result<reqwest::Client, Failure> {
+fn client(admin: &AdminConfig) -> Result<reqwest::Client, Failure> {
     let failed = |what: String| Failure::Other(what);
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

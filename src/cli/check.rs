@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::app::{preflight, realms};
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, Problem, Problems, Realm};
+use crate::config::{self, Config, ConfigError, Diagnostic, LoadedConfig, RealmConfig};
 use crate::platform::{CredentialsVerdict, Platform};
 use crate::upstream::Reach;
 
@@ -30,7 +30,7 @@ pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
     }
 }
 
-fn in_lines(file: &Path, loaded: Result<Loaded, Problems>, connects: bool) -> ExitCode {
+fn in_lines(file: &Path, loaded: Result<LoadedConfig, ConfigError>, connects: bool) -> ExitCode {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -81,8 +81,8 @@ struct Told {
     fix: String,
 }
 
-impl From<&Problem> for Told {
-    fn from(problem: &Problem) -> Self {
+impl From<&Diagnostic> for Told {
+    fn from(problem: &Diagnostic) -> Self {
         Self {
             file: problem.file.display().to_string(),
             line: (problem.line > 0).then_some(problem.line),
@@ -94,7 +94,7 @@ impl From<&Problem> for Told {
     }
 }
 
-fn in_json(loaded: Result<Loaded, Problems>, connects: bool) -> ExitCode {
+fn in_json(loaded: Result<LoadedConfig, ConfigError>, connects: bool) -> ExitCode {
     let mut steps = Steps::default();
     let (report, code) = match loaded {
         Err(problems) => {
@@ -132,7 +132,7 @@ struct Step {
 }
 
 impl Steps {
-    fn begin(&mut self, realm: &Realm) {
+    fn begin(&mut self, realm: &RealmConfig) {
         self.realm = realm.name.to_string();
         if self.prints {
             say!("realm {}", realm.name);
@@ -165,7 +165,7 @@ fn connect(config: &Config, steps: &mut Steps) -> Result<(), String> {
     Ok(())
 }
 
-async fn one_realm(config: &Config, realm: &Realm, steps: &mut Steps) {
+async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut Steps) {
     let parts = match realms::build(realm, &config.upstream) {
         Ok(parts) => parts,
         Err(error) => return steps.take("set-up", Err(format!("{error:#}"))),
@@ -266,7 +266,7 @@ async fn credentials(platform: &Platform) -> Result<String, String> {
 }
 
 /// Authentication and Pairing V2, 3.1. The white list itself cannot be asked.
-fn redirect_rules(realm: &Realm) -> Result<String, String> {
+fn redirect_rules(realm: &RealmConfig) -> Result<String, String> {
     let url = &realm.redirect_uri;
     let loopback = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
     match loopback && !realm.hosts.allow_insecure {
@@ -276,7 +276,7 @@ fn redirect_rules(realm: &Realm) -> Result<String, String> {
 }
 
 /// Without a token the answer must be a refusal by the API itself: that shows that the address is the right one.
-async fn discovery(reach: &Reach, realm: &Realm) -> Result<String, String> {
+async fn discovery(reach: &Reach, realm: &RealmConfig) -> Result<String, String> {
     if realm.route.is_some() {
         return Ok("not used: the route is pinned".into());
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::clock::Clock;
-use crate::config::{self, Admin, SecretSource, StoreUrl};
+use crate::config::{self, AdminConfig, SecretSource, StoreUrl};
 use crate::journal::audit::{Action, Audit, Outcome as Ending};
 use crate::store::backup::{Backup, Incoming};
 use crate::store::portable::{Moved, Portable, copy};
@@ -139,13 +139,17 @@ fn migrate(config: &Path, arguments: &MigrateArguments) -> Outcome {
     Ok(if moved.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn open(end: &config::Store, option: &str) -> Result<Box<dyn Portable>, Failure> {
+async fn open(end: &config::StoreConfig, option: &str) -> Result<Box<dyn Portable>, Failure> {
     let opened = store::open_portable(end, Clock::system()).await;
     opened.map_err(|trouble| Failure::other(format!("{option}: {trouble}")))
 }
 
 /// Of what was typed, or else of the configuration. What is typed starts at the current folder.
-fn end_of(config: &Path, url: &Option<String>, key: &Option<PathBuf>) -> Result<config::Store, Failure> {
+fn end_of(
+    config: &Path,
+    url: &Option<String>,
+    key: &Option<PathBuf>,
+) -> Result<config::StoreConfig, Failure> {
     let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::other(error.to_string()));
     let configured = match (url, key) {
         (Some(_), Some(_)) => None,
@@ -168,7 +172,7 @@ fn end_of(config: &Path, url: &Option<String>, key: &Option<PathBuf>) -> Result<
         Some(file) => SecretSource::File(absolute(file)?),
         None => configured.map(|store| store.key).ok_or_else(neither)?,
     };
-    Ok(config::Store { url, key })
+    Ok(config::StoreConfig { url, key })
 }
 
 fn has_password(url: &str) -> bool {
@@ -247,11 +251,11 @@ fn running(config: &Path) -> Result<Option<Api>, Failure> {
     }
 }
 
-fn store_of(config: &Path) -> Result<config::Store, Failure> {
+fn store_of(config: &Path) -> Result<config::StoreConfig, Failure> {
     config::load_store(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
 }
 
-fn admin_of(config: &Path) -> Result<Admin, Failure> {
+fn admin_of(config: &Path) -> Result<AdminConfig, Failure> {
     config::load_admin(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
 }
 

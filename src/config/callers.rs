@@ -8,55 +8,60 @@ use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 
 use super::listeners::Exposure;
-use super::reader::{Place, Reader, Section, Value};
-use super::realms::Names;
+use super::reader::{Location, Reader, Section, Value};
+use super::realms::RealmNames;
 use super::values::{covers_everything, digest, limit, networks, own_url};
-use super::{AccountPattern, Caller, Facade};
+use super::{AccountPattern, CallerConfig, FacadeCredentials};
 
 const KEY_FIX: &str =
     "make a key with `genapi-gateway callers new-key` and write the key_sha256 that it prints";
 const FINGERPRINT_FIX: &str = "write the output of `openssl x509 -noout -fingerprint -sha256 -in cert.pem`";
 
 /// The callers that are valid, and whether each that is there has a URL of its own.
-pub(super) struct Read {
-    pub callers: Vec<Caller>,
+pub(super) struct ReadCallers {
+    pub callers: Vec<CallerConfig>,
     pub all_have_urls: bool,
 }
 
 /// What may identify one caller only.
 #[derive(Default)]
-struct Held {
-    names: Vec<(String, Place)>,
+struct ClaimedIdentities {
+    names: Vec<(String, Location)>,
     /// `what it is` + its value.
-    marks: Vec<(Mark, Place)>,
+    identities: Vec<(Identity, Location)>,
 }
 
 #[derive(PartialEq)]
-enum Mark {
+enum Identity {
     Key([u8; 32]),
-    Certificate([u8; 32]),
+    CertificateFiles([u8; 32]),
     Network(IpNet),
-    Facade(String),
+    FacadeClientId(String),
 }
 
-pub(super) fn callers(root: &Section<'_>, realms: &Names, exposure: &Exposure) -> Read {
+pub(super) fn callers(root: &Section<'_>, realms: &RealmNames, exposure: &Exposure) -> ReadCallers {
     let sections = root.repeated_sections("callers");
     if sections.is_empty() {
         let fix = "add [[callers]] with name, accounts and key_sha256; see config.toml.example";
-        root.reader.problem(&root.place_of("callers"), "names no caller, so nobody could call", fix);
+        root.reader.problem(&root.location_of("callers"), "names no caller, so nobody could call", fix);
     }
-    let mut held = Held::default();
-    let mut read = Read { callers: Vec::new(), all_have_urls: !sections.is_empty() };
+    let mut claimed = ClaimedIdentities::default();
+    let mut read = ReadCallers { callers: Vec::new(), all_have_urls: !sections.is_empty() };
     for section in sections {
         read.all_have_urls &= section.get("url").is_some();
-        read.callers.extend(caller(section, realms, exposure, &mut held));
+        read.callers.extend(caller(section, realms, exposure, &mut claimed));
     }
     read
 }
 
-fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut Held) -> Option<Caller> {
+fn caller(
+    section: Section<'_>,
+    realms: &RealmNames,
+    exposure: &Exposure,
+    claimed: &mut ClaimedIdentities,
+) -> Option<CallerConfig> {
     let reader = section.reader;
-    let name = section.required("name", "name = \"lab-sync\"").and_then(|value| name(&value, held));
+    let name = section.required("name", "name = \"lab-sync\"").and_then(|value| name(&value, claimed));
     let accounts = section.required("accounts", "accounts = [\"smile-*\"]");
     let accounts = accounts.and_then(|value| accounts_of(&value, realms));
     let key = optional(section.get("key_sha256"), |value| digest(value, KEY_FIX));
@@ -68,22 +73,27 @@ fn caller(section: Section<'_>, realms: &Names, exposure: &Exposure, held: &mut 
     let limit = limit(&section, "limit");
     let origins = origins(&section);
 
-    held.claim(reader, key.flatten().map(|digest| (section.place_of("key_sha256"), Mark::Key(digest))));
-    held.claim(
+    claimed.claim(
         reader,
-        certificate.flatten().map(|digest| (section.place_of("cert_sha256"), Mark::Certificate(digest))),
+        key.flatten().map(|digest| (section.location_of("key_sha256"), Identity::Key(digest))),
     );
-    for (place, network) in &networks {
-        held.claim(reader, Some((place.clone(), Mark::Network(*network))));
+    claimed.claim(
+        reader,
+        certificate
+            .flatten()
+            .map(|digest| (section.location_of("cert_sha256"), Identity::CertificateFiles(digest))),
+    );
+    for (location, network) in &networks {
+        claimed.claim(reader, Some((location.clone(), Identity::Network(*network))));
     }
     let client_id = facade.iter().flatten().map(|facade| facade.client_id.clone()).next();
-    held.claim(reader, client_id.map(|id| (section.place_of("facade"), Mark::Facade(id))));
+    claimed.claim(reader, client_id.map(|id| (section.location_of("facade"), Identity::FacadeClientId(id))));
 
     must_be_known_somehow(&section, exposure);
     refuse_open_doors(reader, &networks, exposure);
     doubt_everything(&section, accounts.as_deref(), &networks);
-    section.close();
-    Some(Caller {
+    section.reject_unknown_keys();
+    Some(CallerConfig {
         name: name?,
         accounts: accounts?,
         key: key?,
@@ -117,35 +127,35 @@ pub fn is_caller_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn name(value: &Value<'_>, held: &mut Held) -> Option<String> {
+fn name(value: &Value<'_>, claimed: &mut ClaimedIdentities) -> Option<String> {
     let text = value.text()?;
     if !is_caller_name(text) {
         return value.refuse(format!("{text:?} is not a name"), CALLER_NAME_RULE);
     }
-    if let Some((_, other)) = held.names.iter().find(|(name, _)| name == text) {
+    if let Some((_, other)) = claimed.names.iter().find(|(name, _)| name == text) {
         return value.refuse(format!("{text:?} is the name of {} already", other.key), "choose another name");
     }
-    held.names.push((text.to_owned(), value.place.clone()));
+    claimed.names.push((text.to_owned(), value.location.clone()));
     Some(text.to_owned())
 }
 
-impl Held {
-    fn claim(&mut self, reader: &Reader<'_>, claimed: Option<(Place, Mark)>) {
-        let Some((place, mark)) = claimed else { return };
-        if let Some((_, other)) = self.marks.iter().find(|(held, _)| *held == mark) {
+impl ClaimedIdentities {
+    fn claim(&mut self, reader: &Reader<'_>, claimed: Option<(Location, Identity)>) {
+        let Some((location, mark)) = claimed else { return };
+        if let Some((_, other)) = self.identities.iter().find(|(known, _)| *known == mark) {
             let (what, fix) = match mark {
-                Mark::Key(_) => ("key", KEY_FIX),
-                Mark::Certificate(_) => ("certificate", "give each caller its own certificate"),
-                Mark::Network(_) => ("network", "narrow one of the two, or give the callers keys"),
-                Mark::Facade(_) => ("client_id", "give each caller its own client_id"),
+                Identity::Key(_) => ("key", KEY_FIX),
+                Identity::CertificateFiles(_) => ("certificate", "give each caller its own certificate"),
+                Identity::Network(_) => ("network", "narrow one of the two, or give the callers keys"),
+                Identity::FacadeClientId(_) => ("client_id", "give each caller its own client_id"),
             };
-            reader.problem(&place, format!("is the {what} of {} already", other.key), fix);
+            reader.problem(&location, format!("is the {what} of {} already", other.key), fix);
         }
-        self.marks.push((mark, place));
+        self.identities.push((mark, location));
     }
 }
 
-fn accounts_of(value: &Value<'_>, realms: &Names) -> Option<Vec<AccountPattern>> {
+fn accounts_of(value: &Value<'_>, realms: &RealmNames) -> Option<Vec<AccountPattern>> {
     let items = value.items("a list of account names, like [\"smile-*\"]")?;
     if items.is_empty() {
         return value.refuse("names no account", "list names or ids; \"*\" for all");
@@ -154,7 +164,7 @@ fn accounts_of(value: &Value<'_>, realms: &Names) -> Option<Vec<AccountPattern>>
     (patterns.len() == items.len()).then_some(patterns)
 }
 
-fn pattern(value: &Value<'_>, realms: &Names) -> Option<AccountPattern> {
+fn pattern(value: &Value<'_>, realms: &RealmNames) -> Option<AccountPattern> {
     const FIX: &str = "write a name, a name with *, an id, or realm:id";
     if !value.is_text() {
         return value.wrong_type("a text in quotes, ids too");
@@ -183,7 +193,7 @@ fn pattern(value: &Value<'_>, realms: &Names) -> Option<AccountPattern> {
 }
 
 /// Outer `None`: there and broken.
-fn facade(section: &Section<'_>) -> Option<Option<Facade>> {
+fn facade(section: &Section<'_>) -> Option<Option<FacadeCredentials>> {
     let given = section.section("facade");
     if !given.present() {
         return Some(None);
@@ -193,8 +203,8 @@ fn facade(section: &Section<'_>) -> Option<Option<Facade>> {
     let secret = given.required("client_secret_sha256", "client_secret_sha256 = \"…\"");
     let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
     let client_secret = secret.and_then(|value| digest(&value, fix));
-    given.close();
-    Some(Some(Facade { client_id: client_id?, client_secret: client_secret? }))
+    given.reject_unknown_keys();
+    Some(Some(FacadeCredentials { client_id: client_id?, client_secret: client_secret? }))
 }
 
 fn allow(section: &Section<'_>) -> Option<Vec<Group>> {
@@ -257,30 +267,34 @@ fn must_be_known_somehow(section: &Section<'_>, exposure: &Exposure) {
         || section.get("networks").is_some_and(|value| !value.is_empty_list());
     if !by_certificate && !otherwise {
         let what = "has nothing to be known by";
-        section.reader.problem(&section.place, what, format!("{KEY_FIX}; or add networks"));
+        section.reader.problem(&section.location, what, format!("{KEY_FIX}; or add networks"));
     }
     if by_certificate && !exposure.client_certificates {
-        let place = section.place_of("cert_sha256");
+        let location = section.location_of("cert_sha256");
         let fix = "add client_ca to [gateway] tls, so that callers are asked for their certificate";
-        section.reader.problem(&place, "can never match: no listener takes client certificates", fix);
+        section.reader.problem(&location, "can never match: no listener takes client certificates", fix);
     }
 }
 
-fn refuse_open_doors(reader: &Reader<'_>, networks: &[(Place, IpNet)], exposure: &Exposure) {
-    for (place, network) in networks {
+fn refuse_open_doors(reader: &Reader<'_>, networks: &[(Location, IpNet)], exposure: &Exposure) {
+    for (location, network) in networks {
         if exposure.reachable && covers_everything(network) {
             let what = format!("{network} lets anybody in who can reach the listener");
             let fix = "name the networks of the callers, or give them keys, or listen on loopback only";
-            reader.problem(place, what, fix);
+            reader.problem(location, what, fix);
         }
     }
 }
 
-fn doubt_everything(section: &Section<'_>, accounts: Option<&[AccountPattern]>, networks: &[(Place, IpNet)]) {
+fn doubt_everything(
+    section: &Section<'_>,
+    accounts: Option<&[AccountPattern]>,
+    networks: &[(Location, IpNet)],
+) {
     let all = |pattern: &AccountPattern| *pattern == AccountPattern::Name("*".to_owned());
     if !networks.is_empty() && accounts.is_some_and(|accounts| accounts.iter().any(all)) {
         section.reader.warning(
-            &section.place_of("accounts"),
+            &section.location_of("accounts"),
             "gives all accounts to whoever stands in that network",
             "name the accounts, or give the caller a key instead of a network",
         );

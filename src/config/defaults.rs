@@ -55,14 +55,14 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(100);
 /// A pause within a body; there is no total limit, since downloads have hundreds of MB.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections per worker and host: a burst keeps its connections, a quiet night holds few.
-pub const POOL: usize = 64;
+pub const MAX_IDLE_PER_HOST: usize = 64;
 
 // [retry]
 
 /// Three sends: the first, one for a hiccup, one for good measure (threats, row 13).
 pub const ATTEMPTS: u32 = 3;
 /// The documented wait after a 504 (Authentication and Pairing V2, 4.1.2).
-pub const RETRY_BASE: Duration = Duration::from_millis(1000);
+pub const INITIAL_BACKOFF: Duration = Duration::from_millis(1000);
 /// The documented wait after a 504 of pairing (Authentication and Pairing V2, 4.3.1).
 pub const PAIRING_BASE: Duration = Duration::from_millis(2000);
 /// Before the 30 s at which many callers give up themselves.
@@ -77,9 +77,9 @@ pub const RETRY_SCAN_REQUEST: bool = false;
 /// The documents forbid "quick succession" and name no number; a minute is far below the hour that a token lives.
 pub const MIN_GAP: Duration = Duration::from_secs(60);
 /// Enough for several tries at the documented pace before the token ends.
-pub const AHEAD: Duration = Duration::from_secs(300);
+pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(300);
 /// A refresh token unused for 3 months dies (gen-api, section 2); a week leaves a dozen chances.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(7 * 86_400);
+pub const IDLE_RENEWAL: Duration = Duration::from_secs(7 * 86_400);
 
 // [log]
 

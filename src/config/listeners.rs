@@ -7,15 +7,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use super::reader::{Place, Reader, Section};
+use super::reader::{Location, Reader, Section};
 use super::values::{
     addresses, certificate, certificates, covers_everything, is_loopback, is_wide, limit, networks, own_url,
     path, secret_file, secret_source,
 };
-use super::{Admin, Certificate, Gateway, GatewayTls, Public, SecretSource, defaults};
+use super::{AdminConfig, CertificateFiles, GatewayConfig, GatewayTls, PublicConfig, SecretSource, defaults};
 
 /// Every address that is listened on so far.
-pub(super) type Taken = Vec<(Place, SocketAddr)>;
+pub(super) type ClaimedAddresses = Vec<(Location, SocketAddr)>;
 
 /// What the other sections need to know of the data listeners, whether the section is valid or not.
 pub(super) struct Exposure {
@@ -25,11 +25,11 @@ pub(super) struct Exposure {
     pub reachable: bool,
     /// Callers may show a client certificate.
     pub client_certificates: bool,
-    pub url: Option<(Place, Url)>,
+    pub url: Option<(Location, Url)>,
 }
 
 /// The data listeners. `tls` is `None` where it is there and broken.
-struct Ears {
+struct DataListeners {
     plain: Vec<SocketAddr>,
     secure: Vec<SocketAddr>,
     tls: Option<Option<GatewayTls>>,
@@ -39,28 +39,31 @@ struct Ears {
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn gateway(section: Section<'_>, taken: &mut Taken) -> (Option<Gateway>, Exposure) {
-    let ears = ears(&section, taken);
-    let beyond_loopback = ears.plain.iter().chain(&ears.secure).any(is_wide);
+pub(super) fn gateway(
+    section: Section<'_>,
+    taken: &mut ClaimedAddresses,
+) -> (Option<GatewayConfig>, Exposure) {
+    let data_listeners = data_listeners(&section, taken);
+    let beyond_loopback = data_listeners.plain.iter().chain(&data_listeners.secure).any(is_wide);
     let trusted_proxies = trusted_proxies(&section, beyond_loopback);
-    let url = url_of_gateway(&section, &ears);
+    let url = url_of_gateway(&section, &data_listeners);
     let exposure = Exposure {
         beyond_loopback,
         reachable: beyond_loopback || !trusted_proxies.is_empty(),
-        client_certificates: ears.client_certificates,
+        client_certificates: data_listeners.client_certificates,
         url: url.clone(),
     };
-    let gateway = limited(&section, ears, trusted_proxies, url.map(|(_, url)| url));
-    section.close();
+    let gateway = gateway_settings(&section, data_listeners, trusted_proxies, url.map(|(_, url)| url));
+    section.reject_unknown_keys();
     (gateway, exposure)
 }
 
-fn limited(
+fn gateway_settings(
     section: &Section<'_>,
-    ears: Ears,
+    data_listeners: DataListeners,
     trusted_proxies: Vec<IpNet>,
     url: Option<Url>,
-) -> Option<Gateway> {
+) -> Option<GatewayConfig> {
     let workers = section.integer("workers", defaults::WORKERS, 0..=1024);
     let max_connections = section.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000);
     // An 8 K bearer has to pass (threats, row 18).
@@ -73,11 +76,11 @@ fn limited(
     let keep_alive_timeout = timeout("keep_alive_timeout", defaults::KEEP_ALIVE_TIMEOUT);
     let drain_timeout = section.duration("drain_timeout", defaults::DRAIN_TIMEOUT, Duration::ZERO..=HOUR);
     let account_limit = limit(section, "account_limit");
-    Some(Gateway {
-        listen: ears.plain,
+    Some(GatewayConfig {
+        listen: data_listeners.plain,
         url: url?,
         trusted_proxies,
-        tls: ears.tls?,
+        tls: data_listeners.tls?,
         workers,
         max_connections,
         max_head,
@@ -91,21 +94,21 @@ fn limited(
     })
 }
 
-fn ears(section: &Section<'_>, taken: &mut Taken) -> Ears {
+fn data_listeners(section: &Section<'_>, taken: &mut ClaimedAddresses) -> DataListeners {
     let tls = section.section("tls");
     let plain = listen(section, Some(defaults::GATEWAY_LISTEN), tls.present(), taken);
     let secure = if tls.present() { listen(&tls, None, false, taken) } else { Vec::new() };
     let client_certificates = tls.get("client_ca").is_some();
     let read = if tls.present() { gateway_tls(&tls, &secure).map(Some) } else { Some(None) };
-    tls.close();
+    tls.reject_unknown_keys();
     if plain.iter().any(is_wide) {
         section.reader.warning(
-            &section.place_of("listen"),
+            &section.location_of("listen"),
             "is plain HTTP beyond loopback: patient data crosses the network in clear",
             "add tls = { listen, cert, key } and point callers there, or keep to a network that is protected otherwise",
         );
     }
-    Ears { plain, secure, tls: read, client_certificates }
+    DataListeners { plain, secure, tls: read, client_certificates }
 }
 
 fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Option<GatewayTls> {
@@ -122,7 +125,7 @@ fn listen(
     section: &Section<'_>,
     default: Option<&str>,
     may_be_empty: bool,
-    taken: &mut Taken,
+    taken: &mut ClaimedAddresses,
 ) -> Vec<SocketAddr> {
     const FIX: &str = "listen = [\"127.0.0.1:8443\"], with the address that others shall reach";
     let listed = match (section.get("listen"), default.and_then(|text| text.parse().ok())) {
@@ -132,7 +135,7 @@ fn listen(
             }
             addresses(&value)
         }
-        (None, Some(address)) => vec![(section.place_of("listen"), address)],
+        (None, Some(address)) => vec![(section.location_of("listen"), address)],
         (None, None) => {
             section.required("listen", FIX);
             Vec::new()
@@ -140,35 +143,35 @@ fn listen(
     };
     // Handed-over sockets are bound by the service manager, which may keep [::] to IPv6.
     let dual_stack = (section.reader.env)("LISTEN_FDS").is_none() && both_families_share_a_port();
-    for (place, address) in &listed {
-        if let Some((other, _)) = taken.iter().find(|(_, held)| clash(held, address, dual_stack)) {
+    for (location, address) in &listed {
+        if let Some((other, _)) = taken.iter().find(|(_, claimed)| clash(claimed, address, dual_stack)) {
             let what = format!("{address} is taken by {} already", other.key);
-            let fix = if other.key == place.key || address.is_ipv4() == is_ipv4(taken, other) {
+            let fix = if other.key == location.key || address.is_ipv4() == is_ipv4(taken, other) {
                 "give each listener a port of its own"
             } else {
                 "give each listener a port of its own; [::] takes IPv4 as well, so it can stand alone"
             };
-            section.reader.problem(place, what, fix);
+            section.reader.problem(location, what, fix);
         }
-        taken.push((place.clone(), *address));
+        taken.push((location.clone(), *address));
     }
     listed.into_iter().map(|(_, address)| address).collect()
 }
 
-fn is_ipv4(taken: &Taken, place: &Place) -> bool {
-    taken.iter().any(|(held, address)| held.key == place.key && address.is_ipv4())
+fn is_ipv4(taken: &ClaimedAddresses, location: &Location) -> bool {
+    taken.iter().any(|(claimed, address)| claimed.key == location.key && address.is_ipv4())
 }
 
 /// Port 0 is a new port each time. The unspecified address takes the port on every address of its family, and `[::]` mostly on those of
 /// both. An IPv4 address may be written as IPv6.
-fn clash(held: &SocketAddr, new: &SocketAddr, dual_stack: bool) -> bool {
+fn clash(claimed: &SocketAddr, new: &SocketAddr, dual_stack: bool) -> bool {
     let overlap = |a: IpAddr, b: IpAddr| {
         let (a, b) = (a.to_canonical(), b.to_canonical());
         a == b || (a.is_unspecified() && (a.is_ipv4() == b.is_ipv4() || (dual_stack && a.is_ipv6())))
     };
-    held.port() != 0
-        && held.port() == new.port()
-        && (overlap(held.ip(), new.ip()) || overlap(new.ip(), held.ip()))
+    claimed.port() != 0
+        && claimed.port() == new.port()
+        && (overlap(claimed.ip(), new.ip()) || overlap(new.ip(), claimed.ip()))
 }
 
 /// As the kernel is set; it is on nearly everywhere.
@@ -178,22 +181,22 @@ fn both_families_share_a_port() -> bool {
 
 fn trusted_proxies(section: &Section<'_>, beyond_loopback: bool) -> Vec<IpNet> {
     let proxies = section.get("trusted_proxies").map_or(Vec::new(), |value| networks(&value));
-    for (place, network) in &proxies {
+    for (location, network) in &proxies {
         if beyond_loopback && covers_everything(network) {
             let what = format!("{network} lets anybody claim any address");
-            section.reader.problem(place, what, "name the balancers' own addresses");
+            section.reader.problem(location, what, "name the balancers' own addresses");
         }
     }
     proxies.into_iter().map(|(_, network)| network).collect()
 }
 
 /// As configured, else the first address that is listened on, where that is one that can be called.
-fn url_of_gateway(section: &Section<'_>, ears: &Ears) -> Option<(Place, Url)> {
-    let place = section.place_of("url");
+fn url_of_gateway(section: &Section<'_>, data_listeners: &DataListeners) -> Option<(Location, Url)> {
+    let location = section.location_of("url");
     if let Some(value) = section.get("url") {
-        return own_url(&value).map(|url| (place, url));
+        return own_url(&value).map(|url| (location, url));
     }
-    let (scheme, first) = match (ears.plain.first(), ears.secure.first()) {
+    let (scheme, first) = match (data_listeners.plain.first(), data_listeners.secure.first()) {
         (Some(first), _) => ("http", first),
         (None, Some(first)) => ("https", first),
         (None, None) => return None,
@@ -203,24 +206,24 @@ fn url_of_gateway(section: &Section<'_>, ears: &Ears) -> Option<(Place, Url)> {
             "write {scheme}://NAME:{}, the name under which callers reach this machine",
             first.port()
         );
-        section.reader.problem(&place, format!("is missing, and nobody can call {first}"), fix);
+        section.reader.problem(&location, format!("is missing, and nobody can call {first}"), fix);
         return None;
     }
-    Url::parse(&format!("{scheme}://{first}")).ok().map(|url| (place, url))
+    Url::parse(&format!("{scheme}://{first}")).ok().map(|url| (location, url))
 }
 
 /// Loopback beside a wider listen: callers on other machines would be sent links to themselves. Fine where each has a URL of its own.
 pub(super) fn refuse_unreachable_url(reader: &Reader<'_>, exposure: &Exposure, callers_have_urls: bool) {
-    let Some((place, url)) = &exposure.url else { return };
+    let Some((location, url)) = &exposure.url else { return };
     if exposure.beyond_loopback && is_loopback(url) && !callers_have_urls {
         let what =
             format!("{url} cannot be reached by callers on other machines, although listen lets them in");
         let fix = "write the name under which callers reach this machine, or give every caller a url";
-        reader.problem(place, what, fix);
+        reader.problem(location, what, fix);
     }
 }
 
-pub(super) fn admin(section: Section<'_>, taken: &mut Taken) -> Option<Admin> {
+pub(super) fn admin(section: Section<'_>, taken: &mut ClaimedAddresses) -> Option<AdminConfig> {
     let tls = tls(&section);
     let listen = listen(&section, Some(defaults::ADMIN_LISTEN), false, taken);
     let token = secret_or_default(&section, "token", defaults::ADMIN_TOKEN_FILE);
@@ -235,34 +238,38 @@ pub(super) fn admin(section: Section<'_>, taken: &mut Taken) -> Option<Admin> {
     // Not refused: probes and scrapers come from outside in a cluster, and a network policy may guard the way.
     if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
         section.reader.warning(
-            &section.place_of("listen"),
+            &section.location_of("listen"),
             "is plain HTTP beyond loopback: the admin token crosses the network in clear",
             "listen on 127.0.0.1 and use an ssh tunnel, or add tls = { cert, key }",
         );
     }
-    section.close();
-    Some(Admin { listen, token: token?, url: url?, tls: tls?, audit: audit? })
+    section.reject_unknown_keys();
+    Some(AdminConfig { listen, token: token?, url: url?, tls: tls?, audit: audit? })
 }
 
 /// A token that is there has to be readable and nobody else's; one that is not there yet is made at start.
-pub(super) fn refuse_bad_token(section: &Section<'_>, admin: &Admin) {
-    let place = section.place_of("token");
+pub(super) fn refuse_bad_token(section: &Section<'_>, admin: &AdminConfig) {
+    let location = section.location_of("token");
     match (super::secret::read(&admin.token, section.reader.env), &admin.token) {
         // It opens everything, and nothing but its length stands against guessing.
         (Ok(token), _) if token.len() < SHORT_TOKEN => {
             let fix = "remove the file, and a good one is made at the next start";
-            section.reader.warning(&place, format!("{} holds a short token", admin.token), fix);
+            section.reader.warning(&location, format!("{} holds a short token", admin.token), fix);
         }
         (Ok(_), _) => {}
         (Err(problem), SecretSource::File(_)) if problem.missing => {}
-        (Err(problem), _) => section.reader.problem(&place, problem.what, problem.fix),
+        (Err(problem), _) => section.reader.problem(&location, problem.what, problem.fix),
     }
 }
 
 /// 128 bits in base64.
 const SHORT_TOKEN: usize = 22;
 
-pub(super) fn public(section: Section<'_>, sandbox: bool, taken: &mut Taken) -> Option<Public> {
+pub(super) fn public(
+    section: Section<'_>,
+    sandbox: bool,
+    taken: &mut ClaimedAddresses,
+) -> Option<PublicConfig> {
     let tls = tls(&section);
     let listen = listen(&section, None, false, taken);
     let url =
@@ -276,20 +283,20 @@ pub(super) fn public(section: Section<'_>, sandbox: bool, taken: &mut Taken) -> 
     });
     if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
         section.reader.warning(
-            &section.place_of("listen"),
+            &section.location_of("listen"),
             "is plain HTTP beyond loopback",
             "add tls = { cert, key }, or make sure that only the proxy that ends TLS can reach it",
         );
     }
-    section.close();
-    Some(Public { listen, url: url?, tls: tls? })
+    section.reject_unknown_keys();
+    Some(PublicConfig { listen, url: url?, tls: tls? })
 }
 
 /// `None` where it is there and broken.
-fn tls(section: &Section<'_>) -> Option<Option<Certificate>> {
+fn tls(section: &Section<'_>) -> Option<Option<CertificateFiles>> {
     let tls = section.section("tls");
     let read = if tls.present() { certificate(&tls).map(Some) } else { Some(None) };
-    tls.close();
+    tls.reject_unknown_keys();
     read
 }
 

@@ -5,38 +5,40 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::problem::{Places, Problem, Problems};
-use super::reader::{Env, Findings, Reader, Section};
-use super::{Admin, Config, Store, callers, listeners, realms, text_file, tuning};
+use super::problem::{ConfigError, Diagnostic, KeyLocations};
+use super::reader::{Env, ReadReport, Reader, Section};
+use super::{AdminConfig, Config, StoreConfig, callers, listeners, realms, text_file, tuning};
 
 /// A valid configuration, and what is doubtful about it.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct LoadedConfig {
     pub config: Config,
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Diagnostic>,
     /// For what is found wrong later.
-    pub places: Places,
+    pub places: KeyLocations,
 }
 
 /// Reads the file and the client secrets that it points to. All faults are found in one run, save that a fault of syntax hides the rest.
-pub fn load(file: &Path, env: Env<'_>) -> Result<Loaded, Problems> {
+pub fn load(file: &Path, env: Env<'_>) -> Result<LoadedConfig, ConfigError> {
     let text = text_of(file)?;
-    let (config, Findings { problems, mut warnings, places, .. }) = read(file, &text, env);
+    let (config, ReadReport { problems, mut warnings, places, .. }) = read(file, &text, env);
     warnings.sort_by_key(|warning| (warning.line, warning.column));
-    match (Problems::gather(problems), config) {
-        (None, Some(config)) => Ok(Loaded { config, warnings, places }),
+    match (ConfigError::gather(problems), config) {
+        (None, Some(config)) => Ok(LoadedConfig { config, warnings, places }),
         (Some(problems), _) => Err(problems),
-        (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
+        (None, None) => {
+            Err(Diagnostic::of_file(file, "is not complete", "compare config.toml.example").into())
+        }
     }
 }
 
 /// `[admin]` alone, for programs that only speak to a gateway that runs: what else is wrong, or may not be read, is not theirs.
-pub fn load_admin(file: &Path, env: Env<'_>) -> Result<Admin, Problems> {
+pub fn load_admin(file: &Path, env: Env<'_>) -> Result<AdminConfig, ConfigError> {
     load_part(file, env, |root| listeners::admin(root.section("admin"), &mut Vec::new()))
 }
 
 /// `[store]` alone, likewise, for what is done to a whole store.
-pub fn load_store(file: &Path, env: Env<'_>) -> Result<Store, Problems> {
+pub fn load_store(file: &Path, env: Env<'_>) -> Result<StoreConfig, ConfigError> {
     load_part(file, env, |root| tuning::store(root.section("store")))
 }
 
@@ -44,7 +46,7 @@ fn load_part<T>(
     file: &Path,
     env: Env<'_>,
     part: impl FnOnce(&Section<'_>) -> Option<T>,
-) -> Result<T, Problems> {
+) -> Result<T, ConfigError> {
     let text = text_of(file)?;
     let (table, mut faults) = DeTable::parse_recoverable(&text);
     let reader = Reader::new(file, &text, folder_of(file), env);
@@ -56,15 +58,17 @@ fn load_part<T>(
         }
         None => part(&reader.root(table.get_ref())),
     };
-    match (Problems::gather(reader.finish().problems), found) {
+    match (ConfigError::gather(reader.finish().problems), found) {
         (None, Some(found)) => Ok(found),
         (Some(problems), _) => Err(problems),
-        (None, None) => Err(Problem::of_file(file, "is not complete", "compare config.toml.example").into()),
+        (None, None) => {
+            Err(Diagnostic::of_file(file, "is not complete", "compare config.toml.example").into())
+        }
     }
 }
 
-fn text_of(file: &Path) -> Result<String, Problem> {
-    let fault = |what, fix: &str| Problem::of_file(file, what, fix);
+fn text_of(file: &Path) -> Result<String, Diagnostic> {
+    let fault = |what, fix: &str| Diagnostic::of_file(file, what, fix);
     let opened = File::open(file).map_err(|error| {
         let fix = "name a readable file with -c or GENAPI_GATEWAY_CONFIG; config.toml.example is a beginning";
         fault(format!("cannot be read ({error})"), fix)
@@ -77,7 +81,7 @@ fn text_of(file: &Path) -> Result<String, Problem> {
 /// Ten thousand callers.
 const LARGEST_CONFIG: u64 = 8 * 1024 * 1024;
 
-pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> (Option<Config>, Findings) {
+pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> (Option<Config>, ReadReport) {
     let (table, mut faults) = DeTable::parse_recoverable(text);
     let reader = Reader::new(file, text, folder_of(file), env);
     faults.sort_by_key(|fault| fault.span().map(|span| span.start));
@@ -113,7 +117,7 @@ fn sections(root: Section<'_>, file: &Path) -> Option<Config> {
     let retry = tuning::retry(root.section("retry"), names.sandbox);
     let renewal = tuning::renewal(root.section("renewal"), names.sandbox);
     let log = tuning::log(root.section("log"));
-    root.close();
+    root.reject_unknown_keys();
     Some(Config {
         file: file.to_owned(),
         gateway: gateway?,

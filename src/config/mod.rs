@@ -8,24 +8,24 @@ mod load;
 mod nearest;
 mod pem;
 mod problem;
-mod quantity;
 mod reader;
 mod realms;
 mod reload;
 pub mod secret;
 pub mod text_file;
 mod tuning;
+mod units;
 mod values;
 
 #[cfg(all(test, unix))]
 mod tests;
 
 pub use callers::{CALLER_NAME_RULE, is_caller_name};
-pub use load::{Loaded, load, load_admin, load_store};
-pub use problem::{Places, Problem, Problems};
-pub use quantity::{parse_duration, parse_size, show_duration, show_size};
+pub use load::{LoadedConfig, load, load_admin, load_store};
+pub use problem::{ConfigError, Diagnostic, KeyLocations};
 pub use reader::Env;
 pub use tuning::{bad_directive, proxy_credentials_problem};
+pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,16 +47,16 @@ use crate::model::token::ClientSecret;
 pub struct Config {
     /// The file that was read; relative paths start at its folder.
     pub file: PathBuf,
-    pub gateway: Gateway,
-    pub admin: Admin,
-    pub public: Option<Public>,
-    pub store: Store,
-    pub realms: BTreeMap<RealmName, Realm>,
-    pub callers: Vec<Caller>,
-    pub upstream: Upstream,
-    pub retry: Retry,
-    pub renewal: Renewal,
-    pub log: Log,
+    pub gateway: GatewayConfig,
+    pub admin: AdminConfig,
+    pub public: Option<PublicConfig>,
+    pub store: StoreConfig,
+    pub realms: BTreeMap<RealmName, RealmConfig>,
+    pub callers: Vec<CallerConfig>,
+    pub upstream: UpstreamConfig,
+    pub retry: RetryConfig,
+    pub renewal: RenewalConfig,
+    pub log: LogConfig,
 }
 
 /// The process environment, for `load` and `secret`.
@@ -78,7 +78,7 @@ pub fn redacted(config: &Config) -> String {
 
 /// `[gateway]`: the data listeners.
 #[derive(Debug, Clone)]
-pub struct Gateway {
+pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// How callers reach us: in rewritten links and discovery answers. No trailing slash in its path.
     pub url: Url,
@@ -97,42 +97,42 @@ pub struct Gateway {
     pub keep_alive_timeout: Duration,
     pub drain_timeout: Duration,
     /// For each account, over all its callers; `None` is no limit.
-    pub account_limit: Option<Limit>,
+    pub account_limit: Option<RateLimit>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTls {
     pub listen: Vec<SocketAddr>,
-    pub certificate: Certificate,
+    pub certificate: CertificateFiles,
     pub client_ca: Option<PathBuf>,
 }
 
 /// A PEM chain and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
+pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
 /// `[admin]`: operators and scrapers.
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub struct AdminConfig {
     pub listen: Vec<SocketAddr>,
     /// Made at first start where the file is missing, 0600.
     pub token: SecretSource,
     /// How operators' browsers reach us; default `http://` + the first listen address.
     pub url: Option<Url>,
-    pub tls: Option<Certificate>,
+    pub tls: Option<CertificateFiles>,
     /// The append-only log of admin actions.
     pub audit: PathBuf,
 }
 
 /// `[public]`: the clinic's browser.
 #[derive(Debug, Clone)]
-pub struct Public {
+pub struct PublicConfig {
     pub listen: Vec<SocketAddr>,
     pub url: Url,
-    pub tls: Option<Certificate>,
+    pub tls: Option<CertificateFiles>,
 }
 
 /// Where a secret that the gateway may make itself is kept.
@@ -143,7 +143,7 @@ pub enum SecretSource {
 }
 
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreConfig {
     pub url: StoreUrl,
     /// Made together with a new database where the file is missing, 0600; refused when missing beside an old one.
     pub key: SecretSource,
@@ -171,7 +171,7 @@ impl fmt::Debug for StoreUrl {
 
 /// `[realms.NAME]`: one auth base, one API base, one set of client credentials (gen-api, section 1).
 #[derive(Debug, Clone)]
-pub struct Realm {
+pub struct RealmConfig {
     pub name: RealmName,
     pub kind: RealmKind,
     pub oauth_base: Url,
@@ -229,7 +229,7 @@ pub struct PinnedRoute {
 
 /// `[[callers]]`: a local program or person using the gateway.
 #[derive(Clone)]
-pub struct Caller {
+pub struct CallerConfig {
     pub name: String,
     pub accounts: Vec<AccountPattern>,
     /// SHA-256 of the caller's key.
@@ -237,28 +237,28 @@ pub struct Caller {
     pub networks: Vec<IpNet>,
     /// SHA-256 of a client certificate (DER) that stands for this caller.
     pub certificate: Option<[u8; 32]>,
-    pub facade: Option<Facade>,
+    pub facade: Option<FacadeCredentials>,
     pub allow: Vec<Group>,
     /// Instead of `[gateway] url` for this caller.
     pub url: Option<Url>,
     /// Over all its accounts; `None` is no limit.
-    pub limit: Option<Limit>,
+    pub limit: Option<RateLimit>,
     /// Web pages that may call with this caller's key.
     pub origins: Vec<Origin>,
 }
 
 /// How much may be asked for; what is over it is answered 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub struct RateLimit {
     pub per_second: Option<u32>,
     /// Calls that may come together before the rate counts.
     pub burst: u32,
     /// Calls under way at the same time.
-    pub at_once: Option<u32>,
+    pub max_concurrent: Option<u32>,
 }
 
 /// Digests stay out: a weak secret can be found from one.
-impl fmt::Debug for Caller {
+impl fmt::Debug for CallerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("name", &self.name)
@@ -284,12 +284,12 @@ pub enum AccountPattern {
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub struct Facade {
+pub struct FacadeCredentials {
     pub client_id: String,
     pub client_secret: [u8; 32],
 }
 
-impl fmt::Debug for Facade {
+impl fmt::Debug for FacadeCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Facade").field("client_id", &self.client_id).finish_non_exhaustive()
     }
@@ -297,14 +297,14 @@ impl fmt::Debug for Facade {
 
 /// `[upstream]`: the way to the platform.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     pub connect_timeout: Duration,
     /// From the last byte of a request to the head of its answer.
     pub response_timeout: Duration,
     /// A pause in an answer's body, or in our sending of a request's.
     pub idle_timeout: Duration,
     /// Idle connections kept per worker and host.
-    pub pool: usize,
+    pub max_idle_per_host: usize,
     /// Outbound proxy; `None` in the file means HTTPS_PROXY/NO_PROXY.
     pub proxy: ProxyChoice,
 }
@@ -319,10 +319,10 @@ pub enum ProxyChoice {
 }
 
 #[derive(Debug, Clone)]
-pub struct Retry {
+pub struct RetryConfig {
     /// Sends in all, the first included (one more after a renewal).
     pub attempts: u32,
-    pub base: Duration,
+    pub initial_backoff: Duration,
     pub pairing_base: Duration,
     /// No new send later than this after the start.
     pub deadline: Duration,
@@ -332,16 +332,16 @@ pub struct Retry {
 }
 
 #[derive(Debug, Clone)]
-pub struct Renewal {
+pub struct RenewalConfig {
     pub min_gap: Duration,
     /// How long before expiry the keeper renews an account in use.
-    pub ahead: Duration,
+    pub renew_before_expiry: Duration,
     /// How long an account may stay unused before it is refreshed all the same.
-    pub keep_alive: Duration,
+    pub idle_renewal: Duration,
 }
 
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogConfig {
     /// `info`, or directives like `info,genapi_gateway::access=debug`.
     pub level: String,
     pub format: LogFormat,

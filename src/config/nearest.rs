@@ -2,8 +2,8 @@
 
 /// The known key that was probably meant: at most a third of it is wrong.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let close = known.iter().map(|key| (edits(name, key), *key));
-    close.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
+    let reject_unknown_keys = known.iter().map(|key| (edits(name, key), *key));
+    reject_unknown_keys.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
 }
 
 /// Levenshtein's distance.

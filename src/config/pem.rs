@@ -8,10 +8,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::text_file::{self, LARGEST_PEM};
 
 /// What is wrong, and what to do.
-type Fault = (String, String);
+type PemError = (String, String);
 
 /// A file that holds one certificate at least, and none that is damaged.
-pub(super) fn certificates(path: &Path) -> Result<(), Fault> {
+pub(super) fn certificates(path: &Path) -> Result<(), PemError> {
     let pem = text_of(path, "x509")?;
     let fault = |what: &str, fix: &str| Err((format!("{} {what}", path.display()), fix.to_owned()));
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
@@ -36,7 +36,7 @@ pub(super) fn certificates(path: &Path) -> Result<(), Fault> {
 }
 
 /// A file that holds a private key that needs no passphrase.
-pub(super) fn private_key(path: &Path) -> Result<(), Fault> {
+pub(super) fn private_key(path: &Path) -> Result<(), PemError> {
     let pem = text_of(path, "pkey")?;
     let shown = path.display();
     if pem.contains("BEGIN ENCRYPTED PRIVATE KEY") || pem.contains("Proc-Type: 4,ENCRYPTED") {
@@ -53,7 +53,7 @@ pub(super) fn private_key(path: &Path) -> Result<(), Fault> {
 }
 
 /// `tool` is the command of openssl that turns this kind into PEM.
-fn text_of(path: &Path, tool: &str) -> Result<String, Fault> {
+fn text_of(path: &Path, tool: &str) -> Result<String, PemError> {
     let shown = path.display();
     let fault = |error: text_file::TextError| (format!("{shown} {}", error.what), error.fix.to_owned());
     let bytes = text_file::read_path(path, LARGEST_PEM).map_err(fault)?;
@@ -101,7 +101,7 @@ mod tests {
         let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        type Check = fn(&Path) -> Result<(), Fault>;
+        type Check = fn(&Path) -> Result<(), PemError>;
         let (certs, keys): (Check, Check) = (certificates, private_key);
         let wide: Vec<u8> = cert.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");

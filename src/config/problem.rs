@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// One fault (or, among the warnings, one doubt) and its cure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     pub file: PathBuf,
     /// From 1; 0 where the fault is the file itself.
     pub line: usize,
@@ -21,9 +21,9 @@ pub struct Problem {
 
 /// Everything that keeps a configuration from being used, in the order of the file. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct ConfigError(Vec<Diagnostic>);
 
-impl Problem {
+impl Diagnostic {
     /// A fault of the file as a whole.
     pub fn of_file(file: &Path, what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.file.display())?;
         if self.line > 0 {
@@ -52,51 +52,51 @@ impl fmt::Display for Problem {
 
 /// Where each key of a file stands, so that what is found later can be told like what the reading found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct KeyLocations {
     file: PathBuf,
     /// Line and column.
     keys: BTreeMap<String, (usize, usize)>,
 }
 
-impl Places {
+impl KeyLocations {
     pub(super) fn new(file: &Path, keys: BTreeMap<String, (usize, usize)>) -> Self {
         Self { file: file.to_owned(), keys }
     }
 
     /// A fault of `key`, at its place or, where the key is a default, at that of the table around it.
-    pub fn problem(&self, key: &str, what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    pub fn problem(&self, key: &str, what: impl Into<String>, fix: impl Into<String>) -> Diagnostic {
         let mut around = key;
         let (line, column) = loop {
             match (self.keys.get(around), around.rsplit_once('.')) {
-                (Some(place), _) => break *place,
+                (Some(location), _) => break *location,
                 (None, Some((table, _))) => around = table,
                 (None, None) => break (0, 0),
             }
         };
         let (file, key) = (self.file.clone(), key.to_owned());
-        Problem { file, line, column, key, what: what.into(), fix: fix.into() }
+        Diagnostic { file, line, column, key, what: what.into(), fix: fix.into() }
     }
 }
 
-impl Problems {
+impl ConfigError {
     /// Sorts them as they stand in the file; `None` where there are none.
-    pub fn gather(mut found: Vec<Problem>) -> Option<Self> {
+    pub fn gather(mut found: Vec<Diagnostic>) -> Option<Self> {
         found.sort_by_key(|problem| (problem.line, problem.column));
         (!found.is_empty()).then_some(Self(found))
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
     }
 }
 
-impl From<Problem> for Problems {
-    fn from(problem: Problem) -> Self {
+impl From<Diagnostic> for ConfigError {
+    fn from(problem: Diagnostic) -> Self {
         Self(vec![problem])
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.0.iter().enumerate() {
             let line_break = if at == 0 { "" } else { "\n" };
@@ -106,7 +106,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigError {}
 
 /// Line and column, both from 1, of a byte of `text`.
 pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_problem_reads_like_a_compilers() {
-        let problem = Problem {
+        let problem = Diagnostic {
             file: "config.toml".into(),
             line: 12,
             column: 9,
@@ -138,7 +138,7 @@ mod tests {
             "config.toml:12:9: realms.global.oauth_base: is not https. Fix: write https://…."
         );
         assert_eq!(
-            Problem::of_file(Path::new("c.toml"), "cannot be read", "make it").to_string(),
+            Diagnostic::of_file(Path::new("c.toml"), "cannot be read", "make it").to_string(),
             "c.toml: cannot be read. Fix: make it."
         );
     }

@@ -13,8 +13,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
-use super::problem::{Places, Problem, line_and_column};
-use super::quantity::{parse_duration, parse_size, show_duration, show_size};
+use super::problem::{Diagnostic, KeyLocations, line_and_column};
+use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -26,26 +26,26 @@ pub(super) struct Reader<'a> {
     /// Where relative paths start.
     pub folder: PathBuf,
     pub env: Env<'a>,
-    problems: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<Diagnostic>>,
+    warnings: RefCell<Vec<Diagnostic>>,
     asked: RefCell<BTreeSet<String>>,
     /// Where each key that is there stands.
     found: RefCell<BTreeMap<String, usize>>,
 }
 
 /// What a reading found beside the values.
-pub(super) struct Findings {
-    pub problems: Vec<Problem>,
-    pub warnings: Vec<Problem>,
+pub(super) struct ReadReport {
+    pub problems: Vec<Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
     /// The paths of all keys that were asked for. A test holds the example to them.
     #[cfg_attr(not(test), allow(dead_code, reason = "asking is the only list of keys there is"))]
     pub asked: BTreeSet<String>,
-    pub places: Places,
+    pub places: KeyLocations,
 }
 
 /// Where something stands, and what it is called.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub key: String,
     offset: usize,
 }
@@ -53,7 +53,7 @@ pub(super) struct Place {
 /// A table of the file; an absent one answers every question with "not there".
 pub(super) struct Section<'a> {
     pub reader: &'a Reader<'a>,
-    pub place: Place,
+    pub location: Location,
     table: Option<&'a DeTable<'a>>,
     asked: RefCell<Vec<&'static str>>,
 }
@@ -62,7 +62,7 @@ pub(super) struct Section<'a> {
 #[derive(Clone)]
 pub(super) struct Value<'a> {
     pub reader: &'a Reader<'a>,
-    pub place: Place,
+    pub location: Location,
     node: &'a Spanned<DeValue<'a>>,
 }
 
@@ -81,45 +81,45 @@ impl<'a> Reader<'a> {
     }
 
     pub fn root(&'a self, table: &'a DeTable<'a>) -> Section<'a> {
-        let place = Place { key: String::new(), offset: 0 };
-        Section { reader: self, place, table: Some(table), asked: RefCell::default() }
+        let location = Location { key: String::new(), offset: 0 };
+        Section { reader: self, location, table: Some(table), asked: RefCell::default() }
     }
 
-    pub fn problem(&self, place: &Place, what: impl Into<String>, fix: impl Into<String>) {
-        self.problems.borrow_mut().push(self.at(place, what.into(), fix.into()));
+    pub fn problem(&self, location: &Location, what: impl Into<String>, fix: impl Into<String>) {
+        self.problems.borrow_mut().push(self.at(location, what.into(), fix.into()));
     }
 
-    pub fn warning(&self, place: &Place, what: impl Into<String>, fix: impl Into<String>) {
-        self.warnings.borrow_mut().push(self.at(place, what.into(), fix.into()));
+    pub fn warning(&self, location: &Location, what: impl Into<String>, fix: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.at(location, what.into(), fix.into()));
     }
 
     pub fn syntax(&self, span: Option<Range<usize>>, message: &str) {
         let offset = span.map_or(0, |span| span.start);
-        let place = Place { key: key_near(self.text, offset), offset };
-        self.problem(&place, message, "write it as TOML: key = \"text\", key = 12, key = [\"a\", \"b\"]");
+        let location = Location { key: key_near(self.text, offset), offset };
+        self.problem(&location, message, "write it as TOML: key = \"text\", key = 12, key = [\"a\", \"b\"]");
     }
 
-    pub fn finish(self) -> Findings {
+    pub fn finish(self) -> ReadReport {
         let found = self.found.into_inner();
         let places = found.into_iter().map(|(key, offset)| (key, line_and_column(self.text, offset)));
-        Findings {
+        ReadReport {
             problems: self.problems.into_inner(),
             warnings: self.warnings.into_inner(),
             asked: self.asked.into_inner(),
-            places: Places::new(self.file, places.collect()),
+            places: KeyLocations::new(self.file, places.collect()),
         }
     }
 
-    fn at(&self, place: &Place, what: String, fix: String) -> Problem {
-        let (line, column) = line_and_column(self.text, place.offset);
-        Problem { file: self.file.to_owned(), line, column, key: place.key.clone(), what, fix }
+    fn at(&self, location: &Location, what: String, fix: String) -> Diagnostic {
+        let (line, column) = line_and_column(self.text, location.offset);
+        Diagnostic { file: self.file.to_owned(), line, column, key: location.key.clone(), what, fix }
     }
 }
 
-impl Place {
-    fn below(&self, key: &str, offset: usize) -> Place {
+impl Location {
+    fn below(&self, key: &str, offset: usize) -> Location {
         let key = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
-        Place { key, offset }
+        Location { key, offset }
     }
 }
 
@@ -132,22 +132,22 @@ impl<'a> Section<'a> {
         if !self.asked.borrow().contains(&key) {
             self.asked.borrow_mut().push(key);
         }
-        self.reader.asked.borrow_mut().insert(self.place.below(key, 0).key);
+        self.reader.asked.borrow_mut().insert(self.location.below(key, 0).key);
         let node = self.table?.get(key)?;
-        let place = self.place.below(key, node.span().start);
-        self.reader.found.borrow_mut().insert(place.key.clone(), place.offset);
-        Some(Value { reader: self.reader, place, node })
+        let location = self.location.below(key, node.span().start);
+        self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
+        Some(Value { reader: self.reader, location, node })
     }
 
     /// Where a key stands, or would stand.
-    pub fn place_of(&self, key: &'static str) -> Place {
-        self.get(key).map_or_else(|| self.place.below(key, self.place.offset), |value| value.place)
+    pub fn location_of(&self, key: &'static str) -> Location {
+        self.get(key).map_or_else(|| self.location.below(key, self.location.offset), |value| value.location)
     }
 
     pub fn required(&self, key: &'static str, fix: &str) -> Option<Value<'a>> {
         let value = self.get(key);
         if value.is_none() {
-            self.reader.problem(&self.place_of(key), "is missing", fix);
+            self.reader.problem(&self.location_of(key), "is missing", fix);
         }
         value
     }
@@ -156,7 +156,7 @@ impl<'a> Section<'a> {
     pub fn section(&self, key: &'static str) -> Section<'a> {
         let absent = || Section {
             reader: self.reader,
-            place: self.place.below(key, self.place.offset),
+            location: self.location.below(key, self.location.offset),
             table: None,
             asked: RefCell::default(),
         };
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
     /// This table's own name as whatever it spells.
     pub fn named<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Option<T> {
         let fix = "give it a plain name";
-        name.parse().map_err(|error: T::Err| self.reader.problem(&self.place, error.to_string(), fix)).ok()
+        name.parse().map_err(|error: T::Err| self.reader.problem(&self.location, error.to_string(), fix)).ok()
     }
 
     /// Tables under names that the file chooses: `[realms.NAME]`.
@@ -174,13 +174,13 @@ impl<'a> Section<'a> {
         let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().filter_map(|(name, node)| {
-            let place = parent.place.below(name.get_ref(), node.span().start);
-            self.reader.found.borrow_mut().insert(place.key.clone(), place.offset);
-            let section = Value { reader: self.reader, place, node }.table()?;
+            let location = parent.location.below(name.get_ref(), node.span().start);
+            self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
+            let section = Value { reader: self.reader, location, node }.table()?;
             Some((name.get_ref().to_string(), section))
         });
         let mut children: Vec<_> = children.collect();
-        children.sort_by_key(|(_, section)| section.place.offset);
+        children.sort_by_key(|(_, section)| section.location.offset);
         children
     }
 
@@ -189,8 +189,8 @@ impl<'a> Section<'a> {
         let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().map(|(name, node)| {
-            let place = parent.place.below(name.get_ref(), node.span().start);
-            (name.get_ref().to_string(), Value { reader: self.reader, place, node })
+            let location = parent.location.below(name.get_ref(), node.span().start);
+            (name.get_ref().to_string(), Value { reader: self.reader, location, node })
         });
         children.collect()
     }
@@ -223,7 +223,7 @@ impl<'a> Section<'a> {
     }
 
     /// A share: 0 to 1.
-    pub fn share(&self, key: &'static str, default: f64) -> f64 {
+    pub fn fraction(&self, key: &'static str, default: f64) -> f64 {
         let read = |value: Value<'a>| {
             let number: f64 = match value.node.get_ref() {
                 DeValue::Float(number) => number.as_str().parse().ok()?,
@@ -277,16 +277,16 @@ impl<'a> Section<'a> {
     }
 
     /// Names every key that nobody asked for. To be called last.
-    pub fn close(self) {
+    pub fn reject_unknown_keys(self) {
         let Some(table) = self.table else { return };
         let known = self.asked.borrow();
         for name in table.keys().filter(|name| !known.contains(&name.get_ref().as_ref())) {
-            let place = self.place.below(name.get_ref(), name.span().start);
+            let location = self.location.below(name.get_ref(), name.span().start);
             let fix = match nearest(name.get_ref(), &known) {
                 Some(near) => format!("write {near}"),
                 None => format!("remove it; known here: {}", known.join(", ")),
             };
-            self.reader.problem(&place, "is not a known key", fix);
+            self.reader.problem(&location, "is not a known key", fix);
         }
     }
 }
@@ -294,12 +294,12 @@ impl<'a> Section<'a> {
 impl<'a> Value<'a> {
     /// Notes a fault and has no value; for use in tail position.
     pub fn refuse<T>(&self, what: impl Into<String>, fix: impl Into<String>) -> Option<T> {
-        self.reader.problem(&self.place, what, fix);
+        self.reader.problem(&self.location, what, fix);
         None
     }
 
     pub fn warn(&self, what: impl Into<String>, fix: impl Into<String>) {
-        self.reader.warning(&self.place, what, fix);
+        self.reader.warning(&self.location, what, fix);
     }
 
     /// The value itself is not shown: it may be a secret in the wrong place.
@@ -336,8 +336,9 @@ impl<'a> Value<'a> {
             return self.wrong_type(expected);
         };
         let sited = items.iter().enumerate().map(|(at, node)| {
-            let place = Place { key: format!("{}[{at}]", self.place.key), offset: node.span().start };
-            Value { reader: self.reader, place, node }
+            let location =
+                Location { key: format!("{}[{at}]", self.location.key), offset: node.span().start };
+            Value { reader: self.reader, location, node }
         });
         Some(sited.collect())
     }
@@ -350,8 +351,8 @@ impl<'a> Value<'a> {
         let Some(table) = self.node.get_ref().as_table() else {
             return self.wrong_type("a table");
         };
-        let place = self.place.clone();
-        Some(Section { reader: self.reader, place, table: Some(table), asked: RefCell::default() })
+        let location = self.location.clone();
+        Some(Section { reader: self.reader, location, table: Some(table), asked: RefCell::default() })
     }
 
     /// The text as whatever it spells; the type's own error says what is wrong.

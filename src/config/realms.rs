@@ -10,9 +10,9 @@ use crate::model::account::RealmName;
 use crate::model::route::{HostPattern, HostPolicy, Route};
 use crate::model::token::ClientSecret;
 
-use super::reader::{Place, Reader, Section, Value};
+use super::reader::{Location, Reader, Section, Value};
 use super::values::{certificates, is_loopback, plain_url, platform_base, platform_url, secret_source};
-use super::{Discovery, PinnedRoute, Realm, RealmKind, defaults, doubts, secret};
+use super::{Discovery, PinnedRoute, RealmConfig, RealmKind, defaults, doubts, secret};
 
 /// Domains of Align's (gen-api, section 1): no sandbox stands there.
 const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
@@ -20,34 +20,38 @@ const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
 const RESERVED_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What the other sections need to know of the realms, whether they are valid or not.
-pub(super) struct Names {
+pub(super) struct RealmNames {
     pub known: Vec<String>,
     /// Every realm says `allow_insecure`: nothing here is real.
     pub sandbox: bool,
 }
 
-pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, Realm>, Names) {
+pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, RealmNames) {
     let sections = root.named_sections("realms");
     if sections.is_empty() {
         let fix = "add [realms.global] with the values that Align gave you; see config.toml.example";
-        root.reader.problem(&root.place_of("realms"), "names no realm, so there is no platform to call", fix);
+        root.reader.problem(
+            &root.location_of("realms"),
+            "names no realm, so there is no platform to call",
+            fix,
+        );
     }
-    let mut names = Names { known: Vec::new(), sandbox: !sections.is_empty() };
+    let mut names = RealmNames { known: Vec::new(), sandbox: !sections.is_empty() };
     let mut sited = Vec::new();
     for (name, section) in sections {
-        let place = section.place.clone();
+        let location = section.location.clone();
         let insecure = section.boolean("allow_insecure", false);
         names.sandbox &= insecure;
         let valid: Option<RealmName> = section.named(&name);
         let realm = realm(section, valid, insecure);
         names.known.push(name);
-        sited.extend(realm.map(|realm| (place, realm)));
+        sited.extend(realm.map(|realm| (location, realm)));
     }
     keep_apart(root.reader, &sited);
     (sited.into_iter().map(|(_, realm)| (realm.name.clone(), realm)).collect(), names)
 }
 
-fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Option<Realm> {
+fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Option<RealmConfig> {
     let required = |key, example| section.required(key, example);
     let oauth_base = required("oauth_base", "oauth_base = \"https://prod-identity.iterocloud.com\"");
     let oauth_base = oauth_base.and_then(|value| platform_base(&value, insecure));
@@ -75,8 +79,8 @@ fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Optio
     for (key, url) in [("oauth_base", &oauth_base), ("base_url", &base_url)] {
         doubt_address(&section, key, url.as_ref(), hosts.as_ref());
     }
-    section.close();
-    Some(Realm {
+    section.reject_unknown_keys();
+    Some(RealmConfig {
         name: name?,
         kind: kind?,
         oauth_base: oauth_base?,
@@ -179,7 +183,7 @@ fn discovery(section: &Section<'_>) -> Option<Discovery> {
     };
     let name = text("name", defaults::DISCOVERY_NAME);
     let version = text("version", defaults::DISCOVERY_VERSION);
-    given.close();
+    given.reject_unknown_keys();
     Some(Discovery { path: path?, name: name?, version: version? })
 }
 
@@ -192,16 +196,16 @@ fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Option<Opt
     let text = |key, example| given.required(key, example).and_then(|value| value.text().map(str::to_owned));
     let domain = text("domain", "route = { domain = \"https://gateway-cus.aligntech.com\", path = \"…\" }");
     let path = text("path", "route = { domain = \"…\", path = \"/lab-sw/v1\" }");
-    let place = given.place.clone();
+    let location = given.location.clone();
     let host = domain.as_deref().map(|domain| domain.trim_start_matches("https://").split(['/', ':']).next());
     if let (Some(value), Some(Some(host))) = (given.get("domain"), host) {
         doubts::doubt_retired(&value, host);
     }
-    given.close();
+    given.reject_unknown_keys();
     let route = PinnedRoute { domain: domain?, path: path? };
     if let Err(problem) = Route::parse(&route.domain, &route.path, hosts?) {
         let fix = "write an https Domain within allowed_hosts, and its Path beginning with /";
-        section.reader.problem(&place, problem.to_string(), fix);
+        section.reader.problem(&location, problem.to_string(), fix);
         return None;
     }
     Some(Some(route))
@@ -228,34 +232,34 @@ fn resolve(section: &Section<'_>) -> Option<BTreeMap<String, IpAddr>> {
 fn doubt_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, hosts: Option<&HostPolicy>) {
     let (Some(url), Some(hosts)) = (url, hosts) else { return };
     let Some(host) = url.host_str() else { return };
-    let place = section.place_of(key);
+    let location = section.location_of(key);
     if !hosts.allows(host) {
         let what = format!("{host} is not in allowed_hosts, and gets credentials or tokens all the same");
-        section.reader.warning(&place, what, "add it to allowed_hosts, or correct it");
+        section.reader.warning(&location, what, "add it to allowed_hosts, or correct it");
     }
     let vendors = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     if hosts.allow_insecure && VENDOR_DOMAINS.into_iter().any(vendors) {
         let what = format!("{host} is Align's, and allow_insecure lets tokens go anywhere in clear");
-        section.reader.warning(&place, what, "remove allow_insecure from this realm");
+        section.reader.warning(&location, what, "remove allow_insecure from this realm");
     }
 }
 
 /// Two realms with the same credentials would refresh one account twice; two that allow the same hosts could be led to use the wrong
 /// bearer there.
-fn keep_apart(reader: &Reader<'_>, realms: &[(Place, Realm)]) {
-    for (at, (place, realm)) in realms.iter().enumerate() {
+fn keep_apart(reader: &Reader<'_>, realms: &[(Location, RealmConfig)]) {
+    for (at, (location, realm)) in realms.iter().enumerate() {
         for (_, other) in &realms[..at] {
             if realm.oauth_base == other.oauth_base && realm.client_id == other.client_id {
                 let what = format!("has the oauth_base and client_id of realm {}", other.name);
                 let fix = "keep one of the two; one set of credentials is one realm";
-                reader.problem(place, what, fix);
+                reader.problem(location, what, fix);
             }
             let shared = realm.hosts.allowed.iter().find(|pattern| other.hosts.allowed.contains(pattern));
             let sandbox = realm.hosts.allow_insecure && other.hosts.allow_insecure;
             if let Some(shared) = shared.filter(|_| !sandbox) {
                 let what = format!("allows {shared}, as realm {} does", other.name);
                 let fix = "list under each realm its own hosts, so that no token can cross over";
-                reader.warning(place, what, fix);
+                reader.warning(location, what, fix);
             }
         }
     }

@@ -15,23 +15,23 @@ use super::{Env, SecretSource};
 
 /// Why a secret cannot be had, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretProblem {
+pub struct SecretError {
     pub what: String,
     pub fix: String,
     /// Nothing is there at all, so that it may be made.
     pub missing: bool,
 }
 
-impl fmt::Display for SecretProblem {
+impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}. Fix: {}.", self.what, self.fix)
     }
 }
 
-impl std::error::Error for SecretProblem {}
+impl std::error::Error for SecretError {}
 
 /// Reads a secret: one line, without what an editor left around it.
-pub fn read(source: &SecretSource, env: Env<'_>) -> Result<String, SecretProblem> {
+pub fn read(source: &SecretSource, env: Env<'_>) -> Result<String, SecretError> {
     let bytes = match source {
         SecretSource::File(path) => read_file(path)?,
         SecretSource::Env(name) => read_variable(name, env)?.into_bytes(),
@@ -40,7 +40,7 @@ pub fn read(source: &SecretSource, env: Env<'_>) -> Result<String, SecretProblem
     line.map(str::to_owned).map_err(|error| of_text(source, error))
 }
 
-fn of_text(source: &impl fmt::Display, TextError { what, fix }: TextError) -> SecretProblem {
+fn of_text(source: &impl fmt::Display, TextError { what, fix }: TextError) -> SecretError {
     problem(format!("{source} {what}"), fix)
 }
 
@@ -50,7 +50,7 @@ pub fn read_or_make(
     source: &SecretSource,
     random_bytes: usize,
     env: Env<'_>,
-) -> Result<(String, bool), SecretProblem> {
+) -> Result<(String, bool), SecretError> {
     match (read(source, env), source) {
         (Err(problem), SecretSource::File(path)) if problem.missing => make(path, random_bytes, env),
         (found, _) => found.map(|secret| (secret, false)),
@@ -69,18 +69,18 @@ pub(super) fn open_to_others(_: &Path) -> bool {
     false
 }
 
-fn read_variable(name: &str, env: Env<'_>) -> Result<String, SecretProblem> {
-    env(name).ok_or_else(|| SecretProblem {
+fn read_variable(name: &str, env: Env<'_>) -> Result<String, SecretError> {
+    env(name).ok_or_else(|| SecretError {
         what: format!("environment variable {name} is not set"),
         fix: format!("set {name} in the environment of the gateway, or use {{ file = \"…\" }}"),
         missing: true,
     })
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, SecretProblem> {
+fn read_file(path: &Path) -> Result<Vec<u8>, SecretError> {
     let shown = path.display();
     let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => SecretProblem {
+        ErrorKind::NotFound => SecretError {
             what: format!("{shown} does not exist"),
             fix: "write the secret into that file, readable by the gateway alone (chmod 600)".to_owned(),
             missing: true,
@@ -96,7 +96,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, SecretProblem> {
 }
 
 /// `create_new` decides between two that start at once: the loser reads what the winner made.
-fn make(path: &Path, random_bytes: usize, env: Env<'_>) -> Result<(String, bool), SecretProblem> {
+fn make(path: &Path, random_bytes: usize, env: Env<'_>) -> Result<(String, bool), SecretError> {
     let cannot = |error: std::io::Error| {
         let what = format!("{} cannot be made ({error})", path.display());
         problem(what, "let the gateway's user write to that folder, or make the file yourself")
@@ -119,8 +119,8 @@ fn make(path: &Path, random_bytes: usize, env: Env<'_>) -> Result<(String, bool)
     Ok((secret, true))
 }
 
-fn problem(what: String, fix: impl Into<String>) -> SecretProblem {
-    SecretProblem { what, fix: fix.into(), missing: false }
+fn problem(what: String, fix: impl Into<String>) -> SecretError {
+    SecretError { what, fix: fix.into(), missing: false }
 }
 
 impl fmt::Display for SecretSource {
@@ -134,7 +134,7 @@ impl fmt::Display for SecretSource {
 
 /// Others get nothing, the group may read: service managers and Kubernetes hand secrets over as 0400 or 0440.
 #[cfg(unix)]
-fn refuse_loose(file: &File, path: &Path) -> Result<(), SecretProblem> {
+fn refuse_loose(file: &File, path: &Path) -> Result<(), SecretError> {
     use std::os::unix::fs::PermissionsExt;
     let shown = path.display();
     let metadata = file.metadata();
@@ -148,7 +148,7 @@ fn refuse_loose(file: &File, path: &Path) -> Result<(), SecretProblem> {
 }
 
 #[cfg(not(unix))]
-fn refuse_loose(_: &File, _: &Path) -> Result<(), SecretProblem> {
+fn refuse_loose(_: &File, _: &Path) -> Result<(), SecretError> {
     Ok(())
 }
 

@@ -8,10 +8,13 @@ use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::listeners::secret_or_default;
-use super::quantity::show_duration;
 use super::reader::{Section, Value};
+use super::units::show_duration;
 use super::values::own_url;
-use super::{Log, LogFormat, ProxyChoice, Renewal, Retry, Store, StoreUrl, Upstream, defaults};
+use super::{
+    LogConfig, LogFormat, ProxyChoice, RenewalConfig, RetryConfig, StoreConfig, StoreUrl, UpstreamConfig,
+    defaults,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(super) fn store(section: Section<'_>) -> Option<Store> {
+pub(super) fn store(section: Section<'_>) -> Option<StoreConfig> {
     let url = match section.get("url") {
         Some(value) => store_url(&value),
         None => Some(StoreUrl::Sqlite(section.reader.folder.join(defaults::STORE_FILE))),
@@ -29,8 +32,8 @@ pub(super) fn store(section: Section<'_>) -> Option<Store> {
         None => url,
     };
     let key = secret_or_default(&section, "key", defaults::STORE_KEY_FILE);
-    section.close();
-    Some(Store { url: url?, key: key? })
+    section.reject_unknown_keys();
+    Some(StoreConfig { url: url?, key: key? })
 }
 
 /// The text is never shown: it may hold a password.
@@ -98,19 +101,19 @@ fn postgres_url(text: &str) -> Option<Url> {
     Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"))
 }
 
-pub(super) fn upstream(section: Section<'_>) -> Option<Upstream> {
+pub(super) fn upstream(section: Section<'_>) -> Option<UpstreamConfig> {
     let timeout = |key, default| section.duration(key, default, SECOND..=HOUR);
     let connect_timeout =
         section.duration("connect_timeout", defaults::CONNECT_TIMEOUT, Duration::from_millis(100)..=MINUTE);
     let response_timeout = timeout("response_timeout", defaults::RESPONSE_TIMEOUT);
     let idle_timeout = timeout("idle_timeout", defaults::IDLE_TIMEOUT);
-    let pool = section.integer("pool", defaults::POOL, 1..=10_000);
+    let max_idle_per_host = section.integer("pool", defaults::MAX_IDLE_PER_HOST, 1..=10_000);
     let proxy = match section.get("proxy") {
         Some(value) => proxy(&value),
         None => Some(ProxyChoice::Environment),
     };
-    section.close();
-    Some(Upstream { connect_timeout, response_timeout, idle_timeout, pool, proxy: proxy? })
+    section.reject_unknown_keys();
+    Some(UpstreamConfig { connect_timeout, response_timeout, idle_timeout, max_idle_per_host, proxy: proxy? })
 }
 
 /// What is wrong with the credentials in a proxy's address, if they were cut where they should not end. A URL takes `\\` for a slash.
@@ -148,22 +151,22 @@ fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
     }
 }
 
-pub(super) fn retry(section: Section<'_>, sandbox: bool) -> Retry {
+pub(super) fn retry(section: Section<'_>, sandbox: bool) -> RetryConfig {
     let attempts = section.integer("attempts", defaults::ATTEMPTS as usize, 1..=10);
-    let base = documented_wait(&section, "base", defaults::RETRY_BASE, sandbox);
+    let initial_backoff = documented_wait(&section, "base", defaults::INITIAL_BACKOFF, sandbox);
     let pairing_base = documented_wait(&section, "pairing_base", defaults::PAIRING_BASE, sandbox);
     let deadline = section.duration("deadline", defaults::RETRY_DEADLINE, SECOND..=HOUR);
-    let budget = section.share("budget", defaults::RETRY_BUDGET);
+    let budget = section.fraction("budget", defaults::RETRY_BUDGET);
     let scan_request = section.boolean("scan_request", defaults::RETRY_SCAN_REQUEST);
     if scan_request {
         section.reader.warning(
-            &section.place_of("scan_request"),
+            &section.location_of("scan_request"),
             "repeats calls that may have created an RX already",
             "set it to false unless duplicates are removed elsewhere",
         );
     }
-    section.close();
-    Retry { attempts: attempts as u32, base, pairing_base, deadline, budget, scan_request }
+    section.reject_unknown_keys();
+    RetryConfig { attempts: attempts as u32, initial_backoff, pairing_base, deadline, budget, scan_request }
 }
 
 /// The vendor's waits are a minimum (Authentication and Pairing V2, 4.1.2 and 4.3.1); only a sandbox may be asked sooner.
@@ -178,30 +181,31 @@ fn documented_wait(
         let what =
             format!("is shorter than the {} ms that the vendor's documents ask for", documented.as_millis());
         let fix = format!("write {:?} or more, or remove it", show_duration(documented));
-        section.reader.problem(&section.place_of(key), what, fix);
+        section.reader.problem(&section.location_of(key), what, fix);
     }
     wait
 }
 
-pub(super) fn renewal(section: Section<'_>, sandbox: bool) -> Renewal {
+pub(super) fn renewal(section: Section<'_>, sandbox: bool) -> RenewalConfig {
     let min_gap = section.duration("min_gap", defaults::MIN_GAP, Duration::ZERO..=30 * MINUTE);
     if min_gap < defaults::MIN_GAP && !sandbox {
         section.reader.warning(
-            &section.place_of("min_gap"),
+            &section.location_of("min_gap"),
             "is below 60s, and refresh calls must not come in quick succession (gen-api, section 2)",
             "remove it, or keep it for a sandbox",
         );
     }
     // A token lives an hour: renewing half an hour ahead is twice the traffic, more is a loop.
-    let ahead = section.duration("ahead", defaults::AHEAD, Duration::ZERO..=30 * MINUTE);
+    let renew_before_expiry =
+        section.duration("ahead", defaults::RENEW_BEFORE_EXPIRY, Duration::ZERO..=30 * MINUTE);
     // Below three months, after which an unused grant is dead (gen-api, section 2), with ten days to spare.
     let shortest = if sandbox { SECOND } else { HOUR };
-    let keep_alive = section.duration("keep_alive", defaults::KEEP_ALIVE, shortest..=80 * DAY);
-    section.close();
-    Renewal { min_gap, ahead, keep_alive }
+    let idle_renewal = section.duration("keep_alive", defaults::IDLE_RENEWAL, shortest..=80 * DAY);
+    section.reject_unknown_keys();
+    RenewalConfig { min_gap, renew_before_expiry, idle_renewal }
 }
 
-pub(super) fn log(section: Section<'_>) -> Option<Log> {
+pub(super) fn log(section: Section<'_>) -> Option<LogConfig> {
     let level = match section.get("level") {
         Some(value) => level(&value),
         None => Some(defaults::LOG_LEVEL.to_owned()),
@@ -211,8 +215,8 @@ pub(super) fn log(section: Section<'_>) -> Option<Log> {
         None => Some(defaults::LOG_FORMAT),
     };
     let access = section.boolean("access", defaults::LOG_ACCESS);
-    section.close();
-    Some(Log { level: level?, format: format?, access })
+    section.reject_unknown_keys();
+    Some(LogConfig { level: level?, format: format?, access })
 }
 
 fn format(value: &Value<'_>) -> Option<LogFormat> {

@@ -9,18 +9,18 @@ use url::{Host, Url};
 
 use crate::model::route::without_final_dot;
 
-use super::reader::{Place, Reader, Section, Value};
-use super::{Certificate, Limit, SecretSource, doubts, pem};
+use super::reader::{Location, Reader, Section, Value};
+use super::{CertificateFiles, RateLimit, SecretSource, doubts, pem};
 
 /// `["127.0.0.1:8080", "[::1]:8080"]`
-pub(super) fn addresses(value: &Value<'_>) -> Vec<(Place, SocketAddr)> {
+pub(super) fn addresses(value: &Value<'_>) -> Vec<(Location, SocketAddr)> {
     const FIX: &str = "write address and port, like \"127.0.0.1:8080\" or \"[::]:8080\"";
     let items = value.items("a list, like [\"127.0.0.1:8080\"]");
     let parsed = items.iter().flatten().filter_map(|item| {
         let text = item.text()?;
         let address = text.parse().ok();
         let address = address.or_else(|| item.refuse(format!("{text:?} is not an address with a port"), FIX));
-        Some((item.place.clone(), address?))
+        Some((item.location.clone(), address?))
     });
     parsed.collect()
 }
@@ -31,7 +31,7 @@ pub(super) fn is_wide(address: &SocketAddr) -> bool {
 }
 
 /// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped network is IPv4 too.
-pub(super) fn networks(value: &Value<'_>) -> Vec<(Place, IpNet)> {
+pub(super) fn networks(value: &Value<'_>) -> Vec<(Location, IpNet)> {
     let items = value.items("a list of networks, like [\"10.1.0.0/16\"]");
     let parsed = items.iter().flatten().filter_map(|item| {
         let text = item.text()?;
@@ -46,7 +46,7 @@ pub(super) fn networks(value: &Value<'_>) -> Vec<(Place, IpNet)> {
             return item
                 .refuse(what, format!("write \"{}\", or \"{one}\" for that one address", network.trunc()));
         }
-        Some((item.place.clone(), network))
+        Some((item.location.clone(), network))
     });
     parsed.collect()
 }
@@ -198,10 +198,10 @@ pub(super) fn certificates(value: &Value<'_>) -> Option<PathBuf> {
 }
 
 /// `cert` and `key` of a `tls` table.
-pub(super) fn certificate(section: &Section<'_>) -> Option<Certificate> {
+pub(super) fn certificate(section: &Section<'_>) -> Option<CertificateFiles> {
     let cert = section.required("cert", "cert = \"chain.pem\"").and_then(|value| certificates(&value));
     let key = section.required("key", "key = \"key.pem\"").and_then(|value| private_key(&value));
-    Some(Certificate { cert: cert?, key: key? })
+    Some(CertificateFiles { cert: cert?, key: key? })
 }
 
 fn private_key(value: &Value<'_>) -> Option<PathBuf> {
@@ -225,7 +225,7 @@ fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
 /// manager's credentials (`LoadCredential=`, CREDENTIALS_DIRECTORY).
 pub(super) fn secret_source(value: &Value<'_>) -> Option<SecretSource> {
     if value.is_text() {
-        let name = value.place.key.rsplit('.').next().unwrap_or_default().to_owned();
+        let name = value.location.key.rsplit('.').next().unwrap_or_default().to_owned();
         let fix = format!(
             "write the secret alone into a file (chmod 600) and {name} = {{ file = \"…\" }}, or {name} = {{ env = \"…\" }}"
         );
@@ -233,7 +233,7 @@ pub(super) fn secret_source(value: &Value<'_>) -> Option<SecretSource> {
     }
     let section = value.table()?;
     let (file, env) = (section.get("file"), section.get("env"));
-    section.close();
+    section.reject_unknown_keys();
     match (file, env) {
         (Some(file), None) => Some(SecretSource::File(secret_file(value.reader, file.text()?))),
         (None, Some(name)) => Some(SecretSource::Env(name.text()?.to_owned())),
@@ -257,24 +257,24 @@ pub(super) fn secret_file(reader: &Reader<'_>, name: &str) -> PathBuf {
 }
 
 /// `{ per_second, burst, at_once }`. Outer `None`: there and broken.
-pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<Limit>> {
+pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<RateLimit>> {
     const MOST: std::ops::RangeInclusive<usize> = 1..=1_000_000;
     let given = section.section(key);
     if !given.present() {
         return Some(None);
     }
     let number = |key| given.get(key).map(|_| given.integer(key, 1, MOST) as u32);
-    let (per_second, at_once) = (number("per_second"), number("at_once"));
+    let (per_second, max_concurrent) = (number("per_second"), number("at_once"));
     // Without a burst of their own, as many calls as a second allows may come together.
     let burst = number("burst").or(per_second).unwrap_or(1);
-    let (empty, place) = (per_second.is_none() && at_once.is_none(), section.place_of(key));
-    given.close();
+    let (empty, location) = (per_second.is_none() && max_concurrent.is_none(), section.location_of(key));
+    given.reject_unknown_keys();
     if empty {
         let fix = format!("{key} = {{ per_second = 50, at_once = 20 }}, or remove it");
-        section.reader.problem(&place, "limits nothing", fix);
+        section.reader.problem(&location, "limits nothing", fix);
         return None;
     }
-    Some(Some(Limit { per_second, burst, at_once }))
+    Some(Some(RateLimit { per_second, burst, max_concurrent }))
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::config::Limit;
+use crate::config::RateLimit;
 
 /// What is left of one limit; shared by all workers.
 #[derive(Debug)]
 pub struct Limiter {
-    limit: Limit,
+    limit: RateLimit,
     /// When the calls so far would have been made at the even rate, in microseconds (the generic cell rate algorithm).
     even: AtomicU64,
     under_way: AtomicU32,
@@ -25,7 +25,7 @@ pub struct Permit(Arc<Limiter>);
 const SOON: Duration = Duration::from_secs(1);
 
 impl Limiter {
-    pub fn new(limit: Limit) -> Arc<Self> {
+    pub fn new(limit: RateLimit) -> Arc<Self> {
         Arc::new(Self { limit, even: AtomicU64::new(0), under_way: AtomicU32::new(0) })
     }
 
@@ -33,7 +33,7 @@ impl Limiter {
     pub fn admit(self: &Arc<Self>, now: Timestamp) -> Result<Permit, Duration> {
         let permit = Permit(self.clone());
         let under_way = self.under_way.fetch_add(1, Ordering::Relaxed);
-        if self.limit.at_once.is_some_and(|most| under_way >= most) {
+        if self.limit.max_concurrent.is_some_and(|most| under_way >= most) {
             return Err(SOON);
         }
         self.take_turn(now)?;
@@ -41,7 +41,7 @@ impl Limiter {
     }
 
     /// Whether this is still the configured limit.
-    pub fn is(&self, limit: &Limit) -> bool {
+    pub fn is(&self, limit: &RateLimit) -> bool {
         self.limit == *limit
     }
 
@@ -73,8 +73,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn limiter(per_second: Option<u32>, burst: u32, at_once: Option<u32>) -> Arc<Limiter> {
-        Limiter::new(Limit { per_second, burst, at_once })
+    fn limiter(per_second: Option<u32>, burst: u32, max_concurrent: Option<u32>) -> Arc<Limiter> {
+        Limiter::new(RateLimit { per_second, burst, max_concurrent })
     }
 
     #[test]

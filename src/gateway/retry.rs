@@ -38,7 +38,7 @@ pub enum Seen {
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     pub row: &'static Endpoint,
-    pub limits: &'a config::Retry,
+    pub limits: &'a config::RetryConfig,
     /// The row and the method allow that the platform acts twice.
     pub retryable: bool,
     /// The body was kept.
@@ -133,7 +133,7 @@ fn wait_or(facts: &Facts<'_>, otherwise: Step) -> Step {
 
 fn pause(facts: &Facts<'_>) -> Duration {
     let first = match facts.row.retry_wait {
-        RetryWait::Base => facts.limits.base,
+        RetryWait::Base => facts.limits.initial_backoff,
         RetryWait::Pairing => facts.limits.pairing_base,
     };
     let doubled = first.saturating_mul(1 << facts.sends.saturating_sub(1).min(8));
@@ -177,10 +177,10 @@ mod tests {
 
     const S: fn(u16) -> Seen = |status| Seen::Status(StatusCode::from_u16(status).unwrap());
 
-    fn limits() -> config::Retry {
-        config::Retry {
+    fn limits() -> config::RetryConfig {
+        config::RetryConfig {
             attempts: 3,
-            base: Duration::from_millis(1000),
+            initial_backoff: Duration::from_millis(1000),
             pairing_base: Duration::from_millis(2000),
             deadline: Duration::from_secs(20),
             budget: 0.2,
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    fn facts<'a>(limits: &'a config::Retry, method: Method, path: &str) -> Facts<'a> {
+    fn facts<'a>(limits: &'a config::RetryConfig, method: Method, path: &str) -> Facts<'a> {
         let row = endpoint::find(&method, path);
         Facts {
             row,

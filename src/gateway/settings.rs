@@ -26,13 +26,13 @@ pub struct Settings {
     trusted: Vec<IpNet>,
     /// A handful: walking them is cheaper than hashing them.
     realms: Vec<(RealmName, Arc<RealmRules>)>,
-    pub retry: config::Retry,
+    pub retry: config::RetryConfig,
     pub replay_limit: usize,
     pub body_idle: Duration,
     pub response_timeout: Duration,
     pub idle_timeout: Duration,
     pub pool: usize,
-    pub account_limit: Option<config::Limit>,
+    pub account_limit: Option<config::RateLimit>,
 }
 
 /// One `[[callers]]` entry.
@@ -44,7 +44,7 @@ pub struct CallerRules {
     /// How this caller reaches us.
     pub url: Base,
     pub limiter: Option<Arc<Limiter>>,
-    facade: Option<config::Facade>,
+    facade: Option<config::FacadeCredentials>,
     origins: Vec<Origin>,
 }
 
@@ -97,7 +97,7 @@ impl Settings {
             body_idle: config.gateway.body_idle_timeout,
             response_timeout: config.upstream.response_timeout,
             idle_timeout: config.upstream.idle_timeout,
-            pool: config.upstream.pool,
+            pool: config.upstream.max_idle_per_host,
             account_limit: config.gateway.account_limit,
             callers,
         }
@@ -169,7 +169,7 @@ impl CallerRules {
 
     /// Compares digests in constant time.
     pub fn facade_secret_is(&self, sha256: &[u8; 32]) -> bool {
-        let same = |facade: &config::Facade| {
+        let same = |facade: &config::FacadeCredentials| {
             aws_lc_rs::constant_time::verify_slices_are_equal(&facade.client_secret, sha256).is_ok()
         };
         self.facade.as_ref().is_some_and(same)
@@ -190,7 +190,7 @@ impl CallerRules {
     }
 }
 
-fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
+fn rules_of(config: &config::Config, caller: &config::CallerConfig) -> CallerRules {
     CallerRules {
         name: caller.name.clone(),
         accounts: caller.accounts.clone(),
@@ -202,7 +202,7 @@ fn rules_of(config: &config::Config, caller: &config::Caller) -> CallerRules {
     }
 }
 
-fn realm_rules(realm: &config::Realm) -> RealmRules {
+fn realm_rules(realm: &config::RealmConfig) -> RealmRules {
     RealmRules {
         hosts: realm.hosts.clone(),
         link_hosts: realm.link_hosts.clone(),

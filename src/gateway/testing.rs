@@ -23,7 +23,7 @@ use super::account::{Accounts, Candidates};
 pub fn config() -> Config {
     let second = Duration::from_secs(1);
     let url = |text: &str| text.parse().unwrap();
-    let realm = config::Realm {
+    let realm = config::RealmConfig {
         name: "global".parse().unwrap(),
         kind: config::RealmKind::New,
         oauth_base: url("http://127.0.0.1/"),
@@ -41,7 +41,7 @@ pub fn config() -> Config {
     };
     Config {
         file: "config.toml".into(),
-        gateway: config::Gateway {
+        gateway: config::GatewayConfig {
             account_limit: None,
             listen: vec![],
             url: url("http://gateway.test"),
@@ -57,7 +57,7 @@ pub fn config() -> Config {
             keep_alive_timeout: second,
             drain_timeout: second,
         },
-        admin: config::Admin {
+        admin: config::AdminConfig {
             listen: vec![],
             token: config::SecretSource::Env("X".into()),
             url: None,
@@ -65,35 +65,39 @@ pub fn config() -> Config {
             audit: "audit.log".into(),
         },
         public: None,
-        store: config::Store {
+        store: config::StoreConfig {
             url: config::StoreUrl::Sqlite("x.db".into()),
             key: config::SecretSource::Env("X".into()),
         },
         realms: [(realm.name.clone(), realm)].into(),
         callers: vec![caller("anyone").network("0.0.0.0/0").build()],
-        upstream: config::Upstream {
+        upstream: config::UpstreamConfig {
             connect_timeout: 5 * second,
             response_timeout: 30 * second,
             idle_timeout: 30 * second,
-            pool: 8,
+            max_idle_per_host: 8,
             proxy: config::ProxyChoice::None,
         },
-        retry: config::Retry {
+        retry: config::RetryConfig {
             attempts: 3,
-            base: second,
+            initial_backoff: second,
             pairing_base: 2 * second,
             deadline: 20 * second,
             budget: 0.2,
             scan_request: false,
         },
-        renewal: config::Renewal { min_gap: 60 * second, ahead: 300 * second, keep_alive: 604_800 * second },
-        log: config::Log { level: "info".into(), format: config::LogFormat::Text, access: false },
+        renewal: config::RenewalConfig {
+            min_gap: 60 * second,
+            renew_before_expiry: 300 * second,
+            idle_renewal: 604_800 * second,
+        },
+        log: config::LogConfig { level: "info".into(), format: config::LogFormat::Text, access: false },
     }
 }
 
 /// Everything but pair, unpair, revoke; every account.
 pub fn caller(name: &str) -> CallerBuilder {
-    CallerBuilder(config::Caller {
+    CallerBuilder(config::CallerConfig {
         limit: None,
         origins: vec![],
         name: name.into(),
@@ -107,7 +111,7 @@ pub fn caller(name: &str) -> CallerBuilder {
     })
 }
 
-pub struct CallerBuilder(config::Caller);
+pub struct CallerBuilder(config::CallerConfig);
 
 impl CallerBuilder {
     pub fn key(mut self, digest: [u8; 32]) -> Self {
@@ -136,7 +140,7 @@ impl CallerBuilder {
         self
     }
 
-    pub fn build(self) -> config::Caller {
+    pub fn build(self) -> config::CallerConfig {
         self.0
     }
 }

@@ -63,10 +63,10 @@ impl Scene {
     }
 }
 
-fn retry() -> config::Retry {
-    config::Retry {
+fn retry() -> config::RetryConfig {
+    config::RetryConfig {
         attempts: 3,
-        base: Duration::from_secs(1),
+        initial_backoff: Duration::from_secs(1),
         pairing_base: Duration::from_secs(2),
         deadline: Duration::from_secs(20),
         budget: 0.2,

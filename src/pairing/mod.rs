@@ -67,7 +67,7 @@ pub struct Parts {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub realms: BTreeMap<RealmName, PairingRealm>,
-    pub retry: config::Retry,
+    pub retry: config::RetryConfig,
     pub hooks: Arc<dyn Hooks>,
 }
 
@@ -80,7 +80,7 @@ pub struct PairingRealm {
 }
 
 impl PairingRealm {
-    pub fn new(realm: &config::Realm, calls: Arc<dyn LoginCalls>) -> Self {
+    pub fn new(realm: &config::RealmConfig, calls: Arc<dyn LoginCalls>) -> Self {
         Self { redirect_uri: realm.redirect_uri.clone(), hosts: realm.hosts.clone(), calls }
     }
 
@@ -116,7 +116,7 @@ pub struct Pairing {
 
 struct Settings {
     realms: BTreeMap<RealmName, PairingRealm>,
-    retry: config::Retry,
+    retry: config::RetryConfig,
 }
 
 impl Pairing {
@@ -135,7 +135,7 @@ impl Pairing {
     }
 
     /// Takes over a reloaded configuration; logins under way go on with it.
-    pub fn reload(&self, realms: BTreeMap<RealmName, PairingRealm>, retry: config::Retry) {
+    pub fn reload(&self, realms: BTreeMap<RealmName, PairingRealm>, retry: config::RetryConfig) {
         self.settings.store(Arc::new(Settings { realms, retry }));
     }
 
@@ -157,7 +157,7 @@ impl Pairing {
         self.settings.load().realms.get(name).cloned()
     }
 
-    fn retry(&self) -> config::Retry {
+    fn retry(&self) -> config::RetryConfig {
         self.settings.load().retry.clone()
     }
 

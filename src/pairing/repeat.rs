@@ -27,16 +27,16 @@ pub(super) struct Tried<T> {
 
 impl Pace {
     /// After 500 and 504: at least 1000 ms (gen-api, section 2, status table).
-    pub fn of_login(clock: &Clock, retry: &config::Retry) -> Self {
-        Self::new(clock, retry, retry.base)
+    pub fn of_login(clock: &Clock, retry: &config::RetryConfig) -> Self {
+        Self::new(clock, retry, retry.initial_backoff)
     }
 
     /// Pairing: at least 2000 ms (Authentication and Pairing V2, 4.3.1).
-    pub fn of_pairing(clock: &Clock, retry: &config::Retry) -> Self {
+    pub fn of_pairing(clock: &Clock, retry: &config::RetryConfig) -> Self {
         Self::new(clock, retry, retry.pairing_base)
     }
 
-    fn new(clock: &Clock, retry: &config::Retry, base: Duration) -> Self {
+    fn new(clock: &Clock, retry: &config::RetryConfig, base: Duration) -> Self {
         Self { clock: clock.clone(), attempts: retry.attempts.max(1), base, deadline: retry.deadline }
     }
 

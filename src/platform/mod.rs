@@ -31,7 +31,7 @@ use wire::{Limits, Wire};
 
 /// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.
 pub struct Platform {
-    realm: config::Realm,
+    realm: config::RealmConfig,
     /// Checked once: with it discovery is never asked.
     pinned: Option<Route>,
     wire: Wire,
@@ -48,11 +48,11 @@ pub enum NotUsable {
 
 impl Platform {
     /// Opens no connection.
-    pub fn new(realm: &config::Realm, reach: Reach) -> Result<Self, NotUsable> {
+    pub fn new(realm: &config::RealmConfig, reach: Reach) -> Result<Self, NotUsable> {
         Self::with_limits(realm, reach, Limits::default())
     }
 
-    fn with_limits(realm: &config::Realm, reach: Reach, limits: Limits) -> Result<Self, NotUsable> {
+    fn with_limits(realm: &config::RealmConfig, reach: Reach, limits: Limits) -> Result<Self, NotUsable> {
         let pinned = realm.route.as_ref().map(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts));
         let wire = Wire::new(reach, limits, realm.hosts.allow_insecure).map_err(NotUsable::Client)?;
         Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, wire })

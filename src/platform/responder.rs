@@ -58,7 +58,7 @@ pub fn raw_response(bytes: &str) -> Play {
 }
 
 /// A realm whose two bases are the responder.
-pub fn realm_of(responder: &Responder) -> config::Realm {
+pub fn realm_of(responder: &Responder) -> config::RealmConfig {
     let mut realm = realm();
     realm.oauth_base = responder.url().parse().unwrap();
     realm.base_url = responder.url().parse().unwrap();
@@ -69,7 +69,7 @@ pub fn platform(responder: &Responder) -> Platform {
     bare_platform(&realm_of(responder))
 }
 
-pub fn bare_platform(realm: &config::Realm) -> Platform {
+pub fn bare_platform(realm: &config::RealmConfig) -> Platform {
     Platform::new(realm, Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()).unwrap()
 }
 

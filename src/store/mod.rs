@@ -41,7 +41,7 @@ mod rows;
 pub mod contract;
 
 /// Opens the store that the configuration names; what it refuses needs a human.
-pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open(config: &config::StoreConfig, clock: Clock) -> Result<Arc<dyn Store>, StoreError> {
     let environment = |name: &str| std::env::var_os(name);
     match &config.url {
         config::StoreUrl::Sqlite(path) => {
@@ -57,7 +57,7 @@ pub async fn open(config: &config::Store, clock: Clock) -> Result<Arc<dyn Store>
 
 /// Opens the store for what `store …` does to a whole one: moving and key rotation. A SQLite file must not be in use.
 pub async fn open_portable(
-    config: &config::Store,
+    config: &config::StoreConfig,
     clock: Clock,
 ) -> Result<Box<dyn portable::Portable>, StoreError> {
     let environment = |name: &str| std::env::var_os(name);
@@ -92,7 +92,7 @@ impl From<SetupError> for StoreError {
 }
 
 /// Looks at what `open` will need, each with its key. Opens no database and makes nothing.
-pub fn check(config: &config::Store) -> Vec<(&'static str, SetupError)> {
+pub fn check(config: &config::StoreConfig) -> Vec<(&'static str, SetupError)> {
     let environment = |name: &str| std::env::var_os(name);
     let mut found = Vec::new();
     let (database, may_be_new) = match &config.url {
@@ -121,7 +121,7 @@ pub fn check(config: &config::Store) -> Vec<(&'static str, SetupError)> {
 
 /// Copies a store that may be in use into a new, private file.
 pub async fn back_up(
-    config: &config::Store,
+    config: &config::StoreConfig,
     clock: Clock,
     into: &Path,
 ) -> Result<backup::Backup, StoreError> {
@@ -137,7 +137,7 @@ pub async fn back_up(
 
 /// Puts a backup into a store that holds nothing yet. No gateway may be at work on it.
 pub async fn restore(
-    config: &config::Store,
+    config: &config::StoreConfig,
     clock: Clock,
     from: &Path,
 ) -> Result<backup::Backup, StoreError> {

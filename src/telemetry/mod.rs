@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use crate::config::{Env, Log, LogFormat, bad_directive};
+use crate::config::{Env, LogConfig, LogFormat, bad_directive};
 
 use log_queue::LogQueue;
 
@@ -54,7 +54,7 @@ pub struct LogHandle {
 }
 
 /// Whether the levels of the configuration and the environment are ones. Sets nothing up.
-pub fn check(log: &Log, env: Env<'_>) -> Result<(), LogProblem> {
+pub fn check(log: &LogConfig, env: Env<'_>) -> Result<(), LogProblem> {
     targets(log, forced(env).as_deref()).map(drop)
 }
 
@@ -63,7 +63,7 @@ fn forced(env: Env<'_>) -> Option<String> {
 }
 
 /// Logs to standard error from now on, panics too; once per process.
-pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
+pub fn init(log: &LogConfig, env: Env<'_>) -> Result<LogHandle, LogProblem> {
     let colours = std::io::stderr().is_terminal() && wants_colour(env);
     let (subscriber, handle) = subscriber(log, env, LogQueue::start(std::io::stderr())?, colours)?;
     subscriber.try_init().map_err(|_| LogProblem::Twice)?;
@@ -73,7 +73,7 @@ pub fn init(log: &Log, env: Env<'_>) -> Result<LogHandle, LogProblem> {
 
 /// The same for any queue, without installing it.
 pub fn subscriber(
-    log: &Log,
+    log: &LogConfig,
     env: Env<'_>,
     queue: LogQueue,
     colours: bool,
@@ -136,14 +136,14 @@ fn wants_colour(env: Env<'_>) -> bool {
 
 impl LogHandle {
     /// Takes over level and access log of a reloaded configuration; the format stays until a restart.
-    pub fn apply(&self, log: &Log) -> Result<(), LogProblem> {
+    pub fn apply(&self, log: &LogConfig) -> Result<(), LogProblem> {
         let targets = targets(log, self.forced.as_deref())?;
         self.filter.reload(targets).map_err(|_| LogProblem::Twice)
     }
 }
 
 /// The access log is the audit trail of calls (threats, row 23): `log.access` alone decides over it, unless a directive names it.
-fn targets(log: &Log, forced: Option<&str>) -> Result<Targets, LogProblem> {
+fn targets(log: &LogConfig, forced: Option<&str>) -> Result<Targets, LogProblem> {
     let directives = forced.unwrap_or(&log.level);
     if let Some(bad) = bad_directive(directives) {
         return Err(LogProblem::Level(bad.to_owned()));
@@ -194,8 +194,8 @@ mod tests {
         }
     }
 
-    fn log(level: &str, access: bool) -> Log {
-        Log { level: level.to_owned(), format: LogFormat::Json, access }
+    fn log(level: &str, access: bool) -> LogConfig {
+        LogConfig { level: level.to_owned(), format: LogFormat::Json, access }
     }
 
     fn speak() {
@@ -207,7 +207,7 @@ mod tests {
         LogQueue::start(page.clone()).unwrap()
     }
 
-    fn heard(log: &Log, forced: Option<&str>) -> (bool, bool) {
+    fn heard(log: &LogConfig, forced: Option<&str>) -> (bool, bool) {
         let page = Page::default();
         let env = |_: &str| forced.map(str::to_owned);
         let queue = queue(&page);

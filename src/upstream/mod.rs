@@ -48,8 +48,8 @@ const TRIAL: Duration = Duration::from_secs(2);
 impl Reach {
     /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY as a value.
     pub fn new(
-        realm: &config::Realm,
-        upstream: &config::Upstream,
+        realm: &config::RealmConfig,
+        upstream: &config::UpstreamConfig,
         variables: &ProxyVariables,
     ) -> Result<Self, ReachError> {
         let named = [&realm.oauth_base, &realm.base_url].into_iter();
@@ -246,17 +246,17 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    fn reach(realm: &config::Realm) -> Reach {
+    fn reach(realm: &config::RealmConfig) -> Reach {
         Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()
     }
 
-    fn strict_realm() -> config::Realm {
+    fn strict_realm() -> config::RealmConfig {
         let mut strict = realm();
         strict.hosts.allow_insecure = false;
         strict
     }
 
-    fn pinned_realm(host: &str) -> config::Realm {
+    fn pinned_realm(host: &str) -> config::RealmConfig {
         let mut pinned = strict_realm();
         pinned.resolve.insert(host.to_owned(), "127.0.0.1".parse().unwrap());
         pinned

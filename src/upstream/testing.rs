@@ -61,8 +61,8 @@ impl Authority {
 }
 
 /// A realm on loopback that may use plain http; tests tighten it.
-pub fn realm() -> config::Realm {
-    config::Realm {
+pub fn realm() -> config::RealmConfig {
+    config::RealmConfig {
         name: "global".parse().unwrap(),
         kind: config::RealmKind::New,
         oauth_base: "http://127.0.0.1:1".parse().unwrap(),
@@ -84,12 +84,12 @@ pub fn realm() -> config::Realm {
     }
 }
 
-pub fn upstream() -> config::Upstream {
-    config::Upstream {
+pub fn upstream() -> config::UpstreamConfig {
+    config::UpstreamConfig {
         connect_timeout: Duration::from_secs(20),
         response_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
-        pool: 1,
+        max_idle_per_host: 1,
         proxy: config::ProxyChoice::None,
     }
 }

@@ -14,14 +14,14 @@ use crate::config::text_file::{self, LARGEST_PEM};
 use super::ReachError;
 
 /// The system's CAs and the realm's `ca_file`.
-pub(super) fn client_config(realm: &config::Realm) -> Result<Arc<ClientConfig>, ReachError> {
+pub(super) fn client_config(realm: &config::RealmConfig) -> Result<Arc<ClientConfig>, ReachError> {
     // A certificate of the system's store that cannot be read is one CA less, and no reason to do without the others.
     trusting(realm, rustls_native_certs::load_native_certs().certs)
 }
 
 /// A machine without a CA store is fine where the realm brings its own CA, or speaks plain http to a sandbox.
 fn trusting(
-    realm: &config::Realm,
+    realm: &config::RealmConfig,
     system: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<ClientConfig>, ReachError> {
     let mut roots = RootCertStore::empty();

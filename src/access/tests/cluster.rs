@@ -146,7 +146,7 @@ async fn nobody_refreshes_on_top_of_tokens_that_the_others_cannot_see() {
     let platform = Arc::new(Scripted::new(true));
     let database = paired(&platform).await;
     let replica = Replica::start(&database, &platform).await;
-    let no_gap = crate::config::Renewal { min_gap: Duration::ZERO, ..settings() };
+    let no_gap = crate::config::RenewalConfig { min_gap: Duration::ZERO, ..settings() };
     replica.renewals.reload(no_gap, platforms(&platform), &[]).await;
     let mut shell = database.shell().await;
     sqlx::raw_sql(FULL).execute(&mut shell).await.unwrap();

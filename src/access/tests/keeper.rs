@@ -34,7 +34,7 @@ fn an_account_in_use_is_renewed_ahead_of_its_end_and_never_after_it() {
 
 #[test]
 fn an_idle_account_is_refreshed_within_keep_alive() {
-    let week = settings().keep_alive;
+    let week = settings().idle_renewal;
     for spread in [0.0, 0.5, 0.99] {
         let (due, cause) = next_due(start_time() + 2 * HOUR, &facts(), spread, &settings());
         assert_eq!(cause, Cause::KeepAlive);
@@ -222,7 +222,7 @@ async fn a_grant_that_is_not_in_use_is_kept_alive_too_and_touches_nothing_else()
             format!("refresh-smile-{weeks}"),
             "with rotation the newest is kept"
         );
-        let most = start_time() + settings().keep_alive * weeks as u32;
+        let most = start_time() + settings().idle_renewal * weeks as u32;
         assert!(refreshed_at <= most, "{refreshed_at} is later than {most}");
     }
     let summary = bench.entry("smile").summary();
@@ -244,7 +244,7 @@ async fn a_dead_grant_that_is_not_in_use_is_told_once_and_costs_the_account_noth
     assert_eq!(bench.lines.of("smile", "needs_login").len(), 0);
     assert_eq!(bench.entry("smile").state(), AccountState::Ready);
     assert!(
-        bench.clock.now() >= start_time() + settings().keep_alive * 7 / 8 + 2 * 24 * HOUR,
+        bench.clock.now() >= start_time() + settings().idle_renewal * 7 / 8 + 2 * 24 * HOUR,
         "a day between two"
     );
     keeping.abort();

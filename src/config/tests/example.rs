@@ -44,8 +44,8 @@ fn the_example_is_valid_as_it_stands_and_with_every_key_switched_on() {
 }
 
 /// The keys that still have the example's value; nothing else is doubtful about it.
-fn placeholders(loaded: &Loaded) -> Vec<String> {
-    let told = |warning: &Problem| assert!(warning.what.contains("placeholder"), "{warning}");
+fn placeholders(loaded: &LoadedConfig) -> Vec<String> {
+    let told = |warning: &Diagnostic| assert!(warning.what.contains("placeholder"), "{warning}");
     loaded.warnings.iter().inspect(|warning| told(warning)).map(|warning| warning.key.clone()).collect()
 }
 
@@ -54,9 +54,10 @@ fn the_example_prints_the_defaults() {
     let folder = Folder::new();
     let minimal = folder.load(MINIMAL).unwrap().config;
     let full = folder.load(&example_with_everything()).unwrap().config;
-    let numbers = |gateway: &Gateway| Gateway { tls: None, account_limit: None, ..gateway.clone() };
+    let numbers =
+        |gateway: &GatewayConfig| GatewayConfig { tls: None, account_limit: None, ..gateway.clone() };
     let shown = |config: &Config| {
-        let admin = Admin { tls: None, url: None, ..config.admin.clone() };
+        let admin = AdminConfig { tls: None, url: None, ..config.admin.clone() };
         let realm = &config.realms["global"];
         let rest = (&config.store, &config.upstream, &config.retry, &config.renewal, &config.log);
         let realm =
@@ -71,7 +72,7 @@ fn the_example_shows_every_key_that_the_loader_knows() {
     let folder = Folder::new();
     let text = example_with_everything();
     let file = folder.0.path().join("config.toml");
-    let (_, reader::Findings { problems, asked, .. }) = load::read(&file, &text, &env);
+    let (_, reader::ReadReport { problems, asked, .. }) = load::read(&file, &text, &env);
     assert_eq!(problems, vec![]);
     let other_forms =
         ["admin.token.env", "store.key.env", "store.listen_url", "realms.global.client_secret.file"];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::problem::Problem;
+use super::problem::Diagnostic;
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -63,12 +63,12 @@ impl Folder {
         std::fs::set_permissions(self.0.path().join(name), mode).unwrap();
     }
 
-    fn load(&self, text: &str) -> Result<Loaded, Problems> {
+    fn load(&self, text: &str) -> Result<LoadedConfig, ConfigError> {
         self.write("config.toml", text);
         load(&self.0.path().join("config.toml"), &env)
     }
 
-    fn problems(&self, text: &str) -> Vec<Problem> {
+    fn problems(&self, text: &str) -> Vec<Diagnostic> {
         self.load(text).unwrap_err().iter().cloned().collect()
     }
 }
@@ -112,7 +112,7 @@ fn a_minimal_file_has_all_defaults() {
     assert_eq!(config.gateway.listen, vec!["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!(config.gateway.url.as_str(), "http://127.0.0.1:8080/");
     assert_eq!(config.admin.listen, vec!["127.0.0.1:8081".parse().unwrap()]);
-    assert_eq!(config.renewal.keep_alive, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(config.renewal.idle_renewal, Duration::from_secs(7 * 24 * 3600));
     let realm = &config.realms["global"];
     assert_eq!(realm.client_secret.expose(), CANARY);
     assert_eq!(realm.kind, RealmKind::New);
@@ -178,8 +178,8 @@ fn a_file_that_is_missing_beside_the_configuration_is_taken_from_the_credentials
     credentials.write("admin.token", "t");
     let text = changed(&[("client_secret", "client_secret = { file = \"handed.secret\" }")]);
     folder.write("config.toml", &text);
-    let place = credentials.0.path().to_str().unwrap().to_owned();
-    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| place.clone());
+    let location = credentials.0.path().to_str().unwrap().to_owned();
+    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| location.clone());
     let config = load(&folder.0.path().join("config.toml"), &env).unwrap().config;
     assert_eq!(config.realms["global"].client_secret.expose(), "handed over");
     assert_eq!(config.admin.token, SecretSource::File(credentials.0.path().join("admin.token")));

@@ -268,7 +268,7 @@ mod pooled {
     async fn a_listening_address_around_the_pooler_brings_notifications() {
         let database = Database::new().await;
         let (_pooler, pooled) = database.behind_pooler().await;
-        let config = |listen_url: Option<String>| config::Store {
+        let config = |listen_url: Option<String>| config::StoreConfig {
             url: StoreUrl::Postgres { url: pooled.clone(), listen_url },
             key: database.key(),
         };

@@ -145,8 +145,8 @@ async fn a_backup_of_a_live_sqlite_store_is_a_store() {
 }
 
 /// A configuration as the commands have it.
-fn at(url: StoreUrl, folder: &Path) -> config::Store {
-    config::Store { url, key: SecretSource::File(folder.join("gateway.key")) }
+fn at(url: StoreUrl, folder: &Path) -> config::StoreConfig {
+    config::StoreConfig { url, key: SecretSource::File(folder.join("gateway.key")) }
 }
 
 #[tokio::test]
@@ -224,8 +224,10 @@ async fn a_postgresql_backup_is_put_back_only_where_its_key_is() {
     fill(&store).await;
     let file = database.file("backup");
     to_file(&store, &file).await.unwrap();
-    let there =
-        config::Store { url: StoreUrl::Postgres { url: other.url(), listen_url: None }, key: other.key() };
+    let there = config::StoreConfig {
+        url: StoreUrl::Postgres { url: other.url(), listen_url: None },
+        key: other.key(),
+    };
     let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
     assert!(refusal.contains("gateway.key is missing") && !other.file("gateway.key").exists(), "{refusal}");
     fs::copy(database.file("gateway.key"), other.file("gateway.key")).unwrap();

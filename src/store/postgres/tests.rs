@@ -208,7 +208,7 @@ async fn who_is_not_let_in_is_told_at_once_and_without_the_password() {
     let url = database.url().replace(&format!("//{}@", database.name), "//nobody:s3cret@");
     let Err(StoreError::Refused(why)) = database.open_at(&url, clock()).await else { panic!("it opened") };
     assert!(why.contains("nobody") && !why.contains("s3cret"), "{why}");
-    let config = config::Store {
+    let config = config::StoreConfig {
         url: StoreUrl::Postgres { url: "postgres://u:s3cret@127.0.0.1:1/gateway".into(), listen_url: None },
         key: SecretSource::Env("KEY".into()),
     };
