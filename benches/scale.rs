@@ -19,7 +19,7 @@ use genapi_gateway::config::{self, SecretSource};
 use genapi_gateway::model::account::{AccountId, AccountName, RealmName};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, RefreshToken, TokenSet};
-use genapi_gateway::platform::{CredentialsVerdict, Trouble};
+use genapi_gateway::platform::{CredentialsCheck, PlatformError};
 use genapi_gateway::store::cluster::ReplicaId;
 use genapi_gateway::store::postgres::PostgresStore;
 use genapi_gateway::store::sqlite::SqliteStore;
@@ -373,7 +373,7 @@ struct Instantly {
 }
 
 impl ControlCalls for Instantly {
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, Trouble>> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, PlatformError>> {
         let now = self.clock.now();
         let ended = self.ends.lock().expect("whole").insert(refresh.expose().to_owned(), now + HOUR);
         let mut refreshed = self.refreshed.lock().expect("whole");
@@ -385,16 +385,20 @@ impl ControlCalls for Instantly {
         Box::pin(std::future::ready(Ok(tokens)))
     }
 
-    fn discover<'a>(&'a self, _: Option<&'a Route>, _: &'a AccessToken) -> Call<'a, Result<Route, Trouble>> {
+    fn discover<'a>(
+        &'a self,
+        _: Option<&'a Route>,
+        _: &'a AccessToken,
+    ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(std::future::ready(Ok(self.route.clone())))
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, _: &'a AccessToken) -> Call<'a, Result<Route, Trouble>> {
+    fn prove<'a>(&'a self, route: &'a Route, _: &'a AccessToken) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(std::future::ready(Ok(route.clone())))
     }
 
-    fn probe_credentials(&self) -> Call<'_, CredentialsVerdict> {
-        Box::pin(std::future::ready(CredentialsVerdict::Good))
+    fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
+        Box::pin(std::future::ready(CredentialsCheck::Good))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::cluster::{Held, Lease};
 use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
 
@@ -155,7 +155,10 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
         Ok(response) => response,
         Err(trouble) => {
             // After an answer that spent nothing, the refresh is not under way any more.
-            if !matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
+            if !matches!(
+                trouble.kind,
+                PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
+            ) {
                 let (store, generation) = (&shared.store, before.stored_generation);
                 let ended =
                     store.clear_intent(&entry.name, realm, &shared.replica, generation, asked_at).await;
@@ -196,7 +199,7 @@ async fn refresh(shared: &Arc<Shared>, entry: &Arc<Entry>, before: &Snapshot) ->
 }
 
 /// An answer without a usable access token may have brought a refresh token: it is tried next.
-async fn keep_what_came(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &Trouble) {
+async fn keep_what_came(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &PlatformError) {
     let Some(came) = trouble.refresh.as_ref().filter(|came| **came != before.refresh) else { return };
     match put_in_place(&*shared.store, shared.clock.now(), &entry.name, before, came).await {
         Ok(Some(_)) => {
@@ -215,7 +218,7 @@ async fn keep_what_came(shared: &Shared, entry: &Entry, before: &Snapshot, troub
 }
 
 /// Returns whether the platform refused the grant. One that has another token kept beside it is not given up: that is tried next.
-async fn failed(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &Trouble) -> bool {
+async fn failed(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &PlatformError) -> bool {
     let realm = &before.realm;
     let health = shared.realms.get(realm);
     let refused = trouble.blame == Blame::Grant;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
-use crate::platform::{Blame, CredentialsVerdict, Trouble};
+use crate::platform::{Blame, CredentialsCheck, PlatformError};
 use crate::store::StoreError;
 
 use super::book::Entry;
@@ -41,7 +41,7 @@ impl Flight {
         &self,
         before: &Snapshot,
         platform: &dyn ControlCalls,
-        trouble: Trouble,
+        trouble: PlatformError,
     ) -> Result<Tokens, RenewProblem> {
         match trouble.blame {
             Blame::Grant => self.grant_refused(before, platform, trouble).await,
@@ -65,7 +65,7 @@ impl Flight {
         &self,
         before: &Snapshot,
         platform: &dyn ControlCalls,
-        trouble: Trouble,
+        trouble: PlatformError,
     ) -> Result<Tokens, RenewProblem> {
         Tally::count(&self.health.tally.refusals);
         match self.look_for_better(before).await {
@@ -85,23 +85,23 @@ impl Flight {
         let refused_at = self.now();
         let (suspect, together) = self.health.refused(refused_at, &self.entry, only_one);
         let verdict = match suspect {
-            Suspect::Grant => CredentialsVerdict::Good,
+            Suspect::Grant => CredentialsCheck::Good,
             Suspect::Credentials => self.probe(platform).await,
         };
         match verdict {
-            CredentialsVerdict::Bad => Err(self.credentials_refused(before).await),
-            CredentialsVerdict::Unknown if !trouble.named => {
+            CredentialsCheck::Bad => Err(self.credentials_refused(before).await),
+            CredentialsCheck::Unknown if !trouble.named => {
                 self.health.unexplained(self.now());
                 Err(self
                     .back_off(&format!("{trouble}; it could not be told whether our credentials are good")))
             }
             // An OAuth word names the grant, so a probe that was not answered adds nothing but doubt.
-            CredentialsVerdict::Good | CredentialsVerdict::Unknown => {
+            CredentialsCheck::Good | CredentialsCheck::Unknown => {
                 let (suspected, interrupted) = {
                     let pacing = self.entry.pacing.lock();
                     (pacing.suspected, matches!(pacing.maybe_spent, Some(MaybeSpent::ProcessEnded(_))))
                 };
-                let doubtful = together || suspected.is_some() || verdict == CredentialsVerdict::Unknown;
+                let doubtful = together || suspected.is_some() || verdict == CredentialsCheck::Unknown;
                 if doubtful && before.state == AccountState::Ready {
                     // A second refusal, some time after the first, is the verdict. One that is explained by a refresh that was cut
                     // off needs no other signal, and whoever is to log in hears of it at once; it is looked at again all the same.
@@ -139,7 +139,7 @@ impl Flight {
 
     /// Many grants are refused within minutes: a signal before it is a verdict. The account is tried once more, apart from the others,
     /// before anybody is told to log in. The first one, whose refusal looked like its own, is looked at again too.
-    fn suspect(&self, trouble: &Trouble) -> RenewProblem {
+    fn suspect(&self, trouble: &PlatformError) -> RenewProblem {
         let now = self.now();
         let retry_at = second_look(&self.entry, now);
         let detail = format!(
@@ -167,7 +167,7 @@ impl Flight {
     }
 
     /// A back-off, longer where the platform asks for it.
-    fn back_off_as_asked(&self, trouble: &Trouble) -> RenewProblem {
+    fn back_off_as_asked(&self, trouble: &PlatformError) -> RenewProblem {
         let problem = self.back_off(&trouble.to_string());
         let (Some(asked), RenewProblem::Unavailable { retry_at, detail }) = (trouble.retry_after, &problem)
         else {
@@ -179,7 +179,7 @@ impl Flight {
     }
 
     /// Asks the token endpoint about our credentials, at most once a minute for the realm.
-    async fn probe(&self, platform: &dyn ControlCalls) -> CredentialsVerdict {
+    async fn probe(&self, platform: &dyn ControlCalls) -> CredentialsCheck {
         let mut probed = self.health.probed.lock().await;
         let recent = probed.filter(|(asked, _)| Health::is_recent(*asked, self.now()));
         let verdict = match recent {
@@ -190,13 +190,18 @@ impl Flight {
                 verdict
             }
         };
-        if verdict == CredentialsVerdict::Good {
+        if verdict == CredentialsCheck::Good {
             self.health.credentials_are_good();
         }
         verdict
     }
 
-    async fn needs_login(&self, before: &Snapshot, trouble: &Trouble, since: Timestamp) -> RenewProblem {
+    async fn needs_login(
+        &self,
+        before: &Snapshot,
+        trouble: &PlatformError,
+        since: Timestamp,
+    ) -> RenewProblem {
         if let AccountState::NeedsLogin { since, why } = &before.state {
             // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
             return RenewProblem::NeedsLogin { since: *since, why: why.clone(), remedy: before.remedy() };

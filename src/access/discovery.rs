@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
-use crate::platform::{Trouble, TroubleKind};
+use crate::platform::{PlatformError, PlatformErrorKind};
 
 use super::calls::ControlCalls;
 use super::candidate::Trial;
@@ -98,7 +98,7 @@ impl Flight {
         platform: &dyn ControlCalls,
         last: Option<&Route>,
         token: &AccessToken,
-    ) -> Result<Route, Trouble> {
+    ) -> Result<Route, PlatformError> {
         Tally::count(&self.health.tally.discoveries);
         self.repeat(|| platform.discover(last, token), |_| ()).await
     }
@@ -108,7 +108,7 @@ impl Flight {
         &self,
         platform: &dyn ControlCalls,
         before: &Snapshot,
-        response: Result<Route, Trouble>,
+        response: Result<Route, PlatformError>,
         token: &AccessToken,
     ) -> Landing {
         let trouble = match response {
@@ -123,7 +123,7 @@ impl Flight {
         let in_use = self.entry.snapshot().route.clone();
         if !told {
             match trouble.kind {
-                TroubleKind::RouteRefused => tracing::error!(
+                PlatformErrorKind::RouteRefused => tracing::error!(
                     account = %self.entry.name, realm = %before.realm, %trouble,
                     "discovery sends this account to a place that allowed_hosts does not have"
                 ),
@@ -309,16 +309,16 @@ impl Flight {
         platform: &dyn ControlCalls,
         route: &Route,
         token: &AccessToken,
-    ) -> Result<Route, Trouble> {
+    ) -> Result<Route, PlatformError> {
         tokio::select! {
             biased;
             response = platform.prove(route, token) => response,
-            () = self.shared.clock.sleep(PROOF_WAIT) => Err(Trouble::no_response("discovery", PROOF_WAIT)),
+            () = self.shared.clock.sleep(PROOF_WAIT) => Err(PlatformError::no_response("discovery", PROOF_WAIT)),
         }
     }
 }
 
 /// 404 and 405: somebody answers there, over TLS where the realm asks for it, and knows no discovery.
-fn is_not_served(trouble: &Trouble) -> bool {
+fn is_not_served(trouble: &PlatformError) -> bool {
     matches!(trouble.status, Some(404 | 405))
 }

@@ -13,7 +13,7 @@ use crate::config;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, RefreshToken, TokenSet};
-use crate::platform::{Blame, CredentialsVerdict, Trouble, TroubleKind};
+use crate::platform::{Blame, CredentialsCheck, PlatformError, PlatformErrorKind};
 use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
@@ -33,14 +33,14 @@ pub struct Scripted {
     /// Refresh tokens that it takes, with the account's name.
     grants: Mutex<HashMap<String, String>>,
     minted: AtomicUsize,
-    refresh_script: Mutex<VecDeque<Trouble>>,
-    route_script: Mutex<VecDeque<Result<Route, Trouble>>>,
-    proof_script: Mutex<VecDeque<Result<Route, Trouble>>>,
+    refresh_script: Mutex<VecDeque<PlatformError>>,
+    route_script: Mutex<VecDeque<Result<Route, PlatformError>>>,
+    proof_script: Mutex<VecDeque<Result<Route, PlatformError>>>,
     /// Over which route discovery was asked last.
     asked: Mutex<Option<Route>>,
     /// Routes that were asked for proof, in order.
     pub proofs: Mutex<Vec<Route>>,
-    pub verdict: Mutex<CredentialsVerdict>,
+    pub verdict: Mutex<CredentialsCheck>,
     /// Closed, calls stand still inside the platform.
     pub refresh_door: watch::Sender<bool>,
     pub discovery_door: watch::Sender<bool>,
@@ -61,7 +61,7 @@ impl Scripted {
             route_script: Mutex::default(),
             proof_script: Mutex::default(),
             proofs: Mutex::default(),
-            verdict: Mutex::new(CredentialsVerdict::Good),
+            verdict: Mutex::new(CredentialsCheck::Good),
             refresh_door: watch::Sender::new(true),
             discovery_door: watch::Sender::new(true),
             proof_door: watch::Sender::new(true),
@@ -89,7 +89,7 @@ impl Scripted {
     }
 
     /// The next refreshes fail like this.
-    pub fn refreshes_fail(&self, trouble: Trouble, times: usize) {
+    pub fn refreshes_fail(&self, trouble: PlatformError, times: usize) {
         locked(&self.refresh_script).extend(std::iter::repeat_n(trouble, times));
     }
 
@@ -98,7 +98,7 @@ impl Scripted {
         locked(&self.refresh_script).clear();
     }
 
-    pub fn next_discovery(&self, response: Result<Route, Trouble>) {
+    pub fn next_discovery(&self, response: Result<Route, PlatformError>) {
         locked(&self.route_script).push_back(response);
     }
 
@@ -107,7 +107,7 @@ impl Scripted {
     }
 
     /// What a route answers that is to be proven; one that nothing is told of names itself.
-    pub fn next_proof(&self, response: Result<Route, Trouble>) {
+    pub fn next_proof(&self, response: Result<Route, PlatformError>) {
         locked(&self.proof_script).push_back(response);
     }
 
@@ -121,13 +121,13 @@ impl Scripted {
 
     /// An answer that was carried out and lost: with rotation the old token is spent.
     pub fn loses_a_response_of(&self, name: &str) {
-        self.refreshes_fail(trouble("refresh", Blame::Realm, TroubleKind::Lost, None), 1);
+        self.refreshes_fail(trouble("refresh", Blame::Realm, PlatformErrorKind::Lost, None), 1);
         if self.rotates {
             self.forgets(name);
         }
     }
 
-    fn mint(&self, refresh: &RefreshToken) -> Result<TokenSet, Trouble> {
+    fn mint(&self, refresh: &RefreshToken) -> Result<TokenSet, PlatformError> {
         if let Some(trouble) = locked(&self.refresh_script).pop_front() {
             return Err(trouble);
         }
@@ -151,7 +151,7 @@ impl Scripted {
 }
 
 impl ControlCalls for Scripted {
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, Trouble>> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, PlatformError>> {
         Box::pin(async move {
             self.refreshes.send_modify(|seen| *seen += 1);
             let _ = self.refresh_door.subscribe().wait_for(|open| *open).await;
@@ -163,7 +163,7 @@ impl ControlCalls for Scripted {
         &'a self,
         last: Option<&'a Route>,
         _bearer: &'a AccessToken,
-    ) -> Call<'a, Result<Route, Trouble>> {
+    ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(async move {
             *locked(&self.asked) = last.cloned();
             self.discoveries.fetch_add(1, SeqCst);
@@ -172,7 +172,11 @@ impl ControlCalls for Scripted {
         })
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, _bearer: &'a AccessToken) -> Call<'a, Result<Route, Trouble>> {
+    fn prove<'a>(
+        &'a self,
+        route: &'a Route,
+        _bearer: &'a AccessToken,
+    ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(async move {
             locked(&self.proofs).push(route.clone());
             let _ = self.proof_door.subscribe().wait_for(|open| *open).await;
@@ -180,7 +184,7 @@ impl ControlCalls for Scripted {
         })
     }
 
-    fn probe_credentials(&self) -> Call<'_, CredentialsVerdict> {
+    fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
         Box::pin(async move {
             self.probes.fetch_add(1, SeqCst);
             *locked(&self.verdict)
@@ -188,20 +192,25 @@ impl ControlCalls for Scripted {
     }
 }
 
-pub fn trouble(call: &'static str, blame: Blame, kind: TroubleKind, status: Option<u16>) -> Trouble {
-    Trouble::plain(call, blame, kind, status, format!("{kind:?}"))
+pub fn trouble(
+    call: &'static str,
+    blame: Blame,
+    kind: PlatformErrorKind,
+    status: Option<u16>,
+) -> PlatformError {
+    PlatformError::plain(call, blame, kind, status, format!("{kind:?}"))
 }
 
-pub fn refused() -> Trouble {
-    trouble("refresh", Blame::Grant, TroubleKind::Refused, Some(401))
+pub fn refused() -> PlatformError {
+    trouble("refresh", Blame::Grant, PlatformErrorKind::Refused, Some(401))
 }
 
-pub fn timed_out() -> Trouble {
-    trouble("refresh", Blame::Realm, TroubleKind::TimedOut, Some(504))
+pub fn timed_out() -> PlatformError {
+    trouble("refresh", Blame::Realm, PlatformErrorKind::TimedOut, Some(504))
 }
 
-pub fn unreachable() -> Trouble {
-    trouble("refresh", Blame::Realm, TroubleKind::Unreachable, None)
+pub fn unreachable() -> PlatformError {
+    trouble("refresh", Blame::Realm, PlatformErrorKind::Unreachable, None)
 }
 
 pub fn policy() -> HostPolicy {

@@ -3,7 +3,7 @@
 //!
 //! The rule guarded here: it is used, and the one before it is kept beside it until a refresh has proven the new one.
 
-use crate::platform::Trouble;
+use crate::platform::PlatformError;
 use crate::store::NewTokens;
 
 use super::flight::Flight;
@@ -26,7 +26,7 @@ impl Flight {
 
     /// After an answer whose access token could not be used. Its refresh token takes the place of the one that was sent; the access token
     /// at hand goes on serving.
-    pub(super) async fn keep_what_came(&self, before: &Snapshot, trouble: &Trouble) {
+    pub(super) async fn keep_what_came(&self, before: &Snapshot, trouble: &PlatformError) {
         let Some(came) = trouble.refresh.as_ref().filter(|came| **came != before.refresh && !before.unsaved)
         else {
             return;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
 use crate::model::token::TokenSet;
-use crate::platform::{Trouble, TroubleKind};
+use crate::platform::{PlatformError, PlatformErrorKind};
 use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::book::Entry;
@@ -262,15 +262,18 @@ impl Flight {
         &self,
         before: &Snapshot,
         platform: &dyn ControlCalls,
-    ) -> Result<TokenSet, Trouble> {
+    ) -> Result<TokenSet, PlatformError> {
         self.repeat(|| platform.refresh(&before.refresh), |trouble| self.remember_lost_response(trouble))
             .await
     }
 
     /// With rotation, an answer that we could not read may have spent the refresh token that we hold. It is tried again, and should it
     /// be refused, the reason is known.
-    fn remember_lost_response(&self, trouble: &Trouble) {
-        if matches!(trouble.kind, TroubleKind::Lost | TroubleKind::TimedOut | TroubleKind::Malformed) {
+    fn remember_lost_response(&self, trouble: &PlatformError) {
+        if matches!(
+            trouble.kind,
+            PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
+        ) {
             self.entry.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::ResponseLost(self.now()));
         }
     }
@@ -278,9 +281,9 @@ impl Flight {
     /// Sends a call again after passing trouble, with the documented pause, while those who wait can still profit.
     pub(super) async fn repeat<'a, T>(
         &self,
-        call: impl Fn() -> Call<'a, Result<T, Trouble>>,
-        note: impl Fn(&Trouble),
-    ) -> Result<T, Trouble> {
+        call: impl Fn() -> Call<'a, Result<T, PlatformError>>,
+        note: impl Fn(&PlatformError),
+    ) -> Result<T, PlatformError> {
         let started = self.now();
         let mut sends = 1;
         loop {
@@ -292,7 +295,7 @@ impl Flight {
             let jitter = share(self.entry.name.as_str(), u64::from(sends));
             let pause = (PAUSE * 2u32.pow(sends - 1)).mul_f64(1.0 + jitter / 4.0);
             let pause = pause.max(trouble.retry_after.unwrap_or_default());
-            let pointless = !trouble.transient()
+            let pointless = !trouble.is_transient()
                 // What came instead of the token that was sent is tried next.
                 || trouble.refresh.is_some()
                 || sends >= SENDS

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
-use crate::platform::{CredentialsVerdict, Trouble};
+use crate::platform::{CredentialsCheck, PlatformError};
 
 use super::cause::Cause;
 use super::entry::Entry;
@@ -80,7 +80,7 @@ pub(super) struct Health {
     /// For each refresh under way.
     pub seats: Semaphore,
     /// What the last probe said. The lock is held while one is under way, so that a hundred dead grants ask once.
-    pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsVerdict)>>,
+    pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsCheck)>>,
     state: Mutex<State>,
 }
 
@@ -183,7 +183,7 @@ impl Health {
     }
 
     /// A refresh failed in a way that may pass.
-    pub fn failed(&self, now: Timestamp, account: &AccountName, trouble: &Trouble) {
+    pub fn failed(&self, now: Timestamp, account: &AccountName, trouble: &PlatformError) {
         let detail = &*trouble.to_string();
         let mut state = locked(&self.state);
         // The two statuses that speak for the server and not for one call (RFC 9110, 15.6.4; RFC 6585, 4).

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::cluster::{Held, Lease};
 use crate::store::{AccountRecord, GrantRecord, NewGrant, Proof, StoreError, StoredAccess};
 
@@ -201,11 +201,14 @@ impl Slot {
     }
 
     /// Fails with the newest refresh token that came, too, where one did.
-    async fn ask(&self, grant: &NewGrant) -> Result<TokenSet, (Trouble, Option<RefreshToken>)> {
+    async fn ask(&self, grant: &NewGrant) -> Result<TokenSet, (PlatformError, Option<RefreshToken>)> {
         let shared = &self.shared;
         let unconfigured = |_| {
             let detail = format!("the configuration has no realm {}", grant.realm);
-            (Trouble::plain("refresh", Blame::Realm, TroubleKind::Unreachable, None, detail), None)
+            (
+                PlatformError::plain("refresh", Blame::Realm, PlatformErrorKind::Unreachable, None, detail),
+                None,
+            )
         };
         let platform = shared.platform(&grant.realm).map_err(unconfigured)?;
         let (mut token, mut sends) = (grant.refresh.clone(), 1);
@@ -221,7 +224,7 @@ impl Slot {
             let pause = (PAUSE * 2u32.pow(sends - 1)).max(trouble.retry_after.unwrap_or_default());
             // An answer whose access token is of no use may still have replaced the refresh token.
             token = trouble.refresh.clone().unwrap_or(token);
-            if !trouble.transient() || sends >= SENDS || in_trouble || pause > LONGEST_WAIT {
+            if !trouble.is_transient() || sends >= SENDS || in_trouble || pause > LONGEST_WAIT {
                 let came = (token != grant.refresh).then_some(token);
                 return Err((trouble, came));
             }

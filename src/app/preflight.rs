@@ -52,7 +52,7 @@ pub fn needs_a_change(error: &anyhow::Error) -> bool {
             || cause.is::<TlsError>()
             || cause.is::<AuditError>()
             || cause.is::<config::secret::SecretError>()
-            || cause.is::<crate::platform::NotUsable>()
+            || cause.is::<crate::platform::PlatformSetupError>()
     })
 }
 

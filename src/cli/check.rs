@@ -16,7 +16,7 @@ use url::Url;
 use crate::app::{preflight, realms};
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Diagnostic, LoadedConfig, RealmConfig};
-use crate::platform::{CredentialsVerdict, Platform};
+use crate::platform::{CredentialsCheck, Platform};
 use crate::upstream::Reach;
 
 use super::output::{Format, complain, print_one, say};
@@ -255,11 +255,11 @@ fn seconds_of(date: &str) -> Option<Duration> {
 /// A code that cannot be valid is answered with 400 where the credentials are good (Authentication and Pairing V2, 4.1.2).
 async fn credentials(platform: &Platform) -> Result<String, String> {
     match platform.probe_credentials().await {
-        CredentialsVerdict::Good => Ok("client_id and client_secret are accepted".into()),
-        CredentialsVerdict::Bad => {
+        CredentialsCheck::Good => Ok("client_id and client_secret are accepted".into()),
+        CredentialsCheck::Bad => {
             Err("client_id or client_secret is refused: compare them with what Align gave you".into())
         }
-        CredentialsVerdict::Unknown => {
+        CredentialsCheck::Unknown => {
             Err("the token endpoint did not say whether they are good; try again".into())
         }
     }

@@ -80,9 +80,9 @@ impl Pairing {
         let callback = order.callback_url.as_deref().and_then(|text| Url::parse(text).ok());
         let pace = Pace::of_pairing(&self.clock, &self.retry());
         let tried = pace.repeat(|| realm.calls.pair(&route, &access, account.id, callback.as_ref())).await;
-        let paired = |tokens| platform::Pairing { tokens, company_id: None, warnings: Vec::new() };
+        let paired = |tokens| platform::PairResponse { tokens, company_id: None, warnings: Vec::new() };
         let tried = tried.or_refreshed(&pace, &*realm.calls, paired).await;
-        let platform::Pairing { tokens, warnings, .. } = tried.or_stop(Stage::Pair)?;
+        let platform::PairResponse { tokens, warnings, .. } = tried.or_stop(Stage::Pair)?;
         let odd = tokens.oddity_line();
         let detail = || "pair: the answer has no refresh token".to_owned();
         let refresh = tokens.refresh.ok_or_else(|| Stop::PlatformMisbehaved { detail: detail() })?;

@@ -15,7 +15,7 @@ use crate::config;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use crate::platform::{self, Blame, RelatedAccount, TokenHint, Trouble, TroubleKind};
+use crate::platform::{self, Blame, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint};
 use crate::store::memory::MemoryStore;
 use crate::store::{AccountRecord, NewGrant, NewTokens, Proof, Store, StoredAccess};
 
@@ -82,12 +82,12 @@ pub(crate) fn route(region: &str) -> Route {
     Route::parse(&format!("https://{region}.iterocloud.com"), "/itero-gen-api/v2", &policy()).unwrap()
 }
 
-pub(crate) fn trouble(kind: TroubleKind, blame: Blame, status: u16) -> Trouble {
-    Trouble::plain("scripted", blame, kind, Some(status), "a scripted trouble")
+pub(crate) fn trouble(kind: PlatformErrorKind, blame: Blame, status: u16) -> PlatformError {
+    PlatformError::plain("scripted", blame, kind, Some(status), "a scripted trouble")
 }
 
-pub(crate) fn timed_out() -> Trouble {
-    trouble(TroubleKind::TimedOut, Blame::Realm, 504)
+pub(crate) fn timed_out() -> PlatformError {
+    trouble(PlatformErrorKind::TimedOut, Blame::Realm, 504)
 }
 
 pub(crate) fn related(id: u64, name: &str) -> RelatedAccount {
@@ -103,7 +103,7 @@ pub(crate) fn tokens(access: &str, refresh: &str) -> TokenSet {
     }
 }
 
-type Script<T> = Mutex<VecDeque<Result<T, Trouble>>>;
+type Script<T> = Mutex<VecDeque<Result<T, PlatformError>>>;
 
 /// One realm's platform. `calls` is what was sent, in order.
 pub(crate) struct DoublePlatform {
@@ -113,7 +113,7 @@ pub(crate) struct DoublePlatform {
     pub discoveries: Script<Route>,
     pub proofs: Script<Route>,
     pub lists: Script<Vec<RelatedAccount>>,
-    pub pairings: Script<platform::Pairing>,
+    pub pairings: Script<platform::PairResponse>,
     pub unpairings: Script<()>,
     pub revocations: Script<()>,
     calls: Mutex<Vec<String>>,
@@ -146,7 +146,7 @@ impl DoublePlatform {
     }
 }
 
-pub(crate) fn will<T>(script: &Script<T>, responses: impl IntoIterator<Item = Result<T, Trouble>>) {
+pub(crate) fn will<T>(script: &Script<T>, responses: impl IntoIterator<Item = Result<T, PlatformError>>) {
     script.lock().unwrap().extend(responses);
 }
 
@@ -197,11 +197,11 @@ impl LoginCalls for DoublePlatform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, platform::Pairing> {
+    ) -> Call<'a, platform::PairResponse> {
         let callback = callback.map_or("-", Url::as_str);
         let call = format!("pair {account} {callback} {} {}", bearer.expose(), route.host());
         let tokens = tokens(&format!("pair-access-{account}"), &format!("pair-refresh-{account}"));
-        let plain = platform::Pairing { tokens, company_id: Some(account), warnings: Vec::new() };
+        let plain = platform::PairResponse { tokens, company_id: Some(account), warnings: Vec::new() };
         self.next(call, &self.pairings, plain)
     }
 

@@ -10,7 +10,7 @@ use super::{Pairing, PairingRealm};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
-use crate::platform::{Blame, TokenHint, Trouble};
+use crate::platform::{Blame, PlatformError, TokenHint};
 use crate::store::{AccountRecord, GrantRecord, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -62,9 +62,9 @@ pub enum EndingProblem {
         "it is not known whether this was carried out: a try got no answer, the next one said \"{0}\". The grant is kept; \
          `accounts renew` shows whether it still works"
     )]
-    Doubtful(Trouble),
+    Doubtful(PlatformError),
     #[error(transparent)]
-    Platform(Trouble),
+    Platform(PlatformError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("a fault of the gateway; its log has the details")]

@@ -3,7 +3,7 @@
 use super::code::Code;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
-use crate::platform::{Blame, RelatedAccount, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind, RelatedAccount};
 use crate::store::StoreError;
 
 /// Where a step of a login has led.
@@ -133,30 +133,31 @@ pub(super) enum Stage {
 
 impl Stop {
     /// Reads the platform's trouble. `doubtful`: an earlier try may have been carried out.
-    pub(super) fn of_trouble(stage: Stage, trouble: &Trouble, doubtful: bool) -> Self {
+    pub(super) fn of_trouble(stage: Stage, trouble: &PlatformError, doubtful: bool) -> Self {
         let detail = || trouble.to_string();
         match trouble.kind {
-            TroubleKind::PairedElsewhere => Stop::PairedElsewhere,
-            TroubleKind::NothingDiscovered => Stop::NotEnabled,
-            TroubleKind::RouteRefused => Stop::RouteRefused { detail: detail() },
-            TroubleKind::Forbidden => Stop::Forbidden { call: trouble.call },
-            TroubleKind::Refused => match (trouble.blame, stage) {
+            PlatformErrorKind::PairedElsewhere => Stop::PairedElsewhere,
+            PlatformErrorKind::NothingDiscovered => Stop::NotEnabled,
+            PlatformErrorKind::RouteRefused => Stop::RouteRefused { detail: detail() },
+            PlatformErrorKind::Forbidden => Stop::Forbidden { call: trouble.call },
+            PlatformErrorKind::Refused => match (trouble.blame, stage) {
                 (Blame::Credentials, _) => Stop::CredentialsRefused,
                 // A code is spent by its first use, so a repeat after 504 may get 400 (gen-api, section 2).
                 (Blame::Grant, Stage::Exchange) if doubtful => Stop::LoginLost,
                 (Blame::Grant, _) => Stop::LoginNotAccepted,
                 (Blame::Account | Blame::Realm, _) => Stop::PlatformMisbehaved { detail: detail() },
             },
-            TroubleKind::Failed | TroubleKind::TimedOut | TroubleKind::Unreachable | TroubleKind::Lost => {
-                Stop::PlatformDown { detail: detail() }
-            }
-            TroubleKind::Unexpected => match (trouble.blame, stage, trouble.status) {
+            PlatformErrorKind::Failed
+            | PlatformErrorKind::TimedOut
+            | PlatformErrorKind::Unreachable
+            | PlatformErrorKind::Lost => Stop::PlatformDown { detail: detail() },
+            PlatformErrorKind::Unexpected => match (trouble.blame, stage, trouble.status) {
                 // Authentication and Pairing V2, 4.3.1: wrong company id; 4.2.2: wrong discovery parameters.
                 (Blame::Account, Stage::Pair, Some(400)) => Stop::WrongAccountId,
                 (Blame::Account, Stage::Discovery, Some(400)) => Stop::NotEnabled,
                 _ => Stop::PlatformMisbehaved { detail: detail() },
             },
-            TroubleKind::Malformed => Stop::PlatformMisbehaved { detail: detail() },
+            PlatformErrorKind::Malformed => Stop::PlatformMisbehaved { detail: detail() },
         }
     }
 

@@ -7,7 +7,7 @@ use super::seams::{Call, LoginCalls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::token::TokenSet;
-use crate::platform::{Trouble, TroubleKind};
+use crate::platform::{PlatformError, PlatformErrorKind};
 
 /// How often and how fast. No jitter: one person waits in front of each login.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub(super) struct Pace {
 
 /// What came of it.
 pub(super) struct Tried<T> {
-    pub result: Result<T, Trouble>,
+    pub result: Result<T, PlatformError>,
     /// An earlier try got no answer of its own, so it may have been carried out.
     pub doubtful: bool,
 }
@@ -85,19 +85,22 @@ impl<T> Tried<T> {
 }
 
 /// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens (gen-api, sections 2 and 4).
-fn may_repeat(kind: TroubleKind) -> bool {
+fn may_repeat(kind: PlatformErrorKind) -> bool {
     match kind {
-        TroubleKind::Failed | TroubleKind::TimedOut | TroubleKind::Unreachable | TroubleKind::Lost => true,
-        TroubleKind::Refused
-        | TroubleKind::Forbidden
-        | TroubleKind::PairedElsewhere
-        | TroubleKind::NothingDiscovered
-        | TroubleKind::RouteRefused
-        | TroubleKind::Malformed
-        | TroubleKind::Unexpected => false,
+        PlatformErrorKind::Failed
+        | PlatformErrorKind::TimedOut
+        | PlatformErrorKind::Unreachable
+        | PlatformErrorKind::Lost => true,
+        PlatformErrorKind::Refused
+        | PlatformErrorKind::Forbidden
+        | PlatformErrorKind::PairedElsewhere
+        | PlatformErrorKind::NothingDiscovered
+        | PlatformErrorKind::RouteRefused
+        | PlatformErrorKind::Malformed
+        | PlatformErrorKind::Unexpected => false,
     }
 }
 
-fn may_have_been_carried_out(kind: TroubleKind) -> bool {
-    matches!(kind, TroubleKind::Failed | TroubleKind::TimedOut | TroubleKind::Lost)
+fn may_have_been_carried_out(kind: PlatformErrorKind) -> bool {
+    matches!(kind, PlatformErrorKind::Failed | PlatformErrorKind::TimedOut | PlatformErrorKind::Lost)
 }

@@ -9,11 +9,11 @@ use crate::access::replace::ReplaceError;
 use crate::model::account::{AccountId, AccountName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use crate::platform::{Pairing, Platform, RelatedAccount, TokenHint, Trouble};
+use crate::platform::{PairResponse, Platform, PlatformError, RelatedAccount, TokenHint};
 use crate::store::{AccountRecord, NewGrant};
 
 /// A control call on its way.
-pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Trouble>> + Send + 'a>>;
+pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, PlatformError>> + Send + 'a>>;
 
 /// One realm's control calls as far as pairing needs them.
 pub trait LoginCalls: Send + Sync + 'static {
@@ -35,7 +35,7 @@ pub trait LoginCalls: Send + Sync + 'static {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, Pairing>;
+    ) -> Call<'a, PairResponse>;
     fn unpair<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()>;
     fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> Call<'a, ()>;
 }
@@ -79,7 +79,7 @@ impl LoginCalls for Platform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, Pairing> {
+    ) -> Call<'a, PairResponse> {
         Box::pin(Platform::pair(self, route, bearer, account, callback))
     }
 

@@ -8,10 +8,10 @@ use crate::model::account::AccountId;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
-use super::call::Call;
-use super::tokens::token_set;
-use super::wire::RawResponse;
-use super::{Blame, Pairing, Platform, RelatedAccount, Trouble, TroubleKind};
+use super::control_call::ControlCall;
+use super::control_client::RawResponse;
+use super::token_response::token_set;
+use super::{Blame, PairResponse, Platform, PlatformError, PlatformErrorKind, RelatedAccount};
 
 impl Platform {
     /// The accounts that the user belongs to and that Align has enabled for the integration; none is a sound answer.
@@ -19,14 +19,14 @@ impl Platform {
         &self,
         route: &Route,
         bearer: &AccessToken,
-    ) -> Result<Vec<RelatedAccount>, Trouble> {
-        let call = Call::RelatedAccounts;
+    ) -> Result<Vec<RelatedAccount>, PlatformError> {
+        let call = ControlCall::RelatedAccounts;
         let url = self.below(call, route, "related-accounts")?;
-        let response = self.wire.get(call, url, bearer).await?.json(call)?;
+        let response = self.client.get(call, url, bearer).await?.json(call)?;
         match carried_out(call, &response)?.get("Data") {
             Some(Value::Array(accounts)) => accounts.iter().map(related_account).collect(),
             Some(Value::Null) => Ok(Vec::new()),
-            _ => Err(Trouble::malformed(call, "the answer has no list `Data`")),
+            _ => Err(PlatformError::malformed(call, "the answer has no list `Data`")),
         }
     }
 
@@ -38,14 +38,14 @@ impl Platform {
         bearer: &AccessToken,
         account: AccountId,
         callback: Option<&Url>,
-    ) -> Result<Pairing, Trouble> {
-        let call = Call::Pair;
+    ) -> Result<PairResponse, PlatformError> {
+        let call = ControlCall::Pair;
         let url = self.below(call, route, "pair-account")?;
         let mut body = json!({ "AccountId": account });
         if let Some(callback) = callback {
             body["CallbackUrl"] = Value::from(callback.as_str());
         }
-        pairing(&self.wire.send_json(call, Method::PUT, url, bearer, &body).await?)
+        pairing(&self.client.send_json(call, Method::PUT, url, bearer, &body).await?)
     }
 
     /// Ends the pairing for all users of the account and deletes its callback URL (S1 4.3.2). The bearer is the pair token.
@@ -54,11 +54,11 @@ impl Platform {
         route: &Route,
         bearer: &AccessToken,
         account: AccountId,
-    ) -> Result<(), Trouble> {
-        let call = Call::Unpair;
+    ) -> Result<(), PlatformError> {
+        let call = ControlCall::Unpair;
         let url = self.below(call, route, "unpair-account")?;
         let body = json!({ "AccountId": account });
-        let response = self.wire.send_json(call, Method::DELETE, url, bearer, &body).await?;
+        let response = self.client.send_json(call, Method::DELETE, url, bearer, &body).await?;
         // No body is documented; one that comes may still say that it failed.
         match response.is_empty() {
             true => Ok(()),
@@ -68,8 +68,9 @@ impl Platform {
 }
 
 /// Success is `Status` 1 (S1 4.3.1) or "Success" (S1 4.2.3), or none at all, and no `Errors`.
-fn carried_out(call: Call, response: &Value) -> Result<&Map<String, Value>, Trouble> {
-    let fields = response.as_object().ok_or_else(|| Trouble::malformed(call, "the answer is no object"))?;
+fn carried_out(call: ControlCall, response: &Value) -> Result<&Map<String, Value>, PlatformError> {
+    let fields =
+        response.as_object().ok_or_else(|| PlatformError::malformed(call, "the answer is no object"))?;
     let good_status = match fields.get("Status") {
         None | Some(Value::Null) => true,
         Some(Value::Number(number)) => number.as_u64() == Some(1),
@@ -85,18 +86,20 @@ fn carried_out(call: Call, response: &Value) -> Result<&Map<String, Value>, Trou
         return Ok(fields);
     }
     // The platform has decided against one account; asked for the list, it has failed altogether.
-    let blame = if call == Call::RelatedAccounts { Blame::Realm } else { Blame::Account };
+    let blame = if call == ControlCall::RelatedAccounts { Blame::Realm } else { Blame::Account };
     let says = errors.map(vendor_text).filter(|text| !text.is_empty());
     let detail = match says {
         Some(text) => format!("the platform answered 200 and a failure: {text}"),
         None => "the platform answered 200 and a failure without a reason".to_owned(),
     };
-    Err(Trouble::new(call, blame, TroubleKind::Unexpected, Some(200), detail))
+    Err(PlatformError::new(call, blame, PlatformErrorKind::Unexpected, Some(200), detail))
 }
 
 /// A row of the list. `AccountId` is a number in S1's sample and a string in its table; a name may be missing, an id may not.
-fn related_account(row: &Value) -> Result<RelatedAccount, Trouble> {
-    let unsound = |name| Trouble::malformed(Call::RelatedAccounts, format!("an entry's {name} is unsound"));
+fn related_account(row: &Value) -> Result<RelatedAccount, PlatformError> {
+    let unsound = |name| {
+        PlatformError::malformed(ControlCall::RelatedAccounts, format!("an entry's {name} is unsound"))
+    };
     let text = |name| match row.get(name) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(shown(text, MAX_TEXT)),
@@ -116,23 +119,23 @@ fn related_account(row: &Value) -> Result<RelatedAccount, Trouble> {
 }
 
 /// Tokens that came are those of a pairing that took place, whatever stands around them.
-fn pairing(response: &RawResponse) -> Result<Pairing, Trouble> {
-    let call = Call::Pair;
+fn pairing(response: &RawResponse) -> Result<PairResponse, PlatformError> {
+    let call = ControlCall::Pair;
     let strict = response.json(call);
     let tokens = match token_set(call, response) {
         // There is no older one that could stay.
         Ok(tokens) if tokens.refresh.is_some() => tokens,
-        Ok(_) => return Err(Trouble::malformed(call, "refresh_token is missing")),
-        Err(trouble) if trouble.refresh.is_some() => return Err(trouble),
-        Err(trouble) => {
+        Ok(_) => return Err(PlatformError::malformed(call, "refresh_token is missing")),
+        Err(error) if error.refresh.is_some() => return Err(error),
+        Err(error) => {
             carried_out(call, strict.as_ref().map_err(Clone::clone)?)?;
-            return Err(trouble);
+            return Err(error);
         }
     };
     // Both are for people alone, so an unsound one is no reason to lose the tokens beside it.
     let data = strict.ok().and_then(|fields| fields.get("Data").cloned()).unwrap_or_default();
     let warnings = data.get("Warnings").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(Pairing {
+    Ok(PairResponse {
         tokens,
         company_id: account_id(data.get("CompanyId")),
         warnings: warnings
@@ -191,12 +194,12 @@ mod tests {
         AccessToken::new("pair-bearer")
     }
 
-    async fn related(body: &str) -> Result<Vec<RelatedAccount>, Trouble> {
+    async fn related(body: &str) -> Result<Vec<RelatedAccount>, PlatformError> {
         let responder = Responder::start(vec![json_response(body)]).await;
         platform(&responder).related_accounts(&responder.route("/v2"), &bearer()).await
     }
 
-    async fn pair(play: Play, callback: Option<&str>) -> (Result<Pairing, Trouble>, Responder) {
+    async fn pair(play: Play, callback: Option<&str>) -> (Result<PairResponse, PlatformError>, Responder) {
         let responder = Responder::start(vec![play]).await;
         let callback = callback.map(|text| text.parse().unwrap());
         let paired = platform(&responder)
@@ -205,7 +208,7 @@ mod tests {
         (paired, responder)
     }
 
-    async fn unpair(play: Play) -> (Result<(), Trouble>, Responder) {
+    async fn unpair(play: Play) -> (Result<(), PlatformError>, Responder) {
         let responder = Responder::start(vec![play]).await;
         let route = responder.route("/v2");
         (platform(&responder).unpair(&route, &bearer(), AccountId::new(7)).await, responder)
@@ -248,9 +251,9 @@ mod tests {
             r#"{"Data":[],"Status":"Success","Errors":[{"Message":"Company not found"}]}"#,
             r#"{"Data":[],"Status":0,"Errors":"Company not found"}"#,
         ] {
-            let trouble = related(body).await.unwrap_err();
-            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Unexpected, Blame::Realm), "{body}");
-            assert!(trouble.detail.ends_with(": Company not found"), "{}", trouble.detail);
+            let error = related(body).await.unwrap_err();
+            assert_eq!((error.kind, error.blame), (PlatformErrorKind::Unexpected, Blame::Realm), "{body}");
+            assert!(error.detail.ends_with(": Company not found"), "{}", error.detail);
         }
     }
 
@@ -272,7 +275,7 @@ mod tests {
             r#"{"Data":[{"AccountId":1,"AccountName":5}]}"#,
             r#"{"Data":[{"AccountId":1,"IsPaired":"yes"}]}"#,
         ] {
-            assert_eq!(related(body).await.unwrap_err().kind, TroubleKind::Malformed, "{body}");
+            assert_eq!(related(body).await.unwrap_err().kind, PlatformErrorKind::Malformed, "{body}");
         }
     }
 
@@ -312,7 +315,7 @@ mod tests {
         ] {
             assert_eq!(
                 pair(json_response(body), None).await.0.unwrap_err().kind,
-                TroubleKind::Malformed,
+                PlatformErrorKind::Malformed,
                 "{body}"
             );
         }
@@ -320,9 +323,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_lab_that_is_paired_elsewhere_is_told_apart() {
-        let trouble = pair(status_response(409, "{}"), None).await.0.unwrap_err();
-        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::PairedElsewhere, Blame::Account));
-        assert_eq!(trouble.status, Some(409));
+        let error = pair(status_response(409, "{}"), None).await.0.unwrap_err();
+        assert_eq!((error.kind, error.blame), (PlatformErrorKind::PairedElsewhere, Blame::Account));
+        assert_eq!(error.status, Some(409));
     }
 
     #[tokio::test]
@@ -335,7 +338,7 @@ mod tests {
             assert_eq!(request.body, r#"{"AccountId":7}"#);
         }
         let failed = unpair(json_response(r#"{"Status":"Failure","Errors":["no"]}"#)).await.0.unwrap_err();
-        assert_eq!((failed.kind, failed.blame), (TroubleKind::Unexpected, Blame::Account));
+        assert_eq!((failed.kind, failed.blame), (PlatformErrorKind::Unexpected, Blame::Account));
     }
 
     #[tokio::test]
@@ -343,8 +346,8 @@ mod tests {
         let responder = Responder::start(Vec::new()).await;
         let elsewhere = Responder::start(vec![json_response(r#"{"Data":[]}"#)]).await;
         let foreign = elsewhere.route_as("localhost", "/v2");
-        let trouble = platform(&responder).related_accounts(&foreign, &bearer()).await.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::RouteRefused);
+        let error = platform(&responder).related_accounts(&foreign, &bearer()).await.unwrap_err();
+        assert_eq!(error.kind, PlatformErrorKind::RouteRefused);
         assert!(elsewhere.requests().is_empty());
     }
 }

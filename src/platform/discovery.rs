@@ -7,16 +7,16 @@ use crate::config::Discovery;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
-use super::call::Call;
-use super::wire::under;
-use super::{Blame, Platform, Trouble, TroubleKind};
+use super::control_call::ControlCall;
+use super::control_client::append_path;
+use super::{Blame, Platform, PlatformError, PlatformErrorKind};
 
 impl Platform {
     /// At `base_url`: the first discovery, and the fallback of the later ones.
-    pub async fn discover_first(&self, bearer: &AccessToken) -> Result<Route, Trouble> {
+    pub async fn discover_first(&self, bearer: &AccessToken) -> Result<Route, PlatformError> {
         match &self.pinned {
             Some(pinned) => Ok(pinned.clone()),
-            None => self.ask(under(&self.realm.base_url, &self.realm.discovery.path), bearer).await,
+            None => self.ask(append_path(&self.realm.base_url, &self.realm.discovery.path), bearer).await,
         }
     }
 
@@ -24,47 +24,47 @@ impl Platform {
     ///
     /// 401 and 403 fall back too: the bearer has just been renewed, and a region that an account has left may well answer so.
     /// `base_url` has the last word on whether the bearer is good; both places are named when both have failed.
-    pub async fn discover(&self, last: Option<&Route>, bearer: &AccessToken) -> Result<Route, Trouble> {
+    pub async fn discover(&self, last: Option<&Route>, bearer: &AccessToken) -> Result<Route, PlatformError> {
         let (None, Some(last)) = (&self.pinned, last) else { return self.discover_first(bearer).await };
         let near = match self.near(last, bearer).await {
             Ok(route) => return Ok(route),
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
-        self.discover_first(bearer).await.map_err(|trouble| Trouble {
-            detail: format!("{}; before that, at {}: {}", trouble.detail, last.domain(), near.detail),
-            ..trouble
+        self.discover_first(bearer).await.map_err(|error| PlatformError {
+            detail: format!("{}; before that, at {}: {}", error.detail, last.domain(), near.detail),
+            ..error
         })
     }
 
     /// The later discovery over a route that is not in use yet (S1 4.2.2): shows that an API is there which takes this bearer, and tells
     /// where that says calls go. A pinned route needs no proof.
-    pub async fn prove(&self, route: &Route, bearer: &AccessToken) -> Result<Route, Trouble> {
+    pub async fn prove(&self, route: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
         match &self.pinned {
             Some(pinned) => Ok(pinned.clone()),
             None => self.near(route, bearer).await,
         }
     }
 
-    async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, Trouble> {
+    async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
         // Below a route the call has no prefix of its own: S1 4.2.2 prints `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
         let path = self.realm.discovery.path.trim_end_matches('/');
         let endpoint = path.rsplit('/').next().unwrap_or(path);
-        self.ask(self.below(Call::Discovery, last, endpoint)?, bearer).await
+        self.ask(self.below(ControlCall::Discovery, last, endpoint)?, bearer).await
     }
 
-    async fn ask(&self, mut url: Url, bearer: &AccessToken) -> Result<Route, Trouble> {
+    async fn ask(&self, mut url: Url, bearer: &AccessToken) -> Result<Route, PlatformError> {
         let wanted = &self.realm.discovery;
         url.query_pairs_mut()
             .append_pair("discoveryName", &wanted.name)
             .append_pair("version", &wanted.version);
-        let response = self.wire.get(Call::Discovery, url, bearer).await?;
-        let response = response.json(Call::Discovery)?;
+        let response = self.client.get(ControlCall::Discovery, url, bearer).await?;
+        let response = response.json(ControlCall::Discovery)?;
         let chosen = self.choose(entries(&response)?)?;
         Route::parse(text(chosen, "Domain")?, text(chosen, "Path")?, &self.realm.hosts).map_err(|problem| {
-            Trouble::new(
-                Call::Discovery,
+            PlatformError::new(
+                ControlCall::Discovery,
                 Blame::Realm,
-                TroubleKind::RouteRefused,
+                PlatformErrorKind::RouteRefused,
                 Some(200),
                 problem.to_string(),
             )
@@ -72,7 +72,7 @@ impl Platform {
     }
 
     /// The entry with the configured name and version, else the only one: a single entry is what the call is documented to answer.
-    fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, Trouble> {
+    fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, PlatformError> {
         let wanted = &self.realm.discovery;
         let version = |entry: &&Value| is(entry.get("Version"), &wanted.version);
         let exact = |entry: &&Value| is(entry.get("Name"), &wanted.name) && version(entry);
@@ -96,16 +96,17 @@ impl Platform {
 }
 
 /// S1 4.2.2 prints an object with `APIs` and speaks of an "empty array" in the same breath; a bare array is taken too.
-fn entries(response: &Value) -> Result<&[Value], Trouble> {
+fn entries(response: &Value) -> Result<&[Value], PlatformError> {
     match response.get("APIs").unwrap_or(response) {
         Value::Array(entries) => Ok(entries),
         Value::Null => Ok(&[]),
-        _ => Err(Trouble::malformed(Call::Discovery, "the answer has no list `APIs`")),
+        _ => Err(PlatformError::malformed(ControlCall::Discovery, "the answer has no list `APIs`")),
     }
 }
 
-fn text<'a>(entry: &'a Value, name: &str) -> Result<&'a str, Trouble> {
-    let unsound = || Trouble::malformed(Call::Discovery, format!("the entry's {name} is not a string"));
+fn text<'a>(entry: &'a Value, name: &str) -> Result<&'a str, PlatformError> {
+    let unsound =
+        || PlatformError::malformed(ControlCall::Discovery, format!("the entry's {name} is not a string"));
     entry.get(name).and_then(Value::as_str).ok_or_else(unsound)
 }
 
@@ -122,8 +123,14 @@ fn is_named_like(value: Option<&Value>, wanted: &str) -> bool {
     value.and_then(Value::as_str).is_some_and(|text| Discovery::same_name(text, wanted))
 }
 
-fn nothing(detail: String) -> Trouble {
-    Trouble::new(Call::Discovery, Blame::Account, TroubleKind::NothingDiscovered, Some(200), detail)
+fn nothing(detail: String) -> PlatformError {
+    PlatformError::new(
+        ControlCall::Discovery,
+        Blame::Account,
+        PlatformErrorKind::NothingDiscovered,
+        Some(200),
+        detail,
+    )
 }
 
 #[cfg(test)]
@@ -138,7 +145,7 @@ mod tests {
         AccessToken::new("the-bearer")
     }
 
-    async fn first(body: &str) -> Result<Route, Trouble> {
+    async fn first(body: &str) -> Result<Route, PlatformError> {
         let responder = Responder::start(vec![json_response(body)]).await;
         platform(&responder).discover_first(&bearer()).await
     }
@@ -200,9 +207,9 @@ mod tests {
         let plays = vec![status_response(401, ""), status_response(500, "")];
         let responder = Responder::start(plays).await;
         let route = responder.route("/v2");
-        let trouble = platform(&responder).discover(Some(&route), &bearer()).await.unwrap_err();
-        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Failed, Blame::Realm));
-        assert!(trouble.detail.contains("500") && trouble.detail.contains("401"), "{}", trouble.detail);
+        let error = platform(&responder).discover(Some(&route), &bearer()).await.unwrap_err();
+        assert_eq!((error.kind, error.blame), (PlatformErrorKind::Failed, Blame::Realm));
+        assert!(error.detail.contains("500") && error.detail.contains("401"), "{}", error.detail);
     }
 
     #[tokio::test]
@@ -233,10 +240,10 @@ mod tests {
     #[tokio::test]
     async fn an_empty_list_is_nothing_discovered_in_every_form() {
         for body in [r#"{"APIs":[]}"#, "[]", r#"{"APIs":null}"#] {
-            let trouble = first(body).await.unwrap_err();
+            let error = first(body).await.unwrap_err();
             assert_eq!(
-                (trouble.kind, trouble.blame),
-                (TroubleKind::NothingDiscovered, Blame::Account),
+                (error.kind, error.blame),
+                (PlatformErrorKind::NothingDiscovered, Blame::Account),
                 "{body}"
             );
         }
@@ -258,18 +265,18 @@ mod tests {
         }
         assert_eq!(first(&format!(r#"{{"APIs":[{other}]}}"#)).await.unwrap().port(), 1);
         let neither = first(&format!(r#"{{"APIs":[{other},{other}]}}"#)).await.unwrap_err();
-        assert_eq!(neither.kind, TroubleKind::NothingDiscovered);
+        assert_eq!(neither.kind, PlatformErrorKind::NothingDiscovered);
     }
 
     #[tokio::test]
     async fn a_place_that_is_not_allowed_is_refused() {
         for domain in ["http://evil.test", "http://127.0.0.1@evil.test", "", "ftp://127.0.0.1"] {
             let responder = Responder::start(vec![found(domain, "/v2")]).await;
-            let trouble = platform(&responder).discover_first(&bearer()).await.unwrap_err();
-            assert_eq!(trouble.kind, TroubleKind::RouteRefused, "{domain}");
+            let error = platform(&responder).discover_first(&bearer()).await.unwrap_err();
+            assert_eq!(error.kind, PlatformErrorKind::RouteRefused, "{domain}");
         }
         for body in [r#"{"APIs":[{"Domain":1,"Path":"/v2"}]}"#, r#"{"APIs":[{"Path":"/v2"}]}"#, "{}"] {
-            assert_eq!(first(body).await.unwrap_err().kind, TroubleKind::Malformed, "{body}");
+            assert_eq!(first(body).await.unwrap_err().kind, PlatformErrorKind::Malformed, "{body}");
         }
     }
 }

@@ -2,19 +2,19 @@
 //! by blame. Never retries and never stores; those are `access`' and `pairing`'s business.
 
 mod accounts;
-mod call;
+mod control_call;
+mod control_client;
+mod decompress;
 mod discovery;
-mod json;
-mod loose;
+mod loose_json;
 mod oauth;
 mod oauth_errors;
 #[cfg(test)]
 mod responder;
 mod retry_after;
-mod tokens;
-mod unpack;
-mod verdict;
-mod wire;
+mod status_meaning;
+mod strict_json;
+mod token_response;
 
 use std::time::Duration;
 
@@ -26,20 +26,20 @@ use crate::model::route::{Route, RouteError};
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::upstream::Reach;
 
-use call::Call;
-use wire::{Limits, Wire};
+use control_call::ControlCall;
+use control_client::{CallLimits, ControlClient};
 
 /// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.
 pub struct Platform {
     realm: config::RealmConfig,
     /// Checked once: with it discovery is never asked.
     pinned: Option<Route>,
-    wire: Wire,
+    client: ControlClient,
 }
 
 /// Why a realm's control calls cannot be set up; the configuration must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotUsable {
+pub enum PlatformSetupError {
     #[error("the pinned `route` is not usable: {0}")]
     Route(#[from] RouteError),
     #[error("the HTTP client cannot be set up: {0}")]
@@ -48,19 +48,25 @@ pub enum NotUsable {
 
 impl Platform {
     /// Opens no connection.
-    pub fn new(realm: &config::RealmConfig, reach: Reach) -> Result<Self, NotUsable> {
-        Self::with_limits(realm, reach, Limits::default())
+    pub fn new(realm: &config::RealmConfig, reach: Reach) -> Result<Self, PlatformSetupError> {
+        Self::with_limits(realm, reach, CallLimits::default())
     }
 
-    fn with_limits(realm: &config::RealmConfig, reach: Reach, limits: Limits) -> Result<Self, NotUsable> {
+    fn with_limits(
+        realm: &config::RealmConfig,
+        reach: Reach,
+        limits: CallLimits,
+    ) -> Result<Self, PlatformSetupError> {
         let pinned = realm.route.as_ref().map(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts));
-        let wire = Wire::new(reach, limits, realm.hosts.allow_insecure).map_err(NotUsable::Client)?;
-        Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, wire })
+        let client = ControlClient::new(reach, limits, realm.hosts.allow_insecure)
+            .map_err(PlatformSetupError::Client)?;
+        Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, client })
     }
 
     /// An address below a route, checked again: a stored route may be older than `allowed_hosts` (threats, row 7).
-    fn below(&self, call: Call, route: &Route, endpoint: &str) -> Result<Url, Trouble> {
-        let refused = |why: String| Trouble::new(call, Blame::Realm, TroubleKind::RouteRefused, None, why);
+    fn below(&self, call: ControlCall, route: &Route, endpoint: &str) -> Result<Url, PlatformError> {
+        let refused =
+            |why: String| PlatformError::new(call, Blame::Realm, PlatformErrorKind::RouteRefused, None, why);
         let url = Url::parse(&format!("{route}/{endpoint}")).map_err(|error| refused(error.to_string()))?;
         match self.realm.hosts.check(&url) {
             Ok(()) => Ok(url),
@@ -85,12 +91,12 @@ pub enum Blame {
 /// Why a control call did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {detail}")]
-pub struct Trouble {
+pub struct PlatformError {
     /// `refresh`, `code_exchange`, `discovery`, …
     pub call: &'static str,
     pub blame: Blame,
     pub status: Option<u16>,
-    pub kind: TroubleKind,
+    pub kind: PlatformErrorKind,
     /// For people and logs: no token, no body beyond the vendor's `error` word.
     pub detail: String,
     /// The answer itself named what it refuses, by an OAuth word (RFC 6749, 5.2): more than a status says.
@@ -102,7 +108,7 @@ pub struct Trouble {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TroubleKind {
+pub enum PlatformErrorKind {
     /// The token endpoint refuses grant or client; 401 elsewhere.
     Refused,
     /// 403.
@@ -127,11 +133,11 @@ pub enum TroubleKind {
     Unexpected,
 }
 
-impl Trouble {
+impl PlatformError {
     fn new(
-        call: Call,
+        call: ControlCall,
         blame: Blame,
-        kind: TroubleKind,
+        kind: PlatformErrorKind,
         status: Option<u16>,
         detail: impl Into<String>,
     ) -> Self {
@@ -142,7 +148,7 @@ impl Trouble {
     pub(crate) fn plain(
         call: &'static str,
         blame: Blame,
-        kind: TroubleKind,
+        kind: PlatformErrorKind,
         status: Option<u16>,
         detail: impl Into<String>,
     ) -> Self {
@@ -151,18 +157,18 @@ impl Trouble {
     }
 
     /// An answer with a good status that cannot be what the documents describe. The realm's trouble: grants are kept.
-    fn malformed(call: Call, detail: impl Into<String>) -> Self {
-        Self::new(call, Blame::Realm, TroubleKind::Malformed, Some(200), detail)
+    fn malformed(call: ControlCall, detail: impl Into<String>) -> Self {
+        Self::new(call, Blame::Realm, PlatformErrorKind::Malformed, Some(200), detail)
     }
 
     /// Whoever asked has stopped waiting.
     pub fn no_response(call: &'static str, after: std::time::Duration) -> Self {
         let detail = format!("no answer within {} s", after.as_secs());
-        Self::plain(call, Blame::Realm, TroubleKind::TimedOut, None, detail)
+        Self::plain(call, Blame::Realm, PlatformErrorKind::TimedOut, None, detail)
     }
 
     /// Whether the documents or common sense advise a repeat.
-    pub fn transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         self.blame == Blame::Realm
     }
 }
@@ -178,7 +184,7 @@ pub struct RelatedAccount {
 
 /// What pairing brought: the second token set, used from now on (S1 4.3.1).
 #[derive(Debug, Clone)]
-pub struct Pairing {
+pub struct PairResponse {
     pub tokens: TokenSet,
     pub company_id: Option<AccountId>,
     /// Clinics only: duplicate or missing chart numbers.
@@ -187,7 +193,7 @@ pub struct Pairing {
 
 /// What the probe with a code that cannot be valid said of our credentials (gen-api, section 2, status table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialsVerdict {
+pub enum CredentialsCheck {
     /// The code was refused, so it was looked at, so the client was accepted.
     Good,
     /// The client was refused.

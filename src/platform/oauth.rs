@@ -4,17 +4,17 @@ use url::Url;
 
 use crate::model::token::{AuthorizationCode, RefreshToken, TokenSet};
 
-use super::call::Call;
-use super::oauth_errors::{Body, Speech};
-use super::tokens::token_set;
-use super::verdict::refusal;
-use super::wire::under;
-use super::{Blame, CredentialsVerdict, Platform, TokenHint, Trouble, TroubleKind};
+use super::control_call::ControlCall;
+use super::control_client::append_path;
+use super::oauth_errors::{ErrorBody, ErrorResponse};
+use super::status_meaning::refusal;
+use super::token_response::token_set;
+use super::{Blame, CredentialsCheck, Platform, PlatformError, PlatformErrorKind, TokenHint};
 
 impl Platform {
     /// Where the browser is sent (S1 4.1.1).
     pub fn authorize_url(&self, state: &str) -> Url {
-        let mut url = under(&self.realm.oauth_base, "/oauth2/authorize");
+        let mut url = append_path(&self.realm.oauth_base, "/oauth2/authorize");
         url.query_pairs_mut()
             .append_pair("client_id", &self.realm.client_id)
             .append_pair("response_type", "code")
@@ -27,9 +27,9 @@ impl Platform {
 
     /// A code works once and dies within minutes (S1 4.1.2), so after `TimedOut` or `Lost` a repeat may be refused although the first
     /// try worked: then only a new login helps.
-    pub async fn exchange_code(&self, code: &AuthorizationCode) -> Result<TokenSet, Trouble> {
+    pub async fn exchange_code(&self, code: &AuthorizationCode) -> Result<TokenSet, PlatformError> {
         self.ask_for_tokens(
-            Call::CodeExchange,
+            ControlCall::CodeExchange,
             &[
                 ("grant_type", "authorization_code"),
                 ("code", code.expose()),
@@ -40,44 +40,50 @@ impl Platform {
     }
 
     /// Whether a refused grant really is the grant's fault is for renewal to find out, with `probe_credentials`.
-    pub async fn refresh(&self, refresh: &RefreshToken) -> Result<TokenSet, Trouble> {
+    pub async fn refresh(&self, refresh: &RefreshToken) -> Result<TokenSet, PlatformError> {
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
-        self.ask_for_tokens(Call::Refresh, &fields).await
+        self.ask_for_tokens(ControlCall::Refresh, &fields).await
     }
 
     /// Kills the grant, for all users of the account (S1 4.1.5).
-    pub async fn revoke(&self, token: &str, hint: TokenHint) -> Result<(), Trouble> {
+    pub async fn revoke(&self, token: &str, hint: TokenHint) -> Result<(), PlatformError> {
         let hint = match hint {
             TokenHint::Access => "access_token",
             TokenHint::Refresh => "refresh_token",
         };
         let fields = self.with_credentials(&[("token", token), ("token_type_hint", hint)]);
-        let url = under(&self.realm.oauth_base, "/oauth2/revoke");
-        self.wire.post_form(Call::Revoke, url, &fields).await.map(|_| ())
+        let url = append_path(&self.realm.oauth_base, "/oauth2/revoke");
+        self.client.post_form(ControlCall::Revoke, url, &fields).await.map(|_| ())
     }
 
     /// Asks the token endpoint with a code that cannot be valid: an answer about the code means that the client was accepted. What was
     /// said by somebody in front of it says nothing.
-    pub async fn probe_credentials(&self) -> CredentialsVerdict {
-        let Some(code) = impossible_code() else { return CredentialsVerdict::Unknown };
+    pub async fn probe_credentials(&self) -> CredentialsCheck {
+        let Some(code) = random_code() else { return CredentialsCheck::Unknown };
         match self.exchange_code(&code).await {
-            Err(Trouble { kind: TroubleKind::Refused, blame: Blame::Grant, .. }) => CredentialsVerdict::Good,
-            Err(Trouble { kind: TroubleKind::Refused, blame: Blame::Credentials, .. }) => {
-                CredentialsVerdict::Bad
+            Err(PlatformError { kind: PlatformErrorKind::Refused, blame: Blame::Grant, .. }) => {
+                CredentialsCheck::Good
             }
-            _ => CredentialsVerdict::Unknown,
+            Err(PlatformError { kind: PlatformErrorKind::Refused, blame: Blame::Credentials, .. }) => {
+                CredentialsCheck::Bad
+            }
+            _ => CredentialsCheck::Unknown,
         }
     }
 
-    async fn ask_for_tokens(&self, call: Call, fields: &[(&str, &str)]) -> Result<TokenSet, Trouble> {
-        let url = under(&self.realm.oauth_base, "/oauth2/token");
-        let response = self.wire.post_form(call, url, &self.with_credentials(fields)).await?;
-        token_set(call, &response).map_err(|trouble| {
+    async fn ask_for_tokens(
+        &self,
+        call: ControlCall,
+        fields: &[(&str, &str)],
+    ) -> Result<TokenSet, PlatformError> {
+        let url = append_path(&self.realm.oauth_base, "/oauth2/token");
+        let response = self.client.post_form(call, url, &self.with_credentials(fields)).await?;
+        token_set(call, &response).map_err(|error| {
             // Some servers refuse with status 200.
-            let speech = Speech::of_body(&response.body);
-            match speech.body == Body::OAuth && trouble.refresh.is_none() {
-                true => refusal(call, response.status, &speech),
-                false => trouble,
+            let error_response = ErrorResponse::of_body(&response.body);
+            match error_response.body == ErrorBody::OAuth && error.refresh.is_none() {
+                true => refusal(call, response.status, &error_response),
+                false => error,
             }
         })
     }
@@ -91,7 +97,7 @@ impl Platform {
 }
 
 /// 128 random bits: no code that was ever handed out.
-fn impossible_code() -> Option<AuthorizationCode> {
+fn random_code() -> Option<AuthorizationCode> {
     let mut bits = [0; 16];
     aws_lc_rs::rand::fill(&mut bits).ok()?;
     Some(AuthorizationCode::new(format!("probe-{:032x}", u128::from_be_bytes(bits))))
@@ -166,8 +172,8 @@ mod tests {
         let responder = Responder::start(vec![status_response(200, ""), status_response(401, "")]).await;
         let platform = platform(&responder);
         platform.revoke("r1", TokenHint::Refresh).await.unwrap();
-        let trouble = platform.revoke("a1", TokenHint::Access).await.unwrap_err();
-        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Refused, Blame::Grant));
+        let error = platform.revoke("a1", TokenHint::Access).await.unwrap_err();
+        assert_eq!((error.kind, error.blame), (PlatformErrorKind::Refused, Blame::Grant));
         let bodies: Vec<String> = responder.requests().into_iter().map(|request| request.body).collect();
         assert_eq!(
             bodies,
@@ -181,36 +187,40 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_with_status_200_is_a_refusal() {
         for (body, blame, kind) in [
-            (r#"{"error":"invalid_grant"}"#, Blame::Grant, TroubleKind::Refused),
-            (r#"{"error":"invalid_client"}"#, Blame::Credentials, TroubleKind::Refused),
-            (r#"{"error":"we are closed"}"#, Blame::Realm, TroubleKind::Unexpected),
-            (r#"{"Data":null,"Status":"Failure","Errors":["x"]}"#, Blame::Realm, TroubleKind::Malformed),
+            (r#"{"error":"invalid_grant"}"#, Blame::Grant, PlatformErrorKind::Refused),
+            (r#"{"error":"invalid_client"}"#, Blame::Credentials, PlatformErrorKind::Refused),
+            (r#"{"error":"we are closed"}"#, Blame::Realm, PlatformErrorKind::Unexpected),
+            (
+                r#"{"Data":null,"Status":"Failure","Errors":["x"]}"#,
+                Blame::Realm,
+                PlatformErrorKind::Malformed,
+            ),
         ] {
             let responder = Responder::start(vec![json_response(body)]).await;
-            let trouble = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap_err();
-            assert_eq!((trouble.blame, trouble.kind), (blame, kind), "{body}");
+            let error = platform(&responder).refresh(&RefreshToken::new("old")).await.unwrap_err();
+            assert_eq!((error.blame, error.kind), (blame, kind), "{body}");
         }
     }
 
     #[tokio::test]
     async fn the_probe_believes_the_token_endpoint_alone() {
-        for (play, verdict) in [
-            (status_response(400, r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
-            (status_response(400, "Wrong code"), CredentialsVerdict::Good),
-            (json_response(r#"{"error":"invalid_grant"}"#), CredentialsVerdict::Good),
-            (status_response(400, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
-            (status_response(401, r#"{"error":"invalid_client"}"#), CredentialsVerdict::Bad),
-            (status_response(401, ""), CredentialsVerdict::Bad),
-            (status_response(400, ""), CredentialsVerdict::Unknown),
-            (status_response(400, "<html>blocked</html>"), CredentialsVerdict::Unknown),
-            (status_response(401, "<html>blocked</html>"), CredentialsVerdict::Unknown),
-            (status_response(400, r#"{"error":"invalid_request"}"#), CredentialsVerdict::Unknown),
-            (status_response(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsVerdict::Unknown),
-            (status_response(500, ""), CredentialsVerdict::Unknown),
-            (json_response(r#"{"access_token":"a"}"#), CredentialsVerdict::Unknown),
+        for (play, status_meaning) in [
+            (status_response(400, r#"{"error":"invalid_grant"}"#), CredentialsCheck::Good),
+            (status_response(400, "Wrong code"), CredentialsCheck::Good),
+            (json_response(r#"{"error":"invalid_grant"}"#), CredentialsCheck::Good),
+            (status_response(400, r#"{"error":"invalid_client"}"#), CredentialsCheck::Bad),
+            (status_response(401, r#"{"error":"invalid_client"}"#), CredentialsCheck::Bad),
+            (status_response(401, ""), CredentialsCheck::Bad),
+            (status_response(400, ""), CredentialsCheck::Unknown),
+            (status_response(400, "<html>blocked</html>"), CredentialsCheck::Unknown),
+            (status_response(401, "<html>blocked</html>"), CredentialsCheck::Unknown),
+            (status_response(400, r#"{"error":"invalid_request"}"#), CredentialsCheck::Unknown),
+            (status_response(400, r#"{"error":"invalid_client_metadata"}"#), CredentialsCheck::Unknown),
+            (status_response(500, ""), CredentialsCheck::Unknown),
+            (json_response(r#"{"access_token":"a"}"#), CredentialsCheck::Unknown),
         ] {
             let responder = Responder::start(vec![play]).await;
-            assert_eq!(platform(&responder).probe_credentials().await, verdict);
+            assert_eq!(platform(&responder).probe_credentials().await, status_meaning);
             assert!(responder.only_request().body.contains("code=probe-"));
         }
     }

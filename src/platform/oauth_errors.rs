@@ -6,22 +6,22 @@
 use http::HeaderMap;
 use http::header::{PROXY_AUTHENTICATE, VIA, WWW_AUTHENTICATE};
 
-use super::call::Call;
-use super::loose;
-use super::{Blame, TroubleKind};
+use super::control_call::ControlCall;
+use super::loose_json;
+use super::{Blame, PlatformErrorKind};
 
 /// What a refusal consists of, as far as anything is concluded from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Speech {
+pub(super) struct ErrorResponse {
     /// OAuth's `error` (RFC 6749, 5.2), where it is a plain word: it would be printed.
     pub word: Option<String>,
-    pub body: Body,
+    pub body: ErrorBody,
     /// A challenge or a mark of something between us and the token endpoint.
     pub foreign: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum ErrorBody {
     /// An object with OAuth's `error`, whatever that says.
     OAuth,
     /// A short text, in JSON or not, that names the vendor's reason: "Wrong refresh token" (S1 4.1.2, 4.1.3).
@@ -33,9 +33,9 @@ pub(super) enum Body {
 
 /// What an answer is taken to mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meaning {
+pub(super) struct RefusalMeaning {
     pub blame: Blame,
-    pub kind: TroubleKind,
+    pub kind: PlatformErrorKind,
     pub says: &'static str,
     /// The answer itself named what it refuses, by an OAuth word.
     pub named: bool,
@@ -63,19 +63,19 @@ const REASONS: [&str; 6] =
 /// A reason is a sentence; whatever is longer is a page.
 const LONGEST_REASON: usize = 400;
 
-impl Speech {
+impl ErrorResponse {
     pub fn of(headers: &HeaderMap, body: &[u8]) -> Self {
         let challenged = headers.contains_key(WWW_AUTHENTICATE) || headers.contains_key(PROXY_AUTHENTICATE);
-        let mut speech = Self::of_body(body);
+        let mut error_response = Self::of_body(body);
         // RFC 6749, 5.2 has a challenge beside a refusal in JSON; beside anything else it asks for another's password. A bare status
         // that came through an intermediary may be the intermediary's.
-        speech.foreign = speech.body != Body::OAuth
-            && (challenged || (speech.body == Body::Empty && headers.contains_key(VIA)));
-        speech
+        error_response.foreign = error_response.body != ErrorBody::OAuth
+            && (challenged || (error_response.body == ErrorBody::Empty && headers.contains_key(VIA)));
+        error_response
     }
 
     pub fn of_body(body: &[u8]) -> Self {
-        let document = loose::read(body);
+        let document = loose_json::read(body);
         let object = document.as_ref().map(|document| &document.value);
         let error = object.and_then(|object| object.all("error").first().copied());
         let text = String::from_utf8_lossy(body).to_ascii_lowercase();
@@ -83,10 +83,10 @@ impl Speech {
             && !text.contains('<')
             && REASONS.iter().any(|reason| text.contains(reason));
         let body = match error {
-            Some(error) if error.text().is_some() => Body::OAuth,
-            _ if reason => Body::Reason,
-            _ if text.trim().is_empty() => Body::Empty,
-            _ => Body::Other,
+            Some(error) if error.text().is_some() => ErrorBody::OAuth,
+            _ if reason => ErrorBody::Reason,
+            _ if text.trim().is_empty() => ErrorBody::Empty,
+            _ => ErrorBody::Other,
         };
         Self { word: error.and_then(|error| plain_word(error.text()?)), body, foreign: false }
     }
@@ -99,12 +99,12 @@ fn plain_word(text: &str) -> Option<String> {
 }
 
 /// The table. What it does not list is the realm's trouble, so that no grant suffers from it.
-pub(super) fn meaning(call: Call, status: u16, speech: &Speech) -> Meaning {
+pub(super) fn meaning(call: ControlCall, status: u16, error_response: &ErrorResponse) -> RefusalMeaning {
     use Blame::{Credentials, Grant, Realm};
-    use TroubleKind::{Failed, Forbidden, Refused, TimedOut, Unexpected};
+    use PlatformErrorKind::{Failed, Forbidden, Refused, TimedOut, Unexpected};
 
-    let word = speech.word.as_deref().unwrap_or_default();
-    let from_endpoint = !speech.foreign && speech.body != Body::Other;
+    let word = error_response.word.as_deref().unwrap_or_default();
+    let from_endpoint = !error_response.foreign && error_response.body != ErrorBody::Other;
     let (blame, kind, says) = match (status, word) {
         // A gateway's own failure may quote what it could not pass on; but a refused grant is refused by whatever status.
         (200..=599, word) if GRANT_WORDS.contains(&word) => return named(Grant, refused_grant(call)),
@@ -119,12 +119,16 @@ pub(super) fn meaning(call: Call, status: u16, speech: &Speech) -> Meaning {
             "unsupported_grant_type" | "invalid_scope" | "invalid_client_metadata" | "invalid_request",
         ) => (Realm, Unexpected, "the platform does not take what the documents prescribe"),
         // S1 4.1.2: "wrong or missing code". Without a word or a reason, 400 may be anybody's.
-        (400, _) if call == Call::CodeExchange && speech.body == Body::Reason && !speech.foreign => {
+        (400, _)
+            if call == ControlCall::CodeExchange
+                && error_response.body == ErrorBody::Reason
+                && !error_response.foreign =>
+        {
             (Grant, Refused, refused_grant(call))
         }
         // S1 4.1.2, 4.1.3, 4.1.5
         (401, _) if from_endpoint => match call {
-            Call::CodeExchange if speech.body != Body::Reason => {
+            ControlCall::CodeExchange if error_response.body != ErrorBody::Reason => {
                 (Credentials, Refused, "the client is not authorized")
             }
             _ => (Grant, Refused, refused_grant(call)),
@@ -144,17 +148,17 @@ pub(super) fn meaning(call: Call, status: u16, speech: &Speech) -> Meaning {
         }
         _ => (Realm, Unexpected, "the platform gave an answer that it does not document"),
     };
-    Meaning { blame, kind, says, named: false }
+    RefusalMeaning { blame, kind, says, named: false }
 }
 
-fn named(blame: Blame, says: &'static str) -> Meaning {
-    Meaning { blame, kind: TroubleKind::Refused, says, named: true }
+fn named(blame: Blame, says: &'static str) -> RefusalMeaning {
+    RefusalMeaning { blame, kind: PlatformErrorKind::Refused, says, named: true }
 }
 
-fn refused_grant(call: Call) -> &'static str {
+fn refused_grant(call: ControlCall) -> &'static str {
     match call {
-        Call::CodeExchange => "the code is not accepted",
-        Call::Revoke => "the token is not accepted",
+        ControlCall::CodeExchange => "the code is not accepted",
+        ControlCall::Revoke => "the token is not accepted",
         _ => "the refresh token is not accepted",
     }
 }
@@ -167,9 +171,9 @@ mod tests {
     /// Status, headers, body, and who is to blame.
     type Row = (u16, &'static [(&'static str, &'static str)], &'static str, Blame);
 
-    fn speech(headers: &[(&'static str, &'static str)], body: &str) -> Speech {
+    fn error_response(headers: &[(&'static str, &'static str)], body: &str) -> ErrorResponse {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        Speech::of(
+        ErrorResponse::of(
             &HeaderMap::from_iter(headers.map(|(name, value): (http::HeaderName, _)| (name, value))),
             body.as_bytes(),
         )
@@ -228,10 +232,10 @@ mod tests {
             (200, &[], r#"{"error":"closed"}"#, Realm),
         ];
         for (status, headers, body, blame) in rows {
-            let speech = speech(headers, body);
-            let meaning = meaning(Call::Refresh, *status, &speech);
-            assert_eq!(meaning.blame, *blame, "{status} {headers:?} {body}: {speech:?}");
-            assert_eq!(meaning.blame == Realm, meaning.kind != TroubleKind::Refused, "{status} {body}");
+            let error_response = error_response(headers, body);
+            let meaning = meaning(ControlCall::Refresh, *status, &error_response);
+            assert_eq!(meaning.blame, *blame, "{status} {headers:?} {body}: {error_response:?}");
+            assert_eq!(meaning.blame == Realm, meaning.kind != PlatformErrorKind::Refused, "{status} {body}");
         }
     }
 
@@ -239,27 +243,31 @@ mod tests {
     fn a_refused_code_and_a_refused_revocation_follow_the_same_rule() {
         let page = "<html>Blocked</html>";
         for (call, status, body, blame) in [
-            (Call::CodeExchange, 400, r#"{"error":"invalid_grant"}"#, Grant),
-            (Call::CodeExchange, 400, "Wrong code", Grant),
-            (Call::CodeExchange, 400, r#"{"Message":"Missing code"}"#, Grant),
-            (Call::CodeExchange, 400, page, Realm),
-            (Call::CodeExchange, 400, "", Realm),
-            (Call::CodeExchange, 401, "", Credentials),
-            (Call::CodeExchange, 401, page, Realm),
-            (Call::Revoke, 401, r#"{"error":"invalid_token"}"#, Grant),
-            (Call::Revoke, 401, "", Grant),
-            (Call::Revoke, 401, page, Realm),
-            (Call::Revoke, 400, "", Realm),
-            (Call::Revoke, 400, r#"{"error":"unsupported_token_type"}"#, Realm),
+            (ControlCall::CodeExchange, 400, r#"{"error":"invalid_grant"}"#, Grant),
+            (ControlCall::CodeExchange, 400, "Wrong code", Grant),
+            (ControlCall::CodeExchange, 400, r#"{"Message":"Missing code"}"#, Grant),
+            (ControlCall::CodeExchange, 400, page, Realm),
+            (ControlCall::CodeExchange, 400, "", Realm),
+            (ControlCall::CodeExchange, 401, "", Credentials),
+            (ControlCall::CodeExchange, 401, page, Realm),
+            (ControlCall::Revoke, 401, r#"{"error":"invalid_token"}"#, Grant),
+            (ControlCall::Revoke, 401, "", Grant),
+            (ControlCall::Revoke, 401, page, Realm),
+            (ControlCall::Revoke, 400, "", Realm),
+            (ControlCall::Revoke, 400, r#"{"error":"unsupported_token_type"}"#, Realm),
         ] {
-            assert_eq!(meaning(call, status, &speech(&[], body)).blame, blame, "{call:?} {status} {body}");
+            assert_eq!(
+                meaning(call, status, &error_response(&[], body)).blame,
+                blame,
+                "{call:?} {status} {body}"
+            );
         }
     }
 
     #[test]
     fn a_word_that_could_not_be_printed_is_no_word() {
         for body in [r#"{"error":"eyJ.secret"}"#, r#"{"error":"a b"}"#, r#"{"error":""}"#, r#"{"error":5}"#] {
-            assert_eq!(Speech::of_body(body.as_bytes()).word, None, "{body}");
+            assert_eq!(ErrorResponse::of_body(body.as_bytes()).word, None, "{body}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::upstream::testing::{realm, upstream};
 use crate::upstream::{ProxyVariables, Reach};
 
 use super::Platform;
-use super::wire::Limits;
+use super::control_client::CallLimits;
 
 #[derive(Clone)]
 pub enum Play {
@@ -30,13 +30,13 @@ pub enum Play {
 
 pub struct Responder {
     address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
     /// Whether the last flood ended before all of it was sent.
     cut: watch::Receiver<Option<bool>>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct ReceivedRequest {
     head: String,
     pub body: String,
 }
@@ -73,7 +73,7 @@ pub fn bare_platform(realm: &config::RealmConfig) -> Platform {
     Platform::new(realm, Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()).unwrap()
 }
 
-pub fn limited_platform(responder: &Responder, limits: Limits) -> Platform {
+pub fn limited_platform(responder: &Responder, limits: CallLimits) -> Platform {
     let realm = realm_of(responder);
     let reach = Reach::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
     Platform::with_limits(&realm, reach, limits).unwrap()
@@ -127,11 +127,11 @@ impl Responder {
         Route::parse(&format!("http://{host}:{}", self.address.port()), path, &allows).unwrap()
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.requests.lock().unwrap().clone()
     }
 
-    pub fn only_request(&self) -> Request {
+    pub fn only_request(&self) -> ReceivedRequest {
         let requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests[0].clone()
@@ -142,7 +142,7 @@ impl Responder {
     }
 }
 
-impl Request {
+impl ReceivedRequest {
     pub fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
     }
@@ -172,7 +172,7 @@ async fn flood(peer: &mut TcpStream, size: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn read_request(peer: &mut TcpStream) -> Request {
+async fn read_request(peer: &mut TcpStream) -> ReceivedRequest {
     let mut bytes = Vec::new();
     let mut end = None;
     while end.is_none() && peer.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {
@@ -180,7 +180,7 @@ async fn read_request(peer: &mut TcpStream) -> Request {
     }
     let head_end = end.map_or(bytes.len(), |at| at + 4);
     let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
-    let mut request = Request { head, body: String::new() };
+    let mut request = ReceivedRequest { head, body: String::new() };
     let length: usize = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     while bytes.len() < head_end + length && peer.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {}
     request.body = String::from_utf8_lossy(&bytes[head_end..]).into_owned();

@@ -9,7 +9,7 @@ use crate::access::keeper::{Facts, due_by, next_due};
 use crate::access::renewal::Cause;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::{GrantRecord, Store};
 
 fn facts() -> Facts {
@@ -263,9 +263,9 @@ async fn of_a_paused_account_no_grant_is_kept_alive() {
 #[tokio::test]
 async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_response() {
     let (bench, old, realm) = between_platforms().await;
-    let odd = Trouble {
+    let odd = PlatformError {
         refresh: Some(RefreshToken::new("invented")),
-        ..trouble("refresh", Blame::Realm, TroubleKind::Malformed, Some(200))
+        ..trouble("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200))
     };
     old.refreshes_fail(odd, 1);
     let keeping = bench.renewals.keep();

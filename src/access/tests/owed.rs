@@ -9,7 +9,7 @@ use crate::access::doubles::*;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::Store;
 
 async fn renew(bench: &Workbench, name: &str, cause: Cause) -> Result<String, RenewProblem> {
@@ -40,9 +40,9 @@ async fn renew_through_pauses(bench: &Workbench, name: &str) -> Result<String, R
     }
 }
 
-fn asked_to_wait(seconds: u64, status: u16) -> Trouble {
+fn asked_to_wait(seconds: u64, status: u16) -> PlatformError {
     let retry_after = Some(Duration::from_secs(seconds));
-    Trouble { retry_after, ..trouble("refresh", Blame::Realm, TroubleKind::Failed, Some(status)) }
+    PlatformError { retry_after, ..trouble("refresh", Blame::Realm, PlatformErrorKind::Failed, Some(status)) }
 }
 
 fn states(bench: &Workbench, names: &[&str]) -> Vec<&'static str> {
@@ -175,9 +175,9 @@ async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_
     assert_eq!(bench.lines.of("a4", "login_restored").len(), 1);
 }
 
-fn without_access(refresh: &str) -> Trouble {
+fn without_access(refresh: &str) -> PlatformError {
     let refresh = Some(RefreshToken::new(refresh));
-    Trouble { refresh, ..trouble("refresh", Blame::Realm, TroubleKind::Malformed, Some(200)) }
+    PlatformError { refresh, ..trouble("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200)) }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::access::doubles::*;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
-use crate::platform::{Blame, TroubleKind};
+use crate::platform::{Blame, PlatformErrorKind};
 use crate::store::{NewTokens, Store, StoredAccess};
 
 async fn fifty_callers(platform: Scripted, cause: Cause) -> Workbench {
@@ -263,7 +263,7 @@ async fn a_failed_or_empty_discovery_keeps_the_last_good_route_and_is_told_once(
     let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
     let entry = bench.entry("smile");
     for _ in 0..3 {
-        let empty = trouble("discovery", Blame::Account, TroubleKind::NothingDiscovered, Some(200));
+        let empty = trouble("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
         bench.platform.next_discovery(Err(empty));
         let access = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
         assert_eq!(**access.route(), route("eu"));
@@ -281,7 +281,7 @@ async fn without_any_route_the_token_is_kept_and_only_discovery_is_repeated() {
     bench.book.apply(bench.store.put_grant(grant).await.unwrap());
     let entry = bench.entry("smile");
     let Standing::Renewable { generation } = entry.standing(bench.clock.now()) else { panic!("ready") };
-    let refused = trouble("discovery", Blame::Account, TroubleKind::NothingDiscovered, Some(200));
+    let refused = trouble("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
     bench.platform.next_discovery(Err(refused));
     let none = bench.renewals.renew(&entry, generation, Cause::NoToken).await;
     let Err(RenewProblem::Unavailable { retry_at, .. }) = none else { panic!("{none:?}") };

@@ -5,7 +5,7 @@ use super::super::renewal::Cause;
 use super::super::replace::ReplaceError;
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::{NewGrant, Store};
 
 fn newer(token: &str) -> NewGrant {
@@ -57,7 +57,9 @@ async fn a_store_that_takes_no_writes_and_an_outage_leave_the_token_untried_or_o
     assert!(matches!(bench.renewals.replace(newer("newer")).await, Err(ReplaceError::NotTried(_))));
     assert_eq!(bench.platform.refreshes(), 0);
     bench.store.fail_writes(false);
-    bench.platform.refreshes_fail(trouble("refresh", Blame::Account, TroubleKind::Forbidden, Some(403)), 1);
+    bench
+        .platform
+        .refreshes_fail(trouble("refresh", Blame::Account, PlatformErrorKind::Forbidden, Some(403)), 1);
     assert!(matches!(bench.renewals.replace(newer("newer")).await, Err(ReplaceError::Failed(_))));
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
 }
@@ -77,9 +79,9 @@ async fn an_operators_renewal_makes_no_tokens_that_the_store_does_not_take_unles
 #[tokio::test]
 async fn a_refresh_token_that_came_before_a_replacement_failed_is_kept_beside_the_old_one() {
     let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let odd = Trouble {
+    let odd = PlatformError {
         refresh: Some(RefreshToken::new("next")),
-        ..trouble("refresh", Blame::Account, TroubleKind::Forbidden, Some(403))
+        ..trouble("refresh", Blame::Account, PlatformErrorKind::Forbidden, Some(403))
     };
     bench.platform.refreshes_fail(odd, 1);
     assert!(matches!(bench.renewals.replace(newer("newer")).await, Err(ReplaceError::Failed(_))));

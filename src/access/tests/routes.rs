@@ -8,15 +8,15 @@ use crate::access::doubles::*;
 use crate::access::renewal::Cause;
 use crate::access::{Access, locked};
 use crate::model::route::Route;
-use crate::platform::{Blame, Trouble, TroubleKind};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::Store;
 
-fn responded(status: u16, kind: TroubleKind) -> Trouble {
+fn responded(status: u16, kind: PlatformErrorKind) -> PlatformError {
     trouble("discovery", Blame::Realm, kind, Some(status))
 }
 
-fn not_served() -> Trouble {
-    responded(404, TroubleKind::Unexpected)
+fn not_served() -> PlatformError {
+    responded(404, PlatformErrorKind::Unexpected)
 }
 
 fn access(bench: &Workbench, entry: &Entry) -> Access {
@@ -42,7 +42,7 @@ async fn until_asked_again(bench: &Workbench, discoveries: usize) {
 }
 
 /// An account whose platform names a first route, which answers as told.
-async fn without_a_route(proof: Result<Route, Trouble>) -> Workbench {
+async fn without_a_route(proof: Result<Route, PlatformError>) -> Workbench {
     let bench = Workbench::new(Scripted::new(true), &[]).await;
     let mut grant = new_grant("smile", &global(), 1, start_time());
     grant.route = None;
@@ -53,16 +53,16 @@ async fn without_a_route(proof: Result<Route, Trouble>) -> Workbench {
 
 #[tokio::test]
 async fn a_route_that_does_not_answer_as_the_api_does_is_not_used_stored_or_told_twice() {
-    let pages = || responded(200, TroubleKind::Malformed);
+    let pages = || responded(200, PlatformErrorKind::Malformed);
     for wrong in [
         unreachable(),
         pages(),
-        responded(500, TroubleKind::Failed),
-        responded(302, TroubleKind::Unexpected),
-        responded(401, TroubleKind::Refused),
-        responded(403, TroubleKind::Forbidden),
-        trouble("discovery", Blame::Realm, TroubleKind::Lost, None),
-        trouble("discovery", Blame::Account, TroubleKind::NothingDiscovered, Some(200)),
+        responded(500, PlatformErrorKind::Failed),
+        responded(302, PlatformErrorKind::Unexpected),
+        responded(401, PlatformErrorKind::Refused),
+        responded(403, PlatformErrorKind::Forbidden),
+        trouble("discovery", Blame::Realm, PlatformErrorKind::Lost, None),
+        trouble("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200)),
     ] {
         let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
         let entry = bench.entry("smile");

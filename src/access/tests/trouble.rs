@@ -13,7 +13,7 @@ use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Clock;
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
-use crate::platform::{Blame, CredentialsVerdict, TroubleKind};
+use crate::platform::{Blame, CredentialsCheck, PlatformErrorKind};
 use crate::store::{NewTokens, Store, StoredAccess};
 
 async fn renew(bench: &Workbench, entry: &Arc<Entry>, cause: Cause) -> Result<String, RenewProblem> {
@@ -127,7 +127,7 @@ async fn an_interrupted_refresh_explains_a_refusal_among_others() {
 #[tokio::test]
 async fn bad_credentials_keep_every_grant_and_alarm_once() {
     let bench = Workbench::new(Scripted::new(true), &["a1", "a2", "a3"]).await;
-    *locked(&bench.platform.verdict) = CredentialsVerdict::Bad;
+    *locked(&bench.platform.verdict) = CredentialsCheck::Bad;
     bench.platform.refreshes_fail(refused(), 3);
     // The first alone looks like a dead grant; the second shows that it was not.
     let first = renew(&bench, &bench.entry("a1"), Cause::Unauthorized).await;
@@ -150,7 +150,7 @@ async fn bad_credentials_keep_every_grant_and_alarm_once() {
 #[tokio::test]
 async fn the_only_account_asks_before_it_gives_its_grant_up() {
     let bench = Workbench::new(Scripted::new(true), &["only"]).await;
-    *locked(&bench.platform.verdict) = CredentialsVerdict::Bad;
+    *locked(&bench.platform.verdict) = CredentialsCheck::Bad;
     bench.platform.refreshes_fail(refused(), 1);
     let outcome = renew(&bench, &bench.entry("only"), Cause::Unauthorized).await;
     assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
@@ -161,7 +161,7 @@ async fn the_only_account_asks_before_it_gives_its_grant_up() {
 #[tokio::test]
 async fn refusals_that_nothing_explains_are_the_realms_trouble() {
     let bench = Workbench::new(Scripted::new(true), &["only"]).await;
-    *locked(&bench.platform.verdict) = CredentialsVerdict::Unknown;
+    *locked(&bench.platform.verdict) = CredentialsCheck::Unknown;
     bench.platform.refreshes_fail(refused(), 1);
     let outcome = renew(&bench, &bench.entry("only"), Cause::Unauthorized).await;
     assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
@@ -171,7 +171,7 @@ async fn refusals_that_nothing_explains_are_the_realms_trouble() {
 #[tokio::test]
 async fn a_response_that_names_the_client_needs_no_question() {
     let bench = Workbench::new(Scripted::new(true), &["a1", "a2"]).await;
-    let named = trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401));
+    let named = trouble("refresh", Blame::Credentials, PlatformErrorKind::Refused, Some(401));
     bench.platform.refreshes_fail(named, 1);
     let outcome = renew(&bench, &bench.entry("a1"), Cause::Unauthorized).await;
     assert!(matches!(outcome, Err(RenewProblem::Unavailable { .. })), "{outcome:?}");
@@ -279,8 +279,8 @@ async fn a_login_lost_with_a_response_under_rotation_says_so() {
 async fn a_refresh_that_was_responded_is_not_under_way_any_more() {
     let responses = [
         refused(),
-        trouble("refresh", Blame::Realm, TroubleKind::Failed, Some(500)),
-        trouble("refresh", Blame::Credentials, TroubleKind::Refused, Some(401)),
+        trouble("refresh", Blame::Realm, PlatformErrorKind::Failed, Some(500)),
+        trouble("refresh", Blame::Credentials, PlatformErrorKind::Refused, Some(401)),
         unreachable(),
     ];
     for response in responses {

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::account::AccountId;
 use crate::pairing::doubles::{DoublePlatform, related, trouble, will};
 use crate::pairing::{Code, LOGIN_VALID};
-use crate::platform::{Blame, TroubleKind};
+use crate::platform::{Blame, PlatformErrorKind};
 
 #[tokio::test]
 async fn a_state_that_is_unknown_expired_or_replayed_leads_to_no_call() {
@@ -61,7 +61,7 @@ type Ending = (fn(&DoublePlatform), Stop);
 #[tokio::test]
 async fn each_trouble_of_the_platform_ends_in_its_own_words() {
     use Blame::{Account, Credentials, Grant, Realm};
-    use TroubleKind::{
+    use PlatformErrorKind::{
         Forbidden, Malformed, NothingDiscovered, PairedElsewhere, Refused, RouteRefused, Unexpected,
     };
     let detail = || "scripted: a scripted trouble".to_owned();
@@ -105,7 +105,7 @@ async fn each_trouble_of_the_platform_ends_in_its_own_words() {
 #[tokio::test]
 async fn a_platform_that_stays_down_is_asked_three_times() {
     let scene = Scene::new();
-    let down = || Err(trouble(TroubleKind::Failed, Blame::Realm, 500));
+    let down = || Err(trouble(PlatformErrorKind::Failed, Blame::Realm, 500));
     will(&scene.global.lists, [down(), down(), down()]);
     let visitor = Visitor::with(&scene, request()).await;
     let mut login = std::pin::pin!(visitor.returns(&scene));

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::account::{AccountId, AccountState};
 use crate::pairing::doubles::{self, related, route, timed_out, tokens, trouble, will};
 use crate::pairing::{INVITE_LINK_VALID, StartProblem};
-use crate::platform::{self, Blame, TroubleKind};
+use crate::platform::{self, Blame, PlatformErrorKind};
 use crate::store::Store;
 
 /// Runs a login whose repeats wait, by moving the clock whenever somebody sleeps.
@@ -162,7 +162,7 @@ async fn a_repeat_after_504_waits_as_documented_and_pairing_waits_twice_as_long(
 #[tokio::test]
 async fn a_400_after_a_504_at_the_code_exchange_asks_for_a_new_login() {
     let scene = Scene::new();
-    let spent = trouble(TroubleKind::Refused, Blame::Grant, 400);
+    let spent = trouble(PlatformErrorKind::Refused, Blame::Grant, 400);
     will(&scene.global.exchanges, [Err(timed_out()), Err(spent)]);
     let visitor = Visitor::with(&scene, request()).await;
     let response = returns_while_time_passes(&scene, &visitor).await;
@@ -274,7 +274,7 @@ async fn the_second_discovery_decides_the_route_and_its_failure_keeps_the_first(
     };
     assert_eq!(domain(scene.record("smile").await.unwrap()), "https://us.iterocloud.com");
 
-    let nothing = trouble(TroubleKind::NothingDiscovered, Blame::Account, 200);
+    let nothing = trouble(PlatformErrorKind::NothingDiscovered, Blame::Account, 200);
     will(&scene.global.discoveries, [Err(nothing)]);
     let done = connected(Visitor::with(&scene, named("smile")).await.returns(&scene).await);
     assert_eq!(done.warnings.len(), 1);
@@ -285,7 +285,8 @@ async fn the_second_discovery_decides_the_route_and_its_failure_keeps_the_first(
 async fn chart_number_warnings_are_shown_in_full_and_journaled_without_digits() {
     let scene = Scene::new();
     let warnings = vec!["Duplicate chart# 4711 exists".to_owned()];
-    let paired = platform::Pairing { tokens: tokens("a", "r"), company_id: None, warnings: warnings.clone() };
+    let paired =
+        platform::PairResponse { tokens: tokens("a", "r"), company_id: None, warnings: warnings.clone() };
     will(&scene.global.pairings, [Ok(paired)]);
     let done = connected(Visitor::with(&scene, named("smile")).await.returns(&scene).await);
     assert_eq!(done.warnings, warnings);

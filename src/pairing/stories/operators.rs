@@ -6,7 +6,7 @@ use super::*;
 use crate::model::account::{AccountId, AccountName, AccountState};
 use crate::pairing::doubles::{self, related, timed_out, trouble, will};
 use crate::pairing::{Ending, EndingProblem, INVITE_LINK_VALID, InviteRequest, OperatorProblem, Selection};
-use crate::platform::{Blame, TroubleKind};
+use crate::platform::{Blame, PlatformErrorKind};
 use crate::store::Store;
 
 fn smile() -> AccountName {
@@ -143,7 +143,7 @@ async fn unpairing_one_of_two_grants_leaves_the_other_in_use() {
 async fn an_unpairing_whose_end_is_in_doubt_keeps_the_grant() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
-    let refused = trouble(TroubleKind::Refused, Blame::Grant, 401);
+    let refused = trouble(PlatformErrorKind::Refused, Blame::Grant, 401);
     will(&scene.global.unpairings, [Err(timed_out()), Err(refused)]);
     let ending = tokio::spawn({
         let pairing = scene.pairing.clone();
@@ -174,7 +174,7 @@ async fn a_confirmed_unpairing_is_stored_as_soon_as_the_store_recovers() {
 #[tokio::test]
 async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token_was_dead() {
     for (response, was_dead) in
-        [(Ok(()), false), (Err(trouble(TroubleKind::Refused, Blame::Grant, 401)), true)]
+        [(Ok(()), false), (Err(trouble(PlatformErrorKind::Refused, Blame::Grant, 401)), true)]
     {
         let scene = Scene::new();
         pair(&scene, "smile").await;
@@ -190,7 +190,7 @@ async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token
 async fn a_revocation_whose_first_response_was_lost_is_our_own() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
-    let gone = trouble(TroubleKind::Refused, Blame::Grant, 401);
+    let gone = trouble(PlatformErrorKind::Refused, Blame::Grant, 401);
     will(&scene.global.revocations, [Err(timed_out()), Err(gone)]);
     let ending = tokio::spawn({
         let pairing = scene.pairing.clone();
@@ -206,7 +206,7 @@ async fn a_revocation_whose_first_response_was_lost_is_our_own() {
 async fn refused_credentials_revoke_nothing() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
-    will(&scene.global.revocations, [Err(trouble(TroubleKind::Refused, Blame::Credentials, 401))]);
+    will(&scene.global.revocations, [Err(trouble(PlatformErrorKind::Refused, Blame::Credentials, 401))]);
     let problem = scene.pairing.end(Ending::Revoke, smile(), None).await.unwrap_err();
     assert!(matches!(problem, EndingProblem::Platform(_)));
     assert_eq!(scene.record("smile").await.unwrap().state, AccountState::Ready);

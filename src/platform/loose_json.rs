@@ -5,18 +5,18 @@ use std::borrow::Cow;
 
 /// A value as far as it could be read.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Loose {
+pub(super) enum LooseJson {
     Text(String),
     /// A number, a word such as `null`, or whatever else stands where a value belongs, as it is spelled.
     Word(String),
-    Object(Vec<(String, Loose)>),
-    Array(Vec<Loose>),
+    Object(Vec<(String, LooseJson)>),
+    Array(Vec<LooseJson>),
 }
 
 /// One value and how it was written.
 #[derive(Debug, PartialEq)]
-pub(super) struct Document {
-    pub value: Loose,
+pub(super) struct LooseDocument {
+    pub value: LooseJson,
     /// The text ends in the middle of a value: bytes are missing.
     pub cut: bool,
     /// The outermost bracket was closed.
@@ -29,9 +29,10 @@ pub(super) struct Document {
 const DEEPEST: usize = 16;
 
 /// `None` where no object, array or string begins, as with a web page.
-pub(super) fn read(bytes: &[u8]) -> Option<Document> {
+pub(super) fn read(bytes: &[u8]) -> Option<LooseDocument> {
     let (text, mut flaws) = decode(bytes);
-    let mut reader = Reader { text: text.trim_start(), at: 0, cut: false, unclosed: false, sloppy: false };
+    let mut reader =
+        LooseParser { text: text.trim_start(), at: 0, cut: false, unclosed: false, sloppy: false };
     if !reader.text.starts_with(['{', '[', '"']) {
         return None;
     }
@@ -44,32 +45,34 @@ pub(super) fn read(bytes: &[u8]) -> Option<Document> {
     }
     match value {
         // An object that was written out twice.
-        Loose::Text(inner) if inner.trim_start().starts_with('{') => {
+        LooseJson::Text(inner) if inner.trim_start().starts_with('{') => {
             let inner = read(inner.as_bytes())?;
             flaws.extend(inner.flaws.iter());
             flaws.push("the object stands in a string");
-            Some(Document { flaws, ..inner })
+            Some(LooseDocument { flaws, ..inner })
         }
-        value => Some(Document { value, cut: reader.cut, closed: !reader.cut && !reader.unclosed, flaws }),
+        value => {
+            Some(LooseDocument { value, cut: reader.cut, closed: !reader.cut && !reader.unclosed, flaws })
+        }
     }
 }
 
-impl Loose {
+impl LooseJson {
     pub fn text(&self) -> Option<&str> {
         match self {
-            Loose::Text(text) => Some(text),
-            Loose::Word(_) | Loose::Object(_) | Loose::Array(_) => None,
+            LooseJson::Text(text) => Some(text),
+            LooseJson::Word(_) | LooseJson::Object(_) | LooseJson::Array(_) => None,
         }
     }
 
     pub fn is_null(&self) -> bool {
-        matches!(self, Loose::Word(word) if word == "null")
+        matches!(self, LooseJson::Word(word) if word == "null")
     }
 
     /// Every value under a name, the last first, since that is the one that most readers keep. Names in another spelling
     /// (`AccessToken`, `access-token `) come after those that are spelled right.
-    pub fn all(&self, name: &str) -> Vec<&Loose> {
-        let Loose::Object(members) = self else { return Vec::new() };
+    pub fn all(&self, name: &str) -> Vec<&LooseJson> {
+        let LooseJson::Object(members) = self else { return Vec::new() };
         let plain = |name: &str| -> String {
             name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
         };
@@ -79,14 +82,14 @@ impl Loose {
     }
 
     /// This value and those in it, from the outside in.
-    pub fn walk(&self) -> Vec<&Loose> {
+    pub fn walk(&self) -> Vec<&LooseJson> {
         let mut found = vec![self];
         let mut next = 0;
         while let Some(value) = found.get(next).copied() {
             match value {
-                Loose::Object(members) => found.extend(members.iter().map(|(_, value)| value)),
-                Loose::Array(items) => found.extend(items),
-                Loose::Text(_) | Loose::Word(_) => {}
+                LooseJson::Object(members) => found.extend(members.iter().map(|(_, value)| value)),
+                LooseJson::Array(items) => found.extend(items),
+                LooseJson::Text(_) | LooseJson::Word(_) => {}
             }
             next += 1;
         }
@@ -116,7 +119,7 @@ fn decode(bytes: &[u8]) -> (Cow<'_, str>, Vec<&'static str>) {
     }
 }
 
-struct Reader<'a> {
+struct LooseParser<'a> {
     text: &'a str,
     at: usize,
     cut: bool,
@@ -124,7 +127,7 @@ struct Reader<'a> {
     sloppy: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LooseParser<'a> {
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
@@ -142,7 +145,7 @@ impl<'a> Reader<'a> {
         there
     }
 
-    fn value(&mut self, depth: usize) -> Option<Loose> {
+    fn value(&mut self, depth: usize) -> Option<LooseJson> {
         if depth > DEEPEST {
             self.cut = true;
             return None;
@@ -152,13 +155,13 @@ impl<'a> Reader<'a> {
         } else if self.take('[') {
             Some(self.array(depth))
         } else if self.take('"') {
-            self.string().map(Loose::Text)
+            self.string().map(LooseJson::Text)
         } else {
             self.word()
         }
     }
 
-    fn object(&mut self, depth: usize) -> Loose {
+    fn object(&mut self, depth: usize) -> LooseJson {
         let mut members = Vec::new();
         let mut separated = true;
         while !self.take('}') {
@@ -186,10 +189,10 @@ impl<'a> Reader<'a> {
             }
             separated = false;
         }
-        Loose::Object(members)
+        LooseJson::Object(members)
     }
 
-    fn array(&mut self, depth: usize) -> Loose {
+    fn array(&mut self, depth: usize) -> LooseJson {
         let mut items = Vec::new();
         while !self.take(']') {
             if self.take(',') {
@@ -207,7 +210,7 @@ impl<'a> Reader<'a> {
                 break;
             }
         }
-        Loose::Array(items)
+        LooseJson::Array(items)
     }
 
     /// Behind its opening quote.
@@ -239,7 +242,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn word(&mut self) -> Option<Loose> {
+    fn word(&mut self) -> Option<LooseJson> {
         self.skip(char::is_whitespace);
         let rest = self.rest();
         let end = rest.find([',', '}', ']', '"', '{', '[', ':', '\n', '\r']).unwrap_or(rest.len());
@@ -250,7 +253,7 @@ impl<'a> Reader<'a> {
         }
         self.at += end;
         self.sloppy |= serde_json::from_str::<serde_json::Value>(word).is_err();
-        Some(Loose::Word(word.to_owned()))
+        Some(LooseJson::Word(word.to_owned()))
     }
 }
 
@@ -260,14 +263,14 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    fn loose(value: &Value) -> Loose {
+    fn loose_json(value: &Value) -> LooseJson {
         match value {
-            Value::String(text) => Loose::Text(text.clone()),
-            Value::Array(items) => Loose::Array(items.iter().map(loose).collect()),
-            Value::Object(members) => {
-                Loose::Object(members.iter().map(|(name, value)| (name.clone(), loose(value))).collect())
-            }
-            word => Loose::Word(word.to_string()),
+            Value::String(text) => LooseJson::Text(text.clone()),
+            Value::Array(items) => LooseJson::Array(items.iter().map(loose_json).collect()),
+            Value::Object(members) => LooseJson::Object(
+                members.iter().map(|(name, value)| (name.clone(), loose_json(value))).collect(),
+            ),
+            word => LooseJson::Word(word.to_string()),
         }
     }
 
@@ -296,7 +299,7 @@ mod tests {
                 false => whole.to_string(),
             };
             let read = read(text.as_bytes()).unwrap();
-            prop_assert_eq!(&read.value, &loose(&whole));
+            prop_assert_eq!(&read.value, &loose_json(&whole));
             prop_assert_eq!((read.cut, read.flaws), (false, Vec::new()));
         }
 
@@ -326,7 +329,7 @@ mod tests {
     fn a_bracket_that_closes_nothing_ends_a_list() {
         let read = read(b"{\"a\":[}").unwrap();
         assert!(read.cut && !read.closed);
-        assert!(super::read(b"[}").is_some_and(|read| read.value == Loose::Array(Vec::new())));
+        assert!(super::read(b"[}").is_some_and(|read| read.value == LooseJson::Array(Vec::new())));
     }
 
     fn access(bytes: &[u8]) -> Option<String> {

@@ -2,7 +2,7 @@
 
 /// The control calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum ControlCall {
     CodeExchange,
     Refresh,
     Revoke,
@@ -12,27 +12,27 @@ pub(super) enum Call {
     Unpair,
 }
 
-impl Call {
+impl ControlCall {
     /// Stands in logs, metrics and troubles.
     pub fn name(self) -> &'static str {
         match self {
-            Call::CodeExchange => "code_exchange",
-            Call::Refresh => "refresh",
-            Call::Revoke => "revoke",
-            Call::Discovery => "discovery",
-            Call::RelatedAccounts => "related_accounts",
-            Call::Pair => "pair",
-            Call::Unpair => "unpair",
+            ControlCall::CodeExchange => "code_exchange",
+            ControlCall::Refresh => "refresh",
+            ControlCall::Revoke => "revoke",
+            ControlCall::Discovery => "discovery",
+            ControlCall::RelatedAccounts => "related_accounts",
+            ControlCall::Pair => "pair",
+            ControlCall::Unpair => "unpair",
         }
     }
 
     /// Calls that carry the client's credentials instead of a bearer.
     pub fn is_oauth(self) -> bool {
-        matches!(self, Call::CodeExchange | Call::Refresh | Call::Revoke)
+        matches!(self, ControlCall::CodeExchange | ControlCall::Refresh | ControlCall::Revoke)
     }
 
     /// Calls whose answer brings tokens: whatever of it can be used is used.
     pub fn brings_tokens(self) -> bool {
-        matches!(self, Call::CodeExchange | Call::Refresh | Call::Pair)
+        matches!(self, ControlCall::CodeExchange | ControlCall::Refresh | ControlCall::Pair)
     }
 }

@@ -8,7 +8,7 @@ use http::header::CONTENT_ENCODING;
 
 /// Why a body cannot be unpacked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum UnpackError {
+pub(super) enum DecompressError {
     /// Holds the coding, for people.
     Unknown(String),
     TooLong,
@@ -19,11 +19,11 @@ const MOST_LAYERS: usize = 3;
 const GZIP_MARK: [u8; 2] = [0x1f, 0x8b];
 
 /// The body as it was before packing, and whether there was any. `most` bytes come out at the most.
-pub(super) fn unpack(
+pub(super) fn decompress(
     headers: &HeaderMap,
     body: Vec<u8>,
     most: usize,
-) -> Result<(Vec<u8>, bool), UnpackError> {
+) -> Result<(Vec<u8>, bool), DecompressError> {
     let codings = codings(headers);
     if codings.is_empty() && !body.starts_with(&GZIP_MARK) {
         return Ok((body, false));
@@ -36,17 +36,17 @@ pub(super) fn unpack(
         return Ok((gunzip(&body, most)?, true));
     }
     if codings.len() > MOST_LAYERS {
-        return Err(UnpackError::Unknown(format!("{} codings", codings.len())));
+        return Err(DecompressError::Unknown(format!("{} codings", codings.len())));
     }
-    let mut unpacked = body;
+    let mut decompressed = body;
     for coding in codings.iter().rev() {
-        unpacked = match coding.as_str() {
-            "gzip" | "x-gzip" => gunzip(&unpacked, most)?,
-            "deflate" => inflate(&unpacked, most)?,
-            _ => return Err(UnpackError::Unknown(coding.clone())),
+        decompressed = match coding.as_str() {
+            "gzip" | "x-gzip" => gunzip(&decompressed, most)?,
+            "deflate" => inflate(&decompressed, most)?,
+            _ => return Err(DecompressError::Unknown(coding.clone())),
         };
     }
-    Ok((unpacked, true))
+    Ok((decompressed, true))
 }
 
 /// In the order in which they were applied. Anything but a plain word is replaced: it would be printed.
@@ -68,25 +68,25 @@ fn reads_as_json(body: &[u8]) -> bool {
     matches!(body, [b'{' | b'[', b'"' | b'{' | b'[' | b']' | b'}' | b' ' | b'\r' | b'\n' | b'\t', ..])
 }
 
-fn gunzip(body: &[u8], most: usize) -> Result<Vec<u8>, UnpackError> {
+fn gunzip(body: &[u8], most: usize) -> Result<Vec<u8>, DecompressError> {
     bounded(MultiGzDecoder::new(body), most)
 }
 
 /// "deflate" means zlib's format (RFC 9110, 8.4.1.2); some servers send the bare stream.
-fn inflate(body: &[u8], most: usize) -> Result<Vec<u8>, UnpackError> {
+fn inflate(body: &[u8], most: usize) -> Result<Vec<u8>, DecompressError> {
     match bounded(ZlibDecoder::new(body), most)? {
-        unpacked if unpacked.is_empty() => bounded(DeflateDecoder::new(body), most),
-        unpacked => Ok(unpacked),
+        decompressed if decompressed.is_empty() => bounded(DeflateDecoder::new(body), most),
+        decompressed => Ok(decompressed),
     }
 }
 
 /// A damaged end costs what comes after it only: whoever reads the text decides whether enough of it is there.
-fn bounded(unpacker: impl Read, most: usize) -> Result<Vec<u8>, UnpackError> {
-    let mut unpacked = Vec::new();
-    let _ = unpacker.take(most as u64 + 1).read_to_end(&mut unpacked);
-    match unpacked.len() > most {
-        true => Err(UnpackError::TooLong),
-        false => Ok(unpacked),
+fn bounded(unpacker: impl Read, most: usize) -> Result<Vec<u8>, DecompressError> {
+    let mut decompressed = Vec::new();
+    let _ = unpacker.take(most as u64 + 1).read_to_end(&mut decompressed);
+    match decompressed.len() > most {
+        true => Err(DecompressError::TooLong),
+        false => Ok(decompressed),
     }
 }
 
@@ -143,19 +143,19 @@ mod tests {
             ("gzip", damaged),
             ("gzip", trailing),
         ] {
-            assert_eq!(unpack(&headers(coding), body, MOST), Ok((TEXT.to_vec(), true)), "{coding}");
+            assert_eq!(decompress(&headers(coding), body, MOST), Ok((TEXT.to_vec(), true)), "{coding}");
         }
-        assert_eq!(unpack(&HeaderMap::new(), gzip(TEXT), MOST), Ok((TEXT.to_vec(), true)));
-        assert_eq!(unpack(&headers("identity"), TEXT.to_vec(), MOST), Ok((TEXT.to_vec(), false)));
+        assert_eq!(decompress(&HeaderMap::new(), gzip(TEXT), MOST), Ok((TEXT.to_vec(), true)));
+        assert_eq!(decompress(&headers("identity"), TEXT.to_vec(), MOST), Ok((TEXT.to_vec(), false)));
     }
 
     #[test]
     fn what_is_not_understood_is_named_and_a_bomb_stays_within_the_limit() {
-        let unknown = |name: &str| Err(UnpackError::Unknown(name.to_owned()));
-        assert_eq!(unpack(&headers("br"), b"\x0b\x02".to_vec(), MOST), unknown("br"));
-        assert_eq!(unpack(&headers("t ok"), b"\x0b".to_vec(), MOST), unknown("an unknown coding"));
+        let unknown = |name: &str| Err(DecompressError::Unknown(name.to_owned()));
+        assert_eq!(decompress(&headers("br"), b"\x0b\x02".to_vec(), MOST), unknown("br"));
+        assert_eq!(decompress(&headers("t ok"), b"\x0b".to_vec(), MOST), unknown("an unknown coding"));
         let bomb = gzip(&vec![b' '; 64 * MOST]);
-        assert_eq!(unpack(&headers("gzip"), bomb.clone(), MOST), Err(UnpackError::TooLong));
-        assert_eq!(unpack(&headers("gzip, gzip"), gzip(&bomb), MOST), Err(UnpackError::TooLong));
+        assert_eq!(decompress(&headers("gzip"), bomb.clone(), MOST), Err(DecompressError::TooLong));
+        assert_eq!(decompress(&headers("gzip, gzip"), gzip(&bomb), MOST), Err(DecompressError::TooLong));
     }
 }

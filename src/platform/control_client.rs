@@ -12,16 +12,16 @@ use url::{Host, Url};
 use crate::model::token::AccessToken;
 use crate::upstream::{Reach, ReachError};
 
-use super::call::Call;
-use super::oauth_errors::Speech;
+use super::control_call::ControlCall;
+use super::decompress::{DecompressError, decompress};
+use super::oauth_errors::ErrorResponse;
 use super::retry_after::retry_after;
-use super::unpack::{UnpackError, unpack};
-use super::verdict::{Verdict, failure, verdict};
-use super::{Blame, Trouble, TroubleKind, json};
+use super::status_meaning::{StatusMeaning, failure, status_meaning};
+use super::{Blame, PlatformError, PlatformErrorKind, strict_json};
 
 /// How long a call may take and how much it may answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct CallLimits {
     pub connect: Duration,
     /// From the start to the last byte of the answer.
     pub total: Duration,
@@ -29,16 +29,16 @@ pub(super) struct Limits {
     pub body: usize,
 }
 
-impl Default for Limits {
+impl Default for CallLimits {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), total: Duration::from_secs(30), body: 1024 * 1024 }
     }
 }
 
-pub(super) struct Wire {
+pub(super) struct ControlClient {
     client: reqwest::Client,
     reach: Reach,
-    limits: Limits,
+    limits: CallLimits,
 }
 
 /// The body of an answer whose status says that the call was carried out.
@@ -49,7 +49,7 @@ pub(super) struct RawResponse {
     /// What was odd about the transfer.
     pub oddities: Vec<String>,
     /// The connection broke before the announced end; only of calls that bring tokens, since all that is needed may have come.
-    pub broken: Option<Trouble>,
+    pub broken: Option<PlatformError>,
 }
 
 impl RawResponse {
@@ -58,19 +58,20 @@ impl RawResponse {
     }
 
     /// The answer as strictly read JSON. One that broke off is told as that, so that it can be asked for again.
-    pub fn json(&self, call: Call) -> Result<Value, Trouble> {
-        json::parse(&self.body).ok_or_else(|| self.broken.clone().unwrap_or_else(|| self.no_json(call)))
+    pub fn json(&self, call: ControlCall) -> Result<Value, PlatformError> {
+        strict_json::parse(&self.body)
+            .ok_or_else(|| self.broken.clone().unwrap_or_else(|| self.no_json(call)))
     }
 
-    pub fn no_json(&self, call: Call) -> Trouble {
+    pub fn no_json(&self, call: ControlCall) -> PlatformError {
         let media = self.media.as_deref().unwrap_or("no content type");
         let detail = format!("the answer is not sound JSON ({media}, {} bytes)", self.body.len());
-        Trouble { status: Some(self.status), ..Trouble::malformed(call, detail) }
+        PlatformError { status: Some(self.status), ..PlatformError::malformed(call, detail) }
     }
 }
 
-impl Wire {
-    pub fn new(reach: Reach, limits: Limits, allow_insecure: bool) -> Result<Self, String> {
+impl ControlClient {
+    pub fn new(reach: Reach, limits: CallLimits, allow_insecure: bool) -> Result<Self, String> {
         let proxies = reach.clone();
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -100,58 +101,62 @@ impl Wire {
     /// The OAuth endpoints take forms alone (S1 4.1.2, 4.1.3, 4.1.5).
     pub async fn post_form(
         &self,
-        call: Call,
+        call: ControlCall,
         url: Url,
         fields: &[(&str, &str)],
-    ) -> Result<RawResponse, Trouble> {
+    ) -> Result<RawResponse, PlatformError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = self.client.post(url.clone());
         self.send(call, &url, request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body))
             .await
     }
 
-    pub async fn get(&self, call: Call, url: Url, bearer: &AccessToken) -> Result<RawResponse, Trouble> {
+    pub async fn get(
+        &self,
+        call: ControlCall,
+        url: Url,
+        bearer: &AccessToken,
+    ) -> Result<RawResponse, PlatformError> {
         let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request).await
     }
 
     pub async fn send_json(
         &self,
-        call: Call,
+        call: ControlCall,
         method: Method,
         url: Url,
         bearer: &AccessToken,
         body: &Value,
-    ) -> Result<RawResponse, Trouble> {
+    ) -> Result<RawResponse, PlatformError> {
         let request = self.client.request(method, url.clone()).header(AUTHORIZATION, bearer.header());
         self.send(call, &url, request.header(CONTENT_TYPE, "application/json").body(body.to_string())).await
     }
 
     async fn send(
         &self,
-        call: Call,
+        call: ControlCall,
         url: &Url,
         request: reqwest::RequestBuilder,
-    ) -> Result<RawResponse, Trouble> {
+    ) -> Result<RawResponse, PlatformError> {
         self.check_literal(call, url).await?;
         let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        if let Verdict::Trouble(blame, kind, says) = verdict(call, status) {
+        if let StatusMeaning::Failure(blame, kind, says) = status_meaning(call, status) {
             // Whatever is wrong with the body of a failure, the status counts; what could be read of it is.
             let (body, _) = self.read(call, url, &mut response, MAX_FAILURE).await;
-            let body = unpack(&headers, body, MAX_FAILURE).map(|(body, _)| body).unwrap_or_default();
-            let trouble = failure(call, status, &Speech::of(&headers, &body), (blame, kind, says));
-            return Err(Trouble { retry_after: retry_after(&headers), ..trouble });
+            let body = decompress(&headers, body, MAX_FAILURE).map(|(body, _)| body).unwrap_or_default();
+            let error = failure(call, status, &ErrorResponse::of(&headers, &body), (blame, kind, says));
+            return Err(PlatformError { retry_after: retry_after(&headers), ..error });
         }
         let (body, end) = self.read(call, url, &mut response, self.limits.body).await;
         let broken = end.err();
-        if let Some(trouble) = broken.clone().filter(|trouble| !call.brings_tokens() || is_too_long(trouble))
-        {
-            return Err(trouble);
+        if let Some(error) = broken.clone().filter(|error| !call.brings_tokens() || is_too_long(error)) {
+            return Err(error);
         }
         let (body, packed) =
-            unpack(&headers, body, self.limits.body).map_err(|error| not_unpacked(call, &error))?;
+            decompress(&headers, body, self.limits.body).map_err(|error| not_unpacked(call, &error))?;
         let media = media_type(&headers);
         Ok(RawResponse { status, oddities: oddities(status, media.as_deref(), packed), media, body, broken })
     }
@@ -159,11 +164,11 @@ impl Wire {
     /// Stops reading at the cap, whatever length was announced. What came before trouble comes back beside it.
     async fn read(
         &self,
-        call: Call,
+        call: ControlCall,
         url: &Url,
         response: &mut reqwest::Response,
         most: usize,
-    ) -> (Vec<u8>, Result<(), Trouble>) {
+    ) -> (Vec<u8>, Result<(), PlatformError>) {
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
@@ -179,7 +184,7 @@ impl Wire {
     }
 
     /// reqwest looks only names up, so an address written into a URL is checked here.
-    async fn check_literal(&self, call: Call, url: &Url) -> Result<(), Trouble> {
+    async fn check_literal(&self, call: ControlCall, url: &Url) -> Result<(), PlatformError> {
         match (url.host(), url.host_str(), url.port_or_known_default()) {
             (Some(Host::Ipv4(_) | Host::Ipv6(_)), Some(host), Some(port)) => {
                 match self.reach.addresses(host, port).await {
@@ -192,22 +197,22 @@ impl Wire {
     }
 
     /// Where the call broke decides whether it may have been carried out.
-    fn broken(&self, call: Call, url: &Url, error: &reqwest::Error) -> Trouble {
+    fn broken(&self, call: ControlCall, url: &Url, error: &reqwest::Error) -> PlatformError {
         let host = url.host_str().unwrap_or_default();
         if error.is_connect() || error.is_builder() {
             return unreachable(call, self.no_connection(host, url, error));
         }
         let (kind, detail) = if error.is_timeout() {
             (
-                TroubleKind::TimedOut,
+                PlatformErrorKind::TimedOut,
                 format!("{host} did not answer within {} ms", self.limits.total.as_millis()),
             )
         } else if is_not_http(error) {
-            (TroubleKind::Malformed, format!("{host} did not answer with HTTP/1.1"))
+            (PlatformErrorKind::Malformed, format!("{host} did not answer with HTTP/1.1"))
         } else {
-            (TroubleKind::Lost, format!("the connection to {host} broke before the answer was whole"))
+            (PlatformErrorKind::Lost, format!("the connection to {host} broke before the answer was whole"))
         };
-        Trouble::new(call, Blame::Realm, kind, None, detail)
+        PlatformError::new(call, Blame::Realm, kind, None, detail)
     }
 
     fn no_connection(&self, host: &str, url: &Url, error: &reqwest::Error) -> String {
@@ -239,7 +244,7 @@ impl Resolve for Lookup {
 }
 
 /// `base` with `path` appended to its own; query and fragment do not belong to a base.
-pub(super) fn under(base: &Url, path: &str) -> Url {
+pub(super) fn append_path(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/')));
     url.set_query(None);
@@ -250,28 +255,28 @@ pub(super) fn under(base: &Url, path: &str) -> Url {
 /// Enough for `{"error": …, "error_description": …}`.
 const MAX_FAILURE: usize = 16 * 1024;
 
-fn unreachable(call: Call, detail: String) -> Trouble {
-    Trouble::new(call, Blame::Realm, TroubleKind::Unreachable, None, detail)
+fn unreachable(call: ControlCall, detail: String) -> PlatformError {
+    PlatformError::new(call, Blame::Realm, PlatformErrorKind::Unreachable, None, detail)
 }
 
-fn too_long(call: Call, most: usize) -> Trouble {
-    Trouble::malformed(call, format!("the answer is longer than {most} bytes"))
+fn too_long(call: ControlCall, most: usize) -> PlatformError {
+    PlatformError::malformed(call, format!("the answer is longer than {most} bytes"))
 }
 
-fn is_too_long(trouble: &Trouble) -> bool {
-    trouble.kind == TroubleKind::Malformed
+fn is_too_long(error: &PlatformError) -> bool {
+    error.kind == PlatformErrorKind::Malformed
 }
 
-fn not_unpacked(call: Call, error: &UnpackError) -> Trouble {
+fn not_unpacked(call: ControlCall, error: &DecompressError) -> PlatformError {
     let why = match error {
-        UnpackError::Unknown(coding) => {
+        DecompressError::Unknown(coding) => {
             format!(
                 "the answer is packed with {coding} although none was asked for, and that is not read here"
             )
         }
-        UnpackError::TooLong => "the answer unpacks to more than an answer may have".to_owned(),
+        DecompressError::TooLong => "the answer unpacks to more than an answer may have".to_owned(),
     };
-    Trouble::malformed(call, why)
+    PlatformError::malformed(call, why)
 }
 
 fn oddities(status: u16, media: Option<&str>, packed: bool) -> Vec<String> {
@@ -335,11 +340,11 @@ mod tests {
     const TOKENS_RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
                                  {\"access_token\":\"a\",\"expires_in\":3600}";
 
-    async fn refresh(platform: &Platform) -> Result<TokenSet, Trouble> {
+    async fn refresh(platform: &Platform) -> Result<TokenSet, PlatformError> {
         platform.refresh(&RefreshToken::new("canary-refresh")).await
     }
 
-    async fn refreshed(play: Play) -> (Trouble, Responder) {
+    async fn refreshed(play: Play) -> (PlatformError, Responder) {
         let responder = Responder::start(vec![play]).await;
         (refresh(&platform(&responder)).await.unwrap_err(), responder)
     }
@@ -364,18 +369,18 @@ mod tests {
         for status in [301, 302, 303, 307, 308] {
             let head =
                 format!("HTTP/1.1 {status} Moved\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", target.url());
-            let (trouble, _) = refreshed(raw_response(&head)).await;
-            assert_eq!((trouble.kind, trouble.status), (TroubleKind::Unexpected, Some(status)));
-            assert!(trouble.detail.contains("redirect"), "{}", trouble.detail);
+            let (error, _) = refreshed(raw_response(&head)).await;
+            assert_eq!((error.kind, error.status), (PlatformErrorKind::Unexpected, Some(status)));
+            assert!(error.detail.contains("redirect"), "{}", error.detail);
         }
         assert!(target.requests().is_empty());
     }
 
     #[tokio::test]
     async fn an_announced_50_mb_response_is_cut_at_the_cap() {
-        let (trouble, responder) = refreshed(Play::Flood(50 * 1024 * 1024)).await;
-        assert_eq!(trouble.kind, TroubleKind::Malformed);
-        assert!(trouble.detail.contains("longer than 1048576"), "{}", trouble.detail);
+        let (error, responder) = refreshed(Play::Flood(50 * 1024 * 1024)).await;
+        assert_eq!(error.kind, PlatformErrorKind::Malformed);
+        assert!(error.detail.contains("longer than 1048576"), "{}", error.detail);
         assert!(responder.flood_was_cut().await);
     }
 
@@ -390,9 +395,9 @@ mod tests {
         assert_eq!(refresh(&platform(&responder)).await.unwrap().access.expose(), "a");
 
         let head = "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\n\x0b\x02aa";
-        let (trouble, _) = refreshed(raw_response(head)).await;
-        assert_eq!(trouble.kind, TroubleKind::Malformed);
-        assert!(trouble.detail.contains("packed with br"), "{}", trouble.detail);
+        let (error, _) = refreshed(raw_response(head)).await;
+        assert_eq!(error.kind, PlatformErrorKind::Malformed);
+        assert!(error.detail.contains("packed with br"), "{}", error.detail);
     }
 
     #[tokio::test]
@@ -407,48 +412,48 @@ mod tests {
     async fn a_refresh_token_that_came_before_the_connection_broke_is_kept() {
         let half =
             "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"refresh_token\":\"next\",\"access_token\":\"a";
-        let (trouble, _) = refreshed(raw_response(half)).await;
-        assert_eq!((trouble.kind, trouble.refresh), (TroubleKind::Lost, Some(RefreshToken::new("next"))));
+        let (error, _) = refreshed(raw_response(half)).await;
+        assert_eq!((error.kind, error.refresh), (PlatformErrorKind::Lost, Some(RefreshToken::new("next"))));
     }
 
     #[tokio::test]
     async fn a_request_to_wait_is_told_with_the_refusal() {
         let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n";
-        let (trouble, _) = refreshed(raw_response(busy)).await;
-        assert_eq!(trouble.retry_after, Some(Duration::from_secs(20)));
+        let (error, _) = refreshed(raw_response(busy)).await;
+        assert_eq!(error.retry_after, Some(Duration::from_secs(20)));
     }
 
     #[tokio::test]
     async fn html_with_200_is_malformed_and_its_type_is_told() {
         let html =
             "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n\r\n<html>";
-        let (trouble, _) = refreshed(raw_response(html)).await;
-        assert_eq!(trouble.kind, TroubleKind::Malformed);
-        assert_eq!(trouble.detail, "the answer is not sound JSON (text/html, 6 bytes)");
+        let (error, _) = refreshed(raw_response(html)).await;
+        assert_eq!(error.kind, PlatformErrorKind::Malformed);
+        assert_eq!(error.detail, "the answer is not sound JSON (text/html, 6 bytes)");
     }
 
     #[tokio::test]
     async fn lost_unreachable_and_not_http_are_told_apart() {
         let half = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"access_token\":\"a\"";
         for (play, kind) in [
-            (Play::Cut, TroubleKind::Lost),
-            (raw_response(half), TroubleKind::Lost),
-            (raw_response("SSH-2.0-OpenSSH_9.2\r\n\r\n"), TroubleKind::Malformed),
-            (raw_response("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), TroubleKind::Malformed),
+            (Play::Cut, PlatformErrorKind::Lost),
+            (raw_response(half), PlatformErrorKind::Lost),
+            (raw_response("SSH-2.0-OpenSSH_9.2\r\n\r\n"), PlatformErrorKind::Malformed),
+            (raw_response("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"), PlatformErrorKind::Malformed),
         ] {
-            let (trouble, _) = refreshed(play).await;
-            assert_eq!((trouble.kind, trouble.blame), (kind, Blame::Realm), "{trouble}");
+            let (error, _) = refreshed(play).await;
+            assert_eq!((error.kind, error.blame), (kind, Blame::Realm), "{error}");
         }
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let mut realm = realm();
         realm.oauth_base = format!("http://{closed}").parse().unwrap();
-        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Unreachable, "{trouble}");
+        let error = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert_eq!(error.kind, PlatformErrorKind::Unreachable, "{error}");
     }
 
-    async fn stalled(sent: &str, total: Duration) -> Trouble {
+    async fn stalled(sent: &str, total: Duration) -> PlatformError {
         let responder = Responder::start(vec![Play::Stall(sent.into())]).await;
-        let limits = Limits { total, ..Limits::default() };
+        let limits = CallLimits { total, ..CallLimits::default() };
         refresh(&limited_platform(&responder, limits)).await.unwrap_err()
     }
 
@@ -456,13 +461,13 @@ mod tests {
     async fn a_stall_ends_at_the_time_limit_wherever_it_happens() {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{";
         for stall in ["", "HTTP/1.1 200", head] {
-            let trouble = stalled(stall, Duration::from_millis(200)).await;
-            assert_eq!(trouble.kind, TroubleKind::TimedOut, "{stall}");
+            let error = stalled(stall, Duration::from_millis(200)).await;
+            assert_eq!(error.kind, PlatformErrorKind::TimedOut, "{stall}");
         }
         // What came counts; only the wait for the rest is cut.
         let refused = "HTTP/1.1 401 No\r\nContent-Length: 99\r\n\r\n{\"error\":\"invalid_grant\",";
-        let trouble = stalled(refused, Duration::from_secs(2)).await;
-        assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Refused, Blame::Grant));
+        let error = stalled(refused, Duration::from_secs(2)).await;
+        assert_eq!((error.kind, error.blame), (PlatformErrorKind::Refused, Blame::Grant));
     }
 
     #[tokio::test]
@@ -474,11 +479,11 @@ mod tests {
         let ours = Authority::new("ours");
         realm.ca_file = Some(ours.ca_file());
         let reach = Reach::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
-        let limits = Limits { connect: Duration::from_millis(100), ..Limits::default() };
+        let limits = CallLimits { connect: Duration::from_millis(100), ..CallLimits::default() };
         let platform = Platform::with_limits(&realm, reach, limits).unwrap();
-        let trouble = refresh(&platform).await.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Unreachable);
-        assert!(trouble.detail.contains("nothing within 100 ms"), "{}", trouble.detail);
+        let error = refresh(&platform).await.unwrap_err();
+        assert_eq!(error.kind, PlatformErrorKind::Unreachable);
+        assert!(error.detail.contains("nothing within 100 ms"), "{}", error.detail);
     }
 
     #[tokio::test]
@@ -489,9 +494,9 @@ mod tests {
         realm.hosts.allow_insecure = false;
         realm.ca_file = Some(ours.ca_file());
         realm.oauth_base = responder.url().replace("http://", "https://").parse().unwrap();
-        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Unreachable);
-        assert!(trouble.detail.contains("allow_insecure"), "{}", trouble.detail);
+        let error = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert_eq!(error.kind, PlatformErrorKind::Unreachable);
+        assert!(error.detail.contains("allow_insecure"), "{}", error.detail);
         assert!(responder.requests().is_empty());
     }
 
@@ -502,11 +507,11 @@ mod tests {
         realm.hosts.allow_insecure = false;
         realm.ca_file = Some(ours.ca_file());
         realm.oauth_base = "https://localhost".parse().unwrap();
-        let trouble = refresh(&bare_platform(&realm)).await.unwrap_err();
-        assert!(trouble.detail.contains("a private address"), "{}", trouble.detail);
+        let error = refresh(&bare_platform(&realm)).await.unwrap_err();
+        assert!(error.detail.contains("a private address"), "{}", error.detail);
     }
 
-    async fn over_tls(identity: Identity, trusted: Option<&Authority>) -> Result<TokenSet, Trouble> {
+    async fn over_tls(identity: Identity, trusted: Option<&Authority>) -> Result<TokenSet, PlatformError> {
         let server = tls_responder(identity, TOKENS_RESPONSE).await;
         let mut realm = realm();
         realm.ca_file = trusted.map(Authority::ca_file);
@@ -525,13 +530,13 @@ mod tests {
             (ours.issue("other.gateway.test"), "made out to another name"),
             (ours.issue_expired(host), "has expired"),
         ] {
-            let trouble = over_tls(identity, Some(&ours)).await.unwrap_err();
-            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Unreachable, Blame::Realm));
-            assert!(trouble.detail.contains(told) && trouble.detail.contains(host), "{}", trouble.detail);
+            let error = over_tls(identity, Some(&ours)).await.unwrap_err();
+            assert_eq!((error.kind, error.blame), (PlatformErrorKind::Unreachable, Blame::Realm));
+            assert!(error.detail.contains(told) && error.detail.contains(host), "{}", error.detail);
         }
     }
 
-    async fn through_proxy(refusal: Option<&'static str>) -> (Result<TokenSet, Trouble>, Vec<String>) {
+    async fn through_proxy(refusal: Option<&'static str>) -> (Result<TokenSet, PlatformError>, Vec<String>) {
         let ours = Authority::new("ours");
         let server = tls_responder(ours.issue("identity.gateway.test"), TOKENS_RESPONSE).await;
         let proxy = connect_proxy(server, refusal).await;
@@ -562,9 +567,9 @@ mod tests {
     #[tokio::test]
     async fn a_proxys_refusal_names_the_proxy() {
         let (refreshed, _) = through_proxy(Some("HTTP/1.1 407 No\r\n\r\n")).await;
-        let trouble = refreshed.unwrap_err();
-        assert_eq!(trouble.kind, TroubleKind::Unreachable);
-        assert!(trouble.detail.contains("through the proxy localhost"), "{}", trouble.detail);
+        let error = refreshed.unwrap_err();
+        assert_eq!(error.kind, PlatformErrorKind::Unreachable);
+        assert!(error.detail.contains("through the proxy localhost"), "{}", error.detail);
     }
 
     #[tokio::test]

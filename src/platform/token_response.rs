@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::model::token::{AccessToken, MalformedToken, RefreshToken, TokenSet};
 
-use super::Trouble;
-use super::call::Call;
-use super::loose::{self, Loose};
-use super::wire::RawResponse;
+use super::PlatformError;
+use super::control_call::ControlCall;
+use super::control_client::RawResponse;
+use super::loose_json::{self, LooseJson};
 
 /// The documented life of a fresh access token (S1 4.1.2). Taken where the answer names none, which RFC 6749, 5.1 allows: the server
 /// then documents it elsewhere, as the vendor does. Five minutes would refresh twelve times as often for nothing.
@@ -25,9 +25,9 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Beyond a year it is no life but something else, such as a moment.
 const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads what an answer with a good status brought. A `Trouble` carries the refresh token of an answer without a usable access token.
-pub(super) fn token_set(call: Call, response: &RawResponse) -> Result<TokenSet, Trouble> {
-    let document = loose::read(&response.body).filter(|document| document.value.text().is_none());
+/// Reads what an answer with a good status brought. A `PlatformError` carries the refresh token of an answer without a usable access token.
+pub(super) fn token_set(call: ControlCall, response: &RawResponse) -> Result<TokenSet, PlatformError> {
+    let document = loose_json::read(&response.body).filter(|document| document.value.text().is_none());
     let Some(document) = document else {
         return Err(response.broken.clone().unwrap_or_else(|| response.no_json(call)));
     };
@@ -37,7 +37,7 @@ pub(super) fn token_set(call: Call, response: &RawResponse) -> Result<TokenSet, 
         Ok(access) if !missing_end => {
             let mut oddities = response.oddities.clone();
             oddities.extend(document.flaws.iter().map(|flaw| (*flaw).to_owned()));
-            if call != Call::Pair && !std::ptr::eq(holder, &raw const document.value) {
+            if call != ControlCall::Pair && !std::ptr::eq(holder, &raw const document.value) {
                 oddities.push("the tokens stand inside another object".to_owned());
             }
             let expires_in = lifetime(holder, &mut oddities);
@@ -52,15 +52,15 @@ pub(super) fn token_set(call: Call, response: &RawResponse) -> Result<TokenSet, 
         unusable => {
             let fault =
                 unusable.err().map_or_else(|| "the answer is cut off".to_owned(), |fault| fault.to_string());
-            let mut trouble = response.broken.clone().unwrap_or_else(|| Trouble::malformed(call, fault));
-            trouble.refresh = sound_refresh(holder).ok().flatten();
-            Err(trouble)
+            let mut error = response.broken.clone().unwrap_or_else(|| PlatformError::malformed(call, fault));
+            error.refresh = sound_refresh(holder).ok().flatten();
+            Err(error)
         }
     }
 }
 
 /// The outermost object with a sound access token; where there is none, with a sound refresh token.
-fn holder(document: &Loose) -> &Loose {
+fn holder(document: &LooseJson) -> &LooseJson {
     let all = document.walk();
     let with_access = all.iter().find(|object| sound_access(object).is_ok());
     let with_refresh = || all.iter().find(|object| matches!(sound_refresh(object), Ok(Some(_))));
@@ -68,19 +68,19 @@ fn holder(document: &Loose) -> &Loose {
     with_access.or_else(with_refresh).or_else(naming).copied().unwrap_or(document)
 }
 
-fn sound_access(object: &Loose) -> Result<AccessToken, MalformedToken> {
+fn sound_access(object: &LooseJson) -> Result<AccessToken, MalformedToken> {
     sound(object, "access_token", |text| AccessToken::checked(without_scheme(text)))?
         .ok_or(MalformedToken { what: "access_token", fault: "is missing" })
 }
 
 /// An empty one is none; one that no token may look like is told.
-fn sound_refresh(object: &Loose) -> Result<Option<RefreshToken>, MalformedToken> {
+fn sound_refresh(object: &LooseJson) -> Result<Option<RefreshToken>, MalformedToken> {
     sound(object, "refresh_token", RefreshToken::checked)
 }
 
 /// The first sound text under a name; blanks around it belong to no token.
 fn sound<T>(
-    object: &Loose,
+    object: &LooseJson,
     name: &'static str,
     check: impl Fn(&str) -> Result<T, MalformedToken>,
 ) -> Result<Option<T>, MalformedToken> {
@@ -109,9 +109,9 @@ fn without_scheme(text: &str) -> &str {
 }
 
 /// Whatever it says, the documents know bearers alone (S1 4.1.2).
-fn odd_type(holder: &Loose, oddities: &mut Vec<String>) {
+fn odd_type(holder: &LooseJson, oddities: &mut Vec<String>) {
     let values = holder.all("token_type");
-    let odd = |value: &&Loose| {
+    let odd = |value: &&LooseJson| {
         !value.is_null() && !value.text().is_some_and(|text| text.trim().eq_ignore_ascii_case("bearer"))
     };
     if values.first().is_some_and(odd) {
@@ -119,12 +119,12 @@ fn odd_type(holder: &Loose, oddities: &mut Vec<String>) {
     }
 }
 
-fn lifetime(holder: &Loose, oddities: &mut Vec<String>) -> Duration {
+fn lifetime(holder: &LooseJson, oddities: &mut Vec<String>) -> Duration {
     let named = holder.all("expires_in").into_iter().find(|value| !value.is_null());
     let Some(named) = named else { return USUAL_LIFE };
     let seconds = match named {
-        Loose::Text(text) | Loose::Word(text) => text.trim().parse::<f64>().ok(),
-        Loose::Object(_) | Loose::Array(_) => None,
+        LooseJson::Text(text) | LooseJson::Word(text) => text.trim().parse::<f64>().ok(),
+        LooseJson::Object(_) | LooseJson::Array(_) => None,
     };
     match seconds.filter(|seconds| (1.0..=ABSURD_LIFE.as_secs_f64()).contains(seconds)) {
         Some(seconds) if seconds >= LONGEST_LIFE.as_secs_f64() => LONGEST_LIFE,
@@ -141,20 +141,20 @@ fn lifetime(holder: &Loose, oddities: &mut Vec<String>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::{Blame, TroubleKind};
+    use crate::platform::{Blame, PlatformErrorKind};
 
     fn response(body: &[u8]) -> RawResponse {
         let media = Some("application/json".to_owned());
         RawResponse { status: 200, media, body: body.to_vec(), oddities: Vec::new(), broken: None }
     }
 
-    fn read(body: &str) -> Result<TokenSet, Trouble> {
-        token_set(Call::Refresh, &response(body.as_bytes()))
+    fn read(body: &str) -> Result<TokenSet, PlatformError> {
+        token_set(ControlCall::Refresh, &response(body.as_bytes()))
     }
 
     /// Access token, refresh token, seconds, and how much is odd.
     fn summary(body: &str) -> (String, Option<String>, u64, usize) {
-        let tokens = read(body).unwrap_or_else(|trouble| panic!("{body}: {trouble}"));
+        let tokens = read(body).unwrap_or_else(|error| panic!("{body}: {error}"));
         let refresh = tokens.refresh.map(|refresh| refresh.expose().to_owned());
         (tokens.access.expose().to_owned(), refresh, tokens.expires_in.as_secs(), tokens.oddities.len())
     }
@@ -244,16 +244,16 @@ mod tests {
         let long = "x".repeat(100_000);
         for access in ["5", "null", r#""""#, r#""a\r\nX-Evil: 1""#, "[]", r#""LONG""#, r#""\u00e4""#] {
             let body = format!(r#"{{"access_token":{access},"refresh_token":"r","expires_in":3600}}"#);
-            let trouble = read(&body.replace("LONG", &long)).unwrap_err();
-            assert_eq!((trouble.kind, trouble.blame), (TroubleKind::Malformed, Blame::Realm), "{access}");
-            assert_eq!(trouble.refresh, Some(RefreshToken::new("r")), "{access}");
-            assert!(trouble.transient() && trouble.detail.len() < 120, "{}", trouble.detail);
+            let error = read(&body.replace("LONG", &long)).unwrap_err();
+            assert_eq!((error.kind, error.blame), (PlatformErrorKind::Malformed, Blame::Realm), "{access}");
+            assert_eq!(error.refresh, Some(RefreshToken::new("r")), "{access}");
+            assert!(error.is_transient() && error.detail.len() < 120, "{}", error.detail);
         }
         for body in
             ["<html>Sign in {\"access_token\":\"a\"}</html>", "[]", "null", "{}", "", r#"{"Data":{}}"#]
         {
-            let trouble = read(body).unwrap_err();
-            assert_eq!((trouble.kind, trouble.refresh), (TroubleKind::Malformed, None), "{body}");
+            let error = read(body).unwrap_err();
+            assert_eq!((error.kind, error.refresh), (PlatformErrorKind::Malformed, None), "{body}");
         }
     }
 

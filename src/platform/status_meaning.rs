@@ -3,31 +3,31 @@
 //!
 //! Sources: S1 = Authentication and Pairing V2, revision 19; its section stands beside each row.
 
-use super::call::Call;
-use super::oauth_errors::{Meaning, Speech, meaning};
-use super::{Blame, Trouble, TroubleKind};
+use super::control_call::ControlCall;
+use super::oauth_errors::{ErrorResponse, RefusalMeaning, meaning};
+use super::{Blame, PlatformError, PlatformErrorKind};
 
 /// The documented meaning of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum StatusMeaning {
     /// The body counts now.
-    Done,
-    Trouble(Blame, TroubleKind, &'static str),
+    Success,
+    Failure(Blame, PlatformErrorKind, &'static str),
 }
 
 /// The vendor's status tables for calls with a bearer; refusals of the token endpoint have [`super::oauth_errors`] to themselves. What they do not
 /// list is the realm's trouble, so that no grant suffers from it.
-pub(super) fn verdict(call: Call, status: u16) -> Verdict {
+pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
     use Blame::{Account, Grant, Realm};
-    use Call::{Discovery, Pair, RelatedAccounts, Unpair};
-    use TroubleKind::{Failed, Forbidden, PairedElsewhere, Refused, TimedOut, Unexpected};
+    use ControlCall::{Discovery, Pair, RelatedAccounts, Unpair};
+    use PlatformErrorKind::{Failed, Forbidden, PairedElsewhere, Refused, TimedOut, Unexpected};
 
     let (blame, kind, says) = match (call, status) {
-        (_, 200) => return Verdict::Done,
+        (_, 200) => return StatusMeaning::Success,
         // Nothing is documented in the body of these two, so an answer without one is as good.
-        (Call::Revoke | Unpair, 204) => return Verdict::Done,
+        (ControlCall::Revoke | Unpair, 204) => return StatusMeaning::Success,
         // Whatever carries a sound access token is used.
-        (call, 201..=203 | 206..=299) if call.brings_tokens() => return Verdict::Done,
+        (call, 201..=203 | 206..=299) if call.brings_tokens() => return StatusMeaning::Success,
 
         (Discovery, 400) => (Account, Unexpected, "the discovery parameters are not accepted"), // S1 4.2.2
         (Discovery, 401) => (Grant, Refused, "the bearer is not accepted"),                     // S1 4.2.2
@@ -48,31 +48,34 @@ pub(super) fn verdict(call: Call, status: u16) -> Verdict {
         (_, 429) => (Realm, Unexpected, "the platform wants fewer calls"),
         _ => (Realm, Unexpected, "the platform gave an answer that it does not document"),
     };
-    Verdict::Trouble(blame, kind, says)
+    StatusMeaning::Failure(blame, kind, says)
 }
 
 /// What a call came to that was not carried out; `row` is its verdict.
 pub(super) fn failure(
-    call: Call,
+    call: ControlCall,
     status: u16,
-    speech: &Speech,
-    row: (Blame, TroubleKind, &'static str),
-) -> Trouble {
+    error_response: &ErrorResponse,
+    row: (Blame, PlatformErrorKind, &'static str),
+) -> PlatformError {
     let (blame, kind, says) = row;
     if call.is_oauth() {
-        return refusal(call, status, speech);
+        return refusal(call, status, error_response);
     }
-    Trouble::new(call, blame, kind, Some(status), detail(says, status, speech))
+    PlatformError::new(call, blame, kind, Some(status), detail(says, status, error_response))
 }
 
 /// What the token endpoint did not grant, whatever the status.
-pub(super) fn refusal(call: Call, status: u16, speech: &Speech) -> Trouble {
-    let Meaning { blame, kind, says, named } = meaning(call, status, speech);
-    Trouble { named, ..Trouble::new(call, blame, kind, Some(status), detail(says, status, speech)) }
+pub(super) fn refusal(call: ControlCall, status: u16, error_response: &ErrorResponse) -> PlatformError {
+    let RefusalMeaning { blame, kind, says, named } = meaning(call, status, error_response);
+    PlatformError {
+        named,
+        ..PlatformError::new(call, blame, kind, Some(status), detail(says, status, error_response))
+    }
 }
 
-fn detail(says: &str, status: u16, speech: &Speech) -> String {
-    match &speech.word {
+fn detail(says: &str, status: u16, error_response: &ErrorResponse) -> String {
+    match &error_response.word {
         Some(word) => format!("{says} (status {status}, {word})"),
         None => format!("{says} (status {status})"),
     }
@@ -82,22 +85,22 @@ fn detail(says: &str, status: u16, speech: &Speech) -> String {
 mod tests {
     use super::*;
     use Blame::{Account, Grant, Realm};
-    use TroubleKind::{Failed, Forbidden, PairedElsewhere, Refused, TimedOut, Unexpected};
+    use PlatformErrorKind::{Failed, Forbidden, PairedElsewhere, Refused, TimedOut, Unexpected};
 
-    const ALL: [Call; 7] = [
-        Call::CodeExchange,
-        Call::Refresh,
-        Call::Revoke,
-        Call::Discovery,
-        Call::RelatedAccounts,
-        Call::Pair,
-        Call::Unpair,
+    const ALL: [ControlCall; 7] = [
+        ControlCall::CodeExchange,
+        ControlCall::Refresh,
+        ControlCall::Revoke,
+        ControlCall::Discovery,
+        ControlCall::RelatedAccounts,
+        ControlCall::Pair,
+        ControlCall::Unpair,
     ];
 
-    fn of(call: Call, status: u16) -> Option<(Blame, TroubleKind)> {
-        match verdict(call, status) {
-            Verdict::Done => None,
-            Verdict::Trouble(blame, kind, _) => Some((blame, kind)),
+    fn of(call: ControlCall, status: u16) -> Option<(Blame, PlatformErrorKind)> {
+        match status_meaning(call, status) {
+            StatusMeaning::Success => None,
+            StatusMeaning::Failure(blame, kind, _) => Some((blame, kind)),
         }
     }
 
@@ -105,34 +108,34 @@ mod tests {
     fn every_status_of_the_vendors_tables_has_its_blame() {
         let rows = [
             // S1 4.2.2, discovery
-            (Call::Discovery, 200, None),
-            (Call::Discovery, 400, Some((Account, Unexpected))),
-            (Call::Discovery, 401, Some((Grant, Refused))),
-            (Call::Discovery, 500, Some((Realm, Failed))),
-            (Call::Discovery, 504, Some((Realm, TimedOut))),
+            (ControlCall::Discovery, 200, None),
+            (ControlCall::Discovery, 400, Some((Account, Unexpected))),
+            (ControlCall::Discovery, 401, Some((Grant, Refused))),
+            (ControlCall::Discovery, 500, Some((Realm, Failed))),
+            (ControlCall::Discovery, 504, Some((Realm, TimedOut))),
             // S1 4.2.3, related accounts
-            (Call::RelatedAccounts, 200, None),
-            (Call::RelatedAccounts, 401, Some((Grant, Refused))),
-            (Call::RelatedAccounts, 500, Some((Realm, Failed))),
-            (Call::RelatedAccounts, 504, Some((Realm, TimedOut))),
+            (ControlCall::RelatedAccounts, 200, None),
+            (ControlCall::RelatedAccounts, 401, Some((Grant, Refused))),
+            (ControlCall::RelatedAccounts, 500, Some((Realm, Failed))),
+            (ControlCall::RelatedAccounts, 504, Some((Realm, TimedOut))),
             // S1 4.3.1, pair
-            (Call::Pair, 200, None),
-            (Call::Pair, 400, Some((Account, Unexpected))),
-            (Call::Pair, 401, Some((Grant, Refused))),
-            (Call::Pair, 409, Some((Account, PairedElsewhere))),
-            (Call::Pair, 500, Some((Realm, Failed))),
-            (Call::Pair, 504, Some((Realm, TimedOut))),
+            (ControlCall::Pair, 200, None),
+            (ControlCall::Pair, 400, Some((Account, Unexpected))),
+            (ControlCall::Pair, 401, Some((Grant, Refused))),
+            (ControlCall::Pair, 409, Some((Account, PairedElsewhere))),
+            (ControlCall::Pair, 500, Some((Realm, Failed))),
+            (ControlCall::Pair, 504, Some((Realm, TimedOut))),
             // S1 4.3.2, unpair
-            (Call::Unpair, 200, None),
-            (Call::Unpair, 400, Some((Account, Unexpected))),
-            (Call::Unpair, 401, Some((Grant, Refused))),
-            (Call::Unpair, 500, Some((Realm, Failed))),
-            (Call::Unpair, 504, Some((Realm, TimedOut))),
+            (ControlCall::Unpair, 200, None),
+            (ControlCall::Unpair, 400, Some((Account, Unexpected))),
+            (ControlCall::Unpair, 401, Some((Grant, Refused))),
+            (ControlCall::Unpair, 500, Some((Realm, Failed))),
+            (ControlCall::Unpair, 504, Some((Realm, TimedOut))),
             // 403 is documented for expired bearers alone (S1 4.2.1.2)
-            (Call::Discovery, 403, Some((Account, Forbidden))),
-            (Call::Pair, 403, Some((Account, Forbidden))),
+            (ControlCall::Discovery, 403, Some((Account, Forbidden))),
+            (ControlCall::Pair, 403, Some((Account, Forbidden))),
             // Only a lab's pairing knows 409
-            (Call::Unpair, 409, Some((Realm, Unexpected))),
+            (ControlCall::Unpair, 409, Some((Realm, Unexpected))),
         ];
         for (call, status, expected) in rows {
             assert_eq!(of(call, status), expected, "{call:?} {status}");
@@ -155,20 +158,22 @@ mod tests {
                 assert_eq!(of(call, status).is_none(), call.brings_tokens(), "{call:?} {status}");
             }
         }
-        assert_eq!(of(Call::Refresh, 204), Some((Realm, Unexpected)));
-        assert_eq!((of(Call::Unpair, 204), of(Call::Revoke, 204)), (None, None));
+        assert_eq!(of(ControlCall::Refresh, 204), Some((Realm, Unexpected)));
+        assert_eq!((of(ControlCall::Unpair, 204), of(ControlCall::Revoke, 204)), (None, None));
     }
 
     #[test]
     fn a_trouble_names_call_status_and_error_word() {
-        let trouble = refusal(Call::Refresh, 400, &Speech::of_body(br#"{"error":"invalid_grant"}"#));
+        let error =
+            refusal(ControlCall::Refresh, 400, &ErrorResponse::of_body(br#"{"error":"invalid_grant"}"#));
         assert_eq!(
-            trouble.to_string(),
+            error.to_string(),
             "refresh: the refresh token is not accepted (status 400, invalid_grant)"
         );
-        assert!(trouble.named);
-        let (speech, row) = (Speech::of_body(br#"{"error":"invalid_client"}"#), (Grant, Refused, "no"));
-        let elsewhere = failure(Call::Discovery, 401, &speech, row);
+        assert!(error.named);
+        let (error_response, row) =
+            (ErrorResponse::of_body(br#"{"error":"invalid_client"}"#), (Grant, Refused, "no"));
+        let elsewhere = failure(ControlCall::Discovery, 401, &error_response, row);
         assert_eq!(
             (elsewhere.blame, elsewhere.named),
             (Grant, false),
