@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use genapi_gateway::clock::{Clock, Timestamp};
-use genapi_gateway::sandbox::matching::{self, Addresses};
-use genapi_gateway::sandbox::{Account, Call, Endpoint, Fault, Options, Place, Platform, Sandbox, Script};
+use genapi_gateway::sandbox::gateway_files::{self, Addresses};
+use genapi_gateway::sandbox::{
+    AccountSpec, Endpoint, Fault, FaultRule, HostRole, Platform, RecordedCall, Sandbox, SandboxOptions,
+};
 use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -84,20 +86,20 @@ struct Up {
 
 impl Cluster {
     async fn new(gateways: usize) -> Self {
-        let mut options = Options { keep_calls: 200_000, ..Options::default() };
-        options.habits.rotate_refresh = true;
-        options.habits.access_token_life = TOKEN_LIFE;
+        let mut options = SandboxOptions { keep_calls: 200_000, ..SandboxOptions::default() };
+        options.behavior.rotate_refresh = true;
+        options.behavior.access_token_life = TOKEN_LIFE;
         let sandbox = Sandbox::start(options).await.unwrap();
-        sandbox.script(Script::on(Endpoint::Refresh, Fault::DelayedThenNormal(REFRESH_TAKES)));
+        sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::DelayedThenNormal(REFRESH_TAKES)));
         for id in ids() {
-            sandbox.add_account(Account::clinic(id, "Smile").with_orders(2));
+            sandbox.add_account(AccountSpec::clinic(id, "Smile").with_orders(2));
         }
         let server = tokio::task::spawn_blocking(|| common::postgres::start("-h ''", |_| ())).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let any = || "127.0.0.1:0".to_owned();
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
-        let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        let key = gateway_files::write(&sandbox, folder.path(), &addresses).unwrap();
         for number in 0..gateways {
             equip(folder.path(), number, &server.url(), &sandbox);
         }
@@ -301,7 +303,7 @@ fn equip(base: &Path, number: usize, database: &str, sandbox: &Sandbox) {
     for file in std::fs::read_dir(base).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
         std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
     }
-    let config = std::fs::read_to_string(base.join(matching::CONFIG)).unwrap();
+    let config = std::fs::read_to_string(base.join(gateway_files::CONFIG)).unwrap();
     let endpoint = sandbox.oauth_base(Platform::New);
     let named = endpoint.replace("127.0.0.1", host_of(number));
     let shared = |file: &str| base.join(file).display().to_string();
@@ -314,7 +316,7 @@ fn equip(base: &Path, number: usize, database: &str, sandbox: &Sandbox) {
         let resolved = format!("[realms.global]\nresolve = {{ {:?} = \"127.0.0.1\" }}", host_of(number));
         config = config.replace("[realms.global]", &resolved);
     }
-    std::fs::write(folder.join(matching::CONFIG), config).unwrap();
+    std::fs::write(folder.join(gateway_files::CONFIG), config).unwrap();
 }
 
 /// The sandbox knows no others.
@@ -322,7 +324,7 @@ fn host_of(number: usize) -> &'static str {
     match number {
         0 => "127.0.0.1",
         1 => "localhost",
-        _ => Place::Identity(Platform::New).host_name(),
+        _ => HostRole::Identity(Platform::New).host_name(),
     }
 }
 
@@ -363,7 +365,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(call: &Call) -> Self {
+    fn of(call: &RecordedCall) -> Self {
         let (host, _) = call.header("host").unwrap().rsplit_once(':').unwrap();
         let gateway = (0..3).find(|number| host_of(*number) == host).unwrap();
         let mut fields = form_urlencoded::parse(&call.body);
@@ -429,7 +431,7 @@ async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
         // Whatever the last one left behind is taken over.
         let last_death = cluster.deaths.lock().await.last().unwrap().1;
         for id in ids() {
-            let refreshed = |call: &Call| {
+            let refreshed = |call: &RecordedCall| {
                 call.endpoint == Some(Endpoint::Refresh)
                     && (call.account, call.status) == (Some(id), Some(200))
                     && call.at > last_death

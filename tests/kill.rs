@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use common::gateway::Gateway;
 use genapi_gateway::clock::Clock;
 use genapi_gateway::config;
-use genapi_gateway::sandbox::matching::{self, Addresses};
-use genapi_gateway::sandbox::{Account, Call, Endpoint, Options, Sandbox};
+use genapi_gateway::sandbox::gateway_files::{self, Addresses};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, RecordedCall, Sandbox, SandboxOptions};
 use genapi_gateway::store;
 use serde_json::{Value, json};
 
@@ -50,17 +50,17 @@ struct LeftBehind {
 
 impl Bench {
     async fn new() -> Self {
-        let mut options = Options { keep_calls: 100_000, ..Options::default() };
-        options.habits.rotate_refresh = true;
+        let mut options = SandboxOptions { keep_calls: 100_000, ..SandboxOptions::default() };
+        options.behavior.rotate_refresh = true;
         let sandbox = Sandbox::start(options).await.unwrap();
         for id in ids() {
-            sandbox.add_account(Account::clinic(id, "Smile").with_orders(1));
+            sandbox.add_account(AccountSpec::clinic(id, "Smile").with_orders(1));
         }
         let folder = tempfile::tempdir().unwrap();
         let any = || "127.0.0.1:0".to_owned();
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
-        let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        let key = gateway_files::write(&sandbox, folder.path(), &addresses).unwrap();
         Self { sandbox, folder, key, http: common::gateway::caller(PATIENCE) }
     }
 
@@ -122,7 +122,7 @@ impl Bench {
 
     /// Reads the store of a gateway that is no more.
     async fn left_behind(&self) -> BTreeMap<u64, LeftBehind> {
-        let file = self.folder.path().join(matching::CONFIG);
+        let file = self.folder.path().join(gateway_files::CONFIG);
         let config = config::load(&file, &config::process_env).unwrap().config;
         let store = store::open(&config.store, Clock::system()).await.expect("opens after kill -9");
         let mut found = BTreeMap::new();
@@ -138,7 +138,7 @@ impl Bench {
 
     /// Whether the platform has carried out a refresh with this token, by its record.
     fn spent(&self, id: u64, refresh: &str) -> bool {
-        let with_it = |call: &Call| {
+        let with_it = |call: &RecordedCall| {
             call.endpoint == Some(Endpoint::Refresh)
                 && call.account == Some(id)
                 && call.status == Some(200)

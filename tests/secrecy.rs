@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use genapi_gateway::config::{LogConfig, LogFormat};
-use genapi_gateway::sandbox::{Account, Endpoint, Fault, Junk, LinkForm, Platform, Script};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, Fault, FaultRule, InvalidTokens, LinkForm, Platform};
 use genapi_gateway::telemetry;
 use genapi_gateway::telemetry::log_queue::{LineKind, LogQueue};
 use http::Method;
@@ -146,7 +146,7 @@ async fn traffic(world: &World) -> Vec<Response> {
     ] {
         for endpoint in [Endpoint::OrdersPractice, Endpoint::PatientSearch] {
             if let Some(fault) = fault.clone() {
-                world.sandbox.script(Script::on(endpoint, fault).times(2));
+                world.sandbox.inject(FaultRule::on(endpoint, fault).times(2));
             }
         }
         responses.extend(world.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
@@ -155,7 +155,7 @@ async fn traffic(world: &World) -> Vec<Response> {
             .header("x-gateway-key", &world.key)
             .body(search.clone());
         responses.extend(world.while_time_flies(fly, whole(searched)).await);
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
     }
     for path in [
         format!("/accounts/{CLINIC_NAME}/patients/{IN_PATH}?chart={IN_QUERY}"),
@@ -202,9 +202,9 @@ async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
     let fly = Duration::from_millis(100);
     for (endpoint, fault) in [
         (Endpoint::Refresh, Fault::HtmlInstead),
-        (Endpoint::Refresh, Fault::JunkToken(Junk::LineBreakInAccessToken)),
-        (Endpoint::Refresh, Fault::JunkToken(Junk::HalfOfTheJson)),
-        (Endpoint::Refresh, Fault::JunkToken(Junk::ExpiresIn(json!(IN_BODY)))),
+        (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::LineBreakInAccessToken)),
+        (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::HalfOfTheJson)),
+        (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::ExpiresIn(json!(IN_BODY)))),
         (Endpoint::Refresh, Fault::Answers { status: 400, body: json!({"error": IN_BODY}).to_string() }),
         (
             Endpoint::Refresh,
@@ -218,10 +218,10 @@ async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
             Fault::Discovers { domain: "http://evil.test".to_owned(), path: "/x".to_owned() },
         ),
     ] {
-        world.sandbox.script(Script::on(endpoint, fault).for_account(CLINIC));
+        world.sandbox.inject(FaultRule::on(endpoint, fault).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
         responses.push(world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await);
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.clock.advance(Duration::from_secs(90));
         world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await;
     }
@@ -316,13 +316,13 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let log = Captured::install();
     let mut search = Search::default();
     let world = Setup::new()
-        .habits(|habits| {
-            habits.rotate_refresh = true;
-            habits.link_form = LinkForm::Mixed;
+        .behavior(|behavior| {
+            behavior.rotate_refresh = true;
+            behavior.link_form = LinkForm::Mixed;
         })
         .options(|options| options.keep_calls = 100_000)
-        .account(Account::clinic(1003, ACCOUNT_TITLE).with_user(USER, PASSWORD))
-        .account(Account::clinic(1004, "Qanary Second Practice").with_user(USER, PASSWORD))
+        .account(AccountSpec::clinic(1003, ACCOUNT_TITLE).with_user(USER, PASSWORD))
+        .account(AccountSpec::clinic(1004, "Qanary Second Practice").with_user(USER, PASSWORD))
         .config("[[callers]]", "[upstream]\nresponse_timeout = \"2s\"\n[[callers]]")
         .start()
         .await;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::clock::Clock;
-use crate::sandbox::matching::{self, Addresses};
-use crate::sandbox::saved::{self, Keeper, Saved};
-use crate::sandbox::{Account, Habits, Handle, Options, Platform, Region, Sandbox};
+use crate::sandbox::gateway_files::{self, Addresses};
+use crate::sandbox::saved::{self, SavedSandbox, StateFile};
+use crate::sandbox::{AccountSpec, Behavior, Handle, Platform, Region, Sandbox, SandboxOptions};
 use crate::server::notify::{Signal, Signals};
 
 use super::SandboxArguments;
@@ -52,7 +52,7 @@ async fn stay_up(arguments: &SandboxArguments) -> anyhow::Result<()> {
     let hint = "another one may be running; --port chooses other ports, --port 0 free ones";
     let sandbox = Sandbox::start(options(arguments, before.as_ref())).await.context(hint)?;
     output::write(&addresses(&sandbox));
-    let mut keeper = match &arguments.write {
+    let mut state_file = match &arguments.write {
         Some(dir) => Some(set_up(&sandbox, arguments, dir, before)?),
         None => {
             sandbox.populate(arguments.accounts as u64);
@@ -64,27 +64,27 @@ async fn stay_up(arguments: &SandboxArguments) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             signal = signals.next() => if matches!(signal, Signal::Stop) { break },
-            () = tokio::time::sleep(pause), if keeper.is_some() => {
+            () = tokio::time::sleep(pause), if state_file.is_some() => {
                 let started = Instant::now();
-                save(&mut keeper, &sandbox).await?;
+                save(&mut state_file, &sandbox).await?;
                 pause = SAVE_EVERY.max(10 * started.elapsed());
             }
         }
     }
     let handle = Handle::clone(&sandbox);
     sandbox.stop().await;
-    save(&mut keeper, &handle).await
+    save(&mut state_file, &handle).await
 }
 
 /// Off the threads that answer. A disk that is full ends no practice.
-async fn save(keeper: &mut Option<Keeper>, sandbox: &Handle) -> anyhow::Result<()> {
-    let Some(mut writing) = keeper.take() else { return Ok(()) };
+async fn save(state_file: &mut Option<StateFile>, sandbox: &Handle) -> anyhow::Result<()> {
+    let Some(mut writing) = state_file.take() else { return Ok(()) };
     let sandbox = sandbox.clone();
     let saved = tokio::task::spawn_blocking(move || (writing.save(&sandbox), writing)).await?;
     if let Err(error) = &saved.0 {
         eprintln!("the sandbox's state is not kept: {error:#}");
     }
-    *keeper = Some(saved.1);
+    *state_file = Some(saved.1);
     Ok(())
 }
 
@@ -93,11 +93,11 @@ fn set_up(
     sandbox: &Handle,
     arguments: &SandboxArguments,
     dir: &Path,
-    before: Option<Saved>,
-) -> anyhow::Result<Keeper> {
+    before: Option<SavedSandbox>,
+) -> anyhow::Result<StateFile> {
     let (addresses, key) = match before {
         Some(saved) => {
-            sandbox.restore(saved.world);
+            sandbox.restore(saved.state);
             (Addresses::written(&saved.gateway, &saved.admin), Some(saved.caller_key))
         }
         None => {
@@ -105,7 +105,7 @@ fn set_up(
                 sandbox.grant(account);
             }
             // To pair by hand: the others are taken over by the import.
-            let account = Account::clinic(to_pair(arguments), "Clinic to pair").in_region(Region::Europe);
+            let account = AccountSpec::clinic(to_pair(arguments), "Clinic to pair").in_region(Region::Europe);
             sandbox.add_account(account.with_user(USER, PASSWORD));
             let gateway = arguments.gateway.unwrap_or(GATEWAY);
             (Addresses::new(gateway, arguments.admin.unwrap_or(ADMIN)), None)
@@ -115,17 +115,17 @@ fn set_up(
         sandbox.allow_redirect(platform, &addresses.redirect_uri);
     }
     let goes_on = key.is_some();
-    let key = key.unwrap_or_else(matching::new_caller_key);
-    let mut keeper = Keeper::new(dir, &addresses, &key);
+    let key = key.unwrap_or_else(gateway_files::new_caller_key);
+    let mut state_file = StateFile::new(dir, &addresses, &key);
     std::fs::create_dir_all(dir)?;
     // First: files without it would be nobody's.
-    keeper.save(sandbox)?;
-    matching::write_missing(sandbox, dir, &addresses, &key)?;
+    state_file.save(sandbox)?;
+    gateway_files::write_missing(sandbox, dir, &addresses, &key)?;
     if goes_on {
         say!("\ngoes on with what is in {}: {} accounts", dir.display(), sandbox.accounts().len());
     }
     output::write(&next_steps(sandbox, dir, &key, &addresses));
-    Ok(keeper)
+    Ok(state_file)
 }
 
 /// Above those that are paired from the start.
@@ -134,7 +134,11 @@ fn to_pair(arguments: &SandboxArguments) -> u64 {
 }
 
 /// The files that are there name the addresses of the run that wrote them.
-fn refuse_other_addresses(arguments: &SandboxArguments, dir: &Path, saved: &Saved) -> anyhow::Result<()> {
+fn refuse_other_addresses(
+    arguments: &SandboxArguments,
+    dir: &Path,
+    saved: &SavedSandbox,
+) -> anyhow::Result<()> {
     let first = saved.ports.iter().map(|(_, port)| *port).min().unwrap_or(FIRST_PORT);
     let other =
         |wanted: Option<SocketAddr>, held: &str| wanted.is_some_and(|wanted| wanted.to_string() != held);
@@ -156,25 +160,25 @@ fn refuse_other_addresses(arguments: &SandboxArguments, dir: &Path, saved: &Save
     Ok(())
 }
 
-fn options(arguments: &SandboxArguments, before: Option<&Saved>) -> Options {
-    let habits = Habits {
+fn options(arguments: &SandboxArguments, before: Option<&SavedSandbox>) -> SandboxOptions {
+    let behavior = Behavior {
         token_size: arguments.token_size,
         rotate_refresh: arguments.rotate,
         expiry_status: arguments.expiry_status,
         access_token_life: arguments.token_life,
-        ..Habits::default()
+        ..Behavior::default()
     };
     let identity = before.and_then(|saved| saved.identity.clone());
-    Options {
+    SandboxOptions {
         clock: Clock::system(),
         ports: Some(arguments.port.unwrap_or(FIRST_PORT)).filter(|port| *port != 0),
         same_ports: before.iter().flat_map(|saved| saved.ports.iter().copied()).collect(),
         tls: arguments.tls || identity.is_some(),
         identity,
-        habits,
+        behavior,
         control: true,
         keep_calls: KEEP_CALLS,
-        ..Options::default()
+        ..SandboxOptions::default()
     }
 }
 
@@ -202,7 +206,7 @@ fn addresses(sandbox: &Handle) -> String {
 fn next_steps(sandbox: &Handle, dir: &Path, key: &str, gateway: &Addresses) -> String {
     let accounts = sandbox.accounts();
     let paired = accounts.iter().find(|account| sandbox.is_paired(account.id));
-    let name = paired.map_or_else(|| "NAME".to_owned(), matching::account_name);
+    let name = paired.map_or_else(|| "NAME".to_owned(), gateway_files::account_name);
     let shown = |file: &str| quoted(&absolute(dir).join(file));
     let mut text = format!(
         "\na matching gateway, in a terminal:\n  \
@@ -212,16 +216,16 @@ fn next_steps(sandbox: &Handle, dir: &Path, key: &str, gateway: &Addresses) -> S
          export GENAPI_GATEWAY_CONFIG={config}\n  \
          genapi-gateway accounts import {import}\n  \
          curl -H 'X-Gateway-Key: {key}' http://{at}/accounts/{name}/orders/practice\n",
-        config = shown(matching::CONFIG),
-        import = shown(matching::IMPORT),
+        config = shown(gateway_files::CONFIG),
+        import = shown(gateway_files::IMPORT),
         at = gateway.gateway,
     );
     if let Some(account) = accounts.iter().find(|account| !sandbox.is_paired(account.id)) {
         text.push_str(&format!(
             "then pair the account that nobody has connected yet, as a clinic would ({USER} / {PASSWORD}):\n  \
              genapi-gateway accounts pair --realm {} --name {}\n",
-            matching::realm(account.platform),
-            matching::account_name(account),
+            gateway_files::realm(account.platform),
+            gateway_files::account_name(account),
         ));
     }
     text.push('\n');

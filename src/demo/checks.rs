@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::sandbox::{Endpoint, Fault, Place, Region, Script, matching};
+use crate::sandbox::{Endpoint, Fault, FaultRule, HostRole, Region, gateway_files};
 
 use super::applications::CallResult;
 use super::{CLINIC, CLINIC_NAME, LAB, PASSWORD, Stage, USER};
@@ -112,7 +112,7 @@ impl Stage {
 
     async fn takes_over_a_lab(&self) -> anyhow::Result<String> {
         let id = LAB.to_string();
-        let entries: serde_json::Value = serde_json::from_str(&matching::import_json(&self.sandbox))?;
+        let entries: serde_json::Value = serde_json::from_str(&gateway_files::import_json(&self.sandbox))?;
         let lab = entries.as_array().into_iter().flatten().find(|entry| entry["account_id"] == id.as_str());
         let lab = lab.context("the sandbox exports no lab")?.clone();
         let imported = self.applications.operate("/import", json!([lab])).await?;
@@ -138,7 +138,7 @@ impl Stage {
         let calls = self.sandbox.calls_to(Endpoint::PracticeConfiguration);
         ensure!(calls.len() == 5, "the platform saw {} calls instead of 5", calls.len());
         for call in &calls {
-            ensure!(call.place == Place::Region(Region::Europe), "a call went to {:?}", call.place);
+            ensure!(call.role == HostRole::Region(Region::Europe), "a call went to {:?}", call.role);
             let bearer = call.header("authorization").unwrap_or_default();
             ensure!(!bearer.contains("an-old-align-token"), "the caller's own token reached the platform");
             ensure!(call.header("x-gateway-key").is_none(), "the caller's key reached the platform");
@@ -164,12 +164,12 @@ impl Stage {
     async fn retries_trouble(&self) -> anyhow::Result<String> {
         self.sandbox.clear_calls();
         for status in [504, 500] {
-            self.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)).once());
+            self.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(status)).once());
         }
         let started = Instant::now();
         let response = self.applications.call(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await?;
         let took = started.elapsed();
-        self.sandbox.clear_scripts();
+        self.sandbox.clear_fault_rules();
         expect(&response, 200)?;
         let sends = self.sandbox.calls_to(Endpoint::OrdersPractice).len();
         ensure!(sends == 3, "{sends} sends instead of three");
@@ -230,7 +230,7 @@ impl Stage {
         expect(&response, 200)?;
         let calls = self.sandbox.calls_to(Endpoint::PracticeConfiguration);
         let last = calls.last().context("the platform saw no call")?;
-        ensure!(last.place == Place::Region(Region::AsiaPacific), "the last call went to {:?}", last.place);
+        ensure!(last.role == HostRole::Region(Region::AsiaPacific), "the last call went to {:?}", last.role);
         Ok("Europe refused, discovery named Asia Pacific, the call was repeated there".into())
     }
 

@@ -13,8 +13,8 @@ use anyhow::Context;
 use crate::app::{self, Running};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::sandbox::matching::{self, Addresses};
-use crate::sandbox::{Account, Options, Platform, Region, Sandbox};
+use crate::sandbox::gateway_files::{self, Addresses};
+use crate::sandbox::{AccountSpec, Platform, Region, Sandbox, SandboxOptions};
 use crate::server::Inherited;
 use crate::server::notify::{Signal, Signals};
 
@@ -71,14 +71,14 @@ async fn play(once: bool) -> anyhow::Result<bool> {
 impl Stage {
     async fn set() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        let sandbox = Sandbox::start(Options { control: true, ..Options::default() }).await?;
-        let clinic = Account::clinic(CLINIC, "Smile Berlin").in_region(Region::Europe).with_orders(3);
+        let sandbox = Sandbox::start(SandboxOptions { control: true, ..SandboxOptions::default() }).await?;
+        let clinic = AccountSpec::clinic(CLINIC, "Smile Berlin").in_region(Region::Europe).with_orders(3);
         sandbox.add_account(clinic.with_user(USER, PASSWORD).with_asset_bytes(ASSET_BYTES));
-        let lab = Account::lab(LAB, "Crown Lab Oslo").in_region(Region::Europe).with_orders(3);
+        let lab = AccountSpec::lab(LAB, "Crown Lab Oslo").in_region(Region::Europe).with_orders(3);
         sandbox.add_account(lab.with_user(USER, PASSWORD).with_asset_bytes(ASSET_BYTES));
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let any = || "127.0.0.1:0".to_owned();
-        let key = matching::write(
+        let key = gateway_files::write(
             &sandbox,
             folder.path(),
             &Addresses { gateway: any(), admin: any(), redirect_uri },
@@ -98,7 +98,7 @@ impl Stage {
     /// What to try by hand.
     fn invitation(&self) -> String {
         let Applications { gateway, admin, key, .. } = &self.applications;
-        let config = self.folder.path().join(matching::CONFIG);
+        let config = self.folder.path().join(gateway_files::CONFIG);
         let control = self.sandbox.control_url().unwrap_or_default();
         format!(
             "everything stays up until Ctrl-C. In another terminal:\n\n  \
@@ -128,8 +128,8 @@ impl Stage {
 /// From now on the command line finds this gateway by its file.
 fn write_real_ports(sandbox: &Sandbox, folder: &Path, key: &str, running: &Running) -> anyhow::Result<()> {
     let (data, admin) = running.data_addr().zip(running.admin_addr()).context("no listener")?;
-    let text = matching::config_toml(sandbox, key, &Addresses::new(data, admin));
-    std::fs::write(folder.join(matching::CONFIG), text).context("the configuration cannot be written")
+    let text = gateway_files::config_toml(sandbox, key, &Addresses::new(data, admin));
+    std::fs::write(folder.join(gateway_files::CONFIG), text).context("the configuration cannot be written")
 }
 
 /// As it was started: `cargo run` puts it on no path.
@@ -147,7 +147,7 @@ fn program() -> String {
 
 /// The file that was just written, with the ports still to be found and the log out of the way.
 fn load(folder: &Path) -> anyhow::Result<Config> {
-    let loaded = config::load(&folder.join(matching::CONFIG), &config::process_env);
+    let loaded = config::load(&folder.join(gateway_files::CONFIG), &config::process_env);
     let mut config = loaded.map_err(|problems| anyhow::anyhow!("{problems}"))?.config;
     config.gateway.workers = 2;
     Ok(config)

@@ -8,15 +8,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, Wants};
-use super::habits::{DomainForm, Habits, StatusForm};
-use super::orders::{self, Links, Order};
-use super::place::{FIRST_PATH, Place, Platform, Region, V2_PATH};
-use super::reply::{Body, Reply};
-use super::request::Request;
-use super::site::{Found, Site};
+use super::behavior::{Behavior, DomainForm, StatusForm};
+use super::endpoint::{Endpoint, RequiredToken};
+use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V2_PATH};
+use super::orders::{self, LinkPrinter, Order};
+use super::reply::{Reply, ReplyContent};
+use super::request::ReceivedRequest;
+use super::state::{AccountKind, CreatedRx, PairError, Practice, SandboxState};
 use super::tokens::{Grant, Holder};
-use super::world::{CreatedRx, Kind, PairRefused, Practice, World};
+use super::virtual_host::{LocatedCall, VirtualHost};
 use super::{oauth, patients, storage};
 
 /// The sentence of Authentication & Pairing V2, 4.3.1.
@@ -24,24 +24,24 @@ const CHART_WARNING: &str =
     "Empty or duplicate patient identifiers (chart#) exists in iTero patient database";
 
 /// Answers any call that has an API prefix.
-pub fn response(site: &Site, request: &Request, found: &Found) -> Reply {
-    let habits = site.habits();
-    let mut world = site.shared.world();
-    let reply = match permit(site, &world, request, found, &habits) {
+pub fn response(host: &VirtualHost, request: &ReceivedRequest, found: &LocatedCall) -> Reply {
+    let behavior = host.behavior();
+    let mut state = host.context.state();
+    let reply = match authorize_call(host, &state, request, found, &behavior) {
         Ok(grant) => {
-            let call = Call { site, request, found, habits: &habits };
-            call.response(&mut world, grant)
+            let call = ApiCall { host, request, found, behavior: &behavior };
+            call.response(&mut state, grant)
         }
         Err(refused) => refused,
     };
-    drop(world);
+    drop(state);
     // Fields that only arrive when a proxy lets cookies, unknown names and their letter case pass.
-    let node = site.place.host_name();
+    let node = host.role.host_name();
     let reply = reply
         .with("Set-Cookie", format!("node={node}; Path=/; HttpOnly"))
         .with("Set-Cookie", "visit=1; Path=/")
         .with("X-iTero-Node", node);
-    packed(reply, request, &habits)
+    packed(reply, request, &behavior)
 }
 
 /// `{"APIs":[…]}` with one entry (4.2.2).
@@ -50,39 +50,43 @@ pub fn discovery_json(domain: &str, path: &str) -> Value {
 }
 
 /// None: a call that needs no bearer here.
-fn permit(
-    site: &Site,
-    world: &World,
-    request: &Request,
-    found: &Found,
-    habits: &Habits,
+fn authorize_call(
+    host: &VirtualHost,
+    state: &SandboxState,
+    request: &ReceivedRequest,
+    found: &LocatedCall,
+    behavior: &Behavior,
 ) -> Result<Option<Grant>, Reply> {
-    let wants = match found.endpoint {
-        Endpoint::Download if habits.download_wants_bearer => Wants::Pair,
-        endpoint => endpoint.wants(),
+    let required_token = match found.endpoint {
+        Endpoint::Download if behavior.download_wants_bearer => RequiredToken::Pair,
+        endpoint => endpoint.required_token(),
     };
-    if wants == Wants::Nothing {
+    if required_token == RequiredToken::Nothing {
         return Ok(None);
     }
     let is_data = found.endpoint.is_data();
     // 4.1 and 4.2.1.2: an expired token shows as 401 here and as 403 there; the control calls print 401.
-    let worthless = if is_data { habits.expiry_status } else { 401 };
-    let platform = site.place.platform();
+    let worthless = if is_data { behavior.expiry_status } else { 401 };
+    let platform = host.role.platform();
     let access = platform.zip(request.bearer());
-    let access = access.and_then(|(platform, text)| world.vault.bearer(text, platform, site.now()));
+    let access = access.and_then(|(platform, text)| state.tokens.bearer(text, platform, host.now()));
     let Some(access) = access else {
         return Err(Reply::error(worthless, "wrong, missing or expired token"));
     };
     let grant = access.grant.clone();
-    match (&grant.holder, wants) {
-        (Holder::Account(_), Wants::Login) => Err(Reply::error(401, "the first access token is wanted here")),
-        (Holder::User(_), Wants::Pair) if is_data => Err(Reply::error(403, "the user is not paired")),
-        (Holder::User(_), Wants::Pair) => Err(Reply::error(401, "the pair access token is wanted here")),
+    match (&grant.holder, required_token) {
+        (Holder::Account(_), RequiredToken::Login) => {
+            Err(Reply::error(401, "the first access token is wanted here"))
+        }
+        (Holder::User(_), RequiredToken::Pair) if is_data => Err(Reply::error(403, "the user is not paired")),
+        (Holder::User(_), RequiredToken::Pair) => {
+            Err(Reply::error(401, "the pair access token is wanted here"))
+        }
         (Holder::User(_), _) => Ok(Some(grant)),
         (Holder::Account(account), _) => {
-            let practice = world.accounts.get(account);
+            let practice = state.accounts.get(account);
             let practice = practice.ok_or_else(|| Reply::error(worthless, "no such account"))?;
-            reachable(site, practice, request, is_data, habits)?;
+            reachable(host, practice, request, is_data, behavior)?;
             Ok(Some(grant))
         }
     }
@@ -90,42 +94,42 @@ fn permit(
 
 /// What an account is refused although its token is good.
 fn reachable(
-    site: &Site,
+    host: &VirtualHost,
     practice: &Practice,
-    request: &Request,
+    request: &ReceivedRequest,
     is_data: bool,
-    habits: &Habits,
+    behavior: &Behavior,
 ) -> Result<(), Reply> {
     if practice.denied.iter().any(|path| request.path().contains(path.as_str())) {
         return Err(Reply::error(403, "the account may not do this"));
     }
-    let elsewhere = site.region().is_some_and(|region| region != practice.account.region);
+    let elsewhere = host.region().is_some_and(|region| region != practice.account.region);
     if is_data && elsewhere {
-        return Err(Reply::error(habits.wrong_region_status, "the account belongs to another region"));
+        return Err(Reply::error(behavior.wrong_region_status, "the account belongs to another region"));
     }
     Ok(())
 }
 
-struct Call<'a> {
-    site: &'a Site,
-    request: &'a Request,
-    found: &'a Found,
-    habits: &'a Habits,
+struct ApiCall<'a> {
+    host: &'a VirtualHost,
+    request: &'a ReceivedRequest,
+    found: &'a LocatedCall,
+    behavior: &'a Behavior,
 }
 
-impl Call<'_> {
-    fn response(&self, world: &mut World, grant: Option<Grant>) -> Reply {
+impl ApiCall<'_> {
+    fn response(&self, state: &mut SandboxState, grant: Option<Grant>) -> Reply {
         if self.found.endpoint == Endpoint::Download {
-            return self.download(world, grant.and_then(|grant| grant.holder.account()));
+            return self.download(state, grant.and_then(|grant| grant.holder.account()));
         }
         let Some(grant) = grant else { return Reply::error(401, "wrong or missing token") };
         match self.found.endpoint {
-            Endpoint::Discovery => self.discovery(world, &grant),
-            Endpoint::RelatedAccounts => self.related_accounts(world, &grant),
-            Endpoint::Pair => self.pair(world, &grant),
-            Endpoint::Unpair => self.unpair(world, &grant),
+            Endpoint::Discovery => self.discovery(state, &grant),
+            Endpoint::RelatedAccounts => self.related_accounts(state, &grant),
+            Endpoint::Pair => self.pair(state, &grant),
+            Endpoint::Unpair => self.unpair(state, &grant),
             _ => {
-                let account = grant.holder.account().and_then(|account| world.accounts.get_mut(&account));
+                let account = grant.holder.account().and_then(|account| state.accounts.get_mut(&account));
                 match account {
                     Some(practice) => self.data(practice),
                     None => Reply::error(404, "no such account"),
@@ -139,10 +143,10 @@ impl Call<'_> {
             Endpoint::PracticeConfiguration => self.good(&configuration_json(practice, self.found.is_v2())),
             Endpoint::ScanRequest => self.scan_request(practice),
             Endpoint::DeleteScanRequest => self.delete_scan_request(practice),
-            Endpoint::OrdersPractice => self.order_list(practice, Kind::Clinic),
-            Endpoint::OrdersLab => self.order_list(practice, Kind::Lab),
+            Endpoint::OrdersPractice => self.order_list(practice, AccountKind::Clinic),
+            Endpoint::OrdersLab => self.order_list(practice, AccountKind::Lab),
             Endpoint::Order => self.order(practice),
-            Endpoint::Return => self.give_back(practice),
+            Endpoint::Return => self.return_order(practice),
             Endpoint::PatientSearch => self.patient_search(practice),
             Endpoint::Patients => self.patient_update(practice, "PatientGuid"),
             Endpoint::PatientByChartNumber => self.patient_update(practice, "ChartNumber"),
@@ -151,19 +155,19 @@ impl Call<'_> {
     }
 
     fn good(&self, data: &Value) -> Reply {
-        Reply::json_text(200, orders::response_json(&data.to_string(), self.habits))
+        Reply::json_text(200, orders::response_json(&data.to_string(), self.behavior))
     }
 
     fn status(&self) -> Value {
-        match self.habits.status_form {
+        match self.behavior.status_form {
             StatusForm::Number => json!(1),
             StatusForm::Text => json!("Success"),
         }
     }
 
-    fn discovery(&self, world: &World, grant: &Grant) -> Reply {
+    fn discovery(&self, state: &SandboxState, grant: &Grant) -> Reply {
         let at_domain = !self.request.path().contains(FIRST_PATH);
-        if at_domain && !self.habits.discovery_at_domain {
+        if at_domain && !self.behavior.discovery_at_domain {
             return Reply::error(404, "no such resource");
         }
         let asked = (self.request.parameter("discoveryName"), self.request.parameter("version"));
@@ -171,31 +175,31 @@ impl Call<'_> {
             return Reply::error(400, "discoveryName and version are mandatory");
         };
         // 4.2.2, "False OK": not enabled, or wrong values.
-        if !self.habits.discovery_enabled || name != "third-party" || version != "2" {
+        if !self.behavior.discovery_enabled || name != "third-party" || version != "2" {
             return Reply::json(200, &json!({"APIs": []}));
         }
         let region = match &grant.holder {
-            Holder::Account(account) => world.accounts.get(account).map(|practice| practice.account.region),
+            Holder::Account(account) => state.accounts.get(account).map(|practice| practice.account.region),
             Holder::User(email) => {
-                world.related(grant.platform, email).first().map(|practice| practice.account.region)
+                state.related(grant.platform, email).first().map(|practice| practice.account.region)
             }
         };
-        let home = Place::home(grant.platform, region.unwrap_or(default_region(grant.platform)));
-        let domain = match self.habits.domain_form {
-            DomainForm::WithScheme => self.site.shared.origin(home),
-            DomainForm::TrailingSlash => format!("{}/", self.site.shared.origin(home)),
-            DomainForm::Bare => self.site.shared.authority(home),
+        let home = HostRole::home(grant.platform, region.unwrap_or(default_region(grant.platform)));
+        let domain = match self.behavior.domain_form {
+            DomainForm::WithScheme => self.host.context.origin(home),
+            DomainForm::TrailingSlash => format!("{}/", self.host.context.origin(home)),
+            DomainForm::Bare => self.host.context.authority(home),
         };
-        let path = if grant.platform == Platform::New { &self.habits.path } else { V2_PATH };
+        let path = if grant.platform == Platform::New { &self.behavior.path } else { V2_PATH };
         Reply::json(200, &discovery_json(&domain, path))
     }
 
-    fn related_accounts(&self, world: &World, grant: &Grant) -> Reply {
+    fn related_accounts(&self, state: &SandboxState, grant: &Grant) -> Reply {
         let Holder::User(email) = &grant.holder else { return Reply::error(401, "wrong token") };
-        let blank = if self.habits.trailing_blanks { " " } else { "" };
+        let blank = if self.behavior.trailing_blanks { " " } else { "" };
         let entry = |practice: &&Practice| {
             let account = &practice.account;
-            let id = match self.habits.account_id_as_string {
+            let id = match self.behavior.account_id_as_string {
                 true => json!(account.id.to_string()),
                 false => json!(account.id),
             };
@@ -206,16 +210,16 @@ impl Call<'_> {
                 "IsPaired": practice.pairings.contains_key(&grant.client_id),
             })
         };
-        let data: Vec<Value> = world.related(grant.platform, email).iter().map(entry).collect();
+        let data: Vec<Value> = state.related(grant.platform, email).iter().map(entry).collect();
         Reply::json(200, &json!({"Data": data, "Status": self.status(), "Errors": []}))
     }
 
-    fn pair(&self, world: &mut World, grant: &Grant) -> Reply {
+    fn pair(&self, state: &mut SandboxState, grant: &Grant) -> Reply {
         let Some(account) = self.account_in_body() else {
             return Reply::error(400, "wrong company id");
         };
         let callback = self.request.json().and_then(|body| body["CallbackUrl"].as_str().map(str::to_owned));
-        match world.pair(grant, account, callback, self.habits, self.site.now()) {
+        match state.pair(grant, account, callback, self.behavior, self.host.now()) {
             Ok(paired) => {
                 let mut data =
                     json!({"OAuthResponse": oauth::tokens_json(&paired.tokens), "CompanyId": account});
@@ -224,17 +228,17 @@ impl Call<'_> {
                 }
                 Reply::json(200, &json!({"Data": data, "Status": self.status()}))
             }
-            Err(PairRefused::WrongCompany) => Reply::error(400, "wrong company id"),
-            Err(PairRefused::PairedElsewhere) => {
+            Err(PairError::WrongCompany) => Reply::error(400, "wrong company id"),
+            Err(PairError::PairedElsewhere) => {
                 Reply::error(409, "the account is paired with a different application")
             }
         }
     }
 
-    fn unpair(&self, world: &mut World, grant: &Grant) -> Reply {
+    fn unpair(&self, state: &mut SandboxState, grant: &Grant) -> Reply {
         match self.account_in_body() {
             Some(account) if Some(account) == grant.holder.account() => {
-                world.unpair(account, &grant.client_id);
+                state.unpair(account, &grant.client_id);
                 Reply::json(200, &json!({"Data": true, "Status": self.status(), "Errors": []}))
             }
             _ => Reply::error(400, "wrong company id"),
@@ -251,7 +255,7 @@ impl Call<'_> {
         id.as_u64().or_else(|| id.as_str()?.parse().ok())
     }
 
-    fn order_list(&self, practice: &Practice, kind: Kind) -> Reply {
+    fn order_list(&self, practice: &Practice, kind: AccountKind) -> Reply {
         if practice.account.kind != kind {
             return Reply::error(403, "this list is for the other kind of account");
         }
@@ -261,37 +265,38 @@ impl Call<'_> {
     fn order(&self, practice: &Practice) -> Reply {
         let Some(rx_id) = self.segment().parse().ok() else { return Reply::error(400, "bad RX id") };
         if let Some(rx) = practice.created.get(&rx_id) {
-            let text = orders::response_json(&orders::created_json(practice, rx), self.habits);
+            let text = orders::response_json(&orders::created_json(practice, rx), self.behavior);
             return Reply::json_text(200, text);
         }
         match Order::by_rx_id(rx_id).filter(|order| orders::exists(practice, *order)) {
             Some(order) => self.with_links(|links| {
                 let text = orders::order_json(practice, order, links, self.found.is_v2());
-                orders::response_json(&text, self.habits)
+                orders::response_json(&text, self.behavior)
             }),
             None => Reply::error(404, "no such RX"),
         }
     }
 
-    fn with_links(&self, print: impl FnOnce(&Links<'_>) -> String) -> Reply {
-        let shared = &self.site.shared;
-        let (origin, now) = (shared.origin(self.site.place), self.site.now());
-        let sign = |path: &str| storage::sign(shared, path, now + self.habits.link_life);
-        let links = Links { origin: &origin, prefix: &self.found.prefix, habits: self.habits, sign: &sign };
+    fn with_links(&self, print: impl FnOnce(&LinkPrinter<'_>) -> String) -> Reply {
+        let context = &self.host.context;
+        let (origin, now) = (context.origin(self.host.role), self.host.now());
+        let sign = |path: &str| storage::sign(context, path, now + self.behavior.link_life);
+        let links =
+            LinkPrinter { origin: &origin, prefix: &self.found.prefix, behavior: self.behavior, sign: &sign };
         Reply::json_text(200, print(&links))
     }
 
-    fn download(&self, world: &World, account: Option<u64>) -> Reply {
+    fn download(&self, state: &SandboxState, account: Option<u64>) -> Reply {
         let asset_type = self.found.segments.get(1).map_or("", String::as_str);
         let order = self.segment().parse().ok().and_then(Order::by_order_id);
         let order = order.filter(|order| account.is_none_or(|account| account == order.account));
         match order {
-            Some(order) => asset_response(world, order, asset_type, self.request),
+            Some(order) => asset_response(state, order, asset_type, self.request),
             None => Reply::error(404, "no such order"),
         }
     }
 
-    fn give_back(&self, practice: &mut Practice) -> Reply {
+    fn return_order(&self, practice: &mut Practice) -> Reply {
         let order = self.segment().parse().ok().and_then(Order::by_order_id);
         match order.filter(|order| orders::exists(practice, *order)) {
             Some(order) => {
@@ -311,7 +316,7 @@ impl Call<'_> {
         };
         let rx_id = orders::next_rx_id(practice);
         practice.creations += 1;
-        practice.created.insert(rx_id, CreatedRx { rx_id, at: self.site.now(), body });
+        practice.created.insert(rx_id, CreatedRx { rx_id, at: self.host.now(), body });
         self.good(&json!({"RxId": rx_id}))
     }
 
@@ -350,8 +355,13 @@ impl Call<'_> {
 }
 
 /// The bytes of a download, for the API's own links and the storage host's alike.
-pub fn asset_response(world: &World, order: Order, asset_type: &str, request: &Request) -> Reply {
-    let practice = world.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
+pub fn asset_response(
+    state: &SandboxState,
+    order: Order,
+    asset_type: &str,
+    request: &ReceivedRequest,
+) -> Reply {
+    let practice = state.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
     let asset = practice.and_then(|practice| order.asset(asset_type, practice.account.asset_bytes));
     match asset {
         Some(asset) => {
@@ -386,16 +396,16 @@ fn configuration_json(practice: &Practice, v2: bool) -> Value {
     configuration
 }
 
-fn packed(reply: Reply, request: &Request, habits: &Habits) -> Reply {
+fn packed(reply: Reply, request: &ReceivedRequest, behavior: &Behavior) -> Reply {
     let accepts = request.header("accept-encoding").is_some_and(|accepted| accepted.contains("gzip"));
-    let wanted = habits.gzip_unasked || (habits.gzip_json && accepts);
-    let Body::Bytes(bytes) = &reply.body else { return reply };
+    let wanted = behavior.gzip_unasked || (behavior.gzip_json && accepts);
+    let ReplyContent::Bytes(bytes) = &reply.body else { return reply };
     if !wanted || !reply.is_json() {
         return reply;
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory cannot fail.
     let _ = encoder.write_all(bytes);
-    let body = Body::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
+    let body = ReplyContent::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
     Reply { body, ..reply }.with("Content-Encoding", "gzip").with("Vary", "Accept-Encoding")
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use aws_lc_rs::digest;
 
-use super::reply::{Body, Reply};
-use super::request::Request;
+use super::reply::{Reply, ReplyContent};
+use super::request::ReceivedRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asset {
@@ -54,7 +54,7 @@ impl Asset {
     }
 
     /// Answers a GET or HEAD: 200, 206, 304 or 416. `order` is told when its bytes have gone out.
-    pub fn response(self, request: &Request, name: &str, order: Option<u64>) -> Reply {
+    pub fn response(self, request: &ReceivedRequest, name: &str, order: Option<u64>) -> Reply {
         let etag = self.etag();
         if request.header("if-none-match") == Some(&etag) {
             return Reply::empty(304).with("ETag", etag);
@@ -62,12 +62,12 @@ impl Asset {
         let current = request.header("if-range").is_none_or(|wanted| wanted == etag);
         let asked = request.header("range").filter(|_| current).map(|range| parse_range(range, self.length));
         let (status, range) = match asked {
-            Some(Asked::Part(range)) => (206, range),
-            Some(Asked::Nothing) => {
+            Some(RangeRequest::Part(range)) => (206, range),
+            Some(RangeRequest::Unsatisfiable) => {
                 let whole = format!("bytes */{}", self.length);
                 return Reply::error(416, "range not satisfiable").with("Content-Range", whole);
             }
-            Some(Asked::Whole) | None => (200, 0..self.length),
+            Some(RangeRequest::Complete) | None => (200, 0..self.length),
         };
         let mut reply = Reply::empty(status)
             .with("Content-Type", "application/zip")
@@ -78,30 +78,30 @@ impl Asset {
             let part = format!("bytes {}-{}/{}", range.start, range.end - 1, self.length);
             reply = reply.with("Content-Range", part);
         }
-        reply.body = Body::Asset { asset: self, range, order };
+        reply.body = ReplyContent::Asset { asset: self, range, order };
         reply
     }
 }
 
-enum Asked {
+enum RangeRequest {
     Part(Range<u64>),
     /// Several ranges, or a unit that nobody knows: ignored, as RFC 9110 section 14.2 allows.
-    Whole,
-    Nothing,
+    Complete,
+    Unsatisfiable,
 }
 
-fn parse_range(text: &str, length: u64) -> Asked {
+fn parse_range(text: &str, length: u64) -> RangeRequest {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|span| span.split_once('-')) else {
-        return Asked::Whole;
+        return RangeRequest::Complete;
     };
     let range = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(length),
         (Ok(first), Err(_)) if last.is_empty() => first..length,
         (Err(_), Ok(last)) if first.is_empty() && last > 0 => length.saturating_sub(last)..length,
-        (Err(_), Ok(0)) if first.is_empty() => return Asked::Nothing,
-        _ => return Asked::Whole,
+        (Err(_), Ok(0)) if first.is_empty() => return RangeRequest::Unsatisfiable,
+        _ => return RangeRequest::Complete,
     };
-    if range.start >= range.end { Asked::Nothing } else { Asked::Part(range) }
+    if range.start >= range.end { RangeRequest::Unsatisfiable } else { RangeRequest::Part(range) }
 }
 
 fn splitmix(state: u64) -> u64 {
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn ranges_are_read_as_rfc_9110_has_them() {
         let part = |text| match parse_range(text, 100) {
-            Asked::Part(range) => Some(range),
-            Asked::Whole => Some(0..100),
-            Asked::Nothing => None,
+            RangeRequest::Part(range) => Some(range),
+            RangeRequest::Complete => Some(0..100),
+            RangeRequest::Unsatisfiable => None,
         };
         assert_eq!(part("bytes=0-0"), Some(0..1));
         assert_eq!(part("bytes=90-"), Some(90..100));

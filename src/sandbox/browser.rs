@@ -53,7 +53,7 @@ impl Handle {
     pub async fn send(&self, request: http::Request<Full<Bytes>>) -> anyhow::Result<http::Response<Bytes>> {
         let url = Url::parse(&request.uri().to_string())?;
         let port = url.port().context("no port")?;
-        let address = self.shared.addresses.values().find(|address| address.port() == port);
+        let address = self.context.addresses.values().find(|address| address.port() == port);
         let address = *address.context("no place of this sandbox listens there")?;
         let stream = connect(address).await?;
         match url.scheme() {

@@ -4,10 +4,10 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::record::Call;
+use super::record::RecordedCall;
 use super::reply::Reply;
-use super::request::Request;
-use super::{Account, Handle, Platform, Region, Script};
+use super::request::ReceivedRequest;
+use super::{AccountSpec, FaultRule, Handle, Platform, Region};
 
 const HELP: &str = "\
 GET    /urls                        every address, the clients and where to log in
@@ -35,7 +35,7 @@ GET    /calls?account=7             what was received, newest last; with &heads=
 DELETE /calls                       forgets them
 ";
 
-pub fn response(handle: &Handle, request: &Request) -> Reply {
+pub fn response(handle: &Handle, request: &ReceivedRequest) -> Reply {
     // A web page elsewhere must not steer this from somebody's browser.
     let own = handle.control_url();
     if request.header("origin").is_some_and(|origin| Some(origin) != own.as_deref()) {
@@ -46,7 +46,7 @@ pub fn response(handle: &Handle, request: &Request) -> Reply {
         ("GET" | "HEAD", [""]) => return Reply::html(200, index_page(handle)),
         ("GET", ["urls"]) => Ok(urls(handle)),
         ("GET", ["accounts"]) => Ok(accounts(handle)),
-        ("POST", ["accounts"]) => read(request).map(|account: Account| {
+        ("POST", ["accounts"]) => read(request).map(|account: AccountSpec| {
             handle.add_account(account);
             accounts(handle)
         }),
@@ -54,15 +54,15 @@ pub fn response(handle: &Handle, request: &Request) -> Reply {
             Ok(id) => account_act(handle, request, id, act),
             Err(_) => Err("an account id is a number".to_owned()),
         },
-        ("GET", ["habits"]) => Ok(json!(*handle.habits())),
-        ("POST", ["habits"]) => change_habits(handle, request),
-        ("GET", ["faults"]) => Ok(json!(handle.scripts())),
-        ("POST", ["faults"]) => read(request).map(|script: Script| {
-            handle.script(script);
-            json!(handle.scripts())
+        ("GET", ["habits"]) => Ok(json!(*handle.behavior())),
+        ("POST", ["habits"]) => change_behavior(handle, request),
+        ("GET", ["faults"]) => Ok(json!(handle.fault_rules())),
+        ("POST", ["faults"]) => read(request).map(|inject: FaultRule| {
+            handle.inject(inject);
+            json!(handle.fault_rules())
         }),
         ("DELETE", ["faults"]) => {
-            handle.clear_scripts();
+            handle.clear_fault_rules();
             Ok(json!([]))
         }
         ("GET", ["calls"]) => Ok(calls(handle, request)),
@@ -79,26 +79,26 @@ pub fn response(handle: &Handle, request: &Request) -> Reply {
 }
 
 #[derive(Deserialize)]
-struct ToPlatform {
+struct MigrateRequest {
     to: Platform,
 }
 
 #[derive(Deserialize)]
-struct ToRegion {
+struct MoveRequest {
     to: Region,
 }
 
 #[derive(Deserialize)]
-struct Path {
+struct DenyRequest {
     path: String,
 }
 
 #[derive(Deserialize)]
-struct Count {
+struct AddOrdersRequest {
     count: u64,
 }
 
-fn account_act(handle: &Handle, request: &Request, id: u64, act: &str) -> Result<Value, String> {
+fn account_act(handle: &Handle, request: &ReceivedRequest, id: u64, act: &str) -> Result<Value, String> {
     let known = match act {
         "grant" => {
             let token = handle.grant(id).ok_or("no such account")?;
@@ -111,30 +111,30 @@ fn account_act(handle: &Handle, request: &Request, id: u64, act: &str) -> Result
         }
         "expire" => handle.expire_access(id),
         "forget" => handle.forget_refresh(id),
-        "migrate" => handle.migrate(id, read::<ToPlatform>(request)?.to),
-        "move" => handle.move_region(id, read::<ToRegion>(request)?.to),
-        "deny" => handle.deny(id, &read::<Path>(request)?.path),
+        "migrate" => handle.migrate(id, read::<MigrateRequest>(request)?.to),
+        "move" => handle.move_region(id, read::<MoveRequest>(request)?.to),
+        "deny" => handle.deny(id, &read::<DenyRequest>(request)?.path),
         "allow" => handle.allow(id),
         "elsewhere" => handle.pair_elsewhere(id),
-        "orders" => handle.add_orders(id, read::<Count>(request)?.count),
+        "orders" => handle.add_orders(id, read::<AddOrdersRequest>(request)?.count),
         _ => return Err("no such act, see GET /".to_owned()),
     };
     if known { Ok(json!({"done": act})) } else { Err("no such account".to_owned()) }
 }
 
-fn read<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, String> {
+fn read<T: serde::de::DeserializeOwned>(request: &ReceivedRequest) -> Result<T, String> {
     serde_json::from_slice(&request.body).map_err(|error| error.to_string())
 }
 
-fn change_habits(handle: &Handle, request: &Request) -> Result<Value, String> {
+fn change_behavior(handle: &Handle, request: &ReceivedRequest) -> Result<Value, String> {
     let Value::Object(changes) = read(request)? else { return Err("an object is wanted".to_owned()) };
-    let mut merged = json!(*handle.habits());
+    let mut merged = json!(*handle.behavior());
     if let Some(fields) = merged.as_object_mut() {
         fields.extend(changes);
     }
-    let habits: super::Habits = serde_json::from_value(merged).map_err(|error| error.to_string())?;
-    handle.set_habits(|old| *old = habits.clone());
-    Ok(json!(*handle.habits()))
+    let behavior: super::Behavior = serde_json::from_value(merged).map_err(|error| error.to_string())?;
+    handle.set_behavior(|old| *old = behavior.clone());
+    Ok(json!(*handle.behavior()))
 }
 
 fn urls(handle: &Handle) -> Value {
@@ -159,7 +159,7 @@ fn urls(handle: &Handle) -> Value {
 }
 
 fn accounts(handle: &Handle) -> Value {
-    let describe = |account: Account| {
+    let describe = |account: AccountSpec| {
         let paired = handle.is_paired(account.id);
         let mut value = json!(account);
         value["paired"] = json!(paired);
@@ -168,15 +168,15 @@ fn accounts(handle: &Handle) -> Value {
     handle.accounts().into_iter().map(describe).collect()
 }
 
-fn calls(handle: &Handle, request: &Request) -> Value {
+fn calls(handle: &Handle, request: &ReceivedRequest) -> Value {
     let account = request.parameter("account").and_then(|text| text.parse::<u64>().ok());
     let heads = request.parameter("heads").is_some();
-    let describe = |call: Call| {
+    let describe = |call: RecordedCall| {
         let mut value = json!({
-            "number": call.number, "at": call.at.to_string(), "place": call.place,
+            "number": call.number, "at": call.at.to_string(), "place": call.role,
             "endpoint": call.endpoint, "account": call.account,
             "call": format!("{} {}", call.method, call.target()),
-            "status": call.status, "end": format!("{:?}", call.end),
+            "status": call.status, "end": call.end.name(),
         });
         if heads {
             value["headers"] = headers(&call);
@@ -185,19 +185,19 @@ fn calls(handle: &Handle, request: &Request) -> Value {
         }
         value
     };
-    let wanted = |call: &Call| account.is_none() || call.account == account;
+    let wanted = |call: &RecordedCall| account.is_none() || call.account == account;
     handle.calls_where(wanted).into_iter().map(describe).collect()
 }
 
 /// Name and value of each, as they came.
-fn headers(call: &Call) -> Value {
+fn headers(call: &RecordedCall) -> Value {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let shown = call.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"authorization"));
     shown.map(|(name, value)| json!([text(name), text(value)])).collect()
 }
 
 fn index_page(handle: &Handle) -> String {
-    let account = |account: &Account| {
+    let account = |account: &AccountSpec| {
         format!(
             "<tr><td>{}<td>{}<td>{:?}<td>{:?}<td>{:?}<td>{}",
             account.id,

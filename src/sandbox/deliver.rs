@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::behavior::DownloadedWhen;
 use super::faults::Fault;
-use super::habits::Flip;
-use super::http::Wire;
-use super::record::End;
-use super::reply::{Body, Reply};
-use super::request::Request;
-use super::site::Site;
+use super::http::PeerStream;
+use super::record::CallEnd;
+use super::reply::{Reply, ReplyContent};
+use super::request::ReceivedRequest;
+use super::virtual_host::VirtualHost;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
 const CHUNK: usize = 64 * 1024;
@@ -22,23 +22,23 @@ const ENDLESS: usize = 256 * 1024 * 1024;
 /// How it went, and whether the connection can be used again.
 pub struct Delivered {
     pub status: Option<u16>,
-    pub end: End,
+    pub end: CallEnd,
     pub keep: bool,
 }
 
 impl Delivered {
     fn cut(status: Option<u16>) -> Self {
-        Self { status, end: End::Cut, keep: false }
+        Self { status, end: CallEnd::Cut, keep: false }
     }
 
     fn gone(status: Option<u16>) -> Self {
-        Self { status, end: End::HungUp, keep: false }
+        Self { status, end: CallEnd::PeerClosed, keep: false }
     }
 }
 
 /// What shapes an answer besides the reply itself.
 #[derive(Clone, Copy)]
-struct Shape {
+struct ResponseShape {
     keep_alive: bool,
     /// HEAD, 204 and 304 have none, whatever Content-Length says.
     bodiless: bool,
@@ -48,48 +48,48 @@ struct Shape {
 
 /// Writes `reply`, spoiled by `fault`.
 pub async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
-    request: &Request,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
+    request: &ReceivedRequest,
     reply: Reply,
     fault: Option<&Fault>,
 ) -> Delivered {
     let status = Some(reply.status);
     let written = match fault {
-        Some(fault) => spoiled(wire, site, request, reply, fault).await,
-        None => whole(wire, site, request, reply).await,
+        Some(fault) => spoiled(peer, host, request, reply, fault).await,
+        None => whole(peer, host, request, reply).await,
     };
     written.unwrap_or(Delivered::gone(status))
 }
 
 async fn whole<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
-    request: &Request,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
+    request: &ReceivedRequest,
     reply: Reply,
 ) -> io::Result<Delivered> {
-    let shape = shape_of(site, request, &reply);
-    send(wire, site, &reply, shape).await?;
-    Ok(Delivered { status: Some(reply.status), end: End::Whole, keep: shape.keep_alive })
+    let shape = shape_of(host, request, &reply);
+    send(peer, host, &reply, shape).await?;
+    Ok(Delivered { status: Some(reply.status), end: CallEnd::Complete, keep: shape.keep_alive })
 }
 
-fn shape_of(site: &Site, request: &Request, reply: &Reply) -> Shape {
+fn shape_of(host: &VirtualHost, request: &ReceivedRequest, reply: &Reply) -> ResponseShape {
     let json = reply.is_json() && reply.body.length() > 0;
-    Shape {
+    ResponseShape {
         keep_alive: request.keep_alive,
         bodiless: request.method() == "HEAD" || matches!(reply.status, 204 | 304),
-        chunk: site.habits().chunked_json.filter(|size| json && *size > 0 && request.may_chunk),
+        chunk: host.behavior().chunked_json.filter(|size| json && *size > 0 && request.may_chunk),
         bytes_per_sec: None,
     }
 }
 
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
     reply: &Reply,
-    shape: Shape,
+    shape: ResponseShape,
 ) -> io::Result<()> {
-    let mut head = reply.open_head(site.now());
+    let mut head = reply.open_head(host.now());
     match shape.chunk {
         Some(_) => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         // A 304 would have to say the length of the 200 (RFC 9110, 8.6).
@@ -101,21 +101,21 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     }
     head.extend_from_slice(b"\r\n");
     match &reply.body {
-        _ if shape.bodiless => wire.write(&head).await,
-        Body::Bytes(bytes) => send_bytes(wire, site, head, bytes, shape).await,
-        Body::Asset { .. } => {
-            wire.write(&head).await?;
-            send_asset(wire, site, &reply.body, u64::MAX, shape).await
+        _ if shape.bodiless => peer.write(&head).await,
+        ReplyContent::Bytes(bytes) => send_bytes(peer, host, head, bytes, shape).await,
+        ReplyContent::Asset { .. } => {
+            peer.write(&head).await?;
+            send_asset(peer, host, &reply.body, u64::MAX, shape).await
         }
     }
 }
 
 async fn send_bytes<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
     mut head: Vec<u8>,
     bytes: &Bytes,
-    shape: Shape,
+    shape: ResponseShape,
 ) -> io::Result<()> {
     if let Some(size) = shape.chunk {
         for chunk in bytes.chunks(size) {
@@ -124,50 +124,50 @@ async fn send_bytes<S: AsyncRead + AsyncWrite + Unpin>(
             head.extend_from_slice(b"\r\n");
         }
         head.extend_from_slice(b"0\r\n\r\n");
-        return wire.write(&head).await;
+        return peer.write(&head).await;
     }
     if let Some(rate) = shape.bytes_per_sec {
-        wire.write(&head).await?;
+        peer.write(&head).await?;
         for chunk in bytes.chunks(slow_chunk(rate)) {
-            slow_pause(wire, site, chunk.len(), rate).await?;
-            wire.write(chunk).await?;
+            slow_pause(peer, host, chunk.len(), rate).await?;
+            peer.write(chunk).await?;
         }
         return Ok(());
     }
     head.extend_from_slice(bytes);
-    wire.write(&head).await
+    peer.write(&head).await
 }
 
 /// At most `limit` bytes of it.
 async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
-    body: &Body,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
+    body: &ReplyContent,
     limit: u64,
-    shape: Shape,
+    shape: ResponseShape,
 ) -> io::Result<()> {
-    let Body::Asset { asset, range, order } = body else { return Ok(()) };
+    let ReplyContent::Asset { asset, range, order } = body else { return Ok(()) };
     let end = range.end.min(range.start.saturating_add(limit));
     let mut chunk = vec![0; shape.bytes_per_sec.map_or(CHUNK, slow_chunk)];
     let mut offset = range.start;
     if let Some(order) = order {
-        site.download_went_on(*order, Flip::FirstDownloadByte);
+        host.on_download_progress(*order, DownloadedWhen::FirstDownloadByte);
     }
     while offset < end {
         let take = usize::try_from(end - offset).unwrap_or(usize::MAX).min(chunk.len());
         asset.fill(offset, &mut chunk[..take]);
         if let Some(rate) = shape.bytes_per_sec {
-            slow_pause(wire, site, take, rate).await?;
+            slow_pause(peer, host, take, rate).await?;
         }
         offset += take as u64;
         match order {
             Some(order) if offset == asset.length => {
                 // Told before the last byte is out: whoever has it all may ask for the list at once.
-                wire.write(&chunk[..take - 1]).await?;
-                site.download_went_on(*order, Flip::FullDownload);
-                wire.write(&chunk[take - 1..take]).await?;
+                peer.write(&chunk[..take - 1]).await?;
+                host.on_download_progress(*order, DownloadedWhen::FullDownload);
+                peer.write(&chunk[take - 1..take]).await?;
             }
-            _ => wire.write(&chunk[..take]).await?,
+            _ => peer.write(&chunk[..take]).await?,
         }
     }
     Ok(())
@@ -179,103 +179,108 @@ fn slow_chunk(bytes_per_sec: u32) -> usize {
 }
 
 async fn slow_pause<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
     bytes: usize,
     bytes_per_sec: u32,
 ) -> io::Result<()> {
     let pause = Duration::from_secs_f64(bytes as f64 / f64::from(bytes_per_sec.max(1)));
-    match wire.hold(site.clock().sleep(pause)).await {
+    match peer.wait_while_connected(host.clock().sleep(pause)).await {
         true => Ok(()),
         false => Err(io::ErrorKind::BrokenPipe.into()),
     }
 }
 
 async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
-    request: &Request,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
+    request: &ReceivedRequest,
     reply: Reply,
     fault: &Fault,
 ) -> io::Result<Delivered> {
     let status = Some(reply.status);
     match fault {
-        Fault::Stalls(pause) => match wire.hold(site.clock().sleep(*pause)).await {
+        Fault::Stalls(pause) => match peer.wait_while_connected(host.clock().sleep(*pause)).await {
             true => Ok(Delivered::cut(None)),
             false => Ok(Delivered::gone(None)),
         },
         Fault::StallsForever => {
-            wire.hold(std::future::pending()).await;
+            peer.wait_while_connected(std::future::pending()).await;
             Ok(Delivered::gone(None))
         }
         Fault::DropsBeforeHead | Fault::LostTokenResponse => Ok(Delivered::cut(None)),
         Fault::StallsAfterHead => {
-            send_half(wire, site, &reply).await?;
-            wire.hold(std::future::pending()).await;
+            send_half(peer, host, &reply).await?;
+            peer.wait_while_connected(std::future::pending()).await;
             Ok(Delivered::gone(status))
         }
         Fault::DropsMidBody => {
-            send_half(wire, site, &reply).await?;
+            send_half(peer, host, &reply).await?;
             Ok(Delivered::cut(status))
         }
         Fault::ClosesAfterResponse => {
-            let shape = Shape { keep_alive: true, ..shape_of(site, request, &reply) };
-            send(wire, site, &reply, shape).await?;
-            Ok(Delivered { status, end: End::Whole, keep: false })
+            let shape = ResponseShape { keep_alive: true, ..shape_of(host, request, &reply) };
+            send(peer, host, &reply, shape).await?;
+            Ok(Delivered { status, end: CallEnd::Complete, keep: false })
         }
         Fault::Slow { bytes_per_sec } => {
-            let shape =
-                Shape { bytes_per_sec: Some(*bytes_per_sec), chunk: None, ..shape_of(site, request, &reply) };
-            send(wire, site, &reply, shape).await?;
-            Ok(Delivered { status, end: End::Whole, keep: shape.keep_alive })
+            let shape = ResponseShape {
+                bytes_per_sec: Some(*bytes_per_sec),
+                chunk: None,
+                ..shape_of(host, request, &reply)
+            };
+            send(peer, host, &reply, shape).await?;
+            Ok(Delivered { status, end: CallEnd::Complete, keep: shape.keep_alive })
         }
         Fault::Garbage => {
-            wire.write(b"\x16\x03\x01\x00not http at all\xff\xfe\r\n\r\n").await?;
+            peer.write(b"\x16\x03\x01\x00not http at all\xff\xfe\r\n\r\n").await?;
             Ok(Delivered::cut(None))
         }
-        Fault::EndlessHead => endless_head(wire).await,
+        Fault::EndlessHead => endless_head(peer).await,
         _ => {
-            let bytes = misframed(site, &reply, fault);
-            wire.write(&bytes).await?;
+            let bytes = misframed(host, &reply, fault);
+            peer.write(&bytes).await?;
             // The connection stays open: stray bytes hurt whoever uses it for the next call.
             let keep = request.keep_alive && !matches!(fault, Fault::Unsolicited101);
-            Ok(Delivered { status, end: End::Whole, keep })
+            Ok(Delivered { status, end: CallEnd::Complete, keep })
         }
     }
 }
 
 async fn send_half<S: AsyncRead + AsyncWrite + Unpin>(
-    wire: &mut Wire<S>,
-    site: &Site,
+    peer: &mut PeerStream<S>,
+    host: &VirtualHost,
     reply: &Reply,
 ) -> io::Result<()> {
-    let mut bytes = reply.open_head(site.now());
+    let mut bytes = reply.open_head(host.now());
     // An empty answer promises something too, or there would be nothing to miss.
     let length = reply.body.length().max(2);
     bytes.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
-    if let Body::Bytes(body) = &reply.body {
+    if let ReplyContent::Bytes(body) = &reply.body {
         bytes.extend_from_slice(&body[..body.len() / 2]);
     }
-    wire.write(&bytes).await?;
-    let shape = Shape { keep_alive: false, bodiless: false, chunk: None, bytes_per_sec: None };
-    send_asset(wire, site, &reply.body, length / 2, shape).await
+    peer.write(&bytes).await?;
+    let shape = ResponseShape { keep_alive: false, bodiless: false, chunk: None, bytes_per_sec: None };
+    send_asset(peer, host, &reply.body, length / 2, shape).await
 }
 
-async fn endless_head<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> io::Result<Delivered> {
-    wire.write(b"HTTP/1.1 200 OK\r\n").await?;
+async fn endless_head<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut PeerStream<S>) -> io::Result<Delivered> {
+    peer.write(b"HTTP/1.1 200 OK\r\n").await?;
     let line = b"X-Endless: and so on and so on and so on and so on\r\n";
     let block = line.repeat(CHUNK / line.len());
     for _ in 0..ENDLESS / block.len() {
-        wire.write(&block).await?;
+        peer.write(&block).await?;
     }
     Ok(Delivered::cut(None))
 }
 
 /// Answers whose framing lies. All of them are small; an asset is stood in for by its first bytes.
-fn misframed(site: &Site, reply: &Reply, fault: &Fault) -> Vec<u8> {
+fn misframed(host: &VirtualHost, reply: &Reply, fault: &Fault) -> Vec<u8> {
     let body = match &reply.body {
-        Body::Bytes(bytes) => bytes.to_vec(),
-        Body::Asset { asset, range, .. } => asset.bytes(range.start..range.end.min(range.start + 4096)),
+        ReplyContent::Bytes(bytes) => bytes.to_vec(),
+        ReplyContent::Asset { asset, range, .. } => {
+            asset.bytes(range.start..range.end.min(range.start + 4096))
+        }
     };
     let length = body.len();
     let status = match fault {
@@ -283,8 +288,8 @@ fn misframed(site: &Site, reply: &Reply, fault: &Fault) -> Vec<u8> {
         Fault::BodyAfter304 => 304,
         _ => reply.status,
     };
-    let head = Reply { status, headers: reply.headers.clone(), body: Body::Bytes(Bytes::new()) };
-    let mut bytes = head.open_head(site.now());
+    let head = Reply { status, headers: reply.headers.clone(), body: ReplyContent::Bytes(Bytes::new()) };
+    let mut bytes = head.open_head(host.now());
     let framing = match fault {
         Fault::TwoLengths => format!("Content-Length: {length}\r\nContent-Length: {}\r\n", length + 7),
         Fault::LengthAndChunked => format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),

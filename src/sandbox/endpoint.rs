@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{FIRST_PATH, Place, Platform, Region, V1_PATH, V2_PATH};
+use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V1_PATH, V2_PATH};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,7 +34,7 @@ pub enum Endpoint {
 
 /// Which token a call wants (Authentication & Pairing V2, 4.2.1.3 and 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
+pub enum RequiredToken {
     Login,
     Pair,
     Either,
@@ -43,18 +43,18 @@ pub enum Wants {
 }
 
 impl Endpoint {
-    pub fn wants(self) -> Wants {
+    pub fn required_token(self) -> RequiredToken {
         match self {
-            Endpoint::Discovery => Wants::Either,
-            Endpoint::RelatedAccounts | Endpoint::Pair => Wants::Login,
+            Endpoint::Discovery => RequiredToken::Either,
+            Endpoint::RelatedAccounts | Endpoint::Pair => RequiredToken::Login,
             Endpoint::Authorize
             | Endpoint::LoginPage
             | Endpoint::Exchange
             | Endpoint::Refresh
             | Endpoint::Revoke
             | Endpoint::Download
-            | Endpoint::Storage => Wants::Nothing,
-            _ => Wants::Pair,
+            | Endpoint::Storage => RequiredToken::Nothing,
+            _ => RequiredToken::Pair,
         }
     }
 
@@ -64,7 +64,7 @@ impl Endpoint {
     }
 }
 
-struct Row {
+struct EndpointTemplate {
     endpoint: Endpoint,
     /// The methods that the documents print, or, where they print none, those that make sense.
     methods: &'static [&'static str],
@@ -74,7 +74,7 @@ struct Row {
 }
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+const ROWS: &[EndpointTemplate] = &[
     // Migration notice, "Gen API V1/V2 Endpoints Comparison"; methods from Authentication & Pairing V2 where printed.
     row(Endpoint::Discovery, &["GET"], "/api-discovery-by-name-and-version", false),
     row(Endpoint::RelatedAccounts, &["GET"], "/related-accounts", true),
@@ -98,12 +98,12 @@ const fn row(
     methods: &'static [&'static str],
     template: &'static str,
     on_v1: bool,
-) -> Row {
-    Row { endpoint, methods, template, on_v1 }
+) -> EndpointTemplate {
+    EndpointTemplate { endpoint, methods, template, on_v1 }
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Located {
+pub enum Lookup {
     /// The endpoint, the API prefix that was used, and the path's variable segments.
     At {
         endpoint: Endpoint,
@@ -116,21 +116,21 @@ pub enum Located {
 
 /// Finds the row for a call. `form` is the body of a token call, which alone tells exchange from refresh.
 /// `region_path` is the Path that discovery names.
-pub fn locate(place: Place, method: &str, path: &str, form: &[u8], region_path: &str) -> Located {
+pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path: &str) -> Lookup {
     // A HEAD is a GET whose body is kept back.
     let method = if method == "HEAD" { "GET" } else { method };
-    match place {
-        Place::Identity(_) => identity(method, path, form),
-        Place::Storage => fixed(method, path, Endpoint::Storage, &["GET"]),
-        Place::Control => Located::Nowhere,
-        Place::Base(Platform::New) => first_calls(method, path),
-        Place::OldV1 => within(V1_PATH, method, path, true),
-        Place::Region(Region::China) | Place::Base(_) => within(V2_PATH, method, path, false),
-        Place::Region(_) => within(region_path, method, path, false),
+    match role {
+        HostRole::Identity(_) => identity(method, path, form),
+        HostRole::Storage => fixed(method, path, Endpoint::Storage, &["GET"]),
+        HostRole::Control => Lookup::Nowhere,
+        HostRole::Base(Platform::New) => first_calls(method, path),
+        HostRole::OldV1 => within(V1_PATH, method, path, true),
+        HostRole::Region(Region::China) | HostRole::Base(_) => within(V2_PATH, method, path, false),
+        HostRole::Region(_) => within(region_path, method, path, false),
     }
 }
 
-fn identity(method: &str, path: &str, form: &[u8]) -> Located {
+fn identity(method: &str, path: &str, form: &[u8]) -> Lookup {
     match path {
         "/oauth2/authorize" => fixed(method, path, Endpoint::Authorize, &["GET"]),
         "/oauth2/revoke" => fixed(method, path, Endpoint::Revoke, &["POST"]),
@@ -142,34 +142,34 @@ fn identity(method: &str, path: &str, form: &[u8]) -> Located {
         }
         "/login" => fixed(method, path, Endpoint::LoginPage, &["GET"]),
         _ if path.starts_with("/login/") => fixed(method, path, Endpoint::LoginPage, &["POST"]),
-        _ => Located::Nowhere,
+        _ => Lookup::Nowhere,
     }
 }
 
 /// What the new platform's `base_url` knows: "Do not use the baseURL" (migration notice) for anything else.
-fn first_calls(method: &str, path: &str) -> Located {
+fn first_calls(method: &str, path: &str) -> Lookup {
     match path.strip_prefix(FIRST_PATH) {
         Some(rest) => match table(FIRST_PATH, method, rest, false) {
-            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            Lookup::At { endpoint, .. } if endpoint.is_data() => Lookup::Nowhere,
             located => located,
         },
-        None => Located::Nowhere,
+        None => Lookup::Nowhere,
     }
 }
 
 /// An API host: its own prefix, with the first calls' prefix stacked upon it where an old base URL leads to that.
-fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Located {
-    let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
+fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Lookup {
+    let Some(rest) = path.strip_prefix(prefix) else { return Lookup::Nowhere };
     match rest.strip_prefix(FIRST_PATH) {
         Some(stacked) => match table(prefix, method, stacked, v1) {
-            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            Lookup::At { endpoint, .. } if endpoint.is_data() => Lookup::Nowhere,
             located => located,
         },
         None => table(prefix, method, rest, v1),
     }
 }
 
-fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
+fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Lookup {
     // The specification's summary (4.5.3, 4.5.4) prints these with a trailing slash.
     let rest = match rest {
         "/related-accounts/" | "/pair-account/" | "/unpair-account/" => &rest[..rest.len() - 1],
@@ -179,7 +179,7 @@ fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
     for row in ROWS.iter().filter(|row| row.on_v1 || !v1) {
         let Some(segments) = segments_of(row.template, rest) else { continue };
         if row.methods.contains(&method) {
-            return Located::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
+            return Lookup::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
         }
         allowed = row.methods;
         // `/orders/practice` must not be taken for an order of that id.
@@ -187,7 +187,7 @@ fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
             break;
         }
     }
-    if allowed.is_empty() { Located::Nowhere } else { Located::WrongMethod(allowed) }
+    if allowed.is_empty() { Lookup::Nowhere } else { Lookup::WrongMethod(allowed) }
 }
 
 fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
@@ -204,11 +204,11 @@ fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
     path_parts.next().is_none().then_some(found)
 }
 
-fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Located {
+fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Lookup {
     if methods.contains(&method) {
-        Located::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
+        Lookup::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
     } else {
-        Located::WrongMethod(methods)
+        Lookup::WrongMethod(methods)
     }
 }
 
@@ -216,16 +216,16 @@ fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'stat
 mod tests {
     use super::*;
 
-    fn at(place: Place, method: &str, path: &str) -> Option<Endpoint> {
-        match locate(place, method, path, b"", V2_PATH) {
-            Located::At { endpoint, .. } => Some(endpoint),
+    fn at(role: HostRole, method: &str, path: &str) -> Option<Endpoint> {
+        match locate(role, method, path, b"", V2_PATH) {
+            Lookup::At { endpoint, .. } => Some(endpoint),
             _ => None,
         }
     }
 
     #[test]
     fn the_new_base_url_knows_discovery_and_pairing_alone() {
-        let base = Place::Base(Platform::New);
+        let base = HostRole::Base(Platform::New);
         let discovery = "/api/third-party/v2/api-discovery-by-name-and-version";
         assert_eq!(at(base, "GET", discovery), Some(Endpoint::Discovery));
         assert_eq!(at(base, "GET", "/api/third-party/v2/related-accounts/"), Some(Endpoint::RelatedAccounts));
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_old_base_url_takes_api_calls_and_the_stacked_form_of_the_first_ones() {
-        let base = Place::Base(Platform::Old);
+        let base = HostRole::Base(Platform::Old);
         assert_eq!(at(base, "GET", "/itero-gen-api/v2/orders/lab"), Some(Endpoint::OrdersLab));
         let stacked = "/itero-gen-api/v2/api/third-party/v2/related-accounts";
         assert_eq!(at(base, "GET", stacked), Some(Endpoint::RelatedAccounts));
@@ -244,30 +244,30 @@ mod tests {
 
     #[test]
     fn v1_has_neither_discovery_nor_delete() {
-        assert_eq!(at(Place::OldV1, "GET", "/lab-sw/v1/orders/lab"), Some(Endpoint::OrdersLab));
-        assert_eq!(at(Place::OldV1, "GET", "/lab-sw/v1/api-discovery-by-name-and-version"), None);
-        assert_eq!(at(Place::OldV1, "DELETE", "/lab-sw/v1/scan-request/7"), None);
-        assert_eq!(at(Place::OldV1, "GET", "/itero-gen-api/v2/orders/lab"), None);
+        assert_eq!(at(HostRole::OldV1, "GET", "/lab-sw/v1/orders/lab"), Some(Endpoint::OrdersLab));
+        assert_eq!(at(HostRole::OldV1, "GET", "/lab-sw/v1/api-discovery-by-name-and-version"), None);
+        assert_eq!(at(HostRole::OldV1, "DELETE", "/lab-sw/v1/scan-request/7"), None);
+        assert_eq!(at(HostRole::OldV1, "GET", "/itero-gen-api/v2/orders/lab"), None);
     }
 
     #[test]
     fn a_doubled_or_missing_prefix_leads_nowhere() {
-        let europe = Place::Region(Region::Europe);
+        let europe = HostRole::Region(Region::Europe);
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/itero-gen-api/v2/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/orders/lab/"), None);
         let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"", V2_PATH);
-        assert_eq!(wrong, Located::WrongMethod(&["GET"]));
+        assert_eq!(wrong, Lookup::WrongMethod(&["GET"]));
     }
 
     #[test]
     fn the_body_tells_a_refresh_from_an_exchange() {
-        let identity = Place::Identity(Platform::New);
+        let identity = HostRole::Identity(Platform::New);
         let refresh =
             locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token", V2_PATH);
-        assert!(matches!(refresh, Located::At { endpoint: Endpoint::Refresh, .. }));
+        assert!(matches!(refresh, Lookup::At { endpoint: Endpoint::Refresh, .. }));
         let exchange =
             locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", V2_PATH);
-        assert!(matches!(exchange, Located::At { endpoint: Endpoint::Exchange, .. }));
+        assert!(matches!(exchange, Lookup::At { endpoint: Endpoint::Exchange, .. }));
     }
 }

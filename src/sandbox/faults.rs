@@ -1,5 +1,5 @@
 //! Trouble to order, named after its behaviour, and the scripts that say whom it meets and how often.
-//! `misbehave` carries it out on the wire.
+//! `inject_fault` carries it out on the wire.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
-use super::odd::{Odd, Speaker};
-use super::place::{Place, Platform};
+use super::host_role::{HostRole, Platform};
+use super::quirks::{CustomResponse, ResponseQuirks};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,10 +19,10 @@ pub enum Fault {
     /// 200 whose body says `Failure`, as gen-api section 4 warns.
     FailsInside200(String),
     /// Nothing for that long, then the connection drops.
-    Stalls(#[serde(with = "super::span")] Duration),
+    Stalls(#[serde(with = "super::duration_text")] Duration),
     StallsForever,
     /// The right answer, late.
-    DelayedThenNormal(#[serde(with = "super::span")] Duration),
+    DelayedThenNormal(#[serde(with = "super::duration_text")] Duration),
     /// The right answer, as soon as a test opens the gate.
     #[serde(skip)]
     HeldBy(Gate),
@@ -72,17 +72,17 @@ pub enum Fault {
     },
     /// A refresh is carried out, rotation included, and the answer never arrives.
     LostTokenResponse,
-    JunkToken(Junk),
+    JunkToken(InvalidTokens),
     /// A token call is carried out, and its answer is written oddly.
-    OddTokenResponse(Odd),
+    OddTokenResponse(ResponseQuirks),
     /// Any answer at all, with the fields that tell who speaks.
-    Speaks(Speaker),
+    Speaks(CustomResponse),
 }
 
 /// Token answers with status 200 that must not be believed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Junk {
+pub enum InvalidTokens {
     NoAccessToken,
     AccessTokenIsNull,
     AccessTokenIsNumber,
@@ -136,15 +136,15 @@ impl Gate {
 /// Whom a fault meets, and how often.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Script {
+pub struct FaultRule {
     pub fault: Fault,
     /// None: every endpoint.
     #[serde(default)]
     pub endpoint: Option<Endpoint>,
     #[serde(default)]
     pub platform: Option<Platform>,
-    #[serde(default)]
-    pub place: Option<Place>,
+    #[serde(default, rename = "place")]
+    pub role: Option<HostRole>,
     #[serde(default)]
     pub account: Option<u64>,
     /// How many more calls; None until it is cleared.
@@ -155,7 +155,7 @@ pub struct Script {
     pub carried_out: bool,
 }
 
-impl Script {
+impl FaultRule {
     /// Every call of one endpoint, on every platform, until cleared.
     pub fn on(endpoint: Endpoint, fault: Fault) -> Self {
         Self { endpoint: Some(endpoint), ..Self::everywhere(fault) }
@@ -166,7 +166,7 @@ impl Script {
             fault,
             endpoint: None,
             platform: None,
-            place: None,
+            role: None,
             account: None,
             times: None,
             carried_out: false,
@@ -185,8 +185,8 @@ impl Script {
         Self { platform: Some(platform), ..self }
     }
 
-    pub fn at_place(self, place: Place) -> Self {
-        Self { place: Some(place), ..self }
+    pub fn on_host(self, role: HostRole) -> Self {
+        Self { role: Some(role), ..self }
     }
 
     pub fn for_account(self, account: u64) -> Self {
@@ -197,29 +197,29 @@ impl Script {
         Self { carried_out: true, ..self }
     }
 
-    fn meets(&self, endpoint: Endpoint, place: Place, account: Option<u64>) -> bool {
+    fn meets(&self, endpoint: Endpoint, role: HostRole, account: Option<u64>) -> bool {
         self.times != Some(0)
             && self.endpoint.is_none_or(|wanted| wanted == endpoint)
-            && self.place.is_none_or(|wanted| wanted == place)
-            && (self.platform.is_none() || self.platform == place.platform())
+            && self.role.is_none_or(|wanted| wanted == role)
+            && (self.platform.is_none() || self.platform == role.platform())
             && (self.account.is_none() || self.account == account)
     }
 }
 
 /// The scripts in force, oldest first; the first one that fits is used.
 #[derive(Default)]
-pub struct Scripts(Mutex<Vec<Script>>);
+pub struct FaultRules(Mutex<Vec<FaultRule>>);
 
-impl Scripts {
-    pub fn add(&self, script: Script) {
-        self.list().push(script);
+impl FaultRules {
+    pub fn add(&self, inject: FaultRule) {
+        self.list().push(inject);
     }
 
     pub fn clear(&self) {
         self.list().clear();
     }
 
-    pub fn in_force(&self) -> Vec<Script> {
+    pub fn in_force(&self) -> Vec<FaultRule> {
         self.list().clone()
     }
 
@@ -227,26 +227,26 @@ impl Scripts {
     pub fn take(
         &self,
         endpoint: Endpoint,
-        place: Place,
+        role: HostRole,
         account: Option<u64>,
         early: bool,
-    ) -> Option<Script> {
+    ) -> Option<FaultRule> {
         let mut list = self.list();
-        let is_early = |script: &Script| matches!(script.fault, Fault::AnswersBeforeBody(_));
+        let is_early = |inject: &FaultRule| matches!(inject.fault, Fault::AnswersBeforeBody(_));
         let index = list
             .iter()
-            .position(|script| is_early(script) == early && script.meets(endpoint, place, account))?;
-        let script = list[index].clone();
+            .position(|inject| is_early(inject) == early && inject.meets(endpoint, role, account))?;
+        let inject = list[index].clone();
         if let Some(times) = &mut list[index].times {
             *times -= 1;
             if *times == 0 {
                 list.remove(index);
             }
         }
-        Some(script)
+        Some(inject)
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<Script>> {
+    fn list(&self) -> MutexGuard<'_, Vec<FaultRule>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -257,32 +257,39 @@ mod tests {
 
     #[test]
     fn a_script_is_used_up_and_the_next_one_takes_over() {
-        let scripts = Scripts::default();
-        scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(500)).once());
-        scripts.add(Script::on(Endpoint::OrdersLab, Fault::Status(504)).once());
+        let fault_rules = FaultRules::default();
+        fault_rules.add(FaultRule::on(Endpoint::OrdersLab, Fault::Status(500)).once());
+        fault_rules.add(FaultRule::on(Endpoint::OrdersLab, Fault::Status(504)).once());
         let mut taken = Vec::new();
-        while let Some(script) = scripts.take(Endpoint::OrdersLab, Place::OldV1, None, false) {
-            taken.push(script.fault);
+        while let Some(inject) = fault_rules.take(Endpoint::OrdersLab, HostRole::OldV1, None, false) {
+            taken.push(inject.fault);
         }
         assert!(matches!(taken[..], [Fault::Status(500), Fault::Status(504)]));
     }
 
     #[test]
     fn a_script_for_one_account_or_platform_leaves_the_others_alone() {
-        let scripts = Scripts::default();
-        let script = Script::on(Endpoint::Refresh, Fault::Garbage).for_account(7).on_platform(Platform::Old);
-        scripts.add(script);
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(8), false).is_none());
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::New), Some(7), false).is_none());
-        assert!(scripts.take(Endpoint::Refresh, Place::Identity(Platform::Old), Some(7), false).is_some());
+        let fault_rules = FaultRules::default();
+        let inject =
+            FaultRule::on(Endpoint::Refresh, Fault::Garbage).for_account(7).on_platform(Platform::Old);
+        fault_rules.add(inject);
+        assert!(
+            fault_rules.take(Endpoint::Refresh, HostRole::Identity(Platform::Old), Some(8), false).is_none()
+        );
+        assert!(
+            fault_rules.take(Endpoint::Refresh, HostRole::Identity(Platform::New), Some(7), false).is_none()
+        );
+        assert!(
+            fault_rules.take(Endpoint::Refresh, HostRole::Identity(Platform::Old), Some(7), false).is_some()
+        );
     }
 
     #[test]
     fn scripts_read_as_people_write_them() {
         let text = r#"{"endpoint":"orders_lab","fault":{"delayed_then_normal":"5s"},"times":2}"#;
-        let script: Script = serde_json::from_str(text).unwrap();
-        assert!(matches!(script.fault, Fault::DelayedThenNormal(pause) if pause == Duration::from_secs(5)));
-        assert_eq!(script.times, Some(2));
-        assert!(serde_json::from_str::<Script>(r#"{"fault":"garbage","endpont":"order"}"#).is_err());
+        let inject: FaultRule = serde_json::from_str(text).unwrap();
+        assert!(matches!(inject.fault, Fault::DelayedThenNormal(pause) if pause == Duration::from_secs(5)));
+        assert_eq!(inject.times, Some(2));
+        assert!(serde_json::from_str::<FaultRule>(r#"{"fault":"garbage","endpont":"order"}"#).is_err());
     }
 }

@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assets::Asset;
-use super::options::Identity;
+use super::options::TlsIdentity;
 use super::orders::{self, Order};
-use super::record::Call;
-use super::saved::SavedWorld;
-use super::world::{Pairing, Practice};
-use super::{Account, Client, CreatedRx, Endpoint, Habits, Handle, Platform, Region, Script};
-use super::{Place, V1_PATH, V2_PATH};
+use super::record::RecordedCall;
+use super::saved::SavedState;
+use super::state::{AppPairing, Practice};
+use super::{AccountSpec, Behavior, Client, CreatedRx, Endpoint, FaultRule, Handle, Platform, Region};
+use super::{HostRole, V1_PATH, V2_PATH};
 
 /// Addresses.
 impl Handle {
     pub fn oauth_base(&self, platform: Platform) -> String {
-        self.shared.origin(Place::Identity(platform))
+        self.context.origin(HostRole::Identity(platform))
     }
 
     /// With the V2 path on the platforms whose base URL carries it (migration notice, "Current URL").
     pub fn base_url(&self, platform: Platform) -> String {
-        let origin = self.shared.origin(Place::Base(platform));
+        let origin = self.context.origin(HostRole::Base(platform));
         match platform {
             Platform::New => origin,
             Platform::Old | Platform::China => format!("{origin}{V2_PATH}"),
@@ -31,50 +31,53 @@ impl Handle {
 
     /// The old platform's V1 base URL.
     pub fn v1_url(&self) -> String {
-        format!("{}{V1_PATH}", self.shared.origin(Place::OldV1))
+        format!("{}{V1_PATH}", self.context.origin(HostRole::OldV1))
     }
 
     pub fn login_page(&self, platform: Platform) -> String {
-        self.shared.login_page(platform)
+        self.context.login_page(platform)
     }
 
     /// Domain and Path of a region, as one URL.
     pub fn region_url(&self, region: Region) -> String {
-        let habits = self.habits();
-        let path = if region == Region::China { V2_PATH } else { &habits.path };
-        format!("{}{path}", self.shared.origin(Place::Region(region)))
+        let behavior = self.behavior();
+        let path = if region == Region::China { V2_PATH } else { &behavior.path };
+        format!("{}{path}", self.context.origin(HostRole::Region(region)))
     }
 
     pub fn storage_url(&self) -> String {
-        self.shared.origin(Place::Storage)
+        self.context.origin(HostRole::Storage)
     }
 
-    /// None unless `Options::control` was set.
+    /// None unless `SandboxOptions::control` was set.
     pub fn control_url(&self) -> Option<String> {
-        self.shared.addresses.contains_key(&Place::Control).then(|| self.shared.origin(Place::Control))
+        self.context
+            .addresses
+            .contains_key(&HostRole::Control)
+            .then(|| self.context.origin(HostRole::Control))
     }
 
     /// Scheme, host and port of any place.
-    pub fn origin(&self, place: Place) -> String {
-        self.shared.origin(place)
+    pub fn origin(&self, role: HostRole) -> String {
+        self.context.origin(role)
     }
 
     /// Where a place listens, whatever its name is.
-    pub fn address(&self, place: Place) -> Option<SocketAddr> {
-        self.shared.addresses.get(&place).copied()
+    pub fn address(&self, role: HostRole) -> Option<SocketAddr> {
+        self.context.addresses.get(&role).copied()
     }
 
     /// The authority that signed the sandbox's certificate, when it answers over TLS.
     pub fn ca_pem(&self) -> Option<&str> {
-        self.shared.identity.as_ref().map(|identity| identity.ca_pem.as_str())
+        self.context.identity.as_ref().map(|identity| identity.ca_pem.as_str())
     }
 
-    pub(super) fn identity(&self) -> Option<&Identity> {
-        self.shared.identity.as_ref()
+    pub(super) fn identity(&self) -> Option<&TlsIdentity> {
+        self.context.identity.as_ref()
     }
 
-    pub(super) fn ports(&self) -> Vec<(Place, u16)> {
-        self.shared.addresses.iter().map(|(place, address)| (*place, address.port())).collect()
+    pub(super) fn ports(&self) -> Vec<(HostRole, u16)> {
+        self.context.addresses.iter().map(|(role, address)| (*role, address.port())).collect()
     }
 }
 
@@ -82,28 +85,28 @@ impl Handle {
 impl Handle {
     /// Grows with whatever happens to accounts and tokens.
     pub(super) fn revision(&self) -> u64 {
-        self.shared.world().revision
+        self.context.state().revision
     }
 
-    pub(super) fn saved_world(&self) -> SavedWorld {
-        self.shared.world().save()
+    pub(super) fn saved_state(&self) -> SavedState {
+        self.context.state().save()
     }
 
     /// Goes on where an earlier run ended.
-    pub fn restore(&self, saved: SavedWorld) {
-        self.shared.world().restore(saved);
+    pub fn restore(&self, saved: SavedState) {
+        self.context.state().restore(saved);
     }
 }
 
 /// Accounts and applications.
 impl Handle {
-    pub fn add_account(&self, account: Account) {
-        self.shared.world().add_account(account);
+    pub fn add_account(&self, account: AccountSpec) {
+        self.context.state().add_account(account);
     }
 
     /// Somebody who can log in and belongs to no account.
     pub fn add_user(&self, email: &str, password: &str) {
-        self.shared.world().add_user(email, password);
+        self.context.state().add_user(email, password);
     }
 
     /// Adds `count` accounts of the new platform, clinics and labs over its three regions, and returns their ids.
@@ -113,8 +116,8 @@ impl Handle {
         let ids: Vec<u64> = (1..=count).map(|number| 10_000 + number).collect();
         for id in &ids {
             let account = match id % 2 {
-                0 => Account::lab(*id, &format!("Lab {id}")),
-                _ => Account::clinic(*id, &format!("Clinic {id}")),
+                0 => AccountSpec::lab(*id, &format!("Lab {id}")),
+                _ => AccountSpec::clinic(*id, &format!("Clinic {id}")),
             };
             let account = account.in_region(REGIONS[(id % 3) as usize]);
             self.add_account(account.with_user("user@sandbox.test", "sandbox"));
@@ -122,29 +125,29 @@ impl Handle {
         ids
     }
 
-    pub fn accounts(&self) -> Vec<Account> {
-        self.shared.world().accounts.values().map(|practice| practice.account.clone()).collect()
+    pub fn accounts(&self) -> Vec<AccountSpec> {
+        self.context.state().accounts.values().map(|practice| practice.account.clone()).collect()
     }
 
-    pub fn account(&self, account: u64) -> Option<Account> {
+    pub fn account(&self, account: u64) -> Option<AccountSpec> {
         self.look(account, |practice| practice.account.clone())
     }
 
-    /// The platform's first application, the one of `Options::clients`.
+    /// The platform's first application, the one of `SandboxOptions::clients`.
     pub fn client(&self, platform: Platform) -> Client {
-        let mut world = self.shared.world();
-        let clients = world.clients_mut(platform);
+        let mut state = self.context.state();
+        let clients = state.clients_mut(platform);
         clients.first().cloned().unwrap_or_else(|| Client::new("", ""))
     }
 
     /// Another vendor's application on the same platform.
     pub fn add_client(&self, platform: Platform, client: Client) {
-        self.shared.world().clients_mut(platform).push(client);
+        self.context.state().clients_mut(platform).push(client);
     }
 
     /// White-lists a redirect URI for every application of the platform.
     pub fn allow_redirect(&self, platform: Platform, uri: &str) {
-        for client in self.shared.world().clients_mut(platform) {
+        for client in self.context.state().clients_mut(platform) {
             if !client.redirect_uris.iter().any(|known| known == uri) {
                 client.redirect_uris.push(uri.to_owned());
             }
@@ -153,7 +156,7 @@ impl Handle {
 
     /// From now on the old secret is bad credentials.
     pub fn set_client_secret(&self, platform: Platform, secret: &str) {
-        if let Some(client) = self.shared.world().clients_mut(platform).first_mut() {
+        if let Some(client) = self.context.state().clients_mut(platform).first_mut() {
             client.secret = secret.to_owned();
         }
     }
@@ -164,41 +167,41 @@ impl Handle {
     /// Pairs without the dance and returns the pair refresh token: what an import file holds.
     pub fn grant(&self, account: u64) -> Option<String> {
         let client = self.client(self.account(account)?.platform);
-        self.shared.world().paired_refresh(account, &client.id, None, self.shared.clock.now())
+        self.context.state().paired_refresh(account, &client.id, None, self.context.clock.now())
     }
 
     /// A pair access token, for calls that go to the sandbox directly.
     pub fn bearer(&self, account: u64) -> Option<String> {
         let client = self.client(self.account(account)?.platform);
-        let habits = self.habits();
-        let now = self.shared.clock.now();
-        let tokens = self.shared.world().paired_tokens(account, &client.id, None, &habits, now);
+        let behavior = self.behavior();
+        let now = self.context.clock.now();
+        let tokens = self.context.state().paired_tokens(account, &client.id, None, &behavior, now);
         tokens.map(|tokens| tokens.access)
     }
 
     /// The refresh tokens that are good for the account now.
     pub fn refresh_tokens(&self, account: u64) -> Vec<String> {
-        self.shared.world().refresh_tokens(account)
+        self.context.state().refresh_tokens(account)
     }
 
     /// Every access token of the account dies; its refresh token lives.
     pub fn expire_access(&self, account: u64) -> bool {
-        self.shared.world().expire_access(account)
+        self.context.state().expire_access(account)
     }
 
     /// The account's refresh token is dead from now on; access tokens live to their end.
     pub fn forget_refresh(&self, account: u64) -> bool {
-        self.shared.world().forget_refresh(account)
+        self.context.state().forget_refresh(account)
     }
 
     /// Moves an account to another platform; all of its tokens and pairings die.
     pub fn migrate(&self, account: u64, to: Platform) -> bool {
-        self.shared.world().migrate(account, to)
+        self.context.state().migrate(account, to)
     }
 
     /// Moves an account to another region of its platform; its tokens live.
     pub fn move_region(&self, account: u64, to: Region) -> bool {
-        self.shared.world().move_region(account, to)
+        self.context.state().move_region(account, to)
     }
 
     pub fn is_paired(&self, account: u64) -> bool {
@@ -208,7 +211,7 @@ impl Handle {
     /// The account is paired with an application that nobody here knows: a lab then answers 409.
     pub fn pair_elsewhere(&self, account: u64) -> bool {
         self.change(account, |practice| {
-            practice.pairings.insert("somebody-elses-application".to_owned(), Pairing::default());
+            practice.pairings.insert("somebody-elses-application".to_owned(), AppPairing::default());
         })
     }
 
@@ -231,29 +234,29 @@ impl Handle {
 
 /// Habits and faults.
 impl Handle {
-    pub fn habits(&self) -> Arc<Habits> {
-        self.shared.habits.load_full()
+    pub fn behavior(&self) -> Arc<Behavior> {
+        self.context.behavior.load_full()
     }
 
-    pub fn set_habits(&self, change: impl Fn(&mut Habits)) {
-        self.shared.habits.rcu(|habits| {
-            let mut habits = Habits::clone(habits);
-            change(&mut habits);
-            habits
+    pub fn set_behavior(&self, change: impl Fn(&mut Behavior)) {
+        self.context.behavior.rcu(|behavior| {
+            let mut behavior = Behavior::clone(behavior);
+            change(&mut behavior);
+            behavior
         });
     }
 
-    pub fn script(&self, script: Script) {
-        self.shared.scripts.add(script);
+    pub fn inject(&self, inject: FaultRule) {
+        self.context.fault_rules.add(inject);
     }
 
-    pub fn clear_scripts(&self) {
-        self.shared.scripts.clear();
+    pub fn clear_fault_rules(&self) {
+        self.context.fault_rules.clear();
     }
 
     /// What is still to come, oldest first.
-    pub fn scripts(&self) -> Vec<Script> {
-        self.shared.scripts.in_force()
+    pub fn fault_rules(&self) -> Vec<FaultRule> {
+        self.context.fault_rules.in_force()
     }
 }
 
@@ -316,64 +319,69 @@ impl Handle {
 
 /// The record.
 impl Handle {
-    /// The last `Options::keep_calls` calls, oldest first.
-    pub fn calls(&self) -> Vec<Call> {
-        self.shared.ledger.calls(|_| true)
+    /// The last `SandboxOptions::keep_calls` calls, oldest first.
+    pub fn calls(&self) -> Vec<RecordedCall> {
+        self.context.recorder.calls(|_| true)
     }
 
-    pub fn calls_where(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
-        self.shared.ledger.calls(wanted)
+    pub fn calls_where(&self, wanted: impl Fn(&RecordedCall) -> bool) -> Vec<RecordedCall> {
+        self.context.recorder.calls(wanted)
     }
 
-    pub fn calls_to(&self, endpoint: Endpoint) -> Vec<Call> {
-        self.shared.ledger.calls(|call| call.endpoint == Some(endpoint))
+    pub fn calls_to(&self, endpoint: Endpoint) -> Vec<RecordedCall> {
+        self.context.recorder.calls(|call| call.endpoint == Some(endpoint))
     }
 
-    pub fn refreshes(&self, account: u64) -> Vec<Call> {
-        let wanted = |call: &Call| call.endpoint == Some(Endpoint::Refresh) && call.account == Some(account);
-        self.shared.ledger.calls(wanted)
+    pub fn refreshes(&self, account: u64) -> Vec<RecordedCall> {
+        let wanted =
+            |call: &RecordedCall| call.endpoint == Some(Endpoint::Refresh) && call.account == Some(account);
+        self.context.recorder.calls(wanted)
     }
 
-    pub fn discoveries(&self) -> Vec<Call> {
+    pub fn discoveries(&self) -> Vec<RecordedCall> {
         self.calls_to(Endpoint::Discovery)
     }
 
     /// Returns once at least `count` calls fit; the record is looked at again with every arrival and every end.
-    pub async fn until_calls(&self, count: usize, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
-        self.shared.ledger.until(count, wanted).await
+    pub async fn until_calls(
+        &self,
+        count: usize,
+        wanted: impl Fn(&RecordedCall) -> bool,
+    ) -> Vec<RecordedCall> {
+        self.context.recorder.until(count, wanted).await
     }
 
     /// All calls since the start, forgotten ones included.
     pub fn received(&self) -> u64 {
-        self.shared.ledger.received()
+        self.context.recorder.received()
     }
 
     /// Requests whose head or framing was refused, with the reason. They never become calls.
-    pub fn refused(&self) -> Vec<(Place, &'static str)> {
-        self.shared.ledger.refused()
+    pub fn refused(&self) -> Vec<(HostRole, &'static str)> {
+        self.context.recorder.refused()
     }
 
     pub fn clear_calls(&self) {
-        self.shared.ledger.clear();
+        self.context.recorder.clear();
     }
 
     /// One account number per refresh that began while another of that account was going on.
     pub fn overlapping_refreshes(&self) -> Vec<u64> {
-        self.shared.ledger.overlapping_refreshes()
+        self.context.recorder.overlapping_refreshes()
     }
 
     /// The shortest time between two refreshes of the account. The vendor gives no number, so none is enforced.
     pub fn smallest_refresh_gap(&self, account: u64) -> Option<Duration> {
-        self.shared.ledger.smallest_refresh_gap(account)
+        self.context.recorder.smallest_refresh_gap(account)
     }
 
     fn look<T>(&self, account: u64, view: impl FnOnce(&Practice) -> T) -> Option<T> {
-        self.shared.world().accounts.get(&account).map(view)
+        self.context.state().accounts.get(&account).map(view)
     }
 
     fn change(&self, account: u64, change: impl FnOnce(&mut Practice)) -> bool {
-        let mut world = self.shared.world();
-        world.revision += 1;
-        world.accounts.get_mut(&account).map(change).is_some()
+        let mut state = self.context.state();
+        state.revision += 1;
+        state.accounts.get_mut(&account).map(change).is_some()
     }
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::request::{Framing, Request, parse_head};
+use super::request::{ReceivedRequest, RequestFraming, parse_head};
 
 /// Room for an 8 K token and a gateway's worth of other fields.
 const MAX_HEAD: usize = 64 * 1024;
@@ -16,49 +16,53 @@ const BODY_KEPT: usize = 64 * 1024;
 const MAX_CHUNK_LINE: usize = 4 * 1024;
 const READ: usize = 8 * 1024;
 /// Real time: the peer has to read what is in its buffers, whatever the sandbox's clock shows.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Why no request came.
-pub enum NoRequest {
+pub enum ReadRequestError {
     /// The peer closed, or broke off.
-    Gone,
+    Closed,
     /// Answer with this status and sentence, then close.
     Refused(u16, &'static str),
 }
 
-impl From<io::Error> for NoRequest {
+impl From<io::Error> for ReadRequestError {
     fn from(_: io::Error) -> Self {
-        NoRequest::Gone
+        ReadRequestError::Closed
     }
 }
 
 /// One connection: the stream and what has been read ahead of it.
-pub struct Wire<S> {
+pub struct PeerStream<S> {
     stream: S,
-    ahead: BytesMut,
+    buffer: BytesMut,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, ahead: BytesMut::with_capacity(16 * 1024) }
+        Self { stream, buffer: BytesMut::with_capacity(16 * 1024) }
     }
 
     /// A request without its body, and how to read that.
-    pub async fn read_request(&mut self) -> Result<(Request, Framing), NoRequest> {
+    pub async fn read_request(&mut self) -> Result<(ReceivedRequest, RequestFraming), ReadRequestError> {
         parse_head(self.read_head().await?)
     }
 
-    pub async fn read_body(&mut self, request: &mut Request, framing: Framing) -> Result<(), NoRequest> {
+    pub async fn read_body(
+        &mut self,
+        request: &mut ReceivedRequest,
+        framing: RequestFraming,
+    ) -> Result<(), ReadRequestError> {
         let expects =
             request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        if expects && !matches!(framing, Framing::None) {
+        if expects && !matches!(framing, RequestFraming::None) {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        let mut body = Body::default();
+        let mut body = ReceivedBody::default();
         match framing {
-            Framing::None => {}
-            Framing::Length(length) => self.read_exactly(length, &mut body).await?,
-            Framing::Chunked => self.read_chunks(&mut body).await?,
+            RequestFraming::None => {}
+            RequestFraming::Length(length) => self.read_exactly(length, &mut body).await?,
+            RequestFraming::Chunked => self.read_chunks(&mut body).await?,
         }
         body.into_request(request);
         Ok(())
@@ -70,17 +74,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Waits for `pause`, but no longer than the peer stays. True: the peer is still there.
-    pub async fn hold(&mut self, pause: impl Future<Output = ()>) -> bool {
+    pub async fn wait_while_connected(&mut self, pause: impl Future<Output = ()>) -> bool {
         tokio::pin!(pause);
         loop {
             // A peer that sends ever more while it waits is not read further: that is its own back-pressure.
-            if self.ahead.len() > MAX_HEAD {
+            if self.buffer.len() > MAX_HEAD {
                 pause.await;
                 return true;
             }
             tokio::select! {
                 () = &mut pause => return true,
-                read = self.stream.read_buf(&mut self.ahead) => if !matches!(read, Ok(1..)) {
+                read = self.stream.read_buf(&mut self.buffer) => if !matches!(read, Ok(1..)) {
                     return false;
                 },
             }
@@ -91,52 +95,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;
         let farewell = async {
-            while let Ok(1..) = self.stream.read_buf(&mut self.ahead).await {
-                self.ahead.clear();
+            while let Ok(1..) = self.stream.read_buf(&mut self.buffer).await {
+                self.buffer.clear();
             }
         };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        let _ = tokio::time::timeout(LINGER, farewell).await;
     }
 
-    async fn read_more(&mut self) -> Result<(), NoRequest> {
-        self.ahead.reserve(READ);
-        match self.stream.read_buf(&mut self.ahead).await? {
-            0 => Err(NoRequest::Gone),
+    async fn read_more(&mut self) -> Result<(), ReadRequestError> {
+        self.buffer.reserve(READ);
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(ReadRequestError::Closed),
             _ => Ok(()),
         }
     }
 
-    async fn read_head(&mut self) -> Result<Bytes, NoRequest> {
+    async fn read_head(&mut self) -> Result<Bytes, ReadRequestError> {
         let mut searched: usize = 0;
         loop {
             let from = searched.saturating_sub(3);
-            if let Some(end) = memchr::memmem::find(&self.ahead[from..], b"\r\n\r\n") {
-                return Ok(self.ahead.split_to(from + end + 4).freeze());
+            if let Some(end) = memchr::memmem::find(&self.buffer[from..], b"\r\n\r\n") {
+                return Ok(self.buffer.split_to(from + end + 4).freeze());
             }
-            searched = self.ahead.len();
+            searched = self.buffer.len();
             if searched > MAX_HEAD {
-                return Err(NoRequest::Refused(431, "head too large"));
+                return Err(ReadRequestError::Refused(431, "head too large"));
             }
             self.read_more().await?;
         }
     }
 
-    async fn read_exactly(&mut self, length: u64, body: &mut Body) -> Result<(), NoRequest> {
+    async fn read_exactly(&mut self, length: u64, body: &mut ReceivedBody) -> Result<(), ReadRequestError> {
         let mut left = length;
         while left > 0 {
-            if self.ahead.is_empty() {
+            if self.buffer.is_empty() {
                 self.read_more().await?;
             }
-            let take = self.ahead.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            body.take(&self.ahead[..take]);
-            self.ahead.advance(take);
+            let take = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            body.take(&self.buffer[..take]);
+            self.buffer.advance(take);
             left -= take as u64;
         }
         Ok(())
     }
 
-    async fn read_chunks(&mut self, body: &mut Body) -> Result<(), NoRequest> {
-        const BAD: NoRequest = NoRequest::Refused(400, "bad chunk");
+    async fn read_chunks(&mut self, body: &mut ReceivedBody) -> Result<(), ReadRequestError> {
+        const BAD: ReadRequestError = ReadRequestError::Refused(400, "bad chunk");
         loop {
             let line = self.read_line().await?;
             // Extensions are legal and nobody needs them: refused, so that none gets through a proxy unseen.
@@ -148,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if length == 0 {
                 return match self.read_line().await?.is_empty() {
                     true => Ok(()),
-                    false => Err(NoRequest::Refused(400, "trailers are not taken")),
+                    false => Err(ReadRequestError::Refused(400, "trailers are not taken")),
                 };
             }
             self.read_exactly(length, body).await?;
@@ -158,15 +162,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    async fn read_line(&mut self) -> Result<Bytes, NoRequest> {
+    async fn read_line(&mut self) -> Result<Bytes, ReadRequestError> {
         loop {
-            if let Some(end) = memchr::memmem::find(&self.ahead, b"\r\n") {
-                let line = self.ahead.split_to(end).freeze();
-                self.ahead.advance(2);
+            if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n") {
+                let line = self.buffer.split_to(end).freeze();
+                self.buffer.advance(2);
                 return Ok(line);
             }
-            if self.ahead.len() > MAX_CHUNK_LINE {
-                return Err(NoRequest::Refused(400, "chunk line too long"));
+            if self.buffer.len() > MAX_CHUNK_LINE {
+                return Err(ReadRequestError::Refused(400, "chunk line too long"));
             }
             self.read_more().await?;
         }
@@ -174,13 +178,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 }
 
 #[derive(Default)]
-struct Body {
+struct ReceivedBody {
     kept: BytesMut,
     length: u64,
     digest: Option<digest::Context>,
 }
 
-impl Body {
+impl ReceivedBody {
     fn take(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         if self.digest.is_none() && self.kept.len() + bytes.len() > BODY_KEPT {
@@ -195,7 +199,7 @@ impl Body {
         self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn into_request(self, request: &mut Request) {
+    fn into_request(self, request: &mut ReceivedRequest) {
         request.body = self.kept.freeze();
         request.body_length = self.length;
         request.body_sha256 = self.digest.map(|context| super::hex(context.finish().as_ref()));
@@ -206,20 +210,20 @@ impl Body {
 mod tests {
     use super::*;
 
-    async fn read(bytes: &[u8]) -> Result<Request, u16> {
+    async fn read(bytes: &[u8]) -> Result<ReceivedRequest, u16> {
         let (mut near, far) = tokio::io::duplex(1 << 20);
         near.write_all(bytes).await.unwrap();
         near.shutdown().await.unwrap();
-        let mut wire = Wire::new(far);
+        let mut peer = PeerStream::new(far);
         let whole = async {
-            let (mut request, framing) = wire.read_request().await?;
-            wire.read_body(&mut request, framing).await?;
+            let (mut request, framing) = peer.read_request().await?;
+            peer.read_body(&mut request, framing).await?;
             Ok(request)
         };
         match whole.await {
             Ok(request) => Ok(request),
-            Err(NoRequest::Refused(status, _)) => Err(status),
-            Err(NoRequest::Gone) => Err(0),
+            Err(ReadRequestError::Refused(status, _)) => Err(status),
+            Err(ReadRequestError::Closed) => Err(0),
         }
     }
 

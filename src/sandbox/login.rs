@@ -4,47 +4,47 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::place::Platform;
+use super::host_role::Platform;
 use super::reply::Reply;
-use super::request::Request;
-use super::site::Site;
+use super::request::ReceivedRequest;
 use super::tokens::{Grant, Holder, random_text};
+use super::virtual_host::VirtualHost;
 use crate::clock::Timestamp;
 
 const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
 
 /// Logins that are going on in some browser.
 #[derive(Default)]
-pub struct Tickets(HashMap<String, Ticket>);
+pub struct LoginTickets(HashMap<String, LoginTicket>);
 
 #[derive(Clone)]
-struct Ticket {
+struct LoginTicket {
     platform: Platform,
     client_id: String,
     redirect_uri: String,
-    state: Option<String>,
+    oauth_state: Option<String>,
     email: Option<String>,
-    dies_at: Timestamp,
+    expires_at: Timestamp,
 }
 
 /// `GET /oauth2/authorize`: checks the application's part and sends the browser to the login page.
-pub fn authorize(site: &Site, request: &Request) -> Reply {
-    let Some(platform) = site.place.platform() else { return Reply::error(404, "no such resource") };
+pub fn authorize(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+    let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     let parameter = |name: &str| request.parameter(name).unwrap_or_default();
-    let mut world = site.shared.world();
+    let mut state = host.context.state();
     let (client_id, redirect_uri) = (parameter("client_id"), parameter("redirect_uri"));
-    let Some(client) = world.client(platform, &client_id) else {
+    let Some(client) = state.client(platform, &client_id) else {
         return refused(401, "This application is not known here.");
     };
     // 3.1: "This URL should be whitelisted on iTero side"; "doesn't support URLs with '#'"
     if redirect_uri.contains('#') || !client.redirect_uris.contains(&redirect_uri) {
         return refused(400, "The redirect URI is not on this application's list.");
     }
-    let state = request.parameter("state");
-    if parameter("loginPage") != site.shared.login_page(platform) {
+    let oauth_state = request.parameter("state");
+    if parameter("loginPage") != host.context.login_page(platform) {
         return refused(400, "loginPage is missing or is not the page that was given to this application.");
     }
-    let back = |error: &str, why: &str| error_redirect(&redirect_uri, error, why, state.as_deref());
+    let back = |error: &str, why: &str| error_redirect(&redirect_uri, error, why, oauth_state.as_deref());
     if parameter("response_type") != "code" {
         return back("unsupported_response_type", "only code");
     }
@@ -52,73 +52,85 @@ pub fn authorize(site: &Site, request: &Request) -> Reply {
         return back("invalid_scope", "openid is needed");
     }
     let ticket = random_text(24);
-    let now = site.now();
-    world.tickets.0.retain(|_, old| old.dies_at > now);
-    let login = Ticket { platform, client_id, redirect_uri, state, email: None, dies_at: now + TICKET_LIFE };
-    world.tickets.0.insert(ticket.clone(), login);
-    Reply::redirect(302, format!("{}?ticket={ticket}", site.shared.login_page(platform)))
+    let now = host.now();
+    state.tickets.0.retain(|_, old| old.expires_at > now);
+    let login = LoginTicket {
+        platform,
+        client_id,
+        redirect_uri,
+        oauth_state,
+        email: None,
+        expires_at: now + TICKET_LIFE,
+    };
+    state.tickets.0.insert(ticket.clone(), login);
+    Reply::redirect(302, format!("{}?ticket={ticket}", host.context.login_page(platform)))
 }
 
 /// `GET /login` and the forms that it leads to.
-pub fn page(site: &Site, request: &Request) -> Reply {
+pub fn page(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
     let ticket = request.parameter("ticket").or_else(|| request.form_value("ticket")).unwrap_or_default();
-    let Some(login) = living(site, &ticket) else {
+    let Some(login) = live_login(host, &ticket) else {
         return refused(400, "This login has run out. Start again from your application.");
     };
     match request.path() {
         "/login" => Reply::html(200, email_page(&ticket, "")),
-        "/login/email" => email_given(site, request, &ticket),
-        "/login/password" => password_given(site, request, &ticket, login),
+        "/login/email" => email_given(host, request, &ticket),
+        "/login/password" => password_given(host, request, &ticket, login),
         "/login/cancel" => {
-            site.shared.world().tickets.0.remove(&ticket);
-            error_redirect(&login.redirect_uri, "access_denied", "the user cancelled", login.state.as_deref())
+            host.context.state().tickets.0.remove(&ticket);
+            error_redirect(
+                &login.redirect_uri,
+                "access_denied",
+                "the user cancelled",
+                login.oauth_state.as_deref(),
+            )
         }
         _ => Reply::error(404, "no such resource"),
     }
 }
 
-fn living(site: &Site, ticket: &str) -> Option<Ticket> {
-    let world = site.shared.world();
-    let login = world.tickets.0.get(ticket).filter(|login| login.dies_at > site.now());
-    login.filter(|login| Some(login.platform) == site.place.platform()).cloned()
+fn live_login(host: &VirtualHost, ticket: &str) -> Option<LoginTicket> {
+    let state = host.context.state();
+    let login = state.tickets.0.get(ticket).filter(|login| login.expires_at > host.now());
+    login.filter(|login| Some(login.platform) == host.role.platform()).cloned()
 }
 
 /// Whether somebody has that address is told with the password only, as careful pages do.
-fn email_given(site: &Site, request: &Request, ticket: &str) -> Reply {
+fn email_given(host: &VirtualHost, request: &ReceivedRequest, ticket: &str) -> Reply {
     let email = request.form_value("email").unwrap_or_default();
     if !email.contains('@') {
         return Reply::html(200, email_page(ticket, "Enter your e-mail address."));
     }
-    if let Some(login) = site.shared.world().tickets.0.get_mut(ticket) {
+    if let Some(login) = host.context.state().tickets.0.get_mut(ticket) {
         login.email = Some(email.clone());
     }
     Reply::html(200, password_page(ticket, &email, ""))
 }
 
-fn password_given(site: &Site, request: &Request, ticket: &str, login: Ticket) -> Reply {
+fn password_given(host: &VirtualHost, request: &ReceivedRequest, ticket: &str, login: LoginTicket) -> Reply {
     let Some(email) = login.email else {
         return Reply::html(200, email_page(ticket, "Enter your e-mail address first."));
     };
     let password = request.form_value("password").unwrap_or_default();
-    let now = site.now();
-    let mut world = site.shared.world();
-    if !world.password_fits(&email, &password) {
+    let now = host.now();
+    let mut state = host.context.state();
+    if !state.password_fits(&email, &password) {
         return Reply::html(200, password_page(ticket, &email, "Wrong e-mail address or password."));
     }
-    world.tickets.0.remove(ticket);
+    state.tickets.0.remove(ticket);
     let grant = Grant { platform: login.platform, client_id: login.client_id, holder: Holder::User(email) };
-    let code = world.vault.new_code(grant, login.redirect_uri.clone(), now);
+    let code = state.tokens.new_code(grant, login.redirect_uri.clone(), now);
     let mut back = vec![("code", code)];
-    back.extend(login.state.map(|state| ("state", state)));
+    back.extend(login.oauth_state.map(|oauth_state| ("state", oauth_state)));
     // 4.1.1: "<RedirectURL>?code=<AuthorizationCode>&state=<string>&session_state=<string>"
     back.push(("session_state", random_text(18)));
     Reply::redirect(302, with_query(&login.redirect_uri, &back))
 }
 
 /// RFC 6749, 4.1.2.1; the vendor prints nothing about it.
-fn error_redirect(redirect_uri: &str, error: &str, why: &str, state: Option<&str>) -> Reply {
+fn error_redirect(redirect_uri: &str, error: &str, why: &str, oauth_state: Option<&str>) -> Reply {
     let mut back = vec![("error", error.to_owned()), ("error_description", why.to_owned())];
-    back.extend(state.map(|state| ("state", state.to_owned())));
+    back.extend(oauth_state.map(|oauth_state| ("state", oauth_state.to_owned())));
     Reply::redirect(302, with_query(redirect_uri, &back))
 }
 

@@ -3,68 +3,68 @@
 
 mod api;
 pub mod assets;
+mod behavior;
 pub mod browser;
 mod control;
 mod deliver;
+mod duration_text;
 pub mod endpoint;
 pub mod faults;
-mod habits;
+pub mod gateway_files;
 mod handle;
+mod host_role;
 mod http;
-mod junk;
+mod invalid_tokens;
 mod listeners;
 mod login;
-pub mod matching;
 mod oauth;
-mod odd;
 mod options;
 mod orders;
 mod patients;
-mod place;
+mod quirks;
 pub mod record;
 mod reply;
 mod request;
 pub mod saved;
-mod site;
-mod span;
+mod state;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod tokens;
-mod world;
+mod virtual_host;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+pub use behavior::{Behavior, DomainForm, DownloadedWhen, LARGEST_TOKEN, LinkForm, StatusForm};
 pub use endpoint::Endpoint;
-pub use faults::{Fault, Gate, Junk, Script};
-pub use habits::{DomainForm, Flip, Habits, LARGEST_TOKEN, LinkForm, StatusForm};
-pub use odd::{Odd, Packing, Speaker};
-pub use options::{Certificate, Client, Clients, DEFAULT_REDIRECT, Options};
+pub use faults::{Fault, FaultRule, Gate, InvalidTokens};
+pub use host_role::{FIRST_PATH, HostRole, Platform, Region, V1_PATH, V2_PATH};
+pub use options::{CertificateKind, Client, Clients, DEFAULT_REDIRECT, SandboxOptions};
 pub use orders::ASSET_TYPES;
-pub use place::{FIRST_PATH, Place, Platform, Region, V1_PATH, V2_PATH};
-pub use record::{Call, End};
-pub use world::{Account, CreatedRx, Kind, User};
+pub use quirks::{BodyEncoding, CustomResponse, ResponseQuirks};
+pub use record::{CallEnd, RecordedCall};
+pub use state::{AccountKind, AccountSpec, CreatedRx, User};
 
-use faults::Scripts;
-use listeners::Listeners;
-use record::Ledger;
-use site::Shared;
-use world::World;
+use faults::FaultRules;
+use listeners::HostListeners;
+use record::CallRecorder;
+use state::SandboxState;
+use virtual_host::SandboxContext;
 
 /// A running sandbox. Dropping it ends its tasks and connections.
 pub struct Sandbox {
     handle: Handle,
-    listeners: Listeners,
+    listeners: HostListeners,
 }
 
 /// The steering part, for as many tasks as want it. It does not keep the sandbox running.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    context: Arc<SandboxContext>,
 }
 
 impl std::ops::Deref for Sandbox {
@@ -77,8 +77,8 @@ impl std::ops::Deref for Sandbox {
 
 impl Sandbox {
     /// Binds every address and serves until it is stopped or dropped. It begins without accounts.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let Options {
+    pub async fn start(options: SandboxOptions) -> anyhow::Result<Self> {
+        let SandboxOptions {
             clock,
             bind,
             ports,
@@ -87,7 +87,7 @@ impl Sandbox {
             identity,
             certificate,
             host_names,
-            habits,
+            behavior,
             clients,
             control,
             keep_calls,
@@ -95,27 +95,27 @@ impl Sandbox {
         let authority = tls.then(|| tls::authority(bind, certificate, identity)).transpose()?;
         let bound = listeners::bind(bind, ports, &same_ports, control).await?;
         let mut addresses = std::collections::HashMap::new();
-        for (place, listener) in &bound {
-            addresses.insert(*place, reachable(listener.local_addr()?));
+        for (role, listener) in &bound {
+            addresses.insert(*role, reachable(listener.local_addr()?));
         }
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no random numbers"))?;
         let (identity, acceptor) = authority.map(|made| (made.identity, made.acceptor)).unzip();
-        let shared = Arc::new(Shared {
+        let context = Arc::new(SandboxContext {
             clock,
             identity,
-            habits: ArcSwap::from_pointee(habits),
-            world: Mutex::new(World::new(&clients)),
-            scripts: Scripts::default(),
-            ledger: Ledger::new(keep_calls),
+            behavior: ArcSwap::from_pointee(behavior),
+            state: Mutex::new(SandboxState::new(&clients)),
+            fault_rules: FaultRules::default(),
+            recorder: CallRecorder::new(keep_calls),
             addresses,
             tls,
             host_names,
-            knows_its_names: bind.is_loopback(),
+            strict_host_names: bind.is_loopback(),
             storage_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key),
         });
-        let listeners = Listeners::run(shared.clone(), acceptor, bound);
-        Ok(Self { handle: Handle { shared }, listeners })
+        let listeners = HostListeners::run(context.clone(), acceptor, bound);
+        Ok(Self { handle: Handle { context }, listeners })
     }
 
     /// Ends everything and returns when the sockets are closed.
@@ -124,13 +124,13 @@ impl Sandbox {
     }
 
     /// Breaks the place's connections and refuses new ones until [`Sandbox::bring_up`].
-    pub async fn take_down(&self, place: Place) {
-        self.listeners.take_down(place).await;
+    pub async fn take_down(&self, role: HostRole) {
+        self.listeners.take_down(role).await;
     }
 
     /// Listens again at the same address; connections that were still there are broken.
-    pub async fn bring_up(&self, place: Place) -> std::io::Result<()> {
-        self.listeners.bring_up(place).await
+    pub async fn bring_up(&self, role: HostRole) -> std::io::Result<()> {
+        self.listeners.bring_up(role).await
     }
 }
 

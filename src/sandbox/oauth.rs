@@ -2,33 +2,33 @@
 
 use serde_json::{Value, json};
 
-use super::habits::Habits;
-use super::place::Platform;
+use super::behavior::Behavior;
+use super::host_role::Platform;
 use super::reply::Reply;
-use super::request::Request;
-use super::site::Site;
+use super::request::ReceivedRequest;
+use super::state::SandboxState;
 use super::tokens::Issued;
-use super::world::World;
+use super::virtual_host::VirtualHost;
 
 /// `POST /oauth2/token`, either grant type.
-pub fn token(site: &Site, request: &Request) -> Reply {
-    let Some(platform) = site.place.platform() else { return Reply::error(404, "no such resource") };
+pub fn token(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+    let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     if !is_form(request) {
         return Reply::oauth_error(400, "invalid_request", "only application/x-www-form-urlencoded is taken");
     }
-    let habits = site.habits();
-    let mut world = site.shared.world();
-    let client_id = match known_client(&world, request, platform) {
+    let behavior = host.behavior();
+    let mut state = host.context.state();
+    let client_id = match known_client(&state, request, platform) {
         Ok(client_id) => client_id,
         Err(refused) => return refused,
     };
     match request.form_value("grant_type").as_deref() {
-        Some("authorization_code") => exchange(site, &mut world, request, platform, &client_id),
+        Some("authorization_code") => exchange(host, &mut state, request, platform, &client_id),
         Some("refresh_token") => {
             let token = request.form_value("refresh_token").unwrap_or_default();
-            match world.refresh(&token, platform, &client_id, &habits, site.now()) {
+            match state.refresh(&token, platform, &client_id, &behavior, host.now()) {
                 Some(issued) => {
-                    Reply::json(200, &refresh_json(&issued, &habits)).with("Cache-Control", "no-store")
+                    Reply::json(200, &refresh_json(&issued, &behavior)).with("Cache-Control", "no-store")
                 }
                 // 4.1.3: "Wrong refresh token", "Missing refresh token"
                 None => Reply::oauth_error(401, "invalid_grant", "wrong or missing refresh token"),
@@ -39,18 +39,18 @@ pub fn token(site: &Site, request: &Request) -> Reply {
 }
 
 /// `POST /oauth2/revoke`.
-pub fn revoke(site: &Site, request: &Request) -> Reply {
-    let Some(platform) = site.place.platform() else { return Reply::error(404, "no such resource") };
+pub fn revoke(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+    let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     if !is_form(request) {
         return Reply::oauth_error(400, "invalid_request", "only application/x-www-form-urlencoded is taken");
     }
-    let mut world = site.shared.world();
-    let client_id = match known_client(&world, request, platform) {
+    let mut state = host.context.state();
+    let client_id = match known_client(&state, request, platform) {
         Ok(client_id) => client_id,
         Err(refused) => return refused,
     };
     let token = request.form_value("token").unwrap_or_default();
-    match world.revoke(&token, platform, &client_id) {
+    match state.revoke(&token, platform, &client_id) {
         true => Reply::json(200, &json!({})),
         // 4.1.5: "Wrong token", "Missing token"
         false => Reply::oauth_error(401, "invalid_token", "wrong or missing token"),
@@ -68,17 +68,23 @@ pub fn tokens_json(issued: &Issued) -> Value {
     })
 }
 
-fn exchange(site: &Site, world: &mut World, request: &Request, platform: Platform, client_id: &str) -> Reply {
+fn exchange(
+    host: &VirtualHost,
+    state: &mut SandboxState,
+    request: &ReceivedRequest,
+    platform: Platform,
+    client_id: &str,
+) -> Reply {
     let code = request.form_value("code").unwrap_or_default();
     let redirect_uri = request.form_value("redirect_uri").unwrap_or_default();
-    let now = site.now();
-    let grant = world.vault.take_code(&code, platform, client_id, &redirect_uri, now);
+    let now = host.now();
+    let grant = state.tokens.take_code(&code, platform, client_id, &redirect_uri, now);
     let Some(grant) = grant else {
         // 4.1.2: "Wrong code", "Missing code"
         return Reply::oauth_error(400, "invalid_grant", "wrong or missing code");
     };
-    let refresh = world.vault.new_refresh(grant, now);
-    let Some(issued) = world.vault.issue(&refresh, &site.habits(), now) else {
+    let refresh = state.tokens.new_refresh(grant, now);
+    let Some(issued) = state.tokens.issue(&refresh, &host.behavior(), now) else {
         return Reply::error(500, "no token");
     };
     let mut body = tokens_json(&issued);
@@ -86,9 +92,9 @@ fn exchange(site: &Site, world: &mut World, request: &Request, platform: Platfor
     Reply::json(200, &body).with("Cache-Control", "no-store")
 }
 
-fn refresh_json(issued: &Issued, habits: &Habits) -> Value {
+fn refresh_json(issued: &Issued, behavior: &Behavior) -> Value {
     let mut body = tokens_json(issued);
-    if !habits.refresh_token_in_response
+    if !behavior.refresh_token_in_response
         && let Some(fields) = body.as_object_mut()
     {
         fields.remove("refresh_token");
@@ -97,16 +103,20 @@ fn refresh_json(issued: &Issued, habits: &Habits) -> Value {
 }
 
 /// Looked at before anything else: good credentials with a bad code get 400, bad credentials get 401.
-fn known_client(world: &World, request: &Request, platform: Platform) -> Result<String, Reply> {
+fn known_client(
+    state: &SandboxState,
+    request: &ReceivedRequest,
+    platform: Platform,
+) -> Result<String, Reply> {
     let id = request.form_value("client_id").unwrap_or_default();
     let secret = request.form_value("client_secret").unwrap_or_default();
-    match world.client(platform, &id) {
+    match state.client(platform, &id) {
         Some(client) if client.secret == secret => Ok(id),
         _ => Err(Reply::oauth_error(401, "invalid_client", "the client is not authorized")),
     }
 }
 
-fn is_form(request: &Request) -> bool {
+fn is_form(request: &ReceivedRequest) -> bool {
     let kind = request.header("content-type").unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")

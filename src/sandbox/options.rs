@@ -1,35 +1,35 @@
-//! How a sandbox is set up: addresses, clients, TLS. What may change while it runs is in `habits`.
+//! How a sandbox is set up: addresses, clients, TLS. What may change while it runs is in `behavior`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::habits::Habits;
-use super::place::{Place, Platform};
+use super::behavior::Behavior;
+use super::host_role::{HostRole, Platform};
 use crate::clock::Clock;
 
 /// The callback of a gateway on its default admin address; white-listed for every default client.
 pub const DEFAULT_REDIRECT: &str = "http://127.0.0.1:8081/oauth2/callback";
 
 #[derive(Clone)]
-pub struct Options {
+pub struct SandboxOptions {
     /// Token lives, pauses and stalls all follow this clock.
     pub clock: Clock,
     pub bind: IpAddr,
     /// The first of a row of ports, one per place; None lets the system choose.
     pub ports: Option<u16>,
     /// Ports of an earlier run, by place; they go before `ports`.
-    pub same_ports: BTreeMap<Place, u16>,
+    pub same_ports: BTreeMap<HostRole, u16>,
     /// What an earlier run showed over TLS, so that whoever trusted it still does.
-    pub identity: Option<Identity>,
+    pub identity: Option<TlsIdentity>,
     /// Answers over TLS with a certificate authority of its own; the control port stays plain.
     pub tls: bool,
     /// What the certificate is worth when `tls` is on.
-    pub certificate: Certificate,
+    pub certificate: CertificateKind,
     /// Discovery and links print host names (`eu.iteroapi.sandbox.test`) in place of the address.
     pub host_names: bool,
-    pub habits: Habits,
+    pub behavior: Behavior,
     pub clients: Clients,
     /// An HTTP port for people, see `control`.
     pub control: bool,
@@ -37,7 +37,7 @@ pub struct Options {
     pub keep_calls: usize,
 }
 
-impl Default for Options {
+impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             clock: Clock::system(),
@@ -46,9 +46,9 @@ impl Default for Options {
             same_ports: BTreeMap::new(),
             identity: None,
             tls: false,
-            certificate: Certificate::Right,
+            certificate: CertificateKind::Right,
             host_names: false,
-            habits: Habits::default(),
+            behavior: Behavior::default(),
             clients: Clients::default(),
             control: false,
             keep_calls: 4096,
@@ -58,7 +58,7 @@ impl Default for Options {
 
 /// A certificate, its key, and the authority that callers are to trust for it.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Identity {
+pub struct TlsIdentity {
     pub ca_pem: String,
     pub cert_pem: String,
     pub key_pem: String,
@@ -66,7 +66,7 @@ pub struct Identity {
 
 /// Certificates that a careful caller must tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Certificate {
+pub enum CertificateKind {
     Right,
     Expired,
     OtherName,

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use super::assets::Asset;
-use super::habits::{Habits, LinkForm, StatusForm};
-use super::world::{CreatedRx, Kind, Practice};
+use super::behavior::{Behavior, LinkForm, StatusForm};
+use super::state::{AccountKind, CreatedRx, Practice};
 
 /// Numbers of one account begin here, times its own number: whose an order is can be read off it.
 const BLOCK: u64 = 100_000;
@@ -48,21 +48,21 @@ impl Order {
 }
 
 /// How links of one answer are printed.
-pub struct Links<'a> {
+pub struct LinkPrinter<'a> {
     /// The address and API prefix that was asked.
     pub origin: &'a str,
     pub prefix: &'a str,
-    pub habits: &'a Habits,
+    pub behavior: &'a Behavior,
     /// Makes a pre-signed link.
     pub sign: &'a dyn Fn(&str) -> String,
 }
 
-impl Links<'_> {
+impl LinkPrinter<'_> {
     /// JSON text, quotes included.
     fn print(&self, order: Order, number: u64, asset_type: &str) -> String {
         let path = format!("/order/{}/download/{asset_type}", order.order_id());
         let (origin, prefix) = (self.origin, self.prefix);
-        match self.habits.link_form.nth(order.index * ASSET_TYPES.len() as u64 + number) {
+        match self.behavior.link_form.nth(order.index * ASSET_TYPES.len() as u64 + number) {
             LinkForm::Relative => format!("\"{prefix}{path}\""),
             LinkForm::JsonEscaped => format!("\"{origin}{prefix}{path}\"").replace('/', "\\/"),
             LinkForm::ForeignHost => format!("\"{}\"", (self.sign)(&path)),
@@ -79,8 +79,8 @@ pub fn listed(practice: &Practice) -> Vec<Order> {
         !practice.downloaded.contains(&order.order_id()) && !practice.returned.contains(&order.order_id())
     };
     match practice.account.kind {
-        Kind::Clinic => orders.collect(),
-        Kind::Lab => orders.filter(is_new).collect(),
+        AccountKind::Clinic => orders.collect(),
+        AccountKind::Lab => orders.filter(is_new).collect(),
     }
 }
 
@@ -92,23 +92,23 @@ pub fn next_rx_id(practice: &Practice) -> u64 {
     practice.account.id * BLOCK + CREATED_FROM + practice.creations % (ORDERS_FROM - CREATED_FROM)
 }
 
-pub fn list_json(practice: &Practice, links: &Links<'_>, v2: bool) -> String {
+pub fn list_json(practice: &Practice, links: &LinkPrinter<'_>, v2: bool) -> String {
     let mut entries: Vec<String> =
         listed(practice).into_iter().map(|order| order_json(practice, order, links, v2)).collect();
-    if practice.account.kind == Kind::Clinic {
+    if practice.account.kind == AccountKind::Clinic {
         entries.extend(practice.created.values().map(|rx| created_json(practice, rx)));
     }
-    response_json(&format!("[{}]", entries.join(",\n ")), links.habits)
+    response_json(&format!("[{}]", entries.join(",\n ")), links.behavior)
 }
 
 /// Written by hand and not by a serialiser: blanks, `1.50` and escapes are there to be lost by whoever re-writes them.
-pub fn order_json(practice: &Practice, order: Order, links: &Links<'_>, v2: bool) -> String {
+pub fn order_json(practice: &Practice, order: Order, links: &LinkPrinter<'_>, v2: bool) -> String {
     let (first, last) = super::patients::name(order.account, order.index);
     let mut text = format!(
         r#"{{"RxId": {}, "OrderId": {}, "Status": "{}", "PatientFirstName": {}, "PatientLastName": {}, "ChartNumber": "{}", "PracticeName": {}, "Units": 1.50, "DueDate": "2026-12-{:02}T00:00:00Z""#,
         order.rx_id(),
         order.order_id(),
-        state(practice, order),
+        order_status(practice, order),
         quoted(first),
         quoted(last),
         super::patients::chart_number(order.account, order.index),
@@ -140,21 +140,21 @@ pub fn created_json(practice: &Practice, rx: &CreatedRx) -> String {
 }
 
 /// The frame that every data answer has.
-pub fn response_json(data: &str, habits: &Habits) -> String {
-    let status = match habits.status_form {
+pub fn response_json(data: &str, behavior: &Behavior) -> String {
+    let status = match behavior.status_form {
         StatusForm::Number => "1",
         StatusForm::Text => "\"Success\"",
     };
     format!("{{\"Data\": {data},\n \"Status\": {status}, \"Errors\": []}}")
 }
 
-fn state(practice: &Practice, order: Order) -> &'static str {
+fn order_status(practice: &Practice, order: Order) -> &'static str {
     const CLINIC: [&str; 4] = ["Completed", "iTero Modeling", "Lab Review", "iTero Milling"];
     match practice.account.kind {
-        Kind::Lab if practice.downloaded.contains(&order.order_id()) => "Downloaded",
+        AccountKind::Lab if practice.downloaded.contains(&order.order_id()) => "Downloaded",
         _ if practice.returned.contains(&order.order_id()) => "Returned to Doctor",
-        Kind::Lab => "Ready for Download",
-        Kind::Clinic => CLINIC[(order.index % 4) as usize],
+        AccountKind::Lab => "Ready for Download",
+        AccountKind::Clinic => CLINIC[(order.index % 4) as usize],
     }
 }
 

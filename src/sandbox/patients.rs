@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::world::Practice;
+use super::state::Practice;
 
 /// Letters beyond ASCII on purpose: a body must pass byte for byte.
 const FIRST: [&str; 6] = ["Anna", "Björn", "Chloé", "Dmitri", "Eun-ji", "Zoë"];

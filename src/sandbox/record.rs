@@ -9,16 +9,16 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
-use super::place::Place;
-use super::request::Request;
+use super::host_role::HostRole;
+use super::request::ReceivedRequest;
 use crate::clock::Timestamp;
 
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct RecordedCall {
     /// Counts all calls of this sandbox, from 1.
     pub number: u64,
     pub at: Timestamp,
-    pub place: Place,
+    pub role: HostRole,
     /// Counts connections; two calls with one number came over the same one.
     pub connection: u64,
     /// None where the path means nothing here.
@@ -39,10 +39,10 @@ pub struct Call {
     pub bearer: Option<u64>,
     /// None until an answer is on its way.
     pub status: Option<u16>,
-    pub end: End,
+    pub end: CallEnd,
 }
 
-impl Call {
+impl RecordedCall {
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) =
@@ -68,97 +68,109 @@ impl Call {
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CallEnd {
     /// Still going on.
     Pending,
     /// The whole answer was written.
-    Whole,
+    Complete,
     /// The sandbox cut it off on purpose.
     Cut,
     /// The caller left before the answer was whole.
-    HungUp,
+    PeerClosed,
+}
+
+impl CallEnd {
+    /// As the control port prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CallEnd::Pending => "Pending",
+            CallEnd::Complete => "Whole",
+            CallEnd::Cut => "Cut",
+            CallEnd::PeerClosed => "HungUp",
+        }
+    }
 }
 
 /// What is known when a call has been read.
 pub struct Arrival<'a> {
     pub at: Timestamp,
-    pub place: Place,
+    pub role: HostRole,
     pub connection: u64,
     pub endpoint: Option<Endpoint>,
-    pub request: &'a Request,
+    pub request: &'a ReceivedRequest,
     pub account: Option<u64>,
     pub bearer: Option<u64>,
 }
 
-pub struct Ledger {
+pub struct CallRecorder {
     keep: usize,
-    book: Mutex<Book>,
+    record: Mutex<CallRecord>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Book {
+struct CallRecord {
     numbered: u64,
-    calls: VecDeque<Call>,
+    calls: VecDeque<RecordedCall>,
     refreshing: HashMap<u64, usize>,
     overlapping: Vec<u64>,
-    refused: Vec<(Place, &'static str)>,
+    refused: Vec<(HostRole, &'static str)>,
     last_refresh: HashMap<u64, Timestamp>,
     smallest_gap: HashMap<u64, std::time::Duration>,
 }
 
-impl Ledger {
+impl CallRecorder {
     pub fn new(keep: usize) -> Self {
-        Self { keep, book: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { keep, record: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
     /// Notes a call and returns its number.
     pub fn arrived(&self, arrival: &Arrival<'_>) -> u64 {
-        let mut book = self.book();
-        book.numbered += 1;
-        let number = book.numbered;
+        let mut record = self.record();
+        record.numbered += 1;
+        let number = record.numbered;
         if arrival.endpoint == Some(Endpoint::Refresh)
             && let Some(account) = arrival.account
         {
-            book.refresh_began(account, arrival.at);
+            record.refresh_began(account, arrival.at);
         }
         if self.keep > 0 {
-            if book.calls.len() == self.keep {
-                book.calls.pop_front();
+            if record.calls.len() == self.keep {
+                record.calls.pop_front();
             }
-            book.calls.push_back(call_of(number, arrival));
+            record.calls.push_back(call_of(number, arrival));
         }
-        drop(book);
+        drop(record);
         self.changed.send_replace(number);
         number
     }
 
     /// A right or wrong answer is about to be written.
     pub fn responding(&self, number: u64, refreshed: Option<u64>, status: u16) {
-        let mut book = self.book();
-        book.refresh_ended(refreshed);
-        if let Some(call) = book.find(number) {
+        let mut record = self.record();
+        record.refresh_ended(refreshed);
+        if let Some(call) = record.find(number) {
             call.status = Some(status);
         }
     }
 
-    pub fn ended(&self, number: u64, refreshed: Option<u64>, status: Option<u16>, end: End) {
-        let mut book = self.book();
-        book.refresh_ended(refreshed);
-        if let Some(call) = book.find(number) {
+    pub fn ended(&self, number: u64, refreshed: Option<u64>, status: Option<u16>, end: CallEnd) {
+        let mut record = self.record();
+        record.refresh_ended(refreshed);
+        if let Some(call) = record.find(number) {
             call.status = status;
             call.end = end;
         }
-        drop(book);
+        drop(record);
         self.changed.send_modify(|_| {});
     }
 
-    pub fn calls(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
-        self.book().calls.iter().filter(|call| wanted(call)).cloned().collect()
+    pub fn calls(&self, wanted: impl Fn(&RecordedCall) -> bool) -> Vec<RecordedCall> {
+        self.record().calls.iter().filter(|call| wanted(call)).cloned().collect()
     }
 
     /// Returns once `count` calls fit; they are looked at again with every arrival and every end.
-    pub async fn until(&self, count: usize, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+    pub async fn until(&self, count: usize, wanted: impl Fn(&RecordedCall) -> bool) -> Vec<RecordedCall> {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
@@ -170,42 +182,42 @@ impl Ledger {
     }
 
     pub fn clear(&self) {
-        let mut book = self.book();
-        let (numbered, refreshing) = (book.numbered, std::mem::take(&mut book.refreshing));
-        *book = Book { numbered, refreshing, ..Book::default() };
+        let mut record = self.record();
+        let (numbered, refreshing) = (record.numbered, std::mem::take(&mut record.refreshing));
+        *record = CallRecord { numbered, refreshing, ..CallRecord::default() };
     }
 
     /// Notes a request that could not be read. Bounded like the calls, since noise may be endless.
-    pub fn refuse(&self, place: Place, why: &'static str) {
-        let mut book = self.book();
-        if book.refused.len() < self.keep {
-            book.refused.push((place, why));
+    pub fn refuse(&self, role: HostRole, why: &'static str) {
+        let mut record = self.record();
+        if record.refused.len() < self.keep {
+            record.refused.push((role, why));
         }
     }
 
-    pub fn refused(&self) -> Vec<(Place, &'static str)> {
-        self.book().refused.clone()
+    pub fn refused(&self) -> Vec<(HostRole, &'static str)> {
+        self.record().refused.clone()
     }
 
     pub fn received(&self) -> u64 {
-        self.book().numbered
+        self.record().numbered
     }
 
     /// One entry per refresh that began while another of the same account was going on.
     pub fn overlapping_refreshes(&self) -> Vec<u64> {
-        self.book().overlapping.clone()
+        self.record().overlapping.clone()
     }
 
     pub fn smallest_refresh_gap(&self, account: u64) -> Option<std::time::Duration> {
-        self.book().smallest_gap.get(&account).copied()
+        self.record().smallest_gap.get(&account).copied()
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self) -> MutexGuard<'_, CallRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl CallRecord {
     fn refresh_began(&mut self, account: u64, now: Timestamp) {
         let running = self.refreshing.entry(account).or_default();
         if *running > 0 {
@@ -225,19 +237,19 @@ impl Book {
         }
     }
 
-    fn find(&mut self, number: u64) -> Option<&mut Call> {
+    fn find(&mut self, number: u64) -> Option<&mut RecordedCall> {
         let first = self.calls.front()?.number;
         let index = usize::try_from(number.checked_sub(first)?).ok()?;
         self.calls.get_mut(index)
     }
 }
 
-fn call_of(number: u64, arrival: &Arrival<'_>) -> Call {
+fn call_of(number: u64, arrival: &Arrival<'_>) -> RecordedCall {
     let request = arrival.request;
-    Call {
+    RecordedCall {
         number,
         at: arrival.at,
-        place: arrival.place,
+        role: arrival.role,
         connection: arrival.connection,
         endpoint: arrival.endpoint,
         method: request.method().to_owned(),
@@ -249,6 +261,6 @@ fn call_of(number: u64, arrival: &Arrival<'_>) -> Call {
         account: arrival.account,
         bearer: arrival.bearer,
         status: None,
-        end: End::Pending,
+        end: CallEnd::Pending,
     }
 }

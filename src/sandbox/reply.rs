@@ -16,11 +16,11 @@ pub const MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
-    pub body: Body,
+    pub body: ReplyContent,
 }
 
 #[derive(Debug)]
-pub enum Body {
+pub enum ReplyContent {
     Bytes(Bytes),
     Asset {
         asset: Asset,
@@ -30,18 +30,18 @@ pub enum Body {
     },
 }
 
-impl Body {
+impl ReplyContent {
     pub fn length(&self) -> u64 {
         match self {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::Asset { range, .. } => range.end - range.start,
+            ReplyContent::Bytes(bytes) => bytes.len() as u64,
+            ReplyContent::Asset { range, .. } => range.end - range.start,
         }
     }
 }
 
 impl Reply {
     pub fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Body::Bytes(Bytes::new()) }
+        Self { status, headers: Vec::new(), body: ReplyContent::Bytes(Bytes::new()) }
     }
 
     pub fn json(status: u16, value: &serde_json::Value) -> Self {
@@ -77,7 +77,7 @@ impl Reply {
     }
 
     fn typed(status: u16, content_type: &str, text: String) -> Self {
-        let body = Body::Bytes(Bytes::from(text));
+        let body = ReplyContent::Bytes(Bytes::from(text));
         Self { status, headers: vec![("Content-Type", content_type.to_owned())], body }
     }
 

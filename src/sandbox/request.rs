@@ -3,11 +3,11 @@
 
 use bytes::{Buf, Bytes};
 
-use super::http::NoRequest;
+use super::http::ReadRequestError;
 
 /// A request; its body fields are empty until `read_body`.
 #[derive(Debug)]
-pub struct Request {
+pub struct ReceivedRequest {
     method: Bytes,
     pub target: Bytes,
     pub headers: Vec<(Bytes, Bytes)>,
@@ -20,7 +20,7 @@ pub struct Request {
     pub may_chunk: bool,
 }
 
-impl Request {
+impl ReceivedRequest {
     pub fn method(&self) -> &str {
         std::str::from_utf8(&self.method).unwrap_or("")
     }
@@ -76,16 +76,16 @@ fn find<'a, 'n>(
 }
 
 /// How the body ends.
-pub enum Framing {
+pub enum RequestFraming {
     None,
     Length(u64),
     Chunked,
 }
 
 /// Reads a head that ends with its blank line.
-pub fn parse_head(head: Bytes) -> Result<(Request, Framing), NoRequest> {
-    const BAD: NoRequest = NoRequest::Refused(400, "bad request head");
-    let mut lines = Lines { rest: head.slice(..head.len() - 2) };
+pub fn parse_head(head: Bytes) -> Result<(ReceivedRequest, RequestFraming), ReadRequestError> {
+    const BAD: ReadRequestError = ReadRequestError::Refused(400, "bad request head");
+    let mut lines = HeadLines { rest: head.slice(..head.len() - 2) };
     let line = lines.next().ok_or(BAD)?;
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target, version) =
@@ -118,7 +118,7 @@ pub fn parse_head(head: Bytes) -> Result<(Request, Framing), NoRequest> {
     }
     let framing = framing(&headers, http11)?;
     let keep_alive = keeps_alive(&headers, http11);
-    let request = Request {
+    let request = ReceivedRequest {
         method,
         target,
         headers,
@@ -131,11 +131,11 @@ pub fn parse_head(head: Bytes) -> Result<(Request, Framing), NoRequest> {
     Ok((request, framing))
 }
 
-struct Lines {
+struct HeadLines {
     rest: Bytes,
 }
 
-impl Iterator for Lines {
+impl Iterator for HeadLines {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
@@ -146,20 +146,20 @@ impl Iterator for Lines {
     }
 }
 
-fn framing(headers: &[(Bytes, Bytes)], http11: bool) -> Result<Framing, NoRequest> {
+fn framing(headers: &[(Bytes, Bytes)], http11: bool) -> Result<RequestFraming, ReadRequestError> {
     let lengths: Vec<_> = find(headers, "content-length").collect();
     let encodings: Vec<_> = find(headers, "transfer-encoding").collect();
     match (lengths[..].len(), encodings[..].len()) {
-        (0, 0) => Ok(Framing::None),
+        (0, 0) => Ok(RequestFraming::None),
         (1, 0) => {
             let digits = lengths[0].len() <= 18 && !lengths[0].is_empty();
             let text = std::str::from_utf8(lengths[0]).ok().filter(|_| digits);
             let plain = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = plain.and_then(|text| text.parse().ok());
-            length.map(Framing::Length).ok_or(NoRequest::Refused(400, "bad Content-Length"))
+            length.map(RequestFraming::Length).ok_or(ReadRequestError::Refused(400, "bad Content-Length"))
         }
-        (0, 1) if http11 && encodings[0].eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        _ => Err(NoRequest::Refused(400, "doubtful framing")),
+        (0, 1) if http11 && encodings[0].eq_ignore_ascii_case(b"chunked") => Ok(RequestFraming::Chunked),
+        _ => Err(ReadRequestError::Refused(400, "doubtful framing")),
     }
 }
 

@@ -9,54 +9,56 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::options::Identity;
-use super::tokens::{SavedVault, Vault};
-use super::world::{Practice, World};
-use super::{Handle, Place, matching};
+use super::options::TlsIdentity;
+use super::state::{Practice, SandboxState};
+use super::tokens::{SavedTokens, TokenStore};
+use super::{Handle, HostRole, gateway_files};
 
 /// Beside `config.toml`.
-pub const STATE: &str = "sandbox-state.json";
+pub const STATE_FILE: &str = "sandbox-state.json";
 
 /// A sandbox and the gateway that its files are for.
 #[derive(Serialize, Deserialize)]
-pub struct Saved {
+pub struct SavedSandbox {
     /// Where the written gateway listens.
     pub gateway: String,
     pub admin: String,
     pub caller_key: String,
-    pub ports: Vec<(Place, u16)>,
-    pub identity: Option<Identity>,
-    pub world: SavedWorld,
+    pub ports: Vec<(HostRole, u16)>,
+    pub identity: Option<TlsIdentity>,
+    #[serde(rename = "world")]
+    pub state: SavedState,
 }
 
 /// What outlives a run. The applications are those of each run.
 #[derive(Serialize, Deserialize)]
-pub struct SavedWorld {
+pub struct SavedState {
     practices: Vec<Practice>,
     passwords: HashMap<String, String>,
-    vault: SavedVault,
+    #[serde(rename = "vault")]
+    tokens: SavedTokens,
 }
 
-impl World {
-    pub fn save(&self) -> SavedWorld {
-        SavedWorld {
+impl SandboxState {
+    pub fn save(&self) -> SavedState {
+        SavedState {
             practices: self.accounts.values().cloned().collect(),
             passwords: self.passwords.clone(),
-            vault: self.vault.save(),
+            tokens: self.tokens.save(),
         }
     }
 
-    pub fn restore(&mut self, saved: SavedWorld) {
+    pub fn restore(&mut self, saved: SavedState) {
         let practices = saved.practices.into_iter().map(|practice| (practice.account.id, practice));
         self.accounts = practices.collect();
         self.passwords = saved.passwords;
-        self.vault = Vault::restore(saved.vault);
+        self.tokens = TokenStore::restore(saved.tokens);
         self.revision += 1;
     }
 }
 
 /// Writes the state of one sandbox down whenever it has changed.
-pub struct Keeper {
+pub struct StateFile {
     file: PathBuf,
     gateway: String,
     admin: String,
@@ -66,17 +68,17 @@ pub struct Keeper {
 
 /// What an earlier run left in `dir`: `None` in a folder that holds nothing of a sandbox. What is there and does not fit is never
 /// overwritten; the error says what to delete.
-pub fn read(dir: &Path) -> anyhow::Result<Option<Saved>> {
-    let file = dir.join(STATE);
+pub fn read(dir: &Path) -> anyhow::Result<Option<SavedSandbox>> {
+    let file = dir.join(STATE_FILE);
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
         Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
-            let there = matching::files_in(dir);
+            let there = gateway_files::files_in(dir);
             if there.is_empty() {
                 return Ok(None);
             }
             bail!(
-                "{} holds {} and no {STATE}, so no sandbox can go on with it: delete {}, and gateway.db and gateway.key where they \
+                "{} holds {} and no {STATE_FILE}, so no sandbox can go on with it: delete {}, and gateway.db and gateway.key where they \
                  are there, or name another folder",
                 dir.display(),
                 there.join(", "),
@@ -89,16 +91,16 @@ pub fn read(dir: &Path) -> anyhow::Result<Option<Saved>> {
         format!(
             "{} does not read: delete it and {}, or name another folder",
             file.display(),
-            matching::CONFIG
+            gateway_files::CONFIG
         )
     })?;
     Ok(Some(saved))
 }
 
-impl Keeper {
-    pub fn new(dir: &Path, addresses: &matching::Addresses, caller_key: &str) -> Self {
+impl StateFile {
+    pub fn new(dir: &Path, addresses: &gateway_files::Addresses, caller_key: &str) -> Self {
         Self {
-            file: dir.join(STATE),
+            file: dir.join(STATE_FILE),
             gateway: addresses.gateway.clone(),
             admin: addresses.admin.clone(),
             caller_key: caller_key.to_owned(),
@@ -112,18 +114,18 @@ impl Keeper {
         if self.written == Some(revision) {
             return Ok(());
         }
-        let saved = Saved {
+        let saved = SavedSandbox {
             gateway: self.gateway.clone(),
             admin: self.admin.clone(),
             caller_key: self.caller_key.clone(),
             ports: sandbox.ports(),
             identity: sandbox.identity().cloned(),
-            world: sandbox.saved_world(),
+            state: sandbox.saved_state(),
         };
         let next = self.file.with_extension("new");
         let written = serde_json::to_vec(&saved).map_err(anyhow::Error::from).and_then(|text| {
             let _ = fs::remove_file(&next);
-            matching::create_private(&next)?.write_all(&text)?;
+            gateway_files::create_private(&next)?.write_all(&text)?;
             fs::rename(&next, &self.file)?;
             Ok(())
         });

@@ -4,31 +4,31 @@
 use aws_lc_rs::hmac;
 
 use super::api;
+use super::host_role::HostRole;
 use super::orders::Order;
-use super::place::Place;
 use super::reply::Reply;
-use super::request::Request;
-use super::site::{Shared, Site};
+use super::request::ReceivedRequest;
+use super::virtual_host::{SandboxContext, VirtualHost};
 use crate::clock::Timestamp;
 
 const PREFIX: &str = "/assets";
 
 /// A full URL for a path of the form `/order/{orderId}/download/{assetType}`.
-pub fn sign(shared: &Shared, path: &str, dies_at: Timestamp) -> String {
-    let expires = dies_at.as_secs();
-    let signature = signature(shared, path, expires);
-    format!("{}{PREFIX}{path}?X-Expires={expires}&X-Signature={signature}", shared.origin(Place::Storage))
+pub fn sign(context: &SandboxContext, path: &str, expires_at: Timestamp) -> String {
+    let expires = expires_at.as_secs();
+    let signature = signature(context, path, expires);
+    format!("{}{PREFIX}{path}?X-Expires={expires}&X-Signature={signature}", context.origin(HostRole::Storage))
 }
 
-pub fn response(site: &Site, request: &Request) -> Reply {
+pub fn response(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
     let Some(path) = request.path().strip_prefix(PREFIX) else {
         return Reply::error(404, "no such resource");
     };
     let expires = request.parameter("X-Expires").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    if request.parameter("X-Signature").unwrap_or_default() != signature(&site.shared, path, expires) {
+    if request.parameter("X-Signature").unwrap_or_default() != signature(&host.context, path, expires) {
         return Reply::error(403, "the signature does not fit");
     }
-    if expires < site.now().as_secs() {
+    if expires < host.now().as_secs() {
         return Reply::error(403, "the link has expired");
     }
     let parts: Vec<&str> = path.split('/').collect();
@@ -38,26 +38,26 @@ pub fn response(site: &Site, request: &Request) -> Reply {
     let Some(order) = order_id.parse().ok().and_then(Order::by_order_id) else {
         return Reply::error(404, "no such order");
     };
-    if site.habits().storage_wants_bearer {
-        if !is_the_accounts(site, request, order.account) {
+    if host.behavior().storage_wants_bearer {
+        if !is_the_accounts(host, request, order.account) {
             return Reply::error(401, "the account's token is wanted here");
         }
     } else if request.header("authorization").is_some() {
         return Reply::error(400, "only one way to authenticate is allowed");
     }
-    let world = site.shared.world();
-    api::asset_response(&world, order, asset_type, request)
+    let state = host.context.state();
+    api::asset_response(&state, order, asset_type, request)
 }
 
-fn is_the_accounts(site: &Site, request: &Request, account: u64) -> bool {
-    let world = site.shared.world();
-    let Some(practice) = world.accounts.get(&account) else { return false };
+fn is_the_accounts(host: &VirtualHost, request: &ReceivedRequest, account: u64) -> bool {
+    let state = host.context.state();
+    let Some(practice) = state.accounts.get(&account) else { return false };
     let access = request.bearer();
-    let access = access.and_then(|text| world.vault.bearer(text, practice.account.platform, site.now()));
+    let access = access.and_then(|text| state.tokens.bearer(text, practice.account.platform, host.now()));
     access.is_some_and(|access| access.grant.holder.account() == Some(account))
 }
 
-fn signature(shared: &Shared, path: &str, expires: u64) -> String {
-    let tag = hmac::sign(&shared.storage_key, format!("{expires} {path}").as_bytes());
+fn signature(context: &SandboxContext, path: &str, expires: u64) -> String {
+    let tag = hmac::sign(&context.storage_key, format!("{expires} {path}").as_bytes());
     super::hex(tag.as_ref())
 }

@@ -10,20 +10,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::options::{Certificate, Identity};
-use super::place::Place;
+use super::host_role::HostRole;
+use super::options::{CertificateKind, TlsIdentity};
 
-pub struct Authority {
-    pub identity: Identity,
+pub struct TlsServer {
+    pub identity: TlsIdentity,
     pub acceptor: TlsAcceptor,
 }
 
 /// With the identity of an earlier run, or a new one.
 pub fn authority(
     bind: IpAddr,
-    certificate: Certificate,
-    earlier: Option<Identity>,
-) -> anyhow::Result<Authority> {
+    certificate: CertificateKind,
+    earlier: Option<TlsIdentity>,
+) -> anyhow::Result<TlsServer> {
     let identity = match earlier {
         Some(earlier) => earlier,
         None => make_identity(bind, certificate)?,
@@ -37,18 +37,18 @@ pub fn authority(
         .with_single_cert(chain, key)
         .context("the sandbox's own certificate")?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Authority { identity, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    Ok(TlsServer { identity, acceptor: TlsAcceptor::from(Arc::new(config)) })
 }
 
-fn make_identity(bind: IpAddr, certificate: Certificate) -> anyhow::Result<Identity> {
+fn make_identity(bind: IpAddr, certificate: CertificateKind) -> anyhow::Result<TlsIdentity> {
     let (shown_pem, shown) = make_authority("Sandbox CA")?;
     let issuer = match certificate {
-        Certificate::OtherAuthority => make_authority("Some other CA")?.1,
+        CertificateKind::OtherAuthority => make_authority("Some other CA")?.1,
         _ => shown,
     };
     let key = KeyPair::generate()?;
     let leaf = leaf_params(bind, certificate)?.signed_by(&key, &issuer)?;
-    Ok(Identity { ca_pem: shown_pem, cert_pem: leaf.pem(), key_pem: key.serialize_pem() })
+    Ok(TlsIdentity { ca_pem: shown_pem, cert_pem: leaf.pem(), key_pem: key.serialize_pem() })
 }
 
 fn make_authority(name: &str) -> anyhow::Result<(String, Issuer<'static, KeyPair>)> {
@@ -60,17 +60,17 @@ fn make_authority(name: &str) -> anyhow::Result<(String, Issuer<'static, KeyPair
     Ok((pem, Issuer::new(params, key)))
 }
 
-fn leaf_params(bind: IpAddr, certificate: Certificate) -> anyhow::Result<CertificateParams> {
+fn leaf_params(bind: IpAddr, certificate: CertificateKind) -> anyhow::Result<CertificateParams> {
     let names = match certificate {
-        Certificate::OtherName => vec!["somebody-else.test".to_owned()],
+        CertificateKind::OtherName => vec!["somebody-else.test".to_owned()],
         _ => {
-            let own = Place::ALL.iter().map(|place| place.host_name().to_owned());
+            let own = HostRole::ALL.iter().map(|role| role.host_name().to_owned());
             own.chain(["127.0.0.1".to_owned(), "::1".to_owned(), bind.to_string()]).collect()
         }
     };
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "Sandbox");
-    if certificate == Certificate::Expired {
+    if certificate == CertificateKind::Expired {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
     }

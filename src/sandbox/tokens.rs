@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::habits::{Habits, LARGEST_TOKEN, SMALLEST_TOKEN};
-use super::place::Platform;
+use super::behavior::{Behavior, LARGEST_TOKEN, SMALLEST_TOKEN};
+use super::host_role::Platform;
 use crate::clock::Timestamp;
 
 /// "It will expire within a few minutes" (Authentication & Pairing V2, 4.1.2).
@@ -48,16 +48,17 @@ pub struct Grant {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Access {
+pub struct IssuedAccess {
     text: Box<str>,
     /// Counts all access tokens of this sandbox, so that a record can name one without printing it.
     pub serial: u64,
     pub grant: Grant,
-    pub dies_at: Timestamp,
+    #[serde(rename = "dies_at")]
+    pub expires_at: Timestamp,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-struct Refresh {
+struct RefreshFamily {
     grant: Grant,
     issued: Timestamp,
     used: Timestamp,
@@ -66,10 +67,10 @@ struct Refresh {
     access: Vec<Tail>,
 }
 
-struct Code {
+struct IssuedCode {
     grant: Grant,
     redirect_uri: String,
-    dies_at: Timestamp,
+    expires_at: Timestamp,
 }
 
 type Tail = [u8; TAIL];
@@ -82,10 +83,10 @@ pub struct Issued {
 }
 
 #[derive(Default)]
-pub struct Vault {
-    access: HashMap<Tail, Access>,
-    refresh: HashMap<String, Refresh>,
-    codes: HashMap<String, Code>,
+pub struct TokenStore {
+    access: HashMap<Tail, IssuedAccess>,
+    refresh: HashMap<String, RefreshFamily>,
+    codes: HashMap<String, IssuedCode>,
     issued: u64,
     /// Whose the refresh tokens were that are no more: a record wants to know who still comes with one.
     dead: HashMap<String, u64>,
@@ -93,17 +94,17 @@ pub struct Vault {
 
 /// Every token that is alive, and whose the dead ones were. Codes live for minutes and are left out.
 #[derive(Serialize, Deserialize)]
-pub struct SavedVault {
+pub struct SavedTokens {
     /// Each with the refresh token that it was issued under, as long as there is one, in the order of their issue.
-    access: Vec<(Option<String>, Access)>,
-    refresh: HashMap<String, Refresh>,
+    access: Vec<(Option<String>, IssuedAccess)>,
+    refresh: HashMap<String, RefreshFamily>,
     issued: u64,
     dead: HashMap<String, u64>,
 }
 
-impl Vault {
-    pub fn save(&self) -> SavedVault {
-        let mut access: HashMap<Tail, (Option<String>, Access)> =
+impl TokenStore {
+    pub fn save(&self) -> SavedTokens {
+        let mut access: HashMap<Tail, (Option<String>, IssuedAccess)> =
             self.access.iter().map(|(tail, access)| (*tail, (None, access.clone()))).collect();
         for (name, family) in &self.refresh {
             for tail in &family.access {
@@ -114,26 +115,26 @@ impl Vault {
         }
         let mut access: Vec<_> = access.into_values().collect();
         access.sort_by_key(|(_, access)| access.serial);
-        SavedVault { access, refresh: self.refresh.clone(), issued: self.issued, dead: self.dead.clone() }
+        SavedTokens { access, refresh: self.refresh.clone(), issued: self.issued, dead: self.dead.clone() }
     }
 
-    pub fn restore(saved: SavedVault) -> Self {
-        let mut vault =
+    pub fn restore(saved: SavedTokens) -> Self {
+        let mut tokens =
             Self { refresh: saved.refresh, issued: saved.issued, dead: saved.dead, ..Self::default() };
         for (under, access) in saved.access {
             let Some(tail) = tail_of(&access.text) else { continue };
-            if let Some(family) = under.and_then(|name| vault.refresh.get_mut(&name)) {
+            if let Some(family) = under.and_then(|name| tokens.refresh.get_mut(&name)) {
                 family.access.push(tail);
             }
-            vault.access.insert(tail, access);
+            tokens.access.insert(tail, access);
         }
-        vault
+        tokens
     }
 
     pub fn new_code(&mut self, grant: Grant, redirect_uri: String, now: Timestamp) -> String {
-        self.codes.retain(|_, code| code.dies_at > now);
+        self.codes.retain(|_, code| code.expires_at > now);
         let text = random_text(24);
-        self.codes.insert(text.clone(), Code { grant, redirect_uri, dies_at: now + CODE_LIFE });
+        self.codes.insert(text.clone(), IssuedCode { grant, redirect_uri, expires_at: now + CODE_LIFE });
         text
     }
 
@@ -150,13 +151,14 @@ impl Vault {
         let fits = code.grant.platform == platform
             && code.grant.client_id == client_id
             && code.redirect_uri == redirect_uri
-            && code.dies_at > now;
+            && code.expires_at > now;
         fits.then_some(code.grant)
     }
 
     pub fn new_refresh(&mut self, grant: Grant, now: Timestamp) -> String {
         let text = random_uuid();
-        self.refresh.insert(text.clone(), Refresh { grant, issued: now, used: now, access: Vec::new() });
+        self.refresh
+            .insert(text.clone(), RefreshFamily { grant, issued: now, used: now, access: Vec::new() });
         text
     }
 
@@ -170,64 +172,64 @@ impl Vault {
         (alive && refresh.grant.platform == platform).then_some(&refresh.grant)
     }
 
-    /// Uses a living refresh token. The caller has checked it with [`Vault::refresh_grant`].
-    pub fn renew(&mut self, text: &str, habits: &Habits, now: Timestamp) -> Option<Issued> {
+    /// Uses a living refresh token. The caller has checked it with [`TokenStore::refresh_grant`].
+    pub fn renew(&mut self, text: &str, behavior: &Behavior, now: Timestamp) -> Option<Issued> {
         self.refresh.get_mut(text)?.used = now;
-        if habits.refresh_returns_living_access
+        if behavior.refresh_returns_living_access
             && let Some(living) = self.newest_living(text, now)
         {
             return Some(living);
         }
-        if habits.refresh_ends_older_access {
+        if behavior.refresh_ends_older_access {
             self.end_access_of(text);
         }
         let mut refresh = text.to_owned();
-        if habits.rotate_refresh {
-            let mut used = self.bury(text)?;
+        if behavior.rotate_refresh {
+            let mut used = self.retire(text)?;
             used.issued = now;
             refresh = random_uuid();
             self.refresh.insert(refresh.clone(), used);
         }
-        self.issue(&refresh, habits, now)
+        self.issue(&refresh, behavior, now)
     }
 
     /// A fresh access token under a refresh token.
-    pub fn issue(&mut self, refresh: &str, habits: &Habits, now: Timestamp) -> Option<Issued> {
+    pub fn issue(&mut self, refresh: &str, behavior: &Behavior, now: Timestamp) -> Option<Issued> {
         self.issued += 1;
         let family = self.refresh.get_mut(refresh)?;
         // Dead ones go here and not by a timer: nobody can tell the difference, and memory stays bounded.
         family.access.retain(|tail| {
-            let alive = self.access.get(tail).is_some_and(|access| access.dies_at > now);
+            let alive = self.access.get(tail).is_some_and(|access| access.expires_at > now);
             if !alive {
                 self.access.remove(tail);
             }
             alive
         });
-        let text = access_text(&family.grant, self.issued, habits.token_size, now);
+        let text = access_text(&family.grant, self.issued, behavior.token_size, now);
         let tail = tail_of(&text)?;
         family.access.push(tail);
-        let access = Access {
+        let access = IssuedAccess {
             text: text.clone().into_boxed_str(),
             serial: self.issued,
             grant: family.grant.clone(),
-            dies_at: now + habits.access_token_life,
+            expires_at: now + behavior.access_token_life,
         };
         self.access.insert(tail, access);
         Some(Issued {
             access: text,
             refresh: refresh.to_owned(),
-            expires_in: habits.access_token_life.as_secs(),
+            expires_in: behavior.access_token_life.as_secs(),
         })
     }
 
     /// A bearer that lives at `platform`.
-    pub fn bearer(&self, text: &str, platform: Platform, now: Timestamp) -> Option<&Access> {
+    pub fn bearer(&self, text: &str, platform: Platform, now: Timestamp) -> Option<&IssuedAccess> {
         let access = self.known(text)?;
-        (access.dies_at > now && access.grant.platform == platform).then_some(access)
+        (access.expires_at > now && access.grant.platform == platform).then_some(access)
     }
 
     /// A bearer that was ever issued here and not ended, living or not: for the record.
-    pub fn known(&self, text: &str) -> Option<&Access> {
+    pub fn known(&self, text: &str) -> Option<&IssuedAccess> {
         let access = self.access.get(&tail_of(text)?)?;
         (*access.text == *text).then_some(access)
     }
@@ -249,12 +251,12 @@ impl Vault {
     /// Ends a refresh token and every access token under it.
     pub fn end_family(&mut self, refresh: &str) {
         self.end_access_of(refresh);
-        self.bury(refresh);
+        self.retire(refresh);
     }
 
     /// Ends a refresh token; access tokens live on to their end.
     pub fn forget_refresh(&mut self, refresh: &str) {
-        self.bury(refresh);
+        self.retire(refresh);
     }
 
     /// Whose refresh token this is or was.
@@ -265,7 +267,7 @@ impl Vault {
         }
     }
 
-    fn bury(&mut self, refresh: &str) -> Option<Refresh> {
+    fn retire(&mut self, refresh: &str) -> Option<RefreshFamily> {
         let buried = self.refresh.remove(refresh)?;
         if let Some(account) = buried.grant.holder.account() {
             // Rotation under load would grow this for ever.
@@ -292,11 +294,11 @@ impl Vault {
 
     fn newest_living(&self, refresh: &str, now: Timestamp) -> Option<Issued> {
         let tail = self.refresh.get(refresh)?.access.last()?;
-        let access = self.access.get(tail).filter(|access| access.dies_at > now)?;
+        let access = self.access.get(tail).filter(|access| access.expires_at > now)?;
         Some(Issued {
             access: access.text.to_string(),
             refresh: refresh.to_owned(),
-            expires_in: access.dies_at.since(now).as_secs(),
+            expires_in: access.expires_at.since(now).as_secs(),
         })
     }
 }
@@ -367,33 +369,33 @@ mod tests {
 
     #[test]
     fn an_unused_refresh_token_dies_after_three_months_on_the_new_platform_and_a_used_one_does_not() {
-        let mut vault = Vault::default();
-        let text = vault.new_refresh(grant(Platform::New), START);
+        let mut tokens = TokenStore::default();
+        let text = tokens.new_refresh(grant(Platform::New), START);
         let later = START + DAY * 80;
-        assert!(vault.refresh_grant(&text, Platform::New, later).is_some());
-        vault.renew(&text, &Habits::default(), later).unwrap();
-        assert!(vault.refresh_grant(&text, Platform::New, START + DAY * 160).is_some());
-        assert!(vault.refresh_grant(&text, Platform::New, START + DAY * 171).is_none());
+        assert!(tokens.refresh_grant(&text, Platform::New, later).is_some());
+        tokens.renew(&text, &Behavior::default(), later).unwrap();
+        assert!(tokens.refresh_grant(&text, Platform::New, START + DAY * 160).is_some());
+        assert!(tokens.refresh_grant(&text, Platform::New, START + DAY * 171).is_none());
     }
 
     #[test]
     fn an_old_refresh_token_dies_a_year_after_it_was_issued_used_or_not() {
-        let mut vault = Vault::default();
-        let text = vault.new_refresh(grant(Platform::Old), START);
-        vault.renew(&text, &Habits::default(), START + DAY * 364).unwrap();
-        assert!(vault.refresh_grant(&text, Platform::Old, START + DAY * 365).is_some());
-        assert!(vault.refresh_grant(&text, Platform::Old, START + DAY * 366).is_none());
+        let mut tokens = TokenStore::default();
+        let text = tokens.new_refresh(grant(Platform::Old), START);
+        tokens.renew(&text, &Behavior::default(), START + DAY * 364).unwrap();
+        assert!(tokens.refresh_grant(&text, Platform::Old, START + DAY * 365).is_some());
+        assert!(tokens.refresh_grant(&text, Platform::Old, START + DAY * 366).is_none());
     }
 
     #[test]
     fn tokens_outlive_a_restart_and_so_does_what_they_hang_on() {
-        let mut vault = Vault::default();
-        let first = vault.new_refresh(grant(Platform::New), START);
-        let access = vault.issue(&first, &Habits::default(), START).unwrap().access;
-        let rotating = Habits { rotate_refresh: true, ..Habits::default() };
-        let next = vault.renew(&first, &rotating, START).unwrap();
-        let text = serde_json::to_string(&vault.save()).unwrap();
-        let mut again = Vault::restore(serde_json::from_str(&text).unwrap());
+        let mut tokens = TokenStore::default();
+        let first = tokens.new_refresh(grant(Platform::New), START);
+        let access = tokens.issue(&first, &Behavior::default(), START).unwrap().access;
+        let rotating = Behavior { rotate_refresh: true, ..Behavior::default() };
+        let next = tokens.renew(&first, &rotating, START).unwrap();
+        let text = serde_json::to_string(&tokens.save()).unwrap();
+        let mut again = TokenStore::restore(serde_json::from_str(&text).unwrap());
         for bearer in [&access, &next.access] {
             assert!(again.bearer(bearer, Platform::New, START).is_some());
             assert_eq!(again.family_of(bearer, Platform::New).unwrap().0, next.refresh);
@@ -406,26 +408,26 @@ mod tests {
 
     #[test]
     fn a_rotated_refresh_token_is_dead_and_its_access_token_lives() {
-        let mut vault = Vault::default();
-        let habits = Habits { rotate_refresh: true, ..Habits::default() };
-        let first = vault.new_refresh(grant(Platform::New), START);
-        let access = vault.issue(&first, &habits, START).unwrap().access;
-        let next = vault.renew(&first, &habits, START).unwrap();
+        let mut tokens = TokenStore::default();
+        let behavior = Behavior { rotate_refresh: true, ..Behavior::default() };
+        let first = tokens.new_refresh(grant(Platform::New), START);
+        let access = tokens.issue(&first, &behavior, START).unwrap().access;
+        let next = tokens.renew(&first, &behavior, START).unwrap();
         assert_ne!(next.refresh, first);
-        assert!(vault.refresh_grant(&first, Platform::New, START).is_none());
-        assert!(vault.refresh_grant(&next.refresh, Platform::New, START).is_some());
-        assert!(vault.bearer(&access, Platform::New, START).is_some());
+        assert!(tokens.refresh_grant(&first, Platform::New, START).is_none());
+        assert!(tokens.refresh_grant(&next.refresh, Platform::New, START).is_some());
+        assert!(tokens.bearer(&access, Platform::New, START).is_some());
     }
 
     #[test]
     fn a_token_is_worth_nothing_on_another_platform_or_with_one_character_changed() {
-        let mut vault = Vault::default();
-        let refresh = vault.new_refresh(grant(Platform::China), START);
-        let access = vault.issue(&refresh, &Habits::default(), START).unwrap().access;
-        assert!(vault.refresh_grant(&refresh, Platform::New, START).is_none());
-        assert!(vault.bearer(&access, Platform::New, START).is_none());
+        let mut tokens = TokenStore::default();
+        let refresh = tokens.new_refresh(grant(Platform::China), START);
+        let access = tokens.issue(&refresh, &Behavior::default(), START).unwrap().access;
+        assert!(tokens.refresh_grant(&refresh, Platform::New, START).is_none());
+        assert!(tokens.bearer(&access, Platform::New, START).is_none());
         let forged = format!("x{}", &access[1..]);
-        assert!(vault.bearer(&forged, Platform::China, START).is_none());
-        assert!(vault.bearer(&access, Platform::China, START).is_some());
+        assert!(tokens.bearer(&forged, Platform::China, START).is_none());
+        assert!(tokens.bearer(&access, Platform::China, START).is_some());
     }
 }

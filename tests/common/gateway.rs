@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use genapi_gateway::sandbox::matching;
+use genapi_gateway::sandbox::gateway_files;
 
 use super::ready::until_ready;
 
@@ -28,7 +28,7 @@ impl Gateway {
     pub fn start(folder: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_genapi-gateway"))
             .args(["serve", "-c"])
-            .arg(folder.join(matching::CONFIG))
+            .arg(folder.join(gateway_files::CONFIG))
             .env_remove("GENAPI_GATEWAY_LOG")
             .stderr(Stdio::piped())
             .spawn()

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use genapi_gateway::sandbox::matching::{self, Addresses};
-use genapi_gateway::sandbox::{Account, Options, Sandbox};
+use genapi_gateway::sandbox::gateway_files::{self, Addresses};
+use genapi_gateway::sandbox::{AccountSpec, Sandbox, SandboxOptions};
 
 use crate::deployed;
 use crate::process::{Call, Gateway, PROGRAM, Process, Response};
@@ -37,8 +37,8 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Self {
-        let sandbox = Sandbox::start(Options::default()).await.unwrap();
-        sandbox.add_account(Account::clinic(1001, "Smile Berlin").with_orders(1));
+        let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
+        sandbox.add_account(AccountSpec::clinic(1001, "Smile Berlin").with_orders(1));
         let gateways = vec![gateway(&sandbox), gateway(&sandbox)];
         Self { gateways, _sandbox: sandbox }
     }
@@ -64,15 +64,15 @@ impl Pair {
 fn gateway(sandbox: &Sandbox) -> (Gateway, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    matching::write(sandbox, folder.path(), &Addresses::new(any, any)).unwrap();
-    let file = folder.path().join(matching::CONFIG);
+    gateway_files::write(sandbox, folder.path(), &Addresses::new(any, any)).unwrap();
+    let file = folder.path().join(gateway_files::CONFIG);
     let config = std::fs::read_to_string(&file).unwrap();
     let config = config.replace("[gateway]\n", &format!("[gateway]\ntrusted_proxies = [\"{BALANCER}\"]\n"));
     let (rest, _key) = config.split_once("key_sha256").unwrap();
     std::fs::write(&file, format!("{rest}networks = [\"{APPLICATION}/32\"]\n")).unwrap();
     let gateway = Gateway::start(Command::new(PROGRAM).args(["serve", "-c"]).arg(&file));
     let token = std::fs::read_to_string(folder.path().join("admin.token")).unwrap();
-    let accounts = std::fs::read_to_string(folder.path().join(matching::IMPORT)).unwrap();
+    let accounts = std::fs::read_to_string(folder.path().join(gateway_files::IMPORT)).unwrap();
     let fields = [&*format!("Authorization: Bearer {}", token.trim()), "Content-Type: application/json"];
     let imported = Call::send(BALANCER, gateway.admin, "POST /api/import HTTP/1.1", &fields, &accounts);
     let imported = imported.and_then(Call::response).unwrap();

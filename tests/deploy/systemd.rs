@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
-use genapi_gateway::sandbox::matching::{self, Addresses};
-use genapi_gateway::sandbox::{Options, Sandbox};
+use genapi_gateway::sandbox::gateway_files::{self, Addresses};
+use genapi_gateway::sandbox::{Sandbox, SandboxOptions};
 
 use crate::deployed;
 use crate::process::{Call, Gateway, PATIENCE, PROGRAM, output};
@@ -82,10 +82,10 @@ fn the_sockets_are_those_of_the_packaged_configuration() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_hears_of_readiness_reload_life_and_the_end() {
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    matching::write(&sandbox, folder.path(), &Addresses::new(any, any)).unwrap();
+    gateway_files::write(&sandbox, folder.path(), &Addresses::new(any, any)).unwrap();
     let ear = folder.path().join("notify");
     let manager = UnixDatagram::bind(&ear).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -102,7 +102,7 @@ async fn the_service_manager_hears_of_readiness_reload_life_and_the_end() {
         }
     };
     let mut serve = Command::new(PROGRAM);
-    serve.args(["serve", "-c"]).arg(folder.path().join(matching::CONFIG));
+    serve.args(["serve", "-c"]).arg(folder.path().join(gateway_files::CONFIG));
     serve.env("NOTIFY_SOCKET", &ear).env("WATCHDOG_USEC", "200000").env_remove("WATCHDOG_PID");
     let gateway = Gateway::start(&mut serve);
     hear("READY=1");
@@ -126,13 +126,13 @@ fn serve_on(socket: &TcpListener, config: &std::path::Path) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_wait_at_a_socket_of_the_service_manager_while_the_gateway_is_restarted() {
-    let sandbox = Sandbox::start(Options::default()).await.unwrap();
+    let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    matching::write(&sandbox, folder.path(), &Addresses::new(address, "127.0.0.1:0".parse().unwrap()))
+    gateway_files::write(&sandbox, folder.path(), &Addresses::new(address, "127.0.0.1:0".parse().unwrap()))
         .unwrap();
-    let config = folder.path().join(matching::CONFIG);
+    let config = folder.path().join(gateway_files::CONFIG);
     let call = || Call::get(address, "/orders/lab").unwrap();
     for _ in 0..2 {
         // Nobody is there yet who could answer.

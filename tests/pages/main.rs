@@ -10,7 +10,7 @@ mod webdriver;
 
 use std::sync::LazyLock;
 
-use genapi_gateway::sandbox::{Account, Endpoint, Platform};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, Platform};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -140,8 +140,9 @@ fn faultless(width: u32) -> Value {
 async fn a_clinics_user_opens_the_link_logs_in_chooses_and_is_done() {
     let long = "Zahnärztliche Gemeinschaftspraxis für Kieferorthopädie Dr. Dr. Müller-Lüdenscheidt & Partner"
         .repeat(2);
-    let hostile = Account::clinic(1003, "<script>alert('Grin')</script>").with_user(USER, PASSWORD);
-    let setup = Setup::new().account(hostile).account(Account::lab(1004, &long).with_user(USER, PASSWORD));
+    let hostile = AccountSpec::clinic(1003, "<script>alert('Grin')</script>").with_user(USER, PASSWORD);
+    let setup =
+        Setup::new().account(hostile).account(AccountSpec::lab(1004, &long).with_user(USER, PASSWORD));
     let clinic = Clinic::with(Chromium::start(), setup).await;
     let Clinic { world, browser, .. } = &clinic;
     let link =
@@ -238,9 +239,9 @@ async fn reloading_and_going_back_never_pair_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dead_end_is_a_readable_page() {
-    let charts = Account {
+    let charts = AccountSpec {
         chart_trouble: true,
-        ..Account::clinic(1003, "Charts").with_user("charts@sandbox.test", PASSWORD)
+        ..AccountSpec::clinic(1003, "Charts").with_user("charts@sandbox.test", PASSWORD)
     };
     let clinic = Clinic::with(Chromium::start(), Setup::new().account(charts)).await;
     let Clinic { world, browser, .. } = &clinic;
@@ -258,14 +259,14 @@ async fn every_dead_end_is_a_readable_page() {
     browser.click("button").await;
     clinic.log_in(USER, PASSWORD).await;
     clinic.arrives("The account is connected to another application", "paired-elsewhere").await;
-    world.sandbox.set_habits(|habits| habits.discovery_enabled = false);
+    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = false);
     browser.click("a.button").await;
     browser.until_heading(START).await;
     browser.click("button").await;
     clinic.log_in(USER, PASSWORD).await;
     clinic.arrives("iTero's services are not enabled for this integration", "not-enabled").await;
 
-    world.sandbox.set_habits(|habits| habits.discovery_enabled = true);
+    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = true);
     browser.open(&world.start_link(json!({})).await).await;
     browser.click("button").await;
     clinic.log_in("charts@sandbox.test", PASSWORD).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, Gate};
 use http::Method;
 
 use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Setup, World};
@@ -27,12 +27,13 @@ async fn fifty_callers_on_an_expired_token_cause_one_refresh_and_one_discovery()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_expiry_is_told_by_403() {
-    fifty_callers_one_refresh(&Setup::new().habits(|habits| habits.expiry_status = 403).start().await).await;
+    fifty_callers_one_refresh(&Setup::new().behavior(|behavior| behavior.expiry_status = 403).start().await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_where_refresh_tokens_rotate_and_again_after_a_restart() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     fifty_callers_one_refresh(&world).await;
     let world = world.restart().await;
     world.sandbox.clear_calls();
@@ -41,7 +42,8 @@ async fn the_same_where_refresh_tokens_rotate_and_again_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_with_tokens_of_8_k() {
-    fifty_callers_one_refresh(&Setup::new().habits(|habits| habits.token_size = 8192).start().await).await;
+    fifty_callers_one_refresh(&Setup::new().behavior(|behavior| behavior.token_size = 8192).start().await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +51,7 @@ async fn the_first_caller_hanging_up_does_not_lose_the_refresh() {
     let world = World::new().await;
     world.sandbox.expire_access(CLINIC);
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
     let mut first = Box::pin(world.get(CLINIC_NAME, LIST));
     tokio::select! {
         _ = &mut first => panic!("answered without a token"),
@@ -72,7 +74,7 @@ async fn a_refresh_that_takes_five_seconds_is_waited_for() {
     world.sandbox.expire_access(CLINIC);
     world
         .sandbox
-        .script(Script::on(Endpoint::Refresh, Fault::DelayedThenNormal(Duration::from_secs(5))).once());
+        .inject(FaultRule::on(Endpoint::Refresh, Fault::DelayedThenNormal(Duration::from_secs(5))).once());
     let calls = join_all((0..50).map(|_| world.get(CLINIC_NAME, LIST)));
     let responses = world.while_time_flies(Duration::from_millis(250), calls).await;
     assert!(responses.iter().all(|response| response.status == 200));
@@ -86,7 +88,7 @@ async fn the_repeat_of_a_call_whose_body_was_too_large_to_keep_waits_for_the_ren
     let path = "/itero-gen-api/v2/scan-request";
     world.sandbox.expire_access(CLINIC);
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::HeldBy(gate.clone())).once());
     let first = world.call(Method::POST, CLINIC_NAME, path, body.clone()).await;
     assert_eq!(first.status, 401, "what was not kept cannot be sent again: {}", first.text());
     gate.until_waiting(1).await;

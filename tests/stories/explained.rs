@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule};
 use http::Method;
 use serde_json::Value;
 
@@ -65,14 +65,14 @@ async fn a_platform_that_answers_every_call_with_an_error_is_the_verdict_until_a
     assert_says(&verdict(&world).await, "ok", &["served"]);
     world.clock.advance(Duration::from_secs(1));
     for status in [500, 403, 404] {
-        world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)));
+        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(status)));
         for _ in 0..3 {
             assert_eq!(get(&world).await.status, status);
         }
         noted(&world, 3).await;
         let told = verdict(&world).await;
         assert_says(&told, "trouble", &[&format!("answers {status} to every call: 3 in a row since ")]);
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.clock.advance(Duration::from_secs(1));
         assert_eq!(get(&world).await.status, 200);
         noted(&world, 0).await;
@@ -87,7 +87,7 @@ async fn a_token_endpoint_that_fails_is_told_with_what_callers_get() {
     assert_eq!(get(&world).await.status, 200);
     // A success of the same millisecond would be the later one.
     world.clock.advance(Duration::from_secs(1));
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)));
     world.sandbox.expire_access(CLINIC);
     assert_eq!(get(&world).await.code(), "token_unavailable");
     noted(&world, 1).await;
@@ -105,13 +105,13 @@ async fn a_token_endpoint_that_fails_is_told_with_what_callers_get() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_recovers_is_told_without_a_caller_within_two_minutes() {
     let world = World::new().await;
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::DropsBeforeHead));
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::DropsBeforeHead));
     for _ in 0..2 {
         assert_eq!(get(&world).await.code(), "platform_misbehaved");
     }
     noted(&world, 2).await;
     assert_says(&verdict(&world).await, "trouble", &["platform_misbehaved"]);
-    world.sandbox.clear_scripts();
+    world.sandbox.clear_fault_rules();
     let well = async {
         while verdict(&world).await.0 != "ok" {
             tokio::task::yield_now().await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Account, Habits};
+use genapi_gateway::sandbox::{AccountSpec, Behavior};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -105,10 +105,10 @@ async fn behind_an_accounts_base_url_it_works_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_applications_token_works_on_while_the_platform_rotates_and_over_restarts() {
-    let switches: [fn(&mut Habits); 2] =
-        [|habits| habits.rotate_refresh = true, |habits| habits.refresh_token_in_response = false];
+    let switches: [fn(&mut Behavior); 2] =
+        [|behavior| behavior.rotate_refresh = true, |behavior| behavior.refresh_token_in_response = false];
     for switch in switches {
-        let world = Setup::new().append(&callers()).habits(switch).unpaired().start().await;
+        let world = Setup::new().append(&callers()).behavior(switch).unpaired().start().await;
         // Where it rotates, the platform replaces the application's token at the very import.
         let old = world.sandbox.grant(CLINIC).unwrap();
         let entry =
@@ -354,7 +354,7 @@ async fn a_caller_that_a_reload_took_away_or_moved_is_out_with_its_tokens() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_was_unpaired_hands_nothing_out_any_more() {
-    let world = Setup::new().append(&callers()).account(Account::clinic(1003, "Third")).start().await;
+    let world = Setup::new().append(&callers()).account(AccountSpec::clinic(1003, "Third")).start().await;
     let token = imported(&world);
     let done = world.operate(&format!("/accounts/{CLINIC_NAME}/unpair?confirmed=true"), Value::Null).await;
     assert_eq!(done.status, 200, "{}", done.text());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Junk, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, InvalidTokens};
 use http::Method;
 
 use crate::hostile_callers::raw;
@@ -49,7 +49,7 @@ async fn a_faulty_response_is_refused_with_its_connection_and_the_next_call_gets
         (Fault::StallsForever, 504),
     ];
     for (fault, status) in table {
-        world.sandbox.script(Script::on(Endpoint::OrdersPractice, fault.clone()).once());
+        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, fault.clone()).once());
         let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!(response.status, status, "{fault:?}");
         assert!(response.code().starts_with("platform_"), "{fault:?}: {}", response.code());
@@ -65,7 +65,7 @@ async fn a_download_cut_short_never_looks_whole() {
     let world = impatient().await;
     let order = world.sandbox.order_ids(CLINIC)[0];
     for fault in [Fault::DropsMidBody, Fault::StallsAfterHead] {
-        world.sandbox.script(Script::on(Endpoint::Download, fault.clone()).once());
+        world.sandbox.inject(FaultRule::on(Endpoint::Download, fault.clone()).once());
         let target = format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE");
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nX-Gateway-Key: {}\r\nConnection: close\r\n\r\n",
@@ -87,26 +87,26 @@ async fn a_download_cut_short_never_looks_whole() {
 async fn junk_from_the_token_endpoint_is_not_believed_and_costs_no_login() {
     let world = impatient().await;
     let junk = [
-        Junk::NoAccessToken,
-        Junk::AccessTokenIsNull,
-        Junk::AccessTokenIsNumber,
-        Junk::EmptyAccessToken,
-        Junk::LineBreakInAccessToken,
-        Junk::AccessTokenOfLength(100_000),
-        Junk::HalfOfTheJson,
-        Junk::Huge(2_000_000),
-        Junk::GzipBomb(20_000_000),
+        InvalidTokens::NoAccessToken,
+        InvalidTokens::AccessTokenIsNull,
+        InvalidTokens::AccessTokenIsNumber,
+        InvalidTokens::EmptyAccessToken,
+        InvalidTokens::LineBreakInAccessToken,
+        InvalidTokens::AccessTokenOfLength(100_000),
+        InvalidTokens::HalfOfTheJson,
+        InvalidTokens::Huge(2_000_000),
+        InvalidTokens::GzipBomb(20_000_000),
     ];
     let good = world.sandbox.refresh_tokens(CLINIC);
     for junk in junk {
         world.sandbox.expire_access(CLINIC);
         world
             .sandbox
-            .script(Script::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).for_account(CLINIC));
+            .inject(FaultRule::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).for_account(CLINIC));
         let response = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
         assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{junk:?}");
         assert!(!response.header("retry-after").is_empty(), "{junk:?}");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         assert!(heals(&world).await, "after {junk:?}");
     }
     assert_eq!(world.sandbox.refresh_tokens(CLINIC), good);
@@ -130,11 +130,11 @@ async fn a_hostile_discovery_moves_nobody() {
     ];
     for (domain, path) in places {
         let fault = Fault::Discovers { domain: domain.to_owned(), path: path.to_owned() };
-        world.sandbox.script(Script::on(Endpoint::Discovery, fault));
+        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
         world.sandbox.expire_access(CLINIC);
         let response = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
         assert!(is_own(&response), "{domain}{path}: {}", response.text());
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.clock.advance(Duration::from_secs(60));
     }
 }
@@ -144,7 +144,7 @@ async fn a_post_whose_kept_connection_dies_midway_is_not_sent_again_and_says_so(
     let world = impatient().await;
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     world.sandbox.clear_calls();
-    world.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
     let response = world.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
     assert_eq!((response.status, response.code().as_str()), (502, "platform_misbehaved"));
     assert!(response.json()["hint"].as_str().unwrap().contains("took effect"), "{}", response.text());

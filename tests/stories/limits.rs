@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, Gate};
 use http::Method;
 
 use crate::world::{CLINIC_NAME, LAB_NAME, Setup};
@@ -34,7 +34,7 @@ async fn a_caller_over_its_rate_gets_429_and_is_let_through_after_the_wait_it_wa
 async fn an_account_with_too_many_calls_at_once_does_not_hold_up_another() {
     let world = Setup::new().config("[gateway]", "[gateway]\naccount_limit = { at_once = 2 }").start().await;
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).times(2));
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).times(2));
     let held = join_all((0..2).map(|_| world.get(CLINIC_NAME, LIST)));
     let meanwhile = async {
         gate.until_waiting(2).await;

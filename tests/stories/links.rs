@@ -1,7 +1,8 @@
 //! Links in answers: each leads through the gateway to the right bytes as it stands, and foreign storage never sees the bearer.
 
 use genapi_gateway::sandbox::{
-    ASSET_TYPES, DomainForm, End, Endpoint, Fault, Flip, LinkForm, Place, Platform, Region, Script,
+    ASSET_TYPES, CallEnd, DomainForm, DownloadedWhen, Endpoint, Fault, FaultRule, HostRole, LinkForm,
+    Platform, Region,
 };
 use http::Method;
 use serde_json::Value;
@@ -39,7 +40,7 @@ fn anybody(world: &World) -> reqwest::Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
     let mut client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
-    for place in Place::ALL {
+    for place in HostRole::ALL {
         if let Some(address) = world.sandbox.address(place) {
             client = client.resolve(place.host_name(), address);
         }
@@ -71,7 +72,7 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
             options.tls = secure;
             options.host_names = secure;
         })
-        .habits(|habits| habits.gzip_json = true)
+        .behavior(|behavior| behavior.gzip_json = true)
         .start()
         .await;
     world.sandbox.set_asset_bytes(CLINIC, 3000);
@@ -85,7 +86,7 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
         world.sandbox.add_orders(CLINIC, size - world.sandbox.order_ids(CLINIC).len() as u64);
         // A long list takes its time; Domain's form changes nothing about its length.
         for domain_form in if size == MANY { &domains[..1] } else { domains } {
-            world.sandbox.set_habits(|habits| habits.domain_form = *domain_form);
+            world.sandbox.set_behavior(|behavior| behavior.domain_form = *domain_form);
             world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
             for form in [
                 LinkForm::Absolute,
@@ -95,8 +96,9 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
                 LinkForm::Mixed,
             ] {
                 for (gzip, chunked) in [(false, None), (true, None), (false, Some(900)), (true, Some(900))] {
-                    world.sandbox.set_habits(|habits| {
-                        (habits.link_form, habits.gzip_unasked, habits.chunked_json) = (form, gzip, chunked);
+                    world.sandbox.set_behavior(|behavior| {
+                        (behavior.link_form, behavior.gzip_unasked, behavior.chunked_json) =
+                            (form, gzip, chunked);
                     });
                     check_list(
                         &world,
@@ -123,7 +125,7 @@ async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &s
         true => assert_eq!(response.header("content-length"), response.body.len().to_string(), "{what}"),
         false => assert_eq!(response.header("transfer-encoding"), "chunked", "{what}: streamed"),
     }
-    world.sandbox.set_habits(|habits| habits.gzip_unasked = false);
+    world.sandbox.set_behavior(|behavior| behavior.gzip_unasked = false);
     let expected = rewritten(world, &direct(world, client, "/orders/practice").await);
     assert!(response.text() == expected, "{what}: {}", first_difference(&response.text(), &expected));
     let links = links(&response);
@@ -217,7 +219,7 @@ async fn parts_of_a_download_are_the_same_parts_of_the_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn location_headers_are_treated_like_links() {
     let world = World::new().await;
-    let theirs = world.sandbox.origin(Place::Region(Region::NorthAmerica));
+    let theirs = world.sandbox.origin(HostRole::Region(Region::NorthAmerica));
     let authority = theirs.trim_start_matches("http://").to_owned();
     let ours = format!("{}/accounts/{CLINIC_NAME}", world.gateway);
     for (location, expected) in [
@@ -236,7 +238,7 @@ async fn location_headers_are_treated_like_links() {
     ] {
         for endpoint in [Endpoint::PracticeConfiguration, Endpoint::Download] {
             let redirect = Fault::Redirects { status: 302, location: location.clone() };
-            world.sandbox.script(Script::on(endpoint, redirect).once());
+            world.sandbox.inject(FaultRule::on(endpoint, redirect).once());
             let order = world.sandbox.order_ids(CLINIC)[0];
             let path = match endpoint {
                 Endpoint::Download => format!("/order/{order}/download/IDE"),
@@ -260,8 +262,8 @@ async fn a_redirect_below_the_platforms_own_host_is_followed_through_us_with_the
     let order = world.sandbox.order_ids(CLINIC)[0];
     let theirs = world.sandbox.region_url(Region::NorthAmerica);
     let location = format!("{theirs}/order/{order}/download/IDE");
-    world.sandbox.script(
-        Script::on(Endpoint::PracticeConfiguration, Fault::Redirects { status: 307, location }).once(),
+    world.sandbox.inject(
+        FaultRule::on(Endpoint::PracticeConfiguration, Fault::Redirects { status: 307, location }).once(),
     );
     let response = world.get(CLINIC_NAME, "/practice-configuration").await;
     let asset = world.sandbox.asset(order, "IDE").unwrap();
@@ -271,8 +273,8 @@ async fn a_redirect_below_the_platforms_own_host_is_followed_through_us_with_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its_order_left_the_list() {
-    for flip in [Flip::FirstDownloadByte, Flip::FullDownload] {
-        let world = Setup::new().habits(|habits| habits.lab_list_flips_on = flip).start().await;
+    for flip in [DownloadedWhen::FirstDownloadByte, DownloadedWhen::FullDownload] {
+        let world = Setup::new().behavior(|behavior| behavior.lab_list_flips_on = flip).start().await;
         let listed = links(&world.get(LAB_NAME, "/orders/lab").await);
         assert_eq!(listed.len(), 6);
         assert!(
@@ -283,15 +285,15 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
 
         let (order, kind, link) = &listed[0];
         let asset = world.sandbox.asset(*order, kind).unwrap();
-        let cut = Script::on(Endpoint::Download, Fault::DropsMidBody).once();
-        world.sandbox.script(cut);
+        let cut = FaultRule::on(Endpoint::Download, Fault::DropsMidBody).once();
+        world.sandbox.inject(cut);
         let mut line = Line::to(&world.gateway).await;
         let path = link.strip_prefix(&world.gateway).unwrap();
         line.send(world.request(&format!("GET {path}"), "")).await;
         let half = line.response(false).await.expect_err("a short file must not look whole");
         assert!(!half.body.is_empty() && (half.body.len() as u64) < asset.length);
         assert!(world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
-        assert_eq!(world.sandbox.is_downloaded(*order), flip == Flip::FirstDownloadByte);
+        assert_eq!(world.sandbox.is_downloaded(*order), flip == DownloadedWhen::FirstDownloadByte);
 
         let range = format!("bytes={}-", half.body.len());
         let rest = world.send(world.following(link).header("range", range)).await;
@@ -317,10 +319,10 @@ async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_c
     line.send(world.request(&format!("GET {path}"), "")).await;
     world.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::Download)).await;
     drop(line);
-    let ended = |call: &genapi_gateway::sandbox::Call| {
-        call.endpoint == Some(Endpoint::Download) && call.end != End::Pending
+    let ended = |call: &genapi_gateway::sandbox::RecordedCall| {
+        call.endpoint == Some(Endpoint::Download) && call.end != CallEnd::Pending
     };
-    assert_eq!(world.sandbox.until_calls(1, ended).await[0].end, End::HungUp);
+    assert_eq!(world.sandbox.until_calls(1, ended).await[0].end, CallEnd::PeerClosed);
     // The gateway's own end of the call comes a moment before or after the sandbox's.
     for _ in 0..500 {
         if world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
@@ -347,13 +349,13 @@ async fn a_long_lists_links_are_counted_and_an_empty_list_is_a_signal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_an_old_platforms_account_stay_in_their_realm() {
-    let account = genapi_gateway::sandbox::Account::clinic(2001, "Old Clinic").on_platform(Platform::Old);
+    let account = genapi_gateway::sandbox::AccountSpec::clinic(2001, "Old Clinic").on_platform(Platform::Old);
     let world = Setup::new().account(account).start().await;
     let found = links(&world.get("acct-2001", LIST).await);
     for (order, kind, link) in found {
         let asset = world.sandbox.asset(order, &kind).unwrap();
         assert!(world.follow(&link).await.body == asset.bytes(0..asset.length), "{link}");
     }
-    let places: Vec<_> = world.sandbox.calls_to(Endpoint::Download).iter().map(|call| call.place).collect();
-    assert_eq!(places, vec![Place::Base(Platform::Old); ASSET_TYPES.len() * 3]);
+    let places: Vec<_> = world.sandbox.calls_to(Endpoint::Download).iter().map(|call| call.role).collect();
+    assert_eq!(places, vec![HostRole::Base(Platform::Old); ASSET_TYPES.len() * 3]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Account, Endpoint, Fault, Platform, Script};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, Fault, FaultRule, Platform};
 use serde_json::json;
 
 use crate::browser::{Browser, heading};
@@ -14,7 +14,7 @@ const NOBODY: &str = "nobody@sandbox.test";
 const CONNECTED: &str = "The account is connected";
 
 async fn unpaired() -> World {
-    let solo = Account::clinic(SOLO, "Solo").with_user(SOLO_USER, PASSWORD);
+    let solo = AccountSpec::clinic(SOLO, "Solo").with_user(SOLO_USER, PASSWORD);
     let world = Setup::new().account(solo).unpaired().start().await;
     world.sandbox.add_user(NOBODY, PASSWORD);
     world
@@ -201,13 +201,13 @@ async fn an_account_of_the_old_platform_is_not_found_by_a_login_at_the_new_one()
     world.sandbox.migrate(SOLO, Platform::Old);
     let page = connect(&world).await;
     assert_page(&page, 403, "No account to connect");
-    assert!(world.sandbox.calls().iter().all(|call| call.place.platform() == Some(Platform::New)));
+    assert!(world.sandbox.calls().iter().all(|call| call.role.platform() == Some(Platform::New)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_integration_without_discovery_is_told_whom_to_ask() {
     let world = unpaired().await;
-    world.sandbox.set_habits(|habits| habits.discovery_enabled = false);
+    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = false);
     let page = connect(&world).await;
     assert_page(&page, 403, "iTero's services are not enabled for this integration");
     assert!(page.text().contains("iTeroAPISupport@aligntech.com"), "{}", page.text());
@@ -223,8 +223,8 @@ async fn passing_trouble_at_any_step_is_waited_out_as_the_documents_advise() {
         (Endpoint::Pair, 2000),
     ] {
         let world = unpaired().await;
-        world.sandbox.script(Script::on(endpoint, Fault::Status(504)).once());
-        world.sandbox.script(Script::on(endpoint, Fault::Status(500)).once());
+        world.sandbox.inject(FaultRule::on(endpoint, Fault::Status(504)).once());
+        world.sandbox.inject(FaultRule::on(endpoint, Fault::Status(500)).once());
         assert_page(&connect(&world).await, 200, CONNECTED);
         let gaps = gaps(&world, endpoint);
         assert!(gaps[0] >= least && gaps[1] >= least, "{endpoint:?}: {gaps:?}");
@@ -235,12 +235,12 @@ async fn passing_trouble_at_any_step_is_waited_out_as_the_documents_advise() {
 async fn lasting_trouble_ends_after_three_tries_and_the_link_stays_good() {
     for endpoint in [Endpoint::Exchange, Endpoint::Discovery, Endpoint::RelatedAccounts, Endpoint::Pair] {
         let world = unpaired().await;
-        world.sandbox.script(Script::on(endpoint, Fault::Status(500)));
+        world.sandbox.inject(FaultRule::on(endpoint, Fault::Status(500)));
         let page = connect(&world).await;
         assert_page(&page, 504, "iTero does not answer");
         assert!(page.text().contains("Start again"), "{}", page.text());
         assert_eq!(world.sandbox.calls_to(endpoint).len(), 3, "{endpoint:?}");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         assert_page(&connect(&world).await, 200, CONNECTED);
     }
 }
@@ -248,7 +248,7 @@ async fn lasting_trouble_ends_after_three_tries_and_the_link_stays_good() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_that_was_spent_by_a_lost_response_asks_for_a_new_login() {
     let world = unpaired().await;
-    world.sandbox.script(Script::on(Endpoint::Exchange, Fault::Status(504)).carried_out().once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Exchange, Fault::Status(504)).carried_out().once());
     assert_page(&connect(&world).await, 401, "The login was lost on the way");
 }
 
@@ -256,7 +256,7 @@ async fn a_code_that_was_spent_by_a_lost_response_asks_for_a_new_login() {
 async fn a_pairing_whose_response_was_lost_is_asked_for_again() {
     for fault in [Fault::Status(504), Fault::DropsMidBody, Fault::DropsBeforeHead] {
         let world = unpaired().await;
-        world.sandbox.script(Script::on(Endpoint::Pair, fault).carried_out().once());
+        world.sandbox.inject(FaultRule::on(Endpoint::Pair, fault).carried_out().once());
         assert_page(&connect(&world).await, 200, CONNECTED);
         assert_eq!(world.sandbox.calls_to(Endpoint::Pair).len(), 2);
     }
@@ -282,7 +282,7 @@ async fn a_discovery_that_leads_to_strangers_gets_no_token() {
     ] {
         let world = unpaired().await;
         let fault = Fault::Discovers { domain: domain.to_owned(), path: "/itero-gen-api/v2".to_owned() };
-        world.sandbox.script(Script::on(Endpoint::Discovery, fault));
+        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
         assert_page(&connect(&world).await, 502, "iTero named an address that is not allowed");
         assert!(world.sandbox.calls_to(Endpoint::RelatedAccounts).is_empty());
     }
@@ -305,7 +305,7 @@ async fn answers_that_make_no_sense_store_nothing() {
     ] {
         let world = unpaired().await;
         let what = format!("{endpoint:?} {fault:?}");
-        world.sandbox.script(Script::on(endpoint, fault));
+        world.sandbox.inject(FaultRule::on(endpoint, fault));
         let page = connect(&world).await;
         assert_eq!(
             (page.status, heading(&page).as_str()),
@@ -319,7 +319,7 @@ async fn answers_that_make_no_sense_store_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_the_platform_forbids_is_named() {
     let world = unpaired().await;
-    world.sandbox.script(Script::on(Endpoint::Pair, Fault::Status(403)));
+    world.sandbox.inject(FaultRule::on(Endpoint::Pair, Fault::Status(403)));
     let page = connect(&world).await;
     assert_page(&page, 403, "iTero does not allow this");
     assert_eq!(world.sandbox.calls_to(Endpoint::Pair).len(), 1);
@@ -328,8 +328,8 @@ async fn a_step_that_the_platform_forbids_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_second_discovery_keeps_the_route_of_the_first() {
     let world = unpaired().await;
-    let place = genapi_gateway::sandbox::Place::Region(genapi_gateway::sandbox::Region::NorthAmerica);
-    world.sandbox.script(Script::on(Endpoint::Discovery, Fault::EmptyArray).at_place(place));
+    let place = genapi_gateway::sandbox::HostRole::Region(genapi_gateway::sandbox::Region::NorthAmerica);
+    world.sandbox.inject(FaultRule::on(Endpoint::Discovery, Fault::EmptyArray).on_host(place));
     let page = connect(&world).await;
     assert_page(&page, 200, CONNECTED);
     assert_eq!(world.get("solo", "/itero-gen-api/v2/orders/practice").await.status, 200);

@@ -1,6 +1,6 @@
 //! Accounts come over from another application and go back: import, export, pause, resume.
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Platform, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, Platform};
 use serde_json::{Value, json};
 
 use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
@@ -132,7 +132,7 @@ async fn each_bad_line_of_a_file_fails_alone_and_no_token_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says_so() {
     let world = Setup::new()
-        .habits(|habits| habits.rotate_refresh = true)
+        .behavior(|behavior| behavior.rotate_refresh = true)
         .config("min_gap = \"0s\"", "min_gap = \"60s\"")
         .start()
         .await;
@@ -171,12 +171,12 @@ async fn an_older_token_does_not_replace_one_that_works_unless_the_operator_says
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_while_the_platform_is_down_stores_the_tokens_and_says_so() {
     let (world, file) = before_the_import().await;
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::New));
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::New));
     let paced = std::time::Duration::from_millis(250);
     let lines = world.while_time_flies(paced, import(&world, "", &file)).await;
     assert!(lines.iter().all(|line| line["ok"] == false && line["of"] == 2), "{lines:?}");
     assert!(details(&lines)[0].starts_with("stored, but the first refresh failed"), "{lines:?}");
-    world.sandbox.clear_scripts();
+    world.sandbox.clear_fault_rules();
     world.clock.advance(std::time::Duration::from_secs(3600));
     // What failed is tried again by itself, one account at a time; whoever calls in that moment is told to come back.
     let mut status = 0;
@@ -192,7 +192,7 @@ async fn an_import_while_the_platform_is_down_stores_the_tokens_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_is_the_way_back_and_shows_tokens_only_when_asked_to() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     let token = world.sandbox.refresh_tokens(CLINIC).remove(0);
     let without = world.look("/api/export").await;
     assert!(!without.text().contains(&token) && !without.text().contains("refresh_token"));
@@ -211,7 +211,7 @@ async fn an_export_is_the_way_back_and_shows_tokens_only_when_asked_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_token_is_proven_by_a_refresh_and_both_it_and_its_successor_are_known() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     let newer = refreshed_by_the_application(&world).await;
     let file =
         json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": newer}]);

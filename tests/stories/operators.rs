@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Account, Endpoint, Fault, Region, Script};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, Fault, FaultRule, Region};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ async fn discovering_by_hand_finds_the_new_region_without_a_refresh() {
 async fn an_empty_discovery_by_hand_keeps_the_route_and_says_why() {
     let world = World::new().await;
     let before = world.account(CLINIC_NAME).await["route"].clone();
-    world.sandbox.set_habits(|habits| habits.discovery_enabled = false);
+    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = false);
     let done = act(&world, "discover", CLINIC_NAME).await;
     assert_eq!(done["ok"], false, "{done}");
     assert_eq!(world.account(CLINIC_NAME).await["route"], before);
@@ -98,14 +98,14 @@ async fn explain_tells_a_healthy_a_paused_a_dead_and_a_troubled_account_apart() 
     act(&world, "pause", LAB_NAME).await;
     assert_found(&findings(&world, LAB_NAME).await, "note", "paused");
     // Before the token's life is over, so that the keeper's own renewal finds the trouble too.
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)));
     world.clock.advance(Duration::from_secs(4 * 24 * 3600));
     assert_found(&findings(&world, CLINIC_NAME).await, "note", "gone quiet");
 
     world.while_time_flies(Duration::from_millis(250), act(&world, "renew", CLINIC_NAME)).await;
     assert_found(&findings(&world, CLINIC_NAME).await, "trouble", "renewal failed");
 
-    world.sandbox.clear_scripts();
+    world.sandbox.clear_fault_rules();
     world.sandbox.forget_refresh(CLINIC);
     world.clock.advance(Duration::from_secs(3600));
     assert_eq!(world.get(CLINIC_NAME, LIST).await.code(), "account_needs_login");
@@ -119,13 +119,13 @@ async fn explain_tells_a_healthy_a_paused_a_dead_and_a_troubled_account_apart() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_order_list_and_a_broken_download_show_in_explain() {
-    let idle = Account::clinic(1003, "Idle").with_orders(0);
+    let idle = AccountSpec::clinic(1003, "Idle").with_orders(0);
     let world = Setup::new().account(idle).start().await;
     assert_eq!(world.get("acct-1003", LIST).await.status, 200);
     assert_found(&findings(&world, "acct-1003").await, "note", "order list was empty");
 
     let order = world.sandbox.order_ids(CLINIC)[0];
-    world.sandbox.script(Script::on(Endpoint::Download, Fault::DropsMidBody).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Download, Fault::DropsMidBody).once());
     let url = format!("{}/accounts/{CLINIC_NAME}/itero-gen-api/v2/order/{order}/download/IDE", world.gateway);
     let cut = world
         .bare(Method::GET, url.strip_prefix(&world.gateway).unwrap())

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Account, Call, DomainForm, Endpoint, Fault, Gate, Place, Script, StatusForm};
+use genapi_gateway::sandbox::{
+    AccountSpec, DomainForm, Endpoint, Fault, FaultRule, Gate, HostRole, RecordedCall, StatusForm,
+};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -16,12 +18,12 @@ const SOLO_USER: &str = "solo@sandbox.test";
 
 /// Nothing is paired yet; one user has two accounts, another has one.
 fn unpaired() -> Setup {
-    let solo = Account::clinic(SOLO, "Söhne & Töchter").with_user(SOLO_USER, PASSWORD);
+    let solo = AccountSpec::clinic(SOLO, "Söhne & Töchter").with_user(SOLO_USER, PASSWORD);
     Setup::new().account(solo).unpaired()
 }
 
 /// The calls of a login that the gateway makes itself, in their order.
-fn control_calls(world: &World) -> Vec<Call> {
+fn control_calls(world: &World) -> Vec<RecordedCall> {
     let browsers = [Some(Endpoint::Authorize), Some(Endpoint::LoginPage)];
     world.sandbox.calls_where(|call| !browsers.contains(&call.endpoint))
 }
@@ -52,13 +54,13 @@ async fn pairs_serves_and_renews(world: World) {
 async fn the_only_account_is_connected_in_the_documented_order_and_served_at_once() {
     let world = unpaired().start().await;
     pair_solo(&world).await;
-    let made: Vec<(Endpoint, Place)> =
-        control_calls(&world).iter().map(|call| (call.endpoint.unwrap(), call.place)).collect();
+    let made: Vec<(Endpoint, HostRole)> =
+        control_calls(&world).iter().map(|call| (call.endpoint.unwrap(), call.role)).collect();
     use genapi_gateway::sandbox::{Platform::New, Region::NorthAmerica};
-    let region = Place::Region(NorthAmerica);
+    let region = HostRole::Region(NorthAmerica);
     let expected = [
-        (Endpoint::Exchange, Place::Identity(New)),
-        (Endpoint::Discovery, Place::Base(New)),
+        (Endpoint::Exchange, HostRole::Identity(New)),
+        (Endpoint::Discovery, HostRole::Base(New)),
         (Endpoint::RelatedAccounts, region),
         (Endpoint::Pair, region),
         (Endpoint::Discovery, region),
@@ -136,9 +138,9 @@ async fn a_missing_callback_url_is_warned_of_and_a_bad_one_is_refused_before_any
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chart_number_warnings_are_shown_to_the_person_and_stay_out_of_the_journal() {
-    let clinic = Account {
+    let clinic = AccountSpec {
         chart_trouble: true,
-        ..Account::clinic(1004, "Charts").with_user("c@sandbox.test", PASSWORD)
+        ..AccountSpec::clinic(1004, "Charts").with_user("c@sandbox.test", PASSWORD)
     };
     let world = Setup::new().account(clinic).unpaired().start().await;
     let link = world.start_link(json!({"name": "charts"})).await;
@@ -220,7 +222,7 @@ async fn a_browser_that_hangs_up_while_the_platform_pairs_does_not_lose_the_toke
     let mut browser = Browser::new(&world);
     let back = browser.log_in_as(&link, SOLO_USER).await;
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::Pair, Fault::HeldBy(gate.clone())).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Pair, Fault::HeldBy(gate.clone())).once());
     {
         let opened = browser.open(&back);
         tokio::pin!(opened);
@@ -251,52 +253,61 @@ async fn mail_scanners_that_open_a_link_use_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_field_names_have_trailing_blanks() {
-    pairs_serves_and_renews(unpaired().habits(|habits| habits.trailing_blanks = true).start().await).await;
+    pairs_serves_and_renews(unpaired().behavior(|behavior| behavior.trailing_blanks = true).start().await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_account_ids_are_strings() {
-    pairs_serves_and_renews(unpaired().habits(|habits| habits.account_id_as_string = true).start().await)
-        .await;
+    pairs_serves_and_renews(
+        unpaired().behavior(|behavior| behavior.account_id_as_string = true).start().await,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_domains_have_no_scheme() {
     // Without a scheme https is meant, so the sandbox has to speak it.
     let setup = unpaired().options(|options| options.tls = true);
-    pairs_serves_and_renews(setup.habits(|habits| habits.domain_form = DomainForm::Bare).start().await).await;
+    pairs_serves_and_renews(setup.behavior(|behavior| behavior.domain_form = DomainForm::Bare).start().await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_domains_end_with_a_slash() {
     pairs_serves_and_renews(
-        unpaired().habits(|habits| habits.domain_form = DomainForm::TrailingSlash).start().await,
+        unpaired().behavior(|behavior| behavior.domain_form = DomainForm::TrailingSlash).start().await,
     )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_status_is_a_word() {
-    pairs_serves_and_renews(unpaired().habits(|habits| habits.status_form = StatusForm::Text).start().await)
-        .await;
+    pairs_serves_and_renews(
+        unpaired().behavior(|behavior| behavior.status_form = StatusForm::Text).start().await,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_where_refresh_tokens_rotate() {
-    pairs_serves_and_renews(unpaired().habits(|habits| habits.rotate_refresh = true).start().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn pairing_holds_where_only_base_url_answers_discovery() {
-    pairs_serves_and_renews(unpaired().habits(|habits| habits.discovery_at_domain = false).start().await)
+    pairs_serves_and_renews(unpaired().behavior(|behavior| behavior.rotate_refresh = true).start().await)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pairing_holds_where_only_base_url_answers_discovery() {
+    pairs_serves_and_renews(
+        unpaired().behavior(|behavior| behavior.discovery_at_domain = false).start().await,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pairing_holds_with_tokens_of_8_k_and_another_path() {
-    let habits = |habits: &mut genapi_gateway::sandbox::Habits| {
-        habits.token_size = 8192;
-        habits.path = "/itero-gen-api/v3".to_owned();
+    let behavior = |behavior: &mut genapi_gateway::sandbox::Behavior| {
+        behavior.token_size = 8192;
+        behavior.path = "/itero-gen-api/v3".to_owned();
     };
-    pairs_serves_and_renews(unpaired().habits(habits).start().await).await;
+    pairs_serves_and_renews(unpaired().behavior(behavior).start().await).await;
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use genapi_gateway::sandbox::{Account, Call, Endpoint, LinkForm, Region};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, LinkForm, RecordedCall, Region};
 use http::Method;
 
 use crate::wire::{Line, Raw, exchange};
@@ -12,11 +12,11 @@ use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 const ODD_JSON: &str = "{ \"b\":1.50,\t\"a\" : [1E2,-0 , 1e400],\n\"dup\":1,\"dup\":2, \"n\":\"Bj\\u00f6rn \\/ O'Neill\", \"Ñ\": null }\r\n";
 
 /// The last call that the sandbox got.
-fn last_call(world: &World) -> Call {
+fn last_call(world: &World) -> RecordedCall {
     world.sandbox.calls().pop().expect("a call at the platform")
 }
 
-fn head_of(call: &Call) -> Vec<String> {
+fn head_of(call: &RecordedCall) -> Vec<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     call.headers.iter().map(|(name, value)| format!("{}: {}", text(name), text(value))).collect()
 }
@@ -90,7 +90,7 @@ async fn the_platform_gets_the_callers_bytes_and_exactly_this_head() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_gets_the_response_that_it_gets_without_the_gateway() {
-    let world = Setup::new().habits(|habits| habits.link_form = LinkForm::ForeignHost).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.link_form = LinkForm::ForeignHost).start().await;
     let json = "\nContent-Type: application/json\nContent-Length: ";
     let update = r#"{"PatientGuid":"000003e9-5a4d-4000-8000-000000000001","LastName":"Müller-Lüdenscheidt"}"#;
     let search = r#"{"Name":"a"}"#;
@@ -164,7 +164,7 @@ async fn bodies_of_any_size_and_framing_arrive_whole_and_framed_as_they_came() {
     assert_eq!(world.sandbox.creations(CLINIC), 10, "one platform request for each accepted one");
 }
 
-fn check_body(call: &Call, body: &str, sha: &str) {
+fn check_body(call: &RecordedCall, body: &str, sha: &str) {
     assert_eq!(call.body_length, body.len() as u64);
     match &call.body_sha256 {
         Some(found) => assert_eq!(found, sha),
@@ -393,7 +393,8 @@ async fn discovery_leads_to_us_and_an_application_that_follows_it_stays_with_us_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_a_later_version_brings_is_followed_too() {
-    let world = Setup::new().habits(|habits| habits.path = "/itero-gen-api/v3".to_owned()).start().await;
+    let world =
+        Setup::new().behavior(|behavior| behavior.path = "/itero-gen-api/v3".to_owned()).start().await;
     let orders = world.get(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await;
     assert_eq!(orders.status, 200);
     assert_eq!(last_call(&world).target(), "/itero-gen-api/v3/orders/practice");
@@ -405,8 +406,8 @@ async fn a_path_that_a_later_version_brings_is_followed_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_8_k_pass_and_belong_to_their_own_account() {
     let world = Setup::new()
-        .habits(|habits| habits.token_size = 8192)
-        .account(Account::clinic(1003, "Europe").in_region(Region::Europe))
+        .behavior(|behavior| behavior.token_size = 8192)
+        .account(AccountSpec::clinic(1003, "Europe").in_region(Region::Europe))
         .start()
         .await;
     for (name, id, path) in [

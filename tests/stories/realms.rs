@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use genapi_gateway::sandbox::{Account, Endpoint, Platform};
+use genapi_gateway::sandbox::{AccountSpec, Endpoint, Platform};
 use http::Method;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ const REALMS: [(&str, u64, Platform); 3] =
 async fn three_realms() -> World {
     let mut setup = Setup::new().unpaired();
     for (realm, id, platform) in REALMS {
-        let account = Account::clinic(id, realm).on_platform(platform);
+        let account = AccountSpec::clinic(id, realm).on_platform(platform);
         setup = setup.account(account.with_user(&format!("{realm}@sandbox.test"), PASSWORD));
     }
     setup.start().await
@@ -35,7 +35,7 @@ async fn pair(world: &World, realm: &str, name: &str) {
 fn assert_nothing_crossed(world: &World) {
     let mut bearers: BTreeMap<Platform, BTreeSet<u64>> = BTreeMap::new();
     for call in world.sandbox.calls() {
-        let Some(platform) = call.place.platform() else { continue };
+        let Some(platform) = call.role.platform() else { continue };
         bearers.entry(platform).or_default().extend(call.bearer);
         for (realm, id, home) in REALMS {
             assert!(
@@ -66,7 +66,7 @@ async fn accounts_of_three_realms_are_paired_served_and_renewed_and_no_token_cro
         assert_eq!(world.get(realm, LIST).await.status, 200, "{realm}");
         assert_eq!(world.sandbox.refreshes(id).len(), 1);
         let lists = world.sandbox.calls_where(|call| call.endpoint == Some(Endpoint::OrdersPractice));
-        assert_eq!(lists.last().unwrap().place.platform(), Some(platform));
+        assert_eq!(lists.last().unwrap().role.platform(), Some(platform));
     }
     assert_nothing_crossed(&world);
 }
@@ -82,7 +82,7 @@ async fn a_login_belongs_to_the_realm_of_its_link() {
     let back = world.sandbox.log_in(&authorize, "global@sandbox.test", PASSWORD).await.unwrap();
     assert_eq!(heading(&browser.open(&back).await), "No account to connect");
     let sent = world.sandbox.calls_to(Endpoint::Exchange);
-    assert!(sent.iter().all(|call| call.place.platform() == Some(Platform::China)), "{sent:?}");
+    assert!(sent.iter().all(|call| call.role.platform() == Some(Platform::China)), "{sent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +99,7 @@ async fn an_account_with_a_grant_in_two_realms_is_switched_there_and_back() {
         assert_eq!(world.account("smile").await["realm"], realm);
         assert_eq!(world.get("smile", LIST).await.status, 200);
         let lists = world.sandbox.calls_to(Endpoint::OrdersPractice);
-        assert_eq!(lists.last().unwrap().place.platform(), Some(platform));
+        assert_eq!(lists.last().unwrap().role.platform(), Some(platform));
     }
     let refused = world.operate("/accounts/smile/switch?realm=china", json!(null)).await;
     assert_eq!(refused.status, 404, "{}", refused.text());
@@ -122,7 +122,7 @@ async fn unpairing_one_realms_grant_leaves_the_other_in_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_align_migrates_is_invited_logs_in_once_and_keeps_its_name() {
-    let old = Account::clinic(OLD, "Moving").on_platform(Platform::Old).with_user(USER, PASSWORD);
+    let old = AccountSpec::clinic(OLD, "Moving").on_platform(Platform::Old).with_user(USER, PASSWORD);
     let world = Setup::new().account(old).start().await;
     assert_eq!(world.get("acct-2002", LIST).await.status, 200);
     world.sandbox.migrate(OLD, Platform::New);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule};
 use serde_json::{Value, json};
 
 use crate::wire::{Line, Raw};
@@ -240,7 +240,7 @@ async fn a_platform_that_does_not_answer_as_it_should() {
         .start()
         .await;
     let ask = "GET /accounts/acct-1001/orders/practice";
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Garbage).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Garbage).once());
     let expected = json!({
         "title": "The platform's answer is not a valid one; the platform may have acted on the request.",
         "hint": "Check whether the call took effect before it is repeated.",
@@ -248,7 +248,7 @@ async fn a_platform_that_does_not_answer_as_it_should() {
     });
     check(&world.raw(ask, "").await, 502, "platform_misbehaved", "http_protocol_error", &[], expected);
 
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
     let expected = json!({
         "title": "The platform did not answer in time; it may have acted on the request.",
         "hint": "Check whether the call took effect before it is repeated.",
@@ -273,7 +273,7 @@ async fn a_platform_that_does_not_answer_as_it_should() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_at_the_moment_says_when_to_come_back() {
     let world = World::new().await;
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)));
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)));
     world.clock.advance(Duration::from_secs(7200));
     let ask = "GET /accounts/acct-1001/orders/practice";
     let first = world.while_time_flies(Duration::from_millis(250), world.raw(ask, "")).await;

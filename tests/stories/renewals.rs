@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use genapi_gateway::model::account::{AccountName, AccountState};
 use genapi_gateway::sandbox::{
-    Account, Call, Endpoint, Fault, Habits, Junk, Place, Platform, Region, Script,
+    AccountSpec, Behavior, Endpoint, Fault, FaultRule, HostRole, InvalidTokens, Platform, RecordedCall,
+    Region,
 };
 use serde_json::{Value, json};
 
@@ -16,13 +17,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The vendor's unknowns that a renewal meets, each with its name.
-type Variant = (&'static str, fn(&mut Habits));
+type Variant = (&'static str, fn(&mut Behavior));
 
 const VARIANTS: [Variant; 4] = [
     ("401", |_| {}),
-    ("403", |habits| habits.expiry_status = 403),
-    ("rotation", |habits| (habits.rotate_refresh, habits.expiry_status) = (true, 403)),
-    ("no refresh token in the answer", |habits| habits.refresh_token_in_response = false),
+    ("403", |behavior| behavior.expiry_status = 403),
+    ("rotation", |behavior| (behavior.rotate_refresh, behavior.expiry_status) = (true, 403)),
+    ("no refresh token in the answer", |behavior| behavior.refresh_token_in_response = false),
 ];
 
 async fn get(world: &World, account: &str, path: &str) -> Response {
@@ -93,7 +94,7 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
     let world = World::new().await;
     let route = world.account(CLINIC_NAME).await["route"].clone();
     for fault in faults {
-        world.sandbox.script(Script::on(Endpoint::Discovery, fault.clone()));
+        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault.clone()));
         let told = count(&world, CLINIC_NAME, "discovery_failed").await;
         for _ in 0..2 {
             world.sandbox.expire_access(CLINIC);
@@ -101,7 +102,7 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
             assert_eq!(world.account(CLINIC_NAME).await["route"], route, "{fault:?}");
         }
         assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, told + 1, "{fault:?}");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
     }
     let series = "genapi_gateway_renewals_total{realm=\"global\",outcome=\"discovery_failed\"}";
@@ -110,20 +111,24 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discovery_works_where_only_base_url_answers_it() {
-    let world = Setup::new().habits(|habits| habits.discovery_at_domain = false).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.discovery_at_domain = false).start().await;
     world.sandbox.expire_access(CLINIC);
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    let places: Vec<Place> = world.sandbox.discoveries().iter().map(|call| call.place).collect();
-    assert_eq!(places, [Place::Region(Region::NorthAmerica), Place::Base(Platform::New)], "Domain first");
+    let places: Vec<HostRole> = world.sandbox.discoveries().iter().map(|call| call.role).collect();
+    assert_eq!(
+        places,
+        [HostRole::Region(Region::NorthAmerica), HostRole::Base(Platform::New)],
+        "Domain first"
+    );
     assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_moved_to_another_region_is_followed_whatever_tells_it() {
-    for (name, habits) in VARIANTS {
+    for (name, behavior) in VARIANTS {
         let world = Setup::new()
-            .habits(habits)
-            .habits(|habits| habits.wrong_region_status = habits.expiry_status)
+            .behavior(behavior)
+            .behavior(|behavior| behavior.wrong_region_status = behavior.expiry_status)
             .start()
             .await;
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
@@ -131,8 +136,8 @@ async fn an_account_that_moved_to_another_region_is_followed_whatever_tells_it()
         assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
         assert_eq!(
-            world.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap().place,
-            Place::Region(Region::AsiaPacific)
+            world.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap().role,
+            HostRole::Region(Region::AsiaPacific)
         );
         assert_eq!(count(&world, CLINIC_NAME, "route_changed").await, 2, "{name}: first found, then moved");
         world.sandbox.move_region(CLINIC, Region::Europe);
@@ -145,15 +150,15 @@ async fn an_account_that_moved_to_another_region_is_followed_whatever_tells_it()
 #[tokio::test(flavor = "multi_thread")]
 async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_by_itself() {
     let junk = [
-        Junk::NoAccessToken,
-        Junk::AccessTokenIsNull,
-        Junk::AccessTokenIsNumber,
-        Junk::EmptyAccessToken,
-        Junk::LineBreakInAccessToken,
-        Junk::AccessTokenOfLength(60_000),
-        Junk::HalfOfTheJson,
-        Junk::Huge(5 * 1024 * 1024),
-        Junk::GzipBomb(20 * 1024 * 1024),
+        InvalidTokens::NoAccessToken,
+        InvalidTokens::AccessTokenIsNull,
+        InvalidTokens::AccessTokenIsNumber,
+        InvalidTokens::EmptyAccessToken,
+        InvalidTokens::LineBreakInAccessToken,
+        InvalidTokens::AccessTokenOfLength(60_000),
+        InvalidTokens::HalfOfTheJson,
+        InvalidTokens::Huge(5 * 1024 * 1024),
+        InvalidTokens::GzipBomb(20 * 1024 * 1024),
     ];
     let mut faults: Vec<Fault> = junk.into_iter().map(Fault::JunkToken).collect();
     faults.extend([
@@ -168,7 +173,7 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
     let name: AccountName = CLINIC_NAME.parse().unwrap();
     for fault in faults {
         let before = world.running.store().account(&name).await.unwrap().unwrap();
-        world.sandbox.script(Script::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
         let response = get(&world, CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
@@ -183,18 +188,18 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
         }
         assert_eq!(after.state, AccountState::Ready);
         assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{fault:?}: the others are untouched");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         assert_recovers(&world, CLINIC_NAME, LIST).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
-    for (name, habits) in VARIANTS {
+    for (name, behavior) in VARIANTS {
         let world = Setup::new()
-            .habits(habits)
-            .account(Account::clinic(1003, "Third"))
-            .account(Account::clinic(1004, "Fourth"))
+            .behavior(behavior)
+            .account(AccountSpec::clinic(1003, "Third"))
+            .account(AccountSpec::clinic(1004, "Fourth"))
             .start()
             .await;
         world.sandbox.set_client_secret(Platform::New, "another-secret");
@@ -210,7 +215,7 @@ async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
             assert!([401, 403, 503].contains(&response.status), "{name} {account}: {}", response.text());
         }
         // A 403 may mean what it says, so it passes where nothing better can be had.
-        let codes = if world.sandbox.habits().expiry_status == 403 { "" } else { "token_unavailable" };
+        let codes = if world.sandbox.behavior().expiry_status == 403 { "" } else { "token_unavailable" };
         for (_, account, path) in accounts {
             assert_eq!(state(&world, account).await, "ready", "{name} {account}");
             assert_eq!(get(&world, account, path).await.code(), codes, "{name} {account}");
@@ -246,9 +251,9 @@ async fn bad_credentials_that_the_vendor_puts_right_heal_by_themselves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_for_all() {
     for fault in [Fault::Status(500), Fault::Status(504), Fault::DropsBeforeHead, Fault::HtmlInstead] {
-        let world = Setup::new().account(Account::clinic(1003, "Third")).start().await;
+        let world = Setup::new().account(AccountSpec::clinic(1003, "Third")).start().await;
         let accounts = [("acct-1001", LIST), ("acct-1002", LAB_LIST), ("acct-1003", LIST)];
-        world.sandbox.script(Script::on(Endpoint::Refresh, fault.clone()));
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()));
         for _ in 0..59 {
             for (account, path) in accounts {
                 assert_eq!(world.get(account, path).await.status, 200, "{fault:?}");
@@ -264,7 +269,7 @@ async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_
         // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at a time then.
         let tries = world.sandbox.calls_to(Endpoint::Refresh).len();
         assert!(tries < 120, "{fault:?}: {tries} tries");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.clock.advance(MINUTE);
         for (account, path) in accounts {
             assert_recovers(&world, account, path).await;
@@ -276,11 +281,11 @@ async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_one_platform_is_none_of_the_others() {
     let world = Setup::new()
-        .account(Account::clinic(2001, "Old").on_platform(Platform::Old))
-        .account(Account::clinic(3001, "China").on_platform(Platform::China))
+        .account(AccountSpec::clinic(2001, "Old").on_platform(Platform::Old))
+        .account(AccountSpec::clinic(3001, "China").on_platform(Platform::China))
         .start()
         .await;
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::Old));
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::Old));
     for id in [CLINIC, 2001, 3001] {
         world.sandbox.expire_access(id);
     }
@@ -288,7 +293,7 @@ async fn an_outage_of_one_platform_is_none_of_the_others() {
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
     assert_eq!(get(&world, "acct-3001", LIST).await.status, 200);
     for call in world.sandbox.calls() {
-        if let (Some(account), Some(platform)) = (call.account, call.place.platform()) {
+        if let (Some(account), Some(platform)) = (call.account, call.role.platform()) {
             let home = world.sandbox.account(account).unwrap().platform;
             assert_eq!(platform, home, "a token crossed realms: {call:?}");
         }
@@ -299,12 +304,12 @@ async fn an_outage_of_one_platform_is_none_of_the_others() {
 async fn a_response_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_loss_is_named() {
     let world = World::new().await;
     world.sandbox.expire_access(CLINIC);
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "the refresh token is still good");
 
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     world.sandbox.expire_access(CLINIC);
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
     let response = get(&world, CLINIC_NAME, LIST).await;
     assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"));
     let why = world.account(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
@@ -314,10 +319,10 @@ async fn a_response_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_needs_a_login_for_each_account_and_is_no_outage() {
-    for (name, habits) in VARIANTS {
-        let mut setup = Setup::new().habits(habits);
+    for (name, behavior) in VARIANTS {
+        let mut setup = Setup::new().behavior(behavior);
         for id in 1100..1112 {
-            setup = setup.account(Account::clinic(id, "Moved"));
+            setup = setup.account(AccountSpec::clinic(id, "Moved"));
         }
         let world = setup.start().await;
         for id in 1100..1112 {
@@ -374,7 +379,7 @@ async fn a_new_grant_by_import_ends_the_need_for_a_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_renewed_after_it() {
     let world = Setup::new()
-        .habits(|habits| habits.access_token_life = Duration::from_secs(20))
+        .behavior(|behavior| behavior.access_token_life = Duration::from_secs(20))
         .config("min_gap = \"0s\"", "min_gap = \"60s\"")
         .start()
         .await;
@@ -394,9 +399,10 @@ async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_401_within_the_gap_passes_through_and_one_after_it_is_cured() {
-    for (name, habits) in VARIANTS {
-        let world = Setup::new().habits(habits).config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
-        let expiry_status = world.sandbox.habits().expiry_status;
+    for (name, behavior) in VARIANTS {
+        let world =
+            Setup::new().behavior(behavior).config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
+        let expiry_status = world.sandbox.behavior().expiry_status;
         world.sandbox.expire_access(CLINIC);
         let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.code()), (expiry_status, String::new()), "{name}");
@@ -408,9 +414,9 @@ async fn a_401_within_the_gap_passes_through_and_one_after_it_is_cured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond_the_hourly_ones() {
-    for (name, habits) in VARIANTS {
+    for (name, behavior) in VARIANTS {
         let world = Setup::new()
-            .habits(habits)
+            .behavior(behavior)
             .options(|options| options.keep_calls = 20_000)
             .config("min_gap = \"0s\"", "min_gap = \"60s\"")
             .start()
@@ -422,7 +428,8 @@ async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond
             assert_eq!((response.status, response.code()), (403, String::new()), "{name}");
             assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
         }
-        let unserved = |call: &Call| call.endpoint == Some(Endpoint::OrdersLab) && call.status != Some(200);
+        let unserved =
+            |call: &RecordedCall| call.endpoint == Some(Endpoint::OrdersLab) && call.status != Some(200);
         assert!(
             world.sandbox.calls_where(unserved).is_empty(),
             "{name}: the keeper renews ahead, no call meets an expired token"
@@ -439,8 +446,8 @@ async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_nobody_uses_is_kept_alive_for_a_year() {
-    for (name, habits) in [VARIANTS[0], VARIANTS[2]] {
-        let world = Setup::new().habits(habits).start().await;
+    for (name, behavior) in [VARIANTS[0], VARIANTS[2]] {
+        let world = Setup::new().behavior(behavior).start().await;
         let start = world.now();
         let mut last = start;
         while world.now() < start + 365 * DAY {
@@ -481,15 +488,16 @@ async fn a_gateway_that_was_off_for_three_months_says_login_needed_and_for_two_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_the_stored_token_serves_and_nothing_is_refreshed() {
-    for (name, habits) in VARIANTS {
-        let world = Setup::new().habits(habits).start().await;
+    for (name, behavior) in VARIANTS {
+        let world = Setup::new().behavior(behavior).start().await;
         world.sandbox.expire_access(CLINIC);
         assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
         let world = world.restart().await;
         world.sandbox.clear_calls();
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "{name}");
         assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
-        let control = |call: &Call| matches!(call.endpoint, Some(Endpoint::Refresh | Endpoint::Discovery));
+        let control =
+            |call: &RecordedCall| matches!(call.endpoint, Some(Endpoint::Refresh | Endpoint::Discovery));
         assert!(world.sandbox.calls_where(control).is_empty(), "{name}");
     }
 }

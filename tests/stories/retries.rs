@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use genapi_gateway::clock::Timestamp;
-use genapi_gateway::sandbox::{Call, End, Endpoint, Fault, Gate, Habits, Script};
+use genapi_gateway::sandbox::{Behavior, CallEnd, Endpoint, Fault, FaultRule, Gate, RecordedCall};
 use http::Method;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ fn assert_documented(waits: &[u64], first: u64) {
 async fn a_500_or_504_is_repeated_after_a_second_and_then_after_two() {
     for status in [500, 504] {
         let world = World::new().await;
-        world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(status)).times(2));
+        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(status)).times(2));
         assert_eq!(fly(&world, Method::GET, LIST, "").await.status, 200, "{status}");
         assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 3);
         assert_documented(&waits(&world, Endpoint::OrdersPractice), 1000);
@@ -51,7 +51,7 @@ async fn a_500_or_504_is_repeated_after_a_second_and_then_after_two() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_three_sends_the_vendors_own_response_passes_through() {
     let world = World::new().await;
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(504)));
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(504)));
     let response = fly(&world, Method::GET, LIST, "").await;
     assert_eq!((response.status, response.code()), (504, String::new()));
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 3);
@@ -60,11 +60,11 @@ async fn after_three_sends_the_vendors_own_response_passes_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_renewal_there_is_one_send_more() {
     for expiry_status in [401, 403] {
-        let world = Setup::new().habits(|habits| habits.expiry_status = expiry_status).start().await;
+        let world = Setup::new().behavior(|behavior| behavior.expiry_status = expiry_status).start().await;
         world.sandbox.expire_access(CLINIC);
-        let refused = Script::on(Endpoint::OrdersPractice, Fault::Status(expiry_status)).once();
-        world.sandbox.script(refused);
-        world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(500)).times(2));
+        let refused = FaultRule::on(Endpoint::OrdersPractice, Fault::Status(expiry_status)).once();
+        world.sandbox.inject(refused);
+        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(500)).times(2));
         assert_eq!(fly(&world, Method::GET, LIST, "").await.status, 200);
         assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 4);
         assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
@@ -77,7 +77,7 @@ async fn no_new_send_later_than_the_deadline() {
         .config("[[callers]]", "[retry]\nattempts = 10\ndeadline = \"5s\"\nbudget = 1.0\n[[callers]]")
         .start()
         .await;
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(500)));
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(500)));
     let start = world.now();
     assert_eq!(fly(&world, Method::GET, LIST, "").await.status, 500);
     let sends = sends(&world, Endpoint::OrdersPractice);
@@ -88,7 +88,7 @@ async fn no_new_send_later_than_the_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_platform_is_not_buried_under_repeats() {
     let world = World::new().await;
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::Status(500)));
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::Status(500)));
     let calls = (0..100).map(|_| world.get(CLINIC_NAME, LIST));
     let all = futures_util::future::join_all(calls);
     let responses = world.while_time_flies(STEP, all).await;
@@ -103,7 +103,7 @@ async fn a_scan_request_is_never_sent_twice_unless_configured() {
     let body = r#"{"Procedure":"FR"}"#;
     for fault in [Fault::Status(504), Fault::Status(500), Fault::DropsBeforeHead] {
         let world = World::new().await;
-        world.sandbox.script(Script::on(Endpoint::ScanRequest, fault.clone()).once().carried_out());
+        world.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, fault.clone()).once().carried_out());
         let response = fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", body).await;
         assert!([500, 502, 504].contains(&response.status), "{fault:?}: {}", response.status);
         assert_eq!(world.sandbox.creations(CLINIC), 1, "{fault:?}");
@@ -111,7 +111,7 @@ async fn a_scan_request_is_never_sent_twice_unless_configured() {
     }
     let configured = "[retry]\nscan_request = true\n[[callers]]";
     let world = Setup::new().config("[[callers]]", configured).start().await;
-    world.sandbox.script(Script::on(Endpoint::ScanRequest, Fault::Status(504)).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::Status(504)).once());
     assert_eq!(fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", body).await.status, 200);
     assert_eq!(sends(&world, Endpoint::ScanRequest).len(), 2);
 }
@@ -119,7 +119,7 @@ async fn a_scan_request_is_never_sent_twice_unless_configured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_request_on_an_expired_token_is_created_once() {
     for expiry_status in [401, 403] {
-        let world = Setup::new().habits(|habits| habits.expiry_status = expiry_status).start().await;
+        let world = Setup::new().behavior(|behavior| behavior.expiry_status = expiry_status).start().await;
         world.sandbox.expire_access(CLINIC);
         let response =
             fly(&world, Method::POST, "/itero-gen-api/v2/scan-request", r#"{"Procedure":"FR"}"#).await;
@@ -135,28 +135,28 @@ async fn returning_a_scan_is_never_repeated_whatever_its_method() {
     let order = world.sandbox.order_ids(CLINIC)[0];
     for method in [Method::PUT, Method::POST, Method::GET] {
         world.sandbox.clear_calls();
-        world.sandbox.script(Script::everywhere(Fault::Status(500)).for_account(CLINIC).once());
+        world.sandbox.inject(FaultRule::everywhere(Fault::Status(500)).for_account(CLINIC).once());
         let response = fly(&world, method.clone(), &format!("/order/{order}/return"), "").await;
         let calls = world.sandbox.calls();
         assert_eq!(calls.len(), 1, "{method}: {}", response.status);
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn searching_a_patient_is_a_read_even_as_post_and_an_update_by_post_is_not() {
     let world = World::new().await;
-    world.sandbox.script(Script::on(Endpoint::PatientSearch, Fault::Status(500)).times(2));
+    world.sandbox.inject(FaultRule::on(Endpoint::PatientSearch, Fault::Status(500)).times(2));
     assert_eq!(fly(&world, Method::POST, "/patient/search", r#"{"Name":"a"}"#).await.status, 200);
     let bodies: Vec<_> =
         world.sandbox.calls_to(Endpoint::PatientSearch).into_iter().map(|c| c.body).collect();
     assert_eq!(bodies, vec![r#"{"Name":"a"}"#; 3]);
 
     let update = r#"{"PatientGuid":"000003e9-5a4d-4000-8000-000000000001","LastName":"X"}"#;
-    world.sandbox.script(Script::on(Endpoint::Patients, Fault::Status(500)).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Patients, Fault::Status(500)).once());
     assert_eq!(fly(&world, Method::POST, "/patients", update).await.status, 500);
     assert_eq!(sends(&world, Endpoint::Patients).len(), 1);
-    world.sandbox.script(Script::on(Endpoint::Patients, Fault::Status(500)).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::Patients, Fault::Status(500)).once());
     assert_eq!(fly(&world, Method::PUT, "/patients", update).await.status, 200);
 }
 
@@ -178,14 +178,14 @@ async fn a_body_that_cannot_be_repeated_passes_its_401_through_and_the_next_call
 async fn a_connection_that_died_unseen_is_replaced_without_a_word_for_reads_and_never_for_writes() {
     let world = Setup::new().config("[gateway]\n", "[gateway]\nworkers = 1\n").start().await;
     for round in 0..5 {
-        world.sandbox.script(Script::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
+        world.sandbox.inject(FaultRule::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
         let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!(response.status, 200, "{round}: {}", response.text());
     }
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 10);
     for round in 1..=5 {
-        world.sandbox.script(Script::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
+        world.sandbox.inject(FaultRule::everywhere(Fault::ClosesAfterResponse).for_account(CLINIC).once());
         assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
         let response = world.call(Method::POST, CLINIC_NAME, "/scan-request", r#"{"Procedure":"FR"}"#).await;
         assert_eq!(response.status, 200, "{round}: the end is seen before anything is sent");
@@ -203,13 +203,13 @@ fn impatient() -> Setup {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_stalls_is_a_504_and_one_that_stalls_midway_cuts_the_caller() {
     let world = impatient().start().await;
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::StallsForever).once());
     let response = world.get(CLINIC_NAME, LIST).await;
     assert_eq!((response.status, response.code().as_str()), (504, "platform_timeout"));
 
     let order = world.sandbox.order_ids(CLINIC)[0];
     for fault in [Fault::StallsAfterHead, Fault::DropsMidBody] {
-        world.sandbox.script(Script::on(Endpoint::Download, fault.clone()).once());
+        world.sandbox.inject(FaultRule::on(Endpoint::Download, fault.clone()).once());
         let mut line = Line::to(&world.gateway).await;
         line.send(world.request(&format!("GET /accounts/{CLINIC_NAME}/order/{order}/download/IDE"), ""))
             .await;
@@ -217,7 +217,7 @@ async fn a_platform_that_stalls_is_a_504_and_one_that_stalls_midway_cuts_the_cal
         assert_eq!(cut.status(), 200, "{fault:?}");
         assert!(line.is_closed().await);
     }
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::DropsMidBody).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::DropsMidBody).once());
     let response = world.get(CLINIC_NAME, LIST).await;
     assert_eq!(
         response.code(),
@@ -239,8 +239,8 @@ async fn faulty_answers_never_reach_another_caller() {
         Fault::EndlessHead,
         Fault::Garbage,
     ] {
-        let on = Script::on(Endpoint::PracticeConfiguration, fault.clone()).for_account(CLINIC).once();
-        world.sandbox.script(on);
+        let on = FaultRule::on(Endpoint::PracticeConfiguration, fault.clone()).for_account(CLINIC).once();
+        world.sandbox.inject(on);
         let _ = world.get(CLINIC_NAME, "/practice-configuration").await;
         for (account, id) in [(LAB_NAME, 1002), (CLINIC_NAME, 1001)] {
             let other = world.get(account, "/practice-configuration").await;
@@ -253,12 +253,14 @@ async fn faulty_answers_never_reach_another_caller() {
 async fn a_caller_that_hangs_up_takes_its_call_to_the_platform_with_it() {
     let world = World::new().await;
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
     let mut line = Line::to(&world.gateway).await;
     line.send(world.request(&format!("GET /accounts/{CLINIC_NAME}/orders/practice"), "")).await;
     gate.until_waiting(1).await;
     line.reset();
-    let ended = |call: &Call| call.endpoint == Some(Endpoint::OrdersPractice) && call.end == End::HungUp;
+    let ended = |call: &RecordedCall| {
+        call.endpoint == Some(Endpoint::OrdersPractice) && call.end == CallEnd::PeerClosed
+    };
     world.sandbox.until_calls(1, ended).await;
 }
 
@@ -268,10 +270,10 @@ async fn the_vendors_errors_pass_with_their_bodies_whatever_their_status() {
     for status in [400, 402, 404, 409, 410, 418, 429, 501, 502, 503] {
         let body = format!("{{\"Errors\" : [\"{status}\" ]}}\n");
         let fault = Fault::Answers { status, body: body.clone() };
-        world.sandbox.script(Script::on(Endpoint::OrdersPractice, fault).once());
+        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, fault).once());
         let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.text()), (status, body));
     }
     assert_eq!(sends(&world, Endpoint::OrdersPractice).len(), 10, "none of them is repeated");
-    assert_eq!(*world.sandbox.habits(), Habits::default());
+    assert_eq!(*world.sandbox.behavior(), Behavior::default());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Place, Region, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, HostRole, Region};
 use serde_json::Value;
 
 use crate::world::{CLINIC, CLINIC_NAME, Setup, World};
@@ -28,7 +28,7 @@ async fn renewed_call(world: &World) -> u16 {
 async fn an_allowed_address_that_is_no_api_is_not_used_and_is_forgotten_when_discovery_comes_to_its_senses() {
     let world = World::new().await;
     let route = world.account(CLINIC_NAME).await["route"].clone();
-    let region = Place::Region(Region::NorthAmerica);
+    let region = HostRole::Region(Region::NorthAmerica);
     let wrong = [
         names("http://127.0.0.1:1", PATH),
         names(&world.sandbox.storage_url(), PATH),
@@ -37,13 +37,13 @@ async fn an_allowed_address_that_is_no_api_is_not_used_and_is_forgotten_when_dis
         names(route.as_str().unwrap().strip_suffix(PATH).unwrap(), "/"),
     ];
     for fault in wrong {
-        world.sandbox.script(Script::on(Endpoint::Discovery, fault.clone()).at_place(region));
+        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault.clone()).on_host(region));
         for _ in 0..2 {
             assert_eq!(renewed_call(&world).await, 200, "{fault:?}");
             assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "{fault:?}");
             assert_eq!(world.account(CLINIC_NAME).await["route"], route, "{fault:?}");
         }
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
         assert_eq!(world.account(CLINIC_NAME).await["candidate"], Value::Null, "{fault:?}");
     }
@@ -56,7 +56,7 @@ async fn an_allowed_address_that_is_no_api_is_not_used_and_is_forgotten_when_dis
 async fn the_account_says_which_route_discovery_names_and_why_it_is_not_used() {
     let world = World::new().await;
     let fault = names("http://127.0.0.1:1", PATH);
-    world.sandbox.script(Script::on(Endpoint::Discovery, fault));
+    world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
     assert_eq!(renewed_call(&world).await, 200);
     let settled = async {
         while world.account(CLINIC_NAME).await["candidate"] == Value::Null {
@@ -77,9 +77,9 @@ async fn the_account_says_which_route_discovery_names_and_why_it_is_not_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_is_followed_where_the_platform_serves_no_discovery_there() {
     let world = Setup::new()
-        .habits(|habits| {
-            habits.discovery_at_domain = false;
-            habits.wrong_region_status = habits.expiry_status;
+        .behavior(|behavior| {
+            behavior.discovery_at_domain = false;
+            behavior.wrong_region_status = behavior.expiry_status;
         })
         .start()
         .await;
@@ -93,7 +93,7 @@ async fn a_move_is_followed_where_the_platform_serves_no_discovery_there() {
     };
     moved.await;
     let last = world.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap();
-    assert_eq!(last.place, Place::Region(Region::AsiaPacific));
+    assert_eq!(last.role, HostRole::Region(Region::AsiaPacific));
     let route = world.account(CLINIC_NAME).await["route"].clone();
     let world = world.restart().await;
     assert_eq!(world.account(CLINIC_NAME).await["route"], route, "what a call has proven is stored");

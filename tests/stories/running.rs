@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Endpoint, Fault, Gate, Platform, Script};
+use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, Gate, Platform};
 use http::Method;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection};
@@ -61,7 +61,7 @@ async fn part(world: &World, name: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_no_writes_leaves_calls_flowing_is_told_and_is_caught_up_with() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     assert_eq!(part(&world, "store").await["ok"], true);
     store_refuses_writes(&world).await;
     world.sandbox.expire_access(CLINIC);
@@ -170,7 +170,7 @@ async fn a_login_whose_realm_is_taken_out_of_the_configuration_ends_with_a_reada
 async fn calls_under_way_are_finished_before_the_end_and_new_connections_are_not_taken() {
     let world = World::new().await;
     let gate = Gate::new();
-    world.sandbox.script(Script::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
+    world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).once());
     let request = world
         .bare(Method::GET, &format!("/accounts/{CLINIC_NAME}{LIST}"))
         .header("X-Gateway-Key", &world.key);
@@ -218,7 +218,7 @@ fn a_reload_that_is_asked_for_while_the_configuration_is_read_does_not_kill() {
 /// A backup program or a shell has the file: no write gets in, for a good while.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_somebody_else_has_locked_leaves_calls_flowing_is_named_and_loses_nothing() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder().join("gateway.db"));
     let mut locker = options.connect().await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut locker).await.unwrap();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::{Account, Endpoint, Fault, Odd, Packing, Script, Speaker};
+use genapi_gateway::sandbox::{
+    AccountSpec, BodyEncoding, CustomResponse, Endpoint, Fault, FaultRule, ResponseQuirks,
+};
 use serde_json::{Value, json};
 
 use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
@@ -18,49 +20,52 @@ async fn count(world: &World, event: &str) -> usize {
     world.journal(CLINIC_NAME).await.iter().filter(|line| *line == event).count()
 }
 
-fn odd_responses() -> Vec<Odd> {
-    let mut all: Vec<Odd> = [json!("BearerToken"), json!(7), json!(["Bearer"]), json!({}), json!("")]
-        .map(|value| Odd::field("token_type", value))
-        .into();
+fn odd_responses() -> Vec<ResponseQuirks> {
+    let mut all: Vec<ResponseQuirks> =
+        [json!("BearerToken"), json!(7), json!(["Bearer"]), json!({}), json!("")]
+            .map(|value| ResponseQuirks::field("token_type", value))
+            .into();
     all.extend(
         [json!(0), json!(-1), json!(""), json!("soon"), json!(true), json!([3600]), json!(1e300)]
-            .map(|value| Odd::field("expires_in", value)),
+            .map(|value| ResponseQuirks::field("expires_in", value)),
     );
-    let raw = |members: &str| Odd {
+    let raw = |members: &str| ResponseQuirks {
         raw_members: Some(members.to_owned()),
         without: vec!["expires_in".to_owned()],
-        ..Odd::default()
+        ..ResponseQuirks::default()
     };
     all.extend([raw("\"expires_in\":NaN"), raw("\"expires_in\":1e999"), raw("\"expires_in\":,")]);
     all.extend(
-        [Packing::Gzip, Packing::Deflate, Packing::RawDeflate, Packing::GzipByNameOnly]
-            .map(|packing| Odd { packed: Some(packing), ..Odd::default() }),
+        [BodyEncoding::Gzip, BodyEncoding::Deflate, BodyEncoding::RawDeflate, BodyEncoding::GzipByNameOnly]
+            .map(|packing| ResponseQuirks { packed: Some(packing), ..ResponseQuirks::default() }),
     );
+    all.extend(["", "text/html", "text/plain; charset=iso-8859-1"].map(|content_type| ResponseQuirks {
+        content_type: Some(content_type.to_owned()),
+        ..ResponseQuirks::default()
+    }));
     all.extend(
-        ["", "text/html", "text/plain; charset=iso-8859-1"]
-            .map(|content_type| Odd { content_type: Some(content_type.to_owned()), ..Odd::default() }),
+        [201, 202, 203].map(|status| ResponseQuirks { status: Some(status), ..ResponseQuirks::default() }),
     );
-    all.extend([201, 202, 203].map(|status| Odd { status: Some(status), ..Odd::default() }));
     all.extend([
-        Odd { inside: Some("OAuthResponse".to_owned()), ..Odd::default() },
-        Odd { before: "\u{feff}".to_owned(), ..Odd::default() },
-        Odd { behind: "\r\n<!-- served by web07 -->".to_owned(), ..Odd::default() },
-        Odd { utf16: true, ..Odd::default() },
+        ResponseQuirks { inside: Some("OAuthResponse".to_owned()), ..ResponseQuirks::default() },
+        ResponseQuirks { before: "\u{feff}".to_owned(), ..ResponseQuirks::default() },
+        ResponseQuirks { behind: "\r\n<!-- served by web07 -->".to_owned(), ..ResponseQuirks::default() },
+        ResponseQuirks { utf16: true, ..ResponseQuirks::default() },
     ]);
     all
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_odd_token_response_serves_its_caller_and_keeps_the_rotated_refresh_token() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     for (number, odd) in odd_responses().into_iter().enumerate() {
-        world
-            .sandbox
-            .script(Script::on(Endpoint::Refresh, Fault::OddTokenResponse(odd.clone())).for_account(CLINIC));
+        world.sandbox.inject(
+            FaultRule::on(Endpoint::Refresh, Fault::OddTokenResponse(odd.clone())).for_account(CLINIC),
+        );
         world.sandbox.expire_access(CLINIC);
         assert_eq!(get(&world).await.status, 200, "{odd:?}");
         assert_eq!(count(&world, "token_answer_odd").await, number + 1, "{odd:?}");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         // What came is what the next renewal is made with: with rotation nothing else would do.
         world.clock.advance(2 * MINUTE);
         world.sandbox.expire_access(CLINIC);
@@ -83,8 +88,8 @@ async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
         json!("schl\u{fc}ssel"),
     ];
     for value in unusable {
-        let fault = Fault::OddTokenResponse(Odd::field("refresh_token", value.clone()));
-        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        let fault = Fault::OddTokenResponse(ResponseQuirks::field("refresh_token", value.clone()));
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
         for _ in 0..2 {
             world.sandbox.expire_access(CLINIC);
             assert_eq!(get(&world).await.status, 200, "{value}");
@@ -94,22 +99,24 @@ async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
 }
 
 /// What other programs say where a token endpoint should.
-fn speakers() -> Vec<Speaker> {
-    let page = |status| Speaker {
+fn speakers() -> Vec<CustomResponse> {
+    let page = |status| CustomResponse {
         status,
         body: "<html><title>Blocked</title>invalid_grant</html>".to_owned(),
         content_type: Some("text/html".to_owned()),
-        ..Speaker::default()
+        ..CustomResponse::default()
     };
-    let json = |status, body: &str| Speaker {
+    let json = |status, body: &str| CustomResponse {
         status,
         body: body.to_owned(),
         content_type: Some("application/json".to_owned()),
-        ..Speaker::default()
+        ..CustomResponse::default()
     };
-    let bare = |status| Speaker { status, ..Speaker::default() };
-    let challenge =
-        |status| Speaker { www_authenticate: Some("Basic realm=\"proxy\"".to_owned()), ..bare(status) };
+    let bare = |status| CustomResponse { status, ..CustomResponse::default() };
+    let challenge = |status| CustomResponse {
+        www_authenticate: Some("Basic realm=\"proxy\"".to_owned()),
+        ..bare(status)
+    };
     vec![
         page(200),
         page(400),
@@ -120,7 +127,7 @@ fn speakers() -> Vec<Speaker> {
         bare(404),
         challenge(401),
         challenge(407),
-        Speaker { via: Some("1.1 firewall".to_owned()), ..bare(401) },
+        CustomResponse { via: Some("1.1 firewall".to_owned()), ..bare(401) },
         json(400, r#"{"error":"invalid_request"}"#),
         json(401, r#"{"message":"Unauthorized"}"#),
         json(429, r#"{"error":"slow_down"}"#),
@@ -131,8 +138,8 @@ fn speakers() -> Vec<Speaker> {
 async fn whoever_else_speaks_at_the_token_endpoint_costs_no_account_its_login() {
     let world = World::new().await;
     for speaker in speakers() {
-        world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(speaker.clone())));
-        world.sandbox.script(Script::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(speaker.clone())));
+        world.sandbox.inject(FaultRule::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
         for _ in 0..3 {
             world.sandbox.expire_access(CLINIC);
             let response = get(&world).await;
@@ -140,7 +147,7 @@ async fn whoever_else_speaks_at_the_token_endpoint_costs_no_account_its_login() 
             world.clock.advance(2 * MINUTE);
         }
         assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "{speaker:?}");
-        world.sandbox.clear_scripts();
+        world.sandbox.clear_fault_rules();
         let mut healed = false;
         for _ in 0..10 {
             healed |= get(&world).await.status == 200;
@@ -157,8 +164,8 @@ async fn an_oauth_word_blames_the_grant_at_whatever_status() {
     for status in [200, 400, 401, 403, 500] {
         let world = World::new().await;
         let body = r#"{"error":"invalid_grant"}"#.to_owned();
-        let fault = Fault::Speaks(Speaker { status, body, ..Speaker::default() });
-        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC));
+        let fault = Fault::Speaks(CustomResponse { status, body, ..CustomResponse::default() });
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC));
         world.sandbox.expire_access(CLINIC);
         let response = get(&world).await;
         assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"), "{status}");
@@ -179,7 +186,7 @@ const ACCOUNTS: [(u64, &str); 3] =
     [(CLINIC, "/orders/practice"), (LAB, "/orders/lab"), (THIRD, "/orders/practice")];
 
 async fn three() -> World {
-    Setup::new().account(Account::clinic(THIRD, "Third")).start().await
+    Setup::new().account(AccountSpec::clinic(THIRD, "Third")).start().await
 }
 
 async fn call_all(world: &World) -> Vec<u16> {
@@ -196,14 +203,15 @@ async fn call_all(world: &World) -> Vec<u16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls() {
     let world = three().await;
-    let page = Speaker { status: 400, body: "<html>Blocked</html>".to_owned(), ..Speaker::default() };
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(page)));
+    let page =
+        CustomResponse { status: 400, body: "<html>Blocked</html>".to_owned(), ..CustomResponse::default() };
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(page)));
     let responses = call_all(&world).await;
     assert!(!responses.contains(&200), "{responses:?}");
     let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"out_of_order\"}";
     assert_eq!(world.metric(trouble).await, 1.0);
     pass(&world, 300).await;
-    world.sandbox.clear_scripts();
+    world.sandbox.clear_fault_rules();
     pass(&world, 60).await;
     assert_eq!(world.metric(trouble).await, 0.0);
     world.sandbox.clear_calls();
@@ -216,8 +224,9 @@ async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_asks_for_twenty_seconds_gets_them() {
     let world = three().await;
-    let busy = Speaker { status: 503, retry_after: Some("20".to_owned()), ..Speaker::default() };
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
+    let busy =
+        CustomResponse { status: 503, retry_after: Some("20".to_owned()), ..CustomResponse::default() };
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
     let responses = call_all(&world).await;
     assert!(!responses.contains(&200), "{responses:?}");
     assert_eq!(world.sandbox.calls_to(Endpoint::Refresh).len(), 1);
@@ -231,11 +240,11 @@ async fn a_platform_that_asks_for_twenty_seconds_gets_them() {
 async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
     let world = three().await;
     let body = r#"{"error":"invalid_grant"}"#.to_owned();
-    let refusal = Speaker { status: 400, body, ..Speaker::default() };
-    world.sandbox.script(Script::on(Endpoint::Refresh, Fault::Speaks(refusal)));
+    let refusal = CustomResponse { status: 400, body, ..CustomResponse::default() };
+    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(refusal)));
     let responses = call_all(&world).await;
     assert!(!responses.contains(&200), "{responses:?}");
-    world.sandbox.clear_scripts();
+    world.sandbox.clear_fault_rules();
     pass(&world, 180).await;
     for (id, path) in ACCOUNTS {
         assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
@@ -245,10 +254,10 @@ async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_beside_an_unusable_access_token_is_not_lost_with_rotation() {
-    let world = Setup::new().habits(|habits| habits.rotate_refresh = true).start().await;
+    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     for access in [json!(null), json!(5), json!(""), json!("one\r\ntwo"), json!("x".repeat(20_000))] {
-        let fault = Fault::OddTokenResponse(Odd::field("access_token", access.clone()));
-        world.sandbox.script(Script::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        let fault = Fault::OddTokenResponse(ResponseQuirks::field("access_token", access.clone()));
+        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
         world.sandbox.expire_access(CLINIC);
         get(&world).await;
         pass(&world, 70).await;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use genapi_gateway::app::{self, Running};
 use genapi_gateway::clock::{Clock, Timestamp};
 use genapi_gateway::config;
-use genapi_gateway::sandbox::matching::{self, Addresses};
-use genapi_gateway::sandbox::{Account, Habits, Options, Platform, Sandbox};
+use genapi_gateway::sandbox::gateway_files::{self, Addresses};
+use genapi_gateway::sandbox::{AccountSpec, Behavior, Platform, Sandbox, SandboxOptions};
 use genapi_gateway::server::Inherited;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
@@ -35,8 +35,8 @@ pub struct World {
 
 /// What a test wants different.
 pub struct Setup {
-    options: Options,
-    accounts: Vec<Account>,
+    options: SandboxOptions,
+    accounts: Vec<AccountSpec>,
     config: Vec<(String, String)>,
     appended: String,
     import: bool,
@@ -84,10 +84,10 @@ impl Setup {
         // A moment that tokens and certificates of the sandbox can live in.
         let clock = Clock::manual(Clock::system().now());
         Self {
-            options: Options { clock: clock.clone(), ..Options::default() },
+            options: SandboxOptions { clock: clock.clone(), ..SandboxOptions::default() },
             accounts: vec![
-                Account::clinic(CLINIC, "Smile Berlin").with_user(USER, PASSWORD).with_orders(3),
-                Account::lab(LAB, "Crown Lab").with_user(USER, PASSWORD).with_orders(3),
+                AccountSpec::clinic(CLINIC, "Smile Berlin").with_user(USER, PASSWORD).with_orders(3),
+                AccountSpec::lab(LAB, "Crown Lab").with_user(USER, PASSWORD).with_orders(3),
             ],
             config: Vec::new(),
             appended: String::new(),
@@ -96,12 +96,12 @@ impl Setup {
         }
     }
 
-    pub fn habits(mut self, change: impl FnOnce(&mut Habits)) -> Self {
-        change(&mut self.options.habits);
+    pub fn behavior(mut self, change: impl FnOnce(&mut Behavior)) -> Self {
+        change(&mut self.options.behavior);
         self
     }
 
-    pub fn options(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    pub fn options(mut self, change: impl FnOnce(&mut SandboxOptions)) -> Self {
         change(&mut self.options);
         self
     }
@@ -113,7 +113,7 @@ impl Setup {
         self
     }
 
-    pub fn account(mut self, account: Account) -> Self {
+    pub fn account(mut self, account: AccountSpec) -> Self {
         self.accounts.push(account);
         self
     }
@@ -147,11 +147,11 @@ impl Setup {
         let any = || "127.0.0.1:0".to_owned();
         let redirect_uri = "http://127.0.0.1:0/oauth2/callback".to_owned();
         let addresses = Addresses { gateway: any(), admin: any(), redirect_uri };
-        let key = matching::write(&sandbox, folder.path(), &addresses).unwrap();
+        let key = gateway_files::write(&sandbox, folder.path(), &addresses).unwrap();
         for account in unpaired {
             sandbox.add_account(account);
         }
-        rewrite(&folder.path().join(matching::CONFIG), &self.config, &self.appended);
+        rewrite(&folder.path().join(gateway_files::CONFIG), &self.config, &self.appended);
         let running = start_gateway(folder.path(), self.clock.clone()).await;
         let mut world = World::around(sandbox, running, self.clock, key, folder);
         if self.import {
@@ -194,7 +194,7 @@ fn rewrite(file: &Path, replacements: &[(String, String)], appended: &str) {
 }
 
 async fn start_gateway(folder: &Path, clock: Clock) -> Running {
-    let loaded = config::load(&folder.join(matching::CONFIG), &config::process_env);
+    let loaded = config::load(&folder.join(gateway_files::CONFIG), &config::process_env);
     let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
     app::start(config, clock, &mut Inherited::none()).await.unwrap()
 }
@@ -240,7 +240,7 @@ impl World {
 
     /// Imports every account of the sandbox and renews each once.
     async fn import_all(&mut self) {
-        let entries: Value = serde_json::from_str(&matching::import_json(&self.sandbox)).unwrap();
+        let entries: Value = serde_json::from_str(&gateway_files::import_json(&self.sandbox)).unwrap();
         let imported = self.operate("/import?paused=true", entries).await;
         assert!(!imported.text().contains("\"ok\":false"), "{}", imported.text());
         // One by one, since between several the gateway would wait on a clock that stands still.
@@ -348,7 +348,7 @@ impl World {
 
     /// Changes the configuration file and has the gateway read it again.
     pub async fn reconfigure(&self, old: &str, new: &str) {
-        rewrite(&self.folder().join(matching::CONFIG), &[(old.to_owned(), new.to_owned())], "");
+        rewrite(&self.folder().join(gateway_files::CONFIG), &[(old.to_owned(), new.to_owned())], "");
         self.running.reload().await;
     }
 

@@ -4,14 +4,14 @@ use super::*;
 
 #[tokio::test]
 async fn a_login_comes_back_with_code_state_and_session_state() {
-    let stage = Stage::new().await;
+    let fixture = Fixture::new().await;
     for platform in Platform::ALL {
-        let url = stage.authorize_url(platform, "a b&c");
-        let back = stage.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
+        let url = fixture.authorize_url(platform, "a b&c");
+        let back = fixture.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
         assert!(back.starts_with(crate::sandbox::DEFAULT_REDIRECT));
         assert_eq!(parameter(&back, "state").unwrap(), "a b&c");
         assert!(parameter(&back, "session_state").is_some());
-        let response = stage.exchange(platform, &parameter(&back, "code").unwrap()).await;
+        let response = fixture.exchange(platform, &parameter(&back, "code").unwrap()).await;
         let mut names: Vec<_> = response.json().as_object().unwrap().keys().cloned().collect();
         names.sort();
         let expected = ["access_token", "expires_in", "id_token", "refresh_token", "scope", "token_type"];
@@ -22,16 +22,16 @@ async fn a_login_comes_back_with_code_state_and_session_state() {
 
 #[tokio::test]
 async fn a_wrong_password_shows_the_page_again() {
-    let stage = Stage::new().await;
-    let url = stage.authorize_url(Platform::New, "s");
-    assert!(stage.sandbox.log_in(&url, EMAIL, "wrong").await.is_err());
-    assert!(stage.sandbox.log_in(&url, "nobody@sandbox.test", PASSWORD).await.is_err());
+    let fixture = Fixture::new().await;
+    let url = fixture.authorize_url(Platform::New, "s");
+    assert!(fixture.sandbox.log_in(&url, EMAIL, "wrong").await.is_err());
+    assert!(fixture.sandbox.log_in(&url, "nobody@sandbox.test", PASSWORD).await.is_err());
 }
 
 #[tokio::test]
 async fn cancelling_goes_back_with_an_error_and_the_state() {
-    let stage = Stage::new().await;
-    let back = stage.sandbox.cancel_login(&stage.authorize_url(Platform::New, "s1")).await.unwrap();
+    let fixture = Fixture::new().await;
+    let back = fixture.sandbox.cancel_login(&fixture.authorize_url(Platform::New, "s1")).await.unwrap();
     assert_eq!(parameter(&back, "error").unwrap(), "access_denied");
     assert_eq!(parameter(&back, "state").unwrap(), "s1");
     assert_eq!(parameter(&back, "code"), None);
@@ -39,123 +39,123 @@ async fn cancelling_goes_back_with_an_error_and_the_state() {
 
 #[tokio::test]
 async fn only_a_known_application_with_a_listed_redirect_and_its_login_page_gets_to_the_login() {
-    let stage = Stage::new().await;
-    let good = stage.authorize_url(Platform::New, "s");
-    assert_eq!(stage.get(&good, "").await.status, 302);
-    assert_eq!(stage.get(&good.replace("sandbox-client-new", "other"), "").await.status, 401);
-    assert_eq!(stage.get(&good.replace("callback", "elsewhere"), "").await.status, 400);
-    assert_eq!(stage.get(&good.replace("loginPage", "loginpage"), "").await.status, 400);
-    let token = stage.get(&good.replace("response_type=code", "response_type=token"), "").await;
+    let fixture = Fixture::new().await;
+    let good = fixture.authorize_url(Platform::New, "s");
+    assert_eq!(fixture.get(&good, "").await.status, 302);
+    assert_eq!(fixture.get(&good.replace("sandbox-client-new", "other"), "").await.status, 401);
+    assert_eq!(fixture.get(&good.replace("callback", "elsewhere"), "").await.status, 400);
+    assert_eq!(fixture.get(&good.replace("loginPage", "loginpage"), "").await.status, 400);
+    let token = fixture.get(&good.replace("response_type=code", "response_type=token"), "").await;
     assert!(token.header("location").contains("error=unsupported_response_type"));
     // Credentials of one world mean nothing in another.
     let crossed = good.replace("sandbox-client-new", "sandbox-client-old");
-    assert_eq!(stage.get(&crossed, "").await.status, 401);
+    assert_eq!(fixture.get(&crossed, "").await.status, 401);
 }
 
 #[tokio::test]
 async fn a_code_is_good_once_and_for_some_minutes() {
-    let stage = Stage::new().await;
-    let url = stage.authorize_url(Platform::New, "s");
-    let back = stage.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
+    let fixture = Fixture::new().await;
+    let url = fixture.authorize_url(Platform::New, "s");
+    let back = fixture.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
     let code = parameter(&back, "code").unwrap();
-    assert_eq!(stage.exchange(Platform::New, &code).await.status, 200);
-    assert_eq!(stage.exchange(Platform::New, &code).await.status, 400);
-    let back = stage.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
-    stage.clock.advance(std::time::Duration::from_secs(301));
-    assert_eq!(stage.exchange(Platform::New, &parameter(&back, "code").unwrap()).await.status, 400);
+    assert_eq!(fixture.exchange(Platform::New, &code).await.status, 200);
+    assert_eq!(fixture.exchange(Platform::New, &code).await.status, 400);
+    let back = fixture.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
+    fixture.clock.advance(std::time::Duration::from_secs(301));
+    assert_eq!(fixture.exchange(Platform::New, &parameter(&back, "code").unwrap()).await.status, 400);
 }
 
 #[tokio::test]
 async fn an_impossible_code_tells_good_credentials_from_bad_ones() {
-    let stage = Stage::new().await;
-    assert_eq!(stage.exchange(Platform::New, "cannot-be").await.status, 400);
-    stage.sandbox.set_client_secret(Platform::New, "changed");
-    assert_eq!(stage.exchange(Platform::New, "cannot-be").await.status, 400);
-    let url = format!("{}/oauth2/token", stage.sandbox.oauth_base(Platform::New));
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.exchange(Platform::New, "cannot-be").await.status, 400);
+    fixture.sandbox.set_client_secret(Platform::New, "changed");
+    assert_eq!(fixture.exchange(Platform::New, "cannot-be").await.status, 400);
+    let url = format!("{}/oauth2/token", fixture.sandbox.oauth_base(Platform::New));
     let form = [
         ("code", "cannot-be"),
         ("grant_type", "authorization_code"),
         ("client_id", "sandbox-client-new"),
         ("client_secret", "sandbox-secret-new-platform"),
     ];
-    assert_eq!(stage.post_form(&url, &form).await.status, 401);
+    assert_eq!(fixture.post_form(&url, &form).await.status, 401);
 }
 
 #[tokio::test]
 async fn the_whole_way_from_login_to_the_first_call() {
-    let stage = Stage::new().await;
-    let sandbox = &stage.sandbox;
-    let login = stage.login_token(Platform::New).await;
+    let fixture = Fixture::new().await;
+    let sandbox = &fixture.sandbox;
+    let login = fixture.login_token(Platform::New).await;
     let base = sandbox.base_url(Platform::New);
-    let found = stage.get(&format!("{base}/api/third-party/v2/{DISCOVERY}"), &login).await;
+    let found = fixture.get(&format!("{base}/api/third-party/v2/{DISCOVERY}"), &login).await;
     let api = format!("{}{}", found.text_at("/APIs/0/Domain"), found.text_at("/APIs/0/Path"));
     assert_eq!(api, sandbox.region_url(Region::Europe));
-    let related = stage.get(&format!("{api}/related-accounts"), &login).await.json();
+    let related = fixture.get(&format!("{api}/related-accounts"), &login).await.json();
     assert_eq!(related["Data"][0]["AccountId"], CLINIC);
     assert_eq!(related["Data"][0]["IsPaired"], false);
     let body = format!(r#"{{"AccountId":{CLINIC},"CallbackUrl":"https://x.test/hook"}}"#);
-    let paired = stage.call("PUT", &format!("{api}/pair-account"), &login, &body).await;
+    let paired = fixture.call("PUT", &format!("{api}/pair-account"), &login, &body).await;
     assert_eq!(paired.json()["Data"]["CompanyId"], CLINIC);
     assert_eq!(paired.json()["Status"], 1);
     assert_eq!(sandbox.callback_url(CLINIC).unwrap(), "https://x.test/hook");
     let token = paired.text_at("/Data/OAuthResponse/access_token");
-    assert_eq!(stage.get(&format!("{api}/orders/practice"), &token).await.status, 200);
+    assert_eq!(fixture.get(&format!("{api}/orders/practice"), &token).await.status, 200);
     // The first set is good for nothing else, and the second for no pairing.
-    assert_eq!(stage.get(&format!("{api}/orders/practice"), &login).await.status, 403);
-    assert_eq!(stage.get(&format!("{api}/related-accounts"), &token).await.status, 401);
+    assert_eq!(fixture.get(&format!("{api}/orders/practice"), &login).await.status, 403);
+    assert_eq!(fixture.get(&format!("{api}/related-accounts"), &token).await.status, 401);
 }
 
 #[tokio::test]
 async fn pairing_again_returns_the_same_refresh_token() {
-    let stage = Stage::new().await;
-    let first = stage.sandbox.grant(CLINIC).unwrap();
-    let login = stage.login_token(Platform::New).await;
-    let url = format!("{}/api/third-party/v2/pair-account", stage.sandbox.base_url(Platform::New));
-    let again = stage.call("PUT", &url, &login, r#"{"AccountId":7}"#).await;
+    let fixture = Fixture::new().await;
+    let first = fixture.sandbox.grant(CLINIC).unwrap();
+    let login = fixture.login_token(Platform::New).await;
+    let url = format!("{}/api/third-party/v2/pair-account", fixture.sandbox.base_url(Platform::New));
+    let again = fixture.call("PUT", &url, &login, r#"{"AccountId":7}"#).await;
     assert_eq!(again.text_at("/Data/OAuthResponse/refresh_token"), first);
 }
 
 #[tokio::test]
 async fn pairing_says_no_to_strange_accounts_and_to_labs_paired_elsewhere() {
-    let stage = Stage::new().await;
-    stage.sandbox.add_account(Account::clinic(9, "Not hers"));
-    let login = stage.login_token(Platform::New).await;
-    let url = format!("{}/pair-account", stage.sandbox.region_url(Region::Europe));
+    let fixture = Fixture::new().await;
+    fixture.sandbox.add_account(AccountSpec::clinic(9, "Not hers"));
+    let login = fixture.login_token(Platform::New).await;
+    let url = format!("{}/pair-account", fixture.sandbox.region_url(Region::Europe));
     for body in [r#"{"AccountId":9}"#, r#"{"AccountId":"x"}"#, "{}", "AccountId=7"] {
-        assert_eq!(stage.call("PUT", &url, &login, body).await.status, 400, "{body}");
+        assert_eq!(fixture.call("PUT", &url, &login, body).await.status, 400, "{body}");
     }
-    stage.sandbox.pair_elsewhere(LAB);
-    stage.sandbox.pair_elsewhere(CLINIC);
-    assert_eq!(stage.call("PUT", &url, &login, r#"{"AccountId":8}"#).await.status, 409);
-    assert_eq!(stage.call("PUT", &url, &login, r#"{"AccountId":7}"#).await.status, 200);
+    fixture.sandbox.pair_elsewhere(LAB);
+    fixture.sandbox.pair_elsewhere(CLINIC);
+    assert_eq!(fixture.call("PUT", &url, &login, r#"{"AccountId":8}"#).await.status, 409);
+    assert_eq!(fixture.call("PUT", &url, &login, r#"{"AccountId":7}"#).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_clinic_with_chart_trouble_is_paired_with_a_warning() {
-    let stage = Stage::new().await;
-    let clinic = Account { chart_trouble: true, ..Account::clinic(9, "Untidy") };
-    stage.sandbox.add_account(clinic.with_user(EMAIL, PASSWORD));
-    let login = stage.login_token(Platform::New).await;
-    let url = format!("{}/pair-account", stage.sandbox.region_url(Region::Europe));
-    let paired = stage.call("PUT", &url, &login, r#"{"AccountId":9}"#).await.json();
+    let fixture = Fixture::new().await;
+    let clinic = AccountSpec { chart_trouble: true, ..AccountSpec::clinic(9, "Untidy") };
+    fixture.sandbox.add_account(clinic.with_user(EMAIL, PASSWORD));
+    let login = fixture.login_token(Platform::New).await;
+    let url = format!("{}/pair-account", fixture.sandbox.region_url(Region::Europe));
+    let paired = fixture.call("PUT", &url, &login, r#"{"AccountId":9}"#).await.json();
     assert!(paired["Data"]["Warnings"][0].as_str().unwrap().contains("chart#"));
-    let tidy = stage.call("PUT", &url, &login, r#"{"AccountId":7}"#).await.json();
+    let tidy = fixture.call("PUT", &url, &login, r#"{"AccountId":7}"#).await.json();
     assert!(tidy["Data"].get("Warnings").is_none());
 }
 
 #[tokio::test]
 async fn related_accounts_take_every_printed_form() {
-    let stage = Stage::new().await;
-    let disabled = Account { enabled: false, ..Account::clinic(9, "Disabled") };
-    stage.sandbox.add_account(disabled.with_user(EMAIL, PASSWORD));
-    let login = stage.login_token(Platform::New).await;
-    stage.sandbox.set_habits(|habits| {
-        habits.trailing_blanks = true;
-        habits.account_id_as_string = true;
-        habits.status_form = crate::sandbox::StatusForm::Text;
+    let fixture = Fixture::new().await;
+    let disabled = AccountSpec { enabled: false, ..AccountSpec::clinic(9, "Disabled") };
+    fixture.sandbox.add_account(disabled.with_user(EMAIL, PASSWORD));
+    let login = fixture.login_token(Platform::New).await;
+    fixture.sandbox.set_behavior(|behavior| {
+        behavior.trailing_blanks = true;
+        behavior.account_id_as_string = true;
+        behavior.status_form = crate::sandbox::StatusForm::Text;
     });
-    let url = format!("{}/api/third-party/v2/related-accounts/", stage.sandbox.base_url(Platform::New));
-    let related = stage.get(&url, &login).await.json();
+    let url = format!("{}/api/third-party/v2/related-accounts/", fixture.sandbox.base_url(Platform::New));
+    let related = fixture.get(&url, &login).await.json();
     assert_eq!(related["Status"], "Success");
     assert_eq!(related["Data"].as_array().unwrap().len(), 2);
     assert_eq!(related["Data"][0]["AccountId "], "7");
@@ -164,13 +164,13 @@ async fn related_accounts_take_every_printed_form() {
 
 #[tokio::test]
 async fn unpairing_wants_a_body_and_kills_every_token_of_the_account() {
-    let stage = Stage::new().await;
-    let (access, refresh) = (stage.sandbox.bearer(CLINIC).unwrap(), stage.sandbox.grant(CLINIC).unwrap());
-    let url = format!("{}/unpair-account", stage.sandbox.region_url(Region::Europe));
-    assert_eq!(stage.call("DELETE", &url, &access, "").await.status, 400);
-    assert_eq!(stage.call("DELETE", &url, &access, r#"{"AccountId":8}"#).await.status, 400);
-    assert_eq!(stage.call("DELETE", &url, &access, r#"{"AccountId":7}"#).await.status, 200);
-    assert_eq!(stage.call("DELETE", &url, &access, r#"{"AccountId":7}"#).await.status, 401);
-    assert_eq!(stage.refresh(Platform::New, &refresh).await.status, 401);
-    assert!(!stage.sandbox.is_paired(CLINIC));
+    let fixture = Fixture::new().await;
+    let (access, refresh) = (fixture.sandbox.bearer(CLINIC).unwrap(), fixture.sandbox.grant(CLINIC).unwrap());
+    let url = format!("{}/unpair-account", fixture.sandbox.region_url(Region::Europe));
+    assert_eq!(fixture.call("DELETE", &url, &access, "").await.status, 400);
+    assert_eq!(fixture.call("DELETE", &url, &access, r#"{"AccountId":8}"#).await.status, 400);
+    assert_eq!(fixture.call("DELETE", &url, &access, r#"{"AccountId":7}"#).await.status, 200);
+    assert_eq!(fixture.call("DELETE", &url, &access, r#"{"AccountId":7}"#).await.status, 401);
+    assert_eq!(fixture.refresh(Platform::New, &refresh).await.status, 401);
+    assert!(!fixture.sandbox.is_paired(CLINIC));
 }

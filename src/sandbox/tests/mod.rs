@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Account, Habits, Options, Place, Platform, Region, Sandbox};
+use super::{AccountSpec, Behavior, HostRole, Platform, Region, Sandbox, SandboxOptions};
 use crate::clock::{Clock, Timestamp};
 
 pub const EMAIL: &str = "sandra@sandbox.test";
@@ -23,26 +23,26 @@ pub const LAB: u64 = 8;
 pub const DISCOVERY: &str = "api-discovery-by-name-and-version?discoveryName=third-party&version=2";
 
 /// A sandbox on a clock of its own, with a clinic in Europe and a lab in Asia Pacific.
-pub struct Stage {
+pub struct Fixture {
     pub clock: Clock,
     pub sandbox: Sandbox,
 }
 
-impl Stage {
+impl Fixture {
     pub async fn new() -> Self {
-        Self::with(Options::default()).await
+        Self::with(SandboxOptions::default()).await
     }
 
-    pub async fn with_habits(habits: Habits) -> Self {
-        Self::with(Options { habits, ..Options::default() }).await
+    pub async fn with_behavior(behavior: Behavior) -> Self {
+        Self::with(SandboxOptions { behavior, ..SandboxOptions::default() }).await
     }
 
-    pub async fn with(options: Options) -> Self {
+    pub async fn with(options: SandboxOptions) -> Self {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let sandbox = Sandbox::start(Options { clock: clock.clone(), ..options }).await.unwrap();
-        let clinic = Account::clinic(CLINIC, "Smile").in_region(Region::Europe);
+        let sandbox = Sandbox::start(SandboxOptions { clock: clock.clone(), ..options }).await.unwrap();
+        let clinic = AccountSpec::clinic(CLINIC, "Smile").in_region(Region::Europe);
         sandbox.add_account(clinic.with_user(EMAIL, PASSWORD));
-        let lab = Account::lab(LAB, "Crown & Co").in_region(Region::AsiaPacific);
+        let lab = AccountSpec::lab(LAB, "Crown & Co").in_region(Region::AsiaPacific);
         sandbox.add_account(lab.with_user(EMAIL, PASSWORD));
         Self { clock, sandbox }
     }
@@ -117,8 +117,8 @@ impl Stage {
     }
 
     /// What a raw request gets, up to the end of the connection or until `until` bytes have come.
-    pub async fn raw(&self, place: Place, request: &str, until: usize) -> String {
-        let address = self.sandbox.address(place).unwrap();
+    pub async fn raw(&self, role: HostRole, request: &str, until: usize) -> String {
+        let address = self.sandbox.address(role).unwrap();
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.replace("HOST", &address.to_string()).as_bytes()).await.unwrap();
         let mut bytes = Vec::new();

@@ -8,178 +8,179 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::behavior::{Behavior, DownloadedWhen};
 use super::deliver::{Delivered, deliver};
-use super::endpoint::{Endpoint, Located, locate};
-use super::faults::{Fault, Script, Scripts};
-use super::habits::{Flip, Habits};
-use super::http::{NoRequest, Wire};
-use super::options::Identity;
+use super::endpoint::{Endpoint, Lookup, locate};
+use super::faults::{Fault, FaultRule, FaultRules};
+use super::host_role::{HostRole, Platform, Region, V1_PATH};
+use super::http::{PeerStream, ReadRequestError};
+use super::options::TlsIdentity;
 use super::orders::Order;
-use super::place::{Place, Platform, Region, V1_PATH};
-use super::record::{Arrival, End, Ledger};
+use super::record::{Arrival, CallEnd, CallRecorder};
 use super::reply::Reply;
-use super::request::{Framing, Request};
-use super::world::{Kind, World};
-use super::{Handle, api, control, junk, login, oauth, storage};
+use super::request::{ReceivedRequest, RequestFraming};
+use super::state::{AccountKind, SandboxState};
+use super::{Handle, api, control, invalid_tokens, login, oauth, storage};
 use crate::clock::{Clock, Timestamp};
 
 /// What all listeners share.
-pub struct Shared {
+pub struct SandboxContext {
     pub clock: Clock,
-    pub habits: ArcSwap<Habits>,
-    pub world: Mutex<World>,
-    pub scripts: Scripts,
-    pub ledger: Ledger,
-    pub addresses: HashMap<Place, SocketAddr>,
+    pub behavior: ArcSwap<Behavior>,
+    pub state: Mutex<SandboxState>,
+    pub fault_rules: FaultRules,
+    pub recorder: CallRecorder,
+    pub addresses: HashMap<HostRole, SocketAddr>,
     pub tls: bool,
     pub host_names: bool,
     /// False when bound wider than loopback: it can then be called by names that it never heard of.
-    pub knows_its_names: bool,
+    pub strict_host_names: bool,
     pub storage_key: aws_lc_rs::hmac::Key,
     /// What it shows when it answers over TLS.
-    pub identity: Option<Identity>,
+    pub identity: Option<TlsIdentity>,
 }
 
-impl Shared {
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+impl SandboxContext {
+    pub fn state(&self) -> MutexGuard<'_, SandboxState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `host:port` as answers print it.
-    pub fn authority(&self, place: Place) -> String {
-        let Some(address) = self.addresses.get(&place) else { return String::new() };
-        match self.host_names && place != Place::Control {
-            true => format!("{}:{}", place.host_name(), address.port()),
+    pub fn authority(&self, role: HostRole) -> String {
+        let Some(address) = self.addresses.get(&role) else { return String::new() };
+        match self.host_names && role != HostRole::Control {
+            true => format!("{}:{}", role.host_name(), address.port()),
             false => address.to_string(),
         }
     }
 
-    pub fn origin(&self, place: Place) -> String {
-        let scheme = if self.tls && place != Place::Control { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority(place))
+    pub fn origin(&self, role: HostRole) -> String {
+        let scheme = if self.tls && role != HostRole::Control { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority(role))
     }
 
     pub fn login_page(&self, platform: Platform) -> String {
-        format!("{}/login", self.origin(Place::Identity(platform)))
+        format!("{}/login", self.origin(HostRole::Identity(platform)))
     }
 }
 
-pub struct Site {
-    pub place: Place,
-    pub shared: Arc<Shared>,
+pub struct VirtualHost {
+    pub role: HostRole,
+    pub context: Arc<SandboxContext>,
 }
 
 /// A located call.
-pub struct Found {
+pub struct LocatedCall {
     pub endpoint: Endpoint,
     pub prefix: String,
     pub segments: Vec<String>,
 }
 
-impl Found {
+impl LocatedCall {
     pub fn is_v2(&self) -> bool {
         self.prefix != V1_PATH
     }
 }
 
-impl Site {
+impl VirtualHost {
     pub fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+        self.context.clock.now()
     }
 
     pub fn clock(&self) -> &Clock {
-        &self.shared.clock
+        &self.context.clock
     }
 
-    pub fn habits(&self) -> Arc<Habits> {
-        self.shared.habits.load_full()
+    pub fn behavior(&self) -> Arc<Behavior> {
+        self.context.behavior.load_full()
     }
 
     /// Serves one connection to its end.
-    pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, connection: u64) {
-        let mut wire = Wire::new(stream);
+    pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, connection: u64) {
+        let mut peer = PeerStream::new(stream);
         loop {
-            match self.one_call(&mut wire, connection).await {
+            match self.serve_call(&mut peer, connection).await {
                 Ok(true) => {}
-                Ok(false) => return wire.close().await,
-                Err(NoRequest::Gone) => return,
-                Err(NoRequest::Refused(status, why)) => {
-                    self.shared.ledger.refuse(self.place, why);
+                Ok(false) => return peer.close().await,
+                Err(ReadRequestError::Closed) => return,
+                Err(ReadRequestError::Refused(status, why)) => {
+                    self.context.recorder.refuse(self.role, why);
                     let text = Reply::error(status, why).open_head(self.now());
-                    let _ = wire.write(&text).await;
-                    let _ = wire.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n").await;
-                    return wire.close().await;
+                    let _ = peer.write(&text).await;
+                    let _ = peer.write(b"Content-Length: 0\r\nConnection: close\r\n\r\n").await;
+                    return peer.close().await;
                 }
             }
         }
     }
 
     /// False: the connection is done with.
-    async fn one_call<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn serve_call<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        wire: &mut Wire<S>,
+        peer: &mut PeerStream<S>,
         connection: u64,
-    ) -> Result<bool, NoRequest> {
-        let (mut request, framing) = wire.read_request().await?;
-        if !matches!(framing, Framing::None)
+    ) -> Result<bool, ReadRequestError> {
+        let (mut request, framing) = peer.read_request().await?;
+        if !matches!(framing, RequestFraming::None)
             && let Some(status) = self.early_status(&request)
         {
             request.keep_alive = false;
-            let mut entry = self.note(&request, self.endpoint_of(&request), connection);
+            let mut entry = self.record_arrival(&request, self.endpoint_of(&request), connection);
             entry.responding(status);
             let reply = Reply::error(status, "ordered by the sandbox's script");
-            entry.end = deliver(wire, self, &request, reply, None).await.end;
+            entry.end = deliver(peer, self, &request, reply, None).await.end;
             return Ok(false);
         }
-        wire.read_body(&mut request, framing).await?;
-        Ok(self.serve(wire, request, connection).await)
+        peer.read_body(&mut request, framing).await?;
+        Ok(self.serve(peer, request, connection).await)
     }
 
-    fn early_status(&self, request: &Request) -> Option<u16> {
-        let (account, _) = self.whose(request, None);
-        let script = self.shared.scripts.take(self.endpoint_of(request)?, self.place, account, true)?;
-        match script.fault {
+    fn early_status(&self, request: &ReceivedRequest) -> Option<u16> {
+        let (account, _) = self.token_owner(request, None);
+        let inject = self.context.fault_rules.take(self.endpoint_of(request)?, self.role, account, true)?;
+        match inject.fault {
             Fault::AnswersBeforeBody(status) => Some(status),
             _ => None,
         }
     }
 
-    fn endpoint_of(&self, request: &Request) -> Option<Endpoint> {
+    fn endpoint_of(&self, request: &ReceivedRequest) -> Option<Endpoint> {
         match self.locate(request) {
-            Located::At { endpoint, .. } => Some(endpoint),
+            Lookup::At { endpoint, .. } => Some(endpoint),
             _ => None,
         }
     }
 
-    fn locate(&self, request: &Request) -> Located {
-        let path = &self.shared.habits.load().path;
-        locate(self.place, request.method(), request.path(), &request.body, path)
+    fn locate(&self, request: &ReceivedRequest) -> Lookup {
+        let path = &self.context.behavior.load().path;
+        locate(self.role, request.method(), request.path(), &request.body, path)
     }
 
     /// False: the connection is done with.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        wire: &mut Wire<S>,
-        request: Request,
+        peer: &mut PeerStream<S>,
+        request: ReceivedRequest,
         connection: u64,
     ) -> bool {
-        if self.place == Place::Control {
-            let reply = control::response(&Handle { shared: self.shared.clone() }, &request);
-            return deliver(wire, self, &request, reply, None).await.keep;
+        if self.role == HostRole::Control {
+            let reply = control::response(&Handle { context: self.context.clone() }, &request);
+            return deliver(peer, self, &request, reply, None).await.keep;
         }
         let located = self.locate(&request);
         let endpoint = match &located {
-            Located::At { endpoint, .. } => Some(*endpoint),
+            Lookup::At { endpoint, .. } => Some(*endpoint),
             _ => None,
         };
-        let mut entry = self.note(&request, endpoint, connection);
-        let script = endpoint.and_then(|row| self.shared.scripts.take(row, self.place, entry.account, false));
-        let delivered = match script {
-            Some(script) => self.misbehave(wire, &request, located, script, &mut entry).await,
+        let mut entry = self.record_arrival(&request, endpoint, connection);
+        let inject =
+            endpoint.and_then(|row| self.context.fault_rules.take(row, self.role, entry.account, false));
+        let delivered = match inject {
+            Some(inject) => self.inject_fault(peer, &request, located, inject, &mut entry).await,
             None => {
                 let reply = self.response(&request, located);
                 entry.responding(reply.status);
-                deliver(wire, self, &request, reply, None).await
+                deliver(peer, self, &request, reply, None).await
             }
         };
         entry.status = delivered.status;
@@ -187,26 +188,26 @@ impl Site {
         delivered.keep
     }
 
-    async fn misbehave<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn inject_fault<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        wire: &mut Wire<S>,
-        request: &Request,
-        located: Located,
-        script: Script,
-        entry: &mut Entry<'_>,
+        peer: &mut PeerStream<S>,
+        request: &ReceivedRequest,
+        located: Lookup,
+        inject: FaultRule,
+        entry: &mut CallGuard<'_>,
     ) -> Delivered {
-        let fault = script.fault;
+        let fault = inject.fault;
         let mut located = Some(located);
         let mut response = || located.take().map(|located| self.response(request, located));
-        let carried_out = script.carried_out || matches!(fault, Fault::LostTokenResponse);
+        let carried_out = inject.carried_out || matches!(fault, Fault::LostTokenResponse);
         let early = if carried_out { response() } else { None };
         let there = match &fault {
-            Fault::DelayedThenNormal(pause) => wire.hold(self.clock().sleep(*pause)).await,
-            Fault::HeldBy(gate) => wire.hold(gate.pass()).await,
+            Fault::DelayedThenNormal(pause) => peer.wait_while_connected(self.clock().sleep(*pause)).await,
+            Fault::HeldBy(gate) => peer.wait_while_connected(gate.pass()).await,
             _ => true,
         };
         if !there {
-            return Delivered { status: None, end: End::HungUp, keep: false };
+            return Delivered { status: None, end: CallEnd::PeerClosed, keep: false };
         }
         let (reply, on_the_wire) = match replacement(&fault) {
             Some(reply) => (Some(reply), None),
@@ -216,25 +217,25 @@ impl Site {
             None => (early.or_else(response), Some(&fault)),
         };
         let mut reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
-        if let Fault::OddTokenResponse(odd) = &fault {
-            reply = odd.applied_to(reply);
+        if let Fault::OddTokenResponse(quirks) = &fault {
+            reply = quirks.applied_to(reply);
         }
         if !is_silent(&fault) {
             entry.responding(reply.status);
         }
-        deliver(wire, self, request, reply, on_the_wire).await
+        deliver(peer, self, request, reply, on_the_wire).await
     }
 
     /// The right answer, with all its effects.
-    fn response(&self, request: &Request, located: Located) -> Reply {
+    fn response(&self, request: &ReceivedRequest, located: Lookup) -> Reply {
         let found = match located {
-            Located::At { endpoint, prefix, segments } => Found { endpoint, prefix, segments },
-            Located::WrongMethod(allowed) => {
+            Lookup::At { endpoint, prefix, segments } => LocatedCall { endpoint, prefix, segments },
+            Lookup::WrongMethod(allowed) => {
                 return Reply::error(405, "method not allowed").with("Allow", allowed.join(", "));
             }
-            Located::Nowhere => return Reply::error(404, "no such resource"),
+            Lookup::Nowhere => return Reply::error(404, "no such resource"),
         };
-        if !self.host_fits(request) {
+        if !self.host_matches(request) {
             return Reply::error(421, "the Host field names another place");
         }
         match found.endpoint {
@@ -248,55 +249,71 @@ impl Site {
     }
 
     /// A proxy that passes on the Host it was called by would reach the wrong site in the real world.
-    fn host_fits(&self, request: &Request) -> bool {
-        let Some(address) = self.shared.addresses.get(&self.place) else { return false };
+    fn host_matches(&self, request: &ReceivedRequest) -> bool {
+        let Some(address) = self.context.addresses.get(&self.role) else { return false };
         let Some((host, port)) = request.header("host").and_then(|host| host.rsplit_once(':')) else {
             return false;
         };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let by_name =
-            host == self.place.host_name() || host == "localhost" || bare == address.ip().to_string();
-        port == address.port().to_string() && (by_name || !self.shared.knows_its_names)
+            host == self.role.host_name() || host == "localhost" || bare == address.ip().to_string();
+        port == address.port().to_string() && (by_name || !self.context.strict_host_names)
     }
 
     /// The region that this place answers for, where it answers for one.
     pub fn region(&self) -> Option<Region> {
-        match self.place {
-            Place::Region(region) => Some(region),
+        match self.role {
+            HostRole::Region(region) => Some(region),
             _ => None,
         }
     }
 
     /// Told when a download's first and last byte go out.
-    pub fn download_went_on(&self, order_id: u64, reached: Flip) {
-        if self.habits().lab_list_flips_on != reached {
+    pub fn on_download_progress(&self, order_id: u64, reached: DownloadedWhen) {
+        if self.behavior().lab_list_flips_on != reached {
             return;
         }
         let Some(order) = Order::by_order_id(order_id) else { return };
-        if let Some(practice) = self.shared.world().accounts.get_mut(&order.account)
-            && practice.account.kind == Kind::Lab
+        if let Some(practice) = self.context.state().accounts.get_mut(&order.account)
+            && practice.account.kind == AccountKind::Lab
         {
             practice.downloaded.insert(order_id);
         }
     }
 
-    fn note(&self, request: &Request, endpoint: Option<Endpoint>, connection: u64) -> Entry<'_> {
-        let (account, bearer) = self.whose(request, endpoint);
+    fn record_arrival(
+        &self,
+        request: &ReceivedRequest,
+        endpoint: Option<Endpoint>,
+        connection: u64,
+    ) -> CallGuard<'_> {
+        let (account, bearer) = self.token_owner(request, endpoint);
         let arrival =
-            Arrival { at: self.now(), place: self.place, connection, endpoint, request, account, bearer };
-        let number = self.shared.ledger.arrived(&arrival);
+            Arrival { at: self.now(), role: self.role, connection, endpoint, request, account, bearer };
+        let number = self.context.recorder.arrived(&arrival);
         let refreshing = account.filter(|_| endpoint == Some(Endpoint::Refresh));
-        Entry { ledger: &self.shared.ledger, number, account, refreshing, status: None, end: End::HungUp }
+        CallGuard {
+            recorder: &self.context.recorder,
+            number,
+            account,
+            refreshing,
+            status: None,
+            end: CallEnd::PeerClosed,
+        }
     }
 
     /// The account that a call is about, by its tokens, and its bearer's serial number.
-    fn whose(&self, request: &Request, endpoint: Option<Endpoint>) -> (Option<u64>, Option<u64>) {
-        let world = self.shared.world();
+    fn token_owner(
+        &self,
+        request: &ReceivedRequest,
+        endpoint: Option<Endpoint>,
+    ) -> (Option<u64>, Option<u64>) {
+        let state = self.context.state();
         if endpoint == Some(Endpoint::Refresh) {
             let token = request.form_value("refresh_token");
-            return (token.and_then(|token| world.vault.owner_of(&token)), None);
+            return (token.and_then(|token| state.tokens.owner_of(&token)), None);
         }
-        match request.bearer().and_then(|text| world.vault.known(text)) {
+        match request.bearer().and_then(|text| state.tokens.known(text)) {
             Some(access) => (access.grant.holder.account(), Some(access.serial)),
             None => (None, None),
         }
@@ -304,27 +321,27 @@ impl Site {
 }
 
 /// A call that is going on. However its task ends, the record is told.
-struct Entry<'a> {
-    ledger: &'a Ledger,
+struct CallGuard<'a> {
+    recorder: &'a CallRecorder,
     number: u64,
     account: Option<u64>,
     /// The account whose refresh this is, as long as it is going on.
     refreshing: Option<u64>,
     status: Option<u16>,
-    end: End,
+    end: CallEnd,
 }
 
-impl Entry<'_> {
+impl CallGuard<'_> {
     /// Told before the answer is written: whoever has it may look here, or refresh again, at once.
     fn responding(&mut self, status: u16) {
         self.status = Some(status);
-        self.ledger.responding(self.number, self.refreshing.take(), status);
+        self.recorder.responding(self.number, self.refreshing.take(), status);
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
-        self.ledger.ended(self.number, self.refreshing, self.status, self.end);
+        self.recorder.ended(self.number, self.refreshing, self.status, self.end);
     }
 }
 
@@ -345,7 +362,7 @@ fn replacement(fault: &Fault) -> Option<Reply> {
         Fault::Answers { status, body } => Reply::json_text(*status, body.clone()),
         Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
-        Fault::JunkToken(junk) => junk::response(junk),
+        Fault::JunkToken(invalid_tokens) => invalid_tokens::response(invalid_tokens),
         Fault::Speaks(speaker) => speaker.reply(),
         _ => return None,
     };

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::habits::Habits;
+use super::behavior::Behavior;
+use super::host_role::{Platform, Region};
 use super::options::{Client, Clients};
-use super::place::{Platform, Region};
-use super::tokens::{Grant, Holder, Issued, Vault};
+use super::tokens::{Grant, Holder, Issued, TokenStore};
 use crate::clock::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum AccountKind {
     Clinic,
     Lab,
 }
@@ -28,10 +28,10 @@ pub struct User {
 /// An iTero account as a test or a person orders it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Account {
+pub struct AccountSpec {
     pub id: u64,
     pub name: String,
-    pub kind: Kind,
+    pub kind: AccountKind,
     #[serde(default = "new_platform")]
     pub platform: Platform,
     #[serde(default = "north_america")]
@@ -65,13 +65,13 @@ fn yes() -> bool {
     true
 }
 
-impl Account {
+impl AccountSpec {
     /// On the new platform in North America, with three orders and nobody who could log in.
     pub fn clinic(id: u64, name: &str) -> Self {
         Self {
             id,
             name: name.to_owned(),
-            kind: Kind::Clinic,
+            kind: AccountKind::Clinic,
             platform: Platform::New,
             region: Region::NorthAmerica,
             users: Vec::new(),
@@ -83,7 +83,7 @@ impl Account {
     }
 
     pub fn lab(id: u64, name: &str) -> Self {
-        Self { kind: Kind::Lab, ..Self::clinic(id, name) }
+        Self { kind: AccountKind::Lab, ..Self::clinic(id, name) }
     }
 
     /// China's accounts live in China's region and no others do.
@@ -119,7 +119,7 @@ fn fitting(platform: Platform, region: Region) -> Region {
 
 /// What one application holds of one account.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Pairing {
+pub struct AppPairing {
     /// None after a revocation: still paired, and the next pair call makes a new one.
     pub refresh: Option<String>,
     pub callback_url: Option<String>,
@@ -137,8 +137,8 @@ pub struct CreatedRx {
 /// An account and everything that happened to it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Practice {
-    pub account: Account,
-    pub pairings: HashMap<String, Pairing>,
+    pub account: AccountSpec,
+    pub pairings: HashMap<String, AppPairing>,
     /// Paths, or parts of them, that this account may not use.
     pub denied: Vec<String>,
     pub downloaded: HashSet<u64>,
@@ -149,10 +149,10 @@ pub struct Practice {
     pub patients: HashMap<String, serde_json::Map<String, serde_json::Value>>,
 }
 
-pub struct World {
+pub struct SandboxState {
     pub accounts: BTreeMap<u64, Practice>,
-    pub vault: Vault,
-    pub tickets: super::login::Tickets,
+    pub tokens: TokenStore,
+    pub tickets: super::login::LoginTickets,
     clients: HashMap<Platform, Vec<Client>>,
     pub(super) passwords: HashMap<String, String>,
     /// Grows with whatever happens to accounts and tokens.
@@ -161,7 +161,7 @@ pub struct World {
 
 /// Why a pair call is refused (Authentication & Pairing V2, 4.3.1).
 #[derive(Debug, PartialEq, Eq)]
-pub enum PairRefused {
+pub enum PairError {
     WrongCompany,
     PairedElsewhere,
 }
@@ -171,20 +171,20 @@ pub struct Paired {
     pub warns: bool,
 }
 
-impl World {
+impl SandboxState {
     pub fn new(clients: &Clients) -> Self {
         let each = Platform::ALL.map(|platform| (platform, vec![clients.of(platform).clone()]));
         Self {
             accounts: BTreeMap::new(),
-            vault: Vault::default(),
-            tickets: super::login::Tickets::default(),
+            tokens: TokenStore::default(),
+            tickets: super::login::LoginTickets::default(),
             clients: HashMap::from(each),
             passwords: HashMap::new(),
             revision: 0,
         }
     }
 
-    pub fn add_account(&mut self, account: Account) {
+    pub fn add_account(&mut self, account: AccountSpec) {
         self.revision += 1;
         for user in &account.users {
             self.passwords.insert(user.email.clone(), user.password.clone());
@@ -236,21 +236,21 @@ impl World {
         login: &Grant,
         account: u64,
         callback_url: Option<String>,
-        habits: &Habits,
+        behavior: &Behavior,
         now: Timestamp,
-    ) -> Result<Paired, PairRefused> {
-        let Holder::User(email) = &login.holder else { return Err(PairRefused::WrongCompany) };
+    ) -> Result<Paired, PairError> {
+        let Holder::User(email) = &login.holder else { return Err(PairError::WrongCompany) };
         if !self.related(login.platform, email).iter().any(|practice| practice.account.id == account) {
-            return Err(PairRefused::WrongCompany);
+            return Err(PairError::WrongCompany);
         }
-        let practice = self.accounts.get_mut(&account).ok_or(PairRefused::WrongCompany)?;
+        let practice = self.accounts.get_mut(&account).ok_or(PairError::WrongCompany)?;
         let elsewhere = practice.pairings.keys().any(|client| *client != login.client_id);
-        if practice.account.kind == Kind::Lab && elsewhere {
-            return Err(PairRefused::PairedElsewhere);
+        if practice.account.kind == AccountKind::Lab && elsewhere {
+            return Err(PairError::PairedElsewhere);
         }
-        let warns = practice.account.chart_trouble && practice.account.kind == Kind::Clinic;
-        let tokens = self.paired_tokens(account, &login.client_id, callback_url, habits, now);
-        tokens.map(|tokens| Paired { tokens, warns }).ok_or(PairRefused::WrongCompany)
+        let warns = practice.account.chart_trouble && practice.account.kind == AccountKind::Clinic;
+        let tokens = self.paired_tokens(account, &login.client_id, callback_url, behavior, now);
+        tokens.map(|tokens| Paired { tokens, warns }).ok_or(PairError::WrongCompany)
     }
 
     /// Pairs without asking anybody, and issues tokens.
@@ -259,11 +259,11 @@ impl World {
         account: u64,
         client_id: &str,
         callback_url: Option<String>,
-        habits: &Habits,
+        behavior: &Behavior,
         now: Timestamp,
     ) -> Option<Issued> {
         let refresh = self.paired_refresh(account, client_id, callback_url, now)?;
-        self.vault.issue(&refresh, habits, now)
+        self.tokens.issue(&refresh, behavior, now)
     }
 
     /// "In case the user is already paired …, the same refresh token" (4.3).
@@ -281,13 +281,13 @@ impl World {
         // Only unpairing changes a callback URL (4.4).
         pairing.callback_url = pairing.callback_url.take().or(callback_url);
         let alive =
-            pairing.refresh.as_ref().filter(|text| self.vault.refresh_grant(text, platform, now).is_some());
+            pairing.refresh.as_ref().filter(|text| self.tokens.refresh_grant(text, platform, now).is_some());
         let refresh = match alive {
             Some(text) => text.clone(),
             None => {
                 let holder = Holder::Account(account);
                 let grant = Grant { platform, client_id: client_id.to_owned(), holder };
-                self.vault.new_refresh(grant, now)
+                self.tokens.new_refresh(grant, now)
             }
         };
         pairing.refresh = Some(refresh.clone());
@@ -300,15 +300,15 @@ impl World {
         text: &str,
         platform: Platform,
         client_id: &str,
-        habits: &Habits,
+        behavior: &Behavior,
         now: Timestamp,
     ) -> Option<Issued> {
-        let grant = self.vault.refresh_grant(text, platform, now)?.clone();
+        let grant = self.tokens.refresh_grant(text, platform, now)?.clone();
         if grant.client_id != client_id {
             return None;
         }
         self.revision += 1;
-        let issued = self.vault.renew(text, habits, now)?;
+        let issued = self.tokens.renew(text, behavior, now)?;
         if let Some(pairing) = self.pairing_mut(&grant) {
             pairing.refresh = Some(issued.refresh.clone());
         }
@@ -317,12 +317,12 @@ impl World {
 
     /// False: no such token.
     pub fn revoke(&mut self, text: &str, platform: Platform, client_id: &str) -> bool {
-        let Some((refresh, grant)) = self.vault.family_of(text, platform) else { return false };
+        let Some((refresh, grant)) = self.tokens.family_of(text, platform) else { return false };
         if grant.client_id != client_id {
             return false;
         }
         self.revision += 1;
-        self.vault.end_family(&refresh);
+        self.tokens.end_family(&refresh);
         if let Some(pairing) = self.pairing_mut(&grant) {
             pairing.refresh = None;
         }
@@ -335,10 +335,10 @@ impl World {
         let Some(pairing) = practice.pairings.remove(client_id) else { return false };
         self.revision += 1;
         if let Some(refresh) = pairing.refresh {
-            self.vault.end_family(&refresh);
+            self.tokens.end_family(&refresh);
         }
         let holder = Holder::Account(account);
-        self.vault.end_access_where(|grant| grant.holder == holder && grant.client_id == client_id);
+        self.tokens.end_access_where(|grant| grant.holder == holder && grant.client_id == client_id);
         true
     }
 
@@ -348,7 +348,7 @@ impl World {
         practice.account = practice.account.clone().on_platform(to);
         for pairing in std::mem::take(&mut practice.pairings).into_values() {
             if let Some(refresh) = pairing.refresh {
-                self.vault.end_family(&refresh);
+                self.tokens.end_family(&refresh);
             }
         }
         self.expire_access(account)
@@ -356,7 +356,7 @@ impl World {
 
     pub fn expire_access(&mut self, account: u64) -> bool {
         self.revision += 1;
-        self.vault.end_access_where(|grant| grant.holder == Holder::Account(account));
+        self.tokens.end_access_where(|grant| grant.holder == Holder::Account(account));
         self.accounts.contains_key(&account)
     }
 
@@ -366,7 +366,7 @@ impl World {
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         for pairing in practice.pairings.values_mut() {
             if let Some(refresh) = pairing.refresh.take() {
-                self.vault.forget_refresh(&refresh);
+                self.tokens.forget_refresh(&refresh);
             }
         }
         true
@@ -385,7 +385,7 @@ impl World {
         pairings.into_iter().flatten().filter_map(|pairing| pairing.refresh.clone()).collect()
     }
 
-    fn pairing_mut(&mut self, grant: &Grant) -> Option<&mut Pairing> {
+    fn pairing_mut(&mut self, grant: &Grant) -> Option<&mut AppPairing> {
         self.accounts.get_mut(&grant.holder.account()?)?.pairings.get_mut(&grant.client_id)
     }
 }

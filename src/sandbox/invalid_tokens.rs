@@ -7,35 +7,35 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::faults::Junk;
-use super::reply::{Body, Reply};
+use super::faults::InvalidTokens;
+use super::reply::{Reply, ReplyContent};
 
-pub fn response(junk: &Junk) -> Reply {
+pub fn response(invalid_tokens: &InvalidTokens) -> Reply {
     let mut good = json!({
         "access_token": "eyJ.junk.access", "refresh_token": "11111111-2222-4333-8444-555555555555",
         "scope": "openid", "token_type": "Bearer", "expires_in": 3600,
     });
-    match junk {
-        Junk::NoAccessToken => {
+    match invalid_tokens {
+        InvalidTokens::NoAccessToken => {
             good.as_object_mut().map(|fields| fields.remove("access_token"));
         }
-        Junk::AccessTokenIsNull => good["access_token"] = Value::Null,
-        Junk::AccessTokenIsNumber => good["access_token"] = json!(12345),
-        Junk::EmptyAccessToken => good["access_token"] = json!(""),
-        Junk::LineBreakInAccessToken => good["access_token"] = json!("eyJ.one\r\nX-Injected: yes"),
-        Junk::LineBreakInRefreshToken => good["refresh_token"] = json!("one\r\ntwo"),
-        Junk::AccessTokenOfLength(length) => good["access_token"] = json!("a".repeat(*length)),
-        Junk::ExpiresIn(value) => good["expires_in"] = value.clone(),
-        Junk::HalfOfTheJson => {
+        InvalidTokens::AccessTokenIsNull => good["access_token"] = Value::Null,
+        InvalidTokens::AccessTokenIsNumber => good["access_token"] = json!(12345),
+        InvalidTokens::EmptyAccessToken => good["access_token"] = json!(""),
+        InvalidTokens::LineBreakInAccessToken => good["access_token"] = json!("eyJ.one\r\nX-Injected: yes"),
+        InvalidTokens::LineBreakInRefreshToken => good["refresh_token"] = json!("one\r\ntwo"),
+        InvalidTokens::AccessTokenOfLength(length) => good["access_token"] = json!("a".repeat(*length)),
+        InvalidTokens::ExpiresIn(value) => good["expires_in"] = value.clone(),
+        InvalidTokens::HalfOfTheJson => {
             let text = good.to_string();
             return Reply::json_text(200, text[..text.len() / 2].to_owned());
         }
-        Junk::Huge(size) => {
+        InvalidTokens::Huge(size) => {
             let size = usize::try_from(*size).unwrap_or(usize::MAX);
             let padding = size.saturating_sub(good.to_string().len());
             good["padding"] = json!("x".repeat(padding));
         }
-        Junk::GzipBomb(size) => return bomb(&good, *size),
+        InvalidTokens::GzipBomb(size) => return bomb(&good, *size),
     }
     Reply::json(200, &good)
 }
@@ -55,6 +55,6 @@ fn bomb(good: &Value, size: u64) -> Reply {
     }
     let _ = encoder.write_all(b"\"}");
     let mut reply = Reply::json(200, &Value::Null).with("Content-Encoding", "gzip");
-    reply.body = Body::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
+    reply.body = ReplyContent::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
     reply
 }

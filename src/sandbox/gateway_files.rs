@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use serde_json::json;
 
 use super::tokens::random_text;
-use super::{Account, Handle, Place, Platform};
+use super::{AccountSpec, Handle, HostRole, Platform};
 
 /// Files of the matching set, beside `config.toml`.
 pub const CONFIG: &str = "config.toml";
@@ -54,7 +54,7 @@ pub fn realm(platform: Platform) -> &'static str {
 }
 
 /// A name that a gateway takes: lower case, and never all digits.
-pub fn account_name(account: &Account) -> String {
+pub fn account_name(account: &AccountSpec) -> String {
     format!("acct-{}", account.id)
 }
 
@@ -133,8 +133,8 @@ pub fn import_json(sandbox: &Handle) -> String {
     import_of(sandbox, |_| true)
 }
 
-fn import_of(sandbox: &Handle, wanted: impl Fn(&Account) -> bool) -> String {
-    let entry = |account: Account| {
+fn import_of(sandbox: &Handle, wanted: impl Fn(&AccountSpec) -> bool) -> String {
+    let entry = |account: AccountSpec| {
         let token = sandbox.grant(account.id)?;
         Some(json!({
             "name": account_name(&account),
@@ -189,9 +189,9 @@ allow_insecure = true
 /// Host as URLs print it, and the address behind it, of each place of a platform; each once.
 fn hosts_of(sandbox: &Handle, platform: Platform) -> Vec<(String, String)> {
     let mut hosts: Vec<(String, String)> = Vec::new();
-    for place in Place::ALL.into_iter().filter(|place| place.platform() == Some(platform)) {
-        let Some(address) = sandbox.address(place) else { continue };
-        let Ok(url) = url::Url::parse(&sandbox.origin(place)) else { continue };
+    for role in HostRole::ALL.into_iter().filter(|role| role.platform() == Some(platform)) {
+        let Some(address) = sandbox.address(role) else { continue };
+        let Ok(url) = url::Url::parse(&sandbox.origin(role)) else { continue };
         let host = (url.host_str().unwrap_or_default().to_owned(), address.ip().to_string());
         if !hosts.contains(&host) {
             hosts.push(host);

@@ -9,12 +9,12 @@ use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::reply::{Body, Reply};
+use super::reply::{Reply, ReplyContent};
 
 /// What differs from the documented answer; by default nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Odd {
+pub struct ResponseQuirks {
     /// Put over the fields of the token object.
     pub fields: Map<String, Value>,
     /// Left out of it.
@@ -26,7 +26,7 @@ pub struct Odd {
     pub before: String,
     pub behind: String,
     pub utf16: bool,
-    pub packed: Option<Packing>,
+    pub packed: Option<BodyEncoding>,
     pub status: Option<u16>,
     /// Empty: none at all.
     pub content_type: Option<String>,
@@ -34,7 +34,7 @@ pub struct Odd {
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Packing {
+pub enum BodyEncoding {
     Gzip,
     /// In zlib's format.
     Deflate,
@@ -43,7 +43,7 @@ pub enum Packing {
     GzipByNameOnly,
 }
 
-impl Odd {
+impl ResponseQuirks {
     /// One field that is not as documented.
     pub fn field(name: &str, value: Value) -> Self {
         Self { fields: Map::from_iter([(name.to_owned(), value)]), ..Self::default() }
@@ -51,7 +51,7 @@ impl Odd {
 
     /// An error answer stays as it is.
     pub fn applied_to(&self, mut reply: Reply) -> Reply {
-        let Body::Bytes(bytes) = &reply.body else { return reply };
+        let ReplyContent::Bytes(bytes) = &reply.body else { return reply };
         let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return reply };
         if reply.status != 200 {
             return reply;
@@ -67,7 +67,7 @@ impl Odd {
         if let Some(name) = &self.inside {
             value = Value::Object(Map::from_iter([(name.clone(), value)]));
         }
-        reply.body = Body::Bytes(Bytes::from(self.written(&value)));
+        reply.body = ReplyContent::Bytes(Bytes::from(self.written(&value)));
         reply.status = self.status.unwrap_or(reply.status);
         if let Some(content_type) = &self.content_type {
             reply.headers.retain(|(name, _)| *name != "Content-Type");
@@ -76,8 +76,10 @@ impl Odd {
             }
         }
         match self.packed {
-            Some(Packing::Gzip | Packing::GzipByNameOnly) => reply.with("Content-Encoding", "gzip"),
-            Some(Packing::Deflate | Packing::RawDeflate) => reply.with("Content-Encoding", "deflate"),
+            Some(BodyEncoding::Gzip | BodyEncoding::GzipByNameOnly) => reply.with("Content-Encoding", "gzip"),
+            Some(BodyEncoding::Deflate | BodyEncoding::RawDeflate) => {
+                reply.with("Content-Encoding", "deflate")
+            }
             None => reply,
         }
     }
@@ -94,16 +96,16 @@ impl Odd {
         };
         // Writing into memory cannot fail.
         let packed = match self.packed {
-            Some(Packing::Gzip) => {
+            Some(BodyEncoding::Gzip) => {
                 packed(GzEncoder::new(Vec::new(), Compression::fast()), &bytes, GzEncoder::finish)
             }
-            Some(Packing::Deflate) => {
+            Some(BodyEncoding::Deflate) => {
                 packed(ZlibEncoder::new(Vec::new(), Compression::fast()), &bytes, ZlibEncoder::finish)
             }
-            Some(Packing::RawDeflate) => {
+            Some(BodyEncoding::RawDeflate) => {
                 packed(DeflateEncoder::new(Vec::new(), Compression::fast()), &bytes, DeflateEncoder::finish)
             }
-            Some(Packing::GzipByNameOnly) | None => return bytes,
+            Some(BodyEncoding::GzipByNameOnly) | None => return bytes,
         };
         packed.unwrap_or_default()
     }
@@ -121,7 +123,7 @@ fn packed<W: Write>(
 /// An answer of somebody in front of the token endpoint, or of the endpoint itself: whatever it is to say.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Speaker {
+pub struct CustomResponse {
     pub status: u16,
     pub body: String,
     /// None: not a word about it.
@@ -131,10 +133,10 @@ pub struct Speaker {
     pub via: Option<String>,
 }
 
-impl Speaker {
+impl CustomResponse {
     pub fn reply(&self) -> Reply {
         let mut reply = Reply::empty(self.status);
-        reply.body = Body::Bytes(Bytes::from(self.body.clone()));
+        reply.body = ReplyContent::Bytes(Bytes::from(self.body.clone()));
         let fields = [
             ("Content-Type", &self.content_type),
             ("Retry-After", &self.retry_after),

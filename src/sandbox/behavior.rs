@@ -12,7 +12,7 @@ pub const SMALLEST_TOKEN: usize = 48;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Habits {
+pub struct Behavior {
     /// Exact length of access tokens; they look like a JWT where there is room for one.
     pub token_size: usize,
     /// A refresh answers with a new refresh token, and the one that was used is dead.
@@ -23,7 +23,7 @@ pub struct Habits {
     pub refresh_ends_older_access: bool,
     /// A refresh while the newest access token lives returns that one, with the seconds it has left.
     pub refresh_returns_living_access: bool,
-    #[serde(with = "super::span")]
+    #[serde(with = "super::duration_text")]
     pub access_token_life: Duration,
     /// Data calls with a missing, unknown or expired token: 401 or 403, both occur in the documents.
     pub expiry_status: u16,
@@ -31,7 +31,7 @@ pub struct Habits {
     pub wrong_region_status: u16,
     pub link_form: LinkForm,
     /// How long a pre-signed link lives.
-    #[serde(with = "super::span")]
+    #[serde(with = "super::duration_text")]
     pub link_life: Duration,
     /// The download endpoint asks for the bearer.
     pub download_wants_bearer: bool,
@@ -48,7 +48,7 @@ pub struct Habits {
     pub discovery_enabled: bool,
     /// False: Domain/Path answers 404 to discovery, only `base_url` works.
     pub discovery_at_domain: bool,
-    pub lab_list_flips_on: Flip,
+    pub lab_list_flips_on: DownloadedWhen,
     /// JSON is compressed when the caller accepts gzip.
     pub gzip_json: bool,
     /// JSON is compressed although the caller did not ask.
@@ -57,7 +57,7 @@ pub struct Habits {
     pub chunked_json: Option<usize>,
 }
 
-impl Default for Habits {
+impl Default for Behavior {
     fn default() -> Self {
         Self {
             token_size: 1536,
@@ -75,11 +75,11 @@ impl Default for Habits {
             trailing_blanks: false,
             account_id_as_string: false,
             domain_form: DomainForm::WithScheme,
-            path: super::place::V2_PATH.to_owned(),
+            path: super::host_role::V2_PATH.to_owned(),
             status_form: StatusForm::Number,
             discovery_enabled: true,
             discovery_at_domain: true,
-            lab_list_flips_on: Flip::FullDownload,
+            lab_list_flips_on: DownloadedWhen::FullDownload,
             gzip_json: false,
             gzip_unasked: false,
             chunked_json: None,
@@ -133,7 +133,7 @@ pub enum StatusForm {
 /// What takes an order off its lab's list of new orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Flip {
+pub enum DownloadedWhen {
     FirstDownloadByte,
     FullDownload,
     Never,
