@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use genapi_gateway::load::{self, Call, Pace, Plan, Progress, Usage};
+use genapi_gateway::load::{self, LoadPlan, LoopMode, RequestSpec, RunProgress, Usage};
 use http::{HeaderValue, Method, header};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ pub struct Job {
     pub body: usize,
     pub tls: bool,
     pub connections: usize,
-    pub pace: Pace,
+    pub loop_mode: LoopMode,
     pub per: Per,
     /// Bytes of every answer, where they are the same for every contestant.
     pub bytes: Option<u64>,
@@ -115,7 +115,7 @@ impl Job {
             body: 0,
             tls: false,
             connections: 32,
-            pace: Pace::Closed,
+            loop_mode: LoopMode::Closed,
             per: Per::Call,
             bytes: Some(platform::SMALL_BYTES as u64),
             troubled: false,
@@ -128,12 +128,12 @@ impl Job {
         let Some(Before { path, connections, pause }) = self.before else { return Ok(()) };
         let short = Rounds { warm_up: Duration::ZERO, window: Duration::from_millis(200), ..rounds };
         let plan = Job { connections, ..Self::get(path) }.plan(contestant, stage, short)?;
-        load::run(&plan, &Progress::default())?;
+        load::run(&plan, &RunProgress::default())?;
         std::thread::sleep(pause);
         Ok(())
     }
 
-    pub fn plan(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<Plan> {
+    pub fn plan(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<LoadPlan> {
         let (name, size) = match self.account {
             Account::Small => ("small".to_owned(), SMALL_TOKEN),
             Account::Large => ("large".to_owned(), LARGE_TOKEN),
@@ -150,7 +150,7 @@ impl Job {
             _ => format!("/accounts/{name}"),
         };
         let body = Bytes::from(vec![b' '; self.body]);
-        let mut call = Call::new(self.method.clone(), prefix + &path, body);
+        let mut call = RequestSpec::new(self.method.clone(), prefix + &path, body);
         if self.body > 0 {
             call.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -164,16 +164,16 @@ impl Job {
             Account::Many(count) => (0..count).map(clinic).collect(),
             _ => Vec::new(),
         };
-        Ok(Plan {
+        Ok(LoadPlan {
             mix: vec![call],
             accounts,
-            pace: self.pace,
+            loop_mode: self.loop_mode,
             connections: self.connections,
             warm_up: rounds.warm_up,
             duration: rounds.window + Duration::from_millis(50),
             trust: Some(stage.trust.clone()),
             real_platform: true, // The platform is ours, and the generator's checks would be part of the figures.
-            ..Plan::new(contestant.url(self.tls)?)
+            ..LoadPlan::new(contestant.url(self.tls)?)
         })
     }
 }
@@ -230,7 +230,7 @@ fn window(
     let plan = job.plan(contestant, stage, rounds)?;
     job.prepare(contestant, stage, rounds)?;
     let beside = beside.map(|trouble| trouble.begin(contestant, stage, round)).transpose()?;
-    let progress = Progress::default();
+    let progress = RunProgress::default();
     let (report, cost) = std::thread::scope(|scope| {
         let running = scope.spawn(|| load::run(&plan, &progress));
         std::thread::sleep(rounds.warm_up);

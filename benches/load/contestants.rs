@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use genapi_gateway::clock::{Clock, Timestamp};
-use genapi_gateway::load::{Idle, Usage};
+use genapi_gateway::load::{IdleConnections, Usage};
 use genapi_gateway::model::account::AccountId;
 use genapi_gateway::model::token::{AccessToken, RefreshToken};
 use genapi_gateway::store::{self, NewGrant, StoredAccess, StoredRoute};
@@ -105,7 +105,7 @@ impl Entrant {
         let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::ZERO };
         let plan =
             Job { connections: 1, ..Job::get("/practice-configuration") }.plan(&contestant, stage, rounds)?;
-        drop(Idle::open(&plan)?);
+        drop(IdleConnections::open(&plan)?);
         contestant.started_in = begun.elapsed();
         contestant.wait_until_it_rests();
         Ok(contestant)

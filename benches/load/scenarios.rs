@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::load::Pace;
+use genapi_gateway::load::LoopMode;
 use http::Method;
 
 use super::awake::Awake;
@@ -142,7 +142,7 @@ pub const SCENARIOS: &[Scenario] = &[
         quick: false,
         form: Form::Plain,
         job: || Job {
-            pace: Pace::Open(1000.0),
+            loop_mode: LoopMode::Open(1000.0),
             connections: 128,
             bytes: None,
             troubled: true,
@@ -154,14 +154,14 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "latency of small GETs at 4000 calls/s",
         quick: true,
         form: Form::Plain,
-        job: || Job { pace: Pace::Open(RATE), ..Job::get(SMALL) },
+        job: || Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) },
     },
     Scenario {
         id: "rate-one",
         what: "the same with everything on one core, so that no call has to wake another",
         quick: false,
         form: Form::OneCore,
-        job: || Job { pace: Pace::Open(RATE), ..Job::get(SMALL) },
+        job: || Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) },
     },
 ];
 
@@ -179,7 +179,7 @@ impl Scenario {
         let running =
             entrants.iter().map(|entrant| entrant.start(stage)).collect::<anyhow::Result<Vec<_>>>()?;
         let (entries, baseline) = self.entries(&entrants, &running, &job);
-        let awake = matches!(job.pace, Pace::Open(_)).then(Awake::ask);
+        let awake = matches!(job.loop_mode, LoopMode::Open(_)).then(Awake::ask);
         let rows = contest::run(&entries, stage, rounds, contest::Order::Rotating)?;
         let mut result = Result {
             id: self.id,

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use genapi_gateway::load::Pace;
+use genapi_gateway::load::LoopMode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -152,8 +152,8 @@ impl Trouble {
             Manner::Again(least) => took(least) && seen.responded >= callers && seen.waiting == callers,
             Manner::Once(least) => took(least) && seen.responded == callers && seen.refreshes == 1,
             Manner::Never => seen.responded == 0 && seen.waiting == callers && seen.stalled == callers,
-            Manner::Slowly(pace) => {
-                let read = callers / 2 * (pace as f64 * lasted.as_secs_f64()) as u64;
+            Manner::Slowly(bytes_per_sec) => {
+                let read = callers / 2 * (bytes_per_sec as f64 * lasted.as_secs_f64()) as u64;
                 seen.responded == 0 && seen.waiting == callers && seen.bytes * 10 >= read * 9
             }
         };
@@ -239,7 +239,7 @@ pub fn measure(
 
 /// One of them is no trouble at all: how far it lies from the quiet around it is what no trouble explains.
 fn entries(contestant: &Contestant, is_gateway: bool) -> Vec<Entry<'_>> {
-    let job = Job { pace: Pace::Open(RATE), ..Job::get(SMALL) };
+    let job = Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) };
     let entry = |label: &str, beside| Entry { label: label.to_owned(), contestant, job: job.clone(), beside };
     let quiet = || entry(QUIET, None);
     let troubles = TROUBLES

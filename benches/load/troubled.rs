@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
-use genapi_gateway::load::Plan;
+use genapi_gateway::load::LoadPlan;
 use memchr::memmem;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -35,7 +35,7 @@ struct Request {
 }
 
 /// The first call of each plan, taken in turn by so many callers.
-pub fn start(plans: &[Plan], callers: usize, manner: Manner) -> anyhow::Result<Callers> {
+pub fn start(plans: &[LoadPlan], callers: usize, manner: Manner) -> anyhow::Result<Callers> {
     let requests = plans.iter().map(Request::of).collect::<anyhow::Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
@@ -71,7 +71,7 @@ impl Callers {
 }
 
 impl Request {
-    fn of(plan: &Plan) -> anyhow::Result<Self> {
+    fn of(plan: &LoadPlan) -> anyhow::Result<Self> {
         let (url, call) = (&plan.targets[0], &plan.mix[0]);
         let address = *url.socket_addrs(|| None)?.first().context("no address")?;
         let tls = (url.scheme() == "https").then(|| plan.trust.clone().map(TlsConnector::from)).flatten();

@@ -11,7 +11,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
 
-use crate::load::{self, Call, Pace, Plan, Progress, Report, plot};
+use crate::load::{self, LoadPlan, LoadReport, LoopMode, RequestSpec, RunProgress, plot};
 
 /// Where a key is taken from when no file names one: never from an argument, which everybody on the machine can read.
 const KEY_VARIABLE: &str = "GENAPI_GATEWAY_KEY";
@@ -32,7 +32,7 @@ pub struct LoadArguments {
     pub key_file: Option<PathBuf>,
     /// A call of the mix: '[WEIGHT*]METHOD PATH [BODY|@FILE]'; {account} stands for the account's name. May be repeated.
     #[arg(long = "call", value_name = "CALL", default_value = "GET /practice-configuration", value_parser = parse_call)]
-    pub calls: Vec<Call>,
+    pub calls: Vec<RequestSpec>,
     /// A header for every call. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -96,7 +96,7 @@ pub fn run(arguments: &LoadArguments) -> ExitCode {
     }
 }
 
-fn plan(arguments: &LoadArguments) -> Result<Plan, String> {
+fn plan(arguments: &LoadArguments) -> Result<LoadPlan, String> {
     let headers: HeaderMap = arguments.headers.iter().cloned().collect();
     let mut mix = arguments.calls.clone();
     mix.iter_mut().for_each(|call| call.headers.extend(headers.clone()));
@@ -105,12 +105,12 @@ fn plan(arguments: &LoadArguments) -> Result<Plan, String> {
         None => arguments.accounts.clone(),
     };
     let secure = arguments.targets.iter().any(|target| target.scheme() == "https");
-    Ok(Plan {
+    Ok(LoadPlan {
         targets: arguments.targets.clone(),
         accounts,
         keys: keys(arguments.key_file.as_deref())?,
         mix,
-        pace: arguments.rate.map_or(Pace::Closed, Pace::Open),
+        loop_mode: arguments.rate.map_or(LoopMode::Closed, LoopMode::Open),
         connections: arguments.connections,
         threads: arguments.threads,
         warm_up: arguments.warm_up,
@@ -190,8 +190,8 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
 }
 
 /// Runs the plan and shows every second on standard error how it goes; Ctrl-C ends it early with the figures so far.
-fn measure(plan: &Plan) -> Result<Report, String> {
-    let progress = Arc::new(Progress::default());
+fn measure(plan: &LoadPlan) -> Result<LoadReport, String> {
+    let progress = Arc::new(RunProgress::default());
     let report = std::thread::scope(|scope| {
         let running = scope.spawn(|| load::run(plan, &progress));
         watch(plan, &progress, || running.is_finished());
@@ -200,7 +200,7 @@ fn measure(plan: &Plan) -> Result<Report, String> {
     report?.map_err(|error| error.to_string())
 }
 
-fn watch(plan: &Plan, progress: &Arc<Progress>, finished: impl Fn() -> bool) {
+fn watch(plan: &LoadPlan, progress: &Arc<RunProgress>, finished: impl Fn() -> bool) {
     stop_on_interrupt(progress.clone());
     let started = Instant::now();
     let whole = plan.warm_up + plan.duration;
@@ -234,7 +234,7 @@ fn watch(plan: &Plan, progress: &Arc<Progress>, finished: impl Fn() -> bool) {
 }
 
 /// Without a runtime for signals the default stays: Ctrl-C ends the process.
-fn stop_on_interrupt(progress: Arc<Progress>) {
+fn stop_on_interrupt(progress: Arc<RunProgress>) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     std::thread::spawn(move || {
         if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
@@ -248,7 +248,7 @@ fn stop_on_interrupt(progress: Arc<Progress>) {
 }
 
 /// Prints and writes the result; whether it is within the limits.
-fn tell(arguments: &LoadArguments, report: &Report) -> Result<bool, String> {
+fn tell(arguments: &LoadArguments, report: &LoadReport) -> Result<bool, String> {
     let json =
         || serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| error.to_string());
     let write = |file: &Path, text: &str| {
@@ -270,7 +270,7 @@ fn tell(arguments: &LoadArguments, report: &Report) -> Result<bool, String> {
     Ok(broken.is_empty())
 }
 
-fn broken_limits(arguments: &LoadArguments, report: &Report) -> Vec<String> {
+fn broken_limits(arguments: &LoadArguments, report: &LoadReport) -> Vec<String> {
     let mut broken = Vec::new();
     if report.calls == 0 {
         broken.push("no call was answered".to_owned());
@@ -318,7 +318,7 @@ impl std::str::FromStr for MaxErrors {
 }
 
 /// `[WEIGHT*]METHOD PATH [BODY|@FILE]`
-fn parse_call(text: &str) -> Result<Call, String> {
+fn parse_call(text: &str) -> Result<RequestSpec, String> {
     let wrong = |what: &str| Err(format!("{what}; a call is '[WEIGHT*]METHOD PATH [BODY|@FILE]'"));
     let mut words = text.trim().splitn(3, ' ');
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
@@ -341,7 +341,7 @@ fn parse_call(text: &str) -> Result<Call, String> {
         }
         inline => inline.as_bytes().to_vec(),
     };
-    let mut call = Call { weight, ..Call::new(method, path, Bytes::from(body)) };
+    let mut call = RequestSpec { weight, ..RequestSpec::new(method, path, Bytes::from(body)) };
     if !call.body.is_empty() {
         call.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }

@@ -6,53 +6,53 @@ use std::task::{Poll, ready};
 
 use tokio::io::ReadBuf;
 
-use super::response::{Reader, ReceivedResponse};
-use super::target::{Stream, Target};
+use super::response::{ReceivedResponse, ResponseReader};
+use super::target::{ResolvedTarget, TargetStream};
 
 /// Room for one read, shared by all connections of a thread: ten thousand of them must not cost ten thousand buffers.
-pub struct Scratch(RefCell<Box<[u8]>>);
+pub struct SharedReadBuffer(RefCell<Box<[u8]>>);
 
-impl Scratch {
+impl SharedReadBuffer {
     pub fn new() -> Self {
         Self(RefCell::new(vec![0; 256 * 1024].into_boxed_slice()))
     }
 }
 
-pub struct Connection {
-    stream: Stream,
+pub struct KeepAliveConnection {
+    stream: TargetStream,
     /// The last answer left it fit for another call.
     pub usable: bool,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub struct Broken {
+pub struct BrokenExchange {
     pub why: String,
     /// The connection was dead before a byte of an answer came, as an idle one may be.
     pub before_response: bool,
 }
 
-impl Connection {
-    pub async fn open(target: &Target) -> Result<Self, String> {
+impl KeepAliveConnection {
+    pub async fn open(target: &ResolvedTarget) -> Result<Self, String> {
         Ok(Self { stream: target.connect().await?, usable: true })
     }
 
-    /// Sends, and reads the answer to its end; `grew` is told of each piece of its body.
+    /// Sends, and reads the answer to its end; `on_body` is told of each piece of its body.
     pub async fn exchange(
         &mut self,
         request: &[u8],
-        to_head: bool,
-        scratch: &Scratch,
-        mut grew: impl FnMut(u64),
-    ) -> Result<ReceivedResponse, Broken> {
+        is_head: bool,
+        read_buffer: &SharedReadBuffer,
+        mut on_body: impl FnMut(u64),
+    ) -> Result<ReceivedResponse, BrokenExchange> {
         self.usable = false;
-        let mut reader = Reader::new(to_head);
+        let mut reader = ResponseReader::new(is_head);
         if let Err(error) = self.stream.write(request).await {
-            return Err(Broken { why: error.to_string(), before_response: true });
+            return Err(BrokenExchange { why: error.to_string(), before_response: true });
         }
         let response = poll_fn(|cx| {
             loop {
-                let mut room = scratch.0.borrow_mut();
+                let mut room = read_buffer.0.borrow_mut();
                 let mut chunk = ReadBuf::new(&mut room);
                 let read = ready!(self.stream.poll_read(cx, &mut chunk));
                 let fed = match read {
@@ -65,7 +65,7 @@ impl Connection {
                 match fed {
                     Err(why) => return Poll::Ready(Err(why.to_owned())),
                     Ok((bytes, response)) => {
-                        grew(bytes);
+                        on_body(bytes);
                         if let Some(response) = response {
                             return Poll::Ready(Ok(response));
                         }
@@ -74,8 +74,9 @@ impl Connection {
             }
         })
         .await;
-        let response = response.map_err(|why| Broken { why, before_response: !reader.has_begun() })?;
-        self.usable = response.keeps;
+        let response =
+            response.map_err(|why| BrokenExchange { why, before_response: !reader.has_begun() })?;
+        self.usable = response.keep_alive;
         Ok(response)
     }
 }

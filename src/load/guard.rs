@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use url::Url;
 
-use super::connection::{Connection, Scratch};
-use super::deck::Deck;
+use super::connection::{KeepAliveConnection, SharedReadBuffer};
+use super::request_mix::RequestMix;
 use super::response::ReceivedResponse;
-use super::target::Target;
-use super::{Call, LoadError, Plan};
+use super::target::ResolvedTarget;
+use super::{LoadError, LoadPlan, RequestSpec};
 
 /// It changes nothing and needs no id (the vendor's API table).
 const HARMLESS: &str = "/practice-configuration";
@@ -19,30 +19,31 @@ const HARMLESS: &str = "/practice-configuration";
 const SAMPLE: usize = 256;
 
 /// Asks before anything is sent.
-pub async fn probe(plan: &Plan, url: &Url, target: &Target) -> Result<(), LoadError> {
+pub async fn probe(plan: &LoadPlan, url: &Url, target: &ResolvedTarget) -> Result<(), LoadError> {
     let unreachable = |why: String| LoadError::Unreachable { target: url.clone(), why };
     let accounts: Rc<[String]> = plan.accounts.as_slice().into();
-    let harmless = Call {
+    let harmless = RequestSpec {
         headers: plan.mix.first().map(|call| call.headers.clone()).unwrap_or_default(),
-        ..Call::get(HARMLESS)
+        ..RequestSpec::get(HARMLESS)
     };
-    let probing = Plan { mix: vec![harmless], ..plan.clone() };
-    let decks = match plan.keys.as_slice() {
-        [] => vec![Deck::new(&probing, target, None, accounts)?],
+    let probing = LoadPlan { mix: vec![harmless], ..plan.clone() };
+    let request_mixes = match plan.keys.as_slice() {
+        [] => vec![RequestMix::new(&probing, target, None, accounts)?],
         keys => {
-            let decks = keys.iter().map(|key| Deck::new(&probing, target, Some(key), accounts.clone()));
-            decks.collect::<Result<_, _>>()?
+            let request_mixes =
+                keys.iter().map(|key| RequestMix::new(&probing, target, Some(key), accounts.clone()));
+            request_mixes.collect::<Result<_, _>>()?
         }
     };
-    let scratch = Scratch::new();
+    let read_buffer = SharedReadBuffer::new();
     let mut request = Vec::new();
-    let mut connection = Connection::open(target).await.map_err(unreachable)?;
-    for number in 0..plan.accounts.len().clamp(decks.len(), SAMPLE.max(decks.len())) {
-        decks[number % decks.len()].deal(number as u64, &mut request);
+    let mut connection = KeepAliveConnection::open(target).await.map_err(unreachable)?;
+    for number in 0..plan.accounts.len().clamp(request_mixes.len(), SAMPLE.max(request_mixes.len())) {
+        request_mixes[number % request_mixes.len()].next_request(number as u64, &mut request);
         if !connection.usable {
-            connection = Connection::open(target).await.map_err(unreachable)?;
+            connection = KeepAliveConnection::open(target).await.map_err(unreachable)?;
         }
-        let exchange = connection.exchange(&request, false, &scratch, |_| {});
+        let exchange = connection.exchange(&request, false, &read_buffer, |_| {});
         let response = tokio::time::timeout(plan.timeout, exchange)
             .await
             .map_err(|_| unreachable("it does not answer in time".into()))?
@@ -50,13 +51,13 @@ pub async fn probe(plan: &Plan, url: &Url, target: &Target) -> Result<(), LoadEr
         if let Some(code) = response.refusal {
             return Err(LoadError::Refused { target: url.clone(), status: response.status, code });
         }
-        judge(url, &response)?;
+        require_sandbox(url, &response)?;
     }
     Ok(())
 }
 
 /// A refusal is the gateway's own: the platform was not asked.
-pub fn judge(url: &Url, response: &ReceivedResponse) -> Result<(), LoadError> {
+pub fn require_sandbox(url: &Url, response: &ReceivedResponse) -> Result<(), LoadError> {
     match response.from_sandbox || response.refusal.is_some() {
         true => Ok(()),
         false => Err(LoadError::NotASandbox { target: url.clone(), status: response.status }),

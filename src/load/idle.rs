@@ -2,21 +2,21 @@
 
 use std::rc::Rc;
 
-use super::connection::{Connection, Scratch};
-use super::deck::Deck;
-use super::target::Target;
-use super::{LoadError, Plan, runtime};
+use super::connection::{KeepAliveConnection, SharedReadBuffer};
+use super::request_mix::RequestMix;
+use super::target::ResolvedTarget;
+use super::{LoadError, LoadPlan, runtime};
 
 /// Open until dropped.
-pub struct Idle {
+pub struct IdleConnections {
     /// Its driver must live as long as the sockets that are registered with it.
     _runtime: tokio::runtime::Runtime,
-    connections: Vec<Connection>,
+    connections: Vec<KeepAliveConnection>,
 }
 
-impl Idle {
+impl IdleConnections {
     /// Opens the plan's connections to its first target, with one call of the mix on each.
-    pub fn open(plan: &Plan) -> Result<Self, LoadError> {
+    pub fn open(plan: &LoadPlan) -> Result<Self, LoadError> {
         plan.check()?;
         let runtime = runtime()?;
         let connections = runtime.block_on(connect(plan))?;
@@ -28,19 +28,19 @@ impl Idle {
     }
 }
 
-async fn connect(plan: &Plan) -> Result<Vec<Connection>, LoadError> {
+async fn connect(plan: &LoadPlan) -> Result<Vec<KeepAliveConnection>, LoadError> {
     let url = &plan.targets[0];
     let unreachable = |why: String| LoadError::Unreachable { target: url.clone(), why };
-    let target = Target::find(url, plan.trust.as_ref()).await?;
+    let target = ResolvedTarget::find(url, plan.trust.as_ref()).await?;
     let accounts: Rc<[String]> = plan.accounts.as_slice().into();
-    let deck = Deck::new(plan, &target, plan.keys.first(), accounts)?;
-    let scratch = Scratch::new();
+    let request_mix = RequestMix::new(plan, &target, plan.keys.first(), accounts)?;
+    let read_buffer = SharedReadBuffer::new();
     let mut request = Vec::new();
     let mut connections = Vec::with_capacity(plan.connections);
     for number in 0..plan.connections {
-        let card = deck.deal(number as u64, &mut request);
-        let mut connection = Connection::open(&target).await.map_err(unreachable)?;
-        let exchange = connection.exchange(&request, card.to_head, &scratch, |_| {});
+        let template = request_mix.next_request(number as u64, &mut request);
+        let mut connection = KeepAliveConnection::open(&target).await.map_err(unreachable)?;
+        let exchange = connection.exchange(&request, template.is_head, &read_buffer, |_| {});
         exchange.await.map_err(|broken| unreachable(format!("connection {number}: {}", broken.why)))?;
         connections.push(connection);
     }

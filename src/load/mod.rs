@@ -3,12 +3,12 @@
 //! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients' offices are there.
 
 mod connection;
-mod deck;
 mod guard;
 mod idle;
 pub mod plot;
 mod process;
 mod report;
+mod request_mix;
 mod response;
 mod schedule;
 mod target;
@@ -22,21 +22,21 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
-pub use idle::Idle;
+pub use idle::IdleConnections;
 pub use process::{Usage, thread_time};
-pub use report::{CallReport, Latency, Report};
+pub use report::{Latency, LoadReport, RequestReport};
 
 use report::Tally;
-use schedule::Window;
-use target::Target;
-use worker::Thread;
+use schedule::RunWindow;
+use target::ResolvedTarget;
+use worker::WorkerThread;
 
 /// The header by which every answer of a sandbox can be told from the real platform's.
 pub const SANDBOX_MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 
 /// What is sent, where, and how fast.
 #[derive(Clone)]
-pub struct Plan {
+pub struct LoadPlan {
     /// Connections are shared out among them.
     pub targets: Vec<Url>,
     /// Each call goes to `/accounts/{name}` + its path, for one account after the other; empty: the path as it is.
@@ -44,8 +44,8 @@ pub struct Plan {
     /// Values of `X-Gateway-Key`, shared out among the connections.
     pub keys: Vec<HeaderValue>,
     /// Taken in turn by weight.
-    pub mix: Vec<Call>,
-    pub pace: Pace,
+    pub mix: Vec<RequestSpec>,
+    pub loop_mode: LoopMode,
     pub connections: usize,
     /// Each runs a share of the connections and of the rate.
     pub threads: usize,
@@ -62,7 +62,7 @@ pub struct Plan {
 
 /// One call of the mix. `{account}` in its path or body stands for the account's name.
 #[derive(Clone)]
-pub struct Call {
+pub struct RequestSpec {
     pub method: Method,
     /// Path and query, put behind the target's path.
     pub path: String,
@@ -72,14 +72,14 @@ pub struct Call {
 }
 
 /// Without headers and body: they may hold what nobody should read.
-impl std::fmt::Debug for Call {
+impl std::fmt::Debug for RequestSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}*{} {}", self.weight, self.method, self.path)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
+pub enum LoopMode {
     /// Calls per second, whatever the target does.
     Open(f64),
     /// Each connection sends its next call when the last answer is complete.
@@ -91,7 +91,7 @@ pub enum LoadError {
     #[error("{target} cannot be reached: {why}")]
     Unreachable { target: Url, why: String },
     #[error("{0}")]
-    Plan(String),
+    LoadPlan(String),
     /// Nothing more was sent after this.
     #[error(
         "behind {target} is no sandbox: its answer ({status}) lacks {}: {}. A load test of the real platform reaches real accounts; --real-platform says that this is meant",
@@ -104,7 +104,7 @@ pub enum LoadError {
     System(String),
 }
 
-impl Plan {
+impl LoadPlan {
     /// One connection, closed loop, ten seconds, nothing to send yet.
     pub fn new(target: Url) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl Plan {
             accounts: Vec::new(),
             keys: Vec::new(),
             mix: Vec::new(),
-            pace: Pace::Closed,
+            loop_mode: LoopMode::Closed,
             connections: 1,
             threads: 1,
             warm_up: Duration::ZERO,
@@ -124,27 +124,27 @@ impl Plan {
     }
 
     fn check(&self) -> Result<(), LoadError> {
-        let wrong = |what: &str| Err(LoadError::Plan(what.to_owned()));
+        let wrong = |what: &str| Err(LoadError::LoadPlan(what.to_owned()));
         if self.targets.is_empty() {
             return wrong("no target is named");
         }
         if self.connections < self.targets.len().max(self.threads) || self.threads == 0 {
             return wrong("there must be at least one connection per target and per thread");
         }
-        if let Pace::Open(rate) = self.pace
+        if let LoopMode::Open(rate) = self.loop_mode
             && !(rate.is_finite() && rate > 0.0)
         {
             return wrong("the rate must be above zero");
         }
         let odd = |name: &&String| !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b));
         match self.accounts.iter().find(odd) {
-            Some(name) => Err(LoadError::Plan(format!("{name:?} is no account's name or id"))),
+            Some(name) => Err(LoadError::LoadPlan(format!("{name:?} is no account's name or id"))),
             None => Ok(()),
         }
     }
 }
 
-impl Call {
+impl RequestSpec {
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path, Bytes::new())
     }
@@ -156,25 +156,25 @@ impl Call {
 
 /// What has come back so far, the warm-up included; also the way to end a run early.
 #[derive(Default)]
-pub struct Progress {
+pub struct RunProgress {
     calls: AtomicU64,
     failures: AtomicU64,
     bytes: AtomicU64,
     stopped: AtomicBool,
 }
 
-/// [`Progress`] at one moment.
+/// [`RunProgress`] at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct ProgressCount {
     pub calls: u64,
     pub failures: u64,
     pub bytes: u64,
 }
 
-impl Progress {
-    pub fn count(&self) -> Count {
+impl RunProgress {
+    pub fn count(&self) -> ProgressCount {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        Count { calls: read(&self.calls), failures: read(&self.failures), bytes: read(&self.bytes) }
+        ProgressCount { calls: read(&self.calls), failures: read(&self.failures), bytes: read(&self.bytes) }
     }
 
     /// No further call goes out.
@@ -188,16 +188,16 @@ impl Progress {
 }
 
 /// Runs the plan on threads of its own, blocking the caller, and returns what was measured.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Report, LoadError> {
+pub fn run(plan: &LoadPlan, progress: &RunProgress) -> Result<LoadReport, LoadError> {
     plan.check()?;
     let targets = prepare(plan)?;
     let started = Instant::now();
     let counted_from = started + plan.warm_up;
-    let window = Window { started, counted_from, ends: counted_from + plan.duration };
+    let window = RunWindow { started, counted_from, ends: counted_from + plan.duration };
     let fault = OnceLock::new();
     let tally = std::thread::scope(|scope| {
         let threads = (0..plan.threads).map(|number| {
-            let thread = Thread { plan, targets: &targets, window, number, progress, fault: &fault };
+            let thread = WorkerThread { plan, targets: &targets, window, number, progress, fault: &fault };
             scope.spawn(move || thread.run())
         });
         let mut tally = Tally::new(plan.mix.len());
@@ -220,11 +220,11 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Report, LoadError> {
 }
 
 /// Looks the targets up, and sees that a sandbox is behind each.
-fn prepare(plan: &Plan) -> Result<Vec<Target>, LoadError> {
+fn prepare(plan: &LoadPlan) -> Result<Vec<ResolvedTarget>, LoadError> {
     runtime()?.block_on(async {
         let mut targets = Vec::new();
         for url in &plan.targets {
-            let target = Target::find(url, plan.trust.as_ref()).await?;
+            let target = ResolvedTarget::find(url, plan.trust.as_ref()).await?;
             if !plan.real_platform {
                 guard::probe(plan, url, &target).await?;
             }

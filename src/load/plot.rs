@@ -10,7 +10,7 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 const COLOURS: [&str; 6] = ["#0b6e99", "#c2410c", "#15803d", "#7c3aed", "#a16207", "#475569"];
 
-/// A named line: percentile (below 100) and microseconds, as [`super::Report::curve`] has them.
+/// A named line: percentile (below 100) and microseconds, as [`super::LoadReport::curve`] has them.
 pub struct Series<'a> {
     pub name: &'a str,
     pub curve: &'a [(f64, u64)],

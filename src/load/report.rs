@@ -16,7 +16,7 @@ pub struct Tally {
     bytes: u64,
     /// By place in the mix.
     calls: Vec<CallTally>,
-    pub waited: u64,
+    pub delayed: u64,
     pub unsent: u64,
     /// Processor time of the generator's own threads.
     pub processor: Duration,
@@ -28,13 +28,13 @@ struct CallTally {
 }
 
 /// How one call came out.
-pub enum Outcome {
+pub enum CallOutcome {
     Responded { status: u16, bytes: u64, refusal: Option<String> },
     NoResponse(String),
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct LoadReport {
     pub seconds: f64,
     /// Answers within the counted time.
     pub calls: u64,
@@ -48,12 +48,13 @@ pub struct Report {
     /// Statuses of 400 and above, and calls without an answer.
     pub failures: u64,
     /// Calls that were due while every connection was busy; their waiting is in their latency.
-    pub waited: u64,
+    #[serde(rename = "waited")]
+    pub delayed: u64,
     /// Calls that were due and never went out: the target, or the generator, could not keep up.
     pub unsent: u64,
     pub latency_us: Latency,
     /// The same by call, in the order of the mix.
-    pub by_call: Vec<CallReport>,
+    pub by_call: Vec<RequestReport>,
     /// Percentile and microseconds, for a plot.
     pub curve: Vec<(f64, u64)>,
     /// How much of its processors the generator itself used, from 0 to 1.
@@ -61,7 +62,7 @@ pub struct Report {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct CallReport {
+pub struct RequestReport {
     pub call: String,
     pub calls: u64,
     pub failures: u64,
@@ -92,16 +93,16 @@ impl Tally {
             errors: BTreeMap::new(),
             bytes: 0,
             calls: (0..calls).map(|_| CallTally { latency: histogram(), failures: 0 }).collect(),
-            waited: 0,
+            delayed: 0,
             unsent: 0,
             processor: Duration::ZERO,
         }
     }
 
     /// `call` is the place in the mix.
-    pub fn record(&mut self, call: usize, took: Duration, outcome: Outcome) {
+    pub fn record(&mut self, call: usize, took: Duration, outcome: CallOutcome) {
         match outcome {
-            Outcome::Responded { status, bytes, refusal } => {
+            CallOutcome::Responded { status, bytes, refusal } => {
                 let took = u64::try_from(took.as_micros()).unwrap_or(LONGEST);
                 self.latency.saturating_record(took);
                 self.calls[call].latency.saturating_record(took);
@@ -112,7 +113,7 @@ impl Tally {
                     *self.refusals.entry(code).or_default() += 1;
                 }
             }
-            Outcome::NoResponse(why) => {
+            CallOutcome::NoResponse(why) => {
                 self.calls[call].failures += 1;
                 *self.errors.entry(why).or_default() += 1;
             }
@@ -130,14 +131,14 @@ impl Tally {
         merge(&mut self.refusals, &other.refusals);
         merge(&mut self.errors, &other.errors);
         self.bytes += other.bytes;
-        self.waited += other.waited;
+        self.delayed += other.delayed;
         self.unsent += other.unsent;
         self.processor += other.processor;
     }
 
     /// `names` are those of the calls; `available` is how much processor time the generator could have used.
-    pub fn report(self, duration: Duration, names: Vec<String>, available: Duration) -> Report {
-        let by_call = names.into_iter().zip(&self.calls).map(|(call, tally)| CallReport {
+    pub fn report(self, duration: Duration, names: Vec<String>, available: Duration) -> LoadReport {
+        let by_call = names.into_iter().zip(&self.calls).map(|(call, tally)| RequestReport {
             call,
             calls: tally.latency.len(),
             failures: tally.failures,
@@ -145,13 +146,13 @@ impl Tally {
         });
         let bad: u64 = self.statuses.range(400..).map(|(_, count)| count).sum();
         let calls = self.latency.len();
-        Report {
+        LoadReport {
             seconds: duration.as_secs_f64(),
             calls,
             calls_per_second: calls as f64 / duration.as_secs_f64(),
             bytes: self.bytes,
             failures: bad + self.errors.values().sum::<u64>(),
-            waited: self.waited,
+            delayed: self.delayed,
             unsent: self.unsent,
             latency_us: Latency::of(&self.latency),
             by_call: by_call.collect(),
@@ -191,7 +192,7 @@ fn curve(latency: &Histogram<u64>) -> Vec<(f64, u64)> {
         .collect()
 }
 
-impl Report {
+impl LoadReport {
     /// Failed and unsent calls as a share of all.
     pub fn failure_share(&self) -> f64 {
         let without_response: u64 = self.errors.values().sum();
@@ -205,18 +206,18 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = self.bytes as f64 / self.seconds / 1e6;
         let Self { calls, seconds, calls_per_second, .. } = self;
         writeln!(f, "{calls} calls in {seconds:.0} s: {calls_per_second:.0}/s, {megabytes:.1} MB/s")?;
-        let total = CallReport {
+        let total = RequestReport {
             call: "all calls".into(),
             calls: *calls,
             failures: self.failures,
             latency_us: self.latency_us,
         };
-        let rows: Vec<&CallReport> = match self.by_call.as_slice() {
+        let rows: Vec<&RequestReport> = match self.by_call.as_slice() {
             [_] => vec![&total],
             several => several.iter().chain([&total]).collect(),
         };
@@ -242,11 +243,11 @@ impl fmt::Display for Report {
         for (why, count) in &self.errors {
             writeln!(f, "no answer    {count} × {why}")?;
         }
-        if self.waited > 0 {
+        if self.delayed > 0 {
             writeln!(
                 f,
                 "waited       {} calls found every connection busy; more --connections would show whether the target is the limit",
-                self.waited
+                self.delayed
             )?;
         }
         if self.unsent > 0 {
@@ -267,8 +268,8 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn responded(status: u16, bytes: u64) -> Outcome {
-        Outcome::Responded { status, bytes, refusal: None }
+    fn responded(status: u16, bytes: u64) -> CallOutcome {
+        CallOutcome::Responded { status, bytes, refusal: None }
     }
 
     #[test]
@@ -278,7 +279,7 @@ mod tests {
             one.record(0, Duration::from_millis(millis), responded(200, 10));
         }
         two.record(1, Duration::from_millis(100), responded(403, 0));
-        two.record(1, Duration::from_millis(1), Outcome::NoResponse("timed out".into()));
+        two.record(1, Duration::from_millis(1), CallOutcome::NoResponse("timed out".into()));
         two.unsent = 1;
         one.add(&two);
         let names = vec!["GET /a".to_owned(), "GET /b".to_owned()];
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn a_run_without_any_response_still_makes_a_report() {
         let mut tally = Tally::new(1);
-        tally.record(0, Duration::ZERO, Outcome::NoResponse("refused".into()));
+        tally.record(0, Duration::ZERO, CallOutcome::NoResponse("refused".into()));
         let report = tally.report(Duration::from_secs(1), vec!["GET /".into()], Duration::from_secs(1));
         assert_eq!((report.calls, report.failures, report.curve.len()), (0, 1, 0));
         assert_eq!(report.failure_share(), 1.0);

@@ -16,20 +16,20 @@ pub struct ReceivedResponse {
     /// The gateway made it up itself; the platform was not asked. Holds the code, which is the reason phrase.
     pub refusal: Option<String>,
     /// The connection can carry another call.
-    pub keeps: bool,
+    pub keep_alive: bool,
 }
 
 /// One answer, fed piece by piece.
-pub struct Reader {
-    state: State,
+pub struct ResponseReader {
+    state: ReadState,
     head: Vec<u8>,
     response: ReceivedResponse,
     /// The answer to a HEAD has no body, whatever its fields say.
-    to_head: bool,
+    is_head: bool,
 }
 
 #[derive(Debug, PartialEq)]
-enum State {
+enum ReadState {
     Head,
     Length(u64),
     /// The hexadecimal line before a chunk: the number so far, and whether its digits are over.
@@ -43,14 +43,14 @@ enum State {
     Done,
 }
 
-impl Reader {
-    pub fn new(to_head: bool) -> Self {
-        Self { state: State::Head, head: Vec::new(), response: ReceivedResponse::default(), to_head }
+impl ResponseReader {
+    pub fn new(is_head: bool) -> Self {
+        Self { state: ReadState::Head, head: Vec::new(), response: ReceivedResponse::default(), is_head }
     }
 
     /// Whether the first byte has come.
     pub fn has_begun(&self) -> bool {
-        self.state != State::Head || !self.head.is_empty()
+        self.state != ReadState::Head || !self.head.is_empty()
     }
 
     /// Takes the next bytes; returns how many of them were body, and the answer where it is complete.
@@ -58,20 +58,20 @@ impl Reader {
         let before = self.response.bytes;
         while !bytes.is_empty() {
             bytes = match &mut self.state {
-                State::Head => self.take_head(bytes)?,
-                State::Length(left) => {
-                    let taken = part(bytes, *left);
-                    *left -= taken as u64;
+                ReadState::Head => self.take_head(bytes)?,
+                ReadState::Length(remaining) => {
+                    let taken = prefix_within(bytes, *remaining);
+                    *remaining -= taken as u64;
                     self.response.bytes += taken as u64;
-                    if *left == 0 {
-                        self.state = State::Done;
+                    if *remaining == 0 {
+                        self.state = ReadState::Done;
                     }
                     &bytes[taken..]
                 }
-                State::ChunkSize(size, over) => {
+                ReadState::ChunkSize(size, over) => {
                     match (bytes[0], char::from(bytes[0]).to_digit(16)) {
-                        (b'\n', _) if *size == 0 => self.state = State::Trailers(0),
-                        (b'\n', _) => self.state = State::Chunk(*size),
+                        (b'\n', _) if *size == 0 => self.state = ReadState::Trailers(0),
+                        (b'\n', _) => self.state = ReadState::Chunk(*size),
                         (_, Some(digit)) if !*over => {
                             *size =
                                 size.checked_mul(16).ok_or("a chunk of absurd length")? + u64::from(digit);
@@ -80,46 +80,46 @@ impl Reader {
                     }
                     &bytes[1..]
                 }
-                State::Chunk(left) => {
-                    let taken = part(bytes, *left);
-                    *left -= taken as u64;
+                ReadState::Chunk(remaining) => {
+                    let taken = prefix_within(bytes, *remaining);
+                    *remaining -= taken as u64;
                     self.response.bytes += taken as u64;
-                    if *left == 0 {
-                        self.state = State::ChunkEnd;
+                    if *remaining == 0 {
+                        self.state = ReadState::ChunkEnd;
                     }
                     &bytes[taken..]
                 }
-                State::ChunkEnd => {
+                ReadState::ChunkEnd => {
                     if bytes[0] == b'\n' {
-                        self.state = State::ChunkSize(0, false);
+                        self.state = ReadState::ChunkSize(0, false);
                     }
                     &bytes[1..]
                 }
-                State::Trailers(length) => {
+                ReadState::Trailers(length) => {
                     match bytes[0] {
-                        b'\n' if *length == 0 => self.state = State::Done,
+                        b'\n' if *length == 0 => self.state = ReadState::Done,
                         b'\n' => *length = 0,
                         b'\r' => {}
                         _ => *length += 1,
                     }
                     &bytes[1..]
                 }
-                State::UntilClose => {
+                ReadState::UntilClose => {
                     self.response.bytes += bytes.len() as u64;
                     &[]
                 }
-                State::Done => return Err("bytes after the answer"),
+                ReadState::Done => return Err("bytes after the answer"),
             };
         }
         let grown = self.response.bytes - before;
-        Ok((grown, (self.state == State::Done).then(|| std::mem::take(&mut self.response))))
+        Ok((grown, (self.state == ReadState::Done).then(|| std::mem::take(&mut self.response))))
     }
 
     /// The connection has ended; right only for an answer that ends with it.
     pub fn close(&mut self) -> Result<ReceivedResponse, &'static str> {
         match self.state {
-            State::UntilClose => Ok(std::mem::take(&mut self.response)),
-            State::Head if self.head.is_empty() => Err("closed before an answer"),
+            ReadState::UntilClose => Ok(std::mem::take(&mut self.response)),
+            ReadState::Head if self.head.is_empty() => Err("closed before an answer"),
             _ => Err("cut short"),
         }
     }
@@ -147,7 +147,7 @@ impl Reader {
 
     /// Reads a head whose every line still has its line break.
     fn read_head(&mut self, head: &[u8]) -> Result<(), &'static str> {
-        let mut lines = Lines(head);
+        let mut lines = HeaderLines(head);
         let line = lines.next().ok_or("no status line")?;
         let (minor, rest) = match line {
             [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ (b'0' | b'1'), b' ', rest @ ..] => {
@@ -162,32 +162,32 @@ impl Reader {
             // An interim answer: the real one follows.
             return Ok(());
         }
-        let fields = Fields::read(lines)?;
+        let fields = ResponseFields::read(lines)?;
         self.response.status = status;
         self.response.from_sandbox = fields.from_sandbox;
         self.response.refusal = fields.refused.then(|| String::from_utf8_lossy(&rest[3..]).trim().to_owned());
-        self.response.keeps = minor == b'1' && !fields.closes;
+        self.response.keep_alive = minor == b'1' && !fields.closes;
         self.state = match fields {
-            _ if self.to_head || matches!(status, 204 | 304) => State::Done,
-            Fields { chunked: true, .. } => State::ChunkSize(0, false),
-            Fields { length: Some(0), .. } => State::Done,
-            Fields { length: Some(length), .. } => State::Length(length),
+            _ if self.is_head || matches!(status, 204 | 304) => ReadState::Done,
+            ResponseFields { chunked: true, .. } => ReadState::ChunkSize(0, false),
+            ResponseFields { length: Some(0), .. } => ReadState::Done,
+            ResponseFields { length: Some(length), .. } => ReadState::Length(length),
             _ => {
-                self.response.keeps = false;
-                State::UntilClose
+                self.response.keep_alive = false;
+                ReadState::UntilClose
             }
         };
         Ok(())
     }
 }
 
-fn part(bytes: &[u8], left: u64) -> usize {
-    bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+fn prefix_within(bytes: &[u8], remaining: u64) -> usize {
+    bytes.len().min(usize::try_from(remaining).unwrap_or(usize::MAX))
 }
 
 /// The fields that matter here.
 #[derive(Default)]
-struct Fields {
+struct ResponseFields {
     length: Option<u64>,
     chunked: bool,
     closes: bool,
@@ -195,8 +195,8 @@ struct Fields {
     refused: bool,
 }
 
-impl Fields {
-    fn read(lines: Lines) -> Result<Self, &'static str> {
+impl ResponseFields {
+    fn read(lines: HeaderLines) -> Result<Self, &'static str> {
         let mut fields = Self::default();
         for line in lines {
             let Some(colon) = memchr(b':', line) else { return Err("a field without a colon") };
@@ -227,9 +227,9 @@ impl Fields {
 }
 
 /// Lines without their breaks.
-struct Lines<'a>(&'a [u8]);
+struct HeaderLines<'a>(&'a [u8]);
 
-impl<'a> Iterator for Lines<'a> {
+impl<'a> Iterator for HeaderLines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -244,8 +244,8 @@ impl<'a> Iterator for Lines<'a> {
 mod tests {
     use super::*;
 
-    fn whole(text: &str, step: usize) -> Result<ReceivedResponse, &'static str> {
-        let mut reader = Reader::new(false);
+    fn read_complete(text: &str, step: usize) -> Result<ReceivedResponse, &'static str> {
+        let mut reader = ResponseReader::new(false);
         let mut last = None;
         for chunk in text.as_bytes().chunks(step) {
             let (_, response) = reader.feed(chunk)?;
@@ -261,26 +261,30 @@ mod tests {
         let closing = "HTTP/1.1 200 OK\r\n\r\nabcde";
         let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 slow\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         for step in [1, 2, 3, 7, 1000] {
-            let response = whole(counted, step).unwrap();
+            let response = read_complete(counted, step).unwrap();
             assert_eq!(
-                (response.status, response.bytes, response.from_sandbox, response.keeps),
+                (response.status, response.bytes, response.from_sandbox, response.keep_alive),
                 (200, 5, true, true)
             );
-            let response = whole(chunked, step).unwrap();
-            assert_eq!((response.bytes, response.from_sandbox, response.keeps), (5, false, true), "{step}");
-            let response = whole(closing, step).unwrap();
-            assert_eq!((response.bytes, response.keeps), (5, false));
-            let response = whole(interim, step).unwrap();
-            assert_eq!((response.status, response.keeps), (503, false));
+            let response = read_complete(chunked, step).unwrap();
+            assert_eq!(
+                (response.bytes, response.from_sandbox, response.keep_alive),
+                (5, false, true),
+                "{step}"
+            );
+            let response = read_complete(closing, step).unwrap();
+            assert_eq!((response.bytes, response.keep_alive), (5, false));
+            let response = read_complete(interim, step).unwrap();
+            assert_eq!((response.status, response.keep_alive), (503, false));
         }
     }
 
     #[test]
     fn a_refusal_of_the_gateway_is_told_by_its_proxy_status_and_named_by_its_reason() {
         let refused = "HTTP/1.1 401 account_needs_login\r\nProxy-Status: genapi-gateway; error=http_request_denied\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(whole(refused, 1000).unwrap().refusal.as_deref(), Some("account_needs_login"));
+        assert_eq!(read_complete(refused, 1000).unwrap().refusal.as_deref(), Some("account_needs_login"));
         let passed = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(whole(passed, 1000).unwrap().refusal, None);
+        assert_eq!(read_complete(passed, 1000).unwrap().refusal, None);
     }
 
     #[test]
@@ -293,10 +297,10 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabcd", "a Content-Length that is no number"),
             ("", "closed before an answer"),
         ] {
-            assert_eq!(whole(text, 1000), Err(why));
+            assert_eq!(read_complete(text, 1000), Err(why));
         }
-        let mut to_head = Reader::new(true);
-        let (_, response) = to_head.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").unwrap();
+        let mut is_head = ResponseReader::new(true);
+        let (_, response) = is_head.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").unwrap();
         assert_eq!(response.unwrap().bytes, 0);
     }
 }

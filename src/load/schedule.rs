@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::Pace;
+use super::LoopMode;
 
 /// One thread's share of the calls.
 pub struct Schedule {
-    pace: Share,
+    share: ThreadShare,
     pub counted_from: Instant,
     pub ends: Instant,
-    dealt: Cell<u64>,
+    issued: Cell<u64>,
     /// This thread takes every `threads`-th number, so that the mix stays whole.
     thread: u64,
     threads: u64,
 }
 
-enum Share {
+enum ThreadShare {
     Open {
         started: Instant,
         interval: Duration,
@@ -34,18 +34,18 @@ enum Share {
 }
 
 /// A call's turn: its number, and the moment from which it is timed.
-pub struct Turn {
+pub struct DueCall {
     pub number: u64,
     pub timed_from: Instant,
     /// It was due earlier, but every connection was busy.
-    pub waited: bool,
+    pub delayed: bool,
 }
 
 impl Schedule {
-    pub fn new(pace: Pace, window: &Window, thread: usize, threads: usize) -> Self {
-        let pace = match pace {
-            Pace::Closed => Share::Closed,
-            Pace::Open(rate) => {
+    pub fn new(mode: LoopMode, window: &RunWindow, thread: usize, threads: usize) -> Self {
+        let share = match mode {
+            LoopMode::Closed => ThreadShare::Closed,
+            LoopMode::Open(rate) => {
                 let interval = Duration::from_secs_f64(threads as f64 / rate);
                 // Threads take turns, so that their calls do not leave in pairs.
                 let started = window.started + interval.mul_f64(thread as f64 / threads as f64);
@@ -54,62 +54,62 @@ impl Schedule {
                 let pacer =
                     Pacer { started, interval, ends: window.ends, due: due.clone(), taken: taken.clone() };
                 std::thread::spawn(move || pacer.run());
-                Share::Open { started, interval, due, taken }
+                ThreadShare::Open { started, interval, due, taken }
             }
         };
-        let Window { counted_from, ends, .. } = *window;
+        let RunWindow { counted_from, ends, .. } = *window;
         let (thread, threads) = (thread as u64, threads as u64);
-        Self { pace, counted_from, ends, dealt: Cell::new(0), thread, threads }
+        Self { share, counted_from, ends, issued: Cell::new(0), thread, threads }
     }
 
     /// Waits for the next call to be due; `None` when the run is over.
-    pub async fn next(&self) -> Option<Turn> {
-        let waited = match &self.pace {
-            Share::Closed => false,
-            Share::Open { due, taken, .. } => {
-                let (permit, waited) = match due.try_acquire() {
+    pub async fn next(&self) -> Option<DueCall> {
+        let delayed = match &self.share {
+            ThreadShare::Closed => false,
+            ThreadShare::Open { due, taken, .. } => {
+                let (permit, delayed) = match due.try_acquire() {
                     Ok(permit) => (permit, true),
                     Err(_) => (due.acquire().await.ok()?, false),
                 };
                 permit.forget();
                 taken.fetch_add(1, Ordering::Relaxed);
-                waited
+                delayed
             }
         };
         let now = Instant::now();
         if now >= self.last_sending() {
             return None;
         }
-        let nth = self.dealt.get();
-        self.dealt.set(nth + 1);
-        let timed_from = match &self.pace {
-            Share::Open { started, interval, .. } if waited => at(*started, *interval, nth).min(now),
+        let nth = self.issued.get();
+        self.issued.set(nth + 1);
+        let timed_from = match &self.share {
+            ThreadShare::Open { started, interval, .. } if delayed => at(*started, *interval, nth).min(now),
             // The pacer's lateness is ours, not the target's.
             _ => now,
         };
-        Some(Turn { number: nth * self.threads + self.thread, timed_from, waited })
+        Some(DueCall { number: nth * self.threads + self.thread, timed_from, delayed })
     }
 
     /// In open loop, calls that were due at the very end may still go out.
     fn last_sending(&self) -> Instant {
-        match self.pace {
-            Share::Closed => self.ends,
-            Share::Open { .. } => self.ends + GRACE,
+        match self.share {
+            ThreadShare::Closed => self.ends,
+            ThreadShare::Open { .. } => self.ends + GRACE,
         }
     }
 
     /// Calls that were due within the run and never went out.
     pub fn unsent(&self) -> u64 {
-        match &self.pace {
-            Share::Closed => 0,
-            Share::Open { due, .. } => due.available_permits() as u64,
+        match &self.share {
+            ThreadShare::Closed => 0,
+            ThreadShare::Open { due, .. } => due.available_permits() as u64,
         }
     }
 }
 
 impl Drop for Schedule {
     fn drop(&mut self) {
-        if let Share::Open { due, .. } = &self.pace {
+        if let ThreadShare::Open { due, .. } = &self.share {
             due.close();
         }
     }
@@ -120,7 +120,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// When a run begins, when its warm-up is over, when it ends.
 #[derive(Clone, Copy)]
-pub struct Window {
+pub struct RunWindow {
     pub started: Instant,
     pub counted_from: Instant,
     pub ends: Instant,
@@ -174,14 +174,14 @@ fn at(started: Instant, interval: Duration, number: u64) -> Instant {
 mod tests {
     use super::*;
 
-    fn window(seconds: u64) -> Window {
+    fn window(seconds: u64) -> RunWindow {
         let started = Instant::now();
-        Window { started, counted_from: started, ends: started + Duration::from_secs(seconds) }
+        RunWindow { started, counted_from: started, ends: started + Duration::from_secs(seconds) }
     }
 
     #[tokio::test]
     async fn a_call_that_had_to_wait_is_timed_from_when_it_was_due() {
-        let schedule = Schedule::new(Pace::Open(1000.0), &window(60), 0, 1);
+        let schedule = Schedule::new(LoopMode::Open(1000.0), &window(60), 0, 1);
         let first = schedule.next().await.unwrap();
         assert_eq!(first.number, 0);
         // Nobody takes a call until twenty more are due.
@@ -189,7 +189,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let late = schedule.next().await.unwrap();
-        assert!(late.waited);
+        assert!(late.delayed);
         assert!(late.timed_from.elapsed() >= Duration::from_millis(18), "{:?}", late.timed_from.elapsed());
         assert!(schedule.unsent() >= 19);
     }
@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn threads_share_out_the_numbers() {
         let window = window(60);
-        let of = |thread| Schedule::new(Pace::Closed, &window, thread, 2);
+        let of = |thread| Schedule::new(LoopMode::Closed, &window, thread, 2);
         let (even, odd) = (of(0), of(1));
         let mut numbers = Vec::new();
         for _ in 0..2 {
@@ -210,8 +210,8 @@ mod tests {
     #[tokio::test]
     async fn a_run_that_is_over_deals_no_more() {
         let started = Instant::now();
-        let window = Window { started, counted_from: started, ends: started };
-        assert!(Schedule::new(Pace::Closed, &window, 0, 1).next().await.is_none());
-        assert!(Schedule::new(Pace::Open(10.0), &window, 0, 1).next().await.is_none());
+        let window = RunWindow { started, counted_from: started, ends: started };
+        assert!(Schedule::new(LoopMode::Closed, &window, 0, 1).next().await.is_none());
+        assert!(Schedule::new(LoopMode::Open(10.0), &window, 0, 1).next().await.is_none());
     }
 }

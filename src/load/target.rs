@@ -16,7 +16,7 @@ use url::Url;
 use super::LoadError;
 
 /// A target whose name has been looked up.
-pub struct Target {
+pub struct ResolvedTarget {
     address: SocketAddr,
     /// As the Host field has it.
     pub authority: String,
@@ -25,12 +25,12 @@ pub struct Target {
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-pub enum Stream {
+pub enum TargetStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Target {
+impl ResolvedTarget {
     pub async fn find(url: &Url, trust: Option<&Arc<ClientConfig>>) -> Result<Self, LoadError> {
         let unreachable = |why: String| LoadError::Unreachable { target: url.clone(), why };
         let host = url.host_str().ok_or_else(|| unreachable("it names no host".into()))?;
@@ -43,8 +43,8 @@ impl Target {
             .ok_or_else(|| unreachable("the name has no address".into()))?;
         let tls = match url.scheme() {
             "http" => None,
-            "https" => Some(tls(bare, trust).map_err(LoadError::Plan)?),
-            _ => return Err(LoadError::Plan(format!("{url}: a target begins with http:// or https://"))),
+            "https" => Some(tls(bare, trust).map_err(LoadError::LoadPlan)?),
+            _ => return Err(LoadError::LoadPlan(format!("{url}: a target begins with http:// or https://"))),
         };
         let target = Self {
             address,
@@ -56,15 +56,15 @@ impl Target {
         Ok(target)
     }
 
-    pub async fn connect(&self) -> Result<Stream, String> {
+    pub async fn connect(&self) -> Result<TargetStream, String> {
         let stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match &self.tls {
-            None => Ok(Stream::Plain(stream)),
+            None => Ok(TargetStream::Plain(stream)),
             Some((connector, name)) => {
                 let stream =
                     connector.connect(name.clone(), stream).await.map_err(|error| error.to_string())?;
-                Ok(Stream::Tls(Box::new(stream)))
+                Ok(TargetStream::Tls(Box::new(stream)))
             }
         }
     }
@@ -76,11 +76,11 @@ fn tls(host: &str, trust: Option<&Arc<ClientConfig>>) -> Result<(TlsConnector, S
     Ok((trust.clone().into(), name))
 }
 
-impl Stream {
+impl TargetStream {
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Stream::Plain(stream) => stream.write_all(bytes).await,
-            Stream::Tls(stream) => {
+            TargetStream::Plain(stream) => stream.write_all(bytes).await,
+            TargetStream::Tls(stream) => {
                 stream.write_all(bytes).await?;
                 stream.flush().await
             }
@@ -89,8 +89,8 @@ impl Stream {
 
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, into),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            TargetStream::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            TargetStream::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }

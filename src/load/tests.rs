@@ -47,13 +47,13 @@ impl Server {
         Self { address, seen }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> LoadPlan {
         let target = format!("http://{}/lab-sw/v1/", self.address).parse().unwrap();
-        Plan {
-            mix: vec![Call::get("/orders/lab")],
+        LoadPlan {
+            mix: vec![RequestSpec::get("/orders/lab")],
             duration: Duration::from_millis(300),
             connections: 2,
-            ..Plan::new(target)
+            ..LoadPlan::new(target)
         }
     }
 
@@ -70,18 +70,18 @@ const REFUSED: &str =
 #[test]
 fn a_target_without_a_sandbox_behind_it_gets_one_harmless_read_and_no_load() {
     let server = Server::responding(REAL);
-    let error = run(&server.plan(), &Progress::default()).unwrap_err();
+    let error = run(&server.plan(), &RunProgress::default()).unwrap_err();
     assert!(matches!(error, LoadError::NotASandbox { status: 200, .. }), "{error}");
     assert_eq!(server.seen(), ["GET /lab-sw/v1/practice-configuration HTTP/1.1"]);
-    let allowed = Plan { real_platform: true, ..server.plan() };
-    assert!(run(&allowed, &Progress::default()).unwrap().calls > 0);
+    let allowed = LoadPlan { real_platform: true, ..server.plan() };
+    assert!(run(&allowed, &RunProgress::default()).unwrap().calls > 0);
 }
 
 #[test]
 fn the_first_response_from_elsewhere_ends_the_run() {
     let server = Server::choosing(|line| if line.contains("orders") { REAL } else { SANDBOX });
-    let plan = Plan { duration: Duration::from_secs(60), ..server.plan() };
-    let error = run(&plan, &Progress::default()).unwrap_err();
+    let plan = LoadPlan { duration: Duration::from_secs(60), ..server.plan() };
+    let error = run(&plan, &RunProgress::default()).unwrap_err();
     assert!(matches!(error, LoadError::NotASandbox { .. }), "{error}");
     assert!(server.seen().len() <= 1 + 2 * plan.connections, "{:?}", server.seen());
 }
@@ -89,21 +89,21 @@ fn the_first_response_from_elsewhere_ends_the_run() {
 #[test]
 fn a_refusal_ahead_of_the_run_is_named_by_its_code() {
     let server = Server::responding(REFUSED);
-    let error = run(&server.plan(), &Progress::default()).unwrap_err();
+    let error = run(&server.plan(), &RunProgress::default()).unwrap_err();
     assert!(matches!(&error, LoadError::Refused { code, .. } if code == "caller_unknown"), "{error}");
 }
 
 #[test]
 fn an_open_loop_keeps_its_rate_and_spreads_it_over_accounts_and_threads() {
     let server = Server::responding(SANDBOX);
-    let plan = Plan {
+    let plan = LoadPlan {
         accounts: vec!["smile".into(), "crown".into()],
-        pace: Pace::Open(200.0),
+        loop_mode: LoopMode::Open(200.0),
         threads: 2,
         duration: Duration::from_secs(1),
         ..server.plan()
     };
-    let report = run(&plan, &Progress::default()).unwrap();
+    let report = run(&plan, &RunProgress::default()).unwrap();
     assert_eq!((report.calls + report.unsent, report.failures), (200, 0), "{report}");
     let seen = server.seen();
     let of = |name: &str| {
@@ -117,7 +117,7 @@ fn a_connection_that_the_target_closes_is_opened_anew() {
     let closing =
         "HTTP/1.1 200 OK\r\nX-Sandbox: genapi-gateway\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     let server = Server::responding(closing);
-    let report = run(&server.plan(), &Progress::default()).unwrap();
+    let report = run(&server.plan(), &RunProgress::default()).unwrap();
     assert!(report.calls > 4 && report.failures == 0, "{report}");
 }
 
@@ -125,22 +125,23 @@ fn a_connection_that_the_target_closes_is_opened_anew() {
 fn a_silent_target_costs_time_outs_and_not_the_run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let plan = Plan {
-        mix: vec![Call::get("/")],
+    let plan = LoadPlan {
+        mix: vec![RequestSpec::get("/")],
         duration: Duration::from_millis(400),
         timeout: Duration::from_millis(50),
         real_platform: true,
-        ..Plan::new(target)
+        ..LoadPlan::new(target)
     };
-    let report = run(&plan, &Progress::default()).unwrap();
+    let report = run(&plan, &RunProgress::default()).unwrap();
     assert!(report.calls == 0 && report.errors["timed out"] >= 1, "{report}");
 }
 
 #[test]
 fn stopping_ends_a_run_early_and_its_rate_is_that_of_the_time_it_had() {
     let server = Server::responding(SANDBOX);
-    let plan = Plan { pace: Pace::Open(100.0), duration: Duration::from_secs(600), ..server.plan() };
-    let progress = Progress::default();
+    let plan =
+        LoadPlan { loop_mode: LoopMode::Open(100.0), duration: Duration::from_secs(600), ..server.plan() };
+    let progress = RunProgress::default();
     let report = std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&plan, &progress));
         while progress.count().calls < 20 {
@@ -155,6 +156,6 @@ fn stopping_ends_a_run_early_and_its_rate_is_that_of_the_time_it_had() {
 #[test]
 fn idle_connections_stay_open_until_dropped() {
     let server = Server::responding(SANDBOX);
-    let idle = Idle::open(&Plan { connections: 7, ..server.plan() }).unwrap();
+    let idle = IdleConnections::open(&LoadPlan { connections: 7, ..server.plan() }).unwrap();
     assert_eq!((idle.count(), server.seen().len()), (7, 7));
 }

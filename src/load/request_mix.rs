@@ -4,23 +4,23 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::target::Target;
-use super::{LoadError, Plan};
+use super::target::ResolvedTarget;
+use super::{LoadError, LoadPlan};
 
 /// Where a call's path or body names the account.
 const ACCOUNT: &str = "{account}";
 
 /// Calls with everything prepared that does not change from one sending to the next; one deck per target and key.
-pub struct Deck {
-    cards: Vec<Rc<Card>>,
+pub struct RequestMix {
+    templates: Vec<Rc<RequestTemplate>>,
     accounts: Rc<[String]>,
 }
 
 /// One call of the mix.
-pub struct Card {
+pub struct RequestTemplate {
     /// Its place in the mix.
     pub index: usize,
-    pub to_head: bool,
+    pub is_head: bool,
     /// May be sent again where a kept connection turns out to be dead.
     pub repeatable: bool,
     /// The account's name stands between each two of them.
@@ -28,40 +28,43 @@ pub struct Card {
     body: Vec<Vec<u8>>,
 }
 
-impl Deck {
+impl RequestMix {
     pub fn new(
-        plan: &Plan,
-        target: &Target,
+        plan: &LoadPlan,
+        target: &ResolvedTarget,
         key: Option<&HeaderValue>,
         accounts: Rc<[String]>,
     ) -> Result<Self, LoadError> {
-        let mut cards = Vec::new();
+        let mut templates = Vec::new();
         for (index, call) in plan.mix.iter().enumerate() {
             let prefix = if accounts.is_empty() { "" } else { "/accounts/{account}" };
             let path = format!("{}{prefix}{}", target.base_path, call.path);
             if accounts.is_empty() && path.contains(ACCOUNT) {
-                return Err(LoadError::Plan(format!("{}: {ACCOUNT} needs accounts to be named", call.path)));
+                return Err(LoadError::LoadPlan(format!(
+                    "{}: {ACCOUNT} needs accounts to be named",
+                    call.path
+                )));
             }
-            let card = Rc::new(Card {
+            let template = Rc::new(RequestTemplate {
                 index,
-                to_head: call.method == Method::HEAD,
+                is_head: call.method == Method::HEAD,
                 repeatable: matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS),
                 head: head(&call.method, &path, &target.authority, key, &call.headers)?,
                 body: split(&call.body),
             });
-            cards.extend(std::iter::repeat_n(card, call.weight as usize));
+            templates.extend(std::iter::repeat_n(template, call.weight as usize));
         }
-        match cards.is_empty() {
-            true => Err(LoadError::Plan("the mix is empty: name at least one call".into())),
-            false => Ok(Self { cards, accounts }),
+        match templates.is_empty() {
+            true => Err(LoadError::LoadPlan("the mix is empty: name at least one call".into())),
+            false => Ok(Self { templates, accounts }),
         }
     }
 
     /// The call of this number, put into `request`.
-    pub fn deal(&self, number: u64, request: &mut Vec<u8>) -> &Card {
-        let card = &self.cards[(number % self.cards.len() as u64) as usize];
-        card.write(self.account(number), request);
-        card
+    pub fn next_request(&self, number: u64, request: &mut Vec<u8>) -> &RequestTemplate {
+        let template = &self.templates[(number % self.templates.len() as u64) as usize];
+        template.write(self.account(number), request);
+        template
     }
 
     /// Fibonacci hashing: neighbours fall far apart and all accounts get their share, whatever the mix.
@@ -76,7 +79,7 @@ impl Deck {
     }
 }
 
-impl Card {
+impl RequestTemplate {
     fn write(&self, account: &str, request: &mut Vec<u8>) {
         request.clear();
         join(&self.head, account, request);
@@ -100,7 +103,7 @@ fn head(
     headers: &HeaderMap,
 ) -> Result<Vec<Vec<u8>>, LoadError> {
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(LoadError::Plan(format!("{path:?}: blanks and the like are written %20 in a path")));
+        return Err(LoadError::LoadPlan(format!("{path:?}: blanks and the like are written %20 in a path")));
     }
     let mut text = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
     let mut field = |name: &str, value: &[u8]| {
@@ -144,10 +147,10 @@ fn join(parts: &[Vec<u8>], account: &str, into: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn card(path: &str, body: &str) -> Card {
-        Card {
+    fn template(path: &str, body: &str) -> RequestTemplate {
+        RequestTemplate {
             index: 0,
-            to_head: false,
+            is_head: false,
             repeatable: true,
             head: head(&Method::GET, path, "gw:80", None, &HeaderMap::new()).unwrap(),
             body: split(body.as_bytes()),
@@ -157,7 +160,7 @@ mod tests {
     #[test]
     fn the_account_stands_wherever_the_call_names_it_and_is_counted_in_the_length() {
         let mut request = Vec::new();
-        card("/accounts/{account}/x?for={account}", "id={account}").write("smile", &mut request);
+        template("/accounts/{account}/x?for={account}", "id={account}").write("smile", &mut request);
         let text = String::from_utf8(request).unwrap();
         assert_eq!(
             text,
@@ -175,12 +178,12 @@ mod tests {
     #[test]
     fn every_account_gets_its_share_of_every_call() {
         let accounts: Rc<[String]> = (0..400).map(|number| format!("a{number}")).collect();
-        let cards = vec![Rc::new(card("/{account}", "")), Rc::new(card("/{account}", ""))];
-        let deck = Deck { cards, accounts };
+        let templates = vec![Rc::new(template("/{account}", "")), Rc::new(template("/{account}", ""))];
+        let request_mix = RequestMix { templates, accounts };
         for first in [0, 1] {
             let mut counts = std::collections::HashMap::new();
             for number in (first..80_000).step_by(2) {
-                *counts.entry(deck.account(number).to_owned()).or_insert(0) += 1;
+                *counts.entry(request_mix.account(number).to_owned()).or_insert(0) += 1;
             }
             assert_eq!(counts.len(), 400);
             assert!(counts.values().all(|count| (80..=120).contains(count)), "{counts:?}");
