@@ -12,12 +12,12 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use genapi_gateway::clock::Timestamp;
 use genapi_gateway::config::{self, AccountPattern, Config};
-use genapi_gateway::gateway::caller::{self, Evidence};
-use genapi_gateway::gateway::headers::{self, Framing, Ours, Outbound};
-use genapi_gateway::gateway::ingress;
-use genapi_gateway::gateway::links::{Finder, Places, Rewriter};
-use genapi_gateway::gateway::retry::{self, Facts, Seen};
-use genapi_gateway::gateway::settings::{Base, RealmRules, Settings};
+use genapi_gateway::gateway::caller::{self, PeerInfo};
+use genapi_gateway::gateway::headers::{self, GatewayHeaders, OutboundFraming, OutboundHead};
+use genapi_gateway::gateway::links::{LinkContext, LinkMatcher, Rewriter};
+use genapi_gateway::gateway::retry::{self, AttemptOutcome, RetryContext};
+use genapi_gateway::gateway::settings::{BaseUrl, GatewaySettings, RealmPolicy};
+use genapi_gateway::gateway::target;
 use genapi_gateway::gateway::token::TokenKey;
 use genapi_gateway::http1::{Fields, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};
@@ -29,30 +29,30 @@ const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 fn steps(criterion: &mut Criterion) {
     let target: Uri = "/accounts/smile/itero-gen-api/v2/orders/lab?status=new".parse().unwrap();
     criterion.bench_function("locate", |bench| {
-        bench.iter(|| ingress::locate(&Method::GET, black_box(&target), "").is_ok());
+        bench.iter(|| target::parse(&Method::GET, black_box(&target), "").is_ok());
     });
 
-    let settings = Settings::compile(&config());
+    let settings = GatewaySettings::compile(&config());
     let tokens = TokenKey::new(&[1; 32]);
-    let evidence = |addr: IpAddr| Evidence { addr, balancer: false, certificate: None, secure: false };
+    let peer = |addr: IpAddr| PeerInfo { addr, via_trusted_proxy: false, certificate: None, secure: false };
     let by_key = request_head(Some(KEY));
     let by_network = request_head(None);
     for (name, head, addr) in
         [("identify/key", &by_key, [192, 0, 2, 1]), ("identify/network", &by_network, [10, 3, 0, 1])]
     {
-        let evidence = evidence(addr.into());
+        let peer = peer(addr.into());
         criterion.bench_function(name, |bench| {
             bench.iter(|| {
                 let now = Timestamp::from_millis(0);
-                caller::identify(&settings, &tokens, black_box(head), &evidence, now).is_ok()
+                caller::identify(&settings, &tokens, black_box(head), &peer, now).is_ok()
             });
         });
     }
 
-    let facts = facts(&settings.retry);
-    let failed = Seen::Status(StatusCode::INTERNAL_SERVER_ERROR);
+    let context = context(&settings.retry);
+    let failed = AttemptOutcome::Status(StatusCode::INTERNAL_SERVER_ERROR);
     criterion
-        .bench_function("next_step", |bench| bench.iter(|| retry::next_step(black_box(&facts), &failed)));
+        .bench_function("next_step", |bench| bench.iter(|| retry::next_step(black_box(&context), &failed)));
 
     header_pass(criterion, by_key);
 }
@@ -64,19 +64,19 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
     let (via, id) = (HeaderValue::from_static("1.1 genapi-gateway-a"), HeaderValue::from_static("r-1"));
     criterion.bench_function("headers/outbound", |bench| {
         bench.iter(|| {
-            let ours = Ours {
+            let gateway_headers = GatewayHeaders {
                 host: HeaderValue::from_static("eu.iterocloud.com"),
                 bearer: token.expose_bearer(),
                 via: &via,
                 request_id: &id,
-                framing: Framing::AsDeclared,
+                framing: OutboundFraming::AsReceived,
                 links: false,
             };
-            let head = Outbound {
+            let head = OutboundHead {
                 caller: black_box(&caller),
                 path: ["/itero-gen-api/v2", "/orders/lab"],
                 query: None,
-                ours,
+                gateway_headers,
             };
             let mut out = Vec::with_capacity(1024);
             head.write_up_to_bearer(&mut out);
@@ -96,7 +96,7 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
     criterion.bench_function("headers/inbound", |bench| {
         bench.iter_batched(
             response,
-            |mut response| headers::inbound(&mut response, &id),
+            |mut response| headers::prepare_response(&mut response, &id),
             criterion::BatchSize::SmallInput,
         );
     });
@@ -107,11 +107,11 @@ fn links(criterion: &mut Criterion) {
     for (name, size) in [("1KB", 1024), ("100KB", 100 * 1024), ("10MB", 10 * 1024 * 1024)] {
         let list = order_list(size);
         group.throughput(Throughput::Bytes(list.len() as u64));
-        let finder = Rc::new(Finder::new("/itero-gen-api/v2").unwrap());
+        let matcher = Rc::new(LinkMatcher::new("/itero-gen-api/v2").unwrap());
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 let mut out = Vec::with_capacity(list.len() + list.len() / 4);
-                let mut rewriter = Rewriter::new(places(), finder.clone());
+                let mut rewriter = Rewriter::new(link_context(), matcher.clone());
                 rewriter.pass(black_box(list.as_bytes()), &mut out);
                 rewriter.finish(&mut out);
                 rewriter.links()
@@ -130,12 +130,12 @@ fn order_list(size: usize) -> String {
     order.repeat((size / order.len()).max(1))
 }
 
-fn places() -> Places {
+fn link_context() -> LinkContext {
     let policy = policy();
     let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
-    let realm = RealmRules { hosts: policy, link_hosts: vec![], discovery: discovery() };
-    let base = Base::new(&"http://gateway:8080".parse().unwrap());
-    Places::new(&base, &"smile".parse().unwrap(), &Arc::new(route), &Arc::new(realm))
+    let realm = RealmPolicy { hosts: policy, link_hosts: vec![], discovery: discovery() };
+    let base = BaseUrl::new(&"http://gateway:8080".parse().unwrap());
+    LinkContext::new(&base, &"smile".parse().unwrap(), &Arc::new(route), &Arc::new(realm))
 }
 
 fn request_head(key: Option<&[u8]>) -> Fields {
@@ -152,15 +152,15 @@ fn request_head(key: Option<&[u8]>) -> Fields {
     Fields::of(plain.into_iter().chain(key.map(|key| ("x-gateway-key", key)))).unwrap()
 }
 
-fn facts(limits: &config::RetryConfig) -> Facts<'_> {
-    Facts {
-        row: endpoint::find(&Method::GET, "/orders/lab"),
+fn context(limits: &config::RetryConfig) -> RetryContext<'_> {
+    RetryContext {
+        endpoint: endpoint::find(&Method::GET, "/orders/lab"),
         limits,
         retryable: true,
         replayable: true,
-        sends: 1,
+        attempts: 1,
         renewed: false,
-        repeated_silently: false,
+        retried_transparently: false,
         elapsed: Duration::ZERO,
         budget: true,
         jitter: 0.5,

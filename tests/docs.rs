@@ -68,7 +68,7 @@ fn number_of(constant: &str) -> u16 {
 fn every_refusal_stands_in_the_table_with_its_status() {
     let source = read("src/gateway/refusal.rs");
     let mut codes = BTreeMap::new();
-    for arm in source.split("face(\n").skip(1) {
+    for arm in source.split("info(\n").skip(1) {
         let Some((constant, rest)) =
             arm.trim_start().strip_prefix("StatusCode::").and_then(|arm| arm.split_once(','))
         else {

@@ -9,12 +9,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::access::book::Book;
 use crate::access::renewal::Renewals;
-use crate::facade::{self, Facade};
-use crate::gateway::account::Ledger;
-use crate::gateway::caller::Evidence;
+use crate::facade::{self, TokenEndpoint};
+use crate::gateway::account::AccountDirectory;
+use crate::gateway::caller::PeerInfo;
 use crate::gateway::oauth_error::OAuthError;
 use crate::gateway::refusal::Refusal;
-use crate::gateway::{Gateway, ReplyBody, Shared};
+use crate::gateway::{Gateway, GatewayShared, ResponseBody};
 use crate::http1::{Request, RequestBody, RequestHead};
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
@@ -24,28 +24,28 @@ use super::roads::Roads;
 
 /// Makes each worker its own gateway.
 pub struct Maker {
-    pub shared: Arc<Shared>,
+    pub shared: Arc<GatewayShared>,
     pub book: Arc<Book>,
     pub renewals: Renewals,
     pub roads: Roads,
     pub observers: Arc<Observers>,
-    pub facade: Arc<Facade>,
+    pub facade: Arc<TokenEndpoint>,
 }
 
 pub struct DataHandler {
-    gateway: Gateway<Ledger, Roads>,
-    facade: Arc<Facade>,
-    shared: Arc<Shared>,
+    gateway: Gateway<AccountDirectory, Roads>,
+    facade: Arc<TokenEndpoint>,
+    shared: Arc<GatewayShared>,
 }
 
 impl MakeHandler for Maker {
     type Handler = DataHandler;
 
     fn make(&self, worker: usize) -> DataHandler {
-        let ledger = Ledger { book: self.book.clone(), renewals: self.renewals.clone() };
+        let accounts = AccountDirectory { book: self.book.clone(), renewals: self.renewals.clone() };
         let observer = self.observers.of_worker(worker);
         DataHandler {
-            gateway: Gateway::new(self.shared.clone(), ledger, self.roads.clone(), observer),
+            gateway: Gateway::new(self.shared.clone(), accounts, self.roads.clone(), observer),
             facade: self.facade.clone(),
             shared: self.shared.clone(),
         }
@@ -53,10 +53,10 @@ impl MakeHandler for Maker {
 }
 
 impl Handler for DataHandler {
-    type Body = ReplyBody<Stream>;
+    type Body = ResponseBody<Stream>;
 
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>> {
-        self.response(request, evidence(&peer))
+        self.response(request, peer_info(&peer))
     }
 
     fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes> {
@@ -72,11 +72,11 @@ impl Handler for DataHandler {
 }
 
 impl DataHandler {
-    pub async fn response(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+    pub async fn response(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
         match self.is_token_path(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
-            true => Box::pin(self.token(request, evidence)).await,
-            false => self.gateway.handle(request, evidence).await,
+            true => Box::pin(self.token(request, peer)).await,
+            false => self.gateway.handle(request, peer).await,
         }
     }
 
@@ -84,17 +84,17 @@ impl DataHandler {
         facade::is_token_path(&self.shared.settings.load(), head.uri.path())
     }
 
-    async fn token(&self, request: Request, evidence: Evidence) -> Response<ReplyBody<Stream>> {
+    async fn token(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
         let Request { head, body } = request;
         let id = self.gateway.request_id(&head.fields);
         if head.method != Method::POST {
-            return OAuthError::method().response(&id, head.method == Method::HEAD).map(ReplyBody::full);
+            return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
         let response = match read_form(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.token(&head.fields, &form, &evidence, &id),
+            Ok(form) => self.facade.token(&head.fields, &form, &peer, &id),
             Err(refusal) => refusal.oauth_response(&id, false),
         };
-        response.map(ReplyBody::full)
+        response.map(ResponseBody::full)
     }
 }
 
@@ -108,10 +108,10 @@ async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<B
     }
 }
 
-fn evidence(peer: &Peer) -> Evidence {
-    Evidence {
+fn peer_info(peer: &Peer) -> PeerInfo {
+    PeerInfo {
         addr: peer.addr.ip(),
-        balancer: peer.balancer,
+        via_trusted_proxy: peer.balancer,
         certificate: peer.certificate.as_ref().map(|certificate| certificate.fingerprint),
         secure: peer.secure,
     }

@@ -180,7 +180,7 @@ impl Machinery for Workshop {
     }
 
     fn refusal_word(&self, number: u16) -> &'static str {
-        refusal::word(number)
+        refusal::code_by_number(number)
     }
 
     fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -32,10 +32,10 @@ use crate::access::renewal::{self, Renewals};
 use crate::admin::{self, Admin, Guard};
 use crate::clock::Clock;
 use crate::config::{self, Config, secret};
-use crate::facade::{Facade, KnownTokens};
-use crate::gateway::settings::Settings;
+use crate::facade::{KnownTokens, TokenEndpoint};
+use crate::gateway::settings::GatewaySettings;
 use crate::gateway::token::TokenKey;
-use crate::gateway::{AccessLog, Shared};
+use crate::gateway::{AccessLog, GatewayShared};
 use crate::journal::Journal;
 use crate::journal::audit::Audit;
 use crate::model::account::AccountName;
@@ -82,7 +82,7 @@ struct Inner {
     audit: Audit,
     metrics: Arc<Metrics>,
     logs: LogQueue,
-    shared: Arc<Shared>,
+    shared: Arc<GatewayShared>,
     roads: Roads,
     operator: Operator,
     certificates: Vec<Arc<TlsCertificates>>,
@@ -157,14 +157,14 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         None => LogQueue::start(std::io::stderr()).context("the log's thread cannot be started")?,
     };
     let access_log = config.log.access.then(|| AccessLog::new(config.log.format, logs.clone()));
-    let shared = Arc::new(Shared::new(
-        Settings::compile(&operator::with(&config, operator_caller.clone())),
-        token_key(&secrets).beginning(clock.now()),
+    let shared = Arc::new(GatewayShared::new(
+        GatewaySettings::compile(&operator::with(&config, operator_caller.clone())),
+        token_key(&secrets).with_process_start(clock.now()),
         clock.clone(),
         &instance(&secrets.0),
         access_log,
     ));
-    let facade = Arc::new(Facade { shared: shared.clone(), known: known.clone(), book: book.clone() });
+    let facade = Arc::new(TokenEndpoint { shared: shared.clone(), known: known.clone(), book: book.clone() });
     let roads = Roads::new(&realms);
     let maker = Arc::new(data::Maker {
         shared: shared.clone(),
@@ -284,7 +284,7 @@ fn signing_secrets(config: &Config) -> Result<([u8; 32], Vec<[u8; 32]>), StoreEr
 }
 
 fn token_key((signing, older): &([u8; 32], Vec<[u8; 32]>)) -> TokenKey {
-    older.iter().fold(TokenKey::new(signing), TokenKey::and_older)
+    older.iter().fold(TokenKey::new(signing), TokenKey::with_older_key)
 }
 
 /// Before a rotation: the key that seals here is the one that stands first in the file now.

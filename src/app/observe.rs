@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::book::Entry;
 use crate::access::signals::Signals;
 use crate::access::streak::Failure;
-use crate::gateway::{Observer, Record, refusal};
+use crate::gateway::{LogEntry, Observer, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 use crate::store::outage::Ailment;
@@ -68,7 +68,7 @@ impl Observers {
 }
 
 impl Observer for WorkerObserver {
-    fn finished(&self, record: &Record, account: Option<&Entry>) {
+    fn finished(&self, record: &LogEntry, account: Option<&Entry>) {
         self.count(record);
         if let Some(account) = account {
             note_sign_of_life(record, &account.signals);
@@ -86,7 +86,7 @@ impl Observer for WorkerObserver {
 }
 
 impl WorkerObserver {
-    fn count(&self, record: &Record) {
+    fn count(&self, record: &LogEntry) {
         if let Some(slot) = self.slot(record.endpoint) {
             let class = StatusCode::from_u16(record.status).map_or(Class::None, Class::of);
             self.with_cells(record.realm.as_ref(), |cells| {
@@ -148,9 +148,9 @@ impl WorkerObserver {
     }
 }
 
-fn note_sign_of_life(record: &Record, signals: &Signals) {
+fn note_sign_of_life(record: &LogEntry, signals: &Signals) {
     match record.refusal {
-        Some(code) => signals.refused(refusal::number(code), record.at),
+        Some(code) => signals.refused(refusal::code_number(code), record.at),
         None if (200..400).contains(&record.status) => signals.succeeded(record.at),
         None => {}
     }

@@ -19,8 +19,8 @@ use tokio::task::LocalSet;
 
 use crate::admin::view::{CallReport, CallRequest};
 use crate::config::{self, Config};
-use crate::gateway::ReplyBody;
-use crate::gateway::caller::Evidence;
+use crate::gateway::ResponseBody;
+use crate::gateway::caller::PeerInfo;
 use crate::http1::{Fields, Name, Passed, Request, RequestBody, RequestHead, text};
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
@@ -151,14 +151,19 @@ async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
 }
 
 async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<Seen, String> {
-    look(handler.response(request, evidence()).await).await
+    look(handler.response(request, peer()).await).await
 }
 
-fn evidence() -> Evidence {
-    Evidence { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), balancer: false, certificate: None, secure: true }
+fn peer() -> PeerInfo {
+    PeerInfo {
+        addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        via_trusted_proxy: false,
+        certificate: None,
+        secure: true,
+    }
 }
 
-async fn look(response: Response<ReplyBody<Stream>>) -> Result<Seen, String> {
+async fn look(response: Response<ResponseBody<Stream>>) -> Result<Seen, String> {
     let (head, mut body) = response.into_parts();
     // Those of the platform come with the body, our own in the head.
     let value = |name: Name| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config};
-use crate::gateway::settings::Settings;
+use crate::gateway::settings::GatewaySettings;
 use crate::server::Reload;
 
 use super::{Inner, Running, operator, preflight, realms};
@@ -59,7 +59,7 @@ impl Inner {
         self.book.set_rules(realms::rules(&fresh));
         self.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
         let caller = self.operator.caller.clone();
-        self.shared.settings.store(Arc::new(Settings::compile(&operator::with(&fresh, caller))));
+        self.shared.settings.store(Arc::new(GatewaySettings::compile(&operator::with(&fresh, caller))));
         self.renewals.reload(fresh.renewal.clone(), realms::control_calls(&parts), &changed).await;
         for realm in old.realms.keys().filter(|name| !fresh.realms.contains_key(*name)) {
             self.metrics.forget_realm(realm.as_str(), &["ready", "paused", "needs_login"]);

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::access::book::{Book, Standing};
-use crate::gateway::Shared;
-use crate::gateway::caller::{self, CallerMatch, Evidence};
+use crate::gateway::GatewayShared;
+use crate::gateway::caller::{self, AuthenticatedCaller, PeerInfo};
 use crate::gateway::oauth_error::OAuthError;
 use crate::gateway::refusal::Refusal;
-use crate::gateway::settings::Settings;
+use crate::gateway::settings::GatewaySettings;
 use crate::http1::Fields;
 
 pub use form::MAX_FORM;
@@ -26,15 +26,15 @@ use credentials::BasicCredentials;
 use form::TokenForm;
 
 /// Answers token requests of callers.
-pub struct Facade {
-    pub shared: Arc<Shared>,
+pub struct TokenEndpoint {
+    pub shared: Arc<GatewayShared>,
     pub known: Arc<KnownTokens>,
     pub book: Arc<Book>,
 }
 
 /// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TokenRefusal {
+enum TokenRequestError {
     InvalidRequest(&'static str),
     UnsupportedGrant,
     InvalidClient,
@@ -45,7 +45,7 @@ enum TokenRefusal {
 }
 
 /// Whether a path is the vendor's token endpoint, bare or behind an account's prefix, and behind the path of the gateway's own URL.
-pub fn is_token_path(settings: &Settings, path: &str) -> bool {
+pub fn is_token_path(settings: &GatewaySettings, path: &str) -> bool {
     // A glance that nearly every call fails at once.
     path.trim_end_matches('/').ends_with(TOKEN_PATH)
         && settings.callers.iter().any(|caller| {
@@ -64,52 +64,62 @@ fn is_token_endpoint(path: &str) -> bool {
     prefix.is_empty() || name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
-impl Facade {
+impl TokenEndpoint {
     /// Answers `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
     pub fn token(
         &self,
         fields: &Fields,
         body: &[u8],
-        evidence: &Evidence,
+        peer: &PeerInfo,
         request_id: &HeaderValue,
     ) -> Response<Bytes> {
-        match self.grant(fields, body, evidence) {
+        match self.issue_token(fields, body, peer) {
             Ok(response) => response,
-            Err(Denied::Gateway(refusal)) => refusal.oauth_response(request_id, false),
-            Err(Denied::Vendor(refusal)) => refusal.response(request_id),
+            Err(FacadeError::Gateway(refusal)) => refusal.oauth_response(request_id, false),
+            Err(FacadeError::Vendor(refusal)) => refusal.response(request_id),
         }
     }
 
-    fn grant(&self, fields: &Fields, body: &[u8], evidence: &Evidence) -> Result<Response<Bytes>, Denied> {
-        let form = TokenForm::read(fields, body).map_err(TokenRefusal::InvalidRequest)?;
-        let caller = self.caller(fields, &form, evidence)?;
+    fn issue_token(
+        &self,
+        fields: &Fields,
+        body: &[u8],
+        peer: &PeerInfo,
+    ) -> Result<Response<Bytes>, FacadeError> {
+        let form = TokenForm::read(fields, body).map_err(TokenRequestError::InvalidRequest)?;
+        let caller = self.caller(fields, &form, peer)?;
         if form.grant_type != "refresh_token" {
-            return Err(TokenRefusal::UnsupportedGrant.into());
+            return Err(TokenRequestError::UnsupportedGrant.into());
         }
-        let name = self.known.account_of(&form.refresh_token).ok_or(TokenRefusal::UnknownToken)?;
-        let entry = self.book.by_name(name.as_str()).ok_or(TokenRefusal::UnknownToken)?;
+        let name = self.known.account_of(&form.refresh_token).ok_or(TokenRequestError::UnknownToken)?;
+        let entry = self.book.by_name(name.as_str()).ok_or(TokenRequestError::UnknownToken)?;
         if !caller.rules.may_use(&name, || entry.identity()) {
-            return Err(TokenRefusal::NotAllowed.into());
+            return Err(TokenRequestError::NotAllowed.into());
         }
         let now = self.shared.clock.now();
         match entry.standing(now) {
             Standing::Ready(_) | Standing::Refused { .. } | Standing::Renewable { .. } => {}
-            Standing::Paused => return Err(TokenRefusal::Paused.into()),
-            Standing::NeedsLogin { .. } => return Err(TokenRefusal::NeedsLogin.into()),
+            Standing::Paused => return Err(TokenRequestError::Paused.into()),
+            Standing::NeedsLogin { .. } => return Err(TokenRequestError::NeedsLogin.into()),
         }
         entry.touch(now);
-        let life = self.shared.tokens.life();
-        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + life);
+        let lifetime = self.shared.tokens.lifetime();
+        let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + lifetime);
         let token =
-            minted.ok_or(TokenRefusal::InvalidRequest("the caller's name is too long for a token"))?;
+            minted.ok_or(TokenRequestError::InvalidRequest("the caller's name is too long for a token"))?;
         tracing::info!(caller = %caller.rules.name, account = %name, "gateway token handed out");
-        Ok(granted(&token, &form.refresh_token, life))
+        Ok(token_response(&token, &form.refresh_token, lifetime))
     }
 
     /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the
     /// caller is known as for any other call. Both ways at once are one too many (RFC 6749, 2.3) unless they
     /// say the same.
-    fn caller(&self, fields: &Fields, form: &TokenForm, evidence: &Evidence) -> Result<CallerMatch, Denied> {
+    fn caller(
+        &self,
+        fields: &Fields,
+        form: &TokenForm,
+        peer: &PeerInfo,
+    ) -> Result<AuthenticatedCaller, FacadeError> {
         let settings = self.shared.settings.load();
         let now = self.shared.clock.now();
         // A Basic password may be a caller's key as well: that is the gateway's own way, and no client
@@ -123,19 +133,19 @@ impl Facade {
             basic.client_ids.iter().find_map(|id| settings.caller_by_client_id(id)).cloned()
         };
         let in_basic = basics.iter().find_map(of_basic);
-        if (in_form.is_some() || in_basic.is_some()) && !basics.iter().all(|basic| agree(basic, form)) {
-            return Err(TokenRefusal::InvalidRequest(CREDENTIALS_DIFFER).into());
+        if (in_form.is_some() || in_basic.is_some()) && !basics.iter().all(|basic| same_client(basic, form)) {
+            return Err(TokenRequestError::InvalidRequest(CREDENTIALS_DIFFER).into());
         }
         if let Some(rules) = in_basic.as_ref().or(in_form) {
             let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
             // All are compared, so that the time tells nothing of which was right.
             let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
             return match right {
-                true => caller::admit(rules.clone(), fields).map_err(Denied::Gateway),
-                false => Err(TokenRefusal::InvalidClient.into()),
+                true => caller::accept(rules.clone(), fields).map_err(FacadeError::Gateway),
+                false => Err(TokenRequestError::InvalidClient.into()),
             };
         }
-        caller::identify(&settings, &self.shared.tokens, fields, evidence, now).map_err(Denied::Gateway)
+        caller::identify(&settings, &self.shared.tokens, fields, peer, now).map_err(FacadeError::Gateway)
     }
 }
 
@@ -143,26 +153,26 @@ const CREDENTIALS_DIFFER: &str =
     "client credentials are sent twice and differ: send them as Authorization Basic or in the form, not both";
 
 /// Whether the form says nothing else about the client than the header does.
-fn agree(basic: &BasicCredentials, form: &TokenForm) -> bool {
+fn same_client(basic: &BasicCredentials, form: &TokenForm) -> bool {
     let same_id = form.client_id.is_empty() || basic.client_ids.contains(&form.client_id);
     same_id && form.client_secret.is_none_or(|secret| basic.secrets.contains(&secret))
 }
 
 /// Which half of the house says no.
 #[derive(Debug)]
-enum Denied {
+enum FacadeError {
     Gateway(Refusal),
-    Vendor(TokenRefusal),
+    Vendor(TokenRequestError),
 }
 
-impl From<TokenRefusal> for Denied {
-    fn from(refusal: TokenRefusal) -> Self {
-        Denied::Vendor(refusal)
+impl From<TokenRequestError> for FacadeError {
+    fn from(refusal: TokenRequestError) -> Self {
+        FacadeError::Vendor(refusal)
     }
 }
 
 /// The vendor's shape (Authentication and Pairing V2, 4.1.3).
-fn granted(access_token: &str, refresh_token: &str, life: Duration) -> Response<Bytes> {
+fn token_response(access_token: &str, refresh_token: &str, lifetime: Duration) -> Response<Bytes> {
     json_response(
         StatusCode::OK,
         &serde_json::json!({
@@ -170,14 +180,14 @@ fn granted(access_token: &str, refresh_token: &str, life: Duration) -> Response<
             "refresh_token": refresh_token,
             "scope": "openid",
             "token_type": "Bearer",
-            "expires_in": life.as_secs(),
+            "expires_in": lifetime.as_secs(),
         }),
     )
 }
 
-impl TokenRefusal {
+impl TokenRequestError {
     fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
-        use TokenRefusal::*;
+        use TokenRequestError::*;
         let (status, error, description) = match self {
             InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
             UnsupportedGrant => (
@@ -258,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_refused_refresh_has_the_vendors_status_and_a_word_that_helps() {
-        let response = TokenRefusal::UnknownToken.response(&HeaderValue::from_static("r-1"));
+        let response = TokenRequestError::UnknownToken.response(&HeaderValue::from_static("r-1"));
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!((response.status().as_u16(), body["error"].as_str()), (401, Some("invalid_grant")));
         assert!(body["error_description"].as_str().unwrap().contains("accounts import"));

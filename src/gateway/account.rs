@@ -14,7 +14,7 @@ use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::Route;
 
-use super::caller::CallerMatch;
+use super::caller::AuthenticatedCaller;
 use super::refusal::Refusal;
 use super::settings::CallerRules;
 
@@ -40,12 +40,12 @@ pub trait Accounts: 'static {
     /// Waits for the renewal under way, where there is one.
     fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewProblem>>>;
     /// Starts a renewal that nobody waits for.
-    fn renew_behind(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
+    fn renew_in_background(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
     fn report_forbidden(&self, account: &Self::Account, cured: bool);
     /// No connection to the account's route could be made.
     fn route_unreachable(&self, account: &Self::Account, route: &Arc<Route>, why: &str);
     /// A call has tried a route that was not proven; `failure` says why its answer is no proof.
-    fn trial_over(&self, account: &Self::Account, trial: &Arc<Trial>, failure: Option<String>);
+    fn route_tried(&self, account: &Self::Account, trial: &Arc<Trial>, failure: Option<String>);
 }
 
 /// The result of a look-up by id.
@@ -57,7 +57,7 @@ pub enum Candidates<A> {
 
 /// The book and the one door to renewals.
 #[derive(Clone)]
-pub struct Ledger {
+pub struct AccountDirectory {
     pub book: Arc<Book>,
     pub renewals: Renewals,
 }
@@ -69,35 +69,35 @@ const MAX_CHOICES: usize = 100;
 /// to its account, whatever the request names.
 pub fn choose<A: Accounts>(
     accounts: &A,
-    caller: &CallerMatch,
+    caller: &AuthenticatedCaller,
     prefix: Option<&str>,
     fields: &Fields,
 ) -> Result<A::Account, Refusal> {
     let named = match prefix {
         Some(text) => Some(text),
-        None => named_by_field(fields)?,
+        None => named_by_header(fields)?,
     };
-    let account = match (named, &caller.bound_to) {
-        (Some(text), _) => find(accounts, &caller.rules, &reference(text)?)?,
+    let account = match (named, &caller.token_account) {
+        (Some(text), _) => find(accounts, &caller.rules, &parse_ref(text)?)?,
         (None, Some(bound)) => {
-            find(accounts, &caller.rules, &Reference::Name(Cow::Borrowed(bound.as_str())))?
+            find(accounts, &caller.rules, &AccountRef::Name(Cow::Borrowed(bound.as_str())))?
         }
         (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
     };
-    match &caller.bound_to {
+    match &caller.token_account {
         Some(bound) if bound != A::name(&account) => Err(Refusal::AccountNotAllowed),
         _ => Ok(account),
     }
 }
 
-enum Reference<'a> {
+enum AccountRef<'a> {
     /// Not yet known to be the name of anything.
     Name(Cow<'a, str>),
     Id(Option<RealmName>, AccountId),
 }
 
 /// `smile-berlin`, `4711` or `global:4711`.
-fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
+fn parse_ref(text: &str) -> Result<AccountRef<'_>, Refusal> {
     let (realm, rest) = match text.split_once(':') {
         Some((realm, rest)) => (
             Some(realm.to_ascii_lowercase().parse::<RealmName>().map_err(|_| Refusal::AccountNotAllowed)?),
@@ -109,30 +109,30 @@ fn reference(text: &str) -> Result<Reference<'_>, Refusal> {
     if rest.starts_with(|first: char| first.is_ascii_digit())
         && let Ok(id) = rest.parse::<AccountId>()
     {
-        return Ok(Reference::Id(realm, id));
+        return Ok(AccountRef::Id(realm, id));
     }
     match realm {
         // Names are lower case; some programs and people write the first letter large.
         None if rest.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            Ok(Reference::Name(Cow::Owned(rest.to_ascii_lowercase())))
+            Ok(AccountRef::Name(Cow::Owned(rest.to_ascii_lowercase())))
         }
-        None => Ok(Reference::Name(Cow::Borrowed(rest))),
+        None => Ok(AccountRef::Name(Cow::Borrowed(rest))),
         // No account can have such a name, so no caller can be allowed it.
         Some(_) => Err(Refusal::AccountNotAllowed),
     }
 }
 
-fn named_by_field(fields: &Fields) -> Result<Option<&str>, Refusal> {
+fn named_by_header(fields: &Fields) -> Result<Option<&str>, Refusal> {
     let named = fields.only(Name::XGatewayAccount);
     let named = named.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Account"))?;
     let as_text = |value| text(value).map(str::trim).ok_or(Refusal::BadRequest("odd X-Gateway-Account"));
     named.map(as_text).transpose()
 }
 
-fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<Reference<'r>, Refusal> {
-    match rules.only_account() {
-        Some(AccountPattern::Name(name)) => Ok(Reference::Name(Cow::Borrowed(name))),
-        Some(AccountPattern::Id { realm, id }) => Ok(Reference::Id(realm.clone(), *id)),
+fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<AccountRef<'r>, Refusal> {
+    match rules.single_account() {
+        Some(AccountPattern::Name(name)) => Ok(AccountRef::Name(Cow::Borrowed(name))),
+        Some(AccountPattern::Id { realm, id }) => Ok(AccountRef::Id(realm.clone(), *id)),
         None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
     }
 }
@@ -155,11 +155,11 @@ fn allows<A: Accounts>(rules: &CallerRules, account: &A::Account) -> bool {
 fn find<A: Accounts>(
     accounts: &A,
     rules: &CallerRules,
-    wanted: &Reference<'_>,
+    wanted: &AccountRef<'_>,
 ) -> Result<A::Account, Refusal> {
     let found = match wanted {
-        Reference::Name(name) => accounts.by_name(name),
-        Reference::Id(realm, id) => by_id(accounts, rules, realm.as_ref(), *id)?,
+        AccountRef::Name(name) => accounts.by_name(name),
+        AccountRef::Id(realm, id) => by_id(accounts, rules, realm.as_ref(), *id)?,
     };
     match found {
         Some(account) if allows::<A>(rules, &account) => Ok(account),
@@ -168,11 +168,11 @@ fn find<A: Accounts>(
     }
 }
 
-fn covers(rules: &CallerRules, wanted: &Reference<'_>) -> bool {
+fn covers(rules: &CallerRules, wanted: &AccountRef<'_>) -> bool {
     match wanted {
         // What no account can be called, no caller can be allowed.
-        Reference::Name(name) => name.parse().is_ok_and(|name| rules.covers_name(&name)),
-        Reference::Id(realm, id) => rules.covers_id(realm.as_ref(), *id),
+        AccountRef::Name(name) => name.parse().is_ok_and(|name| rules.may_cover_name(&name)),
+        AccountRef::Id(realm, id) => rules.may_cover_id(realm.as_ref(), *id),
     }
 }
 
@@ -203,7 +203,7 @@ fn by_id<A: Accounts>(
     }
 }
 
-impl Accounts for Ledger {
+impl Accounts for AccountDirectory {
     type Account = Arc<Entry>;
 
     fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
@@ -255,7 +255,7 @@ impl Accounts for Ledger {
         self.renewals.join(account).await
     }
 
-    fn renew_behind(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
+    fn renew_in_background(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
         self.renewals.renew_behind(account, seen_generation, cause);
     }
 
@@ -267,7 +267,7 @@ impl Accounts for Ledger {
         self.renewals.route_unreachable(account, route, why);
     }
 
-    fn trial_over(&self, account: &Arc<Entry>, trial: &Arc<Trial>, failure: Option<String>) {
+    fn route_tried(&self, account: &Arc<Entry>, trial: &Arc<Trial>, failure: Option<String>) {
         self.renewals.trial_over(account, trial, failure);
     }
 }
@@ -275,23 +275,23 @@ impl Accounts for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::settings::Settings;
-    use crate::gateway::testing::{self, Played};
+    use crate::gateway::settings::GatewaySettings;
+    use crate::gateway::testing::{self, FakeAccounts};
 
     fn chosen(patterns: &[&str], prefix: Option<&str>, header: Option<&str>, bound: Option<&str>) -> String {
         let mut config = testing::config();
         config.callers = vec![testing::caller("c").accounts(patterns).build()];
-        let rules = Settings::compile(&config).callers[0].clone();
-        let caller = CallerMatch { rules, bound_to: bound.map(|name| name.parse().unwrap()) };
+        let rules = GatewaySettings::compile(&config).callers[0].clone();
+        let caller = AuthenticatedCaller { rules, token_account: bound.map(|name| name.parse().unwrap()) };
         let fields = Fields::of(header.map(|value| ("x-gateway-account", value))).unwrap();
-        let accounts = Played::with(&[
+        let accounts = FakeAccounts::with(&[
             ("smile-a", "global", 1),
             ("smile-b", "global", 2),
             ("other", "china", 1),
             ("solo", "global", 9),
         ]);
         match choose(&accounts, &caller, prefix, &fields) {
-            Ok(account) => Played::name(&account).to_string(),
+            Ok(account) => FakeAccounts::name(&account).to_string(),
             Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
             Err(refusal) => refusal.code().to_owned(),
         }

@@ -11,25 +11,25 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http1::{BodyFault, Decoder, Fields, Passed};
 
-use super::access_log::Line;
+use super::access_log::RequestLog;
 use super::pool::{Lease, Wire};
-use super::rewrite::Rewriting;
+use super::rewrite::RewritingBody;
 
 /// What the server sends to the caller. Dropped, it writes the call's line.
-pub struct ReplyBody<S: Wire> {
-    kind: Kind<S>,
-    line: Option<Line>,
+pub struct ResponseBody<S: Wire> {
+    kind: BodyKind<S>,
+    log: Option<RequestLog>,
     fields: Option<Fields>,
 }
 
-enum Kind<S: Wire> {
+enum BodyKind<S: Wire> {
     Full(Option<Bytes>),
-    Live(LiveBody<S>),
-    Rewriting(Box<Rewriting<S>>),
+    Live(UpstreamBody<S>),
+    RewritingBody(Box<RewritingBody<S>>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub enum ResponseBodyError {
     #[error("the platform's answer broke off")]
     BrokenOff,
     #[error("the platform's answer stalled")]
@@ -39,7 +39,7 @@ pub enum BodyError {
 }
 
 /// The body of an answer as it comes, and the connection that it comes over.
-pub struct LiveBody<S: Wire> {
+pub struct UpstreamBody<S: Wire> {
     /// Read ahead; delivered first.
     front: Option<Bytes>,
     decoder: Decoder,
@@ -47,15 +47,15 @@ pub struct LiveBody<S: Wire> {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer runs for the pause that is going on.
-    timing: bool,
+    timer_runs: bool,
     ended: bool,
 }
 
-impl<S: Wire> LiveBody<S> {
+impl<S: Wire> UpstreamBody<S> {
     /// A small answer has come with its head: then its connection is free at once.
     pub fn new(decoder: Decoder, mut lease: Lease<S>, idle: Duration, now: std::time::Instant) -> Self {
         let mut body =
-            Self { front: None, decoder, lease: None, idle, timer: None, timing: false, ended: false };
+            Self { front: None, decoder, lease: None, idle, timer: None, timer_runs: false, ended: false };
         // A fault shows again when the body is read on.
         body.front = lease.link.take_chunk(&mut body.decoder).unwrap_or_default();
         body.lease = Some(lease);
@@ -66,7 +66,7 @@ impl<S: Wire> LiveBody<S> {
     }
 
     /// The next piece; an answer's trailers end here.
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         if let Some(front) = self.front.take() {
             return Poll::Ready(Some(Ok(front)));
         }
@@ -74,9 +74,9 @@ impl<S: Wire> LiveBody<S> {
             return Poll::Ready(None);
         }
         match self.poll_platform(cx) {
-            Poll::Pending => self.poll_timer(cx).map(|()| Some(Err(self.fail(BodyError::Stalled)))),
+            Poll::Pending => self.poll_timer(cx).map(|()| Some(Err(self.fail(ResponseBodyError::Stalled)))),
             Poll::Ready(polled) => {
-                self.timing = false;
+                self.timer_runs = false;
                 Poll::Ready(polled)
             }
         }
@@ -93,7 +93,7 @@ impl<S: Wire> LiveBody<S> {
 
     /// Reads a small answer to its end, so that its connection is free for the repeat while the answer waits to be needed. A larger one
     /// is left as it is.
-    pub async fn settle(&mut self, limit: usize) -> Result<(), BodyError> {
+    pub async fn buffer_up_to(&mut self, limit: usize) -> Result<(), ResponseBodyError> {
         if self.ended || self.length().is_some_and(|length| length > limit as u64) {
             return Ok(());
         }
@@ -109,7 +109,7 @@ impl<S: Wire> LiveBody<S> {
         Ok(())
     }
 
-    fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
         match ready!(lease.link.poll_chunk(&mut self.decoder, cx)) {
             Ok(chunk) => {
@@ -119,7 +119,7 @@ impl<S: Wire> LiveBody<S> {
                 Poll::Ready(chunk.map(Ok))
             }
             Err(BodyFault::BrokenOff | BodyFault::Chunks) => {
-                Poll::Ready(Some(Err(self.fail(BodyError::BrokenOff))))
+                Poll::Ready(Some(Err(self.fail(ResponseBodyError::BrokenOff))))
             }
         }
     }
@@ -127,9 +127,9 @@ impl<S: Wire> LiveBody<S> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = Instant::now() + self.idle;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if !self.timing {
+        if !self.timer_runs {
             timer.as_mut().reset(deadline);
-            self.timing = true;
+            self.timer_runs = true;
         }
         timer.as_mut().poll(cx)
     }
@@ -142,34 +142,34 @@ impl<S: Wire> LiveBody<S> {
         }
     }
 
-    fn fail(&mut self, error: BodyError) -> BodyError {
+    fn fail(&mut self, error: ResponseBodyError) -> ResponseBodyError {
         self.ended = true;
         self.lease = None;
         error
     }
 }
 
-impl<S: Wire> Passed for ReplyBody<S> {
+impl<S: Wire> Passed for ResponseBody<S> {
     fn fields(&self) -> Option<&Fields> {
         self.fields.as_ref()
     }
 }
 
-impl<S: Wire> ReplyBody<S> {
+impl<S: Wire> ResponseBody<S> {
     pub fn full(bytes: Bytes) -> Self {
-        Self::new(Kind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        Self::new(BodyKind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    pub fn live(body: LiveBody<S>) -> Self {
-        Self::new(Kind::Live(body))
+    pub fn live(body: UpstreamBody<S>) -> Self {
+        Self::new(BodyKind::Live(body))
     }
 
-    pub fn rewriting(body: Rewriting<S>) -> Self {
-        Self::new(Kind::Rewriting(Box::new(body)))
+    pub fn rewriting(body: RewritingBody<S>) -> Self {
+        Self::new(BodyKind::RewritingBody(Box::new(body)))
     }
 
-    fn new(kind: Kind<S>) -> Self {
-        Self { kind, line: None, fields: None }
+    fn new(kind: BodyKind<S>) -> Self {
+        Self { kind, log: None, fields: None }
     }
 
     /// The platform's fields, as they are to reach the caller.
@@ -178,40 +178,40 @@ impl<S: Wire> ReplyBody<S> {
     }
 
     /// The line that is written when this body is done with.
-    pub fn with_line(self, mut line: Line) -> Self {
-        line.whole = self.is_end_stream();
-        Self { line: Some(line), ..self }
+    pub fn with_log(self, mut log: RequestLog) -> Self {
+        log.whole = self.is_end_stream();
+        Self { log: Some(log), ..self }
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         match &mut self.kind {
-            Kind::Full(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Kind::Live(body) => body.poll_data(cx),
-            Kind::Rewriting(body) => body.poll_data(cx),
+            BodyKind::Full(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            BodyKind::Live(body) => body.poll_data(cx),
+            BodyKind::RewritingBody(body) => body.poll_data(cx),
         }
     }
 }
 
-impl<S: Wire> Body for ReplyBody<S> {
+impl<S: Wire> Body for ResponseBody<S> {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = self.get_mut();
         let polled = ready!(this.poll_data(cx));
         let ended = this.is_end_stream();
-        if let Some(line) = &mut this.line {
+        if let Some(log) = &mut this.log {
             match &polled {
-                Some(Ok(data)) => line.bytes += data.len() as u64,
-                Some(Err(_)) => line.whole = false,
-                None => line.whole = true,
+                Some(Ok(data)) => log.bytes += data.len() as u64,
+                Some(Err(_)) => log.whole = false,
+                None => log.whole = true,
             }
-            line.whole |= ended && !matches!(polled, Some(Err(_)));
-            if let Kind::Rewriting(body) = &this.kind {
-                line.note_links(body.links());
+            log.whole |= ended && !matches!(polled, Some(Err(_)));
+            if let BodyKind::RewritingBody(body) = &this.kind {
+                log.set_links(body.links());
             }
         }
         Poll::Ready(polled.map(|result| result.map(Frame::data)))
@@ -219,17 +219,17 @@ impl<S: Wire> Body for ReplyBody<S> {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Full(bytes) => bytes.is_none(),
-            Kind::Live(body) => body.ended && body.front.is_none(),
-            Kind::Rewriting(_) => false,
+            BodyKind::Full(bytes) => bytes.is_none(),
+            BodyKind::Live(body) => body.ended && body.front.is_none(),
+            BodyKind::RewritingBody(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         let length = match &self.kind {
-            Kind::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Live(body) => body.length(),
-            Kind::Rewriting(_) => None,
+            BodyKind::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            BodyKind::Live(body) => body.length(),
+            BodyKind::RewritingBody(_) => None,
         };
         length.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::clock::Timestamp;
 
 /// One realm's budget for repeats after 500, 504 and failed connections. Counts in thousandths of a repeat.
-pub struct Budget {
+pub struct RetryBudget {
     balance: AtomicI64,
     refilled_at: AtomicU64,
 }
@@ -18,7 +18,7 @@ const REFILL_MILLIS: i64 = 6;
 /// Saved up at most: a quiet morning must not pay for a storm at noon.
 const CAP: i64 = 100 * REPEAT;
 
-impl Budget {
+impl RetryBudget {
     pub fn new(now: Timestamp) -> Self {
         Self { balance: AtomicI64::new(RESERVE), refilled_at: AtomicU64::new(now.as_millis()) }
     }
@@ -66,7 +66,7 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn drain(budget: &Budget, now: Timestamp) -> usize {
+    fn drain(budget: &RetryBudget, now: Timestamp) -> usize {
         let mut repeats = 0;
         while budget.has_one(now) {
             budget.withdraw();
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_hundred_calls_pay_for_twenty_repeats_beyond_the_reserve() {
-        let budget = Budget::new(START);
+        let budget = RetryBudget::new(START);
         assert_eq!(drain(&budget, START), 10);
         (0..100).for_each(|_| budget.deposit(0.2));
         assert_eq!(drain(&budget, START), 20);
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_reserve_comes_back_with_time_and_not_beyond_itself() {
-        let budget = Budget::new(START);
+        let budget = RetryBudget::new(START);
         drain(&budget, START);
         assert_eq!(drain(&budget, START + Duration::from_secs(12)), 2);
         assert_eq!(drain(&budget, START + Duration::from_secs(36_000)), 10);

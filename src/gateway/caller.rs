@@ -13,16 +13,16 @@ use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::AccountName;
 
 use super::refusal::Refusal;
-use super::settings::{CallerRules, Settings};
-use super::token::{self, TokenKey, TokenProblem};
+use super::settings::{CallerRules, GatewaySettings};
+use super::token::{self, GatewayTokenError, TokenKey};
 
 /// What the listener knows about the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evidence {
+pub struct PeerInfo {
     /// After PROXY v2.
     pub addr: IpAddr,
     /// The direct peer is a trusted proxy.
-    pub balancer: bool,
+    pub via_trusted_proxy: bool,
     /// SHA-256 of the client certificate, verified.
     pub certificate: Option<[u8; 32]>,
     /// The caller came over TLS.
@@ -31,65 +31,65 @@ pub struct Evidence {
 
 /// The caller, and the account that its gateway token is bound to.
 #[derive(Debug, Clone)]
-pub struct CallerMatch {
+pub struct AuthenticatedCaller {
     pub rules: Arc<CallerRules>,
-    pub bound_to: Option<AccountName>,
+    pub token_account: Option<AccountName>,
 }
 
 /// First match wins: X-Gateway-Key, client certificate, Authorization, network. A web page is let in by
 /// X-Gateway-Key alone, which a browser adds for no page by itself, and only where the key's caller lists the
 /// page's origin.
 pub fn identify(
-    settings: &Settings,
+    settings: &GatewaySettings,
     tokens: &TokenKey,
     fields: &Fields,
-    evidence: &Evidence,
+    peer: &PeerInfo,
     now: Timestamp,
-) -> Result<CallerMatch, Refusal> {
+) -> Result<AuthenticatedCaller, Refusal> {
     let page = page_of(fields)?;
     let by_key = by_gateway_key(settings, fields);
     if let Some(origin) = page {
         // A page is told the same whether the key is wrong, missing, or of a caller that does not list it.
-        let listed = by_key.ok().flatten().filter(|caller| caller.rules.lets_in(origin));
+        let listed = by_key.ok().flatten().filter(|caller| caller.rules.allows_origin(origin));
         return listed.ok_or(Refusal::OriginRefused);
     }
     if let Some(caller) = by_key? {
         return Ok(caller);
     }
-    if let Some(caller) = evidence.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
+    if let Some(caller) = peer.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
         return Ok(caller.into());
     }
     if let Some(caller) = by_authorization(settings, tokens, fields, now)? {
         return Ok(caller);
     }
-    address_of(settings, fields, evidence)
+    address_of(settings, fields, peer)
         .and_then(|addr| settings.caller_by_network(addr))
-        .map(CallerMatch::from)
+        .map(AuthenticatedCaller::from)
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
 /// A caller that has shown who it is in another way; browsers are refused all the same.
-pub fn admit(rules: Arc<CallerRules>, fields: &Fields) -> Result<CallerMatch, Refusal> {
+pub fn accept(rules: Arc<CallerRules>, fields: &Fields) -> Result<AuthenticatedCaller, Refusal> {
     match page_of(fields)? {
         Some(_) => Err(Refusal::OriginRefused),
-        None => Ok(CallerMatch { rules, bound_to: None }),
+        None => Ok(AuthenticatedCaller { rules, token_account: None }),
     }
 }
 
 /// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
 /// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
-pub fn address_of(settings: &Settings, fields: &Fields, evidence: &Evidence) -> Option<IpAddr> {
-    let addr = evidence.addr.to_canonical();
-    if !settings.trusts(addr) {
+pub fn address_of(settings: &GatewaySettings, fields: &Fields, peer: &PeerInfo) -> Option<IpAddr> {
+    let addr = peer.addr.to_canonical();
+    if !settings.is_trusted_proxy(addr) {
         return Some(addr);
     }
-    if !evidence.balancer {
+    if !peer.via_trusted_proxy {
         return None;
     }
     let lines: Vec<&str> = fields.all(Name::XForwardedFor).map(text).collect::<Option<_>>()?;
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let addr = forwarded_address(entry.trim())?;
-        if !settings.trusts(addr) {
+        if !settings.is_trusted_proxy(addr) {
             return Some(addr);
         }
     }
@@ -118,7 +118,10 @@ fn page_of(fields: &Fields) -> Result<Option<&[u8]>, Refusal> {
 }
 
 /// A key that is sent as ours must be right: falling back to the network would hide a typing error for years.
-fn by_gateway_key(settings: &Settings, fields: &Fields) -> Result<Option<CallerMatch>, Refusal> {
+fn by_gateway_key(
+    settings: &GatewaySettings,
+    fields: &Fields,
+) -> Result<Option<AuthenticatedCaller>, Refusal> {
     let key = fields.only(Name::XGatewayKey);
     let key = key.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Key"))?;
     let Some(key) = key else { return Ok(None) };
@@ -129,11 +132,11 @@ fn by_gateway_key(settings: &Settings, fields: &Fields) -> Result<Option<CallerM
 }
 
 fn by_authorization(
-    settings: &Settings,
+    settings: &GatewaySettings,
     tokens: &TokenKey,
     fields: &Fields,
     now: Timestamp,
-) -> Result<Option<CallerMatch>, Refusal> {
+) -> Result<Option<AuthenticatedCaller>, Refusal> {
     for value in fields.all(Name::Authorization) {
         let Some((scheme, credential)) = text(value).and_then(|text| text.trim().split_once(' ')) else {
             continue;
@@ -142,7 +145,9 @@ fn by_authorization(
         let found = if scheme.eq_ignore_ascii_case("bearer") {
             match credential.starts_with(token::PREFIX) {
                 true => Some(by_token(settings, tokens, credential, now)?),
-                false => settings.caller_by_key(&sha256(credential.as_bytes())).map(CallerMatch::from),
+                false => {
+                    settings.caller_by_key(&sha256(credential.as_bytes())).map(AuthenticatedCaller::from)
+                }
             }
         } else if scheme.eq_ignore_ascii_case("basic") {
             by_password(settings, credential)
@@ -158,27 +163,27 @@ fn by_authorization(
 
 /// A gateway token is ours, so a stale one is 401 whatever else identifies: that is what makes the application refresh it.
 fn by_token(
-    settings: &Settings,
+    settings: &GatewaySettings,
     tokens: &TokenKey,
     text: &str,
     now: Timestamp,
-) -> Result<CallerMatch, Refusal> {
-    let claim = tokens.read(text, now).map_err(|problem| match problem {
-        TokenProblem::Expired => {
+) -> Result<AuthenticatedCaller, Refusal> {
+    let claims = tokens.verify(text, now).map_err(|error| match error {
+        GatewayTokenError::Expired => {
             Refusal::CallerUnknown("the gateway token has expired: refresh it at /oauth2/token")
         }
-        TokenProblem::Forged => Refusal::CallerUnknown("the gateway token is not one of this gateway"),
+        GatewayTokenError::Forged => Refusal::CallerUnknown("the gateway token is not one of this gateway"),
     })?;
     let rules = settings
-        .caller_by_name(&claim.caller)
+        .caller_by_name(&claims.caller)
         .ok_or(Refusal::CallerUnknown("the gateway token's caller is no longer configured"))?;
-    Ok(CallerMatch { rules: rules.clone(), bound_to: Some(claim.account) })
+    Ok(AuthenticatedCaller { rules: rules.clone(), token_account: Some(claims.account) })
 }
 
-fn by_password(settings: &Settings, credential: &str) -> Option<CallerMatch> {
+fn by_password(settings: &GatewaySettings, credential: &str) -> Option<AuthenticatedCaller> {
     let decoded = STANDARD.decode(credential).ok()?;
     let colon = decoded.iter().position(|b| *b == b':')?;
-    settings.caller_by_key(&sha256(&decoded[colon + 1..])).map(CallerMatch::from)
+    settings.caller_by_key(&sha256(&decoded[colon + 1..])).map(AuthenticatedCaller::from)
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -187,9 +192,9 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest
 }
 
-impl From<&Arc<CallerRules>> for CallerMatch {
+impl From<&Arc<CallerRules>> for AuthenticatedCaller {
     fn from(rules: &Arc<CallerRules>) -> Self {
-        Self { rules: rules.clone(), bound_to: None }
+        Self { rules: rules.clone(), token_account: None }
     }
 }
 
@@ -202,7 +207,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn settings() -> Settings {
+    fn settings() -> GatewaySettings {
         let mut config = testing::config();
         config.callers = vec![
             testing::caller("by-key").key(sha256(b"k3y")).build(),
@@ -211,19 +216,19 @@ mod tests {
             testing::caller("narrow").network("10.1.0.0/16").build(),
         ];
         config.gateway.trusted_proxies = vec!["10.9.0.0/16".parse().unwrap()];
-        Settings::compile(&config)
+        GatewaySettings::compile(&config)
     }
 
-    fn from(addr: &str) -> Evidence {
-        Evidence { addr: addr.parse().unwrap(), balancer: false, certificate: None, secure: false }
+    fn from(addr: &str) -> PeerInfo {
+        PeerInfo { addr: addr.parse().unwrap(), via_trusted_proxy: false, certificate: None, secure: false }
     }
 
     fn fields(lines: &[(&str, &str)]) -> Fields {
         Fields::of(lines.iter().copied()).unwrap()
     }
 
-    fn who(lines: &[(&str, &str)], evidence: Evidence) -> Result<String, &'static str> {
-        identify(&settings(), &TokenKey::new(&[1; 32]), &fields(lines), &evidence, NOW)
+    fn who(lines: &[(&str, &str)], peer: PeerInfo) -> Result<String, &'static str> {
+        identify(&settings(), &TokenKey::new(&[1; 32]), &fields(lines), &peer, NOW)
             .map(|caller| caller.rules.name.clone())
             .map_err(|refusal| refusal.code())
     }
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn the_first_proof_that_matches_wins() {
         let key = ("x-gateway-key", "k3y");
-        let with_certificate = Evidence { certificate: Some([9; 32]), ..from("10.1.2.3") };
+        let with_certificate = PeerInfo { certificate: Some([9; 32]), ..from("10.1.2.3") };
         assert_eq!(who(&[key], with_certificate).unwrap(), "by-key");
         assert_eq!(who(&[], with_certificate).unwrap(), "by-cert");
         assert_eq!(who(&[("authorization", "Bearer k3y")], from("10.1.2.3")).unwrap(), "by-key");
@@ -271,7 +276,7 @@ mod tests {
         let lines = [("authorization", token("by-key", 60))];
         let map = fields(&[(lines[0].0, &lines[0].1)]);
         let found = identify(&settings(), &key, &map, &from("192.0.2.1"), NOW).unwrap();
-        assert_eq!((found.rules.name.as_str(), found.bound_to), ("by-key", Some(account.clone())));
+        assert_eq!((found.rules.name.as_str(), found.token_account), ("by-key", Some(account.clone())));
         for stale in [token("by-key", 0), token("gone", 60), "Bearer gwt_junk".to_owned()] {
             assert_eq!(who(&[("authorization", &stale)], from("10.1.2.3")), Err("caller_unknown"));
         }
@@ -279,7 +284,7 @@ mod tests {
 
     #[test]
     fn only_a_trusted_balancer_is_believed_about_addresses() {
-        let behind = Evidence { balancer: true, ..from("10.9.0.1") };
+        let behind = PeerInfo { via_trusted_proxy: true, ..from("10.9.0.1") };
         let forwarded = |value| who(&[("x-forwarded-for", value)], behind);
         assert_eq!(forwarded("10.1.0.7").unwrap(), "narrow");
         assert_eq!(forwarded("10.1.0.7, 10.9.0.2").unwrap(), "narrow");
@@ -291,7 +296,7 @@ mod tests {
         let two_lines = [("x-forwarded-for", "10.1.0.7"), ("x-forwarded-for", "192.0.2.1")];
         assert_eq!(who(&two_lines, behind), Err("caller_unknown"));
         assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], from("192.0.2.1")), Err("caller_unknown"));
-        let told_by_proxy_v2 = Evidence { balancer: true, ..from("192.0.2.1") };
+        let told_by_proxy_v2 = PeerInfo { via_trusted_proxy: true, ..from("192.0.2.1") };
         assert_eq!(who(&[("x-forwarded-for", "10.1.0.7")], told_by_proxy_v2), Err("caller_unknown"));
     }
 
@@ -302,7 +307,7 @@ mod tests {
             testing::caller("viewer").key(sha256(b"v-key")).network("10.0.0.0/8").origin("file://").build(),
             testing::caller("other").key(sha256(b"o-key")).build(),
         ];
-        let settings = Settings::compile(&config);
+        let settings = GatewaySettings::compile(&config);
         let asked = |fields: &[(&str, &str)], addr: &str| {
             let fields = Fields::of(fields.iter().copied()).unwrap();
             let found = identify(&settings, &TokenKey::new(&[1; 32]), &fields, &from(addr), NOW);

@@ -8,7 +8,7 @@ use crate::config;
 use crate::model::account::AccountName;
 use crate::model::route::Route;
 
-use super::settings::Base;
+use super::settings::BaseUrl;
 
 /// The parameters of the call (Authentication and Pairing V2, 4.2.2).
 const NAME: &str = "discoveryName";
@@ -16,31 +16,31 @@ const VERSION: &str = "version";
 
 /// How a caller's discovery call names what it looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    AsConfigured,
+pub enum DiscoveryQuery {
+    Matches,
     /// `thirdparty` for `third-party`: the vendor's own table prints both.
-    InAnotherSpelling,
-    ForSomethingElse,
+    MatchesOtherSpelling,
+    NoMatch,
 }
 
 /// The vendor's shape, our address. A wrong or missing parameter gets an empty array, as the vendor's does.
 pub fn response<B>(
     wanted: &config::Discovery,
-    asked: Asked,
-    base: &Base,
+    parse_query: DiscoveryQuery,
+    base: &BaseUrl,
     account: &AccountName,
     route: &Route,
     body: impl FnOnce(Bytes) -> B,
     head_only: bool,
 ) -> Response<B> {
-    let apis = match asked {
-        Asked::AsConfigured | Asked::InAnotherSpelling => serde_json::json!([{
+    let apis = match parse_query {
+        DiscoveryQuery::Matches | DiscoveryQuery::MatchesOtherSpelling => serde_json::json!([{
             "Name": wanted.name,
             "Version": wanted.version,
             "Path": format!("{}/accounts/{account}{}", base.path, route.path()),
             "Domain": base.origin,
         }]),
-        Asked::ForSomethingElse => serde_json::json!([]),
+        DiscoveryQuery::NoMatch => serde_json::json!([]),
     };
     let text = Bytes::from(serde_json::json!({ "APIs": apis }).to_string());
     let length = HeaderValue::from(text.len());
@@ -53,20 +53,20 @@ pub fn response<B>(
     response
 }
 
-pub fn asked(wanted: &config::Discovery, query: Option<&str>) -> Asked {
+pub fn parse_query(wanted: &config::Discovery, query: Option<&str>) -> DiscoveryQuery {
     let query = query.unwrap_or_default();
     let has = |key: &str, fits: &dyn Fn(&str) -> bool| {
         form_urlencoded::parse(query.as_bytes())
             .any(|(name, text)| name.eq_ignore_ascii_case(key) && fits(text.trim()))
     };
     if !has(VERSION, &|text| text.eq_ignore_ascii_case(&wanted.version)) {
-        Asked::ForSomethingElse
+        DiscoveryQuery::NoMatch
     } else if has(NAME, &|text| text.eq_ignore_ascii_case(&wanted.name)) {
-        Asked::AsConfigured
+        DiscoveryQuery::Matches
     } else if has(NAME, &|text| config::Discovery::same_name(text, &wanted.name)) {
-        Asked::InAnotherSpelling
+        DiscoveryQuery::MatchesOtherSpelling
     } else {
-        Asked::ForSomethingElse
+        DiscoveryQuery::NoMatch
     }
 }
 
@@ -76,15 +76,15 @@ mod tests {
     use crate::gateway::testing;
     use crate::model::route::HostPolicy;
 
-    fn responded(query: &str, url: &str) -> String {
+    fn response_text(query: &str, url: &str) -> String {
         let config = testing::config();
         let policy = HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false };
         let route = Route::parse("https://eu.iterocloud.com", "/itero-gen-api/v2", &policy).unwrap();
-        let base = Base::new(&url.parse().unwrap());
+        let base = BaseUrl::new(&url.parse().unwrap());
         let wanted = &config.realms.values().next().unwrap().discovery;
         let response = response(
             wanted,
-            asked(wanted, Some(query)),
+            parse_query(wanted, Some(query)),
             &base,
             &"smile".parse().unwrap(),
             &route,
@@ -97,26 +97,26 @@ mod tests {
     #[test]
     fn discovery_leads_back_to_us_and_keeps_the_account() {
         let ours = r#"{"APIs":[{"Domain":"http://gw:8080","Name":"third-party","Path":"/accounts/smile/itero-gen-api/v2","Version":"2"}]}"#;
-        assert_eq!(responded("discoveryName=third-party&version=2", "http://gw:8080"), ours);
-        assert!(responded("version=2&discoveryName=third-party", "https://old.internal/x").contains(
+        assert_eq!(response_text("discoveryName=third-party&version=2", "http://gw:8080"), ours);
+        assert!(response_text("version=2&discoveryName=third-party", "https://old.internal/x").contains(
             r#""Domain":"https://old.internal","Name":"third-party","Path":"/x/accounts/smile/itero-gen-api/v2""#
         ));
     }
 
     #[test]
     fn the_name_in_the_spelling_of_the_vendors_table_is_responded_alike_and_told_apart() {
-        let plain = responded("discoveryName=third-party&version=2", "http://gw:8080");
+        let plain = response_text("discoveryName=third-party&version=2", "http://gw:8080");
         let config = testing::config();
         let wanted = &config.realms.values().next().unwrap().discovery;
         for name in ["thirdparty", "ThirdParty", "third_party", "third%20party", "third+party"] {
             let query = format!("discoveryName={name}&version=2");
-            assert_eq!(responded(&query, "http://gw:8080"), plain, "{name}");
-            assert_eq!(asked(wanted, Some(&query)), Asked::InAnotherSpelling, "{name}");
+            assert_eq!(response_text(&query, "http://gw:8080"), plain, "{name}");
+            assert_eq!(parse_query(wanted, Some(&query)), DiscoveryQuery::MatchesOtherSpelling, "{name}");
         }
-        assert_eq!(asked(wanted, Some("discoveryName=third-party&version=2")), Asked::AsConfigured);
+        assert_eq!(parse_query(wanted, Some("discoveryName=third-party&version=2")), DiscoveryQuery::Matches);
         for name in ["thirdpart", "third-party-x", "", "-"] {
             let query = format!("discoveryName={name}&version=2");
-            assert_eq!(asked(wanted, Some(&query)), Asked::ForSomethingElse, "{name}");
+            assert_eq!(parse_query(wanted, Some(&query)), DiscoveryQuery::NoMatch, "{name}");
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
             "discoveryName=x&version=2",
             "discoveryName=third-party&version=3",
         ] {
-            assert_eq!(responded(query, "http://gw"), r#"{"APIs":[]}"#, "{query}");
+            assert_eq!(response_text(query, "http://gw"), r#"{"APIs":[]}"#, "{query}");
         }
     }
 }

@@ -7,17 +7,17 @@ use http::{Method, StatusCode, Version};
 
 use crate::http1::{self, Decoder, Fields, Name, ResponseHead, Twice};
 
-use super::body::LiveBody;
-use super::headers::Outbound;
+use super::body::UpstreamBody;
+use super::headers::OutboundHead;
 use super::pool::{Dial, Lease, Link, MAX_IDLE, Place, Pool, Wire};
 use super::refusal::Refusal;
-use super::replay::OutBody;
-use super::retry::Seen;
+use super::replay::AttemptBody;
+use super::retry::AttemptOutcome;
 use super::sending::{Fault, Sending};
 
 /// How long an attempt may wait for what.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// From the last byte sent to the answer's head.
     pub response: Duration,
     /// For the platform to take or give the next piece of a body.
@@ -29,23 +29,23 @@ pub struct Patience {
 /// What is to be sent where.
 pub struct Attempt<'a> {
     pub place: Place<'a>,
-    pub head: Outbound<'a>,
-    pub body: OutBody,
-    pub began: Instant,
+    pub head: OutboundHead<'a>,
+    pub body: AttemptBody,
+    pub started_at: Instant,
     /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
     pub retryable: bool,
     /// A kept connection has just failed: no other one is tried.
     pub fresh: bool,
     pub keep: usize,
-    pub patience: Patience,
+    pub timeouts: Timeouts,
 }
 
 /// An answer's head, and its body still to come.
 pub struct UpstreamResponse<S: Wire> {
     pub head: ResponseHead,
-    pub body: LiveBody<S>,
+    pub body: UpstreamBody<S>,
     /// When the head was here.
-    pub came: Instant,
+    pub received_at: Instant,
 }
 
 /// Sends once and waits for the head of the answer.
@@ -53,31 +53,37 @@ pub async fn send<D: Dial>(
     pool: &Pool<D::Stream>,
     dial: &D,
     attempt: Attempt<'_>,
-) -> Result<UpstreamResponse<D::Stream>, Seen> {
-    let Attempt { place, head, body, began, retryable, fresh, keep, patience } = attempt;
-    let kept = if fresh { None } else { pool.take_out(place, retryable, keep, began) };
-    let (mut lease, began) = match kept {
-        Some(lease) => (lease, began),
+) -> Result<UpstreamResponse<D::Stream>, AttemptOutcome> {
+    let Attempt { place, head, body, started_at, retryable, fresh, keep, timeouts } = attempt;
+    let kept = if fresh { None } else { pool.take_out(place, retryable, keep, started_at) };
+    let (mut lease, started_at) = match kept {
+        Some(lease) => (lease, started_at),
         None => match Box::pin(pool.dial(dial, place, keep)).await {
             Ok(lease) => (lease, Instant::now()),
-            Err(error) => return Err(Seen::NotSent { why: error.why, lasting: error.lasting }),
+            Err(error) => {
+                return Err(AttemptOutcome::ConnectFailed { reason: error.why, permanent: error.lasting });
+            }
         },
     };
-    let (responded, sent_whole) = exchange(&mut lease, &head, body, began, &patience).await?;
-    let came = Instant::now();
-    let body = decoder(&head.caller.method, &responded).map_err(Seen::Misbehaved)?;
+    let (responded, sent_whole) = exchange(&mut lease, &head, body, started_at, &timeouts).await?;
+    let received_at = Instant::now();
+    let body = decoder(&head.caller.method, &responded).map_err(AttemptOutcome::InvalidResponse)?;
     let link = &mut lease.link;
     link.keeps = sent_whole && stays_open(&responded, &body);
     link.max_idle = max_idle(&responded.fields);
     if body.left().is_some_and(|left| (link.unread() as u64) > left) {
-        return Err(Seen::Misbehaved("it sent bytes that belong to no answer"));
+        return Err(AttemptOutcome::InvalidResponse("it sent bytes that belong to no answer"));
     }
-    Ok(UpstreamResponse { head: responded, body: LiveBody::new(body, lease, patience.idle, came), came })
+    Ok(UpstreamResponse {
+        head: responded,
+        body: UpstreamBody::new(body, lease, timeouts.idle, received_at),
+        received_at,
+    })
 }
 
 /// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried
 /// out counts, and no web page: another product's host answers too.
-pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, Seen>) -> Option<String> {
+pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> Option<String> {
     match outcome {
         Ok(response) if !response.head.status.is_success() => {
             Some(format!("it answers a call with status {}", response.head.status.as_u16()))
@@ -87,8 +93,8 @@ pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, Seen>) -> Option<
             let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
             is_page.then(|| "it answers a call with a web page".to_owned())
         }
-        Err(Seen::NotSent { why, .. }) => Some(why.clone()),
-        Err(Seen::TimedOut) => Some("it does not answer a call in time".to_owned()),
+        Err(AttemptOutcome::ConnectFailed { reason, .. }) => Some(reason.clone()),
+        Err(AttemptOutcome::TimedOut) => Some("it does not answer a call in time".to_owned()),
         Err(_) => Some("it answers a call with what is no valid answer".to_owned()),
     }
 }
@@ -97,17 +103,17 @@ pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, Seen>) -> Option<
 /// midway, the connection goes with it.
 async fn exchange<S: Wire>(
     lease: &mut Lease<S>,
-    head: &Outbound<'_>,
-    body: OutBody,
-    began: Instant,
-    patience: &Patience,
-) -> Result<(ResponseHead, bool), Seen> {
+    head: &OutboundHead<'_>,
+    body: AttemptBody,
+    started_at: Instant,
+    timeouts: &Timeouts,
+) -> Result<(ResponseHead, bool), AttemptOutcome> {
     let reused = lease.reused;
     let link: &mut Link<S> = &mut lease.link;
     link.keeps = false;
     let (read, written) = (link.read, link.written);
     let mut sending = Sending::new(head, body);
-    link.alarm.set((began + patience.response).into());
+    link.alarm.set((started_at + timeouts.response).into());
     // What leaves at once, as most requests do whole, leaves when the attempt began.
     let (mut progress, mut at_once) = (written, true);
     let outcome = poll_fn(|cx| {
@@ -117,8 +123,8 @@ async fn exchange<S: Wire>(
         }
         if link.written != progress {
             progress = link.written;
-            let now = if at_once { began } else { Instant::now() };
-            link.alarm.set((now + sending.patience(patience)).into());
+            let now = if at_once { started_at } else { Instant::now() };
+            link.alarm.set((now + sending.timeouts(timeouts)).into());
         }
         at_once = false;
         link.alarm.poll(cx).map(|()| Err(Fault::TimedOut))
@@ -130,40 +136,41 @@ async fn exchange<S: Wire>(
         }
         Err(fault) => fault,
     };
-    let trace = Trace {
+    let progress = ExchangeProgress {
         reused,
         sent: link.written > written,
-        came: link.read > read,
+        received: link.read > read,
         waits_for_caller: sending.waits_for_caller(),
     };
-    Err(failure(&trace, fault))
+    Err(failure(&progress, fault))
 }
 
 /// What is known about a failed exchange besides its fault.
-struct Trace {
+struct ExchangeProgress {
     reused: bool,
     sent: bool,
-    came: bool,
+    received: bool,
     waits_for_caller: bool,
 }
 
 /// Whose fault a failed exchange is.
-fn failure(trace: &Trace, fault: Fault) -> Seen {
+fn failure(progress: &ExchangeProgress, fault: Fault) -> AttemptOutcome {
     match fault {
         Fault::CallerBrokeOff => {
-            Seen::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
+            AttemptOutcome::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
         }
-        Fault::TimedOut if trace.waits_for_caller => Seen::CallerFailed(Refusal::RequestTimeout),
-        Fault::TimedOut => Seen::TimedOut,
-        Fault::Switched => Seen::Misbehaved("it switched protocols unasked"),
-        Fault::Head(_) => Seen::Misbehaved("its answer is not HTTP, or its head is too large"),
-        Fault::Ended => match (trace.reused, trace.sent, trace.came) {
-            (true, false, _) => Seen::DeadConnection { anything_sent: false },
-            (true, true, false) => Seen::DeadConnection { anything_sent: true },
-            (false, false, _) => {
-                Seen::NotSent { why: "the new connection broke at once".to_owned(), lasting: false }
-            }
-            _ => Seen::Lost,
+        Fault::TimedOut if progress.waits_for_caller => AttemptOutcome::CallerFailed(Refusal::RequestTimeout),
+        Fault::TimedOut => AttemptOutcome::TimedOut,
+        Fault::Switched => AttemptOutcome::InvalidResponse("it switched protocols unasked"),
+        Fault::Head(_) => AttemptOutcome::InvalidResponse("its answer is not HTTP, or its head is too large"),
+        Fault::Ended => match (progress.reused, progress.sent, progress.received) {
+            (true, false, _) => AttemptOutcome::StaleConnection { bytes_sent: false },
+            (true, true, false) => AttemptOutcome::StaleConnection { bytes_sent: true },
+            (false, false, _) => AttemptOutcome::ConnectFailed {
+                reason: "the new connection broke at once".to_owned(),
+                permanent: false,
+            },
+            _ => AttemptOutcome::ConnectionLost,
         },
     }
 }
@@ -263,16 +270,26 @@ mod tests {
 
     #[test]
     fn a_failed_exchange_is_told_apart_by_what_went_over_the_wire() {
-        let seen = |reused, sent, came, fault| {
-            failure(&Trace { reused, sent, came, waits_for_caller: false }, fault)
+        let seen = |reused, sent, received, fault| {
+            failure(&ExchangeProgress { reused, sent, received, waits_for_caller: false }, fault)
         };
-        assert_eq!(seen(true, false, false, Fault::Ended), Seen::DeadConnection { anything_sent: false });
-        assert_eq!(seen(true, true, false, Fault::Ended), Seen::DeadConnection { anything_sent: true });
-        assert_eq!(seen(true, true, true, Fault::Ended), Seen::Lost);
-        assert_eq!(seen(false, true, false, Fault::Ended), Seen::Lost);
-        assert!(matches!(seen(false, false, false, Fault::Ended), Seen::NotSent { .. }));
-        assert_eq!(seen(false, true, false, Fault::TimedOut), Seen::TimedOut);
-        let trace = Trace { reused: false, sent: true, came: false, waits_for_caller: true };
-        assert_eq!(failure(&trace, Fault::TimedOut), Seen::CallerFailed(Refusal::RequestTimeout));
+        assert_eq!(
+            seen(true, false, false, Fault::Ended),
+            AttemptOutcome::StaleConnection { bytes_sent: false }
+        );
+        assert_eq!(
+            seen(true, true, false, Fault::Ended),
+            AttemptOutcome::StaleConnection { bytes_sent: true }
+        );
+        assert_eq!(seen(true, true, true, Fault::Ended), AttemptOutcome::ConnectionLost);
+        assert_eq!(seen(false, true, false, Fault::Ended), AttemptOutcome::ConnectionLost);
+        assert!(matches!(seen(false, false, false, Fault::Ended), AttemptOutcome::ConnectFailed { .. }));
+        assert_eq!(seen(false, true, false, Fault::TimedOut), AttemptOutcome::TimedOut);
+        let progress =
+            ExchangeProgress { reused: false, sent: true, received: false, waits_for_caller: true };
+        assert_eq!(
+            failure(&progress, Fault::TimedOut),
+            AttemptOutcome::CallerFailed(Refusal::RequestTimeout)
+        );
     }
 }

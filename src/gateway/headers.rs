@@ -8,7 +8,7 @@ use crate::http1::{Field, Fields, Name, Names, RequestHead, write_field};
 use super::refusal::Refusal;
 
 /// What an outbound head has from us.
-pub struct Ours<'a> {
+pub struct GatewayHeaders<'a> {
     pub host: HeaderValue,
     /// The whole value of `Authorization`. A secret.
     pub bearer: &'a str,
@@ -16,63 +16,63 @@ pub struct Ours<'a> {
     pub via: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
     /// How the body is framed on the way out.
-    pub framing: Framing,
+    pub framing: OutboundFraming,
     /// The answer's links will be rewritten: whole and in the clear, please.
     pub links: bool,
 }
 
 /// How a body of the caller goes out: as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum OutboundFraming {
     /// No body, or one whose Content-Length passes as it is.
-    AsDeclared,
+    AsReceived,
     Chunked,
 }
 
 /// The platform's request head, made of the caller's as it is written.
-pub struct Outbound<'a> {
+pub struct OutboundHead<'a> {
     pub caller: &'a RequestHead,
     /// The target: the route's Path, what the caller asked for behind it, and its query without the mark.
     pub path: [&'a str; 2],
     pub query: Option<&'a str>,
-    pub ours: Ours<'a>,
+    pub gateway_headers: GatewayHeaders<'a>,
 }
 
-impl Outbound<'_> {
+impl OutboundHead<'_> {
     /// All but the bearer itself, which comes last, and the end of the head behind it.
     pub fn write_up_to_bearer(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
         let fields = &self.caller.fields;
-        let ours = &self.ours;
+        let gateway_headers = &self.gateway_headers;
         // A field of ours goes under the name that the caller uses for it.
         let write_ours = |out: &mut Vec<u8>, name, value: &HeaderValue| {
             write_field(out, fields.spelled(name), value.as_bytes())
         };
-        write_ours(out, Name::Host, &ours.host);
+        write_ours(out, Name::Host, &gateway_headers.host);
         let nominated = nominated(fields);
-        let set_anew = ours.set_anew();
+        let replaced = gateway_headers.replaced();
         let mut identified = false;
         for field in fields.iter() {
             if field.name == Name::XRequestId {
                 if !identified {
-                    write_ours(out, Name::XRequestId, ours.request_id);
+                    write_ours(out, Name::XRequestId, gateway_headers.request_id);
                     identified = true;
                 }
                 continue;
             }
-            if !set_anew.has(field.name) && !stays_here(&field) && !nominated.have(&field) {
+            if !replaced.has(field.name) && !is_dropped(&field) && !nominated.have(&field) {
                 field.write(out);
             }
         }
-        if ours.framing == Framing::Chunked {
+        if gateway_headers.framing == OutboundFraming::Chunked {
             write_ours(out, Name::TransferEncoding, &CHUNKED);
         }
-        if ours.links {
+        if gateway_headers.links {
             write_ours(out, Name::AcceptEncoding, &IDENTITY);
         }
-        write_ours(out, Name::Via, ours.via);
+        write_ours(out, Name::Via, gateway_headers.via);
         if !identified {
-            write_ours(out, Name::XRequestId, ours.request_id);
+            write_ours(out, Name::XRequestId, gateway_headers.request_id);
         }
         out.extend_from_slice(fields.spelled(Name::Authorization));
         out.extend_from_slice(b": ");
@@ -97,27 +97,27 @@ impl Outbound<'_> {
 static CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-impl Ours<'_> {
+impl GatewayHeaders<'_> {
     /// What of the caller's own would contradict how the call goes out.
-    fn set_anew(&self) -> Names {
+    fn replaced(&self) -> Names {
         let framing = match self.framing {
-            Framing::AsDeclared => Names::NONE,
-            Framing::Chunked => Names::of(&[Name::ContentLength]),
+            OutboundFraming::AsReceived => Names::NONE,
+            OutboundFraming::Chunked => Names::of(&[Name::ContentLength]),
         };
         match self.links {
-            true => framing.and(SPOILS_LINKS),
+            true => framing.and(PREVENTS_REWRITING),
             false => framing,
         }
     }
 }
 
 /// The caller's answer head, from the platform's; in place.
-pub fn inbound(fields: &mut Fields, request_id: &HeaderValue) {
+pub fn prepare_response(fields: &mut Fields, request_id: &HeaderValue) {
     let nominated: Vec<Vec<u8>> = nominated(fields).0.into_iter().map(<[u8]>::to_vec).collect();
-    if fields.iter().any(|field| OF_ONE_CONNECTION.has(field.name)) {
+    if fields.iter().any(|field| HOP_BY_HOP.has(field.name)) {
         fields.retain(|field| {
             let named = nominated.iter().any(|name| field.spelled.eq_ignore_ascii_case(name));
-            !named && !OF_ONE_CONNECTION.has(field.name)
+            !named && !HOP_BY_HOP.has(field.name)
         });
     }
     fields.set(Name::XRequestId, request_id.clone());
@@ -125,8 +125,8 @@ pub fn inbound(fields: &mut Fields, request_id: &HeaderValue) {
 
 /// Whether this gateway has already handled the request.
 pub fn check_loop(fields: &Fields, via: &HeaderValue) -> Result<(), Refusal> {
-    let ours = via.as_bytes();
-    let passed = fields.words(Name::Via).any(|entry| entry == ours);
+    let gateway_headers = via.as_bytes();
+    let passed = fields.words(Name::Via).any(|entry| entry == gateway_headers);
     if passed { Err(Refusal::Loop) } else { Ok(()) }
 }
 
@@ -143,12 +143,12 @@ struct Nominated<'f>(Vec<&'f [u8]>);
 
 /// Three fields are never honoured there: dropping them would change what the request means (threats, row 4).
 fn nominated(fields: &Fields) -> Nominated<'_> {
-    const KEEPS: Names = Names::of(&[Name::Authorization, Name::Host, Name::ContentLength]);
+    const NEVER_NOMINATED: Names = Names::of(&[Name::Authorization, Name::Host, Name::ContentLength]);
     let is_field = |word: &&[u8]| {
         !word.is_empty() && !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close")
     };
     let words = fields.words(Name::Connection).filter(is_field);
-    Nominated(words.filter(|word| !KEEPS.has(Name::of(word))).collect())
+    Nominated(words.filter(|word| !NEVER_NOMINATED.has(Name::of(word))).collect())
 }
 
 impl Nominated<'_> {
@@ -157,7 +157,7 @@ impl Nominated<'_> {
     }
 }
 
-const OF_ONE_CONNECTION: Names = Names::of(&[
+const HOP_BY_HOP: Names = Names::of(&[
     Name::Connection,
     Name::Te,
     Name::Trailer,
@@ -172,7 +172,7 @@ const OF_ONE_CONNECTION: Names = Names::of(&[
 ]);
 
 /// What a caller sends for us, about itself, or to sway a server behind: none of it is the platform's business (threats, row 5).
-const STAY_HERE: Names = OF_ONE_CONNECTION.and(Names::of(&[
+const DROPPED_FROM_REQUESTS: Names = HOP_BY_HOP.and(Names::of(&[
     Name::Authorization,
     Name::Host,
     Name::Expect,
@@ -188,27 +188,27 @@ const STAY_HERE: Names = OF_ONE_CONNECTION.and(Names::of(&[
 ]));
 
 /// Fields that pass or are set by us, and must not come a second time under a name that looks alike.
-const OURS_ALONE: Names = Names::of(&[Name::ContentLength, Name::Via, Name::XRequestId]);
+const RESERVED: Names = Names::of(&[Name::ContentLength, Name::Via, Name::XRequestId]);
 
 /// A part of an answer cannot be rewritten, and a compressed one only with effort.
-const SPOILS_LINKS: Names = Names::of(&[Name::Range, Name::IfRange, Name::AcceptEncoding]);
+const PREVENTS_REWRITING: Names = Names::of(&[Name::Range, Name::IfRange, Name::AcceptEncoding]);
 
-fn stays_here(field: &Field<'_>) -> bool {
+fn is_dropped(field: &Field<'_>) -> bool {
     match field.name {
-        Name::Other => is_about_the_way(field.spelled),
-        name => STAY_HERE.has(name),
+        Name::Other => is_proxy_header(field.spelled),
+        name => DROPPED_FROM_REQUESTS.has(name),
     }
 }
 
 /// The same for names that are not known one by one.
-fn is_about_the_way(name: &[u8]) -> bool {
+fn is_proxy_header(name: &[u8]) -> bool {
     let begins =
         |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     if name.contains(&b'_') {
         // Some servers read x_forwarded_for as x-forwarded-for, and content_length as a second length.
         let dashed: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
         let known = Name::of(&dashed);
-        return STAY_HERE.and(OURS_ALONE).has(known) || is_about_the_way(&dashed);
+        return DROPPED_FROM_REQUESTS.and(RESERVED).has(known) || is_proxy_header(&dashed);
     }
     begins(b"x-gateway-") || begins(b"x-forwarded-")
 }
@@ -226,8 +226,8 @@ mod tests {
         fields.iter().map(|field| format!("{}: {}", text(field.spelled), text(field.value))).collect()
     }
 
-    fn sent(caller: &[(&str, &str)], framing: Framing, links: bool) -> Vec<String> {
-        let ours = Ours {
+    fn sent(caller: &[(&str, &str)], framing: OutboundFraming, links: bool) -> Vec<String> {
+        let gateway_headers = GatewayHeaders {
             host: HeaderValue::from_static("eu.iterocloud.com"),
             bearer: "Bearer ours",
             via: &HeaderValue::from_static("1.1 genapi-gateway-a1"),
@@ -242,7 +242,8 @@ mod tests {
             fields: map(caller),
         };
         let mut out = Vec::new();
-        Outbound { caller: &head, path: ["/v2", "/x"], query: Some("q"), ours }.write_up_to_bearer(&mut out);
+        OutboundHead { caller: &head, path: ["/v2", "/x"], query: Some("q"), gateway_headers }
+            .write_up_to_bearer(&mut out);
         out.extend_from_slice(b"Bearer ours\r\n\r\n");
         let text = String::from_utf8(out).unwrap();
         let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
@@ -297,7 +298,7 @@ mod tests {
             "via: 1.1 genapi-gateway-a1",
             "authorization: Bearer ours",
         ];
-        assert_eq!(sent(&caller, Framing::AsDeclared, false), expected);
+        assert_eq!(sent(&caller, OutboundFraming::AsReceived, false), expected);
     }
 
     #[test]
@@ -310,12 +311,16 @@ mod tests {
             "x-request-id: r1",
             "authorization: Bearer ours",
         ];
-        assert_eq!(sent(&caller, Framing::AsDeclared, true), expected);
+        assert_eq!(sent(&caller, OutboundFraming::AsReceived, true), expected);
     }
 
     #[test]
     fn a_chunked_body_is_framed_anew_and_never_carries_a_length_too() {
-        let out = sent(&[("transfer-encoding", "chunked"), ("content-length", "3")], Framing::Chunked, false);
+        let out = sent(
+            &[("transfer-encoding", "chunked"), ("content-length", "3")],
+            OutboundFraming::Chunked,
+            false,
+        );
         assert!(out.contains(&"transfer-encoding: chunked".to_owned()));
         assert!(!out.iter().any(|line| line.starts_with("content-length")));
     }
@@ -335,7 +340,7 @@ mod tests {
             ("alt-svc", "h3=\":443\""),
             ("content-type", "application/json"),
         ]);
-        inbound(&mut response, &HeaderValue::from_static("r1"));
+        prepare_response(&mut response, &HeaderValue::from_static("r1"));
         let expected = [
             "date: Sat, 21 Nov 2026 10:00:00 GMT",
             "server: vendor",

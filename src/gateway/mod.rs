@@ -1,8 +1,8 @@
 //! The hot path: one call of a legacy application, from its head to its line in the access log. One file per step, and each step is
-//! either pure or one attempt at something; only the loop in `carry` repeats.
+//! either pure or one attempt at something; only the loop in `forward_with_retries` repeats.
 //!
-//! `caller::identify` → `ingress::locate` → `account::choose` → `permit` → the account's access → `replay::hold` → loop:
-//! `forward::send`, then `retry::next_step` → `reply` (links, headers) → one line.
+//! `caller::identify` → `target::parse` → `account::choose` → `check_allowed` → the account's access → `replay::buffer` → loop:
+//! `forward::send`, then `retry::next_step` → `caller_response` (links, headers) → one line.
 //!
 //! Nothing here refreshes a token or speaks to a store: `access` does, and the gateway asks it through `account::Accounts`.
 
@@ -12,17 +12,16 @@ mod alarm;
 mod body;
 pub mod budget;
 pub mod caller;
-mod carry;
+mod cors;
 mod discovery;
 mod forward;
 pub mod headers;
-pub mod ingress;
 mod limits;
 pub mod links;
 pub mod oauth_error;
-mod pages;
 pub mod pool;
-mod problem;
+mod problem_json;
+mod proxy;
 pub mod refusal;
 mod replay;
 mod reply;
@@ -32,6 +31,7 @@ mod sending;
 pub mod settings;
 #[cfg(test)]
 mod stories;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod token;
@@ -55,72 +55,72 @@ use crate::http1::{Fields, Name, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint, Group};
 
-pub use access_log::{AccessLog, Line, Listeners, Observer, Record, Unobserved};
-pub use body::{BodyError, ReplyBody};
+pub use access_log::{AccessLog, LogEntry, NoopObserver, Observer, RequestLog, Sinks};
+pub use body::{ResponseBody, ResponseBodyError};
 
 use account::Accounts;
-use budget::Budget;
-use caller::Evidence;
-use carry::Call;
-use headers::Framing;
-use limits::Limiter;
-use links::Finder;
+use budget::RetryBudget;
+use caller::PeerInfo;
+use headers::OutboundFraming;
+use limits::CallLimiter;
+use links::LinkMatcher;
 use pool::{Dial, Pool};
+use proxy::ResolvedRequest;
 use refusal::Refusal;
-use replay::Holding;
-use settings::{CallerRules, Settings};
+use replay::BufferState;
+use settings::{CallerRules, GatewaySettings};
 use token::TokenKey;
 
 /// What all workers share.
-pub struct Shared {
+pub struct GatewayShared {
     /// Swapped by a reload.
-    pub settings: ArcSwap<Settings>,
+    pub settings: ArcSwap<GatewaySettings>,
     pub tokens: TokenKey,
     pub clock: Clock,
     /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each other.
     pub instance: String,
     /// The access log; `None` where it is switched off.
     pub access_log: Option<AccessLog>,
-    budgets: Mutex<HashMap<RealmName, Arc<Budget>>>,
+    budgets: Mutex<HashMap<RealmName, Arc<RetryBudget>>>,
     /// Filled only where accounts are limited.
-    account_limiters: DashMap<AccountName, Arc<Limiter>>,
+    account_limiters: DashMap<AccountName, Arc<CallLimiter>>,
 }
 
 /// One worker's part: lives on one thread, with connections of its own.
 pub struct Gateway<A: Accounts, D: Dial> {
-    shared: Arc<Shared>,
+    shared: Arc<GatewayShared>,
     accounts: A,
     dial: D,
-    listeners: Rc<Listeners>,
+    sinks: Rc<Sinks>,
     pool: Pool<D::Stream>,
     /// A handful of realms: walking them is cheaper than hashing them.
-    budgets: RefCell<Vec<(RealmName, Arc<Budget>)>>,
+    budgets: RefCell<Vec<(RealmName, Arc<RetryBudget>)>>,
     /// This worker's own handle on the settings, so that workers do not count references to them in one place.
     #[expect(
         clippy::redundant_allocation,
         reason = "the inner count is shared by all threads, the outer is this worker's own"
     )]
-    settings: RefCell<Rc<Arc<Settings>>>,
-    finders: RefCell<HashMap<String, Rc<Finder>>>,
+    settings: RefCell<Rc<Arc<GatewaySettings>>>,
+    link_matchers: RefCell<HashMap<String, Rc<LinkMatcher>>>,
     via: HeaderValue,
-    ids: Ids,
-    dice: Cell<u64>,
+    ids: RequestIds,
+    rng: Cell<u64>,
 }
 
 /// Request ids of one worker: a random beginning and a count.
-struct Ids {
+struct RequestIds {
     /// Sixteen hexadecimal digits and a dash.
-    beginning: String,
+    prefix: String,
     count: Cell<u64>,
     /// Where ids are written one behind the other: each is a part of it, and costs no memory of its own.
-    page: RefCell<BytesMut>,
+    buffer: RefCell<BytesMut>,
 }
 
-type Reply<D> = Response<ReplyBody<<D as Dial>::Stream>>;
+type GatewayResponse<D> = Response<ResponseBody<<D as Dial>::Stream>>;
 
-impl Shared {
+impl GatewayShared {
     pub fn new(
-        settings: Settings,
+        settings: GatewaySettings,
         tokens: TokenKey,
         clock: Clock,
         instance: &str,
@@ -137,51 +137,51 @@ impl Shared {
         }
     }
 
-    fn budget(&self, realm: &RealmName) -> Arc<Budget> {
+    fn budget(&self, realm: &RealmName) -> Arc<RetryBudget> {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets.entry(realm.clone()).or_insert_with(|| Arc::new(Budget::new(self.clock.now()))).clone()
+        budgets.entry(realm.clone()).or_insert_with(|| Arc::new(RetryBudget::new(self.clock.now()))).clone()
     }
 }
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// Made on the worker's own thread, inside its runtime.
-    pub fn new(shared: Arc<Shared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(shared: Arc<GatewayShared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
         let settings = RefCell::new(Rc::new(shared.settings.load_full()));
-        let pen = shared.access_log.as_ref().map(AccessLog::pen);
-        let listeners = Rc::new(Listeners { observer, pen });
+        let writer = shared.access_log.as_ref().map(AccessLog::writer);
+        let sinks = Rc::new(Sinks { observer, log_writer: writer });
         Self {
             settings,
             shared,
             accounts,
             dial,
-            listeners,
+            sinks,
             pool: Pool::default(),
             budgets: RefCell::default(),
-            finders: RefCell::default(),
+            link_matchers: RefCell::default(),
             via,
-            ids: Ids::new(random()),
-            dice: Cell::new(random()),
+            ids: RequestIds::new(random()),
+            rng: Cell::new(random()),
         }
     }
 
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
-    pub async fn handle(&self, request: Request, evidence: Evidence) -> Reply<D> {
+    pub async fn handle(&self, request: Request, peer: PeerInfo) -> GatewayResponse<D> {
         let Request { head, body } = request;
         let id = self.request_id(&head.fields);
-        let mut line = self.begin_line(&head.method, id.clone());
-        let outcome = self.serve(&head, body, &evidence, &mut line).await;
+        let mut log = self.begin_log(&head.method, id.clone());
+        let outcome = self.serve(&head, body, &peer, &mut log).await;
         let mut response = outcome.unwrap_or_else(|refusal| {
-            line.refusal = Some(refusal.code());
-            refusal.response(&id, head.method == Method::HEAD, ReplyBody::full)
+            log.refusal = Some(refusal.code());
+            refusal.response(&id, head.method == Method::HEAD, ResponseBody::full)
         });
         // A page that got as far as being a caller is a listed one.
-        if let (Some(_), Some(origin)) = (&line.caller, head.fields.get(Name::Origin)) {
-            pages::open_to(&mut response, origin);
+        if let (Some(_), Some(origin)) = (&log.caller, head.fields.get(Name::Origin)) {
+            cors::allow_origin(&mut response, origin);
         }
-        line.status = response.status().as_u16();
-        response.map(|body| body.with_line(line))
+        log.status = response.status().as_u16();
+        response.map(|body| body.with_log(log))
     }
 
     /// The id that the caller gave, where it is one that can be logged, else a new one.
@@ -203,49 +203,49 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         &self,
         head: &RequestHead,
         body: RequestBody,
-        evidence: &Evidence,
-        line: &mut Line,
-    ) -> Result<Reply<D>, Refusal> {
+        peer: &PeerInfo,
+        log: &mut RequestLog,
+    ) -> Result<GatewayResponse<D>, Refusal> {
         let settings = self.settings();
-        refuse_tunnels(&head.method)?;
-        if let Some(response) = pages::preflight(&settings, head) {
-            return Ok(response.map(ReplyBody::full));
+        refuse_tunnel_methods(&head.method)?;
+        if let Some(response) = cors::preflight(&settings, head) {
+            return Ok(response.map(ResponseBody::full));
         }
         headers::check_loop(&head.fields, &self.via)?;
-        let now = line.at;
-        let caller = caller::identify(&settings, &self.shared.tokens, &head.fields, evidence, now)?;
-        line.caller = Some(caller.rules.clone());
-        line.admit(caller.rules.limiter.as_ref(), now)?;
-        let located = ingress::locate(&head.method, &head.uri, &caller.rules.url.path)?;
-        line.endpoint = located.endpoint;
-        let account = account::choose(&self.accounts, &caller, located.account.as_deref(), &head.fields)?;
-        line.note_account::<A>(&account);
-        line.admit(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
-        permit(&caller.rules, located.endpoint)?;
-        let access = self.ready(&account, line).await?;
-        let call = Call::new(&settings, head, &caller.rules, located, account, &access, now)?;
-        line.endpoint = call.row;
-        if call.row.group == Group::Discovery && call.is_read() {
-            return Ok(self.discovered(&call, &access, line));
+        let now = log.at;
+        let caller = caller::identify(&settings, &self.shared.tokens, &head.fields, peer, now)?;
+        log.caller = Some(caller.rules.clone());
+        log.acquire(caller.rules.limiter.as_ref(), now)?;
+        let target = target::parse(&head.method, &head.uri, &caller.rules.url.path)?;
+        log.endpoint = target.endpoint;
+        let account = account::choose(&self.accounts, &caller, target.account.as_deref(), &head.fields)?;
+        log.set_account::<A>(&account);
+        log.acquire(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
+        check_allowed(&caller.rules, target.endpoint)?;
+        let access = self.available_access(&account, log).await?;
+        let request = ResolvedRequest::new(&settings, head, &caller.rules, target, account, &access, now)?;
+        log.endpoint = request.endpoint;
+        if request.endpoint.group == Group::Discovery && request.is_read() {
+            return Ok(self.discovery_response(&request, &access, log));
         }
-        let held = match replay::hold(body, framing(head), settings.replay_limit) {
-            Holding::Done(held) => held,
+        let body = match replay::buffer(body, request_framing(head), settings.replay_limit) {
+            BufferState::Ready(body) => body,
             // Boxed, like all that few calls need, so that the others do not carry its size around.
-            Holding::ToRead(reading) => Box::pin(reading.read(settings.body_idle)).await?,
+            BufferState::Incomplete(buffering) => Box::pin(buffering.read(settings.body_idle)).await?,
         };
-        let carried = self.carry(&call, access, &held, line).await?;
-        self.reply(&call, carried, line).await
+        let forwarded = self.forward_with_retries(&request, access, &body, log).await?;
+        self.caller_response(&request, forwarded, log).await
     }
 
     /// The account's access, after a renewal where there is no live token.
-    async fn ready(&self, account: &A::Account, line: &mut Line) -> Result<Access, Refusal> {
-        let now = line.at;
+    async fn available_access(&self, account: &A::Account, log: &mut RequestLog) -> Result<Access, Refusal> {
+        let now = log.at;
         A::touch(account, now);
         let name = || A::name(account).clone();
         match A::standing(account, now) {
             Standing::Ready(access) => Ok(access),
             Standing::Refused { access, cause } => {
-                Box::pin(self.successor(account, access, cause, line)).await
+                Box::pin(self.join_renewal(account, access, cause, log)).await
             }
             Standing::Paused => Err(Refusal::AccountPaused(name())),
             Standing::NeedsLogin { since, remedy, .. } => {
@@ -253,12 +253,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 Err(Refusal::AccountNeedsLogin { account: name(), realm, since, remedy })
             }
             Standing::Renewable { generation } => {
-                line.renewals += 1;
+                log.renewals += 1;
                 let renewal = self.accounts.renew(account, generation, Cause::NoToken);
-                Box::pin(renewal).await.map_err(|problem| {
+                Box::pin(renewal).await.map_err(|error| {
                     let realm = A::identity(account).0;
                     // Without an answer at hand, a renewal that came to nothing is always a refusal.
-                    retry::without_renewal(&problem, Cause::NoToken, self.shared.clock.now(), &name(), &realm)
+                    retry::without_renewal(&error, Cause::NoToken, self.shared.clock.now(), &name(), &realm)
                         .unwrap_or(Refusal::TokenUnavailable(std::time::Duration::from_secs(1)))
                 })
             }
@@ -267,17 +267,17 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     /// For a call that comes with a token which has just been refused to another one: sent at once, it could
     /// only be refused too.
-    async fn successor(
+    async fn join_renewal(
         &self,
         account: &A::Account,
         refused: Access,
         cause: Cause,
-        line: &mut Line,
+        log: &mut RequestLog,
     ) -> Result<Access, Refusal> {
-        line.renewals += 1;
-        let problem = match self.accounts.join(account).await {
+        log.renewals += 1;
+        let error = match self.accounts.join(account).await {
             Some(Ok(newer)) => return Ok(newer),
-            Some(Err(problem)) => problem,
+            Some(Err(error)) => error,
             // It has landed between two looks.
             None => match A::standing(account, self.shared.clock.now()) {
                 Standing::Ready(newer) => return Ok(newer),
@@ -286,30 +286,35 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         };
         // A 403 may have been meant for that one call: this one is not refused because the token endpoint
         // takes its time.
-        if cause == Cause::Forbidden && problem == RenewProblem::StillRunning {
+        if cause == Cause::Forbidden && error == RenewProblem::StillRunning {
             return Ok(refused);
         }
         let realm = A::identity(account).0;
         let now = self.shared.clock.now();
-        match retry::without_renewal(&problem, cause, now, A::name(account), &realm) {
+        match retry::without_renewal(&error, cause, now, A::name(account), &realm) {
             Some(refusal) => Err(refusal),
             None => Ok(refused),
         }
     }
 
-    fn discovered(&self, call: &Call<'_, A>, access: &Access, line: &mut Line) -> Reply<D> {
-        let asked = discovery::asked(&call.realm.discovery, call.head.uri.query());
-        line.odd_discovery_name = asked == discovery::Asked::InAnotherSpelling;
+    fn discovery_response(
+        &self,
+        request: &ResolvedRequest<'_, A>,
+        access: &Access,
+        log: &mut RequestLog,
+    ) -> GatewayResponse<D> {
+        let asked = discovery::parse_query(&request.realm.discovery, request.head.uri.query());
+        log.odd_discovery_name = asked == discovery::DiscoveryQuery::MatchesOtherSpelling;
         let mut response = discovery::response(
-            &call.realm.discovery,
+            &request.realm.discovery,
             asked,
-            &call.rules.url,
-            A::name(&call.account),
+            &request.rules.url,
+            A::name(&request.account),
             access.route(),
-            ReplyBody::full,
-            call.head.method == Method::HEAD,
+            ResponseBody::full,
+            request.head.method == Method::HEAD,
         );
-        response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), line.request_id.clone());
+        response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), log.request_id.clone());
         response
     }
 
@@ -318,7 +323,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         clippy::redundant_allocation,
         reason = "the inner count is shared by all threads, the outer is this worker's own"
     )]
-    fn settings(&self) -> Rc<Arc<Settings>> {
+    fn settings(&self) -> Rc<Arc<GatewaySettings>> {
         let newest = self.shared.settings.load();
         let mut mine = self.settings.borrow_mut();
         if !Arc::ptr_eq(&newest, &mine) {
@@ -327,7 +332,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         mine.clone()
     }
 
-    fn with_budget<T>(&self, realm: &RealmName, ask: impl FnOnce(&Budget) -> T) -> T {
+    fn with_budget<T>(&self, realm: &RealmName, ask: impl FnOnce(&RetryBudget) -> T) -> T {
         let mut mine = self.budgets.borrow_mut();
         let at = mine.iter().position(|(known, _)| known == realm).unwrap_or_else(|| {
             mine.push((realm.clone(), self.shared.budget(realm)));
@@ -336,55 +341,55 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         ask(&mine[at].1)
     }
 
-    fn account_limiter(&self, settings: &Settings, account: &AccountName) -> Option<Arc<Limiter>> {
+    fn account_limiter(&self, settings: &GatewaySettings, account: &AccountName) -> Option<Arc<CallLimiter>> {
         let limit = settings.account_limit?;
         if let Some(known) =
-            self.shared.account_limiters.get(account.as_str()).filter(|known| known.is(&limit))
+            self.shared.account_limiters.get(account.as_str()).filter(|known| known.has_limit(&limit))
         {
             return Some(known.clone());
         }
-        let limiter = Limiter::new(limit);
+        let limiter = CallLimiter::new(limit);
         self.shared.account_limiters.insert(account.clone(), limiter.clone());
         Some(limiter)
     }
 
-    fn begin_line(&self, method: &Method, id: HeaderValue) -> Line {
-        let record = Record::begin(self.shared.clock.now(), id, method.clone());
-        Line::begin(record, self.listeners.clone())
+    fn begin_log(&self, method: &Method, id: HeaderValue) -> RequestLog {
+        let record = LogEntry::begin(self.shared.clock.now(), id, method.clone());
+        RequestLog::begin(record, self.sinks.clone())
     }
 
     /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
     fn jitter(&self) -> f64 {
-        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.dice.set(state);
+        let state = self.rng.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.rng.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         ((mixed ^ (mixed >> 27)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
 /// Whether the caller may make this call at all. Decided before a token is looked for, and again when the route is known.
-fn permit(rules: &CallerRules, row: &Endpoint) -> Result<(), Refusal> {
-    match rules.allow.contains(&row.group) {
-        _ if std::ptr::eq(row, &endpoint::TOKEN) => {
+fn check_allowed(rules: &CallerRules, endpoint: &Endpoint) -> Result<(), Refusal> {
+    match rules.allow.contains(&endpoint.group) {
+        _ if std::ptr::eq(endpoint, &endpoint::TOKEN) => {
             Err(Refusal::BadRequest("tokens are asked for by POST /oauth2/token, spelled just so"))
         }
         true => Ok(()),
-        false => Err(Refusal::CallNotAllowed(row.group)),
+        false => Err(Refusal::CallNotAllowed(endpoint.group)),
     }
 }
 
 /// No tunnel, ever, and no echo of our own headers (threats, row 2).
-fn refuse_tunnels(method: &Method) -> Result<(), Refusal> {
+fn refuse_tunnel_methods(method: &Method) -> Result<(), Refusal> {
     match ["CONNECT", "TRACE", "TRACK"].iter().any(|tunnel| method.as_str().eq_ignore_ascii_case(tunnel)) {
         true => Err(Refusal::MethodNotAllowed),
         false => Ok(()),
     }
 }
 
-fn framing(head: &RequestHead) -> Framing {
+fn request_framing(head: &RequestHead) -> OutboundFraming {
     match head.fields.has(Name::TransferEncoding) {
-        true => Framing::Chunked,
-        false => Framing::AsDeclared,
+        true => OutboundFraming::Chunked,
+        false => OutboundFraming::AsReceived,
     }
 }
 
@@ -396,24 +401,24 @@ fn random() -> u64 {
 }
 
 /// Room for some forty ids: a log line that waits keeps its neighbours' memory too.
-const PAGE_OF_IDS: usize = 1024;
+const ID_BUFFER: usize = 1024;
 
-impl Ids {
-    fn new(beginning: u64) -> Self {
-        Self { beginning: format!("{beginning:016x}-"), count: Cell::new(0), page: RefCell::default() }
+impl RequestIds {
+    fn new(prefix: u64) -> Self {
+        Self { prefix: format!("{prefix:016x}-"), count: Cell::new(0), buffer: RefCell::default() }
     }
 
     fn next(&self) -> HeaderValue {
         self.count.set(self.count.get() + 1);
         let mut digits = [0; 20];
         let digits = decimal(self.count.get(), &mut digits);
-        let mut page = self.page.borrow_mut();
-        if page.capacity() < self.beginning.len() + digits.len() {
-            *page = BytesMut::with_capacity(PAGE_OF_IDS);
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.capacity() < self.prefix.len() + digits.len() {
+            *buffer = BytesMut::with_capacity(ID_BUFFER);
         }
-        page.extend_from_slice(self.beginning.as_bytes());
-        page.extend_from_slice(digits);
-        HeaderValue::from_maybe_shared(page.split().freeze())
+        buffer.extend_from_slice(self.prefix.as_bytes());
+        buffer.extend_from_slice(digits);
+        HeaderValue::from_maybe_shared(buffer.split().freeze())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     }
 }
@@ -437,7 +442,7 @@ mod tests {
 
     #[test]
     fn ids_of_a_worker_count_up_from_a_random_beginning() {
-        let ids = Ids::new(0xff);
+        let ids = RequestIds::new(0xff);
         ids.count.set(8);
         let next = || ids.next().to_str().unwrap().to_owned();
         assert_eq!([next(), next()], ["00000000000000ff-9", "00000000000000ff-10"]);

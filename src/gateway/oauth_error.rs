@@ -19,7 +19,7 @@ pub struct OAuthError {
 impl OAuthError {
     pub fn of(refusal: &Refusal) -> Self {
         use Refusal::*;
-        let face = refusal.face();
+        let info = refusal.info();
         let error = match refusal {
             CallerUnknown(_) => "invalid_client",
             AccountNotAllowed | CallNotAllowed(_) | OriginRefused => "unauthorized_client",
@@ -37,8 +37,8 @@ impl OAuthError {
                 "invalid_request"
             }
         };
-        let told = refusal.detail().unwrap_or_else(|| face.sentence.to_owned());
-        Self { status: face.status, error, description: format!("{}: {told}", face.code) }
+        let told = refusal.detail().unwrap_or_else(|| info.title.to_owned());
+        Self { status: info.status, error, description: format!("{}: {told}", info.code) }
     }
 
     /// The token endpoint takes POST alone.

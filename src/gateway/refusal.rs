@@ -53,10 +53,10 @@ pub enum Refusal {
 
 /// A refusal as callers and operators see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Face {
+pub struct ErrorInfo {
     pub status: StatusCode,
     pub code: &'static str,
-    pub sentence: &'static str,
+    pub title: &'static str,
     pub hint: &'static str,
     /// RFC 9209's word for it.
     pub proxy_error: &'static str,
@@ -66,171 +66,171 @@ pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Refusal {
     /// Status, code, sentence and hint: the one place where they are decided.
-    pub fn face(&self) -> Face {
+    pub fn info(&self) -> ErrorInfo {
         use Refusal::*;
         match self {
-            BadRequest(_) | BadFraming(_) | OddByte(_) => face(
+            BadRequest(_) | BadFraming(_) | OddByte(_) => info(
                 StatusCode::BAD_REQUEST,
                 "bad_request",
                 "The request cannot be understood.",
                 "See detail; nothing was sent to the platform.",
                 "http_request_error",
             ),
-            AccountNotChosen(_) => face(
+            AccountNotChosen(_) => info(
                 StatusCode::BAD_REQUEST,
                 "account_not_chosen",
                 "The request does not say for which account it is.",
                 "Use the base URL {gateway}/accounts/{name}, or send X-Gateway-Account; choices lists the names.",
                 "http_request_error",
             ),
-            CallerUnknown(_) => face(
+            CallerUnknown(_) => info(
                 StatusCode::UNAUTHORIZED,
                 "caller_unknown",
                 "The gateway does not know who is calling.",
                 "Send the caller's key as X-Gateway-Key, Bearer or Basic password, or call from a configured network.",
                 "http_request_denied",
             ),
-            AccountNeedsLogin { .. } => face(
+            AccountNeedsLogin { .. } => info(
                 StatusCode::UNAUTHORIZED,
                 "account_needs_login",
                 "The platform no longer takes this account's grant; someone has to log in once.",
                 "An operator logs the account in again: fix names the command.",
                 "http_request_denied",
             ),
-            AccountNotAllowed => face(
+            AccountNotAllowed => info(
                 StatusCode::FORBIDDEN,
                 "account_not_allowed",
                 "This caller may not use this account.",
                 "An operator adds the account to the caller's accounts in config.toml.",
                 "http_request_denied",
             ),
-            CallNotAllowed(_) => face(
+            CallNotAllowed(_) => info(
                 StatusCode::FORBIDDEN,
                 "call_not_allowed",
                 "This caller may not make this call.",
                 "An operator adds the group named in detail to the caller's allow list in config.toml.",
                 "http_request_denied",
             ),
-            OriginRefused => face(
+            OriginRefused => info(
                 StatusCode::FORBIDDEN,
                 "origin_refused",
                 "Requests that a web page makes in a browser are refused.",
                 "Call from a program; it must not send an Origin header.",
                 "http_request_denied",
             ),
-            AccountUnknown => face(
+            AccountUnknown => info(
                 StatusCode::NOT_FOUND,
                 "account_unknown",
                 "There is no such account in this gateway.",
                 "Check the name; an operator pairs or imports accounts with genapi-gateway accounts.",
                 "http_request_error",
             ),
-            MethodNotAllowed => face(
+            MethodNotAllowed => info(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "CONNECT and TRACE are never forwarded.",
                 "Use the method that the API documents.",
                 "http_request_denied",
             ),
-            RequestTimeout => face(
+            RequestTimeout => info(
                 StatusCode::REQUEST_TIMEOUT,
                 "request_timeout",
                 "The request did not arrive in time.",
                 "Send the head and the body without long pauses.",
                 "http_request_error",
             ),
-            ContentTooLarge => face(
+            ContentTooLarge => info(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "content_too_large",
                 "The request's body is larger than the gateway takes.",
                 "Send less at once.",
                 "http_request_error",
             ),
-            UriTooLong => face(
+            UriTooLong => info(
                 StatusCode::URI_TOO_LONG,
                 "uri_too_long",
                 "The request's target is longer than the gateway takes.",
                 "Shorten the path or the query.",
                 "http_request_error",
             ),
-            HeadTooLarge => face(
+            HeadTooLarge => info(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "head_too_large",
                 "The request's head is larger than the gateway takes.",
                 "Send fewer or shorter headers; an operator may raise gateway.max_head.",
                 "http_request_error",
             ),
-            ProcedureUnknown => face(
+            ProcedureUnknown => info(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "procedure_unknown",
                 "A V1 scan-request cannot be translated to V2, whose body names the procedure differently.",
                 "Send the V2 body to /scan-request without the V1 prefix.",
                 "http_request_denied",
             ),
-            TooManyRequests(_) => face(
+            TooManyRequests(_) => info(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
                 "The caller is over its limit.",
                 "Wait as Retry-After says.",
                 "http_request_denied",
             ),
-            PlatformUnreachable(_) => face(
+            PlatformUnreachable(_) => info(
                 StatusCode::BAD_GATEWAY,
                 "platform_unreachable",
                 "The platform could not be reached.",
                 "Try again; if it lasts, an operator runs genapi-gateway check --connect.",
                 "destination_unavailable",
             ),
-            PlatformMisbehaved(_) => face(
+            PlatformMisbehaved(_) => info(
                 StatusCode::BAD_GATEWAY,
                 "platform_misbehaved",
                 "The platform's answer is not a valid one; the platform may have acted on the request.",
                 "Check whether the call took effect before it is repeated.",
                 "http_protocol_error",
             ),
-            TokenUnavailable(_) => face(
+            TokenUnavailable(_) => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "token_unavailable",
                 "There is no valid token for this account at the moment.",
                 "Wait as Retry-After says; genapi-gateway explain ACCOUNT tells why.",
                 "destination_unavailable",
             ),
-            AccountPaused(_) => face(
+            AccountPaused(_) => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "account_paused",
                 "An operator has paused this account here.",
                 "genapi-gateway accounts resume starts it again.",
                 "destination_unavailable",
             ),
-            Draining => face(
+            Draining => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "draining",
                 "The gateway is shutting down.",
                 "Connect again.",
                 "connection_terminated",
             ),
-            TooManyConnections => face(
+            TooManyConnections => info(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_connections",
                 "Every connection that the gateway may hold is in use.",
                 "Connect again; an operator may raise gateway.max_connections.",
                 "connection_limit_reached",
             ),
-            Panicked => face(
+            Panicked => info(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal_error",
                 "The gateway made a mistake; the platform may have acted on the request.",
                 "Check whether the call took effect before it is repeated; the gateway's log tells more.",
                 "proxy_internal_error",
             ),
-            PlatformTimeout => face(
+            PlatformTimeout => info(
                 StatusCode::GATEWAY_TIMEOUT,
                 "platform_timeout",
                 "The platform did not answer in time; it may have acted on the request.",
                 "Check whether the call took effect before it is repeated.",
                 "http_response_timeout",
             ),
-            Loop => face(
+            Loop => info(
                 StatusCode::LOOP_DETECTED,
                 "loop",
                 "The request has already passed through this gateway.",
@@ -242,7 +242,7 @@ impl Refusal {
 
     /// The code alone: log field, metrics label, reason phrase.
     pub fn code(&self) -> &'static str {
-        self.face().code
+        self.info().code
     }
 
     /// Whether the connection must end after this answer: what comes behind a request that makes no sense is not listened to.
@@ -314,23 +314,23 @@ const CODES: [&str; 23] = [
 ];
 
 /// A code as a small number.
-pub fn number(code: &str) -> u16 {
+pub fn code_number(code: &str) -> u16 {
     CODES.iter().position(|known| *known == code).map_or(u16::MAX, |at| at as u16)
 }
 
-/// The code behind a number of [`number`].
-pub fn word(number: u16) -> &'static str {
+/// The code behind a number of [`code_number`].
+pub fn code_by_number(number: u16) -> &'static str {
     CODES.get(usize::from(number)).copied().unwrap_or("internal_error")
 }
 
-const fn face(
+const fn info(
     status: StatusCode,
     code: &'static str,
-    sentence: &'static str,
+    title: &'static str,
     hint: &'static str,
     proxy_error: &'static str,
-) -> Face {
-    Face { status, code, sentence, hint, proxy_error }
+) -> ErrorInfo {
+    ErrorInfo { status, code, title, hint, proxy_error }
 }
 
 #[cfg(test)]
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn every_code_has_a_number_that_leads_back_to_it() {
         for refusal in all() {
-            assert_eq!(word(number(refusal.code())), refusal.code());
+            assert_eq!(code_by_number(code_number(refusal.code())), refusal.code());
         }
     }
 

@@ -10,34 +10,34 @@ use bytes::{Bytes, BytesMut};
 
 use crate::http1::RequestBody;
 
-use super::headers::Framing;
+use super::headers::OutboundFraming;
 use super::refusal::Refusal;
 
 /// A caller's body on our side.
-pub enum Held {
-    Nothing,
-    Kept {
+pub enum ReplayableBody {
+    Empty,
+    Buffered {
         bytes: Bytes,
-        framing: Framing,
+        framing: OutboundFraming,
     },
     /// Too large to keep: it can be sent once.
-    Once {
-        stream: RefCell<Option<Stream>>,
-        framing: Framing,
+    Streamed {
+        stream: RefCell<Option<StreamedBody>>,
+        framing: OutboundFraming,
     },
 }
 
 /// What has been read of a large body, and the rest.
-pub struct Stream {
+pub struct StreamedBody {
     front: Option<Bytes>,
     rest: RequestBody,
 }
 
 /// The body of one attempt.
-pub enum OutBody {
+pub enum AttemptBody {
     Empty,
-    Kept(Option<Bytes>),
-    Once(Stream),
+    Buffered(Option<Bytes>),
+    Streamed(StreamedBody),
 }
 
 /// The caller's body broke off: the platform's connection ends with it, so that half a body never looks whole.
@@ -46,50 +46,54 @@ pub enum OutBody {
 pub struct BrokenOff;
 
 /// Whether there is anything to wait for.
-pub enum Holding {
-    Done(Held),
-    ToRead(Reading),
+pub enum BufferState {
+    Ready(ReplayableBody),
+    Incomplete(BufferingBody),
 }
 
 /// A body that is to be kept and has not come yet.
-pub struct Reading {
+pub struct BufferingBody {
     body: RequestBody,
-    framing: Framing,
+    framing: OutboundFraming,
     limit: usize,
 }
 
 /// No body, no cost; a body announced as larger than `limit` is not touched.
-pub fn hold(mut body: RequestBody, framing: Framing, limit: usize) -> Holding {
+pub fn buffer(mut body: RequestBody, framing: OutboundFraming, limit: usize) -> BufferState {
     if body.has_ended() {
         // A chunked body of nothing is one all the same: it goes out as it came.
-        return Holding::Done(match framing {
-            Framing::AsDeclared => Held::Nothing,
-            Framing::Chunked => Held::Kept { bytes: Bytes::new(), framing },
+        return BufferState::Ready(match framing {
+            OutboundFraming::AsReceived => ReplayableBody::Empty,
+            OutboundFraming::Chunked => ReplayableBody::Buffered { bytes: Bytes::new(), framing },
         });
     }
     match body.left() {
-        Some(length) if length > limit as u64 => Holding::Done(Held::once(None, body, framing)),
+        Some(length) if length > limit as u64 => {
+            BufferState::Ready(ReplayableBody::streamed(None, body, framing))
+        }
         // Small bodies come with their heads.
         _ => match body.take_whole() {
-            Some(bytes) => Holding::Done(Held::Kept { bytes, framing }),
-            None => Holding::ToRead(Reading { body, framing, limit }),
+            Some(bytes) => BufferState::Ready(ReplayableBody::Buffered { bytes, framing }),
+            None => BufferState::Incomplete(BufferingBody { body, framing, limit }),
         },
     }
 }
 
-impl Reading {
+impl BufferingBody {
     /// Reads up to the limit, waiting at most `idle` for each piece.
-    pub async fn read(self, idle: Duration) -> Result<Held, Refusal> {
-        let Reading { mut body, framing, limit } = self;
+    pub async fn read(self, idle: Duration) -> Result<ReplayableBody, Refusal> {
+        let BufferingBody { mut body, framing, limit } = self;
         let announced = body.left();
-        let mut kept = Kept::default();
+        let mut buffered = Buffered::default();
         loop {
             let chunk = tokio::time::timeout(idle, next_chunk(&mut body));
             let chunk = chunk.await.map_err(|_| Refusal::RequestTimeout)?;
-            let Some(chunk) = chunk? else { return Ok(Held::Kept { bytes: kept.into_bytes(), framing }) };
-            kept.add(chunk, announced);
-            if kept.len() > limit {
-                return Ok(Held::once(Some(kept.into_bytes()), body, framing));
+            let Some(chunk) = chunk? else {
+                return Ok(ReplayableBody::Buffered { bytes: buffered.into_bytes(), framing });
+            };
+            buffered.add(chunk, announced);
+            if buffered.len() > limit {
+                return Ok(ReplayableBody::streamed(Some(buffered.into_bytes()), body, framing));
             }
         }
     }
@@ -97,12 +101,12 @@ impl Reading {
 
 /// Most bodies come in one piece, which is then kept as it is.
 #[derive(Default)]
-struct Kept {
+struct Buffered {
     first: Option<Bytes>,
     all: BytesMut,
 }
 
-impl Kept {
+impl Buffered {
     fn len(&self) -> usize {
         self.first.as_ref().map_or(self.all.len(), Bytes::len)
     }
@@ -130,39 +134,43 @@ async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
     chunk.map_err(|_| Refusal::BadFraming("the body broke off or is not framed properly"))
 }
 
-impl Held {
-    fn once(front: Option<Bytes>, rest: RequestBody, framing: Framing) -> Self {
-        Held::Once { stream: RefCell::new(Some(Stream { front, rest })), framing }
+impl ReplayableBody {
+    fn streamed(front: Option<Bytes>, rest: RequestBody, framing: OutboundFraming) -> Self {
+        ReplayableBody::Streamed { stream: RefCell::new(Some(StreamedBody { front, rest })), framing }
     }
 
-    pub fn framing(&self) -> Framing {
+    pub fn framing(&self) -> OutboundFraming {
         match self {
-            Held::Nothing => Framing::AsDeclared,
-            Held::Kept { framing, .. } | Held::Once { framing, .. } => *framing,
+            ReplayableBody::Empty => OutboundFraming::AsReceived,
+            ReplayableBody::Buffered { framing, .. } | ReplayableBody::Streamed { framing, .. } => *framing,
         }
     }
 
     pub fn replayable(&self) -> bool {
-        !matches!(self, Held::Once { .. })
+        !matches!(self, ReplayableBody::Streamed { .. })
     }
 
     /// The body for one attempt. A body that can be sent once is empty the second time; `retry` never lets that happen.
-    pub fn send(&self) -> OutBody {
+    pub fn attempt_body(&self) -> AttemptBody {
         match self {
-            Held::Nothing => OutBody::Empty,
-            Held::Kept { bytes, .. } => OutBody::Kept(Some(bytes.clone()).filter(|bytes| !bytes.is_empty())),
-            Held::Once { stream, .. } => stream.borrow_mut().take().map_or(OutBody::Empty, OutBody::Once),
+            ReplayableBody::Empty => AttemptBody::Empty,
+            ReplayableBody::Buffered { bytes, .. } => {
+                AttemptBody::Buffered(Some(bytes.clone()).filter(|bytes| !bytes.is_empty()))
+            }
+            ReplayableBody::Streamed { stream, .. } => {
+                stream.borrow_mut().take().map_or(AttemptBody::Empty, AttemptBody::Streamed)
+            }
         }
     }
 }
 
-impl OutBody {
+impl AttemptBody {
     /// The next piece; a caller's trailers end here.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         match self {
-            OutBody::Empty => Poll::Ready(None),
-            OutBody::Kept(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            OutBody::Once(stream) => match stream.front.take() {
+            AttemptBody::Empty => Poll::Ready(None),
+            AttemptBody::Buffered(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            AttemptBody::Streamed(stream) => match stream.front.take() {
                 Some(front) => Poll::Ready(Some(Ok(front))),
                 None => {
                     stream.rest.poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|_| BrokenOff)))
@@ -173,14 +181,14 @@ impl OutBody {
 
     pub fn has_ended(&self) -> bool {
         match self {
-            OutBody::Empty => true,
-            OutBody::Kept(bytes) => bytes.is_none(),
-            OutBody::Once(stream) => stream.front.is_none() && stream.rest.has_ended(),
+            AttemptBody::Empty => true,
+            AttemptBody::Buffered(bytes) => bytes.is_none(),
+            AttemptBody::Streamed(stream) => stream.front.is_none() && stream.rest.has_ended(),
         }
     }
 
     /// The platform may answer before it has all of it.
-    pub fn takes_time(&self) -> bool {
-        matches!(self, OutBody::Once(_))
+    pub fn is_streamed(&self) -> bool {
+        matches!(self, AttemptBody::Streamed(_))
     }
 }

@@ -6,38 +6,40 @@ use http::Response;
 
 use crate::http1::{Name, Reason, ResponseHead};
 
-use super::access_log::Line;
+use super::access_log::RequestLog;
 use super::account::Accounts;
-use super::body::{BodyError, LiveBody, ReplyBody};
-use super::carry::{Call, Carried};
-use super::links::{ADDRESS_FIELDS, Finder, Places};
+use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
+use super::links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
 use super::pool::Dial;
+use super::proxy::{ForwardedResponse, ResolvedRequest};
 use super::refusal::Refusal;
-use super::rewrite::{self, Plan, Rewritten};
-use super::{Gateway, Reply, headers, pages};
+use super::rewrite::{self, RewritePlan, RewrittenResponse};
+use super::{Gateway, GatewayResponse, cors, headers};
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
-    pub(super) async fn reply(
+    pub(super) async fn caller_response(
         &self,
-        call: &Call<'_, A>,
-        carried: Carried<D::Stream>,
-        line: &mut Line,
-    ) -> Result<Reply<D>, Refusal> {
-        let Carried { response, access } = carried;
+        request: &ResolvedRequest<'_, A>,
+        forwarded: ForwardedResponse<D::Stream>,
+        log: &mut RequestLog,
+    ) -> Result<GatewayResponse<D>, Refusal> {
+        let ForwardedResponse { response, access } = forwarded;
         let mut head = response.head;
-        headers::inbound(&mut head.fields, &line.request_id);
-        if call.head.fields.has(Name::Origin) {
-            pages::forget_the_platforms(&mut head.fields);
+        headers::prepare_response(&mut head.fields, &log.request_id);
+        if request.head.fields.has(Name::Origin) {
+            cors::drop_platform_headers(&mut head.fields);
         }
-        let places = || Places::new(&call.rules.url, A::name(&call.account), access.route(), call.realm);
+        let link_context =
+            || LinkContext::new(&request.rules.url, A::name(&request.account), access.route(), request.realm);
         if head.fields.has_any(ADDRESS_FIELDS) {
-            places().rewrite_addresses(&mut head.fields);
+            link_context().rewrite_addresses(&mut head.fields);
         }
-        let body = if call.row.links {
-            let finder = self.finder(access.route().path());
-            Box::pin(self.with_our_links(call, &mut head, response.body, finder, places, line)).await?
+        let body = if request.endpoint.links {
+            let matcher = self.link_matcher(access.route().path());
+            Box::pin(self.rewrite_links(request, &mut head, response.body, matcher, link_context, log))
+                .await?
         } else {
-            ReplyBody::live(response.body)
+            ResponseBody::live(response.body)
         };
         // What version the platform speaks is its own affair; the server answers the caller in the caller's.
         let ResponseHead { status, reason, fields, .. } = head;
@@ -49,45 +51,45 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         Ok(response)
     }
 
-    async fn with_our_links(
+    async fn rewrite_links(
         &self,
-        call: &Call<'_, A>,
+        request: &ResolvedRequest<'_, A>,
         head: &mut ResponseHead,
-        body: LiveBody<D::Stream>,
-        finder: Option<Rc<Finder>>,
-        places: impl FnOnce() -> Places,
-        line: &mut Line,
-    ) -> Result<ReplyBody<D::Stream>, Refusal> {
-        let gzip = match rewrite::plan(&call.head.method, head.status, &head.fields) {
-            Plan::Rewrite { gzip } => gzip,
-            Plan::Pass => return Ok(ReplyBody::live(body)),
-            Plan::PassUnread(why) => {
-                line.unread = Some(why);
-                return Ok(ReplyBody::live(body));
+        body: UpstreamBody<D::Stream>,
+        matcher: Option<Rc<LinkMatcher>>,
+        link_context: impl FnOnce() -> LinkContext,
+        log: &mut RequestLog,
+    ) -> Result<ResponseBody<D::Stream>, Refusal> {
+        let gzip = match rewrite::plan(&request.head.method, head.status, &head.fields) {
+            RewritePlan::Rewrite { gzip } => gzip,
+            RewritePlan::NoLinks => return Ok(ResponseBody::live(body)),
+            RewritePlan::PassThrough(why) => {
+                log.unread = Some(why);
+                return Ok(ResponseBody::live(body));
             }
-            Plan::HeadOnly => {
-                rewrite::forget_old_form(&mut head.fields, None);
-                return Ok(ReplyBody::live(body));
+            RewritePlan::HeadOnly => {
+                rewrite::drop_representation_headers(&mut head.fields, None);
+                return Ok(ResponseBody::live(body));
             }
         };
-        let Some(finder) = finder else { return Ok(ReplyBody::live(body)) };
-        let Rewritten { body, length, links, untouched } =
-            rewrite::rewrite(body, gzip, finder, places).await.map_err(broken)?;
-        line.note_links(links);
+        let Some(matcher) = matcher else { return Ok(ResponseBody::live(body)) };
+        let RewrittenResponse { body, length, links, untouched } =
+            rewrite::rewrite(body, gzip, matcher, link_context).await.map_err(body_refusal)?;
+        log.set_links(links);
         // What came with its length and has nothing changed is described as it came. A part of it could be
         // one with links by then.
         if !untouched || !head.fields.has(Name::ContentLength) || head.fields.has(Name::AcceptRanges) {
-            rewrite::forget_old_form(&mut head.fields, length);
+            rewrite::drop_representation_headers(&mut head.fields, length);
         }
         Ok(body)
     }
 }
 
 /// Nothing has been sent to the caller yet, so it can be told plainly.
-fn broken(error: BodyError) -> Refusal {
+fn body_refusal(error: ResponseBodyError) -> Refusal {
     match error {
-        BodyError::BrokenOff => Refusal::PlatformMisbehaved("its answer broke off"),
-        BodyError::Damaged => Refusal::PlatformMisbehaved("its compressed answer is damaged"),
-        BodyError::Stalled => Refusal::PlatformTimeout,
+        ResponseBodyError::BrokenOff => Refusal::PlatformMisbehaved("its answer broke off"),
+        ResponseBodyError::Damaged => Refusal::PlatformMisbehaved("its compressed answer is damaged"),
+        ResponseBodyError::Stalled => Refusal::PlatformTimeout,
     }
 }

@@ -15,40 +15,40 @@ use super::refusal::Refusal;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum AttemptOutcome {
     Status(StatusCode),
     /// No connection: nothing was sent. A certificate that is refused stays refused.
-    NotSent {
-        why: String,
-        lasting: bool,
+    ConnectFailed {
+        reason: String,
+        permanent: bool,
     },
     /// A kept connection turned out to be dead before any byte of an answer came.
-    DeadConnection {
-        anything_sent: bool,
+    StaleConnection {
+        bytes_sent: bool,
     },
     /// The connection broke after the request was sent.
-    Lost,
+    ConnectionLost,
     TimedOut,
-    Misbehaved(&'static str),
+    InvalidResponse(&'static str),
     /// The caller's body broke off or stalled.
     CallerFailed(Refusal),
 }
 
 /// What is known about a call besides the last attempt.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    pub row: &'static Endpoint,
+pub struct RetryContext<'a> {
+    pub endpoint: &'static Endpoint,
     pub limits: &'a config::RetryConfig,
     /// The row and the method allow that the platform acts twice.
     pub retryable: bool,
     /// The body was kept.
     pub replayable: bool,
     /// Sends so far, the last one included; the silent repeat is not counted.
-    pub sends: u32,
+    pub attempts: u32,
     /// This call has had its renewal.
     pub renewed: bool,
     /// This call has had its silent repeat.
-    pub repeated_silently: bool,
+    pub retried_transparently: bool,
     pub elapsed: Duration,
     /// The realm's budget has a repeat left.
     pub budget: bool,
@@ -58,86 +58,90 @@ pub struct Facts<'a> {
 
 /// The next move.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+pub enum RetryDecision {
     /// The answer passes through.
-    Reply,
+    PassThrough,
     /// The answer passes through, since it cannot be repeated; the renewal starts for the next call.
-    ReplyAndRenew(Cause),
+    PassThroughAndRenew(Cause),
     Renew(Cause),
     /// Then send again; zero for the silent repeat.
-    Wait(Duration),
+    RetryAfter(Duration),
     Refuse(Refusal),
 }
 
 /// A second wait is twice the first, and jitter only lengthens: the documented wait is a minimum.
 const JITTER: f64 = 0.25;
 
-pub fn next_step(facts: &Facts<'_>, seen: &Seen) -> Step {
+pub fn next_step(context: &RetryContext<'_>, seen: &AttemptOutcome) -> RetryDecision {
     match seen {
-        Seen::Status(StatusCode::UNAUTHORIZED) => after_expiry(facts, Cause::Unauthorized),
-        Seen::Status(StatusCode::FORBIDDEN) => after_expiry(facts, Cause::Forbidden),
-        Seen::Status(StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT) => {
-            wait_or(facts, Step::Reply)
+        AttemptOutcome::Status(StatusCode::UNAUTHORIZED) => after_expiry(context, Cause::Unauthorized),
+        AttemptOutcome::Status(StatusCode::FORBIDDEN) => after_expiry(context, Cause::Forbidden),
+        AttemptOutcome::Status(StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT) => {
+            wait_or(context, RetryDecision::PassThrough)
         }
-        Seen::Status(_) => Step::Reply,
-        Seen::NotSent { why, lasting: true } => Step::Refuse(Refusal::PlatformUnreachable(why.clone())),
-        Seen::NotSent { why, lasting: false } => {
-            wait_or(facts, Step::Refuse(Refusal::PlatformUnreachable(why.clone())))
+        AttemptOutcome::Status(_) => RetryDecision::PassThrough,
+        AttemptOutcome::ConnectFailed { reason, permanent: true } => {
+            RetryDecision::Refuse(Refusal::PlatformUnreachable(reason.clone()))
         }
-        Seen::DeadConnection { anything_sent } => after_dead_connection(facts, *anything_sent),
-        Seen::Lost => {
-            Step::Refuse(Refusal::PlatformMisbehaved("the connection ended without a whole answer"))
+        AttemptOutcome::ConnectFailed { reason, permanent: false } => {
+            wait_or(context, RetryDecision::Refuse(Refusal::PlatformUnreachable(reason.clone())))
         }
-        Seen::TimedOut => Step::Refuse(Refusal::PlatformTimeout),
-        Seen::Misbehaved(what) => Step::Refuse(Refusal::PlatformMisbehaved(what)),
-        Seen::CallerFailed(refusal) => Step::Refuse(refusal.clone()),
+        AttemptOutcome::StaleConnection { bytes_sent } => after_stale_connection(context, *bytes_sent),
+        AttemptOutcome::ConnectionLost => {
+            RetryDecision::Refuse(Refusal::PlatformMisbehaved("the connection ended without a whole answer"))
+        }
+        AttemptOutcome::TimedOut => RetryDecision::Refuse(Refusal::PlatformTimeout),
+        AttemptOutcome::InvalidResponse(what) => RetryDecision::Refuse(Refusal::PlatformMisbehaved(what)),
+        AttemptOutcome::CallerFailed(refusal) => RetryDecision::Refuse(refusal.clone()),
     }
 }
 
 /// A refresh is asked for once per call; a second 401 or 403 is the vendor's answer. Neither was carried out by the platform, so a
 /// POST may be repeated too.
-fn after_expiry(facts: &Facts<'_>, cause: Cause) -> Step {
-    if facts.renewed || facts.elapsed >= facts.limits.deadline {
-        return Step::Reply;
+fn after_expiry(context: &RetryContext<'_>, cause: Cause) -> RetryDecision {
+    if context.renewed || context.elapsed >= context.limits.deadline {
+        return RetryDecision::PassThrough;
     }
-    match (facts.replayable, cause) {
-        (true, cause) => Step::Renew(cause),
-        (false, Cause::Unauthorized) => Step::ReplyAndRenew(cause),
+    match (context.replayable, cause) {
+        (true, cause) => RetryDecision::Renew(cause),
+        (false, Cause::Unauthorized) => RetryDecision::PassThroughAndRenew(cause),
         // Nobody would learn whether that renewal cured anything, and a lasting 403 must not cause one after the other.
-        (false, _) => Step::Reply,
+        (false, _) => RetryDecision::PassThrough,
     }
 }
 
-fn after_dead_connection(facts: &Facts<'_>, anything_sent: bool) -> Step {
-    let harmless = facts.retryable || !anything_sent;
-    match harmless && facts.replayable && !facts.repeated_silently {
-        true => Step::Wait(Duration::ZERO),
+fn after_stale_connection(context: &RetryContext<'_>, bytes_sent: bool) -> RetryDecision {
+    let harmless = context.retryable || !bytes_sent;
+    match harmless && context.replayable && !context.retried_transparently {
+        true => RetryDecision::RetryAfter(Duration::ZERO),
         // Whoever creates something must know that it may have been created.
-        false if anything_sent => {
-            Step::Refuse(Refusal::PlatformMisbehaved("the kept connection died midway"))
+        false if bytes_sent => {
+            RetryDecision::Refuse(Refusal::PlatformMisbehaved("the kept connection died midway"))
         }
-        false => Step::Refuse(Refusal::PlatformUnreachable("the kept connection had died".to_owned())),
+        false => {
+            RetryDecision::Refuse(Refusal::PlatformUnreachable("the kept connection had died".to_owned()))
+        }
     }
 }
 
-fn wait_or(facts: &Facts<'_>, otherwise: Step) -> Step {
-    let allowed = facts.limits.attempts + u32::from(facts.renewed);
-    let wait = pause(facts);
-    let may = facts.retryable
-        && facts.replayable
-        && facts.sends < allowed
-        && facts.elapsed + wait <= facts.limits.deadline
-        && facts.budget;
-    if may { Step::Wait(wait) } else { otherwise }
+fn wait_or(context: &RetryContext<'_>, otherwise: RetryDecision) -> RetryDecision {
+    let allowed = context.limits.attempts + u32::from(context.renewed);
+    let wait = pause(context);
+    let may = context.retryable
+        && context.replayable
+        && context.attempts < allowed
+        && context.elapsed + wait <= context.limits.deadline
+        && context.budget;
+    if may { RetryDecision::RetryAfter(wait) } else { otherwise }
 }
 
-fn pause(facts: &Facts<'_>) -> Duration {
-    let first = match facts.row.retry_wait {
-        RetryWait::Base => facts.limits.initial_backoff,
-        RetryWait::Pairing => facts.limits.pairing_base,
+fn pause(context: &RetryContext<'_>) -> Duration {
+    let first = match context.endpoint.retry_wait {
+        RetryWait::Base => context.limits.initial_backoff,
+        RetryWait::Pairing => context.limits.pairing_base,
     };
-    let doubled = first.saturating_mul(1 << facts.sends.saturating_sub(1).min(8));
-    doubled.mul_f64(1.0 + JITTER * facts.jitter.clamp(0.0, 1.0))
+    let doubled = first.saturating_mul(1 << context.attempts.saturating_sub(1).min(8));
+    doubled.mul_f64(1.0 + JITTER * context.jitter.clamp(0.0, 1.0))
 }
 
 /// What a call becomes when its renewal did not succeed: `None` lets the vendor's answer pass.
@@ -175,7 +179,8 @@ mod tests {
     use crate::model::account::Remedy;
     use crate::model::endpoint;
 
-    const S: fn(u16) -> Seen = |status| Seen::Status(StatusCode::from_u16(status).unwrap());
+    const S: fn(u16) -> AttemptOutcome =
+        |status| AttemptOutcome::Status(StatusCode::from_u16(status).unwrap());
 
     fn limits() -> config::RetryConfig {
         config::RetryConfig {
@@ -188,121 +193,135 @@ mod tests {
         }
     }
 
-    fn facts<'a>(limits: &'a config::RetryConfig, method: Method, path: &str) -> Facts<'a> {
-        let row = endpoint::find(&method, path);
-        Facts {
-            row,
+    fn context<'a>(limits: &'a config::RetryConfig, method: Method, path: &str) -> RetryContext<'a> {
+        let endpoint = endpoint::find(&method, path);
+        RetryContext {
+            endpoint,
             limits,
-            retryable: row.retryable(&method, limits.scan_request),
+            retryable: endpoint.retryable(&method, limits.scan_request),
             replayable: true,
-            sends: 1,
+            attempts: 1,
             renewed: false,
-            repeated_silently: false,
+            retried_transparently: false,
             elapsed: Duration::ZERO,
             budget: true,
             jitter: 0.0,
         }
     }
 
-    fn wait(millis: u64) -> Step {
-        Step::Wait(Duration::from_millis(millis))
+    fn wait(millis: u64) -> RetryDecision {
+        RetryDecision::RetryAfter(Duration::from_millis(millis))
     }
 
-    fn unreachable() -> Step {
-        Step::Refuse(Refusal::PlatformUnreachable("down".into()))
+    fn unreachable() -> RetryDecision {
+        RetryDecision::Refuse(Refusal::PlatformUnreachable("down".into()))
     }
 
     /// Method, path, what was seen, what follows. S = Authentication and Pairing V2; N = migration notice.
     #[test]
     fn each_first_response_has_its_next_step() {
-        let down = Seen::NotSent { why: "down".into(), lasting: false };
-        let misbehaved = |what| Step::Refuse(Refusal::PlatformMisbehaved(what));
+        let down = AttemptOutcome::ConnectFailed { reason: "down".into(), permanent: false };
+        let misbehaved = |what| RetryDecision::Refuse(Refusal::PlatformMisbehaved(what));
         let table = [
-            (Method::GET, "/orders/lab", S(200), Step::Reply),
-            (Method::GET, "/orders/lab", S(401), Step::Renew(Cause::Unauthorized)), // S 4.2.2: expired
-            (Method::GET, "/orders/lab", S(403), Step::Renew(Cause::Forbidden)), // N: expired shows as 403 too
-            (Method::POST, "/scan-request", S(401), Step::Renew(Cause::Unauthorized)), // was not carried out
-            (Method::POST, "/scan-request", S(403), Step::Renew(Cause::Forbidden)),
-            (Method::GET, "/orders/lab", S(400), Step::Reply), // S 4.2.2: wrong parameters
-            (Method::GET, "/orders/lab", S(404), Step::Reply),
-            (Method::PUT, "/pair-account", S(409), Step::Reply), // S 4.3.1: paired elsewhere
-            (Method::GET, "/orders/lab", S(429), Step::Reply),   // documented nowhere
-            (Method::GET, "/orders/lab", S(302), Step::Reply),   // never followed
-            (Method::GET, "/orders/lab", S(500), wait(1000)),    // S 4.2.2: retry
-            (Method::GET, "/orders/lab", S(502), Step::Reply),   // documented nowhere
-            (Method::GET, "/orders/lab", S(503), Step::Reply),
+            (Method::GET, "/orders/lab", S(200), RetryDecision::PassThrough),
+            (Method::GET, "/orders/lab", S(401), RetryDecision::Renew(Cause::Unauthorized)), // S 4.2.2: expired
+            (Method::GET, "/orders/lab", S(403), RetryDecision::Renew(Cause::Forbidden)), // N: expired shows as 403 too
+            (Method::POST, "/scan-request", S(401), RetryDecision::Renew(Cause::Unauthorized)), // was not carried out
+            (Method::POST, "/scan-request", S(403), RetryDecision::Renew(Cause::Forbidden)),
+            (Method::GET, "/orders/lab", S(400), RetryDecision::PassThrough), // S 4.2.2: wrong parameters
+            (Method::GET, "/orders/lab", S(404), RetryDecision::PassThrough),
+            (Method::PUT, "/pair-account", S(409), RetryDecision::PassThrough), // S 4.3.1: paired elsewhere
+            (Method::GET, "/orders/lab", S(429), RetryDecision::PassThrough),   // documented nowhere
+            (Method::GET, "/orders/lab", S(302), RetryDecision::PassThrough),   // never followed
+            (Method::GET, "/orders/lab", S(500), wait(1000)),                   // S 4.2.2: retry
+            (Method::GET, "/orders/lab", S(502), RetryDecision::PassThrough),   // documented nowhere
+            (Method::GET, "/orders/lab", S(503), RetryDecision::PassThrough),
             (Method::GET, "/orders/lab", S(504), wait(1000)), // S 4.2.2: after about 1000 ms
             (Method::PUT, "/pair-account", S(504), wait(2000)), // S 4.3.1: after about 2000 ms
             (Method::DELETE, "/scan-request/1", S(504), wait(1000)),
             (Method::POST, "/patient/search", S(504), wait(1000)), // N: a read
-            (Method::POST, "/scan-request", S(504), Step::Reply),  // N: may have created the RX
-            (Method::POST, "/patients", S(500), Step::Reply),
-            (Method::GET, "/order/1/return", S(504), Step::Reply), // N: acts, whatever its method
+            (Method::POST, "/scan-request", S(504), RetryDecision::PassThrough), // N: may have created the RX
+            (Method::POST, "/patients", S(500), RetryDecision::PassThrough),
+            (Method::GET, "/order/1/return", S(504), RetryDecision::PassThrough), // N: acts, whatever its method
             (Method::GET, "/orders/lab", down.clone(), wait(1000)),
             (Method::POST, "/scan-request", down, unreachable()),
-            (Method::GET, "/orders/lab", Seen::NotSent { why: "down".into(), lasting: true }, unreachable()),
-            (Method::GET, "/orders/lab", Seen::DeadConnection { anything_sent: true }, wait(0)),
-            (Method::POST, "/scan-request", Seen::DeadConnection { anything_sent: false }, wait(0)),
+            (
+                Method::GET,
+                "/orders/lab",
+                AttemptOutcome::ConnectFailed { reason: "down".into(), permanent: true },
+                unreachable(),
+            ),
+            (Method::GET, "/orders/lab", AttemptOutcome::StaleConnection { bytes_sent: true }, wait(0)),
+            (Method::POST, "/scan-request", AttemptOutcome::StaleConnection { bytes_sent: false }, wait(0)),
             (
                 Method::POST,
                 "/scan-request",
-                Seen::DeadConnection { anything_sent: true },
+                AttemptOutcome::StaleConnection { bytes_sent: true },
                 misbehaved("the kept connection died midway"), // may have created the RX
             ),
             (
                 Method::GET,
                 "/orders/lab",
-                Seen::Lost,
+                AttemptOutcome::ConnectionLost,
                 misbehaved("the connection ended without a whole answer"),
             ),
-            (Method::GET, "/orders/lab", Seen::TimedOut, Step::Refuse(Refusal::PlatformTimeout)),
-            (Method::GET, "/orders/lab", Seen::Misbehaved("x"), misbehaved("x")),
+            (
+                Method::GET,
+                "/orders/lab",
+                AttemptOutcome::TimedOut,
+                RetryDecision::Refuse(Refusal::PlatformTimeout),
+            ),
+            (Method::GET, "/orders/lab", AttemptOutcome::InvalidResponse("x"), misbehaved("x")),
         ];
         let limits = limits();
         for (method, path, seen, step) in table {
-            let facts = facts(&limits, method.clone(), path);
-            assert_eq!(next_step(&facts, &seen), step, "{method} {path} {seen:?}");
+            let context = context(&limits, method.clone(), path);
+            assert_eq!(next_step(&context, &seen), step, "{method} {path} {seen:?}");
         }
     }
 
     #[test]
     fn a_second_403_is_the_vendors_response_and_passes_through() {
         let limits = limits();
-        let renewed = Facts { renewed: true, sends: 2, ..facts(&limits, Method::GET, "/orders/lab") };
-        assert_eq!(next_step(&renewed, &S(403)), Step::Reply);
-        assert_eq!(next_step(&renewed, &S(401)), Step::Reply);
+        let renewed =
+            RetryContext { renewed: true, attempts: 2, ..context(&limits, Method::GET, "/orders/lab") };
+        assert_eq!(next_step(&renewed, &S(403)), RetryDecision::PassThrough);
+        assert_eq!(next_step(&renewed, &S(401)), RetryDecision::PassThrough);
     }
 
     #[test]
     fn a_body_that_was_not_kept_passes_401_through_and_starts_the_renewal() {
         let limits = limits();
-        let once = Facts { replayable: false, ..facts(&limits, Method::PUT, "/patients") };
-        assert_eq!(next_step(&once, &S(401)), Step::ReplyAndRenew(Cause::Unauthorized));
-        assert_eq!(next_step(&once, &S(403)), Step::Reply);
-        assert_eq!(next_step(&once, &S(500)), Step::Reply);
+        let once = RetryContext { replayable: false, ..context(&limits, Method::PUT, "/patients") };
+        assert_eq!(next_step(&once, &S(401)), RetryDecision::PassThroughAndRenew(Cause::Unauthorized));
+        assert_eq!(next_step(&once, &S(403)), RetryDecision::PassThrough);
+        assert_eq!(next_step(&once, &S(500)), RetryDecision::PassThrough);
     }
 
     #[test]
     fn waits_double_and_jitter_only_lengthens_them() {
         let limits = limits();
-        let first = facts(&limits, Method::GET, "/orders/lab");
-        assert_eq!(next_step(&Facts { sends: 2, ..first }, &S(500)), wait(2000));
-        assert_eq!(next_step(&Facts { jitter: 1.0, ..first }, &S(500)), wait(1250));
+        let first = context(&limits, Method::GET, "/orders/lab");
+        assert_eq!(next_step(&RetryContext { attempts: 2, ..first }, &S(500)), wait(2000));
+        assert_eq!(next_step(&RetryContext { jitter: 1.0, ..first }, &S(500)), wait(1250));
     }
 
     #[test]
     fn no_repeat_beyond_attempts_deadline_or_budget_and_one_more_after_a_renewal() {
         let limits = limits();
-        let first = facts(&limits, Method::GET, "/orders/lab");
-        let reply = |facts| assert_eq!(next_step(&facts, &S(500)), Step::Reply);
-        reply(Facts { sends: 3, ..first });
-        reply(Facts { sends: 4, renewed: true, ..first });
-        reply(Facts { elapsed: Duration::from_millis(19_001), ..first });
-        reply(Facts { budget: false, ..first });
-        assert_eq!(next_step(&Facts { sends: 3, renewed: true, ..first }, &S(500)), wait(4000));
-        assert_eq!(next_step(&Facts { elapsed: Duration::from_secs(20), ..first }, &S(401)), Step::Reply);
-        let silent = Facts { repeated_silently: true, ..first };
-        assert_ne!(next_step(&silent, &Seen::DeadConnection { anything_sent: true }), wait(0));
+        let first = context(&limits, Method::GET, "/orders/lab");
+        let reply = |context| assert_eq!(next_step(&context, &S(500)), RetryDecision::PassThrough);
+        reply(RetryContext { attempts: 3, ..first });
+        reply(RetryContext { attempts: 4, renewed: true, ..first });
+        reply(RetryContext { elapsed: Duration::from_millis(19_001), ..first });
+        reply(RetryContext { budget: false, ..first });
+        assert_eq!(next_step(&RetryContext { attempts: 3, renewed: true, ..first }, &S(500)), wait(4000));
+        assert_eq!(
+            next_step(&RetryContext { elapsed: Duration::from_secs(20), ..first }, &S(401)),
+            RetryDecision::PassThrough
+        );
+        let silent = RetryContext { retried_transparently: true, ..first };
+        assert_ne!(next_step(&silent, &AttemptOutcome::StaleConnection { bytes_sent: true }), wait(0));
     }
 
     #[test]

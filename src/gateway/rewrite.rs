@@ -12,23 +12,23 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::http1::{Fields, Name, Names, text};
 
-use super::body::{BodyError, LiveBody, ReplyBody};
-use super::links::{Finder, Links, Places, Rewriter, has_wide_letters};
+use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
+use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
 use super::pool::Wire;
 
 /// Up to here an answer is rewritten whole.
-pub const WHOLE: usize = 1024 * 1024;
+pub const MAX_BUFFERED: usize = 1024 * 1024;
 
 /// Compressed bytes unpacked at a time: gzip unpacks a byte to a thousand at most, so this bounds what one step can make.
 const GZIP_STEP: usize = 4 * 1024;
 
 /// What is to be done with an answer of a link row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
+pub enum RewritePlan {
     /// Nothing in it can be a link, or it has no body.
-    Pass,
+    NoLinks,
     /// It may hold links that cannot be changed: counted.
-    PassUnread(&'static str),
+    PassThrough(&'static str),
     /// The head of a body that a GET would have changed.
     HeadOnly,
     Rewrite {
@@ -37,27 +37,27 @@ pub enum Plan {
 }
 
 /// Decides by the head alone.
-pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> Plan {
+pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> RewritePlan {
     if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(fields) {
-        return Plan::Pass;
+        return RewritePlan::NoLinks;
     }
     if has_wide_charset(fields) {
-        return Plan::PassUnread("charset");
+        return RewritePlan::PassThrough("charset");
     }
     if *method == Method::HEAD {
-        return Plan::HeadOnly;
+        return RewritePlan::HeadOnly;
     }
     if status == StatusCode::PARTIAL_CONTENT || fields.has(Name::ContentRange) {
         // Offsets count the vendor's bytes: a changed part would not fit the others.
-        return Plan::PassUnread("part");
+        return RewritePlan::PassThrough("part");
     }
     match fields.only(Name::ContentEncoding) {
-        Ok(None) => Plan::Rewrite { gzip: false },
-        Ok(Some(one)) if one.eq_ignore_ascii_case(b"identity") => Plan::Rewrite { gzip: false },
+        Ok(None) => RewritePlan::Rewrite { gzip: false },
+        Ok(Some(one)) if one.eq_ignore_ascii_case(b"identity") => RewritePlan::Rewrite { gzip: false },
         Ok(Some(one)) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
-            Plan::Rewrite { gzip: true }
+            RewritePlan::Rewrite { gzip: true }
         }
-        _ => Plan::PassUnread("encoding"),
+        _ => RewritePlan::PassThrough("encoding"),
     }
 }
 
@@ -81,8 +81,8 @@ fn has_wide_charset(fields: &Fields) -> bool {
 
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
 /// bytes, and a conditional request has to find its way back to the vendor's own.
-pub fn forget_old_form(fields: &mut Fields, length: Option<usize>) {
-    const OLD_FORM: Names = Names::of(&[
+pub fn drop_representation_headers(fields: &mut Fields, length: Option<usize>) {
+    const REPRESENTATION_HEADERS: Names = Names::of(&[
         Name::ContentLength,
         Name::ContentEncoding,
         Name::AcceptRanges,
@@ -92,16 +92,16 @@ pub fn forget_old_form(fields: &mut Fields, length: Option<usize>) {
         Name::ReprDigest,
     ]);
     let length = length.map(HeaderValue::from);
-    let told_anew = |name| length.is_some() && name == Name::ContentLength;
-    fields.retain(|field| !OLD_FORM.has(field.name) || told_anew(field.name));
+    let set_again = |name| length.is_some() && name == Name::ContentLength;
+    fields.retain(|field| !REPRESENTATION_HEADERS.has(field.name) || set_again(field.name));
     if let Some(length) = length {
         fields.set(Name::ContentLength, length);
     }
 }
 
 /// An answer in the clear, piece by piece.
-pub struct Source<S: Wire> {
-    body: LiveBody<S>,
+pub struct DecodedBody<S: Wire> {
+    body: UpstreamBody<S>,
     gzip: Option<Gzip>,
 }
 
@@ -113,8 +113,8 @@ struct Gzip {
 }
 
 /// A rewritten body that is too long to be held.
-pub struct Rewriting<S: Wire> {
-    source: Source<S>,
+pub struct RewritingBody<S: Wire> {
+    decoded: DecodedBody<S>,
     rewriter: Rewriter,
     /// Rewritten and not sent yet.
     ready: Vec<u8>,
@@ -122,12 +122,12 @@ pub struct Rewriting<S: Wire> {
 }
 
 /// An answer whose links are ours.
-pub struct Rewritten<S: Wire> {
-    pub body: ReplyBody<S>,
+pub struct RewrittenResponse<S: Wire> {
+    pub body: ResponseBody<S>,
     /// The body's length, where it is known.
     pub length: Option<usize>,
     /// How many links became ours so far.
-    pub links: Links,
+    pub links: LinkCounts,
     /// Byte for byte what came.
     pub untouched: bool,
 }
@@ -135,41 +135,41 @@ pub struct Rewritten<S: Wire> {
 /// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes
 /// in one piece is looked through where it lies, and nothing is set up for it.
 pub async fn rewrite<S: Wire>(
-    body: LiveBody<S>,
+    body: UpstreamBody<S>,
     gzip: bool,
-    finder: Rc<Finder>,
-    places: impl FnOnce() -> Places,
-) -> Result<Rewritten<S>, BodyError> {
-    let mut source = Source::new(body, gzip);
-    let expected = source.expected();
-    let first = source.next_chunk().await?.unwrap_or_default();
-    let mut next = source.next_chunk().await?;
-    if next.is_none() && !finder.finds_any(&first) {
+    matcher: Rc<LinkMatcher>,
+    link_context: impl FnOnce() -> LinkContext,
+) -> Result<RewrittenResponse<S>, ResponseBodyError> {
+    let mut decoded = DecodedBody::new(body, gzip);
+    let expected = decoded.expected();
+    let first = decoded.next_chunk().await?.unwrap_or_default();
+    let mut next = decoded.next_chunk().await?;
+    if next.is_none() && !matcher.is_match(&first) {
         let length = Some(first.len());
-        let links = Links { changed: 0, passed: u64::from(has_wide_letters(&first)) };
-        return Ok(Rewritten { body: ReplyBody::full(first), length, links, untouched: !gzip });
+        let links = LinkCounts { changed: 0, passed: u64::from(has_wide_letters(&first)) };
+        return Ok(RewrittenResponse { body: ResponseBody::full(first), length, links, untouched: !gzip });
     }
-    let mut rewriter = Rewriter::new(places(), finder);
+    let mut rewriter = Rewriter::new(link_context(), matcher);
     let mut ready = Vec::with_capacity(expected + expected / 4);
     let mut read = first.len();
     rewriter.pass(&first, &mut ready);
     while let Some(chunk) = next {
         read += chunk.len();
         rewriter.pass(&chunk, &mut ready);
-        if read > WHOLE {
+        if read > MAX_BUFFERED {
             let links = rewriter.links();
-            let body = ReplyBody::rewriting(Rewriting { source, rewriter, ready, ended: false });
-            return Ok(Rewritten { body, length: None, links, untouched: false });
+            let body = ResponseBody::rewriting(RewritingBody { decoded, rewriter, ready, ended: false });
+            return Ok(RewrittenResponse { body, length: None, links, untouched: false });
         }
-        next = source.next_chunk().await?;
+        next = decoded.next_chunk().await?;
     }
     rewriter.finish(&mut ready);
     let (length, links) = (Some(ready.len()), rewriter.links());
-    Ok(Rewritten { body: ReplyBody::full(Bytes::from(ready)), length, links, untouched: false })
+    Ok(RewrittenResponse { body: ResponseBody::full(Bytes::from(ready)), length, links, untouched: false })
 }
 
-impl<S: Wire> Source<S> {
-    fn new(body: LiveBody<S>, gzip: bool) -> Self {
+impl<S: Wire> DecodedBody<S> {
+    fn new(body: UpstreamBody<S>, gzip: bool) -> Self {
         let gzip = gzip.then(|| Gzip {
             decoder: MultiGzDecoder::new(Vec::new()),
             packed: Bytes::new(),
@@ -182,14 +182,14 @@ impl<S: Wire> Source<S> {
     /// How much to make room for.
     fn expected(&self) -> usize {
         let told = self.body.length().unwrap_or_default();
-        usize::try_from(told).unwrap_or(WHOLE).min(WHOLE)
+        usize::try_from(told).unwrap_or(MAX_BUFFERED).min(MAX_BUFFERED)
     }
 
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ResponseBodyError> {
         poll_fn(|cx| self.poll_chunk(cx)).await.transpose()
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         let Some(gzip) = &mut self.gzip else { return self.body.poll_data(cx) };
         loop {
             if !gzip.packed.is_empty() {
@@ -209,23 +209,23 @@ impl<S: Wire> Source<S> {
 }
 
 impl Gzip {
-    fn unpack(&mut self) -> Result<Bytes, BodyError> {
+    fn unpack(&mut self) -> Result<Bytes, ResponseBodyError> {
         let step = self.packed.len().min(GZIP_STEP);
         self.seen_any = true;
-        self.decoder.write_all(&self.packed[..step]).map_err(|_| BodyError::Damaged)?;
+        self.decoder.write_all(&self.packed[..step]).map_err(|_| ResponseBodyError::Damaged)?;
         self.packed.advance(step);
         Ok(self.taken())
     }
 
     /// An archive cut short must not look whole.
-    fn finish(&mut self) -> Option<Result<Bytes, BodyError>> {
+    fn finish(&mut self) -> Option<Result<Bytes, ResponseBodyError>> {
         if self.finished || !self.seen_any {
             return None;
         }
         self.finished = true;
         match self.decoder.try_finish() {
             Ok(()) => Some(Ok(self.taken())).filter(|chunk| !matches!(chunk, Ok(bytes) if bytes.is_empty())),
-            Err(_) => Some(Err(BodyError::Damaged)),
+            Err(_) => Some(Err(ResponseBodyError::Damaged)),
         }
     }
 
@@ -234,12 +234,12 @@ impl Gzip {
     }
 }
 
-impl<S: Wire> Rewriting<S> {
-    pub fn links(&self) -> Links {
+impl<S: Wire> RewritingBody<S> {
+    pub fn links(&self) -> LinkCounts {
         self.rewriter.links()
     }
 
-    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         loop {
             if !self.ready.is_empty() {
                 return Poll::Ready(Some(Ok(Bytes::from(std::mem::take(&mut self.ready)))));
@@ -247,7 +247,7 @@ impl<S: Wire> Rewriting<S> {
             if self.ended {
                 return Poll::Ready(None);
             }
-            match ready!(self.source.poll_chunk(cx)) {
+            match ready!(self.decoded.poll_chunk(cx)) {
                 Some(Ok(chunk)) => {
                     self.ready.reserve(chunk.len() + chunk.len() / 4);
                     self.rewriter.pass(&chunk, &mut self.ready);
@@ -269,7 +269,7 @@ impl<S: Wire> Rewriting<S> {
 mod tests {
     use super::*;
 
-    fn planned(method: Method, status: u16, lines: &[(&'static str, &'static str)]) -> Plan {
+    fn planned(method: Method, status: u16, lines: &[(&'static str, &'static str)]) -> RewritePlan {
         let fields = Fields::of(lines.iter().copied()).unwrap();
         plan(&method, StatusCode::from_u16(status).unwrap(), &fields)
     }
@@ -279,31 +279,31 @@ mod tests {
         let json = ("content-type", "application/json; charset=utf-8");
         let gzip = ("content-encoding", "GZip");
         let table = [
-            (Method::GET, 200, vec![json], Plan::Rewrite { gzip: false }),
-            (Method::GET, 200, vec![], Plan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![json], RewritePlan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![], RewritePlan::Rewrite { gzip: false }),
             (
                 Method::GET,
                 404,
                 vec![("content-type", "application/problem+json")],
-                Plan::Rewrite { gzip: false },
+                RewritePlan::Rewrite { gzip: false },
             ),
-            (Method::GET, 200, vec![("content-type", "text/xml")], Plan::Rewrite { gzip: false }),
-            (Method::GET, 200, vec![json, gzip], Plan::Rewrite { gzip: true }),
-            (Method::GET, 200, vec![json, ("content-encoding", "br")], Plan::PassUnread("encoding")),
-            (Method::GET, 206, vec![json], Plan::PassUnread("part")),
+            (Method::GET, 200, vec![("content-type", "text/xml")], RewritePlan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![json, gzip], RewritePlan::Rewrite { gzip: true }),
+            (Method::GET, 200, vec![json, ("content-encoding", "br")], RewritePlan::PassThrough("encoding")),
+            (Method::GET, 206, vec![json], RewritePlan::PassThrough("part")),
             (
                 Method::GET,
                 200,
                 vec![("content-type", "APPLICATION/Fhir+JSON")],
-                Plan::Rewrite { gzip: false },
+                RewritePlan::Rewrite { gzip: false },
             ),
-            (Method::GET, 200, vec![("content-type", "Text/Plain")], Plan::Rewrite { gzip: false }),
-            (Method::GET, 200, vec![("content-type", "application/zip; of=json")], Plan::Pass),
-            (Method::GET, 200, vec![("content-type", "tex")], Plan::Pass),
-            (Method::GET, 200, vec![("content-type", "application/zip")], Plan::Pass),
-            (Method::GET, 204, vec![], Plan::Pass),
-            (Method::GET, 304, vec![json], Plan::Pass),
-            (Method::HEAD, 200, vec![json], Plan::HeadOnly),
+            (Method::GET, 200, vec![("content-type", "Text/Plain")], RewritePlan::Rewrite { gzip: false }),
+            (Method::GET, 200, vec![("content-type", "application/zip; of=json")], RewritePlan::NoLinks),
+            (Method::GET, 200, vec![("content-type", "tex")], RewritePlan::NoLinks),
+            (Method::GET, 200, vec![("content-type", "application/zip")], RewritePlan::NoLinks),
+            (Method::GET, 204, vec![], RewritePlan::NoLinks),
+            (Method::GET, 304, vec![json], RewritePlan::NoLinks),
+            (Method::HEAD, 200, vec![json], RewritePlan::HeadOnly),
         ];
         for (method, status, lines, expected) in table {
             assert_eq!(planned(method.clone(), status, &lines), expected, "{method} {status} {lines:?}");
@@ -321,7 +321,7 @@ mod tests {
             ("etag", "\"1\""),
         ])
         .unwrap();
-        forget_old_form(&mut fields, Some(12));
+        drop_representation_headers(&mut fields, Some(12));
         let mut out = Vec::new();
         fields.iter().for_each(|field| field.write(&mut out));
         assert_eq!(String::from_utf8(out).unwrap(), "content-length: 12\r\netag: \"1\"\r\n");

@@ -9,10 +9,10 @@ use http::StatusCode;
 
 use crate::http1::{HeadFault, ResponseHead, Scratch, TURN, chunk_start, end_turn};
 
-use super::forward::Patience;
-use super::headers::{Framing, Outbound};
+use super::forward::Timeouts;
+use super::headers::{OutboundFraming, OutboundHead};
 use super::pool::{Link, Wire};
-use super::replay::OutBody;
+use super::replay::AttemptBody;
 
 /// What ends a chunked body.
 const LAST: &[u8] = b"0\r\n\r\n";
@@ -29,8 +29,8 @@ pub(super) struct Sending<'a> {
     tail: &'static [u8],
     /// Of all these, what has.
     sent: usize,
-    body: OutBody,
-    framing: Framing,
+    body: AttemptBody,
+    framing: OutboundFraming,
     state: State,
     /// Bytes of the body that have left since the others had their turn.
     moved: usize,
@@ -61,24 +61,24 @@ pub(super) enum Fault {
 
 impl<'a> Sending<'a> {
     /// Puts the head together.
-    pub fn new(outbound: &Outbound<'a>, body: OutBody) -> Self {
+    pub fn new(outbound: &OutboundHead<'a>, body: AttemptBody) -> Self {
         let mut head = Scratch::new();
         outbound.write_up_to_bearer(&mut head);
         let mut sending = Self {
             head,
-            bearer: outbound.ours.bearer.as_bytes(),
+            bearer: outbound.gateway_headers.bearer.as_bytes(),
             end: b"\r\n\r\n",
             chunk_header: Vec::new(),
             data: Bytes::new(),
             tail: b"",
             sent: 0,
             body,
-            framing: outbound.ours.framing,
+            framing: outbound.gateway_headers.framing,
             state: State::Writing,
             moved: 0,
         };
         // A kept body leaves together with its head.
-        if !sending.body.takes_time() {
+        if !sending.body.is_streamed() {
             let noop = &mut Context::from_waker(std::task::Waker::noop());
             let _ = sending.poll_next(noop);
         }
@@ -94,7 +94,7 @@ impl<'a> Sending<'a> {
         match self.poll_send(link, cx) {
             Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
             // What is sent in one piece is sent before anyone looks for an answer.
-            Poll::Pending if !self.body.takes_time() => return Poll::Pending,
+            Poll::Pending if !self.body.is_streamed() => return Poll::Pending,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         loop {
@@ -175,15 +175,15 @@ impl<'a> Sending<'a> {
         self.moved += self.data.len();
         self.data = Bytes::new();
         self.sent = 0;
-        let over =
-            self.body.has_ended() && (self.framing == Framing::AsDeclared || self.tail.ends_with(LAST));
+        let over = self.body.has_ended()
+            && (self.framing == OutboundFraming::AsReceived || self.tail.ends_with(LAST));
         self.tail = b"";
         self.state = if over { State::Flushing } else { State::WaitsForCaller };
     }
 
     /// The body's next piece into its place.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let chunked = self.framing == Framing::Chunked;
+        let chunked = self.framing == OutboundFraming::Chunked;
         match std::task::ready!(self.body.poll_chunk(cx)) {
             Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
             Some(Ok(data)) => {
@@ -210,11 +210,11 @@ impl<'a> Sending<'a> {
     }
 
     /// A request that takes its time to send is not late as long as its bytes move.
-    pub fn patience(&self, patience: &Patience) -> Duration {
+    pub fn timeouts(&self, timeouts: &Timeouts) -> Duration {
         match self.state {
-            State::WaitsForCaller => patience.caller,
-            State::Writing if self.body.takes_time() => patience.idle,
-            _ => patience.response,
+            State::WaitsForCaller => timeouts.caller,
+            State::Writing if self.body.is_streamed() => timeouts.idle,
+            _ => timeouts.response,
         }
     }
 }

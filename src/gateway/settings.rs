@@ -14,10 +14,10 @@ use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 use crate::model::route::{HostPattern, HostPolicy};
 
-use super::limits::Limiter;
+use super::limits::CallLimiter;
 
 /// A snapshot of the configuration as the request path sees it.
-pub struct Settings {
+pub struct GatewaySettings {
     pub callers: Vec<Arc<CallerRules>>,
     by_key: HashMap<[u8; 32], Arc<CallerRules>>,
     by_certificate: HashMap<[u8; 32], Arc<CallerRules>>,
@@ -25,7 +25,7 @@ pub struct Settings {
     networks: Vec<(IpNet, Arc<CallerRules>)>,
     trusted: Vec<IpNet>,
     /// A handful: walking them is cheaper than hashing them.
-    realms: Vec<(RealmName, Arc<RealmRules>)>,
+    realms: Vec<(RealmName, Arc<RealmPolicy>)>,
     pub retry: config::RetryConfig,
     pub replay_limit: usize,
     pub body_idle: Duration,
@@ -42,15 +42,15 @@ pub struct CallerRules {
     pub accounts: Vec<config::AccountPattern>,
     pub allow: Vec<Group>,
     /// How this caller reaches us.
-    pub url: Base,
-    pub limiter: Option<Arc<Limiter>>,
+    pub url: BaseUrl,
+    pub limiter: Option<Arc<CallLimiter>>,
     facade: Option<config::FacadeCredentials>,
     origins: Vec<Origin>,
 }
 
 /// One `[realms.NAME]` as far as calls are concerned.
 #[derive(Debug)]
-pub struct RealmRules {
+pub struct RealmPolicy {
     pub hosts: HostPolicy,
     pub link_hosts: Vec<HostPattern>,
     pub discovery: config::Discovery,
@@ -58,23 +58,23 @@ pub struct RealmRules {
 
 /// The address under which callers know the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Base {
+pub struct BaseUrl {
     /// `http://127.0.0.1:8080`
     pub origin: String,
     /// Empty, or begins with `/` and does not end with one.
     pub path: String,
 }
 
-impl Base {
+impl BaseUrl {
     pub fn new(url: &Url) -> Self {
         Self { origin: url.origin().ascii_serialization(), path: url.path().trim_end_matches('/').to_owned() }
     }
 }
 
-impl Settings {
+impl GatewaySettings {
     pub fn compile(config: &config::Config) -> Self {
         let callers: Vec<_> =
-            config.callers.iter().map(|caller| Arc::new(rules_of(config, caller))).collect();
+            config.callers.iter().map(|caller| Arc::new(caller_rules(config, caller))).collect();
         let pairs = || config.callers.iter().zip(&callers);
         let mut networks: Vec<_> = pairs()
             .flat_map(|(caller, rules)| caller.networks.iter().map(move |net| (*net, rules.clone())))
@@ -90,7 +90,7 @@ impl Settings {
             realms: config
                 .realms
                 .iter()
-                .map(|(name, realm)| (name.clone(), Arc::new(realm_rules(realm))))
+                .map(|(name, realm)| (name.clone(), Arc::new(realm_policy(realm))))
                 .collect(),
             retry: config.retry.clone(),
             replay_limit: config.gateway.replay_limit,
@@ -128,11 +128,11 @@ impl Settings {
         self.callers.iter().find(is_it)
     }
 
-    pub fn trusts(&self, addr: IpAddr) -> bool {
+    pub fn is_trusted_proxy(&self, addr: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&addr))
     }
 
-    pub fn realm(&self, name: &RealmName) -> Option<&Arc<RealmRules>> {
+    pub fn realm(&self, name: &RealmName) -> Option<&Arc<RealmPolicy>> {
         self.realms.iter().find(|(known, _)| known == name).map(|(_, rules)| rules)
     }
 }
@@ -150,7 +150,7 @@ impl CallerRules {
     }
 
     /// Whether the rules speak of a name, be there such an account or not.
-    pub fn covers_name(&self, name: &AccountName) -> bool {
+    pub fn may_cover_name(&self, name: &AccountName) -> bool {
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => name.matches(glob),
             config::AccountPattern::Id { .. } => false,
@@ -158,7 +158,7 @@ impl CallerRules {
     }
 
     /// Whether the rules speak of an id, be there such an account or not.
-    pub fn covers_id(&self, realm: Option<&RealmName>, id: AccountId) -> bool {
+    pub fn may_cover_id(&self, realm: Option<&RealmName>, id: AccountId) -> bool {
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => glob == "*",
             config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
@@ -176,12 +176,12 @@ impl CallerRules {
     }
 
     /// Whether a web page of this origin may use this caller's key.
-    pub fn lets_in(&self, origin: &[u8]) -> bool {
+    pub fn allows_origin(&self, origin: &[u8]) -> bool {
         self.origins.iter().any(|known| known.is(origin))
     }
 
     /// The one account of a caller whose `accounts` is a single literal.
-    pub fn only_account(&self) -> Option<&config::AccountPattern> {
+    pub fn single_account(&self) -> Option<&config::AccountPattern> {
         match self.accounts.as_slice() {
             [config::AccountPattern::Name(glob)] if glob.contains('*') => None,
             [only] => Some(only),
@@ -190,20 +190,20 @@ impl CallerRules {
     }
 }
 
-fn rules_of(config: &config::Config, caller: &config::CallerConfig) -> CallerRules {
+fn caller_rules(config: &config::Config, caller: &config::CallerConfig) -> CallerRules {
     CallerRules {
         name: caller.name.clone(),
         accounts: caller.accounts.clone(),
         allow: caller.allow.clone(),
-        url: Base::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
-        limiter: caller.limit.map(Limiter::new),
+        url: BaseUrl::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
+        limiter: caller.limit.map(CallLimiter::new),
         facade: caller.facade.clone(),
         origins: caller.origins.clone(),
     }
 }
 
-fn realm_rules(realm: &config::RealmConfig) -> RealmRules {
-    RealmRules {
+fn realm_policy(realm: &config::RealmConfig) -> RealmPolicy {
+    RealmPolicy {
         hosts: realm.hosts.clone(),
         link_hosts: realm.link_hosts.clone(),
         discovery: realm.discovery.clone(),

@@ -157,8 +157,8 @@ fn pattern(text: &str) -> AccountPattern {
 }
 
 /// Accounts without a store: renewals follow a script.
-pub struct Played {
-    accounts: Vec<Rc<PlayedAccount>>,
+pub struct FakeAccounts {
+    accounts: Vec<Rc<FakeAccount>>,
     pub script: RefCell<VecDeque<Result<Access, RenewProblem>>>,
     pub renewals: RefCell<Vec<(u64, Cause)>>,
     pub behind: RefCell<Vec<Cause>>,
@@ -167,7 +167,7 @@ pub struct Played {
     pub trials: RefCell<Vec<(String, Option<String>)>>,
 }
 
-pub struct PlayedAccount {
+pub struct FakeAccount {
     name: AccountName,
     realm: RealmName,
     id: AccountId,
@@ -175,12 +175,12 @@ pub struct PlayedAccount {
     pub touched: Cell<bool>,
 }
 
-impl Played {
+impl FakeAccounts {
     pub fn with(accounts: &[(&str, &str, u64)]) -> Rc<Self> {
         let accounts = accounts
             .iter()
             .map(|(name, realm, id)| {
-                Rc::new(PlayedAccount {
+                Rc::new(FakeAccount {
                     name: name.parse().unwrap(),
                     realm: realm.parse().unwrap(),
                     id: AccountId::new(*id),
@@ -218,15 +218,15 @@ pub fn on_trial(access: &Access, domain: &str, path: &str) -> Access {
     access.with_trial(Route::parse(domain, path, &policy).unwrap())
 }
 
-impl Accounts for Rc<Played> {
-    type Account = Rc<PlayedAccount>;
+impl Accounts for Rc<FakeAccounts> {
+    type Account = Rc<FakeAccount>;
 
-    fn by_name(&self, name: &str) -> Option<Rc<PlayedAccount>> {
+    fn by_name(&self, name: &str) -> Option<Rc<FakeAccount>> {
         self.accounts.iter().find(|account| account.name.as_str() == name).cloned()
     }
 
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Rc<PlayedAccount>> {
-        let fits = |account: &&Rc<PlayedAccount>| {
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Rc<FakeAccount>> {
+        let fits = |account: &&Rc<FakeAccount>| {
             account.id == id && realm.is_none_or(|realm| *realm == account.realm)
         };
         let found: Vec<_> = self.accounts.iter().filter(fits).collect();
@@ -237,33 +237,33 @@ impl Accounts for Rc<Played> {
         }
     }
 
-    fn all(&self) -> Vec<Rc<PlayedAccount>> {
+    fn all(&self) -> Vec<Rc<FakeAccount>> {
         self.accounts.clone()
     }
 
-    fn name(account: &Rc<PlayedAccount>) -> &AccountName {
+    fn name(account: &Rc<FakeAccount>) -> &AccountName {
         &account.name
     }
 
-    fn entry(_account: &Rc<PlayedAccount>) -> Option<Arc<Entry>> {
+    fn entry(_account: &Rc<FakeAccount>) -> Option<Arc<Entry>> {
         None
     }
 
-    fn identity(account: &Rc<PlayedAccount>) -> (RealmName, AccountId) {
+    fn identity(account: &Rc<FakeAccount>) -> (RealmName, AccountId) {
         (account.realm.clone(), account.id)
     }
 
-    fn standing(account: &Rc<PlayedAccount>, _now: Timestamp) -> Standing {
+    fn standing(account: &Rc<FakeAccount>, _now: Timestamp) -> Standing {
         account.standing.borrow().clone()
     }
 
-    fn touch(account: &Rc<PlayedAccount>, _now: Timestamp) {
+    fn touch(account: &Rc<FakeAccount>, _now: Timestamp) {
         account.touched.set(true);
     }
 
     async fn renew(
         &self,
-        _account: &Rc<PlayedAccount>,
+        _account: &Rc<FakeAccount>,
         seen_generation: u64,
         cause: Cause,
     ) -> Result<Access, RenewProblem> {
@@ -271,29 +271,29 @@ impl Accounts for Rc<Played> {
         self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
     }
 
-    async fn join(&self, _account: &Rc<PlayedAccount>) -> Option<Result<Access, RenewProblem>> {
+    async fn join(&self, _account: &Rc<FakeAccount>) -> Option<Result<Access, RenewProblem>> {
         self.script.borrow_mut().pop_front()
     }
 
-    fn renew_behind(&self, _account: &Rc<PlayedAccount>, _seen_generation: u64, cause: Cause) {
+    fn renew_in_background(&self, _account: &Rc<FakeAccount>, _seen_generation: u64, cause: Cause) {
         self.behind.borrow_mut().push(cause);
     }
 
-    fn report_forbidden(&self, _account: &Rc<PlayedAccount>, cured: bool) {
+    fn report_forbidden(&self, _account: &Rc<FakeAccount>, cured: bool) {
         self.forbidden.borrow_mut().push(cured);
     }
 
-    fn route_unreachable(&self, _account: &Rc<PlayedAccount>, route: &Arc<Route>, _why: &str) {
+    fn route_unreachable(&self, _account: &Rc<FakeAccount>, route: &Arc<Route>, _why: &str) {
         self.unreachable.borrow_mut().push(route.to_string());
     }
 
-    fn trial_over(&self, _account: &Rc<PlayedAccount>, trial: &Arc<Trial>, failure: Option<String>) {
+    fn route_tried(&self, _account: &Rc<FakeAccount>, trial: &Arc<Trial>, failure: Option<String>) {
         self.trials.borrow_mut().push((trial.route().to_string(), failure));
     }
 }
 
-impl Played {
-    pub fn name(account: &Rc<PlayedAccount>) -> &AccountName {
+impl FakeAccounts {
+    pub fn name(account: &Rc<FakeAccount>) -> &AccountName {
         &account.name
     }
 }

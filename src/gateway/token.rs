@@ -17,9 +17,9 @@ const VERSION: u8 = 1;
 const MAC: usize = 32;
 /// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep
 /// their habits.
-const LIFE: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_secs(3600);
 /// What gateways that share a key may disagree about the time.
-const APART: Duration = Duration::from_secs(60);
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
 const FIXED: usize = 1 + 8 + 2;
 
@@ -29,19 +29,19 @@ pub struct TokenKey {
     signing: hmac::Key,
     older: Vec<hmac::Key>,
     /// When this process began: older tokens may come from one whose clock was wrong.
-    began: Timestamp,
+    process_start: Timestamp,
 }
 
 /// What a valid gateway token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct TokenClaims {
     pub caller: String,
     pub account: AccountName,
     pub expires_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenProblem {
+pub enum GatewayTokenError {
     #[error("not a gateway token of this gateway")]
     Forged,
     #[error("the gateway token has expired: refresh it at /oauth2/token")]
@@ -50,26 +50,26 @@ pub enum TokenProblem {
 
 impl TokenKey {
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { signing: key(secret), older: Vec::new(), began: Timestamp::default() }
+        Self { signing: key(secret), older: Vec::new(), process_start: Timestamp::default() }
     }
 
     /// For a process that began at this moment.
     #[must_use]
-    pub fn beginning(mut self, at: Timestamp) -> Self {
-        self.began = at;
+    pub fn with_process_start(mut self, at: Timestamp) -> Self {
+        self.process_start = at;
         self
     }
 
     /// Takes tokens too that were signed under another key.
     #[must_use]
-    pub fn and_older(mut self, secret: &[u8; 32]) -> Self {
+    pub fn with_older_key(mut self, secret: &[u8; 32]) -> Self {
         self.older.push(key(secret));
         self
     }
 
     /// How long a token that is minted now should be good.
-    pub fn life(&self) -> Duration {
-        LIFE
+    pub fn lifetime(&self) -> Duration {
+        LIFETIME
     }
 
     /// `None` where a name is too long for the format (255 bytes).
@@ -90,13 +90,14 @@ impl TokenKey {
     /// Compares in constant time before anything inside is looked at. A token that ends later than any that
     /// could be handed out now was made by a clock that was wrong, before this process began: it ends within
     /// a life of that.
-    pub fn read(&self, token: &str, now: Timestamp) -> Result<Claim, TokenProblem> {
-        let claim = self.open(token).ok_or(TokenProblem::Forged)?;
-        let is_believable = claim.expires_at <= now + LIFE + APART || now < self.began + LIFE;
-        if claim.expires_at > now && is_believable { Ok(claim) } else { Err(TokenProblem::Expired) }
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenClaims, GatewayTokenError> {
+        let claims = self.decode(token).ok_or(GatewayTokenError::Forged)?;
+        let is_believable =
+            claims.expires_at <= now + LIFETIME + CLOCK_SKEW || now < self.process_start + LIFETIME;
+        if claims.expires_at > now && is_believable { Ok(claims) } else { Err(GatewayTokenError::Expired) }
     }
 
-    fn open(&self, token: &str) -> Option<Claim> {
+    fn decode(&self, token: &str) -> Option<TokenClaims> {
         let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         let keys = std::iter::once(&self.signing).chain(&self.older);
@@ -106,7 +107,7 @@ impl TokenKey {
         let (caller, rest) = text(rest)?;
         let (account, rest) = text(rest)?;
         (*version == VERSION && rest.is_empty()).then_some(())?;
-        Some(Claim {
+        Some(TokenClaims {
             caller: caller.to_owned(),
             account: account.parse().ok()?,
             expires_at: Timestamp::from_millis(u64::from_be_bytes(*expiry)),
@@ -138,28 +139,28 @@ mod tests {
     fn a_token_says_who_and_which_account_until_it_expires() {
         let key = TokenKey::new(&[7; 32]);
         let token = minted(&key);
-        let claim = key.read(&token, NOW).unwrap();
-        assert_eq!((claim.caller.as_str(), claim.account.as_str()), ("lab-sync", "smile"));
-        assert_eq!(key.read(&token, claim.expires_at), Err(TokenProblem::Expired));
+        let claims = key.verify(&token, NOW).unwrap();
+        assert_eq!((claims.caller.as_str(), claims.account.as_str()), ("lab-sync", "smile"));
+        assert_eq!(key.verify(&token, claims.expires_at), Err(GatewayTokenError::Expired));
     }
 
     #[test]
     fn a_token_that_a_clock_two_days_ahead_made_ends_within_a_life_of_the_restart() {
-        let key = TokenKey::new(&[7; 32]).beginning(NOW);
-        let far = NOW + Duration::from_secs(2 * 86_400) + LIFE;
+        let key = TokenKey::new(&[7; 32]).with_process_start(NOW);
+        let far = NOW + Duration::from_secs(2 * 86_400) + LIFETIME;
         let token = key.mint("lab-sync", &"smile".parse().unwrap(), far).unwrap();
-        assert!(key.read(&token, NOW + LIFE - Duration::from_secs(1)).is_ok(), "it may be minutes old");
-        assert_eq!(key.read(&token, NOW + LIFE), Err(TokenProblem::Expired));
+        assert!(key.verify(&token, NOW + LIFETIME - Duration::from_secs(1)).is_ok(), "it may be minutes old");
+        assert_eq!(key.verify(&token, NOW + LIFETIME), Err(GatewayTokenError::Expired));
     }
 
     #[test]
     fn a_token_of_an_older_key_is_read_and_none_is_signed_with_it() {
         let (old, new) = (TokenKey::new(&[7; 32]), TokenKey::new(&[8; 32]));
-        let both = TokenKey::new(&[8; 32]).and_older(&[7; 32]);
-        assert_eq!(both.read(&minted(&old), NOW).unwrap().caller, "lab-sync");
-        assert!(new.read(&minted(&both), NOW).is_ok());
-        assert_eq!(old.read(&minted(&both), NOW), Err(TokenProblem::Forged));
-        assert_eq!(both.read(&minted(&TokenKey::new(&[9; 32])), NOW), Err(TokenProblem::Forged));
+        let both = TokenKey::new(&[8; 32]).with_older_key(&[7; 32]);
+        assert_eq!(both.verify(&minted(&old), NOW).unwrap().caller, "lab-sync");
+        assert!(new.verify(&minted(&both), NOW).is_ok());
+        assert_eq!(old.verify(&minted(&both), NOW), Err(GatewayTokenError::Forged));
+        assert_eq!(both.verify(&minted(&TokenKey::new(&[9; 32])), NOW), Err(GatewayTokenError::Forged));
     }
 
     #[test]
@@ -171,10 +172,10 @@ mod tests {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert_eq!(key.read(&changed, NOW), Err(TokenProblem::Forged), "{at}");
-            assert_eq!(key.read(&token[..at], NOW), Err(TokenProblem::Forged), "{at}");
+            assert_eq!(key.verify(&changed, NOW), Err(GatewayTokenError::Forged), "{at}");
+            assert_eq!(key.verify(&token[..at], NOW), Err(GatewayTokenError::Forged), "{at}");
         }
-        assert_eq!(key.read(&foreign, NOW), Err(TokenProblem::Forged));
-        assert_eq!(key.read("eyJhbGciOi", NOW), Err(TokenProblem::Forged));
+        assert_eq!(key.verify(&foreign, NOW), Err(GatewayTokenError::Forged));
+        assert_eq!(key.verify("eyJhbGciOi", NOW), Err(GatewayTokenError::Forged));
     }
 }

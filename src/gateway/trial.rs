@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::access::Access;
 
 use super::Gateway;
-use super::access_log::Line;
+use super::access_log::RequestLog;
 use super::account::Accounts;
-use super::carry::{Call, Carried, Progress, carried};
 use super::forward::no_proof;
 use super::pool::Dial;
+use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState, forwarded};
 use super::refusal::Refusal;
-use super::replay::Held;
-use super::retry::Seen;
+use super::replay::ReplayableBody;
+use super::retry::AttemptOutcome;
 
 /// A caller that meets a trial waits for it before it is served over the proven route.
 const LONGEST_TRIAL: Duration = Duration::from_secs(3);
@@ -23,32 +23,32 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// one. `None`: over the proven one, then, and at once.
     pub(super) async fn try_route(
         &self,
-        call: &Call<'_, A>,
+        request: &ResolvedRequest<'_, A>,
         access: &Access,
-        held: &Held,
-        line: &mut Line,
-    ) -> Result<Option<Carried<D::Stream>>, Refusal> {
+        body: &ReplayableBody,
+        log: &mut RequestLog,
+    ) -> Result<Option<ForwardedResponse<D::Stream>>, Refusal> {
         let Some(trial) = access.trial() else { return Ok(None) };
         let suits = trial.route() != access.route()
-            && call.takes_the_route()
-            && call.is_read()
-            && call.retryable()
-            && held.replayable();
+            && request.takes_the_route()
+            && request.is_read()
+            && request.retryable()
+            && body.replayable();
         let Some(_turn) = suits.then(|| trial.begin()).flatten() else { return Ok(None) };
         let tried = access.over(trial.route());
-        let mut progress = Progress::default();
-        let attempt = self.attempt(call, &tried, held, &mut progress, line);
+        let mut state = RetryState::default();
+        let attempt = self.attempt(request, &tried, body, &mut state, log);
         let outcome = tokio::select! {
             biased;
             outcome = attempt => outcome?,
-            () = tokio::time::sleep(LONGEST_TRIAL) => Err(Seen::TimedOut),
+            () = tokio::time::sleep(LONGEST_TRIAL) => Err(AttemptOutcome::TimedOut),
         };
         let failure = no_proof(&outcome);
         let failed = failure.is_some();
-        self.accounts.trial_over(&call.account, trial, failure);
+        self.accounts.route_tried(&request.account, trial, failure);
         match failed {
             true => Ok(None),
-            false => carried(outcome, tried).map(Some),
+            false => forwarded(outcome, tried).map(Some),
         }
     }
 }

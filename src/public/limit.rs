@@ -8,33 +8,33 @@ use crate::clock::{Clock, Timestamp};
 const BURST: u64 = 60;
 const REFILL_MILLIS: u64 = 1000;
 
-pub(super) struct Limit {
+pub(super) struct UnknownCodeLimit {
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<Bucket>,
 }
 
-struct State {
-    left: u64,
+struct Bucket {
+    remaining: u64,
     filled_at: Timestamp,
 }
 
-impl Limit {
+impl UnknownCodeLimit {
     pub fn new(clock: Clock) -> Self {
         let filled_at = clock.now();
-        Self { clock, state: Mutex::new(State { left: BURST, filled_at }) }
+        Self { clock, state: Mutex::new(Bucket { remaining: BURST, filled_at }) }
     }
 
-    pub fn admit(&self) -> bool {
+    pub fn take_one(&self) -> bool {
         let now = self.clock.now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let drops = now.as_millis().saturating_sub(state.filled_at.as_millis()) / REFILL_MILLIS;
         if drops > 0 {
-            state.left = state.left.saturating_add(drops).min(BURST);
+            state.remaining = state.remaining.saturating_add(drops).min(BURST);
             state.filled_at = now;
         }
-        let admitted = state.left > 0;
-        state.left = state.left.saturating_sub(1);
-        admitted
+        let taken = state.remaining > 0;
+        state.remaining = state.remaining.saturating_sub(1);
+        taken
     }
 }
 
@@ -47,11 +47,11 @@ mod tests {
     #[test]
     fn the_bucket_empties_and_fills_again_by_one_a_second_up_to_its_size() {
         let clock = Clock::manual(Timestamp::from_millis(0));
-        let limit = Limit::new(clock.clone());
-        assert_eq!((0..100).filter(|_| limit.admit()).count(), 60);
+        let limit = UnknownCodeLimit::new(clock.clone());
+        assert_eq!((0..100).filter(|_| limit.take_one()).count(), 60);
         clock.advance(Duration::from_secs(2));
-        assert_eq!((0..10).filter(|_| limit.admit()).count(), 2);
+        assert_eq!((0..10).filter(|_| limit.take_one()).count(), 2);
         clock.advance(Duration::from_secs(3600));
-        assert_eq!((0..100).filter(|_| limit.admit()).count(), 60);
+        assert_eq!((0..100).filter(|_| limit.take_one()).count(), 60);
     }
 }

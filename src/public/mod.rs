@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use crate::pairing::{CallbackResult, Outcome, Pairing, Proof, Stop};
-use limit::Limit;
+use limit::UnknownCodeLimit;
 
 /// The public listener: the routes below and a page for every other path.
 pub fn router(pairing: Arc<Pairing>) -> Router {
@@ -24,7 +24,8 @@ pub fn router(pairing: Arc<Pairing>) -> Router {
 /// The routes alone, to be merged into another listener's router. Callback paths are read once: a changed `redirect_uri` needs a restart.
 pub fn routes(pairing: Arc<Pairing>) -> Router {
     let callbacks = pairing.callback_paths();
-    let front = Arc::new(Front { unknown_codes: Limit::new(pairing.clock().clone()), pairing });
+    let pages_state =
+        Arc::new(PublicPages { unknown_codes: UnknownCodeLimit::new(pairing.clock().clone()), pairing });
     let mut routes = Router::new()
         // Callback paths are taken literally, whatever their segments begin with.
         .without_v07_checks()
@@ -38,50 +39,55 @@ pub fn routes(pairing: Arc<Pairing>) -> Router {
     for path in callbacks {
         routes = routes.route(&path, get(callback));
     }
-    routes.method_not_allowed_fallback(async || pages::method_not_allowed()).with_state(front)
+    routes.method_not_allowed_fallback(async || pages::method_not_allowed()).with_state(pages_state)
 }
 
-struct Front {
+struct PublicPages {
     pairing: Arc<Pairing>,
-    unknown_codes: Limit,
+    unknown_codes: UnknownCodeLimit,
 }
 
 /// Shows what a link is for. Changes nothing: scanners and previews look, too.
-async fn offer(State(front): State<Arc<Front>>, uri: Uri) -> Response {
-    match front.pairing.look(code_of(&uri)).await {
+async fn offer(State(pages_state): State<Arc<PublicPages>>, uri: Uri) -> Response {
+    match pages_state.pairing.look(code_of(&uri)).await {
         Ok(offer) => pages::start(&offer),
-        Err(stop) => front.stopped(stop),
+        Err(stop) => pages_state.stopped(stop),
     }
 }
 
 /// The button. 303, so that the browser asks the login page with GET. Another site's page cannot press it: whoever comes from there
 /// sees the button instead. (`Origin` tells nothing: our own pages send `null`, since they forbid referrers.)
-async fn begin(state: State<Arc<Front>>, headers: HeaderMap, uri: Uri) -> Response {
+async fn begin(state: State<Arc<PublicPages>>, headers: HeaderMap, uri: Uri) -> Response {
     if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
         return offer(state, uri).await;
     }
-    let State(front) = state;
-    match front.pairing.begin(code_of(&uri)).await {
+    let State(pages_state) = state;
+    match pages_state.pairing.begin(code_of(&uri)).await {
         Ok(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
-        Err(stop) => front.stopped(stop),
+        Err(stop) => pages_state.stopped(stop),
     }
 }
 
-async fn callback(State(front): State<Arc<Front>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn callback(
+    State(pages_state): State<Arc<PublicPages>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     // A HEAD would spend the login and show nothing for it.
     if method != Method::GET {
         return pages::method_not_allowed();
     }
     let cookies = cookies(&headers);
     let proof = Proof::Browser { cookies: &cookies };
-    let result = front.pairing.callback(uri.query().unwrap_or_default(), proof).await;
-    front.page(result)
+    let result = pages_state.pairing.callback(uri.query().unwrap_or_default(), proof).await;
+    pages_state.page(result)
 }
 
-async fn choose(State(front): State<Arc<Front>>, request: Request) -> Response {
+async fn choose(State(pages_state): State<Arc<PublicPages>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let Some(form) = read_form(&head.headers, body).await else {
-        return front.stopped(Stop::BadChoice);
+        return pages_state.stopped(Stop::BadChoice);
     };
     let field = |wanted: &str| {
         let mut values = form.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
@@ -91,14 +97,14 @@ async fn choose(State(front): State<Arc<Front>>, request: Request) -> Response {
         }
     };
     let (Some(choice), Some(account)) = (field("choice"), field("account")) else {
-        return front.stopped(Stop::BadChoice);
+        return pages_state.stopped(Stop::BadChoice);
     };
     let cookies = cookies(&head.headers);
-    let result = front.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
-    front.page(result)
+    let result = pages_state.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
+    pages_state.page(result)
 }
 
-impl Front {
+impl PublicPages {
     fn page(&self, result: CallbackResult) -> Response {
         let mut response = match result.outcome {
             Outcome::Connected(connected) => pages::connected(&connected),
@@ -112,7 +118,7 @@ impl Front {
 
     /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked out by a stranger.
     fn stopped(&self, stop: Stop) -> Response {
-        if matches!(stop, Stop::Expired | Stop::LoginExpired) && !self.unknown_codes.admit() {
+        if matches!(stop, Stop::Expired | Stop::LoginExpired) && !self.unknown_codes.take_one() {
             return pages::too_many();
         }
         pages::stopped(&stop, None)

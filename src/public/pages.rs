@@ -12,8 +12,8 @@ use crate::pairing::{Choice, Code, Connected, Cookie, StartOffer, Stop, Words};
 pub(super) const STYLE_PATH: &str = "/connect/static/style.css";
 pub(super) const ICON_PATH: &str = "/connect/static/icon.svg";
 /// A file that the pages use, and what makes it.
-type File = (&'static str, fn() -> Response);
-pub(super) const FILES: [File; 2] = [(STYLE_PATH, style), (ICON_PATH, icon)];
+type StaticFile = (&'static str, fn() -> Response);
+pub(super) const FILES: [StaticFile; 2] = [(STYLE_PATH, style), (ICON_PATH, icon)];
 const STYLE: &str = include_str!("../../templates/pairing/style.css");
 const ICON: &str = include_str!("../../templates/pairing/icon.svg");
 

@@ -12,13 +12,13 @@ use super::*;
 use crate::pairing::doubles::{Scene, global, related, will};
 use crate::pairing::{PAIR_LINK_VALID, StartRequest};
 
-struct Page {
+struct ReceivedPage {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
 }
 
-impl Page {
+impl ReceivedPage {
     fn header(&self, name: http::HeaderName) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -39,7 +39,7 @@ impl Browser {
         Self { router: router(scene.pairing.clone()), cookies: String::new() }
     }
 
-    async fn send(&self, method: &str, path: &str, form: Option<&str>) -> Page {
+    async fn send(&self, method: &str, path: &str, form: Option<&str>) -> ReceivedPage {
         let mut request = http::Request::builder().method(method).uri(path);
         if !self.cookies.is_empty() {
             request = request.header(COOKIE, &self.cookies);
@@ -52,14 +52,14 @@ impl Browser {
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Page { status: head.status, headers: head.headers, text }
+        ReceivedPage { status: head.status, headers: head.headers, text }
     }
 
-    async fn get(&self, path: &str) -> Page {
+    async fn get(&self, path: &str) -> ReceivedPage {
         self.send("GET", path, None).await
     }
 
-    fn keep_cookie(&mut self, page: &Page) {
+    fn keep_cookie(&mut self, page: &ReceivedPage) {
         let cookies = page.cookies();
         let set = cookies.iter().find(|cookie| !cookie.contains("Max-Age=0")).unwrap();
         self.cookies = set.split(';').next().unwrap().to_owned();
@@ -86,7 +86,7 @@ async fn start(scene: &Scene) -> String {
     url.strip_prefix("https://gateway.example.com").unwrap().to_owned()
 }
 
-fn assert_fixed_headers(page: &Page) {
+fn assert_fixed_headers(page: &ReceivedPage) {
     let policy = page.header(CONTENT_SECURITY_POLICY);
     for directive in ["default-src 'self';", "script-src 'none';", "frame-ancestors 'none';", "form-action "]
     {

@@ -1,8 +1,8 @@
 //! One line per call: who, which account, what, how it ended. No bodies, no query strings, no paths beyond the row's template. A
 //! worker never waits for a line; a full buffer loses lines, and counts them.
 
-mod line;
-mod page;
+mod format;
+mod writer;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 
 use super::account::Accounts;
-use super::limits::{Limiter, Permit};
-use super::links::Links;
+use super::limits::{CallLimiter, CallPermit};
+use super::links::LinkCounts;
 use super::refusal::Refusal;
 use super::settings::CallerRules;
 
-pub use page::{AccessLog, Pen};
+pub use writer::{AccessLog, LogWriter};
 
 /// What there is to say about one call.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct LogEntry {
     pub at: Timestamp,
     pub request_id: HeaderValue,
     pub method: Method,
@@ -61,24 +61,24 @@ pub struct Record {
 /// Whoever wants to know of finished calls: metrics, last-seen signals. Called on the worker, so it must not wait.
 pub trait Observer: Send + Sync {
     /// `account` is the entry of the call's account, once that was known.
-    fn finished(&self, record: &Record, account: Option<&book::Entry>);
+    fn finished(&self, entry: &LogEntry, account: Option<&book::Entry>);
 }
 
 /// For tests and benches.
-pub struct Unobserved;
+pub struct NoopObserver;
 
-impl Observer for Unobserved {
-    fn finished(&self, _record: &Record, _account: Option<&book::Entry>) {}
+impl Observer for NoopObserver {
+    fn finished(&self, _record: &LogEntry, _account: Option<&book::Entry>) {}
 }
 
 /// Who is told of a worker's calls.
-pub struct Listeners {
+pub struct Sinks {
     pub observer: Arc<dyn Observer>,
     /// `None` where the access log is switched off.
-    pub pen: Option<Pen>,
+    pub log_writer: Option<LogWriter>,
 }
 
-impl Record {
+impl LogEntry {
     /// Of a call of which nothing is known yet but that it has come.
     pub fn begin(at: Timestamp, request_id: HeaderValue, method: Method) -> Self {
         Self {
@@ -108,64 +108,64 @@ impl Record {
 }
 
 /// A call's record while the call goes on; dropped, it is told to whoever wants to know.
-pub struct Line {
-    record: Box<Record>,
+pub struct RequestLog {
+    entry: Box<LogEntry>,
     /// Kept from the one look-up of the call.
-    entry: Option<Arc<book::Entry>>,
+    account_entry: Option<Arc<book::Entry>>,
     started: Instant,
-    listeners: Rc<Listeners>,
+    sinks: Rc<Sinks>,
     /// Places under limits, given back when the answer is done with.
-    permits: Vec<Permit>,
+    permits: Vec<CallPermit>,
 }
 
-impl Line {
-    pub fn begin(record: Record, listeners: Rc<Listeners>) -> Self {
-        let record = Box::new(record);
-        Self { record, entry: None, started: Instant::now(), listeners, permits: Vec::new() }
+impl RequestLog {
+    pub fn begin(entry: LogEntry, sinks: Rc<Sinks>) -> Self {
+        let entry = Box::new(entry);
+        Self { entry, account_entry: None, started: Instant::now(), sinks, permits: Vec::new() }
     }
 
-    pub fn note_account<A: Accounts>(&mut self, account: &A::Account) {
+    pub fn set_account<A: Accounts>(&mut self, account: &A::Account) {
         let (realm, id) = A::identity(account);
-        self.record.account = Some(A::name(account).clone());
-        self.record.realm = Some(realm);
-        self.record.account_id = Some(id);
-        self.entry = A::entry(account);
+        self.entry.account = Some(A::name(account).clone());
+        self.entry.realm = Some(realm);
+        self.entry.account_id = Some(id);
+        self.account_entry = A::entry(account);
     }
 
-    pub fn note_links(&mut self, links: Links) {
-        self.record.links = links.changed;
-        self.record.links_passed = links.passed;
+    pub fn set_links(&mut self, links: LinkCounts) {
+        self.entry.links = links.changed;
+        self.entry.links_passed = links.passed;
     }
 
     /// Takes a place under a limit, where there is one.
-    pub fn admit(&mut self, limiter: Option<&Arc<Limiter>>, now: Timestamp) -> Result<(), Refusal> {
+    pub fn acquire(&mut self, limiter: Option<&Arc<CallLimiter>>, now: Timestamp) -> Result<(), Refusal> {
         if let Some(limiter) = limiter {
-            self.permits.push(limiter.admit(now).map_err(Refusal::TooManyRequests)?);
+            self.permits.push(limiter.acquire(now).map_err(Refusal::TooManyRequests)?);
         }
         Ok(())
     }
 }
 
-impl std::ops::Deref for Line {
-    type Target = Record;
+impl std::ops::Deref for RequestLog {
+    type Target = LogEntry;
 
-    fn deref(&self) -> &Record {
-        &self.record
+    fn deref(&self) -> &LogEntry {
+        &self.entry
     }
 }
 
-impl std::ops::DerefMut for Line {
-    fn deref_mut(&mut self) -> &mut Record {
-        &mut self.record
+impl std::ops::DerefMut for RequestLog {
+    fn deref_mut(&mut self) -> &mut LogEntry {
+        &mut self.entry
     }
 }
 
-impl Drop for Line {
+impl Drop for RequestLog {
     fn drop(&mut self) {
-        self.record.request = self.started.elapsed();
-        self.listeners.observer.finished(&self.record, self.entry.as_deref());
-        if let Some(pen) = &self.listeners.pen {
-            pen.write(&self.record);
+        self.entry.request = self.started.elapsed();
+        self.sinks.observer.finished(&self.entry, self.account_entry.as_deref());
+        if let Some(log_writer) = &self.sinks.log_writer {
+            log_writer.write(&self.entry);
         }
     }
 }
@@ -177,28 +177,28 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Seen(Mutex<Vec<(u16, bool)>>);
+    struct Recorder(Mutex<Vec<(u16, bool)>>);
 
-    impl Observer for Seen {
-        fn finished(&self, record: &Record, _account: Option<&book::Entry>) {
-            self.0.lock().unwrap().push((record.status, record.whole));
+    impl Observer for Recorder {
+        fn finished(&self, entry: &LogEntry, _account: Option<&book::Entry>) {
+            self.0.lock().unwrap().push((entry.status, entry.whole));
         }
     }
 
-    fn line(listeners: &Rc<Listeners>) -> Line {
-        let record = Record::begin(Timestamp::default(), HeaderValue::from_static("r"), Method::GET);
-        Line::begin(record, listeners.clone())
+    fn log(sinks: &Rc<Sinks>) -> RequestLog {
+        let entry = LogEntry::begin(Timestamp::default(), HeaderValue::from_static("r"), Method::GET);
+        RequestLog::begin(entry, sinks.clone())
     }
 
     #[test]
     fn a_line_is_told_once_when_the_call_is_over_also_when_the_caller_hung_up() {
-        let seen = Arc::new(Seen::default());
-        let listeners = Rc::new(Listeners { observer: seen.clone(), pen: None });
-        let mut first = line(&listeners);
+        let seen = Arc::new(Recorder::default());
+        let sinks = Rc::new(Sinks { observer: seen.clone(), log_writer: None });
+        let mut first = log(&sinks);
         first.status = 200;
         first.whole = true;
         drop(first);
-        drop(line(&listeners));
+        drop(log(&sinks));
         assert_eq!(*seen.0.lock().unwrap(), [(200, true), (0, false)]);
     }
 }

@@ -7,25 +7,25 @@ use http::HeaderValue;
 
 use crate::http1::{Fields, Name, Names, text};
 
-use super::Places;
+use super::LinkContext;
 
 /// How a field writes its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum AddressForm {
     /// The whole value is one.
     Whole,
-    /// `<address>; rel="next", <address>` (RFC 8288, 3).
+    /// `<gateway_url>; rel="next", <gateway_url>` (RFC 8288, 3).
     InAngles,
-    /// `5; url=address`
+    /// `5; url=gateway_url`
     BehindUrl,
 }
 
-const ADDRESSES: [(Name, Form); 5] = [
-    (Name::Location, Form::Whole),
-    (Name::ContentLocation, Form::Whole),
-    (Name::OperationLocation, Form::Whole),
-    (Name::Link, Form::InAngles),
-    (Name::Refresh, Form::BehindUrl),
+const ADDRESSES: [(Name, AddressForm); 5] = [
+    (Name::Location, AddressForm::Whole),
+    (Name::ContentLocation, AddressForm::Whole),
+    (Name::OperationLocation, AddressForm::Whole),
+    (Name::Link, AddressForm::InAngles),
+    (Name::Refresh, AddressForm::BehindUrl),
 ];
 
 /// The same as a set.
@@ -39,16 +39,16 @@ pub const ADDRESS_FIELDS: Names = {
     names
 };
 
-impl Places {
+impl LinkContext {
     /// As in bodies, and every absolute path too, since it means the platform's host.
     pub fn rewrite_addresses(&self, fields: &mut Fields) {
         fields.change(|field| {
-            let (_, form) = ADDRESSES.iter().find(|(name, _)| *name == field.name)?;
+            let (_, address_form) = ADDRESSES.iter().find(|(name, _)| *name == field.name)?;
             let value = text(field.value)?;
-            let ours = match form {
-                Form::Whole => self.location(value)?,
-                Form::InAngles => self.in_angles(value)?,
-                Form::BehindUrl => self.behind_url(value)?,
+            let ours = match address_form {
+                AddressForm::Whole => self.location(value)?,
+                AddressForm::InAngles => self.in_angles(value)?,
+                AddressForm::BehindUrl => self.behind_url(value)?,
             };
             HeaderValue::try_from(ours).ok()
         });
@@ -82,16 +82,16 @@ impl Places {
 
     fn behind_url(&self, value: &str) -> Option<String> {
         let at = value.to_ascii_lowercase().find("url=")? + "url=".len();
-        let address = value[at..].trim_matches(|c: char| matches!(c, ' ' | '"' | '\''));
-        let begins = at + value[at..].find(address)?;
-        let ours = self.location(address)?;
-        Some(format!("{}{ours}{}", &value[..begins], &value[begins + address.len()..]))
+        let gateway_url = value[at..].trim_matches(|c: char| matches!(c, ' ' | '"' | '\''));
+        let begins = at + value[at..].find(gateway_url)?;
+        let ours = self.location(gateway_url)?;
+        Some(format!("{}{ours}{}", &value[..begins], &value[begins + gateway_url.len()..]))
     }
 
     /// Our address for a single one, if it is one of the account's.
     fn location(&self, url: &str) -> Option<String> {
         if url.starts_with('/') && !url.starts_with("//") {
-            return Some(self.address(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
+            return Some(self.gateway_url(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
         }
         let scheme = if self.route.secure() { "https://" } else { "http://" };
         // An address without its scheme takes that of the answer, which is the platform's.
@@ -101,14 +101,14 @@ impl Places {
         };
         let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
         let (authority, tail) = rest.split_at(super::authority_end(rest.as_bytes())?);
-        self.is_ours(authority)
-            .then(|| self.address(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
+        self.is_rewritten_host(authority)
+            .then(|| self.gateway_url(&self.absolute, authority, tail.as_bytes()).to_string() + tail)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::places;
+    use super::super::tests::link_context;
     use super::*;
 
     const OURS: &str = "http://gw:8080/accounts/smile";
@@ -130,7 +130,7 @@ mod tests {
         for name in ["Location", "content-location", "Operation-Location"] {
             for (from, to) in table {
                 let mut fields = Fields::of([(name, from)]).unwrap();
-                places().rewrite_addresses(&mut fields);
+                link_context().rewrite_addresses(&mut fields);
                 let field = fields.iter().next().unwrap();
                 assert_eq!(text(field.value).unwrap(), to.replace("{}", OURS), "{name}: {from}");
                 assert_eq!(field.spelled, name.as_bytes());
@@ -149,7 +149,7 @@ mod tests {
             "</itero-gen-api/v2/x>; rel=next, <https://eu.iterocloud.com/broken",
         ];
         let mut fields = Fields::of(links.map(|link| ("Link", link))).unwrap();
-        places().rewrite_addresses(&mut fields);
+        link_context().rewrite_addresses(&mut fields);
         let values: Vec<_> = fields.all(Name::Link).map(|value| text(value).unwrap().to_owned()).collect();
         let expected = [
             r#"<{}/itero-gen-api/v2/orders?page=2>; rel="next"; title="<https://eu.iterocloud.com/x>, \"y\"", </accounts/smile/itero-gen-api/v2/orders?page=9>;rel=last"#,
@@ -172,7 +172,7 @@ mod tests {
             ("5; url=https://store.test/", "5; url=https://store.test/"),
         ] {
             let mut fields = Fields::of([("Refresh", from)]).unwrap();
-            places().rewrite_addresses(&mut fields);
+            link_context().rewrite_addresses(&mut fields);
             assert_eq!(text(fields.get(Name::Refresh).unwrap()).unwrap(), to.replace("{}", OURS), "{from}");
         }
     }

@@ -1,5 +1,5 @@
 //! Links in answers become ours, by value: a URL whose host is the account's own Domain or a configured link host is changed, and
-//! nothing else is. What is rewritten leads back to exactly the platform address it came from (`ingress` is the other half).
+//! nothing else is. What is rewritten leads back to exactly the platform address it came from (`target` is the other half).
 //!
 //! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
 
@@ -13,18 +13,18 @@ use std::sync::Arc;
 use crate::model::account::AccountName;
 use crate::model::route::{Route, without_final_dot};
 
-use super::ingress;
-use super::settings::{Base, RealmRules};
+use super::settings::{BaseUrl, RealmPolicy};
+use super::target;
 use url::{authority_end, path_of};
 
 pub use fields::ADDRESS_FIELDS;
-pub use rewriter::{Finder, Links, Rewriter, has_wide_letters};
+pub use rewriter::{LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
 
 /// Where links of one account point to, there and here.
-pub struct Places {
+pub struct LinkContext {
     route: Arc<Route>,
     authority: String,
-    realm: Arc<RealmRules>,
+    realm: Arc<RealmPolicy>,
     /// `http://gateway:8080/accounts/smile`
     absolute: String,
     /// `/accounts/smile`
@@ -32,20 +32,20 @@ pub struct Places {
 }
 
 /// What stands in place of scheme and authority.
-struct Address<'t> {
+struct GatewayUrl<'t> {
     prefix: &'t str,
     /// Where the prefix alone would not lead back.
     host: Option<&'t str>,
 }
 
-impl Address<'_> {
+impl GatewayUrl<'_> {
     fn parts(&self) -> [&str; 3] {
         [self.prefix, self.host.map_or("", |_| "/@"), self.host.unwrap_or_default()]
     }
 
-    fn put(&self, slash: Slash, out: &mut Vec<u8>) {
+    fn write(&self, slash: Slash, out: &mut Vec<u8>) {
         for part in self.parts() {
-            put_with(slash, part, out);
+            write_with(slash, part, out);
         }
     }
 }
@@ -70,14 +70,14 @@ impl Slash {
     }
 }
 
-impl fmt::Display for Address<'_> {
+impl fmt::Display for GatewayUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 
-impl Places {
-    pub fn new(base: &Base, account: &AccountName, route: &Arc<Route>, realm: &Arc<RealmRules>) -> Self {
+impl LinkContext {
+    pub fn new(base: &BaseUrl, account: &AccountName, route: &Arc<Route>, realm: &Arc<RealmPolicy>) -> Self {
         Self {
             route: route.clone(),
             authority: route.authority(),
@@ -89,24 +89,24 @@ impl Places {
 
     /// Our address for a path on a host of the platform, the path itself left off. The short form is taken only where it leads back to
     /// the very same platform path.
-    fn address<'t>(&'t self, prefix: &'t str, authority: &'t str, path: &[u8]) -> Address<'t> {
-        let short = self.is_own(authority) && ingress::comes_back(&path_of(path), self.route.path());
-        Address { prefix, host: (!short).then_some(authority) }
+    fn gateway_url<'t>(&'t self, prefix: &'t str, authority: &'t str, path: &[u8]) -> GatewayUrl<'t> {
+        let short = self.is_own(authority) && target::round_trips(&path_of(path), self.route.path());
+        GatewayUrl { prefix, host: (!short).then_some(authority) }
     }
 
     /// What nearly all links are: the account's own authority, its Path, and something that is no prefix. The others are judged at length.
-    fn surely_leads_back(&self, rest: &[u8], sure: &[bool; 256]) -> bool {
+    fn surely_round_trips(&self, rest: &[u8], safe_bytes: &[bool; 256]) -> bool {
         let behind = rest
             .strip_prefix(self.authority.as_bytes())
             .and_then(|path| path.strip_prefix(self.route.path().as_bytes()));
-        matches!(behind, Some([b'/', next, ..]) if sure[usize::from(*next)])
+        matches!(behind, Some([b'/', next, ..]) if safe_bytes[usize::from(*next)])
     }
 
     fn is_own(&self, authority: &str) -> bool {
         is_authority_of(authority, &self.route)
     }
 
-    fn is_ours(&self, authority: &str) -> bool {
+    fn is_rewritten_host(&self, authority: &str) -> bool {
         self.is_own(authority) || link_host(authority, &self.route, &self.realm).is_some()
     }
 }
@@ -128,7 +128,7 @@ pub fn is_authority_of(authority: &str, route: &Route) -> bool {
 }
 
 /// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the realm is an insecure one.
-pub fn link_host(authority: &str, route: &Route, realm: &RealmRules) -> Option<(String, u16)> {
+pub fn link_host(authority: &str, route: &Route, realm: &RealmPolicy) -> Option<(String, u16)> {
     let default = if route.secure() { 443 } else { 80 };
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
@@ -149,12 +149,12 @@ fn is_host(text: &str) -> bool {
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(gateway_url) => gateway_url.parse::<std::net::Ipv6Addr>().is_ok(),
         None => text.split('.').all(is_label),
     }
 }
 
-fn put_with(slash: Slash, text: &str, out: &mut Vec<u8>) {
+fn write_with(slash: Slash, text: &str, out: &mut Vec<u8>) {
     if slash == Slash::Plain {
         return out.extend_from_slice(text.as_bytes());
     }
@@ -172,32 +172,37 @@ mod tests {
     use crate::gateway::testing;
     use crate::model::route::HostPolicy;
 
-    pub(super) fn places_at(domain: &str, path: &str, base: &str, insecure: bool) -> Places {
+    pub(super) fn link_context_at(domain: &str, path: &str, base: &str, insecure: bool) -> LinkContext {
         let policy = HostPolicy {
             allowed: vec!["*.iterocloud.com".parse().unwrap(), "127.0.0.1".parse().unwrap()],
             allow_insecure: insecure,
         };
-        let realm = RealmRules {
+        let realm = RealmPolicy {
             hosts: policy.clone(),
             link_hosts: vec!["files.iterocloud.com".parse().unwrap()],
             discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
         };
         let route = Arc::new(Route::parse(domain, path, &policy).unwrap());
-        Places::new(&Base::new(&base.parse().unwrap()), &"smile".parse().unwrap(), &route, &Arc::new(realm))
+        LinkContext::new(
+            &BaseUrl::new(&base.parse().unwrap()),
+            &"smile".parse().unwrap(),
+            &route,
+            &Arc::new(realm),
+        )
     }
 
-    pub(super) fn places() -> Places {
-        places_at("https://eu.iterocloud.com", "/itero-gen-api/v2", "http://gw:8080", false)
+    pub(super) fn link_context() -> LinkContext {
+        link_context_at("https://eu.iterocloud.com", "/itero-gen-api/v2", "http://gw:8080", false)
     }
 
     #[test]
     fn a_link_host_is_a_host_and_a_port_and_nothing_that_only_ends_like_one() {
-        let realm = |insecure| RealmRules {
+        let realm = |insecure| RealmPolicy {
             hosts: HostPolicy { allowed: Vec::new(), allow_insecure: insecure },
             link_hosts: vec!["*.link.test".parse().unwrap(), "[::1]".parse().unwrap()],
             discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
         };
-        let route = &*places().route;
+        let route = &*link_context().route;
         for (authority, insecure, host) in [
             ("a.link.test", false, Some(("a.link.test", 443))),
             ("A.b.LINK.test:443", false, Some(("a.b.link.test", 443))),

@@ -4,20 +4,20 @@ use std::rc::Rc;
 
 use aho_corasick::{AhoCorasick, Input, Match, MatchKind, Span, packed};
 
-use super::url::{End, authority_end, url_end};
-use super::{Address, Places, Slash, put_with};
-use crate::gateway::ingress;
+use super::url::{UrlEnd, authority_end, url_end};
+use super::{GatewayUrl, LinkContext, Slash, write_with};
+use crate::gateway::target;
 
 /// Finds where a URL may begin. Costly to build, so each worker keeps one per Path.
-pub struct Finder {
-    search: Search,
-    kinds: Vec<Kind>,
+pub struct LinkMatcher {
+    search: MultiSearch,
+    marker_kinds: Vec<MarkerKind>,
     longest: usize,
     /// What may stand behind the Path of a link that surely leads back.
-    sure: [bool; 256],
+    safe_bytes: [bool; 256],
 }
 
-enum Search {
+enum MultiSearch {
     /// Many bytes in a step, where the processor can.
     Packed(packed::Searcher),
     Automaton(AhoCorasick),
@@ -25,8 +25,8 @@ enum Search {
 
 /// Rewrites a text that comes in pieces. Of each it may keep a tail back, since a link can be split anywhere.
 pub struct Rewriter {
-    places: Places,
-    finder: Rc<Finder>,
+    link_context: LinkContext,
+    matcher: Rc<LinkMatcher>,
     tail: Vec<u8>,
     /// Between a URL's beginning and its end nothing is looked at: a pre-signed address may carry one of ours in its query, and
     /// changing that would break its signature.
@@ -34,12 +34,12 @@ pub struct Rewriter {
     /// The first two bytes, as far as they have come: they tell of wide letters.
     start: [u8; 2],
     started: usize,
-    links: Links,
+    links: LinkCounts,
 }
 
 /// What was done about the links of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Links {
+pub struct LinkCounts {
     /// They became ours.
     pub changed: u64,
     /// They lead to the platform, in a form that is not changed: with another scheme, encoded for a query or
@@ -48,7 +48,7 @@ pub struct Links {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MarkerKind {
     /// What stands between a scheme and an authority.
     Absolute(Slash),
     /// The same, encoded in a way that is only counted.
@@ -88,39 +88,39 @@ const FOREIGN: [&str; 8] = [
 /// How much of a URL has to be seen to judge it: scheme, authority (at most 255) and the beginning of its path (Path is at most 256).
 const LOOKAHEAD: usize = 768;
 
-impl Finder {
+impl LinkMatcher {
     /// `None` where the patterns cannot be compiled, which no checked Path causes.
     pub fn new(route_path: &str) -> Option<Self> {
         let mut patterns = Vec::new();
-        let mut kinds = Vec::new();
+        let mut marker_kinds = Vec::new();
         for (marker, slash) in ABSOLUTE {
             patterns.push(marker.to_owned());
-            kinds.push(Kind::Absolute(slash));
+            marker_kinds.push(MarkerKind::Absolute(slash));
         }
         for marker in FOREIGN {
             patterns.push(marker.to_owned());
-            kinds.push(Kind::Foreign);
+            marker_kinds.push(MarkerKind::Foreign);
         }
         if !route_path.is_empty() {
             for slash in [Slash::Plain, Slash::Escaped, Slash::Unicode] {
                 let mut pattern = vec![b'"'];
-                put_with(slash, &format!("{route_path}/"), &mut pattern);
+                write_with(slash, &format!("{route_path}/"), &mut pattern);
                 patterns.push(String::from_utf8(pattern).ok()?);
-                kinds.push(Kind::Relative(slash));
+                marker_kinds.push(MarkerKind::Relative(slash));
             }
         }
         let longest = patterns.iter().map(String::len).max().unwrap_or_default();
-        let search = Search::new(&patterns)?;
-        Some(Self { search, kinds, longest, sure: ingress::sure_to_come_back(route_path) })
+        let search = MultiSearch::new(&patterns)?;
+        Some(Self { search, marker_kinds, longest, safe_bytes: target::round_trip_safe_bytes(route_path) })
     }
 
     /// Whether there is anything to judge in a whole text.
-    pub fn finds_any(&self, text: &[u8]) -> bool {
+    pub fn is_match(&self, text: &[u8]) -> bool {
         self.search.find(text, 0).is_some()
     }
 }
 
-impl Search {
+impl MultiSearch {
     fn new(patterns: &[String]) -> Option<Self> {
         let mut config = packed::Config::new();
         let packed = config.match_kind(packed::MatchKind::LeftmostFirst).builder().extend(patterns).build();
@@ -142,20 +142,20 @@ impl Search {
 }
 
 impl Rewriter {
-    pub fn new(places: Places, finder: Rc<Finder>) -> Self {
+    pub fn new(link_context: LinkContext, matcher: Rc<LinkMatcher>) -> Self {
         Self {
-            places,
-            finder,
+            link_context,
+            matcher,
             tail: Vec::new(),
             inside_url: false,
             start: [0; 2],
             started: 0,
-            links: Links::default(),
+            links: LinkCounts::default(),
         }
     }
 
     /// So far.
-    pub fn links(&self) -> Links {
+    pub fn links(&self) -> LinkCounts {
         self.links
     }
 
@@ -202,30 +202,30 @@ impl Rewriter {
         loop {
             if self.inside_url {
                 match url_end(&input[at..]) {
-                    End::At(end) => {
+                    UrlEnd::At(end) => {
                         at += end;
                         self.inside_url = false;
                     }
-                    End::Unclear(end) if !last => {
+                    UrlEnd::Unclear(end) if !last => {
                         out.extend_from_slice(&input[copied..at + end]);
                         return at + end;
                     }
-                    End::Unclear(_) | End::Beyond => {
+                    UrlEnd::Unclear(_) | UrlEnd::Beyond => {
                         out.extend_from_slice(&input[copied..]);
                         return input.len();
                     }
                 }
             }
-            let Some(found) = self.finder.search.find(input, at) else {
-                let kept = LONGEST_SCHEME + self.finder.longest - 1;
+            let Some(found) = self.matcher.search.find(input, at) else {
+                let kept = LONGEST_SCHEME + self.matcher.longest - 1;
                 let safe = input.len() - if last { 0 } else { (input.len() - at).min(kept) };
                 out.extend_from_slice(&input[copied..safe]);
                 return safe;
             };
-            let kind = self.finder.kinds[found.pattern().as_usize()];
+            let marker = self.matcher.marker_kinds[found.pattern().as_usize()];
             let scheme = scheme_before(&input[at..found.start()]);
-            let begins = match (kind, scheme) {
-                (Kind::Relative(_), _) => found.start(),
+            let begins = match (marker, scheme) {
+                (MarkerKind::Relative(_), _) => found.start(),
                 (_, Some(scheme)) => found.start() - scheme.length,
                 (_, None) => {
                     at = found.end();
@@ -239,63 +239,71 @@ impl Rewriter {
             let window = &input[begins..input.len().min(begins + LOOKAHEAD)];
             let matched = found.end() - begins;
             at = found.end();
-            self.inside_url = kind != Kind::Foreign;
+            self.inside_url = marker != MarkerKind::Foreign;
             let secure = scheme.is_some_and(|scheme| scheme.secure);
-            match self.judge(kind, secure, window, matched) {
-                Verdict::Ours { kept, length, slash, address } => {
+            match self.judge(marker, secure, window, matched) {
+                UrlMatch::Ours { kept, length, slash, gateway_url } => {
                     out.extend_from_slice(&input[copied..begins + kept]);
-                    address.put(slash, out);
+                    gateway_url.write(slash, out);
                     copied = begins + length;
                     at = copied;
                     self.links.changed += 1;
                 }
-                Verdict::Passed => self.links.passed += 1,
-                Verdict::NotOurs => {}
+                UrlMatch::Passed => self.links.passed += 1,
+                UrlMatch::NotOurs => {}
             }
         }
     }
 
-    fn judge<'t>(&'t self, kind: Kind, secure: bool, window: &'t [u8], matched: usize) -> Verdict<'t> {
-        let places = &self.places;
-        let slash = match kind {
-            Kind::Relative(slash) => {
-                let address = places.address(&places.relative, &places.authority, &window[1..]);
-                return Verdict::Ours { kept: 1, length: 1, slash, address };
+    fn judge<'t>(
+        &'t self,
+        marker: MarkerKind,
+        secure: bool,
+        window: &'t [u8],
+        matched: usize,
+    ) -> UrlMatch<'t> {
+        let link_context = &self.link_context;
+        let slash = match marker {
+            MarkerKind::Relative(slash) => {
+                let gateway_url =
+                    link_context.gateway_url(&link_context.relative, &link_context.authority, &window[1..]);
+                return UrlMatch::Ours { kept: 1, length: 1, slash, gateway_url };
             }
-            Kind::Foreign if places.is_ours(&foreign_authority(&window[matched..])) => {
-                return Verdict::Passed;
+            MarkerKind::Foreign if link_context.is_rewritten_host(&foreign_authority(&window[matched..])) => {
+                return UrlMatch::Passed;
             }
-            Kind::Foreign => return Verdict::NotOurs,
-            Kind::Absolute(slash) => slash,
+            MarkerKind::Foreign => return UrlMatch::NotOurs,
+            MarkerKind::Absolute(slash) => slash,
         };
-        if secure == places.route.secure() && places.surely_leads_back(&window[matched..], &self.finder.sure)
+        if secure == link_context.route.secure()
+            && link_context.surely_round_trips(&window[matched..], &self.matcher.safe_bytes)
         {
-            let length = matched + places.authority.len();
-            let address = Address { prefix: &places.absolute, host: None };
-            return Verdict::Ours { kept: 0, length, slash, address };
+            let length = matched + link_context.authority.len();
+            let gateway_url = GatewayUrl { prefix: &link_context.absolute, host: None };
+            return UrlMatch::Ours { kept: 0, length, slash, gateway_url };
         }
-        let Some(end) = authority_end(&window[matched..]) else { return Verdict::NotOurs };
+        let Some(end) = authority_end(&window[matched..]) else { return UrlMatch::NotOurs };
         let length = matched + end;
         let authority = std::str::from_utf8(&window[matched..length]).unwrap_or_default();
-        if !places.is_ours(authority) {
-            return Verdict::NotOurs;
+        if !link_context.is_rewritten_host(authority) {
+            return UrlMatch::NotOurs;
         }
-        if secure != places.route.secure() {
-            return Verdict::Passed;
+        if secure != link_context.route.secure() {
+            return UrlMatch::Passed;
         }
-        let address = places.address(&places.absolute, authority, &window[length..]);
-        Verdict::Ours { kept: 0, length, slash, address }
+        let gateway_url = link_context.gateway_url(&link_context.absolute, authority, &window[length..]);
+        UrlMatch::Ours { kept: 0, length, slash, gateway_url }
     }
 }
 
 /// What a URL that was found comes to.
-enum Verdict<'t> {
+enum UrlMatch<'t> {
     /// Of it, `kept` bytes stay, and the address takes the place of what follows them up to `length`.
     Ours {
         kept: usize,
         length: usize,
         slash: Slash,
-        address: Address<'t>,
+        gateway_url: GatewayUrl<'t>,
     },
     Passed,
     NotOurs,
@@ -332,16 +340,16 @@ pub fn has_wide_letters(text: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{places, places_at};
+    use super::super::tests::{link_context, link_context_at};
     use super::*;
 
-    fn rewriter(places: Places) -> Rewriter {
-        let finder = Finder::new(places.route.path()).unwrap();
-        Rewriter::new(places, Rc::new(finder))
+    fn rewriter(link_context: LinkContext) -> Rewriter {
+        let matcher = LinkMatcher::new(link_context.route.path()).unwrap();
+        Rewriter::new(link_context, Rc::new(matcher))
     }
 
-    fn whole(places: Places, text: &str) -> String {
-        let (mut rewriter, mut out) = (rewriter(places), Vec::new());
+    fn complete_text(link_context: LinkContext, text: &str) -> String {
+        let (mut rewriter, mut out) = (rewriter(link_context), Vec::new());
         assert_eq!(rewriter.feed(text.as_bytes(), true, &mut out), text.len());
         String::from_utf8(out).unwrap()
     }
@@ -394,7 +402,7 @@ mod tests {
             ),
         ];
         for (from, to) in table {
-            assert_eq!(whole(places(), from), to);
+            assert_eq!(complete_text(link_context(), from), to);
         }
     }
 
@@ -425,7 +433,7 @@ mod tests {
             "https:",
             "",
         ] {
-            assert_eq!(whole(places(), text), text);
+            assert_eq!(complete_text(link_context(), text), text);
         }
     }
 
@@ -447,20 +455,23 @@ mod tests {
             ("\u{0}{\u{0}}", 1),
         ] {
             for size in [1, text.len()] {
-                let (mut rewriter, mut out) = (rewriter(places()), Vec::new());
+                let (mut rewriter, mut out) = (rewriter(link_context()), Vec::new());
                 text.as_bytes().chunks(size).for_each(|chunk| rewriter.pass(chunk, &mut out));
                 rewriter.finish(&mut out);
                 assert_eq!(String::from_utf8(out).unwrap(), text);
-                assert_eq!(rewriter.links(), Links { changed: 0, passed }, "{text}");
+                assert_eq!(rewriter.links(), LinkCounts { changed: 0, passed }, "{text}");
             }
         }
     }
 
     #[test]
     fn an_insecure_realm_has_http_and_ports() {
-        let places = || places_at("http://127.0.0.1:9001", "/v3", "http://gw/base", true);
+        let link_context = || link_context_at("http://127.0.0.1:9001", "/v3", "http://gw/base", true);
         assert_eq!(
-            whole(places(), r#""http://127.0.0.1:9001/v3/x" "http:\/\/127.0.0.1:9002\/v3\/x" "/v3/y""#),
+            complete_text(
+                link_context(),
+                r#""http://127.0.0.1:9001/v3/x" "http:\/\/127.0.0.1:9002\/v3\/x" "/v3/y""#
+            ),
             r#""http://gw/base/accounts/smile/v3/x" "http:\/\/127.0.0.1:9002\/v3\/x" "/base/accounts/smile/v3/y""#
         );
     }
@@ -469,8 +480,8 @@ mod tests {
         {"u":"https:\/\/eu.iterocloud.com\/storage\/1","f":"https://store.test/a?u=https://eu.iterocloud.com/x"},
         "\/itero-gen-api\/v2\/order\/1","https://files.iterocloud.com","http","https:","/itero-gen-api/v2/x"]"#;
 
-    fn in_pieces(sample: &[u8], cuts: &[usize]) -> Vec<u8> {
-        let mut rewriter = rewriter(places());
+    fn in_chunks(sample: &[u8], cuts: &[usize]) -> Vec<u8> {
+        let mut rewriter = rewriter(link_context());
         let (mut out, mut from) = (Vec::new(), 0);
         for cut in cuts.iter().copied().chain([sample.len()]) {
             rewriter.pass(&sample[from..cut], &mut out);
@@ -483,12 +494,12 @@ mod tests {
     #[test]
     fn a_match_split_at_any_place_is_found() {
         let padded = format!("{SAMPLE}{}", " ".repeat(2 * LOOKAHEAD));
-        let expected = whole(places(), &padded).into_bytes();
+        let expected = complete_text(link_context(), &padded).into_bytes();
         for cut in 0..padded.len() {
-            assert_eq!(in_pieces(padded.as_bytes(), &[cut]), expected, "{cut}");
+            assert_eq!(in_chunks(padded.as_bytes(), &[cut]), expected, "{cut}");
         }
         let every: Vec<usize> = (1..padded.len()).collect();
-        assert_eq!(in_pieces(padded.as_bytes(), &every), expected);
+        assert_eq!(in_chunks(padded.as_bytes(), &every), expected);
     }
 
     proptest! {
@@ -503,10 +514,10 @@ mod tests {
             let text = parts.concat();
             let mut cuts: Vec<usize> = seeds.iter().map(|seed| seed % (text.len() + 1)).collect();
             cuts.sort_unstable();
-            let expected = whole(places(), &text);
-            let finder = Finder::new(places().route.path()).unwrap();
-            prop_assert!(finder.finds_any(text.as_bytes()) || expected == text);
-            prop_assert_eq!(in_pieces(text.as_bytes(), &cuts), expected.into_bytes());
+            let expected = complete_text(link_context(), &text);
+            let matcher = LinkMatcher::new(link_context().route.path()).unwrap();
+            prop_assert!(matcher.is_match(text.as_bytes()) || expected == text);
+            prop_assert_eq!(in_chunks(text.as_bytes(), &cuts), expected.into_bytes());
         }
     }
 }

@@ -30,8 +30,8 @@ fn is_escaped_delimiter(digits: &[u8]) -> bool {
 /// The beginning of a URL's path, without escapes, query and fragment.
 pub(super) fn path_of(text: &[u8]) -> Cow<'_, str> {
     let end = match url_end(text) {
-        End::At(end) | End::Unclear(end) => end,
-        End::Beyond => text.len(),
+        UrlEnd::At(end) | UrlEnd::Unclear(end) => end,
+        UrlEnd::Beyond => text.len(),
     };
     let ends = |b: &u8| matches!(b, b'?' | b'#' | b'\'' | b',' | b')' | b'&');
     let path = &text[..text[..end].iter().position(ends).unwrap_or(end)];
@@ -44,7 +44,7 @@ pub(super) fn path_of(text: &[u8]) -> Cow<'_, str> {
     Cow::Owned(path)
 }
 
-pub(super) enum End {
+pub(super) enum UrlEnd {
     At(usize),
     /// A backslash stands there, and what follows decides.
     Unclear(usize),
@@ -55,20 +55,20 @@ const fn may_end_url(byte: u8) -> bool {
     byte <= b' ' || matches!(byte, b'"' | b'<' | b'>' | b'\\')
 }
 
-pub(super) fn url_end(text: &[u8]) -> End {
+pub(super) fn url_end(text: &[u8]) -> UrlEnd {
     let mut at = 0;
     loop {
         at += plain_in_url(&text[at..]);
         match (text.get(at), text.get(at + 1)) {
-            (None, _) => return End::Beyond,
-            (Some(b'\\'), None) => return End::Unclear(at),
+            (None, _) => return UrlEnd::Beyond,
+            (Some(b'\\'), None) => return UrlEnd::Unclear(at),
             (Some(b'\\'), Some(b'/')) => at += 2,
             (Some(b'\\'), Some(b'u')) => match text.get(at + 2..at + 6) {
-                None => return End::Unclear(at),
-                Some(digits) if is_escaped_end(digits) => return End::At(at),
+                None => return UrlEnd::Unclear(at),
+                Some(digits) if is_escaped_end(digits) => return UrlEnd::At(at),
                 Some(_) => at += 2,
             },
-            _ => return End::At(at),
+            _ => return UrlEnd::At(at),
         }
     }
 }

@@ -25,13 +25,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::access_log::{Observer, Record};
-use super::caller::Evidence;
+use super::access_log::{LogEntry, Observer};
+use super::caller::PeerInfo;
 use super::pool::{Dial, DialError};
-use super::settings::Settings;
-use super::testing::{self, Played};
+use super::settings::GatewaySettings;
+use super::testing::{self, FakeAccounts};
 use super::token::TokenKey;
-use super::{Gateway, Shared};
+use super::{Gateway, GatewayShared};
 use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
@@ -60,15 +60,15 @@ pub struct Platform {
 }
 
 pub struct World {
-    pub gateway: Rc<Gateway<Rc<Played>, Direct>>,
-    pub accounts: Rc<Played>,
+    pub gateway: Rc<Gateway<Rc<FakeAccounts>, Direct>>,
+    pub accounts: Rc<FakeAccounts>,
     pub platform: Rc<Platform>,
     pub clock: Clock,
     pub records: Arc<Records>,
 }
 
 #[derive(Default)]
-pub struct Records(pub Mutex<Vec<Record>>);
+pub struct Records(pub Mutex<Vec<LogEntry>>);
 
 pub struct Direct;
 
@@ -89,7 +89,7 @@ impl Dial for Direct {
 }
 
 impl Observer for Records {
-    fn finished(&self, record: &Record, _account: Option<&Entry>) {
+    fn finished(&self, record: &LogEntry, _account: Option<&Entry>) {
         self.0.lock().unwrap().push(record.clone());
     }
 }
@@ -114,10 +114,11 @@ impl World {
     async fn new(config: &Config) -> Self {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let records = Arc::new(Records::default());
-        let settings = Settings::compile(config);
-        let shared = Arc::new(Shared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
+        let settings = GatewaySettings::compile(config);
+        let shared =
+            Arc::new(GatewayShared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
         let platform = Platform::start().await;
-        let accounts = Played::with(&[("smile", "global", 7)]);
+        let accounts = FakeAccounts::with(&[("smile", "global", 7)]);
         accounts.set(Standing::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
         let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct, records.clone()));
         Self { gateway, accounts, platform, clock, records }
@@ -137,9 +138,9 @@ impl World {
         let gateway = self.gateway.clone();
         spawn_local(async move {
             let served = Served::new(theirs, Unattended, HeadLimits { bytes: 64 * 1024, fields: 100 });
-            let evidence = Evidence {
+            let peer = PeerInfo {
                 addr: "10.0.0.1".parse().unwrap(),
-                balancer: false,
+                via_trusted_proxy: false,
                 certificate: None,
                 secure: false,
             };
@@ -151,7 +152,7 @@ impl World {
                     false => Decoder::Length(length.unwrap_or_default()),
                 };
                 let asked = Asked::of(&head);
-                let mut handled = pin!(gateway.handle(served.begin(head, body), evidence));
+                let mut handled = pin!(gateway.handle(served.begin(head, body), peer));
                 let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
                     Poll::Ready(response) => Poll::Ready(Some(response)),
                     Poll::Pending => served.poll_hung_up(cx).map(|()| None),

@@ -8,44 +8,44 @@ use http::Method;
 use crate::config::LogFormat;
 use crate::telemetry::ACCESS_LOG;
 
-use super::Record;
+use super::LogEntry;
 
 /// Puts a record's line at the end of `out`.
-pub fn write(record: &Record, format: LogFormat, out: &mut Vec<u8>) {
-    let mut line = Line { format, out };
-    line.begin(UNIX_EPOCH + Duration::from_millis(record.at.time_of_day().as_millis()) + record.request);
-    line.number("at_ms", record.at.time_of_day().as_millis());
-    line.text("caller", record.caller.as_ref().map(|caller| caller.name.as_str()));
-    line.text("account", record.account.as_ref().map(|name| name.as_str()));
-    line.text("realm", record.realm.as_ref().map(|name| name.as_str()));
-    if let Some(id) = record.account_id {
-        line.number("account_id", id.as_u64());
+pub fn write(entry: &LogEntry, format: LogFormat, out: &mut Vec<u8>) {
+    let mut text = EntryFormatter { format, out };
+    text.begin(UNIX_EPOCH + Duration::from_millis(entry.at.time_of_day().as_millis()) + entry.request);
+    text.number("at_ms", entry.at.time_of_day().as_millis());
+    text.text("caller", entry.caller.as_ref().map(|caller| caller.name.as_str()));
+    text.text("account", entry.account.as_ref().map(|name| name.as_str()));
+    text.text("realm", entry.realm.as_ref().map(|name| name.as_str()));
+    if let Some(id) = entry.account_id {
+        text.number("account_id", id.as_u64());
     }
-    line.text("method", Some(method_word(&record.method)));
-    line.text("endpoint", Some(record.endpoint.name));
-    line.key("path");
-    line.template(record.endpoint.template);
-    line.number("status", record.status.into());
-    line.text("refusal", record.refusal);
-    line.number("attempts", record.attempts.into());
-    line.number("renewals", record.renewals.into());
-    line.seconds("request_seconds", record.request);
-    line.seconds("platform_seconds", record.platform);
-    line.number("bytes", record.bytes);
-    line.number("links", record.links);
-    line.key("whole");
-    line.out.extend_from_slice(if record.whole { b"true" } else { b"false" });
-    line.text("request_id", Some(record.request_id.to_str().unwrap_or_default()));
-    line.end();
+    text.text("method", Some(method_word(&entry.method)));
+    text.text("endpoint", Some(entry.endpoint.name));
+    text.key("path");
+    text.template(entry.endpoint.template);
+    text.number("status", entry.status.into());
+    text.text("refusal", entry.refusal);
+    text.number("attempts", entry.attempts.into());
+    text.number("renewals", entry.renewals.into());
+    text.seconds("request_seconds", entry.request);
+    text.seconds("platform_seconds", entry.platform);
+    text.number("bytes", entry.bytes);
+    text.number("links", entry.links);
+    text.key("whole");
+    text.out.extend_from_slice(if entry.whole { b"true" } else { b"false" });
+    text.text("request_id", Some(entry.request_id.to_str().unwrap_or_default()));
+    text.end();
 }
 
 /// A line that is being written.
-struct Line<'o> {
+struct EntryFormatter<'o> {
     format: LogFormat,
     out: &'o mut Vec<u8>,
 }
 
-impl Line<'_> {
+impl EntryFormatter<'_> {
     fn begin(&mut self, at: std::time::SystemTime) {
         let at = humantime::format_rfc3339_micros(at);
         // Writing into memory cannot fail.
@@ -142,32 +142,32 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
-    fn record() -> Record {
-        let mut record = Record::begin(
+    fn entry() -> LogEntry {
+        let mut entry = LogEntry::begin(
             Timestamp::from_millis(1_795_259_483_018),
             HeaderValue::from_static("01ec26afa23954a1-1"),
             Method::GET,
         );
-        record.account = Some("smile-berlin".parse().unwrap());
-        record.status = 200;
-        record.attempts = 1;
-        record.request = Duration::from_micros(41_205);
-        record.platform = Duration::from_secs(3);
-        record.whole = true;
-        record
+        entry.account = Some("smile-berlin".parse().unwrap());
+        entry.status = 200;
+        entry.attempts = 1;
+        entry.request = Duration::from_micros(41_205);
+        entry.platform = Duration::from_secs(3);
+        entry.whole = true;
+        entry
     }
 
-    fn written(record: &Record, format: LogFormat) -> String {
+    fn written(entry: &LogEntry, format: LogFormat) -> String {
         let mut out = Vec::new();
-        write(record, format, &mut out);
+        write(entry, format, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_line_reads_like_this() {
         let json = r#"{"timestamp":"2026-11-21T11:11:23.059205Z","level":"INFO","message":"call","at_ms":1795259483018,"account":"smile-berlin","method":"GET","endpoint":"other","path":"/**","status":200,"attempts":1,"renewals":0,"request_seconds":0.041205,"platform_seconds":3.000000,"bytes":0,"links":0,"whole":true,"request_id":"01ec26afa23954a1-1","target":"genapi_gateway::access_log"}"#;
-        assert_eq!(written(&record(), LogFormat::Json), format!("{json}\n"));
-        let text = written(&record(), LogFormat::Text);
+        assert_eq!(written(&entry(), LogFormat::Json), format!("{json}\n"));
+        let text = written(&entry(), LogFormat::Text);
         assert!(text.starts_with(
             r#"2026-11-21T11:11:23.059205Z  INFO genapi_gateway::access_log: call at_ms=1795259483018 account="smile-berlin" method="GET""#
         ));
@@ -176,13 +176,13 @@ mod tests {
 
     #[test]
     fn what_a_line_quotes_cannot_break_out_of_it() {
-        let mut record = record();
-        record.refusal = Some("a\"b\\c\nd\u{7f}ä");
-        record.method = "M\u{7c}X".parse().unwrap();
+        let mut entry = entry();
+        entry.refusal = Some("a\"b\\c\nd\u{7f}ä");
+        entry.method = "M\u{7c}X".parse().unwrap();
         for format in [LogFormat::Json, LogFormat::Text] {
-            assert_eq!(written(&record, format).lines().count(), 1);
+            assert_eq!(written(&entry, format).lines().count(), 1);
         }
-        let read: serde_json::Value = serde_json::from_str(&written(&record, LogFormat::Json)).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&written(&entry, LogFormat::Json)).unwrap();
         assert_eq!((&read["refusal"], &read["method"]), (&"a\"b\\c\nd\u{7f}ä".into(), &"other".into()));
     }
 }

@@ -5,8 +5,8 @@ use crate::config::LogFormat;
 use crate::telemetry::ACCESS_LOG;
 use crate::telemetry::log_queue::{LineBuffer, LineKind, LogQueue};
 
-use super::Record;
-use super::line;
+use super::LogEntry;
+use super::format;
 
 /// What a worker's buffer holds at most, some ten thousand lines: where nobody takes the lines off, more of
 /// them are lost, and counted.
@@ -20,7 +20,7 @@ pub struct AccessLog {
 }
 
 /// A worker's handle on its buffer.
-pub struct Pen {
+pub struct LogWriter {
     format: LogFormat,
     buffer: LineBuffer,
 }
@@ -32,15 +32,15 @@ impl AccessLog {
     }
 
     /// For one more worker.
-    pub fn pen(&self) -> Pen {
-        Pen { format: self.format, buffer: self.queue.buffer(LineKind::AccessLog, WORKER_BYTES) }
+    pub fn writer(&self) -> LogWriter {
+        LogWriter { format: self.format, buffer: self.queue.buffer(LineKind::AccessLog, WORKER_BYTES) }
     }
 }
 
-impl Pen {
-    pub fn write(&self, record: &Record) {
+impl LogWriter {
+    pub fn write(&self, entry: &LogEntry) {
         if tracing::enabled!(target: ACCESS_LOG, tracing::Level::INFO) {
-            self.buffer.append(|lines| line::write(record, self.format, lines));
+            self.buffer.append(|lines| format::write(entry, self.format, lines));
         }
     }
 }
@@ -56,9 +56,9 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
-    struct Out(Sender<Vec<u8>>);
+    struct ChannelWriter(Sender<Vec<u8>>);
 
-    impl Write for Out {
+    impl Write for ChannelWriter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             let _ = self.0.send(bytes.to_vec());
             Ok(bytes.len())
@@ -69,29 +69,31 @@ mod tests {
         }
     }
 
-    fn record() -> Record {
-        Record::begin(Timestamp::default(), HeaderValue::from_static("r"), Method::GET)
+    fn entry() -> LogEntry {
+        LogEntry::begin(Timestamp::default(), HeaderValue::from_static("r"), Method::GET)
     }
 
     #[test]
     fn a_call_is_one_line_in_the_queue() {
         let (sent, came) = channel();
-        let queue = LogQueue::start(Out(sent)).unwrap();
-        let pen = AccessLog::new(LogFormat::Json, queue.clone()).pen();
+        let queue = LogQueue::start(ChannelWriter(sent)).unwrap();
+        let writer = AccessLog::new(LogFormat::Json, queue.clone()).writer();
         // Lines are written only where a subscriber wants them.
-        tracing::subscriber::with_default(tracing_subscriber::registry(), || pen.write(&record()));
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || writer.write(&entry()));
         assert!(queue.flush(Duration::from_secs(60)));
-        let line: Vec<u8> = came.try_iter().flatten().collect();
-        assert!(line.starts_with(b"{") && line.ends_with(b"}\n"));
+        let format: Vec<u8> = came.try_iter().flatten().collect();
+        assert!(format.starts_with(b"{") && format.ends_with(b"}\n"));
     }
 
     #[test]
     fn a_log_that_nobody_listens_to_costs_no_line() {
         let (sent, came) = channel();
-        let queue = LogQueue::start(Out(sent)).unwrap();
-        let pen = AccessLog::new(LogFormat::Json, queue.clone()).pen();
-        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || pen.write(&record()));
-        drop((pen, queue));
+        let queue = LogQueue::start(ChannelWriter(sent)).unwrap();
+        let writer = AccessLog::new(LogFormat::Json, queue.clone()).writer();
+        tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+            writer.write(&entry())
+        });
+        drop((writer, queue));
         assert_eq!(came.iter().flatten().count(), 0);
     }
 }

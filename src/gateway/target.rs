@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 
 /// A request target taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Located<'a> {
+pub struct ParsedTarget<'a> {
     /// The segment behind `/accounts/`, decoded.
     pub account: Option<Cow<'a, str>>,
     /// The host of a gateway link (`/accounts/{name}/@{host}/…`).
@@ -28,21 +28,22 @@ pub struct Located<'a> {
 }
 
 /// Prefixes that legacy applications send (gen-api, section 5): alone, stacked, repeated, or none.
-const LEGACY: &[&[&str]] = &[&["itero-gen-api", "v2"], &["lab-sw", "v1"], &["api", "third-party", "v2"]];
-const V1: &[&str] = &["lab-sw", "v1"];
+const LEGACY_PREFIXES: &[&[&str]] =
+    &[&["itero-gen-api", "v2"], &["lab-sw", "v1"], &["api", "third-party", "v2"]];
+const V1_PREFIX: &[&str] = &["lab-sw", "v1"];
 
 /// How often a path may be encoded over before it is refused.
 const MAX_ENCODINGS: usize = 4;
 
 /// Takes a target apart. `base` is the path of the gateway's own url, which comes off too.
-pub fn locate<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<Located<'a>, Refusal> {
+pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedTarget<'a>, Refusal> {
     // An absolute-form target's host is ignored: it chooses nothing here (threats, row 5).
     let sent = target.path();
     if !sent.starts_with('/') {
         return Err(Refusal::BadRequest("the request target is not a path"));
     }
     let path = collapse(sent);
-    let decoded = decode(path)?;
+    let decoded = decode_fully(path)?;
     let (account, behind) = strip_account(path, base);
     let (link_host, rest) = match account.is_some() {
         true => split_link_host(behind),
@@ -52,71 +53,72 @@ pub fn locate<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<Locate
         Some(_) => (rest, false),
         None => strip_legacy(rest),
     };
-    let row = match decoded {
+    let endpoint = match decoded {
         Cow::Borrowed(_) => classify(method, rest),
-        Cow::Owned(_) => classify(method, &decode(rest)?),
+        Cow::Owned(_) => classify(method, &decode_fully(rest)?),
     };
     // Two slashes are a base URL's own and a path's; before anything else they may as well begin a host.
-    if sent.starts_with("//") && account.is_none() && row.group == Group::Other {
+    if sent.starts_with("//") && account.is_none() && endpoint.group == Group::Other {
         return Err(Refusal::BadRequest("the path begins with //"));
     }
-    Ok(Located { account, link_host, rest, query: target.query(), v1, endpoint: row })
+    Ok(ParsedTarget { account, link_host, rest, query: target.query(), v1, endpoint })
 }
 
 /// What goes behind the route's Path, and its row: an application that follows discovery sends that Path itself.
-pub fn below<'a>(
+pub fn strip_route_path<'a>(
     method: &Method,
     rest: &'a str,
     route_path: &str,
     found: &'static Endpoint,
 ) -> (&'a str, &'static Endpoint) {
-    match rest_below(rest, route_path) {
-        Some(rest) => (rest, decode(rest).map_or(found, |decoded| classify(method, &decoded))),
+    match strip_route_and_legacy(rest, route_path) {
+        Some(rest) => (rest, decode_fully(rest).map_or(found, |decoded| classify(method, &decoded))),
         None => (rest, found),
     }
 }
 
-fn rest_below<'a>(rest: &'a str, route_path: &str) -> Option<&'a str> {
+fn strip_route_and_legacy<'a>(rest: &'a str, route_path: &str) -> Option<&'a str> {
     strip_path(rest, route_path).map(|rest| strip_legacy(rest).0)
 }
 
 /// Whether a path of the platform, sent back to us without its host, ends up where it came from.
-pub fn comes_back(path: &str, route_path: &str) -> bool {
+pub fn round_trips(path: &str, route_path: &str) -> bool {
     if path.starts_with("//") {
         return false;
     }
     let (rest, _) = strip_legacy(path);
-    let rest = rest_below(rest, route_path).unwrap_or(rest);
+    let rest = strip_route_and_legacy(rest, route_path).unwrap_or(rest);
     path.strip_prefix(route_path) == Some(rest) && (rest.is_empty() || rest.starts_with('/'))
 }
 
 /// For each byte: whether every path that goes on with it behind `route_path` and a slash comes back. Only letters and digits with which no
-/// segment of any prefix begins are sure, since the Path itself may be the beginning of one; `comes_back` judges the others.
-pub fn sure_to_come_back(route_path: &str) -> [bool; 256] {
-    let words = || LEGACY.iter().flat_map(|prefix| prefix.iter().copied()).chain(route_path.split('/'));
+/// segment of any prefix begins are sure, since the Path itself may be the beginning of one; `round_trips` judges the others.
+pub fn round_trip_safe_bytes(route_path: &str) -> [bool; 256] {
+    let words =
+        || LEGACY_PREFIXES.iter().flat_map(|prefix| prefix.iter().copied()).chain(route_path.split('/'));
     let begins_prefix = |byte: u8| {
         words().any(|word| word.bytes().next().is_some_and(|first| first.eq_ignore_ascii_case(&byte)))
     };
-    let mut sure = [false; 256];
+    let mut safe = [false; 256];
     for byte in (b'0'..=b'z').filter(|byte| byte.is_ascii_alphanumeric() && !begins_prefix(*byte)) {
-        sure[usize::from(byte)] = comes_back(&format!("{route_path}/{}", char::from(byte)), route_path);
+        safe[usize::from(byte)] = round_trips(&format!("{route_path}/{}", char::from(byte)), route_path);
     }
-    sure
+    safe
 }
 
 /// Decodes until nothing is left to decode, refusing on the way what has no place in a path (threats, row 6).
-fn decode(path: &str) -> Result<Cow<'_, str>, Refusal> {
+fn decode_fully(path: &str) -> Result<Cow<'_, str>, Refusal> {
     let mut text = Cow::Borrowed(path);
-    check(&text)?;
+    check_decoded(&text)?;
     for _ in 0..MAX_ENCODINGS {
         if !text.contains('%') {
             return Ok(text);
         }
-        let once = unmask(&text);
+        let once = percent_decode_once(&text);
         if once == *text {
             return Ok(text);
         }
-        check(&once)?;
+        check_decoded(&once)?;
         text = Cow::Owned(once);
     }
     Err(Refusal::BadRequest("the path is encoded over and over"))
@@ -124,19 +126,19 @@ fn decode(path: &str) -> Result<Cow<'_, str>, Refusal> {
 
 /// One layer of encoding taken off, as leniently as any platform might read it: `%2e`, the `%u002e` of old Windows servers, and ASCII
 /// spelled in more bytes than it needs (`%c0%ae`).
-fn unmask(text: &str) -> String {
+fn percent_decode_once(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, behind @ ..] = rest {
         rest = match (first, behind) {
-            (b'%', [b'u' | b'U', hex @ ..]) if number(hex, 4).is_some() => {
+            (b'%', [b'u' | b'U', hex @ ..]) if hex_number(hex, 4).is_some() => {
                 let character =
-                    number(hex, 4).and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+                    hex_number(hex, 4).and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
                 bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                 &hex[4..]
             }
-            (b'%', hex) if number(hex, 2).is_some() => {
-                bytes.extend(number(hex, 2).and_then(|value| u8::try_from(value).ok()));
+            (b'%', hex) if hex_number(hex, 2).is_some() => {
+                bytes.extend(hex_number(hex, 2).and_then(|value| u8::try_from(value).ok()));
                 &hex[2..]
             }
             _ => {
@@ -145,16 +147,16 @@ fn unmask(text: &str) -> String {
             }
         };
     }
-    String::from_utf8_lossy(&shortest(&bytes)).into_owned()
+    String::from_utf8_lossy(&fold_overlong(&bytes)).into_owned()
 }
 
-fn number(text: &[u8], digits: usize) -> Option<u32> {
+fn hex_number(text: &[u8], digits: usize) -> Option<u32> {
     let text = text.get(..digits).filter(|text| text.iter().all(u8::is_ascii_hexdigit))?;
     u32::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
 }
 
 /// Puts the ASCII that overlong sequences stand for in their place.
-fn shortest(mut bytes: &[u8]) -> Vec<u8> {
+fn fold_overlong(mut bytes: &[u8]) -> Vec<u8> {
     let mut short = Vec::with_capacity(bytes.len());
     while let [first, behind @ ..] = bytes {
         let (byte, rest) = match bytes {
@@ -171,7 +173,7 @@ fn shortest(mut bytes: &[u8]) -> Vec<u8> {
     short
 }
 
-fn check(path: &str) -> Result<(), Refusal> {
+fn check_decoded(path: &str) -> Result<(), Refusal> {
     // Nearly all paths are as plain as this; without a way out in the middle it takes a step per sixteen bytes.
     let plain = |byte: u8| byte >= 0x20 && byte != 0x7f && byte != b'\\' && byte != b'.';
     if path.bytes().fold(true, |all, byte| all & plain(byte)) {
@@ -232,11 +234,11 @@ fn strip_legacy(path: &str) -> (&str, bool) {
     'again: while may_begin_with(rest, b"ila")
         && let Some((first, behind)) = first_segment(rest)
     {
-        for prefix in LEGACY {
+        for prefix in LEGACY_PREFIXES {
             if first.eq_ignore_ascii_case(prefix[0])
                 && let Some(behind) = strip_segments(behind, &prefix[1..])
             {
-                v1 |= *prefix == V1;
+                v1 |= *prefix == V1_PREFIX;
                 rest = collapse(behind);
                 continue 'again;
             }
@@ -306,10 +308,10 @@ fn classify(method: &Method, decoded: &str) -> &'static Endpoint {
         false => Cow::Borrowed(decoded),
     };
     let (path, _) = strip_legacy(&cleaned);
-    let row = endpoint::find(method, path);
-    match row.group == Group::Other {
-        true => destructive(path).unwrap_or(row),
-        false => row,
+    let endpoint = endpoint::find(method, path);
+    match endpoint.group == Group::Other {
+        true => destructive(path).unwrap_or(endpoint),
+        false => endpoint,
     }
 }
 
@@ -320,21 +322,21 @@ fn destructive(path: &str) -> Option<&'static Endpoint> {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
     };
     let segments: Vec<String> = path.split('/').map(letters).filter(|segment| !segment.is_empty()).collect();
-    let spells = |row: &&'static Endpoint| {
-        let words: Vec<String> = row.template.iter().map(|word| letters(word)).collect();
+    let matches = |endpoint: &&'static Endpoint| {
+        let words: Vec<String> = endpoint.template.iter().map(|word| letters(word)).collect();
         let begins =
             |window: &[String]| window.iter().zip(&words).all(|(segment, word)| segment.starts_with(word));
         segments.windows(words.len()).any(begins)
     };
-    endpoint::guarded().chain([&endpoint::TOKEN]).find(spells)
+    endpoint::guarded().chain([&endpoint::TOKEN]).find(matches)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at<'a>(uri: &'a Uri) -> Result<Located<'a>, Refusal> {
-        locate(&Method::GET, uri, "")
+    fn at<'a>(uri: &'a Uri) -> Result<ParsedTarget<'a>, Refusal> {
+        parse(&Method::GET, uri, "")
     }
 
     fn rest(path: &str) -> String {
@@ -367,7 +369,7 @@ mod tests {
 
     #[test]
     fn every_prefix_begins_with_one_of_the_initials_that_are_looked_for() {
-        for prefix in LEGACY {
+        for prefix in LEGACY_PREFIXES {
             assert!(may_begin_with(&format!("/{}", prefix[0].to_uppercase()), b"ila"), "{prefix:?}");
         }
         assert!(may_begin_with("/%69tero-gen-api", b"ila") && may_begin_with("//lab-sw", b"ila"));
@@ -412,7 +414,7 @@ mod tests {
             ("/itero/accounts/smile/itero/accounts/smile/orders/lab", Some("smile"), "/orders/lab"),
         ] {
             let uri: Uri = sent.parse().unwrap();
-            let located = locate(&Method::GET, &uri, "/itero").unwrap();
+            let located = parse(&Method::GET, &uri, "/itero").unwrap();
             assert_eq!((located.account.as_deref(), located.rest), (account, goes), "{sent}");
         }
     }
@@ -422,8 +424,8 @@ mod tests {
         let beginnings = ["/api", "/api/third-party", "/itero-gen-api", "/lab-sw"];
         let others = ["/itero-gen-api/v2", "/v3", "/order", "/9", "/lab-sw/v1/api", "/x/y", ""];
         for path in others.into_iter().chain(beginnings) {
-            let sure = sure_to_come_back(path);
-            let bytes = (0..=u8::MAX).filter(|byte| sure[usize::from(*byte)]);
+            let safe = round_trip_safe_bytes(path);
+            let bytes = (0..=u8::MAX).filter(|byte| safe[usize::from(*byte)]);
             for byte in bytes {
                 for rest in [
                     "",
@@ -437,13 +439,13 @@ mod tests {
                     "1/x",
                 ] {
                     let link = format!("{path}/{}{rest}", char::from(byte));
-                    assert!(comes_back(&link, path), "{link}");
+                    assert!(round_trips(&link, path), "{link}");
                 }
             }
         }
-        assert!(sure_to_come_back("/itero-gen-api/v2")[usize::from(b'o')]);
-        assert!(!sure_to_come_back("/itero-gen-api/v2")[usize::from(b'I')]);
-        assert!(!sure_to_come_back("/lab-sw/v1/api")[usize::from(b'o')]);
+        assert!(round_trip_safe_bytes("/itero-gen-api/v2")[usize::from(b'o')]);
+        assert!(!round_trip_safe_bytes("/itero-gen-api/v2")[usize::from(b'I')]);
+        assert!(!round_trip_safe_bytes("/lab-sw/v1/api")[usize::from(b'o')]);
     }
 
     #[test]
@@ -547,7 +549,7 @@ mod tests {
         {
             let uri: Uri = path.parse().unwrap();
             for method in [Method::GET, Method::POST, Method::PUT] {
-                assert_eq!(locate(&method, &uri, "").unwrap().endpoint.name, "token", "{method} {path}");
+                assert_eq!(parse(&method, &uri, "").unwrap().endpoint.name, "token", "{method} {path}");
             }
         }
     }
@@ -556,17 +558,17 @@ mod tests {
     fn the_old_v1_prefix_is_remembered() {
         for (path, v1) in [("/lab-sw/v1/scan-request", true), ("/itero-gen-api/v2/scan-request", false)] {
             let uri: Uri = path.parse().unwrap();
-            let located = locate(&Method::POST, &uri, "").unwrap();
+            let located = parse(&Method::POST, &uri, "").unwrap();
             assert_eq!((located.v1, located.endpoint.name), (v1, "create_rx"));
         }
     }
 
     #[test]
     fn a_path_that_discovery_told_comes_off_and_does_not_come_twice() {
-        let (rest, row) = below(&Method::GET, "/v3/orders/lab", "/v3", &endpoint::OTHER);
-        assert_eq!((rest, row.name), ("/orders/lab", "lab_orders"));
-        let (rest, row) = below(&Method::GET, "/v33/orders/lab", "/v3", &endpoint::OTHER);
-        assert_eq!((rest, row.name), ("/v33/orders/lab", "other"));
+        let (rest, endpoint) = strip_route_path(&Method::GET, "/v3/orders/lab", "/v3", &endpoint::OTHER);
+        assert_eq!((rest, endpoint.name), ("/orders/lab", "lab_orders"));
+        let (rest, endpoint) = strip_route_path(&Method::GET, "/v33/orders/lab", "/v3", &endpoint::OTHER);
+        assert_eq!((rest, endpoint.name), ("/v33/orders/lab", "other"));
     }
 
     #[test]
@@ -582,7 +584,7 @@ mod tests {
             ("//x", "", false),
             ("", "/v3", false),
         ] {
-            assert_eq!(comes_back(path, route), back, "{path} {route}");
+            assert_eq!(round_trips(path, route), back, "{path} {route}");
         }
     }
 }

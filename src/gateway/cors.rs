@@ -8,31 +8,31 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::http1::{Fields, Name, RequestHead};
 
-use super::settings::Settings;
+use super::settings::GatewaySettings;
 
 /// How long a browser may keep the answer to its question.
-const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
 /// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list
 /// counts. What may be done is decided when the call itself comes.
-pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Bytes>> {
+pub fn preflight(settings: &GatewaySettings, head: &RequestHead) -> Option<Response<Bytes>> {
     if head.method != Method::OPTIONS || !has(&head.fields, "access-control-request-method") {
         return None;
     }
     let origin = head.fields.only(Name::Origin).ok().flatten()?;
-    if !settings.callers.iter().any(|caller| caller.lets_in(origin)) {
+    if !settings.callers.iter().any(|caller| caller.allows_origin(origin)) {
         return None;
     }
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    open_to(&mut response, origin);
+    allow_origin(&mut response, origin);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
     // The star does not stand for Authorization.
     let fields = HeaderValue::from_static("*, authorization");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
     if has(&head.fields, "access-control-request-private-network") {
         let name = HeaderName::from_static("access-control-allow-private-network");
         headers.insert(name, HeaderValue::from_static("true"));
@@ -41,7 +41,7 @@ pub fn preflight(settings: &Settings, head: &RequestHead) -> Option<Response<Byt
 }
 
 /// Lets the page that called read this answer.
-pub fn open_to<B>(response: &mut Response<B>, origin: &[u8]) {
+pub fn allow_origin<B>(response: &mut Response<B>, origin: &[u8]) {
     let Ok(origin) = HeaderValue::from_bytes(origin) else { return };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -50,7 +50,7 @@ pub fn open_to<B>(response: &mut Response<B>, origin: &[u8]) {
 }
 
 /// What the platform says about pages holds for pages that call the platform.
-pub fn forget_the_platforms(fields: &mut Fields) {
+pub fn drop_platform_headers(fields: &mut Fields) {
     let is_cors =
         |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
     if fields.iter().any(|field| is_cors(field.spelled)) {

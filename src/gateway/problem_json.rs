@@ -8,7 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::http1::Reason;
 
-use super::refusal::{Face, Refusal, X_REQUEST_ID};
+use super::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
 
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -20,17 +20,17 @@ impl Refusal {
         head_only: bool,
         body: impl FnOnce(Bytes) -> B,
     ) -> Response<B> {
-        let face = self.face();
-        let text = self.problem(&face, request_id);
+        let info = self.info();
+        let text = self.problem(&info, request_id);
         let mut response = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
-        *response.status_mut() = face.status;
-        response.extensions_mut().insert(Reason(Bytes::from_static(face.code.as_bytes())));
+        *response.status_mut() = info.status;
+        response.extensions_mut().insert(Reason(Bytes::from_static(info.code.as_bytes())));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID.clone(), request_id.clone());
-        if let Ok(status) = HeaderValue::try_from(format!("genapi-gateway; error={}", face.proxy_error)) {
+        if let Ok(status) = HeaderValue::try_from(format!("genapi-gateway; error={}", info.proxy_error)) {
             headers.insert(PROXY_STATUS.clone(), status);
         }
         if let Some(wait) = self.retry_after() {
@@ -47,13 +47,13 @@ impl Refusal {
     }
 
     /// RFC 9457's object; `choices` and `fix` are ours.
-    fn problem(&self, face: &Face, request_id: &HeaderValue) -> Bytes {
+    fn problem(&self, info: &ErrorInfo, request_id: &HeaderValue) -> Bytes {
         let mut problem = serde_json::json!({
             "type": "about:blank",
-            "title": face.sentence,
-            "status": face.status.as_u16(),
-            "code": face.code,
-            "hint": face.hint,
+            "title": info.title,
+            "status": info.status.as_u16(),
+            "code": info.code,
+            "hint": info.hint,
             "instance": format!("urn:request:{}", request_id.to_str().unwrap_or_default()),
         });
         if let Some(detail) = self.detail() {
