@@ -425,7 +425,7 @@ fn grant(number: usize, obtained: Timestamp) -> NewGrant {
         at: obtained,
         make_current: true,
         state: None,
-        proven: None,
+        trial: None,
     }
 }
 

@@ -103,8 +103,8 @@ fn every_metric_and_its_words_stand_in_the_table() {
         })
         .collect();
     let observe = read("src/app/observe.rs");
-    for watched in observe.split("Watched {\n").skip(1) {
-        let kind = if watched.contains("Kind::Counter")
+    for watched in observe.split("ExternalMetric {\n").skip(1) {
+        let kind = if watched.contains("MetricKind::Counter")
             && !watched.split("name:").next().unwrap().contains("Gauge")
         {
             "_total"

@@ -16,7 +16,7 @@ use std::time::Duration;
 use genapi_gateway::config::{LogConfig, LogFormat};
 use genapi_gateway::sandbox::{AccountSpec, Endpoint, Fault, FaultRule, InvalidTokens, LinkForm, Platform};
 use genapi_gateway::telemetry;
-use genapi_gateway::telemetry::log_queue::{LineKind, LogQueue};
+use genapi_gateway::telemetry::log_queue::{LogKind, LogQueue};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ impl Captured {
 
     fn text(&self) -> String {
         assert!(self.queue.flush(Duration::from_secs(60)));
-        assert_eq!(self.queue.dropped(LineKind::Event), 0, "what is not there cannot be searched");
+        assert_eq!(self.queue.dropped(LogKind::Event), 0, "what is not there cannot be searched");
         String::from_utf8_lossy(&self.lines.0.lock().unwrap()).into_owned()
     }
 }

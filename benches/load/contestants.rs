@@ -247,7 +247,7 @@ fn grant(name: &str, id: u64, size: usize, port: u16) -> anyhow::Result<NewGrant
         at: now,
         make_current: true,
         state: None,
-        proven: None,
+        trial: None,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
-use crate::store::cluster::{Held, Lease};
+use crate::store::cluster::{Lease, LeaseGuard};
 use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
 
 use super::cluster::LEASE;
@@ -127,7 +127,7 @@ async fn attempt(shared: &Arc<Shared>, entry: &Arc<Entry>, realm: &RealmName) ->
     }
     let before = shared.book.snapshot_of(&record, grant);
     let ends = &AtomicU64::new(0);
-    let held = Held { store, clock: &shared.clock, name: &entry.name, realm, owner, life: LEASE, ends };
+    let held = LeaseGuard { store, clock: &shared.clock, name: &entry.name, realm, owner, life: LEASE, ends };
     let came_to = held.during(refresh(shared, entry, &before)).await;
     if came_to != Ok(Kept::InMemory) {
         held.release().await;
@@ -227,7 +227,7 @@ async fn failed(shared: &Shared, entry: &Entry, before: &Snapshot, trouble: &Pla
     if !refused {
         return false;
     }
-    match shared.store.adopt_fallback(&entry.name, realm, before.stored_generation).await {
+    match shared.store.adopt_fallback_token(&entry.name, realm, before.stored_generation).await {
         Ok(Some(_)) => {
             let detail = format!(
                 "the refresh token of realm {realm} was refused; one that was kept beside it is tried"

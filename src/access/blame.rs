@@ -132,7 +132,7 @@ impl Flight {
             Ok(false) => Ok(Better::Nothing),
             Ok(true) if self.moved_on(before, &mut None).await? => Ok(Better::Kept),
             Err(StoreError::Fenced(_)) if self.moved_on(before, &mut None).await? => Ok(Better::Theirs),
-            Ok(true) => Err(StoreError::OutOfOrder("the account cannot be read back".into())),
+            Ok(true) => Err(StoreError::Unavailable("the account cannot be read back".into())),
             Err(trouble) => Err(trouble),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountState;
-use crate::store::cluster::{Held, Lease};
+use crate::store::cluster::{Lease, LeaseGuard};
 use crate::store::{NewTokens, StoreError};
 
 use super::calls::ControlCalls;
@@ -46,7 +46,8 @@ impl Flight {
                     let realm = &before.realm;
                     self.lease_ends.store(ends.as_millis(), Relaxed);
                     let ends = &self.lease_ends;
-                    let held = Held { store, clock: &shared.clock, name, realm, owner, life: LEASE, ends };
+                    let held =
+                        LeaseGuard { store, clock: &shared.clock, name, realm, owner, life: LEASE, ends };
                     let came_to = held.during(self.refresh_under_lease(before, platform)).await;
                     // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
                     if !self.entry.snapshot().unsaved {
@@ -129,7 +130,7 @@ impl Flight {
 
     /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
     pub(super) async fn keep_as_fallback(&self, before: &Snapshot, tokens: &NewTokens) {
-        let kept = self.shared.store.keep_fallback(
+        let kept = self.shared.store.keep_fallback_token(
             &self.entry.name,
             &before.realm,
             before.stored_generation,
@@ -148,7 +149,7 @@ impl Flight {
     /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.
     pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> Result<bool, StoreError> {
         let name = &self.entry.name;
-        match self.shared.store.adopt_fallback(name, &before.realm, before.stored_generation).await {
+        match self.shared.store.adopt_fallback_token(name, &before.realm, before.stored_generation).await {
             Ok(Some(_)) => {
                 self.note(
                     "fallback_adopted",

@@ -280,7 +280,7 @@ pub fn new_grant(name: &str, realm: &RealmName, number: u64, at: Timestamp) -> N
         at,
         make_current: true,
         state: None,
-        proven: None,
+        trial: None,
     }
 }
 

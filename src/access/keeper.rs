@@ -98,7 +98,7 @@ pub(super) fn due_by(renewals: &Renewals, now: Timestamp, until: Timestamp) -> V
 
 /// The keeper's life. Ends with the control runtime.
 pub(super) async fn run(renewals: Renewals) {
-    tokio::join!(renewals.shared().lead.seek(), keep(&renewals));
+    tokio::join!(renewals.shared().lead.campaign(), keep(&renewals));
 }
 
 async fn keep(renewals: &Renewals) {
@@ -106,12 +106,12 @@ async fn keep(renewals: &Renewals) {
     let clock = renewals.shared().clock.clone();
     let lead = &renewals.shared().lead;
     loop {
-        lead.ours().await;
+        lead.wait_elected().await;
         let now = clock.now();
         let round = round_length(&renewals.shared().settings.load());
         for due in due_by(renewals, now, now + round) {
             clock.sleep_until(due.at).await;
-            if !lead.is_ours() {
+            if !lead.is_leader() {
                 break;
             }
             if let Some(realm) = due.aside {

@@ -37,7 +37,7 @@ pub(super) async fn put_in_place(
     if !keep_beside(store, now, name, &before.realm, came, generation).await? {
         return Ok(None);
     }
-    let adopted = store.adopt_fallback(name, &before.realm, generation).await?;
+    let adopted = store.adopt_fallback_token(name, &before.realm, generation).await?;
     if let Some(generation) = adopted {
         keep_beside(store, now, name, &before.realm, &before.refresh, generation).await?;
     }
@@ -56,5 +56,5 @@ pub(super) async fn keep_beside(
     // Only the refresh token is kept.
     let access = StoredAccess { token: AccessToken::new(""), expires_at: Timestamp::default() };
     let kept = NewTokens { access, refresh: Some(refresh.clone()), refreshed_at: now };
-    store.keep_fallback(name, realm, generation, &kept).await
+    store.keep_fallback_token(name, realm, generation, &kept).await
 }

@@ -18,7 +18,7 @@ use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::Store;
 use crate::store::cluster::ReplicaId;
-use crate::store::lead::Lead;
+use crate::store::leader_election::LeaderElection;
 
 use super::aside::PutOff;
 use super::book::{Book, Entry};
@@ -78,7 +78,8 @@ const KEEPER: &str = "keeper";
 
 impl Renewals {
     pub fn new(parts: Parts) -> Self {
-        let lead = Lead::new(Arc::clone(&parts.store), parts.clock.clone(), KEEPER, parts.replica.clone());
+        let lead =
+            LeaderElection::new(Arc::clone(&parts.store), parts.clock.clone(), KEEPER, parts.replica.clone());
         let shared = Shared {
             clock: parts.clock,
             store: parts.store,
@@ -348,7 +349,7 @@ pub(super) struct Shared {
     pub runtime: Handle,
     pub replica: ReplicaId,
     /// Who keeps.
-    pub lead: Lead,
+    pub lead: LeaderElection,
     pub realms: Realms,
     pub unsaved: Unsaved,
     pub put_off: PutOff,

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
-use crate::store::cluster::{Held, Lease};
-use crate::store::{AccountRecord, GrantRecord, NewGrant, Proof, StoreError, StoredAccess};
+use crate::store::cluster::{Lease, LeaseGuard};
+use crate::store::{AccountRecord, GrantRecord, NewGrant, StoreError, StoredAccess, TrialRefresh};
 
 use super::cause::{Cause, Landing, RenewProblem};
 use super::cluster::LEASE;
@@ -118,7 +118,7 @@ impl Slot {
             Err(trouble) => return Err(ReplaceError::NotTried(trouble.to_string())),
         }
         let ends = &AtomicU64::new(0);
-        let held = Held { store, clock: &self.shared.clock, name, realm, owner, life: LEASE, ends };
+        let held = LeaseGuard { store, clock: &self.shared.clock, name, realm, owner, life: LEASE, ends };
         let replaced = held.during(self.try_and_store(grant, old)).await;
         held.release().await;
         replaced
@@ -160,7 +160,7 @@ impl Slot {
         grant.access = Some(StoredAccess { token: response.access, expires_at });
         let handed_in = std::mem::replace(&mut grant.refresh, RefreshToken::new(""));
         grant.refresh = response.refresh.unwrap_or_else(|| handed_in.clone());
-        grant.proven = Some(Proof { handed_in, refreshed_at: shared.clock.now() });
+        grant.trial = Some(TrialRefresh { handed_in, refreshed_at: shared.clock.now() });
         let record = self.store_until_it_is(&grant).await?;
         self.publish(&record, &grant);
         Ok(record)
@@ -239,7 +239,7 @@ impl Slot {
         loop {
             let trouble = match self.shared.store.put_grant(grant.clone()).await {
                 Ok(record) => return Ok(record),
-                Err(trouble @ StoreError::OutOfOrder(_)) => trouble,
+                Err(trouble @ StoreError::Unavailable(_)) => trouble,
                 Err(trouble) => return Err(ReplaceError::Failed(trouble.to_string())),
             };
             tracing::error!(

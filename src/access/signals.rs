@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use crate::clock::Timestamp;
-use crate::store::last_seen::Moments;
+use crate::store::last_seen::LastSeen;
 
 /// An account gone quiet is a signal, since "no cases" usually looks like 200 with an empty list.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl Signals {
     }
 
     /// What there is, where something happened since this was last asked.
-    pub fn take_changes(&self) -> Option<Moments> {
+    pub fn take_changes(&self) -> Option<LastSeen> {
         self.changed.swap(false, AcqRel).then(|| self.read())
     }
 
@@ -70,7 +70,7 @@ impl Signals {
     }
 
     /// Takes over what others saw, where it is newer.
-    pub fn learn(&self, seen: &Moments) {
+    pub fn learn(&self, seen: &LastSeen) {
         let newest = |cell: &AtomicU64, at: Option<Timestamp>| {
             cell.fetch_max(at.map_or(0, Timestamp::as_millis), Relaxed);
         };
@@ -90,8 +90,8 @@ impl Signals {
         moment(self.call_at.load(Relaxed))
     }
 
-    pub fn read(&self) -> Moments {
-        Moments {
+    pub fn read(&self) -> LastSeen {
+        LastSeen {
             last_call_at: self.last_call_at(),
             last_success_at: moment(self.success_at.load(Relaxed)),
             last_refusal: self.refusal.load(),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_not_told_as_the_epoch() {
-        assert_eq!(Signals::default().read(), Moments::default());
+        assert_eq!(Signals::default().read(), LastSeen::default());
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
         signals.called(at(10));
         signals.refused(1, at(10));
         signals.take_changes();
-        let others = Moments {
+        let others = LastSeen {
             last_call_at: Some(at(9)),
             last_success_at: Some(at(9)),
             last_refusal: Some((0, at(11))),
@@ -190,12 +190,12 @@ mod tests {
             unfinished_download_at: None,
         };
         signals.learn(&others);
-        assert_eq!(signals.read(), Moments { last_call_at: Some(at(10)), ..others.clone() });
+        assert_eq!(signals.read(), LastSeen { last_call_at: Some(at(10)), ..others.clone() });
         assert_eq!(
             signals.read(),
-            others.merged(&Moments { last_call_at: Some(at(10)), ..Moments::default() })
+            others.merged(&LastSeen { last_call_at: Some(at(10)), ..LastSeen::default() })
         );
-        signals.learn(&Moments { last_refusal: Some((7, at(3))), ..Moments::default() });
+        signals.learn(&LastSeen { last_refusal: Some((7, at(3))), ..LastSeen::default() });
         assert_eq!(signals.read().last_refusal, Some((0, at(11))));
         assert_eq!(signals.take_changes(), None);
     }

@@ -11,7 +11,7 @@ use crate::access::streak::{Failure, Streak};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 use crate::pairing::Selection;
 use crate::store::AccountRecord;
-use crate::store::last_seen::Moments;
+use crate::store::last_seen::LastSeen;
 
 use super::Admin;
 use super::extract::{Path, Query};
@@ -200,7 +200,7 @@ impl Admin {
         }
     }
 
-    fn moments(&self, read: &Moments) -> SignalsView {
+    fn moments(&self, read: &LastSeen) -> SignalsView {
         SignalsView {
             last_call_at: read.last_call_at,
             last_success_at: read.last_success_at,

@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::journal::audit::{Action, Audit, Outcome};
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing::Pairing;
-use crate::store::last_seen::Moments;
+use crate::store::last_seen::LastSeen;
 use crate::store::rotate::Rotation;
 use crate::store::{Store, StoreError};
 
@@ -84,7 +84,7 @@ pub trait Machinery: Send + Sync + 'static {
     /// The callers whose configuration names this account literally.
     fn callers_naming(&self, account: &AccountName) -> Vec<String>;
     /// Every caller of the configuration with its signs of life.
-    fn callers(&self) -> Vec<(String, Moments)>;
+    fn callers(&self) -> Vec<(String, LastSeen)>;
 }
 
 /// One call of the API. `docs/admin-api.json` has the same ones, which a test sees to.

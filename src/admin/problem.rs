@@ -84,7 +84,7 @@ impl Problem {
                 StatusCode::CONFLICT
             }
             StoreError::Unsealable { .. }
-            | StoreError::OutOfOrder(_)
+            | StoreError::Unavailable(_)
             | StoreError::InUse(_)
             | StoreError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::journal::Journal;
-use crate::store::{BroughtDown, Store, StoreError};
-use crate::telemetry::metrics::{Kind, Metrics, Reading, Watched};
+use crate::store::{ClampedAccount, Store, StoreError};
+use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics};
 
 /// How soon a clock that was set is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -33,14 +33,14 @@ const LATELY: Duration = Duration::from_secs(3600);
 impl Corrections {
     /// Sets down what lies in the future. Where the store takes no writes it is read as if it were set down,
     /// and tried again later.
-    pub async fn bring_down(&self, store: &dyn Store) -> Vec<BroughtDown> {
-        match store.bring_down().await {
+    pub async fn clamp_future_times(&self, store: &dyn Store) -> Vec<ClampedAccount> {
+        match store.clamp_future_times().await {
             Ok(brought_down) => {
                 self.moments.fetch_add(brought_down.len() as u64, Relaxed);
                 brought_down
             }
             Err(trouble) => {
-                let tried_again = matches!(trouble, StoreError::OutOfOrder(_));
+                let tried_again = matches!(trouble, StoreError::Unavailable(_));
                 tracing::warn!(%trouble, tried_again, "stored moments that lie in the future could not be set down to now");
                 Vec::new()
             }
@@ -65,7 +65,7 @@ impl Corrections {
             let is_due = store.is_shared() && clock.now().since(done_at) >= SHARED_EVERY;
             if was_set != 0 || is_due {
                 (set_by, done_at) = (clock.set_by(), clock.now());
-                note(&self.bring_down(&*store).await, &journal);
+                note(&self.clamp_future_times(&*store).await, &journal);
             }
         }
     }
@@ -82,12 +82,12 @@ impl Corrections {
     }
 
     pub fn watch(self: &Arc<Self>, metrics: &Metrics) {
-        let series = |read: fn(&Corrections) -> &AtomicU64| -> Reading {
+        let series = |read: fn(&Corrections) -> &AtomicU64| -> MetricReader {
             let corrections = self.clone();
             Box::new(move || read(&corrections).load(Relaxed))
         };
-        metrics.watch(Watched {
-            kind: Kind::Counter,
+        metrics.register_external(ExternalMetric {
+            kind: MetricKind::Counter,
             name: "time_corrections",
             help: "Times that were wrong: stored moments that lay in the future, and the time of day being set",
             label: "what",
@@ -100,8 +100,8 @@ impl Corrections {
 }
 
 /// Tells each account's journal of it.
-pub fn note(brought_down: &[BroughtDown], journal: &Journal) {
-    for BroughtDown { account, by } in brought_down {
+pub fn note(brought_down: &[ClampedAccount], journal: &Journal) {
+    for ClampedAccount { account, by } in brought_down {
         let by = humantime::format_duration(Duration::from_secs(by.as_secs()));
         let detail = format!(
             "the grant's newest moment lay {by} in the future, noted by a wrong clock; it counts as now"

@@ -20,10 +20,10 @@ use crate::gateway::refusal;
 use crate::journal::Journal;
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing;
-use crate::store::last_seen::Moments;
+use crate::store::last_seen::LastSeen;
 use crate::store::rotate::Rotation;
 use crate::store::{AccountRecord, NewGrant, StoreError};
-use crate::telemetry::log_queue::LineKind;
+use crate::telemetry::log_queue::LogKind;
 
 use super::{Inner, observe};
 
@@ -194,7 +194,7 @@ impl Machinery for Workshop {
         naming.map(|caller| caller.name.clone()).collect()
     }
 
-    fn callers(&self) -> Vec<(String, Moments)> {
+    fn callers(&self) -> Vec<(String, LastSeen)> {
         let config = self.0.config.load();
         let names = config.callers.iter().map(|caller| caller.name.clone());
         names.map(|name| (name.clone(), self.0.last_seen.callers.read(&name))).collect()
@@ -279,12 +279,12 @@ impl Inner {
     }
 
     fn lines_lost(&self) -> u64 {
-        self.logs.dropped(LineKind::AccessLog) + self.logs.dropped(LineKind::Event)
+        self.logs.dropped(LogKind::AccessLog) + self.logs.dropped(LogKind::Event)
     }
 
     /// Lines that were lost a while ago are for the metrics; here stands whether it still happens.
     fn log_trouble(&self) -> Option<String> {
-        let (lines, entries, waits) = (self.lines_lost(), self.journal.lost(), self.logs.waiting());
+        let (lines, entries, waits) = (self.lines_lost(), self.journal.lost(), self.logs.blocked_for());
         let lately = self.losses.are_recent(lines + entries, self.shared.clock.now());
         if waits >= NOT_READ {
             let lost = if lines > 0 {

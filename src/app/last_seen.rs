@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::access::book::{Book, Entry};
 use crate::access::signals::Signals;
 use crate::clock::{Clock, Timestamp};
-use crate::store::last_seen::{BATCH, LastSeen, Moments, Subject};
+use crate::store::last_seen::{BATCH, LastSeen, LastSeenRecord, Subject};
 use crate::store::{Store, StoreError};
 
 /// What a crash may cost of it, where no more than one step has anything to tell.
@@ -44,7 +44,7 @@ impl Callers {
         self.0.entry(name.to_owned()).or_default().clone()
     }
 
-    pub fn read(&self, name: &str) -> Moments {
+    pub fn read(&self, name: &str) -> LastSeen {
         self.0.get(name).map(|signals| signals.read()).unwrap_or_default()
     }
 }
@@ -73,7 +73,7 @@ impl Changed {
 
 /// What is on its way to the store. Dropped before it arrived, it goes with the next writing.
 struct OnItsWay<'a> {
-    seen: Vec<LastSeen>,
+    seen: Vec<LastSeenRecord>,
     from: Vec<&'a Signals>,
 }
 
@@ -82,7 +82,7 @@ impl<'a> OnItsWay<'a> {
         let (mut seen, mut from) = (Vec::with_capacity(changed.len()), Vec::with_capacity(changed.len()));
         for one in changed {
             if let Some(moments) = one.signals().take_changes() {
-                seen.push(LastSeen { subject: one.subject(), moments });
+                seen.push(LastSeenRecord { subject: one.subject(), moments });
                 from.push(one.signals());
             }
         }
@@ -133,7 +133,7 @@ impl Exchange {
                 self.clock.sleep(pause).await;
             }
             let on_its_way = OnItsWay::take(step);
-            if let Err(trouble) = self.store.note_last_seen(&on_its_way.seen).await {
+            if let Err(trouble) = self.store.merge_last_seen(&on_its_way.seen).await {
                 tracing::debug!(%trouble, "when accounts were last used could not be saved; it is tried again");
                 return;
             }
@@ -178,7 +178,7 @@ impl Exchange {
 
     async fn take_in(&self, since: Timestamp) -> Result<Timestamp, StoreError> {
         let noted = self.store.last_seen(since).await?;
-        for LastSeen { subject, moments } in noted.seen {
+        for LastSeenRecord { subject, moments } in noted.seen {
             match subject {
                 Subject::Account(name) => {
                     if let Some(entry) = self.book.by_name(name.as_str()) {

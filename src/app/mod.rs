@@ -105,7 +105,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     // Before the accounts are read, so that nothing falls between.
     let newest_change = store.newest_change().await.context("the store cannot be read")?;
     let corrections = Arc::new(Corrections::default());
-    let brought_down = corrections.bring_down(&*store).await;
+    let brought_down = corrections.clamp_future_times(&*store).await;
     let book = Arc::new(Book::new(realms::rules(&config)));
     let mut take = |record| drop(book.apply(record));
     let broken = store.each_account(&mut take).await.context("the accounts cannot be read")?;

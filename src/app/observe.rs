@@ -13,10 +13,10 @@ use crate::access::streak::Failure;
 use crate::gateway::{LogEntry, Observer, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
-use crate::store::outage::Ailment;
-use crate::telemetry::calls::{CallCells, Class, EndpointSlot, NO_REALM};
-use crate::telemetry::log_queue::LineKind;
-use crate::telemetry::metrics::{Kind, Metrics, REALM_TROUBLES, Reading, Watched};
+use crate::store::unavailable::UnavailableKind;
+use crate::telemetry::calls::{CallCells, EndpointSlot, NO_REALM, StatusClass};
+use crate::telemetry::log_queue::LogKind;
+use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics, REALM_TROUBLES};
 
 use super::Inner;
 use super::last_seen::Callers;
@@ -88,7 +88,7 @@ impl Observer for WorkerObserver {
 impl WorkerObserver {
     fn count(&self, record: &LogEntry) {
         if let Some(slot) = self.slot(record.endpoint) {
-            let class = StatusCode::from_u16(record.status).map_or(Class::None, Class::of);
+            let class = StatusCode::from_u16(record.status).map_or(StatusClass::None, StatusClass::of);
             self.with_cells(record.realm.as_ref(), |cells| {
                 cells.responded(slot, &record.method, class, record.request);
                 if record.attempts > 0 {
@@ -172,15 +172,15 @@ pub fn watch(inner: &Arc<Inner>) {
         let counters = counters.clone();
         Box::new(move || read(&counters))
     };
-    inner.metrics.watch(Watched {
-        kind: Kind::Gauge,
+    inner.metrics.register_external(ExternalMetric {
+        kind: MetricKind::Gauge,
         name: "connections",
         help: "Callers' connections right now",
         label: "state",
         series: vec![("open", series(|counters| counters.open.get()))],
     });
-    inner.metrics.watch(Watched {
-        kind: Kind::Counter,
+    inner.metrics.register_external(ExternalMetric {
+        kind: MetricKind::Counter,
         name: "connection_events",
         help: "What happened to callers' connections",
         label: "event",
@@ -206,16 +206,16 @@ pub fn watch(inner: &Arc<Inner>) {
 
 /// What the store is known to ail from, a series for each ailment.
 fn watch_store(inner: &Inner) {
-    let ailing = |ailment: Ailment| -> Reading {
+    let ailing = |kind: UnavailableKind| -> MetricReader {
         let health = inner.store_health.clone();
-        Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.ailment == ailment)))
+        Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.kind == kind)))
     };
-    inner.metrics.watch(Watched {
-        kind: Kind::Gauge,
+    inner.metrics.register_external(ExternalMetric {
+        kind: MetricKind::Gauge,
         name: "store_trouble",
         help: "Whether the store is in trouble (1) or not (0), by kind",
         label: "kind",
-        series: Ailment::ALL.map(|ailment| (ailment.word(), ailing(ailment))).into(),
+        series: UnavailableKind::ALL.map(|kind| (kind.word(), ailing(kind))).into(),
     });
 }
 
@@ -260,11 +260,11 @@ pub fn refresh_gauges(inner: &Inner) {
         }
     }
     for (counter, kind) in
-        [(metrics.access_log_lines_lost(), LineKind::AccessLog), (metrics.log_lines_lost(), LineKind::Event)]
+        [(metrics.access_log_lines_lost(), LogKind::AccessLog), (metrics.log_lines_lost(), LogKind::Event)]
     {
         counter.inc_by(inner.logs.dropped(kind).saturating_sub(counter.get()));
     }
-    metrics.log_waiting_seconds().set(inner.logs.waiting().as_secs_f64());
+    metrics.log_waiting_seconds().set(inner.logs.blocked_for().as_secs_f64());
     let counter = metrics.journal_entries_lost();
     counter.inc_by(inner.journal.lost().saturating_sub(counter.get()));
 }

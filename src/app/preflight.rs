@@ -13,7 +13,7 @@ use crate::config::{
 use crate::journal::audit::{Audit, AuditError};
 use crate::server::{self, BindError, CertificateDoubt, TlsCertificates, TlsError};
 use crate::store::{self, StoreError, private_file};
-use crate::telemetry::{self, LogProblem};
+use crate::telemetry::{self, LogError};
 use crate::upstream::ReachError;
 
 use super::listeners::{self, TlsListener};
@@ -48,7 +48,7 @@ pub fn needs_a_change(error: &anyhow::Error) -> bool {
         matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Refused(_)))
             || matches!(cause.downcast_ref::<BindError>(), Some(BindError::NotPermitted { .. }))
             || matches!(cause.downcast_ref::<ReachError>(), Some(ReachError::Setup { .. }))
-            || matches!(cause.downcast_ref::<LogProblem>(), Some(LogProblem::Level(_)))
+            || matches!(cause.downcast_ref::<LogError>(), Some(LogError::Level(_)))
             || cause.is::<TlsError>()
             || cause.is::<AuditError>()
             || cause.is::<config::secret::SecretError>()
@@ -346,7 +346,7 @@ networks = ["127.0.0.0/8"]
         assert!(needs_a_change(&BindError::NotPermitted { addr }.into()));
         for passes in [
             anyhow::Error::from(StoreError::InUse("x".to_owned())),
-            StoreError::OutOfOrder("x".to_owned().into()).into(),
+            StoreError::Unavailable("x".to_owned().into()).into(),
             BindError::InUse { addr }.into(),
             BindError::NotOurs { addr }.into(),
         ] {

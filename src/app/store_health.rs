@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
 use crate::clock::{Clock, Timestamp};
-use crate::store::outage::Ailment;
+use crate::store::unavailable::UnavailableKind;
 use crate::store::{Store, StoreError};
 
 /// A write each time.
@@ -29,7 +29,7 @@ pub struct StoreHealth {
 }
 
 pub struct Trouble {
-    pub ailment: Ailment,
+    pub kind: UnavailableKind,
     pub why: String,
     pub since: Timestamp,
 }
@@ -71,17 +71,17 @@ impl StoreHealth {
     /// where it is well.
     pub fn ailing(&self) -> Option<String> {
         if let Some(trouble) = self.trouble() {
-            let Trouble { ailment, why, since } = &*trouble;
-            return Some(format!("{} since {since}: {why}", ailment.word()));
+            let Trouble { kind, why, since } = &*trouble;
+            return Some(format!("{} since {since}: {why}", kind.word()));
         }
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = asked.map(|asked| asked.elapsed()).filter(|waits| *waits >= SLOW)?;
         Some(format!("it has not answered a write for {:.1} s (locked or down)", waits.as_secs_f64()))
     }
 
-    fn take_down(&self, found: Option<(Ailment, String)>, now: Timestamp) {
+    fn take_down(&self, found: Option<(UnavailableKind, String)>, now: Timestamp) {
         let before = self.trouble();
-        let Some((ailment, why)) = found else {
+        let Some((kind, why)) = found else {
             if let Some(over) = before {
                 self.trouble.store(None);
                 let for_seconds = now.since(over.since).as_secs();
@@ -89,15 +89,15 @@ impl StoreHealth {
             }
             return;
         };
-        if before.as_ref().is_none_or(|before| before.ailment != ailment) {
+        if before.as_ref().is_none_or(|before| before.kind != kind) {
             tracing::error!(
-                ailment = ailment.word(),
+                ailment = kind.word(),
                 why,
                 "the store is in trouble; calls go on with what is held in memory, and it is tried again"
             );
         }
         let since = before.map_or(now, |before| before.since);
-        self.trouble.store(Some(Arc::new(Trouble { ailment, why, since })));
+        self.trouble.store(Some(Arc::new(Trouble { kind, why, since })));
     }
 }
 
@@ -117,12 +117,12 @@ impl Drop for Asking<'_> {
     }
 }
 
-fn judge(outcome: Result<(), StoreError>, took: Duration) -> Option<(Ailment, String)> {
+fn judge(outcome: Result<(), StoreError>, took: Duration) -> Option<(UnavailableKind, String)> {
     match outcome {
         Ok(()) if took < SLOW => None,
-        Ok(()) => Some((Ailment::Slow, format!("a write took {:.1} s", took.as_secs_f64()))),
-        Err(StoreError::OutOfOrder(outage)) => Some((outage.ailment, outage.to_string())),
-        Err(other) => Some((Ailment::Other, other.to_string())),
+        Ok(()) => Some((UnavailableKind::Slow, format!("a write took {:.1} s", took.as_secs_f64()))),
+        Err(StoreError::Unavailable(unavailable)) => Some((unavailable.kind, unavailable.to_string())),
+        Err(other) => Some((UnavailableKind::Other, other.to_string())),
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
             clock.advance(Duration::from_secs(60));
         }
         let trouble = health.trouble().unwrap();
-        assert_eq!((trouble.ailment, trouble.since), (Ailment::Other, began));
+        assert_eq!((trouble.kind, trouble.since), (UnavailableKind::Other, began));
         assert!(
             health
                 .ailing()
@@ -166,9 +166,12 @@ mod tests {
         assert_eq!(judge(Ok(()), SLOW - Duration::from_millis(1)), None);
         assert_eq!(
             judge(Ok(()), Duration::from_millis(2500)),
-            Some((Ailment::Slow, "a write took 2.5 s".into()))
+            Some((UnavailableKind::Slow, "a write took 2.5 s".into()))
         );
-        let full = StoreError::OutOfOrder(crate::store::outage::Outage::new(Ailment::DiskFull, "no room"));
-        assert_eq!(judge(Err(full), Duration::ZERO), Some((Ailment::DiskFull, "no room".into())));
+        let full = StoreError::Unavailable(crate::store::unavailable::StoreUnavailable::new(
+            UnavailableKind::DiskFull,
+            "no room",
+        ));
+        assert_eq!(judge(Err(full), Duration::ZERO), Some((UnavailableKind::DiskFull, "no room".into())));
     }
 }

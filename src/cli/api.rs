@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::view::ApiProblem;
 use crate::config::{self, AdminConfig, SecretSource};
-use crate::store::backup::{Backup, Incoming};
+use crate::store::backup::{Backup, BackupReceiver};
 
 use super::EXIT_CONFIG;
 use super::output::{self, Format};
@@ -134,7 +134,7 @@ impl Api {
     }
 
     /// Posts, and writes the answer into a file that gets its name only when it is whole.
-    pub fn post_for_file(&self, path: &str, mut into: Incoming) -> Result<Backup, Failure> {
+    pub fn post_for_file(&self, path: &str, mut into: BackupReceiver) -> Result<Backup, Failure> {
         self.runtime.block_on(async {
             let mut response = self.send(self.http.post(self.url(path))).await?;
             while let Some(chunk) =

@@ -13,20 +13,20 @@ use super::EXIT_CONFIG;
 
 pub fn run(file: &Path) -> ExitCode {
     if let Err(error) = notify::outlive_hang_ups() {
-        telemetry::say_last(&format!("signals cannot be listened to: {error}"));
+        telemetry::write_final_message(&format!("signals cannot be listened to: {error}"));
         return ExitCode::FAILURE;
     }
     let loaded = match preflight::load(file, &config::process_env, &Clock::system()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            telemetry::say_last(&problems.to_string());
+            telemetry::write_final_message(&problems.to_string());
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     match app::run_until_told_to_stop(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            telemetry::say_last(&format!("{error:#}"));
+            telemetry::write_final_message(&format!("{error:#}"));
             // A supervisor tries again after 1 and leaves it after 78.
             if preflight::needs_a_change(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }

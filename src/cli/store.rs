@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use crate::clock::Clock;
 use crate::config::{self, AdminConfig, SecretSource, StoreUrl};
 use crate::journal::audit::{Action, Audit, Outcome as Ending};
-use crate::store::backup::{Backup, Incoming};
-use crate::store::portable::{Moved, Portable, copy};
+use crate::store::backup::{Backup, BackupReceiver};
+use crate::store::migrate::{Migratable, MigrationReport, copy};
 use crate::store::rotate::Rotation;
 use crate::store::{self, StoreError};
 
@@ -29,7 +29,7 @@ pub fn run(config: &Path, command: StoreCommand) -> Outcome {
 
 fn backup(config: &Path, file: &Path, format: Format) -> Outcome {
     let taken = match running(config)? {
-        Some(gateway) => gateway.post_for_file("/api/store/backup", Incoming::create(file)?)?,
+        Some(gateway) => gateway.post_for_file("/api/store/backup", BackupReceiver::create(file)?)?,
         None => {
             let store = store_of(config)?;
             by_hand(config, "backup", || async { Ok(store::back_up(&store, Clock::system(), file).await?) })?
@@ -139,8 +139,8 @@ fn migrate(config: &Path, arguments: &MigrateArguments) -> Outcome {
     Ok(if moved.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn open(end: &config::StoreConfig, option: &str) -> Result<Box<dyn Portable>, Failure> {
-    let opened = store::open_portable(end, Clock::system()).await;
+async fn open(end: &config::StoreConfig, option: &str) -> Result<Box<dyn Migratable>, Failure> {
+    let opened = store::open_migratable(end, Clock::system()).await;
     opened.map_err(|trouble| Failure::other(format!("{option}: {trouble}")))
 }
 
@@ -184,7 +184,7 @@ fn neither() -> Failure {
 }
 
 /// Before anything is written: a mistyped address is more likely than a wish to mix two gateways' accounts.
-async fn refuse_wrong_ends(from: &dyn Portable, to: &dyn Portable, merge: bool) -> Result<(), Failure> {
+async fn refuse_wrong_ends(from: &dyn Migratable, to: &dyn Migratable, merge: bool) -> Result<(), Failure> {
     let known: BTreeSet<_> = from.names().await?.into_iter().collect();
     if known.is_empty() {
         return Err(Failure::other("--from holds no account: is it the right store?"));
@@ -206,7 +206,7 @@ fn progress(done: usize, all: usize) {
     }
 }
 
-fn moved_text(moved: &Moved) -> String {
+fn moved_text(moved: &MigrationReport) -> String {
     let mut text = format!(
         "{} moved and read back, {} there already, {} under way.\n",
         accounts(moved.moved as u64),

@@ -17,7 +17,7 @@ use crate::model::account::{AccountName, AccountState};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{self, RelatedAccount};
-use crate::store::{AccountRecord, Loaded, NewGrant, StoreError, StoredAccess, StoredRoute};
+use crate::store::{AccountRecord, LoadedAccounts, NewGrant, StoreError, StoredAccess, StoredRoute};
 
 /// A login that may pair: the first token set and where it counts.
 pub(super) struct Login {
@@ -130,7 +130,7 @@ impl Pairing {
     /// One try. The name is decided again under the lock: another login may have taken it since.
     async fn save(&self, harvest: &Harvest) -> Result<Saved, StoreError> {
         let _saving = self.saving.lock().await;
-        let Loaded { accounts, broken } = self.store.accounts().await?;
+        let LoadedAccounts { accounts, broken } = self.store.accounts().await?;
         let Harvest { order, account, .. } = harvest;
         let name = naming::decide(&accounts, order, account.id, &account.name)
             .unwrap_or_else(|_| naming::fallback(&accounts, &order.realm, account.id, &account.name));
@@ -170,7 +170,7 @@ impl Pairing {
             at,
             make_current: true,
             state,
-            proven: None,
+            trial: None,
         };
         let renewed = known.is_some();
         match self.store.put_grant(grant).await {

@@ -17,7 +17,7 @@ use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{self, Blame, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint};
 use crate::store::memory::MemoryStore;
-use crate::store::{AccountRecord, NewGrant, NewTokens, Proof, Store, StoredAccess};
+use crate::store::{AccountRecord, NewGrant, NewTokens, Store, StoredAccess, TrialRefresh};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -283,7 +283,7 @@ impl Hooks for DoubleHooks {
             grant.refresh = RefreshToken::new(format!("rotated-{}", grant.account_id));
             let token = AccessToken::new("renewed-access");
             grant.access = Some(StoredAccess { token, expires_at: now + Duration::from_secs(3600) });
-            grant.proven = Some(Proof { handed_in, refreshed_at: now });
+            grant.trial = Some(TrialRefresh { handed_in, refreshed_at: now });
             Ok(self.store.put_grant(grant).await.unwrap())
         })
     }

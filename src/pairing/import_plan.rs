@@ -230,7 +230,7 @@ pub(super) fn new_grant(
         at,
         make_current,
         state,
-        proven: None,
+        trial: None,
     }
 }
 

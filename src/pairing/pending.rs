@@ -243,7 +243,7 @@ impl Desk {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         let payload = serde_json::to_string(&row)
-            .map_err(|problem| StoreError::OutOfOrder(problem.to_string().into()))?;
+            .map_err(|problem| StoreError::Unavailable(problem.to_string().into()))?;
         let login = PendingLogin { id: hash.as_bytes(), kind: T::KIND, expires_at, payload };
         self.store.put_login(login).await
     }

@@ -20,75 +20,77 @@ pub struct Backup {
 }
 
 /// Where a backup goes: a file, or the network.
-pub type Out<'a> = &'a mut (dyn AsyncWrite + Send + Unpin);
+pub type BackupSink<'a> = &'a mut (dyn AsyncWrite + Send + Unpin);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BackupKind {
     Sqlite,
     Postgres,
 }
 
 /// A private file beside the one that is wanted, which gets its name when it is whole and on the disk. Without that it goes again.
-pub(super) struct Unnamed {
+pub(super) struct PartialFile {
     path: PathBuf,
     wanted: PathBuf,
 }
 
 /// A backup that comes from elsewhere, piece by piece.
-pub struct Incoming {
-    unnamed: Unnamed,
+pub struct BackupReceiver {
+    partial: PartialFile,
     file: tokio::fs::File,
 }
 
 /// Into a new, private file.
 pub async fn to_file(store: &dyn Store, into: &Path) -> Result<Backup, StoreError> {
-    let (unnamed, file) = Unnamed::create(into)?;
+    let (partial, file) = PartialFile::create(into)?;
     let mut file = tokio::fs::File::from_std(file);
     let accounts = store.back_up(&mut file).await?;
-    file.flush().await.map_err(|fault| unwritable(into, &fault))?;
-    Ok(Backup { accounts, bytes: unnamed.name()? })
+    file.flush().await.map_err(|error| unwritable(into, &error))?;
+    Ok(Backup { accounts, bytes: partial.persist()? })
 }
 
 /// By how it begins.
-pub fn kind_of(file: &Path) -> Result<Kind, StoreError> {
+pub fn kind_of(file: &Path) -> Result<BackupKind, StoreError> {
     let mut beginning = [0; SQLITE.len()];
-    let mut opened = File::open(file).map_err(|fault| unreadable(file, &fault))?;
+    let mut opened = File::open(file).map_err(|error| unreadable(file, &error))?;
     match opened.read_exact(&mut beginning) {
-        Ok(()) if beginning == *SQLITE => Ok(Kind::Sqlite),
-        Ok(()) if beginning.starts_with(b"{\"head\":") => Ok(Kind::Postgres),
+        Ok(()) if beginning == *SQLITE => Ok(BackupKind::Sqlite),
+        Ok(()) if beginning.starts_with(b"{\"head\":") => Ok(BackupKind::Postgres),
         Ok(()) => Err(no_backup(file)),
-        Err(fault) if fault.kind() == std::io::ErrorKind::UnexpectedEof => Err(no_backup(file)),
-        Err(fault) => Err(unreadable(file, &fault)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(no_backup(file)),
+        Err(error) => Err(unreadable(file, &error)),
     }
 }
 
 /// sqlite.org/fileformat.html, 1.3.1
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 
-impl Incoming {
+impl BackupReceiver {
     pub fn create(wanted: &Path) -> Result<Self, StoreError> {
-        let (unnamed, file) = Unnamed::create(wanted)?;
-        Ok(Self { unnamed, file: tokio::fs::File::from_std(file) })
+        let (partial, file) = PartialFile::create(wanted)?;
+        Ok(Self { partial, file: tokio::fs::File::from_std(file) })
     }
 
     pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(chunk).await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))
+        self.file.write_all(chunk).await.map_err(|error| unwritable(&self.partial.wanted, &error))
     }
 
     /// Reads it once, so that what gets a name is a whole backup.
     pub async fn finish(mut self) -> Result<Backup, StoreError> {
-        self.file.flush().await.map_err(|fault| unwritable(&self.unnamed.wanted, &fault))?;
-        let counted = match kind_of(&self.unnamed.path) {
-            Ok(Kind::Sqlite) => sqlite::count_accounts(&self.unnamed.path).await,
-            Ok(Kind::Postgres) => postgres::check_backup(&self.unnamed.path).map(|backup| backup.accounts),
+        self.file.flush().await.map_err(|error| unwritable(&self.partial.wanted, &error))?;
+        let counted = match kind_of(&self.partial.path) {
+            Ok(BackupKind::Sqlite) => sqlite::count_accounts(&self.partial.path).await,
+            Ok(BackupKind::Postgres) => {
+                postgres::check_backup(&self.partial.path).map(|backup| backup.accounts)
+            }
             Err(trouble) => Err(trouble),
         };
-        let accounts = counted.map_err(|_| not_whole(&self.unnamed.wanted))?;
-        Ok(Backup { accounts, bytes: self.unnamed.name()? })
+        let accounts = counted.map_err(|_| incomplete(&self.partial.wanted))?;
+        Ok(Backup { accounts, bytes: self.partial.persist()? })
     }
 }
 
-impl Unnamed {
+impl PartialFile {
     pub fn create(wanted: &Path) -> Result<(Self, File), StoreError> {
         if wanted.exists() {
             let why = format!("{} exists already; a backup is never written over", wanted.display());
@@ -97,10 +99,10 @@ impl Unnamed {
         let path = wanted.with_added_extension("partial");
         // Left behind by a process that was killed.
         let made = match fs::remove_file(&path) {
-            Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => private_file::create_new(&path),
         };
-        let file = made.map_err(|fault| unwritable(wanted, &fault))?;
+        let file = made.map_err(|error| unwritable(wanted, &error))?;
         Ok((Self { path, wanted: wanted.to_owned() }, file))
     }
 
@@ -109,37 +111,37 @@ impl Unnamed {
     }
 
     /// Its size in bytes.
-    pub fn name(self) -> Result<u64, StoreError> {
+    pub fn persist(self) -> Result<u64, StoreError> {
         let named = File::open(&self.path)
             .and_then(|file| file.sync_all().map(|()| file))
             .and_then(|file| Ok(file.metadata()?.len()))
             .and_then(|bytes| fs::rename(&self.path, &self.wanted).map(|()| bytes))
             .and_then(|bytes| private_file::sync_folder_of(&self.wanted).map(|()| bytes));
-        named.map_err(|fault| unwritable(&self.wanted, &fault))
+        named.map_err(|error| unwritable(&self.wanted, &error))
     }
 }
 
-impl Drop for Unnamed {
+impl Drop for PartialFile {
     fn drop(&mut self) {
-        // After `name` there is nothing of that name any more.
+        // After `persist` there is nothing of that name any more.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 /// Nothing is wrong with the store then: the place that was named for the copy is.
-pub(super) fn unwritable(path: &Path, fault: &std::io::Error) -> StoreError {
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let why = match (fault.kind(), folder) {
+    let why = match (error.kind(), folder) {
         (std::io::ErrorKind::NotFound, Some(folder)) if !folder.exists() => {
             format!("the folder {} does not exist", folder.display())
         }
-        _ => fault.to_string(),
+        _ => error.to_string(),
     };
     StoreError::Refused(format!("{} cannot be written: {why}", path.display()))
 }
 
 /// What a copy of it says to the database library would name the copy, or send to a backup who has just that.
-pub(super) fn not_whole(file: &Path) -> StoreError {
+pub(super) fn incomplete(file: &Path) -> StoreError {
     StoreError::Refused(format!(
         "{} is no whole backup: it is cut short, damaged, or of another program",
         file.display()
@@ -156,8 +158,8 @@ pub(super) fn of_copy(copy: &Path, named: &Path, trouble: StoreError) -> StoreEr
     }
 }
 
-pub(super) fn unreadable(path: &Path, fault: &std::io::Error) -> StoreError {
-    StoreError::Refused(format!("{} cannot be read: {fault}", path.display()))
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Refused(format!("{} cannot be read: {error}", path.display()))
 }
 
 fn no_backup(file: &Path) -> StoreError {

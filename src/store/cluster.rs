@@ -68,7 +68,7 @@ impl fmt::Debug for ReplicaId {
 }
 
 /// A lease that was taken, for as long as work under it runs.
-pub struct Held<'a> {
+pub struct LeaseGuard<'a> {
     pub store: &'a dyn Store,
     pub clock: &'a Clock,
     pub name: &'a AccountName,
@@ -80,7 +80,7 @@ pub struct Held<'a> {
     pub ends: &'a AtomicU64,
 }
 
-impl Held<'_> {
+impl LeaseGuard<'_> {
     /// Runs `work` and extends the lease meanwhile. `work` always runs to its end: a lease that could not be extended costs at most a
     /// second refresh, and giving up half-way could cost the tokens.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {

@@ -4,23 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::ReplicaId;
-use super::last_seen::{self, LastSeen, Moments};
+use super::last_seen::{self, LastSeen, LastSeenRecord};
 use super::{
     AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
-    Proof, Store, StoreError, StoredAccess, StoredRoute, token_hash,
+    Store, StoreError, StoredAccess, StoredRoute, TrialRefresh, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
 /// An empty store, its clock, and the folder that has to outlive it.
-pub struct Subject {
+pub struct TestStore {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
     pub folder: Option<tempfile::TempDir>,
 }
 
-/// One test per claim; `$make` is an `async fn(Clock) -> Subject`.
+/// One test per claim; `$make` is an `async fn(Clock) -> TestStore`.
 macro_rules! store_contract {
     ($make:path) => {
         $crate::store::contract::store_contract! { $make:
@@ -104,7 +104,7 @@ pub fn grant(account: &str, in_realm: &str, id: u64) -> NewGrant {
         at: at(10),
         make_current: false,
         state: None,
-        proven: None,
+        trial: None,
     }
 }
 
@@ -134,14 +134,14 @@ async fn grant_of(store: &dyn Store, account: &str, in_realm: &str) -> GrantReco
     account.grants.into_iter().find(|grant| grant.realm == realm(in_realm)).unwrap()
 }
 
-pub async fn a_new_account_is_ready_with_its_grant_current(Subject { store, .. }: Subject) {
+pub async fn a_new_account_is_ready_with_its_grant_current(TestStore { store, .. }: TestStore) {
     assert_eq!(store.account(&name("smile")).await.unwrap(), None);
     let made = store.put_grant(grant("smile", "global", 1)).await.unwrap();
     assert_eq!((made.state.clone(), made.current.clone()), (AccountState::Ready, realm("global")));
     assert_eq!(store.account(&name("smile")).await.unwrap(), Some(made));
 }
 
-pub async fn a_grant_comes_back_as_it_was_put(Subject { store, .. }: Subject) {
+pub async fn a_grant_comes_back_as_it_was_put(TestStore { store, .. }: TestStore) {
     let big = "a".repeat(16 * 1024);
     let state = AccountState::NeedsLogin { since: at(7), why: "the grant is dead: \"400\"".into() };
     let put = NewGrant {
@@ -170,7 +170,7 @@ pub async fn a_grant_comes_back_as_it_was_put(Subject { store, .. }: Subject) {
     assert_eq!(store.accounts().await.unwrap().accounts, [expected]);
 }
 
-pub async fn accounts_come_by_name_with_all_their_grants(Subject { store, .. }: Subject) {
+pub async fn accounts_come_by_name_with_all_their_grants(TestStore { store, .. }: TestStore) {
     assert_eq!(store.accounts().await.unwrap(), Default::default());
     for (account, in_realm, id) in
         [("c", "global", 3), ("a", "old", 1), ("b", "china", 1), ("a", "global", 9)]
@@ -189,7 +189,9 @@ pub async fn accounts_come_by_name_with_all_their_grants(Subject { store, .. }: 
     assert_eq!(loaded.broken, []);
 }
 
-pub async fn accounts_are_handed_over_one_by_one_as_they_are_read_together(Subject { store, .. }: Subject) {
+pub async fn accounts_are_handed_over_one_by_one_as_they_are_read_together(
+    TestStore { store, .. }: TestStore,
+) {
     for number in 0..600 {
         store.put_grant(grant(&format!("a{number:03}"), "global", number)).await.unwrap();
     }
@@ -201,7 +203,7 @@ pub async fn accounts_are_handed_over_one_by_one_as_they_are_read_together(Subje
     assert_eq!(handed, together.accounts);
 }
 
-pub async fn one_account_has_grants_in_two_realms_and_one_is_current(Subject { store, .. }: Subject) {
+pub async fn one_account_has_grants_in_two_realms_and_one_is_current(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "old", 1)).await.unwrap();
     let both = store.put_grant(grant("smile", "global", 1)).await.unwrap();
     assert_eq!((both.current, both.grants.len()), (realm("old"), 2));
@@ -217,7 +219,7 @@ pub async fn one_account_has_grants_in_two_realms_and_one_is_current(Subject { s
     assert_eq!(back.grants, moved.grants);
 }
 
-pub async fn an_account_id_is_known_once_per_realm(Subject { store, .. }: Subject) {
+pub async fn an_account_id_is_known_once_per_realm(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let refusal = store.put_grant(grant("other", "global", 1)).await.unwrap_err();
     let StoreError::GrantTaken { realm: in_realm, id, held_by } = refusal else { panic!("{refusal}") };
@@ -228,7 +230,7 @@ pub async fn an_account_id_is_known_once_per_realm(Subject { store, .. }: Subjec
 }
 
 pub async fn a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let (smile, global) = (name("smile"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
@@ -263,7 +265,7 @@ pub async fn a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_rou
     assert_eq!(account.state, AccountState::Ready);
 }
 
-pub async fn a_grant_of_another_account_id_inherits_nothing(Subject { store, .. }: Subject) {
+pub async fn a_grant_of_another_account_id_inherits_nothing(TestStore { store, .. }: TestStore) {
     let (smile, global) = (name("smile"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.set_route(&smile, &global, &route("https://eu.example.com")).await.unwrap();
@@ -275,7 +277,7 @@ pub async fn a_grant_of_another_account_id_inherits_nothing(Subject { store, .. 
 }
 
 pub async fn new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_came(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let (smile, global) = (name("smile"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
@@ -297,7 +299,7 @@ pub async fn new_tokens_end_the_intent_and_keep_the_refresh_token_where_none_cam
     assert_eq!(grant_of(&*store, "smile", "old").await, untouched);
 }
 
-pub async fn a_response_without_tokens_ends_its_own_intent_only(Subject { store, .. }: Subject) {
+pub async fn a_response_without_tokens_ends_its_own_intent_only(TestStore { store, .. }: TestStore) {
     let (smile, global, owner) = (name("smile"), realm("global"), ReplicaId::new("a").unwrap());
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("smile", "old", 1)).await.unwrap();
@@ -321,7 +323,7 @@ pub async fn a_response_without_tokens_ends_its_own_intent_only(Subject { store,
 }
 
 pub async fn a_commit_against_another_generation_is_fenced_and_changes_nothing(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let (smile, global) = (name("smile"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
@@ -335,42 +337,48 @@ pub async fn a_commit_against_another_generation_is_fenced_and_changes_nothing(
 }
 
 pub async fn a_refresh_token_kept_beside_a_grants_own_is_used_once_and_forgotten_by_the_next_tokens(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let (smile, global) = (name("smile"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let kept = |token| tokens("", Some(token), 20);
     assert!(
-        !store.keep_fallback(&smile, &global, 1, &kept("refresh-smile-global")).await.unwrap(),
+        !store.keep_fallback_token(&smile, &global, 1, &kept("refresh-smile-global")).await.unwrap(),
         "no news"
     );
-    assert_eq!(store.adopt_fallback(&smile, &global, 1).await.unwrap(), None);
+    assert_eq!(store.adopt_fallback_token(&smile, &global, 1).await.unwrap(), None);
 
-    assert!(store.keep_fallback(&smile, &global, 1, &kept("older")).await.unwrap());
-    assert!(store.keep_fallback(&smile, &global, 1, &kept("newer")).await.unwrap());
-    let stale = store.adopt_fallback(&smile, &global, 7).await.unwrap_err();
+    assert!(store.keep_fallback_token(&smile, &global, 1, &kept("older")).await.unwrap());
+    assert!(store.keep_fallback_token(&smile, &global, 1, &kept("newer")).await.unwrap());
+    let stale = store.adopt_fallback_token(&smile, &global, 7).await.unwrap_err();
     assert!(matches!(stale, StoreError::Fenced(1)), "{stale}");
-    assert_eq!(store.adopt_fallback(&smile, &global, 1).await.unwrap(), Some(2));
+    assert_eq!(store.adopt_fallback_token(&smile, &global, 1).await.unwrap(), Some(2));
     let adopted = store.account(&smile).await.unwrap().unwrap().grants.remove(0);
     assert_eq!((adopted.refresh.expose(), adopted.generation, adopted.access), ("newer", 2, None));
     assert_eq!(
-        store.adopt_fallback(&smile, &global, 2).await.unwrap(),
+        store.adopt_fallback_token(&smile, &global, 2).await.unwrap(),
         Some(3),
         "the older one is still there"
     );
 
-    assert!(store.keep_fallback(&smile, &global, 3, &kept("kept")).await.unwrap());
+    assert!(store.keep_fallback_token(&smile, &global, 3, &kept("kept")).await.unwrap());
     store.commit_tokens(&smile, &global, 3, &tokens("access", None, 30)).await.unwrap();
-    assert_eq!(store.adopt_fallback(&smile, &global, 4).await.unwrap(), None, "proven by new tokens");
-    assert!(store.keep_fallback(&smile, &global, 4, &kept("kept")).await.unwrap());
+    assert_eq!(store.adopt_fallback_token(&smile, &global, 4).await.unwrap(), None, "proven by new tokens");
+    assert!(store.keep_fallback_token(&smile, &global, 4, &kept("kept")).await.unwrap());
     let again = store.put_grant(grant("smile", "global", 1)).await.unwrap().grants.remove(0);
-    assert_eq!(store.adopt_fallback(&smile, &global, again.generation).await.unwrap(), None, "a new pairing");
+    assert_eq!(
+        store.adopt_fallback_token(&smile, &global, again.generation).await.unwrap(),
+        None,
+        "a new pairing"
+    );
 }
 
 /// Adopts until nothing is kept any more.
 async fn kept_tokens(store: &Arc<dyn Store>, account: &str, generation: u64) -> Vec<String> {
     let (mut kept, mut generation) = (Vec::new(), generation);
-    while let Some(next) = store.adopt_fallback(&name(account), &realm("global"), generation).await.unwrap() {
+    while let Some(next) =
+        store.adopt_fallback_token(&name(account), &realm("global"), generation).await.unwrap()
+    {
         generation = next;
         kept.push(grant_of(&**store, account, "global").await.refresh.expose().to_owned());
     }
@@ -378,12 +386,12 @@ async fn kept_tokens(store: &Arc<dyn Store>, account: &str, generation: u64) -> 
 }
 
 pub async fn of_refresh_tokens_kept_beside_a_grants_own_the_first_and_the_newest_stay(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     for number in 0..40 {
         let kept = tokens("", Some(&format!("kept-{number}")), 20);
-        assert!(store.keep_fallback(&name("smile"), &realm("global"), 1, &kept).await.unwrap());
+        assert!(store.keep_fallback_token(&name("smile"), &realm("global"), 1, &kept).await.unwrap());
     }
     let mut expected: Vec<String> = (33..40).rev().map(|number| format!("kept-{number}")).collect();
     expected.push("kept-0".to_owned());
@@ -391,27 +399,27 @@ pub async fn of_refresh_tokens_kept_beside_a_grants_own_the_first_and_the_newest
 }
 
 pub async fn refresh_tokens_kept_beside_a_grants_own_follow_a_new_name_and_go_with_the_account(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let (smile, grin, global) = (name("smile"), name("grin"), realm("global"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     for token in ["older", "newer"] {
-        assert!(store.keep_fallback(&smile, &global, 1, &tokens("", Some(token), 20)).await.unwrap());
+        assert!(store.keep_fallback_token(&smile, &global, 1, &tokens("", Some(token), 20)).await.unwrap());
     }
     store.rename_account(&smile, &grin).await.unwrap();
     let again = store.put_grant(grant("smile", "global", 2)).await.unwrap().grants.remove(0);
-    assert_eq!(store.adopt_fallback(&smile, &global, again.generation).await.unwrap(), None);
+    assert_eq!(store.adopt_fallback_token(&smile, &global, again.generation).await.unwrap(), None);
     assert_eq!(kept_tokens(&store, "grin", 1).await, ["newer", "older"]);
 
     let kept = tokens("", Some("kept"), 20);
     let generation = grant_of(&*store, "grin", "global").await.generation;
-    assert!(store.keep_fallback(&grin, &global, generation, &kept).await.unwrap());
+    assert!(store.keep_fallback_token(&grin, &global, generation, &kept).await.unwrap());
     store.remove_account(&grin).await.unwrap();
     let anew = store.put_grant(grant("grin", "global", 1)).await.unwrap().grants.remove(0);
-    assert_eq!(store.adopt_fallback(&grin, &global, anew.generation).await.unwrap(), None);
+    assert_eq!(store.adopt_fallback_token(&grin, &global, anew.generation).await.unwrap(), None);
 }
 
-pub async fn of_many_commits_on_one_generation_one_wins(Subject { store, folder, .. }: Subject) {
+pub async fn of_many_commits_on_one_generation_one_wins(TestStore { store, folder, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let flights: Vec<_> = (0..16)
         .map(|number| {
@@ -436,7 +444,7 @@ pub async fn of_many_commits_on_one_generation_one_wins(Subject { store, folder,
     drop(folder);
 }
 
-pub async fn generations_never_go_back_over_new_grants_and_removals(Subject { store, .. }: Subject) {
+pub async fn generations_never_go_back_over_new_grants_and_removals(TestStore { store, .. }: TestStore) {
     let (smile, global, old) = (name("smile"), realm("global"), realm("old"));
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     for seen in 1..5 {
@@ -453,7 +461,7 @@ pub async fn generations_never_go_back_over_new_grants_and_removals(Subject { st
     assert_eq!(again.grants[0].generation, 8);
 }
 
-pub async fn a_token_that_was_taken_over_is_known_until_its_account_goes(Subject { store, .. }: Subject) {
+pub async fn a_token_that_was_taken_over_is_known_until_its_account_goes(TestStore { store, .. }: TestStore) {
     let (smile, global) = (name("smile"), realm("global"));
     let first = store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let taken_over = token_hash(&first.grants[0].refresh);
@@ -471,15 +479,15 @@ pub async fn a_token_that_was_taken_over_is_known_until_its_account_goes(Subject
 }
 
 pub async fn a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     let proof = |token: &str, refreshed_at| {
-        Some(Proof { handed_in: RefreshToken::new(token), refreshed_at: at(refreshed_at) })
+        Some(TrialRefresh { handed_in: RefreshToken::new(token), refreshed_at: at(refreshed_at) })
     };
-    let put = |token: &str, proven| NewGrant {
+    let put = |token: &str, trial| NewGrant {
         refresh: RefreshToken::new(token),
         access: Some(access("access", 99)),
-        proven,
+        trial,
         ..grant("smile", "global", 1)
     };
     store.put_grant(put("b", proof("a", 20))).await.unwrap();
@@ -492,7 +500,7 @@ pub async fn a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_kn
     }
 }
 
-pub async fn every_state_comes_back(Subject { store, .. }: Subject) {
+pub async fn every_state_comes_back(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     for state in [
         AccountState::Paused,
@@ -504,7 +512,7 @@ pub async fn every_state_comes_back(Subject { store, .. }: Subject) {
     }
 }
 
-pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(Subject { store, .. }: Subject) {
+pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("lab", "global", 2)).await.unwrap();
     store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
@@ -514,7 +522,9 @@ pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(Subject { s
     store.put_grant(grant("other", "global", 1)).await.unwrap();
 }
 
-pub async fn without_its_current_grant_an_account_uses_the_one_obtained_last(Subject { store, .. }: Subject) {
+pub async fn without_its_current_grant_an_account_uses_the_one_obtained_last(
+    TestStore { store, .. }: TestStore,
+) {
     for (in_realm, obtained) in [("china", 20), ("global", 10), ("old", 15)] {
         store.put_grant(NewGrant { at: at(obtained), ..grant("smile", in_realm, 1) }).await.unwrap();
     }
@@ -525,7 +535,7 @@ pub async fn without_its_current_grant_an_account_uses_the_one_obtained_last(Sub
 }
 
 pub async fn an_account_is_removed_with_all_its_grants_and_its_timeline_stays(
-    Subject { store, .. }: Subject,
+    TestStore { store, .. }: TestStore,
 ) {
     for in_realm in ["global", "old"] {
         store.put_grant(grant("smile", in_realm, 1)).await.unwrap();
@@ -544,7 +554,9 @@ pub async fn an_account_is_removed_with_all_its_grants_and_its_timeline_stays(
     assert_eq!(again.grants[0].generation, 3, "generations never go back");
 }
 
-pub async fn an_account_gets_another_name_with_everything_but_its_timeline(Subject { store, .. }: Subject) {
+pub async fn an_account_gets_another_name_with_everything_but_its_timeline(
+    TestStore { store, .. }: TestStore,
+) {
     let (smile, grin) = (name("smile"), name("grin"));
     // The new name had an account before.
     store.put_grant(grant("grin", "global", 9)).await.unwrap();
@@ -556,9 +568,9 @@ pub async fn an_account_gets_another_name_with_everything_but_its_timeline(Subje
     store.set_state(&smile, &dead).await.unwrap();
     store.note_intent(&smile, &realm("old"), at(30)).await.unwrap();
     store.append_journal(line("smile", 1)).await.unwrap();
-    let moments = Moments { last_call_at: Some(at(5)), ..Moments::default() };
-    let seen = LastSeen { subject: last_seen::Subject::Account(smile.clone()), moments };
-    store.note_last_seen(&[seen]).await.unwrap();
+    let moments = LastSeen { last_call_at: Some(at(5)), ..LastSeen::default() };
+    let seen = LastSeenRecord { subject: last_seen::Subject::Account(smile.clone()), moments };
+    store.merge_last_seen(&[seen]).await.unwrap();
     let before = store.account(&smile).await.unwrap().unwrap();
 
     let renamed = store.rename_account(&smile, &grin).await.unwrap();
@@ -578,7 +590,7 @@ pub async fn an_account_gets_another_name_with_everything_but_its_timeline(Subje
     assert_eq!(committed.unwrap(), 3);
 }
 
-pub async fn a_name_that_is_taken_is_given_to_nobody_else(Subject { store, .. }: Subject) {
+pub async fn a_name_that_is_taken_is_given_to_nobody_else(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("grin", "global", 2)).await.unwrap();
     let before = store.accounts().await.unwrap();
@@ -590,7 +602,7 @@ pub async fn a_name_that_is_taken_is_given_to_nobody_else(Subject { store, .. }:
     store.remove_account(&name("smile")).await.unwrap();
 }
 
-pub async fn what_does_not_exist_is_named(Subject { store, .. }: Subject) {
+pub async fn what_does_not_exist_is_named(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let before = store.accounts().await.unwrap();
     let (brought, there) = (tokens("access", None, 20), route("https://eu.example.com"));
@@ -617,7 +629,7 @@ pub async fn what_does_not_exist_is_named(Subject { store, .. }: Subject) {
     assert_eq!(store.accounts().await.unwrap(), before);
 }
 
-pub async fn a_login_is_taken_once(Subject { store, folder, .. }: Subject) {
+pub async fn a_login_is_taken_once(TestStore { store, folder, .. }: TestStore) {
     let put = login(1, PendingKind::State, 2_000_000);
     store.put_login(put.clone()).await.unwrap();
     assert_eq!(store.peek_login([1; 32], PendingKind::State, at(5)).await.unwrap(), Some(put.clone()));
@@ -636,7 +648,7 @@ pub async fn a_login_is_taken_once(Subject { store, folder, .. }: Subject) {
     drop(folder);
 }
 
-pub async fn a_login_is_found_by_its_kind_and_before_its_end_only(Subject { store, .. }: Subject) {
+pub async fn a_login_is_found_by_its_kind_and_before_its_end_only(TestStore { store, .. }: TestStore) {
     let put = login(1, PendingKind::Start, 2_000_000);
     store.put_login(put.clone()).await.unwrap();
     for (id, kind, now) in [
@@ -651,7 +663,7 @@ pub async fn a_login_is_found_by_its_kind_and_before_its_end_only(Subject { stor
     assert_eq!(store.take_login([1; 32], PendingKind::Start, at(1_999_999)).await.unwrap(), Some(put));
 }
 
-pub async fn expired_logins_are_swept_out(Subject { store, clock, .. }: Subject) {
+pub async fn expired_logins_are_swept_out(TestStore { store, clock, .. }: TestStore) {
     let in_a_minute = (clock.now() + Duration::from_secs(60)).as_millis();
     store.put_login(login(1, PendingKind::State, in_a_minute)).await.unwrap();
     store.put_login(login(2, PendingKind::State, in_a_minute + 1)).await.unwrap();
@@ -665,7 +677,7 @@ pub async fn expired_logins_are_swept_out(Subject { store, clock, .. }: Subject)
     assert_eq!(left, [2, 3]);
 }
 
-pub async fn the_journal_is_newest_first_by_account_or_over_all(Subject { store, .. }: Subject) {
+pub async fn the_journal_is_newest_first_by_account_or_over_all(TestStore { store, .. }: TestStore) {
     assert_eq!(store.journal(None, 10).await.unwrap(), []);
     let (a1, b2, a3) = (line("a", 1), line("b", 2), line("a", 3));
     for entry in [&a1, &b2, &a3] {
@@ -677,7 +689,7 @@ pub async fn the_journal_is_newest_first_by_account_or_over_all(Subject { store,
     assert_eq!(store.journal(Some(&name("c")), 1).await.unwrap(), []);
 }
 
-pub async fn the_journal_keeps_the_newest_lines_of_each_account(Subject { store, .. }: Subject) {
+pub async fn the_journal_keeps_the_newest_lines_of_each_account(TestStore { store, .. }: TestStore) {
     store.append_journal(line("quiet", 0)).await.unwrap();
     let written = JOURNAL_LINES as u64 + 3;
     for number in 1..=written {
@@ -689,8 +701,8 @@ pub async fn the_journal_keeps_the_newest_lines_of_each_account(Subject { store,
     assert_eq!(store.journal(Some(&name("quiet")), 10).await.unwrap(), [line("quiet", 0)]);
 }
 
-fn seen_at(call: u64, refusal: (u16, u64), list: (u16, u64)) -> Moments {
-    Moments {
+fn seen_at(call: u64, refusal: (u16, u64), list: (u16, u64)) -> LastSeen {
+    LastSeen {
         last_call_at: Some(at(call)),
         last_success_at: None,
         last_refusal: Some((refusal.0, at(refusal.1))),
@@ -699,46 +711,46 @@ fn seen_at(call: u64, refusal: (u16, u64), list: (u16, u64)) -> Moments {
     }
 }
 
-async fn all_seen(store: &Arc<dyn Store>) -> Vec<LastSeen> {
+async fn all_seen(store: &Arc<dyn Store>) -> Vec<LastSeenRecord> {
     let mut seen = store.last_seen(Timestamp::default()).await.unwrap().seen;
     seen.sort_by(|a, b| a.subject.cmp(&b.subject));
     seen
 }
 
-pub async fn of_what_was_last_seen_the_newest_stays(subject: Subject) {
+pub async fn of_what_was_last_seen_the_newest_stays(subject: TestStore) {
     let store = &subject.store;
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let account = || last_seen::Subject::Account(name("smile"));
     let caller = last_seen::Subject::Caller("smile".to_owned());
-    let one = LastSeen { subject: account(), moments: seen_at(10, (3, 20), (0, 40)) };
-    let other = LastSeen { subject: account(), moments: seen_at(11, (4, 19), (7, 41)) };
-    let beside = LastSeen { subject: caller, moments: Moments::default() };
-    let stranger = LastSeen { subject: last_seen::Subject::Account(name("gone")), ..one.clone() };
-    store.note_last_seen(&[one, beside.clone()]).await.unwrap();
-    store.note_last_seen(&[other, stranger]).await.unwrap();
-    let merged = LastSeen { subject: account(), moments: seen_at(11, (3, 20), (7, 41)) };
+    let one = LastSeenRecord { subject: account(), moments: seen_at(10, (3, 20), (0, 40)) };
+    let other = LastSeenRecord { subject: account(), moments: seen_at(11, (4, 19), (7, 41)) };
+    let beside = LastSeenRecord { subject: caller, moments: LastSeen::default() };
+    let stranger = LastSeenRecord { subject: last_seen::Subject::Account(name("gone")), ..one.clone() };
+    store.merge_last_seen(&[one, beside.clone()]).await.unwrap();
+    store.merge_last_seen(&[other, stranger]).await.unwrap();
+    let merged = LastSeenRecord { subject: account(), moments: seen_at(11, (3, 20), (7, 41)) };
     assert_eq!(all_seen(store).await, [merged, beside]);
 }
 
-pub async fn what_was_seen_of_an_account_goes_with_it(subject: Subject) {
+pub async fn what_was_seen_of_an_account_goes_with_it(subject: TestStore) {
     let store = &subject.store;
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let seen = last_seen::Subject::Account(name("smile"));
-    let seen = LastSeen { subject: seen, moments: seen_at(10, (3, 20), (0, 40)) };
-    store.note_last_seen(&[seen]).await.unwrap();
+    let seen = LastSeenRecord { subject: seen, moments: seen_at(10, (3, 20), (0, 40)) };
+    store.merge_last_seen(&[seen]).await.unwrap();
     store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
     assert_eq!(all_seen(store).await, []);
 }
 
-pub async fn a_store_that_works_says_so(Subject { store, .. }: Subject) {
+pub async fn a_store_that_works_says_so(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.ping().await.unwrap();
 }
 
-pub async fn a_closed_store_takes_nothing_any_more(Subject { store, .. }: Subject) {
+pub async fn a_closed_store_takes_nothing_any_more(TestStore { store, .. }: TestStore) {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.close().await.unwrap();
     let late = store.put_grant(grant("lab", "global", 2)).await;
-    assert!(matches!(late, Err(StoreError::OutOfOrder(_))), "{late:?}");
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
     assert!(store.ping().await.is_err());
 }

@@ -18,7 +18,7 @@ use crate::config::SecretSource;
 use crate::config::text_file::{self, LARGEST_SECRET, TextError};
 
 /// Looks a variable of the environment up; tests bring their own.
-pub type Environment<'a> = &'a (dyn Fn(&str) -> Option<OsString> + Sync);
+pub type EnvLookup<'a> = &'a (dyn Fn(&str) -> Option<OsString> + Sync);
 
 type RawKey = [u8; KEY_LEN];
 
@@ -29,7 +29,7 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 pub fn derive(
     source: &SecretSource,
     purpose: &str,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<Vec<[u8; 32]>, StoreError> {
     let follow = |key: &RawKey| {
         // The line as it is written, so that blanks and further lines beside it change nothing.
@@ -46,7 +46,7 @@ pub fn load(
     source: &SecretSource,
     database: &str,
     database_is_new: bool,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<SealKeys, StoreError> {
     let unusable = |why| StoreError::Refused(format!("{source} cannot be used as a key: {why}"));
     let missing = if database_is_new { Missing::Make } else { Missing::Refuse };
@@ -60,7 +60,7 @@ pub fn load(
 pub fn must_be_there(
     source: &SecretSource,
     what: &str,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<(), StoreError> {
     find(source, what, Missing::Refuse, environment)?;
     Ok(())
@@ -71,7 +71,7 @@ pub fn check(
     source: &SecretSource,
     database: &str,
     database_is_new: bool,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<(), SetupError> {
     let missing = if database_is_new { Missing::Expect } else { Missing::Refuse };
     find(source, database, missing, environment).map(drop)
@@ -91,7 +91,7 @@ fn find(
     source: &SecretSource,
     database: &str,
     missing: Missing,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<Vec<RawKey>, SetupError> {
     match source {
         SecretSource::Env(variable) => from_environment(variable, environment),
@@ -101,12 +101,12 @@ fn find(
                 return read(File::open(&credential), &credential);
             }
             match (File::open(path), missing) {
-                (Err(fault), Missing::Make) if fault.kind() == ErrorKind::NotFound => make(path),
-                (Err(fault), Missing::Expect) if fault.kind() == ErrorKind::NotFound => {
-                    private_file::can_be_made(path).map_err(|fault| cannot_make(path, &fault))?;
+                (Err(error), Missing::Make) if error.kind() == ErrorKind::NotFound => make(path),
+                (Err(error), Missing::Expect) if error.kind() == ErrorKind::NotFound => {
+                    private_file::can_be_made(path).map_err(|error| cannot_make(path, &error))?;
                     Ok(Vec::new())
                 }
-                (Err(fault), Missing::Refuse) if fault.kind() == ErrorKind::NotFound => {
+                (Err(error), Missing::Refuse) if error.kind() == ErrorKind::NotFound => {
                     Err(absent(path, database))
                 }
                 (opened, _) => read_private(opened, path),
@@ -115,12 +115,12 @@ fn find(
     }
 }
 
-fn credential_named_like(path: &Path, environment: Environment<'_>) -> Option<PathBuf> {
+fn credential_named_like(path: &Path, environment: EnvLookup<'_>) -> Option<PathBuf> {
     let credential = Path::new(&environment(CREDENTIALS)?).join(path.file_name()?);
     credential.is_file().then_some(credential)
 }
 
-fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<RawKey>, SetupError> {
+fn from_environment(variable: &str, environment: EnvLookup<'_>) -> Result<Vec<RawKey>, SetupError> {
     let text = environment(variable).ok_or_else(|| {
         SetupError::new(
             format!("the store's key is to come from the variable {variable}, which is not set"),
@@ -131,19 +131,19 @@ fn from_environment(variable: &str, environment: Environment<'_>) -> Result<Vec<
 }
 
 fn read_private(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, SetupError> {
-    let file = opened.map_err(|fault| unreadable(path, &fault))?;
+    let file = opened.map_err(|error| unreadable(path, &error))?;
     match private_file::loose_mode(&file) {
         Ok(Some(mode)) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Err(SetupError::new(
             format!("the key file {} is open to others (mode {mode:04o})", path.display()),
             format!("type: chmod 600 {}", path.display()),
         )),
         Ok(_) => read(Ok(file), path),
-        Err(fault) => Err(unreadable(path, &fault)),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 
 fn read(opened: std::io::Result<File>, path: &Path) -> Result<Vec<RawKey>, SetupError> {
-    let file = opened.map_err(|fault| unreadable(path, &fault))?;
+    let file = opened.map_err(|error| unreadable(path, &error))?;
     let bytes = text_file::read(file, LARGEST_SECRET);
     bytes
         .and_then(|bytes| parse(&bytes))
@@ -184,21 +184,21 @@ fn make(path: &Path) -> Result<Vec<RawKey>, SetupError> {
         })
         .and_then(|()| fs::rename(&unnamed, path))
         .and_then(|()| private_file::sync_folder_of(path));
-    written.map_err(|fault| cannot_make(path, &fault))?;
+    written.map_err(|error| cannot_make(path, &error))?;
     tracing::info!(file = %path.display(), "a key was made for a new database; keep a copy of it, apart from the database's");
     Ok(vec![key])
 }
 
 fn remove_leftover(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
-        Err(fault) if fault.kind() != ErrorKind::NotFound => Err(fault),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn cannot_make(path: &Path, fault: &std::io::Error) -> SetupError {
+fn cannot_make(path: &Path, error: &std::io::Error) -> SetupError {
     SetupError::new(
-        format!("the key file {} cannot be made: {fault}", path.display()),
+        format!("the key file {} cannot be made: {error}", path.display()),
         "let the gateway's user write to that folder, or name another file",
     )
 }
@@ -211,9 +211,9 @@ fn absent(path: &Path, database: &str) -> SetupError {
     )
 }
 
-fn unreadable(path: &Path, fault: &std::io::Error) -> SetupError {
+fn unreadable(path: &Path, error: &std::io::Error) -> SetupError {
     SetupError::new(
-        format!("the key file {} cannot be read: {fault}", path.display()),
+        format!("the key file {} cannot be read: {error}", path.display()),
         "let the gateway's user read it",
     )
 }
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn secrets_for_another_purpose_follow_from_each_key_alone_and_from_the_place_where_the_store_finds_it() {
         let folder = Folder::new();
-        let nothing: Environment<'_> = &|_| None;
+        let nothing: EnvLookup<'_> = &|_| None;
         let source = SecretSource::File(folder.key());
         assert!(derive(&source, "tokens", nothing).unwrap_err().to_string().contains("is missing"));
         assert!(!folder.key().exists());

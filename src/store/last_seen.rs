@@ -16,13 +16,13 @@ pub enum Subject {
 
 /// What was seen of one account or caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastSeen {
+pub struct LastSeenRecord {
     pub subject: Subject,
-    pub moments: Moments,
+    pub moments: LastSeen,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Moments {
+pub struct LastSeen {
     pub last_call_at: Option<Timestamp>,
     pub last_success_at: Option<Timestamp>,
     /// The gateway's own number of a refusal code, and when.
@@ -34,8 +34,8 @@ pub struct Moments {
 
 /// What the store knows, and where to go on from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Noted {
-    pub seen: Vec<LastSeen>,
+pub struct LastSeenPage {
+    pub seen: Vec<LastSeenRecord>,
     pub up_to: Timestamp,
 }
 
@@ -43,11 +43,11 @@ pub struct Noted {
 pub const BATCH: usize = 500;
 
 /// Kind, name, and the seven numbers in the order of the columns; 0 is never.
-pub(super) type Row = (String, String, i64, i64, i64, i64, i64, i64, i64);
+pub(super) type LastSeenRow = (String, String, i64, i64, i64, i64, i64, i64, i64);
 
-impl Moments {
-    pub fn merged(&self, other: &Moments) -> Moments {
-        Moments {
+impl LastSeen {
+    pub fn merged(&self, other: &LastSeen) -> LastSeen {
+        LastSeen {
             last_call_at: self.last_call_at.max(other.last_call_at),
             last_success_at: self.last_success_at.max(other.last_success_at),
             last_refusal: newer(self.last_refusal, other.last_refusal),
@@ -64,8 +64,8 @@ fn newer(one: Option<(u16, Timestamp)>, other: Option<(u16, Timestamp)>) -> Opti
     }
 }
 
-impl LastSeen {
-    pub(super) fn row(&self, clock: &Clock) -> Row {
+impl LastSeenRecord {
+    pub(super) fn row(&self, clock: &Clock) -> LastSeenRow {
         let (kind, name) = match &self.subject {
             Subject::Account(name) => ("account", name.as_str()),
             Subject::Caller(name) => ("caller", name.as_str()),
@@ -89,7 +89,7 @@ impl LastSeen {
 
     /// `None` for a row that means nothing here: a newer gateway may know other kinds. What lies in the future was noted by a clock that
     /// was wrong, and counts as now.
-    pub(super) fn of_row(row: Row, clock: &Clock) -> Option<Self> {
+    pub(super) fn of_row(row: LastSeenRow, clock: &Clock) -> Option<Self> {
         let (kind, name, call, success, refusal, refusal_at, links, list_at, download) = row;
         let subject = match kind.as_str() {
             "account" => Subject::Account(name.parse().ok()?),
@@ -102,7 +102,7 @@ impl LastSeen {
             Some(clock.at_time_of_day(Timestamp::from_millis(noted)).min(now))
         };
         let stamped = |number: i64, millis| Some((u16::try_from(number).unwrap_or(u16::MAX), at(millis)?));
-        let moments = Moments {
+        let moments = LastSeen {
             last_call_at: at(call),
             last_success_at: at(success),
             last_refusal: stamped(refusal, refusal_at),

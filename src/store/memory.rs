@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::cluster::ReplicaId;
-use super::last_seen::{LastSeen, Moments, Noted, Subject};
+use super::last_seen::{LastSeen, LastSeenPage, LastSeenRecord, Subject};
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, Loaded, NEWEST_FALLBACKS, NewGrant, NewTokens,
-    Pending, PendingKind, PendingLogin, Store, StoreError, StoredRoute, token_hash,
+    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts, NEWEST_FALLBACKS, NewGrant,
+    NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -16,13 +16,13 @@ use crate::model::token::RefreshToken;
 
 pub struct MemoryStore {
     clock: Clock,
-    held: Mutex<Held>,
+    state: Mutex<MemoryState>,
     commits_fail: AtomicBool,
     writes_fail: AtomicBool,
 }
 
 #[derive(Default)]
-struct Held {
+struct MemoryState {
     accounts: BTreeMap<AccountName, AccountRecord>,
     /// The highest generation of removed grants.
     spent: BTreeMap<AccountName, u64>,
@@ -31,14 +31,14 @@ struct Held {
     known_tokens: BTreeMap<[u8; 32], AccountName>,
     /// Refresh tokens kept beside a grant's own, the newest last.
     fallbacks: BTreeMap<(AccountName, RealmName), Vec<RefreshToken>>,
-    last_seen: BTreeMap<Subject, Moments>,
+    last_seen: BTreeMap<Subject, LastSeen>,
 }
 
 impl MemoryStore {
     pub fn new(clock: Clock) -> Self {
         Self {
             clock,
-            held: Mutex::default(),
+            state: Mutex::default(),
             commits_fail: AtomicBool::new(false),
             writes_fail: AtomicBool::new(false),
         }
@@ -54,27 +54,27 @@ impl MemoryStore {
         self.writes_fail.store(fail, Ordering::SeqCst);
     }
 
-    fn read(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> MutexGuard<'_, MemoryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
+    fn write(&self) -> Result<MutexGuard<'_, MemoryState>, StoreError> {
         if self.writes_fail.load(Ordering::SeqCst) { Err(full()) } else { Ok(self.read()) }
     }
 }
 
 fn full() -> StoreError {
-    StoreError::OutOfOrder("told to fail".into())
+    StoreError::Unavailable("told to fail".into())
 }
 
 /// The answer is ready at once; it is given in the trait's form.
-fn ready<'a, T: Send + 'a>(response: Result<T, StoreError>) -> Pending<'a, T> {
+fn ready<'a, T: Send + 'a>(response: Result<T, StoreError>) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(response))
 }
 
-impl Held {
-    fn note_last_seen(&mut self, seen: &[LastSeen]) {
-        for LastSeen { subject, moments } in seen {
+impl MemoryState {
+    fn merge_last_seen(&mut self, seen: &[LastSeenRecord]) {
+        for LastSeenRecord { subject, moments } in seen {
             if matches!(subject, Subject::Account(name) if !self.accounts.contains_key(name)) {
                 continue;
             }
@@ -110,7 +110,7 @@ impl Held {
                 held_by: holder.name.clone(),
             });
         }
-        let handed_in = new.proven.as_ref().map(|proof| &proof.handed_in);
+        let handed_in = new.trial.as_ref().map(|proof| &proof.handed_in);
         for token in handed_in.into_iter().chain([&new.refresh]) {
             self.known_tokens.insert(token_hash(token), new.name.clone());
         }
@@ -132,7 +132,7 @@ impl Held {
             refresh: new.refresh,
             access: new.access,
             generation: highest + 1,
-            refreshed_at: new.proven.map(|proof| proof.refreshed_at).or(refreshed_at),
+            refreshed_at: new.trial.map(|proof| proof.refreshed_at).or(refreshed_at),
             obtained_at: new.at,
             route: new.route.or(old_route),
             intent: None,
@@ -170,7 +170,7 @@ impl Held {
         Ok(generation)
     }
 
-    fn keep_fallback(
+    fn keep_fallback_token(
         &mut self,
         name: &AccountName,
         realm: &RealmName,
@@ -192,7 +192,7 @@ impl Held {
         Ok(true)
     }
 
-    fn adopt_fallback(
+    fn adopt_fallback_token(
         &mut self,
         name: &AccountName,
         realm: &RealmName,
@@ -286,29 +286,32 @@ impl Held {
 }
 
 impl Store for MemoryStore {
-    fn accounts(&self) -> Pending<'_, Loaded> {
-        ready(Ok(Loaded { accounts: self.read().accounts.values().cloned().collect(), broken: Vec::new() }))
+    fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
+        ready(Ok(LoadedAccounts {
+            accounts: self.read().accounts.values().cloned().collect(),
+            broken: Vec::new(),
+        }))
     }
 
-    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+    fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>> {
         ready(Ok(self.read().accounts.get(name).cloned()))
     }
 
-    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
-        ready(self.write().and_then(|mut held| held.put_grant(grant)))
+    fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord> {
+        ready(self.write().and_then(|mut state| state.put_grant(grant)))
     }
 
-    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()> {
         ready(self.write().and_then(|mut held| {
             held.account(name)?.state = state.clone();
             Ok(())
         }))
     }
 
-    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
-        ready(self.write().and_then(|mut held| {
-            held.grant(name, realm)?;
-            held.account(name)?.current = realm.clone();
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| {
+            state.grant(name, realm)?;
+            state.account(name)?.current = realm.clone();
             Ok(())
         }))
     }
@@ -318,9 +321,9 @@ impl Store for MemoryStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         at: Timestamp,
-    ) -> Pending<'a, ()> {
-        ready(self.write().and_then(|mut held| {
-            held.grant(name, realm)?.intent = Some(at);
+    ) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| {
+            state.grant(name, realm)?.intent = Some(at);
             Ok(())
         }))
     }
@@ -332,9 +335,9 @@ impl Store for MemoryStore {
         _: &'a ReplicaId,
         expected: u64,
         noted_at: Timestamp,
-    ) -> Pending<'a, bool> {
-        ready(self.write().map(|mut held| {
-            let noted = held
+    ) -> StoreFuture<'a, bool> {
+        ready(self.write().map(|mut state| {
+            let noted = state
                 .grant(name, realm)
                 .ok()
                 .filter(|grant| grant.generation == expected && grant.intent == Some(noted_at));
@@ -348,30 +351,33 @@ impl Store for MemoryStore {
         realm: &'a RealmName,
         expected: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, u64> {
+    ) -> StoreFuture<'a, u64> {
         if self.commits_fail.load(Ordering::SeqCst) {
             return ready(Err(full()));
         }
-        ready(self.write().and_then(|mut held| held.commit(name, realm, expected, tokens)))
+        ready(self.write().and_then(|mut state| state.commit(name, realm, expected, tokens)))
     }
 
-    fn keep_fallback<'a>(
+    fn keep_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         seen_generation: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, bool> {
-        ready(self.write().and_then(|mut held| held.keep_fallback(name, realm, seen_generation, tokens)))
+    ) -> StoreFuture<'a, bool> {
+        ready(
+            self.write()
+                .and_then(|mut state| state.keep_fallback_token(name, realm, seen_generation, tokens)),
+        )
     }
 
-    fn adopt_fallback<'a>(
+    fn adopt_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         expected: u64,
-    ) -> Pending<'a, Option<u64>> {
-        ready(self.write().and_then(|mut held| held.adopt_fallback(name, realm, expected)))
+    ) -> StoreFuture<'a, Option<u64>> {
+        ready(self.write().and_then(|mut state| state.adopt_fallback_token(name, realm, expected)))
     }
 
     fn set_route<'a>(
@@ -379,43 +385,43 @@ impl Store for MemoryStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         route: &'a StoredRoute,
-    ) -> Pending<'a, ()> {
-        ready(self.write().and_then(|mut held| {
-            held.grant(name, realm)?.route = Some(route.clone());
+    ) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| {
+            state.grant(name, realm)?.route = Some(route.clone());
             Ok(())
         }))
     }
 
-    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
-        ready(self.write().and_then(|mut held| held.remove_grant(name, realm)))
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| state.remove_grant(name, realm)))
     }
 
-    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
-        ready(self.write().and_then(|mut held| held.remove_account(name)))
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| state.remove_account(name)))
     }
 
     fn rename_account<'a>(
         &'a self,
         from: &'a AccountName,
         to: &'a AccountName,
-    ) -> Pending<'a, AccountRecord> {
-        ready(self.write().and_then(|mut held| held.rename_account(from, to)))
+    ) -> StoreFuture<'a, AccountRecord> {
+        ready(self.write().and_then(|mut state| state.rename_account(from, to)))
     }
 
-    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+    fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
         ready(Ok(self.read().logins.values().cloned().collect()))
     }
 
-    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
-        let held = self.read();
-        ready(Ok(held.known_tokens.iter().map(|(hash, name)| (*hash, name.clone())).collect()))
+    fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
+        let state = self.read();
+        ready(Ok(state.known_tokens.iter().map(|(hash, name)| (*hash, name.clone())).collect()))
     }
 
-    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+    fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {
         let now = self.clock.now();
-        ready(self.write().map(|mut held| {
-            held.logins.retain(|_, login| login.expires_at > now);
-            held.logins.insert(login.id, login);
+        ready(self.write().map(|mut state| {
+            state.logins.retain(|_, login| login.expires_at > now);
+            state.logins.insert(login.id, login);
         }))
     }
 
@@ -424,7 +430,7 @@ impl Store for MemoryStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
         ready(Ok(self.read().login(id, kind, now)))
     }
 
@@ -433,39 +439,43 @@ impl Store for MemoryStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
-        ready(self.write().map(|mut held| {
-            let login = held.login(id, kind, now)?;
-            held.logins.remove(&login.id)
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
+        ready(self.write().map(|mut state| {
+            let login = state.login(id, kind, now)?;
+            state.logins.remove(&login.id)
         }))
     }
 
-    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
-        ready(self.write().map(|mut held| held.append(entry)))
+    fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()> {
+        ready(self.write().map(|mut state| state.append(entry)))
     }
 
-    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
-        let held = self.read();
+    fn journal<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<JournalEntry>> {
+        let state = self.read();
         let lines =
-            held.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
+            state.journal.iter().rev().filter(|line| account.is_none_or(|account| line.account == *account));
         ready(Ok(lines.take(limit as usize).cloned().collect()))
     }
 
-    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
-        ready(self.write().map(|mut held| held.note_last_seen(seen)))
+    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()> {
+        ready(self.write().map(|mut state| state.merge_last_seen(seen)))
     }
 
-    fn last_seen(&self, _since: Timestamp) -> Pending<'_, Noted> {
+    fn last_seen(&self, _since: Timestamp) -> StoreFuture<'_, LastSeenPage> {
         let seen = self.read().last_seen.clone().into_iter();
-        let seen = seen.map(|(subject, moments)| LastSeen { subject, moments }).collect();
-        ready(Ok(Noted { seen, up_to: Timestamp::default() }))
+        let seen = seen.map(|(subject, moments)| LastSeenRecord { subject, moments }).collect();
+        ready(Ok(LastSeenPage { seen, up_to: Timestamp::default() }))
     }
 
-    fn ping(&self) -> Pending<'_, ()> {
+    fn ping(&self) -> StoreFuture<'_, ()> {
         ready(self.write().map(drop))
     }
 
-    fn close(&self) -> Pending<'_, ()> {
+    fn close(&self) -> StoreFuture<'_, ()> {
         self.fail_writes(true);
         ready(Ok(()))
     }
@@ -474,11 +484,11 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{Subject, grant, name, realm, store_contract, tokens};
+    use crate::store::contract::{TestStore, grant, name, realm, store_contract, tokens};
     use std::sync::Arc;
 
-    async fn make(clock: Clock) -> Subject {
-        Subject { store: Arc::new(MemoryStore::new(clock.clone())), clock, folder: None }
+    async fn make(clock: Clock) -> TestStore {
+        TestStore { store: Arc::new(MemoryStore::new(clock.clone())), clock, folder: None }
     }
 
     store_contract!(make);

@@ -16,25 +16,25 @@ use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 use cluster::{Changes, Lease, ReplicaId};
-use last_seen::{LastSeen, Noted};
-use outage::Outage;
+use last_seen::{LastSeenPage, LastSeenRecord};
+use unavailable::StoreUnavailable;
 
 pub mod backup;
 pub mod cluster;
 pub mod key_file;
 pub mod last_seen;
-pub mod lead;
+pub mod leader_election;
 pub mod memory;
-pub mod outage;
-pub mod portable;
+pub mod migrate;
 pub mod postgres;
 pub mod private_file;
 pub mod rotate;
 pub mod seal;
 pub mod sqlite;
+pub mod unavailable;
 
-mod canary;
-mod lock;
+mod key_check;
+mod process_lock;
 mod rows;
 
 #[cfg(test)]
@@ -56,10 +56,10 @@ pub async fn open(config: &config::StoreConfig, clock: Clock) -> Result<Arc<dyn 
 }
 
 /// Opens the store for what `store …` does to a whole one: moving and key rotation. A SQLite file must not be in use.
-pub async fn open_portable(
+pub async fn open_migratable(
     config: &config::StoreConfig,
     clock: Clock,
-) -> Result<Box<dyn portable::Portable>, StoreError> {
+) -> Result<Box<dyn migrate::Migratable>, StoreError> {
     let environment = |name: &str| std::env::var_os(name);
     match &config.url {
         config::StoreUrl::Sqlite(path) => {
@@ -144,10 +144,10 @@ pub async fn restore(
     let environment = |name: &str| std::env::var_os(name);
     let kind = backup::kind_of(from)?;
     match (&config.url, kind) {
-        (config::StoreUrl::Sqlite(path), backup::Kind::Sqlite) => {
+        (config::StoreUrl::Sqlite(path), backup::BackupKind::Sqlite) => {
             sqlite::restore(path, &config.key, &environment, clock, from).await
         }
-        (config::StoreUrl::Postgres { url, .. }, backup::Kind::Postgres) => {
+        (config::StoreUrl::Postgres { url, .. }, backup::BackupKind::Postgres) => {
             // Opening an empty database would make a key that is none of the backup's.
             key_file::must_be_there(&config.key, &from.display().to_string(), &environment)?;
             let store = postgres::PostgresStore::open(url, None, &config.key, &environment, clock).await?;
@@ -156,7 +156,7 @@ pub async fn restore(
         (url, kind) => Err(StoreError::Refused(format!(
             "{} is a backup of {}, and store.url is {}: put it back into a store of its own kind, and move that with `store migrate`",
             from.display(),
-            if kind == backup::Kind::Sqlite { "a SQLite file" } else { "a PostgreSQL database" },
+            if kind == backup::BackupKind::Sqlite { "a SQLite file" } else { "a PostgreSQL database" },
             if matches!(url, config::StoreUrl::Sqlite(_)) {
                 "a SQLite file"
             } else {
@@ -167,7 +167,7 @@ pub async fn restore(
 }
 
 /// An answer that is on its way; stores are used as `Arc<dyn Store>`.
-pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -189,7 +189,7 @@ pub enum StoreError {
     Unsealable { account: AccountName, why: String },
     /// Full disk, lost database, locked file: transient, tried again.
     #[error("the store is out of order: {0}")]
-    OutOfOrder(Outage),
+    Unavailable(StoreUnavailable),
     /// Another gateway has it; that one may be about to end.
     #[error("{0}")]
     InUse(String),
@@ -200,7 +200,7 @@ pub enum StoreError {
 
 /// Every account that can be read, and those that cannot: one broken record refuses its own account only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedAccounts {
     /// By name.
     pub accounts: Vec<AccountRecord>,
     /// Each with the reason, for people.
@@ -273,12 +273,12 @@ pub struct NewGrant {
     /// The state after it; `None` keeps the account's (a new account: `Ready`).
     pub state: Option<AccountState>,
     /// Where `refresh` came by a refresh that was made before the grant is stored.
-    pub proven: Option<Proof>,
+    pub trial: Option<TrialRefresh>,
 }
 
 /// The refresh with which a token was tried before it is stored.
 #[derive(Debug, Clone)]
-pub struct Proof {
+pub struct TrialRefresh {
     /// The refresh token that was handed in: applications may hold it, so it is known too.
     pub handed_in: RefreshToken,
     pub refreshed_at: Timestamp,
@@ -332,7 +332,7 @@ pub struct JournalEntry {
 
 /// A grant of this account was noted in the future, by so much.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BroughtDown {
+pub struct ClampedAccount {
     pub account: AccountName,
     pub by: Duration,
 }
@@ -346,37 +346,37 @@ pub fn token_hash(refresh: &RefreshToken) -> [u8; 32] {
 }
 
 /// Takes accounts as they are read.
-pub type Take<'a> = &'a mut (dyn FnMut(AccountRecord) + Send);
+pub type AccountSink<'a> = &'a mut (dyn FnMut(AccountRecord) + Send);
 
 /// The durable half of the gateway. What answers `Ok` is on the disk.
 pub trait Store: Send + Sync + 'static {
-    fn accounts(&self) -> Pending<'_, Loaded>;
+    fn accounts(&self) -> StoreFuture<'_, LoadedAccounts>;
     /// Hands every account over as it is read, by name, so that thousands of tokens are not held twice. What comes back is those that
     /// cannot be read, each with the reason. After an error some were handed over.
-    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+    fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
         Box::pin(async move {
             let loaded = self.accounts().await?;
             loaded.accounts.into_iter().for_each(take);
             Ok(loaded.broken)
         })
     }
-    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>>;
+    fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>>;
 
     /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant current. One transaction.
     ///
     /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a new one comes along.
     /// Of a broken record nothing is kept, so this also mends it; where another grant of the account is broken too,
     /// the new grant is in place although the answer is `Unsealable`.
-    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord>;
-    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()>;
-    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
+    fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord>;
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
     /// Writes down that a refresh is about to go out.
     fn note_intent<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         at: Timestamp,
-    ) -> Pending<'a, ()>;
+    ) -> StoreFuture<'a, ()>;
     /// Ends an intent whose refresh was answered without tokens: the one noted at `noted_at` for `expected`. One that somebody else noted
     /// since stays, and while another gateway holds the grant's lease nothing is touched. Says whether it was there to end.
     fn clear_intent<'a>(
@@ -386,62 +386,69 @@ pub trait Store: Send + Sync + 'static {
         owner: &'a ReplicaId,
         expected: u64,
         noted_at: Timestamp,
-    ) -> Pending<'a, bool>;
+    ) -> StoreFuture<'a, bool>;
     /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation:
-    /// `expected + 1`. After `OutOfOrder` it may have happened all the same; a repeat is then `Fenced` by its own tokens.
+    /// `expected + 1`. After `Unavailable` it may have happened all the same; a repeat is then `Fenced` by its own tokens.
     fn commit_tokens<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         expected: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, u64>;
+    ) -> StoreFuture<'a, u64>;
     fn set_route<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         route: &'a StoredRoute,
-    ) -> Pending<'a, ()>;
+    ) -> StoreFuture<'a, ()>;
     /// Removes one grant, and the account with its last one (after unpair or revoke).
     /// Where the current one goes, the one obtained last becomes current.
-    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()>;
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
 
     /// Forgets an account with all its grants, also one whose record cannot be read. Its timeline outlives it, and its generations never
     /// start again.
-    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()>;
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()>;
     /// Gives an account another name, with its grants, what is known of its tokens and when it was last seen. Its timeline stays under
     /// the old one. `NameTaken` where the new name stands for an account.
-    fn rename_account<'a>(&'a self, from: &'a AccountName, to: &'a AccountName)
-    -> Pending<'a, AccountRecord>;
+    fn rename_account<'a>(
+        &'a self,
+        from: &'a AccountName,
+        to: &'a AccountName,
+    ) -> StoreFuture<'a, AccountRecord>;
 
     /// SHA-256 of every refresh token that `put_grant` took for an account which still exists, with its name: what an application
     /// that refreshes by itself may still send, however often the platform has rotated it since.
-    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>>;
+    fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>>;
 
     /// Also sweeps out what has expired.
-    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()>;
+    fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()>;
     /// Reads without taking; `None` where it is unknown or expired.
     fn peek_login(
         &self,
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>>;
+    ) -> StoreFuture<'_, Option<PendingLogin>>;
     /// Takes it out, so that it can be used once; `None` where it is unknown, expired or taken.
     fn take_login(
         &self,
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>>;
+    ) -> StoreFuture<'_, Option<PendingLogin>>;
 
     /// Those that unseal; some may have expired. The others are as good as none.
-    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>>;
+    fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>>;
 
     /// Keeps the newest [`JOURNAL_LINES`] of each account; an account's timeline outlives it.
-    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()>;
+    fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()>;
     /// Newest first.
-    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>>;
+    fn journal<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<JournalEntry>>;
 
     /// Whether other gateways may work on this store at the same time.
     fn is_shared(&self) -> bool {
@@ -459,7 +466,7 @@ pub trait Store: Send + Sync + 'static {
         _owner: &'a ReplicaId,
         _seen_generation: u64,
         _life: Duration,
-    ) -> Pending<'a, Lease> {
+    ) -> StoreFuture<'a, Lease> {
         response(Lease::Taken)
     }
     /// `false` where the lease is not ours any more.
@@ -469,7 +476,7 @@ pub trait Store: Send + Sync + 'static {
         _realm: &'a RealmName,
         _owner: &'a ReplicaId,
         _life: Duration,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         response(true)
     }
     /// Ends our lease; another's stays.
@@ -478,7 +485,7 @@ pub trait Store: Send + Sync + 'static {
         _name: &'a AccountName,
         _realm: &'a RealmName,
         _owner: &'a ReplicaId,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         response(())
     }
 
@@ -491,33 +498,33 @@ pub trait Store: Send + Sync + 'static {
     /// loser's is the one that lives. It is tried before anybody is asked to log in. The next commit shows that the grant's own
     /// chain lives, and forgets what was kept. A platform that answers the second use of a refresh token by ending the whole grant
     /// leaves nothing that could be kept.
-    fn keep_fallback<'a>(
+    fn keep_fallback_token<'a>(
         &'a self,
         _name: &'a AccountName,
         _realm: &'a RealmName,
         _seen_generation: u64,
         _tokens: &'a NewTokens,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         response(false)
     }
     /// For a grant whose refresh token the platform refuses: puts the newest kept one in its place, without an access token, and
     /// returns the new generation; refresh again with it. `None` where none is kept. `Fenced` where `expected` has passed.
-    fn adopt_fallback<'a>(
+    fn adopt_fallback_token<'a>(
         &'a self,
         _name: &'a AccountName,
         _realm: &'a RealmName,
         _expected: u64,
-    ) -> Pending<'a, Option<u64>> {
+    ) -> StoreFuture<'a, Option<u64>> {
         response(None)
     }
 
     /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not intents. To begin, ask for
     /// [`Store::newest_change`] first and read the accounts then, so that nothing falls between. Where the store was put back to an
     /// earlier time, every account is named.
-    fn changes_since(&self, _seen: u64) -> Pending<'_, Changes> {
+    fn changes_since(&self, _seen: u64) -> StoreFuture<'_, Changes> {
         response(Changes::default())
     }
-    fn newest_change(&self) -> Pending<'_, u64> {
+    fn newest_change(&self) -> StoreFuture<'_, u64> {
         response(0)
     }
     /// Tells of changes after `seen`, our own included, until the receiver goes. Trouble with the store only delays it.
@@ -531,48 +538,48 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody else does. To be asked
     /// again well before that is over.
-    fn lead<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId, _life: Duration) -> Pending<'a, bool> {
+    fn lead<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId, _life: Duration) -> StoreFuture<'a, bool> {
         response(true)
     }
     /// Leaves the job to others at once.
-    fn step_down<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId) -> Pending<'a, ()> {
+    fn step_down<'a>(&'a self, _task: &'a str, _owner: &'a ReplicaId) -> StoreFuture<'a, ()> {
         response(())
     }
 
     /// Seals everything anew under the first key that is held; see [`rotate`]. A store that seals nothing has nothing to do.
-    fn rotate_key(&self) -> Pending<'_, rotate::Rotation> {
+    fn rotate_key(&self) -> StoreFuture<'_, rotate::Rotation> {
         response(rotate::Rotation::default())
     }
 
     /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it. What was written before a
     /// failure is no backup.
-    fn back_up<'a>(&'a self, _out: backup::Out<'a>) -> Pending<'a, u64> {
+    fn back_up<'a>(&'a self, _out: backup::BackupSink<'a>) -> StoreFuture<'a, u64> {
         Box::pin(async { Err(StoreError::Refused("this store cannot be backed up".to_owned())) })
     }
 
     /// Adds to what is known of when accounts and callers were last seen; accounts that are gone are left out.
-    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()>;
+    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()>;
     /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the beginning of time.
-    fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted>;
+    fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage>;
 
     /// Sets every moment that lies in the future down to now: it was noted by a clock that was wrong, and
     /// until its time came round it would hold up what waits for it to pass. A token's end moves down with
     /// the moment at which the token came. Says whose grants were concerned. A store that does not outlive
     /// the process has nothing of the kind.
-    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
+    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
         response(Vec::new())
     }
 
     /// Fails where the store cannot take a write right now.
-    fn ping(&self) -> Pending<'_, ()>;
+    fn ping(&self) -> StoreFuture<'_, ()>;
 
     /// Closes files and connections in good order before the process ends, and gives the store free for another process; nothing is
     /// lost where it is never called. It is the end: a later call fails, since somebody else may be at work by then.
-    fn close(&self) -> Pending<'_, ()>;
+    fn close(&self) -> StoreFuture<'_, ()>;
 }
 
 /// What a store of one process says about the cluster that it is not part of.
-fn response<'a, T: Send + 'a>(response: T) -> Pending<'a, T> {
+fn response<'a, T: Send + 'a>(response: T) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(Ok(response)))
 }
 

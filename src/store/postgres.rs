@@ -9,36 +9,36 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::{Query, QueryScalar};
 use tokio::sync::mpsc;
 
-use super::backup::Out;
+use super::backup::BackupSink;
 use super::cluster::{Changes, Lease, ReplicaId};
-use super::key_file::Environment;
-use super::last_seen::{LastSeen, Noted};
-use super::outage::{Ailment, Outage};
+use super::key_file::EnvLookup;
+use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
+use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
-    AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
-    PendingLogin, SetupError, Store, StoreError, StoredRoute, Take,
+    AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
+    PendingKind, PendingLogin, SetupError, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use link::{Link, Place};
+use pool::{ConnectionPool, DatabaseTarget};
 
 mod backup;
-mod bring_down;
+mod clamp;
 mod cluster;
 mod grants;
 mod journal;
 mod last_seen;
-mod link;
 mod logins;
+mod migrate;
 mod names;
-mod portable;
+mod pool;
+mod queries;
 mod rotate;
 mod start;
-mod steps;
 mod watch;
 
 #[cfg(test)]
@@ -55,9 +55,9 @@ mod tests;
 pub use backup::check_backup;
 
 pub struct PostgresStore {
-    link: Link,
+    pool: ConnectionPool,
     /// Where notifications come from, around a pooler.
-    listen: Option<Place>,
+    listen: Option<DatabaseTarget>,
     keys: SealKeys,
     clock: Clock,
 }
@@ -74,13 +74,13 @@ impl PostgresStore {
         url: &str,
         listen_url: Option<&str>,
         key: &SecretSource,
-        environment: Environment<'_>,
+        environment: EnvLookup<'_>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let place = Place::parse(url, "store.url")?;
-        let listen = listen_url.map(|url| Place::parse(url, "store.listen_url")).transpose()?;
-        let (keys, durable) = within(LONG, start::prepare(&place, key, environment, &clock)).await?;
-        Ok(Self { link: Link::new(place, durable, clock.clone()), listen, keys, clock })
+        let target = DatabaseTarget::parse(url, "store.url")?;
+        let listen = listen_url.map(|url| DatabaseTarget::parse(url, "store.listen_url")).transpose()?;
+        let (keys, durable) = within(LONG, start::prepare(&target, key, environment, &clock)).await?;
+        Ok(Self { pool: ConnectionPool::new(target, durable, clock.clone()), listen, keys, clock })
     }
 
     /// A moment as it is kept here.
@@ -91,37 +91,37 @@ impl PostgresStore {
 
 /// Whether an address can be used at all; nobody is connected to. `key` is where it stands in the configuration.
 pub fn check_address(url: &str, key: &str) -> Result<(), SetupError> {
-    Place::parse(url, key).map(drop)
+    DatabaseTarget::parse(url, key).map(drop)
 }
 
-rows::columns_of!(sqlx::postgres::PgRow);
+rows::impl_row_columns!(sqlx::postgres::PgRow);
 
 impl Store for PostgresStore {
-    fn accounts(&self) -> Pending<'_, Loaded> {
+    fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(within(LONG, async {
             let mut accounts = Vec::new();
             let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
-            Ok(Loaded { accounts, broken })
+            Ok(LoadedAccounts { accounts, broken })
         }))
     }
 
-    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+    fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
         Box::pin(within(LONG, self.read_accounts(take)))
     }
 
-    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+    fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>> {
         Box::pin(repeated(SHORT, move || self.read_account(name)))
     }
 
-    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
+    fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord> {
         Box::pin(repeated(SHORT, move || self.write_grant(grant.clone())))
     }
 
-    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.write_state(name, state)))
     }
 
-    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.write_current(name, realm)))
     }
 
@@ -130,7 +130,7 @@ impl Store for PostgresStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         at: Timestamp,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.write_intent(name, realm, at)))
     }
 
@@ -141,7 +141,7 @@ impl Store for PostgresStore {
         owner: &'a ReplicaId,
         expected: u64,
         noted_at: Timestamp,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         Box::pin(repeated(SHORT, move || self.delete_intent(name, realm, owner, expected, noted_at)))
     }
 
@@ -151,7 +151,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         expected: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, u64> {
+    ) -> StoreFuture<'a, u64> {
         Box::pin(repeated(SHORT, move || self.write_tokens(name, realm, expected, tokens)))
     }
 
@@ -160,15 +160,15 @@ impl Store for PostgresStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         route: &'a StoredRoute,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.write_route(name, realm, route)))
     }
 
-    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.delete_grant(name, realm)))
     }
 
-    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.delete_account(name)))
     }
 
@@ -176,19 +176,19 @@ impl Store for PostgresStore {
         &'a self,
         from: &'a AccountName,
         to: &'a AccountName,
-    ) -> Pending<'a, AccountRecord> {
+    ) -> StoreFuture<'a, AccountRecord> {
         Box::pin(repeated(SHORT, move || self.move_account(from, to)))
     }
 
-    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+    fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
         Box::pin(within(LONG, self.read_logins()))
     }
 
-    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
+    fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
         Box::pin(within(LONG, self.read_known_tokens()))
     }
 
-    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+    fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {
         Box::pin(repeated(SHORT, move || self.write_login(login.clone())))
     }
 
@@ -197,7 +197,7 @@ impl Store for PostgresStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
         Box::pin(repeated(SHORT, move || self.read_login(id, kind, now)))
     }
 
@@ -206,15 +206,19 @@ impl Store for PostgresStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
         Box::pin(repeated(SHORT, move || self.delete_login(id, kind, now)))
     }
 
-    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
+    fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()> {
         Box::pin(repeated(SHORT, move || self.add_to_journal(entry.clone())))
     }
 
-    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
+    fn journal<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<JournalEntry>> {
         Box::pin(repeated(SHORT, move || self.read_journal(account, limit)))
     }
 
@@ -229,7 +233,7 @@ impl Store for PostgresStore {
         owner: &'a ReplicaId,
         seen_generation: u64,
         life: Duration,
-    ) -> Pending<'a, Lease> {
+    ) -> StoreFuture<'a, Lease> {
         Box::pin(repeated(SHORT, move || self.claim(name, realm, owner, seen_generation, life)))
     }
 
@@ -239,7 +243,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         owner: &'a ReplicaId,
         life: Duration,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         Box::pin(repeated(SHORT, move || self.extend(name, realm, owner, life)))
     }
 
@@ -248,34 +252,34 @@ impl Store for PostgresStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         owner: &'a ReplicaId,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.release(name, realm, owner)))
     }
 
-    fn keep_fallback<'a>(
+    fn keep_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         seen_generation: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         Box::pin(repeated(SHORT, move || self.write_fallback(name, realm, seen_generation, tokens)))
     }
 
-    fn adopt_fallback<'a>(
+    fn adopt_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         expected: u64,
-    ) -> Pending<'a, Option<u64>> {
+    ) -> StoreFuture<'a, Option<u64>> {
         Box::pin(repeated(SHORT, move || self.use_fallback(name, realm, expected)))
     }
 
-    fn changes_since(&self, seen: u64) -> Pending<'_, Changes> {
+    fn changes_since(&self, seen: u64) -> StoreFuture<'_, Changes> {
         Box::pin(repeated(SHORT, move || self.read_changes(seen)))
     }
 
-    fn newest_change(&self) -> Pending<'_, u64> {
+    fn newest_change(&self) -> StoreFuture<'_, u64> {
         Box::pin(repeated(SHORT, move || self.read_newest_change()))
     }
 
@@ -287,40 +291,40 @@ impl Store for PostgresStore {
         Box::pin(self.tell_changes(seen, told))
     }
 
-    fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> Pending<'a, bool> {
+    fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> StoreFuture<'a, bool> {
         Box::pin(repeated(SHORT, move || self.take_lead(task, owner, life)))
     }
 
-    fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> Pending<'a, ()> {
+    fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.leave_lead(task, owner)))
     }
 
-    fn rotate_key(&self) -> Pending<'_, Rotation> {
+    fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
         Box::pin(rotate(self, &self.keys))
     }
 
-    fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
+    fn back_up<'a>(&'a self, out: BackupSink<'a>) -> StoreFuture<'a, u64> {
         Box::pin(self.write_backup(out))
     }
 
-    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
+    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()> {
         Box::pin(repeated(LONG, move || self.write_last_seen(seen)))
     }
 
-    fn last_seen(&self, since: Timestamp) -> Pending<'_, Noted> {
+    fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage> {
         Box::pin(within(LONG, self.read_last_seen(since)))
     }
 
-    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
-        Box::pin(repeated(LONG, move || self.set_down_future()))
+    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
+        Box::pin(repeated(LONG, move || self.clamp_future_rows()))
     }
 
-    fn ping(&self) -> Pending<'_, ()> {
+    fn ping(&self) -> StoreFuture<'_, ()> {
         Box::pin(repeated(SHORT, move || self.write_heartbeat()))
     }
 
-    fn close(&self) -> Pending<'_, ()> {
-        Box::pin(within(SHORT, self.link.close()))
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(within(SHORT, self.pool.close()))
     }
 }
 
@@ -352,8 +356,10 @@ where
         let mut attempts = 1;
         loop {
             match work().await {
-                Err(StoreError::OutOfOrder(outage)) if outage.is_rolled_back() && attempts < ATTEMPTS => {
-                    tracing::debug!(%outage, attempts, "the database rolled work back; it is done again");
+                Err(StoreError::Unavailable(unavailable))
+                    if unavailable.is_rolled_back() && attempts < ATTEMPTS =>
+                {
+                    tracing::debug!(outage = %unavailable, attempts, "the database rolled work back; it is done again");
                     tokio::time::sleep(PAUSE * attempts).await;
                     attempts += 1;
                 }
@@ -372,16 +378,16 @@ async fn within<T>(
         Ok(outcome) => outcome,
         Err(_) => {
             let why = format!("the database gave no answer within {limit:?}");
-            Err(StoreError::OutOfOrder(Outage::new(Ailment::Slow, why)))
+            Err(StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Slow, why)))
         }
     }
 }
 
 /// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold no values, its details do:
 /// they are left out.
-fn fault(error: sqlx::Error) -> StoreError {
+fn store_error(error: sqlx::Error) -> StoreError {
     let Some(refused) = error.as_database_error() else {
-        return StoreError::OutOfOrder(Outage::new(Ailment::Down, error.to_string()));
+        return StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Down, error.to_string()));
     };
     let code = refused.code().unwrap_or_default();
     let why = match &*code {
@@ -393,23 +399,27 @@ fn fault(error: sqlx::Error) -> StoreError {
         READ_ONLY => "the database takes no writes (read-only)".to_owned(),
         _ => format!("{} (SQLSTATE {code})", refused.message()),
     };
-    let outage = Outage::new(ailment(&code), why);
-    StoreError::OutOfOrder(if ROLLED_BACK.contains(&&*code) { outage.rolled_back() } else { outage })
+    let unavailable = StoreUnavailable::new(unavailable_kind(&code), why);
+    StoreError::Unavailable(if ROLLED_BACK.contains(&&*code) {
+        unavailable.rolled_back()
+    } else {
+        unavailable
+    })
 }
 
 /// By SQLSTATE, which no language of the server changes.
-fn ailment(code: &str) -> Ailment {
+fn unavailable_kind(code: &str) -> UnavailableKind {
     match code {
-        READ_ONLY => Ailment::ReadOnly,
+        READ_ONLY => UnavailableKind::ReadOnly,
         // too_many_connections
-        "53300" => Ailment::TooManyConnections,
+        "53300" => UnavailableKind::TooManyConnections,
         // disk_full
-        "53100" => Ailment::DiskFull,
+        "53100" => UnavailableKind::DiskFull,
         // query_canceled (a statement's time-out), lock_not_available
-        "57014" | "55P03" => Ailment::Slow,
+        "57014" | "55P03" => UnavailableKind::Slow,
         // connection_exception, operator_intervention (shut down, crashed, starting), system_error
-        _ if ["08", "57", "58"].iter().any(|class| code.starts_with(class)) => Ailment::Down,
-        _ => Ailment::Other,
+        _ if ["08", "57", "58"].iter().any(|class| code.starts_with(class)) => UnavailableKind::Down,
+        _ => UnavailableKind::Other,
     }
 }
 

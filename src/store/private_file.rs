@@ -38,8 +38,8 @@ pub fn can_be_written(path: &Path) -> io::Result<bool> {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) if file.metadata()?.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => Ok(true),
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(fault) => Err(fault),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -74,8 +74,8 @@ fn make_unnamed(folder: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     match private(options.write(true).custom_flags(libc::O_TMPFILE)).open(folder) {
         // A file system that knows no unnamed files tells nothing this way; the start will tell.
-        Err(fault)
-            if matches!(fault.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
         {
             Ok(())
         }

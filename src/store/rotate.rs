@@ -4,8 +4,8 @@
 //! With several gateways: give every one the new key as a further line and restart them one by one (it opens), then make it the first
 //! line everywhere (it seals), then rotate, then take the old line away.
 
-use super::seal::{Place, SealKeys};
-use super::{Pending, StoreError};
+use super::seal::{SealContext, SealKeys};
+use super::{StoreError, StoreFuture};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rotation {
@@ -20,14 +20,14 @@ pub struct Rotation {
 
 /// Where sealed values stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Column {
+pub enum SealedColumn {
     Refresh,
     Access,
     Fallback,
     Login,
 }
 
-/// One of them. `row` and `realm` are those of its [`Place`].
+/// One of them. `row` and `realm` are those of its [`SealContext`].
 #[derive(Clone, Default)]
 pub struct SealedValue {
     pub row: String,
@@ -36,74 +36,78 @@ pub struct SealedValue {
 }
 
 /// A store's two statements for a column: values not under a mark after a place; one value replaced by another.
-pub struct Statements {
+pub struct RotationQueries {
     pub page: &'static str,
     pub replace: &'static str,
 }
 
 /// A store whose sealed values can be gone through.
-pub trait Resealing: Sync {
-    /// Some of those in `column` that do not begin with `mark`, in order, after `after`.
-    fn sealed_otherwise<'a>(
+pub trait RotateSealed: Sync {
+    /// Some of those in `column` that do not begin with `prefix`, in order, after `after`.
+    fn values_to_reseal<'a>(
         &'a self,
-        column: Column,
-        mark: &'a [u8],
+        column: SealedColumn,
+        prefix: &'a [u8],
         after: &'a SealedValue,
-    ) -> Pending<'a, Vec<SealedValue>>;
+    ) -> StoreFuture<'a, Vec<SealedValue>>;
     /// Puts each second in the place of its first, where that is still the same; one transaction. Says how many were.
-    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize>;
+    fn reseal<'a>(
+        &'a self,
+        column: SealedColumn,
+        anew: &'a [(SealedValue, Vec<u8>)],
+    ) -> StoreFuture<'a, usize>;
     /// Forgets the proofs of all keys but this one; says which.
-    fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>>;
+    fn retire_keys_except<'a>(&'a self, key_id: &'a str) -> StoreFuture<'a, Vec<String>>;
 }
 
-impl Column {
+impl SealedColumn {
     pub const ALL: [Self; 4] = [Self::Refresh, Self::Access, Self::Fallback, Self::Login];
 
-    fn place(self, value: &SealedValue) -> Place<'_> {
+    fn context(self, value: &SealedValue) -> SealContext<'_> {
         let (table, column) = match self {
             Self::Refresh => ("grants", "refresh"),
             Self::Access => ("grants", "access"),
             Self::Fallback => ("fallbacks", "refresh"),
             Self::Login => ("pending_logins", "payload"),
         };
-        Place { table, row: &value.row, realm: &value.realm, column }
+        SealContext { table, row: &value.row, realm: &value.realm, column }
     }
 }
 
-pub async fn rotate(store: &dyn Resealing, keys: &SealKeys) -> Result<Rotation, StoreError> {
+pub async fn rotate(store: &dyn RotateSealed, keys: &SealKeys) -> Result<Rotation, StoreError> {
     let mut report = Rotation::default();
-    for column in Column::ALL {
+    for column in SealedColumn::ALL {
         reseal_column(store, keys, column, &mut report).await?;
     }
-    report.complete = report.broken.is_empty() && nothing_left(store, keys).await?;
+    report.complete = report.broken.is_empty() && nothing_remaining(store, keys).await?;
     if report.complete {
-        report.retired = store.retire_all_but(&keys.sealing_id().to_string()).await?;
+        report.retired = store.retire_keys_except(&keys.sealing_id().to_string()).await?;
     }
     Ok(report)
 }
 
 async fn reseal_column(
-    store: &dyn Resealing,
+    store: &dyn RotateSealed,
     keys: &SealKeys,
-    column: Column,
+    column: SealedColumn,
     report: &mut Rotation,
 ) -> Result<(), StoreError> {
     let mut after = SealedValue::default();
     loop {
-        let page = store.sealed_otherwise(column, &keys.mark(), &after).await?;
+        let page = store.values_to_reseal(column, &keys.prefix(), &after).await?;
         let Some(last) = page.last().cloned() else { return Ok(()) };
         let mut anew = Vec::with_capacity(page.len());
         for value in page {
-            let place = column.place(&value);
-            match keys.unseal(place, &value.sealed) {
+            let context = column.context(&value);
+            match keys.unseal(context, &value.sealed) {
                 Ok(secret) => {
                     let sealed = keys
-                        .seal(place, &secret)
-                        .map_err(|why| StoreError::OutOfOrder(why.to_string().into()))?;
+                        .seal(context, &secret)
+                        .map_err(|why| StoreError::Unavailable(why.to_string().into()))?;
                     anew.push((value, sealed));
                 }
                 Err(why) => {
-                    report.broken.push(format!("{} {} {}: {why}", place.table, value.row, value.realm));
+                    report.broken.push(format!("{} {} {}: {why}", context.table, value.row, value.realm));
                 }
             }
         }
@@ -114,9 +118,9 @@ async fn reseal_column(
 }
 
 /// Another gateway may still seal under the old key: then that key stays for the next run.
-async fn nothing_left(store: &dyn Resealing, keys: &SealKeys) -> Result<bool, StoreError> {
-    for column in Column::ALL {
-        if !store.sealed_otherwise(column, &keys.mark(), &SealedValue::default()).await?.is_empty() {
+async fn nothing_remaining(store: &dyn RotateSealed, keys: &SealKeys) -> Result<bool, StoreError> {
+    for column in SealedColumn::ALL {
+        if !store.values_to_reseal(column, &keys.prefix(), &SealedValue::default()).await?.is_empty() {
             return Ok(false);
         }
     }

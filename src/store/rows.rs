@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use super::seal::{Place, SealFault, SealKeys};
+use super::seal::{SealContext, SealError, SealKeys};
 use super::{
-    AccountRecord, BroughtDown, GrantRecord, JournalEntry, Loaded, PendingKind, PendingLogin, StoredAccess,
-    StoredRoute, Take,
+    AccountRecord, AccountSink, ClampedAccount, GrantRecord, JournalEntry, LoadedAccounts, PendingKind,
+    PendingLogin, StoredAccess, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
 /// One row of a database, its columns by number. What does not read is `None`, or the reason for people.
-pub trait Columns {
+pub trait RowColumns {
     fn text(&self, index: usize) -> Result<Option<&str>, String>;
     fn number(&self, index: usize) -> Result<Option<i64>, String>;
     fn bytes(&self, index: usize) -> Result<Option<&[u8]>, String>;
 }
 
-macro_rules! columns_of {
+macro_rules! impl_row_columns {
     ($row:ty) => {
-        impl $crate::store::rows::Columns for $row {
+        impl $crate::store::rows::RowColumns for $row {
             fn text(&self, index: usize) -> Result<Option<&str>, String> {
                 sqlx::Row::try_get(self, index).map_err(|_| $crate::store::rows::does_not_read(index))
             }
@@ -35,9 +35,9 @@ macro_rules! columns_of {
         }
     };
 }
-pub(super) use columns_of;
+pub(super) use impl_row_columns;
 
-/// What [`Accounts::add`] reads, one row per grant; the order is its columns' order.
+/// What [`AccountRows::add`] reads, one row per grant; the order is its columns' order.
 macro_rules! select_accounts {
     ($rest:literal) => {
         concat!(
@@ -52,19 +52,19 @@ macro_rules! select_accounts {
 pub(super) use select_accounts;
 
 /// Gathers rows, those of one account in succession, into accounts.
-pub struct Accounts<'a> {
+pub struct AccountRows<'a> {
     keys: &'a SealKeys,
     clock: &'a Clock,
-    loaded: Loaded,
+    loaded: LoadedAccounts,
     open: Option<(AccountName, Result<AccountRecord, String>)>,
 }
 
-impl<'a> Accounts<'a> {
+impl<'a> AccountRows<'a> {
     pub fn new(keys: &'a SealKeys, clock: &'a Clock) -> Self {
-        Self { keys, clock, loaded: Loaded::default(), open: None }
+        Self { keys, clock, loaded: LoadedAccounts::default(), open: None }
     }
 
-    pub fn add(&mut self, row: &impl Columns) {
+    pub fn add(&mut self, row: &impl RowColumns) {
         let name = match read_name(row) {
             Ok(name) => name,
             Err(why) => {
@@ -88,11 +88,11 @@ impl<'a> Accounts<'a> {
     }
 
     /// Those that are complete by now.
-    pub fn hand_over(&mut self, take: Take<'_>) {
+    pub fn hand_over(&mut self, take: AccountSink<'_>) {
         self.loaded.accounts.drain(..).for_each(take);
     }
 
-    pub fn finish(mut self) -> Loaded {
+    pub fn finish(mut self) -> LoadedAccounts {
         self.finish_open();
         self.loaded
     }
@@ -110,21 +110,21 @@ impl<'a> Accounts<'a> {
     }
 }
 
-pub fn refresh_place<'a>(account: &'a AccountName, realm: &'a RealmName) -> Place<'a> {
-    Place { table: "grants", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
+pub fn refresh_context<'a>(account: &'a AccountName, realm: &'a RealmName) -> SealContext<'a> {
+    SealContext { table: "grants", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
 }
 
-pub fn access_place<'a>(account: &'a AccountName, realm: &'a RealmName) -> Place<'a> {
-    Place { table: "grants", row: account.as_str(), realm: realm.as_str(), column: "access" }
+pub fn access_context<'a>(account: &'a AccountName, realm: &'a RealmName) -> SealContext<'a> {
+    SealContext { table: "grants", row: account.as_str(), realm: realm.as_str(), column: "access" }
 }
 
-pub fn fallback_place<'a>(account: &'a AccountName, realm: &'a RealmName) -> Place<'a> {
-    Place { table: "fallbacks", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
+pub fn fallback_context<'a>(account: &'a AccountName, realm: &'a RealmName) -> SealContext<'a> {
+    SealContext { table: "fallbacks", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
 }
 
 /// `id` in hexadecimal; a payload of one kind does not open as another.
-pub fn payload_place(id: &str, kind: PendingKind) -> Place<'_> {
-    Place { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }
+pub fn payload_context(id: &str, kind: PendingKind) -> SealContext<'_> {
+    SealContext { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }
 }
 
 pub fn hex(id: &[u8; 32]) -> String {
@@ -147,7 +147,7 @@ pub fn read_login(
     let id: [u8; 32] = id.try_into().ok()?;
     let kinds = [PendingKind::Start, PendingKind::State, PendingKind::Choice];
     let kind = kinds.into_iter().find(|known| kind_word(*known) == kind)?;
-    match keys.unseal(payload_place(&hex(&id), kind), &sealed) {
+    match keys.unseal(payload_context(&hex(&id), kind), &sealed) {
         Ok(payload) => Some(PendingLogin { id, kind, expires_at: moment(expires_at).ok()?, payload }),
         Err(why) => {
             tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
@@ -181,7 +181,7 @@ pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub fn read_journal(row: &impl Columns, clock: &Clock) -> Result<JournalEntry, String> {
+pub fn read_journal(row: &impl RowColumns, clock: &Clock) -> Result<JournalEntry, String> {
     Ok(JournalEntry {
         at: kept_moment(clock, given(row.number(0)?, 0)?)?,
         account: parsed(row, 1)?,
@@ -195,21 +195,21 @@ pub fn read_journal(row: &impl Columns, clock: &Clock) -> Result<JournalEntry, S
 pub const FUTURE_MILLIS: i64 = 2000;
 
 /// An account and by how many milliseconds its newest grant lay in the future. Each account once.
-pub fn brought_down_rows(mut rows: Vec<(String, i64)>) -> Vec<BroughtDown> {
+pub fn clamped_accounts(mut rows: Vec<(String, i64)>) -> Vec<ClampedAccount> {
     rows.sort_by(|(one, a), (other, b)| one.cmp(other).then(b.cmp(a)));
     rows.dedup_by(|(later, _), (first, _)| later == first);
     let brought_down = |(name, by): (String, i64)| {
         let by = Duration::from_millis(u64::try_from(by).unwrap_or_default());
-        Some(BroughtDown { account: name.parse().ok()?, by })
+        Some(ClampedAccount { account: name.parse().ok()?, by })
     };
     rows.into_iter().filter_map(brought_down).collect()
 }
 
-fn read_name(row: &impl Columns) -> Result<AccountName, String> {
+fn read_name(row: &impl RowColumns) -> Result<AccountName, String> {
     parsed(row, 0)
 }
 
-fn read_account(row: &impl Columns, name: &AccountName, clock: &Clock) -> Result<AccountRecord, String> {
+fn read_account(row: &impl RowColumns, name: &AccountName, clock: &Clock) -> Result<AccountRecord, String> {
     let state = match given(row.text(2)?, 2)? {
         "ready" => AccountState::Ready,
         "paused" => AccountState::Paused,
@@ -223,7 +223,7 @@ fn read_account(row: &impl Columns, name: &AccountName, clock: &Clock) -> Result
 }
 
 fn read_grant(
-    row: &impl Columns,
+    row: &impl RowColumns,
     name: &AccountName,
     keys: &SealKeys,
     clock: &Clock,
@@ -233,15 +233,15 @@ fn read_grant(
         return Ok(None);
     }
     let realm: RealmName = parsed(row, 5)?;
-    let unsealed = |what, place, sealed: &[u8]| {
-        keys.unseal(place, sealed)
-            .map_err(|why: SealFault| format!("its {what} token in realm {realm}: {why}"))
+    let unsealed = |what, context, sealed: &[u8]| {
+        keys.unseal(context, sealed)
+            .map_err(|why: SealError| format!("its {what} token in realm {realm}: {why}"))
     };
-    let refresh = unsealed("refresh", refresh_place(name, &realm), given(row.bytes(8)?, 8)?)?;
+    let refresh = unsealed("refresh", refresh_context(name, &realm), given(row.bytes(8)?, 8)?)?;
     let access = match (row.bytes(9)?, row.number(10)?) {
         (Some(sealed), Some(expires_at)) => {
             // It goes to the wire as it is. One that cannot is none, and the refresh token brings another.
-            let token = AccessToken::checked(&unsealed("access", access_place(name, &realm), sealed)?).ok();
+            let token = AccessToken::checked(&unsealed("access", access_context(name, &realm), sealed)?).ok();
             let expires_at = moment(expires_at)?;
             token.map(|token| StoredAccess { token, expires_at })
         }
@@ -271,7 +271,7 @@ fn read_grant(
 
 /// What lies in the future was noted by a clock that was wrong. It counts as now, and the token's end moves
 /// with it, so that a token is never believed to live longer than it was given. The store itself is set right
-/// by [`super::Store::bring_down`].
+/// by [`super::Store::clamp_future_times`].
 fn brought_down(mut grant: GrantRecord, now: Timestamp) -> GrantRecord {
     let newest = grant.refreshed_at.max(Some(grant.obtained_at)).unwrap_or(grant.obtained_at);
     if newest > now {
@@ -292,7 +292,7 @@ fn given<T>(value: Option<T>, index: usize) -> Result<T, String> {
     value.ok_or_else(|| does_not_read(index))
 }
 
-fn parsed<T: std::str::FromStr>(row: &impl Columns, index: usize) -> Result<T, String> {
+fn parsed<T: std::str::FromStr>(row: &impl RowColumns, index: usize) -> Result<T, String> {
     given(row.text(index)?, index)?.parse().map_err(|_| format!("its column {index} is not valid"))
 }
 

@@ -28,7 +28,7 @@ pub struct KeyId([u8; KEY_ID_LEN]);
 
 /// Where a sealed value belongs. It opens nowhere else, so no row can be given another's secret.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     pub table: &'static str,
     /// The account's name, or what else names the row.
     pub row: &'a str,
@@ -37,7 +37,7 @@ pub struct Place<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SealFault {
+pub enum SealError {
     #[error("it was sealed under key {0}, which is not held")]
     UnknownKey(KeyId),
     #[error("it was changed, or belongs elsewhere")]
@@ -53,7 +53,7 @@ const KEY_ID_LEN: usize = 8;
 const NONCE_LEN: usize = 12;
 /// Format of a sealed value: this byte, key id, nonce, ciphertext, tag.
 const FORMAT: u8 = 1;
-const HEAD_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
+const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN;
 
 impl SealKeys {
     pub fn new(sealing: SealKey, older: Vec<SealKey>) -> Self {
@@ -69,20 +69,20 @@ impl SealKeys {
     }
 
     /// With what everything begins that is sealed from now on.
-    pub fn mark(&self) -> [u8; 1 + KEY_ID_LEN] {
-        let mut mark = [FORMAT; 1 + KEY_ID_LEN];
-        mark[1..].copy_from_slice(&self.sealing.id.0);
-        mark
+    pub fn prefix(&self) -> [u8; 1 + KEY_ID_LEN] {
+        let mut prefix = [FORMAT; 1 + KEY_ID_LEN];
+        prefix[1..].copy_from_slice(&self.sealing.id.0);
+        prefix
     }
 
-    pub fn seal(&self, place: Place<'_>, secret: &str) -> Result<Vec<u8>, SealFault> {
+    pub fn seal(&self, context: SealContext<'_>, secret: &str) -> Result<Vec<u8>, SealError> {
         let key = &self.sealing;
         let mut text = secret.as_bytes().to_vec();
         let nonce = key
             .cipher
-            .seal_in_place_append_tag(Aad::from(place.bound_to(key.id)), &mut text)
-            .map_err(|_| SealFault::Cipher)?;
-        let mut sealed = Vec::with_capacity(HEAD_LEN + text.len());
+            .seal_in_place_append_tag(Aad::from(context.associated_data(key.id)), &mut text)
+            .map_err(|_| SealError::Cipher)?;
+        let mut sealed = Vec::with_capacity(HEADER_LEN + text.len());
         sealed.push(FORMAT);
         sealed.extend_from_slice(&key.id.0);
         sealed.extend_from_slice(nonce.as_ref());
@@ -90,33 +90,33 @@ impl SealKeys {
         Ok(sealed)
     }
 
-    pub fn unseal(&self, place: Place<'_>, sealed: &[u8]) -> Result<String, SealFault> {
-        let (head, text) = sealed.split_at_checked(HEAD_LEN).ok_or(SealFault::Malformed)?;
+    pub fn unseal(&self, context: SealContext<'_>, sealed: &[u8]) -> Result<String, SealError> {
+        let (head, text) = sealed.split_at_checked(HEADER_LEN).ok_or(SealError::Malformed)?;
         let (format, head) = head.split_at(1);
         let (id, nonce) = head.split_at(KEY_ID_LEN);
         if format != [FORMAT] {
-            return Err(SealFault::Malformed);
+            return Err(SealError::Malformed);
         }
-        let id = KeyId(id.try_into().map_err(|_| SealFault::Malformed)?);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealFault::Malformed)?;
+        let id = KeyId(id.try_into().map_err(|_| SealError::Malformed)?);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Malformed)?;
         let key = std::iter::once(&self.sealing)
             .chain(&self.older)
             .find(|key| key.id == id)
-            .ok_or(SealFault::UnknownKey(id))?;
+            .ok_or(SealError::UnknownKey(id))?;
         let mut text = text.to_vec();
         let opened = key
             .cipher
-            .open_in_place(nonce, Aad::from(place.bound_to(id)), &mut text)
-            .map_err(|_| SealFault::Broken)?
+            .open_in_place(nonce, Aad::from(context.associated_data(id)), &mut text)
+            .map_err(|_| SealError::Broken)?
             .len();
         text.truncate(opened);
-        String::from_utf8(text).map_err(|_| SealFault::Broken)
+        String::from_utf8(text).map_err(|_| SealError::Broken)
     }
 }
 
 impl SealKey {
-    pub fn new(key: &[u8; KEY_LEN]) -> Result<Self, SealFault> {
-        let cipher = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealFault::Cipher)?;
+    pub fn new(key: &[u8; KEY_LEN]) -> Result<Self, SealError> {
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SealError::Cipher)?;
         Ok(Self { id: KeyId::of(key), cipher })
     }
 }
@@ -132,9 +132,9 @@ impl KeyId {
     }
 }
 
-impl Place<'_> {
+impl SealContext<'_> {
     /// The additional authenticated data: each part behind its length, so that no two places read alike.
-    fn bound_to(&self, key: KeyId) -> Vec<u8> {
+    fn associated_data(&self, key: KeyId) -> Vec<u8> {
         let mut bound = Vec::with_capacity(128);
         for part in [
             self.table.as_bytes(),
@@ -178,8 +178,8 @@ impl fmt::Debug for SealKeys {
 mod tests {
     use super::*;
 
-    const HERE: Place<'_> =
-        Place { table: "grants", row: "smile-berlin", realm: "global", column: "refresh" };
+    const HERE: SealContext<'_> =
+        SealContext { table: "grants", row: "smile-berlin", realm: "global", column: "refresh" };
 
     fn key(fill: u8) -> SealKey {
         SealKey::new(&[fill; KEY_LEN]).unwrap()
@@ -191,13 +191,13 @@ mod tests {
         let sealed = keys.seal(HERE, "s3cret").unwrap();
         assert_eq!(keys.unseal(HERE, &sealed).unwrap(), "s3cret");
         for elsewhere in [
-            Place { table: "pending_logins", ..HERE },
-            Place { row: "smile-paris", ..HERE },
-            Place { realm: "china", ..HERE },
-            Place { column: "access", ..HERE },
-            Place { row: "smile-berling", realm: "lobal", ..HERE },
+            SealContext { table: "pending_logins", ..HERE },
+            SealContext { row: "smile-paris", ..HERE },
+            SealContext { realm: "china", ..HERE },
+            SealContext { column: "access", ..HERE },
+            SealContext { row: "smile-berling", realm: "lobal", ..HERE },
         ] {
-            assert_eq!(keys.unseal(elsewhere, &sealed), Err(SealFault::Broken), "{elsewhere:?}");
+            assert_eq!(keys.unseal(elsewhere, &sealed), Err(SealError::Broken), "{elsewhere:?}");
         }
     }
 
@@ -228,7 +228,7 @@ mod tests {
         let rotated = SealKeys::new(key(2), vec![key(1)]);
         assert_eq!(rotated.unseal(HERE, &sealed).unwrap(), "s3cret");
         let new = rotated.seal(HERE, "s3cret").unwrap();
-        assert_eq!(old.unseal(HERE, &new), Err(SealFault::UnknownKey(rotated.sealing_id())));
+        assert_eq!(old.unseal(HERE, &new), Err(SealError::UnknownKey(rotated.sealing_id())));
     }
 
     #[test]

@@ -6,33 +6,33 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::backup::Out;
+use super::backup::BackupSink;
 use super::cluster::ReplicaId;
-use super::key_file::{self, Environment};
-use super::last_seen::{LastSeen, Noted};
-use super::lock::ProcessLock;
-use super::outage::{Ailment, Outage};
+use super::key_file::{self, EnvLookup};
+use super::last_seen::{LastSeenPage, LastSeenRecord};
+use super::process_lock::ProcessLock;
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
+use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
-    AccountRecord, BroughtDown, JournalEntry, Loaded, NewGrant, NewTokens, Pending, PendingKind,
-    PendingLogin, Store, StoreError, StoredRoute, Take,
+    AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
+    PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use connection::Connection;
+use connection::SharedConnection;
 
 mod backup;
-mod bring_down;
+mod clamp;
 mod connection;
 mod fallbacks;
 mod grants;
 mod last_seen;
 mod logins;
+mod migrate;
 mod names;
-mod portable;
 mod rotate;
 mod start;
 
@@ -45,9 +45,9 @@ pub use backup::{backup, count_accounts, restore};
 pub use start::check;
 
 pub struct SqliteStore {
-    writer: Connection,
+    writer: SharedConnection,
     /// Long reads (50,000 accounts at start) hold up no commit.
-    reader: Connection,
+    reader: SharedConnection,
     path: PathBuf,
     keys: SealKeys,
     clock: Clock,
@@ -61,7 +61,7 @@ impl SqliteStore {
     pub async fn open(
         path: &Path,
         key: &SecretSource,
-        environment: Environment<'_>,
+        environment: EnvLookup<'_>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let start::Claimed { path, is_new, lock } = start::claim(path)?;
@@ -80,15 +80,15 @@ impl SqliteStore {
     }
 
     async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
             .bind(self.stored(entry.at))
             .bind(entry.account.as_str())
             .bind(entry.event)
             .bind(entry.detail)
-            .execute(&mut *turn)
+            .execute(&mut *conn)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         Ok(())
     }
 
@@ -106,8 +106,8 @@ impl SqliteStore {
                 "SELECT at, account, event, detail FROM journal ORDER BY at DESC, id DESC LIMIT ?",
             ),
         };
-        let mut turn = self.reader.turn().await.map_err(fault)?;
-        let lines = query.bind(i64::from(limit)).fetch_all(&mut *turn).await.map_err(fault)?;
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
+        let lines = query.bind(i64::from(limit)).fetch_all(&mut *conn).await.map_err(store_error)?;
         // A line that somebody changed so that it does not read is left out; the others still tell.
         Ok(lines.iter().filter_map(|row| rows::read_journal(row, &self.clock).ok()).collect())
     }
@@ -116,16 +116,16 @@ impl SqliteStore {
         if !self.path.exists() {
             let why =
                 format!("{} is gone; what is written now is lost at the next start", self.path.display());
-            return Err(StoreError::OutOfOrder(why.into()));
+            return Err(StoreError::Unavailable(why.into()));
         }
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         sqlx::query(
             "INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at",
         )
         .bind(self.stored(self.clock.now()))
-        .execute(&mut *turn)
+        .execute(&mut *conn)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         Ok(())
     }
 
@@ -134,38 +134,38 @@ impl SqliteStore {
         let closed = (self.reader.close().await, self.writer.close().await);
         // Whoever still holds this store cannot write any more, so the next process may.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        closed.0.and(closed.1).map_err(fault)
+        closed.0.and(closed.1).map_err(store_error)
     }
 }
 
-rows::columns_of!(sqlx::sqlite::SqliteRow);
+rows::impl_row_columns!(sqlx::sqlite::SqliteRow);
 
 impl Store for SqliteStore {
-    fn accounts(&self) -> Pending<'_, Loaded> {
+    fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(async {
             let mut accounts = Vec::new();
             let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
-            Ok(Loaded { accounts, broken })
+            Ok(LoadedAccounts { accounts, broken })
         })
     }
 
-    fn each_account<'a>(&'a self, take: Take<'a>) -> Pending<'a, Vec<(AccountName, String)>> {
+    fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
         Box::pin(self.read_accounts(take))
     }
 
-    fn account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Option<AccountRecord>> {
+    fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>> {
         Box::pin(self.read_account(name))
     }
 
-    fn put_grant(&self, grant: NewGrant) -> Pending<'_, AccountRecord> {
+    fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord> {
         Box::pin(self.write_grant(grant))
     }
 
-    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> Pending<'a, ()> {
+    fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()> {
         Box::pin(self.write_state(name, state))
     }
 
-    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+    fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         Box::pin(self.write_current(name, realm))
     }
 
@@ -174,7 +174,7 @@ impl Store for SqliteStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         at: Timestamp,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(self.write_intent(name, realm, at))
     }
 
@@ -185,7 +185,7 @@ impl Store for SqliteStore {
         _: &'a ReplicaId,
         expected: u64,
         noted_at: Timestamp,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         Box::pin(self.delete_intent(name, realm, expected, noted_at))
     }
 
@@ -195,26 +195,26 @@ impl Store for SqliteStore {
         realm: &'a RealmName,
         expected: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, u64> {
+    ) -> StoreFuture<'a, u64> {
         Box::pin(self.write_tokens(name, realm, expected, tokens))
     }
 
-    fn keep_fallback<'a>(
+    fn keep_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         seen_generation: u64,
         tokens: &'a NewTokens,
-    ) -> Pending<'a, bool> {
+    ) -> StoreFuture<'a, bool> {
         Box::pin(self.write_fallback(name, realm, seen_generation, tokens))
     }
 
-    fn adopt_fallback<'a>(
+    fn adopt_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
         realm: &'a RealmName,
         expected: u64,
-    ) -> Pending<'a, Option<u64>> {
+    ) -> StoreFuture<'a, Option<u64>> {
         Box::pin(self.use_fallback(name, realm, expected))
     }
 
@@ -223,15 +223,15 @@ impl Store for SqliteStore {
         name: &'a AccountName,
         realm: &'a RealmName,
         route: &'a StoredRoute,
-    ) -> Pending<'a, ()> {
+    ) -> StoreFuture<'a, ()> {
         Box::pin(self.write_route(name, realm, route))
     }
 
-    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> Pending<'a, ()> {
+    fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         Box::pin(self.delete_grant(name, realm))
     }
 
-    fn remove_account<'a>(&'a self, name: &'a AccountName) -> Pending<'a, ()> {
+    fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()> {
         Box::pin(self.delete_account(name))
     }
 
@@ -239,19 +239,19 @@ impl Store for SqliteStore {
         &'a self,
         from: &'a AccountName,
         to: &'a AccountName,
-    ) -> Pending<'a, AccountRecord> {
+    ) -> StoreFuture<'a, AccountRecord> {
         Box::pin(self.move_account(from, to))
     }
 
-    fn pending_logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+    fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
         Box::pin(self.read_logins())
     }
 
-    fn known_tokens(&self) -> Pending<'_, Vec<([u8; 32], AccountName)>> {
+    fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
         Box::pin(self.read_known_tokens())
     }
 
-    fn put_login(&self, login: PendingLogin) -> Pending<'_, ()> {
+    fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {
         Box::pin(self.write_login(login))
     }
 
@@ -260,7 +260,7 @@ impl Store for SqliteStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
         Box::pin(self.read_login(id, kind, now))
     }
 
@@ -269,63 +269,67 @@ impl Store for SqliteStore {
         id: [u8; 32],
         kind: PendingKind,
         now: Timestamp,
-    ) -> Pending<'_, Option<PendingLogin>> {
+    ) -> StoreFuture<'_, Option<PendingLogin>> {
         Box::pin(self.read_and_delete_login(id, kind, now))
     }
 
-    fn append_journal(&self, entry: JournalEntry) -> Pending<'_, ()> {
+    fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()> {
         Box::pin(self.add_to_journal(entry))
     }
 
-    fn journal<'a>(&'a self, account: Option<&'a AccountName>, limit: u32) -> Pending<'a, Vec<JournalEntry>> {
+    fn journal<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+        limit: u32,
+    ) -> StoreFuture<'a, Vec<JournalEntry>> {
         Box::pin(self.read_journal(account, limit))
     }
 
-    fn rotate_key(&self) -> Pending<'_, Rotation> {
+    fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
         Box::pin(rotate(self, &self.keys))
     }
 
-    fn back_up<'a>(&'a self, out: Out<'a>) -> Pending<'a, u64> {
+    fn back_up<'a>(&'a self, out: BackupSink<'a>) -> StoreFuture<'a, u64> {
         Box::pin(self.send_copy(out))
     }
 
-    fn note_last_seen<'a>(&'a self, seen: &'a [LastSeen]) -> Pending<'a, ()> {
+    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()> {
         Box::pin(self.write_last_seen(seen))
     }
 
-    fn last_seen(&self, _since: Timestamp) -> Pending<'_, Noted> {
+    fn last_seen(&self, _since: Timestamp) -> StoreFuture<'_, LastSeenPage> {
         Box::pin(self.read_last_seen())
     }
 
-    fn bring_down(&self) -> Pending<'_, Vec<BroughtDown>> {
-        Box::pin(self.set_down_future())
+    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
+        Box::pin(self.clamp_future_rows())
     }
 
-    fn ping(&self) -> Pending<'_, ()> {
+    fn ping(&self) -> StoreFuture<'_, ()> {
         Box::pin(self.write_heartbeat())
     }
 
-    fn close(&self) -> Pending<'_, ()> {
+    fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(self.close_files())
     }
 }
 
 /// Trouble passes (a full disk, a lock); damage does not. SQLite's messages hold no values.
-fn fault(error: sqlx::Error) -> StoreError {
+fn store_error(error: sqlx::Error) -> StoreError {
     match primary_code(&error) {
         Some(SQLITE_CORRUPT | SQLITE_NOTADB) => {
             StoreError::Refused(format!("the database is damaged: {error}; restore a backup"))
         }
-        code => StoreError::OutOfOrder(Outage::new(ailment(code), error.to_string())),
+        code => StoreError::Unavailable(StoreUnavailable::new(unavailable_kind(code), error.to_string())),
     }
 }
 
-fn ailment(code: Option<i32>) -> Ailment {
+fn unavailable_kind(code: Option<i32>) -> UnavailableKind {
     match code {
-        Some(SQLITE_FULL) => Ailment::DiskFull,
-        Some(SQLITE_READONLY) => Ailment::ReadOnly,
-        Some(SQLITE_BUSY) => Ailment::Slow,
-        _ => Ailment::Other,
+        Some(SQLITE_FULL) => UnavailableKind::DiskFull,
+        Some(SQLITE_READONLY) => UnavailableKind::ReadOnly,
+        Some(SQLITE_BUSY) => UnavailableKind::Slow,
+        _ => UnavailableKind::Other,
     }
 }
 

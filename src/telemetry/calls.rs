@@ -25,7 +25,7 @@ const BUCKETS: usize = BOUNDS_MILLIS.len() + 1;
 
 /// How a call ended, as far as a label may tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum StatusClass {
     Success,
     Redirect,
     CallerFault,
@@ -34,27 +34,32 @@ pub enum Class {
     None,
 }
 
-impl Class {
-    const ALL: [Class; 5] =
-        [Class::Success, Class::Redirect, Class::CallerFault, Class::ServerFault, Class::None];
+impl StatusClass {
+    const ALL: [StatusClass; 5] = [
+        StatusClass::Success,
+        StatusClass::Redirect,
+        StatusClass::CallerFault,
+        StatusClass::ServerFault,
+        StatusClass::None,
+    ];
 
     pub fn of(status: StatusCode) -> Self {
         match status.as_u16() / 100 {
-            2 => Class::Success,
-            3 => Class::Redirect,
-            4 => Class::CallerFault,
-            5 => Class::ServerFault,
-            _ => Class::None,
+            2 => StatusClass::Success,
+            3 => StatusClass::Redirect,
+            4 => StatusClass::CallerFault,
+            5 => StatusClass::ServerFault,
+            _ => StatusClass::None,
         }
     }
 
     pub const fn word(self) -> &'static str {
         match self {
-            Class::Success => "2xx",
-            Class::Redirect => "3xx",
-            Class::CallerFault => "4xx",
-            Class::ServerFault => "5xx",
-            Class::None => "none",
+            StatusClass::Success => "2xx",
+            StatusClass::Redirect => "3xx",
+            StatusClass::CallerFault => "4xx",
+            StatusClass::ServerFault => "5xx",
+            StatusClass::None => "none",
         }
     }
 }
@@ -79,8 +84,8 @@ pub struct CallCells {
 
 impl CallCells {
     fn new(endpoints: usize) -> Self {
-        let histograms = || (0..endpoints * Class::ALL.len()).map(|_| Histogram::default()).collect();
-        let counters = endpoints * Class::ALL.len() * METHODS.len();
+        let histograms = || (0..endpoints * StatusClass::ALL.len()).map(|_| Histogram::default()).collect();
+        let counters = endpoints * StatusClass::ALL.len() * METHODS.len();
         Self {
             request: histograms(),
             platform: histograms(),
@@ -89,20 +94,20 @@ impl CallCells {
     }
 
     /// A call of a caller is over, and took this long as the caller sees it.
-    pub fn responded(&self, endpoint: EndpointSlot, method: &Method, class: Class, took: Duration) {
+    pub fn responded(&self, endpoint: EndpointSlot, method: &Method, class: StatusClass, took: Duration) {
         let cell = cell(endpoint.0, class);
         self.request[cell].observe(took);
         self.requests[cell * METHODS.len() + method_index(method)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// One send to the platform is over, and took this long from its first byte to the last of its answer.
-    pub fn platform_responded(&self, endpoint: EndpointSlot, class: Class, took: Duration) {
+    pub fn platform_responded(&self, endpoint: EndpointSlot, class: StatusClass, took: Duration) {
         self.platform[cell(endpoint.0, class)].observe(took);
     }
 }
 
-fn cell(endpoint: usize, class: Class) -> usize {
-    endpoint * Class::ALL.len() + class as usize
+fn cell(endpoint: usize, class: StatusClass) -> usize {
+    endpoint * StatusClass::ALL.len() + class as usize
 }
 
 #[derive(Default)]
@@ -122,12 +127,12 @@ impl Histogram {
 
 /// A scrape's sum over workers.
 #[derive(Default)]
-struct Sum {
+struct HistogramSum {
     buckets: [u64; BUCKETS],
     nanos: u64,
 }
 
-impl Sum {
+impl HistogramSum {
     fn add(&mut self, histogram: &Histogram) {
         for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
             *sum += bucket.load(Ordering::Relaxed);
@@ -144,12 +149,12 @@ impl Sum {
 }
 
 /// All cells there are.
-pub(super) struct Calls {
+pub(super) struct CallMetrics {
     endpoints: Vec<&'static str>,
     cells: Mutex<BTreeMap<String, BTreeMap<usize, Arc<CallCells>>>>,
 }
 
-impl Calls {
+impl CallMetrics {
     pub fn new(endpoints: &[&'static str]) -> Self {
         Self { endpoints: endpoints.to_vec(), cells: Mutex::default() }
     }
@@ -180,7 +185,7 @@ impl Calls {
         let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (realm, cells) in self.snapshot() {
             for (at, endpoint, class) in self.kinds() {
-                let mut sum = Sum::default();
+                let mut sum = HistogramSum::default();
                 cells.iter().for_each(|cells| sum.add(&clock(cells)[at]));
                 // What never happened is left out: most endpoints never end in most ways.
                 if sum.buckets.iter().any(|count| *count > 0) {
@@ -212,19 +217,19 @@ impl Calls {
     }
 
     /// Every cell with its endpoint and class.
-    fn kinds(&self) -> impl Iterator<Item = (usize, &'static str, Class)> {
+    fn kinds(&self) -> impl Iterator<Item = (usize, &'static str, StatusClass)> {
         let endpoints = self.endpoints.iter().enumerate();
-        endpoints.flat_map(|(at, name)| Class::ALL.map(|class| (cell(at, class), *name, class)))
+        endpoints.flat_map(|(at, name)| StatusClass::ALL.map(|class| (cell(at, class), *name, class)))
     }
 }
 
-impl fmt::Debug for Calls {
+impl fmt::Debug for CallMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Calls").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }
 
-impl Collector for Calls {
+impl Collector for CallMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let request =
             ("request_seconds", "From a call's first byte to the last of its answer, as the caller sees it");
@@ -246,7 +251,7 @@ mod tests {
         for millis in [0, 1, 2, 600_000, 600_001] {
             histogram.observe(Duration::from_millis(millis));
         }
-        let mut sum = Sum::default();
+        let mut sum = HistogramSum::default();
         sum.add(&histogram);
         assert_eq!((sum.buckets[0], sum.buckets[1]), (2, 1));
         assert_eq!((sum.buckets[BUCKETS - 2], sum.buckets[BUCKETS - 1]), (1, 1));
@@ -255,11 +260,11 @@ mod tests {
 
     #[test]
     fn every_class_has_a_cell_of_its_own() {
-        for (at, class) in Class::ALL.into_iter().enumerate() {
+        for (at, class) in StatusClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, at);
         }
-        assert_eq!(Class::of(StatusCode::NO_CONTENT), Class::Success);
-        assert_eq!(Class::of(StatusCode::GATEWAY_TIMEOUT), Class::ServerFault);
+        assert_eq!(StatusClass::of(StatusCode::NO_CONTENT), StatusClass::Success);
+        assert_eq!(StatusClass::of(StatusCode::GATEWAY_TIMEOUT), StatusClass::ServerFault);
         assert_eq!(METHODS[method_index(&Method::from_bytes(b"BREW").unwrap())], "other");
     }
 }

@@ -15,7 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a line waits for others. A write for each line would cost more than the line.
-const GATHERING: Duration = Duration::from_millis(10);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the events of all threads hold at most, some four thousand lines.
 const EVENT_BYTES: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ const KEPT_BYTES: usize = 64 * 1024;
 
 /// What a line is, since losing one or the other means different things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineKind {
+pub enum LogKind {
     /// Whatever the gateway says about itself.
     Event,
     /// The audit trail of calls.
@@ -39,17 +39,17 @@ pub enum LineKind {
 /// layer beside it.
 #[derive(Clone)]
 pub struct LogQueue {
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
     events: Arc<Buffer>,
 }
 
 /// A buffer for a producer of many lines, which shares it with no other thread but the writer.
-pub struct LineBuffer {
+pub struct LogBuffer {
     queue: LogQueue,
     buffer: Arc<Buffer>,
 }
 
-struct Shared {
+struct QueueState {
     buffers: Buffers,
     dropped: [AtomicU64; 2],
     begun: Instant,
@@ -62,7 +62,7 @@ struct Shared {
 type Buffers = Arc<Mutex<Vec<Arc<Buffer>>>>;
 
 struct Buffer {
-    kind: LineKind,
+    kind: LogKind,
     limit: usize,
     lines: Mutex<Vec<u8>>,
 }
@@ -70,13 +70,13 @@ struct Buffer {
 impl LogQueue {
     /// Starts the writer, which ends with the last handle on this.
     pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (hand_over, receive) = std::sync::mpsc::sync_channel::<(Weak<Shared>, Buffers)>(1);
+        let (hand_over, receive) = std::sync::mpsc::sync_channel::<(Weak<QueueState>, Buffers)>(1);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             if let Ok((shared, buffers)) = receive.recv() {
-                write_all_lines(&shared, &buffers, &mut Output { out, torn: false });
+                write_all_lines(&shared, &buffers, &mut LogOutput { out, mid_line: false });
             }
         })?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(QueueState {
             buffers: Buffers::default(),
             dropped: [const { AtomicU64::new(0) }; 2],
             begun: Instant::now(),
@@ -85,7 +85,7 @@ impl LogQueue {
         });
         // The writer waits for just this.
         let _ = hand_over.send((Arc::downgrade(&shared), shared.buffers.clone()));
-        let events = shared.add_buffer(LineKind::Event, EVENT_BYTES);
+        let events = shared.add_buffer(LogKind::Event, EVENT_BYTES);
         Ok(Self { shared, events })
     }
 
@@ -95,17 +95,17 @@ impl LogQueue {
     }
 
     /// For one more producer. It may hold so many bytes while nobody takes them off.
-    pub fn buffer(&self, kind: LineKind, limit: usize) -> LineBuffer {
-        LineBuffer { queue: self.clone(), buffer: self.shared.add_buffer(kind, limit) }
+    pub fn buffer(&self, kind: LogKind, limit: usize) -> LogBuffer {
+        LogBuffer { queue: self.clone(), buffer: self.shared.add_buffer(kind, limit) }
     }
 
     /// Lines that found their buffer full, or could not be written.
-    pub fn dropped(&self, kind: LineKind) -> u64 {
+    pub fn dropped(&self, kind: LogKind) -> u64 {
         self.shared.dropped[kind as usize].load(Ordering::Relaxed)
     }
 
     /// How long what is being written has waited for whoever reads it.
-    pub fn waiting(&self) -> Duration {
+    pub fn blocked_for(&self) -> Duration {
         match self.shared.writing_since.load(Ordering::SeqCst) {
             0 => Duration::ZERO,
             since => self.shared.begun.elapsed().saturating_sub(Duration::from_millis(since - 1)),
@@ -131,15 +131,15 @@ impl LogQueue {
     }
 }
 
-impl LineBuffer {
+impl LogBuffer {
     /// Has `write` append one line, its break included, if there is room.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.queue.shared.append(&self.buffer, write);
     }
 }
 
-impl Shared {
-    fn add_buffer(&self, kind: LineKind, limit: usize) -> Arc<Buffer> {
+impl QueueState {
+    fn add_buffer(&self, kind: LogKind, limit: usize) -> Arc<Buffer> {
         let buffer = Arc::new(Buffer { kind, limit, lines: Mutex::default() });
         lock(&self.buffers).push(buffer.clone());
         buffer
@@ -167,16 +167,16 @@ impl Shared {
         empty && self.writing_since.load(Ordering::SeqCst) == 0
     }
 
-    fn begin_writing(&self) {
+    fn mark_writing(&self) {
         let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.writing_since.store(since + 1, Ordering::SeqCst);
     }
 
-    fn end_writing(&self) {
+    fn mark_idle(&self) {
         self.writing_since.store(0, Ordering::SeqCst);
     }
 
-    fn count_dropped(&self, kind: LineKind, lines: u64) {
+    fn count_dropped(&self, kind: LogKind, lines: u64) {
         self.dropped[kind as usize].fetch_add(lines, Ordering::Relaxed);
     }
 
@@ -185,20 +185,20 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for QueueState {
     fn drop(&mut self) {
         // The writer finds nothing to hold on to, and ends.
         self.writer.unpark();
     }
 }
 
-fn write_all_lines(shared: &Weak<Shared>, all: &Buffers, out: &mut Output<impl Write>) {
+fn write_all_lines(shared: &Weak<QueueState>, all: &Buffers, out: &mut LogOutput<impl Write>) {
     let mut lines = Vec::new();
     let mut reported = 0;
     while let Some(shared) = shared.upgrade() {
         let buffers = buffers_in_use(all);
         let (mut found, mut failed) = (false, false);
-        shared.begin_writing();
+        shared.mark_writing();
         for buffer in &buffers {
             std::mem::swap(&mut *lock(&buffer.lines), &mut lines);
             found |= !lines.is_empty();
@@ -208,7 +208,7 @@ fn write_all_lines(shared: &Weak<Shared>, all: &Buffers, out: &mut Output<impl W
             lines.clear();
             lines.shrink_to(KEPT_BYTES);
         }
-        shared.end_writing();
+        shared.mark_idle();
         let dropped = shared.all_dropped();
         drop(shared);
         // Not while writing fails, or the line about it would be the next to be lost, without end.
@@ -220,7 +220,7 @@ fn write_all_lines(shared: &Weak<Shared>, all: &Buffers, out: &mut Output<impl W
             reported = dropped;
         }
         if found {
-            std::thread::sleep(GATHERING);
+            std::thread::sleep(FLUSH_INTERVAL);
         } else {
             std::thread::park();
         }
@@ -239,13 +239,13 @@ fn buffers_in_use(all: &Buffers) -> Vec<Arc<Buffer>> {
 }
 
 /// Where lines end up.
-struct Output<W> {
+struct LogOutput<W> {
     out: W,
     /// A write failed in the midst of a line.
-    torn: bool,
+    mid_line: bool,
 }
 
-impl<W: Write> Output<W> {
+impl<W: Write> LogOutput<W> {
     /// Writes lines, not too many at once: others write to the same place. Returns how many could not be
     /// written.
     fn write_lines(&mut self, lines: &[u8]) -> u64 {
@@ -268,8 +268,8 @@ impl<W: Write> Output<W> {
 
     /// Returns what could not be written.
     fn write_chunk<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
-        if self.torn && self.write_some(b"\n").is_ok() {
-            self.torn = false;
+        if self.mid_line && self.write_some(b"\n").is_ok() {
+            self.mid_line = false;
         }
         let mut remaining = chunk;
         while !remaining.is_empty() {
@@ -277,7 +277,7 @@ impl<W: Write> Output<W> {
                 Ok(written) => remaining = &remaining[written..],
                 Err(_) => {
                     let written = chunk.len() - remaining.len();
-                    self.torn |= written > 0 && chunk[written - 1] != b'\n';
+                    self.mid_line |= written > 0 && chunk[written - 1] != b'\n';
                     break;
                 }
             }
@@ -291,7 +291,7 @@ impl<W: Write> Output<W> {
         loop {
             match self.out.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(GATHERING),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(FLUSH_INTERVAL),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 outcome => return outcome,
             }
@@ -332,12 +332,12 @@ mod tests {
 
     const LINE: &[u8] = b"a line of the log\n";
     /// For what happens at once when all is well.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     /// Hands on what is written to it, once it may.
-    struct Out(Sender<Vec<u8>>, Option<Receiver<()>>);
+    struct ChannelWriter(Sender<Vec<u8>>, Option<Receiver<()>>);
 
-    impl Write for Out {
+    impl Write for ChannelWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             if let Some(may) = &self.1 {
                 let _ = may.recv();
@@ -358,13 +358,13 @@ mod tests {
     #[test]
     fn lines_of_all_producers_come_out_and_the_last_ones_too() {
         let (sent, came) = channel();
-        let queue = LogQueue::start(Out(sent, None)).unwrap();
-        let buffers = [(); 2].map(|()| queue.buffer(LineKind::AccessLog, 1024 * 1024));
+        let queue = LogQueue::start(ChannelWriter(sent, None)).unwrap();
+        let buffers = [(); 2].map(|()| queue.buffer(LogKind::AccessLog, 1024 * 1024));
         for _ in 0..100 {
             buffers.iter().for_each(|buffer| buffer.append(|lines| lines.extend_from_slice(LINE)));
             queue.push(LINE);
         }
-        assert!(queue.flush(PATIENCE));
+        assert!(queue.flush(TIMEOUT));
         assert_eq!(came.try_iter().map(|lines| count(&lines)).sum::<u64>(), 300);
         queue.push(LINE);
         drop((queue, buffers));
@@ -376,8 +376,8 @@ mod tests {
     fn a_writer_that_is_stuck_holds_nobody_up_and_what_is_lost_is_counted_by_kind() {
         let (sent, came) = channel();
         let (may, wait) = channel();
-        let queue = LogQueue::start(Out(sent, Some(wait))).unwrap();
-        let calls = queue.buffer(LineKind::AccessLog, 100 * LINE.len());
+        let queue = LogQueue::start(ChannelWriter(sent, Some(wait))).unwrap();
+        let calls = queue.buffer(LogKind::AccessLog, 100 * LINE.len());
         // The first line keeps the writer busy; those behind it fill the buffers.
         queue.push(LINE);
         while queue.shared.writing_since.load(Ordering::SeqCst) == 0 || !lock(&queue.events.lines).is_empty()
@@ -387,20 +387,20 @@ mod tests {
         let room = EVENT_BYTES.div_ceil(LINE.len());
         (0..room + 7).for_each(|_| queue.push(LINE));
         (0..105).for_each(|_| calls.append(|lines| lines.extend_from_slice(LINE)));
-        assert_eq!((queue.dropped(LineKind::Event), queue.dropped(LineKind::AccessLog)), (7, 5));
+        assert_eq!((queue.dropped(LogKind::Event), queue.dropped(LogKind::AccessLog)), (7, 5));
         assert!(!queue.flush(Duration::from_millis(5)), "a flush is bounded");
-        assert!(queue.waiting() >= Duration::from_millis(4), "{:?}", queue.waiting());
+        assert!(queue.blocked_for() >= Duration::from_millis(4), "{:?}", queue.blocked_for());
         drop(may);
-        assert!(queue.flush(PATIENCE));
-        assert_eq!(queue.waiting(), Duration::ZERO);
+        assert!(queue.flush(TIMEOUT));
+        assert_eq!(queue.blocked_for(), Duration::ZERO);
         assert_eq!(came.try_iter().map(|lines| count(&lines)).sum::<u64>(), 1 + room as u64 + 100);
     }
 
     #[test]
     fn what_cannot_be_written_is_counted_and_a_line_that_was_cut_ends_before_the_next() {
         /// Takes half of what it is given, then fails once, then takes all.
-        struct Fickle(Vec<u8>, u32);
-        impl Write for Fickle {
+        struct FlakyWriter(Vec<u8>, u32);
+        impl Write for FlakyWriter {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.1 += 1;
                 let taken = match self.1 {
@@ -417,7 +417,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut output = Output { out: Fickle(Vec::new(), 0), torn: false };
+        let mut output = LogOutput { out: FlakyWriter(Vec::new(), 0), mid_line: false };
         assert_eq!(output.write_lines(b"one is cut\n"), 1);
         assert_eq!(output.write_lines(b"two\nthree\n"), 0);
         assert_eq!(output.out.0, b"one i\ntwo\nthree\n");
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn much_is_written_in_chunks_of_whole_lines() {
         let (sent, came) = channel();
-        let mut output = Output { out: Out(sent, None), torn: false };
+        let mut output = LogOutput { out: ChannelWriter(sent, None), mid_line: false };
         assert_eq!(output.write_lines(&LINE.repeat(10_000)), 0);
         let chunks: Vec<Vec<u8>> = came.try_iter().collect();
         assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk.len() < WRITE_BYTES + 2 * LINE.len()));
@@ -439,10 +439,10 @@ mod tests {
         let queue = LogQueue::start(writer).unwrap();
         drop(reader);
         queue.push(LINE);
-        assert!(queue.flush(PATIENCE));
-        assert_eq!(queue.dropped(LineKind::Event), 1);
+        assert!(queue.flush(TIMEOUT));
+        assert_eq!(queue.dropped(LogKind::Event), 1);
         queue.push(LINE);
-        assert!(queue.flush(PATIENCE));
-        assert_eq!(queue.dropped(LineKind::Event), 2);
+        assert!(queue.flush(TIMEOUT));
+        assert_eq!(queue.dropped(LogKind::Event), 2);
     }
 }

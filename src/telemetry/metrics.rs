@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::calls::{CallCells, Calls, EndpointSlot};
+use super::calls::{CallCells, CallMetrics, EndpointSlot};
 
 /// What `encode` writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,8 +33,8 @@ type Labels = Vec<(&'static str, String)>;
 /// Everything that `/metrics` shows.
 pub struct Metrics {
     registry: Registry,
-    calls: Arc<Calls>,
-    watched: Arc<WatchList>,
+    calls: Arc<CallMetrics>,
+    external: Arc<ExternalMetrics>,
     refusals: Family<Labels, Counter>,
     retries: Family<Labels, Counter>,
     renewals: Family<Labels, Counter>,
@@ -56,31 +56,31 @@ pub struct Metrics {
 
 /// Whether a watched figure only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
 }
 
 /// A figure that somebody else counts, read at each scrape.
-pub struct Watched {
-    pub kind: Kind,
+pub struct ExternalMetric {
+    pub kind: MetricKind,
     /// Without prefix and `_total`.
     pub name: &'static str,
     pub help: &'static str,
     /// The label that tells the series apart.
     pub label: &'static str,
-    pub series: Vec<(&'static str, Reading)>,
+    pub series: Vec<(&'static str, MetricReader)>,
 }
 
-pub type Reading = Box<dyn Fn() -> u64 + Send + Sync>;
+pub type MetricReader = Box<dyn Fn() -> u64 + Send + Sync>;
 
 impl Metrics {
     /// `endpoints` are the names that the endpoint label may have.
     pub fn new(endpoints: &[&'static str], version: &str) -> Self {
         let mut made = Self {
             registry: Registry::with_prefix("genapi_gateway"),
-            calls: Arc::new(Calls::new(endpoints)),
-            watched: Arc::default(),
+            calls: Arc::new(CallMetrics::new(endpoints)),
+            external: Arc::default(),
             refusals: Family::default(),
             retries: Family::default(),
             renewals: Family::default(),
@@ -107,7 +107,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("build", "What is running", Info::new(vec![("version", version.to_owned())]));
         registry.register_collector(Box::new(Arc::clone(&self.calls)));
-        registry.register_collector(Box::new(Arc::clone(&self.watched)));
+        registry.register_collector(Box::new(Arc::clone(&self.external)));
         registry.register(
             "refusals",
             "Answers that the gateway made up itself, by code",
@@ -246,35 +246,35 @@ impl Metrics {
     }
 
     /// Shows figures that are counted elsewhere: the server's connections, for one. A name belongs to one watcher.
-    pub fn watch(&self, watched: Watched) {
-        self.watched.0.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+    pub fn register_external(&self, external: ExternalMetric) {
+        self.external.0.lock().unwrap_or_else(PoisonError::into_inner).push(external);
     }
 }
 
 #[derive(Default)]
-struct WatchList(Mutex<Vec<Watched>>);
+struct ExternalMetrics(Mutex<Vec<ExternalMetric>>);
 
-impl fmt::Debug for WatchList {
+impl fmt::Debug for ExternalMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WatchList")
     }
 }
 
-impl Collector for WatchList {
+impl Collector for ExternalMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for figure in watched.iter() {
+        let external = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for figure in external.iter() {
             let kind = match figure.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
             };
             let mut family = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
             for (word, read) in &figure.series {
                 let labels = [(figure.label, *word)];
                 let series = family.encode_family(&labels)?;
                 match figure.kind {
-                    Kind::Counter => ConstCounter::new(read()).encode(series)?,
-                    Kind::Gauge => {
+                    MetricKind::Counter => ConstCounter::new(read()).encode(series)?,
+                    MetricKind::Gauge => {
                         ConstGauge::new(i64::try_from(read()).unwrap_or(i64::MAX)).encode(series)?
                     }
                 }
@@ -292,7 +292,7 @@ mod tests {
     use http::{Method, StatusCode};
 
     use super::*;
-    use crate::telemetry::calls::{Class, NO_REALM};
+    use crate::telemetry::calls::{NO_REALM, StatusClass};
 
     fn metrics() -> Metrics {
         Metrics::new(&["lab_orders", "other"], "1.2.3")
@@ -347,12 +347,12 @@ mod tests {
         let orders = metrics.endpoint("lab_orders").unwrap();
         for worker in 0..2 {
             let cells = metrics.calls("global", worker);
-            let class = Class::of(StatusCode::OK);
+            let class = StatusClass::of(StatusCode::OK);
             cells.responded(orders, &Method::GET, class, Duration::from_millis(3));
             cells.platform_responded(orders, class, Duration::from_millis(2));
         }
         let none = metrics.calls(NO_REALM, 0);
-        none.responded(orders, &Method::GET, Class::of(StatusCode::UNAUTHORIZED), Duration::ZERO);
+        none.responded(orders, &Method::GET, StatusClass::of(StatusCode::UNAUTHORIZED), Duration::ZERO);
         let page = metrics.encode();
         for line in [
             "genapi_gateway_request_seconds_sum{realm=\"global\",endpoint=\"lab_orders\",class=\"2xx\"} 0.006",
@@ -400,8 +400,8 @@ mod tests {
         let metrics = metrics();
         let open = Arc::new(AtomicU64::new(3));
         let read = Arc::clone(&open);
-        metrics.watch(Watched {
-            kind: Kind::Gauge,
+        metrics.register_external(ExternalMetric {
+            kind: MetricKind::Gauge,
             name: "connections",
             help: "Open connections of callers",
             label: "listener",

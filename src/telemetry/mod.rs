@@ -34,13 +34,13 @@ pub const LEVEL_VARIABLE: &str = "GENAPI_GATEWAY_LOG";
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
-pub enum LogProblem {
+pub enum LogError {
     #[error(
         "{LEVEL_VARIABLE} holds {0:?}, which is no log level; write info, or info,genapi_gateway::access=debug"
     )]
     Level(String),
     #[error("logging was set up already")]
-    Twice,
+    AlreadyInitialized,
     #[error("the thread that writes the log cannot be started: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -54,7 +54,7 @@ pub struct LogHandle {
 }
 
 /// Whether the levels of the configuration and the environment are ones. Sets nothing up.
-pub fn check(log: &LogConfig, env: Env<'_>) -> Result<(), LogProblem> {
+pub fn check(log: &LogConfig, env: Env<'_>) -> Result<(), LogError> {
     targets(log, forced(env).as_deref()).map(drop)
 }
 
@@ -63,10 +63,10 @@ fn forced(env: Env<'_>) -> Option<String> {
 }
 
 /// Logs to standard error from now on, panics too; once per process.
-pub fn init(log: &LogConfig, env: Env<'_>) -> Result<LogHandle, LogProblem> {
+pub fn init(log: &LogConfig, env: Env<'_>) -> Result<LogHandle, LogError> {
     let colours = std::io::stderr().is_terminal() && wants_colour(env);
     let (subscriber, handle) = subscriber(log, env, LogQueue::start(std::io::stderr())?, colours)?;
-    subscriber.try_init().map_err(|_| LogProblem::Twice)?;
+    subscriber.try_init().map_err(|_| LogError::AlreadyInitialized)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(handle)
 }
@@ -77,7 +77,7 @@ pub fn subscriber(
     env: Env<'_>,
     queue: LogQueue,
     colours: bool,
-) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), LogProblem> {
+) -> Result<(impl Subscriber + Send + Sync + use<>, LogHandle), LogError> {
     let forced = forced(env);
     let (filter, handle) = reload::Layer::new(targets(log, forced.as_deref())?);
     let lines = fmt::layer().with_writer(queue.clone());
@@ -100,7 +100,7 @@ pub fn flush() {
 
 /// Why the process ends, for people: as it is, behind all log lines, and without waiting for somebody who
 /// does not read.
-pub fn say_last(text: &str) {
+pub fn write_final_message(text: &str) {
     match LogQueue::current() {
         Some(queue) => {
             queue.push(format!("{text}\n").as_bytes());
@@ -136,21 +136,21 @@ fn wants_colour(env: Env<'_>) -> bool {
 
 impl LogHandle {
     /// Takes over level and access log of a reloaded configuration; the format stays until a restart.
-    pub fn apply(&self, log: &LogConfig) -> Result<(), LogProblem> {
+    pub fn apply(&self, log: &LogConfig) -> Result<(), LogError> {
         let targets = targets(log, self.forced.as_deref())?;
-        self.filter.reload(targets).map_err(|_| LogProblem::Twice)
+        self.filter.reload(targets).map_err(|_| LogError::AlreadyInitialized)
     }
 }
 
 /// The access log is the audit trail of calls (threats, row 23): `log.access` alone decides over it, unless a directive names it.
-fn targets(log: &LogConfig, forced: Option<&str>) -> Result<Targets, LogProblem> {
+fn targets(log: &LogConfig, forced: Option<&str>) -> Result<Targets, LogError> {
     let directives = forced.unwrap_or(&log.level);
     if let Some(bad) = bad_directive(directives) {
-        return Err(LogProblem::Level(bad.to_owned()));
+        return Err(LogError::Level(bad.to_owned()));
     }
     let mut targets = Targets::new();
     for directive in directives.split(',').map(str::trim) {
-        let bad = |_| LogProblem::Level(directive.to_owned());
+        let bad = |_| LogError::Level(directive.to_owned());
         targets = match directive.split_once('=') {
             Some((target, level)) => {
                 targets.with_target(target.trim(), level.trim().parse::<LevelFilter>().map_err(bad)?)
@@ -174,9 +174,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Page {
+    impl Write for CapturedLog {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    impl Page {
+    impl CapturedLog {
         /// All that came through the queue since the last time.
         fn after(&self, queue: &LogQueue) -> String {
             assert!(queue.flush(Duration::from_secs(60)));
@@ -198,55 +198,55 @@ mod tests {
         LogConfig { level: level.to_owned(), format: LogFormat::Json, access }
     }
 
-    fn speak() {
+    fn log_both_kinds() {
         tracing::info!(target: "genapi_gateway::access::renewal", "renewed");
         tracing::info!(target: ACCESS_LOG, status = 200, "call");
     }
 
-    fn queue(page: &Page) -> LogQueue {
-        LogQueue::start(page.clone()).unwrap()
+    fn queue(captured: &CapturedLog) -> LogQueue {
+        LogQueue::start(captured.clone()).unwrap()
     }
 
-    fn heard(log: &LogConfig, forced: Option<&str>) -> (bool, bool) {
-        let page = Page::default();
+    fn logged(log: &LogConfig, forced: Option<&str>) -> (bool, bool) {
+        let captured = CapturedLog::default();
         let env = |_: &str| forced.map(str::to_owned);
-        let queue = queue(&page);
+        let queue = queue(&captured);
         let (subscriber, _) = subscriber(log, &env, queue.clone(), false).unwrap();
-        tracing::subscriber::with_default(subscriber, speak);
-        let said = page.after(&queue);
+        tracing::subscriber::with_default(subscriber, log_both_kinds);
+        let said = captured.after(&queue);
         (said.contains("renewed"), said.contains("\"call\""))
     }
 
     #[test]
     fn the_access_log_hangs_on_its_own_switch_and_not_on_the_level() {
-        assert_eq!(heard(&log("info", true), None), (true, true));
-        assert_eq!(heard(&log("warn", true), None), (false, true));
-        assert_eq!(heard(&log("info", false), None), (true, false));
-        assert_eq!(heard(&log("info,genapi_gateway::access_log=off", true), None), (true, false));
-        assert_eq!(heard(&log("info,genapi_gateway::access=off", true), None), (false, true));
+        assert_eq!(logged(&log("info", true), None), (true, true));
+        assert_eq!(logged(&log("warn", true), None), (false, true));
+        assert_eq!(logged(&log("info", false), None), (true, false));
+        assert_eq!(logged(&log("info,genapi_gateway::access_log=off", true), None), (true, false));
+        assert_eq!(logged(&log("info,genapi_gateway::access=off", true), None), (false, true));
     }
 
     #[test]
     fn the_environment_wins_over_the_file_and_nonsense_in_it_is_refused() {
-        assert_eq!(heard(&log("error", true), Some("debug")), (true, true));
+        assert_eq!(logged(&log("error", true), Some("debug")), (true, true));
         let env = |_: &str| Some("verbose".to_owned());
-        let refused = subscriber(&log("info", true), &env, queue(&Page::default()), false);
-        assert!(matches!(refused.map(|_| ()), Err(LogProblem::Level(level)) if level == "verbose"));
+        let refused = subscriber(&log("info", true), &env, queue(&CapturedLog::default()), false);
+        assert!(matches!(refused.map(|_| ()), Err(LogError::Level(level)) if level == "verbose"));
     }
 
     #[test]
     fn a_reload_changes_the_level_while_it_runs() {
-        let page = Page::default();
-        let queue = queue(&page);
+        let captured = CapturedLog::default();
+        let queue = queue(&captured);
         let quiet = subscriber(&log("error", false), &|_| None, queue.clone(), false);
         let (subscriber, handle) = quiet.unwrap();
         let guard = tracing::subscriber::set_default(subscriber);
-        speak();
-        assert_eq!(page.after(&queue), "");
+        log_both_kinds();
+        assert_eq!(captured.after(&queue), "");
         handle.apply(&log("info", true)).unwrap();
-        speak();
+        log_both_kinds();
         drop(guard);
-        let lines = page.after(&queue);
+        let lines = captured.after(&queue);
         let lines: Vec<serde_json::Value> =
             lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
@@ -257,18 +257,18 @@ mod tests {
 
     #[test]
     fn whoever_writes_lines_by_itself_writes_them_to_the_same_place() {
-        let page = Page::default();
-        let queue = queue(&page);
+        let captured = CapturedLog::default();
+        let queue = queue(&captured);
         let (subscriber, _) = subscriber(&log("info", true), &|_| None, queue.clone(), false).unwrap();
         let found = tracing::subscriber::with_default(subscriber, LogQueue::current).unwrap();
         found.push(b"a line\n");
-        assert_eq!(page.after(&queue), "a line\n");
+        assert_eq!(captured.after(&queue), "a line\n");
     }
 
     #[test]
     fn a_panic_is_a_line_that_tells_where() {
-        let page = Page::default();
-        let queue = queue(&page);
+        let captured = CapturedLog::default();
+        let queue = queue(&captured);
         let (subscriber, _) = subscriber(&log("info", true), &|_| None, queue.clone(), false).unwrap();
         // The hook belongs to the process, so it is called from one that panics of other tests may meet as
         // well.
@@ -280,7 +280,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let _ = std::panic::catch_unwind(|| panic!("a fault of ours"));
         });
-        let line: serde_json::Value = serde_json::from_str(&page.after(&queue)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&captured.after(&queue)).unwrap();
         assert_eq!(
             (&line["level"], &line["message"]),
             (&"ERROR".into(), &"panicked: a fault of ours".into())

@@ -16,7 +16,7 @@ use crate::access::renewal::{Cause, Parts, RenewProblem, Renewals};
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::store::cluster::{Lease, ReplicaId};
-use crate::store::postgres::testing::{Database, Gate, Way};
+use crate::store::postgres::testing::{Database, FaultyProxy, ProxyMode};
 
 struct Replica {
     id: ReplicaId,
@@ -103,9 +103,9 @@ async fn callers_of_three_gateways_cause_one_refresh() {
 async fn while_the_database_is_gone_nobody_asks_the_platform_and_callers_hear_when_to_come_again() {
     let platform = Arc::new(Scripted::new(true));
     let database = paired(&platform).await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let replica = Replica::start_at(&database, &url, &platform).await;
-    gate.set(Way::Refuses);
+    proxy.set(ProxyMode::Refuse);
     let refused = replica.caller().await.unwrap();
     assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");
     assert_eq!(platform.refreshes(), 0);
@@ -115,7 +115,7 @@ async fn while_the_database_is_gone_nobody_asks_the_platform_and_callers_hear_wh
 struct Cut {
     platform: Arc<Scripted>,
     database: Database,
-    gate: Gate,
+    proxy: FaultyProxy,
     one: Replica,
     other: Replica,
 }
@@ -123,17 +123,17 @@ struct Cut {
 async fn cut_off_while_refreshing() -> Cut {
     let platform = Arc::new(Scripted::new(true));
     let database = paired(&platform).await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let one = Replica::start_at(&database, &url, &platform).await;
     let other = Replica::start(&database, &platform).await;
     platform.refresh_door.send_replace(false);
     let caller = one.caller();
     platform.until_refreshes(1).await;
-    gate.set(Way::Refuses);
+    proxy.set(ProxyMode::Refuse);
     platform.refresh_door.send_replace(true);
     assert_eq!(token(&caller.await.unwrap().unwrap()), "access-smile-1", "served from memory");
     assert!(one.entry().summary().unsaved);
-    Cut { platform, database, gate, one, other }
+    Cut { platform, database, proxy, one, other }
 }
 
 /// Commits of tokens fail from here on, and everything else goes on.
@@ -182,7 +182,7 @@ async fn who_takes_over_waits_for_tokens_that_only_wait_for_the_database() {
     let it = cut_off_while_refreshing().await;
     it.database.tamper(END_OF_LEASES).await;
     let caller = it.other.caller();
-    it.gate.set(Way::Free);
+    it.proxy.set(ProxyMode::Forward);
     assert_eq!(token(&caller.await.unwrap().unwrap()), "access-smile-1");
     assert_eq!(it.platform.refreshes(), 1, "nobody died, so nobody asked twice");
 }
@@ -216,7 +216,7 @@ async fn tokens_that_reach_the_database_late_take_a_need_for_a_login_back() {
     it.database.tamper(END_OF_LEASES).await;
     let refused = it.other.caller().await.unwrap();
     assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
-    it.gate.set(Way::Free);
+    it.proxy.set(ProxyMode::Forward);
     until(&it.database, "SELECT state = 'ready' FROM accounts").await;
     assert_eq!(it.one.lines.of("smile", "login_restored").len(), 1);
 }
@@ -359,7 +359,7 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
             2 => database.tamper("UPDATE leaders SET ends_at = clock_timestamp()").await,
             _ => replica.renewals.stop_keeping().await,
         }
-        clock.advance(crate::store::lead::LIFE);
+        clock.advance(crate::store::leader_election::TERM);
     }
 }
 
@@ -367,17 +367,17 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
 async fn a_leader_that_cannot_reach_the_database_stops_before_another_may_begin() {
     let platform = Arc::new(Scripted::new(true));
     let database = paired(&platform).await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let clock = Clock::manual(Clock::system().now());
     let replica = Replica::start_with(&database, &url, &platform, clock.clone()).await;
     let keeping = replica.renewals.keep();
     let lead = &replica.renewals.shared().lead;
-    lead.ours().await;
-    gate.set(Way::Refuses);
-    clock.advance(crate::store::lead::LIFE - Duration::from_millis(1));
-    assert!(lead.is_ours());
+    lead.wait_elected().await;
+    proxy.set(ProxyMode::Refuse);
+    clock.advance(crate::store::leader_election::TERM - Duration::from_millis(1));
+    assert!(lead.is_leader());
     clock.advance(Duration::from_millis(1));
-    assert!(!lead.is_ours());
+    assert!(!lead.is_leader());
     keeping.abort();
 }
 

@@ -205,7 +205,11 @@ async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
     assert!(bench.lines.of("smile", "needs_login").is_empty());
     let smile = "smile".parse().unwrap();
     let generation = bench.grant("smile").await.generation;
-    assert_eq!(bench.store.adopt_fallback(&smile, &global(), generation).await.unwrap(), None, "proven");
+    assert_eq!(
+        bench.store.adopt_fallback_token(&smile, &global(), generation).await.unwrap(),
+        None,
+        "proven"
+    );
 }
 
 #[tokio::test]
@@ -249,7 +253,7 @@ async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login()
     let refresh = Some(RefreshToken::new("kept"));
     let kept = crate::store::NewTokens { access, refresh, refreshed_at: start_time() };
     let generation = bench.grant("smile").await.generation;
-    assert!(bench.store.keep_fallback(&smile, &global(), generation, &kept).await.unwrap());
+    assert!(bench.store.keep_fallback_token(&smile, &global(), generation, &kept).await.unwrap());
     bench.store.fail_writes(true);
     let refused = renew(&bench, "smile", Cause::Unauthorized).await;
     assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");

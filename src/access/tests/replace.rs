@@ -88,6 +88,6 @@ async fn a_refresh_token_that_came_before_a_replacement_failed_is_kept_beside_th
     let old = bench.grant("smile").await;
     assert_eq!(old.refresh.expose(), "refresh-smile-0");
     let smile = "smile".parse().unwrap();
-    assert!(bench.store.adopt_fallback(&smile, &global(), old.generation).await.unwrap().is_some());
+    assert!(bench.store.adopt_fallback_token(&smile, &global(), old.generation).await.unwrap().is_some());
     assert_eq!(bench.grant("smile").await.refresh.expose(), "next");
 }

@@ -3,7 +3,7 @@
 
 use crate::config::LogFormat;
 use crate::telemetry::ACCESS_LOG;
-use crate::telemetry::log_queue::{LineBuffer, LineKind, LogQueue};
+use crate::telemetry::log_queue::{LogBuffer, LogKind, LogQueue};
 
 use super::LogEntry;
 use super::format;
@@ -22,7 +22,7 @@ pub struct AccessLog {
 /// A worker's handle on its buffer.
 pub struct LogWriter {
     format: LogFormat,
-    buffer: LineBuffer,
+    buffer: LogBuffer,
 }
 
 impl AccessLog {
@@ -33,7 +33,7 @@ impl AccessLog {
 
     /// For one more worker.
     pub fn writer(&self) -> LogWriter {
-        LogWriter { format: self.format, buffer: self.queue.buffer(LineKind::AccessLog, WORKER_BYTES) }
+        LogWriter { format: self.format, buffer: self.queue.buffer(LogKind::AccessLog, WORKER_BYTES) }
     }
 }
 

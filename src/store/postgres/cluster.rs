@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::steps::{generation_of, missing, unsealed};
-use super::{PostgresStore, fault, query, scalar};
+use super::queries::{generation_of, missing, unsealed};
+use super::{PostgresStore, query, scalar, store_error};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::cluster::{Changes, Lease, ReplicaId};
-use crate::store::rows::{fallback_place, refresh_place, signed};
+use crate::store::rows::{fallback_context, refresh_context, signed};
 use crate::store::{NEWEST_FALLBACKS, NewTokens, StoreError};
 
 impl PostgresStore {
@@ -23,14 +23,14 @@ impl PostgresStore {
         seen_generation: u64,
         life: Duration,
     ) -> Result<Lease, StoreError> {
-        let mut work = self.link.begin().await?;
-        let Some(generation) = generation_of(&mut work, name, realm).await? else {
-            let refusal = missing(&mut work, name, realm).await?;
-            work.undo().await?;
+        let mut tx = self.pool.begin().await?;
+        let Some(generation) = generation_of(&mut tx, name, realm).await? else {
+            let refusal = missing(&mut tx, name, realm).await?;
+            tx.rollback().await?;
             return Err(refusal);
         };
         if generation != signed(seen_generation) {
-            work.undo().await?;
+            tx.rollback().await?;
             return Ok(Lease::Moved(u64::try_from(generation).unwrap_or_default()));
         }
         let taken = query(
@@ -44,27 +44,27 @@ impl PostgresStore {
         .bind(realm.as_str())
         .bind(owner.as_str())
         .bind(generation)
-        .bind(whole_millis(life))
-        .execute(&mut *work)
+        .bind(as_millis(life))
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         if taken.rows_affected() > 0 {
-            work.commit().await?;
+            tx.commit().await?;
             return Ok(Lease::Taken);
         }
-        let (holder, left): (String, i64) = sqlx::query_as(
+        let (holder, remaining): (String, i64) = sqlx::query_as(
             "SELECT owner, greatest(0, ceil(extract(epoch FROM ends_at - clock_timestamp()) * 1000))::bigint \
              FROM leases WHERE account = $1 AND realm = $2",
         )
         .persistent(false)
         .bind(name.as_str())
         .bind(realm.as_str())
-        .fetch_one(&mut *work)
+        .fetch_one(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.undo().await?;
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or_default());
-        Ok(Lease::HeldBy { owner: ReplicaId::from_store(&holder), until: self.clock.now() + left })
+        .map_err(store_error)?;
+        tx.rollback().await?;
+        let remaining = Duration::from_millis(u64::try_from(remaining).unwrap_or_default());
+        Ok(Lease::HeldBy { owner: ReplicaId::from_store(&holder), until: self.clock.now() + remaining })
     }
 
     pub(super) async fn extend(
@@ -74,7 +74,7 @@ impl PostgresStore {
         owner: &ReplicaId,
         life: Duration,
     ) -> Result<bool, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let extended = query(
             "UPDATE leases SET ends_at = clock_timestamp() + $4 * interval '1 millisecond' \
              WHERE account = $1 AND realm = $2 AND owner = $3",
@@ -82,11 +82,11 @@ impl PostgresStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(owner.as_str())
-        .bind(whole_millis(life))
-        .execute(&mut *work)
+        .bind(as_millis(life))
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         Ok(extended.rows_affected() > 0)
     }
 
@@ -96,15 +96,15 @@ impl PostgresStore {
         realm: &RealmName,
         owner: &ReplicaId,
     ) -> Result<(), StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         query("DELETE FROM leases WHERE account = $1 AND realm = $2 AND owner = $3")
             .bind(name.as_str())
             .bind(realm.as_str())
             .bind(owner.as_str())
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
-        work.commit().await
+            .map_err(store_error)?;
+        tx.commit().await
     }
 
     /// Whose lease runs, his is the intent, even where two clocks named the same moment.
@@ -116,7 +116,7 @@ impl PostgresStore {
         expected: u64,
         noted_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let changed = query(
             "UPDATE grants SET intent_at = NULL WHERE account = $1 AND realm = $2 AND generation = $3 AND intent_at = $4 \
              AND NOT EXISTS (SELECT 1 FROM leases WHERE account = $1 AND realm = $2 AND owner <> $5 AND ends_at > clock_timestamp())",
@@ -126,10 +126,10 @@ impl PostgresStore {
         .bind(signed(expected))
         .bind(self.stored(noted_at))
         .bind(owner.as_str())
-        .execute(&mut *work)
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         Ok(changed.rows_affected() > 0)
     }
 
@@ -141,30 +141,30 @@ impl PostgresStore {
         tokens: &NewTokens,
     ) -> Result<bool, StoreError> {
         let Some(refresh) = &tokens.refresh else { return Ok(false) };
-        let sealed = self.keys.seal(fallback_place(name, realm), refresh.expose()).map_err(unsealed)?;
-        let mut work = self.link.begin().await?;
+        let sealed = self.keys.seal(fallback_context(name, realm), refresh.expose()).map_err(unsealed)?;
+        let mut tx = self.pool.begin().await?;
         let grant: Option<(i64, Vec<u8>)> = sqlx::query_as(
             "SELECT first_generation, refresh_sealed FROM grants WHERE account = $1 AND realm = $2 FOR NO KEY UPDATE",
         )
         .persistent(false)
         .bind(name.as_str())
         .bind(realm.as_str())
-        .fetch_optional(&mut *work)
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         let Some((first_generation, current)) = grant else {
-            let refusal = missing(&mut work, name, realm).await?;
-            work.undo().await?;
+            let refusal = missing(&mut tx, name, realm).await?;
+            tx.rollback().await?;
             return Err(refusal);
         };
         // A grant that began later may be another clinic's: its tokens and these are never mixed.
         let of_this_grant = first_generation <= signed(seen_generation);
         let already_there = self
             .keys
-            .unseal(refresh_place(name, realm), &current)
+            .unseal(refresh_context(name, realm), &current)
             .is_ok_and(|current| current == refresh.expose());
         if !of_this_grant || already_there {
-            work.undo().await?;
+            tx.rollback().await?;
             return Ok(false);
         }
         query("INSERT INTO fallbacks (account, realm, refresh_sealed, kept_at) VALUES ($1, $2, $3, $4)")
@@ -172,9 +172,9 @@ impl PostgresStore {
             .bind(realm.as_str())
             .bind(sealed)
             .bind(self.stored(self.clock.now()))
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         query(
             "DELETE FROM fallbacks WHERE account = $1 AND realm = $2 \
              AND id <> (SELECT min(id) FROM fallbacks WHERE account = $1 AND realm = $2) AND id NOT IN \
@@ -183,10 +183,10 @@ impl PostgresStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(NEWEST_FALLBACKS)
-        .execute(&mut *work)
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         Ok(true)
     }
 
@@ -196,14 +196,14 @@ impl PostgresStore {
         realm: &RealmName,
         expected: u64,
     ) -> Result<Option<u64>, StoreError> {
-        let mut work = self.link.begin().await?;
-        let refusal = match generation_of(&mut work, name, realm).await? {
+        let mut tx = self.pool.begin().await?;
+        let refusal = match generation_of(&mut tx, name, realm).await? {
             Some(generation) if generation == signed(expected) => None,
             Some(generation) => Some(StoreError::Fenced(u64::try_from(generation).unwrap_or_default())),
-            None => Some(missing(&mut work, name, realm).await?),
+            None => Some(missing(&mut tx, name, realm).await?),
         };
         if let Some(refusal) = refusal {
-            work.undo().await?;
+            tx.rollback().await?;
             return Err(refusal);
         }
         let kept: Vec<(i64, Vec<u8>)> = sqlx::query_as(
@@ -212,15 +212,15 @@ impl PostgresStore {
         .persistent(false)
         .bind(name.as_str())
         .bind(realm.as_str())
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         let opened = kept.iter().find_map(|(id, sealed)| {
-            let token = self.keys.unseal(fallback_place(name, realm), sealed).ok()?;
+            let token = self.keys.unseal(fallback_context(name, realm), sealed).ok()?;
             Some((*id, RefreshToken::new(token)))
         });
         let Some((id, token)) = opened else {
-            work.undo().await?;
+            tx.rollback().await?;
             return Ok(None);
         };
         let sealed = self.sealed_refresh(name, realm, &token)?;
@@ -231,45 +231,45 @@ impl PostgresStore {
         .bind(sealed)
         .bind(name.as_str())
         .bind(realm.as_str())
-        .execute(&mut *work)
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        query("DELETE FROM fallbacks WHERE id = $1").bind(id).execute(&mut *work).await.map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        query("DELETE FROM fallbacks WHERE id = $1").bind(id).execute(&mut *tx).await.map_err(store_error)?;
+        tx.commit().await?;
         Ok(Some(expected + 1))
     }
 
     /// One statement, one snapshot: what the counter says and what changed up to there belong together.
     pub(super) async fn read_changes(&self, seen: u64) -> Result<Changes, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
             "SELECT counter.last, changes.account FROM change_counter counter \
              LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq",
         )
         .persistent(false)
         .bind(signed(seen))
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         let newest = rows.first().map_or(0, |(last, _)| u64::try_from(*last).unwrap_or_default());
         let names: Vec<String> = if newest < seen {
             scalar("SELECT name FROM accounts UNION SELECT account FROM changes ORDER BY 1")
-                .fetch_all(&mut *work)
+                .fetch_all(&mut *tx)
                 .await
-                .map_err(fault)?
+                .map_err(store_error)?
         } else {
             rows.into_iter().filter_map(|(_, account)| account).collect()
         };
-        work.commit().await?;
+        tx.commit().await?;
         // A name that is not valid has been logged when the accounts were read.
         Ok(Changes { accounts: names.iter().filter_map(|name| name.parse().ok()).collect(), newest })
     }
 
     pub(super) async fn read_newest_change(&self) -> Result<u64, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let newest: i64 =
-            scalar("SELECT last FROM change_counter").fetch_one(&mut *work).await.map_err(fault)?;
-        work.commit().await?;
+            scalar("SELECT last FROM change_counter").fetch_one(&mut *tx).await.map_err(store_error)?;
+        tx.commit().await?;
         Ok(u64::try_from(newest).unwrap_or_default())
     }
 
@@ -279,7 +279,7 @@ impl PostgresStore {
         owner: &ReplicaId,
         life: Duration,
     ) -> Result<bool, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let taken = query(
             "INSERT INTO leaders AS leader (task, owner, ends_at) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
              ON CONFLICT (task) DO UPDATE SET owner = excluded.owner, ends_at = excluded.ends_at \
@@ -288,26 +288,26 @@ impl PostgresStore {
         )
         .bind(task)
         .bind(owner.as_str())
-        .bind(whole_millis(life))
-        .execute(&mut *work)
+        .bind(as_millis(life))
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         Ok(taken.rows_affected() > 0)
     }
 
     pub(super) async fn leave_lead(&self, task: &str, owner: &ReplicaId) -> Result<(), StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         query("DELETE FROM leaders WHERE task = $1 AND owner = $2")
             .bind(task)
             .bind(owner.as_str())
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
-        work.commit().await
+            .map_err(store_error)?;
+        tx.commit().await
     }
 }
 
-fn whole_millis(life: Duration) -> i64 {
+fn as_millis(life: Duration) -> i64 {
     i64::try_from(life.as_millis()).unwrap_or(i64::MAX)
 }

@@ -10,7 +10,7 @@ use super::PostgresStore;
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState};
-use crate::store::cluster::{Held, Lease, ReplicaId};
+use crate::store::cluster::{Lease, LeaseGuard, ReplicaId};
 use crate::store::contract::{at, grant, name, realm, route, tokens};
 use crate::store::{NewGrant, Store, StoreError};
 
@@ -55,8 +55,8 @@ async fn of_many_gateways_one_gets_the_lease_and_the_others_hear_who_and_until_w
     for outcome in outcomes.iter().filter(|outcome| **outcome != Lease::Taken) {
         let Lease::HeldBy { owner, until } = outcome else { panic!("{outcome:?}") };
         assert_eq!(*owner, replicas[winner]);
-        let left = until.since(it.clock.now());
-        assert!(left > LIFE / 2 && left <= LIFE, "{left:?}");
+        let remaining = until.since(it.clock.now());
+        assert!(remaining > LIFE / 2 && remaining <= LIFE, "{remaining:?}");
     }
 }
 
@@ -137,8 +137,15 @@ async fn a_lease_is_kept_alive_while_the_work_runs_and_ends_with_it() {
         async move {
             let (name, realm) = (&name("smile"), &realm("global"));
             let ends = std::sync::atomic::AtomicU64::new(0);
-            let held =
-                Held { store: &*store, clock: &clock, name, realm, owner: &owner, life: LIFE, ends: &ends };
+            let held = LeaseGuard {
+                store: &*store,
+                clock: &clock,
+                name,
+                realm,
+                owner: &owner,
+                life: LIFE,
+                ends: &ends,
+            };
             held.during(finished).await.unwrap();
             held.release().await;
         }
@@ -163,17 +170,17 @@ async fn the_token_of_a_fenced_loser_is_kept_and_used_when_the_winners_is_refuse
     let late = tokens("access", Some("loser"), 25);
     let fenced = it.one.commit_tokens(&smile, &global, 1, &late).await.unwrap_err();
     assert!(matches!(fenced, StoreError::Fenced(2)), "{fenced}");
-    assert!(it.one.keep_fallback(&smile, &global, 1, &late).await.unwrap());
+    assert!(it.one.keep_fallback_token(&smile, &global, 1, &late).await.unwrap());
     let account = it.one.account(&smile).await.unwrap().unwrap();
     assert_eq!(account.grants[0].refresh.expose(), "winner", "the winner's stays in use");
 
-    let stale = it.other.adopt_fallback(&smile, &global, 1).await.unwrap_err();
+    let stale = it.other.adopt_fallback_token(&smile, &global, 1).await.unwrap_err();
     assert!(matches!(stale, StoreError::Fenced(2)), "{stale}");
-    assert_eq!(it.other.adopt_fallback(&smile, &global, 2).await.unwrap(), Some(3));
+    assert_eq!(it.other.adopt_fallback_token(&smile, &global, 2).await.unwrap(), Some(3));
     let account = it.one.account(&smile).await.unwrap().unwrap();
     let adopted = &account.grants[0];
     assert_eq!((adopted.refresh.expose(), adopted.generation, &adopted.access), ("loser", 3, &None));
-    assert_eq!(it.other.adopt_fallback(&smile, &global, 3).await.unwrap(), None, "used once");
+    assert_eq!(it.other.adopt_fallback_token(&smile, &global, 3).await.unwrap(), None, "used once");
 }
 
 #[tokio::test]
@@ -181,9 +188,11 @@ async fn a_fallback_is_forgotten_once_the_grants_own_token_has_proved_itself() {
     let it = cluster().await;
     let (smile, global) = (name("smile"), realm("global"));
     it.other.commit_tokens(&smile, &global, 1, &tokens("access", Some("winner"), 20)).await.unwrap();
-    assert!(it.one.keep_fallback(&smile, &global, 1, &tokens("access", Some("loser"), 25)).await.unwrap());
+    assert!(
+        it.one.keep_fallback_token(&smile, &global, 1, &tokens("access", Some("loser"), 25)).await.unwrap()
+    );
     it.other.commit_tokens(&smile, &global, 2, &tokens("access", Some("next"), 30)).await.unwrap();
-    assert_eq!(it.other.adopt_fallback(&smile, &global, 3).await.unwrap(), None);
+    assert_eq!(it.other.adopt_fallback_token(&smile, &global, 3).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -193,16 +202,20 @@ async fn nothing_is_kept_that_is_no_news_or_belongs_to_an_earlier_pairing() {
     it.other.commit_tokens(&smile, &global, 1, &tokens("access", None, 20)).await.unwrap();
     for same in [None, Some("refresh-smile-global")] {
         assert!(
-            !it.one.keep_fallback(&smile, &global, 1, &tokens("access", same, 25)).await.unwrap(),
+            !it.one.keep_fallback_token(&smile, &global, 1, &tokens("access", same, 25)).await.unwrap(),
             "{same:?}"
         );
     }
     it.other.put_grant(grant("smile", "global", 77)).await.unwrap();
     let of_the_old = tokens("access", Some("of account 1"), 25);
-    assert!(!it.one.keep_fallback(&smile, &global, 2, &of_the_old).await.unwrap());
-    assert!(it.one.keep_fallback(&smile, &global, 3, &of_the_old).await.unwrap());
+    assert!(!it.one.keep_fallback_token(&smile, &global, 2, &of_the_old).await.unwrap());
+    assert!(it.one.keep_fallback_token(&smile, &global, 3, &of_the_old).await.unwrap());
     it.other.put_grant(grant("smile", "global", 78)).await.unwrap();
-    assert_eq!(it.one.adopt_fallback(&smile, &global, 4).await.unwrap(), None, "a new pairing starts clean");
+    assert_eq!(
+        it.one.adopt_fallback_token(&smile, &global, 4).await.unwrap(),
+        None,
+        "a new pairing starts clean"
+    );
 }
 
 #[tokio::test]

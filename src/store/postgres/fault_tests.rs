@@ -7,13 +7,13 @@ use sqlx::AssertSqlSafe;
 use tokio::sync::mpsc;
 
 use super::PostgresStore;
-use super::testing::{Database, Way, start};
+use super::testing::{Database, ProxyMode, start};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, StoreUrl};
 use crate::model::account::AccountState;
 use crate::store::cluster::{Lease, ReplicaId};
-use crate::store::contract::{Subject, at, grant, name, realm, store_contract, tokens};
-use crate::store::outage::{Ailment, Outage};
+use crate::store::contract::{TestStore, at, grant, name, realm, store_contract, tokens};
+use crate::store::unavailable::{StoreUnavailable, UnavailableKind};
 use crate::store::{JournalEntry, Store, StoreError};
 
 fn clock() -> Clock {
@@ -31,13 +31,13 @@ async fn commit(store: &PostgresStore, expected: u64) -> Result<u64, StoreError>
 }
 
 /// Out of order, and told before a caller has lost patience.
-async fn trouble(store: &PostgresStore) -> Outage {
+async fn trouble(store: &PostgresStore) -> StoreUnavailable {
     let asked = Instant::now();
     let told = commit(store, 1).await.unwrap_err();
     // The longest time-out is 5 s; the rest is for a busy machine.
     assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
     match told {
-        StoreError::OutOfOrder(outage) => outage,
+        StoreError::Unavailable(unavailable) => unavailable,
         other => panic!("{other:?}"),
     }
 }
@@ -57,14 +57,14 @@ async fn hang_up(database: &Database) {
 #[tokio::test]
 async fn a_database_that_is_down_is_told_at_once_and_works_again_when_it_is_up() {
     let database = Database::new().await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let store = with_smile(&database, &url).await;
-    gate.set(Way::Refuses);
+    proxy.set(ProxyMode::Refuse);
     for _ in 0..3 {
-        assert_eq!(trouble(&store).await.ailment, Ailment::Down);
+        assert_eq!(trouble(&store).await.kind, UnavailableKind::Down);
         assert!(store.ping().await.is_err() && store.accounts().await.is_err());
     }
-    gate.set(Way::Free);
+    proxy.set(ProxyMode::Forward);
     store.ping().await.unwrap();
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
@@ -72,15 +72,18 @@ async fn a_database_that_is_down_is_told_at_once_and_works_again_when_it_is_up()
 #[tokio::test]
 async fn a_network_that_swallows_everything_holds_nobody_up_for_long() {
     let database = Database::new().await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let store = with_smile(&database, &url).await;
-    gate.set(Way::Silent);
+    proxy.set(ProxyMode::Blackhole);
     // More at once than there are connections.
     let asked = Instant::now();
     let outcomes = futures_util::future::join_all((0..20).map(|_| store.ping())).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::OutOfOrder(_)))), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable(_)))),
+        "{outcomes:?}"
+    );
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
-    gate.set(Way::Free);
+    proxy.set(ProxyMode::Forward);
     store.ping().await.unwrap();
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
@@ -88,14 +91,14 @@ async fn a_network_that_swallows_everything_holds_nobody_up_for_long() {
 #[tokio::test]
 async fn one_call_finds_out_that_all_idle_connections_went_silent() {
     let database = Database::new().await;
-    let (gate, url) = database.behind_gate().await;
+    let (proxy, url) = database.behind_proxy().await;
     let store = with_smile(&database, &url).await;
     for outcome in futures_util::future::join_all((0..6).map(|_| store.ping())).await {
         outcome.unwrap();
     }
-    gate.set(Way::Silent);
+    proxy.set(ProxyMode::Blackhole);
     trouble(&store).await;
-    gate.set(Way::Free);
+    proxy.set(ProxyMode::Forward);
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
 
@@ -113,8 +116,11 @@ async fn a_row_that_somebody_holds_delays_a_commit_by_a_second_and_loses_nothing
     let store = with_smile(&database, &database.url()).await;
     let mut shell = database.shell().await;
     sqlx::raw_sql("BEGIN; LOCK TABLE grants").execute(&mut shell).await.unwrap();
-    let outage = trouble(&store).await;
-    assert!(outage.ailment == Ailment::Slow && outage.to_string().contains("lock timeout"), "{outage}");
+    let unavailable = trouble(&store).await;
+    assert!(
+        unavailable.kind == UnavailableKind::Slow && unavailable.to_string().contains("lock timeout"),
+        "{unavailable}"
+    );
     sqlx::raw_sql("ROLLBACK").execute(&mut shell).await.unwrap();
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
@@ -129,8 +135,11 @@ async fn a_read_only_database_is_read_and_writes_are_taken_again_when_it_is_over
     let database = Database::new().await;
     let store = with_smile(&database, &database.url()).await;
     administer(&database, READ_ONLY).await;
-    let outage = trouble(&store).await;
-    assert!(outage.ailment == Ailment::ReadOnly && outage.to_string().contains("read-only"), "{outage}");
+    let unavailable = trouble(&store).await;
+    assert!(
+        unavailable.kind == UnavailableKind::ReadOnly && unavailable.to_string().contains("read-only"),
+        "{unavailable}"
+    );
     assert_eq!(store.accounts().await.unwrap().accounts.len(), 1, "reading goes on");
     administer(&database, "DROP TRIGGER refuse ON grants").await;
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
@@ -165,11 +174,11 @@ async fn whatever_the_servers_defaults_are_a_transaction_sets_what_it_needs() {
     for (number, store) in [&store, &reopened].into_iter().enumerate() {
         assert_eq!(commit(store, 1 + number as u64).await.unwrap(), 2 + number as u64);
         store.ping().await.unwrap();
-        let mut work = store.link.begin().await.unwrap();
+        let mut tx = store.pool.begin().await.unwrap();
         let isolation: String =
-            super::scalar("SHOW transaction_isolation").fetch_one(&mut *work).await.unwrap();
+            super::scalar("SHOW transaction_isolation").fetch_one(&mut *tx).await.unwrap();
         assert_eq!(isolation, "read committed");
-        work.undo().await.unwrap();
+        tx.rollback().await.unwrap();
     }
 }
 
@@ -193,9 +202,9 @@ async fn triggers_fire_whatever_role_in_replication_a_session_is_given() {
 async fn a_start_outlives_the_servers_limit_for_idle_transactions() {
     let database = Database::new().await;
     administer(&database, "ALTER ROLE $role SET idle_in_transaction_session_timeout = '50ms'").await;
-    let place = super::link::Place::parse(&database.url(), "store.url").unwrap();
-    let mut connection = place.connect().await.unwrap();
-    super::link::begin(&mut connection, super::start::LIMITS, true).await.unwrap();
+    let target = super::pool::DatabaseTarget::parse(&database.url(), "store.url").unwrap();
+    let mut connection = target.connect().await.unwrap();
+    super::pool::begin(&mut connection, super::start::LIMITS, true).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let one: i32 = super::scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
     assert_eq!(one, 1);
@@ -227,9 +236,9 @@ async fn a_connection_limit_is_told_and_passes() {
     let store = with_smile(&database, &database.url()).await;
     hang_up(&database).await;
     administer(&database, "ALTER ROLE $role CONNECTION LIMIT 0").await;
-    let outage = trouble(&store).await;
-    assert!(outage.ailment == Ailment::TooManyConnections, "{outage}");
-    assert!(outage.to_string().contains("too many connections"), "{outage}");
+    let unavailable = trouble(&store).await;
+    assert!(unavailable.kind == UnavailableKind::TooManyConnections, "{unavailable}");
+    assert!(unavailable.to_string().contains("too many connections"), "{unavailable}");
     administer(&database, "ALTER ROLE $role CONNECTION LIMIT -1").await;
     assert_eq!(commit(&store, 1).await.unwrap(), 2);
 }
@@ -252,13 +261,13 @@ mod pooled {
     use super::*;
     use std::sync::Arc;
 
-    async fn make(clock: Clock) -> Subject {
+    async fn make(clock: Clock) -> TestStore {
         let database = Database::new().await;
         let (pooler, url) = database.behind_pooler().await;
         let store = Arc::new(database.open_at(&url, clock.clone()).await.unwrap());
         // It ends with the process; each test has one of its own.
         std::mem::forget(pooler);
-        Subject { store, clock, folder: Some(database.into_folder()) }
+        TestStore { store, clock, folder: Some(database.into_folder()) }
     }
 
     store_contract!(make);
@@ -348,9 +357,9 @@ async fn a_database_elsewhere_is_reached_by_tls_with_its_certificate_checked() {
     };
     let trusting = format!("&sslrootcert={}", authority.display());
     let store = open("127.0.0.1", &trusting).await.unwrap();
-    let mut work = store.link.begin().await.unwrap();
+    let mut tx = store.pool.begin().await.unwrap();
     let encrypted: bool = super::scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-        .fetch_one(&mut *work)
+        .fetch_one(&mut *tx)
         .await
         .unwrap();
     assert!(encrypted);

@@ -1,9 +1,9 @@
 //! Last-seen rows: written by every gateway, each moment only ever forward.
 
-use super::{PostgresStore, fault, query};
+use super::{PostgresStore, query, store_error};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::last_seen::{BATCH, LastSeen, Noted, Row};
+use crate::store::last_seen::{BATCH, LastSeenPage, LastSeenRecord, LastSeenRow};
 use crate::store::rows::millis;
 
 /// A row is seen by others when its transaction commits, which is later than the moment that it carries: longer than any may take.
@@ -11,13 +11,14 @@ const OVERLAP_SECONDS: i32 = 15;
 
 impl PostgresStore {
     /// In order of name, so that two gateways never wait for each other crosswise.
-    pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
-        let mut rows: Vec<Row> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
+    pub(super) async fn write_last_seen(&self, seen: &[LastSeenRecord]) -> Result<(), StoreError> {
+        let mut rows: Vec<LastSeenRow> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
         rows.sort();
         for rows in rows.chunks(BATCH) {
-            let text = |of: fn(&Row) -> &String| rows.iter().map(|row| of(row).clone()).collect::<Vec<_>>();
-            let number = |of: fn(&Row) -> i64| rows.iter().map(of).collect::<Vec<_>>();
-            let mut work = self.link.begin().await?;
+            let text =
+                |of: fn(&LastSeenRow) -> &String| rows.iter().map(|row| of(row).clone()).collect::<Vec<_>>();
+            let number = |of: fn(&LastSeenRow) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+            let mut tx = self.pool.begin().await?;
             query(
                 "INSERT INTO last_seen AS known (kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at, noted_at) \
                  SELECT new.kind, new.name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at, clock_timestamp() \
@@ -42,37 +43,37 @@ impl PostgresStore {
             .bind(number(|row| row.6))
             .bind(number(|row| row.7))
             .bind(number(|row| row.8))
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
-            work.commit().await?;
+            .map_err(store_error)?;
+            tx.commit().await?;
         }
         Ok(())
     }
 
-    pub(super) async fn read_last_seen(&self, since: Timestamp) -> Result<Noted, StoreError> {
-        let mut work = self.link.begin_long().await?;
+    pub(super) async fn read_last_seen(&self, since: Timestamp) -> Result<LastSeenPage, StoreError> {
+        let mut tx = self.pool.begin_long().await?;
         let up_to: i64 = super::scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-            .fetch_one(&mut *work)
+            .fetch_one(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         // The database's clock was set back: what was noted since lies before what was read last, so all of
         // it is read again.
         let since = if millis(since) > up_to { Timestamp::default() } else { since };
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<LastSeenRow> = sqlx::query_as(
             "SELECT kind, name, call_at, success_at, refusal::bigint, refusal_at, list_links::bigint, list_at, download_at FROM last_seen \
              WHERE noted_at > to_timestamp($1::double precision / 1000) - $2 * interval '1 second'",
         )
         .persistent(false)
         .bind(millis(since))
         .bind(OVERLAP_SECONDS)
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         let up_to = Timestamp::from_millis(u64::try_from(up_to).unwrap_or_default());
-        Ok(Noted {
-            seen: rows.into_iter().filter_map(|row| LastSeen::of_row(row, &self.clock)).collect(),
+        Ok(LastSeenPage {
+            seen: rows.into_iter().filter_map(|row| LastSeenRecord::of_row(row, &self.clock)).collect(),
             up_to,
         })
     }

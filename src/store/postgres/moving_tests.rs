@@ -10,9 +10,9 @@ use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, SecretSource, StoreUrl};
 use crate::model::account::AccountState;
-use crate::store::backup::{Incoming, to_file};
+use crate::store::backup::{BackupReceiver, to_file};
 use crate::store::contract::{access, at as moment, grant, name, realm, route, tokens};
-use crate::store::portable::{Portable, copy};
+use crate::store::migrate::{Migratable, copy};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{self, JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
@@ -57,12 +57,12 @@ fn line(account: &str, number: u64) -> JournalEntry {
     }
 }
 
-async fn same(one: &dyn Portable, other: &dyn Portable) {
+async fn same(one: &dyn Migratable, other: &dyn Migratable) {
     let names = one.names().await.unwrap();
     assert_eq!(names, [name("gone"), name("lab"), name("smile")]);
     assert_eq!(other.names().await.unwrap(), names);
     for name in &names {
-        assert_eq!(other.holding(name).await.unwrap(), one.holding(name).await.unwrap());
+        assert_eq!(other.bundle(name).await.unwrap(), one.bundle(name).await.unwrap());
     }
     assert_eq!(other.logins().await.unwrap(), one.logins().await.unwrap());
     assert_eq!(other.journal(None, 10).await.unwrap(), one.journal(None, 10).await.unwrap());
@@ -97,7 +97,7 @@ async fn a_run_that_was_broken_off_is_finished_by_the_next_and_takes_what_change
     let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
     let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
     fill(&from).await;
-    to.put_holding(&from.holding(&name("smile")).await.unwrap()).await.unwrap();
+    to.put_bundle(&from.bundle(&name("smile")).await.unwrap()).await.unwrap();
     let brought = tokens("access-3", Some("rotated again"), 40);
     from.commit_tokens(&name("smile"), &realm("global"), 2, &brought).await.unwrap();
     from.append_journal(line("smile", 9)).await.unwrap();
@@ -183,10 +183,10 @@ async fn what_a_live_sqlite_store_hands_over_goes_back_into_a_place_where_none_i
     }
     let refusal = store::restore(&there, clock(), &file).await.unwrap_err().to_string();
     assert!(refusal.contains("holds a database already"), "{refusal}");
-    let mut left: Vec<_> =
+    let mut remaining: Vec<_> =
         fs::read_dir(elsewhere.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["backup", "gateway.db", "gateway.db.lock", "gateway.key"]);
+    remaining.sort();
+    assert_eq!(remaining, ["backup", "gateway.db", "gateway.db.lock", "gateway.key"]);
 }
 
 #[tokio::test]
@@ -244,14 +244,14 @@ async fn what_comes_from_elsewhere_gets_its_name_only_when_it_is_whole() {
     let taken = to_file(&store, &file).await.unwrap();
     let whole = fs::read(&file).unwrap();
     for (chunk, ok) in [(&whole[..whole.len() - 40], false), (&whole[..], true)] {
-        let mut incoming = Incoming::create(&copy).unwrap();
+        let mut incoming = BackupReceiver::create(&copy).unwrap();
         incoming.write(chunk).await.unwrap();
         let finished = incoming.finish().await;
         assert_eq!((finished.is_ok(), copy.exists()), (ok, ok), "{finished:?}");
         assert!(!database.file("copy.partial").exists());
     }
     assert_eq!(fs::read(&copy).unwrap().len() as u64, taken.bytes);
-    assert!(Incoming::create(&copy).err().unwrap().to_string().contains("exists already"));
+    assert!(BackupReceiver::create(&copy).err().unwrap().to_string().contains("exists already"));
 }
 
 #[tokio::test]
@@ -259,7 +259,10 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
     let (database, other) = (Database::new().await, Database::new().await);
     let store = database.open(clock()).await.unwrap();
     fill(&store).await;
-    store.keep_fallback(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25)).await.unwrap();
+    store
+        .keep_fallback_token(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25))
+        .await
+        .unwrap();
     let file = database.file("backup.jsonl");
     let taken = to_file(&store, &file).await.unwrap();
     assert_eq!((taken.accounts, taken.bytes), (2, fs::metadata(&file).unwrap().len()));
@@ -273,7 +276,7 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
     let restored = other.open(clock()).await.unwrap();
     assert_eq!(restored.restore(&file).await.unwrap(), taken);
     same(&store, &restored).await;
-    assert_eq!(restored.adopt_fallback(&name("smile"), &realm("global"), 2).await.unwrap(), Some(3));
+    assert_eq!(restored.adopt_fallback_token(&name("smile"), &realm("global"), 2).await.unwrap(), Some(3));
     restored.append_journal(line("smile", 11)).await.unwrap();
     let seen = restored.newest_change().await.unwrap();
     restored.set_state(&name("lab"), &AccountState::Ready).await.unwrap();
@@ -318,12 +321,12 @@ async fn a_backup_that_is_not_whole_or_of_another_key_changes_nothing() {
 }
 
 /// Puts a new key before the old one, and then takes the old one away.
-async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Portable>) {
+async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
     let before = {
         let store = open().await;
         fill(&*store).await;
         store
-            .keep_fallback(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25))
+            .keep_fallback_token(&name("smile"), &realm("global"), 2, &tokens("a", Some("kept"), 25))
             .await
             .unwrap();
         store.accounts().await.unwrap()
@@ -359,7 +362,7 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Portable>) {
 async fn a_new_key_takes_over_in_sqlite_and_the_old_one_can_go() {
     let folder = tempfile::tempdir().unwrap();
     rotates(&folder.path().join("gateway.key"), async || {
-        Box::new(sqlite(folder.path()).await) as Box<dyn Portable>
+        Box::new(sqlite(folder.path()).await) as Box<dyn Migratable>
     })
     .await;
 }
@@ -368,7 +371,7 @@ async fn a_new_key_takes_over_in_sqlite_and_the_old_one_can_go() {
 async fn a_new_key_takes_over_in_postgresql_and_the_old_one_can_go() {
     let database = Database::new().await;
     rotates(&database.file("gateway.key"), async || {
-        Box::new(database.open(clock()).await.unwrap()) as Box<dyn Portable>
+        Box::new(database.open(clock()).await.unwrap()) as Box<dyn Migratable>
     })
     .await;
 }

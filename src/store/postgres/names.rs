@@ -2,10 +2,10 @@
 
 use sqlx::postgres::PgConnection;
 
-use super::steps::{lock_account, unsealed};
-use super::{PostgresStore, fault, query, scalar};
+use super::queries::{lock_account, unsealed};
+use super::{PostgresStore, query, scalar, store_error};
 use crate::model::account::{AccountName, RealmName};
-use crate::store::rows::fallback_place;
+use crate::store::rows::fallback_context;
 use crate::store::{AccountRecord, StoreError};
 
 /// A refresh token that was kept beside a grant: its realm, itself, and when it was kept.
@@ -13,10 +13,10 @@ type Fallback = (String, Vec<u8>, i64);
 
 impl PostgresStore {
     pub(super) async fn delete_account(&self, name: &AccountName) -> Result<(), StoreError> {
-        let mut work = self.link.begin().await?;
-        lock_account(&mut work, name).await?;
-        lock_grants(&mut work, name).await?;
-        remember_generations(&mut work, name).await?;
+        let mut tx = self.pool.begin().await?;
+        lock_account(&mut tx, name).await?;
+        lock_grants(&mut tx, name).await?;
+        remember_generations(&mut tx, name).await?;
         let mut gone = 0;
         // The account itself is last.
         for sql in [
@@ -24,14 +24,14 @@ impl PostgresStore {
             "DELETE FROM known_tokens WHERE account = $1",
             "DELETE FROM accounts WHERE name = $1",
         ] {
-            let removed = query(sql).bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+            let removed = query(sql).bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
             gone = removed.rows_affected();
         }
         if gone == 0 {
-            work.undo().await?;
+            tx.rollback().await?;
             return Err(StoreError::UnknownAccount(name.clone()));
         }
-        work.commit().await
+        tx.commit().await
     }
 
     /// What is sealed is sealed for its place, so the grants are written anew. Their rows are held first: a commit of tokens that came in
@@ -41,47 +41,47 @@ impl PostgresStore {
         from: &AccountName,
         to: &AccountName,
     ) -> Result<AccountRecord, StoreError> {
-        let mut work = self.link.begin().await?;
-        lock_account(&mut work, from).await?;
-        lock_grants(&mut work, from).await?;
-        let Some(mut account) = self.find_account(&mut work, from).await? else {
-            work.undo().await?;
+        let mut tx = self.pool.begin().await?;
+        lock_account(&mut tx, from).await?;
+        lock_grants(&mut tx, from).await?;
+        let Some(mut account) = self.find_account(&mut tx, from).await? else {
+            tx.rollback().await?;
             return Err(StoreError::UnknownAccount(from.clone()));
         };
         let taken: bool = scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE name = $1)")
             .bind(to.as_str())
-            .fetch_one(&mut *work)
+            .fetch_one(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         if taken {
-            work.undo().await?;
+            tx.rollback().await?;
             return Err(StoreError::NameTaken(to.clone()));
         }
-        remember_generations(&mut work, from).await?;
+        remember_generations(&mut tx, from).await?;
         let spent: Option<i64> = scalar("SELECT last FROM generations WHERE account = $1")
             .bind(to.as_str())
-            .fetch_optional(&mut *work)
+            .fetch_optional(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let above = u64::try_from(spent.unwrap_or_default()).unwrap_or_default() + 1;
-        let fallbacks = fallbacks_of(&mut work, from).await?;
+        let fallbacks = fallbacks_of(&mut tx, from).await?;
         let grants = query("DELETE FROM grants WHERE account = $1").bind(from.as_str());
-        grants.execute(&mut *work).await.map_err(fault)?;
+        grants.execute(&mut *tx).await.map_err(store_error)?;
         for sql in [
             "UPDATE accounts SET name = $2 WHERE name = $1",
             "UPDATE known_tokens SET account = $2 WHERE account = $1",
             // Noted anew, so that every gateway reads it.
             "UPDATE last_seen SET name = $2, noted_at = clock_timestamp() WHERE name = $1 AND kind = 'account'",
         ] {
-            query(sql).bind(from.as_str()).bind(to.as_str()).execute(&mut *work).await.map_err(fault)?;
+            query(sql).bind(from.as_str()).bind(to.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         }
         account.name = to.clone();
         for grant in &mut account.grants {
             grant.generation = grant.generation.max(above);
-            self.insert_grant(&mut work, to, grant).await?;
+            self.insert_grant(&mut tx, to, grant).await?;
         }
-        self.insert_fallbacks(&mut work, from, to, fallbacks).await?;
-        work.commit().await?;
+        self.insert_fallbacks(&mut tx, from, to, fallbacks).await?;
+        tx.commit().await?;
         Ok(account)
     }
 
@@ -95,8 +95,8 @@ impl PostgresStore {
     ) -> Result<(), StoreError> {
         for (realm, sealed, kept_at) in fallbacks {
             let Ok(in_realm) = realm.parse::<RealmName>() else { continue };
-            let Ok(token) = self.keys.unseal(fallback_place(from, &in_realm), &sealed) else { continue };
-            let sealed = self.keys.seal(fallback_place(to, &in_realm), &token).map_err(unsealed)?;
+            let Ok(token) = self.keys.unseal(fallback_context(from, &in_realm), &sealed) else { continue };
+            let sealed = self.keys.seal(fallback_context(to, &in_realm), &token).map_err(unsealed)?;
             query("INSERT INTO fallbacks (account, realm, refresh_sealed, kept_at) VALUES ($1, $2, $3, $4)")
                 .bind(to.as_str())
                 .bind(realm)
@@ -104,7 +104,7 @@ impl PostgresStore {
                 .bind(kept_at)
                 .execute(&mut *connection)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         }
         Ok(())
     }
@@ -119,7 +119,7 @@ async fn fallbacks_of(
         .bind(name.as_str())
         .fetch_all(connection)
         .await
-        .map_err(fault)
+        .map_err(store_error)
 }
 
 async fn lock_grants(connection: &mut PgConnection, name: &AccountName) -> Result<(), StoreError> {
@@ -127,7 +127,7 @@ async fn lock_grants(connection: &mut PgConnection, name: &AccountName) -> Resul
         .bind(name.as_str())
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(())
 }
 
@@ -140,6 +140,6 @@ async fn remember_generations(connection: &mut PgConnection, name: &AccountName)
     .bind(name.as_str())
     .execute(connection)
     .await
-    .map_err(fault)?;
+    .map_err(store_error)?;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! PostgreSQL's sealed values, gone through for a new key.
 
-use super::{PostgresStore, SHORT, fault, query, scalar, within};
-use crate::store::rotate::{Column, Resealing, SealedValue, Statements};
-use crate::store::{Pending, StoreError};
+use super::{PostgresStore, SHORT, query, scalar, store_error, within};
+use crate::store::rotate::{RotateSealed, RotationQueries, SealedColumn, SealedValue};
+use crate::store::{StoreError, StoreFuture};
 
 /// A page of values, and the way to replace one of them.
 macro_rules! statements {
     ($table:literal, $row:literal, $realm:literal, $sealed:literal) => {
-        Statements {
+        RotationQueries {
             page: concat!(
                 "SELECT ",
                 $row,
@@ -47,61 +47,65 @@ macro_rules! statements {
     };
 }
 
-fn statements(column: Column) -> Statements {
+fn statements(column: SealedColumn) -> RotationQueries {
     match column {
-        Column::Refresh => statements!("grants", "account", "realm", "refresh_sealed"),
-        Column::Access => statements!("grants", "account", "realm", "access_sealed"),
-        Column::Login => statements!("pending_logins", "encode(id, 'hex')", "kind", "payload_sealed"),
-        Column::Fallback => statements!("fallbacks", "account", "realm", "refresh_sealed"),
+        SealedColumn::Refresh => statements!("grants", "account", "realm", "refresh_sealed"),
+        SealedColumn::Access => statements!("grants", "account", "realm", "access_sealed"),
+        SealedColumn::Login => statements!("pending_logins", "encode(id, 'hex')", "kind", "payload_sealed"),
+        SealedColumn::Fallback => statements!("fallbacks", "account", "realm", "refresh_sealed"),
     }
 }
 
-impl Resealing for PostgresStore {
-    fn sealed_otherwise<'a>(
+impl RotateSealed for PostgresStore {
+    fn values_to_reseal<'a>(
         &'a self,
-        column: Column,
-        mark: &'a [u8],
+        column: SealedColumn,
+        prefix: &'a [u8],
         after: &'a SealedValue,
-    ) -> Pending<'a, Vec<SealedValue>> {
-        Box::pin(within(SHORT, self.read_sealed(column, mark, after)))
+    ) -> StoreFuture<'a, Vec<SealedValue>> {
+        Box::pin(within(SHORT, self.read_sealed(column, prefix, after)))
     }
 
-    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize> {
+    fn reseal<'a>(
+        &'a self,
+        column: SealedColumn,
+        anew: &'a [(SealedValue, Vec<u8>)],
+    ) -> StoreFuture<'a, usize> {
         Box::pin(within(SHORT, self.write_sealed(column, anew)))
     }
 
-    fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>> {
-        Box::pin(within(SHORT, self.delete_canaries(key_id)))
+    fn retire_keys_except<'a>(&'a self, key_id: &'a str) -> StoreFuture<'a, Vec<String>> {
+        Box::pin(within(SHORT, self.retire_keys(key_id)))
     }
 }
 
 impl PostgresStore {
     async fn read_sealed(
         &self,
-        column: Column,
-        mark: &[u8],
+        column: SealedColumn,
+        prefix: &[u8],
         after: &SealedValue,
     ) -> Result<Vec<SealedValue>, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let rows: Vec<(String, String, Vec<u8>)> = sqlx::query_as(statements(column).page)
             .persistent(false)
-            .bind(mark)
+            .bind(prefix)
             .bind(&*after.row)
             .bind(&*after.realm)
             .bind(&*after.sealed)
-            .fetch_all(&mut *work)
+            .fetch_all(&mut *tx)
             .await
-            .map_err(fault)?;
-        work.commit().await?;
+            .map_err(store_error)?;
+        tx.commit().await?;
         Ok(rows.into_iter().map(|(row, realm, sealed)| SealedValue { row, realm, sealed }).collect())
     }
 
     async fn write_sealed(
         &self,
-        column: Column,
+        column: SealedColumn,
         anew: &[(SealedValue, Vec<u8>)],
     ) -> Result<usize, StoreError> {
-        let mut work = self.link.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let mut replaced = 0;
         for (old, sealed) in anew {
             let done = query(statements(column).replace)
@@ -109,23 +113,23 @@ impl PostgresStore {
                 .bind(&*old.row)
                 .bind(&*old.realm)
                 .bind(&*old.sealed)
-                .execute(&mut *work)
+                .execute(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
             replaced += usize::from(done.rows_affected() > 0);
         }
-        work.commit().await?;
+        tx.commit().await?;
         Ok(replaced)
     }
 
-    async fn delete_canaries(&self, but: &str) -> Result<Vec<String>, StoreError> {
-        let mut work = self.link.begin().await?;
+    async fn retire_keys(&self, but: &str) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.pool.begin().await?;
         let mut retired: Vec<String> = scalar("DELETE FROM seal_keys WHERE key_id <> $1 RETURNING key_id")
             .bind(but)
-            .fetch_all(&mut *work)
+            .fetch_all(&mut *tx)
             .await
-            .map_err(fault)?;
-        work.commit().await?;
+            .map_err(store_error)?;
+        tx.commit().await?;
         retired.sort();
         Ok(retired)
     }

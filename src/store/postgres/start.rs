@@ -4,11 +4,11 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
 
 use super::super::StoreError;
-use super::super::canary;
-use super::super::key_file::{self, Environment};
+use super::super::key_check;
+use super::super::key_file::{self, EnvLookup};
 use super::super::seal::SealKeys;
-use super::link::{Place, SCHEMA, begin, is_tls};
-use super::{fault, query, scalar};
+use super::pool::{DatabaseTarget, SCHEMA, begin, is_tls};
+use super::{query, scalar, store_error};
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 
@@ -48,22 +48,22 @@ pub(super) const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL 
 /// One transaction: schema, key, proof. Also says whether the server's commits wait for its disk, and takes
 /// its time for ours.
 pub async fn prepare(
-    place: &Place,
+    target: &DatabaseTarget,
     key: &SecretSource,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
     clock: &Clock,
 ) -> Result<(SealKeys, bool), StoreError> {
-    let at_start = |error: sqlx::Error| start_fault(place, error);
-    let mut connection = place.connect().await.map_err(at_start)?;
+    let at_start = |error: sqlx::Error| start_error(target, error);
+    let mut connection = target.connect().await.map_err(at_start)?;
     begin(&mut connection, LIMITS, true).await.map_err(at_start)?;
-    check_server(&mut connection, place).await?;
+    check_server(&mut connection, target).await?;
     query("SELECT pg_advisory_xact_lock($1)")
         .bind(START_LOCK)
         .execute(&mut connection)
         .await
         .map_err(at_start)?;
-    migrate(&mut connection, place, MIGRATIONS).await?;
-    let keys = check_keys(&mut connection, place, key, environment).await?;
+    migrate(&mut connection, target, MIGRATIONS).await?;
+    let keys = check_keys(&mut connection, target, key, environment).await?;
     let row = query("SELECT current_setting('synchronous_commit'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .fetch_one(&mut connection)
         .await
@@ -74,21 +74,21 @@ pub async fn prepare(
     Ok((keys, durable != "off"))
 }
 
-async fn check_server(connection: &mut PgConnection, place: &Place) -> Result<(), StoreError> {
+async fn check_server(connection: &mut PgConnection, target: &DatabaseTarget) -> Result<(), StoreError> {
     let row = query("SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('fsync')")
         .fetch_one(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     let (number, name, fsync): (i32, String, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
     if number < OLDEST_SERVER {
         return Err(StoreError::Refused(format!(
             "{} is PostgreSQL {name}; 13 or newer is needed",
-            place.label()
+            target.label()
         )));
     }
     if fsync == "off" {
         tracing::warn!(
-            database = place.label(),
+            database = target.label(),
             "the database runs with fsync = off: a power cut can cost logins"
         );
     }
@@ -98,10 +98,10 @@ async fn check_server(connection: &mut PgConnection, place: &Place) -> Result<()
 /// Brings the schema up to date. One that is newer is used where it allows that.
 async fn migrate(
     connection: &mut PgConnection,
-    place: &Place,
+    target: &DatabaseTarget,
     migrations: &[Migration],
 ) -> Result<(), StoreError> {
-    let at_start = |error: sqlx::Error| start_fault(place, error);
+    let at_start = |error: sqlx::Error| start_error(target, error);
     let has_schema: bool = scalar("SELECT to_regnamespace($1) IS NOT NULL")
         .bind(SCHEMA)
         .fetch_one(&mut *connection)
@@ -113,7 +113,7 @@ async fn migrate(
         .await
         .map_err(at_start)?;
     if !has_versions {
-        make_schema(connection, place, has_schema).await?;
+        make_schema(connection, target, has_schema).await?;
     }
     let applied = query("SELECT version, checksum, oldest_beside FROM schema_versions ORDER BY version")
         .fetch_all(&mut *connection)
@@ -127,14 +127,14 @@ async fn migrate(
             return Err(StoreError::Refused(format!(
                 "{} was changed by a newer gateway (schema {version}, which works beside {oldest_beside} or newer; this one knows \
                  {newest_known}): run a newer version, or restore a backup from before the upgrade",
-                place.label()
+                target.label()
             )));
         }
         let known = migrations.iter().find(|migration| migration.version == version);
         if known.is_some_and(|known| known.checksum() != checksum[..]) {
             return Err(StoreError::Refused(format!(
                 "step {version} of the schema of {} is not the one that this version knows",
-                place.label()
+                target.label()
             )));
         }
     }
@@ -155,8 +155,12 @@ async fn migrate(
 }
 
 /// A schema that an administrator made for us beforehand is taken where it is empty.
-async fn make_schema(connection: &mut PgConnection, place: &Place, exists: bool) -> Result<(), StoreError> {
-    let at_start = |error: sqlx::Error| start_fault(place, error);
+async fn make_schema(
+    connection: &mut PgConnection,
+    target: &DatabaseTarget,
+    exists: bool,
+) -> Result<(), StoreError> {
+    let at_start = |error: sqlx::Error| start_error(target, error);
     if exists {
         let tables: i64 = scalar("SELECT count(*) FROM pg_tables WHERE schemaname = $1")
             .bind(SCHEMA)
@@ -166,7 +170,7 @@ async fn make_schema(connection: &mut PgConnection, place: &Place, exists: bool)
         if tables > 0 {
             return Err(StoreError::Refused(format!(
                 "the schema {SCHEMA} in {} holds another program's tables; name another database in store.url",
-                place.label()
+                target.label()
             )));
         }
     } else {
@@ -197,28 +201,30 @@ impl Migration {
 /// Several gateways share one key: only the very first start may make one.
 async fn check_keys(
     connection: &mut PgConnection,
-    place: &Place,
+    target: &DatabaseTarget,
     key: &SecretSource,
-    environment: Environment<'_>,
+    environment: EnvLookup<'_>,
 ) -> Result<SealKeys, StoreError> {
-    let canaries = query("SELECT key_id, canary_sealed FROM seal_keys")
+    let key_checks = query("SELECT key_id, canary_sealed FROM seal_keys")
         .fetch_all(&mut *connection)
         .await
-        .map_err(fault)?
+        .map_err(store_error)?
         .iter()
         .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
         .collect::<Result<Vec<(String, Vec<u8>)>, StoreError>>()?;
-    let holds_grants: bool =
-        scalar("SELECT EXISTS (SELECT 1 FROM grants)").fetch_one(&mut *connection).await.map_err(fault)?;
-    let is_new = canaries.is_empty() && !holds_grants;
-    let keys = key_file::load(key, place.label(), is_new, environment)?;
-    if let Some(canary) = canary::prove(&keys, &canaries, holds_grants, place.label())? {
+    let holds_grants: bool = scalar("SELECT EXISTS (SELECT 1 FROM grants)")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(store_error)?;
+    let is_new = key_checks.is_empty() && !holds_grants;
+    let keys = key_file::load(key, target.label(), is_new, environment)?;
+    if let Some(key_check) = key_check::verify(&keys, &key_checks, holds_grants, target.label())? {
         query("INSERT INTO seal_keys (key_id, canary_sealed) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-            .bind(canary.key_id)
-            .bind(canary.sealed)
+            .bind(key_check.key_id)
+            .bind(key_check.sealed)
             .execute(connection)
             .await
-            .map_err(|error| start_fault(place, error))?;
+            .map_err(|error| start_error(target, error))?;
     }
     Ok(keys)
 }
@@ -227,17 +233,17 @@ fn get<'r, T>(row: &'r sqlx::postgres::PgRow, index: usize) -> Result<T, StoreEr
 where
     T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
 {
-    row.try_get(index).map_err(fault)
+    row.try_get(index).map_err(store_error)
 }
 
 /// At start more is final than later: a wrong password or a missing right does not pass by waiting.
-fn start_fault(place: &Place, error: sqlx::Error) -> StoreError {
+fn start_error(target: &DatabaseTarget, error: sqlx::Error) -> StoreError {
     // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
     const FINAL: [&str; 4] = ["28000", "28P01", "3D000", "42501"];
     let code = error.as_database_error().and_then(|refused| refused.code());
     let is_final = is_tls(&error) || code.is_some_and(|code| FINAL.contains(&code.as_ref()));
-    match place.unreachable(error) {
-        StoreError::OutOfOrder(outage) if is_final => StoreError::Refused(outage.to_string()),
+    match target.unreachable(error) {
+        StoreError::Unavailable(unavailable) if is_final => StoreError::Refused(unavailable.to_string()),
         other => other,
     }
 }

@@ -71,10 +71,10 @@ impl Database {
     }
 
     /// The same database behind a gate.
-    pub async fn behind_gate(&self) -> (Gate, String) {
-        let gate = Gate::before(server().folder.join(format!(".s.PGSQL.{PORT}"))).await;
-        let url = format!("postgres://{0}@{1}/{0}?sslmode=disable", self.name, gate.address);
-        (gate, url)
+    pub async fn behind_proxy(&self) -> (FaultyProxy, String) {
+        let proxy = FaultyProxy::before(server().folder.join(format!(".s.PGSQL.{PORT}"))).await;
+        let url = format!("postgres://{0}@{1}/{0}?sslmode=disable", self.name, proxy.address);
+        (proxy, url)
     }
 
     /// The same database behind a pooler that gives each transaction whatever session is free; there are two.
@@ -156,55 +156,55 @@ async fn connect_as_superuser(database: &str) -> PgConnection {
 }
 
 /// Stands before a server and shuts the way at will.
-pub struct Gate {
+pub struct FaultyProxy {
     pub address: SocketAddr,
-    way: watch::Sender<Way>,
+    mode: watch::Sender<ProxyMode>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Way {
-    Free,
+pub enum ProxyMode {
+    Forward,
     /// Connections are cut, and new ones ended at once.
-    Refuses,
+    Refuse,
     /// Nothing moves any more, and nothing says so.
-    Silent,
+    Blackhole,
 }
 
-impl Gate {
+impl FaultyProxy {
     async fn before(server: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (way, seen) = watch::channel(Way::Free);
+        let (mode, seen) = watch::channel(ProxyMode::Forward);
         tokio::spawn(async move {
             loop {
                 let (caller, _) = listener.accept().await.unwrap();
-                tokio::spawn(carry(caller, server.clone(), seen.clone()));
+                tokio::spawn(forward(caller, server.clone(), seen.clone()));
             }
         });
-        Self { address, way }
+        Self { address, mode }
     }
 
-    pub fn set(&self, way: Way) {
-        self.way.send_replace(way);
+    pub fn set(&self, mode: ProxyMode) {
+        self.mode.send_replace(mode);
     }
 }
 
-async fn carry(mut caller: TcpStream, server: PathBuf, mut way: watch::Receiver<Way>) {
+async fn forward(mut caller: TcpStream, server: PathBuf, mut mode: watch::Receiver<ProxyMode>) {
     let mut server = UnixStream::connect(server).await.unwrap();
     loop {
-        let now = *way.borrow_and_update();
-        if now == Way::Refuses {
+        let now = *mode.borrow_and_update();
+        if now == ProxyMode::Refuse {
             return;
         }
         let changed = tokio::select! {
-            changed = way.changed() => changed,
-            _ = tokio::io::copy_bidirectional(&mut caller, &mut server), if now == Way::Free => return,
+            changed = mode.changed() => changed,
+            _ = tokio::io::copy_bidirectional(&mut caller, &mut server), if now == ProxyMode::Forward => return,
         };
         // A connection that went silent stays so, as behind a router that forgot it.
         if changed.is_err() {
             return;
         }
-        if now == Way::Silent {
+        if now == ProxyMode::Blackhole {
             std::future::pending::<()>().await;
         }
     }

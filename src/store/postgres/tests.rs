@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, SecretSource, StoreUrl};
-use crate::store::contract::{Subject, access, at, grant, name, realm, store_contract, tokens};
+use crate::store::contract::{TestStore, access, at, grant, name, realm, store_contract, tokens};
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
-async fn make(clock: Clock) -> Subject {
+async fn make(clock: Clock) -> TestStore {
     let database = Database::new().await;
     let store = Arc::new(database.open(clock.clone()).await.unwrap());
-    Subject { store, clock, folder: Some(database.into_folder()) }
+    TestStore { store, clock, folder: Some(database.into_folder()) }
 }
 
 store_contract!(make);
@@ -35,7 +35,7 @@ mod beside_a_newer_gateway {
         CREATE TABLE reports (day date PRIMARY KEY); \
         INSERT INTO schema_versions (version, name, checksum, oldest_beside) VALUES (70, 'adds', '', 1)";
 
-    async fn make(clock: Clock) -> Subject {
+    async fn make(clock: Clock) -> TestStore {
         let database = Database::new().await;
         database.open(clock.clone()).await.unwrap();
         let mut shell = database.shell().await;
@@ -43,7 +43,7 @@ mod beside_a_newer_gateway {
         let grants = format!("GRANT ALL ON reports TO {}", database.name);
         sqlx::raw_sql(sqlx::AssertSqlSafe(grants)).execute(&mut shell).await.unwrap();
         let store = Arc::new(database.open(clock.clone()).await.unwrap());
-        Subject { store, clock, folder: Some(database.into_folder()) }
+        TestStore { store, clock, folder: Some(database.into_folder()) }
     }
 
     store_contract!(make);
@@ -213,8 +213,8 @@ async fn who_is_not_let_in_is_told_at_once_and_without_the_password() {
         key: SecretSource::Env("KEY".into()),
     };
     let trouble = crate::store::open(&config, clock()).await.err().unwrap();
-    let StoreError::OutOfOrder(outage) = trouble else { panic!("{trouble}") };
-    let why = outage.to_string();
+    let StoreError::Unavailable(unavailable) = trouble else { panic!("{trouble}") };
+    let why = unavailable.to_string();
     assert!(why.contains("127.0.0.1:1") && !why.contains("s3cret"), "{why}");
 }
 
@@ -303,9 +303,9 @@ async fn a_commit_waits_for_the_disk_although_the_server_was_told_not_to() {
     let sql = format!("ALTER ROLE {} SET synchronous_commit = off", database.name);
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database.shell().await).await.unwrap();
     let store = database.open(clock()).await.unwrap();
-    let mut work = store.link.begin().await.unwrap();
+    let mut tx = store.pool.begin().await.unwrap();
     let setting: String =
-        super::scalar("SELECT current_setting('synchronous_commit')").fetch_one(&mut *work).await.unwrap();
+        super::scalar("SELECT current_setting('synchronous_commit')").fetch_one(&mut *tx).await.unwrap();
     assert_eq!(setting, "on");
 }
 
@@ -334,10 +334,10 @@ async fn fill(store: &super::PostgresStore, count: u64) {
         bearers.push(store.sealed_access(&account, &put.realm, Some(&bearer)).unwrap().unwrap());
         names.push(account.as_str().to_owned());
     }
-    let mut work = store.link.begin_long().await.unwrap();
+    let mut tx = store.pool.begin_long().await.unwrap();
     super::query("INSERT INTO accounts (name, current_realm, state) SELECT name, 'global', 'ready' FROM unnest($1::text[]) AS name")
         .bind(names.clone())
-        .execute(&mut *work)
+        .execute(&mut *tx)
         .await
         .unwrap();
     super::query(
@@ -348,10 +348,10 @@ async fn fill(store: &super::PostgresStore, count: u64) {
     .bind(names)
     .bind(refresh)
     .bind(bearers)
-    .execute(&mut *work)
+    .execute(&mut *tx)
     .await
     .unwrap();
-    work.commit().await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// By the database's clock: two days from now, and where a token ends that came then.
@@ -377,12 +377,12 @@ async fn stored_moments_that_lie_in_the_future_come_down_to_now_once() {
         refreshed_at <= clock.now() && ends <= clock.now() + Duration::from_secs(3600),
         "read as if set down"
     );
-    let brought_down = store.bring_down().await.unwrap();
+    let brought_down = store.clamp_future_times().await.unwrap();
     assert_eq!(brought_down.len(), 1);
     assert!(brought_down[0].by > Duration::from_millis(TWO_DAYS - 60_000), "{brought_down:?}");
     let set = believed().await;
     assert!(set.0 <= clock.now() && set.1 == set.0 + Duration::from_secs(3600), "{set:?}");
-    assert_eq!(store.bring_down().await.unwrap(), []);
+    assert_eq!(store.clamp_future_times().await.unwrap(), []);
     assert_eq!(believed().await, set, "it does not move along");
 }
 

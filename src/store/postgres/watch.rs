@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::mpsc;
 
-use super::link::Place;
-use super::{PostgresStore, fault, within};
+use super::pool::DatabaseTarget;
+use super::{PostgresStore, store_error, within};
 use crate::model::account::AccountName;
 use crate::store::{Store, StoreError};
 
@@ -17,15 +17,15 @@ const POLL: Duration = Duration::from_millis(500);
 const POLL_BESIDE: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-enum Ear<'a> {
+enum Notifications<'a> {
     /// No address to listen at: a pooler that hands sessions around would swallow notifications.
     None,
-    Closed(&'a Place),
-    Open(&'a Place, Box<PgListener>),
+    Closed(&'a DatabaseTarget),
+    Open(&'a DatabaseTarget, Box<PgListener>),
 }
 
 #[derive(PartialEq)]
-enum Why {
+enum WakeReason {
     Heard,
     Time,
     Ended,
@@ -33,23 +33,23 @@ enum Why {
 
 impl PostgresStore {
     pub(super) async fn tell_changes(&self, mut seen: u64, told: mpsc::Sender<Vec<AccountName>>) {
-        let mut ear = match &self.listen {
-            Some(place) => Ear::Closed(place),
-            None => Ear::None,
+        let mut notifications = match &self.listen {
+            Some(target) => Notifications::Closed(target),
+            None => Notifications::None,
         };
         let mut in_trouble = false;
-        let mut why = Why::Heard;
+        let mut why = WakeReason::Heard;
         loop {
-            ear = ear.opened().await;
+            notifications = notifications.opened().await;
             // After the ear is open, so that nothing falls between.
             match self.changes_since(seen).await {
                 Ok(changes) => {
-                    if let Ear::Open(place, _) = ear
-                        && why == Why::Time
+                    if let Notifications::Open(target, _) = notifications
+                        && why == WakeReason::Time
                         && !changes.accounts.is_empty()
                     {
                         tracing::debug!("a change was not heard of; listening anew");
-                        ear = Ear::Closed(place);
+                        notifications = Notifications::Closed(target);
                     }
                     if std::mem::take(&mut in_trouble) {
                         tracing::info!("changes by other gateways are seen again");
@@ -65,58 +65,62 @@ impl PostgresStore {
                     }
                 }
             }
-            why = self.until_due(&mut ear, &told).await;
-            if why == Why::Ended {
+            why = self.until_due(&mut notifications, &told).await;
+            if why == WakeReason::Ended {
                 return;
             }
         }
     }
 
-    async fn until_due(&self, ear: &mut Ear<'_>, told: &mpsc::Sender<Vec<AccountName>>) -> Why {
-        let pause = match ear {
-            Ear::Open(..) => POLL_BESIDE,
-            Ear::None | Ear::Closed(_) => POLL,
+    async fn until_due(
+        &self,
+        notifications: &mut Notifications<'_>,
+        told: &mpsc::Sender<Vec<AccountName>>,
+    ) -> WakeReason {
+        let pause = match notifications {
+            Notifications::Open(..) => POLL_BESIDE,
+            Notifications::None | Notifications::Closed(_) => POLL,
         };
         tokio::select! {
-            () = told.closed() => Why::Ended,
-            () = self.clock.sleep(pause) => Why::Time,
-            () = ear.heard() => Why::Heard,
+            () = told.closed() => WakeReason::Ended,
+            () = self.clock.sleep(pause) => WakeReason::Time,
+            () = notifications.notified() => WakeReason::Heard,
         }
     }
 }
 
-impl<'a> Ear<'a> {
+impl<'a> Notifications<'a> {
     async fn opened(self) -> Self {
-        let Ear::Closed(place) = self else { return self };
-        match within(CONNECT_TIMEOUT, listen(place)).await {
-            Ok(listener) => Ear::Open(place, Box::new(listener)),
+        let Notifications::Closed(target) = self else { return self };
+        match within(CONNECT_TIMEOUT, listen(target)).await {
+            Ok(listener) => Notifications::Open(target, Box::new(listener)),
             Err(trouble) => {
                 tracing::debug!(%trouble, "no notifications; changes are polled for");
-                Ear::Closed(place)
+                Notifications::Closed(target)
             }
         }
     }
 
     /// Returns at a notification, or when the connection went: then there may be something to see as well.
-    async fn heard(&mut self) {
-        let Ear::Open(place, listener) = self else { return std::future::pending().await };
+    async fn notified(&mut self) {
+        let Notifications::Open(target, listener) = self else { return std::future::pending().await };
         match listener.try_recv().await {
             Ok(Some(_)) => while listener.next_buffered().is_some() {},
-            Ok(None) | Err(_) => *self = Ear::Closed(place),
+            Ok(None) | Err(_) => *self = Notifications::Closed(target),
         }
     }
 }
 
-async fn listen(place: &Place) -> Result<PgListener, StoreError> {
+async fn listen(target: &DatabaseTarget) -> Result<PgListener, StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .max_lifetime(None)
         .idle_timeout(None)
         .acquire_timeout(CONNECT_TIMEOUT)
-        .connect_lazy_with(place.options().clone());
-    let mut listener = PgListener::connect_with(&pool).await.map_err(fault)?;
+        .connect_lazy_with(target.options().clone());
+    let mut listener = PgListener::connect_with(&pool).await.map_err(store_error)?;
     listener.eager_reconnect(false);
     listener.ignore_pool_close_event(true);
-    listener.listen(CHANNEL).await.map_err(fault)?;
+    listener.listen(CHANNEL).await.map_err(store_error)?;
     Ok(listener)
 }

@@ -1,6 +1,6 @@
 //! One SQLite connection, taken in turns. A call that was dropped or failed half-way leaves nothing behind for the next one.
 //!
-//! sqlx's own `Transaction` is not used: SQLite rolls back by itself on a full disk, sqlx then loses count of its depth,
+//! sqlx's own `SqliteTransaction` is not used: SQLite rolls back by itself on a full disk, sqlx then loses count of its depth,
 //! and every later transaction would be a savepoint of nothing.
 
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection as _};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
-pub struct Connection {
+pub struct SharedConnection {
     options: SqliteConnectOptions,
     slot: Mutex<Option<SqliteConnection>>,
     /// A transaction was begun and its end is not known. Touched only while the slot is held.
@@ -20,15 +20,15 @@ pub struct Connection {
 }
 
 /// The connection, for statements that stand alone: each is a transaction of its own.
-pub type Turn<'a> = MappedMutexGuard<'a, SqliteConnection>;
+pub type SqliteGuard<'a> = MappedMutexGuard<'a, SqliteConnection>;
 
 /// Several statements that happen together or not at all. Without `commit` nothing has happened.
-pub struct Transaction<'a> {
-    turn: Turn<'a>,
+pub struct SqliteTransaction<'a> {
+    conn: SqliteGuard<'a>,
     unfinished: &'a AtomicBool,
 }
 
-impl Connection {
+impl SharedConnection {
     pub async fn open(options: SqliteConnectOptions) -> Result<Self, sqlx::Error> {
         let connection = options.connect().await?;
         Ok(Self {
@@ -39,7 +39,7 @@ impl Connection {
         })
     }
 
-    pub async fn turn(&self) -> Result<Turn<'_>, sqlx::Error> {
+    pub async fn lock(&self) -> Result<SqliteGuard<'_>, sqlx::Error> {
         let mut slot = self.slot.lock().await;
         if self.closed.load(Ordering::Relaxed) {
             return Err(sqlx::Error::PoolClosed);
@@ -53,21 +53,21 @@ impl Connection {
             *slot = Some(self.options.connect().await?);
             self.unfinished.store(false, Ordering::Relaxed);
         }
-        let mut turn = MutexGuard::try_map(slot, Option::as_mut).map_err(|_| sqlx::Error::WorkerCrashed)?;
+        let mut conn = MutexGuard::try_map(slot, Option::as_mut).map_err(|_| sqlx::Error::WorkerCrashed)?;
         if self.unfinished.load(Ordering::Relaxed) {
             // Fails where SQLite has rolled back already, which is as good.
-            let _ = sqlx::query("ROLLBACK").execute(&mut *turn).await;
+            let _ = sqlx::query("ROLLBACK").execute(&mut *conn).await;
             self.unfinished.store(false, Ordering::Relaxed);
         }
-        Ok(turn)
+        Ok(conn)
     }
 
     /// Takes the write lock at once, so that what is read inside stays true until the commit.
-    pub async fn begin(&self) -> Result<Transaction<'_>, sqlx::Error> {
-        let mut turn = self.turn().await?;
+    pub async fn begin(&self) -> Result<SqliteTransaction<'_>, sqlx::Error> {
+        let mut conn = self.lock().await?;
         self.unfinished.store(true, Ordering::Relaxed);
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *turn).await?;
-        Ok(Transaction { turn, unfinished: &self.unfinished })
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+        Ok(SqliteTransaction { conn, unfinished: &self.unfinished })
     }
 
     /// For good.
@@ -81,25 +81,25 @@ impl Connection {
     }
 }
 
-impl Transaction<'_> {
+impl SqliteTransaction<'_> {
     /// One write to the disk, and the only one.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("COMMIT").execute(&mut *self.turn).await?;
+        sqlx::query("COMMIT").execute(&mut *self.conn).await?;
         self.unfinished.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl Deref for Transaction<'_> {
+impl Deref for SqliteTransaction<'_> {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        &self.turn
+        &self.conn
     }
 }
 
-impl DerefMut for Transaction<'_> {
+impl DerefMut for SqliteTransaction<'_> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.turn
+        &mut self.conn
     }
 }

@@ -3,24 +3,26 @@
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{SqliteStore, fault};
+use super::{SqliteStore, store_error};
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::rows::{Accounts, access_place, refresh_place, select_accounts, signed, state_columns};
-use crate::store::seal::SealFault;
+use crate::store::rows::{
+    AccountRows, access_context, refresh_context, select_accounts, signed, state_columns,
+};
+use crate::store::seal::SealError;
 use crate::store::token_hash;
-use crate::store::{AccountRecord, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute, Take};
+use crate::store::{AccountRecord, AccountSink, NewGrant, NewTokens, StoreError, StoredAccess, StoredRoute};
 
 impl SqliteStore {
     pub(super) async fn read_accounts(
         &self,
-        take: Take<'_>,
+        take: AccountSink<'_>,
     ) -> Result<Vec<(AccountName, String)>, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
-        let mut rows = sqlx::query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *turn);
-        let mut accounts = Accounts::new(&self.keys, &self.clock);
-        while let Some(row) = rows.try_next().await.map_err(fault)? {
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
+        let mut rows = sqlx::query(select_accounts!("ORDER BY a.name, g.realm")).fetch(&mut *conn);
+        let mut accounts = AccountRows::new(&self.keys, &self.clock);
+        while let Some(row) = rows.try_next().await.map_err(store_error)? {
             accounts.add(&row);
             accounts.hand_over(take);
         }
@@ -30,13 +32,13 @@ impl SqliteStore {
     }
 
     pub(super) async fn read_account(&self, name: &AccountName) -> Result<Option<AccountRecord>, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
         let rows = sqlx::query(select_accounts!("WHERE a.name = ? ORDER BY g.realm"))
             .bind(name.as_str())
-            .fetch_all(&mut *turn)
+            .fetch_all(&mut *conn)
             .await
-            .map_err(fault)?;
-        let mut accounts = Accounts::new(&self.keys, &self.clock);
+            .map_err(store_error)?;
+        let mut accounts = AccountRows::new(&self.keys, &self.clock);
         rows.iter().for_each(|row| accounts.add(row));
         let mut loaded = accounts.finish();
         match loaded.broken.pop() {
@@ -48,17 +50,17 @@ impl SqliteStore {
     pub(super) async fn write_grant(&self, grant: NewGrant) -> Result<AccountRecord, StoreError> {
         let refresh = self.sealed_refresh(&grant.name, &grant.realm, &grant.refresh)?;
         let access = self.sealed_access(&grant.name, &grant.realm, grant.access.as_ref())?;
-        let old_is_whole = match self.read_account(&grant.name).await {
+        let old_is_readable = match self.read_account(&grant.name).await {
             Ok(_) => true,
             Err(StoreError::Unsealable { .. }) => false,
             Err(trouble) => return Err(trouble),
         };
-        let mut work = self.writer.begin().await.map_err(fault)?;
-        if let Some(held_by) = holder(&mut work, &grant.realm, grant.account_id, &grant.name).await? {
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
+        if let Some(held_by) = holder(&mut tx, &grant.realm, grant.account_id, &grant.name).await? {
             return Err(StoreError::GrantTaken { realm: grant.realm, id: grant.account_id, held_by });
         }
-        write_account(&mut work, &grant, &self.clock).await?;
-        let generation = generation_above_all(&mut work, &grant.name).await?;
+        write_account(&mut tx, &grant, &self.clock).await?;
+        let generation = generation_above_all(&mut tx, &grant.name).await?;
         let route = grant.route.as_ref();
         // Refreshes must not follow each other closely whoever paired in between, so the time of the last one stays (gen-api, section 2).
         sqlx::query(
@@ -83,21 +85,21 @@ impl SqliteStore {
         .bind(route.map(|route| &*route.domain))
         .bind(route.map(|route| &*route.path))
         .bind(route.map(|route| self.stored(route.discovered_at)))
-        .bind(old_is_whole)
-        .bind(grant.proven.as_ref().map(|proof| self.stored(proof.refreshed_at)))
-        .execute(&mut *work)
+        .bind(old_is_readable)
+        .bind(grant.trial.as_ref().map(|proof| self.stored(proof.refreshed_at)))
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         // A new grant starts clean.
         let forget = sqlx::query("DELETE FROM fallbacks WHERE account = ? AND realm = ?");
         forget
             .bind(grant.name.as_str())
             .bind(grant.realm.as_str())
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
-        learn_token(&mut work, &grant).await?;
-        work.commit().await.map_err(fault)?;
+            .map_err(store_error)?;
+        learn_token(&mut tx, &grant).await?;
+        tx.commit().await.map_err(store_error)?;
         let written = self.read_account(&grant.name).await?;
         written.ok_or(StoreError::UnknownAccount(grant.name))
     }
@@ -107,8 +109,8 @@ impl SqliteStore {
         name: &AccountName,
         state: &AccountState,
     ) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
-        match update_state(&mut turn, name, state, &self.clock).await? {
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
+        match update_state(&mut conn, name, state, &self.clock).await? {
             0 => Err(StoreError::UnknownAccount(name.clone())),
             _ => Ok(()),
         }
@@ -119,17 +121,17 @@ impl SqliteStore {
         name: &AccountName,
         realm: &RealmName,
     ) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         let changed = sqlx::query(
             "UPDATE accounts SET current_realm = ?1 WHERE name = ?2 \
              AND EXISTS (SELECT 1 FROM grants WHERE account = ?2 AND realm = ?1)",
         )
         .bind(realm.as_str())
         .bind(name.as_str())
-        .execute(&mut *turn)
+        .execute(&mut *conn)
         .await
-        .map_err(fault)?;
-        found(changed.rows_affected(), &mut turn, name, realm).await
+        .map_err(store_error)?;
+        found(changed.rows_affected(), &mut conn, name, realm).await
     }
 
     pub(super) async fn write_intent(
@@ -138,15 +140,15 @@ impl SqliteStore {
         realm: &RealmName,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         let changed = sqlx::query("UPDATE grants SET intent_at = ? WHERE account = ? AND realm = ?")
             .bind(self.stored(at))
             .bind(name.as_str())
             .bind(realm.as_str())
-            .execute(&mut *turn)
+            .execute(&mut *conn)
             .await
-            .map_err(fault)?;
-        found(changed.rows_affected(), &mut turn, name, realm).await
+            .map_err(store_error)?;
+        found(changed.rows_affected(), &mut conn, name, realm).await
     }
 
     pub(super) async fn delete_intent(
@@ -156,7 +158,7 @@ impl SqliteStore {
         expected: u64,
         noted_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         let changed = sqlx::query(
             "UPDATE grants SET intent_at = NULL WHERE account = ? AND realm = ? AND generation = ? AND intent_at = ?",
         )
@@ -164,9 +166,9 @@ impl SqliteStore {
         .bind(realm.as_str())
         .bind(signed(expected))
         .bind(self.stored(noted_at))
-        .execute(&mut *turn)
+        .execute(&mut *conn)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         Ok(changed.rows_affected() > 0)
     }
 
@@ -183,7 +185,7 @@ impl SqliteStore {
             Some(token) => Some(self.sealed_refresh(name, realm, token)?),
             None => None,
         };
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         let changed = sqlx::query(
             "UPDATE grants SET generation = generation + 1, refresh_sealed = coalesce(?, refresh_sealed), access_sealed = ?, \
              access_expires_at = ?, refreshed_at = ?, intent_at = NULL WHERE account = ? AND realm = ? AND generation = ?",
@@ -195,15 +197,15 @@ impl SqliteStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
-        .execute(&mut *turn)
+        .execute(&mut *conn)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         if changed.rows_affected() > 0 {
             return Ok(expected + 1);
         }
-        match generation_of(&mut turn, name, realm).await? {
+        match generation_of(&mut conn, name, realm).await? {
             Some(generation) => Err(StoreError::Fenced(u64::try_from(generation).unwrap_or_default())),
-            None => Err(missing(&mut turn, name, realm).await),
+            None => Err(missing(&mut conn, name, realm).await),
         }
     }
 
@@ -213,7 +215,7 @@ impl SqliteStore {
         realm: &RealmName,
         route: &StoredRoute,
     ) -> Result<(), StoreError> {
-        let mut turn = self.writer.turn().await.map_err(fault)?;
+        let mut conn = self.writer.lock().await.map_err(store_error)?;
         let changed = sqlx::query(
             "UPDATE grants SET route_domain = ?, route_path = ?, route_discovered_at = ? WHERE account = ? AND realm = ?",
         )
@@ -222,47 +224,47 @@ impl SqliteStore {
         .bind(self.stored(route.discovered_at))
         .bind(name.as_str())
         .bind(realm.as_str())
-        .execute(&mut *turn)
+        .execute(&mut *conn)
         .await
-        .map_err(fault)?;
-        found(changed.rows_affected(), &mut turn, name, realm).await
+        .map_err(store_error)?;
+        found(changed.rows_affected(), &mut conn, name, realm).await
     }
 
     pub(super) async fn delete_grant(&self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
-        let mut work = self.writer.begin().await.map_err(fault)?;
-        let Some(generation) = generation_of(&mut work, name, realm).await? else {
-            return Err(missing(&mut work, name, realm).await);
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
+        let Some(generation) = generation_of(&mut tx, name, realm).await? else {
+            return Err(missing(&mut tx, name, realm).await);
         };
         let remember = sqlx::query(
             "INSERT INTO generations (account, last) VALUES (?, ?) \
              ON CONFLICT (account) DO UPDATE SET last = max(last, excluded.last)",
         );
-        remember.bind(name.as_str()).bind(generation).execute(&mut *work).await.map_err(fault)?;
+        remember.bind(name.as_str()).bind(generation).execute(&mut *tx).await.map_err(store_error)?;
         let removed = sqlx::query("DELETE FROM grants WHERE account = ? AND realm = ?");
-        removed.bind(name.as_str()).bind(realm.as_str()).execute(&mut *work).await.map_err(fault)?;
+        removed.bind(name.as_str()).bind(realm.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         let next = sqlx::query(
             "UPDATE accounts SET current_realm = (SELECT realm FROM grants WHERE account = ?1 ORDER BY obtained_at DESC, realm LIMIT 1) \
              WHERE name = ?1 AND current_realm = ?2 AND EXISTS (SELECT 1 FROM grants WHERE account = ?1)",
         );
-        next.bind(name.as_str()).bind(realm.as_str()).execute(&mut *work).await.map_err(fault)?;
+        next.bind(name.as_str()).bind(realm.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         let last = sqlx::query(
             "DELETE FROM accounts WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM grants WHERE account = ?1)",
         );
-        last.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+        last.bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         let tokens = sqlx::query(
             "DELETE FROM known_tokens WHERE account = ?1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE name = ?1)",
         );
-        tokens.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
-        work.commit().await.map_err(fault)
+        tokens.bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
+        tx.commit().await.map_err(store_error)
     }
 
     pub(super) async fn read_known_tokens(&self) -> Result<Vec<([u8; 32], AccountName)>, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
-        let mut rows = sqlx::query_as("SELECT hash, account FROM known_tokens").fetch(&mut *turn);
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
+        let mut rows = sqlx::query_as("SELECT hash, account FROM known_tokens").fetch(&mut *conn);
         // The table's own check sees to the length; a name that is not valid has been logged with its account.
         let known = |(hash, name): (Vec<u8>, String)| Some((hash.try_into().ok()?, name.parse().ok()?));
         let mut all = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(fault)? {
+        while let Some(row) = rows.try_next().await.map_err(store_error)? {
             all.extend(known(row));
         }
         Ok(all)
@@ -274,7 +276,7 @@ impl SqliteStore {
         realm: &RealmName,
         token: &RefreshToken,
     ) -> Result<Vec<u8>, StoreError> {
-        self.keys.seal(refresh_place(name, realm), token.expose()).map_err(unsealed)
+        self.keys.seal(refresh_context(name, realm), token.expose()).map_err(unsealed)
     }
 
     pub(super) fn sealed_access(
@@ -283,14 +285,14 @@ impl SqliteStore {
         realm: &RealmName,
         access: Option<&StoredAccess>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let sealed = access.map(|access| self.keys.seal(access_place(name, realm), access.token.expose()));
+        let sealed = access.map(|access| self.keys.seal(access_context(name, realm), access.token.expose()));
         sealed.transpose().map_err(unsealed)
     }
 }
 
 /// Nothing is written unsealed.
-pub(super) fn unsealed(why: SealFault) -> StoreError {
-    StoreError::OutOfOrder(why.to_string().into())
+pub(super) fn unsealed(why: SealError) -> StoreError {
+    StoreError::Unavailable(why.to_string().into())
 }
 
 pub(super) async fn holder(
@@ -306,7 +308,7 @@ pub(super) async fn holder(
             .bind(but.as_str())
             .fetch_optional(connection)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
     let name = name.map(|name| name.parse()).transpose();
     name.map_err(|_| {
         StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid"))
@@ -327,7 +329,7 @@ async fn write_account(
     .bind(grant.make_current)
     .execute(&mut *connection)
     .await
-    .map_err(fault)?;
+    .map_err(store_error)?;
     if let Some(state) = &grant.state {
         update_state(connection, &grant.name, state, clock).await?;
     }
@@ -335,14 +337,14 @@ async fn write_account(
 }
 
 async fn learn_token(connection: &mut SqliteConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    let handed_in = grant.proven.as_ref().map(|proof| &proof.handed_in);
+    let handed_in = grant.trial.as_ref().map(|proof| &proof.handed_in);
     for token in handed_in.into_iter().chain([&grant.refresh]) {
         sqlx::query("INSERT INTO known_tokens (hash, account) VALUES (?1, ?2) ON CONFLICT (hash) DO UPDATE SET account = ?2")
             .bind(&token_hash(token)[..])
             .bind(grant.name.as_str())
             .execute(&mut *connection)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
     }
     Ok(())
 }
@@ -361,7 +363,7 @@ async fn update_state(
         .bind(name.as_str())
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(changed.rows_affected())
 }
 
@@ -376,7 +378,7 @@ async fn generation_above_all(
     .bind(name.as_str())
     .fetch_one(connection)
     .await
-    .map_err(fault)
+    .map_err(store_error)
 }
 
 pub(super) async fn generation_of(
@@ -389,7 +391,7 @@ pub(super) async fn generation_of(
         .bind(realm.as_str())
         .fetch_optional(connection)
         .await
-        .map_err(fault)
+        .map_err(store_error)
 }
 
 async fn found(
@@ -417,6 +419,6 @@ pub(super) async fn missing(
     match known {
         Ok(true) => StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() },
         Ok(false) => StoreError::UnknownAccount(name.clone()),
-        Err(error) => fault(error),
+        Err(error) => store_error(error),
     }
 }

@@ -1,16 +1,16 @@
 //! Last-seen rows: they outlive a restart, so that an account gone quiet shows as such.
 
-use super::{SqliteStore, fault};
+use super::{SqliteStore, store_error};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::last_seen::{BATCH, LastSeen, Noted, Row};
+use crate::store::last_seen::{BATCH, LastSeenPage, LastSeenRecord, LastSeenRow};
 
 impl SqliteStore {
-    pub(super) async fn write_last_seen(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
+    pub(super) async fn write_last_seen(&self, seen: &[LastSeenRecord]) -> Result<(), StoreError> {
         for seen in seen.chunks(BATCH) {
-            let rows: Vec<Row> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
+            let rows: Vec<LastSeenRow> = seen.iter().map(|seen| seen.row(&self.clock)).collect();
             let rows = serde_json::to_string(&rows)
-                .map_err(|error| StoreError::OutOfOrder(error.to_string().into()))?;
+                .map_err(|error| StoreError::Unavailable(error.to_string().into()))?;
             // One statement for all: each costs a way to SQLite's own thread and back.
             sqlx::query(
                 "INSERT INTO last_seen (kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at) \
@@ -25,23 +25,23 @@ impl SqliteStore {
                  list_at = max(list_at, excluded.list_at), download_at = max(download_at, excluded.download_at)",
             )
             .bind(rows)
-            .execute(&mut *self.writer.turn().await.map_err(fault)?)
+            .execute(&mut *self.writer.lock().await.map_err(store_error)?)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         }
         Ok(())
     }
 
     /// All of it: nobody else writes here, so it is asked once.
-    pub(super) async fn read_last_seen(&self) -> Result<Noted, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
-        let rows: Vec<Row> = sqlx::query_as(
+    pub(super) async fn read_last_seen(&self) -> Result<LastSeenPage, StoreError> {
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
+        let rows: Vec<LastSeenRow> = sqlx::query_as(
             "SELECT kind, name, call_at, success_at, refusal, refusal_at, list_links, list_at, download_at FROM last_seen",
         )
-        .fetch_all(&mut *turn)
+        .fetch_all(&mut *conn)
         .await
-        .map_err(fault)?;
-        let seen = rows.into_iter().filter_map(|row| LastSeen::of_row(row, &self.clock)).collect();
-        Ok(Noted { seen, up_to: Timestamp::default() })
+        .map_err(store_error)?;
+        let seen = rows.into_iter().filter_map(|row| LastSeenRecord::of_row(row, &self.clock)).collect();
+        Ok(LastSeenPage { seen, up_to: Timestamp::default() })
     }
 }

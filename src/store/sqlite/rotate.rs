@@ -1,13 +1,13 @@
 //! SQLite's sealed values, gone through for a new key.
 
-use super::{SqliteStore, fault};
-use crate::store::rotate::{Column, Resealing, SealedValue, Statements};
-use crate::store::{Pending, StoreError};
+use super::{SqliteStore, store_error};
+use crate::store::rotate::{RotateSealed, RotationQueries, SealedColumn, SealedValue};
+use crate::store::{StoreError, StoreFuture};
 
 /// A page of values, and the way to replace one of them.
 macro_rules! statements {
     ($table:literal, $row:literal, $realm:literal, $sealed:literal) => {
-        Statements {
+        RotationQueries {
             page: concat!(
                 "SELECT ",
                 $row,
@@ -47,61 +47,67 @@ macro_rules! statements {
     };
 }
 
-fn statements(column: Column) -> Option<Statements> {
+fn statements(column: SealedColumn) -> Option<RotationQueries> {
     match column {
-        Column::Refresh => Some(statements!("grants", "account", "realm", "refresh_sealed")),
-        Column::Access => Some(statements!("grants", "account", "realm", "access_sealed")),
-        Column::Login => Some(statements!("pending_logins", "lower(hex(id))", "kind", "payload_sealed")),
-        Column::Fallback => Some(statements!("fallbacks", "account", "realm", "refresh_sealed")),
+        SealedColumn::Refresh => Some(statements!("grants", "account", "realm", "refresh_sealed")),
+        SealedColumn::Access => Some(statements!("grants", "account", "realm", "access_sealed")),
+        SealedColumn::Login => {
+            Some(statements!("pending_logins", "lower(hex(id))", "kind", "payload_sealed"))
+        }
+        SealedColumn::Fallback => Some(statements!("fallbacks", "account", "realm", "refresh_sealed")),
     }
 }
 
-impl Resealing for SqliteStore {
-    fn sealed_otherwise<'a>(
+impl RotateSealed for SqliteStore {
+    fn values_to_reseal<'a>(
         &'a self,
-        column: Column,
-        mark: &'a [u8],
+        column: SealedColumn,
+        prefix: &'a [u8],
         after: &'a SealedValue,
-    ) -> Pending<'a, Vec<SealedValue>> {
-        Box::pin(self.read_sealed(column, mark, after))
+    ) -> StoreFuture<'a, Vec<SealedValue>> {
+        Box::pin(self.read_sealed(column, prefix, after))
     }
 
-    fn reseal<'a>(&'a self, column: Column, anew: &'a [(SealedValue, Vec<u8>)]) -> Pending<'a, usize> {
+    fn reseal<'a>(
+        &'a self,
+        column: SealedColumn,
+        anew: &'a [(SealedValue, Vec<u8>)],
+    ) -> StoreFuture<'a, usize> {
         Box::pin(self.write_sealed(column, anew))
     }
 
-    fn retire_all_but<'a>(&'a self, key_id: &'a str) -> Pending<'a, Vec<String>> {
-        Box::pin(self.delete_canaries(key_id))
+    fn retire_keys_except<'a>(&'a self, key_id: &'a str) -> StoreFuture<'a, Vec<String>> {
+        Box::pin(self.retire_keys(key_id))
     }
 }
 
 impl SqliteStore {
     async fn read_sealed(
         &self,
-        column: Column,
-        mark: &[u8],
+        column: SealedColumn,
+        prefix: &[u8],
         after: &SealedValue,
     ) -> Result<Vec<SealedValue>, StoreError> {
-        let Some(Statements { page, .. }) = statements(column) else { return Ok(Vec::new()) };
-        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let Some(RotationQueries { page, .. }) = statements(column) else { return Ok(Vec::new()) };
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
         let rows: Vec<(String, String, Vec<u8>)> = sqlx::query_as(page)
-            .bind(mark)
+            .bind(prefix)
             .bind(&*after.row)
             .bind(&*after.realm)
             .bind(&*after.sealed)
-            .fetch_all(&mut *turn)
+            .fetch_all(&mut *conn)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         Ok(rows.into_iter().map(|(row, realm, sealed)| SealedValue { row, realm, sealed }).collect())
     }
 
     async fn write_sealed(
         &self,
-        column: Column,
+        column: SealedColumn,
         anew: &[(SealedValue, Vec<u8>)],
     ) -> Result<usize, StoreError> {
-        let Some(Statements { replace, .. }) = statements(column) else { return Ok(0) };
-        let mut work = self.writer.begin().await.map_err(fault)?;
+        let Some(RotationQueries { replace, .. }) = statements(column) else { return Ok(0) };
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
         let mut replaced = 0;
         for (old, sealed) in anew {
             let done = sqlx::query(replace)
@@ -109,26 +115,26 @@ impl SqliteStore {
                 .bind(&*old.row)
                 .bind(&*old.realm)
                 .bind(&*old.sealed)
-                .execute(&mut *work)
+                .execute(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
             replaced += usize::from(done.rows_affected() > 0);
         }
-        work.commit().await.map_err(fault)?;
+        tx.commit().await.map_err(store_error)?;
         Ok(replaced)
     }
 
-    async fn delete_canaries(&self, but: &str) -> Result<Vec<String>, StoreError> {
-        let mut work = self.writer.begin().await.map_err(fault)?;
+    async fn retire_keys(&self, but: &str) -> Result<Vec<String>, StoreError> {
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
         let retired: Vec<String> =
             sqlx::query_scalar("SELECT key_id FROM seal_keys WHERE key_id <> ? ORDER BY 1")
                 .bind(but)
-                .fetch_all(&mut *work)
+                .fetch_all(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         let delete = sqlx::query("DELETE FROM seal_keys WHERE key_id <> ?");
-        delete.bind(but).execute(&mut *work).await.map_err(fault)?;
-        work.commit().await.map_err(fault)?;
+        delete.bind(but).execute(&mut *tx).await.map_err(store_error)?;
+        tx.commit().await.map_err(store_error)?;
         Ok(retired)
     }
 }

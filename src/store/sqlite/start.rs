@@ -8,11 +8,11 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr};
 
-use super::super::canary;
+use super::super::key_check;
 use super::super::private_file;
 use super::super::seal::SealKeys;
-use super::super::{SetupError, StoreError, lock::ProcessLock};
-use super::connection::Connection;
+use super::super::{SetupError, StoreError, process_lock::ProcessLock};
+use super::connection::SharedConnection;
 use super::{SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_PERM, SQLITE_READONLY, primary_code};
 
 /// `application_id` in the file's head, written by the first migration.
@@ -33,7 +33,7 @@ pub fn claim(path: &Path) -> Result<Claimed, StoreError> {
     let private = private_file::open_or_create(&path)
         .and_then(|_| tighten_all(&path))
         .and_then(|()| private_file::sync_folder_of(&path));
-    private.map_err(|fault| StoreError::Refused(format!("{} cannot be used: {fault}", path.display())))?;
+    private.map_err(|error| StoreError::Refused(format!("{} cannot be used: {error}", path.display())))?;
     Ok(Claimed { path, is_new, lock })
 }
 
@@ -51,16 +51,16 @@ fn look(path: &Path) -> Result<bool, SetupError> {
             "the newest tokens are in it: put the main file back beside it, or move it away",
         ));
     }
-    private_file::can_be_made(path).map_err(|fault| {
+    private_file::can_be_made(path).map_err(|error| {
         let folder = path.parent().unwrap_or(Path::new("."));
-        let what = format!("the folder {} of the store cannot be written to: {fault}", folder.display());
+        let what = format!("the folder {} of the store cannot be written to: {error}", folder.display());
         SetupError::new(what, "let the gateway's user write to it")
     })?;
     for file in
         [path.to_owned(), beside(path, "-wal"), beside(path, "-shm"), path.with_added_extension("lock")]
     {
-        private_file::can_be_written(&file).map_err(|fault| {
-            let what = format!("{} cannot be used: {fault}", file.display());
+        private_file::can_be_written(&file).map_err(|error| {
+            let what = format!("{} cannot be used: {error}", file.display());
             SetupError::new(what, "name a file that the gateway's user may write, or let it write this one")
         })?;
     }
@@ -106,30 +106,30 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-pub async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<Connection, StoreError> {
-    Connection::open(options).await.map_err(|error| fault(path, &error))
+pub async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<SharedConnection, StoreError> {
+    SharedConnection::open(options).await.map_err(|error| start_error(path, &error))
 }
 
 /// Ours, of a schema we know, sealed under a key we hold.
-pub async fn prepare(writer: &Connection, keys: &SealKeys, path: &Path) -> Result<(), StoreError> {
-    let mut turn = writer.turn().await.map_err(|error| fault(path, &error))?;
-    refuse_foreign(&mut turn, path).await?;
-    migrate(&mut turn, path).await?;
-    check_keys(&mut turn, keys, path).await
+pub async fn prepare(writer: &SharedConnection, keys: &SealKeys, path: &Path) -> Result<(), StoreError> {
+    let mut conn = writer.lock().await.map_err(|error| start_error(path, &error))?;
+    refuse_foreign(&mut conn, path).await?;
+    migrate(&mut conn, path).await?;
+    check_keys(&mut conn, keys, path).await
 }
 
 async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let id: i64 = sqlx::query_scalar("PRAGMA application_id")
         .fetch_one(&mut *connection)
         .await
-        .map_err(|error| fault(path, &error))?;
+        .map_err(|error| start_error(path, &error))?;
     // Our own file between its first two steps has no id yet, and no table but the migrations'.
     let tables: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT IN ('_sqlx_migrations', 'sqlite_sequence')",
     )
     .fetch_one(connection)
     .await
-    .map_err(|error| fault(path, &error))?;
+    .map_err(|error| start_error(path, &error))?;
     if id == APPLICATION_ID || tables == 0 {
         return Ok(());
     }
@@ -147,7 +147,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
              run that version, or restore a backup from before the upgrade",
             path.display(),
         )),
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => fault(path, &error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => start_error(path, &error),
         other => StoreError::Refused(format!("the schema of {} is not as expected: {other}", path.display())),
     })
 }
@@ -179,20 +179,21 @@ async fn check_keys(
     keys: &SealKeys,
     path: &Path,
 ) -> Result<(), StoreError> {
-    let canaries: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT key_id, canary_sealed FROM seal_keys")
+    let key_checks: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT key_id, canary_sealed FROM seal_keys")
         .fetch_all(&mut *connection)
         .await
-        .map_err(|error| fault(path, &error))?;
+        .map_err(|error| start_error(path, &error))?;
     let holds_grants = holds_grants(connection, path).await?;
-    let Some(canary) = canary::prove(keys, &canaries, holds_grants, &path.display().to_string())? else {
+    let Some(key_check) = key_check::verify(keys, &key_checks, holds_grants, &path.display().to_string())?
+    else {
         return Ok(());
     };
     sqlx::query("INSERT INTO seal_keys (key_id, canary_sealed) VALUES (?, ?)")
-        .bind(canary.key_id)
-        .bind(canary.sealed)
+        .bind(key_check.key_id)
+        .bind(key_check.sealed)
         .execute(connection)
         .await
-        .map_err(|error| fault(path, &error))?;
+        .map_err(|error| start_error(path, &error))?;
     Ok(())
 }
 
@@ -200,11 +201,11 @@ async fn holds_grants(connection: &mut SqliteConnection, path: &Path) -> Result<
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM grants)")
         .fetch_one(connection)
         .await
-        .map_err(|error| fault(path, &error))
+        .map_err(|error| start_error(path, &error))
 }
 
 /// At start more is final than later: a file that cannot be opened will not open by waiting.
-fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
+fn start_error(path: &Path, error: &sqlx::Error) -> StoreError {
     let path = path.display();
     match primary_code(error) {
         Some(SQLITE_CORRUPT | SQLITE_NOTADB) => StoreError::Refused(format!(
@@ -213,7 +214,7 @@ fn fault(path: &Path, error: &sqlx::Error) -> StoreError {
         Some(SQLITE_PERM | SQLITE_READONLY | SQLITE_CANTOPEN) => StoreError::Refused(format!(
             "{path} cannot be written: {error}; the gateway's user needs the file and its folder"
         )),
-        _ => StoreError::OutOfOrder(format!("{path}: {error}").into()),
+        _ => StoreError::Unavailable(format!("{path}: {error}").into()),
     }
 }
 
@@ -226,8 +227,8 @@ fn real_path(path: &Path) -> Result<PathBuf, SetupError> {
     let name = path
         .file_name()
         .ok_or_else(|| SetupError::new(format!("store.url names no file: {}", path.display()), "name one"))?;
-    fs::canonicalize(folder).map(|folder| folder.join(name)).map_err(|fault| {
-        let what = format!("the folder {} of the store cannot be used: {fault}", folder.display());
+    fs::canonicalize(folder).map(|folder| folder.join(name)).map_err(|error| {
+        let what = format!("the folder {} of the store cannot be used: {error}", folder.display());
         SetupError::new(what, "make it, or write another store.url")
     })
 }

@@ -12,8 +12,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use super::SqliteStore;
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
-use crate::store::contract::{Subject, access, at, grant, name, realm, route, store_contract, tokens};
-use crate::store::outage::Ailment;
+use crate::store::contract::{TestStore, access, at, grant, name, realm, route, store_contract, tokens};
+use crate::store::unavailable::UnavailableKind;
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
 /// A folder with a database and its key.
@@ -61,11 +61,11 @@ impl Home {
     }
 }
 
-async fn make(clock: Clock) -> Subject {
+async fn make(clock: Clock) -> TestStore {
     let home = Home::new();
     let key = SecretSource::File(home.file("gateway.key"));
     let store = SqliteStore::open(&home.file("gateway.db"), &key, &|_| None, clock.clone()).await.unwrap();
-    Subject { store: Arc::new(store), clock, folder: Some(home.0) }
+    TestStore { store: Arc::new(store), clock, folder: Some(home.0) }
 }
 
 store_contract!(make);
@@ -364,7 +364,7 @@ async fn a_full_disk_is_out_of_order_and_over_when_there_is_room() {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let limit = |pages: u32| {
         let sql = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-        async { sqlx::raw_sql(sql).execute(&mut *store.writer.turn().await.unwrap()).await.unwrap() }
+        async { sqlx::raw_sql(sql).execute(&mut *store.writer.lock().await.unwrap()).await.unwrap() }
     };
     // SQLite takes the present size where it is asked for less.
     limit(1).await;
@@ -373,12 +373,12 @@ async fn a_full_disk_is_out_of_order_and_over_when_there_is_room() {
     for _ in 0..3 {
         let trouble = store.commit_tokens(&smile, &global, 1, &big).await.unwrap_err();
         assert!(
-            matches!(&trouble, StoreError::OutOfOrder(outage) if outage.ailment == Ailment::DiskFull),
+            matches!(&trouble, StoreError::Unavailable(unavailable) if unavailable.kind == UnavailableKind::DiskFull),
             "{trouble}"
         );
         let large = NewGrant { access: Some(big.access.clone()), ..grant("lab", "global", 2) };
         let trouble = store.put_grant(large).await.unwrap_err();
-        assert!(matches!(trouble, StoreError::OutOfOrder(_)), "{trouble}");
+        assert!(matches!(trouble, StoreError::Unavailable(_)), "{trouble}");
     }
     let before = store.account(&smile).await.unwrap().unwrap();
     assert_eq!(before.grants[0].refresh.expose(), "refresh-smile-global", "nothing of it was done");
@@ -398,7 +398,7 @@ async fn a_read_only_database_is_out_of_order_and_a_lost_one_is_told_by_ping() {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     let (smile, global, brought) = (name("smile"), realm("global"), tokens("access", None, 20));
     for (only_reads, works) in [("PRAGMA query_only = on", false), ("PRAGMA query_only = off", true)] {
-        sqlx::raw_sql(only_reads).execute(&mut *store.writer.turn().await.unwrap()).await.unwrap();
+        sqlx::raw_sql(only_reads).execute(&mut *store.writer.lock().await.unwrap()).await.unwrap();
         assert_eq!(store.ping().await.is_ok(), works);
         let outcome = store.commit_tokens(&smile, &global, 1, &brought).await;
         assert_eq!(outcome.is_ok(), works, "{outcome:?}");
@@ -406,7 +406,7 @@ async fn a_read_only_database_is_out_of_order_and_a_lost_one_is_told_by_ping() {
     fs::rename(home.file("gateway.db"), home.file("moved.db")).unwrap();
     let trouble = store.ping().await.unwrap_err();
     assert!(
-        matches!(&trouble, StoreError::OutOfOrder(outage) if outage.to_string().contains("is gone")),
+        matches!(&trouble, StoreError::Unavailable(unavailable) if unavailable.to_string().contains("is gone")),
         "{trouble}"
     );
 }
@@ -453,22 +453,22 @@ async fn ten_thousand_accounts_load_in_one_go() {
 impl SqliteStore {
     /// Fills the store in one transaction, each row sealed for its own place.
     async fn sealed_copies(&self, like: &str, count: usize) -> usize {
-        let mut work = self.writer.begin().await.unwrap();
+        let mut tx = self.writer.begin().await.unwrap();
         for number in 1..count {
             let account = name(&format!("a{number}"));
             let refresh = crate::model::token::RefreshToken::new(format!("refresh-{number}"));
             let sealed = self
                 .keys
-                .seal(crate::store::rows::refresh_place(&account, &realm("global")), refresh.expose())
+                .seal(crate::store::rows::refresh_context(&account, &realm("global")), refresh.expose())
                 .unwrap();
             let bearer = self
                 .keys
-                .seal(crate::store::rows::access_place(&account, &realm("global")), &"a".repeat(1500))
+                .seal(crate::store::rows::access_context(&account, &realm("global")), &"a".repeat(1500))
                 .unwrap();
             sqlx::query("INSERT INTO accounts SELECT ?, current_realm, state, since, why FROM accounts WHERE name = ?")
                 .bind(account.as_str())
                 .bind(like)
-                .execute(&mut *work)
+                .execute(&mut *tx)
                 .await
                 .unwrap();
             sqlx::query(
@@ -480,11 +480,11 @@ impl SqliteStore {
             .bind(sealed)
             .bind(bearer)
             .bind(like)
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
             .unwrap();
         }
-        work.commit().await.unwrap();
+        tx.commit().await.unwrap();
         count
     }
 }
@@ -499,10 +499,10 @@ async fn stored_moments_that_lie_in_the_future_come_down_to_now_once() {
     let mut fresh = tokens("access", None, 20);
     (fresh.refreshed_at, fresh.access.expires_at) = (later, later + Duration::from_secs(3600));
     store.commit_tokens(&name("smile"), &realm("global"), 1, &fresh).await.unwrap();
-    let brought_down = store.bring_down().await.unwrap();
+    let brought_down = store.clamp_future_times().await.unwrap();
     assert_eq!(brought_down.len(), 1);
     assert_eq!(brought_down[0].by, Duration::from_secs(2 * 86_400));
-    assert_eq!(store.bring_down().await.unwrap(), []);
+    assert_eq!(store.clamp_future_times().await.unwrap(), []);
     let record = store.account(&name("smile")).await.unwrap().unwrap();
     let held = record.current_grant().unwrap();
     assert_eq!(held.refreshed_at, Some(now));

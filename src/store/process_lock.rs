@@ -21,13 +21,13 @@ impl ProcessLock {
     pub fn take(database: &Path) -> Result<Self, StoreError> {
         let path = database.with_added_extension("lock");
         let mut file = private_file::open_or_create(&path)
-            .map_err(|fault| StoreError::Refused(format!("{} cannot be opened: {fault}", path.display())))?;
+            .map_err(|error| StoreError::Refused(format!("{} cannot be opened: {error}", path.display())))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held_by_another(database, &mut file)),
-            Err(TryLockError::Error(fault)) => {
+            Err(TryLockError::Error(error)) => {
                 return Err(StoreError::Refused(format!(
-                    "{} cannot be locked: {fault}; the folder must lie on a file system that knows locks",
+                    "{} cannot be locked: {error}; the folder must lie on a file system that knows locks",
                     path.display()
                 )));
             }

@@ -14,9 +14,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 
-use super::super::outage::{Ailment, Outage};
+use super::super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::super::{SetupError, StoreError};
-use super::fault;
+use super::store_error;
 use crate::clock::{Clock, Timestamp};
 use crate::config::text_file::{self, LARGEST_PEM};
 
@@ -37,37 +37,37 @@ const LONG: &str = "SET LOCAL statement_timeout = '120s'; SET LOCAL lock_timeout
                     SET LOCAL idle_in_transaction_session_timeout = '120s'";
 
 /// Where a database is and how it is reached.
-pub struct Place {
+pub struct DatabaseTarget {
     options: PgConnectOptions,
     /// Without user and password.
     label: String,
 }
 
-pub struct Link {
-    place: Place,
+pub struct ConnectionPool {
+    target: DatabaseTarget,
     /// Whether a commit waits for the disk by the server's own settings.
     durable: bool,
     /// Several gateways share the database, so its time is theirs.
     clock: Clock,
-    seats: Semaphore,
-    idle: Mutex<Vec<Idle>>,
+    permits: Semaphore,
+    idle: Mutex<Vec<IdleConnection>>,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: PgConnection,
     opened: Instant,
     since: Instant,
 }
 
 /// Several statements that happen together or not at all. Without `commit` nothing has happened: the connection goes, and with it the work.
-pub struct Work<'a> {
+pub struct PgTransaction<'a> {
     connection: PgConnection,
     opened: Instant,
-    link: &'a Link,
-    _seat: SemaphorePermit<'a>,
+    pool: &'a ConnectionPool,
+    _permit: SemaphorePermit<'a>,
 }
 
-impl Place {
+impl DatabaseTarget {
     /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says another `sslmode`.
     pub fn parse(text: &str, key: &str) -> Result<Self, SetupError> {
         // The parsers' own words may repeat the text, and with it a password.
@@ -80,7 +80,7 @@ impl Place {
         refuse_unreadable_files(&url, key)?;
         let says_mode = url.query_pairs().any(|(name, _)| name == "sslmode" || name == "ssl-mode")
             || std::env::var_os("PGSSLMODE").is_some();
-        let options = match says_mode || options.get_socket().is_some() || is_here(&options) {
+        let options = match says_mode || options.get_socket().is_some() || is_local(&options) {
             true => options,
             false => options.ssl_mode(PgSslMode::VerifyFull),
         };
@@ -123,12 +123,12 @@ impl Place {
                 "{}: TLS: {error} (a private CA is named by sslrootcert=FILE in the address; sslmode=disable goes without TLS)",
                 self.label
             );
-            return StoreError::OutOfOrder(Outage::new(Ailment::Down, why));
+            return StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Down, why));
         }
-        match fault(error) {
-            StoreError::OutOfOrder(outage) => {
-                let why = format!("{}: {outage}", self.label);
-                StoreError::OutOfOrder(Outage::new(outage.ailment, why))
+        match store_error(error) {
+            StoreError::Unavailable(unavailable) => {
+                let why = format!("{}: {unavailable}", self.label);
+                StoreError::Unavailable(StoreUnavailable::new(unavailable.kind, why))
             }
             other => other,
         }
@@ -159,7 +159,7 @@ pub fn is_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn is_here(options: &PgConnectOptions) -> bool {
+fn is_local(options: &PgConnectOptions) -> bool {
     match Host::parse(options.get_host()) {
         Ok(Host::Domain(name)) => name == "localhost",
         Ok(Host::Ipv4(address)) => address.is_loopback(),
@@ -169,7 +169,7 @@ fn is_here(options: &PgConnectOptions) -> bool {
 }
 
 /// What is known of a transaction as it begins.
-pub struct Opened {
+pub struct TransactionStart {
     pub read_only: bool,
     /// By the database's clock.
     pub at: Timestamp,
@@ -188,12 +188,12 @@ const WORK: &str = "ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE";
 const SNAPSHOT: &str = "ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE";
 
 /// A server that replays another one's log refuses to promise writes; it can be read all the same.
-fn begin_on_replica(limits: &str, durable: bool, version: u32) -> String {
+fn begin_on_standby(limits: &str, durable: bool, version: u32) -> String {
     format!("ROLLBACK; BEGIN ISOLATION LEVEL READ COMMITTED; {}", settings(limits, durable, version))
 }
 
 /// The first version that ends whole transactions after a time.
-const ENDS_TRANSACTIONS: u32 = 170_000;
+const HAS_TRANSACTION_TIMEOUT: u32 = 170_000;
 /// Other gateways hear of changes by triggers. Only a superuser may set it, and whoever is none and was given another
 /// default is refused, since nobody would hear of its work.
 const TRIGGERS: &str = "SELECT CASE WHEN current_setting('session_replication_role') <> 'origin' \
@@ -201,7 +201,7 @@ const TRIGGERS: &str = "SELECT CASE WHEN current_setting('session_replication_ro
 
 fn settings(limits: &str, durable: bool, version: u32) -> String {
     let durable = if durable { "" } else { "SET LOCAL synchronous_commit = on; " };
-    let whole = if version < ENDS_TRANSACTIONS { "" } else { "SET LOCAL transaction_timeout = 0; " };
+    let whole = if version < HAS_TRANSACTION_TIMEOUT { "" } else { "SET LOCAL transaction_timeout = 0; " };
     format!(
         "SET LOCAL search_path = {SCHEMA}, pg_temp; SET LOCAL standard_conforming_strings = on; \
          SET LOCAL transform_null_equals = off; {whole}{durable}{limits}; {TRIGGERS}; \
@@ -209,42 +209,44 @@ fn settings(limits: &str, durable: bool, version: u32) -> String {
     )
 }
 
-impl Link {
-    pub fn new(place: Place, durable: bool, clock: Clock) -> Self {
-        Self { place, durable, clock, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+impl ConnectionPool {
+    pub fn new(target: DatabaseTarget, durable: bool, clock: Clock) -> Self {
+        Self { target, durable, clock, permits: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
     }
 
-    pub async fn begin(&self) -> Result<Work<'_>, StoreError> {
+    pub async fn begin(&self) -> Result<PgTransaction<'_>, StoreError> {
         self.begin_with(WORK, SHORT).await
     }
 
     /// With time for reading everything.
-    pub async fn begin_long(&self) -> Result<Work<'_>, StoreError> {
+    pub async fn begin_long(&self) -> Result<PgTransaction<'_>, StoreError> {
         self.begin_with(WORK, LONG).await
     }
 
     /// For reading everything as it is at one moment.
-    pub async fn begin_snapshot(&self, limits: &str) -> Result<Work<'_>, StoreError> {
+    pub async fn begin_snapshot(&self, limits: &str) -> Result<PgTransaction<'_>, StoreError> {
         self.begin_with(SNAPSHOT, limits).await
     }
 
-    async fn begin_with(&self, mode: &str, limits: &str) -> Result<Work<'_>, StoreError> {
-        let seat = self.seats.acquire().await.map_err(|_| closed())?;
-        while let Some(Idle { mut connection, opened, since }) = self.take_idle() {
+    async fn begin_with(&self, mode: &str, limits: &str) -> Result<PgTransaction<'_>, StoreError> {
+        let permit = self.permits.acquire().await.map_err(|_| closed())?;
+        while let Some(IdleConnection { mut connection, opened, since }) = self.take_idle() {
             if opened.elapsed() > MAX_AGE || since.elapsed() > MAX_IDLE {
                 continue;
             }
             // Nothing has been asked for yet, so a connection that died, or one to a server that has become a replica, costs nothing.
             match tokio::time::timeout(BEGIN_TIMEOUT, self.begin_on(&mut connection, mode, limits)).await {
-                Ok(Ok(false)) => return Ok(Work { connection, opened, link: self, _seat: seat }),
+                Ok(Ok(false)) => {
+                    return Ok(PgTransaction { connection, opened, pool: self, _permit: permit });
+                }
                 Ok(_) => {}
                 // The network forgot it, and the others with it: they are not tried one by one.
                 Err(_) => self.forget_idle(),
             }
         }
-        let mut connection = self.place.connect().await.map_err(|error| self.place.unreachable(error))?;
-        self.begin_on(&mut connection, mode, limits).await.map_err(fault)?;
-        Ok(Work { connection, opened: Instant::now(), link: self, _seat: seat })
+        let mut connection = self.target.connect().await.map_err(|error| self.target.unreachable(error))?;
+        self.begin_on(&mut connection, mode, limits).await.map_err(store_error)?;
+        Ok(PgTransaction { connection, opened: Instant::now(), pool: self, _permit: permit })
     }
 
     /// Opens a transaction; says whether it is for work and can only read.
@@ -261,14 +263,14 @@ impl Link {
 
     /// For good: later work fails.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.seats.close();
-        while let Some(Idle { connection, .. }) = self.take_idle() {
-            connection.close().await.map_err(fault)?;
+        self.permits.close();
+        while let Some(IdleConnection { connection, .. }) = self.take_idle() {
+            connection.close().await.map_err(store_error)?;
         }
         Ok(())
     }
 
-    fn take_idle(&self) -> Option<Idle> {
+    fn take_idle(&self) -> Option<IdleConnection> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
@@ -276,32 +278,32 @@ impl Link {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn put_back(&self, connection: PgConnection, opened: Instant) {
-        if self.seats.is_closed() {
+    fn checkin(&self, connection: PgConnection, opened: Instant) {
+        if self.permits.is_closed() {
             return;
         }
-        let idle = Idle { connection, opened, since: Instant::now() };
+        let idle = IdleConnection { connection, opened, since: Instant::now() };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
     }
 }
 
-impl Work<'_> {
+impl PgTransaction<'_> {
     /// What answers `Ok` is on the database's disk. After another answer it may have happened all the same.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(fault)?;
-        self.link.put_back(self.connection, self.opened);
+        sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(store_error)?;
+        self.pool.checkin(self.connection, self.opened);
         Ok(())
     }
 
     /// Ends work that turned out to be impossible, and keeps the connection.
-    pub async fn undo(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await.map_err(fault)?;
-        self.link.put_back(self.connection, self.opened);
+    pub async fn rollback(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await.map_err(store_error)?;
+        self.pool.checkin(self.connection, self.opened);
         Ok(())
     }
 }
 
-impl Deref for Work<'_> {
+impl Deref for PgTransaction<'_> {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -309,7 +311,7 @@ impl Deref for Work<'_> {
     }
 }
 
-impl DerefMut for Work<'_> {
+impl DerefMut for PgTransaction<'_> {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
@@ -320,7 +322,7 @@ pub async fn begin(
     connection: &mut PgConnection,
     limits: &str,
     durable: bool,
-) -> Result<Opened, sqlx::Error> {
+) -> Result<TransactionStart, sqlx::Error> {
     begin_as(connection, WORK, limits, durable).await
 }
 
@@ -329,12 +331,12 @@ async fn begin_as(
     mode: &str,
     limits: &str,
     durable: bool,
-) -> Result<Opened, sqlx::Error> {
+) -> Result<TransactionStart, sqlx::Error> {
     let version = connection.server_version_num().unwrap_or_default();
     let begin = begin_statement(mode, limits, durable, version);
     let opened = match sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(&mut *connection).await {
-        Err(error) if is_replica(&error) => {
-            let begin = begin_on_replica(limits, durable, version);
+        Err(error) if is_standby(&error) => {
+            let begin = begin_on_standby(limits, durable, version);
             sqlx::raw_sql(AssertSqlSafe(begin)).fetch_all(connection).await?
         }
         opened => opened?,
@@ -342,16 +344,16 @@ async fn begin_as(
     let row = opened.last().ok_or(sqlx::Error::RowNotFound)?;
     let (read_only, millis): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     let millis = millis.parse().map_err(|_| sqlx::Error::RowNotFound)?;
-    Ok(Opened { read_only: read_only == "on", at: Timestamp::from_millis(millis) })
+    Ok(TransactionStart { read_only: read_only == "on", at: Timestamp::from_millis(millis) })
 }
 
 /// `feature_not_supported` is how a server in recovery refuses READ WRITE.
-fn is_replica(error: &sqlx::Error) -> bool {
+fn is_standby(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|refused| refused.code()).is_some_and(|code| code == "0A000")
 }
 
 fn closed() -> StoreError {
-    StoreError::OutOfOrder("the store is closed".into())
+    StoreError::Unavailable("the store is closed".into())
 }
 
 #[cfg(test)]
@@ -368,7 +370,7 @@ mod tests {
     }
 
     fn mode(url: &str) -> PgSslMode {
-        Place::parse(url, "store.url").unwrap().options.get_ssl_mode()
+        DatabaseTarget::parse(url, "store.url").unwrap().options.get_ssl_mode()
     }
 
     #[test]
@@ -397,10 +399,11 @@ mod tests {
         for url in
             ["postgres://u:s3cret@host:notaport/db", "postgres://u:s3cret@h/d?sslmode=s3cret", "s3cret"]
         {
-            let why = Place::parse(url, "store.url").err().unwrap().to_string();
+            let why = DatabaseTarget::parse(url, "store.url").err().unwrap().to_string();
             assert!(why.contains("store.url") && !why.contains("s3cret"), "{why}");
         }
-        let place = Place::parse("postgres://u:s3cret@db.example.com:6432/gateway", "store.url").unwrap();
-        assert_eq!(place.label(), "the database gateway at db.example.com:6432");
+        let target =
+            DatabaseTarget::parse("postgres://u:s3cret@db.example.com:6432/gateway", "store.url").unwrap();
+        assert_eq!(target.label(), "the database gateway at db.example.com:6432");
     }
 }

@@ -13,10 +13,10 @@ use super::cluster::ReplicaId;
 use crate::clock::{Clock, Timestamp};
 
 /// A dead leader's job is taken over after this long, and a third of it at most.
-pub const LIFE: Duration = Duration::from_secs(15);
+pub const TERM: Duration = Duration::from_secs(15);
 
 /// Whether this gateway does the job.
-pub struct Lead {
+pub struct LeaderElection {
     store: Arc<dyn Store>,
     clock: Clock,
     task: &'static str,
@@ -25,18 +25,18 @@ pub struct Lead {
     until: watch::Sender<Timestamp>,
 }
 
-impl Lead {
+impl LeaderElection {
     pub fn new(store: Arc<dyn Store>, clock: Clock, task: &'static str, owner: ReplicaId) -> Self {
         Self { store, clock, task, owner, until: watch::Sender::new(Timestamp::default()) }
     }
 
     /// Always where nobody else works on the store.
-    pub fn is_ours(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         !self.store.is_shared() || self.clock.now() < *self.until.borrow()
     }
 
     /// Returns once the job is ours.
-    pub async fn ours(&self) {
+    pub async fn wait_elected(&self) {
         if !self.store.is_shared() {
             return;
         }
@@ -44,14 +44,14 @@ impl Lead {
     }
 
     /// Asks for the job again and again, for as long as this is polled.
-    pub async fn seek(&self) {
+    pub async fn campaign(&self) {
         while self.store.is_shared() {
             // Ours counts from before the question, the store's from after it: ours ends first.
             let asked = self.clock.now();
-            let before = self.is_ours();
-            match self.store.lead(self.task, &self.owner, LIFE).await {
+            let before = self.is_leader();
+            match self.store.lead(self.task, &self.owner, TERM).await {
                 Ok(leads) => {
-                    self.until.send_replace(if leads { asked + LIFE } else { Timestamp::default() });
+                    self.until.send_replace(if leads { asked + TERM } else { Timestamp::default() });
                     if leads != before {
                         tracing::info!(task = self.task, leads, "a job of the cluster changed hands");
                     }
@@ -60,14 +60,14 @@ impl Lead {
                     tracing::debug!(task = self.task, %trouble, "nobody can say who does a job of the cluster");
                 }
             }
-            self.clock.sleep(LIFE / 3).await;
+            self.clock.sleep(TERM / 3).await;
         }
         std::future::pending().await
     }
 
-    /// Leaves it to another gateway at once. `seek` must not be polled any more.
+    /// Leaves it to another gateway at once. `campaign` must not be polled any more.
     pub async fn step_down(&self) {
-        if self.store.is_shared() && self.is_ours() {
+        if self.store.is_shared() && self.is_leader() {
             self.until.send_replace(Timestamp::default());
             if let Err(trouble) = self.store.step_down(self.task, &self.owner).await {
                 tracing::debug!(task = self.task, %trouble, "the job could not be left; another gateway takes it over soon");

@@ -3,99 +3,99 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::grants::holder;
-use super::{SqliteStore, fault};
+use super::{SqliteStore, store_error};
 use crate::clock::Clock;
 use crate::model::account::AccountName;
-use crate::store::portable::{Holding, Portable};
+use crate::store::migrate::{AccountBundle, Migratable};
 use crate::store::rows::{read_journal, read_login, signed, state_columns};
-use crate::store::{AccountRecord, GrantRecord, JournalEntry, Pending, PendingLogin, StoreError};
+use crate::store::{AccountRecord, GrantRecord, JournalEntry, PendingLogin, StoreError, StoreFuture};
 
-impl Portable for SqliteStore {
-    fn names(&self) -> Pending<'_, Vec<AccountName>> {
+impl Migratable for SqliteStore {
+    fn names(&self) -> StoreFuture<'_, Vec<AccountName>> {
         Box::pin(self.read_names())
     }
 
-    fn holding<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Holding> {
-        Box::pin(self.read_holding(name))
+    fn bundle<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, AccountBundle> {
+        Box::pin(self.read_bundle(name))
     }
 
-    fn put_holding<'a>(&'a self, holding: &'a Holding) -> Pending<'a, ()> {
-        Box::pin(self.write_holding(holding))
+    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()> {
+        Box::pin(self.write_bundle(bundle))
     }
 
-    fn logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+    fn logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
         Box::pin(self.read_logins())
     }
 }
 
 impl SqliteStore {
     async fn read_names(&self) -> Result<Vec<AccountName>, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
         let names: Vec<String> = sqlx::query_scalar(
             "SELECT name FROM accounts UNION SELECT account FROM generations UNION SELECT account FROM known_tokens \
              UNION SELECT account FROM journal ORDER BY 1",
         )
-        .fetch_all(&mut *turn)
+        .fetch_all(&mut *conn)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         // A name that is not valid has been logged when the accounts were read.
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    async fn read_holding(&self, name: &AccountName) -> Result<Holding, StoreError> {
+    async fn read_bundle(&self, name: &AccountName) -> Result<AccountBundle, StoreError> {
         let account = self.read_account(name).await?;
-        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
         let spent: Option<i64> = sqlx::query_scalar("SELECT last FROM generations WHERE account = ?")
             .bind(name.as_str())
-            .fetch_optional(&mut *turn)
+            .fetch_optional(&mut *conn)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let hashes: Vec<Vec<u8>> =
             sqlx::query_scalar("SELECT hash FROM known_tokens WHERE account = ? ORDER BY hash")
                 .bind(name.as_str())
-                .fetch_all(&mut *turn)
+                .fetch_all(&mut *conn)
                 .await
-                .map_err(fault)?;
-        Ok(Holding {
+                .map_err(store_error)?;
+        Ok(AccountBundle {
             name: name.clone(),
             account,
             spent_generation: u64::try_from(spent.unwrap_or_default()).unwrap_or_default(),
             known_tokens: hashes.into_iter().filter_map(|hash| hash.try_into().ok()).collect(),
-            journal: journal_of(&mut turn, name, &self.clock).await?,
+            journal: journal_of(&mut conn, name, &self.clock).await?,
         })
     }
 
-    async fn write_holding(&self, holding: &Holding) -> Result<(), StoreError> {
-        let name = &holding.name;
-        let mut work = self.writer.begin().await.map_err(fault)?;
-        let there = journal_of(&mut work, name, &self.clock).await?;
-        let lines = holding.lines_beyond(&there)?;
+    async fn write_bundle(&self, bundle: &AccountBundle) -> Result<(), StoreError> {
+        let name = &bundle.name;
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
+        let there = journal_of(&mut tx, name, &self.clock).await?;
+        let lines = bundle.lines_beyond(&there)?;
         for table in [
             "DELETE FROM grants WHERE account = ?",
             "DELETE FROM generations WHERE account = ?",
             "DELETE FROM known_tokens WHERE account = ?",
         ] {
-            sqlx::query(table).bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+            sqlx::query(table).bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         }
-        match &holding.account {
-            Some(account) => self.insert_account(&mut work, account).await?,
+        match &bundle.account {
+            Some(account) => self.insert_account(&mut tx, account).await?,
             None => {
                 let gone = sqlx::query("DELETE FROM accounts WHERE name = ?");
-                gone.bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+                gone.bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
             }
         }
-        if holding.spent_generation > 0 {
+        if bundle.spent_generation > 0 {
             let spent = sqlx::query("INSERT INTO generations (account, last) VALUES (?, ?)");
-            let spent = spent.bind(name.as_str()).bind(signed(holding.spent_generation));
-            spent.execute(&mut *work).await.map_err(fault)?;
+            let spent = spent.bind(name.as_str()).bind(signed(bundle.spent_generation));
+            spent.execute(&mut *tx).await.map_err(store_error)?;
         }
-        for hash in &holding.known_tokens {
+        for hash in &bundle.known_tokens {
             sqlx::query("INSERT INTO known_tokens (hash, account) VALUES (?1, ?2) ON CONFLICT (hash) DO UPDATE SET account = ?2")
                 .bind(&hash[..])
                 .bind(name.as_str())
-                .execute(&mut *work)
+                .execute(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         }
         for line in lines {
             sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
@@ -103,11 +103,11 @@ impl SqliteStore {
                 .bind(line.account.as_str())
                 .bind(&*line.event)
                 .bind(&*line.detail)
-                .execute(&mut *work)
+                .execute(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         }
-        work.commit().await.map_err(fault)
+        tx.commit().await.map_err(store_error)
     }
 
     async fn insert_account(
@@ -127,7 +127,7 @@ impl SqliteStore {
         .bind(why)
         .execute(&mut *connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         for grant in &account.grants {
             self.insert_grant(connection, &account.name, grant).await?;
         }
@@ -163,17 +163,17 @@ impl SqliteStore {
         .bind(grant.intent.map(|at| self.stored(at)))
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         Ok(())
     }
 
     pub(super) async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
-        let mut turn = self.reader.turn().await.map_err(fault)?;
+        let mut conn = self.reader.lock().await.map_err(store_error)?;
         let rows =
             sqlx::query_as("SELECT id, kind, expires_at, payload_sealed FROM pending_logins ORDER BY id")
-                .fetch_all(&mut *turn)
+                .fetch_all(&mut *conn)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         Ok(rows.into_iter().filter_map(|row| read_login(&self.keys, row)).collect())
     }
 }
@@ -187,6 +187,6 @@ async fn journal_of(
         .bind(name.as_str())
         .fetch_all(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(lines.iter().filter_map(|row| read_journal(row, clock).ok()).collect())
 }

@@ -1,22 +1,22 @@
 //! Moments that lie in the future, set down to now.
 
-use super::{SqliteStore, fault};
-use crate::store::rows::{FUTURE_MILLIS, brought_down_rows};
-use crate::store::{BroughtDown, StoreError};
+use super::{SqliteStore, store_error};
+use crate::store::rows::{FUTURE_MILLIS, clamped_accounts};
+use crate::store::{ClampedAccount, StoreError};
 
 impl SqliteStore {
-    pub(super) async fn set_down_future(&self) -> Result<Vec<BroughtDown>, StoreError> {
+    pub(super) async fn clamp_future_rows(&self) -> Result<Vec<ClampedAccount>, StoreError> {
         let now = self.stored(self.clock.now());
         let beyond = now.saturating_add(FUTURE_MILLIS);
-        let mut work = self.writer.begin().await.map_err(fault)?;
+        let mut tx = self.writer.begin().await.map_err(store_error)?;
         let ahead: Vec<(String, i64)> = sqlx::query_as(
             "SELECT account, max(obtained_at, ifnull(refreshed_at, 0)) - ?1 FROM grants WHERE obtained_at > ?2 OR refreshed_at > ?2",
         )
         .bind(now)
         .bind(beyond)
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         for sql in [
             "UPDATE grants SET \
              access_expires_at = max(0, access_expires_at - (max(obtained_at, ifnull(refreshed_at, 0)) - ?1)), \
@@ -27,9 +27,9 @@ impl SqliteStore {
              list_at = min(list_at, ?1), download_at = min(download_at, ?1) \
              WHERE max(call_at, success_at, refusal_at, list_at, download_at) > ?2",
         ] {
-            sqlx::query(sql).bind(now).bind(beyond).execute(&mut *work).await.map_err(fault)?;
+            sqlx::query(sql).bind(now).bind(beyond).execute(&mut *tx).await.map_err(store_error)?;
         }
-        work.commit().await.map_err(fault)?;
-        Ok(brought_down_rows(ahead))
+        tx.commit().await.map_err(store_error)?;
+        Ok(clamped_accounts(ahead))
     }
 }

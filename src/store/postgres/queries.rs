@@ -2,16 +2,16 @@
 
 use sqlx::postgres::PgConnection;
 
-use super::{UNIQUE_VIOLATION, fault, query, scalar};
+use super::{UNIQUE_VIOLATION, query, scalar, store_error};
 use crate::clock::Clock;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::rows::state_columns;
-use crate::store::seal::SealFault;
+use crate::store::seal::SealError;
 use crate::store::{NewGrant, StoreError, token_hash};
 
 /// Nothing is written unsealed.
-pub(super) fn unsealed(why: SealFault) -> StoreError {
-    StoreError::OutOfOrder(why.to_string().into())
+pub(super) fn unsealed(why: SealError) -> StoreError {
+    StoreError::Unavailable(why.to_string().into())
 }
 
 /// A grant that pairing or a later refresh has put in order needs no fallback.
@@ -25,7 +25,7 @@ pub(super) async fn forget_fallbacks(
         .bind(realm.as_str())
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(())
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn missing(
         .bind(name.as_str())
         .fetch_one(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(match known {
         true => StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() },
         false => StoreError::UnknownAccount(name.clone()),
@@ -64,7 +64,7 @@ pub(super) async fn holder(
             .bind(but.as_str())
             .fetch_optional(connection)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
     let name = name.map(|name| name.parse()).transpose();
     name.map_err(|_| {
         StoreError::Refused(format!("account {id} of realm {realm} stands under a name that is not valid"))
@@ -86,7 +86,7 @@ pub(super) async fn write_account(
     .bind(grant.make_current)
     .execute(&mut *connection)
     .await
-    .map_err(fault)?;
+    .map_err(store_error)?;
     if let Some(state) = &grant.state {
         update_state(connection, &grant.name, state, clock).await?;
     }
@@ -101,19 +101,19 @@ pub(super) async fn lock_account(
         .bind(name.as_str())
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(())
 }
 
 pub(super) async fn learn_token(connection: &mut PgConnection, grant: &NewGrant) -> Result<(), StoreError> {
-    let handed_in = grant.proven.as_ref().map(|proof| &proof.handed_in);
+    let handed_in = grant.trial.as_ref().map(|proof| &proof.handed_in);
     for token in handed_in.into_iter().chain([&grant.refresh]) {
         query("INSERT INTO known_tokens (hash, account) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET account = $2")
             .bind(&token_hash(token)[..])
             .bind(grant.name.as_str())
             .execute(&mut *connection)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ pub(super) async fn update_state(
         .bind(name.as_str())
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(changed.rows_affected())
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn generation_above_all(
     .bind(name.as_str())
     .fetch_one(connection)
     .await
-    .map_err(fault)
+    .map_err(store_error)
 }
 
 /// Takes the grant's row: a commit under way is waited for.
@@ -161,7 +161,7 @@ pub(super) async fn generation_of(
         .bind(realm.as_str())
         .fetch_optional(connection)
         .await
-        .map_err(fault)
+        .map_err(store_error)
 }
 
 pub(super) async fn found(

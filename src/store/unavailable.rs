@@ -4,15 +4,15 @@ use std::fmt;
 
 /// Trouble that passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outage {
-    pub ailment: Ailment,
+pub struct StoreUnavailable {
+    pub kind: UnavailableKind,
     why: String,
     rolled_back: bool,
 }
 
 /// What an operator would do something different about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ailment {
+pub enum UnavailableKind {
     /// It cannot be reached, or it ends what it is asked.
     Down,
     /// It is there, and answers too late.
@@ -25,9 +25,9 @@ pub enum Ailment {
     Other,
 }
 
-impl Outage {
-    pub fn new(ailment: Ailment, why: impl Into<String>) -> Self {
-        Self { ailment, why: why.into(), rolled_back: false }
+impl StoreUnavailable {
+    pub fn new(kind: UnavailableKind, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into(), rolled_back: false }
     }
 
     /// Nothing happened, because of somebody else's work at the same time: it may be done again at once.
@@ -41,7 +41,7 @@ impl Outage {
     }
 }
 
-impl Ailment {
+impl UnavailableKind {
     pub const ALL: [Self; 6] =
         [Self::Down, Self::Slow, Self::ReadOnly, Self::TooManyConnections, Self::DiskFull, Self::Other];
 
@@ -58,20 +58,20 @@ impl Ailment {
     }
 }
 
-impl From<String> for Outage {
+impl From<String> for StoreUnavailable {
     fn from(why: String) -> Self {
-        Self::new(Ailment::Other, why)
+        Self::new(UnavailableKind::Other, why)
     }
 }
 
-impl From<&str> for Outage {
+impl From<&str> for StoreUnavailable {
     fn from(why: &str) -> Self {
-        Self::new(Ailment::Other, why)
+        Self::new(UnavailableKind::Other, why)
     }
 }
 
 /// In words.
-impl fmt::Display for Outage {
+impl fmt::Display for StoreUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }

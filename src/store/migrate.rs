@@ -4,12 +4,12 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::{AccountRecord, JournalEntry, Pending, PendingLogin, Store, StoreError};
+use super::{AccountRecord, JournalEntry, PendingLogin, Store, StoreError, StoreFuture};
 use crate::model::account::AccountName;
 
 /// Everything that stands under one name, also when the account itself is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct AccountBundle {
     pub name: AccountName,
     pub account: Option<AccountRecord>,
     /// How far the generations of removed grants went; 0 where none was removed.
@@ -21,20 +21,20 @@ pub struct Holding {
 }
 
 /// A store whose content can be moved.
-pub trait Portable: Store {
+pub trait Migratable: Store {
     /// Every name under which anything stands, in order.
-    fn names(&self) -> Pending<'_, Vec<AccountName>>;
-    fn holding<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Holding>;
+    fn names(&self) -> StoreFuture<'_, Vec<AccountName>>;
+    fn bundle<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, AccountBundle>;
     /// Makes what stands under the name the same as this, generations included. One transaction. A journal is only ever added to:
     /// where it holds other lines, this is `Refused`.
-    fn put_holding<'a>(&'a self, holding: &'a Holding) -> Pending<'a, ()>;
+    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()>;
     /// Those that unseal; the others are as good as none.
-    fn logins(&self) -> Pending<'_, Vec<PendingLogin>>;
+    fn logins(&self) -> StoreFuture<'_, Vec<PendingLogin>>;
 }
 
 /// What came of moving.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Moved {
+pub struct MigrationReport {
     /// Written, read back and found equal.
     pub moved: usize,
     /// Were there already, equal: by an earlier run.
@@ -50,14 +50,14 @@ pub struct Moved {
     pub failed: Vec<(AccountName, String)>,
 }
 
-impl Moved {
+impl MigrationReport {
     /// Whether the target can take over.
     pub fn complete(&self) -> bool {
         self.failed.is_empty() && self.ahead.is_empty()
     }
 }
 
-enum Outcome {
+enum MoveOutcome {
     Moved,
     AlreadyThere,
     /// Either of the two, and there is no account of that name any more.
@@ -67,31 +67,31 @@ enum Outcome {
 }
 
 /// At once, so that a database across the network is not waited for account by account.
-const AT_ONCE: usize = 8;
+const CONCURRENT_MOVES: usize = 8;
 
-/// Moves everything that `from` holds to `to`; `told` hears how many of how many accounts are done. No gateway should run on either,
+/// Moves everything that `from` holds to `to`; `progress` hears how many of how many accounts are done. No gateway should run on either,
 /// or what changes meanwhile takes another run. Broken off, it is simply run again.
 pub async fn copy(
-    from: &dyn Portable,
-    to: &dyn Portable,
-    told: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Moved, StoreError> {
+    from: &dyn Migratable,
+    to: &dyn Migratable,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<MigrationReport, StoreError> {
     let names = from.names().await?;
-    let mut report = Moved::default();
+    let mut report = MigrationReport::default();
     let mut moving = stream::iter(&names)
         .map(|name| async move { (name, move_one(from, to, name).await) })
-        .buffer_unordered(AT_ONCE);
+        .buffer_unordered(CONCURRENT_MOVES);
     let mut done = 0;
     while let Some((name, outcome)) = moving.next().await {
         match outcome {
-            Outcome::Moved => report.moved += 1,
-            Outcome::AlreadyThere => report.already_there += 1,
-            Outcome::Past => report.removed += 1,
-            Outcome::Ahead => report.ahead.push(name.clone()),
-            Outcome::Failed(why) => report.failed.push((name.clone(), why)),
+            MoveOutcome::Moved => report.moved += 1,
+            MoveOutcome::AlreadyThere => report.already_there += 1,
+            MoveOutcome::Past => report.removed += 1,
+            MoveOutcome::Ahead => report.ahead.push(name.clone()),
+            MoveOutcome::Failed(why) => report.failed.push((name.clone(), why)),
         }
         done += 1;
-        told(done, names.len());
+        progress(done, names.len());
     }
     for login in from.logins().await? {
         to.put_login(login).await?;
@@ -104,37 +104,41 @@ pub async fn copy(
     Ok(report)
 }
 
-async fn move_one(from: &dyn Portable, to: &dyn Portable, name: &AccountName) -> Outcome {
+async fn move_one(from: &dyn Migratable, to: &dyn Migratable, name: &AccountName) -> MoveOutcome {
     match try_move(from, to, name).await {
         Ok(outcome) => outcome,
-        Err(trouble) => Outcome::Failed(trouble.to_string()),
+        Err(trouble) => MoveOutcome::Failed(trouble.to_string()),
     }
 }
 
-async fn try_move(from: &dyn Portable, to: &dyn Portable, name: &AccountName) -> Result<Outcome, StoreError> {
-    let source = from.holding(name).await?;
+async fn try_move(
+    from: &dyn Migratable,
+    to: &dyn Migratable,
+    name: &AccountName,
+) -> Result<MoveOutcome, StoreError> {
+    let source = from.bundle(name).await?;
     // What the target cannot unseal is of no use to anybody, and is written over.
-    let target = match to.holding(name).await {
+    let target = match to.bundle(name).await {
         Ok(target) => Some(target),
         Err(StoreError::Unsealable { .. }) => None,
         Err(trouble) => return Err(trouble),
     };
     let is_past = source.account.is_none();
     if target.as_ref() == Some(&source) {
-        return Ok(if is_past { Outcome::Past } else { Outcome::AlreadyThere });
+        return Ok(if is_past { MoveOutcome::Past } else { MoveOutcome::AlreadyThere });
     }
     if target.is_some_and(|target| target.newest_generation() > source.newest_generation()) {
-        return Ok(Outcome::Ahead);
+        return Ok(MoveOutcome::Ahead);
     }
-    to.put_holding(&source).await?;
-    match to.holding(name).await? == source {
-        true if is_past => Ok(Outcome::Past),
-        true => Ok(Outcome::Moved),
-        false => Ok(Outcome::Failed("it reads back differently from how it was written".to_owned())),
+    to.put_bundle(&source).await?;
+    match to.bundle(name).await? == source {
+        true if is_past => Ok(MoveOutcome::Past),
+        true => Ok(MoveOutcome::Moved),
+        false => Ok(MoveOutcome::Failed("it reads back differently from how it was written".to_owned())),
     }
 }
 
-impl Holding {
+impl AccountBundle {
     fn newest_generation(&self) -> u64 {
         let grants = self.account.iter().flat_map(|account| &account.grants);
         grants.map(|grant| grant.generation).fold(self.spent_generation, u64::max)
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_journal_is_only_added_to() {
-        let holding = Holding {
+        let bundle = AccountBundle {
             name: name("smile"),
             account: None,
             spent_generation: 0,
@@ -181,10 +185,10 @@ mod tests {
             journal: lines(3..8),
         };
         for (there, lacking) in [(0..0, 3..8), (3..5, 5..8), (1..5, 5..8), (3..8, 8..8), (1..8, 8..8)] {
-            assert_eq!(holding.lines_beyond(&lines(there)).unwrap(), lines(lacking));
+            assert_eq!(bundle.lines_beyond(&lines(there)).unwrap(), lines(lacking));
         }
         for there in [1..2, 4..6, 3..9, 9..11] {
-            assert!(holding.lines_beyond(&lines(there)).is_err());
+            assert!(bundle.lines_beyond(&lines(there)).is_err());
         }
     }
 }

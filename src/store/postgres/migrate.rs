@@ -2,63 +2,63 @@
 
 use sqlx::postgres::PgConnection;
 
-use super::steps::{holder, lock_account};
-use super::{LONG, PostgresStore, SHORT, fault, query, scalar, within};
+use super::queries::{holder, lock_account};
+use super::{LONG, PostgresStore, SHORT, query, scalar, store_error, within};
 use crate::clock::Clock;
 use crate::model::account::AccountName;
-use crate::store::portable::{Holding, Portable};
+use crate::store::migrate::{AccountBundle, Migratable};
 use crate::store::rows::{read_journal, read_login, signed, state_columns, stored};
-use crate::store::{AccountRecord, GrantRecord, JournalEntry, Pending, PendingLogin, StoreError};
+use crate::store::{AccountRecord, GrantRecord, JournalEntry, PendingLogin, StoreError, StoreFuture};
 
-impl Portable for PostgresStore {
-    fn names(&self) -> Pending<'_, Vec<AccountName>> {
+impl Migratable for PostgresStore {
+    fn names(&self) -> StoreFuture<'_, Vec<AccountName>> {
         Box::pin(within(LONG, self.read_names()))
     }
 
-    fn holding<'a>(&'a self, name: &'a AccountName) -> Pending<'a, Holding> {
-        Box::pin(within(SHORT, self.read_holding(name)))
+    fn bundle<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, AccountBundle> {
+        Box::pin(within(SHORT, self.read_bundle(name)))
     }
 
-    fn put_holding<'a>(&'a self, holding: &'a Holding) -> Pending<'a, ()> {
-        Box::pin(within(SHORT, self.write_holding(holding)))
+    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()> {
+        Box::pin(within(SHORT, self.write_bundle(bundle)))
     }
 
-    fn logins(&self) -> Pending<'_, Vec<PendingLogin>> {
+    fn logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
         Box::pin(within(LONG, self.read_logins()))
     }
 }
 
 impl PostgresStore {
     async fn read_names(&self) -> Result<Vec<AccountName>, StoreError> {
-        let mut work = self.link.begin_long().await?;
+        let mut tx = self.pool.begin_long().await?;
         let names: Vec<String> = scalar(
             "SELECT name FROM accounts UNION SELECT account FROM generations UNION SELECT account FROM known_tokens \
              UNION SELECT account FROM journal ORDER BY 1",
         )
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
-        work.commit().await?;
+        .map_err(store_error)?;
+        tx.commit().await?;
         // A name that is not valid has been logged when the accounts were read.
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    async fn read_holding(&self, name: &AccountName) -> Result<Holding, StoreError> {
-        let mut work = self.link.begin().await?;
-        let account = self.find_account(&mut work, name).await?;
+    async fn read_bundle(&self, name: &AccountName) -> Result<AccountBundle, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let account = self.find_account(&mut tx, name).await?;
         let spent: Option<i64> = scalar("SELECT last FROM generations WHERE account = $1")
             .bind(name.as_str())
-            .fetch_optional(&mut *work)
+            .fetch_optional(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let hashes: Vec<Vec<u8>> = scalar("SELECT hash FROM known_tokens WHERE account = $1 ORDER BY hash")
             .bind(name.as_str())
-            .fetch_all(&mut *work)
+            .fetch_all(&mut *tx)
             .await
-            .map_err(fault)?;
-        let journal = journal_of(&mut work, name, &self.clock).await?;
-        work.commit().await?;
-        Ok(Holding {
+            .map_err(store_error)?;
+        let journal = journal_of(&mut tx, name, &self.clock).await?;
+        tx.commit().await?;
+        Ok(AccountBundle {
             name: name.clone(),
             account,
             spent_generation: u64::try_from(spent.unwrap_or_default()).unwrap_or_default(),
@@ -67,45 +67,45 @@ impl PostgresStore {
         })
     }
 
-    async fn write_holding(&self, holding: &Holding) -> Result<(), StoreError> {
-        let name = &holding.name;
-        let mut work = self.link.begin().await?;
-        lock_account(&mut work, name).await?;
-        let there = journal_of(&mut work, name, &self.clock).await?;
-        let lines = holding.lines_beyond(&there)?;
+    async fn write_bundle(&self, bundle: &AccountBundle) -> Result<(), StoreError> {
+        let name = &bundle.name;
+        let mut tx = self.pool.begin().await?;
+        lock_account(&mut tx, name).await?;
+        let there = journal_of(&mut tx, name, &self.clock).await?;
+        let lines = bundle.lines_beyond(&there)?;
         for sql in [
             "DELETE FROM grants WHERE account = $1",
             "DELETE FROM generations WHERE account = $1",
             "DELETE FROM known_tokens WHERE account = $1",
         ] {
-            query(sql).bind(name.as_str()).execute(&mut *work).await.map_err(fault)?;
+            query(sql).bind(name.as_str()).execute(&mut *tx).await.map_err(store_error)?;
         }
-        match &holding.account {
-            Some(account) => self.insert_account(&mut work, account).await?,
+        match &bundle.account {
+            Some(account) => self.insert_account(&mut tx, account).await?,
             None => {
                 let gone = query("DELETE FROM accounts WHERE name = $1").bind(name.as_str());
-                gone.execute(&mut *work).await.map_err(fault)?;
+                gone.execute(&mut *tx).await.map_err(store_error)?;
             }
         }
-        if holding.spent_generation > 0 {
+        if bundle.spent_generation > 0 {
             query("INSERT INTO generations (account, last) VALUES ($1, $2)")
                 .bind(name.as_str())
-                .bind(signed(holding.spent_generation))
-                .execute(&mut *work)
+                .bind(signed(bundle.spent_generation))
+                .execute(&mut *tx)
                 .await
-                .map_err(fault)?;
+                .map_err(store_error)?;
         }
         query(
             "INSERT INTO known_tokens (hash, account) SELECT hash, $1 FROM unnest($2::bytea[]) AS hash \
              ON CONFLICT (hash) DO UPDATE SET account = excluded.account",
         )
         .bind(name.as_str())
-        .bind(holding.known_tokens.iter().map(|hash| hash.to_vec()).collect::<Vec<_>>())
-        .execute(&mut *work)
+        .bind(bundle.known_tokens.iter().map(|hash| hash.to_vec()).collect::<Vec<_>>())
+        .execute(&mut *tx)
         .await
-        .map_err(fault)?;
-        append(&mut work, name, lines, &self.clock).await?;
-        work.commit().await
+        .map_err(store_error)?;
+        append(&mut tx, name, lines, &self.clock).await?;
+        tx.commit().await
     }
 
     async fn insert_account(
@@ -125,7 +125,7 @@ impl PostgresStore {
         .bind(why)
         .execute(&mut *connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         for grant in &account.grants {
             self.insert_grant(connection, &account.name, grant).await?;
         }
@@ -162,19 +162,19 @@ impl PostgresStore {
         .bind(grant.intent.map(|at| self.stored(at)))
         .execute(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         Ok(())
     }
 
     pub(super) async fn read_logins(&self) -> Result<Vec<PendingLogin>, StoreError> {
-        let mut work = self.link.begin_long().await?;
+        let mut tx = self.pool.begin_long().await?;
         let rows =
             sqlx::query_as("SELECT id, kind, expires_at, payload_sealed FROM pending_logins ORDER BY id")
                 .persistent(false)
-                .fetch_all(&mut *work)
+                .fetch_all(&mut *tx)
                 .await
-                .map_err(fault)?;
-        work.commit().await?;
+                .map_err(store_error)?;
+        tx.commit().await?;
         Ok(rows.into_iter().filter_map(|row| read_login(&self.keys, row)).collect())
     }
 }
@@ -188,7 +188,7 @@ async fn journal_of(
         .bind(name.as_str())
         .fetch_all(connection)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
     Ok(lines.iter().filter_map(|row| read_journal(row, clock).ok()).collect())
 }
 
@@ -209,6 +209,6 @@ async fn append(
     .bind(lines.iter().map(|line| line.detail.clone()).collect::<Vec<_>>())
     .execute(connection)
     .await
-    .map_err(fault)?;
+    .map_err(store_error)?;
     Ok(())
 }

@@ -1,25 +1,25 @@
 //! Moments that lie in the future of the database's clock, set down to now.
 
-use super::{PostgresStore, fault, query, scalar};
-use crate::store::rows::{FUTURE_MILLIS, brought_down_rows};
-use crate::store::{BroughtDown, StoreError};
+use super::{PostgresStore, query, scalar, store_error};
+use crate::store::rows::{FUTURE_MILLIS, clamped_accounts};
+use crate::store::{ClampedAccount, StoreError};
 
 impl PostgresStore {
     /// Accounts before grants, in order of name: no two gateways that start together wait for each other
     /// crosswise.
-    pub(super) async fn set_down_future(&self) -> Result<Vec<BroughtDown>, StoreError> {
-        let mut work = self.link.begin().await?;
+    pub(super) async fn clamp_future_rows(&self) -> Result<Vec<ClampedAccount>, StoreError> {
+        let mut tx = self.pool.begin().await?;
         let now: i64 = scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-            .fetch_one(&mut *work)
+            .fetch_one(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let beyond = now.saturating_add(FUTURE_MILLIS);
         query("UPDATE accounts SET since = $1 WHERE since > $2")
             .bind(now)
             .bind(beyond)
-            .execute(&mut *work)
+            .execute(&mut *tx)
             .await
-            .map_err(fault)?;
+            .map_err(store_error)?;
         let ahead: Vec<(String, i64)> = sqlx::query_as(
             "SELECT account, greatest(obtained_at, refreshed_at) - $1 FROM grants WHERE obtained_at > $2 OR refreshed_at > $2 \
              ORDER BY account, realm FOR NO KEY UPDATE",
@@ -27,9 +27,9 @@ impl PostgresStore {
         .persistent(false)
         .bind(now)
         .bind(beyond)
-        .fetch_all(&mut *work)
+        .fetch_all(&mut *tx)
         .await
-        .map_err(fault)?;
+        .map_err(store_error)?;
         for sql in [
             // least() and greatest() pass over NULL, which must stay.
             "UPDATE grants SET access_expires_at = CASE WHEN access_expires_at IS NOT NULL \
@@ -43,9 +43,9 @@ impl PostgresStore {
              WHERE greatest(call_at, success_at, refusal_at, list_at, download_at) > $2 \
              OR noted_at > to_timestamp($2::double precision / 1000)",
         ] {
-            query(sql).bind(now).bind(beyond).execute(&mut *work).await.map_err(fault)?;
+            query(sql).bind(now).bind(beyond).execute(&mut *tx).await.map_err(store_error)?;
         }
-        work.commit().await?;
-        Ok(brought_down_rows(ahead))
+        tx.commit().await?;
+        Ok(clamped_accounts(ahead))
     }
 }
