@@ -35,7 +35,7 @@ const ALL: &[&str] = &["*"];
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
     // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers share, nothing
     // else of the hot path.
-    ("facade", "gateway", &["caller", "oauth_error", "refusal", "settings", "GatewayShared"]),
+    ("facade", "gateway", &["inbound", "refusal", "settings", "GatewayShared"]),
 ];
 
 #[test]

@@ -66,7 +66,7 @@ fn number_of(constant: &str) -> u16 {
 
 #[test]
 fn every_refusal_stands_in_the_table_with_its_status() {
-    let source = read("src/gateway/refusal.rs");
+    let source = read("src/gateway/refusal/mod.rs");
     let mut codes = BTreeMap::new();
     for arm in source.split("info(\n").skip(1) {
         let Some((constant, rest)) =

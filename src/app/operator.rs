@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 use crate::admin::view::{CallReport, CallRequest};
 use crate::config::{self, Config};
 use crate::gateway::ResponseBody;
-use crate::gateway::caller::PeerInfo;
+use crate::gateway::inbound::caller::PeerInfo;
 use crate::http1::{Fields, Name, Passed, Request, RequestBody, RequestHead, text};
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;

@@ -13,9 +13,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::access::book::{Book, Standing};
 use crate::gateway::GatewayShared;
-use crate::gateway::caller::{self, AuthenticatedCaller, PeerInfo};
-use crate::gateway::oauth_error::OAuthError;
+use crate::gateway::inbound::caller::{self, AuthenticatedCaller, PeerInfo};
 use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::oauth_error::OAuthError;
 use crate::gateway::settings::GatewaySettings;
 use crate::http1::Fields;
 

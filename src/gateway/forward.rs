@@ -7,11 +7,11 @@ use http::{Method, StatusCode, Version};
 
 use crate::http1::{self, Decoder, Fields, Name, ResponseHead, Twice};
 
-use super::body::UpstreamBody;
 use super::headers::OutboundHead;
 use super::pool::{Dial, Lease, Link, MAX_IDLE, Place, Pool, Wire};
 use super::refusal::Refusal;
 use super::replay::AttemptBody;
+use super::response::body::UpstreamBody;
 use super::retry::AttemptOutcome;
 use super::sending::{Fault, Sending};
 

@@ -7,34 +7,23 @@
 //! Nothing here refreshes a token or speaks to a store: `access` does, and the gateway asks it through `account::Accounts`.
 
 mod access_log;
-pub mod account;
 mod alarm;
-mod body;
 pub mod budget;
-pub mod caller;
-mod cors;
-mod discovery;
 mod forward;
 pub mod headers;
-mod limits;
-pub mod links;
-pub mod oauth_error;
+pub mod inbound;
 pub mod pool;
-mod problem_json;
 mod proxy;
 pub mod refusal;
 mod replay;
-mod reply;
+pub mod response;
 pub mod retry;
-mod rewrite;
 mod sending;
 pub mod settings;
 #[cfg(test)]
 mod stories;
-pub mod target;
 #[cfg(test)]
 mod testing;
-pub mod token;
 mod trial;
 
 use std::cell::{Cell, RefCell};
@@ -56,20 +45,22 @@ use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint, Group};
 
 pub use access_log::{AccessLog, LogEntry, NoopObserver, Observer, RequestLog, Sinks};
-pub use body::{ResponseBody, ResponseBodyError};
+pub use response::body::{ResponseBody, ResponseBodyError};
 
-use account::Accounts;
 use budget::RetryBudget;
-use caller::PeerInfo;
 use headers::OutboundFraming;
-use limits::CallLimiter;
-use links::LinkMatcher;
+use inbound::account::{self, Accounts};
+use inbound::caller::{self, PeerInfo};
+use inbound::limits::CallLimiter;
+use inbound::token::TokenKey;
+use inbound::{cors, target};
 use pool::{Dial, Pool};
 use proxy::ResolvedRequest;
 use refusal::Refusal;
 use replay::BufferState;
+use response::discovery;
+use response::links::LinkMatcher;
 use settings::{CallerRules, GatewaySettings};
-use token::TokenKey;
 
 /// What all workers share.
 pub struct GatewayShared {

@@ -17,18 +17,18 @@ use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
 use super::access_log::RequestLog;
-use super::account::Accounts;
-use super::body::ResponseBodyError;
 use super::budget::RetryBudget;
 use super::forward::{self, Attempt, Timeouts, UpstreamResponse, no_proof};
 use super::headers::{GatewayHeaders, OutboundHead};
-use super::links;
+use super::inbound::account::Accounts;
+use super::inbound::target::{self, ParsedTarget};
 use super::pool::{Dial, Place, Wire};
 use super::refusal::Refusal;
 use super::replay::ReplayableBody;
+use super::response::body::ResponseBodyError;
+use super::response::links;
 use super::retry::{self, AttemptOutcome, RetryContext, RetryDecision};
 use super::settings::{CallerRules, GatewaySettings, RealmPolicy};
-use super::target::{self, ParsedTarget};
 use super::{Gateway, check_allowed};
 
 /// A call whose caller, account and endpoint are known.

@@ -14,7 +14,7 @@ use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 use crate::model::route::{HostPattern, HostPolicy};
 
-use super::limits::CallLimiter;
+use super::inbound::limits::CallLimiter;
 
 /// A snapshot of the configuration as the request path sees it.
 pub struct GatewaySettings {

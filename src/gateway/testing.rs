@@ -17,7 +17,7 @@ use crate::model::endpoint::Group;
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, ClientSecret};
 
-use super::account::{Accounts, Candidates};
+use super::inbound::account::{Accounts, Candidates};
 
 /// A realm named `global` whose hosts are on loopback, one caller from anywhere, short times.
 pub fn config() -> Config {

@@ -7,8 +7,8 @@ use crate::access::Access;
 
 use super::Gateway;
 use super::access_log::RequestLog;
-use super::account::Accounts;
 use super::forward::no_proof;
+use super::inbound::account::Accounts;
 use super::pool::Dial;
 use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState, forwarded};
 use super::refusal::Refusal;

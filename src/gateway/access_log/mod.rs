@@ -15,10 +15,10 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 
-use super::account::Accounts;
-use super::limits::{CallLimiter, CallPermit};
-use super::links::LinkCounts;
+use super::inbound::account::Accounts;
+use super::inbound::limits::{CallLimiter, CallPermit};
 use super::refusal::Refusal;
+use super::response::links::LinkCounts;
 use super::settings::CallerRules;
 
 pub use writer::{AccessLog, LogWriter};

@@ -26,11 +26,11 @@ use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::access_log::{LogEntry, Observer};
-use super::caller::PeerInfo;
+use super::inbound::caller::PeerInfo;
+use super::inbound::token::TokenKey;
 use super::pool::{Dial, DialError};
 use super::settings::GatewaySettings;
 use super::testing::{self, FakeAccounts};
-use super::token::TokenKey;
 use super::{Gateway, GatewayShared};
 use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::refusal::{Refusal, X_REQUEST_ID};
+use crate::gateway::refusal::{Refusal, X_REQUEST_ID};
 
 /// One refusal of a token request.
 pub struct OAuthError {

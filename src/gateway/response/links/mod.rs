@@ -13,8 +13,8 @@ use std::sync::Arc;
 use crate::model::account::AccountName;
 use crate::model::route::{Route, without_final_dot};
 
-use super::settings::{BaseUrl, RealmPolicy};
-use super::target;
+use crate::gateway::inbound::target;
+use crate::gateway::settings::{BaseUrl, RealmPolicy};
 use url::{authority_end, path_of};
 
 pub use fields::ADDRESS_FIELDS;

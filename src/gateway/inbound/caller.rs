@@ -12,9 +12,9 @@ use crate::clock::Timestamp;
 use crate::http1::{Fields, Name, Twice, text};
 use crate::model::account::AccountName;
 
-use super::refusal::Refusal;
-use super::settings::{CallerRules, GatewaySettings};
 use super::token::{self, GatewayTokenError, TokenKey};
+use crate::gateway::refusal::Refusal;
+use crate::gateway::settings::{CallerRules, GatewaySettings};
 
 /// What the listener knows about the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

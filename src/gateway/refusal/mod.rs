@@ -1,6 +1,9 @@
 //! What the gateway answers by itself. Every refusal has one stable code, one sentence and one hint, decided in one exhaustive
 //! match; nothing of a caller's request is reflected in it.
 
+pub mod oauth_error;
+mod problem_json;
+
 use std::time::Duration;
 
 use http::StatusCode;

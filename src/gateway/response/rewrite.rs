@@ -14,7 +14,7 @@ use crate::http1::{Fields, Name, Names, text};
 
 use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
-use super::pool::Wire;
+use crate::gateway::pool::Wire;
 
 /// Up to here an answer is rewritten whole.
 pub const MAX_BUFFERED: usize = 1024 * 1024;

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::http1::{Fields, Name, RequestHead};
 
-use super::settings::GatewaySettings;
+use crate::gateway::settings::GatewaySettings;
 
 /// How long a browser may keep the answer to its question.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");

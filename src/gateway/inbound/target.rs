@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::model::endpoint::{self, Endpoint, Group};
 
-use super::refusal::Refusal;
+use crate::gateway::refusal::Refusal;
 
 /// A request target taken apart.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::Route;
 
 use super::caller::AuthenticatedCaller;
-use super::refusal::Refusal;
-use super::settings::CallerRules;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::settings::CallerRules;
 
 /// What the request path needs of `access`. The ledger is the real one; tests play accounts by hand.
 pub trait Accounts: 'static {

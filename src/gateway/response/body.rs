@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http1::{BodyFault, Decoder, Fields, Passed};
 
-use super::access_log::RequestLog;
-use super::pool::{Lease, Wire};
 use super::rewrite::RewritingBody;
+use crate::gateway::access_log::RequestLog;
+use crate::gateway::pool::{Lease, Wire};
 
 /// What the server sends to the caller. Dropped, it writes the call's line.
 pub struct ResponseBody<S: Wire> {

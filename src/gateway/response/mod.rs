@@ -1,5 +1,10 @@
 //! The caller's answer, from the platform's: links and addresses become ours, the rest passes as it came.
 
+pub mod body;
+pub(super) mod discovery;
+pub mod links;
+mod rewrite;
+
 use std::rc::Rc;
 
 use http::Response;
@@ -7,14 +12,15 @@ use http::Response;
 use crate::http1::{Name, Reason, ResponseHead};
 
 use super::access_log::RequestLog;
-use super::account::Accounts;
-use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
-use super::links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
+use super::inbound::account::Accounts;
+use super::inbound::cors;
 use super::pool::Dial;
 use super::proxy::{ForwardedResponse, ResolvedRequest};
 use super::refusal::Refusal;
-use super::rewrite::{self, RewritePlan, RewrittenResponse};
-use super::{Gateway, GatewayResponse, cors, headers};
+use super::{Gateway, GatewayResponse, headers};
+use body::{ResponseBody, ResponseBodyError, UpstreamBody};
+use links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
+use rewrite::{RewritePlan, RewrittenResponse};
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub(super) async fn caller_response(

@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, Input, Match, MatchKind, Span, packed};
 
 use super::url::{UrlEnd, authority_end, url_end};
 use super::{GatewayUrl, LinkContext, Slash, write_with};
-use crate::gateway::target;
+use crate::gateway::inbound::target;
 
 /// Finds where a URL may begin. Costly to build, so each worker keeps one per Path.
 pub struct LinkMatcher {

@@ -8,7 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::http1::Reason;
 
-use super::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
+use crate::gateway::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
 
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 

@@ -8,7 +8,7 @@ use crate::config;
 use crate::model::account::AccountName;
 use crate::model::route::Route;
 
-use super::settings::BaseUrl;
+use crate::gateway::settings::BaseUrl;
 
 /// The parameters of the call (Authentication and Pairing V2, 4.2.2).
 const NAME: &str = "discoveryName";

@@ -1,0 +1,8 @@
+//! What a call is before anything is sent: who calls, what for, on whose account, and whether it may.
+
+pub mod account;
+pub mod caller;
+pub(super) mod cors;
+pub(super) mod limits;
+pub mod target;
+pub mod token;
