@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use genapi_gateway::cli;
 
 fn main() -> ExitCode {
-    cli::typed(std::env::args_os().collect())
+    cli::run_command_line(std::env::args_os().collect())
 }

@@ -134,7 +134,7 @@ fn admin_api() -> Value {
 fn every_call_of_the_admin_listener_is_described_and_every_described_one_exists() {
     let source = read("src/admin/mod.rs");
     let listed = |list: &str, below: &str| {
-        let body = source.split(&format!("fn {list}() -> Vec<Call> {{")).nth(1).unwrap();
+        let body = source.split(&format!("fn {list}() -> Vec<ApiRoute> {{")).nth(1).unwrap();
         let body = body.split("\n}").next().unwrap().replace('[', " ");
         let mut found = BTreeSet::new();
         for method in ["get", "post", "put", "patch", "delete"] {
@@ -147,7 +147,7 @@ fn every_call_of_the_admin_listener_is_described_and_every_described_one_exists(
         assert_eq!(found.len(), body.matches("(\"/").count(), "{list}");
         found
     };
-    let mut routed = listed("calls", "/api");
+    let mut routed = listed("api_routes", "/api");
     routed.extend(listed("probes", ""));
     let description = admin_api();
     assert_eq!(description["openapi"], "3.1.0");
@@ -163,7 +163,7 @@ fn every_error_code_of_the_admin_api_is_described_and_every_described_one_is_use
     let mut used = BTreeSet::new();
     for path in files("src/admin", ".rs") {
         let source = read(&path);
-        for marker in ["Problem::new(", "Self::new("] {
+        for marker in ["ApiError::new(", "Self::new("] {
             used.extend(source.split(marker).skip(1).filter_map(|rest| first_word(rest.split(';').next()?)));
         }
     }

@@ -14,32 +14,32 @@ use crate::store::AccountRecord;
 use crate::store::last_seen::LastSeen;
 
 use super::Admin;
-use super::extract::{Path, Query};
+use super::error::ApiError;
+use super::extract::{ApiPath, ApiQuery};
 use super::nearest::Nearest;
-use super::problem::Problem;
 use super::view::{AccountView, CallerView, CandidateView, FailingView, GrantView, JournalView, SignalsView};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Pattern {
+pub struct PatternQuery {
     pub pattern: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lines {
+pub struct JournalQuery {
     lines: Option<u32>,
 }
 
 /// Longer timelines are for the log.
-const MOST_LINES: u32 = 1000;
+const MAX_LINES: u32 = 1000;
 
 pub async fn list(
     State(admin): State<Arc<Admin>>,
-    Query(pattern): Query<Pattern>,
-) -> Result<Json<Vec<AccountView>>, Problem> {
+    ApiQuery(pattern): ApiQuery<PatternQuery>,
+) -> Result<Json<Vec<AccountView>>, ApiError> {
     admin.machinery.catch_up().await;
-    let records = admin.store.accounts().await.map_err(Problem::of_store)?.accounts;
+    let records = admin.store.accounts().await.map_err(ApiError::of_store)?.accounts;
     let Some(pattern) = pattern.pattern.filter(|pattern| pattern != "*") else {
         return Ok(Json(records.iter().map(|record| admin.view(record)).collect()));
     };
@@ -51,8 +51,8 @@ pub async fn list(
 
 pub async fn show(
     State(admin): State<Arc<Admin>>,
-    Path(account): Path<String>,
-) -> Result<Json<AccountView>, Problem> {
+    ApiPath(account): ApiPath<String>,
+) -> Result<Json<AccountView>, ApiError> {
     admin.machinery.catch_up().await;
     let record = admin.record(&account).await?;
     Ok(Json(admin.view(&record)))
@@ -67,9 +67,9 @@ pub async fn callers(State(admin): State<Arc<Admin>>) -> Json<Vec<CallerView>> {
 
 pub async fn journal(
     State(admin): State<Arc<Admin>>,
-    Path(account): Path<String>,
-    Query(lines): Query<Lines>,
-) -> Result<Json<Vec<JournalView>>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(lines): ApiQuery<JournalQuery>,
+) -> Result<Json<Vec<JournalView>>, ApiError> {
     let known = admin.entry(&account).map(|entry| entry.name.clone());
     let name = match known {
         Ok(name) => name,
@@ -85,16 +85,16 @@ pub async fn journal(
     admin.timeline(Some(&name), lines.lines.unwrap_or(100)).await.map(Json)
 }
 
-pub async fn whole_journal(
+pub async fn complete_journal(
     State(admin): State<Arc<Admin>>,
-    Query(lines): Query<Lines>,
-) -> Result<Json<Vec<JournalView>>, Problem> {
+    ApiQuery(lines): ApiQuery<JournalQuery>,
+) -> Result<Json<Vec<JournalView>>, ApiError> {
     admin.timeline(None, lines.lines.unwrap_or(100)).await.map(Json)
 }
 
 impl Admin {
     /// An account by its name, its id, or `realm:id`.
-    pub(super) fn entry(&self, text: &str) -> Result<Arc<Entry>, Problem> {
+    pub(super) fn entry(&self, text: &str) -> Result<Arc<Entry>, ApiError> {
         if let Some(entry) = self.book.by_name(text).or_else(|| self.book.by_name(&text.to_ascii_lowercase()))
         {
             return Ok(entry);
@@ -109,22 +109,22 @@ impl Admin {
             Found::Nobody => Err(self.unknown(text)),
             Found::Ambiguous(realms) => {
                 let forms: Vec<String> = realms.iter().map(|realm| format!("{realm}:{id}")).collect();
-                Err(Problem::bad_request(format!("Account id {id} exists in several realms."))
+                Err(ApiError::bad_request(format!("Account id {id} exists in several realms."))
                     .fix(format!("Write {}.", forms.join(" or "))))
             }
         }
     }
 
     /// That nobody is called so, and who may have been meant.
-    pub(super) fn unknown(&self, text: &str) -> Problem {
+    pub(super) fn unknown(&self, text: &str) -> ApiError {
         let mut nearest = Nearest::to(text);
         self.book.for_each(|entry| nearest.look_at(&entry.name));
-        Problem::unknown_account(text, nearest.found())
+        ApiError::unknown_account(text, nearest.found())
     }
 
-    pub(super) async fn record(&self, text: &str) -> Result<AccountRecord, Problem> {
+    pub(super) async fn record(&self, text: &str) -> Result<AccountRecord, ApiError> {
         let entry = self.entry(text)?;
-        let record = self.store.account(&entry.name).await.map_err(Problem::of_store)?;
+        let record = self.store.account(&entry.name).await.map_err(ApiError::of_store)?;
         record.ok_or_else(|| self.unknown(text))
     }
 
@@ -216,8 +216,8 @@ impl Admin {
         &self,
         account: Option<&AccountName>,
         lines: u32,
-    ) -> Result<Vec<JournalView>, Problem> {
-        let entries = self.store.journal(account, lines.min(MOST_LINES)).await.map_err(Problem::of_store)?;
+    ) -> Result<Vec<JournalView>, ApiError> {
+        let entries = self.store.journal(account, lines.min(MAX_LINES)).await.map_err(ApiError::of_store)?;
         Ok(entries
             .into_iter()
             .map(|entry| JournalView {

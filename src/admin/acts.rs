@@ -15,15 +15,15 @@ use crate::clock::Clock;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::pairing::{Ending, OPERATOR_PACE, Selection};
 
-use super::accounts::Pattern;
-use super::extract::{self, Path, Query};
-use super::problem::Problem;
-use super::view::{AccountView, CallReport, CallRequest, Destructive, Done};
+use super::accounts::PatternQuery;
+use super::error::ApiError;
+use super::extract::{self, ApiPath, ApiQuery};
+use super::view::{AccountView, ActReport, CallRequest, CallResponse, DestructiveReport};
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Confirmation {
+pub struct ConfirmQuery {
     #[serde(default)]
     confirmed: bool,
     realm: Option<RealmName>,
@@ -31,7 +31,7 @@ pub struct Confirmation {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Renewal {
+pub struct RenewQuery {
     pattern: Option<String>,
     /// Also while the store takes no writes.
     #[serde(default)]
@@ -40,19 +40,19 @@ pub struct Renewal {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Switch {
+pub struct SwitchQuery {
     realm: RealmName,
 }
 
 pub async fn pause(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(pattern): Query<Pattern>,
-) -> Result<Response, Problem> {
+    ApiQuery(pattern): ApiQuery<PatternQuery>,
+) -> Result<Response, ApiError> {
     let (pattern, selection) = chosen(pattern)?;
     let pause = async { admin.pairing.pause(&selection).await.map_err(|problem| admin.of_operator(problem)) };
     let held = admin.audited(&actor, "pause", Some(&pattern), pause).await?;
-    let lines = held.into_iter().map(|held| Done {
+    let lines = held.into_iter().map(|held| ActReport {
         name: held.name,
         ok: true,
         detail: if held.changed { "paused".into() } else { format!("unchanged: {}", held.state.word()) },
@@ -64,8 +64,8 @@ pub async fn pause(
 pub async fn resume(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(pattern): Query<Pattern>,
-) -> Result<Response, Problem> {
+    ApiQuery(pattern): ApiQuery<PatternQuery>,
+) -> Result<Response, ApiError> {
     let (pattern, selection) = chosen(pattern)?;
     let resume =
         async { admin.pairing.resume(&selection).await.map_err(|problem| admin.of_operator(problem)) };
@@ -76,7 +76,7 @@ pub async fn resume(
         let admin = admin.clone();
         async move {
             if changed {
-                return Step::Asked(admin.resume_now(name).await);
+                return ActOutcome::Asked(admin.resume_now(name).await);
             }
             let ok = state == AccountState::Ready;
             let detail = match state {
@@ -85,7 +85,7 @@ pub async fn resume(
                 }
                 AccountState::Ready | AccountState::Paused => "unchanged: was not paused".into(),
             };
-            Step::NotAsked(Done { name, ok, detail })
+            ActOutcome::NotAsked(ActReport { name, ok, detail })
         }
     }))
 }
@@ -93,24 +93,24 @@ pub async fn resume(
 pub async fn renew(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(Renewal { pattern, force }): Query<Renewal>,
-) -> Result<Response, Problem> {
-    let pattern = Pattern { pattern };
+    ApiQuery(RenewQuery { pattern, force }): ApiQuery<RenewQuery>,
+) -> Result<Response, ApiError> {
+    let pattern = PatternQuery { pattern };
     let names = admin.names(&actor, "renew", pattern).await?;
     Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
         async move {
             if force {
-                return Step::Asked(admin.renew_now(name, Cause::Forced).await);
+                return ActOutcome::Asked(admin.renew_now(name, Cause::Forced).await);
             }
             if let Err(trouble) = admin.store.ping().await {
                 let detail = format!(
                     "nothing was done: {trouble}. It takes no writes, so new tokens would be in memory only and a crash would cost \
                      the login; --force refreshes all the same"
                 );
-                return Step::NotAsked(Done { name, ok: false, detail });
+                return ActOutcome::NotAsked(ActReport { name, ok: false, detail });
             }
-            Step::Asked(admin.renew_now(name, Cause::Operator).await)
+            ActOutcome::Asked(admin.renew_now(name, Cause::Operator).await)
         }
     }))
 }
@@ -118,25 +118,25 @@ pub async fn renew(
 pub async fn discover(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(pattern): Query<Pattern>,
-) -> Result<Response, Problem> {
+    ApiQuery(pattern): ApiQuery<PatternQuery>,
+) -> Result<Response, ApiError> {
     let names = admin.names(&actor, "discover", pattern).await?;
     Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
-        async move { Step::NotAsked(admin.discover_now(name).await) }
+        async move { ActOutcome::NotAsked(admin.discover_now(name).await) }
     }))
 }
 
 pub async fn call(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    extract::Json(call): extract::Json<CallRequest>,
-) -> Result<Json<CallReport>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    extract::ApiJson(call): extract::ApiJson<CallRequest>,
+) -> Result<Json<CallResponse>, ApiError> {
     let entry = admin.entry(&account)?;
     let made = async {
         admin.machinery.call(entry.name.clone(), call).await.map(Json).map_err(|why| {
-            Problem::bad_request(why).fix("Send a method such as GET and a path that begins with `/`.")
+            ApiError::bad_request(why).fix("Send a method such as GET and a path that begins with `/`.")
         })
     };
     admin.audited(&actor, "call", Some(entry.name.as_str()), made).await
@@ -145,29 +145,30 @@ pub async fn call(
 pub async fn unpair(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    Query(confirmation): Query<Confirmation>,
-) -> Result<Json<Destructive>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
+) -> Result<Json<DestructiveReport>, ApiError> {
     admin.end(&actor, "unpair", Ending::Unpair, &account, confirmation).await
 }
 
 pub async fn revoke(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    Query(confirmation): Query<Confirmation>,
-) -> Result<Json<Destructive>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
+) -> Result<Json<DestructiveReport>, ApiError> {
     admin.end(&actor, "revoke", Ending::Revoke, &account, confirmation).await
 }
 
 pub async fn switch(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    Query(switch): Query<Switch>,
-) -> Result<Json<AccountView>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(switch): ApiQuery<SwitchQuery>,
+) -> Result<Json<AccountView>, ApiError> {
     let entry = admin.entry(&account)?;
-    let done = async { admin.pairing.switch(&entry.name, &switch.realm).await.map_err(Problem::of_operator) };
+    let done =
+        async { admin.pairing.switch(&entry.name, &switch.realm).await.map_err(ApiError::of_operator) };
     admin.audited(&actor, "switch", Some(entry.name.as_str()), done).await?;
     let record = admin.record(entry.name.as_str()).await?;
     Ok(Json(admin.view(&record)))
@@ -178,11 +179,11 @@ impl Admin {
         &self,
         actor: &Actor,
         act: &'static str,
-        pattern: Pattern,
-    ) -> Result<Vec<(AccountName, ())>, Problem> {
+        pattern: PatternQuery,
+    ) -> Result<Vec<(AccountName, ())>, ApiError> {
         let (pattern, selection) = chosen(pattern)?;
         let names = async {
-            let records = self.store.accounts().await.map_err(Problem::of_store)?.accounts;
+            let records = self.store.accounts().await.map_err(ApiError::of_store)?.accounts;
             let chosen = records.into_iter().filter(|record| selection.admits(record));
             let names: Vec<_> = chosen.map(|record| (record.name, ())).collect();
             match names.is_empty() {
@@ -194,7 +195,7 @@ impl Admin {
     }
 
     /// Succeeds where calls are served, be it without a refresh: the vendor wants refreshes apart.
-    async fn resume_now(&self, name: AccountName) -> Done {
+    async fn resume_now(&self, name: AccountName) -> ActReport {
         let done = self.renew_now(name, Cause::Operator).await;
         let Some(entry) = self.book.by_name(done.name.as_str()).filter(|_| !done.ok) else { return done };
         let now = self.clock.now();
@@ -203,30 +204,30 @@ impl Admin {
                 let (until, route) = (access.expires_at(), access.route());
                 let detail =
                     format!("served, good until {until}, {route}; not refreshed now: {}", done.detail);
-                Done { ok: true, detail, ..done }
+                ActReport { ok: true, detail, ..done }
             }
             _ => done,
         }
     }
 
-    async fn renew_now(&self, name: AccountName, cause: Cause) -> Done {
+    async fn renew_now(&self, name: AccountName, cause: Cause) -> ActReport {
         let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
         let outcome = self.renewals.renew(&entry, entry.generation(), cause).await;
         match outcome {
-            Ok(access) => Done {
+            Ok(access) => ActReport {
                 name,
                 ok: true,
                 detail: format!("good until {}, {}", access.expires_at(), access.route()),
             },
-            Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
+            Err(problem) => ActReport { ok: false, detail: sentence(&entry, problem), name },
         }
     }
 
-    async fn discover_now(&self, name: AccountName) -> Done {
+    async fn discover_now(&self, name: AccountName) -> ActReport {
         let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
         match self.renewals.rediscover(&entry).await {
-            Ok(route) => Done { name, ok: true, detail: route.to_string() },
-            Err(problem) => Done { ok: false, detail: sentence(&entry, problem), name },
+            Ok(route) => ActReport { name, ok: true, detail: route.to_string() },
+            Err(problem) => ActReport { ok: false, detail: sentence(&entry, problem), name },
         }
     }
 
@@ -236,12 +237,12 @@ impl Admin {
         act: &'static str,
         ending: Ending,
         account: &str,
-        confirmation: Confirmation,
-    ) -> Result<Json<Destructive>, Problem> {
+        confirmation: ConfirmQuery,
+    ) -> Result<Json<DestructiveReport>, ApiError> {
         let name = self.entry(account)?.name.clone();
         let realm = confirmation.realm.as_ref();
-        let preview = self.pairing.preview_ending(ending, &name, realm).await.map_err(Problem::of_ending)?;
-        let mut report = Destructive {
+        let preview = self.pairing.preview_ending(ending, &name, realm).await.map_err(ApiError::of_ending)?;
+        let mut report = DestructiveReport {
             account: preview.name,
             account_id: preview.account_id,
             realm: preview.realm.clone(),
@@ -253,7 +254,7 @@ impl Admin {
             return Ok(Json(report));
         }
         let end = async {
-            self.pairing.end(ending, name.clone(), confirmation.realm).await.map_err(Problem::of_ending)
+            self.pairing.end(ending, name.clone(), confirmation.realm).await.map_err(ApiError::of_ending)
         };
         let ended = self.audited(actor, act, Some(name.as_str()), end).await?;
         report.done = true;
@@ -268,17 +269,17 @@ impl Admin {
     }
 }
 
-fn chosen(pattern: Pattern) -> Result<(String, Selection), Problem> {
+fn chosen(pattern: PatternQuery) -> Result<(String, Selection), ApiError> {
     let pattern = pattern.pattern.ok_or_else(|| {
-        Problem::bad_request("The parameter pattern is missing.")
+        ApiError::bad_request("The parameter pattern is missing.")
             .fix("Add `?pattern=` with a name, an id, or a name with `*` in it; `*` alone means all.")
     })?;
     let selection = Selection::Pattern(pattern.to_ascii_lowercase());
     Ok((pattern, selection))
 }
 
-fn gone(name: AccountName) -> Done {
-    Done { name, ok: false, detail: "it was removed meanwhile".into() }
+fn gone(name: AccountName) -> ActReport {
+    ActReport { name, ok: false, detail: "it was removed meanwhile".into() }
 }
 
 fn sentence(entry: &Entry, problem: RenewProblem) -> String {
@@ -296,10 +297,10 @@ fn sentence(entry: &Entry, problem: RenewProblem) -> String {
 }
 
 /// What came of one account.
-enum Step {
+enum ActOutcome {
     /// The platform was asked for a refresh: the next one waits for [`OPERATOR_PACE`].
-    Asked(Done),
-    NotAsked(Done),
+    Asked(ActReport),
+    NotAsked(ActReport),
 }
 
 /// Works through the names one after the other and hands out a line of JSON for each as it is done.
@@ -307,7 +308,7 @@ fn one_by_one<T, F, Fut>(clock: Clock, names: Vec<(AccountName, T)>, act: F) -> 
 where
     T: Send + 'static,
     F: Fn(AccountName, T) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Step> + Send,
+    Fut: Future<Output = ActOutcome> + Send,
 {
     let (lines, received) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -318,8 +319,8 @@ where
             }
             let done;
             (done, pause) = match act(name, what).await {
-                Step::Asked(done) => (done, true),
-                Step::NotAsked(done) => (done, false),
+                ActOutcome::Asked(done) => (done, true),
+                ActOutcome::NotAsked(done) => (done, false),
             };
             if lines.send(done).await.is_err() {
                 return;
@@ -338,7 +339,7 @@ pub fn streamed<T: Serialize + Send + 'static>(received: mpsc::Receiver<T>) -> R
     ([(http::header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-fn lines_of(done: impl Iterator<Item = Done>) -> Response {
+fn lines_of(done: impl Iterator<Item = ActReport>) -> Response {
     let lines = done.filter_map(|line| json_line(&line).ok()).fold(Vec::new(), |mut all, line| {
         all.extend_from_slice(&line);
         all

@@ -14,8 +14,8 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountState, RealmName, Remedy};
 
 use super::Admin;
-use super::extract::Path;
-use super::problem::Problem;
+use super::error::ApiError;
+use super::extract::ApiPath;
 use super::view::{AccountView, Explanation, Finding, JournalView};
 
 const LINES: u32 = 20;
@@ -28,8 +28,8 @@ const MANY: u32 = 3;
 
 pub async fn explain(
     State(admin): State<Arc<Admin>>,
-    Path(account): Path<String>,
-) -> Result<Json<Explanation>, Problem> {
+    ApiPath(account): ApiPath<String>,
+) -> Result<Json<Explanation>, ApiError> {
     let entry = admin.entry(&account)?;
     admin.machinery.catch_up().await;
     // What ails the store must not keep what is known without it from being told.
@@ -46,7 +46,7 @@ pub async fn explain(
     let is_correction =
         |line: &&JournalView| line.event == "moment_corrected" && now.since(line.at) < CLOCK_LATELY;
     let correction = journal.iter().find(is_correction).map(|line| line.detail.clone());
-    let facts = Facts {
+    let facts = ExplainInputs {
         view: &view,
         summary: &summary,
         alarms: &alarms,
@@ -61,7 +61,7 @@ pub async fn explain(
 }
 
 /// What the findings rest on.
-struct Facts<'a> {
+struct ExplainInputs<'a> {
     view: &'a AccountView,
     summary: &'a Summary,
     alarms: &'a Alarms,
@@ -76,7 +76,7 @@ struct Facts<'a> {
     now: Timestamp,
 }
 
-impl Facts<'_> {
+impl ExplainInputs<'_> {
     /// The verdict first: the gravest trouble, or that there is none. Nothing below contradicts it.
     fn findings(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.state_finding().into_iter().collect();
@@ -254,7 +254,7 @@ impl Facts<'_> {
             401 => format!("The platform refuses a token that it has issued: `genapi-gateway accounts renew {name}` gets another one; if that changes nothing, ask Align."),
             403 => format!("The platform takes the token and forbids the calls. Either the account may not use this part of the API: look in MyiTero, or ask Align. Or it has moved: `genapi-gateway accounts discover {name}` asks where it lives."),
             500..=599 => "The trouble is the platform's and nothing here can mend it: tell Align since when, with a request id of the access log.".to_owned(),
-            404 => format!("Either the application asks for what is not there, or its base URL or the route's Path is wrong: compare the access log with the API's documents; `genapi-gateway accounts discover {name}` asks for the route."),
+            404 => format!("Either the application asks for what is not there, or its base URL or the route's ApiPath is wrong: compare the access log with the API's documents; `genapi-gateway accounts discover {name}` asks for the route."),
             _ => "The application's requests are not taken: compare the access log with the API's documents.".to_owned(),
         }
     }

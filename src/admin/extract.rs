@@ -7,95 +7,95 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use super::problem::Problem;
+use super::error::ApiError;
 
 /// A JSON body.
-pub struct Json<T>(pub T);
+pub struct ApiJson<T>(pub T);
 
 /// The query; parameters that the call does not know are refused, so that a mistyped one does not change what is done.
-pub struct Query<T>(pub T);
+pub struct ApiQuery<T>(pub T);
 
 /// What stands for `{…}` in a call's path.
-pub struct Path<T>(pub T);
+pub struct ApiPath<T>(pub T);
 
 /// A body as it came.
-pub struct Bytes(pub bytes::Bytes);
+pub struct ApiBytes(pub bytes::Bytes);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let read = axum::Json::from_request(request, state).await;
         read.map(|axum::Json(value)| Self(value)).map_err(unreadable_json)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for ApiQuery<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = axum::extract::Query::from_request_parts(parts, state).await;
         read.map(|axum::extract::Query(value)| Self(value)).map_err(|rejection: QueryRejection| {
             let why = without_values(&root_cause(&rejection));
-            Problem::bad_request(format!("The query cannot be read: {why}."))
+            ApiError::bad_request(format!("The query cannot be read: {why}."))
                 .fix("docs/admin-api.json names the parameters of each call and their types.")
         })
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
-    type Rejection = Problem;
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ApiPath<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         read.map(|axum::extract::Path(value)| Self(value)).map_err(|_: PathRejection| {
-            Problem::bad_request("The path is not valid UTF-8 when its percent signs are resolved.")
+            ApiError::bad_request("The path is not valid UTF-8 when its percent signs are resolved.")
                 .fix("Percent-encode names as UTF-8.")
         })
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for Bytes {
-    type Rejection = Problem;
+impl<S: Send + Sync> FromRequest<S> for ApiBytes {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         bytes::Bytes::from_request(request, state).await.map(Self).map_err(unreadable_body)
     }
 }
 
-fn unreadable_json(rejection: JsonRejection) -> Problem {
+fn unreadable_json(rejection: JsonRejection) -> ApiError {
     match rejection {
-        JsonRejection::MissingJsonContentType(_) => Problem::new(
+        JsonRejection::MissingJsonContentType(_) => ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
             "The body is not declared as JSON.",
         )
         .fix("Send `Content-Type: application/json`."),
         JsonRejection::JsonSyntaxError(error) => {
-            Problem::bad_request(format!("The body is not JSON: {}.", without_values(&root_cause(&error))))
+            ApiError::bad_request(format!("The body is not JSON: {}.", without_values(&root_cause(&error))))
                 .fix("Send one JSON object in UTF-8.")
         }
-        JsonRejection::JsonDataError(error) => Problem::new(
+        JsonRejection::JsonDataError(error) => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "wrong_body",
             format!("The body does not fit the call: {}.", without_values(&root_cause(&error))),
         )
         .fix("docs/admin-api.json names the fields of each call and their types."),
         JsonRejection::BytesRejection(rejection) => unreadable_body(rejection),
-        _ => Problem::bad_request("The body cannot be read.").fix("Send one JSON object in UTF-8."),
+        _ => ApiError::bad_request("The body cannot be read.").fix("Send one JSON object in UTF-8."),
     }
 }
 
-fn unreadable_body(rejection: BytesRejection) -> Problem {
+fn unreadable_body(rejection: BytesRejection) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return Problem::new(
+        return ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "content_too_large",
             "The body is larger than the call takes.",
         )
         .fix("An import takes 64 MiB, every other call 1 MiB. Send a large import in parts.");
     }
-    Problem::bad_request("The body broke off before its end.").fix("Send it again.")
+    ApiError::bad_request("The body broke off before its end.").fix("Send it again.")
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::clock::{Clock, Timestamp};
 
-use super::problem::Problem;
+use super::error::ApiError;
 
 /// The admin token as a digest, and how many wrong ones were tried.
 pub struct Guard {
@@ -31,7 +31,7 @@ impl Guard {
         Arc::new(Self { digest: sha256(token), clock, failures: AtomicU64::new(0) })
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         refuse_foreign_pages(headers)?;
         let given = headers
             .get(header::AUTHORIZATION)
@@ -42,13 +42,13 @@ impl Guard {
         match given {
             // Whatever others try meanwhile: 256 bits are not found by trying, and a stranger must not lock the operator out.
             Some(given) if constant_time::verify_slices_are_equal(&given, &self.digest).is_ok() => Ok(()),
-            Some(_) if self.count_failure(self.clock.now()) > FAILURES_PER_MINUTE => Err(Problem::new(
+            Some(_) if self.count_failure(self.clock.now()) > FAILURES_PER_MINUTE => Err(ApiError::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
                 "Too many wrong admin tokens were tried within a minute.",
             )
             .fix("Wait a minute; the right token works all the same.")),
-            _ => Err(Problem::new(
+            _ => Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "The admin token is missing or wrong.",
@@ -80,11 +80,11 @@ fn sha256(text: &str) -> [u8; 32] {
 }
 
 /// A browser names the page that a call comes from; the API is for programs.
-fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), ApiError> {
     let cross_site =
         headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
     if headers.contains_key(header::ORIGIN) || cross_site {
-        return Err(Problem::new(
+        return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_refused",
             "The admin API is not for web pages.",
@@ -99,7 +99,7 @@ pub async fn require_token(
     State(guard): State<Arc<Guard>>,
     request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Result<Response, ApiError> {
     guard.check(request.headers())?;
     Ok(next.run(request).await)
 }

@@ -17,10 +17,10 @@ use crate::pairing::{
 };
 
 use super::acts::streamed;
-use super::extract::{self, Bytes, Query};
-use super::problem::Problem;
+use super::error::ApiError;
+use super::extract::{self, ApiBytes, ApiQuery};
 use super::view::{
-    ChoiceView, ImportLine, ImportPreviewView, InviteRequest, LoginFailure, PairFinish, PairOutcome,
+    ChoiceView, ImportLineView, ImportPreviewView, InvitationRequest, LoginFailure, PairFinish, PairOutcome,
     PairRequest, PairStarted, PairStatus, PairTicket, ReplaceHitView,
 };
 use super::{Actor, Admin};
@@ -51,8 +51,8 @@ const INVITATION_DAYS: u32 = 7;
 pub async fn start(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    extract::Json(request): extract::Json<PairRequest>,
-) -> Result<Json<PairStarted>, Problem> {
+    extract::ApiJson(request): extract::ApiJson<PairRequest>,
+) -> Result<Json<PairStarted>, ApiError> {
     let name = request.name.clone();
     let name = name.as_ref().map(|name| name.as_str());
     let paste = request.paste;
@@ -94,8 +94,8 @@ pub async fn start(
 /// For whoever handed the link out and waits.
 pub async fn status(
     State(admin): State<Arc<Admin>>,
-    extract::Json(asked): extract::Json<PairTicket>,
-) -> Result<Json<PairStatus>, Problem> {
+    extract::ApiJson(asked): extract::ApiJson<PairTicket>,
+) -> Result<Json<PairStatus>, ApiError> {
     let failure = |stop: Option<Stop>| {
         stop.map(|stop| {
             let words = stop.words();
@@ -108,7 +108,7 @@ pub async fn status(
             }
         })
     };
-    Ok(Json(match admin.pairing.progress(&asked.ticket).await.map_err(Problem::of_store)? {
+    Ok(Json(match admin.pairing.progress(&asked.ticket).await.map_err(ApiError::of_store)? {
         Progress::Waiting { expires_at, last_failure } => {
             PairStatus::Waiting { expires_at, last_failure: failure(last_failure) }
         }
@@ -121,8 +121,8 @@ pub async fn status(
 pub async fn finish(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    extract::Json(finish): extract::Json<PairFinish>,
-) -> Result<Json<PairOutcome>, Problem> {
+    extract::ApiJson(finish): extract::ApiJson<PairFinish>,
+) -> Result<Json<PairOutcome>, ApiError> {
     let (login, choice) = match finish.ticket.split_once('/') {
         Some((login, choice)) => (login, Some(choice)),
         None => (finish.ticket.as_str(), None),
@@ -134,7 +134,7 @@ pub async fn finish(
                 admin.pairing.choose(choice, Proof::Operator { id: login }, &id.to_string()).await
             }
             _ => {
-                return Err(Problem::bad_request(
+                return Err(ApiError::bad_request(
                     "Neither redirected_url nor the ticket of a choice with account_id was sent.",
                 )
                 .fix("Send one of the two."));
@@ -170,13 +170,13 @@ pub async fn finish(
 pub async fn invite(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    extract::Json(request): extract::Json<InviteRequest>,
-) -> Result<Json<Vec<Invitation>>, Problem> {
+    extract::ApiJson(request): extract::ApiJson<InvitationRequest>,
+) -> Result<Json<Vec<Invitation>>, ApiError> {
     let selection = match (request.pattern, request.needs_login) {
         (Some(pattern), false) => Selection::Pattern(pattern),
         (None, true) => Selection::NeedsLogin,
         _ => {
-            return Err(Problem::bad_request("Either pattern or needs_login is needed, and not both.")
+            return Err(ApiError::bad_request("Either pattern or needs_login is needed, and not both.")
                 .fix("Send one of the two."));
         }
     };
@@ -198,18 +198,18 @@ pub async fn invite(
 pub async fn import(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(query): Query<ImportQuery>,
-    Bytes(body): Bytes,
-) -> Result<Response, Problem> {
+    ApiQuery(query): ApiQuery<ImportQuery>,
+    ApiBytes(body): ApiBytes,
+) -> Result<Response, ApiError> {
     let entries = pairing::read_import(&body).map_err(|problem| {
-        Problem::bad_request(format!("{problem}.")).fix(
+        ApiError::bad_request(format!("{problem}.")).fix(
             "It must be a JSON array of {\"name\", \"realm\", \"account_id\", \"refresh_token\"}, or CSV with a header row \
              of these words.",
         )
     })?;
     let options = ImportOptions { paused: query.paused, replace: query.replace };
     if query.replace && !query.confirmed {
-        let preview = admin.pairing.preview_import(&entries, options).await.map_err(Problem::of_store)?;
+        let preview = admin.pairing.preview_import(&entries, options).await.map_err(ApiError::of_store)?;
         return Ok(Json(previewed(preview)).into_response());
     }
     let begun = async { Ok(admin.pairing.import(entries, options)) };
@@ -250,8 +250,8 @@ fn previewed(preview: pairing::ImportPreview) -> ImportPreviewView {
     }
 }
 
-fn reported(line: pairing::ImportLine) -> ImportLine {
-    ImportLine {
+fn reported(line: pairing::ImportLine) -> ImportLineView {
+    ImportLineView {
         entry: line.line,
         of: line.of,
         name: line.name.map(|name| name.to_string()).unwrap_or_default(),
@@ -264,8 +264,8 @@ fn reported(line: pairing::ImportLine) -> ImportLine {
 pub async fn export(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Query(query): Query<ExportQuery>,
-) -> Result<Json<Vec<ExportedGrant>>, Problem> {
+    ApiQuery(query): ApiQuery<ExportQuery>,
+) -> Result<Json<Vec<ExportedGrant>>, ApiError> {
     let pattern = query.pattern.unwrap_or_else(|| "*".to_owned());
     let act = if query.refresh_tokens { "export_with_refresh_tokens" } else { "export" };
     let selection = Selection::Pattern(pattern.clone());
@@ -281,20 +281,20 @@ pub async fn export(
 }
 
 impl Admin {
-    fn only_realm(&self) -> Result<RealmName, Problem> {
+    fn only_realm(&self) -> Result<RealmName, ApiError> {
         let realms = self.pairing.realm_names();
         match <[RealmName; 1]>::try_from(realms) {
             Ok([only]) => Ok(only),
             Err(several) => {
-                Err(Problem::bad_request("Several realms are configured, so one has to be named.")
+                Err(ApiError::bad_request("Several realms are configured, so one has to be named.")
                     .fix(format!("Name one of them (--realm): {}.", listed(&several))))
             }
         }
     }
 
-    fn of_start(&self, problem: pairing::StartProblem) -> Problem {
+    fn of_start(&self, problem: pairing::StartProblem) -> ApiError {
         let unknown = matches!(problem, pairing::StartProblem::UnknownRealm(_));
-        let told = Problem::of_start(problem);
+        let told = ApiError::of_start(problem);
         if unknown {
             return told.fix(format!("These are configured: {}.", listed(&self.pairing.realm_names())));
         }
@@ -302,11 +302,11 @@ impl Admin {
     }
 
     /// With the account that may have been meant.
-    pub(super) fn of_operator(&self, problem: pairing::OperatorProblem) -> Problem {
+    pub(super) fn of_operator(&self, problem: pairing::OperatorProblem) -> ApiError {
         match problem {
             pairing::OperatorProblem::NobodyMatches(pattern) => self.unknown(&pattern),
             pairing::OperatorProblem::Start(problem) => self.of_start(problem),
-            other => Problem::of_operator(other),
+            other => ApiError::of_operator(other),
         }
     }
 }
@@ -315,11 +315,11 @@ fn listed(realms: &[RealmName]) -> String {
     realms.iter().map(RealmName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-impl Problem {
+impl ApiError {
     pub(super) fn of_start(problem: pairing::StartProblem) -> Self {
         match problem {
-            pairing::StartProblem::Store(problem) => Problem::of_store(problem),
-            other => Problem::bad_request(format!("{other}.")).fix("Correct it; nothing was begun."),
+            pairing::StartProblem::Store(problem) => ApiError::of_store(problem),
+            other => ApiError::bad_request(format!("{other}.")).fix("Correct it; nothing was begun."),
         }
     }
 
@@ -327,18 +327,18 @@ impl Problem {
         use pairing::OperatorProblem::*;
         match problem {
             NobodyMatches(_) | NobodyNeedsLogin | UnknownAccount(_) | NoGrant { .. } => {
-                Problem::new(StatusCode::NOT_FOUND, "account_unknown", format!("{problem}."))
+                ApiError::new(StatusCode::NOT_FOUND, "account_unknown", format!("{problem}."))
                     .fix("`accounts list` shows them all.")
             }
-            Start(problem) => Problem::of_start(problem),
-            Store(problem) => Problem::of_store(problem),
+            Start(problem) => ApiError::of_start(problem),
+            Store(problem) => ApiError::of_store(problem),
         }
     }
 
     pub(super) fn of_ending(problem: pairing::EndingProblem) -> Self {
         match problem {
-            pairing::EndingProblem::Store(problem) => Problem::of_store(problem),
-            other => Problem::new(StatusCode::CONFLICT, "not_done", format!("{other}.")),
+            pairing::EndingProblem::Store(problem) => ApiError::of_store(problem),
+            other => ApiError::new(StatusCode::CONFLICT, "not_done", format!("{other}.")),
         }
     }
 }

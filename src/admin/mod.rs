@@ -2,14 +2,14 @@
 
 mod accounts;
 mod acts;
+mod error;
 mod explain;
 mod extract;
 mod guard;
 mod health;
-mod local;
+mod local_acts;
 mod logins;
 mod nearest;
-mod problem;
 mod store;
 pub mod view;
 
@@ -38,10 +38,10 @@ use crate::store::last_seen::LastSeen;
 use crate::store::rotate::Rotation;
 use crate::store::{Store, StoreError};
 
+use error::ApiError;
 pub use guard::Guard;
 pub use health::{Part, Readiness};
-use problem::Problem;
-use view::{CallReport, CallRequest};
+use view::{CallRequest, CallResponse};
 
 /// What the admin listener is made of.
 pub struct Admin {
@@ -66,7 +66,7 @@ pub trait Machinery: Send + Sync + 'static {
         &self,
         account: AccountName,
         call: CallRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>>;
+    ) -> Pin<Box<dyn Future<Output = Result<CallResponse, String>> + Send + '_>>;
     /// Seals the store anew under its newest key.
     fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
     /// What ails the store, as far as is known; answers at once.
@@ -88,21 +88,21 @@ pub trait Machinery: Send + Sync + 'static {
 }
 
 /// One call of the API. `docs/admin-api.json` has the same ones, which a test sees to.
-struct Call {
+struct ApiRoute {
     path: &'static str,
     handler: MethodRouter<Arc<Admin>>,
 }
 
-fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> Call {
-    Call { path, handler: routing::get(handler) }
+fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> ApiRoute {
+    ApiRoute { path, handler: routing::get(handler) }
 }
 
-fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> Call {
-    Call { path, handler: routing::post(handler) }
+fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> ApiRoute {
+    ApiRoute { path, handler: routing::post(handler) }
 }
 
 /// Every call of the API, below `/api`.
-fn calls() -> Vec<Call> {
+fn api_routes() -> Vec<ApiRoute> {
     vec![
         get("/openapi.json", describe),
         get("/accounts", accounts::list),
@@ -113,10 +113,10 @@ fn calls() -> Vec<Call> {
         post("/accounts/{account}/unpair", acts::unpair),
         post("/accounts/{account}/revoke", acts::revoke),
         post("/accounts/{account}/switch", acts::switch),
-        post("/accounts/{account}/remove", local::remove),
-        post("/accounts/{account}/rename", local::rename),
+        post("/accounts/{account}/remove", local_acts::remove),
+        post("/accounts/{account}/rename", local_acts::rename),
         get("/callers", accounts::callers),
-        get("/journal", accounts::whole_journal),
+        get("/journal", accounts::complete_journal),
         post("/pause", acts::pause),
         post("/resume", acts::resume),
         post("/renew", acts::renew),
@@ -133,18 +133,18 @@ fn calls() -> Vec<Call> {
 }
 
 /// What is open to balancers and scrapers.
-fn probes() -> Vec<Call> {
+fn probes() -> Vec<ApiRoute> {
     vec![get("/healthz", health::alive), get("/readyz", health::ready), get("/metrics", health::metrics)]
 }
 
 /// The admin listener's routes, without the pages that it shares with the public one.
 pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
-    let with = |router: Router<Arc<Admin>>, call: Call| {
+    let with = |router: Router<Arc<Admin>>, call: ApiRoute| {
         // An import of 100,000 accounts is about 15 MB.
         let largest = if call.path == "/import" { LARGEST_IMPORT } else { LARGEST_BODY };
         router.route(call.path, call.handler.layer(DefaultBodyLimit::max(largest)))
     };
-    let api = calls()
+    let api = api_routes()
         .into_iter()
         .fold(Router::new(), with)
         .method_not_allowed_fallback(wrong_method)
@@ -156,29 +156,33 @@ pub fn router(admin: Arc<Admin>, guard: Arc<Guard>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .nest("/api", api)
         .fallback(unknown_call)
-        .layer(middleware::map_response(keep_to_the_asker))
+        .layer(middleware::map_response(forbid_caching_and_framing))
         .with_state(admin)
 }
 
 /// The API's description (OpenAPI 3.1).
 async fn describe() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
-const DESCRIPTION: &str = include_str!("../../docs/admin-api.json");
+const OPENAPI: &str = include_str!("../../docs/admin-api.json");
 
-async fn unknown_call() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "The admin listener has no such path.")
+async fn unknown_call() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", "The admin listener has no such path.")
         .fix("docs/admin-api.json lists all calls; `/api/openapi.json` serves it.")
 }
 
-async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take that method.")
-        .fix("The Allow header names the methods that it takes.")
+async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "This path does not take that method.",
+    )
+    .fix("The Allow header names the methods that it takes.")
 }
 
 /// Account names and states, and refresh tokens where they are exported: nobody on the way keeps a copy, and no page shows them.
-async fn keep_to_the_asker(mut response: Response) -> Response {
+async fn forbid_caching_and_framing(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -221,8 +225,8 @@ impl Admin {
         actor: &Actor,
         action: &'static str,
         account: Option<&str>,
-        act: impl Future<Output = Result<T, Problem>>,
-    ) -> Result<T, Problem> {
+        act: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
         let line = |outcome| Action {
             who: "admin token".to_owned(),
             from: actor.from,
@@ -233,14 +237,14 @@ impl Admin {
         };
         self.audit.append(&line(Outcome::Asked)).await.map_err(|error| {
             let detail = format!("{error}, so nothing was done.");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
                 .fix("Make room on its disk, or correct [admin] audit.")
         })?;
         let result = act.await;
         let outcome = match &result {
             Ok(_) => Outcome::Done,
-            Err(problem) if problem.status.is_server_error() => Outcome::Failed(problem.detail.clone()),
-            Err(problem) => Outcome::Refused(problem.detail.clone()),
+            Err(error) if error.status.is_server_error() => Outcome::Failed(error.detail.clone()),
+            Err(error) => Outcome::Refused(error.detail.clone()),
         };
         if let Err(error) = self.audit.append(&line(outcome)).await {
             tracing::error!(%error, action, "what came of an admin action could not be written down");

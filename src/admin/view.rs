@@ -199,7 +199,7 @@ pub struct ChoiceView {
 /// `POST /api/invitations`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct InviteRequest {
+pub struct InvitationRequest {
     pub pattern: Option<String>,
     #[serde(default)]
     pub needs_login: bool,
@@ -211,7 +211,7 @@ pub struct InviteRequest {
 
 /// One line of an import's report.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ImportLine {
+pub struct ImportLineView {
     /// Counted from 1, in the order of the file.
     pub entry: usize,
     /// How many entries the file has.
@@ -253,7 +253,7 @@ pub struct ReplaceHitView {
 
 /// `accounts pause|resume|renew|discover`: what came of it for one account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Done {
+pub struct ActReport {
     pub name: AccountName,
     pub ok: bool,
     pub detail: String,
@@ -274,7 +274,7 @@ pub struct CallRequest {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CallReport {
+pub struct CallResponse {
     pub status: u16,
     /// The gateway's own code where it refused.
     pub code: Option<String>,
@@ -288,7 +288,7 @@ pub struct CallReport {
 
 /// Whom a destructive act would hit; `done` once it was confirmed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Destructive {
+pub struct DestructiveReport {
     pub account: AccountName,
     pub account_id: AccountId,
     pub realm: RealmName,
@@ -299,7 +299,7 @@ pub struct Destructive {
 
 /// What removing or renaming an account means; `done` once it was confirmed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LocalAct {
+pub struct LocalActReport {
     /// As it is called after it.
     pub account: AccountName,
     pub hits: Vec<String>,
@@ -309,7 +309,7 @@ pub struct LocalAct {
 
 /// The body of every error of the admin API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ApiProblem {
+pub struct ProblemDetails {
     /// The status in words.
     #[serde(default)]
     pub title: String,

@@ -71,7 +71,7 @@ impl Corrections {
     }
 
     /// That the clock was set within the last hour.
-    pub fn lately(&self, now: Timestamp) -> Option<String> {
+    pub fn recent_clock_change(&self, now: Timestamp) -> Option<String> {
         let (at, by) = (*self.last_set.lock().unwrap_or_else(PoisonError::into_inner))?;
         if now.since(at) > LATELY {
             return None;

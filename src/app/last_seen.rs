@@ -22,20 +22,20 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// At the earliest, between two writings. The keeper looks at minutes, and operators who ask get it read on the spot.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
-pub struct Exchange {
+pub struct LastSeenSync {
     store: Arc<dyn Store>,
     book: Arc<Book>,
     clock: Clock,
-    pub callers: Arc<Callers>,
+    pub callers: Arc<CallerActivity>,
     /// How far the others' was read. Held while it is read, so that many who ask cause one question.
     read_to: Mutex<Option<Timestamp>>,
 }
 
 /// Signs of life by the caller's name.
 #[derive(Default)]
-pub struct Callers(DashMap<String, Arc<Signals>>);
+pub struct CallerActivity(DashMap<String, Arc<Signals>>);
 
-impl Callers {
+impl CallerActivity {
     /// Looked up once per worker and caller.
     pub fn of(&self, name: &str) -> Arc<Signals> {
         if let Some(known) = self.0.get(name) {
@@ -50,35 +50,35 @@ impl Callers {
 }
 
 /// Something happened to it since it was last written. Small, since there may be as many as accounts.
-enum Changed {
+enum ChangedActivity {
     Account(Arc<Entry>),
     Caller(Box<(String, Arc<Signals>)>),
 }
 
-impl Changed {
+impl ChangedActivity {
     fn signals(&self) -> &Signals {
         match self {
-            Changed::Account(entry) => &entry.signals,
-            Changed::Caller(caller) => &caller.1,
+            ChangedActivity::Account(entry) => &entry.signals,
+            ChangedActivity::Caller(caller) => &caller.1,
         }
     }
 
     fn subject(&self) -> Subject {
         match self {
-            Changed::Account(entry) => Subject::Account(entry.name.clone()),
-            Changed::Caller(caller) => Subject::Caller(caller.0.clone()),
+            ChangedActivity::Account(entry) => Subject::Account(entry.name.clone()),
+            ChangedActivity::Caller(caller) => Subject::Caller(caller.0.clone()),
         }
     }
 }
 
 /// What is on its way to the store. Dropped before it arrived, it goes with the next writing.
-struct OnItsWay<'a> {
+struct PendingWrite<'a> {
     seen: Vec<LastSeenRecord>,
     from: Vec<&'a Signals>,
 }
 
-impl<'a> OnItsWay<'a> {
-    fn take(changed: &'a [Changed]) -> Self {
+impl<'a> PendingWrite<'a> {
+    fn take(changed: &'a [ChangedActivity]) -> Self {
         let (mut seen, mut from) = (Vec::with_capacity(changed.len()), Vec::with_capacity(changed.len()));
         for one in changed {
             if let Some(moments) = one.signals().take_changes() {
@@ -89,19 +89,19 @@ impl<'a> OnItsWay<'a> {
         Self { seen, from }
     }
 
-    fn arrived(mut self) {
+    fn confirm(mut self) {
         self.from.clear();
     }
 }
 
-impl Drop for OnItsWay<'_> {
+impl Drop for PendingWrite<'_> {
     fn drop(&mut self) {
         self.from.iter().for_each(|signals| signals.put_back_changes());
     }
 }
 
-impl Exchange {
-    pub fn new(store: Arc<dyn Store>, book: Arc<Book>, clock: Clock, callers: Arc<Callers>) -> Self {
+impl LastSeenSync {
+    pub fn new(store: Arc<dyn Store>, book: Arc<Book>, clock: Clock, callers: Arc<CallerActivity>) -> Self {
         Self { store, book, clock, callers, read_to: Mutex::default() }
     }
 
@@ -132,26 +132,26 @@ impl Exchange {
             if number > 0 && !pause.is_zero() {
                 self.clock.sleep(pause).await;
             }
-            let on_its_way = OnItsWay::take(step);
-            if let Err(trouble) = self.store.merge_last_seen(&on_its_way.seen).await {
+            let pending_write = PendingWrite::take(step);
+            if let Err(trouble) = self.store.merge_last_seen(&pending_write.seen).await {
                 tracing::debug!(%trouble, "when accounts were last used could not be saved; it is tried again");
                 return;
             }
-            on_its_way.arrived();
+            pending_write.confirm();
         }
     }
 
-    fn changed(&self) -> Vec<Changed> {
+    fn changed(&self) -> Vec<ChangedActivity> {
         let mut changed = Vec::new();
         for caller in &self.callers.0 {
             if caller.value().has_changed() {
                 let known = (caller.key().clone(), caller.value().clone());
-                changed.push(Changed::Caller(Box::new(known)));
+                changed.push(ChangedActivity::Caller(Box::new(known)));
             }
         }
         self.book.for_each(|entry| {
             if entry.signals.has_changed() {
-                changed.push(Changed::Account(entry.clone()));
+                changed.push(ChangedActivity::Account(entry.clone()));
             }
         });
         changed
@@ -205,17 +205,17 @@ mod tests {
     struct Bench {
         clock: Clock,
         store: Arc<MemoryStore>,
-        exchange: Exchange,
+        exchange: LastSeenSync,
     }
 
     /// So many callers have called just now.
     fn bench(callers: usize) -> Bench {
         let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let known = Arc::new(Callers::default());
+        let known = Arc::new(CallerActivity::default());
         (0..callers).for_each(|number| known.of(&number.to_string()).called(clock.now()));
         let book = Arc::new(Book::new(HashMap::new()));
-        let exchange = Exchange::new(Arc::clone(&store) as Arc<dyn Store>, book, clock.clone(), known);
+        let exchange = LastSeenSync::new(Arc::clone(&store) as Arc<dyn Store>, book, clock.clone(), known);
         Bench { clock, store, exchange }
     }
 
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(noted(&bench).await, BATCH);
         // Given up with a step on its way.
         let changed = bench.exchange.changed();
-        assert_eq!(OnItsWay::take(&changed).seen.len(), 1);
+        assert_eq!(PendingWrite::take(&changed).seen.len(), 1);
         bench.exchange.write_at_once().await;
         assert_eq!(noted(&bench).await, BATCH + 1);
         assert!(bench.exchange.changed().is_empty());

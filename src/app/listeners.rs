@@ -19,7 +19,7 @@ pub struct Sockets {
 
 /// The addresses that were bound; with port 0 in the configuration they are found here.
 #[derive(Debug, Clone, Default)]
-pub struct Bound {
+pub struct BoundAddresses {
     pub data: Vec<SocketAddr>,
     pub data_tls: Vec<SocketAddr>,
     pub admin: Vec<SocketAddr>,
@@ -27,7 +27,7 @@ pub struct Bound {
 }
 
 #[derive(Default)]
-pub struct Certificates {
+pub struct ListenerCertificates {
     pub data: Option<Arc<TlsCertificates>>,
     pub admin: Option<Arc<TlsCertificates>>,
     pub public: Option<Arc<TlsCertificates>>,
@@ -62,9 +62,9 @@ impl Sockets {
         Ok(Self { data, admin, public })
     }
 
-    pub fn bound(&self) -> Bound {
+    pub fn bound(&self) -> BoundAddresses {
         let all = |listeners: &Listeners| [listeners.plain_addrs(), listeners.tls_addrs()].concat();
-        Bound {
+        BoundAddresses {
             data: self.data.plain_addrs(),
             data_tls: self.data.tls_addrs(),
             admin: all(&self.admin),
@@ -112,20 +112,20 @@ pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
     found
 }
 
-impl Bound {
+impl BoundAddresses {
     /// Port 0 in our own URLs stands for the port that was bound. For a sandbox and tests.
-    pub fn settle(&self, mut config: Config) -> Config {
+    pub fn resolve_ports(&self, mut config: Config) -> Config {
         let data = self.data.first().or(self.data_tls.first()).copied();
         let browser = self.public.first().or(self.admin.first()).copied();
-        settle(&mut config.gateway.url, data);
+        resolve_ports(&mut config.gateway.url, data);
         for realm in config.realms.values_mut() {
-            settle(&mut realm.redirect_uri, browser);
+            resolve_ports(&mut realm.redirect_uri, browser);
         }
         config
     }
 }
 
-impl Certificates {
+impl ListenerCertificates {
     pub fn load(config: &Config) -> anyhow::Result<Self> {
         let mut loaded = Self::default();
         for TlsListener { key, files, .. } in tls_listeners(config) {
@@ -154,7 +154,7 @@ fn workers(configured: usize) -> usize {
     }
 }
 
-fn settle(url: &mut Url, bound: Option<SocketAddr>) {
+fn resolve_ports(url: &mut Url, bound: Option<SocketAddr>) {
     if let (Some(0), Some(bound)) = (url.port(), bound) {
         // Only a URL without a host has no port to set, and a configuration holds none.
         let _ = url.set_port(Some(bound.port()));

@@ -1,12 +1,13 @@
 //! The composition root: a configuration in, bound sockets, running tasks and a shutdown handle out.
 //!
-//! Reading order: `start` (this file) → `data` (a request meets gateway or facade) → `hooks` (what rooms tell each other) →
+//! Reading order: `start` (this file) → `data_plane` (a request meets gateway or facade) → `adapters` (what rooms tell each other) →
 //! `observe` (calls to metrics and signals) → `store_health` → `reload` → `run` (signals, drain).
 
+mod adapters;
 mod allocator;
+mod connectors;
 mod corrections;
-mod data;
-mod hooks;
+mod data_plane;
 mod last_seen;
 mod listeners;
 mod observe;
@@ -15,7 +16,6 @@ pub mod preflight;
 pub mod realms;
 mod reload;
 mod replicas;
-mod roads;
 mod run;
 mod store_health;
 
@@ -48,21 +48,21 @@ use crate::store::{self, Store, StoreError, key_file};
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::metrics::Metrics;
 
-pub use listeners::Bound;
-pub use run::run_until_told_to_stop;
+pub use listeners::BoundAddresses;
+pub use run::run_until_stopped;
 
+use adapters::PairingAdapter;
+use connectors::RealmConnectors;
 use corrections::Corrections;
-use hooks::Hooks;
-use last_seen::{Callers, Exchange};
+use last_seen::{CallerActivity, LastSeenSync};
 use listeners::Sockets;
-use observe::Observers;
+use observe::WorkerObservers;
 use operator::Operator;
-use roads::Roads;
 use store_health::StoreHealth;
 
 /// A gateway that runs. Dropping it stops it at once; `stop` drains it.
 pub struct Running {
-    pub bound: Bound,
+    pub bound: BoundAddresses,
     inner: Arc<Inner>,
     data: Workers,
     admin: Workers,
@@ -83,13 +83,13 @@ struct Inner {
     metrics: Arc<Metrics>,
     logs: LogQueue,
     shared: Arc<GatewayShared>,
-    roads: Roads,
+    connectors: RealmConnectors,
     operator: Operator,
     certificates: Vec<Arc<TlsCertificates>>,
     counters: Arc<Counters>,
     store_health: Arc<StoreHealth>,
-    losses: hooks::Losses,
-    last_seen: Arc<Exchange>,
+    losses: adapters::RecentLosses,
+    last_seen: Arc<LastSeenSync>,
     corrections: Arc<Corrections>,
     draining: std::sync::atomic::AtomicBool,
 }
@@ -99,7 +99,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let store = store::open(&config.store, clock.clone()).await.context("the store cannot be opened")?;
     let sockets = Sockets::bind(&config, inherited)?;
     let bound = sockets.bound();
-    let config = bound.settle(config);
+    let config = bound.resolve_ports(config);
     let realms = realms::build_all(&config)?;
 
     // Before the accounts are read, so that nothing falls between.
@@ -120,7 +120,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         store: store.clone(),
         book: book.clone(),
         platforms: realms::control_calls(&realms),
-        chronicle: Arc::new(hooks::Timeline(journal.clone())),
+        chronicle: Arc::new(adapters::JournalAdapter(journal.clone())),
         settings: config.renewal.clone(),
         runtime: Handle::current(),
         replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,
@@ -137,7 +137,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         store: store.clone(),
         realms: realms::for_pairing(&config, &realms),
         retry: config.retry.clone(),
-        hooks: Arc::new(Hooks {
+        hooks: Arc::new(PairingAdapter {
             book: book.clone(),
             renewals: renewals.clone(),
             journal: journal.clone(),
@@ -146,9 +146,9 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     });
 
     let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
-    let callers = Arc::new(Callers::default());
-    let observers = Arc::new(Observers::new(metrics.clone(), callers.clone()));
-    let last_seen = Arc::new(Exchange::new(store.clone(), book.clone(), clock.clone(), callers));
+    let callers = Arc::new(CallerActivity::default());
+    let observers = Arc::new(WorkerObservers::new(metrics.clone(), callers.clone()));
+    let last_seen = Arc::new(LastSeenSync::new(store.clone(), book.clone(), clock.clone(), callers));
     let (operator_key, operator_caller) = operator::caller()?;
     let secrets = signing_secrets(&config)?;
     // A gateway inside another program (a demo, a test) may have none.
@@ -165,19 +165,19 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         access_log,
     ));
     let facade = Arc::new(TokenEndpoint { shared: shared.clone(), known: known.clone(), book: book.clone() });
-    let roads = Roads::new(&realms);
-    let maker = Arc::new(data::Maker {
+    let connectors = RealmConnectors::new(&realms);
+    let maker = Arc::new(data_plane::HandlerFactory {
         shared: shared.clone(),
         book: book.clone(),
         renewals: renewals.clone(),
-        roads: roads.clone(),
+        connectors: connectors.clone(),
         observers,
         facade,
     });
     let operator = Operator::start(maker.clone(), operator_key, operator_caller)?;
 
     let counters = Arc::new(Counters::default());
-    let certificates = listeners::Certificates::load(&config)?;
+    let certificates = listeners::ListenerCertificates::load(&config)?;
     let inner = Arc::new(Inner {
         config: ArcSwap::from_pointee(config.clone()),
         store: store.clone(),
@@ -190,12 +190,12 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         metrics,
         logs,
         shared,
-        roads,
+        connectors,
         operator,
         certificates: certificates.all(),
         counters: counters.clone(),
         store_health: Arc::default(),
-        losses: hooks::Losses::default(),
+        losses: adapters::RecentLosses::default(),
         last_seen: last_seen.clone(),
         corrections: corrections.clone(),
         draining: false.into(),
@@ -214,7 +214,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         store,
         pairing: pairing.clone(),
         audit: Arc::new(audit),
-        machinery: Arc::new(hooks::Workshop(inner.clone())),
+        machinery: Arc::new(adapters::Workshop(inner.clone())),
     });
     let admin_router =
         admin::router(admin_state, Guard::new(&token, clock.clone())).merge(public::routes(pairing.clone()));

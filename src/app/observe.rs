@@ -19,12 +19,12 @@ use crate::telemetry::log_queue::LogKind;
 use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics, REALM_TROUBLES};
 
 use super::Inner;
-use super::last_seen::Callers;
+use super::last_seen::CallerActivity;
 
 /// Hands each worker an observer of its own, so that no two workers count in the same cells.
-pub struct Observers {
+pub struct WorkerObservers {
     metrics: Arc<Metrics>,
-    callers: Arc<Callers>,
+    callers: Arc<CallerActivity>,
 }
 
 /// One worker's counting.
@@ -35,7 +35,7 @@ struct WorkerObserver {
     slots: Vec<(&'static Endpoint, EndpointSlot)>,
     /// A handful of realms: walking them is cheaper than hashing them.
     cells: ArcSwap<Vec<(RealmName, Arc<CallCells>)>>,
-    callers: Arc<Callers>,
+    callers: Arc<CallerActivity>,
     /// By name, which outlives a reload; few enough to walk.
     known_callers: ArcSwap<Vec<(String, Arc<Signals>)>>,
     nobody: Arc<CallCells>,
@@ -44,8 +44,8 @@ struct WorkerObserver {
     retries: Counter,
 }
 
-impl Observers {
-    pub fn new(metrics: Arc<Metrics>, callers: Arc<Callers>) -> Self {
+impl WorkerObservers {
+    pub fn new(metrics: Arc<Metrics>, callers: Arc<CallerActivity>) -> Self {
         Self { metrics, callers }
     }
 
@@ -71,7 +71,7 @@ impl Observer for WorkerObserver {
     fn finished(&self, record: &LogEntry, account: Option<&Entry>) {
         self.count(record);
         if let Some(account) = account {
-            note_sign_of_life(record, &account.signals);
+            record_activity(record, &account.signals);
             if let Some(failure) = Failure::of(record.refusal, record.status, record.attempts > 0) {
                 account.call_failed(failure, record.at);
             }
@@ -79,7 +79,7 @@ impl Observer for WorkerObserver {
         if let Some(caller) = &record.caller {
             self.with_caller(&caller.name, |signals| {
                 signals.called(record.at);
-                note_sign_of_life(record, signals);
+                record_activity(record, signals);
             });
         }
     }
@@ -148,7 +148,7 @@ impl WorkerObserver {
     }
 }
 
-fn note_sign_of_life(record: &LogEntry, signals: &Signals) {
+fn record_activity(record: &LogEntry, signals: &Signals) {
     match record.refusal {
         Some(code) => signals.refused(refusal::code_number(code), record.at),
         None if (200..400).contains(&record.status) => signals.succeeded(record.at),
@@ -206,7 +206,7 @@ pub fn watch(inner: &Arc<Inner>) {
 
 /// What the store is known to ail from, a series for each ailment.
 fn watch_store(inner: &Inner) {
-    let ailing = |kind: UnavailableKind| -> MetricReader {
+    let in_trouble = |kind: UnavailableKind| -> MetricReader {
         let health = inner.store_health.clone();
         Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.kind == kind)))
     };
@@ -215,7 +215,7 @@ fn watch_store(inner: &Inner) {
         name: "store_trouble",
         help: "Whether the store is in trouble (1) or not (0), by kind",
         label: "kind",
-        series: UnavailableKind::ALL.map(|kind| (kind.word(), ailing(kind))).into(),
+        series: UnavailableKind::ALL.map(|kind| (kind.word(), in_trouble(kind))).into(),
     });
 }
 

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use crate::admin::view::{CallReport, CallRequest};
+use crate::admin::view::{CallRequest, CallResponse};
 use crate::config::{self, Config};
 use crate::gateway::ResponseBody;
 use crate::gateway::inbound::caller::PeerInfo;
@@ -27,19 +27,19 @@ use crate::model::endpoint::Group;
 use crate::server::MakeHandler;
 use crate::upstream::Stream;
 
-use super::data::{DataHandler, Maker};
+use super::data_plane::{DataHandler, HandlerFactory};
 
 /// The operator's line to the request path.
 pub struct Operator {
-    calls: mpsc::Sender<Job>,
+    calls: mpsc::Sender<OperatorCall>,
     key: String,
     pub caller: config::CallerConfig,
 }
 
-type Job = (RequestHead, Bytes, oneshot::Sender<Result<Seen, String>>);
+type OperatorCall = (RequestHead, Bytes, oneshot::Sender<Result<CallOutcome, String>>);
 
 /// What came back.
-struct Seen {
+struct CallOutcome {
     status: u16,
     code: Option<String>,
     content_type: Option<String>,
@@ -52,8 +52,8 @@ struct Seen {
 /// No configured caller can have this name: it holds brackets.
 const NAME: &str = "(operator)";
 /// What is shown of a body, and searched for links.
-const SHOWN: usize = 1024 * 1024;
-const PATIENCE: Duration = Duration::from_secs(120);
+const MAX_BODY_SHOWN: usize = 1024 * 1024;
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A caller that may use every account, with a key that nobody else ever sees.
 pub fn caller() -> anyhow::Result<(String, config::CallerConfig)> {
@@ -86,7 +86,11 @@ pub fn with(config: &Config, operator: config::CallerConfig) -> Config {
 
 impl Operator {
     /// Starts the thread on which the operator's gateway lives.
-    pub fn start(maker: Arc<Maker>, key: String, caller: config::CallerConfig) -> anyhow::Result<Self> {
+    pub fn start(
+        maker: Arc<HandlerFactory>,
+        key: String,
+        caller: config::CallerConfig,
+    ) -> anyhow::Result<Self> {
         let (calls, received) = mpsc::channel(16);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
@@ -96,14 +100,14 @@ impl Operator {
     }
 
     /// Makes one call as an account and reports on it. The error is a sentence for people.
-    pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallReport, String> {
+    pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallResponse, String> {
         let with_body = call.with_body;
         let (head, body) = self.request(&account, call)?;
         let (response, responded) = oneshot::channel();
         let started = Instant::now();
         self.calls.send((head, body, response)).await.map_err(|_| "the gateway is stopping".to_owned())?;
         let seen = responded.await.map_err(|_| "the gateway is stopping".to_owned())??;
-        Ok(CallReport {
+        Ok(CallResponse {
             status: seen.status,
             code: seen.code,
             bytes: seen.bytes,
@@ -135,13 +139,13 @@ impl Operator {
     }
 }
 
-async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
+async fn serve(maker: Arc<HandlerFactory>, mut calls: mpsc::Receiver<OperatorCall>) {
     let handler = Rc::new(maker.make(usize::MAX));
     while let Some((head, body, response)) = calls.recv().await {
         let handler = handler.clone();
         tokio::task::spawn_local(async move {
             let seen = tokio::time::timeout(
-                PATIENCE,
+                CALL_TIMEOUT,
                 exchange(handler, Request { head, body: RequestBody::whole(body) }),
             )
             .await;
@@ -150,7 +154,7 @@ async fn serve(maker: Arc<Maker>, mut calls: mpsc::Receiver<Job>) {
     }
 }
 
-async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<Seen, String> {
+async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<CallOutcome, String> {
     look(handler.response(request, peer()).await).await
 }
 
@@ -163,7 +167,7 @@ fn peer() -> PeerInfo {
     }
 }
 
-async fn look(response: Response<ResponseBody<Stream>>) -> Result<Seen, String> {
+async fn look(response: Response<ResponseBody<Stream>>) -> Result<CallOutcome, String> {
     let (head, mut body) = response.into_parts();
     // Those of the platform come with the body, our own in the head.
     let value = |name: Name| {
@@ -171,7 +175,7 @@ async fn look(response: Response<ResponseBody<Stream>>) -> Result<Seen, String> 
         let value = passed.or_else(|| head.headers.get(name.as_str()).map(HeaderValue::as_bytes));
         value.and_then(text).map(str::to_owned)
     };
-    let mut seen = Seen {
+    let mut seen = CallOutcome {
         status: head.status.as_u16(),
         code: None,
         content_type: value(Name::ContentType),
@@ -184,7 +188,7 @@ async fn look(response: Response<ResponseBody<Stream>>) -> Result<Seen, String> 
         let frame = frame.map_err(|_| format!("status {}, then the answer broke off", seen.status))?;
         let Some(data) = frame.data_ref() else { continue };
         seen.bytes += data.len() as u64;
-        let room = SHOWN.saturating_sub(seen.body.len()).min(data.len());
+        let room = MAX_BODY_SHOWN.saturating_sub(seen.body.len()).min(data.len());
         seen.body.extend_from_slice(&data[..room]);
     }
     if head.headers.contains_key("proxy-status") {

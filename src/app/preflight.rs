@@ -23,17 +23,18 @@ use super::realms;
 /// fault of the file itself hides the rest.
 pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<LoadedConfig, ConfigError> {
     let mut loaded = config::load(file, env)?;
-    let mut found = Found { places: loaded.places.clone(), problems: Vec::new(), warnings: Vec::new() };
+    let mut found =
+        PreflightFindings { places: loaded.places.clone(), problems: Vec::new(), warnings: Vec::new() };
     let config = &loaded.config;
-    found.look_at_log(config, env);
+    found.check_log(config, env);
     for listener in listeners::tls_listeners(config) {
-        found.look_at_certificate(&listener, clock.now());
+        found.check_certificate(&listener, clock.now());
     }
-    found.look_at_realms(config, clock.now());
+    found.check_realms(config, clock.now());
     for (key, error) in store::check(&config.store) {
         found.problem(key, error.what, error.fix);
     }
-    found.look_at_written_files(config);
+    found.check_written_files(config);
     if let Some(problems) = ConfigError::gather(found.problems) {
         return Err(problems);
     }
@@ -43,7 +44,7 @@ pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<LoadedConfig, Co
 
 /// Whether a start failed by what only a change of configuration or files can cure: then trying again is of
 /// no use. A port or a database that somebody else has, or that is away, may be free a minute later.
-pub fn needs_a_change(error: &anyhow::Error) -> bool {
+pub fn needs_operator(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Refused(_)))
             || matches!(cause.downcast_ref::<BindError>(), Some(BindError::NotPermitted { .. }))
@@ -57,7 +58,7 @@ pub fn needs_a_change(error: &anyhow::Error) -> bool {
 }
 
 /// What callers will not like about the certificates in use, now or soon.
-pub(super) fn doubtful_certificates(config: &Config, now: Timestamp) -> Vec<CertificateDoubt> {
+pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<CertificateDoubt> {
     let own = listeners::tls_listeners(config);
     let own = own.iter().filter_map(|listener| server::doubts(&listener.files, &listener.names, now).ok());
     let trusted = config.realms.values().filter_map(|realm| realm.ca_file.as_deref());
@@ -65,13 +66,13 @@ pub(super) fn doubtful_certificates(config: &Config, now: Timestamp) -> Vec<Cert
     own.chain(trusted).flatten().collect()
 }
 
-struct Found {
+struct PreflightFindings {
     places: KeyLocations,
     problems: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
 }
 
-impl Found {
+impl PreflightFindings {
     fn problem(&mut self, key: &str, what: impl Into<String>, fix: impl Into<String>) {
         self.problems.push(self.places.problem(key, what, fix));
     }
@@ -81,14 +82,14 @@ impl Found {
         self.warnings.extend(told);
     }
 
-    fn look_at_log(&mut self, config: &Config, env: Env<'_>) {
+    fn check_log(&mut self, config: &Config, env: Env<'_>) {
         if let Err(error) = telemetry::check(&config.log, env) {
             let fix = format!("correct or unset {}", telemetry::LEVEL_VARIABLE);
             self.problem("log.level", error.to_string(), fix);
         }
     }
 
-    fn look_at_certificate(&mut self, listener: &TlsListener, now: Timestamp) {
+    fn check_certificate(&mut self, listener: &TlsListener, now: Timestamp) {
         let TlsListener { key, files, names } = listener;
         let looked = TlsCertificates::load(files.clone(), listeners::provider());
         match looked.and_then(|_| server::doubts(files, names, now)) {
@@ -104,7 +105,7 @@ impl Found {
         }
     }
 
-    fn look_at_realms(&mut self, config: &Config, now: Timestamp) {
+    fn check_realms(&mut self, config: &Config, now: Timestamp) {
         for realm in config.realms.values() {
             let key = format!("realms.{}", realm.name);
             if let Err(error) = realms::build(realm, &config.upstream) {
@@ -119,7 +120,7 @@ impl Found {
     }
 
     /// The admin token and the audit log are made at first start.
-    fn look_at_written_files(&mut self, config: &Config) {
+    fn check_written_files(&mut self, config: &Config) {
         if let SecretSource::File(path) = &config.admin.token
             && !path.exists()
             && let Err(fault) = private_file::can_be_made(path)
@@ -152,7 +153,7 @@ impl Found {
         ];
         let mut taken: Vec<(&str, PathBuf)> = Vec::new();
         for (key, path) in written {
-            let Some(path) = path.map(|path| real(&path)) else { continue };
+            let Some(path) = path.map(|path| canonical_path(&path)) else { continue };
             if let Some((other, _)) = taken.iter().find(|(_, held)| *held == path) {
                 let what = format!("{} is the file of {other} as well", path.display());
                 self.problem(key, what, "give each a file of its own");
@@ -163,7 +164,7 @@ impl Found {
 }
 
 /// Two spellings of one file meet, whether it is there yet or not.
-fn real(path: &Path) -> PathBuf {
+fn canonical_path(path: &Path) -> PathBuf {
     let folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     path.canonicalize().ok().or_else(folder).unwrap_or_else(|| path.to_owned())
 }
@@ -175,7 +176,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     /// A sandbox's configuration in a folder of its own.
-    struct Folder(tempfile::TempDir);
+    struct TestFolder(tempfile::TempDir);
 
     const REALM: &str = r#"
 [realms.new]
@@ -193,7 +194,7 @@ accounts = ["smile"]
 networks = ["127.0.0.0/8"]
 "#;
 
-    impl Folder {
+    impl TestFolder {
         fn new() -> Self {
             Self(tempfile::tempdir().unwrap())
         }
@@ -240,7 +241,7 @@ networks = ["127.0.0.0/8"]
 
     #[test]
     fn a_look_at_a_new_place_finds_nothing_and_makes_nothing() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         let loaded = folder.load("").unwrap();
         assert_eq!(loaded.warnings, vec![]);
         assert_eq!(folder.names(), ["config.toml"]);
@@ -248,7 +249,7 @@ networks = ["127.0.0.0/8"]
 
     #[test]
     fn what_would_stop_a_start_is_told_with_its_key() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.certificate("c.pem", "k.pem");
         folder.certificate("other.pem", "other.key");
         folder.write("folder-of.db", &"no database ".repeat(20));
@@ -295,13 +296,13 @@ networks = ["127.0.0.0/8"]
     #[test]
     fn a_log_level_of_the_environment_that_is_none_is_found() {
         let env = |name: &str| (name == telemetry::LEVEL_VARIABLE).then(|| "inf".to_owned());
-        let problems = Folder::new().load_at("", "2026-06-01T00:00:00Z", &env).unwrap_err();
+        let problems = TestFolder::new().load_at("", "2026-06-01T00:00:00Z", &env).unwrap_err();
         assert!(problems.to_string().contains("GENAPI_GATEWAY_LOG"), "{problems}");
     }
 
     #[test]
     fn a_missing_key_beside_a_database_is_found() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         let mut head = b"SQLite format 3\0".to_vec();
         head.resize(4096, 0);
         std::fs::write(folder.0.path().join("gateway.db"), head).unwrap();
@@ -311,7 +312,7 @@ networks = ["127.0.0.0/8"]
 
     #[test]
     fn a_certificate_that_callers_will_refuse_is_a_warning() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.certificate("c.pem", "k.pem");
         let told = |text: &str, now: &str| {
             let loaded = folder.load_at(text, now, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
@@ -341,16 +342,16 @@ networks = ["127.0.0.0/8"]
     fn what_a_change_must_cure_is_told_from_what_may_pass() {
         let refused =
             anyhow::Error::from(StoreError::Refused("x".to_owned())).context("the store cannot be opened");
-        assert!(needs_a_change(&refused));
+        assert!(needs_operator(&refused));
         let addr = "127.0.0.1:80".parse().unwrap();
-        assert!(needs_a_change(&BindError::NotPermitted { addr }.into()));
+        assert!(needs_operator(&BindError::NotPermitted { addr }.into()));
         for passes in [
             anyhow::Error::from(StoreError::InUse("x".to_owned())),
             StoreError::Unavailable("x".to_owned().into()).into(),
             BindError::InUse { addr }.into(),
             BindError::NotOurs { addr }.into(),
         ] {
-            assert!(!needs_a_change(&passes.context("at start")));
+            assert!(!needs_operator(&passes.context("at start")));
         }
     }
 }

@@ -37,7 +37,7 @@ impl Running {
 
     async fn take_over(&self, fresh: Config) {
         let old = self.config();
-        let fresh = self.bound.settle(fresh);
+        let fresh = self.bound.resolve_ports(fresh);
         let waiting = Config::diff_needing_restart(&old, &fresh);
         if !waiting.is_empty() {
             tracing::warn!(
@@ -45,17 +45,17 @@ impl Running {
                 "these changes need a restart; everything else is in force"
             );
         }
-        if let Err(error) = self.inner.put_in_force(&old, fresh).await {
+        if let Err(error) = self.inner.apply_to_running(&old, fresh).await {
             tracing::error!("the new configuration cannot be used and the old one stays in force: {error:#}");
         }
     }
 }
 
 impl Inner {
-    async fn put_in_force(&self, old: &Config, fresh: Config) -> anyhow::Result<()> {
+    async fn apply_to_running(&self, old: &Config, fresh: Config) -> anyhow::Result<()> {
         let parts = realms::build_all(&fresh)?;
         let changed = realms::changed(old, &fresh);
-        self.roads.replace(&parts);
+        self.connectors.replace(&parts);
         self.book.set_rules(realms::rules(&fresh));
         self.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
         let caller = self.operator.caller.clone();
@@ -71,7 +71,7 @@ impl Inner {
 
     /// Those that end soon were told at start; a gateway runs for months.
     fn warn_of_certificates(&self) {
-        for doubt in preflight::doubtful_certificates(&self.config.load(), self.shared.clock.now()) {
+        for doubt in preflight::certificate_warnings(&self.config.load(), self.shared.clock.now()) {
             tracing::warn!("{}. Fix: {}.", doubt.what, doubt.fix);
         }
     }

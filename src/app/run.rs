@@ -24,13 +24,13 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// How long for work that cannot be called off, such as a file that does not answer.
 const LAST_BLOCKING: Duration = Duration::from_secs(1);
 /// How long an end at once may take before the process ends without it.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const FORCED_EXIT_AFTER: Duration = Duration::from_secs(3);
 
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
-pub fn run_until_told_to_stop(LoadedConfig { config, warnings, .. }: LoadedConfig) -> anyhow::Result<()> {
+pub fn run_until_stopped(LoadedConfig { config, warnings, .. }: LoadedConfig) -> anyhow::Result<()> {
     // Before any thread: descriptors that are handed over are found in the environment.
     let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
-    let mut signals = Signals::listen_and(end_without_waiting).context("signals cannot be listened to")?;
+    let mut signals = Signals::listen_and(force_exit).context("signals cannot be listened to")?;
     let logs = telemetry::init(&config.log, &config::process_env)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -81,14 +81,14 @@ async fn serve(running: Running, signals: &mut Signals, logs: &LogHandle) {
     let _ = notify::tell(Notice::Stopping);
     watchdog.abort();
     tracing::info!("draining; a second signal stops at once");
-    let report = running.stop_unless(signals.stop()).await;
+    let report = running.stop_or_abort(signals.stop()).await;
     tracing::info!(cut = report.cut, "stopped");
 }
 
 /// After the second signal. What is under way has its time; then the process ends, whatever it is waiting
 /// for.
-fn end_without_waiting() {
-    std::thread::sleep(AT_ONCE);
+fn force_exit() {
+    std::thread::sleep(FORCED_EXIT_AFTER);
     std::process::exit(1);
 }
 
@@ -113,19 +113,19 @@ fn announce(running: &Running) {
 impl Running {
     /// Drains: what is under way is finished, then the rest is closed.
     pub async fn stop(self) -> DrainReport {
-        self.stop_unless(std::future::pending()).await
+        self.stop_or_abort(std::future::pending()).await
     }
 
     /// Callers first, so that `/readyz` says "draining" to balancers meanwhile; the pages and the store last.
-    async fn stop_unless(self, at_once: impl Future<Output = ()>) -> DrainReport {
+    async fn stop_or_abort(self, abort_signal: impl Future<Output = ()>) -> DrainReport {
         let Running { inner, mut data, mut admin, public, tasks, .. } = self;
         inner.draining.store(true, Ordering::Relaxed);
         data.drain();
-        tokio::pin!(at_once);
+        tokio::pin!(abort_signal);
         let mut cut_short = false;
         let report = tokio::select! {
             report = data.ended() => report,
-            () = &mut at_once => {
+            () = &mut abort_signal => {
                 cut_short = true;
                 data.stop();
                 data.ended().await
@@ -145,7 +145,7 @@ impl Running {
                 finished = finished => if finished.is_err() {
                     tracing::error!("tokens could not be saved before the end: accounts may need a new login");
                 },
-                () = &mut at_once => {}
+                () = &mut abort_signal => {}
             }
         }
         // Dropping stops at once: nobody is promised an answer of these pages.

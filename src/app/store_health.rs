@@ -20,7 +20,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// What was found last.
 #[derive(Default)]
 pub struct StoreHealth {
-    trouble: ArcSwapOption<Trouble>,
+    trouble: ArcSwapOption<StoreIncident>,
     last_write_micros: AtomicU64,
     /// One look at a time: while nothing answers, they would pile up.
     looking: Mutex<()>,
@@ -28,7 +28,7 @@ pub struct StoreHealth {
     asked: std::sync::Mutex<Option<Instant>>,
 }
 
-pub struct Trouble {
+pub struct StoreIncident {
     pub kind: UnavailableKind,
     pub why: String,
     pub since: Timestamp,
@@ -48,17 +48,17 @@ impl StoreHealth {
     pub async fn look(&self, store: &dyn Store, clock: &Clock) {
         let Ok(_one_at_a_time) = self.looking.try_lock() else { return };
         let asked = Instant::now();
-        let _asking = Asking::begin(&self.asked, asked);
+        let _asking = ProbeGuard::begin(&self.asked, asked);
         let outcome = store.ping().await;
         let took = asked.elapsed();
         if outcome.is_ok() {
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             self.last_write_micros.store(micros, Ordering::Relaxed);
         }
-        self.take_down(judge(outcome, took), clock.now());
+        self.record(classify(outcome, took), clock.now());
     }
 
-    pub fn trouble(&self) -> Option<Arc<Trouble>> {
+    pub fn trouble(&self) -> Option<Arc<StoreIncident>> {
         self.trouble.load_full()
     }
 
@@ -69,9 +69,9 @@ impl StoreHealth {
 
     /// What ails it: what was found last, or that a look under way has got no answer for too long. `None`
     /// where it is well.
-    pub fn ailing(&self) -> Option<String> {
+    pub fn describe_trouble(&self) -> Option<String> {
         if let Some(trouble) = self.trouble() {
-            let Trouble { kind, why, since } = &*trouble;
+            let StoreIncident { kind, why, since } = &*trouble;
             return Some(format!("{} since {since}: {why}", kind.word()));
         }
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ impl StoreHealth {
         Some(format!("it has not answered a write for {:.1} s (locked or down)", waits.as_secs_f64()))
     }
 
-    fn take_down(&self, found: Option<(UnavailableKind, String)>, now: Timestamp) {
+    fn record(&self, found: Option<(UnavailableKind, String)>, now: Timestamp) {
         let before = self.trouble();
         let Some((kind, why)) = found else {
             if let Some(over) = before {
@@ -97,27 +97,27 @@ impl StoreHealth {
             );
         }
         let since = before.map_or(now, |before| before.since);
-        self.trouble.store(Some(Arc::new(Trouble { kind, why, since })));
+        self.trouble.store(Some(Arc::new(StoreIncident { kind, why, since })));
     }
 }
 
 /// Forgets the look's beginning at its end, also where it is given up.
-struct Asking<'a>(&'a std::sync::Mutex<Option<Instant>>);
+struct ProbeGuard<'a>(&'a std::sync::Mutex<Option<Instant>>);
 
-impl<'a> Asking<'a> {
+impl<'a> ProbeGuard<'a> {
     fn begin(place: &'a std::sync::Mutex<Option<Instant>>, at: Instant) -> Self {
         *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
         Self(place)
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for ProbeGuard<'_> {
     fn drop(&mut self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-fn judge(outcome: Result<(), StoreError>, took: Duration) -> Option<(UnavailableKind, String)> {
+fn classify(outcome: Result<(), StoreError>, took: Duration) -> Option<(UnavailableKind, String)> {
     match outcome {
         Ok(()) if took < SLOW => None,
         Ok(()) => Some((UnavailableKind::Slow, format!("a write took {:.1} s", took.as_secs_f64()))),
@@ -140,7 +140,7 @@ mod tests {
         let (clock, health) = (clock(), StoreHealth::default());
         let store = MemoryStore::new(clock.clone());
         health.look(&store, &clock).await;
-        assert_eq!(health.ailing(), None);
+        assert_eq!(health.describe_trouble(), None);
         store.fail_writes(true);
         let began = clock.now();
         for _ in 0..3 {
@@ -151,10 +151,10 @@ mod tests {
         assert_eq!((trouble.kind, trouble.since), (UnavailableKind::Other, began));
         assert!(
             health
-                .ailing()
+                .describe_trouble()
                 .is_some_and(|told| told.starts_with(&format!("other since {began}: told to fail"))),
             "{:?}",
-            health.ailing()
+            health.describe_trouble()
         );
         store.fail_writes(false);
         health.look(&store, &clock).await;
@@ -163,15 +163,15 @@ mod tests {
 
     #[test]
     fn a_write_that_succeeds_late_is_trouble_too() {
-        assert_eq!(judge(Ok(()), SLOW - Duration::from_millis(1)), None);
+        assert_eq!(classify(Ok(()), SLOW - Duration::from_millis(1)), None);
         assert_eq!(
-            judge(Ok(()), Duration::from_millis(2500)),
+            classify(Ok(()), Duration::from_millis(2500)),
             Some((UnavailableKind::Slow, "a write took 2.5 s".into()))
         );
         let full = StoreError::Unavailable(crate::store::unavailable::StoreUnavailable::new(
             UnavailableKind::DiskFull,
             "no room",
         ));
-        assert_eq!(judge(Err(full), Duration::ZERO), Some((UnavailableKind::DiskFull, "no room".into())));
+        assert_eq!(classify(Err(full), Duration::ZERO), Some((UnavailableKind::DiskFull, "no room".into())));
     }
 }

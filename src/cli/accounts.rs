@@ -3,25 +3,31 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::admin::view::{AccountView, CallReport, CallRequest, Destructive, Done, InviteRequest, LocalAct};
+use crate::admin::view::{
+    AccountView, ActReport, CallRequest, CallResponse, DestructiveReport, InvitationRequest, LocalActReport,
+};
 use crate::model::account::RealmName;
 use crate::pairing::{ExportedGrant, Invitation};
 
-use super::api::{Api, Failure, Outcome, read_file, segment};
+use super::api::{Api, CliError, CommandResult, read_file, segment};
 use super::import;
-use super::output::{self, Format, Row, Screen, Style, count, say};
+use super::output::{self, Format, Screen, Style, TableRow, count, say};
 use super::pair::{self, leads_to_loopback};
 use super::show;
 use super::{AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments};
 
-pub fn run(config: &Path, command: AccountsCommand) -> Outcome {
+pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
     Api::from_config(config).and_then(|api| match command {
         AccountsCommand::List { pattern, output } => show::list(&api, &pattern, output.style()),
         AccountsCommand::Show { account, output } => show::show(&api, &account, output.style()),
         AccountsCommand::Pair(pair) => pair::run(&api, pair),
         AccountsCommand::Invite { pattern, needs_login, realm, callback_url, days, output } => {
             let days = Some(days);
-            invite(&api, InviteRequest { pattern, needs_login, realm, callback_url, days }, output.style())
+            invite(
+                &api,
+                InvitationRequest { pattern, needs_login, realm, callback_url, days },
+                output.style(),
+            )
         }
         AccountsCommand::Import(arguments) => import::run(&api, &arguments),
         AccountsCommand::Export { pattern, with_refresh_tokens, yes: _, output } => {
@@ -44,30 +50,34 @@ pub fn run(config: &Path, command: AccountsCommand) -> Outcome {
     })
 }
 
-fn each(api: &Api, act: &str, pattern: &str, force: bool, style: Style) -> Outcome {
+fn each(api: &Api, act: &str, pattern: &str, force: bool, style: Style) -> CommandResult {
     let screen = Screen::of(style);
     let mut done = Vec::new();
     let mut failed = false;
     let force = if force { "&force=true" } else { "" };
-    api.post_lines(&format!("/api/{act}?pattern={}{force}", segment(pattern)), Vec::new(), |line: Done| {
-        failed |= !line.ok;
-        match style.format {
-            Format::Table => {
-                let word = if line.ok { "ok" } else { "failed" };
-                let lead = format!("{word:8}{}  ", line.name);
-                let detail = screen.hanging(lead.chars().count(), 8, &line.detail);
-                say!("{}{detail}", lead.replacen(word, &screen.tone(word), 1));
+    api.post_lines(
+        &format!("/api/{act}?pattern={}{force}", segment(pattern)),
+        Vec::new(),
+        |line: ActReport| {
+            failed |= !line.ok;
+            match style.format {
+                Format::Table => {
+                    let word = if line.ok { "ok" } else { "failed" };
+                    let lead = format!("{word:8}{}  ", line.name);
+                    let detail = screen.hanging(lead.chars().count(), 8, &line.detail);
+                    say!("{}{detail}", lead.replacen(word, &screen.tone(word), 1));
+                }
+                Format::Json | Format::Csv => done.push(line),
             }
-            Format::Json | Format::Csv => done.push(line),
-        }
-    })?;
+        },
+    )?;
     if style.format != Format::Table {
         output::print(style, &done);
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-impl Row for Done {
+impl TableRow for ActReport {
     const HEADINGS: &'static [&'static str] = &["name", "ok", "detail"];
 
     fn cells(&self) -> Vec<String> {
@@ -75,10 +85,10 @@ impl Row for Done {
     }
 }
 
-fn invite(api: &Api, request: InviteRequest, style: Style) -> Outcome {
+fn invite(api: &Api, request: InvitationRequest, style: Style) -> CommandResult {
     let invitations: Vec<Invitation> = api.post("/api/invitations", &request)?;
     if invitations.is_empty() {
-        return Err(Failure::other("no account matches, so there is nobody to invite"));
+        return Err(CliError::other("no account matches, so there is nobody to invite"));
     }
     if let Some(warning) = invitations.first().and_then(|first| leads_to_loopback(&first.link)) {
         output::warn(style.format, &warning);
@@ -98,7 +108,7 @@ fn invited(invitation: &Invitation, screen: Screen) -> String {
     format!("{}  {}{account}  ends {until}\n  {}\n", invitation.name, invitation.realm, invitation.link)
 }
 
-impl Row for Invitation {
+impl TableRow for Invitation {
     const HEADINGS: &'static [&'static str] = &["name", "realm", "account id", "expires at", "url"];
 
     fn cells(&self) -> Vec<String> {
@@ -112,14 +122,14 @@ impl Row for Invitation {
     }
 }
 
-fn export(api: &Api, pattern: &str, with_refresh_tokens: bool, format: Format) -> Outcome {
+fn export(api: &Api, pattern: &str, with_refresh_tokens: bool, format: Format) -> CommandResult {
     let lines: Vec<ExportedGrant> =
         api.get(&format!("/api/export?pattern={}&refresh_tokens={with_refresh_tokens}", segment(pattern)))?;
     output::print(format, &lines);
     Ok(ExitCode::SUCCESS)
 }
 
-impl Row for ExportedGrant {
+impl TableRow for ExportedGrant {
     const HEADINGS: &'static [&'static str] = &["name", "realm", "account id", "refresh token"];
 
     fn cells(&self) -> Vec<String> {
@@ -132,7 +142,7 @@ impl Row for ExportedGrant {
     }
 }
 
-fn switch(api: &Api, account: &str, realm: &RealmName, style: Style) -> Outcome {
+fn switch(api: &Api, account: &str, realm: &RealmName, style: Style) -> CommandResult {
     let path = format!("/api/accounts/{}/switch?realm={}", segment(account), segment(realm.as_str()));
     let view: AccountView = api.post(&path, &())?;
     match style.format {
@@ -142,10 +152,10 @@ fn switch(api: &Api, account: &str, realm: &RealmName, style: Style) -> Outcome 
     Ok(ExitCode::SUCCESS)
 }
 
-fn call(api: &Api, arguments: CallArguments) -> Outcome {
+fn call(api: &Api, arguments: CallArguments) -> CommandResult {
     let body = arguments.data.as_deref().map(read_file).transpose()?;
     let body = body
-        .map(|bytes| String::from_utf8(bytes).map_err(|_| Failure::other("the body is not text")))
+        .map(|bytes| String::from_utf8(bytes).map_err(|_| CliError::other("the body is not text")))
         .transpose()?;
     let request = CallRequest {
         method: arguments.method.to_uppercase(),
@@ -154,13 +164,13 @@ fn call(api: &Api, arguments: CallArguments) -> Outcome {
         body,
         with_body: arguments.body,
     };
-    let report: CallReport =
+    let report: CallResponse =
         api.post(&format!("/api/accounts/{}/call", segment(&arguments.account)), &request)?;
     output::print_one(arguments.output.style(), &report, || called(&report));
     Ok(if report.status < 400 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn called(report: &CallReport) -> String {
+fn called(report: &CallResponse) -> String {
     let code = report.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
     let summary = format!(
         "{}{code}  {}  {}  {} ms\n",
@@ -175,18 +185,18 @@ fn called(report: &CallReport) -> String {
     }
 }
 
-fn destroy(api: &Api, act: &str, arguments: &DestructiveArguments) -> Outcome {
+fn destroy(api: &Api, act: &str, arguments: &DestructiveArguments) -> CommandResult {
     let mut path = format!("/api/accounts/{}/{act}?confirmed={}", segment(&arguments.account), arguments.yes);
     if let Some(realm) = &arguments.realm {
         path.push_str(&format!("&realm={}", segment(realm.as_str())));
     }
-    let report: Destructive = api.post(&path, &())?;
+    let report: DestructiveReport = api.post(&path, &())?;
     let style = arguments.output.style();
     output::print_one(style, &report, || destroyed(&report, arguments.yes, Screen::of(style)));
     Ok(if report.done || !arguments.yes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn destroyed(report: &Destructive, confirmed: bool, screen: Screen) -> String {
+fn destroyed(report: &DestructiveReport, confirmed: bool, screen: Screen) -> String {
     let mut text = format!("{} ({} in realm {})\n", report.account, report.account_id, report.realm);
     for hit in &report.hits {
         text.push_str(&format!("  - {}\n", screen.wrapped(4, hit)));
@@ -200,24 +210,24 @@ fn destroyed(report: &Destructive, confirmed: bool, screen: Screen) -> String {
     text
 }
 
-fn remove(api: &Api, arguments: &RemoveArguments) -> Outcome {
+fn remove(api: &Api, arguments: &RemoveArguments) -> CommandResult {
     let RemoveArguments { account, force, yes, output } = arguments;
-    let act: LocalAct =
+    let act: LocalActReport =
         api.post(&format!("/api/accounts/{}/remove?confirmed={yes}&force={force}", segment(account)), &())?;
     output::print_one(output.style(), &act, || told(&act, Screen::of(output.style())));
     Ok(ExitCode::SUCCESS)
 }
 
-fn rename(api: &Api, arguments: &RenameArguments) -> Outcome {
+fn rename(api: &Api, arguments: &RenameArguments) -> CommandResult {
     let RenameArguments { account, to, yes, output } = arguments;
     let path =
         format!("/api/accounts/{}/rename?to={}&confirmed={yes}", segment(account), segment(to.as_str()));
-    let act: LocalAct = api.post(&path, &())?;
+    let act: LocalActReport = api.post(&path, &())?;
     output::print_one(output.style(), &act, || told(&act, Screen::of(output.style())));
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(act: &LocalAct, screen: Screen) -> String {
+fn told(act: &LocalActReport, screen: Screen) -> String {
     let hits: String = act.hits.iter().map(|hit| format!("  - {}\n", screen.wrapped(4, hit))).collect();
     let outcome = if act.done { act.detail.as_str() } else { "Nothing was done. Add --yes to do it." };
     format!("{}\n{hits}{}\n", act.account, screen.wrapped(0, outcome))

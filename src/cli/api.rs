@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::admin::view::ApiProblem;
+use crate::admin::view::ProblemDetails;
 use crate::config::{self, AdminConfig, SecretSource};
 use crate::store::backup::{Backup, BackupReceiver};
 
@@ -30,80 +30,80 @@ pub struct Api {
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CliError {
     /// The configuration is not valid: exit code 78.
     Config(String),
     /// What the gateway answered.
-    Refused(ApiProblem),
+    Refused(ProblemDetails),
     Other(String),
 }
 
 /// What a command ends with.
-pub type Outcome = Result<ExitCode, Failure>;
+pub type CommandResult = Result<ExitCode, CliError>;
 
 /// Prints what went wrong, for programs that read JSON as JSON; the exit code is the contract of design section 8.
-pub fn finish(format: Format, outcome: Outcome) -> ExitCode {
+pub fn finish(format: Format, outcome: CommandResult) -> ExitCode {
     let failure = match outcome {
         Ok(code) => return code,
         Err(failure) => failure,
     };
     match format {
-        Format::Json => output::complain(&failure.json().to_string()),
-        Format::Table | Format::Csv => output::complain(&failure.to_string()),
+        Format::Json => output::print_error(&failure.json().to_string()),
+        Format::Table | Format::Csv => output::print_error(&failure.to_string()),
     }
     match failure {
-        Failure::Config(_) => ExitCode::from(EXIT_CONFIG),
-        Failure::Refused(_) | Failure::Other(_) => ExitCode::FAILURE,
+        CliError::Config(_) => ExitCode::from(EXIT_CONFIG),
+        CliError::Refused(_) | CliError::Other(_) => ExitCode::FAILURE,
     }
 }
 
-impl Failure {
+impl CliError {
     pub fn other(text: impl Into<String>) -> Self {
-        Failure::Other(text.into())
+        CliError::Other(text.into())
     }
 
     /// `code`, `detail` and `fix`, as the admin API says them.
     fn json(&self) -> serde_json::Value {
         match self {
-            Failure::Config(text) => serde_json::json!({"code": "configuration", "detail": text, "fix": ""}),
-            Failure::Other(text) => serde_json::json!({"code": "failed", "detail": text, "fix": ""}),
-            Failure::Refused(problem) => serde_json::json!({
+            CliError::Config(text) => serde_json::json!({"code": "configuration", "detail": text, "fix": ""}),
+            CliError::Other(text) => serde_json::json!({"code": "failed", "detail": text, "fix": ""}),
+            CliError::Refused(problem) => serde_json::json!({
                 "code": problem.code, "detail": problem.detail, "fix": problem.fix, "status": problem.status,
             }),
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Config(text) | Failure::Other(text) => f.write_str(text),
-            Failure::Refused(problem) if problem.fix.is_empty() => f.write_str(&problem.detail),
-            Failure::Refused(problem) => write!(f, "{} {}", problem.detail, problem.fix),
+            CliError::Config(text) | CliError::Other(text) => f.write_str(text),
+            CliError::Refused(problem) if problem.fix.is_empty() => f.write_str(&problem.detail),
+            CliError::Refused(problem) => write!(f, "{} {}", problem.detail, problem.fix),
         }
     }
 }
 
 impl Api {
     /// Finds the gateway that the configuration file describes.
-    pub fn from_config(file: &Path) -> Result<Self, Failure> {
+    pub fn from_config(file: &Path) -> Result<Self, CliError> {
         let admin = load(file)?;
         let token = read_token(&admin)?;
         let token_source = admin.token.to_string();
         Ok(Self { http: client(&admin)?, base: address(&admin)?, token, token_source, runtime: runtime()? })
     }
 
-    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
         self.exchange(self.http.get(self.url(path)))
     }
 
-    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure::other(error.to_string()))?;
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body).map_err(|error| CliError::other(error.to_string()))?;
         self.exchange(self.http.post(self.url(path)).header("content-type", "application/json").body(body))
     }
 
     /// Posts the text of a file.
-    pub fn post_file<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+    pub fn post_file<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, CliError> {
         self.exchange(self.http.post(self.url(path)).body(body))
     }
 
@@ -113,19 +113,19 @@ impl Api {
         path: &str,
         body: Vec<u8>,
         mut each: impl FnMut(T),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let request = self.http.post(self.url(path)).header("content-type", "application/json").body(body);
         self.runtime.block_on(async {
             let mut response = self.send(request).await?;
             let mut pending = Vec::new();
             while let Some(chunk) =
-                response.chunk().await.map_err(|error| Failure::other(cut_short(&error)))?
+                response.chunk().await.map_err(|error| CliError::other(cut_short(&error)))?
             {
                 pending.extend_from_slice(&chunk);
                 while let Some(end) = pending.iter().position(|b| *b == b'\n') {
                     let line: Vec<u8> = pending.drain(..=end).collect();
                     let line = serde_json::from_slice(&line)
-                        .map_err(|error| Failure::other(format!("unreadable answer: {error}")))?;
+                        .map_err(|error| CliError::other(format!("unreadable answer: {error}")))?;
                     each(line);
                 }
             }
@@ -134,21 +134,21 @@ impl Api {
     }
 
     /// Posts, and writes the answer into a file that gets its name only when it is whole.
-    pub fn post_for_file(&self, path: &str, mut into: BackupReceiver) -> Result<Backup, Failure> {
+    pub fn post_for_file(&self, path: &str, mut into: BackupReceiver) -> Result<Backup, CliError> {
         self.runtime.block_on(async {
             let mut response = self.send(self.http.post(self.url(path))).await?;
             while let Some(chunk) =
-                response.chunk().await.map_err(|error| Failure::other(cut_short(&error)))?
+                response.chunk().await.map_err(|error| CliError::other(cut_short(&error)))?
             {
-                into.write(&chunk).await.map_err(|error| Failure::other(error.to_string()))?;
+                into.write(&chunk).await.map_err(|error| CliError::other(error.to_string()))?;
             }
-            into.finish().await.map_err(|error| Failure::other(error.to_string()))
+            into.finish().await.map_err(|error| CliError::other(error.to_string()))
         })
     }
 
     /// The API tells programs which header to send; who types a command has to know which file is wrong.
-    fn wrong_token(&self, problem: ApiProblem) -> ApiProblem {
-        ApiProblem {
+    fn wrong_token(&self, problem: ProblemDetails) -> ProblemDetails {
+        ProblemDetails {
             detail: format!("The gateway at {} does not take the admin token of {}.", self.base, self.token_source),
             fix: "Is this the configuration of the gateway that runs there? It keeps the token that it started with: restart it \
                   where the token was changed since."
@@ -161,17 +161,17 @@ impl Api {
         format!("{}{path}", self.base)
     }
 
-    fn exchange<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Failure> {
+    fn exchange<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, CliError> {
         self.runtime.block_on(async {
             let response = self.send(request).await?;
-            let body = response.bytes().await.map_err(|error| Failure::other(cut_short(&error)))?;
+            let body = response.bytes().await.map_err(|error| CliError::other(cut_short(&error)))?;
             serde_json::from_slice(&body).map_err(|error| {
-                Failure::other(format!("{} answered something else than an admin API: {error}", self.base))
+                CliError::other(format!("{} answered something else than an admin API: {error}", self.base))
             })
         })
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, CliError> {
         let response = request.bearer_auth(&self.token).send().await;
         let response = response.map_err(|error| nobody_there(&self.base, &error))?;
         let status = response.status();
@@ -179,10 +179,10 @@ impl Api {
             return Ok(response);
         }
         let body = response.bytes().await.unwrap_or_default();
-        Err(match serde_json::from_slice::<ApiProblem>(&body) {
-            Ok(problem) if problem.code == "unauthorized" => Failure::Refused(self.wrong_token(problem)),
-            Ok(problem) => Failure::Refused(problem),
-            Err(_) => Failure::other(format!("{} answered {status}", self.base)),
+        Err(match serde_json::from_slice::<ProblemDetails>(&body) {
+            Ok(problem) if problem.code == "unauthorized" => CliError::Refused(self.wrong_token(problem)),
+            Ok(problem) => CliError::Refused(problem),
+            Err(_) => CliError::other(format!("{} answered {status}", self.base)),
         })
     }
 }
@@ -193,7 +193,7 @@ pub fn segment(text: &str) -> String {
 }
 
 /// Whether the gateway that the configuration file describes answers at all.
-pub fn alive(file: &Path) -> Result<(), Failure> {
+pub fn alive(file: &Path) -> Result<(), CliError> {
     let admin = load(file)?;
     let (http, base) = (client(&admin)?, address(&admin)?);
     let request = http.get(format!("{base}/healthz")).timeout(PATIENCE);
@@ -201,40 +201,40 @@ pub fn alive(file: &Path) -> Result<(), Failure> {
     let response = response.map_err(|error| nobody_there(&base, &error))?;
     match response.status() {
         status if status.is_success() => Ok(()),
-        status => Err(Failure::other(format!("{base}/healthz answered {status}"))),
+        status => Err(CliError::other(format!("{base}/healthz answered {status}"))),
     }
 }
 
 /// `[admin]` alone: an operator need not be able to read the client secrets that the gateway reads.
-fn load(file: &Path) -> Result<AdminConfig, Failure> {
-    config::load_admin(file, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+fn load(file: &Path) -> Result<AdminConfig, CliError> {
+    config::load_admin(file, &config::process_env).map_err(|problems| CliError::Config(problems.to_string()))
 }
 
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::other(format!("cannot start: {error}")))
+    runtime.map_err(|error| CliError::other(format!("cannot start: {error}")))
 }
 
 /// A file, or standard input where it is called `-`.
-pub fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read_file(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut body = Vec::new();
     let result = match file.as_os_str() == "-" {
         true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
         false => std::fs::read(file).map(|read| body = read),
     };
-    result.map(|()| body).map_err(|error| Failure::other(format!("{}: {error}", file.display())))
+    result.map(|()| body).map_err(|error| CliError::other(format!("{}: {error}", file.display())))
 }
 
-fn nobody_there(base: &str, error: &reqwest::Error) -> Failure {
-    Failure::other(format!(
+fn nobody_there(base: &str, error: &reqwest::Error) -> CliError {
+    CliError::other(format!(
         "no gateway answers at {base}: {}. Is it running (genapi-gateway serve), and is this its configuration file?",
         root_cause(error)
     ))
 }
 
-fn address(admin: &AdminConfig) -> Result<String, Failure> {
+fn address(admin: &AdminConfig) -> Result<String, CliError> {
     let Some(first) = admin.listen.first() else {
-        return Err(Failure::other("[admin] listen is empty: there is no admin API to speak to"));
+        return Err(CliError::other("[admin] listen is empty: there is no admin API to speak to"));
     };
     let scheme = if admin.tls.is_some() { "https" } else { "http" };
     let host = match (first.ip(), admin.tls.is_some(), &admin.url) {
@@ -247,9 +247,9 @@ fn address(admin: &AdminConfig) -> Result<String, Failure> {
     Ok(format!("{scheme}://{host}:{}", first.port()))
 }
 
-fn read_token(admin: &AdminConfig) -> Result<String, Failure> {
+fn read_token(admin: &AdminConfig) -> Result<String, CliError> {
     config::secret::read(&admin.token, &config::process_env).map_err(|error| {
-        Failure::Other(match &admin.token {
+        CliError::Other(match &admin.token {
             SecretSource::File(path) if error.missing => format!(
                 "{} does not exist. The gateway makes it when it starts first (genapi-gateway serve); is this its configuration file?",
                 path.display()
@@ -259,8 +259,8 @@ fn read_token(admin: &AdminConfig) -> Result<String, Failure> {
     })
 }
 
-fn client(admin: &AdminConfig) -> Result<reqwest::Client, Failure> {
-    let failed = |what: String| Failure::Other(what);
+fn client(admin: &AdminConfig) -> Result<reqwest::Client, CliError> {
+    let failed = |what: String| CliError::Other(what);
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(tls) = &admin.tls {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config;
 
-use super::api::{Failure, Outcome};
+use super::api::{CliError, CommandResult};
 use super::output::{self, Style};
 
 /// What is printed once and kept nowhere.
@@ -21,15 +21,15 @@ struct NewKey<'a> {
 }
 
 /// Refuses the names that `check` would refuse.
-pub fn new_key(name: &str, style: Style) -> Outcome {
+pub fn new_key(name: &str, style: Style) -> CommandResult {
     if !config::is_caller_name(name) {
-        return Err(Failure::other(format!(
+        return Err(CliError::other(format!(
             "{name:?} is not a name for a caller: {}",
             config::CALLER_NAME_RULE
         )));
     }
     let (key, key_sha256) =
-        make_key().ok_or_else(|| Failure::other("no random numbers can be had from the system"))?;
+        make_key().ok_or_else(|| CliError::other("no random numbers can be had from the system"))?;
     let made = NewKey { name, key, key_sha256 };
     output::print_one(style, &made, || {
         format!(

@@ -19,7 +19,7 @@ use crate::config::{self, Config, ConfigError, Diagnostic, LoadedConfig, RealmCo
 use crate::platform::{CredentialsCheck, Platform};
 use crate::upstream::Reach;
 
-use super::output::{Format, complain, print_one, say};
+use super::output::{Format, print_error, print_one, say};
 use super::{CheckArguments, CheckFormat, EXIT_CONFIG};
 
 pub fn run(file: &Path, arguments: &CheckArguments) -> ExitCode {
@@ -50,7 +50,7 @@ fn in_lines(file: &Path, loaded: Result<LoadedConfig, ConfigError>, connects: bo
     if !connects {
         return ExitCode::SUCCESS;
     }
-    let mut steps = Steps { prints: true, ..Steps::default() };
+    let mut steps = CheckSteps { prints: true, ..CheckSteps::default() };
     match connect(&loaded.config, &mut steps) {
         Ok(()) => steps.exit_code(),
         Err(error) => {
@@ -62,17 +62,17 @@ fn in_lines(file: &Path, loaded: Result<LoadedConfig, ConfigError>, connects: bo
 
 /// What `-o json` prints: one document on standard output, whatever was found.
 #[derive(Serialize)]
-struct Report {
+struct CheckReport {
     valid: bool,
-    errors: Vec<Told>,
-    warnings: Vec<Told>,
+    errors: Vec<DiagnosticView>,
+    warnings: Vec<DiagnosticView>,
     /// Empty without `--connect`.
-    steps: Vec<Step>,
+    steps: Vec<CheckStep>,
 }
 
 /// A problem as programs read it. A place that is not known is null.
 #[derive(Serialize)]
-struct Told {
+struct DiagnosticView {
     file: String,
     line: Option<usize>,
     column: Option<usize>,
@@ -81,7 +81,7 @@ struct Told {
     fix: String,
 }
 
-impl From<&Diagnostic> for Told {
+impl From<&Diagnostic> for DiagnosticView {
     fn from(problem: &Diagnostic) -> Self {
         Self {
             file: problem.file.display().to_string(),
@@ -95,19 +95,23 @@ impl From<&Diagnostic> for Told {
 }
 
 fn in_json(loaded: Result<LoadedConfig, ConfigError>, connects: bool) -> ExitCode {
-    let mut steps = Steps::default();
+    let mut steps = CheckSteps::default();
     let (report, code) = match loaded {
         Err(problems) => {
-            let errors = problems.iter().map(Told::from).collect();
-            (Report { valid: false, errors, warnings: vec![], steps: vec![] }, ExitCode::from(EXIT_CONFIG))
+            let errors = problems.iter().map(DiagnosticView::from).collect();
+            (
+                CheckReport { valid: false, errors, warnings: vec![], steps: vec![] },
+                ExitCode::from(EXIT_CONFIG),
+            )
         }
         Ok(loaded) => {
             if connects && let Err(error) = connect(&loaded.config, &mut steps) {
-                complain(&serde_json::json!({"code": "failed", "detail": error, "fix": ""}).to_string());
+                print_error(&serde_json::json!({"code": "failed", "detail": error, "fix": ""}).to_string());
                 return ExitCode::FAILURE;
             }
-            let (code, warnings) = (steps.exit_code(), loaded.warnings.iter().map(Told::from).collect());
-            (Report { valid: true, errors: vec![], warnings, steps: steps.taken }, code)
+            let (code, warnings) =
+                (steps.exit_code(), loaded.warnings.iter().map(DiagnosticView::from).collect());
+            (CheckReport { valid: true, errors: vec![], warnings, steps: steps.taken }, code)
         }
     };
     print_one(Format::Json, &report, String::new);
@@ -116,22 +120,22 @@ fn in_json(loaded: Result<LoadedConfig, ConfigError>, connects: bool) -> ExitCod
 
 /// What was tried on the way to the platform.
 #[derive(Default)]
-struct Steps {
+struct CheckSteps {
     /// Whether each is printed as soon as it is done.
     prints: bool,
     realm: String,
-    taken: Vec<Step>,
+    taken: Vec<CheckStep>,
 }
 
 #[derive(Serialize)]
-struct Step {
+struct CheckStep {
     realm: String,
     step: String,
     ok: bool,
     detail: String,
 }
 
-impl Steps {
+impl CheckSteps {
     fn begin(&mut self, realm: &RealmConfig) {
         self.realm = realm.name.to_string();
         if self.prints {
@@ -145,7 +149,7 @@ impl Steps {
         if self.prints {
             say!("  {}  {step}: {detail}", if ok { "ok    " } else { "failed" });
         }
-        self.taken.push(Step { realm: self.realm.clone(), step: step.to_owned(), ok, detail });
+        self.taken.push(CheckStep { realm: self.realm.clone(), step: step.to_owned(), ok, detail });
     }
 
     fn exit_code(&self) -> ExitCode {
@@ -153,7 +157,7 @@ impl Steps {
     }
 }
 
-fn connect(config: &Config, steps: &mut Steps) -> Result<(), String> {
+fn connect(config: &Config, steps: &mut CheckSteps) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
     runtime.block_on(async {
@@ -165,7 +169,7 @@ fn connect(config: &Config, steps: &mut Steps) -> Result<(), String> {
     Ok(())
 }
 
-async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut Steps) {
+async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut CheckSteps) {
     let parts = match realms::build(realm, &config.upstream) {
         Ok(parts) => parts,
         Err(error) => return steps.take("set-up", Err(format!("{error:#}"))),
@@ -179,7 +183,7 @@ async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut Steps) {
 }
 
 /// Names and addresses, TLS, and whether the two clocks agree: tokens are kept by time.
-async fn reachable(reach: &Reach, key: &str, url: &Url, steps: &mut Steps) {
+async fn reachable(reach: &Reach, key: &str, url: &Url, steps: &mut CheckSteps) {
     let Some((host, port)) = url.host_str().zip(url.port_or_known_default()) else {
         return steps.take(key, Err(format!("{url} names no host")));
     };

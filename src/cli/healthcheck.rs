@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::api::{self, Outcome};
+use super::api::{self, CommandResult};
 use super::output::say;
 
-pub fn run(config: &Path) -> Outcome {
+pub fn run(config: &Path) -> CommandResult {
     api::alive(config)?;
     say!("alive");
     Ok(ExitCode::SUCCESS)

@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
-use crate::admin::view::{ImportLine, ImportPreviewView, ReplaceHitView};
+use crate::admin::view::{ImportLineView, ImportPreviewView, ReplaceHitView};
 
 use super::ImportArguments;
-use super::api::{Api, Outcome, read_file};
-use super::output::{self, Format, Row, Screen, say};
+use super::api::{Api, CommandResult, read_file};
+use super::output::{self, Format, Screen, TableRow, say};
 
 /// What a line can come to, in the order in which they are counted.
 const RESULTS: [&str; 4] = ["imported", "kept", "replaced", "failed"];
 
-pub fn run(api: &Api, arguments: &ImportArguments) -> Outcome {
+pub fn run(api: &Api, arguments: &ImportArguments) -> CommandResult {
     let ImportArguments { file, paused, replace, yes, output } = arguments;
     let (body, format) = (read_file(file)?, output.output);
     if *replace && !yes {
@@ -22,7 +22,7 @@ pub fn run(api: &Api, arguments: &ImportArguments) -> Outcome {
     }
     let (mut lines, screen) = (Vec::new(), Screen::of(output.style()));
     let path = format!("/api/import?paused={paused}&replace={replace}&confirmed={yes}");
-    api.post_lines(&path, body, |line: ImportLine| {
+    api.post_lines(&path, body, |line: ImportLineView| {
         if format == Format::Table {
             let lead = format!("{:8}  {} of {}  {}  ", line.result, line.entry, line.of, named(&line.name));
             let detail = screen.hanging(lead.chars().count(), 10, &line.detail);
@@ -43,7 +43,7 @@ fn named(name: &str) -> &str {
     if name.is_empty() { "-" } else { name }
 }
 
-fn counted(lines: &[ImportLine]) -> String {
+fn counted(lines: &[ImportLineView]) -> String {
     let count = |result: &str| lines.iter().filter(|line| line.result == result).count();
     let counts: Vec<String> = RESULTS.iter().map(|result| format!("{} {result}", count(result))).collect();
     format!("{} of {}", counts.join(", "), lines.last().map_or(0, |last| last.of))
@@ -75,7 +75,7 @@ fn hit_line(hit: &ReplaceHitView) -> String {
     format!("  {}  {}  {}, {proven}{until}\n", hit.name, hit.realm, hit.state.word())
 }
 
-impl Row for ImportLine {
+impl TableRow for ImportLineView {
     const HEADINGS: &'static [&'static str] = &["entry", "of", "name", "result", "detail"];
 
     fn cells(&self) -> Vec<String> {

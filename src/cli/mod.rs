@@ -443,7 +443,7 @@ pub enum CallersCommand {
 }
 
 /// Reads what was typed and runs it. What cannot be read ends with 2, and for programs that read JSON it is JSON.
-pub fn typed(words: Vec<OsString>) -> ExitCode {
+pub fn run_command_line(words: Vec<OsString>) -> ExitCode {
     let read = Arguments::command()
         .try_get_matches_from(&words)
         .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, format_of(&matches))));
@@ -452,7 +452,7 @@ pub fn typed(words: Vec<OsString>) -> ExitCode {
         Err(error) if error.use_stderr() && wants_json(&words) => {
             let text = error.render().to_string();
             let told = serde_json::json!({"code": "usage", "detail": text.trim_end(), "fix": ""});
-            output::complain(&told.to_string());
+            output::print_error(&told.to_string());
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => error.exit(),

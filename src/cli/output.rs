@@ -149,7 +149,7 @@ pub fn count(number: u64, what: &str) -> String {
 }
 
 /// Something that is a line of a table.
-pub trait Row: Serialize {
+pub trait TableRow: Serialize {
     const HEADINGS: &'static [&'static str];
     /// Those of the headings that a table has with `--wide` alone.
     const WIDE: &'static [&'static str] = &[];
@@ -163,9 +163,9 @@ pub trait Row: Serialize {
 }
 
 /// Prints all rows at once.
-pub fn print<R: Row>(style: impl Into<Style>, rows: &[R]) {
+pub fn print<R: TableRow>(style: impl Into<Style>, rows: &[R]) {
     let style = style.into();
-    let all = || rows.iter().map(Row::cells).collect::<Vec<_>>();
+    let all = || rows.iter().map(TableRow::cells).collect::<Vec<_>>();
     let text = match style.format {
         Format::Table if style.wide => table(R::HEADINGS, &[], &all(), Screen::of(style)),
         Format::Table => {
@@ -197,13 +197,13 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
 /// What does not end a command, on standard error; a program that reads JSON gets it as JSON.
 pub fn warn(format: Format, text: &str) {
     match format {
-        Format::Json => complain(&serde_json::json!({ "warning": text }).to_string()),
-        Format::Table | Format::Csv => complain(&format!("warning: {text}")),
+        Format::Json => print_error(&serde_json::json!({ "warning": text }).to_string()),
+        Format::Table | Format::Csv => print_error(&format!("warning: {text}")),
     }
 }
 
 /// A line on standard error; where nobody reads it the exit code still tells.
-pub fn complain(text: &str) {
+pub fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
@@ -227,7 +227,7 @@ const WHOLE: [&str; 10] =
 const KEPT: [&str; 5] = ["name", "account", "state", "result", "ok"];
 const LEAST_CELL: usize = 8;
 
-struct Column<'a> {
+struct TableColumn<'a> {
     at: usize,
     heading: &'a str,
     width: usize,
@@ -235,10 +235,10 @@ struct Column<'a> {
 
 fn table(headings: &[&str], wide: &[&str], rows: &[Vec<String>], screen: Screen) -> String {
     let visible = headings.iter().enumerate().filter(|(_, heading)| !wide.contains(*heading));
-    let mut columns: Vec<Column> = visible
+    let mut columns: Vec<TableColumn> = visible
         .map(|(at, heading)| {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| shown(cell).chars().count());
-            Column { at, heading, width: cells.chain([heading.len()]).max().unwrap_or(0) }
+            TableColumn { at, heading, width: cells.chain([heading.len()]).max().unwrap_or(0) }
         })
         .collect();
     if let Some(limit) = screen.width {
@@ -256,11 +256,11 @@ fn table(headings: &[&str], wide: &[&str], rows: &[Vec<String>], screen: Screen)
 }
 
 /// Cuts the broadest columns first, then leaves columns out from the right.
-fn fit(columns: &mut Vec<Column<'_>>, limit: usize) {
+fn fit(columns: &mut Vec<TableColumn<'_>>, limit: usize) {
     loop {
         let total: usize = columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
         let Some(excess) = total.checked_sub(limit).filter(|excess| *excess > 0) else { return };
-        let least = |column: &Column<'_>| column.heading.len().max(LEAST_CELL);
+        let least = |column: &TableColumn<'_>| column.heading.len().max(LEAST_CELL);
         let cuttable = columns
             .iter_mut()
             .filter(|column| !WHOLE.contains(&column.heading) && column.width > least(column))
@@ -274,7 +274,7 @@ fn fit(columns: &mut Vec<Column<'_>>, limit: usize) {
     }
 }
 
-fn line(row: &[String], columns: &[Column<'_>], dress: impl Fn(&str, &str, &str) -> String) -> String {
+fn line(row: &[String], columns: &[TableColumn<'_>], dress: impl Fn(&str, &str, &str) -> String) -> String {
     let mut text = String::new();
     for (number, column) in columns.iter().enumerate() {
         let cell = shown(row.get(column.at).map_or("", String::as_str));

@@ -12,10 +12,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName};
 
 use super::PairArguments;
-use super::api::{Api, Failure, Outcome, segment};
+use super::api::{Api, CliError, CommandResult, segment};
 use super::output::{self, Format, Style, say};
 
-pub fn run(api: &Api, arguments: PairArguments) -> Outcome {
+pub fn run(api: &Api, arguments: PairArguments) -> CommandResult {
     let style = arguments.output.style();
     let request = PairRequest {
         realm: arguments.realm,
@@ -47,7 +47,7 @@ pub fn run(api: &Api, arguments: PairArguments) -> Outcome {
 const PACE: Duration = Duration::from_secs(1);
 
 /// Until the login has ended. A gateway that is restarted meanwhile keeps its links, so it is asked again.
-fn wait(api: &Api, ticket: String, expires_at: Timestamp, style: Style) -> Outcome {
+fn wait(api: &Api, ticket: String, expires_at: Timestamp, style: Style) -> CommandResult {
     let (clock, asked) = (Clock::system(), PairTicket { ticket });
     let (mut told, mut is_away) = (None, false);
     loop {
@@ -84,17 +84,17 @@ fn wait(api: &Api, ticket: String, expires_at: Timestamp, style: Style) -> Outco
     }
 }
 
-fn may_pass(failure: &Failure) -> bool {
+fn may_pass(failure: &CliError) -> bool {
     match failure {
-        Failure::Refused(problem) => problem.status >= 500,
-        Failure::Other(_) => true,
-        Failure::Config(_) => false,
+        CliError::Refused(problem) => problem.status >= 500,
+        CliError::Other(_) => true,
+        CliError::Config(_) => false,
     }
 }
 
-fn paired(api: &Api, account: Option<AccountName>, style: Style) -> Outcome {
+fn paired(api: &Api, account: Option<AccountName>, style: Style) -> CommandResult {
     let Some(name) = account else {
-        return Err(Failure::other("the link was used; `accounts list` shows what it led to"));
+        return Err(CliError::other("the link was used; `accounts list` shows what it led to"));
     };
     let view: AccountView = api.get(&format!("/api/accounts/{}", segment(name.as_str())))?;
     match style.format {
@@ -106,16 +106,16 @@ fn paired(api: &Api, account: Option<AccountName>, style: Style) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn over(last: Option<LoginFailure>) -> Failure {
+fn over(last: Option<LoginFailure>) -> CliError {
     let why = match last {
         Some(failure) => format!("The last try ended so: {}. {}", failure.title, failure.detail),
         None => "Nobody finished a login with it.".to_owned(),
     };
-    Failure::other(format!("The link's time is over, and nothing was paired. {why}"))
+    CliError::other(format!("The link's time is over, and nothing was paired. {why}"))
 }
 
-fn ended(failure: &LoginFailure) -> Failure {
-    Failure::other(format!("{}. {}", failure.title, failure.detail))
+fn ended(failure: &LoginFailure) -> CliError {
+    CliError::other(format!("{}. {}", failure.title, failure.detail))
 }
 
 /// What is asked for while somebody pastes goes to standard error where a program reads the output.
@@ -126,7 +126,7 @@ fn tell(style: Style, text: &str) {
     }
 }
 
-fn paste(api: &Api, authorize_url: &str, ticket: String, until: Timestamp, style: Style) -> Outcome {
+fn paste(api: &Api, authorize_url: &str, ticket: String, until: Timestamp, style: Style) -> CommandResult {
     tell(style, &format!("1. Log in here, in any browser (until {until}):"));
     tell(style, authorize_url);
     tell(
@@ -151,7 +151,7 @@ fn paste(api: &Api, authorize_url: &str, ticket: String, until: Timestamp, style
                 finish.redirected_url = Some(ask(style)?);
             }
             PairOutcome::Failed { title, detail, fix, .. } => {
-                return Err(Failure::other(format!("{title}. {detail} {fix}")));
+                return Err(CliError::other(format!("{title}. {detail} {fix}")));
             }
             PairOutcome::Choose { ticket, accounts } => {
                 let id = choose(accounts, style)?;
@@ -162,15 +162,15 @@ fn paste(api: &Api, authorize_url: &str, ticket: String, until: Timestamp, style
 }
 
 /// Asks until one of them is named: a choice that is handed in wrong would cost the login.
-fn choose(accounts: &[ChoiceView], style: Style) -> Result<AccountId, Failure> {
+fn choose(accounts: &[ChoiceView], style: Style) -> Result<AccountId, CliError> {
     tell(style, "3. Which account?");
     for account in accounts {
         let paired = if account.paired { " (paired already)" } else { "" };
         tell(style, &format!("   {}  {}, {}{paired}", account.account_id, account.name, account.address));
     }
     loop {
-        let typed = ask(style)?;
-        let id = typed.parse().ok();
+        let run_command_line = ask(style)?;
+        let id = run_command_line.parse().ok();
         match accounts.iter().find(|account| Some(account.account_id) == id) {
             Some(account) => return Ok(account.account_id),
             None => tell(style, "That is none of these numbers; type one of them (Ctrl-D gives up):"),
@@ -178,14 +178,14 @@ fn choose(accounts: &[ChoiceView], style: Style) -> Result<AccountId, Failure> {
     }
 }
 
-fn ask(style: Style) -> Result<String, Failure> {
+fn ask(style: Style) -> Result<String, CliError> {
     match style.format {
         Format::Table => output::write("> "),
         Format::Json | Format::Csv => eprint!("> "),
     }
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
-        Ok(0) | Err(_) => Err(Failure::other("nothing was pasted in")),
+        Ok(0) | Err(_) => Err(CliError::other("nothing was pasted in")),
         Ok(_) => Ok(line.trim().to_owned()),
     }
 }

@@ -23,12 +23,12 @@ pub fn run(file: &Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match app::run_until_told_to_stop(loaded) {
+    match app::run_until_stopped(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::write_final_message(&format!("{error:#}"));
             // A supervisor tries again after 1 and leaves it after 78.
-            if preflight::needs_a_change(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            if preflight::needs_operator(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -10,10 +10,10 @@ use crate::admin::view::{
 use crate::clock::Timestamp;
 use crate::model::account::{AccountState, Remedy};
 
-use super::api::{Api, Outcome, segment};
-use super::output::{self, Format, Row, Screen, Style, brief, count, say};
+use super::api::{Api, CommandResult, segment};
+use super::output::{self, Format, Screen, Style, TableRow, brief, count, say};
 
-pub fn list(api: &Api, pattern: &str, style: Style) -> Outcome {
+pub fn list(api: &Api, pattern: &str, style: Style) -> CommandResult {
     let accounts: Vec<AccountView> = api.get(&format!("/api/accounts?pattern={}", segment(pattern)))?;
     if accounts.is_empty() && style.format == Format::Table {
         say!("There is no account yet. `accounts pair` or `accounts import` adds some.");
@@ -38,7 +38,7 @@ fn short(at: Option<Timestamp>, now: Timestamp) -> String {
     at.map(|at| brief(at, now)).unwrap_or_default()
 }
 
-impl Row for AccountView {
+impl TableRow for AccountView {
     const HEADINGS: &'static [&'static str] =
         &["name", "realm", "account id", "state", "token until", "last call", "route"];
     const WIDE: &'static [&'static str] = &["route"];
@@ -67,13 +67,13 @@ impl AccountView {
 }
 
 /// `callers list`: a program that has gone quiet shows here.
-pub fn callers(config: &Path, style: Style) -> Outcome {
+pub fn callers(config: &Path, style: Style) -> CommandResult {
     let callers: Vec<CallerView> = Api::from_config(config)?.get("/api/callers")?;
     output::print(style, &callers);
     Ok(ExitCode::SUCCESS)
 }
 
-impl Row for CallerView {
+impl TableRow for CallerView {
     const HEADINGS: &'static [&'static str] =
         &["name", "last call", "last success", "last refusal", "refused at", "last order list", "links"];
     const WIDE: &'static [&'static str] = &["last order list", "links"];
@@ -103,7 +103,7 @@ impl CallerView {
 }
 
 /// `journal`: what happened, newest first, to one account or to all.
-pub fn journal(config: &Path, account: Option<&str>, lines: u32, style: Style) -> Outcome {
+pub fn journal(config: &Path, account: Option<&str>, lines: u32, style: Style) -> CommandResult {
     let path = match account {
         Some(account) => format!("/api/accounts/{}/journal?lines={lines}", segment(account)),
         None => format!("/api/journal?lines={lines}"),
@@ -113,7 +113,7 @@ pub fn journal(config: &Path, account: Option<&str>, lines: u32, style: Style) -
     Ok(ExitCode::SUCCESS)
 }
 
-impl Row for JournalView {
+impl TableRow for JournalView {
     const HEADINGS: &'static [&'static str] = &["at", "account", "event", "detail"];
 
     fn cells(&self) -> Vec<String> {
@@ -135,7 +135,7 @@ fn past(at: Timestamp, now: Timestamp) -> String {
 
 const CLOCKS_AGREE: Duration = Duration::from_secs(60);
 
-pub fn show(api: &Api, account: &str, style: Style) -> Outcome {
+pub fn show(api: &Api, account: &str, style: Style) -> CommandResult {
     let view: AccountView = api.get(&format!("/api/accounts/{}", segment(account)))?;
     print_account(style, &view);
     Ok(ExitCode::SUCCESS)
@@ -150,7 +150,7 @@ pub fn print_account(style: Style, view: &AccountView) {
     }
 }
 
-pub fn explain(config: &Path, account: &str, style: Style) -> Outcome {
+pub fn explain(config: &Path, account: &str, style: Style) -> CommandResult {
     let path = format!("/api/accounts/{}/explain", segment(account));
     let explanation: Explanation = Api::from_config(config)?.get(&path)?;
     if style.format == Format::Csv {
@@ -161,7 +161,7 @@ pub fn explain(config: &Path, account: &str, style: Style) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Row for Finding {
+impl TableRow for Finding {
     const HEADINGS: &'static [&'static str] = &["level", "what", "fix"];
 
     fn cells(&self) -> Vec<String> {

@@ -8,17 +8,17 @@ use std::process::ExitCode;
 
 use crate::clock::Clock;
 use crate::config::{self, AdminConfig, SecretSource, StoreUrl};
-use crate::journal::audit::{Action, Audit, Outcome as Ending};
+use crate::journal::audit::{Action, Audit, Outcome as AuditOutcome};
 use crate::store::backup::{Backup, BackupReceiver};
 use crate::store::migrate::{Migratable, MigrationReport, copy};
 use crate::store::rotate::Rotation;
 use crate::store::{self, StoreError};
 
-use super::api::{self, Api, Failure, Outcome};
+use super::api::{self, Api, CliError, CommandResult};
 use super::output::{self, Format, count};
 use super::{MigrateArguments, StoreCommand};
 
-pub fn run(config: &Path, command: StoreCommand) -> Outcome {
+pub fn run(config: &Path, command: StoreCommand) -> CommandResult {
     match command {
         StoreCommand::Migrate(arguments) => migrate(config, &arguments),
         StoreCommand::Backup { file, output } => backup(config, &file, output.output),
@@ -27,7 +27,7 @@ pub fn run(config: &Path, command: StoreCommand) -> Outcome {
     }
 }
 
-fn backup(config: &Path, file: &Path, format: Format) -> Outcome {
+fn backup(config: &Path, file: &Path, format: Format) -> CommandResult {
     let taken = match running(config)? {
         Some(gateway) => gateway.post_for_file("/api/store/backup", BackupReceiver::create(file)?)?,
         None => {
@@ -47,9 +47,9 @@ fn backup(config: &Path, file: &Path, format: Format) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn restore(config: &Path, file: &Path, format: Format) -> Outcome {
+fn restore(config: &Path, file: &Path, format: Format) -> CommandResult {
     if running(config)?.is_some() {
-        return Err(Failure::other(
+        return Err(CliError::other(
             "the gateway of this configuration is running: stop it first. A backup goes into a store that nobody works on",
         ));
     }
@@ -66,7 +66,7 @@ fn restore(config: &Path, file: &Path, format: Format) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rotate_key(config: &Path, format: Format) -> Outcome {
+fn rotate_key(config: &Path, format: Format) -> CommandResult {
     let done: Rotation = match running(config)? {
         Some(gateway) => gateway.post("/api/store/rotate-key", &())?,
         None => {
@@ -104,18 +104,18 @@ fn rotated(done: &Rotation) -> String {
     text
 }
 
-fn migrate(config: &Path, arguments: &MigrateArguments) -> Outcome {
+fn migrate(config: &Path, arguments: &MigrateArguments) -> CommandResult {
     let (from, to) = (
         end_of(config, &arguments.from, &arguments.from_key)?,
         end_of(config, &arguments.to, &arguments.to_key)?,
     );
     if from.url == to.url {
-        return Err(Failure::other("--from and --to are the same store: there is nothing to move"));
+        return Err(CliError::other("--from and --to are the same store: there is nothing to move"));
     }
     if let StoreUrl::Sqlite(file) = &from.url
         && !file.is_file()
     {
-        return Err(Failure::other(format!(
+        return Err(CliError::other(format!(
             "{} does not exist: it is to be moved from there",
             file.display()
         )));
@@ -139,9 +139,9 @@ fn migrate(config: &Path, arguments: &MigrateArguments) -> Outcome {
     Ok(if moved.complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn open(end: &config::StoreConfig, option: &str) -> Result<Box<dyn Migratable>, Failure> {
+async fn open(end: &config::StoreConfig, option: &str) -> Result<Box<dyn Migratable>, CliError> {
     let opened = store::open_migratable(end, Clock::system()).await;
-    opened.map_err(|trouble| Failure::other(format!("{option}: {trouble}")))
+    opened.map_err(|trouble| CliError::other(format!("{option}: {trouble}")))
 }
 
 /// Of what was typed, or else of the configuration. What is typed starts at the current folder.
@@ -149,8 +149,9 @@ fn end_of(
     config: &Path,
     url: &Option<String>,
     key: &Option<PathBuf>,
-) -> Result<config::StoreConfig, Failure> {
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::other(error.to_string()));
+) -> Result<config::StoreConfig, CliError> {
+    let absolute =
+        |path: &Path| std::path::absolute(path).map_err(|error| CliError::other(error.to_string()));
     let configured = match (url, key) {
         (Some(_), Some(_)) => None,
         _ => Some(store_of(config)?),
@@ -164,7 +165,7 @@ fn end_of(
                      store.url keep it to themselves"
                 );
             }
-            parsed.map_err(|(what, fix)| Failure::other(format!("the address of a store {what}; {fix}")))?
+            parsed.map_err(|(what, fix)| CliError::other(format!("the address of a store {what}; {fix}")))?
         }
         None => configured.as_ref().map(|store| store.url.clone()).ok_or_else(neither)?,
     };
@@ -179,19 +180,19 @@ fn has_password(url: &str) -> bool {
     url::Url::parse(url).is_ok_and(|url| url.password().is_some())
 }
 
-fn neither() -> Failure {
-    Failure::other("the configuration names no store")
+fn neither() -> CliError {
+    CliError::other("the configuration names no store")
 }
 
 /// Before anything is written: a mistyped address is more likely than a wish to mix two gateways' accounts.
-async fn refuse_wrong_ends(from: &dyn Migratable, to: &dyn Migratable, merge: bool) -> Result<(), Failure> {
+async fn refuse_wrong_ends(from: &dyn Migratable, to: &dyn Migratable, merge: bool) -> Result<(), CliError> {
     let known: BTreeSet<_> = from.names().await?.into_iter().collect();
     if known.is_empty() {
-        return Err(Failure::other("--from holds no account: is it the right store?"));
+        return Err(CliError::other("--from holds no account: is it the right store?"));
     }
     let foreign: Vec<_> = to.names().await?.into_iter().filter(|name| !known.contains(name)).collect();
     match foreign.first() {
-        Some(first) if !merge => Err(Failure::other(format!(
+        Some(first) if !merge => Err(CliError::other(format!(
             "--to is not empty: it holds {} that --from does not know, {first} for one. Is it the right store? With --merge they stay, and \
              the others are moved beside them",
             accounts(foreign.len() as u64)
@@ -243,28 +244,30 @@ fn accounts(number: u64) -> String {
 }
 
 /// The gateway of this configuration, where one answers.
-fn running(config: &Path) -> Result<Option<Api>, Failure> {
+fn running(config: &Path) -> Result<Option<Api>, CliError> {
     match api::alive(config) {
         Ok(()) => Api::from_config(config).map(Some),
-        Err(Failure::Config(text)) => Err(Failure::Config(text)),
-        Err(Failure::Other(_) | Failure::Refused(_)) => Ok(None),
+        Err(CliError::Config(text)) => Err(CliError::Config(text)),
+        Err(CliError::Other(_) | CliError::Refused(_)) => Ok(None),
     }
 }
 
-fn store_of(config: &Path) -> Result<config::StoreConfig, Failure> {
-    config::load_store(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+fn store_of(config: &Path) -> Result<config::StoreConfig, CliError> {
+    config::load_store(config, &config::process_env)
+        .map_err(|problems| CliError::Config(problems.to_string()))
 }
 
-fn admin_of(config: &Path) -> Result<AdminConfig, Failure> {
-    config::load_admin(config, &config::process_env).map_err(|problems| Failure::Config(problems.to_string()))
+fn admin_of(config: &Path) -> Result<AdminConfig, CliError> {
+    config::load_admin(config, &config::process_env)
+        .map_err(|problems| CliError::Config(problems.to_string()))
 }
 
 /// Without a gateway: written into the audit log as it would do it, done, and what came of it written down.
-fn by_hand<T, F: Future<Output = Result<T, Failure>>>(
+fn by_hand<T, F: Future<Output = Result<T, CliError>>>(
     config: &Path,
     action: &'static str,
     act: impl FnOnce() -> F,
-) -> Result<T, Failure> {
+) -> Result<T, CliError> {
     let admin = admin_of(config)?;
     api::runtime()?.block_on(async {
         let audit = Audit::open(&admin.audit, Clock::system()).map_err(not_audited)?;
@@ -277,24 +280,24 @@ fn by_hand<T, F: Future<Output = Result<T, Failure>>>(
             outcome,
             request_id: request_id.clone(),
         };
-        audit.append(&line(Ending::Asked)).await.map_err(not_audited)?;
+        audit.append(&line(AuditOutcome::Asked)).await.map_err(not_audited)?;
         let done = act().await;
         let ending = match &done {
-            Ok(_) => Ending::Done,
-            Err(failure) => Ending::Failed(failure.to_string()),
+            Ok(_) => AuditOutcome::Done,
+            Err(failure) => AuditOutcome::Failed(failure.to_string()),
         };
         audit.append(&line(ending)).await.map_err(not_audited)?;
         done
     })
 }
 
-fn not_audited(error: impl std::fmt::Display) -> Failure {
-    Failure::other(format!(
+fn not_audited(error: impl std::fmt::Display) -> CliError {
+    CliError::other(format!(
         "{error}; what cannot be written down is not done. Run this as the gateway's user, or correct [admin] audit"
     ))
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for CliError {
     fn from(trouble: StoreError) -> Self {
         Self::Other(trouble.to_string())
     }

@@ -6,17 +6,17 @@ use http::{HeaderValue, StatusCode, header};
 use crate::model::account::AccountName;
 use crate::store::StoreError;
 
-use super::view::ApiProblem;
+use super::view::ProblemDetails;
 
 #[derive(Debug)]
-pub struct Problem {
+pub struct ApiError {
     pub status: StatusCode,
     code: &'static str,
     pub detail: String,
     fix: String,
 }
 
-impl Problem {
+impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), fix: String::new() }
     }
@@ -42,9 +42,9 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = ApiProblem {
+        let body = ProblemDetails {
             title: self.status.canonical_reason().unwrap_or_default().to_owned(),
             status: self.status.as_u16(),
             code: self.code.to_owned(),
@@ -76,7 +76,7 @@ fn usual_fix(status: StatusCode) -> &'static str {
     }
 }
 
-impl Problem {
+impl ApiError {
     pub fn of_store(error: StoreError) -> Self {
         let status = match &error {
             StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. } => StatusCode::NOT_FOUND,

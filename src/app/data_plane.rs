@@ -19,33 +19,33 @@ use crate::http1::{Request, RequestBody, RequestHead};
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
 
-use super::observe::Observers;
-use super::roads::Roads;
+use super::connectors::RealmConnectors;
+use super::observe::WorkerObservers;
 
 /// Makes each worker its own gateway.
-pub struct Maker {
+pub struct HandlerFactory {
     pub shared: Arc<GatewayShared>,
     pub book: Arc<Book>,
     pub renewals: Renewals,
-    pub roads: Roads,
-    pub observers: Arc<Observers>,
+    pub connectors: RealmConnectors,
+    pub observers: Arc<WorkerObservers>,
     pub facade: Arc<TokenEndpoint>,
 }
 
 pub struct DataHandler {
-    gateway: Gateway<AccountDirectory, Roads>,
+    gateway: Gateway<AccountDirectory, RealmConnectors>,
     facade: Arc<TokenEndpoint>,
     shared: Arc<GatewayShared>,
 }
 
-impl MakeHandler for Maker {
+impl MakeHandler for HandlerFactory {
     type Handler = DataHandler;
 
     fn make(&self, worker: usize) -> DataHandler {
         let accounts = AccountDirectory { book: self.book.clone(), renewals: self.renewals.clone() };
         let observer = self.observers.of_worker(worker);
         DataHandler {
-            gateway: Gateway::new(self.shared.clone(), accounts, self.roads.clone(), observer),
+            gateway: Gateway::new(self.shared.clone(), accounts, self.connectors.clone(), observer),
             facade: self.facade.clone(),
             shared: self.shared.clone(),
         }

@@ -12,23 +12,23 @@ use crate::upstream::{Reach, ReachError, Stream};
 use super::realms::RealmParts;
 
 #[derive(Clone)]
-pub struct Roads(Arc<ArcSwap<BTreeMap<RealmName, Reach>>>);
+pub struct RealmConnectors(Arc<ArcSwap<BTreeMap<RealmName, Reach>>>);
 
-impl Roads {
+impl RealmConnectors {
     pub fn new(realms: &BTreeMap<RealmName, RealmParts>) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(reaches(realms))))
+        Self(Arc::new(ArcSwap::from_pointee(connectors_of(realms))))
     }
 
     pub fn replace(&self, realms: &BTreeMap<RealmName, RealmParts>) {
-        self.0.store(Arc::new(reaches(realms)));
+        self.0.store(Arc::new(connectors_of(realms)));
     }
 }
 
-fn reaches(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Reach> {
+fn connectors_of(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Reach> {
     realms.iter().map(|(name, parts)| (name.clone(), parts.reach.clone())).collect()
 }
 
-impl Dial for Roads {
+impl Dial for RealmConnectors {
     type Stream = Stream;
 
     async fn dial(

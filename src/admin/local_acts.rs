@@ -10,14 +10,14 @@ use serde::Deserialize;
 use crate::model::account::AccountName;
 use crate::pairing::LocalActError;
 
-use super::extract::{Path, Query};
-use super::problem::Problem;
-use super::view::LocalAct;
+use super::error::ApiError;
+use super::extract::{ApiPath, ApiQuery};
+use super::view::LocalActReport;
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Removal {
+pub struct RemoveQuery {
     #[serde(default)]
     confirmed: bool,
     /// Also where the newest tokens are in memory only.
@@ -27,7 +27,7 @@ pub struct Removal {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rename {
+pub struct RenameQuery {
     to: Option<String>,
     #[serde(default)]
     confirmed: bool,
@@ -36,11 +36,11 @@ pub struct Rename {
 pub async fn remove(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    Query(removal): Query<Removal>,
-) -> Result<Json<LocalAct>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(removal): ApiQuery<RemoveQuery>,
+) -> Result<Json<LocalActReport>, ApiError> {
     let name = admin.name_of(&account)?;
-    let preview = admin.pairing.preview_removal(&name).await.map_err(Problem::of_local_act)?;
+    let preview = admin.pairing.preview_removal(&name).await.map_err(ApiError::of_local_act)?;
     let mut hits: Vec<String> = preview
         .grants
         .iter()
@@ -48,12 +48,12 @@ pub async fn remove(
         .chain(preview.consequences)
         .collect();
     hits.extend(admin.naming(&name));
-    let mut report = LocalAct { account: name.clone(), hits, done: false, detail: String::new() };
+    let mut report = LocalActReport { account: name.clone(), hits, done: false, detail: String::new() };
     if !removal.confirmed {
         return Ok(Json(report));
     }
     let removed =
-        async { admin.pairing.remove_account(&name, removal.force).await.map_err(Problem::of_local_act) };
+        async { admin.pairing.remove_account(&name, removal.force).await.map_err(ApiError::of_local_act) };
     admin.audited(&actor, "remove", Some(name.as_str()), removed).await?;
     report.done = true;
     report.detail = "Removed here. Nothing was revoked or unpaired at the platform.".to_owned();
@@ -63,23 +63,23 @@ pub async fn remove(
 pub async fn rename(
     State(admin): State<Arc<Admin>>,
     actor: Actor,
-    Path(account): Path<String>,
-    Query(rename): Query<Rename>,
-) -> Result<Json<LocalAct>, Problem> {
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(rename): ApiQuery<RenameQuery>,
+) -> Result<Json<LocalActReport>, ApiError> {
     let from = admin.entry(&account)?.name.clone();
     let to = rename.to.ok_or_else(|| {
-        Problem::bad_request("The parameter to is missing.").fix("Add `?to=` with the new name.")
+        ApiError::bad_request("The parameter to is missing.").fix("Add `?to=` with the new name.")
     })?;
     let to: AccountName =
-        to.parse().map_err(|error| Problem::bad_request(format!("{error}.")).fix("Choose another name."))?;
-    let preview = admin.pairing.preview_rename(&from, &to).await.map_err(Problem::of_local_act)?;
+        to.parse().map_err(|error| ApiError::bad_request(format!("{error}.")).fix("Choose another name."))?;
+    let preview = admin.pairing.preview_rename(&from, &to).await.map_err(ApiError::of_local_act)?;
     let mut hits = preview.consequences;
     hits.extend(admin.naming(&from));
-    let mut report = LocalAct { account: from.clone(), hits, done: false, detail: String::new() };
+    let mut report = LocalActReport { account: from.clone(), hits, done: false, detail: String::new() };
     if !rename.confirmed {
         return Ok(Json(report));
     }
-    let renamed = async { admin.pairing.rename_account(&from, &to).await.map_err(Problem::of_local_act) };
+    let renamed = async { admin.pairing.rename_account(&from, &to).await.map_err(ApiError::of_local_act) };
     admin.audited(&actor, "rename", Some(&format!("{from} to {to}")), renamed).await?;
     report.account = to;
     report.done = true;
@@ -89,7 +89,7 @@ pub async fn rename(
 
 impl Admin {
     /// Also of an account that cannot be read, which the book does not have.
-    fn name_of(&self, text: &str) -> Result<AccountName, Problem> {
+    fn name_of(&self, text: &str) -> Result<AccountName, ApiError> {
         match self.entry(text) {
             Ok(entry) => Ok(entry.name.clone()),
             Err(problem) => text.parse().map_err(|_| problem),
@@ -110,15 +110,15 @@ impl Admin {
     }
 }
 
-impl Problem {
+impl ApiError {
     fn of_local_act(error: LocalActError) -> Self {
         match error {
-            LocalActError::Store(error) => Problem::of_store(error),
-            LocalActError::UnknownAccount(name) => Problem::unknown_account(name.as_str(), None),
+            LocalActError::Store(error) => ApiError::of_store(error),
+            LocalActError::UnknownAccount(name) => ApiError::unknown_account(name.as_str(), None),
             LocalActError::NameTaken(_) | LocalActError::SameName(_) => {
-                Problem::new(StatusCode::CONFLICT, "name_taken", format!("{error}.")).fix("Choose another name.")
+                ApiError::new(StatusCode::CONFLICT, "name_taken", format!("{error}.")).fix("Choose another name.")
             }
-            LocalActError::Unsaved(_) => Problem::new(StatusCode::CONFLICT, "tokens_unsaved", format!("{error}.")).fix(
+            LocalActError::Unsaved(_) => ApiError::new(StatusCode::CONFLICT, "tokens_unsaved", format!("{error}.")).fix(
                 "Make room on the store's disk: they are saved by themselves then. `accounts remove --force` gives them up.",
             ),
         }

@@ -11,7 +11,7 @@ use crate::access::calls::Chronicle;
 use crate::access::census::Census;
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
 use crate::access::replace::ReplaceError;
-use crate::admin::view::{CallReport, CallRequest};
+use crate::admin::view::{CallRequest, CallResponse};
 use crate::admin::{Machinery, Part, Readiness};
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
@@ -28,23 +28,23 @@ use crate::telemetry::log_queue::LogKind;
 use super::{Inner, observe};
 
 /// Renewal's notes go into the journal.
-pub struct Timeline(pub Journal);
+pub struct JournalAdapter(pub Journal);
 
-impl Chronicle for Timeline {
+impl Chronicle for JournalAdapter {
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
         self.0.note(account, event, detail);
     }
 }
 
 /// What follows from a pairing, an import, a pause.
-pub struct Hooks {
+pub struct PairingAdapter {
     pub book: Arc<Book>,
     pub renewals: Renewals,
     pub journal: Journal,
     pub known: Arc<KnownTokens>,
 }
 
-impl pairing::Hooks for Hooks {
+impl pairing::Hooks for PairingAdapter {
     fn publish(&self, record: &AccountRecord) {
         for grant in &record.grants {
             self.known.learn(grant.refresh.expose(), &record.name);
@@ -152,7 +152,7 @@ impl Machinery for Workshop {
         &self,
         account: AccountName,
         call: CallRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<CallReport, String>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<CallResponse, String>> + Send + '_>> {
         Box::pin(self.0.operator.call(account, call))
     }
 
@@ -164,7 +164,7 @@ impl Machinery for Workshop {
     }
 
     fn store_trouble(&self) -> Option<String> {
-        self.0.store_health.ailing()
+        self.0.store_health.describe_trouble()
     }
 
     fn log_trouble(&self) -> Option<String> {
@@ -172,7 +172,7 @@ impl Machinery for Workshop {
     }
 
     fn clock_trouble(&self) -> Option<String> {
-        self.0.corrections.lately(self.0.shared.clock.now())
+        self.0.corrections.recent_clock_change(self.0.shared.clock.now())
     }
 
     fn has_realm(&self, realm: &RealmName) -> bool {
@@ -202,7 +202,7 @@ impl Machinery for Workshop {
 }
 
 /// Probes have little patience, a second as a rule.
-const FRESH_LOOK: Duration = Duration::from_millis(700);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 
 impl Inner {
     /// A fresh look for whoever asks in detail. Where the answer takes its time, what was known before is told instead.
@@ -210,7 +210,7 @@ impl Inner {
         let (health, store, clock) =
             (self.store_health.clone(), self.store.clone(), self.shared.clock.clone());
         let looking = tokio::spawn(async move { health.look(&*store, &clock).await });
-        let _ = tokio::time::timeout(FRESH_LOOK, looking).await;
+        let _ = tokio::time::timeout(PROBE_TIMEOUT, looking).await;
     }
 
     /// The store may be out of order for a while without making the gateway unready: calls go on with what is held in memory.
@@ -222,8 +222,8 @@ impl Inner {
             part("listeners", !draining, if draining { "draining" } else { "accepting" }.to_owned()),
             part(
                 "store",
-                self.store_health.ailing().is_none(),
-                self.store_health.ailing().map_or_else(
+                self.store_health.describe_trouble().is_none(),
+                self.store_health.describe_trouble().map_or_else(
                     || "takes writes".to_owned(),
                     |trouble| format!("{trouble}; calls go on with what is held in memory"),
                 ),
@@ -286,7 +286,7 @@ impl Inner {
     fn log_trouble(&self) -> Option<String> {
         let (lines, entries, waits) = (self.lines_lost(), self.journal.lost(), self.logs.blocked_for());
         let lately = self.losses.are_recent(lines + entries, self.shared.clock.now());
-        if waits >= NOT_READ {
+        if waits >= STALLED_READER {
             let lost = if lines > 0 {
                 format!(", and {lines} lines were lost since the start")
             } else {
@@ -303,16 +303,16 @@ impl Inner {
 }
 
 /// A reader of the log that works takes its lines within milliseconds.
-const NOT_READ: Duration = Duration::from_secs(2);
+const STALLED_READER: Duration = Duration::from_secs(2);
 
 /// Tells losses of the last minutes from older ones.
 #[derive(Default)]
-pub struct Losses(Mutex<(u64, Option<Timestamp>)>);
+pub struct RecentLosses(Mutex<(u64, Option<Timestamp>)>);
 
 /// After this long without a loss, all is well again.
 const LATELY: Duration = Duration::from_secs(100);
 
-impl Losses {
+impl RecentLosses {
     /// `lost` is the count since the start.
     fn are_recent(&self, lost: u64, now: Timestamp) -> bool {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
