@@ -158,7 +158,7 @@ fn record_activity(record: &LogEntry, signals: &Signals) {
     if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
         signals.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
     }
-    if !record.whole && record.endpoint.name == "download_asset" && record.refusal.is_none() {
+    if !record.complete && record.endpoint.name == "download_asset" && record.refusal.is_none() {
         signals.download_unfinished(record.at);
     }
 }

@@ -33,8 +33,9 @@ pub fn write(entry: &LogEntry, format: LogFormat, out: &mut Vec<u8>) {
     text.seconds("platform_seconds", entry.platform);
     text.number("bytes", entry.bytes);
     text.number("links", entry.links);
-    text.key("whole");
-    text.out.extend_from_slice(if entry.whole { b"true" } else { b"false" });
+    text.boolean("complete", entry.complete);
+    // The name of `complete` before 0.2; it goes with 1.0.
+    text.boolean("whole", entry.complete);
     text.text("request_id", Some(entry.request_id.to_str().unwrap_or_default()));
     text.end();
 }
@@ -55,6 +56,11 @@ impl EntryFormatter<'_> {
             }
             LogFormat::Text => write!(self.out, "{at}  INFO {ACCESS_LOG}: call"),
         };
+    }
+
+    fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     fn end(&mut self) {
@@ -153,7 +159,7 @@ mod tests {
         entry.attempts = 1;
         entry.request = Duration::from_micros(41_205);
         entry.platform = Duration::from_secs(3);
-        entry.whole = true;
+        entry.complete = true;
         entry
     }
 
@@ -165,13 +171,13 @@ mod tests {
 
     #[test]
     fn a_line_reads_like_this() {
-        let json = r#"{"timestamp":"2026-11-21T11:11:23.059205Z","level":"INFO","message":"call","at_ms":1795259483018,"account":"smile-berlin","method":"GET","endpoint":"other","path":"/**","status":200,"attempts":1,"renewals":0,"request_seconds":0.041205,"platform_seconds":3.000000,"bytes":0,"links":0,"whole":true,"request_id":"01ec26afa23954a1-1","target":"genapi_gateway::access_log"}"#;
+        let json = r#"{"timestamp":"2026-11-21T11:11:23.059205Z","level":"INFO","message":"call","at_ms":1795259483018,"account":"smile-berlin","method":"GET","endpoint":"other","path":"/**","status":200,"attempts":1,"renewals":0,"request_seconds":0.041205,"platform_seconds":3.000000,"bytes":0,"links":0,"complete":true,"whole":true,"request_id":"01ec26afa23954a1-1","target":"genapi_gateway::access_log"}"#;
         assert_eq!(written(&entry(), LogFormat::Json), format!("{json}\n"));
         let text = written(&entry(), LogFormat::Text);
         assert!(text.starts_with(
             r#"2026-11-21T11:11:23.059205Z  INFO genapi_gateway::access_log: call at_ms=1795259483018 account="smile-berlin" method="GET""#
         ));
-        assert!(text.ends_with("whole=true request_id=\"01ec26afa23954a1-1\"\n"));
+        assert!(text.ends_with("complete=true whole=true request_id=\"01ec26afa23954a1-1\"\n"));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct LogEntry {
     /// A discovery call that spells the API's name as the vendor's table does, not as its examples do.
     pub odd_discovery_name: bool,
     /// The caller got all of it.
-    pub whole: bool,
+    pub complete: bool,
 }
 
 /// Whoever wants to know of finished calls: metrics, last-seen signals. Called on the worker, so it must not wait.
@@ -102,7 +102,7 @@ impl LogEntry {
             links_passed: 0,
             unread: None,
             odd_discovery_name: false,
-            whole: false,
+            complete: false,
         }
     }
 }
@@ -181,7 +181,7 @@ mod tests {
 
     impl Observer for Recorder {
         fn finished(&self, entry: &LogEntry, _account: Option<&book::Entry>) {
-            self.0.lock().unwrap().push((entry.status, entry.whole));
+            self.0.lock().unwrap().push((entry.status, entry.complete));
         }
     }
 
@@ -196,7 +196,7 @@ mod tests {
         let sinks = Rc::new(Sinks { observer: seen.clone(), log_writer: None });
         let mut first = log(&sinks);
         first.status = 200;
-        first.whole = true;
+        first.complete = true;
         drop(first);
         drop(log(&sinks));
         assert_eq!(*seen.0.lock().unwrap(), [(200, true), (0, false)]);

@@ -179,7 +179,7 @@ impl<S: Wire> ResponseBody<S> {
 
     /// The line that is written when this body is done with.
     pub fn with_log(self, mut log: RequestLog) -> Self {
-        log.whole = self.is_end_stream();
+        log.complete = self.is_end_stream();
         Self { log: Some(log), ..self }
     }
 
@@ -206,10 +206,10 @@ impl<S: Wire> Body for ResponseBody<S> {
         if let Some(log) = &mut this.log {
             match &polled {
                 Some(Ok(data)) => log.bytes += data.len() as u64,
-                Some(Err(_)) => log.whole = false,
-                None => log.whole = true,
+                Some(Err(_)) => log.complete = false,
+                None => log.complete = true,
             }
-            log.whole |= ended && !matches!(polled, Some(Err(_)));
+            log.complete |= ended && !matches!(polled, Some(Err(_)));
             if let BodyKind::RewritingBody(body) = &this.kind {
                 log.set_links(body.links());
             }

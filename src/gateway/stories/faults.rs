@@ -50,7 +50,7 @@ fn a_response_cut_short_never_looks_whole() {
             // Where the end came with the head, the caller's connection ends before anything is written.
             let got = world.try_call(request("GET", "/order/1/download/IDE", "")).await;
             assert!(got.is_err() || got.is_ok_and(|(_, body)| body.is_err()), "{cut}");
-            assert!(!world.records.0.lock().unwrap().last().unwrap().whole);
+            assert!(!world.records.0.lock().unwrap().last().unwrap().complete);
         }
         assert_eq!(world.gateway.idle_connections(), 0);
     });
