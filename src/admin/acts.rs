@@ -13,7 +13,7 @@ use crate::access::book::{Entry, Standing};
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Clock;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::pairing::{Ending, OPERATOR_PACE, Selection};
+use crate::pairing::{GrantRemoval, OPERATOR_PACE, Selection};
 
 use super::accounts::PatternQuery;
 use super::error::ApiError;
@@ -148,7 +148,7 @@ pub async fn unpair(
     ApiPath(account): ApiPath<String>,
     ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
 ) -> Result<Json<DestructiveReport>, ApiError> {
-    admin.end(&actor, "unpair", Ending::Unpair, &account, confirmation).await
+    admin.end(&actor, "unpair", GrantRemoval::Unpair, &account, confirmation).await
 }
 
 pub async fn revoke(
@@ -157,7 +157,7 @@ pub async fn revoke(
     ApiPath(account): ApiPath<String>,
     ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
 ) -> Result<Json<DestructiveReport>, ApiError> {
-    admin.end(&actor, "revoke", Ending::Revoke, &account, confirmation).await
+    admin.end(&actor, "revoke", GrantRemoval::Revoke, &account, confirmation).await
 }
 
 pub async fn switch(
@@ -235,13 +235,14 @@ impl Admin {
         &self,
         actor: &Actor,
         act: &'static str,
-        ending: Ending,
+        ending: GrantRemoval,
         account: &str,
         confirmation: ConfirmQuery,
     ) -> Result<Json<DestructiveReport>, ApiError> {
         let name = self.entry(account)?.name.clone();
         let realm = confirmation.realm.as_ref();
-        let preview = self.pairing.preview_ending(ending, &name, realm).await.map_err(ApiError::of_ending)?;
+        let preview =
+            self.pairing.preview_grant_removal(ending, &name, realm).await.map_err(ApiError::of_ending)?;
         let mut report = DestructiveReport {
             account: preview.name,
             account_id: preview.account_id,
@@ -254,7 +255,10 @@ impl Admin {
             return Ok(Json(report));
         }
         let end = async {
-            self.pairing.end(ending, name.clone(), confirmation.realm).await.map_err(ApiError::of_ending)
+            self.pairing
+                .remove_grant(ending, name.clone(), confirmation.realm)
+                .await
+                .map_err(ApiError::of_ending)
         };
         let ended = self.audited(actor, act, Some(name.as_str()), end).await?;
         report.done = true;

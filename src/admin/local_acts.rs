@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::model::account::AccountName;
-use crate::pairing::LocalActError;
+use crate::pairing::AccountChangeError;
 
 use super::error::ApiError;
 use super::extract::{ApiPath, ApiQuery};
@@ -111,14 +111,14 @@ impl Admin {
 }
 
 impl ApiError {
-    fn of_local_act(error: LocalActError) -> Self {
+    fn of_local_act(error: AccountChangeError) -> Self {
         match error {
-            LocalActError::Store(error) => ApiError::of_store(error),
-            LocalActError::UnknownAccount(name) => ApiError::unknown_account(name.as_str(), None),
-            LocalActError::NameTaken(_) | LocalActError::SameName(_) => {
+            AccountChangeError::Store(error) => ApiError::of_store(error),
+            AccountChangeError::UnknownAccount(name) => ApiError::unknown_account(name.as_str(), None),
+            AccountChangeError::NameTaken(_) | AccountChangeError::SameName(_) => {
                 ApiError::new(StatusCode::CONFLICT, "name_taken", format!("{error}.")).fix("Choose another name.")
             }
-            LocalActError::Unsaved(_) => ApiError::new(StatusCode::CONFLICT, "tokens_unsaved", format!("{error}.")).fix(
+            AccountChangeError::Unsaved(_) => ApiError::new(StatusCode::CONFLICT, "tokens_unsaved", format!("{error}.")).fix(
                 "Make room on the store's disk: they are saved by themselves then. `accounts remove --force` gives them up.",
             ),
         }

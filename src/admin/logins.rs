@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::model::account::{AccountState, RealmName};
 use crate::pairing::{
-    self, ExportedGrant, ImportOptions, Invitation, Outcome, PAIR_LINK_VALID, Progress, Proof, Selection,
-    StartRequest, Stop,
+    self, ExportedGrant, ImportOptions, Invitation, LoginError, LoginOutcome, LoginProgress, LoginProof,
+    PAIR_LINK_VALID, Selection, StartRequest,
 };
 
 use super::acts::streamed;
@@ -96,24 +96,24 @@ pub async fn status(
     State(admin): State<Arc<Admin>>,
     extract::ApiJson(asked): extract::ApiJson<PairTicket>,
 ) -> Result<Json<PairStatus>, ApiError> {
-    let failure = |stop: Option<Stop>| {
-        stop.map(|stop| {
-            let words = stop.words();
+    let failure = |error: Option<LoginError>| {
+        error.map(|error| {
+            let message = error.message();
             LoginFailure {
-                code: stop.code().to_owned(),
-                title: words.title.to_owned(),
-                detail: words.what,
-                fix: words.todo,
-                again: stop.may_start_again(),
+                code: error.code().to_owned(),
+                title: message.title.to_owned(),
+                detail: message.what,
+                fix: message.todo,
+                again: error.may_start_again(),
             }
         })
     };
     Ok(Json(match admin.pairing.progress(&asked.ticket).await.map_err(ApiError::of_store)? {
-        Progress::Waiting { expires_at, last_failure } => {
+        LoginProgress::Waiting { expires_at, last_failure } => {
             PairStatus::Waiting { expires_at, last_failure: failure(last_failure) }
         }
-        Progress::Paired { account } => PairStatus::Paired { account },
-        Progress::Over { last_failure } => PairStatus::Over { last_failure: failure(last_failure) },
+        LoginProgress::Paired { account } => PairStatus::Paired { account },
+        LoginProgress::Over { last_failure } => PairStatus::Over { last_failure: failure(last_failure) },
     }))
 }
 
@@ -131,7 +131,7 @@ pub async fn finish(
         Ok(match (choice, finish.redirected_url, finish.account_id) {
             (None, Some(url), _) => admin.pairing.finish_pasted(login, &url).await,
             (Some(choice), _, Some(id)) => {
-                admin.pairing.choose(choice, Proof::Operator { id: login }, &id.to_string()).await
+                admin.pairing.choose(choice, LoginProof::Operator { id: login }, &id.to_string()).await
             }
             _ => {
                 return Err(ApiError::bad_request(
@@ -143,10 +143,10 @@ pub async fn finish(
     };
     let response = admin.audited(&actor, "finish_pairing", None, response).await?;
     Ok(Json(match response.outcome {
-        Outcome::Connected(connected) => {
+        LoginOutcome::Connected(connected) => {
             PairOutcome::Paired { account: connected.name, warnings: connected.warnings }
         }
-        Outcome::Choose(choice) => PairOutcome::Choose {
+        LoginOutcome::Choose(choice) => PairOutcome::Choose {
             ticket: format!("{login}/{}", choice.code.expose()),
             accounts: choice
                 .accounts
@@ -159,10 +159,10 @@ pub async fn finish(
                 })
                 .collect(),
         },
-        Outcome::Stopped { stop, .. } => {
-            let (words, again) = (stop.pasted_words(), stop.may_paste_again());
-            let (code, title) = (stop.code().to_owned(), words.title.to_owned());
-            PairOutcome::Failed { code, title, detail: words.what, fix: words.todo, again }
+        LoginOutcome::Failed { error, .. } => {
+            let (message, again) = (error.pasted_message(), error.may_paste_again());
+            let (code, title) = (error.code().to_owned(), message.title.to_owned());
+            PairOutcome::Failed { code, title, detail: message.what, fix: message.todo, again }
         }
     }))
 }
@@ -292,8 +292,8 @@ impl Admin {
         }
     }
 
-    fn of_start(&self, problem: pairing::StartProblem) -> ApiError {
-        let unknown = matches!(problem, pairing::StartProblem::UnknownRealm(_));
+    fn of_start(&self, problem: pairing::StartError) -> ApiError {
+        let unknown = matches!(problem, pairing::StartError::UnknownRealm(_));
         let told = ApiError::of_start(problem);
         if unknown {
             return told.fix(format!("These are configured: {}.", listed(&self.pairing.realm_names())));
@@ -302,10 +302,10 @@ impl Admin {
     }
 
     /// With the account that may have been meant.
-    pub(super) fn of_operator(&self, problem: pairing::OperatorProblem) -> ApiError {
+    pub(super) fn of_operator(&self, problem: pairing::OperatorError) -> ApiError {
         match problem {
-            pairing::OperatorProblem::NobodyMatches(pattern) => self.unknown(&pattern),
-            pairing::OperatorProblem::Start(problem) => self.of_start(problem),
+            pairing::OperatorError::NobodyMatches(pattern) => self.unknown(&pattern),
+            pairing::OperatorError::Start(problem) => self.of_start(problem),
             other => ApiError::of_operator(other),
         }
     }
@@ -316,15 +316,15 @@ fn listed(realms: &[RealmName]) -> String {
 }
 
 impl ApiError {
-    pub(super) fn of_start(problem: pairing::StartProblem) -> Self {
+    pub(super) fn of_start(problem: pairing::StartError) -> Self {
         match problem {
-            pairing::StartProblem::Store(problem) => ApiError::of_store(problem),
+            pairing::StartError::Store(problem) => ApiError::of_store(problem),
             other => ApiError::bad_request(format!("{other}.")).fix("Correct it; nothing was begun."),
         }
     }
 
-    pub(super) fn of_operator(problem: pairing::OperatorProblem) -> Self {
-        use pairing::OperatorProblem::*;
+    pub(super) fn of_operator(problem: pairing::OperatorError) -> Self {
+        use pairing::OperatorError::*;
         match problem {
             NobodyMatches(_) | NobodyNeedsLogin | UnknownAccount(_) | NoGrant { .. } => {
                 ApiError::new(StatusCode::NOT_FOUND, "account_unknown", format!("{problem}."))
@@ -335,9 +335,9 @@ impl ApiError {
         }
     }
 
-    pub(super) fn of_ending(problem: pairing::EndingProblem) -> Self {
+    pub(super) fn of_ending(problem: pairing::GrantRemovalError) -> Self {
         match problem {
-            pairing::EndingProblem::Store(problem) => ApiError::of_store(problem),
+            pairing::GrantRemovalError::Store(problem) => ApiError::of_store(problem),
             other => ApiError::new(StatusCode::CONFLICT, "not_done", format!("{other}.")),
         }
     }

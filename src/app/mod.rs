@@ -132,7 +132,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         (hash, entry.map_or(name, |entry| entry.name.clone()))
     };
     let known = Arc::new(KnownTokens::load(known.into_iter().map(same_name)));
-    let pairing = Pairing::new(pairing::Parts {
+    let pairing = Pairing::new(pairing::PairingParts {
         clock: clock.clone(),
         store: store.clone(),
         realms: realms::for_pairing(&config, &realms),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Pairing;
-use super::start::{StartProblem, StartRequest};
+use super::start::{StartError, StartRequest};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::{AccountRecord, StoreError};
@@ -49,7 +49,7 @@ pub struct ExportedGrant {
 
 /// What `pause` or `resume` did to an account.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct HoldLine {
+pub struct PauseResult {
     pub name: AccountName,
     pub changed: bool,
     #[serde(flatten)]
@@ -57,7 +57,7 @@ pub struct HoldLine {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum OperatorProblem {
+pub enum OperatorError {
     #[error("no account matches {0:?}")]
     NobodyMatches(String),
     #[error("no account needs a login")]
@@ -67,7 +67,7 @@ pub enum OperatorProblem {
     #[error("account {name} has no grant in realm {realm}")]
     NoGrant { name: AccountName, realm: RealmName },
     #[error(transparent)]
-    Start(#[from] StartProblem),
+    Start(#[from] StartError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -91,7 +91,7 @@ impl Selection {
 
 impl Pairing {
     /// A start link per account, valid for days.
-    pub async fn invite(&self, request: InviteRequest) -> Result<Vec<Invitation>, OperatorProblem> {
+    pub async fn invite(&self, request: InviteRequest) -> Result<Vec<Invitation>, OperatorError> {
         let mut invitations = Vec::new();
         for record in self.selected(&request.selection).await? {
             let realm = request.realm.clone().unwrap_or_else(|| record.current.clone());
@@ -120,7 +120,7 @@ impl Pairing {
         &self,
         selection: &Selection,
         with_refresh_tokens: bool,
-    ) -> Result<Vec<ExportedGrant>, OperatorProblem> {
+    ) -> Result<Vec<ExportedGrant>, OperatorError> {
         let mut exported = Vec::new();
         for record in self.selected(selection).await? {
             if with_refresh_tokens {
@@ -137,21 +137,21 @@ impl Pairing {
     }
 
     /// From now on somebody else refreshes these accounts.
-    pub async fn pause(&self, selection: &Selection) -> Result<Vec<HoldLine>, OperatorProblem> {
-        self.hold(selection, &AccountState::Ready, AccountState::Paused, "paused").await
+    pub async fn pause(&self, selection: &Selection) -> Result<Vec<PauseResult>, OperatorError> {
+        self.set_paused(selection, &AccountState::Ready, AccountState::Paused, "paused").await
     }
 
     /// The gateway serves and refreshes them again. An account that needs a login is not cured by it.
-    pub async fn resume(&self, selection: &Selection) -> Result<Vec<HoldLine>, OperatorProblem> {
-        self.hold(selection, &AccountState::Paused, AccountState::Ready, "resumed").await
+    pub async fn resume(&self, selection: &Selection) -> Result<Vec<PauseResult>, OperatorError> {
+        self.set_paused(selection, &AccountState::Paused, AccountState::Ready, "resumed").await
     }
 
     /// Makes the grant of another realm the one that is used.
-    pub async fn switch(&self, name: &AccountName, realm: &RealmName) -> Result<(), OperatorProblem> {
+    pub async fn switch(&self, name: &AccountName, realm: &RealmName) -> Result<(), OperatorError> {
         let known = self.store.account(name).await?;
-        let record = known.ok_or_else(|| OperatorProblem::UnknownAccount(name.clone()))?;
+        let record = known.ok_or_else(|| OperatorError::UnknownAccount(name.clone()))?;
         if record.grants.iter().all(|grant| grant.realm != *realm) {
-            return Err(OperatorProblem::NoGrant { name: name.clone(), realm: realm.clone() });
+            return Err(OperatorError::NoGrant { name: name.clone(), realm: realm.clone() });
         }
         self.store.set_current(name, realm).await?;
         if matches!(record.state, AccountState::NeedsLogin { .. }) && record.current != *realm {
@@ -163,13 +163,13 @@ impl Pairing {
         Ok(())
     }
 
-    async fn hold(
+    async fn set_paused(
         &self,
         selection: &Selection,
         from: &AccountState,
         to: AccountState,
         event: &'static str,
-    ) -> Result<Vec<HoldLine>, OperatorProblem> {
+    ) -> Result<Vec<PauseResult>, OperatorError> {
         let mut lines = Vec::new();
         for record in self.selected(selection).await? {
             let (name, changed) = (record.name, record.state == *from);
@@ -181,18 +181,18 @@ impl Pairing {
                 self.hooks.note(&name, event, "by an operator".to_owned());
             }
             let state = if changed { to.clone() } else { record.state };
-            lines.push(HoldLine { name, changed, state });
+            lines.push(PauseResult { name, changed, state });
         }
         Ok(lines)
     }
 
-    async fn selected(&self, selection: &Selection) -> Result<Vec<AccountRecord>, OperatorProblem> {
+    async fn selected(&self, selection: &Selection) -> Result<Vec<AccountRecord>, OperatorError> {
         let mut records = self.records().await?;
         records.retain(|record| selection.admits(record));
         match (records.is_empty(), selection) {
             (false, _) => Ok(records),
-            (true, Selection::NeedsLogin) => Err(OperatorProblem::NobodyNeedsLogin),
-            (true, Selection::Pattern(pattern)) => Err(OperatorProblem::NobodyMatches(pattern.clone())),
+            (true, Selection::NeedsLogin) => Err(OperatorError::NobodyNeedsLogin),
+            (true, Selection::Pattern(pattern)) => Err(OperatorError::NobodyMatches(pattern.clone())),
         }
     }
 

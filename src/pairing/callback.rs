@@ -8,9 +8,9 @@ use url::Url;
 
 use super::code::{Code, CodeHash, Cookie, bound_secrets};
 use super::connect::Login;
-use super::outcome::{Choice, Outcome, Stage, Stop};
-use super::pending::{AwaitedChoice, Bound, BoundBy, Held, State};
-use super::repeat::Pace;
+use super::outcome::{Choice, LoginError, LoginOutcome, LoginStep};
+use super::pending::{BoundBy, CodeStatus, PendingChoice, PendingState, SessionBinding};
+use super::retry::RetryPolicy;
 use super::{LOGIN_VALID, Pairing, PairingRealm};
 use crate::model::account::AccountId;
 use crate::model::token::{AccessToken, AuthorizationCode};
@@ -19,7 +19,7 @@ use crate::store::StoreError;
 
 /// What shows that it is the one who began the login.
 #[derive(Clone, Copy)]
-pub enum Proof<'a> {
+pub enum LoginProof<'a> {
     /// The request's `Cookie` header, empty where it has none.
     Browser { cookies: &'a str },
     /// The id of a pasted login.
@@ -28,7 +28,7 @@ pub enum Proof<'a> {
 
 /// An outcome and the cookies to set beside it.
 pub struct CallbackResult {
-    pub outcome: Outcome,
+    pub outcome: LoginOutcome,
     pub cookies: Vec<Cookie>,
 }
 
@@ -40,28 +40,28 @@ enum Redirect {
 
 impl Pairing {
     /// Takes a redirect's query. Runs to its end even when the browser hangs up meanwhile: a code works only once.
-    pub async fn callback(self: &Arc<Self>, query: &str, proof: Proof<'_>) -> CallbackResult {
+    pub async fn callback(self: &Arc<Self>, query: &str, proof: LoginProof<'_>) -> CallbackResult {
         let redirect = match read_redirect(query) {
             Ok(redirect) => redirect,
-            Err(stop) => return CallbackResult::stopped(stop, None),
+            Err(error) => return CallbackResult::failed(error, None),
         };
         let state_code = match &redirect {
             Redirect::Code { state, .. } | Redirect::Error { state, .. } => state.clone(),
         };
-        let (state, realm, secret) = match self.admit(&state_code, proof).await {
+        let (state, realm, secret) = match self.claim_login(&state_code, proof).await {
             Ok(admitted) => admitted,
-            Err(stop) => return CallbackResult::stopped(stop, None),
+            Err(error) => return CallbackResult::failed(error, None),
         };
         let spent = Cookie::forgotten(state_code.hash(), realm.secure());
-        let by_browser = state.bound.by == BoundBy::Cookie;
+        let by_browser = state.binding.by == BoundBy::Cookie;
         let start = state.start.clone();
         let mut response = match redirect {
-            Redirect::Error { error, .. } => CallbackResult::stopped(refused(error), state.start),
+            Redirect::Error { error, .. } => CallbackResult::failed(login_refused(error), state.start),
             Redirect::Code { code, .. } => {
                 self.detach(move |pairing| pairing.finish(state, realm, secret, code)).await
             }
         };
-        self.failures.note(start.as_ref(), &response.outcome);
+        self.failures.record(start.as_ref(), &response.outcome);
         if by_browser {
             response.cookies.push(spent);
         }
@@ -72,7 +72,7 @@ impl Pairing {
     pub async fn finish_pasted(self: &Arc<Self>, id: &str, pasted: &str) -> CallbackResult {
         let pasted = pasted.trim().trim_matches(['"', '\'', '<', '>']);
         let Ok(url) = Url::parse(pasted) else {
-            return CallbackResult::stopped(Stop::BadCallback("it is not a complete URL"), None);
+            return CallbackResult::failed(LoginError::BadCallback("it is not a complete URL"), None);
         };
         let ours = |realm: &PairingRealm| {
             let redirect = &realm.redirect_uri;
@@ -80,34 +80,41 @@ impl Pairing {
         };
         if !self.settings.load().realms.values().any(ours) {
             let fault = "it does not begin with a realm's redirect_uri";
-            return CallbackResult::stopped(Stop::BadCallback(fault), None);
+            return CallbackResult::failed(LoginError::BadCallback(fault), None);
         }
-        self.callback(url.query().unwrap_or_default(), Proof::Operator { id }).await
+        self.callback(url.query().unwrap_or_default(), LoginProof::Operator { id }).await
     }
 
     /// The account that was chosen on the choosing page, or by the pasting operator.
-    pub async fn choose(self: &Arc<Self>, choice: &str, proof: Proof<'_>, account: &str) -> CallbackResult {
+    pub async fn choose(
+        self: &Arc<Self>,
+        choice: &str,
+        proof: LoginProof<'_>,
+        account: &str,
+    ) -> CallbackResult {
         let Some(code) = Code::parse(choice) else {
-            return CallbackResult::stopped(Stop::LoginExpired, None);
+            return CallbackResult::failed(LoginError::LoginExpired, None);
         };
-        let (waiting, realm) = match self.admit_choice(&code, proof).await {
+        let (waiting, realm) = match self.claim_choice(&code, proof).await {
             Ok(admitted) => admitted,
-            Err(stop) => return CallbackResult::stopped(stop, None),
+            Err(error) => return CallbackResult::failed(error, None),
         };
         let spent = Cookie::forgotten(code.hash(), realm.secure());
-        let by_browser = waiting.login.bound.by == BoundBy::Cookie;
-        let AwaitedChoice { login: State { order, start, .. }, access, domain, path, accounts } = waiting;
+        let by_browser = waiting.login.binding.by == BoundBy::Cookie;
+        let PendingChoice { login: PendingState { request, start, .. }, access, domain, path, accounts } =
+            waiting;
         let chosen = accounts.into_iter().find(|offered| offered.id.to_string() == account);
         let link = start.clone();
         let mut response = match chosen {
-            None => CallbackResult::stopped(Stop::BadChoice, start),
+            None => CallbackResult::failed(LoginError::BadChoice, start),
             Some(chosen) => match realm.route(&domain, &path) {
-                None => {
-                    CallbackResult::stopped(Stop::RouteRefused { detail: format!("{domain}{path}") }, start)
-                }
+                None => CallbackResult::failed(
+                    LoginError::RouteRefused { detail: format!("{domain}{path}") },
+                    start,
+                ),
                 Some(route) => {
                     let access = AccessToken::new(access);
-                    let login = Login { order, start, realm, access, route };
+                    let login = Login { request, start, realm, access, route };
                     self.detach(move |pairing| async move {
                         CallbackResult { outcome: pairing.connect(login, chosen).await, cookies: Vec::new() }
                     })
@@ -115,7 +122,7 @@ impl Pairing {
                 }
             },
         };
-        self.failures.note(link.as_ref(), &response.outcome);
+        self.failures.record(link.as_ref(), &response.outcome);
         if by_browser {
             response.cookies.push(spent);
         }
@@ -123,100 +130,109 @@ impl Pairing {
     }
 
     /// Finds the state, checks who comes, and only then uses the state up: a stranger cannot burn it.
-    async fn admit(&self, code: &Code, proof: Proof<'_>) -> Result<(State, PairingRealm, Code), Stop> {
-        let peeked = live(self.desk.peek::<State>(code).await)?;
-        let name = peeked.order.realm.clone();
-        let realm = self.realm(&name).ok_or(Stop::RealmGone { realm: name })?;
-        let secret = check(&peeked.bound, proof, code.hash(), realm.secure())?;
-        let state = live(self.desk.take::<State>(code).await)?;
+    async fn claim_login(
+        &self,
+        code: &Code,
+        proof: LoginProof<'_>,
+    ) -> Result<(PendingState, PairingRealm, Code), LoginError> {
+        let peeked = require_live(self.pending.peek::<PendingState>(code).await)?;
+        let name = peeked.request.realm.clone();
+        let realm = self.realm(&name).ok_or(LoginError::RealmGone { realm: name })?;
+        let secret = check_binding(&peeked.binding, proof, code.hash(), realm.secure())?;
+        let state = require_live(self.pending.take::<PendingState>(code).await)?;
         Ok((state, realm, secret))
     }
 
-    async fn admit_choice(
+    async fn claim_choice(
         &self,
         code: &Code,
-        proof: Proof<'_>,
-    ) -> Result<(AwaitedChoice, PairingRealm), Stop> {
-        let peeked = live(self.desk.peek::<AwaitedChoice>(code).await)?;
-        let name = peeked.login.order.realm.clone();
-        let realm = self.realm(&name).ok_or(Stop::RealmGone { realm: name })?;
-        check(&peeked.login.bound, proof, code.hash(), realm.secure())?;
-        let waiting = live(self.desk.take::<AwaitedChoice>(code).await)?;
+        proof: LoginProof<'_>,
+    ) -> Result<(PendingChoice, PairingRealm), LoginError> {
+        let peeked = require_live(self.pending.peek::<PendingChoice>(code).await)?;
+        let name = peeked.login.request.realm.clone();
+        let realm = self.realm(&name).ok_or(LoginError::RealmGone { realm: name })?;
+        check_binding(&peeked.login.binding, proof, code.hash(), realm.secure())?;
+        let waiting = require_live(self.pending.take::<PendingChoice>(code).await)?;
         Ok((waiting, realm))
     }
 
     /// From the code to a paired account, or to the choosing page.
     async fn finish(
         self: Arc<Self>,
-        state: State,
+        state: PendingState,
         realm: PairingRealm,
         secret: Code,
         code: AuthorizationCode,
     ) -> CallbackResult {
         let start = state.start.clone();
         match self.log_in(&state, &realm, code).await {
-            Err(stop) => CallbackResult::stopped(stop, start),
-            Ok((login, Candidates::One(account))) => {
+            Err(error) => CallbackResult::failed(error, start),
+            Ok((login, OfferedAccounts::One(account))) => {
                 CallbackResult { outcome: self.connect(login, account).await, cookies: Vec::new() }
             }
-            Ok((login, Candidates::Several(accounts))) => self
+            Ok((login, OfferedAccounts::Several(accounts))) => self
                 .offer(state, login, accounts, secret)
                 .await
-                .unwrap_or_else(|stop| CallbackResult::stopped(stop, start)),
+                .unwrap_or_else(|error| CallbackResult::failed(error, start)),
         }
     }
 
     /// Code exchange, first discovery, related accounts (gen-api, sections 2 to 4). The login's refresh token is forgotten here.
     async fn log_in(
         &self,
-        state: &State,
+        state: &PendingState,
         realm: &PairingRealm,
         code: AuthorizationCode,
-    ) -> Result<(Login, Candidates), Stop> {
-        let (pace, calls) = (Pace::of_login(&self.clock, &self.retry()), &realm.calls);
-        let exchanged = pace.repeat(|| calls.exchange_code(&code)).await;
-        let tokens =
-            exchanged.or_refreshed(&pace, &**calls, |tokens| tokens).await.or_stop(Stage::Exchange)?;
+    ) -> Result<(Login, OfferedAccounts), LoginError> {
+        let (policy, calls) = (RetryPolicy::of_login(&self.clock, &self.retry()), &realm.calls);
+        let exchanged = policy.retry(|| calls.exchange_code(&code)).await;
+        let tokens = exchanged
+            .or_refreshed(&policy, &**calls, |tokens| tokens)
+            .await
+            .or_login_error(LoginStep::Exchange)?;
         if let Some(odd) = tokens.oddity_line() {
-            tracing::info!(realm = %state.order.realm, odd, "a login's token answer was odd");
+            tracing::info!(realm = %state.request.realm, odd, "a login's token answer was odd");
         }
         let access = tokens.access;
-        let route = pace.repeat(|| calls.discover_first(&access)).await.or_stop(Stage::Discovery)?;
-        let accounts =
-            pace.repeat(|| calls.related_accounts(&route, &access)).await.or_stop(Stage::Accounts)?;
-        let candidates = candidates(accounts, state.order.account_id)?;
+        let route =
+            policy.retry(|| calls.discover_first(&access)).await.or_login_error(LoginStep::Discovery)?;
+        let accounts = policy
+            .retry(|| calls.related_accounts(&route, &access))
+            .await
+            .or_login_error(LoginStep::Accounts)?;
+        let offered_accounts = offered_accounts(accounts, state.request.account_id)?;
         let login = Login {
-            order: state.order.clone(),
+            request: state.request.clone(),
             start: state.start.clone(),
             realm: realm.clone(),
             access,
             route,
         };
-        Ok((login, candidates))
+        Ok((login, offered_accounts))
     }
 
     /// Keeps the login until the person has chosen.
     async fn offer(
         &self,
-        state: State,
+        state: PendingState,
         login: Login,
         accounts: Vec<RelatedAccount>,
         secret: Code,
-    ) -> Result<CallbackResult, Stop> {
-        let by_browser = state.bound.by == BoundBy::Cookie;
-        let realm = state.order.realm.clone();
-        let waiting = AwaitedChoice {
+    ) -> Result<CallbackResult, LoginError> {
+        let by_browser = state.binding.by == BoundBy::Cookie;
+        let realm = state.request.realm.clone();
+        let waiting = PendingChoice {
             login: state,
             access: login.access.expose().to_owned(),
             domain: login.route.domain(),
             path: login.route.path().to_owned(),
             accounts: accounts.clone(),
         };
-        let put = self.desk.put(waiting, LOGIN_VALID).await;
-        let (code, expires_at) = put.map_err(|problem| Stop::of_store(&problem))?;
+        let put = self.pending.put(waiting, LOGIN_VALID).await;
+        let (code, expires_at) = put.map_err(|problem| LoginError::of_store(&problem))?;
         let cookie = Cookie::binding(code.hash(), &secret, login.realm.secure(), LOGIN_VALID);
         Ok(CallbackResult {
-            outcome: Outcome::Choose(Choice { code, realm, accounts, expires_at }),
+            outcome: LoginOutcome::Choose(Choice { code, realm, accounts, expires_at }),
             cookies: if by_browser { vec![cookie] } else { Vec::new() },
         })
     }
@@ -230,72 +246,84 @@ impl Pairing {
             Ok(response) => response,
             Err(problem) => {
                 tracing::error!(panicked = problem.is_panic(), "a login ended in a fault of the gateway");
-                CallbackResult::stopped(Stop::Broken, None)
+                CallbackResult::failed(LoginError::Broken, None)
             }
         }
     }
 }
 
 impl CallbackResult {
-    pub(super) fn stopped(stop: Stop, start: Option<Code>) -> Self {
-        match stop {
+    pub(super) fn failed(error: LoginError, start: Option<Code>) -> Self {
+        match error {
             // Anybody can send these, as often as they like.
-            Stop::Expired | Stop::LoginExpired | Stop::BadCallback(_) => {
-                tracing::debug!(stop = stop.code(), "no login")
+            LoginError::Expired | LoginError::LoginExpired | LoginError::BadCallback(_) => {
+                tracing::debug!(stop = error.code(), "no login")
             }
-            _ => tracing::info!(stop = stop.code(), "a login stopped"),
+            _ => tracing::info!(stop = error.code(), "a login stopped"),
         }
-        let again = start.filter(|_| stop.may_start_again());
-        Self { outcome: Outcome::Stopped { stop, again }, cookies: Vec::new() }
+        let again = start.filter(|_| error.may_start_again());
+        Self { outcome: LoginOutcome::Failed { error, again }, cookies: Vec::new() }
     }
 }
 
-enum Candidates {
+enum OfferedAccounts {
     One(RelatedAccount),
     Several(Vec<RelatedAccount>),
 }
 
-fn candidates(accounts: Vec<RelatedAccount>, wanted: Option<AccountId>) -> Result<Candidates, Stop> {
+fn offered_accounts(
+    accounts: Vec<RelatedAccount>,
+    wanted: Option<AccountId>,
+) -> Result<OfferedAccounts, LoginError> {
     let listed = accounts.len();
     if listed == 0 {
-        return Err(Stop::NoAccounts);
+        return Err(LoginError::NoAccounts);
     }
     if let Some(wanted) = wanted {
         let found = accounts.into_iter().find(|account| account.id == wanted);
-        return found.map(Candidates::One).ok_or(Stop::AccountNotListed { wanted, listed });
+        return found.map(OfferedAccounts::One).ok_or(LoginError::AccountNotListed { wanted, listed });
     }
     match <[RelatedAccount; 1]>::try_from(accounts) {
-        Ok([only]) => Ok(Candidates::One(only)),
-        Err(several) => Ok(Candidates::Several(several)),
+        Ok([only]) => Ok(OfferedAccounts::One(only)),
+        Err(several) => Ok(OfferedAccounts::Several(several)),
     }
 }
 
-fn live<T>(held: Result<Held<T>, StoreError>) -> Result<T, Stop> {
+fn require_live<T>(held: Result<CodeStatus<T>, StoreError>) -> Result<T, LoginError> {
     match held {
-        Ok(Held::Live { what, .. }) => Ok(what),
-        Ok(Held::Used { by }) => Err(Stop::AlreadyUsed { by }),
-        Ok(Held::Unknown) => Err(Stop::LoginExpired),
-        Err(problem) => Err(Stop::of_store(&problem)),
+        Ok(CodeStatus::Live { what, .. }) => Ok(what),
+        Ok(CodeStatus::Used { by }) => Err(LoginError::AlreadyUsed { by }),
+        Ok(CodeStatus::Unknown) => Err(LoginError::LoginExpired),
+        Err(problem) => Err(LoginError::of_store(&problem)),
     }
 }
 
 /// Returns the secret that proves it; a cookie never stands for a pasted login, nor the reverse.
-fn check(bound: &Bound, proof: Proof<'_>, login: CodeHash, secure: bool) -> Result<Code, Stop> {
-    let secret = match (bound.by, proof) {
-        (BoundBy::Cookie, Proof::Browser { cookies }) => {
-            bound_secrets(cookies, login, secure).find(|secret| bound.hash.is_of(secret))
+fn check_binding(
+    binding: &SessionBinding,
+    proof: LoginProof<'_>,
+    login: CodeHash,
+    secure: bool,
+) -> Result<Code, LoginError> {
+    let secret = match (binding.by, proof) {
+        (BoundBy::Cookie, LoginProof::Browser { cookies }) => {
+            bound_secrets(cookies, login, secure).find(|secret| binding.hash.is_of(secret))
         }
-        (BoundBy::Operator, Proof::Operator { id }) => Code::parse(id).filter(|id| bound.hash.is_of(id)),
-        (BoundBy::Cookie, Proof::Operator { .. }) | (BoundBy::Operator, Proof::Browser { .. }) => None,
+        (BoundBy::Operator, LoginProof::Operator { id }) => {
+            Code::parse(id).filter(|id| binding.hash.is_of(id))
+        }
+        (BoundBy::Cookie, LoginProof::Operator { .. }) | (BoundBy::Operator, LoginProof::Browser { .. }) => {
+            None
+        }
     };
-    secret.ok_or(Stop::WrongBrowser)
+    secret.ok_or(LoginError::WrongBrowser)
 }
 
-fn refused(error: String) -> Stop {
+fn login_refused(error: String) -> LoginError {
     match error.as_str() {
         // RFC 6749, 4.1.2.1: the person or the server denied the request.
-        "access_denied" => Stop::Cancelled,
-        _ => Stop::LoginRefused { error },
+        "access_denied" => LoginError::Cancelled,
+        _ => LoginError::LoginRefused { error },
     }
 }
 
@@ -305,9 +333,9 @@ const LONGEST_CODE: usize = 4 * 1024;
 /// RFC 6749's words are shorter; the set keeps them harmless wherever they are shown.
 const LONGEST_ERROR: usize = 64;
 
-fn read_redirect(query: &str) -> Result<Redirect, Stop> {
+fn read_redirect(query: &str) -> Result<Redirect, LoginError> {
     if query.len() > LONGEST_QUERY {
-        return Err(Stop::BadCallback("it is too long"));
+        return Err(LoginError::BadCallback("it is too long"));
     }
     let [mut state, mut code, mut error] = [None, None, None];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -318,24 +346,24 @@ fn read_redirect(query: &str) -> Result<Redirect, Stop> {
             _ => continue,
         };
         if slot.replace(value).is_some() {
-            return Err(Stop::BadCallback("a parameter stands in it twice"));
+            return Err(LoginError::BadCallback("a parameter stands in it twice"));
         }
     }
-    let state = state.ok_or(Stop::BadCallback("it has no state"))?;
-    let state = Code::parse(&state).ok_or(Stop::LoginExpired)?;
+    let state = state.ok_or(LoginError::BadCallback("it has no state"))?;
+    let state = Code::parse(&state).ok_or(LoginError::LoginExpired)?;
     match (code, error) {
-        (Some(_), Some(_)) => Err(Stop::BadCallback("it holds a code and an error")),
-        (None, None) => Err(Stop::BadCallback("it holds neither a code nor an error")),
+        (Some(_), Some(_)) => Err(LoginError::BadCallback("it holds a code and an error")),
+        (None, None) => Err(LoginError::BadCallback("it holds neither a code nor an error")),
         (Some(code), None) => Ok(Redirect::Code { state, code: read_code(&code)? }),
         (None, Some(error)) => Ok(Redirect::Error { state, error: read_error(&error) }),
     }
 }
 
-fn read_code(code: &str) -> Result<AuthorizationCode, Stop> {
+fn read_code(code: &str) -> Result<AuthorizationCode, LoginError> {
     let fits = !code.is_empty() && code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
     match fits {
         true => Ok(AuthorizationCode::new(code)),
-        false => Err(Stop::BadCallback("its code is malformed")),
+        false => Err(LoginError::BadCallback("its code is malformed")),
     }
 }
 
@@ -351,9 +379,9 @@ fn read_error(error: &str) -> String {
 mod tests {
     use super::*;
 
-    fn fault(query: &str) -> Stop {
+    fn fault(query: &str) -> LoginError {
         match read_redirect(query) {
-            Err(stop) => stop,
+            Err(error) => error,
             Ok(_) => panic!("{query} was taken"),
         }
     }
@@ -376,9 +404,9 @@ mod tests {
             format!("state={state}&code={}", "a".repeat(5000)),
             format!("state={state}&code=a&x={}", "a".repeat(9000)),
         ] {
-            assert!(matches!(fault(&query), Stop::BadCallback(_)), "{query}");
+            assert!(matches!(fault(&query), LoginError::BadCallback(_)), "{query}");
         }
-        assert_eq!(fault("state=forged&code=a"), Stop::LoginExpired);
+        assert_eq!(fault("state=forged&code=a"), LoginError::LoginExpired);
         assert!(read_redirect(&format!("state={state}&code=a%2Fb%3D&session_state=x")).is_ok());
     }
 

@@ -9,9 +9,9 @@ use url::Url;
 
 use super::code::Code;
 use super::naming;
-use super::outcome::{Connected, Outcome, Stage, Stop};
-use super::pending::{Held, Order, Start};
-use super::repeat::{Pace, Tried};
+use super::outcome::{Connected, LoginError, LoginOutcome, LoginStep};
+use super::pending::{CodeStatus, PairingRequest, PendingStart};
+use super::retry::{Retried, RetryPolicy};
 use super::{CallbackResult, Pairing, PairingRealm};
 use crate::model::account::{AccountName, AccountState};
 use crate::model::route::Route;
@@ -21,7 +21,7 @@ use crate::store::{AccountRecord, LoadedAccounts, NewGrant, StoreError, StoredAc
 
 /// A login that may pair: the first token set and where it counts.
 pub(super) struct Login {
-    pub order: Order,
+    pub request: PairingRequest,
     pub start: Option<Code>,
     pub realm: PairingRealm,
     pub access: AccessToken,
@@ -29,8 +29,8 @@ pub(super) struct Login {
 }
 
 /// Pair tokens in hand, not yet written.
-struct Harvest {
-    order: Order,
+struct PairedTokens {
+    request: PairingRequest,
     start: Option<Code>,
     realm: PairingRealm,
     route: Route,
@@ -43,116 +43,116 @@ struct Harvest {
 }
 
 /// Tries that the browser waits for; after them the saving goes on in the background.
-const PATIENT_SAVES: u32 = 3;
+const FOREGROUND_SAVES: u32 = 3;
 const FIRST_SAVE_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_SAVE_PAUSE: Duration = Duration::from_secs(30);
 
-impl<T> Tried<T> {
-    pub(super) fn or_stop(self, stage: Stage) -> Result<T, Stop> {
-        let doubtful = self.doubtful;
+impl<T> Retried<T> {
+    pub(super) fn or_login_error(self, stage: LoginStep) -> Result<T, LoginError> {
+        let may_have_acted = self.may_have_acted;
         self.result.map_err(|trouble| {
             tracing::warn!(call = trouble.call, status = trouble.status, %trouble, "a login call failed");
-            Stop::of_trouble(stage, &trouble, doubtful)
+            LoginError::of_platform_error(stage, &trouble, may_have_acted)
         })
     }
 }
 
 impl Pairing {
-    pub(super) async fn connect(self: &Arc<Self>, login: Login, account: RelatedAccount) -> Outcome {
+    pub(super) async fn connect(self: &Arc<Self>, login: Login, account: RelatedAccount) -> LoginOutcome {
         let start = login.start.clone();
-        match self.harvest(login, account).await {
-            Ok(harvest) => Outcome::Connected(self.keep(harvest).await),
-            Err(stop) => CallbackResult::stopped(stop, start).outcome,
+        match self.pair(login, account).await {
+            Ok(paired) => LoginOutcome::Connected(self.save_with_retries(paired).await),
+            Err(error) => CallbackResult::failed(error, start).outcome,
         }
     }
 
     /// The pairing itself. Whatever can be refused without the platform is refused before it.
-    async fn harvest(&self, login: Login, account: RelatedAccount) -> Result<Harvest, Stop> {
-        let Login { order, start, realm, access, route } = login;
-        let records = self.records().await.map_err(|problem| Stop::of_store(&problem))?;
-        naming::decide(&records, &order, account.id, &account.name)?;
+    async fn pair(&self, login: Login, account: RelatedAccount) -> Result<PairedTokens, LoginError> {
+        let Login { request, start, realm, access, route } = login;
+        let records = self.records().await.map_err(|problem| LoginError::of_store(&problem))?;
+        naming::decide(&records, &request, account.id, &account.name)?;
         if let Some(code) = &start
-            && let Ok(Held::Used { by }) = self.desk.peek::<Start>(code).await
+            && let Ok(CodeStatus::Used { by }) = self.pending.peek::<PendingStart>(code).await
         {
-            return Err(Stop::AlreadyUsed { by });
+            return Err(LoginError::AlreadyUsed { by });
         }
         // Checked when the link was made.
-        let callback = order.callback_url.as_deref().and_then(|text| Url::parse(text).ok());
-        let pace = Pace::of_pairing(&self.clock, &self.retry());
-        let tried = pace.repeat(|| realm.calls.pair(&route, &access, account.id, callback.as_ref())).await;
+        let callback = request.callback_url.as_deref().and_then(|text| Url::parse(text).ok());
+        let policy = RetryPolicy::of_pairing(&self.clock, &self.retry());
+        let retried = policy.retry(|| realm.calls.pair(&route, &access, account.id, callback.as_ref())).await;
         let paired = |tokens| platform::PairResponse { tokens, company_id: None, warnings: Vec::new() };
-        let tried = tried.or_refreshed(&pace, &*realm.calls, paired).await;
-        let platform::PairResponse { tokens, warnings, .. } = tried.or_stop(Stage::Pair)?;
+        let retried = retried.or_refreshed(&policy, &*realm.calls, paired).await;
+        let platform::PairResponse { tokens, warnings, .. } = retried.or_login_error(LoginStep::Pair)?;
         let odd = tokens.oddity_line();
         let detail = || "pair: the answer has no refresh token".to_owned();
-        let refresh = tokens.refresh.ok_or_else(|| Stop::PlatformMisbehaved { detail: detail() })?;
+        let refresh = tokens.refresh.ok_or_else(|| LoginError::PlatformMisbehaved { detail: detail() })?;
         let expires_at = self.clock.now() + tokens.expires_in;
         let access = StoredAccess { token: tokens.access, expires_at };
-        Ok(Harvest { order, start, realm, route, account, access, refresh, warnings, odd })
+        Ok(PairedTokens { request, start, realm, route, account, access, refresh, warnings, odd })
     }
 
     /// Writes the grant; the browser waits a few tries long, the gateway as long as it takes.
-    async fn keep(self: &Arc<Self>, harvest: Harvest) -> Connected {
+    async fn save_with_retries(self: &Arc<Self>, paired: PairedTokens) -> Connected {
         let mut pause = FIRST_SAVE_PAUSE;
-        for _ in 1..PATIENT_SAVES {
-            match self.save(&harvest).await {
-                Ok(saved) => return self.settle(harvest, saved).await,
-                Err(problem) => self.alarm(&harvest, &problem),
+        for _ in 1..FOREGROUND_SAVES {
+            match self.save(&paired).await {
+                Ok(saved) => return self.finish_pairing(paired, saved).await,
+                Err(problem) => self.log_unsaved(&paired, &problem),
             }
             self.clock.sleep(pause).await;
             pause *= 2;
         }
-        match self.save(&harvest).await {
-            Ok(saved) => self.settle(harvest, saved).await,
+        match self.save(&paired).await {
+            Ok(saved) => self.finish_pairing(paired, saved).await,
             Err(problem) => {
-                self.alarm(&harvest, &problem);
-                let unsaved = harvest.connected_unsaved();
+                self.log_unsaved(&paired, &problem);
+                let unsaved = paired.connected_unsaved();
                 self.unsaved.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(self.clone().keep_saving(harvest, pause));
+                tokio::spawn(self.clone().save_in_background(paired, pause));
                 unsaved
             }
         }
     }
 
-    async fn keep_saving(self: Arc<Self>, harvest: Harvest, mut pause: Duration) {
+    async fn save_in_background(self: Arc<Self>, paired: PairedTokens, mut pause: Duration) {
         let saved = loop {
             self.clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_SAVE_PAUSE);
-            match self.save(&harvest).await {
+            match self.save(&paired).await {
                 Ok(saved) => break saved,
-                Err(problem) => self.alarm(&harvest, &problem),
+                Err(problem) => self.log_unsaved(&paired, &problem),
             }
         };
         self.unsaved.fetch_sub(1, Ordering::Relaxed);
-        self.settle(harvest, saved).await;
+        self.finish_pairing(paired, saved).await;
     }
 
     /// One try. The name is decided again under the lock: another login may have taken it since.
-    async fn save(&self, harvest: &Harvest) -> Result<Saved, StoreError> {
+    async fn save(&self, paired: &PairedTokens) -> Result<SavedGrant, StoreError> {
         let _saving = self.saving.lock().await;
         let LoadedAccounts { accounts, broken } = self.store.accounts().await?;
-        let Harvest { order, account, .. } = harvest;
-        let name = naming::decide(&accounts, order, account.id, &account.name)
-            .unwrap_or_else(|_| naming::fallback(&accounts, &order.realm, account.id, &account.name));
-        let name = match order.name != Some(name.clone()) && broken.iter().any(|(broken, _)| *broken == name)
-        {
-            // Whose account a broken record was is not known to us; only a wanted name may mend it.
-            true => naming::apart(&name, account.id),
-            false => name,
-        };
-        match self.put(harvest, name, &accounts).await {
+        let PairedTokens { request, account, .. } = paired;
+        let name = naming::decide(&accounts, request, account.id, &account.name)
+            .unwrap_or_else(|_| naming::fallback(&accounts, &request.realm, account.id, &account.name));
+        let name =
+            match request.name != Some(name.clone()) && broken.iter().any(|(broken, _)| *broken == name) {
+                // Whose account a broken record was is not known to us; only a wanted name may mend it.
+                true => naming::apart(&name, account.id),
+                false => name,
+            };
+        match self.put(paired, name, &accounts).await {
             // A broken record holds this account: the new grant mends it.
-            Err(StoreError::GrantTaken { held_by, .. }) => self.put(harvest, held_by, &accounts).await,
+            Err(StoreError::GrantTaken { held_by, .. }) => self.put(paired, held_by, &accounts).await,
             done => done,
         }
     }
 
     async fn put(
         &self,
-        harvest: &Harvest,
+        paired: &PairedTokens,
         name: AccountName,
         accounts: &[AccountRecord],
-    ) -> Result<Saved, StoreError> {
+    ) -> Result<SavedGrant, StoreError> {
         let known = accounts.iter().find(|record| record.name == name);
         // An operator's hold stays; a login that was needed has happened.
         let state = match known.map(|record| &record.state) {
@@ -162,11 +162,11 @@ impl Pairing {
         let at = self.clock.now();
         let grant = NewGrant {
             name: name.clone(),
-            realm: harvest.order.realm.clone(),
-            account_id: harvest.account.id,
-            refresh: harvest.refresh.clone(),
-            access: Some(harvest.access.clone()),
-            route: Some(stored(&harvest.route, at)),
+            realm: paired.request.realm.clone(),
+            account_id: paired.account.id,
+            refresh: paired.refresh.clone(),
+            access: Some(paired.access.clone()),
+            route: Some(stored(&paired.route, at)),
             at,
             make_current: true,
             state,
@@ -174,36 +174,36 @@ impl Pairing {
         };
         let renewed = known.is_some();
         match self.store.put_grant(grant).await {
-            Ok(record) => Ok(Saved { name, record: Some(record), renewed }),
+            Ok(record) => Ok(SavedGrant { name, record: Some(record), renewed }),
             // The grant is in place; another one of the account is broken.
             Err(problem @ StoreError::Unsealable { .. }) => {
                 tracing::error!(%problem, account = %name, "a paired account cannot be read back");
-                Ok(Saved { name, record: None, renewed })
+                Ok(SavedGrant { name, record: None, renewed })
             }
             Err(problem) => Err(problem),
         }
     }
 
     /// After the commit: publish, ask discovery again with the pair token (Authentication and Pairing V2, 4.2.1.2), close the link.
-    async fn settle(&self, harvest: Harvest, saved: Saved) -> Connected {
-        let Saved { name, mut record, renewed } = saved;
-        let Harvest { order, start, realm, route, account, access, mut warnings, odd, .. } = harvest;
+    async fn finish_pairing(&self, paired: PairedTokens, saved: SavedGrant) -> Connected {
+        let SavedGrant { name, mut record, renewed } = saved;
+        let PairedTokens { request, start, realm, route, account, access, mut warnings, odd, .. } = paired;
         if let Some(record) = &record {
             self.hooks.publish(record);
         }
-        journal_pairing(self, &name, &order, account.id.to_string(), &warnings);
+        journal_pairing(self, &name, &request, account.id.to_string(), &warnings);
         if let Some(odd) = odd {
             self.hooks.note(&name, "token_answer_odd", odd);
         }
         if let Some(code) = &start
-            && let Err(problem) = self.desk.close_start(code, &name).await
+            && let Err(problem) = self.pending.close_start(code, &name).await
         {
             tracing::warn!(%problem, account = %name, "a used start link could not be closed");
         }
-        if let Some(wanted) = order.name.as_ref().filter(|wanted| **wanted != name) {
+        if let Some(wanted) = request.name.as_ref().filter(|wanted| **wanted != name) {
             warnings.push(format!("The name {wanted} was taken meanwhile; the account is kept as {name}."));
         }
-        match self.second_discovery(&name, &order, &realm, &route, &access.token).await {
+        match self.second_discovery(&name, &request, &realm, &route, &access.token).await {
             Ok(Some(newer)) => {
                 self.hooks.publish(&newer);
                 record = Some(newer);
@@ -214,10 +214,10 @@ impl Pairing {
                  next renewal."
             )),
         }
-        tracing::info!(account = %name, realm = %order.realm, account_id = account.id.as_u64(), "account paired");
+        tracing::info!(account = %name, realm = %request.realm, account_id = account.id.as_u64(), "account paired");
         Connected {
             name,
-            realm: order.realm,
+            realm: request.realm,
             account_id: account.id,
             shown: account.name,
             renewed,
@@ -231,13 +231,13 @@ impl Pairing {
     async fn second_discovery(
         &self,
         name: &AccountName,
-        order: &Order,
+        request: &PairingRequest,
         realm: &PairingRealm,
         first: &Route,
         access: &AccessToken,
     ) -> Result<Option<AccountRecord>, String> {
-        let pace = Pace::of_login(&self.clock, &self.retry());
-        let found = pace.repeat(|| realm.calls.discover(Some(first), access)).await.result;
+        let policy = RetryPolicy::of_login(&self.clock, &self.retry());
+        let found = policy.retry(|| realm.calls.discover(Some(first), access)).await.result;
         let route = found.map_err(|trouble| trouble.to_string())?;
         if route == *first {
             return Ok(None);
@@ -250,33 +250,33 @@ impl Pairing {
             return Ok(None);
         }
         let stored = stored(&route, self.clock.now());
-        let written = self.store.set_route(name, &order.realm, &stored).await;
+        let written = self.store.set_route(name, &request.realm, &stored).await;
         written.map_err(|problem| problem.to_string())?;
         self.hooks.note(name, "route_changed", format!("{first} to {route}"));
         self.store.account(name).await.map_err(|problem| problem.to_string())
     }
 
-    fn alarm(&self, harvest: &Harvest, problem: &StoreError) {
+    fn log_unsaved(&self, paired: &PairedTokens, problem: &StoreError) {
         tracing::error!(
-            realm = %harvest.order.realm, account_id = harvest.account.id.as_u64(), %problem,
+            realm = %paired.request.realm, account_id = paired.account.id.as_u64(), %problem,
             "the tokens of a paired account cannot be stored; they are held in memory and storing is tried again"
         );
     }
 }
 
-struct Saved {
+struct SavedGrant {
     name: AccountName,
     /// Absent where it cannot be read back.
     record: Option<AccountRecord>,
     renewed: bool,
 }
 
-impl Harvest {
+impl PairedTokens {
     fn connected_unsaved(&self) -> Connected {
-        let fallback = naming::fallback(&[], &self.order.realm, self.account.id, &self.account.name);
+        let fallback = naming::fallback(&[], &self.request.realm, self.account.id, &self.account.name);
         Connected {
-            name: self.order.name.clone().unwrap_or(fallback),
-            realm: self.order.realm.clone(),
+            name: self.request.name.clone().unwrap_or(fallback),
+            realm: self.request.realm.clone(),
             account_id: self.account.id,
             shown: self.account.name.clone(),
             renewed: false,
@@ -292,9 +292,15 @@ fn stored(route: &Route, discovered_at: crate::clock::Timestamp) -> StoredRoute 
 }
 
 /// A chart number is a patient's: in the journal the platform's warnings stand without digits (threats, row 19).
-fn journal_pairing(pairing: &Pairing, name: &AccountName, order: &Order, id: String, warnings: &[String]) {
-    let callback = if order.callback_url.is_some() { "with" } else { "without" };
-    let mut detail = format!("account {id} of realm {} paired, {callback} a callback URL", order.realm);
+fn journal_pairing(
+    pairing: &Pairing,
+    name: &AccountName,
+    request: &PairingRequest,
+    id: String,
+    warnings: &[String],
+) {
+    let callback = if request.callback_url.is_some() { "with" } else { "without" };
+    let mut detail = format!("account {id} of realm {} paired, {callback} a callback URL", request.realm);
     for warning in warnings.iter().take(MOST_WARNINGS) {
         detail.push_str("; iTero warns: ");
         detail.extend(clipped(warning).chars().map(|c| if c.is_numeric() { '#' } else { c }));

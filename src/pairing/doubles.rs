@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::seams::{Call, Hooks, LoginCalls};
-use super::{Pairing, PairingRealm, Parts};
+use super::ports::{Call, Hooks, LoginCalls};
+use super::{Pairing, PairingParts, PairingRealm};
 use crate::access::replace::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -48,7 +48,7 @@ impl Scene {
             ("global".parse().unwrap(), realm(&global, "gateway.example.com")),
             ("china".parse().unwrap(), realm(&china, "gateway.example.com")),
         ]);
-        let parts = Parts {
+        let parts = PairingParts {
             clock: clock.clone(),
             store: store.clone(),
             realms,
@@ -103,19 +103,19 @@ pub(crate) fn tokens(access: &str, refresh: &str) -> TokenSet {
     }
 }
 
-type Script<T> = Mutex<VecDeque<Result<T, PlatformError>>>;
+type ScriptedResponses<T> = Mutex<VecDeque<Result<T, PlatformError>>>;
 
 /// One realm's platform. `calls` is what was sent, in order.
 pub(crate) struct DoublePlatform {
     name: &'static str,
-    pub exchanges: Script<TokenSet>,
-    pub first_discoveries: Script<Route>,
-    pub discoveries: Script<Route>,
-    pub proofs: Script<Route>,
-    pub lists: Script<Vec<RelatedAccount>>,
-    pub pairings: Script<platform::PairResponse>,
-    pub unpairings: Script<()>,
-    pub revocations: Script<()>,
+    pub exchanges: ScriptedResponses<TokenSet>,
+    pub first_discoveries: ScriptedResponses<Route>,
+    pub discoveries: ScriptedResponses<Route>,
+    pub proofs: ScriptedResponses<Route>,
+    pub lists: ScriptedResponses<Vec<RelatedAccount>>,
+    pub pairings: ScriptedResponses<platform::PairResponse>,
+    pub unpairings: ScriptedResponses<()>,
+    pub revocations: ScriptedResponses<()>,
     calls: Mutex<Vec<String>>,
 }
 
@@ -139,14 +139,22 @@ impl DoublePlatform {
         self.calls.lock().unwrap().clone()
     }
 
-    fn next<'a, T: Send + 'a>(&'a self, call: String, script: &Script<T>, plain: T) -> Call<'a, T> {
+    fn next<'a, T: Send + 'a>(
+        &'a self,
+        call: String,
+        script: &ScriptedResponses<T>,
+        plain: T,
+    ) -> Call<'a, T> {
         self.calls.lock().unwrap().push(call);
         let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
         Box::pin(std::future::ready(response))
     }
 }
 
-pub(crate) fn will<T>(script: &Script<T>, responses: impl IntoIterator<Item = Result<T, PlatformError>>) {
+pub(crate) fn will<T>(
+    script: &ScriptedResponses<T>,
+    responses: impl IntoIterator<Item = Result<T, PlatformError>>,
+) {
     script.lock().unwrap().extend(responses);
 }
 

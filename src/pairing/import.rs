@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Pairing;
 use super::import_plan::{
-    ImportEntry, ImportOptions, ImportResult, Plan, Stored, TokenOwners, never_proved, new_grant,
+    EntryPlan, ImportEntry, ImportOptions, ImportResult, StoreAction, TokenOwners, never_proved, new_grant,
 };
 use crate::access::replace::ReplaceError;
 use crate::model::account::{AccountName, AccountState};
@@ -39,12 +39,12 @@ pub struct ImportLine {
 }
 
 /// What came of an element, and whether the platform refused its token.
-struct Done {
+struct EntryResult {
     result: ImportResult,
     refused: bool,
 }
 
-impl From<ImportResult> for Done {
+impl From<ImportResult> for EntryResult {
     fn from(result: ImportResult) -> Self {
         Self { result, refused: false }
     }
@@ -81,14 +81,14 @@ impl Pairing {
         for (index, entry) in entries.into_iter().enumerate() {
             let entry = owners.unswapped(entry);
             let name = entry.as_ref().ok().map(|entry| entry.name.clone());
-            let stopped = options.replace && refusals >= REFUSALS_IN_A_ROW;
+            let failed = options.replace && refusals >= REFUSALS_IN_A_ROW;
             let done = match entry {
-                Ok(_) if stopped => ImportResult::Failed(STOPPED.to_owned()).into(),
+                Ok(_) if failed => ImportResult::Failed(STOPPED.to_owned()).into(),
                 Ok(entry) => self.import_one(entry, options, &mut owners).await,
                 Err(why) => ImportResult::Failed(why).into(),
             };
             match done.result {
-                ImportResult::Imported(_) | ImportResult::Replaced(_) if !stopped => refusals = 0,
+                ImportResult::Imported(_) | ImportResult::Replaced(_) if !failed => refusals = 0,
                 _ => refusals += u32::from(done.refused),
             }
             if lines.send(ImportLine { line: index + 1, of, name, result: done.result }).await.is_err() {
@@ -97,8 +97,13 @@ impl Pairing {
         }
     }
 
-    async fn import_one(&self, entry: ImportEntry, options: ImportOptions, owners: &mut TokenOwners) -> Done {
-        let of_store = |problem: StoreError| Done::from(ImportResult::Failed(problem.to_string()));
+    async fn import_one(
+        &self,
+        entry: ImportEntry,
+        options: ImportOptions,
+        owners: &mut TokenOwners,
+    ) -> EntryResult {
+        let of_store = |problem: StoreError| EntryResult::from(ImportResult::Failed(problem.to_string()));
         // Held to the end of a try too: a token that the platform has just taken must find its account under the same name.
         let saving = self.saving.lock().await;
         let known = match self.store.account(&entry.name).await {
@@ -111,8 +116,8 @@ impl Pairing {
         };
         let grant = new_grant(&entry, known.as_ref(), options, self.clock.now());
         match (plan, known) {
-            (Plan::Prove, Some(record)) => self.prove(&record, grant).await,
-            (Plan::Same, Some(record)) => {
+            (EntryPlan::Prove, Some(record)) => self.prove(&record, grant).await,
+            (EntryPlan::Same, Some(record)) => {
                 drop(saving);
                 self.renew_again(&entry, &record, options).await
             }
@@ -125,14 +130,14 @@ impl Pairing {
                 let detail = format!("account {} of realm {}", entry.account_id, entry.realm);
                 self.hooks.note(&entry.name, "imported", detail);
                 drop(saving);
-                let stored = if let Plan::Store(stored) = plan { stored } else { Stored::New };
+                let stored = if let EntryPlan::Store(stored) = plan { stored } else { StoreAction::New };
                 self.renew_first(&entry, &record, stored, options).await
             }
         }
     }
 
     /// Has the platform take the file's token for a refresh; until it has, the account's own stays, and serves on.
-    async fn prove(&self, before: &AccountRecord, grant: NewGrant) -> Done {
+    async fn prove(&self, before: &AccountRecord, grant: NewGrant) -> EntryResult {
         let (name, realm) = (grant.name.clone(), grant.realm.clone());
         let replaced = self.hooks.replace(grant).await;
         let result = match replaced {
@@ -150,7 +155,7 @@ impl Pairing {
                 };
                 ImportResult::Replaced(format!("refreshed; {discovered}")).into()
             }
-            Err(ReplaceError::Refused(why)) => Done {
+            Err(ReplaceError::Refused(why)) => EntryResult {
                 result: ImportResult::Failed(format!(
                     "the platform does not take this token ({why}); the account keeps its own"
                 )),
@@ -172,12 +177,12 @@ impl Pairing {
         &self,
         entry: &ImportEntry,
         record: &AccountRecord,
-        stored: Stored,
+        stored: StoreAction,
         options: ImportOptions,
-    ) -> Done {
+    ) -> EntryResult {
         let good = |detail: String| match stored {
-            Stored::New => ImportResult::Imported(detail),
-            Stored::Replaced => ImportResult::Replaced(detail),
+            StoreAction::New => ImportResult::Imported(detail),
+            StoreAction::Replaced => ImportResult::Replaced(detail),
         };
         if options.paused || record.state == AccountState::Paused {
             return good("paused, not refreshed".to_owned()).into();
@@ -187,7 +192,7 @@ impl Pairing {
         }
         match self.renew_paced(&entry.name).await {
             Ok(()) => good("refreshed and discovered".to_owned()).into(),
-            Err((why, refused)) => Done {
+            Err((why, refused)) => EntryResult {
                 result: ImportResult::Failed(format!("stored, but the first refresh failed: {why}")),
                 refused,
             },
@@ -196,7 +201,12 @@ impl Pairing {
 
     /// A token that is stored already is not refreshed without need (gen-api, section 2); where it never proved itself, or the account
     /// needs a login, an operator's asking is the need.
-    async fn renew_again(&self, entry: &ImportEntry, record: &AccountRecord, options: ImportOptions) -> Done {
+    async fn renew_again(
+        &self,
+        entry: &ImportEntry,
+        record: &AccountRecord,
+        options: ImportOptions,
+    ) -> EntryResult {
         let stored = "this token is stored already";
         let is_proven = record.current_grant().is_some_and(|grant| !never_proved(grant));
         let is_in_use = record.current == entry.realm && record.state != AccountState::Paused;
@@ -205,7 +215,7 @@ impl Pairing {
         }
         match self.renew_paced(&entry.name).await {
             Ok(()) => ImportResult::Kept(format!("{stored}; refreshed and discovered")).into(),
-            Err((why, refused)) => Done {
+            Err((why, refused)) => EntryResult {
                 result: ImportResult::Failed(format!("{stored}, but its refresh failed: {why}")),
                 refused,
             },

@@ -104,10 +104,11 @@ fn read_csv(text: &str) -> Result<Vec<Result<ImportEntry, String>>, ImportFileEr
 
 /// Where each of [`FIELDS`] stands in the header row, or those that are missing.
 fn columns(header: &[String]) -> Result<Result<[usize; 4], Vec<&'static str>>, ImportFileError> {
-    let words: Vec<String> = header.iter().map(|cell| cell.to_lowercase().replace([' ', '-'], "_")).collect();
+    let message: Vec<String> =
+        header.iter().map(|cell| cell.to_lowercase().replace([' ', '-'], "_")).collect();
     let (mut columns, mut missing) = ([0; 4], Vec::new());
     for (column, field) in columns.iter_mut().zip(FIELDS) {
-        let mut found = words.iter().enumerate().filter(|(_, word)| *word == field);
+        let mut found = message.iter().enumerate().filter(|(_, word)| *word == field);
         match (found.next(), found.next()) {
             (Some((index, _)), None) => *column = index,
             (Some(_), Some(_)) => return Err(ImportFileError::DuplicateHeader(field)),

@@ -90,9 +90,9 @@ pub struct ReplaceHit {
 }
 
 /// What is to be done with an element.
-pub(super) enum Plan {
+pub(super) enum EntryPlan {
     /// Nothing that works is in the way.
-    Store(Stored),
+    Store(StoreAction),
     /// Another token is stored: the file's is tried first.
     Prove,
     /// The token is stored already.
@@ -100,7 +100,7 @@ pub(super) enum Plan {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(super) enum StoreAction {
     New,
     Replaced,
 }
@@ -123,9 +123,9 @@ impl Pairing {
             };
             let known = by_name.get(&entry.name).copied();
             match self.plan(entry, known, options, &mut owners) {
-                Ok(Plan::Store(_)) => preview.new += 1,
-                Ok(Plan::Same) => preview.same += 1,
-                Ok(Plan::Prove) => {
+                Ok(EntryPlan::Store(_)) => preview.new += 1,
+                Ok(EntryPlan::Same) => preview.same += 1,
+                Ok(EntryPlan::Prove) => {
                     preview.hits.extend(known.and_then(|record| self.hit(record, &entry.realm)))
                 }
                 Err(ImportResult::Kept(_)) => preview.same += 1,
@@ -153,7 +153,7 @@ impl Pairing {
         known: Option<&AccountRecord>,
         options: ImportOptions,
         owners: &mut TokenOwners,
-    ) -> Result<Plan, ImportResult> {
+    ) -> Result<EntryPlan, ImportResult> {
         let ImportEntry { name, realm, account_id, refresh_token } = entry;
         if self.realm(realm).is_none() {
             // Its text may be a token that stands in the wrong column.
@@ -170,23 +170,23 @@ impl Pairing {
             )));
         }
         let Some((record, grant)) = known.and_then(|record| Some((record, grant_in(record, realm)?))) else {
-            return Ok(Plan::Store(Stored::New));
+            return Ok(EntryPlan::Store(StoreAction::New));
         };
         if grant.refresh == *refresh_token {
-            return Ok(Plan::Same);
+            return Ok(EntryPlan::Same);
         }
         let needs_login = record.current == *realm && matches!(record.state, AccountState::NeedsLogin { .. });
         let nothing_works = never_proved(grant) || needs_login;
         let is_paused = record.state == AccountState::Paused;
         if options.paused || (is_paused && !options.replace) {
             return if nothing_works {
-                Ok(Plan::Store(Stored::Replaced))
+                Ok(EntryPlan::Store(StoreAction::Replaced))
             } else {
                 Err(ImportResult::Kept(KEPT_PAUSED.to_owned()))
             };
         }
         if nothing_works || options.replace {
-            return Ok(Plan::Prove);
+            return Ok(EntryPlan::Prove);
         }
         Err(ImportResult::Kept(KEPT.to_owned()))
     }

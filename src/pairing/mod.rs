@@ -3,21 +3,21 @@
 //! The rules guarded here: a code or state works once, within its time and only for the browser that began (threats, row 9); pair
 //! tokens are never lost once the platform has handed them out; login tokens are forgotten, never revoked (gen-api, section 2).
 
+mod account_changes;
 mod accounts;
 mod callback;
 mod code;
 mod connect;
-mod ending;
+mod grant_removal;
 mod import;
 mod import_file;
 mod import_plan;
 mod naming;
 mod outcome;
 mod pending;
+mod ports;
 mod progress;
-mod removing;
-mod repeat;
-mod seams;
+mod retry;
 mod start;
 
 #[cfg(test)]
@@ -25,18 +25,18 @@ pub(crate) mod doubles;
 #[cfg(test)]
 mod stories;
 
-pub use accounts::{ExportedGrant, HoldLine, Invitation, InviteRequest, OperatorProblem, Selection};
-pub use callback::{CallbackResult, Proof};
+pub use account_changes::{AccountChangeError, AccountRemovalPreview, RenamePreview};
+pub use accounts::{ExportedGrant, Invitation, InviteRequest, OperatorError, PauseResult, Selection};
+pub use callback::{CallbackResult, LoginProof};
 pub use code::{Code, Cookie};
-pub use ending::{Ended, Ending, EndingPreview, EndingProblem};
+pub use grant_removal::{GrantRemoval, GrantRemovalError, GrantRemovalPreview, RemovedGrant};
 pub use import::{ImportLine, OPERATOR_PACE};
 pub use import_file::{ImportFileError, read_import};
 pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
-pub use outcome::{Choice, Connected, Outcome, Stop, Words};
-pub use progress::Progress;
-pub use removing::{LocalActError, RemovalPreview, RenamePreview};
-pub use seams::{Call, Hooks, LoginCalls};
-pub use start::{Begin, PastedStart, StartLink, StartOffer, StartProblem, StartRequest};
+pub use outcome::{Choice, Connected, LoginError, LoginOutcome, UserMessage};
+pub use ports::{Call, Hooks, LoginCalls};
+pub use progress::LoginProgress;
+pub use start::{Begin, PastedStart, StartError, StartLink, StartOffer, StartRequest};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ use crate::config;
 use crate::model::account::RealmName;
 use crate::model::route::{HostPolicy, Route};
 use crate::store::{AccountRecord, Store, StoreError};
-use pending::Desk;
+use pending::PendingLogins;
 
 /// How long a link of `accounts pair` works: the operator is sitting in front of it.
 pub const PAIR_LINK_VALID: Duration = Duration::from_secs(10 * 60);
@@ -63,7 +63,7 @@ pub const LONGEST_LINK_VALID: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub const LOGIN_VALID: Duration = Duration::from_secs(10 * 60);
 
 /// What pairing is made of.
-pub struct Parts {
+pub struct PairingParts {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub realms: BTreeMap<RealmName, PairingRealm>,
@@ -106,29 +106,29 @@ pub struct Pairing {
     clock: Clock,
     store: Arc<dyn Store>,
     hooks: Arc<dyn Hooks>,
-    settings: ArcSwap<Settings>,
-    desk: Desk,
-    failures: progress::Failures,
+    settings: ArcSwap<PairingSettings>,
+    pending: PendingLogins,
+    failures: progress::RecentFailures,
     /// Held while a name is decided and its grant written: two logins must not settle on the same free name.
     saving: tokio::sync::Mutex<()>,
     unsaved: AtomicUsize,
 }
 
-struct Settings {
+struct PairingSettings {
     realms: BTreeMap<RealmName, PairingRealm>,
     retry: config::RetryConfig,
 }
 
 impl Pairing {
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { clock, store, realms, retry, hooks } = parts;
+    pub fn new(parts: PairingParts) -> Arc<Self> {
+        let PairingParts { clock, store, realms, retry, hooks } = parts;
         Arc::new(Self {
-            desk: Desk::new(clock.clone(), store.clone()),
-            failures: progress::Failures::default(),
+            pending: PendingLogins::new(clock.clone(), store.clone()),
+            failures: progress::RecentFailures::default(),
             clock,
             store,
             hooks,
-            settings: ArcSwap::from_pointee(Settings { realms, retry }),
+            settings: ArcSwap::from_pointee(PairingSettings { realms, retry }),
             saving: tokio::sync::Mutex::new(()),
             unsaved: AtomicUsize::new(0),
         })
@@ -136,7 +136,7 @@ impl Pairing {
 
     /// Takes over a reloaded configuration; logins under way go on with it.
     pub fn reload(&self, realms: BTreeMap<RealmName, PairingRealm>, retry: config::RetryConfig) {
-        self.settings.store(Arc::new(Settings { realms, retry }));
+        self.settings.store(Arc::new(PairingSettings { realms, retry }));
     }
 
     /// The paths at which browsers come back, one per realm or shared.

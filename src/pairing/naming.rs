@@ -1,27 +1,27 @@
 //! Which name an account gets. Pure; the rule: (realm, account id) has one name, and a name never passes silently from one iTero
 //! account to another.
 
-use super::outcome::Stop;
-use super::pending::Order;
+use super::outcome::LoginError;
+use super::pending::PairingRequest;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::store::AccountRecord;
 
 /// Decides under which name a login's account is kept. `shown` is the platform's name for it, used only where nothing better is known.
 pub(super) fn decide(
     records: &[AccountRecord],
-    order: &Order,
+    request: &PairingRequest,
     id: AccountId,
     shown: &str,
-) -> Result<AccountName, Stop> {
-    let held = holder(records, &order.realm, id);
-    match (&order.name, held) {
+) -> Result<AccountName, LoginError> {
+    let held = holder(records, &request.realm, id);
+    match (&request.name, held) {
         (Some(wanted), Some(held)) if *wanted != held.name => {
-            Err(Stop::KnownAs { realm: order.realm.clone(), id, name: held.name.clone() })
+            Err(LoginError::KnownAs { realm: request.realm.clone(), id, name: held.name.clone() })
         }
         (_, Some(held)) => Ok(held.name.clone()),
-        (Some(wanted), None) => match id_of(records, wanted, &order.realm) {
+        (Some(wanted), None) => match id_of(records, wanted, &request.realm) {
             Some(other) => {
-                Err(Stop::NameTaken { name: wanted.clone(), realm: order.realm.clone(), id: other })
+                Err(LoginError::NameTaken { name: wanted.clone(), realm: request.realm.clone(), id: other })
             }
             None => Ok(wanted.clone()),
         },
@@ -140,8 +140,8 @@ mod tests {
         }
     }
 
-    fn order(name: Option<&str>) -> Order {
-        Order {
+    fn request(name: Option<&str>) -> PairingRequest {
+        PairingRequest {
             realm: "global".parse().unwrap(),
             name: name.map(|name| name.parse().unwrap()),
             account_id: None,
@@ -161,7 +161,7 @@ mod tests {
             ("", "account"),
             ("A very long name of a clinic in a small town", "a-very-long-name-of-a-cl"),
         ] {
-            let decided = decide(&records, &order(None), AccountId::new(7), shown);
+            let decided = decide(&records, &request(None), AccountId::new(7), shown);
             assert_eq!(decided.unwrap().as_str(), name, "{shown:?}");
         }
     }
@@ -170,18 +170,18 @@ mod tests {
     fn a_known_account_keeps_its_name_and_refuses_another() {
         let records = [record("smile", "global", 1)];
         let id = AccountId::new(1);
-        assert_eq!(decide(&records, &order(None), id, "New Name").unwrap().as_str(), "smile");
-        assert_eq!(decide(&records, &order(Some("smile")), id, "x").unwrap().as_str(), "smile");
-        let refused = decide(&records, &order(Some("grin")), id, "x");
-        assert!(matches!(refused, Err(Stop::KnownAs { name, .. }) if name.as_str() == "smile"));
+        assert_eq!(decide(&records, &request(None), id, "New Name").unwrap().as_str(), "smile");
+        assert_eq!(decide(&records, &request(Some("smile")), id, "x").unwrap().as_str(), "smile");
+        let refused = decide(&records, &request(Some("grin")), id, "x");
+        assert!(matches!(refused, Err(LoginError::KnownAs { name, .. }) if name.as_str() == "smile"));
     }
 
     #[test]
     fn a_name_never_passes_to_another_account_of_its_realm_but_takes_a_grant_of_a_second_realm() {
         let id = AccountId::new(2);
-        let refused = decide(&[record("smile", "global", 1)], &order(Some("smile")), id, "x");
-        assert!(matches!(refused, Err(Stop::NameTaken { id, .. }) if id == AccountId::new(1)));
-        let second = decide(&[record("smile", "old", 1)], &order(Some("smile")), id, "x");
+        let refused = decide(&[record("smile", "global", 1)], &request(Some("smile")), id, "x");
+        assert!(matches!(refused, Err(LoginError::NameTaken { id, .. }) if id == AccountId::new(1)));
+        let second = decide(&[record("smile", "old", 1)], &request(Some("smile")), id, "x");
         assert_eq!(second.unwrap().as_str(), "smile");
     }
 }

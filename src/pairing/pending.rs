@@ -15,7 +15,7 @@ use crate::store::{PendingKind, PendingLogin, Store, StoreError};
 
 /// What a login is for.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct PairingRequest {
     pub realm: RealmName,
     pub name: Option<AccountName>,
     pub account_id: Option<AccountId>,
@@ -24,7 +24,7 @@ pub(super) struct Order {
 
 /// Who may go on with a login.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Bound {
+pub(super) struct SessionBinding {
     pub by: BoundBy,
     pub hash: CodeHash,
 }
@@ -39,47 +39,50 @@ pub(super) enum BoundBy {
 
 /// A start link that was handed out.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Start {
-    pub order: Order,
+pub(super) struct PendingStart {
+    #[serde(rename = "order")]
+    pub request: PairingRequest,
 }
 
 /// An OAuth `state` under way.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct State {
-    pub order: Order,
-    pub bound: Bound,
+pub(super) struct PendingState {
+    #[serde(rename = "order")]
+    pub request: PairingRequest,
+    #[serde(rename = "bound")]
+    pub binding: SessionBinding,
     /// The start link's code, for "try again"; an operator who pastes has none. Sealed by the store like the rest.
     pub start: Option<Code>,
 }
 
 /// Logged in, the account is yet to be chosen. Holds the login's access token; its refresh token is forgotten already.
 #[derive(Serialize, Deserialize)]
-pub(super) struct AwaitedChoice {
-    pub login: State,
+pub(super) struct PendingChoice {
+    pub login: PendingState,
     pub access: String,
     pub domain: String,
     pub path: String,
     pub accounts: Vec<RelatedAccount>,
 }
 
-pub(super) trait Waiting: Serialize + DeserializeOwned {
+pub(super) trait PendingPayload: Serialize + DeserializeOwned {
     const KIND: PendingKind;
 }
 
-impl Waiting for Start {
+impl PendingPayload for PendingStart {
     const KIND: PendingKind = PendingKind::Start;
 }
 
-impl Waiting for State {
+impl PendingPayload for PendingState {
     const KIND: PendingKind = PendingKind::State;
 }
 
-impl Waiting for AwaitedChoice {
+impl PendingPayload for PendingChoice {
     const KIND: PendingKind = PendingKind::Choice;
 }
 
 /// The answer to a look-up.
-pub(super) enum Held<T> {
+pub(super) enum CodeStatus<T> {
     Live {
         what: T,
         expires_at: Timestamp,
@@ -93,14 +96,14 @@ pub(super) enum Held<T> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Row<T> {
-    Live(Made<T>),
+enum StoredLogin<T> {
+    Live(Stamped<T>),
     Used { by: Option<AccountName> },
 }
 
 /// With the moment at which it was made, so that an end which a wrong clock put too far away is noticed.
 #[derive(Serialize, Deserialize)]
-struct Made<T> {
+struct Stamped<T> {
     /// In milliseconds, as the store keeps the end. Absent where an older gateway wrote it.
     #[serde(default)]
     made_at: Option<u64>,
@@ -109,60 +112,60 @@ struct Made<T> {
 }
 
 /// Its clock and ours may be that far apart, where another gateway made it.
-const APART: Duration = Duration::from_secs(2);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 
 /// Pending logins, by code.
-pub(super) struct Desk {
+pub(super) struct PendingLogins {
     clock: Clock,
     store: Arc<dyn Store>,
 }
 
-impl Desk {
+impl PendingLogins {
     pub fn new(clock: Clock, store: Arc<dyn Store>) -> Self {
         Self { clock, store }
     }
 
     /// Keeps something under a fresh code and returns the code and its end.
-    pub async fn put<T: Waiting>(
+    pub async fn put<T: PendingPayload>(
         &self,
         what: T,
         valid_for: Duration,
     ) -> Result<(Code, Timestamp), StoreError> {
         let now = self.clock.now();
         let (code, expires_at) = (Code::fresh(), now + valid_for);
-        let made = Made { made_at: Some(now.as_millis()), what };
-        self.write(code.hash(), Row::Live(made), expires_at).await?;
+        let stamped = Stamped { made_at: Some(now.as_millis()), what };
+        self.write(code.hash(), StoredLogin::Live(stamped), expires_at).await?;
         Ok((code, expires_at))
     }
 
     /// Looks without using it up.
-    pub async fn peek<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
+    pub async fn peek<T: PendingPayload>(&self, code: &Code) -> Result<CodeStatus<T>, StoreError> {
         let hash = code.hash();
-        let row = self.store.peek_login(hash.as_bytes(), T::KIND, self.clock.now()).await?;
-        let Some(mut row) = row else { return Ok(Held::Unknown) };
-        if let Some(made_at) = made_in_the_future::<T>(&row, self.clock.now()) {
+        let stored = self.store.peek_login(hash.as_bytes(), T::KIND, self.clock.now()).await?;
+        let Some(mut stored) = stored else { return Ok(CodeStatus::Unknown) };
+        if let Some(made_at) = made_in_the_future::<T>(&stored, self.clock.now()) {
             // A clock was wrong when it was made. From now on it is good for as long as it was meant to be.
             let now = self.clock.now();
-            row.expires_at = now + row.expires_at.since(made_at);
-            if let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) {
+            stored.expires_at = now + stored.expires_at.since(made_at);
+            if let Ok(StoredLogin::Live(stamped)) = serde_json::from_str::<StoredLogin<T>>(&stored.payload) {
                 tracing::warn!(
                     "a pending login was made in the future, by a wrong clock; it counts as made now"
                 );
-                let made = Made { made_at: Some(now.as_millis()), what: made.what };
-                self.write(hash, Row::Live(made), row.expires_at).await?;
+                let stamped = Stamped { made_at: Some(now.as_millis()), what: stamped.what };
+                self.write(hash, StoredLogin::Live(stamped), stored.expires_at).await?;
             }
         }
-        Ok(read(row))
+        Ok(read(stored))
     }
 
     /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one through; the other finds it used.
-    pub async fn take<T: Waiting>(&self, code: &Code) -> Result<Held<T>, StoreError> {
+    pub async fn take<T: PendingPayload>(&self, code: &Code) -> Result<CodeStatus<T>, StoreError> {
         self.take_for(code, None).await
     }
 
     /// Closes a start link whose account is connected.
     pub async fn close_start(&self, code: &Code, by: &AccountName) -> Result<(), StoreError> {
-        self.take_for::<Start>(code, Some(by.clone())).await.map(drop)
+        self.take_for::<PendingStart>(code, Some(by.clone())).await.map(drop)
     }
 
     /// How many logins under way are for the account of this name.
@@ -188,7 +191,7 @@ impl Desk {
             let Some(taken) = self.store.take_login(login.id, login.kind, self.clock.now()).await? else {
                 continue;
             };
-            if let Some(name) = payload.pointer_mut(place_of_name(login.kind)) {
+            if let Some(name) = payload.pointer_mut(name_pointer(login.kind)) {
                 *name = to.as_str().into();
             }
             self.store.put_login(PendingLogin { payload: payload.to_string(), ..taken }).await?;
@@ -206,43 +209,43 @@ impl Desk {
         let logins = self.store.pending_logins().await?.into_iter().filter(|login| login.expires_at > now);
         let read = logins.filter_map(|login| {
             let payload: serde_json::Value = serde_json::from_str(&login.payload).ok()?;
-            let is_its = payload.pointer(place_of_name(login.kind))?.as_str()? == name.as_str();
+            let is_its = payload.pointer(name_pointer(login.kind))?.as_str()? == name.as_str();
             is_its.then_some((login, payload))
         });
         Ok(read.collect())
     }
 
-    async fn take_for<T: Waiting>(
+    async fn take_for<T: PendingPayload>(
         &self,
         code: &Code,
         by: Option<AccountName>,
-    ) -> Result<Held<T>, StoreError> {
+    ) -> Result<CodeStatus<T>, StoreError> {
         let hash = code.hash();
-        let Some(row) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
-            return Ok(Held::Used { by: None });
+        let Some(stored) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
+            return Ok(CodeStatus::Used { by: None });
         };
-        let made_at = made_in_the_future::<T>(&row, self.clock.now());
+        let made_at = made_in_the_future::<T>(&stored, self.clock.now());
         let expires_at =
-            made_at.map_or(row.expires_at, |made_at| row.expires_at - made_at.since(self.clock.now()));
-        let held = read::<T>(row);
+            made_at.map_or(stored.expires_at, |made_at| stored.expires_at - made_at.since(self.clock.now()));
+        let held = read::<T>(stored);
         let mark = match &held {
-            Held::Used { by } => by.clone(),
-            Held::Live { .. } | Held::Unknown => by,
+            CodeStatus::Used { by } => by.clone(),
+            CodeStatus::Live { .. } | CodeStatus::Unknown => by,
         };
         // Without its mark the code reads as unknown instead of used: worse words, no second use.
-        if let Err(problem) = self.write::<T>(hash, Row::Used { by: mark }, expires_at).await {
+        if let Err(problem) = self.write::<T>(hash, StoredLogin::Used { by: mark }, expires_at).await {
             tracing::debug!(%problem, "a used login left no mark");
         }
         Ok(held)
     }
 
-    async fn write<T: Waiting>(
+    async fn write<T: PendingPayload>(
         &self,
         hash: CodeHash,
-        row: Row<T>,
+        stored: StoredLogin<T>,
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let payload = serde_json::to_string(&row)
+        let payload = serde_json::to_string(&stored)
             .map_err(|problem| StoreError::Unavailable(problem.to_string().into()))?;
         let login = PendingLogin { id: hash.as_bytes(), kind: T::KIND, expires_at, payload };
         self.store.put_login(login).await
@@ -250,29 +253,31 @@ impl Desk {
 }
 
 /// When it was made, where that lies in the future.
-fn made_in_the_future<T: Waiting>(row: &PendingLogin, now: Timestamp) -> Option<Timestamp> {
-    let Ok(Row::Live(made)) = serde_json::from_str::<Row<T>>(&row.payload) else { return None };
-    let made_at = made.made_at.map(Timestamp::from_millis)?;
-    (made_at > now + APART).then_some(made_at)
+fn made_in_the_future<T: PendingPayload>(stored: &PendingLogin, now: Timestamp) -> Option<Timestamp> {
+    let Ok(StoredLogin::Live(stamped)) = serde_json::from_str::<StoredLogin<T>>(&stored.payload) else {
+        return None;
+    };
+    let made_at = stamped.made_at.map(Timestamp::from_millis)?;
+    (made_at > now + MAX_CLOCK_SKEW).then_some(made_at)
 }
 
 /// Where the order's account name stands in a payload.
-fn place_of_name(kind: PendingKind) -> &'static str {
+fn name_pointer(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Start | PendingKind::State => "/live/order/name",
         PendingKind::Choice => "/live/login/order/name",
     }
 }
 
-fn read<T: Waiting>(row: PendingLogin) -> Held<T> {
-    let expires_at = row.expires_at;
-    match serde_json::from_str(&row.payload) {
-        Ok(Row::Live(made)) => Held::Live { what: made.what, expires_at },
-        Ok(Row::Used { by }) => Held::Used { by },
+fn read<T: PendingPayload>(stored: PendingLogin) -> CodeStatus<T> {
+    let expires_at = stored.expires_at;
+    match serde_json::from_str(&stored.payload) {
+        Ok(StoredLogin::Live(stamped)) => CodeStatus::Live { what: stamped.what, expires_at },
+        Ok(StoredLogin::Used { by }) => CodeStatus::Used { by },
         Err(_) => {
             // serde_json's text could quote the payload, which holds tokens.
             tracing::warn!("a pending login of another version cannot be read; it counts as unknown");
-            Held::Unknown
+            CodeStatus::Unknown
         }
     }
 }
@@ -284,9 +289,9 @@ mod tests {
 
     const TEN_MINUTES: Duration = Duration::from_secs(600);
 
-    fn start() -> Start {
+    fn start() -> PendingStart {
         let realm = "global".parse().unwrap();
-        Start { order: Order { realm, name: None, account_id: None, callback_url: None } }
+        PendingStart { request: PairingRequest { realm, name: None, account_id: None, callback_url: None } }
     }
 
     #[tokio::test]
@@ -294,18 +299,18 @@ mod tests {
         let right = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let ahead = Clock::manual(right.now() + Duration::from_secs(2 * 86_400));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(right.clone()));
-        let (code, _) = Desk::new(ahead, store.clone()).put(start(), TEN_MINUTES).await.unwrap();
-        let desk = Desk::new(right.clone(), store);
+        let (code, _) = PendingLogins::new(ahead, store.clone()).put(start(), TEN_MINUTES).await.unwrap();
+        let pending = PendingLogins::new(right.clone(), store);
         let end = right.now() + TEN_MINUTES;
         for _ in 0..2 {
-            let held = desk.peek::<Start>(&code).await.unwrap();
+            let held = pending.peek::<PendingStart>(&code).await.unwrap();
             assert!(
-                matches!(held, Held::Live { expires_at, .. } if expires_at == end),
+                matches!(held, CodeStatus::Live { expires_at, .. } if expires_at == end),
                 "it does not move along"
             );
             right.advance(Duration::from_secs(60));
         }
         right.advance(TEN_MINUTES);
-        assert!(matches!(desk.peek::<Start>(&code).await.unwrap(), Held::Unknown));
+        assert!(matches!(pending.peek::<PendingStart>(&code).await.unwrap(), CodeStatus::Unknown));
     }
 }

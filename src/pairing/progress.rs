@@ -4,64 +4,64 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::code::Code;
-use super::outcome::{Outcome, Stop};
-use super::pending::{Held, Start};
+use super::outcome::{LoginError, LoginOutcome};
+use super::pending::{CodeStatus, PendingStart};
 use super::{Pairing, RealmName};
 use crate::clock::Timestamp;
 use crate::model::account::AccountName;
 use crate::store::StoreError;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum LoginProgress {
     /// Nobody has finished it; `last_failure` is why the last one who tried did not.
     Waiting {
         expires_at: Timestamp,
-        last_failure: Option<Stop>,
+        last_failure: Option<LoginError>,
     },
     Paired {
         account: Option<AccountName>,
     },
     /// The link's time is over, or it is none of ours.
     Over {
-        last_failure: Option<Stop>,
+        last_failure: Option<LoginError>,
     },
 }
 
 /// The last failure of each start link, the newest links at the back. Of this process alone: another gateway's is not waited for.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<VecDeque<([u8; 32], Stop)>>);
+pub(super) struct RecentFailures(Mutex<VecDeque<([u8; 32], LoginError)>>);
 
 /// Whoever waits looks every second; of more logins at once the oldest lose their reason, not their link.
 const MOST_FAILURES: usize = 1000;
 
-impl Failures {
-    pub fn note(&self, start: Option<&Code>, outcome: &Outcome) {
-        let (Some(start), Outcome::Stopped { stop, .. }) = (start, outcome) else { return };
+impl RecentFailures {
+    pub fn record(&self, start: Option<&Code>, outcome: &LoginOutcome) {
+        let (Some(start), LoginOutcome::Failed { error, .. }) = (start, outcome) else { return };
         let hash = start.hash().as_bytes();
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|(other, _)| *other != hash);
         if held.len() >= MOST_FAILURES {
             held.pop_front();
         }
-        held.push_back((hash, stop.clone()));
+        held.push_back((hash, error.clone()));
     }
 
-    fn last(&self, start: &Code) -> Option<Stop> {
+    fn last(&self, start: &Code) -> Option<LoginError> {
         let hash = start.hash().as_bytes();
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().find(|(other, _)| *other == hash).map(|(_, stop)| stop.clone())
+        held.iter().find(|(other, _)| *other == hash).map(|(_, error)| error.clone())
     }
 }
 
 impl Pairing {
     /// Looks without using the link up.
-    pub async fn progress(&self, code: &str) -> Result<Progress, StoreError> {
-        let Some(code) = Code::parse(code) else { return Ok(Progress::Over { last_failure: None }) };
+    pub async fn progress(&self, code: &str) -> Result<LoginProgress, StoreError> {
+        let Some(code) = Code::parse(code) else { return Ok(LoginProgress::Over { last_failure: None }) };
         let last_failure = self.failures.last(&code);
-        Ok(match self.desk.peek::<Start>(&code).await? {
-            Held::Live { expires_at, .. } => Progress::Waiting { expires_at, last_failure },
-            Held::Used { by } => Progress::Paired { account: by },
-            Held::Unknown => Progress::Over { last_failure },
+        Ok(match self.pending.peek::<PendingStart>(&code).await? {
+            CodeStatus::Live { expires_at, .. } => LoginProgress::Waiting { expires_at, last_failure },
+            CodeStatus::Used { by } => LoginProgress::Paired { account: by },
+            CodeStatus::Unknown => LoginProgress::Over { last_failure },
         })
     }
 

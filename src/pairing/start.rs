@@ -7,8 +7,8 @@ use url::Url;
 
 use super::code::{Code, Cookie};
 use super::naming;
-use super::outcome::Stop;
-use super::pending::{Bound, BoundBy, Held, Order, Start, State};
+use super::outcome::LoginError;
+use super::pending::{BoundBy, CodeStatus, PairingRequest, PendingStart, PendingState, SessionBinding};
 use super::{LOGIN_VALID, LONGEST_LINK_VALID, Pairing, PairingRealm};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -64,7 +64,7 @@ pub struct Begin {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum StartProblem {
+pub enum StartError {
     #[error("realm {0} is not configured")]
     UnknownRealm(RealmName),
     #[error("{name} stands for account {held} in realm {realm}, not for {wanted}")]
@@ -81,22 +81,23 @@ pub enum StartProblem {
 
 impl Pairing {
     /// Makes a start link.
-    pub async fn start(&self, request: StartRequest) -> Result<StartLink, StartProblem> {
-        if request.valid_for < Duration::from_secs(60) || request.valid_for > LONGEST_LINK_VALID {
-            return Err(StartProblem::ValidFor);
+    pub async fn start(&self, start_request: StartRequest) -> Result<StartLink, StartError> {
+        if start_request.valid_for < Duration::from_secs(60) || start_request.valid_for > LONGEST_LINK_VALID {
+            return Err(StartError::ValidFor);
         }
-        let (realm, order, warnings) = self.order(&request).await?;
-        let (code, expires_at) = self.desk.put(Start { order }, request.valid_for).await?;
+        let (realm, request, warnings) = self.request(&start_request).await?;
+        let (code, expires_at) = self.pending.put(PendingStart { request }, start_request.valid_for).await?;
         let url = format!("{}/connect/{}", realm.origin(), code.expose());
         Ok(StartLink { url, expires_at, warnings })
     }
 
     /// Begins a login whose end will be pasted; its state is bound to the returned id instead of a cookie.
-    pub async fn start_pasted(&self, request: StartRequest) -> Result<PastedStart, StartProblem> {
-        let (realm, order, warnings) = self.order(&request).await?;
+    pub async fn start_pasted(&self, start_request: StartRequest) -> Result<PastedStart, StartError> {
+        let (realm, request, warnings) = self.request(&start_request).await?;
         let id = Code::fresh();
-        let bound = Bound { by: BoundBy::Operator, hash: id.hash() };
-        let (state, expires_at) = self.desk.put(State { order, bound, start: None }, LOGIN_VALID).await?;
+        let binding = SessionBinding { by: BoundBy::Operator, hash: id.hash() };
+        let (state, expires_at) =
+            self.pending.put(PendingState { request, binding, start: None }, LOGIN_VALID).await?;
         Ok(PastedStart {
             id,
             authorize_url: realm.calls.authorize_url(state.expose()).into(),
@@ -107,45 +108,45 @@ impl Pairing {
     }
 
     /// What a start link is for. Changes nothing.
-    pub async fn look(&self, code: &str) -> Result<StartOffer, Stop> {
-        let code = Code::parse(code).ok_or(Stop::Expired)?;
+    pub async fn look(&self, code: &str) -> Result<StartOffer, LoginError> {
+        let code = Code::parse(code).ok_or(LoginError::Expired)?;
         let (start, expires_at) = self.live_start(&code).await?;
-        let Order { realm, name, .. } = start.order;
-        let settings = self.realm(&realm).ok_or_else(|| Stop::RealmGone { realm: realm.clone() })?;
+        let PairingRequest { realm, name, .. } = start.request;
+        let settings = self.realm(&realm).ok_or_else(|| LoginError::RealmGone { realm: realm.clone() })?;
         Ok(StartOffer { code, name, realm, expires_at, insecure: settings.hosts.allow_insecure })
     }
 
     /// The button on the start page: a fresh state, bound to this browser. The link stays good until its account is connected, since
     /// people cancel and come back.
-    pub async fn begin(&self, code: &str) -> Result<Begin, Stop> {
-        let code = Code::parse(code).ok_or(Stop::Expired)?;
+    pub async fn begin(&self, code: &str) -> Result<Begin, LoginError> {
+        let code = Code::parse(code).ok_or(LoginError::Expired)?;
         let (start, _) = self.live_start(&code).await?;
-        let name = start.order.realm.clone();
-        let realm = self.realm(&name).ok_or(Stop::RealmGone { realm: name })?;
+        let name = start.request.realm.clone();
+        let realm = self.realm(&name).ok_or(LoginError::RealmGone { realm: name })?;
         let secret = Code::fresh();
-        let bound = Bound { by: BoundBy::Cookie, hash: secret.hash() };
-        let state = State { order: start.order, bound, start: Some(code) };
-        let (state, _) = self.desk.put(state, LOGIN_VALID).await.map_err(|p| Stop::of_store(&p))?;
+        let binding = SessionBinding { by: BoundBy::Cookie, hash: secret.hash() };
+        let state = PendingState { request: start.request, binding, start: Some(code) };
+        let (state, _) = self.pending.put(state, LOGIN_VALID).await.map_err(|p| LoginError::of_store(&p))?;
         let cookie = Cookie::binding(state.hash(), &secret, realm.secure(), LOGIN_VALID);
         Ok(Begin { authorize_url: realm.calls.authorize_url(state.expose()), cookie })
     }
 
-    async fn live_start(&self, code: &Code) -> Result<(Start, Timestamp), Stop> {
-        match self.desk.peek::<Start>(code).await {
-            Ok(Held::Live { what, expires_at }) => Ok((what, expires_at)),
-            Ok(Held::Used { by }) => Err(Stop::AlreadyUsed { by }),
-            Ok(Held::Unknown) => Err(Stop::Expired),
-            Err(problem) => Err(Stop::of_store(&problem)),
+    async fn live_start(&self, code: &Code) -> Result<(PendingStart, Timestamp), LoginError> {
+        match self.pending.peek::<PendingStart>(code).await {
+            Ok(CodeStatus::Live { what, expires_at }) => Ok((what, expires_at)),
+            Ok(CodeStatus::Used { by }) => Err(LoginError::AlreadyUsed { by }),
+            Ok(CodeStatus::Unknown) => Err(LoginError::Expired),
+            Err(problem) => Err(LoginError::of_store(&problem)),
         }
     }
 
     /// Checks a request against what is known, so that a contradiction shows before anybody logs in.
-    async fn order(
+    async fn request(
         &self,
-        request: &StartRequest,
-    ) -> Result<(PairingRealm, Order, Vec<String>), StartProblem> {
-        let StartRequest { realm: realm_name, name, account_id, callback_url, .. } = request;
-        let realm = self.realm(realm_name).ok_or_else(|| StartProblem::UnknownRealm(realm_name.clone()))?;
+        start_request: &StartRequest,
+    ) -> Result<(PairingRealm, PairingRequest, Vec<String>), StartError> {
+        let StartRequest { realm: realm_name, name, account_id, callback_url, .. } = start_request;
+        let realm = self.realm(realm_name).ok_or_else(|| StartError::UnknownRealm(realm_name.clone()))?;
         let callback_url = callback_url
             .as_deref()
             .map(|text| check_callback_url(text, realm.hosts.allow_insecure))
@@ -156,26 +157,26 @@ impl Pairing {
             && held != wanted
         {
             let (name, realm) = (name.clone(), realm_name.clone());
-            return Err(StartProblem::OtherAccount { name, realm, held, wanted });
+            return Err(StartError::OtherAccount { name, realm, held, wanted });
         }
         if let (Some(name), Some(id)) = (name, *account_id)
             && let Some(holder) = naming::holder(&records, realm_name, id)
             && holder.name != *name
         {
             let realm = realm_name.clone();
-            return Err(StartProblem::KnownAs { realm, id, name: holder.name.clone() });
+            return Err(StartError::KnownAs { realm, id, name: holder.name.clone() });
         }
         let mut warnings = Vec::new();
         if callback_url.is_none() {
             warnings.push(NO_CALLBACK_URL.to_owned());
         }
-        let order = Order {
+        let request = PairingRequest {
             realm: realm_name.clone(),
             name: name.clone(),
             account_id: account_id.or(named),
             callback_url,
         };
-        Ok((realm, order, warnings))
+        Ok((realm, request, warnings))
     }
 }
 
@@ -186,9 +187,9 @@ const NO_CALLBACK_URL: &str = "No callback URL is given: unless Align has regist
 
 const LONGEST_CALLBACK_URL: usize = 1024;
 
-fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartProblem> {
+fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartError> {
     let text = text.trim();
-    let url = Url::parse(text).map_err(|_| StartProblem::CallbackUrl("is not a URL"))?;
+    let url = Url::parse(text).map_err(|_| StartError::CallbackUrl("is not a URL"))?;
     let fault = if text.len() > LONGEST_CALLBACK_URL {
         "is too long"
     } else if !(url.scheme() == "https" || (allow_insecure && url.scheme() == "http")) {
@@ -200,5 +201,5 @@ fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartP
     } else {
         return Ok(url.into());
     };
-    Err(StartProblem::CallbackUrl(fault))
+    Err(StartError::CallbackUrl(fault))
 }

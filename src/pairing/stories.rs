@@ -7,7 +7,9 @@ mod operators;
 mod removing;
 
 use super::doubles::{Scene, global};
-use super::{Begin, CallbackResult, Connected, Outcome, PAIR_LINK_VALID, Proof, StartRequest, Stop};
+use super::{
+    Begin, CallbackResult, Connected, LoginError, LoginOutcome, LoginProof, PAIR_LINK_VALID, StartRequest,
+};
 
 pub(super) fn request() -> StartRequest {
     StartRequest {
@@ -51,21 +53,21 @@ impl Visitor {
     }
 
     pub async fn returns(&self, scene: &Scene) -> CallbackResult {
-        let proof = Proof::Browser { cookies: &self.cookies };
+        let proof = LoginProof::Browser { cookies: &self.cookies };
         scene.pairing.callback(&self.query(), proof).await
     }
 }
 
 pub(super) fn connected(response: CallbackResult) -> Connected {
     match response.outcome {
-        Outcome::Connected(connected) => connected,
+        LoginOutcome::Connected(connected) => connected,
         other => panic!("not connected: {other:?}"),
     }
 }
 
-pub(super) fn stop(response: &CallbackResult) -> &Stop {
+pub(super) fn error(response: &CallbackResult) -> &LoginError {
     match &response.outcome {
-        Outcome::Stopped { stop, .. } => stop,
+        LoginOutcome::Failed { error, .. } => error,
         other => panic!("not stopped: {other:?}"),
     }
 }

@@ -13,7 +13,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
-use crate::pairing::{CallbackResult, Outcome, Pairing, Proof, Stop};
+use crate::pairing::{CallbackResult, LoginError, LoginOutcome, LoginProof, Pairing};
 use limit::UnknownCodeLimit;
 
 /// The public listener: the routes below and a page for every other path.
@@ -51,7 +51,7 @@ struct PublicPages {
 async fn offer(State(pages_state): State<Arc<PublicPages>>, uri: Uri) -> Response {
     match pages_state.pairing.look(code_of(&uri)).await {
         Ok(offer) => pages::start(&offer),
-        Err(stop) => pages_state.stopped(stop),
+        Err(error) => pages_state.failed(error),
     }
 }
 
@@ -64,7 +64,7 @@ async fn begin(state: State<Arc<PublicPages>>, headers: HeaderMap, uri: Uri) -> 
     let State(pages_state) = state;
     match pages_state.pairing.begin(code_of(&uri)).await {
         Ok(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
-        Err(stop) => pages_state.stopped(stop),
+        Err(error) => pages_state.failed(error),
     }
 }
 
@@ -79,7 +79,7 @@ async fn callback(
         return pages::method_not_allowed();
     }
     let cookies = cookies(&headers);
-    let proof = Proof::Browser { cookies: &cookies };
+    let proof = LoginProof::Browser { cookies: &cookies };
     let result = pages_state.pairing.callback(uri.query().unwrap_or_default(), proof).await;
     pages_state.page(result)
 }
@@ -87,7 +87,7 @@ async fn callback(
 async fn choose(State(pages_state): State<Arc<PublicPages>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let Some(form) = read_form(&head.headers, body).await else {
-        return pages_state.stopped(Stop::BadChoice);
+        return pages_state.failed(LoginError::BadChoice);
     };
     let field = |wanted: &str| {
         let mut values = form.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
@@ -97,31 +97,33 @@ async fn choose(State(pages_state): State<Arc<PublicPages>>, request: Request) -
         }
     };
     let (Some(choice), Some(account)) = (field("choice"), field("account")) else {
-        return pages_state.stopped(Stop::BadChoice);
+        return pages_state.failed(LoginError::BadChoice);
     };
     let cookies = cookies(&head.headers);
-    let result = pages_state.pairing.choose(choice, Proof::Browser { cookies: &cookies }, account).await;
+    let result = pages_state.pairing.choose(choice, LoginProof::Browser { cookies: &cookies }, account).await;
     pages_state.page(result)
 }
 
 impl PublicPages {
     fn page(&self, result: CallbackResult) -> Response {
         let mut response = match result.outcome {
-            Outcome::Connected(connected) => pages::connected(&connected),
-            Outcome::Choose(choice) => pages::choose(&choice),
-            Outcome::Stopped { stop: Stop::LoginExpired, .. } => self.stopped(Stop::LoginExpired),
-            Outcome::Stopped { stop, again } => pages::stopped(&stop, again.as_ref()),
+            LoginOutcome::Connected(connected) => pages::connected(&connected),
+            LoginOutcome::Choose(choice) => pages::choose(&choice),
+            LoginOutcome::Failed { error: LoginError::LoginExpired, .. } => {
+                self.failed(LoginError::LoginExpired)
+            }
+            LoginOutcome::Failed { error, again } => pages::failed(&error, again.as_ref()),
         };
         pages::set_cookies(&mut response, &result.cookies);
         response
     }
 
     /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked out by a stranger.
-    fn stopped(&self, stop: Stop) -> Response {
-        if matches!(stop, Stop::Expired | Stop::LoginExpired) && !self.unknown_codes.take_one() {
+    fn failed(&self, error: LoginError) -> Response {
+        if matches!(error, LoginError::Expired | LoginError::LoginExpired) && !self.unknown_codes.take_one() {
             return pages::too_many();
         }
-        pages::stopped(&stop, None)
+        pages::failed(&error, None)
     }
 }
 
@@ -148,28 +150,30 @@ async fn read_form(headers: &HeaderMap, body: Body) -> Option<Vec<(String, Strin
 }
 
 /// What a program in front of the page sees; people read the page.
-fn status(stop: &Stop) -> StatusCode {
-    match stop {
-        Stop::Cancelled => StatusCode::OK,
-        Stop::Expired | Stop::LoginExpired => StatusCode::NOT_FOUND,
-        Stop::AlreadyUsed { .. } | Stop::RealmGone { .. } => StatusCode::GONE,
-        Stop::WrongBrowser | Stop::Forbidden { .. } | Stop::NotEnabled | Stop::NoAccounts => {
-            StatusCode::FORBIDDEN
-        }
-        Stop::BadCallback(_) | Stop::BadChoice | Stop::LoginRefused { .. } | Stop::WrongAccountId => {
-            StatusCode::BAD_REQUEST
-        }
-        Stop::LoginNotAccepted | Stop::LoginLost => StatusCode::UNAUTHORIZED,
-        Stop::AccountNotListed { .. }
-        | Stop::PairedElsewhere
-        | Stop::NameTaken { .. }
-        | Stop::KnownAs { .. } => StatusCode::CONFLICT,
-        Stop::CredentialsRefused | Stop::RouteRefused { .. } | Stop::PlatformMisbehaved { .. } => {
-            StatusCode::BAD_GATEWAY
-        }
-        Stop::PlatformDown { .. } => StatusCode::GATEWAY_TIMEOUT,
-        Stop::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
-        Stop::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+fn status(error: &LoginError) -> StatusCode {
+    match error {
+        LoginError::Cancelled => StatusCode::OK,
+        LoginError::Expired | LoginError::LoginExpired => StatusCode::NOT_FOUND,
+        LoginError::AlreadyUsed { .. } | LoginError::RealmGone { .. } => StatusCode::GONE,
+        LoginError::WrongBrowser
+        | LoginError::Forbidden { .. }
+        | LoginError::NotEnabled
+        | LoginError::NoAccounts => StatusCode::FORBIDDEN,
+        LoginError::BadCallback(_)
+        | LoginError::BadChoice
+        | LoginError::LoginRefused { .. }
+        | LoginError::WrongAccountId => StatusCode::BAD_REQUEST,
+        LoginError::LoginNotAccepted | LoginError::LoginLost => StatusCode::UNAUTHORIZED,
+        LoginError::AccountNotListed { .. }
+        | LoginError::PairedElsewhere
+        | LoginError::NameTaken { .. }
+        | LoginError::KnownAs { .. } => StatusCode::CONFLICT,
+        LoginError::CredentialsRefused
+        | LoginError::RouteRefused { .. }
+        | LoginError::PlatformMisbehaved { .. } => StatusCode::BAD_GATEWAY,
+        LoginError::PlatformDown { .. } => StatusCode::GATEWAY_TIMEOUT,
+        LoginError::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
+        LoginError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::clock::Timestamp;
 use crate::model::account::AccountName;
-use crate::pairing::{Choice, Code, Connected, Cookie, StartOffer, Stop, Words};
+use crate::pairing::{Choice, Code, Connected, Cookie, LoginError, StartOffer, UserMessage};
 
 pub(super) const STYLE_PATH: &str = "/connect/static/style.css";
 pub(super) const ICON_PATH: &str = "/connect/static/icon.svg";
@@ -38,7 +38,7 @@ struct ConnectedPage<'a> {
 #[derive(Template)]
 #[template(path = "pairing/stopped.html")]
 struct StoppedPage<'a> {
-    words: &'a Words,
+    message: &'a UserMessage,
     again: Option<&'a Code>,
 }
 
@@ -110,9 +110,9 @@ pub(super) fn connected(connected: &Connected) -> Response {
     page(StatusCode::OK, &ConnectedPage { connected }, "'none'")
 }
 
-pub(super) fn stopped(stop: &Stop, again: Option<&Code>) -> Response {
-    let words = stop.words();
-    page(super::status(stop), &StoppedPage { words: &words, again }, "'none'")
+pub(super) fn failed(error: &LoginError, again: Option<&Code>) -> Response {
+    let message = error.message();
+    page(super::status(error), &StoppedPage { message: &message, again }, "'none'")
 }
 
 pub(super) fn not_found() -> Response {
@@ -149,7 +149,7 @@ pub(super) fn see_other(location: &str, cookie: &Cookie) -> Response {
     match HeaderValue::from_str(location) {
         Ok(location) => response.headers_mut().insert(header::LOCATION, location),
         // A parsed URL is plain ASCII.
-        Err(_) => return stopped(&Stop::Broken, None),
+        Err(_) => return failed(&LoginError::Broken, None),
     };
     set_cookies(&mut response, std::slice::from_ref(cookie));
     response
@@ -182,8 +182,8 @@ fn file(content: &'static str, kind: &'static str) -> Response {
 }
 
 fn plain(status: StatusCode, title: &'static str, what: &str, todo: &str) -> Response {
-    let words = Words { title, what: what.to_owned(), todo: todo.to_owned() };
-    page(status, &StoppedPage { words: &words, again: None }, "'none'")
+    let message = UserMessage { title, what: what.to_owned(), todo: todo.to_owned() };
+    page(status, &StoppedPage { message: &message, again: None }, "'none'")
 }
 
 fn page(status: StatusCode, template: &impl Template, form_targets: &str) -> Response {

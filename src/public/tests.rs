@@ -267,40 +267,40 @@ async fn every_stop_has_a_page_of_its_own() {
     let realm = || "global".parse().unwrap();
     let id = crate::model::account::AccountId::new(12);
     let stops = [
-        Stop::Cancelled,
-        Stop::Expired,
-        Stop::LoginExpired,
-        Stop::AlreadyUsed { by: None },
-        Stop::AlreadyUsed { by: Some(name()) },
-        Stop::WrongBrowser,
-        Stop::BadCallback("x"),
-        Stop::BadChoice,
-        Stop::LoginRefused { error: "x".into() },
-        Stop::LoginNotAccepted,
-        Stop::LoginLost,
-        Stop::CredentialsRefused,
-        Stop::NotEnabled,
-        Stop::Forbidden { call: "pair" },
-        Stop::NoAccounts,
-        Stop::AccountNotListed { wanted: id, listed: 1 },
-        Stop::PairedElsewhere,
-        Stop::WrongAccountId,
-        Stop::NameTaken { name: name(), realm: realm(), id },
-        Stop::KnownAs { realm: realm(), id, name: name() },
-        Stop::RealmGone { realm: realm() },
-        Stop::RouteRefused { detail: "x".into() },
-        Stop::PlatformDown { detail: "x".into() },
-        Stop::PlatformMisbehaved { detail: "<b>".into() },
-        Stop::StoreDown,
-        Stop::Broken,
+        LoginError::Cancelled,
+        LoginError::Expired,
+        LoginError::LoginExpired,
+        LoginError::AlreadyUsed { by: None },
+        LoginError::AlreadyUsed { by: Some(name()) },
+        LoginError::WrongBrowser,
+        LoginError::BadCallback("x"),
+        LoginError::BadChoice,
+        LoginError::LoginRefused { error: "x".into() },
+        LoginError::LoginNotAccepted,
+        LoginError::LoginLost,
+        LoginError::CredentialsRefused,
+        LoginError::NotEnabled,
+        LoginError::Forbidden { call: "pair" },
+        LoginError::NoAccounts,
+        LoginError::AccountNotListed { wanted: id, listed: 1 },
+        LoginError::PairedElsewhere,
+        LoginError::WrongAccountId,
+        LoginError::NameTaken { name: name(), realm: realm(), id },
+        LoginError::KnownAs { realm: realm(), id, name: name() },
+        LoginError::RealmGone { realm: realm() },
+        LoginError::RouteRefused { detail: "x".into() },
+        LoginError::PlatformDown { detail: "x".into() },
+        LoginError::PlatformMisbehaved { detail: "<b>".into() },
+        LoginError::StoreDown,
+        LoginError::Broken,
     ];
     let mut titles = std::collections::BTreeSet::new();
-    for stop in &stops {
-        let response = pages::stopped(stop, None);
+    for error in &stops {
+        let response = pages::failed(error, None);
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         assert!(text.contains("<h1>") && !text.contains("<b>"), "{text}");
-        titles.insert(stop.words().title);
+        titles.insert(error.message().title);
     }
     assert_eq!(titles.len(), stops.len(), "each has its own title");
 }

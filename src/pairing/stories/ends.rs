@@ -12,17 +12,17 @@ use crate::platform::{Blame, PlatformErrorKind};
 async fn a_state_that_is_unknown_expired_or_replayed_leads_to_no_call() {
     let scene = Scene::new();
     let visitor = Visitor::with(&scene, request()).await;
-    let proof = Proof::Browser { cookies: &visitor.cookies };
+    let proof = LoginProof::Browser { cookies: &visitor.cookies };
     let forged = format!("code=a&state={}", Code::fresh().expose());
-    assert_eq!(stop(&scene.pairing.callback(&forged, proof).await), &Stop::LoginExpired);
+    assert_eq!(error(&scene.pairing.callback(&forged, proof).await), &LoginError::LoginExpired);
 
     let late = Visitor::with(&scene, request()).await;
     connected(visitor.returns(&scene).await);
     let calls = scene.global.calls().len();
-    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
-    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
+    assert_eq!(error(&visitor.returns(&scene).await), &LoginError::AlreadyUsed { by: None });
+    assert_eq!(error(&visitor.returns(&scene).await), &LoginError::AlreadyUsed { by: None });
     scene.clock.advance(LOGIN_VALID + Duration::from_secs(1));
-    assert_eq!(stop(&late.returns(&scene).await), &Stop::LoginExpired);
+    assert_eq!(error(&late.returns(&scene).await), &LoginError::LoginExpired);
     assert_eq!(scene.global.calls().len(), calls);
 }
 
@@ -34,11 +34,11 @@ async fn another_browser_is_refused_and_does_not_spoil_the_right_ones_login() {
     let (name, _) = visitor.cookies.split_once('=').unwrap();
     let planted = format!("{name}={}", Code::fresh().expose());
     for cookies in ["", "x=y", &other.cookies, &planted, &format!("{name}={}", visitor.state)] {
-        let response = scene.pairing.callback(&visitor.query(), Proof::Browser { cookies }).await;
-        assert_eq!(stop(&response), &Stop::WrongBrowser, "{cookies}");
+        let response = scene.pairing.callback(&visitor.query(), LoginProof::Browser { cookies }).await;
+        assert_eq!(error(&response), &LoginError::WrongBrowser, "{cookies}");
     }
-    let pasted = scene.pairing.callback(&visitor.query(), Proof::Operator { id: &visitor.state }).await;
-    assert_eq!(stop(&pasted), &Stop::WrongBrowser);
+    let pasted = scene.pairing.callback(&visitor.query(), LoginProof::Operator { id: &visitor.state }).await;
+    assert_eq!(error(&pasted), &LoginError::WrongBrowser);
     assert!(scene.global.calls().is_empty());
     connected(visitor.returns(&scene).await);
 }
@@ -48,15 +48,15 @@ async fn an_error_redirect_is_checked_like_any_other_and_spends_the_state() {
     let scene = Scene::new();
     let visitor = Visitor::with(&scene, request()).await;
     let query = format!("error=server_error&state={}", visitor.state);
-    let stranger = scene.pairing.callback(&query, Proof::Browser { cookies: "" }).await;
-    assert_eq!(stop(&stranger), &Stop::WrongBrowser);
-    let refused = scene.pairing.callback(&query, Proof::Browser { cookies: &visitor.cookies }).await;
-    assert_eq!(stop(&refused), &Stop::LoginRefused { error: "server_error".into() });
-    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::AlreadyUsed { by: None });
+    let stranger = scene.pairing.callback(&query, LoginProof::Browser { cookies: "" }).await;
+    assert_eq!(error(&stranger), &LoginError::WrongBrowser);
+    let refused = scene.pairing.callback(&query, LoginProof::Browser { cookies: &visitor.cookies }).await;
+    assert_eq!(error(&refused), &LoginError::LoginRefused { error: "server_error".into() });
+    assert_eq!(error(&visitor.returns(&scene).await), &LoginError::AlreadyUsed { by: None });
 }
 
 /// What the platform answers, and where the login then ends.
-type Ending = (fn(&DoublePlatform), Stop);
+type FailingLogin = (fn(&DoublePlatform), LoginError);
 
 #[tokio::test]
 async fn each_trouble_of_the_platform_ends_in_its_own_words() {
@@ -65,40 +65,46 @@ async fn each_trouble_of_the_platform_ends_in_its_own_words() {
         Forbidden, Malformed, NothingDiscovered, PairedElsewhere, Refused, RouteRefused, Unexpected,
     };
     let detail = || "scripted: a scripted trouble".to_owned();
-    let endings: [Ending; 13] = [
-        (|p| will(&p.exchanges, [Err(trouble(Refused, Credentials, 401))]), Stop::CredentialsRefused),
-        (|p| will(&p.exchanges, [Err(trouble(Refused, Grant, 400))]), Stop::LoginNotAccepted),
+    let endings: [FailingLogin; 13] = [
+        (|p| will(&p.exchanges, [Err(trouble(Refused, Credentials, 401))]), LoginError::CredentialsRefused),
+        (|p| will(&p.exchanges, [Err(trouble(Refused, Grant, 400))]), LoginError::LoginNotAccepted),
         (
             |p| will(&p.exchanges, [Err(trouble(Malformed, Realm, 200))]),
-            Stop::PlatformMisbehaved { detail: detail() },
+            LoginError::PlatformMisbehaved { detail: detail() },
         ),
-        (|p| will(&p.first_discoveries, [Err(trouble(NothingDiscovered, Account, 200))]), Stop::NotEnabled),
-        (|p| will(&p.first_discoveries, [Err(trouble(Unexpected, Account, 400))]), Stop::NotEnabled),
+        (
+            |p| will(&p.first_discoveries, [Err(trouble(NothingDiscovered, Account, 200))]),
+            LoginError::NotEnabled,
+        ),
+        (|p| will(&p.first_discoveries, [Err(trouble(Unexpected, Account, 400))]), LoginError::NotEnabled),
         (
             |p| will(&p.first_discoveries, [Err(trouble(RouteRefused, Realm, 200))]),
-            Stop::RouteRefused { detail: detail() },
+            LoginError::RouteRefused { detail: detail() },
         ),
-        (|p| will(&p.first_discoveries, [Err(trouble(Refused, Grant, 401))]), Stop::LoginNotAccepted),
-        (|p| will(&p.lists, [Ok(vec![])]), Stop::NoAccounts),
-        (|p| will(&p.lists, [Err(trouble(Forbidden, Account, 403))]), Stop::Forbidden { call: "scripted" }),
-        (|p| will(&p.pairings, [Err(trouble(PairedElsewhere, Account, 409))]), Stop::PairedElsewhere),
-        (|p| will(&p.pairings, [Err(trouble(Unexpected, Account, 400))]), Stop::WrongAccountId),
+        (|p| will(&p.first_discoveries, [Err(trouble(Refused, Grant, 401))]), LoginError::LoginNotAccepted),
+        (|p| will(&p.lists, [Ok(vec![])]), LoginError::NoAccounts),
+        (
+            |p| will(&p.lists, [Err(trouble(Forbidden, Account, 403))]),
+            LoginError::Forbidden { call: "scripted" },
+        ),
+        (|p| will(&p.pairings, [Err(trouble(PairedElsewhere, Account, 409))]), LoginError::PairedElsewhere),
+        (|p| will(&p.pairings, [Err(trouble(Unexpected, Account, 400))]), LoginError::WrongAccountId),
         (
             |p| will(&p.pairings, [Err(trouble(Unexpected, Account, 200))]),
-            Stop::PlatformMisbehaved { detail: detail() },
+            LoginError::PlatformMisbehaved { detail: detail() },
         ),
-        (|p| will(&p.pairings, [Err(trouble(Refused, Grant, 401))]), Stop::LoginNotAccepted),
+        (|p| will(&p.pairings, [Err(trouble(Refused, Grant, 401))]), LoginError::LoginNotAccepted),
     ];
     for (script, expected) in endings {
         let scene = Scene::new();
         script(&scene.global);
         let visitor = Visitor::with(&scene, named("smile")).await;
         let response = visitor.returns(&scene).await;
-        assert_eq!(stop(&response), &expected);
-        let Outcome::Stopped { again, .. } = &response.outcome else { unreachable!() };
+        assert_eq!(error(&response), &expected);
+        let LoginOutcome::Failed { again, .. } = &response.outcome else { unreachable!() };
         assert!(again.is_some(), "{expected:?}: the link is still good");
         assert_eq!(scene.record("smile").await, None);
-        assert!(!expected.words().todo.is_empty());
+        assert!(!expected.message().todo.is_empty());
     }
 }
 
@@ -118,7 +124,7 @@ async fn a_platform_that_stays_down_is_asked_three_times() {
             }
         }
     };
-    assert!(matches!(stop(&response), Stop::PlatformDown { .. }));
+    assert!(matches!(error(&response), LoginError::PlatformDown { .. }));
     assert_eq!(scene.global.calls().iter().filter(|call| call.starts_with("list")).count(), 3);
 }
 
@@ -128,7 +134,7 @@ async fn a_link_for_one_account_does_not_connect_another() {
     pair(&scene, "smile").await;
     will(&scene.global.lists, [Ok(vec![related(13, "Other")])]);
     let response = Visitor::with(&scene, named("smile")).await.returns(&scene).await;
-    assert_eq!(stop(&response), &Stop::AccountNotListed { wanted: AccountId::new(12), listed: 1 });
+    assert_eq!(error(&response), &LoginError::AccountNotListed { wanted: AccountId::new(12), listed: 1 });
 }
 
 #[tokio::test]
@@ -136,6 +142,6 @@ async fn a_store_that_fails_before_the_pairing_changes_nothing() {
     let scene = Scene::new();
     let visitor = Visitor::with(&scene, request()).await;
     scene.store.fail_writes(true);
-    assert_eq!(stop(&visitor.returns(&scene).await), &Stop::StoreDown);
+    assert_eq!(error(&visitor.returns(&scene).await), &LoginError::StoreDown);
     assert!(scene.global.calls().is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::account::{AccountId, AccountState};
 use crate::pairing::doubles::{self, related, route, timed_out, tokens, trouble, will};
-use crate::pairing::{INVITE_LINK_VALID, StartProblem};
+use crate::pairing::{INVITE_LINK_VALID, StartError};
 use crate::platform::{self, Blame, PlatformErrorKind};
 use crate::store::Store;
 
@@ -58,18 +58,18 @@ async fn of_several_accounts_the_person_chooses_once_and_in_the_same_browser() {
     will(&scene.global.lists, [Ok(vec![related(12, "Smile Berlin"), related(13, "Smile Paris")])]);
     let visitor = Visitor::with(&scene, request()).await;
     let response = visitor.returns(&scene).await;
-    let Outcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
+    let LoginOutcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
     let cookies: Vec<String> = response.cookies.iter().map(|cookie| cookie.header()).collect();
-    let bound =
+    let binding =
         cookies.iter().find(|cookie| !cookie.contains("Max-Age=0")).unwrap().split(';').next().unwrap();
 
     let code = choice.code.expose();
-    let stranger = scene.pairing.choose(code, Proof::Browser { cookies: &visitor.cookies }, "13").await;
-    assert_eq!(stop(&stranger), &Stop::WrongBrowser);
-    let done = connected(scene.pairing.choose(code, Proof::Browser { cookies: bound }, "13").await);
+    let stranger = scene.pairing.choose(code, LoginProof::Browser { cookies: &visitor.cookies }, "13").await;
+    assert_eq!(error(&stranger), &LoginError::WrongBrowser);
+    let done = connected(scene.pairing.choose(code, LoginProof::Browser { cookies: binding }, "13").await);
     assert_eq!((done.name.as_str(), done.account_id), ("smile-paris", AccountId::new(13)));
-    let again = scene.pairing.choose(code, Proof::Browser { cookies: bound }, "12").await;
-    assert_eq!(stop(&again), &Stop::AlreadyUsed { by: None });
+    let again = scene.pairing.choose(code, LoginProof::Browser { cookies: binding }, "12").await;
+    assert_eq!(error(&again), &LoginError::AlreadyUsed { by: None });
     let pairings = scene.global.calls().iter().filter(|call| call.starts_with("pair ")).count();
     assert_eq!(pairings, 1);
 }
@@ -80,11 +80,11 @@ async fn an_account_that_was_not_offered_cannot_be_chosen() {
     will(&scene.global.lists, [Ok(vec![related(12, "A"), related(13, "B")])]);
     let visitor = Visitor::with(&scene, request()).await;
     let response = visitor.returns(&scene).await;
-    let Outcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
-    let bound = response.cookies[0].header();
-    let proof = Proof::Browser { cookies: bound.split(';').next().unwrap() };
+    let LoginOutcome::Choose(choice) = &response.outcome else { panic!("{:?}", response.outcome) };
+    let binding = response.cookies[0].header();
+    let proof = LoginProof::Browser { cookies: binding.split(';').next().unwrap() };
     let refused = scene.pairing.choose(choice.code.expose(), proof, "99").await;
-    assert_eq!(stop(&refused), &Stop::BadChoice);
+    assert_eq!(error(&refused), &LoginError::BadChoice);
     assert!(!scene.global.calls().iter().any(|call| call.starts_with("pair ")));
 }
 
@@ -98,17 +98,17 @@ async fn a_login_pasted_by_an_operator_is_bound_to_their_id_instead_of_a_cookie(
 
     let elsewhere = pasted.replace("gateway.example.com", "evil.test");
     let id = start.id.expose();
-    assert!(matches!(stop(&scene.pairing.finish_pasted(id, &elsewhere).await), Stop::BadCallback(_)));
-    assert!(matches!(stop(&scene.pairing.finish_pasted(id, "no URL").await), Stop::BadCallback(_)));
+    assert!(matches!(error(&scene.pairing.finish_pasted(id, &elsewhere).await), LoginError::BadCallback(_)));
+    assert!(matches!(error(&scene.pairing.finish_pasted(id, "no URL").await), LoginError::BadCallback(_)));
     let stranger = scene.pairing.finish_pasted(&state, &pasted).await;
-    assert_eq!(stop(&stranger), &Stop::WrongBrowser);
+    assert_eq!(error(&stranger), &LoginError::WrongBrowser);
     assert!(scene.global.calls().is_empty());
 
     let response = scene.pairing.finish_pasted(id, &pasted).await;
-    let Outcome::Choose(choice) = response.outcome else { panic!("{:?}", response.outcome) };
+    let LoginOutcome::Choose(choice) = response.outcome else { panic!("{:?}", response.outcome) };
     assert!(response.cookies.is_empty());
     let code = choice.code.expose();
-    let done = connected(scene.pairing.choose(code, Proof::Operator { id }, "13").await);
+    let done = connected(scene.pairing.choose(code, LoginProof::Operator { id }, "13").await);
     assert_eq!((done.name.as_str(), done.account_id), ("smile", AccountId::new(13)));
 }
 
@@ -117,10 +117,10 @@ async fn a_start_link_stays_good_over_cancelled_logins_until_its_account_is_conn
     let scene = Scene::new();
     let request = StartRequest { valid_for: INVITE_LINK_VALID, ..named("smile") };
     let first = Visitor::with(&scene, request).await;
-    let proof = Proof::Browser { cookies: &first.cookies };
+    let proof = LoginProof::Browser { cookies: &first.cookies };
     let query = format!("error=access_denied&error_description=%3Cscript%3E&state={}", first.state);
     let cancelled = scene.pairing.callback(&query, proof).await;
-    let Outcome::Stopped { stop: Stop::Cancelled, again: Some(code) } = &cancelled.outcome else {
+    let LoginOutcome::Failed { error: LoginError::Cancelled, again: Some(code) } = &cancelled.outcome else {
         panic!("{:?}", cancelled.outcome)
     };
     assert!(first.link.ends_with(code.expose()));
@@ -130,7 +130,7 @@ async fn a_start_link_stays_good_over_cancelled_logins_until_its_account_is_conn
     let second = Visitor::at(&scene, first.link.clone()).await;
     connected(second.returns(&scene).await);
     let used = scene.pairing.look(code.expose()).await.unwrap_err();
-    assert_eq!(used, Stop::AlreadyUsed { by: Some("smile".parse().unwrap()) });
+    assert_eq!(used, LoginError::AlreadyUsed { by: Some("smile".parse().unwrap()) });
     assert!(scene.pairing.begin(code.expose()).await.is_err());
 }
 
@@ -143,9 +143,12 @@ async fn two_tabs_have_a_state_and_a_cookie_each() {
     assert_ne!(one.state, two.state);
     assert_ne!(name(&one.cookies), name(&two.cookies));
     let jar = format!("{}; {}", one.cookies, two.cookies);
-    connected(scene.pairing.callback(&one.query(), Proof::Browser { cookies: &jar }).await);
-    let late = scene.pairing.callback(&two.query(), Proof::Browser { cookies: &jar }).await;
-    assert!(matches!(stop(&late), Stop::AlreadyUsed { by: Some(_) }), "the link was used by the first tab");
+    connected(scene.pairing.callback(&one.query(), LoginProof::Browser { cookies: &jar }).await);
+    let late = scene.pairing.callback(&two.query(), LoginProof::Browser { cookies: &jar }).await;
+    assert!(
+        matches!(error(&late), LoginError::AlreadyUsed { by: Some(_) }),
+        "the link was used by the first tab"
+    );
 }
 
 #[tokio::test]
@@ -166,7 +169,7 @@ async fn a_400_after_a_504_at_the_code_exchange_asks_for_a_new_login() {
     will(&scene.global.exchanges, [Err(timed_out()), Err(spent)]);
     let visitor = Visitor::with(&scene, request()).await;
     let response = returns_while_time_passes(&scene, &visitor).await;
-    assert_eq!(stop(&response), &Stop::LoginLost);
+    assert_eq!(error(&response), &LoginError::LoginLost);
 }
 
 #[tokio::test]
@@ -209,8 +212,9 @@ async fn a_known_account_under_another_name_is_refused_before_the_platform_is_as
     pair(&scene, "smile").await;
     let before = scene.global.calls().len();
     let response = Visitor::with(&scene, named("grin")).await.returns(&scene).await;
-    let expected = Stop::KnownAs { realm: global(), id: AccountId::new(12), name: "smile".parse().unwrap() };
-    assert_eq!(stop(&response), &expected);
+    let expected =
+        LoginError::KnownAs { realm: global(), id: AccountId::new(12), name: "smile".parse().unwrap() };
+    assert_eq!(error(&response), &expected);
     assert!(!scene.global.calls()[before..].iter().any(|call| call.starts_with("pair ")));
 }
 
@@ -308,19 +312,19 @@ async fn a_start_request_that_contradicts_what_is_known_is_refused_and_a_missing
         async move { pairing.start(request).await.err().unwrap() }
     };
     let other = bad(|request| request.account_id = Some(AccountId::new(13))).await;
-    assert!(matches!(other, StartProblem::OtherAccount { .. }), "{other}");
+    assert!(matches!(other, StartError::OtherAccount { .. }), "{other}");
     let renamed = bad(|request| {
         request.name = Some("grin".parse().unwrap());
         request.account_id = Some(AccountId::new(12));
     });
-    assert!(matches!(renamed.await, StartProblem::KnownAs { .. }));
+    assert!(matches!(renamed.await, StartError::KnownAs { .. }));
     let realm = bad(|request| request.realm = "mars".parse().unwrap()).await;
-    assert!(matches!(realm, StartProblem::UnknownRealm(_)));
+    assert!(matches!(realm, StartError::UnknownRealm(_)));
     let never = bad(|request| request.valid_for = Duration::from_secs(31 * 24 * 3600)).await;
-    assert!(matches!(never, StartProblem::ValidFor));
+    assert!(matches!(never, StartError::ValidFor));
     for url in ["http://a.test", "https://a.test/#x", "https://u:p@a.test", "javascript:alert(1)", "x"] {
         let request = StartRequest { callback_url: Some(url.into()), ..request() };
         let problem = scene.pairing.start(request).await.err().unwrap();
-        assert!(matches!(problem, StartProblem::CallbackUrl(_)), "{url}");
+        assert!(matches!(problem, StartError::CallbackUrl(_)), "{url}");
     }
 }

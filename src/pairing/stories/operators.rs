@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::model::account::{AccountId, AccountName, AccountState};
 use crate::pairing::doubles::{self, related, timed_out, trouble, will};
-use crate::pairing::{Ending, EndingProblem, INVITE_LINK_VALID, InviteRequest, OperatorProblem, Selection};
+use crate::pairing::{
+    GrantRemoval, GrantRemovalError, INVITE_LINK_VALID, InviteRequest, OperatorError, Selection,
+};
 use crate::platform::{Blame, PlatformErrorKind};
 use crate::store::Store;
 
@@ -35,7 +37,7 @@ async fn accounts_are_selected_by_name_pattern_id_and_realm_with_id() {
     }
     for bad in ["grin", "1", "global:70", "mars:12", ""] {
         let problem = scene.pairing.export(&pattern(bad), false).await.err().unwrap();
-        assert!(matches!(problem, OperatorProblem::NobodyMatches(_)), "{bad}");
+        assert!(matches!(problem, OperatorError::NobodyMatches(_)), "{bad}");
     }
 }
 
@@ -80,7 +82,7 @@ async fn an_invitation_is_a_link_per_account_that_heals_it_days_later() {
         valid_for: INVITE_LINK_VALID,
     };
     let nobody = scene.pairing.invite(request(Selection::NeedsLogin)).await.err().unwrap();
-    assert!(matches!(nobody, OperatorProblem::NobodyNeedsLogin));
+    assert!(matches!(nobody, OperatorError::NobodyNeedsLogin));
     let dead = AccountState::NeedsLogin { since: doubles::START, why: "dead".into() };
     scene.store.set_state(&smile(), &dead).await.unwrap();
     let invitations = scene.pairing.invite(request(Selection::NeedsLogin)).await.unwrap();
@@ -98,7 +100,7 @@ async fn switching_changes_the_grant_that_is_used() {
     scene.pairing.switch(&smile(), &global()).await.unwrap();
     assert_eq!(scene.record("smile").await.unwrap().current, global());
     let problem = scene.pairing.switch(&smile(), &"mars".parse().unwrap()).await.unwrap_err();
-    assert!(matches!(problem, OperatorProblem::NoGrant { .. }));
+    assert!(matches!(problem, OperatorError::NoGrant { .. }));
 }
 
 #[tokio::test]
@@ -106,8 +108,8 @@ async fn a_preview_says_whom_it_hits_and_does_nothing() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     let calls = scene.global.calls().len();
-    for ending in [Ending::Unpair, Ending::Revoke] {
-        let preview = scene.pairing.preview_ending(ending, &smile(), None).await.unwrap();
+    for ending in [GrantRemoval::Unpair, GrantRemoval::Revoke] {
+        let preview = scene.pairing.preview_grant_removal(ending, &smile(), None).await.unwrap();
         assert_eq!(preview.account_id, AccountId::new(12));
         assert!(!preview.consequences.is_empty());
     }
@@ -119,7 +121,7 @@ async fn unpairing_uses_a_live_pair_token_and_then_forgets_the_account() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     scene.clock.advance(Duration::from_secs(3600));
-    let ended = scene.pairing.end(Ending::Unpair, smile(), None).await.unwrap();
+    let ended = scene.pairing.remove_grant(GrantRemoval::Unpair, smile(), None).await.unwrap();
     assert!(ended.saved && !ended.was_dead);
     assert_eq!(scene.global.calls().last().unwrap(), "unpair 12 renewed-access");
     assert_eq!(scene.record("smile").await, None);
@@ -133,7 +135,7 @@ async fn unpairing_uses_a_live_pair_token_and_then_forgets_the_account() {
 #[tokio::test]
 async fn unpairing_one_of_two_grants_leaves_the_other_in_use() {
     let scene = two_realms().await;
-    scene.pairing.end(Ending::Unpair, smile(), Some("china".parse().unwrap())).await.unwrap();
+    scene.pairing.remove_grant(GrantRemoval::Unpair, smile(), Some("china".parse().unwrap())).await.unwrap();
     let record = scene.record("smile").await.unwrap();
     assert_eq!((record.grants.len(), record.current), (1, global()));
     assert_eq!(scene.china.calls().last().unwrap(), "unpair 70 pair-access-70");
@@ -147,12 +149,12 @@ async fn an_unpairing_whose_end_is_in_doubt_keeps_the_grant() {
     will(&scene.global.unpairings, [Err(timed_out()), Err(refused)]);
     let ending = tokio::spawn({
         let pairing = scene.pairing.clone();
-        async move { pairing.end(Ending::Unpair, smile(), None).await }
+        async move { pairing.remove_grant(GrantRemoval::Unpair, smile(), None).await }
     });
     scene.clock.until_sleeping(1).await;
     scene.clock.advance(Duration::from_secs(2));
     let problem = ending.await.unwrap().unwrap_err();
-    assert!(matches!(problem, EndingProblem::Doubtful(_)), "{problem}");
+    assert!(matches!(problem, GrantRemovalError::Doubtful(_)), "{problem}");
     assert!(scene.record("smile").await.is_some());
 }
 
@@ -161,7 +163,7 @@ async fn a_confirmed_unpairing_is_stored_as_soon_as_the_store_recovers() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     scene.store.fail_writes(true);
-    let ended = scene.pairing.end(Ending::Unpair, smile(), None).await.unwrap();
+    let ended = scene.pairing.remove_grant(GrantRemoval::Unpair, smile(), None).await.unwrap();
     assert!(!ended.saved);
     scene.store.fail_writes(false);
     scene.clock.until_sleeping(1).await;
@@ -179,7 +181,7 @@ async fn a_revoked_account_stays_known_and_asks_for_a_login_also_where_its_token
         let scene = Scene::new();
         pair(&scene, "smile").await;
         will(&scene.global.revocations, [response]);
-        let ended = scene.pairing.end(Ending::Revoke, smile(), None).await.unwrap();
+        let ended = scene.pairing.remove_grant(GrantRemoval::Revoke, smile(), None).await.unwrap();
         assert_eq!(ended.was_dead, was_dead);
         assert_eq!(scene.global.calls().last().unwrap(), "revoke pair-refresh-12");
         assert_eq!(scene.record("smile").await.unwrap().state.word(), "needs_login");
@@ -194,7 +196,7 @@ async fn a_revocation_whose_first_response_was_lost_is_our_own() {
     will(&scene.global.revocations, [Err(timed_out()), Err(gone)]);
     let ending = tokio::spawn({
         let pairing = scene.pairing.clone();
-        async move { pairing.end(Ending::Revoke, smile(), None).await }
+        async move { pairing.remove_grant(GrantRemoval::Revoke, smile(), None).await }
     });
     scene.clock.until_sleeping(1).await;
     scene.clock.advance(Duration::from_secs(1));
@@ -207,7 +209,7 @@ async fn refused_credentials_revoke_nothing() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     will(&scene.global.revocations, [Err(trouble(PlatformErrorKind::Refused, Blame::Credentials, 401))]);
-    let problem = scene.pairing.end(Ending::Revoke, smile(), None).await.unwrap_err();
-    assert!(matches!(problem, EndingProblem::Platform(_)));
+    let problem = scene.pairing.remove_grant(GrantRemoval::Revoke, smile(), None).await.unwrap_err();
+    assert!(matches!(problem, GrantRemovalError::Platform(_)));
     assert_eq!(scene.record("smile").await.unwrap().state, AccountState::Ready);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::account::AccountName;
-use crate::pairing::LocalActError;
+use crate::pairing::AccountChangeError;
 use crate::store::Store;
 
 fn name(text: &str) -> AccountName {
@@ -16,9 +16,10 @@ async fn a_removed_account_is_forgotten_here_alone_and_its_links_end() {
     let visitor = Visitor::with(&scene, named("smile")).await;
     let preview = scene.pairing.preview_removal(&name("smile")).await.unwrap();
     let told = preview.consequences.join(" ");
-    for words in ["Nothing is done at the platform", "three months", "2 login links", "accounts export smile"]
+    for message in
+        ["Nothing is done at the platform", "three months", "2 login links", "accounts export smile"]
     {
-        assert!(told.contains(words), "{words}: {told}");
+        assert!(told.contains(message), "{message}: {told}");
     }
     assert!(scene.record("smile").await.is_some(), "a preview does nothing");
     let calls = scene.global.calls().len();
@@ -29,9 +30,9 @@ async fn a_removed_account_is_forgotten_here_alone_and_its_links_end() {
     assert!(seen.contains(&"withdraw smile".to_owned()), "{seen:?}");
     assert!(seen.iter().any(|line| line.starts_with("note smile removed: ")), "{seen:?}");
     let late = visitor.returns(&scene).await;
-    assert!(matches!(late.outcome, Outcome::Stopped { .. }), "the login under way brings nothing back");
+    assert!(matches!(late.outcome, LoginOutcome::Failed { .. }), "the login under way brings nothing back");
     let again = scene.pairing.remove_account(&name("smile"), false).await;
-    assert!(matches!(again, Err(LocalActError::UnknownAccount(_))));
+    assert!(matches!(again, Err(AccountChangeError::UnknownAccount(_))));
 }
 
 #[tokio::test]
@@ -44,9 +45,9 @@ async fn an_account_whose_newest_tokens_are_in_memory_only_is_removed_by_force_a
         "{preview:?}"
     );
     let refused = scene.pairing.remove_account(&name("unsaved"), false).await;
-    assert!(matches!(refused, Err(LocalActError::Unsaved(_))));
+    assert!(matches!(refused, Err(AccountChangeError::Unsaved(_))));
     let refused = scene.pairing.rename_account(&name("unsaved"), &name("grin")).await;
-    assert!(matches!(refused, Err(LocalActError::Unsaved(_))));
+    assert!(matches!(refused, Err(AccountChangeError::Unsaved(_))));
     scene.pairing.remove_account(&name("unsaved"), true).await.unwrap();
     assert!(scene.record("unsaved").await.is_none());
 }
@@ -76,12 +77,12 @@ async fn a_name_that_is_taken_or_the_same_is_refused() {
     let scene = Scene::new();
     pair(&scene, "smile").await;
     let same = scene.pairing.rename_account(&name("smile"), &name("smile")).await;
-    assert!(matches!(same, Err(LocalActError::SameName(_))));
+    assert!(matches!(same, Err(AccountChangeError::SameName(_))));
     let nobody = scene.pairing.rename_account(&name("nobody"), &name("grin")).await;
-    assert!(matches!(nobody, Err(LocalActError::UnknownAccount(_))));
+    assert!(matches!(nobody, Err(AccountChangeError::UnknownAccount(_))));
     let mut grin = crate::store::contract::grant("grin", "global", 99);
     grin.make_current = true;
     scene.store.put_grant(grin).await.unwrap();
     let taken = scene.pairing.rename_account(&name("smile"), &name("grin")).await;
-    assert!(matches!(taken, Err(LocalActError::NameTaken(_))));
+    assert!(matches!(taken, Err(AccountChangeError::NameTaken(_))));
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::repeat::Pace;
-use super::seams::Call;
+use super::ports::Call;
+use super::retry::RetryPolicy;
 use super::{Pairing, PairingRealm};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
@@ -15,15 +15,16 @@ use crate::store::{AccountRecord, GrantRecord, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ending {
+pub enum GrantRemoval {
     Unpair,
     Revoke,
 }
 
 /// What it would do, and to whom. Nothing was done yet.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct EndingPreview {
-    pub ending: Ending,
+pub struct GrantRemovalPreview {
+    #[serde(rename = "ending")]
+    pub removal: GrantRemoval,
     pub name: AccountName,
     pub realm: RealmName,
     pub account_id: AccountId,
@@ -32,8 +33,9 @@ pub struct EndingPreview {
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Ended {
-    pub ending: Ending,
+pub struct RemovedGrant {
+    #[serde(rename = "ending")]
+    pub removal: GrantRemoval,
     pub name: AccountName,
     pub realm: RealmName,
     pub account_id: AccountId,
@@ -44,7 +46,7 @@ pub struct Ended {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum EndingProblem {
+pub enum GrantRemovalError {
     #[error("account {0} is not known")]
     UnknownAccount(AccountName),
     #[error("account {name} has no grant in realm {realm}")]
@@ -72,46 +74,46 @@ pub enum EndingProblem {
 }
 
 /// An account's grant with what its realm needs to act on it.
-struct Target {
+struct GrantTarget {
     record: AccountRecord,
     grant: GrantRecord,
     realm: PairingRealm,
 }
 
 impl Pairing {
-    pub async fn preview_ending(
+    pub async fn preview_grant_removal(
         &self,
-        ending: Ending,
+        removal: GrantRemoval,
         name: &AccountName,
         realm: Option<&RealmName>,
-    ) -> Result<EndingPreview, EndingProblem> {
-        let Target { grant, .. } = self.target(name, realm).await?;
-        Ok(EndingPreview {
-            ending,
+    ) -> Result<GrantRemovalPreview, GrantRemovalError> {
+        let GrantTarget { grant, .. } = self.target(name, realm).await?;
+        Ok(GrantRemovalPreview {
+            removal,
             name: name.clone(),
             realm: grant.realm,
             account_id: grant.account_id,
-            consequences: consequences(ending),
+            consequences: consequences(removal),
         })
     }
 
     /// Runs to its end even when the operator hangs up.
-    pub async fn end(
+    pub async fn remove_grant(
         self: &Arc<Self>,
-        ending: Ending,
+        removal: GrantRemoval,
         name: AccountName,
         realm: Option<RealmName>,
-    ) -> Result<Ended, EndingProblem> {
+    ) -> Result<RemovedGrant, GrantRemovalError> {
         let pairing = self.clone();
         let task = tokio::spawn(async move {
-            match ending {
-                Ending::Unpair => pairing.unpair(&name, realm.as_ref()).await,
-                Ending::Revoke => pairing.revoke(&name, realm.as_ref()).await,
+            match removal {
+                GrantRemoval::Unpair => pairing.unpair(&name, realm.as_ref()).await,
+                GrantRemoval::Revoke => pairing.revoke(&name, realm.as_ref()).await,
             }
         });
         task.await.unwrap_or_else(|problem| {
             tracing::error!(panicked = problem.is_panic(), "an account's ending hit a fault of the gateway");
-            Err(EndingProblem::Broken)
+            Err(GrantRemovalError::Broken)
         })
     }
 
@@ -120,23 +122,23 @@ impl Pairing {
         self: &Arc<Self>,
         name: &AccountName,
         realm: Option<&RealmName>,
-    ) -> Result<Ended, EndingProblem> {
+    ) -> Result<RemovedGrant, GrantRemovalError> {
         let target = self.with_live_token(self.target(name, realm).await?).await?;
-        let Target { record, grant, realm } = &target;
+        let GrantTarget { record, grant, realm } = &target;
         let access = grant.access.as_ref().map(|access| access.token.clone());
-        let access = access.ok_or_else(|| EndingProblem::NoToken("it has none".to_owned()))?;
+        let access = access.ok_or_else(|| GrantRemovalError::NoToken("it has none".to_owned()))?;
         let route = match route_of(realm, grant) {
             Some(route) => route,
-            None => realm.calls.discover_first(&access).await.map_err(EndingProblem::Platform)?,
+            None => realm.calls.discover_first(&access).await.map_err(GrantRemovalError::Platform)?,
         };
         self.unpair_at(realm, &route, &access, grant.account_id).await?;
         self.hooks.note(name, "unpaired", format!("account {} of realm {}", grant.account_id, grant.realm));
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "account unpaired");
         let other = record.grants.iter().find(|other| other.realm != grant.realm).map(|g| g.realm.clone());
         let other = other.filter(|_| record.current == grant.realm);
-        let removal = Removal { name: name.clone(), realm: grant.realm.clone(), other };
-        let saved = self.remove(removal).await;
-        Ok(ended(Ending::Unpair, name, grant, false, saved))
+        let removal = StoredRemoval { name: name.clone(), realm: grant.realm.clone(), other };
+        let saved = self.remove_from_store(removal).await;
+        Ok(removed(GrantRemoval::Unpair, name, grant, false, saved))
     }
 
     async fn unpair_at(
@@ -145,9 +147,9 @@ impl Pairing {
         route: &Route,
         access: &AccessToken,
         id: AccountId,
-    ) -> Result<(), EndingProblem> {
-        let pace = Pace::of_pairing(&self.clock, &self.retry());
-        self.conclude(&pace, || realm.calls.unpair(route, access, id)).await
+    ) -> Result<(), GrantRemovalError> {
+        let policy = RetryPolicy::of_pairing(&self.clock, &self.retry());
+        self.call_with_retries(&policy, || realm.calls.unpair(route, access, id)).await
     }
 
     /// Kills the refresh token (Authentication and Pairing V2, 4.1.5). The account stays known and asks for a login.
@@ -155,27 +157,33 @@ impl Pairing {
         self: &Arc<Self>,
         name: &AccountName,
         realm: Option<&RealmName>,
-    ) -> Result<Ended, EndingProblem> {
-        let Target { record, grant, realm } = self.target(name, realm).await?;
-        let pace = Pace::of_login(&self.clock, &self.retry());
+    ) -> Result<RemovedGrant, GrantRemovalError> {
+        let GrantTarget { record, grant, realm } = self.target(name, realm).await?;
+        let policy = RetryPolicy::of_login(&self.clock, &self.retry());
         let refresh = grant.refresh.expose();
-        let was_dead = match self.conclude(&pace, || realm.calls.revoke(refresh, TokenHint::Refresh)).await {
-            Ok(()) => false,
-            // 401: wrong token (gen-api, section 2, status table).
-            Err(EndingProblem::Platform(trouble)) if trouble.blame == Blame::Grant => true,
-            // After a lost answer it was our own try that killed it.
-            Err(EndingProblem::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
-            Err(problem) => return Err(problem),
-        };
+        let was_dead =
+            match self.call_with_retries(&policy, || realm.calls.revoke(refresh, TokenHint::Refresh)).await {
+                Ok(()) => false,
+                // 401: wrong token (gen-api, section 2, status table).
+                Err(GrantRemovalError::Platform(trouble)) if trouble.blame == Blame::Grant => true,
+                // After a lost answer it was our own try that killed it.
+                Err(GrantRemovalError::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
+                Err(problem) => return Err(problem),
+            };
         self.hooks.note(name, "revoked", format!("the refresh token of realm {}", grant.realm));
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "refresh token revoked");
         let saved = match record.current == grant.realm {
             true => self.mark_revoked(name).await,
             false => {
-                self.remove(Removal { name: name.clone(), realm: grant.realm.clone(), other: None }).await
+                self.remove_from_store(StoredRemoval {
+                    name: name.clone(),
+                    realm: grant.realm.clone(),
+                    other: None,
+                })
+                .await
             }
         };
-        Ok(ended(Ending::Revoke, name, &grant, was_dead, saved))
+        Ok(removed(GrantRemoval::Revoke, name, &grant, was_dead, saved))
     }
 
     /// A failure here heals itself: the next renewal meets the dead token and asks for a login.
@@ -192,62 +200,66 @@ impl Pairing {
     }
 
     /// Repeats as advised, and says when a refusal may be the echo of an earlier success.
-    async fn conclude<'a>(
+    async fn call_with_retries<'a>(
         &self,
-        pace: &Pace,
+        policy: &RetryPolicy,
         call: impl FnMut() -> Call<'a, ()>,
-    ) -> Result<(), EndingProblem> {
-        let tried = pace.repeat(call).await;
-        let doubtful = tried.doubtful;
-        tried.result.map_err(|trouble| match trouble.blame {
-            Blame::Grant | Blame::Account if doubtful => EndingProblem::Doubtful(trouble),
-            _ => EndingProblem::Platform(trouble),
+    ) -> Result<(), GrantRemovalError> {
+        let retried = policy.retry(call).await;
+        let may_have_acted = retried.may_have_acted;
+        retried.result.map_err(|trouble| match trouble.blame {
+            Blame::Grant | Blame::Account if may_have_acted => GrantRemovalError::Doubtful(trouble),
+            _ => GrantRemovalError::Platform(trouble),
         })
     }
 
-    async fn target(&self, name: &AccountName, realm: Option<&RealmName>) -> Result<Target, EndingProblem> {
+    async fn target(
+        &self,
+        name: &AccountName,
+        realm: Option<&RealmName>,
+    ) -> Result<GrantTarget, GrantRemovalError> {
         let known = self.store.account(name).await?;
-        let record = known.ok_or_else(|| EndingProblem::UnknownAccount(name.clone()))?;
+        let record = known.ok_or_else(|| GrantRemovalError::UnknownAccount(name.clone()))?;
         let wanted = realm.unwrap_or(&record.current).clone();
         let grant = record.grants.iter().find(|grant| grant.realm == wanted).cloned();
-        let no_grant = || EndingProblem::NoGrant { name: name.clone(), realm: wanted.clone() };
+        let no_grant = || GrantRemovalError::NoGrant { name: name.clone(), realm: wanted.clone() };
         let grant = grant.ok_or_else(no_grant)?;
-        let realm = self.realm(&wanted).ok_or(EndingProblem::UnknownRealm(wanted))?;
-        Ok(Target { record, grant, realm })
+        let realm = self.realm(&wanted).ok_or(GrantRemovalError::UnknownRealm(wanted))?;
+        Ok(GrantTarget { record, grant, realm })
     }
 
     /// Renews first where the token has run out or is about to.
-    async fn with_live_token(&self, target: Target) -> Result<Target, EndingProblem> {
+    async fn with_live_token(&self, target: GrantTarget) -> Result<GrantTarget, GrantRemovalError> {
         let lives = self.clock.now() + CALL_TIME;
         if target.grant.access.as_ref().is_some_and(|access| access.expires_at > lives) {
             return Ok(target);
         }
         let (name, realm) = (&target.record.name, &target.grant.realm);
         if target.record.current != *realm {
-            return Err(EndingProblem::NotCurrent(realm.clone()));
+            return Err(GrantRemovalError::NotCurrent(realm.clone()));
         }
         if target.record.state == AccountState::Paused {
-            return Err(EndingProblem::Paused);
+            return Err(GrantRemovalError::Paused);
         }
-        self.hooks.renew(name).await.map_err(EndingProblem::NoToken)?;
+        self.hooks.renew(name).await.map_err(GrantRemovalError::NoToken)?;
         self.target(name, Some(realm)).await
     }
 
     /// Forgets a grant whose end the platform has confirmed, however long the store takes.
-    async fn remove(self: &Arc<Self>, removal: Removal) -> bool {
+    async fn remove_from_store(self: &Arc<Self>, removal: StoredRemoval) -> bool {
         match self.try_remove(&removal).await {
             Ok(()) => true,
             Err(problem) => {
                 tracing::error!(%problem, account = %removal.name, "an ended grant could not be removed; tried again");
-                tokio::spawn(self.clone().keep_removing(removal));
+                tokio::spawn(self.clone().remove_in_background(removal));
                 false
             }
         }
     }
 
-    async fn keep_removing(self: Arc<Self>, removal: Removal) {
+    async fn remove_in_background(self: Arc<Self>, removal: StoredRemoval) {
         loop {
-            self.clock.sleep(REMOVAL_PAUSE).await;
+            self.clock.sleep(REMOVAL_RETRY_PAUSE).await;
             match self.try_remove(&removal).await {
                 Ok(()) | Err(StoreError::UnknownAccount(_)) => return,
                 Err(problem) => {
@@ -257,8 +269,8 @@ impl Pairing {
         }
     }
 
-    async fn try_remove(&self, removal: &Removal) -> Result<(), StoreError> {
-        let Removal { name, realm, other } = removal;
+    async fn try_remove(&self, removal: &StoredRemoval) -> Result<(), StoreError> {
+        let StoredRemoval { name, realm, other } = removal;
         if let Some(other) = other {
             self.store.set_current(name, other).await?;
         }
@@ -269,9 +281,9 @@ impl Pairing {
 
 /// A call and its repeats fit in.
 const CALL_TIME: Duration = Duration::from_secs(60);
-const REMOVAL_PAUSE: Duration = Duration::from_secs(10);
+const REMOVAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-struct Removal {
+struct StoredRemoval {
     name: AccountName,
     realm: RealmName,
     /// The grant that is used from now on.
@@ -283,21 +295,27 @@ fn route_of(realm: &PairingRealm, grant: &GrantRecord) -> Option<Route> {
     realm.route(&stored.domain, &stored.path)
 }
 
-fn ended(ending: Ending, name: &AccountName, grant: &GrantRecord, was_dead: bool, saved: bool) -> Ended {
+fn removed(
+    removal: GrantRemoval,
+    name: &AccountName,
+    grant: &GrantRecord,
+    was_dead: bool,
+    saved: bool,
+) -> RemovedGrant {
     let (name, realm, account_id) = (name.clone(), grant.realm.clone(), grant.account_id);
-    Ended { ending, name, realm, account_id, was_dead, saved }
+    RemovedGrant { removal, name, realm, account_id, was_dead, saved }
 }
 
-fn consequences(ending: Ending) -> Vec<&'static str> {
-    match ending {
-        Ending::Unpair => vec![
+fn consequences(removal: GrantRemoval) -> Vec<&'static str> {
+    match removal {
+        GrantRemoval::Unpair => vec![
             "Every user of this iTero account loses the connection, in every application that uses this integration, not only behind \
              this gateway.",
             "The account's callback URL is deleted: no more scan notifications go there.",
             "The gateway forgets the account in this realm. Only a new login and pairing brings it back.",
             "Only authorised staff may do this.",
         ],
-        Ending::Revoke => vec![
+        GrantRemoval::Revoke => vec![
             "The refresh token dies. It is shared by all users of the account, so every application that uses it loses its access \
              when its present token ends (within an hour).",
             "The account stays known here and needs a new login and pairing.",

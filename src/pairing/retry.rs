@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::seams::{Call, LoginCalls};
+use super::ports::{Call, LoginCalls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::token::TokenSet;
@@ -11,7 +11,7 @@ use crate::platform::{PlatformError, PlatformErrorKind};
 
 /// How often and how fast. No jitter: one person waits in front of each login.
 #[derive(Clone)]
-pub(super) struct Pace {
+pub(super) struct RetryPolicy {
     clock: Clock,
     attempts: u32,
     base: Duration,
@@ -19,13 +19,13 @@ pub(super) struct Pace {
 }
 
 /// What came of it.
-pub(super) struct Tried<T> {
+pub(super) struct Retried<T> {
     pub result: Result<T, PlatformError>,
     /// An earlier try got no answer of its own, so it may have been carried out.
-    pub doubtful: bool,
+    pub may_have_acted: bool,
 }
 
-impl Pace {
+impl RetryPolicy {
     /// After 500 and 504: at least 1000 ms (gen-api, section 2, status table).
     pub fn of_login(clock: &Clock, retry: &config::RetryConfig) -> Self {
         Self::new(clock, retry, retry.initial_backoff)
@@ -40,19 +40,19 @@ impl Pace {
         Self { clock: clock.clone(), attempts: retry.attempts.max(1), base, deadline: retry.deadline }
     }
 
-    pub async fn repeat<'a, T>(&self, mut call: impl FnMut() -> Call<'a, T>) -> Tried<T> {
+    pub async fn retry<'a, T>(&self, mut call: impl FnMut() -> Call<'a, T>) -> Retried<T> {
         let started = self.clock.now();
-        let (mut doubtful, mut wait, mut sent) = (false, self.base, 0);
+        let (mut may_have_acted, mut wait, mut sent) = (false, self.base, 0);
         loop {
             let result = call().await;
             sent += 1;
-            let Err(trouble) = &result else { return Tried { result, doubtful } };
+            let Err(trouble) = &result else { return Retried { result, may_have_acted } };
             wait = wait.max(trouble.retry_after.unwrap_or_default());
             let too_late = self.clock.now().since(started) + wait > self.deadline;
-            if !may_repeat(trouble.kind) || sent >= self.attempts || too_late {
-                return Tried { result, doubtful };
+            if !is_retryable(trouble.kind) || sent >= self.attempts || too_late {
+                return Retried { result, may_have_acted };
             }
-            doubtful |= may_have_been_carried_out(trouble.kind);
+            may_have_acted |= may_have_been_carried_out(trouble.kind);
             tracing::info!(
                 call = trouble.call,
                 status = trouble.status,
@@ -65,27 +65,27 @@ impl Pace {
     }
 }
 
-impl<T> Tried<T> {
+impl<T> Retried<T> {
     /// Where the tokens came and the access token among them cannot be used: the refresh token that came beside it brings another.
     pub async fn or_refreshed(
         self,
-        pace: &Pace,
+        policy: &RetryPolicy,
         calls: &dyn LoginCalls,
         made_of: impl FnOnce(TokenSet) -> T,
     ) -> Self {
         let refresh = self.result.as_ref().err().and_then(|trouble| trouble.refresh.clone());
         let Some(refresh) = refresh else { return self };
-        let tried = pace.repeat(|| calls.refresh(&refresh)).await;
-        let result = tried.result.map(|tokens| {
+        let retried = policy.retry(|| calls.refresh(&refresh)).await;
+        let result = retried.result.map(|tokens| {
             let kept = tokens.refresh.clone().or(Some(refresh));
             made_of(TokenSet { refresh: kept, ..tokens })
         });
-        Self { result, doubtful: self.doubtful || tried.doubtful }
+        Self { result, may_have_acted: self.may_have_acted || retried.may_have_acted }
     }
 }
 
 /// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens (gen-api, sections 2 and 4).
-fn may_repeat(kind: PlatformErrorKind) -> bool {
+fn is_retryable(kind: PlatformErrorKind) -> bool {
     match kind {
         PlatformErrorKind::Failed
         | PlatformErrorKind::TimedOut

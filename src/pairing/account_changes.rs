@@ -8,7 +8,7 @@ use crate::store::{AccountRecord, StoreError};
 
 /// What removing an account would do. Nothing was done yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemovalPreview {
+pub struct AccountRemovalPreview {
     pub name: AccountName,
     /// Empty where the account's record cannot be read.
     pub grants: Vec<(RealmName, AccountId)>,
@@ -25,7 +25,7 @@ pub struct RenamePreview {
 
 /// Why an account was neither removed nor renamed.
 #[derive(Debug, thiserror::Error)]
-pub enum LocalActError {
+pub enum AccountChangeError {
     #[error("account {0} is not known")]
     UnknownAccount(AccountName),
     #[error("the name {0} is taken by another account")]
@@ -43,9 +43,12 @@ pub enum LocalActError {
 }
 
 impl Pairing {
-    pub async fn preview_removal(&self, name: &AccountName) -> Result<RemovalPreview, LocalActError> {
+    pub async fn preview_removal(
+        &self,
+        name: &AccountName,
+    ) -> Result<AccountRemovalPreview, AccountChangeError> {
         let record = self.record_to_remove(name).await?;
-        let links = self.desk.count_of(name).await?;
+        let links = self.pending.count_of(name).await?;
         let mut consequences = vec![
             "The gateway forgets the account, with its refresh tokens; calls for it are refused from then on.".to_owned(),
             "Nothing is done at the platform: nothing is revoked, nothing is unpaired, and other users of the account notice nothing. Its \
@@ -58,42 +61,47 @@ impl Pairing {
         ];
         let Some(record) = record else {
             consequences.push("Its record cannot be read here, so there is nothing to export.".to_owned());
-            return Ok(RemovalPreview { name: name.clone(), grants: Vec::new(), consequences });
+            return Ok(AccountRemovalPreview { name: name.clone(), grants: Vec::new(), consequences });
         };
         let now = self.clock.now();
-        consequences.extend(living(&record, now));
+        consequences.extend(live_token_warning(&record, now));
         consequences.extend((links > 0).then(|| format!("{links} login links for it stop working.")));
         if self.hooks.is_unsaved(name) {
-            consequences
-                .push(format!("{}. It is refused without --force.", LocalActError::Unsaved(name.clone())));
+            consequences.push(format!(
+                "{}. It is refused without --force.",
+                AccountChangeError::Unsaved(name.clone())
+            ));
         }
         let grants = record.grants.into_iter().map(|grant| (grant.realm, grant.account_id)).collect();
-        Ok(RemovalPreview { name: name.clone(), grants, consequences })
+        Ok(AccountRemovalPreview { name: name.clone(), grants, consequences })
     }
 
     /// Forgets the account. `force` does so also where its newest tokens are in memory only.
-    pub async fn remove_account(&self, name: &AccountName, force: bool) -> Result<(), LocalActError> {
+    pub async fn remove_account(&self, name: &AccountName, force: bool) -> Result<(), AccountChangeError> {
         let _saving = self.saving.lock().await;
         self.record_to_remove(name).await?;
         if !force && self.hooks.is_unsaved(name) {
-            return Err(LocalActError::Unsaved(name.clone()));
+            return Err(AccountChangeError::Unsaved(name.clone()));
         }
         self.store.remove_account(name).await.map_err(known_or(name))?;
         self.hooks.withdraw(name);
         let detail = "by an operator, here alone: nothing was revoked or unpaired at the platform".to_owned();
         self.hooks.note(name, "removed", detail);
         // One that stays leads to a login that pairs the account anew, which somebody has to want.
-        if let Err(problem) = self.desk.cancel(name).await {
+        if let Err(problem) = self.pending.cancel(name).await {
             tracing::warn!(%problem, account = %name, "login links of a removed account could not be taken back");
         }
         Ok(())
     }
 
     /// `None` where the account is known and its record cannot be read.
-    async fn record_to_remove(&self, name: &AccountName) -> Result<Option<AccountRecord>, LocalActError> {
+    async fn record_to_remove(
+        &self,
+        name: &AccountName,
+    ) -> Result<Option<AccountRecord>, AccountChangeError> {
         match self.store.account(name).await {
             Ok(Some(record)) => Ok(Some(record)),
-            Ok(None) => Err(LocalActError::UnknownAccount(name.clone())),
+            Ok(None) => Err(AccountChangeError::UnknownAccount(name.clone())),
             Err(StoreError::Unsealable { .. }) => Ok(None),
             Err(problem) => Err(problem.into()),
         }
@@ -103,9 +111,9 @@ impl Pairing {
         &self,
         from: &AccountName,
         to: &AccountName,
-    ) -> Result<RenamePreview, LocalActError> {
+    ) -> Result<RenamePreview, AccountChangeError> {
         self.may_rename(from, to).await?;
-        let links = self.desk.count_of(from).await?;
+        let links = self.pending.count_of(from).await?;
         let mut consequences = vec![
             format!("Calls to /accounts/{from}, and with X-Gateway-Account: {from}, are refused from then on; /accounts/{to} takes them."),
             "Its grants, tokens and routes stay as they are, and nothing changes at the platform. Gateway tokens that an application got \
@@ -118,11 +126,15 @@ impl Pairing {
         Ok(RenamePreview { from: from.clone(), to: to.clone(), consequences })
     }
 
-    pub async fn rename_account(&self, from: &AccountName, to: &AccountName) -> Result<(), LocalActError> {
+    pub async fn rename_account(
+        &self,
+        from: &AccountName,
+        to: &AccountName,
+    ) -> Result<(), AccountChangeError> {
         let _saving = self.saving.lock().await;
         self.may_rename(from, to).await?;
         let record = self.store.rename_account(from, to).await.map_err(|problem| match problem {
-            StoreError::NameTaken(name) => LocalActError::NameTaken(name),
+            StoreError::NameTaken(name) => AccountChangeError::NameTaken(name),
             problem => known_or(from)(problem),
         })?;
         self.hooks.rename(from, &record);
@@ -132,42 +144,42 @@ impl Pairing {
             "renamed",
             format!("from {from}, by an operator; what was before stands under {from}"),
         );
-        if let Err(problem) = self.desk.rename(from, to).await {
+        if let Err(problem) = self.pending.rename(from, to).await {
             tracing::warn!(%problem, account = %to, "login links of a renamed account keep its old name");
         }
         Ok(())
     }
 
-    async fn may_rename(&self, from: &AccountName, to: &AccountName) -> Result<(), LocalActError> {
+    async fn may_rename(&self, from: &AccountName, to: &AccountName) -> Result<(), AccountChangeError> {
         if from == to {
-            return Err(LocalActError::SameName(to.clone()));
+            return Err(AccountChangeError::SameName(to.clone()));
         }
         if self.store.account(from).await?.is_none() {
-            return Err(LocalActError::UnknownAccount(from.clone()));
+            return Err(AccountChangeError::UnknownAccount(from.clone()));
         }
         match self.store.account(to).await {
             Ok(None) => {}
             Ok(Some(_)) | Err(StoreError::Unsealable { .. }) => {
-                return Err(LocalActError::NameTaken(to.clone()));
+                return Err(AccountChangeError::NameTaken(to.clone()));
             }
             Err(problem) => return Err(problem.into()),
         }
         if self.hooks.is_unsaved(from) {
-            return Err(LocalActError::Unsaved(from.clone()));
+            return Err(AccountChangeError::Unsaved(from.clone()));
         }
         Ok(())
     }
 }
 
-fn living(record: &AccountRecord, now: Timestamp) -> Option<String> {
+fn live_token_warning(record: &AccountRecord, now: Timestamp) -> Option<String> {
     let until = record.current_grant()?.access.as_ref().map(|access| access.expires_at);
     let until = until.filter(|until| *until > now && record.state == AccountState::Ready)?;
     Some(format!("It is served at present: its access token is good until {until}."))
 }
 
-fn known_or(name: &AccountName) -> impl Fn(StoreError) -> LocalActError {
+fn known_or(name: &AccountName) -> impl Fn(StoreError) -> AccountChangeError {
     move |problem| match problem {
-        StoreError::UnknownAccount(_) => LocalActError::UnknownAccount(name.clone()),
-        problem => LocalActError::Store(problem),
+        StoreError::UnknownAccount(_) => AccountChangeError::UnknownAccount(name.clone()),
+        problem => AccountChangeError::Store(problem),
     }
 }
