@@ -19,7 +19,7 @@ use genapi_gateway::gateway::inbound::token::TokenKey;
 use genapi_gateway::gateway::response::links::{LinkContext, LinkMatcher, Rewriter};
 use genapi_gateway::gateway::retry::{self, AttemptOutcome, RetryContext};
 use genapi_gateway::gateway::settings::{BaseUrl, GatewaySettings, RealmPolicy};
-use genapi_gateway::http1::{Fields, RequestHead};
+use genapi_gateway::http1::{Headers, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, ClientSecret};
@@ -57,9 +57,9 @@ fn steps(criterion: &mut Criterion) {
     header_pass(criterion, by_key);
 }
 
-fn header_pass(criterion: &mut Criterion, fields: Fields) {
+fn header_pass(criterion: &mut Criterion, headers: Headers) {
     let uri = Uri::from_static("/");
-    let caller = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, fields };
+    let caller = RequestHead { method: Method::GET, uri, version: Version::HTTP_11, headers };
     let token = AccessToken::new("t".repeat(1500));
     let (via, id) = (HeaderValue::from_static("1.1 genapi-gateway-a"), HeaderValue::from_static("r-1"));
     criterion.bench_function("headers/outbound", |bench| {
@@ -84,7 +84,7 @@ fn header_pass(criterion: &mut Criterion, fields: Fields) {
         });
     });
     let response = || {
-        Fields::of([
+        Headers::from_pairs([
             ("content-type", "application/json"),
             ("content-length", "200"),
             ("date", "Sat, 21 Nov 2026 10:00:00 GMT"),
@@ -138,7 +138,7 @@ fn link_context() -> LinkContext {
     LinkContext::new(&base, &"smile".parse().unwrap(), &Arc::new(route), &Arc::new(realm))
 }
 
-fn request_head(key: Option<&[u8]>) -> Fields {
+fn request_head(key: Option<&[u8]>) -> Headers {
     let plain: [(&str, &[u8]); 8] = [
         ("host", b"gateway:8080"),
         ("user-agent", b"LabSync/4.2 (Windows NT 10.0)"),
@@ -149,7 +149,7 @@ fn request_head(key: Option<&[u8]>) -> Fields {
         ("cache-control", b"no-cache"),
         ("cookie", b"session=abcdef"),
     ];
-    Fields::of(plain.into_iter().chain(key.map(|key| ("x-gateway-key", key)))).unwrap()
+    Headers::from_pairs(plain.into_iter().chain(key.map(|key| ("x-gateway-key", key)))).unwrap()
 }
 
 fn context(limits: &config::RetryConfig) -> RetryContext<'_> {

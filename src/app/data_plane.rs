@@ -63,7 +63,7 @@ impl Handler for DataHandler {
         let refusal = refusal_for(refusal);
         match head {
             Some(head) if self.is_token_path(head) => {
-                let id = self.gateway.request_id(&head.fields);
+                let id = self.gateway.request_id(&head.headers);
                 refusal.oauth_response(&id, head.method == Method::HEAD)
             }
             _ => self.gateway.refuse(&refusal),
@@ -86,12 +86,12 @@ impl DataHandler {
 
     async fn token(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
         let Request { head, body } = request;
-        let id = self.gateway.request_id(&head.fields);
+        let id = self.gateway.request_id(&head.headers);
         if head.method != Method::POST {
             return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
         let response = match read_form(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.token(&head.fields, &form, &peer, &id),
+            Ok(form) => self.facade.token(&head.headers, &form, &peer, &id),
             Err(refusal) => refusal.oauth_response(&id, false),
         };
         response.map(ResponseBody::full)
@@ -121,7 +121,7 @@ fn peer_info(peer: &Peer) -> PeerInfo {
 fn refusal_for(refusal: ServerRefusal) -> Refusal {
     match refusal {
         ServerRefusal::BadRequest(what) => Refusal::BadFraming(what),
-        ServerRefusal::OddByte(_) => Refusal::OddByte(refusal.detail().into_owned()),
+        ServerRefusal::InvalidByte(_) => Refusal::InvalidByte(refusal.detail().into_owned()),
         ServerRefusal::HeadTooLarge => Refusal::HeadTooLarge,
         ServerRefusal::UriTooLong => Refusal::UriTooLong,
         ServerRefusal::MethodNotAllowed => Refusal::MethodNotAllowed,

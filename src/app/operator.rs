@@ -21,7 +21,7 @@ use crate::admin::view::{CallRequest, CallResponse};
 use crate::config::{self, Config};
 use crate::gateway::ResponseBody;
 use crate::gateway::inbound::caller::PeerInfo;
-use crate::http1::{Fields, Name, Passed, Request, RequestBody, RequestHead, text};
+use crate::http1::{ForwardedHeaders, Headers, KnownHeader, Request, RequestBody, RequestHead, ascii_str};
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
 use crate::server::MakeHandler;
@@ -127,15 +127,16 @@ impl Operator {
             .map_err(|error| format!("that is no call that can be made: {error}"))?;
         let body = Bytes::from(call.body.unwrap_or_default());
         let length = Some(body.len().to_string()).filter(|_| !body.is_empty());
-        let fields = [
+        let headers = [
             ("host", Some("gateway.internal")),
             ("x-gateway-key", Some(&*self.key)),
             ("content-type", call.content_type.as_deref()),
             ("content-length", length.as_deref()),
         ];
-        let fields = Fields::of(fields.into_iter().filter_map(|(name, value)| Some((name, value?))))
-            .map_err(|_| "that is no call that can be made: its content type is none".to_owned())?;
-        Ok((RequestHead { method, uri, version: Version::HTTP_11, fields }, body))
+        let headers =
+            Headers::from_pairs(headers.into_iter().filter_map(|(name, value)| Some((name, value?))))
+                .map_err(|_| "that is no call that can be made: its content type is none".to_owned())?;
+        Ok((RequestHead { method, uri, version: Version::HTTP_11, headers }, body))
     }
 }
 
@@ -146,7 +147,7 @@ async fn serve(maker: Arc<HandlerFactory>, mut calls: mpsc::Receiver<OperatorCal
         tokio::task::spawn_local(async move {
             let seen = tokio::time::timeout(
                 CALL_TIMEOUT,
-                exchange(handler, Request { head, body: RequestBody::whole(body) }),
+                exchange(handler, Request { head, body: RequestBody::from_bytes(body) }),
             )
             .await;
             let _ = response.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
@@ -170,16 +171,16 @@ fn peer() -> PeerInfo {
 async fn look(response: Response<ResponseBody<Stream>>) -> Result<CallOutcome, String> {
     let (head, mut body) = response.into_parts();
     // Those of the platform come with the body, our own in the head.
-    let value = |name: Name| {
-        let passed = body.fields().and_then(|fields| fields.get(name));
+    let value = |name: KnownHeader| {
+        let passed = body.forwarded_headers().and_then(|headers| headers.get(name));
         let value = passed.or_else(|| head.headers.get(name.as_str()).map(HeaderValue::as_bytes));
-        value.and_then(text).map(str::to_owned)
+        value.and_then(ascii_str).map(str::to_owned)
     };
     let mut seen = CallOutcome {
         status: head.status.as_u16(),
         code: None,
-        content_type: value(Name::ContentType),
-        request_id: value(Name::XRequestId),
+        content_type: value(KnownHeader::ContentType),
+        request_id: value(KnownHeader::XRequestId),
         body: Vec::new(),
         bytes: 0,
         links: 0,

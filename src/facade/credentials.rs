@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use percent_encoding::percent_decode;
 
-use crate::http1::{Fields, Name, text};
+use crate::http1::{Headers, KnownHeader, ascii_str};
 
 /// What one Basic credential says, in each way in which it can be read.
 #[derive(PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct BasicCredentials {
 
 impl BasicCredentials {
     /// All that are there; what is no Basic credential is somebody else's.
-    pub fn of(fields: &Fields) -> Vec<Self> {
-        fields.all(Name::Authorization).filter_map(|value| Self::parse(text(value)?)).collect()
+    pub fn of(headers: &Headers) -> Vec<Self> {
+        headers.all(KnownHeader::Authorization).filter_map(|value| Self::parse(ascii_str(value)?)).collect()
     }
 
     fn parse(value: &str) -> Option<Self> {

@@ -1,6 +1,6 @@
 //! The token request: a form and nothing else, each field once (gen-api, section 2: no JSON).
 
-use crate::http1::{Fields, Name, text};
+use crate::http1::{Headers, KnownHeader, ascii_str};
 
 use super::credentials::sha256;
 
@@ -19,8 +19,8 @@ pub struct TokenForm {
 
 impl TokenForm {
     /// The error is a sentence for `error_description`.
-    pub fn read(fields: &Fields, body: &[u8]) -> Result<Self, &'static str> {
-        let kind = fields.get(Name::ContentType).and_then(text).unwrap_or_default();
+    pub fn read(headers: &Headers, body: &[u8]) -> Result<Self, &'static str> {
+        let kind = headers.get(KnownHeader::ContentType).and_then(ascii_str).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err("the body must be application/x-www-form-urlencoded");
@@ -52,8 +52,8 @@ mod tests {
     use super::*;
 
     fn read(kind: &str, body: &str) -> Result<TokenForm, &'static str> {
-        let fields = Fields::of([("content-type", kind)]).unwrap();
-        TokenForm::read(&fields, body.as_bytes())
+        let headers = Headers::from_pairs([("content-type", kind)]).unwrap();
+        TokenForm::read(&headers, body.as_bytes())
     }
 
     #[test]

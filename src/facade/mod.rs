@@ -17,7 +17,7 @@ use crate::gateway::inbound::caller::{self, AuthenticatedCaller, PeerInfo};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
 use crate::gateway::settings::GatewaySettings;
-use crate::http1::Fields;
+use crate::http1::Headers;
 
 pub use form::MAX_FORM;
 pub use known::KnownTokens;
@@ -68,12 +68,12 @@ impl TokenEndpoint {
     /// Answers `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
     pub fn token(
         &self,
-        fields: &Fields,
+        headers: &Headers,
         body: &[u8],
         peer: &PeerInfo,
         request_id: &HeaderValue,
     ) -> Response<Bytes> {
-        match self.issue_token(fields, body, peer) {
+        match self.issue_token(headers, body, peer) {
             Ok(response) => response,
             Err(FacadeError::Gateway(refusal)) => refusal.oauth_response(request_id, false),
             Err(FacadeError::Vendor(refusal)) => refusal.response(request_id),
@@ -82,12 +82,12 @@ impl TokenEndpoint {
 
     fn issue_token(
         &self,
-        fields: &Fields,
+        headers: &Headers,
         body: &[u8],
         peer: &PeerInfo,
     ) -> Result<Response<Bytes>, FacadeError> {
-        let form = TokenForm::read(fields, body).map_err(TokenRequestError::InvalidRequest)?;
-        let caller = self.caller(fields, &form, peer)?;
+        let form = TokenForm::read(headers, body).map_err(TokenRequestError::InvalidRequest)?;
+        let caller = self.caller(headers, &form, peer)?;
         if form.grant_type != "refresh_token" {
             return Err(TokenRequestError::UnsupportedGrant.into());
         }
@@ -116,7 +116,7 @@ impl TokenEndpoint {
     /// say the same.
     fn caller(
         &self,
-        fields: &Fields,
+        headers: &Headers,
         form: &TokenForm,
         peer: &PeerInfo,
     ) -> Result<AuthenticatedCaller, FacadeError> {
@@ -125,7 +125,7 @@ impl TokenEndpoint {
         // A Basic password may be a caller's key as well: that is the gateway's own way, and no client
         // credential.
         let is_key = |basic: &BasicCredentials| settings.caller_by_key(&basic.secrets[1]).is_some();
-        let mut basics = BasicCredentials::of(fields);
+        let mut basics = BasicCredentials::of(headers);
         basics.retain(|basic| !is_key(basic));
         basics.dedup();
         let in_form = settings.caller_by_client_id(&form.client_id);
@@ -141,11 +141,11 @@ impl TokenEndpoint {
             // All are compared, so that the time tells nothing of which was right.
             let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
             return match right {
-                true => caller::accept(rules.clone(), fields).map_err(FacadeError::Gateway),
+                true => caller::accept(rules.clone(), headers).map_err(FacadeError::Gateway),
                 false => Err(TokenRequestError::InvalidClient.into()),
             };
         }
-        caller::identify(&settings, &self.shared.tokens, fields, peer, now).map_err(FacadeError::Gateway)
+        caller::identify(&settings, &self.shared.tokens, headers, peer, now).map_err(FacadeError::Gateway)
     }
 }
 

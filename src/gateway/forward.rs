@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Version};
 
-use crate::http1::{self, Decoder, Fields, Name, ResponseHead, Twice};
+use crate::http1::{self, BodyDecoder, DuplicateHeader, Headers, KnownHeader, ResponseHead};
 
 use super::headers::OutboundHead;
 use super::pool::{Dial, Lease, Link, MAX_IDLE, Place, Pool, Wire};
@@ -70,8 +70,8 @@ pub async fn send<D: Dial>(
     let body = decoder(&head.caller.method, &responded).map_err(AttemptOutcome::InvalidResponse)?;
     let link = &mut lease.link;
     link.keeps = sent_whole && stays_open(&responded, &body);
-    link.max_idle = max_idle(&responded.fields);
-    if body.left().is_some_and(|left| (link.unread() as u64) > left) {
+    link.max_idle = max_idle(&responded.headers);
+    if body.remaining().is_some_and(|remaining| (link.unread() as u64) > remaining) {
         return Err(AttemptOutcome::InvalidResponse("it sent bytes that belong to no answer"));
     }
     Ok(UpstreamResponse {
@@ -89,7 +89,7 @@ pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) 
             Some(format!("it answers a call with status {}", response.head.status.as_u16()))
         }
         Ok(response) => {
-            let kind = response.head.fields.get(Name::ContentType).unwrap_or_default();
+            let kind = response.head.headers.get(KnownHeader::ContentType).unwrap_or_default();
             let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
             is_page.then(|| "it answers a call with a web page".to_owned())
         }
@@ -177,44 +177,47 @@ fn failure(progress: &ExchangeProgress, fault: Fault) -> AttemptOutcome {
 
 /// How an answer's body is told from what follows it (RFC 9112, 6.3). What two readers could understand in two ways is an error
 /// (threats, row 3).
-fn decoder(method: &Method, head: &ResponseHead) -> Result<Decoder, &'static str> {
-    let framing = framing(head.version, &head.fields)?;
+fn decoder(method: &Method, head: &ResponseHead) -> Result<BodyDecoder, &'static str> {
+    let framing = framing(head.version, &head.headers)?;
     let bodyless =
         *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(if bodyless { Decoder::NONE } else { framing })
+    Ok(if bodyless { BodyDecoder::NONE } else { framing })
 }
 
-fn framing(version: Version, fields: &Fields) -> Result<Decoder, &'static str> {
-    let length = fields.only(Name::ContentLength).map_err(|Twice| "its answer has two lengths")?;
-    let coding =
-        fields.only(Name::TransferEncoding).map_err(|Twice| "its answer has two transfer codings")?;
+fn framing(version: Version, headers: &Headers) -> Result<BodyDecoder, &'static str> {
+    let length = headers
+        .get_unique(KnownHeader::ContentLength)
+        .map_err(|DuplicateHeader| "its answer has two lengths")?;
+    let coding = headers
+        .get_unique(KnownHeader::TransferEncoding)
+        .map_err(|DuplicateHeader| "its answer has two transfer codings")?;
     match (length, coding) {
         (Some(_), Some(_)) => Err("its answer has a length and a transfer coding"),
         (None, Some(_)) if version != Version::HTTP_11 => {
             Err("its answer has a transfer coding, which its version does not know")
         }
-        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Decoder::chunked()),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(BodyDecoder::chunked()),
         (None, Some(_)) => Err("its answer has an unknown transfer coding"),
         (Some(length), None) => {
-            http1::length(length).map(Decoder::Length).ok_or("its answer has an odd length")
+            http1::parse_content_length(length).map(BodyDecoder::Length).ok_or("its answer has an odd length")
         }
-        (None, None) => Ok(Decoder::until_close()),
+        (None, None) => Ok(BodyDecoder::until_close()),
     }
 }
 
-fn stays_open(head: &ResponseHead, body: &Decoder) -> bool {
-    let says = |word| head.fields.says(Name::Connection, word);
+fn stays_open(head: &ResponseHead, body: &BodyDecoder) -> bool {
+    let says = |word| head.headers.has_token(KnownHeader::Connection, word);
     let open = head.version == Version::HTTP_11 || says(b"keep-alive");
-    open && !says(b"close") && !matches!(body, Decoder::UntilClose { .. })
+    open && !says(b"close") && !matches!(body, BodyDecoder::UntilClose { .. })
 }
 
 /// How long the connection may lie idle by the platform's own word, less what a request needs to get there in
 /// time.
-fn max_idle(fields: &Fields) -> Duration {
-    if !fields.has(Name::KeepAlive) {
+fn max_idle(headers: &Headers) -> Duration {
+    if !headers.has(KnownHeader::KeepAlive) {
         return MAX_IDLE;
     }
-    let timeout = fields.words(Name::KeepAlive).find_map(|word| {
+    let timeout = headers.tokens(KnownHeader::KeepAlive).find_map(|word| {
         let (name, value) = word.split_at(word.iter().position(|byte| *byte == b'=')?);
         let digits = std::str::from_utf8(&value[1..]).ok()?.trim().trim_matches('"');
         let seconds = name.trim_ascii().eq_ignore_ascii_case(b"timeout").then(|| digits.parse().ok())??;
@@ -244,8 +247,8 @@ mod tests {
             ("timeout", 55_000),
             ("", 55_000),
         ] {
-            let fields = Fields::of([("Keep-Alive", says)]).unwrap();
-            assert_eq!(max_idle(&fields), Duration::from_millis(millis), "{says}");
+            let headers = Headers::from_pairs([("Keep-Alive", says)]).unwrap();
+            assert_eq!(max_idle(&headers), Duration::from_millis(millis), "{says}");
         }
     }
 
@@ -263,8 +266,8 @@ mod tests {
             (&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
         ];
         for (lines, good) in table {
-            let fields = Fields::of(lines.iter().copied()).unwrap();
-            assert_eq!(framing(Version::HTTP_11, &fields).is_ok(), good, "{lines:?}");
+            let headers = Headers::from_pairs(lines.iter().copied()).unwrap();
+            assert_eq!(framing(Version::HTTP_11, &headers).is_ok(), good, "{lines:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use http::HeaderValue;
 
-use crate::http1::{Field, Fields, Name, Names, RequestHead, write_field};
+use crate::http1::{HeaderField, HeaderSet, Headers, KnownHeader, RequestHead, write_header};
 
 use super::refusal::Refusal;
 
@@ -42,39 +42,39 @@ impl OutboundHead<'_> {
     /// All but the bearer itself, which comes last, and the end of the head behind it.
     pub fn write_up_to_bearer(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
-        let fields = &self.caller.fields;
+        let headers = &self.caller.headers;
         let gateway_headers = &self.gateway_headers;
         // A field of ours goes under the name that the caller uses for it.
         let write_ours = |out: &mut Vec<u8>, name, value: &HeaderValue| {
-            write_field(out, fields.spelled(name), value.as_bytes())
+            write_header(out, headers.raw_name(name), value.as_bytes())
         };
-        write_ours(out, Name::Host, &gateway_headers.host);
-        let nominated = nominated(fields);
+        write_ours(out, KnownHeader::Host, &gateway_headers.host);
+        let nominated = nominated(headers);
         let replaced = gateway_headers.replaced();
         let mut identified = false;
-        for field in fields.iter() {
-            if field.name == Name::XRequestId {
+        for header in headers.iter() {
+            if header.name == KnownHeader::XRequestId {
                 if !identified {
-                    write_ours(out, Name::XRequestId, gateway_headers.request_id);
+                    write_ours(out, KnownHeader::XRequestId, gateway_headers.request_id);
                     identified = true;
                 }
                 continue;
             }
-            if !replaced.has(field.name) && !is_dropped(&field) && !nominated.have(&field) {
-                field.write(out);
+            if !replaced.has(header.name) && !is_dropped(&header) && !nominated.have(&header) {
+                header.write(out);
             }
         }
         if gateway_headers.framing == OutboundFraming::Chunked {
-            write_ours(out, Name::TransferEncoding, &CHUNKED);
+            write_ours(out, KnownHeader::TransferEncoding, &CHUNKED);
         }
         if gateway_headers.links {
-            write_ours(out, Name::AcceptEncoding, &IDENTITY);
+            write_ours(out, KnownHeader::AcceptEncoding, &IDENTITY);
         }
-        write_ours(out, Name::Via, gateway_headers.via);
+        write_ours(out, KnownHeader::Via, gateway_headers.via);
         if !identified {
-            write_ours(out, Name::XRequestId, gateway_headers.request_id);
+            write_ours(out, KnownHeader::XRequestId, gateway_headers.request_id);
         }
-        out.extend_from_slice(fields.spelled(Name::Authorization));
+        out.extend_from_slice(headers.raw_name(KnownHeader::Authorization));
         out.extend_from_slice(b": ");
     }
 
@@ -99,40 +99,40 @@ static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 impl GatewayHeaders<'_> {
     /// What of the caller's own would contradict how the call goes out.
-    fn replaced(&self) -> Names {
+    fn replaced(&self) -> HeaderSet {
         let framing = match self.framing {
-            OutboundFraming::AsReceived => Names::NONE,
-            OutboundFraming::Chunked => Names::of(&[Name::ContentLength]),
+            OutboundFraming::AsReceived => HeaderSet::NONE,
+            OutboundFraming::Chunked => HeaderSet::new(&[KnownHeader::ContentLength]),
         };
         match self.links {
-            true => framing.and(PREVENTS_REWRITING),
+            true => framing.union(PREVENTS_REWRITING),
             false => framing,
         }
     }
 }
 
 /// The caller's answer head, from the platform's; in place.
-pub fn prepare_response(fields: &mut Fields, request_id: &HeaderValue) {
-    let nominated: Vec<Vec<u8>> = nominated(fields).0.into_iter().map(<[u8]>::to_vec).collect();
-    if fields.iter().any(|field| HOP_BY_HOP.has(field.name)) {
-        fields.retain(|field| {
-            let named = nominated.iter().any(|name| field.spelled.eq_ignore_ascii_case(name));
-            !named && !HOP_BY_HOP.has(field.name)
+pub fn prepare_response(headers: &mut Headers, request_id: &HeaderValue) {
+    let nominated: Vec<Vec<u8>> = nominated(headers).0.into_iter().map(<[u8]>::to_vec).collect();
+    if headers.iter().any(|header| HOP_BY_HOP.has(header.name)) {
+        headers.retain(|header| {
+            let named = nominated.iter().any(|name| header.raw_name.eq_ignore_ascii_case(name));
+            !named && !HOP_BY_HOP.has(header.name)
         });
     }
-    fields.set(Name::XRequestId, request_id.clone());
+    headers.set(KnownHeader::XRequestId, request_id.clone());
 }
 
 /// Whether this gateway has already handled the request.
-pub fn check_loop(fields: &Fields, via: &HeaderValue) -> Result<(), Refusal> {
+pub fn check_loop(headers: &Headers, via: &HeaderValue) -> Result<(), Refusal> {
     let gateway_headers = via.as_bytes();
-    let passed = fields.words(Name::Via).any(|entry| entry == gateway_headers);
+    let passed = headers.tokens(KnownHeader::Via).any(|entry| entry == gateway_headers);
     if passed { Err(Refusal::Loop) } else { Ok(()) }
 }
 
 /// The caller's request id, if it is one that may stand in a log. A copy: the log's line outlives the head, and must not keep it.
-pub fn request_id(fields: &Fields) -> Option<HeaderValue> {
-    let id = fields.get(Name::XRequestId)?;
+pub fn request_id(headers: &Headers) -> Option<HeaderValue> {
+    let id = headers.get(KnownHeader::XRequestId)?;
     let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let may = (1..=128).contains(&id.len()) && id.iter().all(fits);
     HeaderValue::from_bytes(id).ok().filter(|_| may)
@@ -142,60 +142,63 @@ pub fn request_id(fields: &Fields) -> Option<HeaderValue> {
 struct Nominated<'f>(Vec<&'f [u8]>);
 
 /// Three fields are never honoured there: dropping them would change what the request means (threats, row 4).
-fn nominated(fields: &Fields) -> Nominated<'_> {
-    const NEVER_NOMINATED: Names = Names::of(&[Name::Authorization, Name::Host, Name::ContentLength]);
+fn nominated(headers: &Headers) -> Nominated<'_> {
+    const NEVER_NOMINATED: HeaderSet =
+        HeaderSet::new(&[KnownHeader::Authorization, KnownHeader::Host, KnownHeader::ContentLength]);
     let is_field = |word: &&[u8]| {
         !word.is_empty() && !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close")
     };
-    let words = fields.words(Name::Connection).filter(is_field);
-    Nominated(words.filter(|word| !NEVER_NOMINATED.has(Name::of(word))).collect())
+    let words = headers.tokens(KnownHeader::Connection).filter(is_field);
+    Nominated(words.filter(|word| !NEVER_NOMINATED.has(KnownHeader::from_bytes(word))).collect())
 }
 
 impl Nominated<'_> {
-    fn have(&self, field: &Field<'_>) -> bool {
-        self.0.iter().any(|name| field.spelled.eq_ignore_ascii_case(name))
+    fn have(&self, header: &HeaderField<'_>) -> bool {
+        self.0.iter().any(|name| header.raw_name.eq_ignore_ascii_case(name))
     }
 }
 
-const HOP_BY_HOP: Names = Names::of(&[
-    Name::Connection,
-    Name::Te,
-    Name::Trailer,
-    Name::TransferEncoding,
-    Name::Upgrade,
-    Name::KeepAlive,
-    Name::ProxyConnection,
-    Name::ProxyAuthenticate,
-    Name::ProxyAuthorization,
-    Name::Http2Settings,
-    Name::AltSvc,
+const HOP_BY_HOP: HeaderSet = HeaderSet::new(&[
+    KnownHeader::Connection,
+    KnownHeader::Te,
+    KnownHeader::Trailer,
+    KnownHeader::TransferEncoding,
+    KnownHeader::Upgrade,
+    KnownHeader::KeepAlive,
+    KnownHeader::ProxyConnection,
+    KnownHeader::ProxyAuthenticate,
+    KnownHeader::ProxyAuthorization,
+    KnownHeader::Http2Settings,
+    KnownHeader::AltSvc,
 ]);
 
 /// What a caller sends for us, about itself, or to sway a server behind: none of it is the platform's business (threats, row 5).
-const DROPPED_FROM_REQUESTS: Names = HOP_BY_HOP.and(Names::of(&[
-    Name::Authorization,
-    Name::Host,
-    Name::Expect,
-    Name::Forwarded,
-    Name::Origin,
-    Name::XForwardedFor,
-    Name::XGatewayAccount,
-    Name::XGatewayKey,
-    Name::XOriginalHost,
-    Name::XOriginalUrl,
-    Name::XRealIp,
-    Name::XRewriteUrl,
+const DROPPED_FROM_REQUESTS: HeaderSet = HOP_BY_HOP.union(HeaderSet::new(&[
+    KnownHeader::Authorization,
+    KnownHeader::Host,
+    KnownHeader::Expect,
+    KnownHeader::Forwarded,
+    KnownHeader::Origin,
+    KnownHeader::XForwardedFor,
+    KnownHeader::XGatewayAccount,
+    KnownHeader::XGatewayKey,
+    KnownHeader::XOriginalHost,
+    KnownHeader::XOriginalUrl,
+    KnownHeader::XRealIp,
+    KnownHeader::XRewriteUrl,
 ]));
 
 /// Fields that pass or are set by us, and must not come a second time under a name that looks alike.
-const RESERVED: Names = Names::of(&[Name::ContentLength, Name::Via, Name::XRequestId]);
+const RESERVED: HeaderSet =
+    HeaderSet::new(&[KnownHeader::ContentLength, KnownHeader::Via, KnownHeader::XRequestId]);
 
 /// A part of an answer cannot be rewritten, and a compressed one only with effort.
-const PREVENTS_REWRITING: Names = Names::of(&[Name::Range, Name::IfRange, Name::AcceptEncoding]);
+const PREVENTS_REWRITING: HeaderSet =
+    HeaderSet::new(&[KnownHeader::Range, KnownHeader::IfRange, KnownHeader::AcceptEncoding]);
 
-fn is_dropped(field: &Field<'_>) -> bool {
-    match field.name {
-        Name::Other => is_proxy_header(field.spelled),
+fn is_dropped(header: &HeaderField<'_>) -> bool {
+    match header.name {
+        KnownHeader::Other => is_proxy_header(header.raw_name),
         name => DROPPED_FROM_REQUESTS.has(name),
     }
 }
@@ -207,8 +210,8 @@ fn is_proxy_header(name: &[u8]) -> bool {
     if name.contains(&b'_') {
         // Some servers read x_forwarded_for as x-forwarded-for, and content_length as a second length.
         let dashed: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
-        let known = Name::of(&dashed);
-        return DROPPED_FROM_REQUESTS.and(RESERVED).has(known) || is_proxy_header(&dashed);
+        let known = KnownHeader::from_bytes(&dashed);
+        return DROPPED_FROM_REQUESTS.union(RESERVED).has(known) || is_proxy_header(&dashed);
     }
     begins(b"x-gateway-") || begins(b"x-forwarded-")
 }
@@ -217,13 +220,13 @@ fn is_proxy_header(name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn map(lines: &[(&str, &str)]) -> Fields {
-        Fields::of(lines.iter().copied()).unwrap()
+    fn map(lines: &[(&str, &str)]) -> Headers {
+        Headers::from_pairs(lines.iter().copied()).unwrap()
     }
 
-    fn lines(fields: &Fields) -> Vec<String> {
+    fn lines(headers: &Headers) -> Vec<String> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        fields.iter().map(|field| format!("{}: {}", text(field.spelled), text(field.value))).collect()
+        headers.iter().map(|header| format!("{}: {}", text(header.raw_name), text(header.value))).collect()
     }
 
     fn sent(caller: &[(&str, &str)], framing: OutboundFraming, links: bool) -> Vec<String> {
@@ -239,15 +242,15 @@ mod tests {
             method: http::Method::GET,
             uri: http::Uri::from_static("/"),
             version: http::Version::HTTP_11,
-            fields: map(caller),
+            headers: map(caller),
         };
         let mut out = Vec::new();
         OutboundHead { caller: &head, path: ["/v2", "/x"], query: Some("q"), gateway_headers }
             .write_up_to_bearer(&mut out);
         out.extend_from_slice(b"Bearer ours\r\n\r\n");
         let text = String::from_utf8(out).unwrap();
-        let fields = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
-        fields.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()
+        let headers = text.strip_prefix("GET /v2/x?q HTTP/1.1\r\n").unwrap();
+        headers.strip_suffix("\r\n\r\n").unwrap().split("\r\n").map(str::to_owned).collect()
     }
 
     #[test]

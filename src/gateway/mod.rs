@@ -40,7 +40,7 @@ use crate::access::Access;
 use crate::access::book::Standing;
 use crate::access::renewal::{Cause, RenewProblem};
 use crate::clock::Clock;
-use crate::http1::{Fields, Name, Request, RequestBody, RequestHead};
+use crate::http1::{Headers, KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint, Group};
 
@@ -160,7 +160,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
     pub async fn handle(&self, request: Request, peer: PeerInfo) -> GatewayResponse<D> {
         let Request { head, body } = request;
-        let id = self.request_id(&head.fields);
+        let id = self.request_id(&head.headers);
         let mut log = self.begin_log(&head.method, id.clone());
         let outcome = self.serve(&head, body, &peer, &mut log).await;
         let mut response = outcome.unwrap_or_else(|refusal| {
@@ -168,7 +168,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             refusal.response(&id, head.method == Method::HEAD, ResponseBody::full)
         });
         // A page that got as far as being a caller is a listed one.
-        if let (Some(_), Some(origin)) = (&log.caller, head.fields.get(Name::Origin)) {
+        if let (Some(_), Some(origin)) = (&log.caller, head.headers.get(KnownHeader::Origin)) {
             cors::allow_origin(&mut response, origin);
         }
         log.status = response.status().as_u16();
@@ -176,8 +176,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// The id that the caller gave, where it is one that can be logged, else a new one.
-    pub fn request_id(&self, fields: &Fields) -> HeaderValue {
-        headers::request_id(fields).unwrap_or_else(|| self.ids.next())
+    pub fn request_id(&self, headers: &Headers) -> HeaderValue {
+        headers::request_id(headers).unwrap_or_else(|| self.ids.next())
     }
 
     /// What the server refuses before there is a request to handle.
@@ -202,14 +202,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         if let Some(response) = cors::preflight(&settings, head) {
             return Ok(response.map(ResponseBody::full));
         }
-        headers::check_loop(&head.fields, &self.via)?;
+        headers::check_loop(&head.headers, &self.via)?;
         let now = log.at;
-        let caller = caller::identify(&settings, &self.shared.tokens, &head.fields, peer, now)?;
+        let caller = caller::identify(&settings, &self.shared.tokens, &head.headers, peer, now)?;
         log.caller = Some(caller.rules.clone());
         log.acquire(caller.rules.limiter.as_ref(), now)?;
         let target = target::parse(&head.method, &head.uri, &caller.rules.url.path)?;
         log.endpoint = target.endpoint;
-        let account = account::choose(&self.accounts, &caller, target.account.as_deref(), &head.fields)?;
+        let account = account::choose(&self.accounts, &caller, target.account.as_deref(), &head.headers)?;
         log.set_account::<A>(&account);
         log.acquire(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
         check_allowed(&caller.rules, target.endpoint)?;
@@ -378,7 +378,7 @@ fn refuse_tunnel_methods(method: &Method) -> Result<(), Refusal> {
 }
 
 fn request_framing(head: &RequestHead) -> OutboundFraming {
-    match head.fields.has(Name::TransferEncoding) {
+    match head.headers.has(KnownHeader::TransferEncoding) {
         true => OutboundFraming::Chunked,
         false => OutboundFraming::AsReceived,
     }

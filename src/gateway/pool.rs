@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::unconstrained;
 
-use crate::http1::{BodyFault, Decoder, HeadFault, HeadLimits, Inbox, ResponseHead};
+use crate::http1::{BodyDecoder, BodyError, HeadError, HeadLimits, ReadBuffer, ResponseHead};
 use crate::model::account::RealmName;
 
 use super::alarm::Alarm;
@@ -82,7 +82,7 @@ pub struct Lease<S: Wire> {
 /// One connection, and what has been read from it and not been used.
 pub struct Link<S: Wire> {
     stream: S,
-    inbox: Inbox,
+    read_buffer: ReadBuffer,
     /// Bytes that went over it: whether anything was sent, and whether anything came back.
     pub read: u64,
     pub written: u64,
@@ -104,7 +104,7 @@ const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(3);
 /// Answers' heads: a vendor head is a few hundred bytes, and an endless one must end.
-const HEADS: HeadLimits = HeadLimits { bytes: 64 * 1024, fields: 200 };
+const HEADS: HeadLimits = HeadLimits { max_bytes: 64 * 1024, max_headers: 200 };
 
 impl<S: Wire> Default for Pool<S> {
     fn default() -> Self {
@@ -136,7 +136,7 @@ impl<S: Wire> Pool<S> {
         let now = Instant::now();
         let link = Link {
             stream,
-            inbox: Inbox::default(),
+            read_buffer: ReadBuffer::default(),
             read: 0,
             written: 0,
             alarm: Alarm::default(),
@@ -198,10 +198,10 @@ impl<S: Wire> Lease<S> {
     pub fn put_back(mut self, now: Instant) {
         let link = &mut self.link;
         link.idle_since = now;
-        if self.keep == 0 || !link.keeps || !link.inbox.is_empty() || link.is_past_its_time(now) {
+        if self.keep == 0 || !link.keeps || !link.read_buffer.is_empty() || link.is_past_its_time(now) {
             return;
         }
-        link.inbox.rest();
+        link.read_buffer.release_if_empty();
         let mut idle = self.shelf.idle.borrow_mut();
         while idle.len() >= self.keep {
             idle.pop_front();
@@ -238,13 +238,13 @@ impl<S: Wire> Link<S> {
     }
 
     /// The next head, once it is here. `Ok(None)` is the end of the connection.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, HeadFault>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, HeadError>> {
         loop {
-            if let Some(head) = self.inbox.take_response(&HEADS)? {
+            if let Some(head) = self.read_buffer.take_response(&HEADS)? {
                 return Poll::Ready(Ok(Some(head)));
             }
             // A broken connection says no more than one that has ended.
-            match ready!(self.inbox.poll_fill(&mut self.stream, cx)) {
+            match ready!(self.read_buffer.poll_fill(&mut self.stream, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(Ok(None)),
                 Ok(read) => self.read += read as u64,
             }
@@ -254,20 +254,20 @@ impl<S: Wire> Link<S> {
     /// The next piece of a body; `None` at its end.
     pub fn poll_chunk(
         &mut self,
-        body: &mut Decoder,
+        body: &mut BodyDecoder,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, BodyFault>> {
+    ) -> Poll<Result<Option<Bytes>, BodyError>> {
         loop {
-            if let Some(chunk) = self.inbox.take_chunk(body)? {
+            if let Some(chunk) = self.read_buffer.take_chunk(body)? {
                 return Poll::Ready(Ok(Some(chunk)));
             }
             if body.has_ended() {
                 return Poll::Ready(Ok(None));
             }
-            let left = body.left().unwrap_or(u64::MAX);
-            match ready!(self.inbox.poll_fill_body(&mut self.stream, left, cx)) {
+            let remaining = body.remaining().unwrap_or(u64::MAX);
+            match ready!(self.read_buffer.poll_fill_body(&mut self.stream, remaining, cx)) {
                 // TLS that ends without its own farewell could have been cut by anyone.
-                Err(_) => return Poll::Ready(Err(BodyFault::BrokenOff)),
+                Err(_) => return Poll::Ready(Err(BodyError::Truncated)),
                 Ok(0) => body.end()?,
                 Ok(read) => self.read += read as u64,
             }
@@ -275,13 +275,13 @@ impl<S: Wire> Link<S> {
     }
 
     /// What has come of a body.
-    pub fn take_chunk(&mut self, body: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
-        self.inbox.take_chunk(body)
+    pub fn take_chunk(&mut self, body: &mut BodyDecoder) -> Result<Option<Bytes>, BodyError> {
+        self.read_buffer.take_chunk(body)
     }
 
     /// How many bytes have come that nobody has used.
     pub fn unread(&self) -> usize {
-        self.inbox.len()
+        self.read_buffer.len()
     }
 
     fn idle(&self, now: Instant) -> Duration {
@@ -295,7 +295,7 @@ impl<S: Wire> Link<S> {
 
     /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
     fn is_alive(&mut self) -> bool {
-        self.keeps && self.inbox.is_empty() && is_quiet(&mut self.stream)
+        self.keeps && self.read_buffer.is_empty() && is_quiet(&mut self.stream)
     }
 }
 

@@ -405,6 +405,6 @@ fn may_be_retried(status: StatusCode) -> bool {
 fn buffering_failed(error: ResponseBodyError) -> AttemptOutcome {
     match error {
         ResponseBodyError::Stalled => AttemptOutcome::TimedOut,
-        ResponseBodyError::BrokenOff | ResponseBodyError::Damaged => AttemptOutcome::ConnectionLost,
+        ResponseBodyError::Truncated | ResponseBodyError::Damaged => AttemptOutcome::ConnectionLost,
     }
 }

@@ -43,7 +43,7 @@ pub enum AttemptBody {
 /// The caller's body broke off: the platform's connection ends with it, so that half a body never looks whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the caller's body broke off")]
-pub struct BrokenOff;
+pub struct Truncated;
 
 /// Whether there is anything to wait for.
 pub enum BufferState {
@@ -67,12 +67,12 @@ pub fn buffer(mut body: RequestBody, framing: OutboundFraming, limit: usize) -> 
             OutboundFraming::Chunked => ReplayableBody::Buffered { bytes: Bytes::new(), framing },
         });
     }
-    match body.left() {
+    match body.remaining() {
         Some(length) if length > limit as u64 => {
             BufferState::Ready(ReplayableBody::streamed(None, body, framing))
         }
         // Small bodies come with their heads.
-        _ => match body.take_whole() {
+        _ => match body.take_if_complete() {
             Some(bytes) => BufferState::Ready(ReplayableBody::Buffered { bytes, framing }),
             None => BufferState::Incomplete(BufferingBody { body, framing, limit }),
         },
@@ -83,7 +83,7 @@ impl BufferingBody {
     /// Reads up to the limit, waiting at most `idle` for each piece.
     pub async fn read(self, idle: Duration) -> Result<ReplayableBody, Refusal> {
         let BufferingBody { mut body, framing, limit } = self;
-        let announced = body.left();
+        let announced = body.remaining();
         let mut buffered = Buffered::default();
         loop {
             let chunk = tokio::time::timeout(idle, next_chunk(&mut body));
@@ -166,14 +166,14 @@ impl ReplayableBody {
 
 impl AttemptBody {
     /// The next piece; a caller's trailers end here.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Truncated>>> {
         match self {
             AttemptBody::Empty => Poll::Ready(None),
             AttemptBody::Buffered(bytes) => Poll::Ready(bytes.take().map(Ok)),
             AttemptBody::Streamed(stream) => match stream.front.take() {
                 Some(front) => Poll::Ready(Some(Ok(front))),
                 None => {
-                    stream.rest.poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|_| BrokenOff)))
+                    stream.rest.poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|_| Truncated)))
                 }
             },
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::http1::{HeadFault, ResponseHead, Scratch, TURN, chunk_start, end_turn};
+use crate::http1::{HeadError, ResponseHead, WriteBuffer, YIELD_AFTER, poll_yield, write_chunk_header};
 
 use super::forward::Timeouts;
 use super::headers::{OutboundFraming, OutboundHead};
@@ -21,7 +21,7 @@ const LAST: &[u8] = b"0\r\n\r\n";
 pub(super) struct Sending<'a> {
     /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
     /// end, a chunk's head, data, and what stands behind it.
-    head: Scratch,
+    head: WriteBuffer,
     bearer: &'a [u8],
     end: &'static [u8],
     chunk_header: Vec<u8>,
@@ -55,14 +55,14 @@ pub(super) enum Fault {
     /// The connection ended, or broke.
     Ended,
     CallerBrokeOff,
-    Head(HeadFault),
+    Head(HeadError),
     Switched,
 }
 
 impl<'a> Sending<'a> {
     /// Puts the head together.
     pub fn new(outbound: &OutboundHead<'a>, body: AttemptBody) -> Self {
-        let mut head = Scratch::new();
+        let mut head = WriteBuffer::new();
         outbound.write_up_to_bearer(&mut head);
         let mut sending = Self {
             head,
@@ -134,9 +134,9 @@ impl<'a> Sending<'a> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(true) => {
                         self.next();
-                        if self.moved >= TURN {
+                        if self.moved >= YIELD_AFTER {
                             self.moved = 0;
-                            end_turn(cx);
+                            poll_yield(cx);
                             return Poll::Pending;
                         }
                     }
@@ -188,7 +188,7 @@ impl<'a> Sending<'a> {
             Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
             Some(Ok(data)) => {
                 if chunked {
-                    chunk_start(&mut self.chunk_header, data.len());
+                    write_chunk_header(&mut self.chunk_header, data.len());
                     self.tail = if self.body.has_ended() { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                 }
                 self.data = data;

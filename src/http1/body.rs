@@ -5,10 +5,10 @@ use bytes::{Bytes, BytesMut};
 
 /// How the rest of a body is told from what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decoder {
+pub enum BodyDecoder {
     /// So many bytes are still to come.
     Length(u64),
-    Chunked(Chunks),
+    Chunked(ChunkedState),
     /// Everything up to the end of the connection.
     UntilClose {
         ended: bool,
@@ -17,7 +17,7 @@ pub enum Decoder {
 
 /// Where in a chunked body the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chunks {
+pub enum ChunkedState {
     /// In the line with a chunk's size.
     Size,
     /// In a chunk's data, of which so much is missing.
@@ -32,128 +32,128 @@ pub enum Chunks {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyFault {
+pub enum BodyError {
     #[error("the body broke off")]
-    BrokenOff,
+    Truncated,
     #[error("the body's chunks cannot be told apart")]
-    Chunks,
+    InvalidChunks,
 }
 
 /// A size line with its extensions, and all trailers: more says nothing, and costs.
 const MAX_LINE: usize = 4 * 1024;
 const MAX_TRAILERS: usize = 16 * 1024;
 
-impl Decoder {
-    pub const NONE: Decoder = Decoder::Length(0);
+impl BodyDecoder {
+    pub const NONE: BodyDecoder = BodyDecoder::Length(0);
 
     pub fn chunked() -> Self {
-        Decoder::Chunked(Chunks::Size)
+        BodyDecoder::Chunked(ChunkedState::Size)
     }
 
     pub fn until_close() -> Self {
-        Decoder::UntilClose { ended: false }
+        BodyDecoder::UntilClose { ended: false }
     }
 
     pub fn has_ended(&self) -> bool {
         match self {
-            Decoder::Length(left) => *left == 0,
-            Decoder::Chunked(chunks) => *chunks == Chunks::Ended,
-            Decoder::UntilClose { ended } => *ended,
+            BodyDecoder::Length(remaining) => *remaining == 0,
+            BodyDecoder::Chunked(chunks) => *chunks == ChunkedState::Ended,
+            BodyDecoder::UntilClose { ended } => *ended,
         }
     }
 
     /// How much is still to come, where that is known.
-    pub fn left(&self) -> Option<u64> {
+    pub fn remaining(&self) -> Option<u64> {
         match self {
-            Decoder::Length(left) => Some(*left),
-            Decoder::Chunked(Chunks::Ended) | Decoder::UntilClose { ended: true } => Some(0),
-            Decoder::Chunked(_) | Decoder::UntilClose { .. } => None,
+            BodyDecoder::Length(remaining) => Some(*remaining),
+            BodyDecoder::Chunked(ChunkedState::Ended) | BodyDecoder::UntilClose { ended: true } => Some(0),
+            BodyDecoder::Chunked(_) | BodyDecoder::UntilClose { .. } => None,
         }
     }
 
     /// Takes the next piece of data out of what has been read; `None` where more has to be read, or all has been.
-    pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BodyFault> {
+    pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BodyError> {
         match self {
-            Decoder::Length(left) => {
-                let chunk = chunk(bytes, *left);
-                *left -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+            BodyDecoder::Length(remaining) => {
+                let chunk = take_up_to(bytes, *remaining);
+                *remaining -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
                 Ok(chunk)
             }
-            Decoder::Chunked(chunks) => {
+            BodyDecoder::Chunked(chunks) => {
                 chunks.advance(bytes)?;
-                let Chunks::Data(left) = chunks else { return Ok(None) };
-                let Some(chunk) = chunk(bytes, *left) else { return Ok(None) };
-                match *left - chunk.len() as u64 {
-                    0 => *chunks = Chunks::DataEnd,
-                    rest => *chunks = Chunks::Data(rest),
+                let ChunkedState::Data(remaining) = chunks else { return Ok(None) };
+                let Some(chunk) = take_up_to(bytes, *remaining) else { return Ok(None) };
+                match *remaining - chunk.len() as u64 {
+                    0 => *chunks = ChunkedState::DataEnd,
+                    rest => *chunks = ChunkedState::Data(rest),
                 }
                 // So that the end is known with the last piece, where it is here.
                 chunks.advance(bytes)?;
                 Ok(Some(chunk))
             }
-            Decoder::UntilClose { .. } => Ok(chunk(bytes, u64::MAX)),
+            BodyDecoder::UntilClose { .. } => Ok(take_up_to(bytes, u64::MAX)),
         }
     }
 
     /// The connection has ended.
-    pub fn end(&mut self) -> Result<(), BodyFault> {
+    pub fn end(&mut self) -> Result<(), BodyError> {
         match self {
-            Decoder::UntilClose { ended } => {
+            BodyDecoder::UntilClose { ended } => {
                 *ended = true;
                 Ok(())
             }
             _ if self.has_ended() => Ok(()),
-            _ => Err(BodyFault::BrokenOff),
+            _ => Err(BodyError::Truncated),
         }
     }
 }
 
-fn chunk(bytes: &mut BytesMut, left: u64) -> Option<Bytes> {
-    let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+fn take_up_to(bytes: &mut BytesMut, remaining: u64) -> Option<Bytes> {
+    let length = bytes.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
     (length > 0).then(|| bytes.split_to(length).freeze())
 }
 
-impl Chunks {
+impl ChunkedState {
     /// Reads on to the next data, as far as that is here. What has failed once stays failed.
-    fn advance(&mut self, bytes: &mut BytesMut) -> Result<(), BodyFault> {
-        self.step_on(bytes).inspect_err(|_| *self = Chunks::Broken)
+    fn advance(&mut self, bytes: &mut BytesMut) -> Result<(), BodyError> {
+        self.next_state(bytes).inspect_err(|_| *self = ChunkedState::Broken)
     }
 
-    fn step_on(&mut self, bytes: &mut BytesMut) -> Result<(), BodyFault> {
+    fn next_state(&mut self, bytes: &mut BytesMut) -> Result<(), BodyError> {
         loop {
             *self = match *self {
-                Chunks::Size => match line(bytes, MAX_LINE)? {
+                ChunkedState::Size => match take_line(bytes, MAX_LINE)? {
                     None => return Ok(()),
-                    Some(line) => match size(&line).ok_or(BodyFault::Chunks)? {
-                        0 => Chunks::Trailers(0),
-                        size => Chunks::Data(size),
+                    Some(line) => match parse_chunk_size(&line).ok_or(BodyError::InvalidChunks)? {
+                        0 => ChunkedState::Trailers(0),
+                        size => ChunkedState::Data(size),
                     },
                 },
-                Chunks::DataEnd => match line(bytes, 2)? {
+                ChunkedState::DataEnd => match take_line(bytes, 2)? {
                     None => return Ok(()),
-                    Some(line) if line.is_empty() => Chunks::Size,
-                    Some(_) => return Err(BodyFault::Chunks),
+                    Some(line) if line.is_empty() => ChunkedState::Size,
+                    Some(_) => return Err(BodyError::InvalidChunks),
                 },
-                Chunks::Trailers(before) => match line(bytes, MAX_TRAILERS - before)? {
+                ChunkedState::Trailers(before) => match take_line(bytes, MAX_TRAILERS - before)? {
                     None => return Ok(()),
-                    Some(line) if line.is_empty() => Chunks::Ended,
+                    Some(line) if line.is_empty() => ChunkedState::Ended,
                     // A trailer says nothing that anyone here listens to.
-                    Some(line) => Chunks::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
+                    Some(line) => ChunkedState::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
                 },
-                Chunks::Data(_) | Chunks::Ended => return Ok(()),
-                Chunks::Broken => return Err(BodyFault::Chunks),
+                ChunkedState::Data(_) | ChunkedState::Ended => return Ok(()),
+                ChunkedState::Broken => return Err(BodyError::InvalidChunks),
             };
         }
     }
 }
 
 /// The next line without its CR LF, if it is here.
-fn line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BodyFault> {
+fn take_line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BodyError> {
     let Some(end) = memchr::memchr(b'\n', bytes) else {
-        return if bytes.len() > limit { Err(BodyFault::Chunks) } else { Ok(None) };
+        return if bytes.len() > limit { Err(BodyError::InvalidChunks) } else { Ok(None) };
     };
     if end > limit || end == 0 || bytes[end - 1] != b'\r' {
-        return Err(BodyFault::Chunks);
+        return Err(BodyError::InvalidChunks);
     }
     let mut line = bytes.split_to(end + 1);
     line.truncate(end - 1);
@@ -161,7 +161,7 @@ fn line(bytes: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BodyFaul
 }
 
 /// One to sixteen hexadecimal digits, and extensions that nobody reads (RFC 9112, 7.1.1).
-fn size(line: &[u8]) -> Option<u64> {
+fn parse_chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (number, extension) = line.split_at(digits);
     let plain = |b: &u8| matches!(b, b'\t' | b' '..=b'~' | 0x80..);
@@ -177,7 +177,7 @@ fn size(line: &[u8]) -> Option<u64> {
 }
 
 /// What stands before a chunk of this length.
-pub fn chunk_start(out: &mut Vec<u8>, length: usize) {
+pub fn write_chunk_header(out: &mut Vec<u8>, length: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let width = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
     out.extend((0..width).rev().map(|digit| DIGITS[(length >> (4 * digit)) & 15]));
@@ -189,7 +189,11 @@ mod tests {
     use super::*;
 
     /// The data, what is left behind it, and whether it has ended; fed byte by byte or at once.
-    fn decoded(mut decoder: Decoder, text: &str, at_once: bool) -> Result<(String, String, bool), BodyFault> {
+    fn decoded(
+        mut decoder: BodyDecoder,
+        text: &str,
+        at_once: bool,
+    ) -> Result<(String, String, bool), BodyError> {
         let (mut held, mut data) = (BytesMut::new(), Vec::new());
         let step = if at_once { text.len().max(1) } else { 1 };
         let mut rest = Vec::new();
@@ -213,10 +217,16 @@ mod tests {
         let text = "3\r\nabc\r\n1;ext=\"1\"\r\nd\r\n00A \t;x\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\nnext";
         let whole = ("abcd0123456789".to_owned(), "next".to_owned(), true);
         for at_once in [true, false] {
-            assert_eq!(decoded(Decoder::chunked(), text, at_once).unwrap(), whole);
+            assert_eq!(decoded(BodyDecoder::chunked(), text, at_once).unwrap(), whole);
         }
-        assert_eq!(decoded(Decoder::Length(3), "abcdef", true).unwrap(), ("abc".into(), "def".into(), true));
-        assert_eq!(decoded(Decoder::until_close(), "abc", true).unwrap(), ("abc".into(), "".into(), false));
+        assert_eq!(
+            decoded(BodyDecoder::Length(3), "abcdef", true).unwrap(),
+            ("abc".into(), "def".into(), true)
+        );
+        assert_eq!(
+            decoded(BodyDecoder::until_close(), "abc", true).unwrap(),
+            ("abc".into(), "".into(), false)
+        );
     }
 
     #[test]
@@ -237,7 +247,7 @@ mod tests {
             "0\r\n\n",
         ] {
             for at_once in [true, false] {
-                assert!(decoded(Decoder::chunked(), bad, at_once).is_err(), "{bad:?}");
+                assert!(decoded(BodyDecoder::chunked(), bad, at_once).is_err(), "{bad:?}");
             }
         }
     }
@@ -245,10 +255,10 @@ mod tests {
     #[test]
     fn a_body_that_was_broken_once_is_not_read_on() {
         for bad in ["zz\r\n3\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n\r\n0\r\n\r\n"] {
-            let (mut decoder, mut held) = (Decoder::chunked(), BytesMut::from(bad));
+            let (mut decoder, mut held) = (BodyDecoder::chunked(), BytesMut::from(bad));
             let first_fault = (0..9).find(|_| decoder.take(&mut held).is_err());
             assert!(first_fault.is_some(), "{bad:?}");
-            assert_eq!(decoder.take(&mut held), Err(BodyFault::Chunks), "{bad:?}");
+            assert_eq!(decoder.take(&mut held), Err(BodyError::InvalidChunks), "{bad:?}");
             assert!(!decoder.has_ended() && decoder.end().is_err());
         }
     }
@@ -256,17 +266,17 @@ mod tests {
     #[test]
     fn trailers_without_end_are_not_read() {
         let endless = format!("0\r\n{}", "A: b\r\n".repeat(10_000));
-        assert_eq!(decoded(Decoder::chunked(), &endless, false), Err(BodyFault::Chunks));
+        assert_eq!(decoded(BodyDecoder::chunked(), &endless, false), Err(BodyError::InvalidChunks));
         let long = format!("1;{}", "x".repeat(10_000));
-        assert_eq!(decoded(Decoder::chunked(), &long, false), Err(BodyFault::Chunks));
+        assert_eq!(decoded(BodyDecoder::chunked(), &long, false), Err(BodyError::InvalidChunks));
     }
 
     #[test]
     fn an_end_that_comes_early_is_a_body_broken_off() {
-        assert_eq!(Decoder::Length(1).end(), Err(BodyFault::BrokenOff));
-        assert_eq!(Decoder::chunked().end(), Err(BodyFault::BrokenOff));
-        assert_eq!(Decoder::Length(0).end(), Ok(()));
-        let mut to_the_end = Decoder::until_close();
+        assert_eq!(BodyDecoder::Length(1).end(), Err(BodyError::Truncated));
+        assert_eq!(BodyDecoder::chunked().end(), Err(BodyError::Truncated));
+        assert_eq!(BodyDecoder::Length(0).end(), Ok(()));
+        let mut to_the_end = BodyDecoder::until_close();
         assert_eq!((to_the_end.has_ended(), to_the_end.end(), to_the_end.has_ended()), (false, Ok(()), true));
     }
 
@@ -274,7 +284,7 @@ mod tests {
     fn sizes_are_written_as_they_are_read() {
         for length in [0usize, 1, 9, 10, 15, 16, 255, 256, 65_536, 1_048_575] {
             let mut out = Vec::new();
-            chunk_start(&mut out, length);
+            write_chunk_header(&mut out, length);
             assert_eq!(String::from_utf8(out).unwrap(), format!("{length:x}\r\n"));
         }
     }

@@ -7,18 +7,18 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, Version};
 
-use super::fields::{Fields, may_stand_in_token};
+use super::headers::{Headers, is_token_byte};
 
 /// How much of a head is taken.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    pub bytes: usize,
-    pub fields: usize,
+    pub max_bytes: usize,
+    pub max_headers: usize,
 }
 
 /// Why a head is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadFault {
+pub enum HeadError {
     #[error("the head is too large")]
     TooLarge,
     #[error("the request target is too long")]
@@ -28,7 +28,7 @@ pub enum HeadFault {
     #[error("only HTTP/1 is spoken here")]
     Version,
     #[error("{0}")]
-    Byte(OddByte),
+    InvalidByte(InvalidByte),
     #[error("a PROXY header of version 1")]
     ProxyHeader,
     #[error("the head cannot be parsed")]
@@ -37,40 +37,40 @@ pub enum HeadFault {
 
 /// A byte that may not stand where it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OddByte {
+pub struct InvalidByte {
     pub byte: u8,
     /// Counted from one.
     pub position: usize,
-    pub place: HeadPlace,
+    pub part: HeadPart,
 }
 
 /// Where in a head. Fields are counted from one, since their names are not repeated to anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadPlace {
+pub enum HeadPart {
     Method,
     Target,
     FieldName(usize),
     FieldValue(usize),
 }
 
-impl fmt::Display for OddByte {
+impl fmt::Display for InvalidByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { byte, position, place } = self;
+        let Self { byte, position, part } = self;
         write!(f, "byte 0x{byte:02x} at position {position} of ")?;
-        match place {
-            HeadPlace::Method => f.write_str("the method"),
-            HeadPlace::Target => f.write_str("the request target"),
-            HeadPlace::FieldName(number) => write!(f, "the name of header {number}"),
-            HeadPlace::FieldValue(number) => write!(f, "the value of header {number}"),
+        match part {
+            HeadPart::Method => f.write_str("the method"),
+            HeadPart::Target => f.write_str("the request target"),
+            HeadPart::FieldName(number) => write!(f, "the name of header {number}"),
+            HeadPart::FieldValue(number) => write!(f, "the value of header {number}"),
         }
     }
 }
 
-/// The first byte that `may_stand` refuses, as the reason why all of it is refused.
-pub(super) fn odd_byte(text: &[u8], place: HeadPlace, may_stand: impl Fn(u8) -> bool) -> HeadFault {
-    match text.iter().position(|byte| !may_stand(*byte)) {
-        Some(at) => HeadFault::Byte(OddByte { byte: text[at], position: at + 1, place }),
-        None => HeadFault::Malformed,
+/// The first byte that `allowed` refuses, as the reason why all of it is refused.
+pub(super) fn invalid_byte(text: &[u8], part: HeadPart, allowed: impl Fn(u8) -> bool) -> HeadError {
+    match text.iter().position(|byte| !allowed(*byte)) {
+        Some(at) => HeadError::InvalidByte(InvalidByte { byte: text[at], position: at + 1, part }),
+        None => HeadError::Malformed,
     }
 }
 
@@ -80,7 +80,7 @@ pub struct RequestHead {
     pub method: Method,
     pub uri: Uri,
     pub version: Version,
-    pub fields: Fields,
+    pub headers: Headers,
 }
 
 /// The head of an answer.
@@ -90,59 +90,59 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// As sent; may be empty.
     pub reason: Bytes,
-    pub fields: Fields,
+    pub headers: Headers,
 }
 
 /// A whole request head, its blank line included.
-pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadFault> {
-    let (line, fields) = first_line(&head)?;
+pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
+    let (line, headers) = first_line(&head)?;
     if [&b"PROXY TCP"[..], b"PROXY UNKNOWN"].iter().any(|begin| line.starts_with(begin)) {
-        return Err(HeadFault::ProxyHeader);
+        return Err(HeadError::ProxyHeader);
     }
-    let method_end = memchr::memchr(b' ', line).ok_or(HeadFault::Malformed)?;
+    let method_end = memchr::memchr(b' ', line).ok_or(HeadError::Malformed)?;
     let target_end =
-        memchr::memrchr(b' ', line).filter(|end| *end > method_end).ok_or(HeadFault::Malformed)?;
+        memchr::memrchr(b' ', line).filter(|end| *end > method_end).ok_or(HeadError::Malformed)?;
     let version = version(&line[target_end + 1..])?;
     let method = &line[..method_end];
     let method =
-        Method::from_bytes(method).map_err(|_| odd_byte(method, HeadPlace::Method, may_stand_in_token))?;
+        Method::from_bytes(method).map_err(|_| invalid_byte(method, HeadPart::Method, is_token_byte))?;
     let target = method_end + 1..target_end;
     if target.len() > MAX_TARGET {
-        return Err(HeadFault::TargetTooLong);
+        return Err(HeadError::TargetTooLong);
     }
     let uri = match Uri::from_maybe_shared(head.slice(target.clone())) {
         Ok(uri) => uri,
-        Err(_) => parse_odd_target(&head[target])?,
+        Err(_) => parse_non_ascii_target(&head[target])?,
     };
-    Ok(RequestHead { method, uri, version, fields: Fields::parse(head, fields, limits)? })
+    Ok(RequestHead { method, uri, version, headers: Headers::parse(head, headers, limits)? })
 }
 
 /// A whole answer head, its blank line included.
-pub(super) fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<ResponseHead, HeadFault> {
-    let (line, fields) = first_line(&head)?;
-    let version = version(line.get(..8).ok_or(HeadFault::Malformed)?)?;
-    let [b' ', status @ ..] = &line[8..] else { return Err(HeadFault::Malformed) };
-    let (status, reason) = status.split_at_checked(3).ok_or(HeadFault::Malformed)?;
-    let status = StatusCode::from_bytes(status).map_err(|_| HeadFault::Malformed)?;
+pub(super) fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<ResponseHead, HeadError> {
+    let (line, headers) = first_line(&head)?;
+    let version = version(line.get(..8).ok_or(HeadError::Malformed)?)?;
+    let [b' ', status @ ..] = &line[8..] else { return Err(HeadError::Malformed) };
+    let (status, reason) = status.split_at_checked(3).ok_or(HeadError::Malformed)?;
+    let status = StatusCode::from_bytes(status).map_err(|_| HeadError::Malformed)?;
     // Some servers leave out the blank before an empty reason.
     let reason = match reason {
         [] => Bytes::new(),
         [b' ', reason @ ..] if reason.iter().all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..)) => {
             head.slice(13..13 + reason.len())
         }
-        _ => return Err(HeadFault::Malformed),
+        _ => return Err(HeadError::Malformed),
     };
-    Ok(ResponseHead { version, status, reason, fields: Fields::parse(head, fields, limits)? })
+    Ok(ResponseHead { version, status, reason, headers: Headers::parse(head, headers, limits)? })
 }
 
 /// Raw bytes beyond ASCII pass as they came where they are UTF-8. Old programs send them in Latin-1 as well,
 /// which `Uri` cannot hold: those go on percent-encoded, which means the same to whoever reads them
 /// (RFC 3986, 2.1).
-fn parse_odd_target(target: &[u8]) -> Result<Uri, HeadFault> {
+fn parse_non_ascii_target(target: &[u8]) -> Result<Uri, HeadError> {
     if std::str::from_utf8(target).is_err() {
-        let target = encoded(target);
+        let target = percent_encode_non_utf8(target);
         if target.len() > MAX_TARGET {
-            return Err(HeadFault::TargetTooLong);
+            return Err(HeadError::TargetTooLong);
         }
         if let Ok(uri) = Uri::from_maybe_shared(target) {
             return Ok(uri);
@@ -150,10 +150,10 @@ fn parse_odd_target(target: &[u8]) -> Result<Uri, HeadFault> {
     }
     let query = memchr::memchr(b'?', target).unwrap_or(target.len());
     let (path, rest) = target.split_at(query);
-    let [in_path, in_query] = &*MAY_STAND_IN_TARGET;
-    Err(match odd_byte(path, HeadPlace::Target, |byte| in_path[usize::from(byte)]) {
-        HeadFault::Malformed => {
-            odd_byte(rest, HeadPlace::Target, |byte| in_query[usize::from(byte)]).behind(path.len())
+    let [path_bytes, query_bytes] = &*TARGET_BYTES;
+    Err(match invalid_byte(path, HeadPart::Target, |byte| path_bytes[usize::from(byte)]) {
+        HeadError::Malformed => {
+            invalid_byte(rest, HeadPart::Target, |byte| query_bytes[usize::from(byte)]).offset_by(path.len())
         }
         found => found,
     })
@@ -161,7 +161,7 @@ fn parse_odd_target(target: &[u8]) -> Result<Uri, HeadFault> {
 
 /// By `Uri`'s own word, in a path and in a query. Asked once: a target of 64 KiB would take thousands of
 /// times as long to refuse as to send.
-static MAY_STAND_IN_TARGET: LazyLock<[[bool; 256]; 2]> = LazyLock::new(|| {
+static TARGET_BYTES: LazyLock<[[bool; 256]; 2]> = LazyLock::new(|| {
     [&b"/"[..], b"/?"].map(|begin| {
         std::array::from_fn(|at| {
             u8::try_from(at)
@@ -171,7 +171,7 @@ static MAY_STAND_IN_TARGET: LazyLock<[[bool; 256]; 2]> = LazyLock::new(|| {
 });
 
 /// With an escape in place of each byte that is part of no UTF-8.
-fn encoded(target: &[u8]) -> Bytes {
+fn percent_encode_non_utf8(target: &[u8]) -> Bytes {
     let mut text = Vec::with_capacity(target.len() + 16);
     for chunk in target.utf8_chunks() {
         text.extend_from_slice(chunk.valid().as_bytes());
@@ -182,11 +182,13 @@ fn encoded(target: &[u8]) -> Bytes {
     Bytes::from(text)
 }
 
-impl HeadFault {
+impl HeadError {
     /// The same byte, counted from the beginning of a longer text.
-    fn behind(self, length: usize) -> Self {
+    fn offset_by(self, length: usize) -> Self {
         match self {
-            HeadFault::Byte(odd) => HeadFault::Byte(OddByte { position: odd.position + length, ..odd }),
+            HeadError::InvalidByte(invalid) => {
+                HeadError::InvalidByte(InvalidByte { position: invalid.position + length, ..invalid })
+            }
             other => other,
         }
     }
@@ -196,21 +198,21 @@ impl HeadFault {
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 /// The first line without its end, and where the next one begins.
-fn first_line(head: &[u8]) -> Result<(&[u8], usize), HeadFault> {
-    let end = memchr::memchr(b'\n', head).ok_or(HeadFault::Malformed)?;
-    Ok((head[..end].strip_suffix(b"\r").ok_or(HeadFault::BareLineFeed)?, end + 1))
+fn first_line(head: &[u8]) -> Result<(&[u8], usize), HeadError> {
+    let end = memchr::memchr(b'\n', head).ok_or(HeadError::Malformed)?;
+    Ok((head[..end].strip_suffix(b"\r").ok_or(HeadError::BareLineFeed)?, end + 1))
 }
 
-fn version(text: &[u8]) -> Result<Version, HeadFault> {
+fn version(text: &[u8]) -> Result<Version, HeadError> {
     match text {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
-        _ => Err(HeadFault::Version),
+        _ => Err(HeadError::Version),
     }
 }
 
 /// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC 9110, 8.6).
-pub fn length(digits: &[u8]) -> Option<u64> {
+pub fn parse_content_length(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -226,7 +228,7 @@ pub fn write_status_line(out: &mut Vec<u8>, version: Version, status: StatusCode
     out.extend_from_slice(b"\r\n");
 }
 
-pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -237,13 +239,13 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { bytes: 1000, fields: 3 };
+    const LIMITS: HeadLimits = HeadLimits { max_bytes: 1000, max_headers: 3 };
 
-    fn request(text: &str) -> Result<RequestHead, HeadFault> {
+    fn request(text: &str) -> Result<RequestHead, HeadError> {
         parse_request(Bytes::copy_from_slice(text.as_bytes()), &LIMITS)
     }
 
-    fn response(text: &str) -> Result<ResponseHead, HeadFault> {
+    fn response(text: &str) -> Result<ResponseHead, HeadError> {
         parse_response(Bytes::copy_from_slice(text.as_bytes()), &LIMITS)
     }
 
@@ -251,7 +253,7 @@ mod tests {
     fn a_request_head_comes_as_it_was_sent() {
         let head = request("POST /a%2f?b=%41 HTTP/1.1\r\nHOST: a\r\nX-Thing: 1\r\n\r\n").unwrap();
         assert_eq!((head.method.as_str(), head.uri.to_string()), ("POST", "/a%2f?b=%41".to_owned()));
-        assert_eq!((head.version, head.fields.iter().count()), (Version::HTTP_11, 2));
+        assert_eq!((head.version, head.headers.iter().count()), (Version::HTTP_11, 2));
     }
 
     #[test]
@@ -302,7 +304,7 @@ mod tests {
         }
         assert_eq!(
             request("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n").unwrap_err(),
-            HeadFault::ProxyHeader
+            HeadError::ProxyHeader
         );
     }
 
@@ -319,12 +321,12 @@ mod tests {
             "/ä/%E4"
         );
         assert_eq!(parsed(b"/\xc0\xae\xc0\xae/x").unwrap(), "/%C0%AE%C0%AE/x", "judged later, as any escape");
-        let odd = parsed(b"/M\xfcller<x").unwrap_err().to_string();
-        assert!(odd.contains("byte 0x3c at position 8 "), "counted in what was sent: {odd}");
+        let invalid = parsed(b"/M\xfcller<x").unwrap_err().to_string();
+        assert!(invalid.contains("byte 0x3c at position 8 "), "counted in what was sent: {invalid}");
         let long = [b"/".as_slice(), &[0xe4; 30_000]].concat();
-        let limits = HeadLimits { bytes: 1 << 20, fields: 3 };
+        let limits = HeadLimits { max_bytes: 1 << 20, max_headers: 3 };
         let head = [b"GET ", long.as_slice(), b" HTTP/1.1\r\n\r\n"].concat();
-        assert_eq!(parse_request(Bytes::from(head), &limits).unwrap_err(), HeadFault::TargetTooLong);
+        assert_eq!(parse_request(Bytes::from(head), &limits).unwrap_err(), HeadError::TargetTooLong);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{Asked, HeadEnd, Request, RequestHead, ResponseFault, Served};
+use crate::http1::{ReadHeadError, Request, RequestHead, ResponseContext, ServerConnection, WriteError};
 
 use super::ending::{End, Ending, Words, linger};
 use super::failures::{Failure, FailureLog, handshake_reason};
@@ -108,30 +108,31 @@ pub(super) async fn run<H: Handler>(
     let Some((socket, peer)) = open(&worker, &pulse, tcp, addr, tls).await else { return };
 
     pulse.enter(Phase::Fresh);
-    let served = Served::new(socket, pulse.clone(), worker.limits.head());
-    let unfinished = CutOff { served: &served };
+    let connection = ServerConnection::new(socket, pulse.clone(), worker.limits.head());
+    let unfinished = CutOff { connection: &connection };
     let peer = Rc::new(peer);
     let end = {
-        let serving = pin!(serve(&worker, &served, &peer));
-        let is_reset = || served.with_stream(Socket::has_failed).unwrap_or(false);
+        let serving = pin!(serve(&worker, &connection, &peer));
+        let is_reset = || connection.with_stream(Socket::has_failed).unwrap_or(false);
         until_verdict(&pulse, serving, is_reset).await.unwrap_or_else(End::Verdict)
         // Here a request that was being handled is dropped, and with it the call to the platform.
     };
     pulse.end();
     drop(unfinished);
     // Boxed, like all that comes once in a connection's life.
-    Box::pin(Ending { counters: &worker.counters, words: &worker.words, served: &served }.run(end)).await;
+    Box::pin(Ending { counters: &worker.counters, words: &worker.words, connection: &connection }.run(end))
+        .await;
 }
 
 /// An answer cut short by a panic or by the end of its runtime must not look whole.
 struct CutOff<'a> {
-    served: &'a Served<Socket, Rc<Pulse>>,
+    connection: &'a ServerConnection<Socket, Rc<Pulse>>,
 }
 
 impl Drop for CutOff<'_> {
     fn drop(&mut self) {
-        if self.served.attendant().unfinished()
-            && let Some(socket) = self.served.take_stream()
+        if self.connection.observer().unfinished()
+            && let Some(socket) = self.connection.take_stream()
         {
             socket.abort();
         }
@@ -141,25 +142,25 @@ impl Drop for CutOff<'_> {
 /// Request after request, in order. The handler hears only requests that have a single meaning.
 async fn serve<H: Handler>(
     worker: &Worker<H>,
-    served: &Rc<Served<Socket, Rc<Pulse>>>,
+    connection: &Rc<ServerConnection<Socket, Rc<Pulse>>>,
     peer: &Rc<Peer>,
 ) -> End {
-    let pulse = served.attendant();
+    let pulse = connection.observer();
     loop {
-        let head = match served.next_head().await {
+        let head = match connection.next_head().await {
             Ok(Some(head)) => head,
             Ok(None) => return End::Done,
-            Err(HeadEnd::Gone) => return End::Gone,
-            Err(HeadEnd::Fault(fault)) => return worker.refused(fault.into()),
+            Err(ReadHeadError::PeerClosed) => return End::Gone,
+            Err(ReadHeadError::Invalid(fault)) => return worker.refused(fault.into()),
         };
         let framing = match framing::examine(&head) {
             Ok(framing) => framing,
             Err(flaw) => return worker.refused_head(flaw.refusal(), &head),
         };
         pulse.begin_request();
-        let mut asked = Asked::of(&head);
-        let request = served.begin(head, framing.decoder());
-        let response = match handled(worker, served, request, peer.clone()).await {
+        let mut context = ResponseContext::for_request(&head);
+        let request = connection.start_request(head, framing.decoder());
+        let response = match handled(worker, connection, request, peer.clone()).await {
             Ok(response) => response,
             Err(end) => return end,
         };
@@ -167,13 +168,13 @@ async fn serve<H: Handler>(
             // 101 would leave HTTP: the connection is cut instead.
             return End::Cut;
         }
-        asked.keep &= framing != Framing::Chunked && !pulse.draining();
+        context.keep_alive &= framing != Framing::Chunked && !pulse.draining();
         pulse.begin_response();
-        match served.response(asked, response).await {
-            Ok(true) => pulse.end_response(served.is_inside_head()),
+        match connection.write_response(context, response).await {
+            Ok(true) => pulse.end_response(connection.is_inside_head()),
             Ok(false) => return End::Done,
-            Err(ResponseFault::Gone) => return End::HungUp,
-            Err(ResponseFault::Broken) => return End::Cut,
+            Err(WriteError::PeerClosed) => return End::HungUp,
+            Err(WriteError::BodyFailed) => return End::Cut,
         }
     }
 }
@@ -181,7 +182,7 @@ async fn serve<H: Handler>(
 /// One request to one answer; dropped when the caller hangs up, which cancels it.
 async fn handled<H: Handler>(
     worker: &Worker<H>,
-    served: &Served<Socket, Rc<Pulse>>,
+    connection: &ServerConnection<Socket, Rc<Pulse>>,
     request: Request,
     peer: Rc<Peer>,
 ) -> Result<Response<H::Body>, End> {
@@ -189,7 +190,7 @@ async fn handled<H: Handler>(
     let mut handled = pin!(worker.handler.handle(request, peer));
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handled.as_mut().poll(cx))) {
         Ok(Poll::Ready(response)) => Poll::Ready(Ok(response)),
-        Ok(Poll::Pending) => served.poll_hung_up(cx).map(|()| Err(End::HungUp)),
+        Ok(Poll::Pending) => connection.poll_peer_closed(cx).map(|()| Err(End::HungUp)),
         Err(_panic) => {
             worker.counters.panics.add();
             Poll::Ready(Err(End::Refused((worker.words)(ServerRefusal::Panicked))))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http1::Served;
+use crate::http1::ServerConnection;
 
 use super::Counters;
 use super::pulse::{Pulse, Verdict};
@@ -44,7 +44,7 @@ pub(super) type Words = Rc<dyn Fn(ServerRefusal) -> Bytes>;
 pub(super) struct Ending<'a> {
     pub(super) counters: &'a Counters,
     pub(super) words: &'a Words,
-    pub(super) served: &'a Served<Socket, Rc<Pulse>>,
+    pub(super) connection: &'a ServerConnection<Socket, Rc<Pulse>>,
 }
 
 impl Ending<'_> {
@@ -69,7 +69,7 @@ impl Ending<'_> {
         match verdict {
             Verdict::SlowHead => {
                 self.counters.head_timeouts.add();
-                if self.served.is_inside_head() {
+                if self.connection.is_inside_head() {
                     self.refuse(ServerRefusal::RequestTimeout).await;
                 } else {
                     self.part_and_linger().await;
@@ -77,7 +77,7 @@ impl Ending<'_> {
             }
             Verdict::SlowBody => {
                 self.counters.body_timeouts.add();
-                if self.served.attendant().responding() {
+                if self.connection.observer().responding() {
                     self.abort();
                 } else {
                     self.refuse(ServerRefusal::RequestTimeout).await;
@@ -106,7 +106,7 @@ impl Ending<'_> {
 
     /// The caller must not take what it has for the whole answer.
     fn abort(&self) {
-        if let Some(socket) = self.served.take_stream() {
+        if let Some(socket) = self.connection.take_stream() {
             socket.abort();
         }
     }
@@ -116,21 +116,21 @@ impl Ending<'_> {
     }
 
     async fn send_last(&self, words: &[u8]) {
-        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.served.send(words)).await {
+        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, self.connection.write_raw(words)).await {
             self.part(true).await;
         }
     }
 
     async fn part_and_linger(&self) {
-        self.part(!self.served.is_between_requests()).await;
+        self.part(!self.connection.is_between_requests()).await;
     }
 
     /// Takes leave; then takes in what the caller is still sending, if it is, until it has seen that nobody listens.
     async fn part(&self, still_sending: bool) {
-        let Some(mut socket) = self.served.take_stream() else { return };
+        let Some(mut socket) = self.connection.take_stream() else { return };
         // A caller that does not take the farewell has gone.
         let _ = tokio::time::timeout(FAREWELL, socket.shutdown()).await;
-        if still_sending && !self.served.attendant().is_half_closed() {
+        if still_sending && !self.connection.observer().is_half_closed() {
             linger(socket.tcp()).await;
         }
     }

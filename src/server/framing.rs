@@ -2,7 +2,7 @@
 
 use http::{Method, Uri, Version};
 
-use crate::http1::{self, Decoder, Fields, Name, RequestHead};
+use crate::http1::{self, BodyDecoder, Headers, KnownHeader, RequestHead};
 
 use super::refusal::ServerRefusal;
 
@@ -42,10 +42,10 @@ impl FramingError {
 
 pub fn examine(head: &RequestHead) -> Result<Framing, FramingError> {
     method(&head.method)?;
-    host(&head.fields, head.version)?;
+    host(&head.headers, head.version)?;
     target(&head.method, &head.uri)?;
-    let chunked = transfer_encoding(&head.fields, head.version)?;
-    match (chunked, content_length(&head.fields)?) {
+    let chunked = transfer_encoding(&head.headers, head.version)?;
+    match (chunked, content_length(&head.headers)?) {
         (false, length) => Ok(Framing::Sized(length.unwrap_or_default())),
         (true, None) => Ok(Framing::Chunked),
         (true, Some(_)) => Err(FramingError::TwoFramings),
@@ -54,10 +54,10 @@ pub fn examine(head: &RequestHead) -> Result<Framing, FramingError> {
 
 impl Framing {
     /// How the body behind such a head is told from what follows it.
-    pub fn decoder(self) -> Decoder {
+    pub fn decoder(self) -> BodyDecoder {
         match self {
-            Framing::Sized(length) => Decoder::Length(length),
-            Framing::Chunked => Decoder::chunked(),
+            Framing::Sized(length) => BodyDecoder::Length(length),
+            Framing::Chunked => BodyDecoder::chunked(),
         }
     }
 }
@@ -72,8 +72,8 @@ fn method(method: &Method) -> Result<(), FramingError> {
 
 /// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is none. 1.0 callers may
 /// have none.
-fn host(fields: &Fields, version: Version) -> Result<(), FramingError> {
-    match fields.only(Name::Host) {
+fn host(headers: &Headers, version: Version) -> Result<(), FramingError> {
+    match headers.get_unique(KnownHeader::Host) {
         Ok(Some(host)) if host.iter().all(|b| may_stand_in_host(*b)) => Ok(()),
         Ok(None) if version < Version::HTTP_11 => Ok(()),
         _ => Err(FramingError::Host),
@@ -98,8 +98,8 @@ fn target(method: &Method, uri: &Uri) -> Result<(), FramingError> {
 }
 
 /// Nothing here unpacks the codings that may stand before `chunked`.
-fn transfer_encoding(fields: &Fields, version: Version) -> Result<bool, FramingError> {
-    match fields.only(Name::TransferEncoding) {
+fn transfer_encoding(headers: &Headers, version: Version) -> Result<bool, FramingError> {
+    match headers.get_unique(KnownHeader::TransferEncoding) {
         Ok(None) => Ok(false),
         Ok(Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
             Ok(true)
@@ -108,10 +108,10 @@ fn transfer_encoding(fields: &Fields, version: Version) -> Result<bool, FramingE
     }
 }
 
-fn content_length(fields: &Fields) -> Result<Option<u64>, FramingError> {
-    match fields.only(Name::ContentLength) {
+fn content_length(headers: &Headers) -> Result<Option<u64>, FramingError> {
+    match headers.get_unique(KnownHeader::ContentLength) {
         Ok(None) => Ok(None),
-        Ok(Some(length)) => http1::length(length).map(Some).ok_or(FramingError::ContentLength),
+        Ok(Some(length)) => http1::parse_content_length(length).map(Some).ok_or(FramingError::ContentLength),
         Err(_) => Err(FramingError::ContentLength),
     }
 }
@@ -121,12 +121,12 @@ mod tests {
     use super::*;
     use FramingError::*;
 
-    fn head(method: &str, uri: &str, version: Version, fields: &[(&str, &str)]) -> RequestHead {
+    fn head(method: &str, uri: &str, version: Version, headers: &[(&str, &str)]) -> RequestHead {
         RequestHead {
             method: method.parse().unwrap(),
             uri: uri.parse().unwrap(),
             version,
-            fields: Fields::of(fields.iter().copied()).unwrap(),
+            headers: Headers::from_pairs(headers.iter().copied()).unwrap(),
         }
     }
 

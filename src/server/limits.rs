@@ -46,6 +46,6 @@ const MAX_HEADERS: usize = 100;
 impl Limits {
     /// How much of a request's head is taken.
     pub(super) fn head(&self) -> HeadLimits {
-        HeadLimits { bytes: self.max_head, fields: self.max_headers }
+        HeadLimits { max_bytes: self.max_head, max_headers: self.max_headers }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use crate::http1::{Passed, Request, RequestHead};
+use crate::http1::{ForwardedHeaders, Request, RequestHead};
 
 mod accept;
 mod certificate;
@@ -50,12 +50,12 @@ pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, doubts, doubts_of_aut
 pub use workers::{DrainReport, Options, StartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.
-pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers the requests of one worker. Lives on that worker's thread and never leaves it.
 pub trait Handler: 'static {
     /// An error of this body aborts the caller's connection, so that a short answer never looks whole.
-    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Passed + 'static;
+    type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + ForwardedHeaders + 'static;
 
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>>;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::http1::Attendant;
+use crate::http1::ConnectionObserver;
 
 use super::limits::Limits;
 
@@ -250,8 +250,8 @@ impl Pulse {
     }
 }
 
-impl Attendant for Rc<Pulse> {
-    fn read(&self, head_has_begun: bool) {
+impl ConnectionObserver for Rc<Pulse> {
+    fn on_read(&self, head_has_begun: bool) {
         self.reading_waits.set(false);
         self.last_read.set(self.beat.stamp());
         if head_has_begun && matches!(self.phase.get(), Phase::Fresh | Phase::Idle) {
@@ -259,19 +259,19 @@ impl Attendant for Rc<Pulse> {
         }
     }
 
-    fn read_waits(&self, of_body: bool) {
+    fn on_read_pending(&self, of_body: bool) {
         self.body_waits.set(of_body);
         if !self.reading_waits.replace(true) {
             self.last_read.set(self.beat.stamp());
         }
     }
 
-    fn wrote(&self) {
+    fn on_write(&self) {
         self.writing_waits.set(false);
         self.last_write.set(self.beat.stamp());
     }
 
-    fn write_waits(&self) {
+    fn on_write_pending(&self) {
         if !self.writing_waits.replace(true) {
             self.last_write.set(self.beat.stamp());
         }
@@ -279,7 +279,7 @@ impl Attendant for Rc<Pulse> {
 
     /// A caller that has sent its whole request may shut down its sending side and wait for the answer (RFC
     /// 9112, 9.6).
-    fn hang_up(&self, inside_body: bool) -> bool {
+    fn on_peer_eof(&self, inside_body: bool) -> bool {
         self.half_closed.set(true);
         !self.unfinished() || inside_body
     }
@@ -325,60 +325,60 @@ mod tests {
         pulse.begin_request();
         pulse.end_response(false);
         assert_eq!(pulse.phase.get(), Phase::Idle);
-        pulse.read(false);
+        pulse.on_read(false);
         assert_eq!(pulse.phase.get(), Phase::Idle, "a blank line is no request");
         assert_eq!(at(&pulse, 4249), None);
         assert_eq!(at(&pulse, 4250), Some(Verdict::KeepAliveOver));
-        pulse.read(true);
+        pulse.on_read(true);
         assert_eq!(at(&pulse, 1250), Some(Verdict::SlowHead));
     }
 
     #[test]
     fn a_body_is_slow_only_while_someone_waits_for_it() {
         let pulse = fresh();
-        pulse.read(true);
+        pulse.on_read(true);
         pulse.begin_request();
         assert_eq!(
             at(&pulse, 60_000),
             None,
             "the handler does not read: back-pressure is no fault of the caller"
         );
-        pulse.read_waits(true);
+        pulse.on_read_pending(true);
         assert_eq!(at(&pulse, 2249), None);
         assert_eq!(at(&pulse, 2250), Some(Verdict::SlowBody));
-        pulse.read(false);
-        pulse.read_waits(false);
+        pulse.on_read(false);
+        pulse.on_read_pending(false);
         assert_eq!(at(&pulse, 60_000), None, "the platform may take its time");
     }
 
     #[test]
     fn a_response_left_unread_ends_the_connection() {
         let pulse = fresh();
-        pulse.read(true);
+        pulse.on_read(true);
         pulse.begin_request();
-        pulse.write_waits();
+        pulse.on_write_pending();
         assert_eq!(at(&pulse, 2249), None);
         assert_eq!(at(&pulse, 2250), Some(Verdict::Unread));
-        pulse.wrote();
+        pulse.on_write();
         assert_eq!(at(&pulse, 2250), None);
     }
 
     #[test]
     fn a_caller_that_shut_down_its_side_waits_as_long_as_the_response_takes() {
         let pulse = fresh();
-        pulse.read(true);
+        pulse.on_read(true);
         pulse.begin_request();
-        assert!(pulse.hang_up(true), "inside its request body it has gone");
-        assert!(!pulse.hang_up(false));
+        assert!(pulse.on_peer_eof(true), "inside its request body it has gone");
+        assert!(!pulse.on_peer_eof(false));
         assert!(!pulse.takes_reset_check());
         assert_eq!(at(&pulse, 3_600_000), None);
         assert!(
             pulse.takes_reset_check(),
             "each sweep has the socket asked whether the caller is still there"
         );
-        assert!(!pulse.takes_reset_check() && !pulse.hang_up(false));
+        assert!(!pulse.takes_reset_check() && !pulse.on_peer_eof(false));
         pulse.end_response(false);
-        assert!(pulse.hang_up(false), "after its last answer it has gone");
+        assert!(pulse.on_peer_eof(false), "after its last answer it has gone");
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
         let pulse = fresh();
         pulse.beat.draining.set(Some(0));
         assert_eq!(at(&pulse, 999), None);
-        pulse.read(true);
+        pulse.on_read(true);
         pulse.begin_request();
         assert_eq!(at(&pulse, 60_000), None, "the end of its answer is still on its way");
         pulse.end_response(false);
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_idle_before_the_drain_has_a_second_too() {
         let pulse = fresh();
-        pulse.read(true);
+        pulse.on_read(true);
         pulse.begin_request();
         pulse.end_response(false);
         pulse.beat.draining.set(Some(500));

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::http1::{HeadFault, OddByte, Reason};
+use crate::http1::{HeadError, InvalidByte, ReasonPhrase};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerRefusal {
     /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with it.
     BadRequest(&'static str),
     /// A byte that may not stand where it does in a head.
-    OddByte(OddByte),
+    InvalidByte(InvalidByte),
     HeadTooLarge,
     UriTooLong,
     /// CONNECT and TRACE.
@@ -27,7 +27,7 @@ pub enum ServerRefusal {
 impl ServerRefusal {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::OddByte(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::InvalidByte(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -39,7 +39,7 @@ impl ServerRefusal {
 
     pub fn detail(self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Self::OddByte(odd) => return Cow::Owned(format!("{odd} may not stand there")),
+            Self::InvalidByte(odd) => return Cow::Owned(format!("{odd} may not stand there")),
             Self::BadRequest(what) => what,
             Self::HeadTooLarge => "the request head is larger than this server takes",
             Self::UriTooLong => "the request target is longer than this server takes",
@@ -60,16 +60,16 @@ impl ServerRefusal {
     }
 }
 
-impl From<HeadFault> for ServerRefusal {
-    fn from(fault: HeadFault) -> Self {
+impl From<HeadError> for ServerRefusal {
+    fn from(fault: HeadError) -> Self {
         match fault {
-            HeadFault::TooLarge => Self::HeadTooLarge,
-            HeadFault::TargetTooLong => Self::UriTooLong,
-            HeadFault::BareLineFeed => Self::BadRequest("lines of a request head end with CR LF"),
-            HeadFault::Version => Self::BadRequest("only HTTP/1 is spoken here"),
-            HeadFault::Byte(odd) => Self::OddByte(odd),
-            HeadFault::ProxyHeader => Self::BadRequest(PROXY_FROM_STRANGER),
-            HeadFault::Malformed => Self::BadRequest("the request head cannot be parsed"),
+            HeadError::TooLarge => Self::HeadTooLarge,
+            HeadError::TargetTooLong => Self::UriTooLong,
+            HeadError::BareLineFeed => Self::BadRequest("lines of a request head end with CR LF"),
+            HeadError::Version => Self::BadRequest("only HTTP/1 is spoken here"),
+            HeadError::InvalidByte(odd) => Self::InvalidByte(odd),
+            HeadError::ProxyHeader => Self::BadRequest(PROXY_FROM_STRANGER),
+            HeadError::Malformed => Self::BadRequest("the request head cannot be parsed"),
         }
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn to_wire(response: &Response<Bytes>) -> Bytes {
     wire.put_slice(b"HTTP/1.1 ");
     wire.put_slice(status.as_str().as_bytes());
     wire.put_slice(b" ");
-    match response.extensions().get::<Reason>() {
+    match response.extensions().get::<ReasonPhrase>() {
         Some(reason) => wire.put_slice(&reason.0),
         None => wire.put_slice(status.canonical_reason().unwrap_or("refused").as_bytes()),
     }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_refusal_on_the_wire_has_its_length_its_reason_and_closes() {
         let mut response = ServerRefusal::RequestTimeout.plain();
-        response.extensions_mut().insert(Reason(Bytes::from_static(b"request_timeout")));
+        response.extensions_mut().insert(ReasonPhrase(Bytes::from_static(b"request_timeout")));
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
         let expected = "HTTP/1.1 408 request_timeout\r\ncontent-type: text/plain; charset=utf-8\r\n\
              content-length: 36\r\nconnection: close\r\n\r\nthe request did not arrive in time\n";

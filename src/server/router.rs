@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tower_service::Service;
 
-use crate::http1::{self, BodyFault, Passed, RequestBody, RequestHead};
+use crate::http1::{self, BodyError, ForwardedHeaders, RequestBody, RequestHead};
 
 use super::workers::StartError;
 use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Workers};
@@ -50,7 +50,7 @@ impl MakeHandler for Routed {
     }
 }
 
-impl Passed for Body {}
+impl ForwardedHeaders for Body {}
 
 impl Handler for Routed {
     type Body = Body;
@@ -64,11 +64,11 @@ impl Handler for Routed {
             Body::new(Carried { pieces: carried, ended: false })
         };
         let mut request = Request::new(carried);
-        let RequestHead { method, uri, version, fields } = head;
+        let RequestHead { method, uri, version, headers } = head;
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.version_mut() = version;
-        *request.headers_mut() = fields.to_map();
+        *request.headers_mut() = headers.to_map();
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.addr));
         request.extensions_mut().insert(Peer::clone(&peer));
         let mut router = self.router.clone();
@@ -102,7 +102,7 @@ async fn carry(mut body: RequestBody, pieces: mpsc::Sender<Chunk>) -> Infallible
 }
 
 /// `None` is the end: a body that was only dropped must not look whole.
-type Chunk = Result<Option<Bytes>, BodyFault>;
+type Chunk = Result<Option<Bytes>, BodyError>;
 
 /// The other end of `carry`.
 struct Carried {
@@ -112,16 +112,16 @@ struct Carried {
 
 impl http_body::Body for Carried {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let chunk = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyFault::BrokenOff)).transpose();
+        let chunk = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyError::Truncated)).transpose();
         self.ended = !matches!(chunk, Some(Ok(_)));
         Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }

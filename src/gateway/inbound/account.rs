@@ -10,7 +10,7 @@ use crate::access::candidate::Trial;
 use crate::access::renewal::{Cause, RenewProblem, Renewals};
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
-use crate::http1::{Fields, Name, Twice, text};
+use crate::http1::{DuplicateHeader, Headers, KnownHeader, ascii_str};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::Route;
 
@@ -71,16 +71,16 @@ pub fn choose<A: Accounts>(
     accounts: &A,
     caller: &AuthenticatedCaller,
     prefix: Option<&str>,
-    fields: &Fields,
+    headers: &Headers,
 ) -> Result<A::Account, Refusal> {
     let named = match prefix {
         Some(text) => Some(text),
-        None => named_by_header(fields)?,
+        None => named_by_header(headers)?,
     };
     let account = match (named, &caller.token_account) {
         (Some(text), _) => find(accounts, &caller.rules, &parse_ref(text)?)?,
         (None, Some(bound)) => {
-            find(accounts, &caller.rules, &AccountRef::Name(Cow::Borrowed(bound.as_str())))?
+            find(accounts, &caller.rules, &AccountRef::KnownHeader(Cow::Borrowed(bound.as_str())))?
         }
         (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
     };
@@ -92,7 +92,7 @@ pub fn choose<A: Accounts>(
 
 enum AccountRef<'a> {
     /// Not yet known to be the name of anything.
-    Name(Cow<'a, str>),
+    KnownHeader(Cow<'a, str>),
     Id(Option<RealmName>, AccountId),
 }
 
@@ -114,24 +114,24 @@ fn parse_ref(text: &str) -> Result<AccountRef<'_>, Refusal> {
     match realm {
         // Names are lower case; some programs and people write the first letter large.
         None if rest.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            Ok(AccountRef::Name(Cow::Owned(rest.to_ascii_lowercase())))
+            Ok(AccountRef::KnownHeader(Cow::Owned(rest.to_ascii_lowercase())))
         }
-        None => Ok(AccountRef::Name(Cow::Borrowed(rest))),
+        None => Ok(AccountRef::KnownHeader(Cow::Borrowed(rest))),
         // No account can have such a name, so no caller can be allowed it.
         Some(_) => Err(Refusal::AccountNotAllowed),
     }
 }
 
-fn named_by_header(fields: &Fields) -> Result<Option<&str>, Refusal> {
-    let named = fields.only(Name::XGatewayAccount);
-    let named = named.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Account"))?;
-    let as_text = |value| text(value).map(str::trim).ok_or(Refusal::BadRequest("odd X-Gateway-Account"));
+fn named_by_header(headers: &Headers) -> Result<Option<&str>, Refusal> {
+    let named = headers.get_unique(KnownHeader::XGatewayAccount);
+    let named = named.map_err(|DuplicateHeader| Refusal::BadRequest("more than one X-Gateway-Account"))?;
+    let as_text = |value| ascii_str(value).map(str::trim).ok_or(Refusal::BadRequest("odd X-Gateway-Account"));
     named.map(as_text).transpose()
 }
 
 fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<AccountRef<'r>, Refusal> {
     match rules.single_account() {
-        Some(AccountPattern::Name(name)) => Ok(AccountRef::Name(Cow::Borrowed(name))),
+        Some(AccountPattern::Name(name)) => Ok(AccountRef::KnownHeader(Cow::Borrowed(name))),
         Some(AccountPattern::Id { realm, id }) => Ok(AccountRef::Id(realm.clone(), *id)),
         None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
     }
@@ -158,7 +158,7 @@ fn find<A: Accounts>(
     wanted: &AccountRef<'_>,
 ) -> Result<A::Account, Refusal> {
     let found = match wanted {
-        AccountRef::Name(name) => accounts.by_name(name),
+        AccountRef::KnownHeader(name) => accounts.by_name(name),
         AccountRef::Id(realm, id) => by_id(accounts, rules, realm.as_ref(), *id)?,
     };
     match found {
@@ -171,7 +171,7 @@ fn find<A: Accounts>(
 fn covers(rules: &CallerRules, wanted: &AccountRef<'_>) -> bool {
     match wanted {
         // What no account can be called, no caller can be allowed.
-        AccountRef::Name(name) => name.parse().is_ok_and(|name| rules.may_cover_name(&name)),
+        AccountRef::KnownHeader(name) => name.parse().is_ok_and(|name| rules.may_cover_name(&name)),
         AccountRef::Id(realm, id) => rules.may_cover_id(realm.as_ref(), *id),
     }
 }
@@ -283,14 +283,14 @@ mod tests {
         config.callers = vec![testing::caller("c").accounts(patterns).build()];
         let rules = GatewaySettings::compile(&config).callers[0].clone();
         let caller = AuthenticatedCaller { rules, token_account: bound.map(|name| name.parse().unwrap()) };
-        let fields = Fields::of(header.map(|value| ("x-gateway-account", value))).unwrap();
+        let headers = Headers::from_pairs(header.map(|value| ("x-gateway-account", value))).unwrap();
         let accounts = FakeAccounts::with(&[
             ("smile-a", "global", 1),
             ("smile-b", "global", 2),
             ("other", "china", 1),
             ("solo", "global", 9),
         ]);
-        match choose(&accounts, &caller, prefix, &fields) {
+        match choose(&accounts, &caller, prefix, &headers) {
             Ok(account) => FakeAccounts::name(&account).to_string(),
             Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
             Err(refusal) => refusal.code().to_owned(),

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::Timestamp;
-use crate::http1::{Fields, Name, Twice, text};
+use crate::http1::{DuplicateHeader, Headers, KnownHeader, ascii_str};
 use crate::model::account::AccountName;
 
 use super::token::{self, GatewayTokenError, TokenKey};
@@ -42,12 +42,12 @@ pub struct AuthenticatedCaller {
 pub fn identify(
     settings: &GatewaySettings,
     tokens: &TokenKey,
-    fields: &Fields,
+    headers: &Headers,
     peer: &PeerInfo,
     now: Timestamp,
 ) -> Result<AuthenticatedCaller, Refusal> {
-    let page = page_of(fields)?;
-    let by_key = by_gateway_key(settings, fields);
+    let page = page_of(headers)?;
+    let by_key = by_gateway_key(settings, headers);
     if let Some(origin) = page {
         // A page is told the same whether the key is wrong, missing, or of a caller that does not list it.
         let listed = by_key.ok().flatten().filter(|caller| caller.rules.allows_origin(origin));
@@ -59,18 +59,18 @@ pub fn identify(
     if let Some(caller) = peer.certificate.and_then(|print| settings.caller_by_certificate(&print)) {
         return Ok(caller.into());
     }
-    if let Some(caller) = by_authorization(settings, tokens, fields, now)? {
+    if let Some(caller) = by_authorization(settings, tokens, headers, now)? {
         return Ok(caller);
     }
-    address_of(settings, fields, peer)
+    address_of(settings, headers, peer)
         .and_then(|addr| settings.caller_by_network(addr))
         .map(AuthenticatedCaller::from)
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
 /// A caller that has shown who it is in another way; browsers are refused all the same.
-pub fn accept(rules: Arc<CallerRules>, fields: &Fields) -> Result<AuthenticatedCaller, Refusal> {
-    match page_of(fields)? {
+pub fn accept(rules: Arc<CallerRules>, headers: &Headers) -> Result<AuthenticatedCaller, Refusal> {
+    match page_of(headers)? {
         Some(_) => Err(Refusal::OriginRefused),
         None => Ok(AuthenticatedCaller { rules, token_account: None }),
     }
@@ -78,7 +78,7 @@ pub fn accept(rules: Arc<CallerRules>, fields: &Fields) -> Result<AuthenticatedC
 
 /// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
 /// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
-pub fn address_of(settings: &GatewaySettings, fields: &Fields, peer: &PeerInfo) -> Option<IpAddr> {
+pub fn address_of(settings: &GatewaySettings, headers: &Headers, peer: &PeerInfo) -> Option<IpAddr> {
     let addr = peer.addr.to_canonical();
     if !settings.is_trusted_proxy(addr) {
         return Some(addr);
@@ -86,7 +86,7 @@ pub fn address_of(settings: &GatewaySettings, fields: &Fields, peer: &PeerInfo) 
     if !peer.via_trusted_proxy {
         return None;
     }
-    let lines: Vec<&str> = fields.all(Name::XForwardedFor).map(text).collect::<Option<_>>()?;
+    let lines: Vec<&str> = headers.all(KnownHeader::XForwardedFor).map(ascii_str).collect::<Option<_>>()?;
     for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let addr = forwarded_address(entry.trim())?;
         if !settings.is_trusted_proxy(addr) {
@@ -109,21 +109,21 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
 /// The origin of the page that calls. A page in somebody's browser must not act with the rights of the
 /// network it runs in. Programs send none of these headers; `Sec-Fetch-Site: none` is a person typing the
 /// address.
-fn page_of(fields: &Fields) -> Result<Option<&[u8]>, Refusal> {
-    match fields.only(Name::Origin) {
+fn page_of(headers: &Headers) -> Result<Option<&[u8]>, Refusal> {
+    match headers.get_unique(KnownHeader::Origin) {
         Ok(Some(origin)) => Ok(Some(origin)),
-        Ok(None) if fields.get(Name::SecFetchSite).is_none_or(|site| site == b"none") => Ok(None),
-        Ok(None) | Err(Twice) => Err(Refusal::OriginRefused),
+        Ok(None) if headers.get(KnownHeader::SecFetchSite).is_none_or(|site| site == b"none") => Ok(None),
+        Ok(None) | Err(DuplicateHeader) => Err(Refusal::OriginRefused),
     }
 }
 
 /// A key that is sent as ours must be right: falling back to the network would hide a typing error for years.
 fn by_gateway_key(
     settings: &GatewaySettings,
-    fields: &Fields,
+    headers: &Headers,
 ) -> Result<Option<AuthenticatedCaller>, Refusal> {
-    let key = fields.only(Name::XGatewayKey);
-    let key = key.map_err(|Twice| Refusal::BadRequest("more than one X-Gateway-Key"))?;
+    let key = headers.get_unique(KnownHeader::XGatewayKey);
+    let key = key.map_err(|DuplicateHeader| Refusal::BadRequest("more than one X-Gateway-Key"))?;
     let Some(key) = key else { return Ok(None) };
     match settings.caller_by_key(&sha256(key)) {
         Some(caller) => Ok(Some(caller.into())),
@@ -134,11 +134,11 @@ fn by_gateway_key(
 fn by_authorization(
     settings: &GatewaySettings,
     tokens: &TokenKey,
-    fields: &Fields,
+    headers: &Headers,
     now: Timestamp,
 ) -> Result<Option<AuthenticatedCaller>, Refusal> {
-    for value in fields.all(Name::Authorization) {
-        let Some((scheme, credential)) = text(value).and_then(|text| text.trim().split_once(' ')) else {
+    for value in headers.all(KnownHeader::Authorization) {
+        let Some((scheme, credential)) = ascii_str(value).and_then(|text| text.trim().split_once(' ')) else {
             continue;
         };
         let credential = credential.trim();
@@ -223,12 +223,12 @@ mod tests {
         PeerInfo { addr: addr.parse().unwrap(), via_trusted_proxy: false, certificate: None, secure: false }
     }
 
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        Fields::of(lines.iter().copied()).unwrap()
+    fn headers(lines: &[(&str, &str)]) -> Headers {
+        Headers::from_pairs(lines.iter().copied()).unwrap()
     }
 
     fn who(lines: &[(&str, &str)], peer: PeerInfo) -> Result<String, &'static str> {
-        identify(&settings(), &TokenKey::new(&[1; 32]), &fields(lines), &peer, NOW)
+        identify(&settings(), &TokenKey::new(&[1; 32]), &headers(lines), &peer, NOW)
             .map(|caller| caller.rules.name.clone())
             .map_err(|refusal| refusal.code())
     }
@@ -274,7 +274,7 @@ mod tests {
             format!("Bearer {}", key.mint(caller, &account, NOW + Duration::from_secs(life)).unwrap())
         };
         let lines = [("authorization", token("by-key", 60))];
-        let map = fields(&[(lines[0].0, &lines[0].1)]);
+        let map = headers(&[(lines[0].0, &lines[0].1)]);
         let found = identify(&settings(), &key, &map, &from("192.0.2.1"), NOW).unwrap();
         assert_eq!((found.rules.name.as_str(), found.token_account), ("by-key", Some(account.clone())));
         for stale in [token("by-key", 0), token("gone", 60), "Bearer gwt_junk".to_owned()] {
@@ -308,16 +308,16 @@ mod tests {
             testing::caller("other").key(sha256(b"o-key")).build(),
         ];
         let settings = GatewaySettings::compile(&config);
-        let asked = |fields: &[(&str, &str)], addr: &str| {
-            let fields = Fields::of(fields.iter().copied()).unwrap();
-            let found = identify(&settings, &TokenKey::new(&[1; 32]), &fields, &from(addr), NOW);
+        let asked = |headers: &[(&str, &str)], addr: &str| {
+            let headers = Headers::from_pairs(headers.iter().copied()).unwrap();
+            let found = identify(&settings, &TokenKey::new(&[1; 32]), &headers, &from(addr), NOW);
             found.map(|found| found.rules.name.clone()).map_err(|refusal| refusal.code())
         };
         let (file, key) = (("origin", "file://"), ("x-gateway-key", "v-key"));
         assert_eq!(asked(&[file, key], "192.0.2.1").unwrap(), "viewer");
         assert_eq!(asked(&[file, key, ("sec-fetch-site", "cross-site")], "192.0.2.1").unwrap(), "viewer");
         let credentials = STANDARD.encode("x:v-key");
-        for fields in [
+        for headers in [
             &[file][..],
             &[file, ("x-gateway-key", "wrong")],
             &[file, ("x-gateway-key", "o-key")],
@@ -327,7 +327,7 @@ mod tests {
             &[("origin", "file://"), ("origin", "https://evil.test"), key],
             &[("sec-fetch-site", "same-origin"), key],
         ] {
-            assert_eq!(asked(fields, "10.1.2.3"), Err("origin_refused"), "{fields:?}");
+            assert_eq!(asked(headers, "10.1.2.3"), Err("origin_refused"), "{headers:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Response, StatusCode};
 
-use crate::http1::{Fields, Name, RequestHead};
+use crate::http1::{Headers, KnownHeader, RequestHead};
 
 use crate::gateway::settings::GatewaySettings;
 
@@ -17,10 +17,10 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 /// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list
 /// counts. What may be done is decided when the call itself comes.
 pub fn preflight(settings: &GatewaySettings, head: &RequestHead) -> Option<Response<Bytes>> {
-    if head.method != Method::OPTIONS || !has(&head.fields, "access-control-request-method") {
+    if head.method != Method::OPTIONS || !has(&head.headers, "access-control-request-method") {
         return None;
     }
-    let origin = head.fields.only(Name::Origin).ok().flatten()?;
+    let origin = head.headers.get_unique(KnownHeader::Origin).ok().flatten()?;
     if !settings.callers.iter().any(|caller| caller.allows_origin(origin)) {
         return None;
     }
@@ -30,10 +30,10 @@ pub fn preflight(settings: &GatewaySettings, head: &RequestHead) -> Option<Respo
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, ANY);
     // The star does not stand for Authorization.
-    let fields = HeaderValue::from_static("*, authorization");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields);
+    let allowed = HeaderValue::from_static("*, authorization");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
-    if has(&head.fields, "access-control-request-private-network") {
+    if has(&head.headers, "access-control-request-private-network") {
         let name = HeaderName::from_static("access-control-allow-private-network");
         headers.insert(name, HeaderValue::from_static("true"));
     }
@@ -50,14 +50,14 @@ pub fn allow_origin<B>(response: &mut Response<B>, origin: &[u8]) {
 }
 
 /// What the platform says about pages holds for pages that call the platform.
-pub fn drop_platform_headers(fields: &mut Fields) {
+pub fn drop_platform_headers(headers: &mut Headers) {
     let is_cors =
         |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));
-    if fields.iter().any(|field| is_cors(field.spelled)) {
-        fields.retain(|field| !is_cors(field.spelled));
+    if headers.iter().any(|header| is_cors(header.raw_name)) {
+        headers.retain(|header| !is_cors(header.raw_name));
     }
 }
 
-fn has(fields: &Fields, name: &str) -> bool {
-    fields.iter().any(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes()))
+fn has(headers: &Headers, name: &str) -> bool {
+    headers.iter().any(|header| header.raw_name.eq_ignore_ascii_case(name.as_bytes()))
 }

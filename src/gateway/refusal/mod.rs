@@ -20,7 +20,7 @@ pub enum Refusal {
     /// Like `BadRequest`, but where the next request begins is in doubt: the connection ends.
     BadFraming(&'static str),
     /// Like `BadFraming`; names the byte of the head and its place.
-    OddByte(String),
+    InvalidByte(String),
     /// No account was named, or an ambiguous one; the caller's choices.
     AccountNotChosen(Vec<String>),
     CallerUnknown(&'static str),
@@ -72,7 +72,7 @@ impl Refusal {
     pub fn info(&self) -> ErrorInfo {
         use Refusal::*;
         match self {
-            BadRequest(_) | BadFraming(_) | OddByte(_) => info(
+            BadRequest(_) | BadFraming(_) | InvalidByte(_) => info(
                 StatusCode::BAD_REQUEST,
                 "bad_request",
                 "The request cannot be understood.",
@@ -255,7 +255,7 @@ impl Refusal {
             self,
             BadRequest(_)
                 | BadFraming(_)
-                | OddByte(_)
+                | InvalidByte(_)
                 | MethodNotAllowed
                 | RequestTimeout
                 | ContentTooLarge
@@ -273,7 +273,7 @@ impl Refusal {
                 Some((*what).to_owned())
             }
             CallNotAllowed(group) => Some(format!("group {}", group.word())),
-            PlatformUnreachable(why) | OddByte(why) => Some(why.clone()),
+            PlatformUnreachable(why) | InvalidByte(why) => Some(why.clone()),
             AccountNeedsLogin { account, since, .. } => Some(format!("account {account}, since {since}")),
             AccountPaused(account) => Some(format!("account {account}")),
             _ => None,
@@ -343,7 +343,7 @@ mod tests {
     use http::header::HeaderValue;
 
     use super::*;
-    use crate::http1::Reason;
+    use crate::http1::ReasonPhrase;
 
     fn all() -> Vec<Refusal> {
         use Refusal::*;
@@ -379,7 +379,7 @@ mod tests {
             Panicked,
             PlatformTimeout,
             Loop,
-            OddByte("x".into()),
+            InvalidByte("x".into()),
         ]
     }
 
@@ -392,7 +392,7 @@ mod tests {
         for refusal in all() {
             let response = render(&refusal);
             let code = refusal.code();
-            let reason = response.extensions().get::<Reason>().unwrap();
+            let reason = response.extensions().get::<ReasonPhrase>().unwrap();
             assert_eq!(reason.0, code.as_bytes());
             let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
             assert_eq!(problem["code"], code);

@@ -32,7 +32,7 @@ impl OAuthError {
             | Draining
             | TooManyConnections => "temporarily_unavailable",
             PlatformMisbehaved(_) | Panicked => "server_error",
-            BadRequest(_) | BadFraming(_) | OddByte(_) | AccountNotChosen(_) | MethodNotAllowed
+            BadRequest(_) | BadFraming(_) | InvalidByte(_) | AccountNotChosen(_) | MethodNotAllowed
             | RequestTimeout | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => {
                 "invalid_request"
             }

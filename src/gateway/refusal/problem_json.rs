@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::http1::Reason;
+use crate::http1::ReasonPhrase;
 
 use crate::gateway::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
 
@@ -24,7 +24,7 @@ impl Refusal {
         let text = self.problem(&info, request_id);
         let mut response = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
         *response.status_mut() = info.status;
-        response.extensions_mut().insert(Reason(Bytes::from_static(info.code.as_bytes())));
+        response.extensions_mut().insert(ReasonPhrase(Bytes::from_static(info.code.as_bytes())));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::http1::{BodyFault, Decoder, Fields, Passed};
+use crate::http1::{BodyDecoder, BodyError, ForwardedHeaders, Headers};
 
 use super::rewrite::RewritingBody;
 use crate::gateway::access_log::RequestLog;
@@ -19,7 +19,7 @@ use crate::gateway::pool::{Lease, Wire};
 pub struct ResponseBody<S: Wire> {
     kind: BodyKind<S>,
     log: Option<RequestLog>,
-    fields: Option<Fields>,
+    headers: Option<Headers>,
 }
 
 enum BodyKind<S: Wire> {
@@ -31,7 +31,7 @@ enum BodyKind<S: Wire> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseBodyError {
     #[error("the platform's answer broke off")]
-    BrokenOff,
+    Truncated,
     #[error("the platform's answer stalled")]
     Stalled,
     #[error("the platform's compressed answer is damaged")]
@@ -42,7 +42,7 @@ pub enum ResponseBodyError {
 pub struct UpstreamBody<S: Wire> {
     /// Read ahead; delivered first.
     front: Option<Bytes>,
-    decoder: Decoder,
+    decoder: BodyDecoder,
     lease: Option<Lease<S>>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -53,7 +53,7 @@ pub struct UpstreamBody<S: Wire> {
 
 impl<S: Wire> UpstreamBody<S> {
     /// A small answer has come with its head: then its connection is free at once.
-    pub fn new(decoder: Decoder, mut lease: Lease<S>, idle: Duration, now: std::time::Instant) -> Self {
+    pub fn new(decoder: BodyDecoder, mut lease: Lease<S>, idle: Duration, now: std::time::Instant) -> Self {
         let mut body =
             Self { front: None, decoder, lease: None, idle, timer: None, timer_runs: false, ended: false };
         // A fault shows again when the body is read on.
@@ -87,7 +87,7 @@ impl<S: Wire> UpstreamBody<S> {
         let front = self.front.as_ref().map_or(0, |front| front.len() as u64);
         match self.ended {
             true => Some(front),
-            false => self.decoder.left().map(|rest| front + rest),
+            false => self.decoder.remaining().map(|rest| front + rest),
         }
     }
 
@@ -118,8 +118,8 @@ impl<S: Wire> UpstreamBody<S> {
                 }
                 Poll::Ready(chunk.map(Ok))
             }
-            Err(BodyFault::BrokenOff | BodyFault::Chunks) => {
-                Poll::Ready(Some(Err(self.fail(ResponseBodyError::BrokenOff))))
+            Err(BodyError::Truncated | BodyError::InvalidChunks) => {
+                Poll::Ready(Some(Err(self.fail(ResponseBodyError::Truncated))))
             }
         }
     }
@@ -149,9 +149,9 @@ impl<S: Wire> UpstreamBody<S> {
     }
 }
 
-impl<S: Wire> Passed for ResponseBody<S> {
-    fn fields(&self) -> Option<&Fields> {
-        self.fields.as_ref()
+impl<S: Wire> ForwardedHeaders for ResponseBody<S> {
+    fn forwarded_headers(&self) -> Option<&Headers> {
+        self.headers.as_ref()
     }
 }
 
@@ -169,12 +169,12 @@ impl<S: Wire> ResponseBody<S> {
     }
 
     fn new(kind: BodyKind<S>) -> Self {
-        Self { kind, log: None, fields: None }
+        Self { kind, log: None, headers: None }
     }
 
     /// The platform's fields, as they are to reach the caller.
-    pub fn with_fields(self, fields: Fields) -> Self {
-        Self { fields: Some(fields), ..self }
+    pub fn with_headers(self, headers: Headers) -> Self {
+        Self { headers: Some(headers), ..self }
     }
 
     /// The line that is written when this body is done with.

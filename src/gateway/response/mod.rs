@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use http::Response;
 
-use crate::http1::{Name, Reason, ResponseHead};
+use crate::http1::{KnownHeader, ReasonPhrase, ResponseHead};
 
 use super::access_log::RequestLog;
 use super::inbound::account::Accounts;
@@ -31,14 +31,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     ) -> Result<GatewayResponse<D>, Refusal> {
         let ForwardedResponse { response, access } = forwarded;
         let mut head = response.head;
-        headers::prepare_response(&mut head.fields, &log.request_id);
-        if request.head.fields.has(Name::Origin) {
-            cors::drop_platform_headers(&mut head.fields);
+        headers::prepare_response(&mut head.headers, &log.request_id);
+        if request.head.headers.has(KnownHeader::Origin) {
+            cors::drop_platform_headers(&mut head.headers);
         }
         let link_context =
             || LinkContext::new(&request.rules.url, A::name(&request.account), access.route(), request.realm);
-        if head.fields.has_any(ADDRESS_FIELDS) {
-            link_context().rewrite_addresses(&mut head.fields);
+        if head.headers.has_any(ADDRESS_FIELDS) {
+            link_context().rewrite_addresses(&mut head.headers);
         }
         let body = if request.endpoint.links {
             let matcher = self.link_matcher(access.route().path());
@@ -48,11 +48,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             ResponseBody::live(response.body)
         };
         // What version the platform speaks is its own affair; the server answers the caller in the caller's.
-        let ResponseHead { status, reason, fields, .. } = head;
-        let mut response = Response::new(body.with_fields(fields));
+        let ResponseHead { status, reason, headers, .. } = head;
+        let mut response = Response::new(body.with_headers(headers));
         *response.status_mut() = status;
         if !reason.is_empty() && status.canonical_reason().map(str::as_bytes) != Some(&reason) {
-            response.extensions_mut().insert(Reason(reason));
+            response.extensions_mut().insert(ReasonPhrase(reason));
         }
         Ok(response)
     }
@@ -66,7 +66,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         link_context: impl FnOnce() -> LinkContext,
         log: &mut RequestLog,
     ) -> Result<ResponseBody<D::Stream>, Refusal> {
-        let gzip = match rewrite::plan(&request.head.method, head.status, &head.fields) {
+        let gzip = match rewrite::plan(&request.head.method, head.status, &head.headers) {
             RewritePlan::Rewrite { gzip } => gzip,
             RewritePlan::NoLinks => return Ok(ResponseBody::live(body)),
             RewritePlan::PassThrough(why) => {
@@ -74,7 +74,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 return Ok(ResponseBody::live(body));
             }
             RewritePlan::HeadOnly => {
-                rewrite::drop_representation_headers(&mut head.fields, None);
+                rewrite::drop_representation_headers(&mut head.headers, None);
                 return Ok(ResponseBody::live(body));
             }
         };
@@ -84,8 +84,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         log.set_links(links);
         // What came with its length and has nothing changed is described as it came. A part of it could be
         // one with links by then.
-        if !untouched || !head.fields.has(Name::ContentLength) || head.fields.has(Name::AcceptRanges) {
-            rewrite::drop_representation_headers(&mut head.fields, length);
+        if !untouched
+            || !head.headers.has(KnownHeader::ContentLength)
+            || head.headers.has(KnownHeader::AcceptRanges)
+        {
+            rewrite::drop_representation_headers(&mut head.headers, length);
         }
         Ok(body)
     }
@@ -94,7 +97,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 /// Nothing has been sent to the caller yet, so it can be told plainly.
 fn body_refusal(error: ResponseBodyError) -> Refusal {
     match error {
-        ResponseBodyError::BrokenOff => Refusal::PlatformMisbehaved("its answer broke off"),
+        ResponseBodyError::Truncated => Refusal::PlatformMisbehaved("its answer broke off"),
         ResponseBodyError::Damaged => Refusal::PlatformMisbehaved("its compressed answer is damaged"),
         ResponseBodyError::Stalled => Refusal::PlatformTimeout,
     }

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::http1::{Fields, Name, Names, text};
+use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
 use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
@@ -37,21 +37,21 @@ pub enum RewritePlan {
 }
 
 /// Decides by the head alone.
-pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> RewritePlan {
-    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(fields) {
+pub fn plan(method: &Method, status: StatusCode, headers: &Headers) -> RewritePlan {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || !is_text(headers) {
         return RewritePlan::NoLinks;
     }
-    if has_wide_charset(fields) {
+    if has_wide_charset(headers) {
         return RewritePlan::PassThrough("charset");
     }
     if *method == Method::HEAD {
         return RewritePlan::HeadOnly;
     }
-    if status == StatusCode::PARTIAL_CONTENT || fields.has(Name::ContentRange) {
+    if status == StatusCode::PARTIAL_CONTENT || headers.has(KnownHeader::ContentRange) {
         // Offsets count the vendor's bytes: a changed part would not fit the others.
         return RewritePlan::PassThrough("part");
     }
-    match fields.only(Name::ContentEncoding) {
+    match headers.get_unique(KnownHeader::ContentEncoding) {
         Ok(None) => RewritePlan::Rewrite { gzip: false },
         Ok(Some(one)) if one.eq_ignore_ascii_case(b"identity") => RewritePlan::Rewrite { gzip: false },
         Ok(Some(one)) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
@@ -62,8 +62,8 @@ pub fn plan(method: &Method, status: StatusCode, fields: &Fields) -> RewritePlan
 }
 
 /// JSON, XML and other text; an answer without a type is taken for the JSON that these calls return.
-fn is_text(fields: &Fields) -> bool {
-    let Some(kind) = fields.get(Name::ContentType) else { return true };
+fn is_text(headers: &Headers) -> bool {
+    let Some(kind) = headers.get(KnownHeader::ContentType) else { return true };
     let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let contains = |word: &[u8]| essence.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     let is_text = essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"text/"));
@@ -71,8 +71,9 @@ fn is_text(fields: &Fields) -> bool {
 }
 
 /// Whether the type names a charset in which a slash is not the byte that it is in ASCII.
-fn has_wide_charset(fields: &Fields) -> bool {
-    let kind = fields.get(Name::ContentType).and_then(text).unwrap_or_default().to_ascii_lowercase();
+fn has_wide_charset(headers: &Headers) -> bool {
+    let kind =
+        headers.get(KnownHeader::ContentType).and_then(ascii_str).unwrap_or_default().to_ascii_lowercase();
     let charset = kind.split(';').find_map(|part| part.trim().strip_prefix("charset=")).unwrap_or_default();
     ["utf-16", "utf16", "utf-32", "utf32", "utf-7", "ucs-", "iso-10646-ucs", "ebcdic", "ibm037"]
         .iter()
@@ -81,21 +82,21 @@ fn has_wide_charset(fields: &Fields) -> bool {
 
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
 /// bytes, and a conditional request has to find its way back to the vendor's own.
-pub fn drop_representation_headers(fields: &mut Fields, length: Option<usize>) {
-    const REPRESENTATION_HEADERS: Names = Names::of(&[
-        Name::ContentLength,
-        Name::ContentEncoding,
-        Name::AcceptRanges,
-        Name::ContentMd5,
-        Name::Digest,
-        Name::ContentDigest,
-        Name::ReprDigest,
+pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>) {
+    const REPRESENTATION_HEADERS: HeaderSet = HeaderSet::new(&[
+        KnownHeader::ContentLength,
+        KnownHeader::ContentEncoding,
+        KnownHeader::AcceptRanges,
+        KnownHeader::ContentMd5,
+        KnownHeader::Digest,
+        KnownHeader::ContentDigest,
+        KnownHeader::ReprDigest,
     ]);
     let length = length.map(HeaderValue::from);
-    let set_again = |name| length.is_some() && name == Name::ContentLength;
-    fields.retain(|field| !REPRESENTATION_HEADERS.has(field.name) || set_again(field.name));
+    let set_again = |name| length.is_some() && name == KnownHeader::ContentLength;
+    headers.retain(|header| !REPRESENTATION_HEADERS.has(header.name) || set_again(header.name));
     if let Some(length) = length {
-        fields.set(Name::ContentLength, length);
+        headers.set(KnownHeader::ContentLength, length);
     }
 }
 
@@ -270,8 +271,8 @@ mod tests {
     use super::*;
 
     fn planned(method: Method, status: u16, lines: &[(&'static str, &'static str)]) -> RewritePlan {
-        let fields = Fields::of(lines.iter().copied()).unwrap();
-        plan(&method, StatusCode::from_u16(status).unwrap(), &fields)
+        let headers = Headers::from_pairs(lines.iter().copied()).unwrap();
+        plan(&method, StatusCode::from_u16(status).unwrap(), &headers)
     }
 
     #[test]
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_described_the_old_bytes_goes_and_the_etag_stays() {
-        let mut fields = Fields::of([
+        let mut headers = Headers::from_pairs([
             ("content-length", "10"),
             ("content-encoding", "gzip"),
             ("content-md5", "x"),
@@ -321,9 +322,9 @@ mod tests {
             ("etag", "\"1\""),
         ])
         .unwrap();
-        drop_representation_headers(&mut fields, Some(12));
+        drop_representation_headers(&mut headers, Some(12));
         let mut out = Vec::new();
-        fields.iter().for_each(|field| field.write(&mut out));
+        headers.iter().for_each(|header| header.write(&mut out));
         assert_eq!(String::from_utf8(out).unwrap(), "content-length: 12\r\netag: \"1\"\r\n");
     }
 }

@@ -35,7 +35,9 @@ use super::{Gateway, GatewayShared};
 use crate::access::book::{Entry, Standing};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::http1::{self, Asked, Decoder, HeadLimits, Name, Served, Unattended};
+use crate::http1::{
+    self, BodyDecoder, HeadLimits, KnownHeader, NoopObserver, ResponseContext, ServerConnection,
+};
 use crate::model::account::RealmName;
 
 /// What the platform does with a request.
@@ -137,7 +139,11 @@ impl World {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let gateway = self.gateway.clone();
         spawn_local(async move {
-            let served = Served::new(theirs, Unattended, HeadLimits { bytes: 64 * 1024, fields: 100 });
+            let served = ServerConnection::new(
+                theirs,
+                NoopObserver,
+                HeadLimits { max_bytes: 64 * 1024, max_headers: 100 },
+            );
             let peer = PeerInfo {
                 addr: "10.0.0.1".parse().unwrap(),
                 via_trusted_proxy: false,
@@ -145,21 +151,23 @@ impl World {
                 secure: false,
             };
             while let Ok(Some(head)) = served.next_head().await {
-                let length =
-                    head.fields.get(Name::ContentLength).map(|digits| http1::length(digits).unwrap());
-                let body = match head.fields.has(Name::TransferEncoding) {
-                    true => Decoder::chunked(),
-                    false => Decoder::Length(length.unwrap_or_default()),
+                let length = head
+                    .headers
+                    .get(KnownHeader::ContentLength)
+                    .map(|digits| http1::parse_content_length(digits).unwrap());
+                let body = match head.headers.has(KnownHeader::TransferEncoding) {
+                    true => BodyDecoder::chunked(),
+                    false => BodyDecoder::Length(length.unwrap_or_default()),
                 };
-                let asked = Asked::of(&head);
-                let mut handled = pin!(gateway.handle(served.begin(head, body), peer));
+                let asked = ResponseContext::for_request(&head);
+                let mut handled = pin!(gateway.handle(served.start_request(head, body), peer));
                 let response = poll_fn(|cx| match handled.as_mut().poll(cx) {
                     Poll::Ready(response) => Poll::Ready(Some(response)),
-                    Poll::Pending => served.poll_hung_up(cx).map(|()| None),
+                    Poll::Pending => served.poll_peer_closed(cx).map(|()| None),
                 });
                 // A caller that is cut off is what some stories are about.
                 let Some(response) = response.await else { return };
-                if !matches!(served.response(asked, response).await, Ok(true)) {
+                if !matches!(served.write_response(asked, response).await, Ok(true)) {
                     return;
                 }
             }

@@ -18,95 +18,95 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::body::{BodyFault, Decoder};
-use super::head::{self, HeadFault, HeadLimits, RequestHead};
-use super::inbox::Inbox;
-use super::name::Name;
-use super::request_body::{Kind, RequestBody, Source};
+use super::body::{BodyDecoder, BodyError};
+use super::head::{self, HeadError, HeadLimits, RequestHead};
+use super::known_header::KnownHeader;
+use super::read_buffer::ReadBuffer;
+use super::request_body::{BodySource, BodyStream, RequestBody};
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
-pub trait Attendant {
+pub trait ConnectionObserver {
     /// Bytes came; between requests, whether a head has begun with them.
-    fn read(&self, head_has_begun: bool);
+    fn on_read(&self, head_has_begun: bool);
     /// Bytes are wanted, of a request's body or of something else, and there are none.
-    fn read_waits(&self, of_body: bool);
-    fn wrote(&self);
+    fn on_read_pending(&self, of_body: bool);
+    fn on_write(&self);
     /// The caller does not take what is written.
-    fn write_waits(&self);
+    fn on_write_pending(&self);
     /// The caller has shut down its sending side, `inside_body` of a request or not. True if it is to be
     /// taken for gone; else it is asked again when the connection is polled the next time.
-    fn hang_up(&self, inside_body: bool) -> bool;
+    fn on_peer_eof(&self, inside_body: bool) -> bool;
 }
 
 /// Nobody looks after it: a caller that shuts down its side has gone.
-pub struct Unattended;
+pub struct NoopObserver;
 
 /// See the top of this file.
-pub struct Served<S, A> {
-    io: RefCell<Io<S>>,
-    attendant: A,
+pub struct ServerConnection<S, A> {
+    io: RefCell<ConnectionIo<S>>,
+    observer: A,
     limits: HeadLimits,
 }
 
-struct Io<S> {
+struct ConnectionIo<S> {
     /// `None` once the connection is out of our hands.
     stream: Option<S>,
-    inbox: Inbox,
+    read_buffer: ReadBuffer,
     /// The body of the request that is being answered.
-    body: Decoder,
+    body: BodyDecoder,
     /// Which request that is: a body that outlives its request reads nothing.
-    number: u64,
+    request_number: u64,
     /// What is left to say before the body is read: the caller waits for it.
-    invitation: &'static [u8],
-    hung_up: bool,
+    pending_continue: &'static [u8],
+    peer_closed: bool,
 }
 
 /// Why there is no next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadEnd {
-    Fault(HeadFault),
+pub enum ReadHeadError {
+    Invalid(HeadError),
     /// The caller has gone, perhaps in the middle of a head.
-    Gone,
+    PeerClosed,
 }
 
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const CONTINUE_RESPONSE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// How much of the next requests is taken in while one is being answered.
-const AHEAD: usize = 8 * 1024;
+const READ_AHEAD: usize = 8 * 1024;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served<S, A> {
-    pub fn new(stream: S, attendant: A, limits: HeadLimits) -> Rc<Self> {
-        let io = Io {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'static> ServerConnection<S, A> {
+    pub fn new(stream: S, observer: A, limits: HeadLimits) -> Rc<Self> {
+        let io = ConnectionIo {
             stream: Some(stream),
-            inbox: Inbox::default(),
-            body: Decoder::NONE,
-            number: 0,
-            invitation: &[],
-            hung_up: false,
+            read_buffer: ReadBuffer::default(),
+            body: BodyDecoder::NONE,
+            request_number: 0,
+            pending_continue: &[],
+            peer_closed: false,
         };
-        Rc::new(Self { io: RefCell::new(io), attendant, limits })
+        Rc::new(Self { io: RefCell::new(io), observer, limits })
     }
 
-    pub fn attendant(&self) -> &A {
-        &self.attendant
+    pub fn observer(&self) -> &A {
+        &self.observer
     }
 
     /// The next request's head; `None` where the caller is done.
-    pub async fn next_head(&self) -> Result<Option<RequestHead>, HeadEnd> {
+    pub async fn next_head(&self) -> Result<Option<RequestHead>, ReadHeadError> {
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
             loop {
-                match io.inbox.take_head(&self.limits) {
+                match io.read_buffer.take_head(&self.limits) {
                     Ok(Some(head)) => {
                         let parsed = head::parse_request(head, &self.limits);
-                        return Poll::Ready(parsed.map(Some).map_err(HeadEnd::Fault));
+                        return Poll::Ready(parsed.map(Some).map_err(ReadHeadError::Invalid));
                     }
                     Ok(None) => {}
-                    Err(fault) => return Poll::Ready(Err(HeadEnd::Fault(fault))),
+                    Err(error) => return Poll::Ready(Err(ReadHeadError::Invalid(error))),
                 }
                 match ready!(self.poll_read(io, true, cx)) {
-                    Ok(0) if !io.inbox.head_has_begun() => return Poll::Ready(Ok(None)),
-                    Ok(0) | Err(_) => return Poll::Ready(Err(HeadEnd::Gone)),
+                    Ok(0) if !io.read_buffer.head_has_begun() => return Poll::Ready(Ok(None)),
+                    Ok(0) | Err(_) => return Poll::Ready(Err(ReadHeadError::PeerClosed)),
                     Ok(_) => {}
                 }
             }
@@ -115,24 +115,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// Joins a head that was found good with the body behind it.
-    pub fn begin(self: &Rc<Self>, head: RequestHead, body: Decoder) -> Request {
+    pub fn start_request(self: &Rc<Self>, head: RequestHead, body: BodyDecoder) -> Request {
         let io = &mut *self.io.borrow_mut();
-        io.number += 1;
+        io.request_number += 1;
         io.body = body;
-        let empty = io.body == Decoder::NONE;
-        io.invitation = if !empty && waits_for_invitation(&head) { CONTINUE } else { &[] };
+        let empty = io.body == BodyDecoder::NONE;
+        io.pending_continue = if !empty && expects_continue(&head) { CONTINUE_RESPONSE } else { &[] };
         let kind = match empty {
-            true => Kind::Whole(None),
-            false => Kind::Live { source: self.clone(), number: io.number },
+            true => BodySource::Buffered(None),
+            false => BodySource::Streaming { source: self.clone(), request_number: io.request_number },
         };
         Request { head, body: RequestBody(kind) }
     }
 
     /// Ready when the caller has gone; to be polled while its request is being answered.
-    pub fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_peer_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let io = &mut *self.io.borrow_mut();
         // A body is read by whoever wants it, and says so itself when it breaks off.
-        while io.body.has_ended() && io.inbox.len() < AHEAD {
+        while io.body.has_ended() && io.read_buffer.len() < READ_AHEAD {
             match ready!(self.poll_read(io, false, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
@@ -144,13 +144,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     /// Whether everything that came has been used: nothing is known to be on its way.
     pub fn is_between_requests(&self) -> bool {
         let io = self.io.borrow();
-        io.body.has_ended() && io.inbox.is_empty()
+        io.body.has_ended() && io.read_buffer.is_empty()
     }
 
     /// The caller is in the middle of a head.
     pub fn is_inside_head(&self) -> bool {
         let io = self.io.borrow();
-        io.body.has_ended() && io.inbox.head_has_begun()
+        io.body.has_ended() && io.read_buffer.head_has_begun()
     }
 
     /// The caller is in the middle of a body.
@@ -168,66 +168,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         self.io.borrow_mut().stream.take()
     }
 
-    fn poll_read(&self, io: &mut Io<S>, between: bool, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        &self,
+        io: &mut ConnectionIo<S>,
+        between_requests: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(0)) };
-        if !io.hung_up {
-            let polled = match io.body.left() {
-                Some(left) if left > 0 => io.inbox.poll_fill_body(stream, left, cx),
-                _ => io.inbox.poll_fill(stream, cx),
+        if !io.peer_closed {
+            let polled = match io.body.remaining() {
+                Some(remaining) if remaining > 0 => io.read_buffer.poll_fill_body(stream, remaining, cx),
+                _ => io.read_buffer.poll_fill(stream, cx),
             };
             match polled {
                 Poll::Pending => {
-                    self.attendant.read_waits(!io.body.has_ended());
+                    self.observer.on_read_pending(!io.body.has_ended());
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(0)) => io.hung_up = true,
+                Poll::Ready(Ok(0)) => io.peer_closed = true,
                 // TLS without its closing alert: requests tell their own length, so nothing can be missing
                 // from one that is here.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => io.hung_up = true,
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    io.peer_closed = true
+                }
                 Poll::Ready(Ok(read)) => {
-                    self.attendant.read(between && io.inbox.head_has_begun());
+                    self.observer.on_read(between_requests && io.read_buffer.head_has_begun());
                     return Poll::Ready(Ok(read));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
-        match self.attendant.hang_up(!io.body.has_ended()) {
+        match self.observer.on_peer_eof(!io.body.has_ended()) {
             true => Poll::Ready(Ok(0)),
             false => Poll::Pending,
         }
     }
 
-    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+    fn poll_body(&self, request_number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let io = &mut *self.io.borrow_mut();
-        if io.number != number {
-            return Poll::Ready(Some(Err(BodyFault::BrokenOff)));
+        if io.request_number != request_number {
+            return Poll::Ready(Some(Err(BodyError::Truncated)));
         }
         loop {
-            match io.body.take(&mut io.inbox.bytes) {
+            match io.body.take(&mut io.read_buffer.bytes) {
                 Ok(Some(chunk)) => return Poll::Ready(Some(Ok(chunk))),
                 Ok(None) if io.body.has_ended() => return Poll::Ready(None),
                 Ok(None) => {}
-                Err(fault) => return Poll::Ready(Some(Err(fault))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            if ready!(self.poll_invite(io, cx)).is_err() {
-                return Poll::Ready(Some(Err(BodyFault::BrokenOff)));
+            if ready!(self.poll_write_continue(io, cx)).is_err() {
+                return Poll::Ready(Some(Err(BodyError::Truncated)));
             }
             match ready!(self.poll_read(io, false, cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Some(Err(BodyFault::BrokenOff))),
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(BodyError::Truncated))),
                 Ok(_) => {}
             }
         }
     }
 
     /// Tells a caller that waits for it that its body is wanted.
-    fn poll_invite(&self, io: &mut Io<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write_continue(&self, io: &mut ConnectionIo<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(())) };
-        if io.invitation.is_empty() {
+        if io.pending_continue.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        while !io.invitation.is_empty() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(cx, io.invitation))?;
-            io.invitation = &io.invitation[written..];
+        while !io.pending_continue.is_empty() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(cx, io.pending_continue))?;
+            io.pending_continue = &io.pending_continue[written..];
         }
         // What TLS keeps of it leaves with the next flush; the kernel takes so little at once.
         Pin::new(stream).poll_flush(cx)
@@ -235,39 +242,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
 }
 
 /// RFC 9110, 10.1.1.
-fn waits_for_invitation(head: &RequestHead) -> bool {
-    let expects = head.fields.get(Name::Expect);
+fn expects_continue(head: &RequestHead) -> bool {
+    let expects = head.headers.get(KnownHeader::Expect);
     head.version == Version::HTTP_11
         && expects.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Source for Served<S, A> {
-    fn poll_body(&self, number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        Served::poll_body(self, number, cx)
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'static> BodyStream
+    for ServerConnection<S, A>
+{
+    fn poll_body(&self, request_number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        ServerConnection::poll_body(self, request_number, cx)
     }
 
-    fn left(&self, number: u64) -> Option<u64> {
+    fn remaining(&self, request_number: u64) -> Option<u64> {
         let io = self.io.borrow();
-        if io.number == number { io.body.left() } else { None }
+        if io.request_number == request_number { io.body.remaining() } else { None }
     }
 
-    fn take_whole(&self, number: u64) -> Option<Bytes> {
+    fn take_if_complete(&self, request_number: u64) -> Option<Bytes> {
         let io = &mut *self.io.borrow_mut();
         match io.body {
-            Decoder::Length(left) if io.number == number && io.inbox.len() as u64 >= left => {
-                io.body.take(&mut io.inbox.bytes).ok().flatten()
+            BodyDecoder::Length(remaining)
+                if io.request_number == request_number && io.read_buffer.len() as u64 >= remaining =>
+            {
+                io.body.take(&mut io.read_buffer.bytes).ok().flatten()
             }
             _ => None,
         }
     }
 }
 
-impl Attendant for Unattended {
-    fn read(&self, _head_has_begun: bool) {}
-    fn read_waits(&self, _of_body: bool) {}
-    fn wrote(&self) {}
-    fn write_waits(&self) {}
-    fn hang_up(&self, _inside_body: bool) -> bool {
+impl ConnectionObserver for NoopObserver {
+    fn on_read(&self, _head_has_begun: bool) {}
+    fn on_read_pending(&self, _of_body: bool) {}
+    fn on_write(&self) {}
+    fn on_write_pending(&self) {}
+    fn on_peer_eof(&self, _inside_body: bool) -> bool {
         true
     }
 }

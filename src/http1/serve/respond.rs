@@ -10,48 +10,52 @@ use http::Response;
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Attendant, Served};
-use crate::http1::body::chunk_start;
-use crate::http1::response::{Asked, Passed, Plan, ResponseFault};
-use crate::http1::scratch::Scratch;
-use crate::http1::turn::{TURN, let_others_go_first};
+use super::{ConnectionObserver, ServerConnection};
+use crate::http1::body::write_chunk_header;
+use crate::http1::fairness::{YIELD_AFTER, yield_to_others};
+use crate::http1::response::{ForwardedHeaders, ResponseContext, ResponseFraming, WriteError};
+use crate::http1::write_buffer::WriteBuffer;
 
 /// How much of a body that nobody wants is read, so that its connection can serve on.
-const SKIPPED: usize = 64 * 1024;
+const MAX_DISCARDED: usize = 64 * 1024;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served<S, A> {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'static> ServerConnection<S, A> {
     /// Writes an answer as its body comes. Tells whether the connection may serve another request.
-    pub async fn response<B>(&self, asked: Asked, response: Response<B>) -> Result<bool, ResponseFault>
+    pub async fn write_response<B>(
+        &self,
+        context: ResponseContext,
+        response: Response<B>,
+    ) -> Result<bool, WriteError>
     where
-        B: Body<Data = Bytes> + Passed,
+        B: Body<Data = Bytes> + ForwardedHeaders,
     {
         let (head, body) = response.into_parts();
-        let plan = Plan::new(&asked, &head, &body);
-        let keep = plan.keep && (!self.is_inside_body() || self.skips_rest_of_body().await);
-        let mut out = Scratch::new();
-        plan.write_head(&mut out, &asked, &head, body.fields(), keep);
-        let mut left = plan.left();
+        let framing = ResponseFraming::new(&context, &head, &body);
+        let keep = framing.keep && (!self.is_inside_body() || self.discard_rest_of_body().await);
+        let mut out = WriteBuffer::new();
+        framing.write_head(&mut out, &context, &head, body.forwarded_headers(), keep);
+        let mut remaining = framing.remaining();
         // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
         // time the caller has its answer.
         let mut body = pin!(Some(body));
-        let mut more = left > 0;
-        let mut moved = 0;
+        let mut more = remaining > 0;
+        let mut since_yield = 0;
         while more {
             let (chunk, ended) = self.next_chunk(body.as_mut(), &mut out).await?;
-            left = left.checked_sub(chunk.len() as u64).ok_or(ResponseFault::Broken)?;
-            more = !ended && left > 0;
+            remaining = remaining.checked_sub(chunk.len() as u64).ok_or(WriteError::BodyFailed)?;
+            more = !ended && remaining > 0;
             if !more {
-                plan.check(left)?;
+                framing.check_complete(remaining)?;
                 body.set(None);
             }
-            let tail: &[u8] = match (plan.chunked(), more, chunk.is_empty()) {
+            let tail: &[u8] = match (framing.chunked(), more, chunk.is_empty()) {
                 (false, _, _) => b"",
                 (true, true, _) => b"\r\n",
                 (true, false, false) => b"\r\n0\r\n\r\n",
                 (true, false, true) => b"0\r\n\r\n",
             };
-            if plan.chunked() && !chunk.is_empty() {
-                chunk_start(&mut out, chunk.len());
+            if framing.chunked() && !chunk.is_empty() {
+                write_chunk_header(&mut out, chunk.len());
             }
             if out.len() + chunk.len() + tail.len() <= out.capacity() {
                 // One small piece costs the kernel less than two.
@@ -62,10 +66,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
                 self.write(&out, &chunk, tail).await?;
             }
             out.clear();
-            moved += chunk.len();
-            if more && moved >= TURN {
-                moved = 0;
-                let_others_go_first().await;
+            since_yield += chunk.len();
+            if more && since_yield >= YIELD_AFTER {
+                since_yield = 0;
+                yield_to_others().await;
             }
         }
         body.set(None);
@@ -74,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// Bytes that are no answer to a request that was heard.
-    pub async fn send(&self, bytes: &[u8]) -> Result<(), ResponseFault> {
+    pub async fn write_raw(&self, bytes: &[u8]) -> Result<(), WriteError> {
         self.write(bytes, &[], &[]).await?;
         self.flush().await
     }
@@ -85,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         &self,
         mut body: Pin<&mut Option<B>>,
         out: &mut Vec<u8>,
-    ) -> Result<(Bytes, bool), ResponseFault> {
+    ) -> Result<(Bytes, bool), WriteError> {
         let mut sent = 0;
         let chunk = poll_fn(|cx| {
             while let Some(mut body) = body.as_mut().as_pin_mut()
@@ -93,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             {
                 match frame {
                     None => return Poll::Ready(Ok((Bytes::new(), true))),
-                    Some(Err(_)) => return Poll::Ready(Err(ResponseFault::Broken)),
+                    Some(Err(_)) => return Poll::Ready(Err(WriteError::BodyFailed)),
                     // Trailers end here, and an empty piece would look like the end.
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data()
@@ -107,14 +111,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             while sent < out.len() {
                 match self.poll_write(&[IoSlice::new(&out[sent..])], cx) {
                     Poll::Ready(Ok(written)) => sent += written,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(ResponseFault::Gone)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(WriteError::PeerClosed)),
                     Poll::Pending => break,
                 }
             }
             if sent > 0 && sent == out.len() && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
-                return Poll::Ready(Err(ResponseFault::Gone));
+                return Poll::Ready(Err(WriteError::PeerClosed));
             }
-            self.poll_hung_up(cx).map(|()| Err(ResponseFault::Gone))
+            self.poll_peer_closed(cx).map(|()| Err(WriteError::PeerClosed))
         })
         .await;
         out.drain(..sent);
@@ -122,12 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is still on its way.
-    async fn skips_rest_of_body(&self) -> bool {
+    async fn discard_rest_of_body(&self) -> bool {
         let mut skipped = 0;
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
-            while skipped <= SKIPPED {
-                match io.body.take(&mut io.inbox.bytes) {
+            while skipped <= MAX_DISCARDED {
+                match io.body.take(&mut io.read_buffer.bytes) {
                     Ok(Some(chunk)) => skipped += chunk.len(),
                     Ok(None) if io.body.has_ended() => return Poll::Ready(true),
                     // An answer does not wait for what the caller may never send.
@@ -141,12 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
     }
 
     /// All of it, in as few writes as the socket takes.
-    async fn write(&self, head: &[u8], chunk: &[u8], tail: &[u8]) -> Result<(), ResponseFault> {
+    async fn write(&self, head: &[u8], chunk: &[u8], tail: &[u8]) -> Result<(), WriteError> {
         let parts = [head, chunk, tail];
-        let whole: usize = parts.iter().map(|part| part.len()).sum();
+        let complete: usize = parts.iter().map(|part| part.len()).sum();
         let mut sent = 0;
         poll_fn(|cx| {
-            while sent < whole {
+            while sent < complete {
                 let mut skip = sent;
                 let slices = parts.map(|part| {
                     let skipped = skip.min(part.len());
@@ -157,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
                 let to = slices.iter().rposition(|slice| !slice.is_empty()).unwrap_or_default();
                 match ready!(self.poll_write(&slices[from..=to], cx)) {
                     Ok(written) if written > 0 => sent += written,
-                    _ => return Poll::Ready(Err(ResponseFault::Gone)),
+                    _ => return Poll::Ready(Err(WriteError::PeerClosed)),
                 }
             }
             Poll::Ready(Ok(()))
@@ -175,14 +179,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
             many => Pin::new(stream).poll_write_vectored(cx, many),
         };
         match polled {
-            Poll::Pending => self.attendant.write_waits(),
-            Poll::Ready(_) => self.attendant.wrote(),
+            Poll::Pending => self.observer.on_write_pending(),
+            Poll::Ready(_) => self.observer.on_write(),
         }
         polled
     }
 
-    async fn flush(&self) -> Result<(), ResponseFault> {
-        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| ResponseFault::Gone)
+    async fn flush(&self) -> Result<(), WriteError> {
+        poll_fn(|cx| self.poll_flush(cx)).await.map_err(|_| WriteError::PeerClosed)
     }
 
     /// TLS keeps what the kernel does not take.
@@ -191,8 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: Attendant + 'static> Served
         let Some(stream) = &mut io.stream else { return Poll::Ready(Ok(())) };
         let polled = Pin::new(stream).poll_flush(cx);
         match polled {
-            Poll::Pending => self.attendant.write_waits(),
-            Poll::Ready(_) => self.attendant.wrote(),
+            Poll::Pending => self.observer.on_write_pending(),
+            Poll::Ready(_) => self.observer.on_write(),
         }
         polled
     }

@@ -23,7 +23,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::http1::{Passed, Request, RequestHead};
+use crate::http1::{ForwardedHeaders, Request, RequestHead};
 
 /// The longest that any test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -279,16 +279,16 @@ impl Told {
     }
 }
 
-impl Passed for Told {}
+impl ForwardedHeaders for Told {}
 
 impl Body for Told {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.repeat > 0 {
             self.repeat -= 1;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BLOCK)))));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::HeaderValue;
 
-use crate::http1::{Fields, Name, Names, text};
+use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
 use super::LinkContext;
 
@@ -20,20 +20,20 @@ enum AddressForm {
     BehindUrl,
 }
 
-const ADDRESSES: [(Name, AddressForm); 5] = [
-    (Name::Location, AddressForm::Whole),
-    (Name::ContentLocation, AddressForm::Whole),
-    (Name::OperationLocation, AddressForm::Whole),
-    (Name::Link, AddressForm::InAngles),
-    (Name::Refresh, AddressForm::BehindUrl),
+const ADDRESSES: [(KnownHeader, AddressForm); 5] = [
+    (KnownHeader::Location, AddressForm::Whole),
+    (KnownHeader::ContentLocation, AddressForm::Whole),
+    (KnownHeader::OperationLocation, AddressForm::Whole),
+    (KnownHeader::Link, AddressForm::InAngles),
+    (KnownHeader::Refresh, AddressForm::BehindUrl),
 ];
 
 /// The same as a set.
-pub const ADDRESS_FIELDS: Names = {
-    let mut names = Names::NONE;
+pub const ADDRESS_FIELDS: HeaderSet = {
+    let mut names = HeaderSet::NONE;
     let mut at = 0;
     while at < ADDRESSES.len() {
-        names = names.and(Names::of(&[ADDRESSES[at].0]));
+        names = names.union(HeaderSet::new(&[ADDRESSES[at].0]));
         at += 1;
     }
     names
@@ -41,10 +41,10 @@ pub const ADDRESS_FIELDS: Names = {
 
 impl LinkContext {
     /// As in bodies, and every absolute path too, since it means the platform's host.
-    pub fn rewrite_addresses(&self, fields: &mut Fields) {
-        fields.change(|field| {
+    pub fn rewrite_addresses(&self, headers: &mut Headers) {
+        headers.change(|field| {
             let (_, address_form) = ADDRESSES.iter().find(|(name, _)| *name == field.name)?;
-            let value = text(field.value)?;
+            let value = ascii_str(field.value)?;
             let ours = match address_form {
                 AddressForm::Whole => self.location(value)?,
                 AddressForm::InAngles => self.in_angles(value)?,
@@ -129,11 +129,11 @@ mod tests {
         ];
         for name in ["Location", "content-location", "Operation-Location"] {
             for (from, to) in table {
-                let mut fields = Fields::of([(name, from)]).unwrap();
-                link_context().rewrite_addresses(&mut fields);
-                let field = fields.iter().next().unwrap();
-                assert_eq!(text(field.value).unwrap(), to.replace("{}", OURS), "{name}: {from}");
-                assert_eq!(field.spelled, name.as_bytes());
+                let mut headers = Headers::from_pairs([(name, from)]).unwrap();
+                link_context().rewrite_addresses(&mut headers);
+                let field = headers.iter().next().unwrap();
+                assert_eq!(ascii_str(field.value).unwrap(), to.replace("{}", OURS), "{name}: {from}");
+                assert_eq!(field.raw_name, name.as_bytes());
             }
         }
     }
@@ -148,9 +148,10 @@ mod tests {
             "<https://eu.iterocloud.com/broken",
             "</itero-gen-api/v2/x>; rel=next, <https://eu.iterocloud.com/broken",
         ];
-        let mut fields = Fields::of(links.map(|link| ("Link", link))).unwrap();
-        link_context().rewrite_addresses(&mut fields);
-        let values: Vec<_> = fields.all(Name::Link).map(|value| text(value).unwrap().to_owned()).collect();
+        let mut headers = Headers::from_pairs(links.map(|link| ("Link", link))).unwrap();
+        link_context().rewrite_addresses(&mut headers);
+        let values: Vec<_> =
+            headers.all(KnownHeader::Link).map(|value| ascii_str(value).unwrap().to_owned()).collect();
         let expected = [
             r#"<{}/itero-gen-api/v2/orders?page=2>; rel="next"; title="<https://eu.iterocloud.com/x>, \"y\"", </accounts/smile/itero-gen-api/v2/orders?page=9>;rel=last"#,
             links[1],
@@ -171,9 +172,13 @@ mod tests {
             ("5; url=", "5; url="),
             ("5; url=https://store.test/", "5; url=https://store.test/"),
         ] {
-            let mut fields = Fields::of([("Refresh", from)]).unwrap();
-            link_context().rewrite_addresses(&mut fields);
-            assert_eq!(text(fields.get(Name::Refresh).unwrap()).unwrap(), to.replace("{}", OURS), "{from}");
+            let mut headers = Headers::from_pairs([("Refresh", from)]).unwrap();
+            link_context().rewrite_addresses(&mut headers);
+            assert_eq!(
+                ascii_str(headers.get(KnownHeader::Refresh).unwrap()).unwrap(),
+                to.replace("{}", OURS),
+                "{from}"
+            );
         }
     }
 }

@@ -6,22 +6,22 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 /// How many bytes of a body one connection moves before the others have their turn: a fraction of a millisecond's work.
-pub const TURN: usize = 256 * 1024;
+pub const YIELD_AFTER: usize = 256 * 1024;
 
 /// Lets everyone else go first who has something to do, those included whose bytes have only just come. The task is woken after that; whoever
 /// calls this returns `Pending`.
-pub fn end_turn(cx: &mut Context<'_>) {
+pub fn poll_yield(cx: &mut Context<'_>) {
     // Always pending at first: all that is wanted of it is done then.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// The same for those who can wait.
-pub async fn let_others_go_first() {
+pub async fn yield_to_others() {
     let mut waited = false;
     poll_fn(|cx| match std::mem::replace(&mut waited, true) {
         true => Poll::Ready(()),
         false => {
-            end_turn(cx);
+            poll_yield(cx);
             Poll::Pending
         }
     })
@@ -42,7 +42,7 @@ mod tests {
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::*;
-    use crate::http1::{Asked, HeadLimits, Passed, Served, Unattended};
+    use crate::http1::{ForwardedHeaders, HeadLimits, NoopObserver, ResponseContext, ServerConnection};
 
     /// A caller that says nothing and takes everything at once.
     struct Eager;
@@ -81,23 +81,28 @@ mod tests {
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
             self.0.set(self.0.get() + CHUNK);
-            assert!(self.0.get() < 100 * TURN, "nobody else ever has a turn");
+            assert!(self.0.get() < 100 * YIELD_AFTER, "nobody else ever has a turn");
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; CHUNK])))))
         }
     }
 
-    impl Passed for Endless {}
+    impl ForwardedHeaders for Endless {}
 
     #[tokio::test]
     async fn a_download_that_never_pauses_leaves_the_others_their_turn() {
         let taken = Rc::new(Cell::new(0));
-        let served = Served::new(Eager, Unattended, HeadLimits { bytes: 1000, fields: 10 });
-        let asked = Asked { version: Version::HTTP_11, head_only: false, keep: true };
-        let mut responding = pin!(served.response(asked, Response::new(Endless(taken.clone()))));
+        let connection =
+            ServerConnection::new(Eager, NoopObserver, HeadLimits { max_bytes: 1000, max_headers: 10 });
+        let context = ResponseContext { version: Version::HTTP_11, head_only: false, keep_alive: true };
+        let mut responding = pin!(connection.write_response(context, Response::new(Endless(taken.clone()))));
         let cx = &mut Context::from_waker(Waker::noop());
         for turn in 1..4 {
             assert!(responding.as_mut().poll(cx).is_pending());
-            assert!((turn * TURN..=turn * (TURN + CHUNK)).contains(&taken.get()), "{}", taken.get());
+            assert!(
+                (turn * YIELD_AFTER..=turn * (YIELD_AFTER + CHUNK)).contains(&taken.get()),
+                "{}",
+                taken.get()
+            );
         }
     }
 }

@@ -3,34 +3,34 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use super::spares;
+use super::buffer_pool;
 
 /// See the top of this file. Empty at first.
-pub struct Scratch(Vec<u8>);
+pub struct WriteBuffer(Vec<u8>);
 
 /// What a buffer has room for at first: heads, and small answers with theirs.
-const ROOM: usize = 4 * 1024;
+const INITIAL_CAPACITY: usize = 4 * 1024;
 /// How many buffers a worker keeps, and how large they may have become.
-const SPARE: usize = 32;
-const SPARE_ROOM: usize = 16 * 1024;
+const MAX_POOLED: usize = 32;
+const MAX_POOLED_CAPACITY: usize = 16 * 1024;
 
 thread_local! {
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Scratch {
+impl WriteBuffer {
     pub fn new() -> Self {
-        Self(spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(ROOM)))
+        Self(buffer_pool::take(&POOL).unwrap_or_else(|| Vec::with_capacity(INITIAL_CAPACITY)))
     }
 }
 
-impl Default for Scratch {
+impl Default for WriteBuffer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Deref for Scratch {
+impl Deref for WriteBuffer {
     type Target = Vec<u8>;
 
     fn deref(&self) -> &Vec<u8> {
@@ -38,20 +38,20 @@ impl Deref for Scratch {
     }
 }
 
-impl DerefMut for Scratch {
+impl DerefMut for WriteBuffer {
     fn deref_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }
 }
 
-impl Drop for Scratch {
+impl Drop for WriteBuffer {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.0);
-        if !(1..=SPARE_ROOM).contains(&bytes.capacity()) {
+        if !(1..=MAX_POOLED_CAPACITY).contains(&bytes.capacity()) {
             return;
         }
         bytes.clear();
-        spares::keep(&SPARES, SPARE, bytes);
+        buffer_pool::keep(&POOL, MAX_POOLED, bytes);
     }
 }
 
@@ -61,16 +61,16 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_empty_and_large_ones_do_not() {
-        let mut first = Scratch::new();
+        let mut first = WriteBuffer::new();
         first.extend_from_slice(b"of one call");
         let place = first.as_ptr();
         drop(first);
-        let second = Scratch::new();
+        let second = WriteBuffer::new();
         assert_eq!((second.as_ptr(), second.len()), (place, 0));
-        let mut large = Scratch::new();
-        large.reserve(SPARE_ROOM + 1);
-        drop((second, large, Scratch(Vec::new())));
-        let rooms = [Scratch::new(), Scratch::new()].map(|scratch| scratch.capacity());
-        assert_eq!(rooms, [ROOM, ROOM]);
+        let mut large = WriteBuffer::new();
+        large.reserve(MAX_POOLED_CAPACITY + 1);
+        drop((second, large, WriteBuffer(Vec::new())));
+        let rooms = [WriteBuffer::new(), WriteBuffer::new()].map(|scratch| scratch.capacity());
+        assert_eq!(rooms, [INITIAL_CAPACITY, INITIAL_CAPACITY]);
     }
 }

@@ -5,13 +5,13 @@ macro_rules! names {
         /// The name of a field; letter case is its sender's affair.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
-        pub enum Name {
+        pub enum KnownHeader {
             $($name,)*
             /// Passed on under the name that it came with.
             Other,
         }
 
-        const KNOWN: &[(Name, &str)] = &[$((Name::$name, $text),)*];
+        const KNOWN: &[(KnownHeader, &str)] = &[$((KnownHeader::$name, $text),)*];
     };
 }
 
@@ -68,29 +68,29 @@ names! {
 
 /// A set of names, as one number.
 #[derive(Clone, Copy, Default)]
-pub struct Names(u64);
+pub struct HeaderSet(u64);
 
-impl Name {
+impl KnownHeader {
     /// In any letter case.
-    pub fn of(text: &[u8]) -> Self {
-        let (Some(first), Some(last)) = (text.first(), text.last()) else { return Name::Other };
+    pub fn from_bytes(text: &[u8]) -> Self {
+        let (Some(first), Some(last)) = (text.first(), text.last()) else { return KnownHeader::Other };
         let name = PLACES[place(text.len(), *first, *last)];
-        if text.eq_ignore_ascii_case(name.as_str().as_bytes()) { name } else { Name::Other }
+        if text.eq_ignore_ascii_case(name.as_str().as_bytes()) { name } else { KnownHeader::Other }
     }
 
     /// In lower case; empty for other names.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Name::Other => "",
+            KnownHeader::Other => "",
             known => KNOWN[known as usize].1,
         }
     }
 }
 
-impl Names {
-    pub const NONE: Names = Names(0);
+impl HeaderSet {
+    pub const NONE: HeaderSet = HeaderSet(0);
 
-    pub const fn of(names: &[Name]) -> Self {
+    pub const fn new(names: &[KnownHeader]) -> Self {
         let mut bits = 0;
         let mut at = 0;
         while at < names.len() {
@@ -100,20 +100,20 @@ impl Names {
         Self(bits)
     }
 
-    pub const fn and(self, others: Names) -> Self {
+    pub const fn union(self, others: HeaderSet) -> Self {
         Self(self.0 | others.0)
     }
 
     /// Whether the two have a name in common.
-    pub const fn meet(self, others: Names) -> bool {
+    pub const fn intersects(self, others: HeaderSet) -> bool {
         self.0 & others.0 != 0
     }
 
-    pub const fn has(self, name: Name) -> bool {
+    pub const fn has(self, name: KnownHeader) -> bool {
         self.0 & (1 << name as u8) != 0
     }
 
-    pub fn add(&mut self, name: Name) {
+    pub fn add(&mut self, name: KnownHeader) {
         self.0 |= 1 << name as u8;
     }
 }
@@ -123,14 +123,17 @@ const fn place(length: usize, first: u8, last: u8) -> usize {
     (length + (first | 0x20) as usize + 23 * (last | 0x20) as usize) % 256
 }
 
-const PLACES: [Name; 256] = {
-    let mut places = [Name::Other; 256];
+const PLACES: [KnownHeader; 256] = {
+    let mut places = [KnownHeader::Other; 256];
     let mut at = 0;
     while at < KNOWN.len() {
         let (name, text) = KNOWN[at];
         let text = text.as_bytes();
         let place = place(text.len(), text[0], text[text.len() - 1]);
-        assert!(matches!(places[place], Name::Other), "two names in one place: `place` needs another factor");
+        assert!(
+            matches!(places[place], KnownHeader::Other),
+            "two names in one place: `place` needs another factor"
+        );
         places[place] = name;
         at += 1;
     }
@@ -147,25 +150,30 @@ mod tests {
     fn each_name_is_known_in_any_letter_case_and_nothing_that_only_looks_like_it() {
         for (name, text) in KNOWN {
             assert_eq!(name.as_str(), *text);
-            assert_eq!(Name::of(text.as_bytes()), *name);
-            assert_eq!(Name::of(text.to_ascii_uppercase().as_bytes()), *name);
+            assert_eq!(KnownHeader::from_bytes(text.as_bytes()), *name);
+            assert_eq!(KnownHeader::from_bytes(text.to_ascii_uppercase().as_bytes()), *name);
             let mut odd = text.as_bytes().to_vec();
             let middle = odd.len() / 2;
             odd[middle] ^= 1;
-            assert_eq!(Name::of(&odd), Name::Other, "{text}");
+            assert_eq!(KnownHeader::from_bytes(&odd), KnownHeader::Other, "{text}");
         }
         for other in ["", "x", "x-thing", "hosts", "x_request_id"] {
-            assert_eq!(Name::of(other.as_bytes()), Name::Other);
+            assert_eq!(KnownHeader::from_bytes(other.as_bytes()), KnownHeader::Other);
         }
     }
 
     #[test]
     fn a_set_has_what_was_put_into_it() {
-        let mut names = Names::of(&[Name::Host, Name::XRewriteUrl]).and(Names::of(&[Name::Te]));
-        names.add(Name::Accept);
-        for name in [Name::Host, Name::XRewriteUrl, Name::Te, Name::Accept] {
+        let mut names = HeaderSet::new(&[KnownHeader::Host, KnownHeader::XRewriteUrl])
+            .union(HeaderSet::new(&[KnownHeader::Te]));
+        names.add(KnownHeader::Accept);
+        for name in [KnownHeader::Host, KnownHeader::XRewriteUrl, KnownHeader::Te, KnownHeader::Accept] {
             assert!(names.has(name));
         }
-        assert!(!names.has(Name::Other) && !names.has(Name::Via) && !Names::NONE.has(Name::Accept));
+        assert!(
+            !names.has(KnownHeader::Other)
+                && !names.has(KnownHeader::Via)
+                && !HeaderSet::NONE.has(KnownHeader::Accept)
+        );
     }
 }

@@ -10,22 +10,22 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::body::{BodyFault, Decoder};
-use super::head::{self, HeadFault, HeadLimits, ResponseHead};
-use super::spares;
+use super::body::{BodyDecoder, BodyError};
+use super::buffer_pool;
+use super::head::{self, HeadError, HeadLimits, ResponseHead};
 
 /// See the top of this file.
 #[derive(Default)]
-pub struct Inbox {
+pub struct ReadBuffer {
     pub(super) bytes: BytesMut,
     /// Where the first line begins whose end has not been seen.
     line: usize,
     /// How long the first line is, once it is known.
     first_line: Option<usize>,
     /// The buffer was made for a body.
-    grown: bool,
+    body_sized: bool,
     /// How much the next read of a body asks for: doubles while reads fill it, so that downloads take few of them.
-    appetite: usize,
+    read_size: usize,
 }
 
 /// What a read of a head has room for: nearly all heads, and small answers whole.
@@ -33,12 +33,12 @@ const ROOM: usize = 8 * 1024;
 /// What the first read of a body asks for, where it is not known to be shorter.
 const BODY_ROOM: usize = 64 * 1024;
 /// Less than this and a read is not worth its call.
-const LEAST_ROOM: usize = 2 * 1024;
+const MIN_ROOM: usize = 2 * 1024;
 /// The most that a read of a body asks for. What the buffer has beyond that is filled too: up to 448 KiB come at once, and bounding them
 /// costs downloads a tenth and more (`docs/benchmarks.md`).
 const MAX_ROOM: usize = 256 * 1024;
 /// Buffers that a worker keeps for the next connections that speak.
-const SPARE: usize = 64;
+const MAX_POOLED: usize = 64;
 
 /// What ends a head: the end of its last line, and an empty one.
 const BLANK: &[u8] = b"\r\n\r\n";
@@ -46,10 +46,10 @@ static BLANK_LINE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::
 
 thread_local! {
     // Connections are idle most of their life, and there may be ten thousand: they hold a buffer only while something is in it.
-    static SPARES: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+    static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Inbox {
+impl ReadBuffer {
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -65,42 +65,42 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
-            self.bytes = spares::take(&SPARES).unwrap_or_default();
+            self.bytes = buffer_pool::take(&POOL).unwrap_or_default();
         }
-        if self.bytes.capacity() - self.bytes.len() < LEAST_ROOM {
+        if self.bytes.capacity() - self.bytes.len() < MIN_ROOM {
             self.bytes.reserve(ROOM);
         }
         let polled = pin!(stream.read_buf(&mut self.bytes)).poll(cx);
         if polled.is_pending() && self.bytes.is_empty() {
-            self.give_back();
+            self.release();
         }
         polled
     }
 
-    /// Like `poll_fill`, for a body of which `left` bytes are known to come.
+    /// Like `poll_fill`, for a body of which `remaining` bytes are known to come.
     pub fn poll_fill_body<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
-        left: u64,
+        remaining: u64,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let left = usize::try_from(left).unwrap_or(MAX_ROOM);
-        let room = self.appetite.clamp(BODY_ROOM, MAX_ROOM).min(left.max(LEAST_ROOM));
+        let remaining = usize::try_from(remaining).unwrap_or(MAX_ROOM);
+        let room = self.read_size.clamp(BODY_ROOM, MAX_ROOM).min(remaining.max(MIN_ROOM));
         if self.bytes.capacity() - self.bytes.len() < room {
             self.bytes.reserve(room);
-            self.grown |= room > ROOM;
+            self.body_sized |= room > ROOM;
         }
         let polled = self.poll_fill(stream, cx);
         if let Poll::Ready(Ok(read)) = &polled
             && *read >= room / 2
         {
-            self.appetite = room * 2;
+            self.read_size = room * 2;
         }
         polled
     }
 
     /// The head of the next answer, once it is here to its last byte.
-    pub fn take_response(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, HeadFault> {
+    pub fn take_response(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, HeadError> {
         match self.take_head(limits)? {
             Some(head) => head::parse_response(head, limits).map(Some),
             None => Ok(None),
@@ -108,17 +108,17 @@ impl Inbox {
     }
 
     /// The next piece of a body, as far as it is here.
-    pub fn take_chunk(&mut self, decoder: &mut Decoder) -> Result<Option<Bytes>, BodyFault> {
+    pub fn take_chunk(&mut self, decoder: &mut BodyDecoder) -> Result<Option<Bytes>, BodyError> {
         decoder.take(&mut self.bytes)
     }
 
     /// The head of the next message, once it is here to its last byte. Blank lines before it are skipped (RFC 9112, 2.2).
-    pub(super) fn take_head(&mut self, limits: &HeadLimits) -> Result<Option<Bytes>, HeadFault> {
+    pub(super) fn take_head(&mut self, limits: &HeadLimits) -> Result<Option<Bytes>, HeadError> {
         // Nearly all come in one piece. Lines that end in any other way are found when they are taken apart.
         if self.line == 0
             && self.bytes.first().is_some_and(u8::is_ascii_alphabetic)
             && let Some(end) = BLANK_LINE.find(&self.bytes).map(|end| end + BLANK.len())
-            && end <= limits.bytes
+            && end <= limits.max_bytes
         {
             return Ok(Some(self.bytes.split_to(end).freeze()));
         }
@@ -129,7 +129,7 @@ impl Inbox {
             let end = self.line + end;
             let line = &self.bytes[self.line..end];
             if line.last() != Some(&b'\r') {
-                return Err(HeadFault::BareLineFeed);
+                return Err(HeadError::BareLineFeed);
             }
             let blank = line.len() == 1;
             match (blank, self.first_line) {
@@ -155,33 +155,33 @@ impl Inbox {
         self.first_line.is_some() || !matches!(&self.bytes[..], b"" | b"\r")
     }
 
-    fn within(&self, limits: &HeadLimits, length: usize) -> Result<(), HeadFault> {
-        match length > limits.bytes {
+    fn within(&self, limits: &HeadLimits, length: usize) -> Result<(), HeadError> {
+        match length > limits.max_bytes {
             false => Ok(()),
             // The line that made it so large is named.
-            true if self.first_line.unwrap_or(length) > limits.bytes / 2 => Err(HeadFault::TargetTooLong),
-            true => Err(HeadFault::TooLarge),
+            true if self.first_line.unwrap_or(length) > limits.max_bytes / 2 => Err(HeadError::TargetTooLong),
+            true => Err(HeadError::TooLarge),
         }
     }
 
     /// Lets go of a buffer in which nothing is left to be read. Where the head that came in it is still in use, that is tried again when
     /// the next one is waited for.
-    fn give_back(&mut self) {
-        self.appetite = 0;
-        if std::mem::take(&mut self.grown) {
+    fn release(&mut self) {
+        self.read_size = 0;
+        if std::mem::take(&mut self.body_sized) {
             self.bytes = BytesMut::new();
         } else if self.bytes.try_reclaim(ROOM) {
             let bytes = std::mem::take(&mut self.bytes);
             if bytes.capacity() <= 2 * ROOM {
-                spares::keep(&SPARES, SPARE, bytes);
+                buffer_pool::keep(&POOL, MAX_POOLED, bytes);
             }
         }
     }
 
     /// Nothing more is expected for a while.
-    pub fn rest(&mut self) {
+    pub fn release_if_empty(&mut self) {
         if self.bytes.is_empty() {
-            self.give_back();
+            self.release();
         }
     }
 }
@@ -192,12 +192,12 @@ mod tests {
 
     use super::*;
 
-    fn heads(pieces: &[&str]) -> Result<Vec<String>, HeadFault> {
-        let limits = HeadLimits { bytes: 64, fields: 8 };
-        let (mut inbox, mut heads) = (Inbox::default(), Vec::new());
+    fn heads(pieces: &[&str]) -> Result<Vec<String>, HeadError> {
+        let limits = HeadLimits { max_bytes: 64, max_headers: 8 };
+        let (mut read_buffer, mut heads) = (ReadBuffer::default(), Vec::new());
         for chunk in pieces {
-            inbox.bytes.extend_from_slice(chunk.as_bytes());
-            while let Some(head) = inbox.take_head(&limits)? {
+            read_buffer.bytes.extend_from_slice(chunk.as_bytes());
+            while let Some(head) = read_buffer.take_head(&limits)? {
                 head::parse_request(head.clone(), &limits)?;
                 heads.push(String::from_utf8(head.to_vec()).unwrap());
             }
@@ -209,19 +209,19 @@ mod tests {
     async fn a_buffer_is_used_again_once_the_head_that_came_in_it_is_done_with() {
         let (mut near, mut far) = tokio::io::duplex(1024);
         let cx = &mut Context::from_waker(std::task::Waker::noop());
-        let limits = HeadLimits { bytes: 64, fields: 8 };
-        let mut inbox = Inbox::default();
+        let limits = HeadLimits { max_bytes: 64, max_headers: 8 };
+        let mut read_buffer = ReadBuffer::default();
         let mut place = None;
         for _ in 0..3 {
             far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-            assert!(inbox.poll_fill(&mut near, cx).is_ready());
-            let head = inbox.take_head(&limits).unwrap().unwrap();
+            assert!(read_buffer.poll_fill(&mut near, cx).is_ready());
+            let head = read_buffer.take_head(&limits).unwrap().unwrap();
             // The caller is watched while its request is being answered.
-            assert!(inbox.poll_fill(&mut near, cx).is_pending());
+            assert!(read_buffer.poll_fill(&mut near, cx).is_pending());
             assert_eq!(*place.get_or_insert(head.as_ptr()), head.as_ptr());
             drop(head);
-            assert!(inbox.poll_fill(&mut near, cx).is_pending());
-            assert_eq!(inbox.bytes.capacity(), 0, "between requests there is no buffer");
+            assert!(read_buffer.poll_fill(&mut near, cx).is_pending());
+            assert_eq!(read_buffer.bytes.capacity(), 0, "between requests there is no buffer");
         }
     }
 
@@ -240,11 +240,11 @@ mod tests {
     fn bare_line_feeds_and_heads_without_end_are_refused() {
         let long = "x".repeat(70);
         for (bytes, fault) in [
-            ("GET / HTTP/1.1\nHost: a\r\n\r\n", HeadFault::BareLineFeed),
-            ("\nGET / HTTP/1.1\r\n\r\n", HeadFault::BareLineFeed),
-            ("GET / HTTP/1.1\r\nHost: a\n\n", HeadFault::BareLineFeed),
-            (long.as_str(), HeadFault::TargetTooLong),
-            (&format!("GET / HTTP/1.1\r\nA: {long}"), HeadFault::TooLarge),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", HeadError::BareLineFeed),
+            ("\nGET / HTTP/1.1\r\n\r\n", HeadError::BareLineFeed),
+            ("GET / HTTP/1.1\r\nHost: a\n\n", HeadError::BareLineFeed),
+            (long.as_str(), HeadError::TargetTooLong),
+            (&format!("GET / HTTP/1.1\r\nA: {long}"), HeadError::TooLarge),
         ] {
             assert_eq!(heads(&[bytes]), Err(fault), "{bytes}");
         }
