@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use url::Url;
 
 use crate::config::{CertificateFiles, Config};
-use crate::server::{Inherited, Limits, Listeners, TlsCertificates, TlsFiles};
+use crate::server::{InheritedSockets, Listeners, ServerLimits, TlsCertificates, TlsFiles};
 
 pub struct Sockets {
     pub data: Listeners,
@@ -34,7 +34,7 @@ pub struct ListenerCertificates {
 }
 
 impl Sockets {
-    pub fn bind(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config, inherited: &mut InheritedSockets) -> anyhow::Result<Self> {
         let mut data = Listeners::new(workers(config.gateway.workers));
         for address in &config.gateway.listen {
             data.listen(*address, false, inherited).context("[gateway] listen")?;
@@ -165,9 +165,9 @@ pub fn provider() -> Arc<CryptoProvider> {
     rustls::crypto::aws_lc_rs::default_provider().into()
 }
 
-pub fn limits(config: &Config) -> Limits {
+pub fn limits(config: &Config) -> ServerLimits {
     let gateway = &config.gateway;
-    Limits {
+    ServerLimits {
         max_connections: gateway.max_connections,
         max_head: gateway.max_head,
         max_headers: gateway.max_headers,
@@ -175,7 +175,7 @@ pub fn limits(config: &Config) -> Limits {
         body_idle_timeout: gateway.body_idle_timeout,
         keep_alive_timeout: gateway.keep_alive_timeout,
         drain_timeout: gateway.drain_timeout,
-        ..Limits::default()
+        ..ServerLimits::default()
     }
 }
 

@@ -42,7 +42,7 @@ use crate::model::account::AccountName;
 use crate::model::endpoint;
 use crate::pairing::{self, Pairing};
 use crate::public;
-use crate::server::{self, Counters, Inherited, TlsCertificates, Workers};
+use crate::server::{self, InheritedSockets, ServerCounters, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
 use crate::store::{self, Store, StoreError, key_file};
 use crate::telemetry::log_queue::LogQueue;
@@ -86,7 +86,7 @@ struct Inner {
     connectors: RealmConnectors,
     operator: Operator,
     certificates: Vec<Arc<TlsCertificates>>,
-    counters: Arc<Counters>,
+    counters: Arc<ServerCounters>,
     store_health: Arc<StoreHealth>,
     losses: adapters::RecentLosses,
     last_seen: Arc<LastSeenSync>,
@@ -95,7 +95,11 @@ struct Inner {
 }
 
 /// Binds, opens, loads and starts everything. Runs on the control runtime, which must outlive what it returns.
-pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> anyhow::Result<Running> {
+pub async fn start(
+    config: Config,
+    clock: Clock,
+    inherited: &mut InheritedSockets,
+) -> anyhow::Result<Running> {
     let store = store::open(&config.store, clock.clone()).await.context("the store cannot be opened")?;
     let sockets = Sockets::bind(&config, inherited)?;
     let bound = sockets.bound();
@@ -176,7 +180,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     });
     let operator = Operator::start(maker.clone(), operator_key, operator_caller)?;
 
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(ServerCounters::default());
     let certificates = listeners::ListenerCertificates::load(&config)?;
     let inner = Arc::new(Inner {
         config: ArcSwap::from_pointee(config.clone()),
@@ -222,7 +226,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
     let limits = listeners::limits(&config);
     let data = Workers::start(
         sockets.data,
-        server::Options {
+        server::ServerOptions {
             name: "data",
             limits: limits.clone(),
             trusted_proxies: config.gateway.trusted_proxies.clone().into(),
@@ -232,7 +236,7 @@ pub async fn start(config: Config, clock: Clock, inherited: &mut Inherited) -> a
         maker,
     )?;
     let control = Handle::current();
-    let plain = |name, tls| server::Options {
+    let plain = |name, tls| server::ServerOptions {
         name,
         limits: limits.clone(),
         trusted_proxies: Arc::new([]),

@@ -168,7 +168,7 @@ pub fn watch(inner: &Arc<Inner>) {
     watch_store(inner);
     inner.corrections.watch(&inner.metrics);
     let counters = inner.counters.clone();
-    let series = |read: fn(&crate::server::Counters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
+    let series = |read: fn(&crate::server::ServerCounters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
         let counters = counters.clone();
         Box::new(move || read(&counters))
     };

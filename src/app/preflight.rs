@@ -11,7 +11,7 @@ use crate::config::{
     self, Config, ConfigError, Diagnostic, Env, KeyLocations, LoadedConfig, SecretSource, StoreUrl,
 };
 use crate::journal::audit::{Audit, AuditError};
-use crate::server::{self, BindError, CertificateDoubt, TlsCertificates, TlsError};
+use crate::server::{self, BindError, CertificateWarning, TlsCertificates, TlsError};
 use crate::store::{self, StoreError, private_file};
 use crate::telemetry::{self, LogError};
 use crate::upstream::ReachError;
@@ -58,11 +58,13 @@ pub fn needs_operator(error: &anyhow::Error) -> bool {
 }
 
 /// What callers will not like about the certificates in use, now or soon.
-pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<CertificateDoubt> {
+pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<CertificateWarning> {
     let own = listeners::tls_listeners(config);
-    let own = own.iter().filter_map(|listener| server::doubts(&listener.files, &listener.names, now).ok());
+    let own = own
+        .iter()
+        .filter_map(|listener| server::certificate_warnings(&listener.files, &listener.names, now).ok());
     let trusted = config.realms.values().filter_map(|realm| realm.ca_file.as_deref());
-    let trusted = trusted.filter_map(|file| server::doubts_of_authorities(file, now).ok());
+    let trusted = trusted.filter_map(|file| server::authority_warnings(file, now).ok());
     own.chain(trusted).flatten().collect()
 }
 
@@ -77,7 +79,7 @@ impl PreflightFindings {
         self.problems.push(self.places.problem(key, what, fix));
     }
 
-    fn doubt(&mut self, key: &str, doubts: Vec<CertificateDoubt>) {
+    fn doubt(&mut self, key: &str, doubts: Vec<CertificateWarning>) {
         let told = doubts.into_iter().map(|doubt| self.places.problem(key, doubt.what, doubt.fix));
         self.warnings.extend(told);
     }
@@ -92,7 +94,7 @@ impl PreflightFindings {
     fn check_certificate(&mut self, listener: &TlsListener, now: Timestamp) {
         let TlsListener { key, files, names } = listener;
         let looked = TlsCertificates::load(files.clone(), listeners::provider());
-        match looked.and_then(|_| server::doubts(files, names, now)) {
+        match looked.and_then(|_| server::certificate_warnings(files, names, now)) {
             Ok(doubts) => self.doubt(&format!("{key}.cert"), doubts),
             Err(error) => {
                 let which = match error.file() {
@@ -112,7 +114,7 @@ impl PreflightFindings {
                 let fix = "correct what is named, then ask `check` again";
                 self.problem(&key, error.root_cause().to_string(), fix);
             }
-            let doubts = realm.ca_file.as_deref().map(|file| server::doubts_of_authorities(file, now));
+            let doubts = realm.ca_file.as_deref().map(|file| server::authority_warnings(file, now));
             if let Some(Ok(doubts)) = doubts {
                 self.doubt(&format!("{key}.ca_file"), doubts);
             }

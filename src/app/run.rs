@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::clock::Clock;
 use crate::config::{self, LoadedConfig};
 use crate::server::notify::{self, Notice, Signal, Signals};
-use crate::server::{DrainReport, Inherited, descriptors};
+use crate::server::{DrainReport, InheritedSockets, descriptor_limit};
 use crate::telemetry::{self, LogHandle};
 
 use super::{Running, allocator};
@@ -29,13 +29,13 @@ const FORCED_EXIT_AFTER: Duration = Duration::from_secs(3);
 /// Runs the gateway until SIGTERM or SIGINT has drained it; a second one stops it at once.
 pub fn run_until_stopped(LoadedConfig { config, warnings, .. }: LoadedConfig) -> anyhow::Result<()> {
     // Before any thread: descriptors that are handed over are found in the environment.
-    let mut inherited = Inherited::from_service_manager().context("sockets of the service manager")?;
+    let mut inherited = InheritedSockets::from_service_manager().context("sockets of the service manager")?;
     let mut signals = Signals::listen_and(force_exit).context("signals cannot be listened to")?;
     let logs = telemetry::init(&config.log, &config::process_env)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    descriptors::raise_limit();
+    descriptor_limit::raise();
     allocator::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)

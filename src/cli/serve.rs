@@ -12,7 +12,7 @@ use crate::telemetry;
 use super::EXIT_CONFIG;
 
 pub fn run(file: &Path) -> ExitCode {
-    if let Err(error) = notify::outlive_hang_ups() {
+    if let Err(error) = notify::ignore_sighup() {
         telemetry::write_final_message(&format!("signals cannot be listened to: {error}"));
         return ExitCode::FAILURE;
     }

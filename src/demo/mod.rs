@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::sandbox::gateway_files::{self, Addresses};
 use crate::sandbox::{AccountSpec, Platform, Region, Sandbox, SandboxOptions};
-use crate::server::Inherited;
+use crate::server::InheritedSockets;
 use crate::server::notify::{Signal, Signals};
 
 use applications::Applications;
@@ -86,7 +86,7 @@ impl Stage {
         // The files pair every account on the way; the demo pairs the clinic itself.
         sandbox.forget_refresh(CLINIC);
         let config = load(folder.path())?;
-        let running = app::start(config, Clock::system(), &mut Inherited::none()).await?;
+        let running = app::start(config, Clock::system(), &mut InheritedSockets::none()).await?;
         write_real_ports(&sandbox, folder.path(), &key, &running)?;
         for realm in running.config().realms.values() {
             sandbox.allow_redirect(Platform::New, realm.redirect_uri.as_str());

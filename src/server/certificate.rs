@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 
 /// A certificate that can be served and that callers will refuse, now or soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateDoubt {
+pub struct CertificateWarning {
     pub file: PathBuf,
     /// A sentence that begins with the file.
     pub what: String,
@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(30 * DAY as u64);
 const DAY: i64 = 86_400;
 
 /// The fields of a certificate that say what it is for (RFC 5280, 4.1).
-struct Facts<'a> {
+struct CertificateFields<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],
     /// Seconds since the epoch.
@@ -31,50 +31,54 @@ struct Facts<'a> {
 }
 
 /// Whether each certificate of a file is good now and for a while.
-pub(super) fn doubt_times(
+pub(super) fn expiry_warnings(
     file: &Path,
     chain: &[CertificateDer<'_>],
     now: Timestamp,
-) -> Vec<CertificateDoubt> {
+) -> Vec<CertificateWarning> {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let mut doubts = Vec::new();
+    let mut warnings = Vec::new();
     for (at, certificate) in chain.iter().enumerate() {
-        let Some(facts) = facts(certificate) else { continue };
+        let Some(certificate_fields) = certificate_fields(certificate) else { continue };
         let which = which(file, at, chain.len());
-        let left = facts.not_after - seconds;
+        let left = certificate_fields.not_after - seconds;
         let (what, fix) = if left < 0 {
             (
-                format!("{which} ended on {}", day(facts.not_after)),
+                format!("{which} ended on {}", day(certificate_fields.not_after)),
                 "renew it: whoever checks it refuses it".to_owned(),
             )
-        } else if facts.not_before > seconds {
-            let what = format!("{which} is good only from {} on", day(facts.not_before));
+        } else if certificate_fields.not_before > seconds {
+            let what = format!("{which} is good only from {} on", day(certificate_fields.not_before));
             (what, "set this machine's clock, or wait: whoever checks it refuses it until then".to_owned())
         } else if left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
-            let what = format!("{which} ends on {}, in {} days", day(facts.not_after), left / DAY);
+            let what =
+                format!("{which} ends on {}, in {} days", day(certificate_fields.not_after), left / DAY);
             (what, "renew it; a new file is taken over without a restart".to_owned())
         } else {
             continue;
         };
-        doubts.push(CertificateDoubt { file: file.to_owned(), what, fix });
+        warnings.push(CertificateWarning { file: file.to_owned(), what, fix });
     }
-    doubts
+    warnings
 }
 
 /// Whether each certificate is followed by the one that signed it: strict callers put no chain in order
 /// themselves.
-pub(super) fn doubt_order(file: &Path, chain: &[CertificateDer<'_>]) -> Option<CertificateDoubt> {
-    let facts: Vec<_> = chain.iter().map(facts).collect::<Option<_>>()?;
-    let broken = (1..facts.len()).find(|at| facts[*at].subject != facts[*at - 1].issuer)?;
-    let elsewhere = facts.iter().any(|other| other.subject == facts[broken - 1].issuer);
+pub(super) fn chain_order_warning(file: &Path, chain: &[CertificateDer<'_>]) -> Option<CertificateWarning> {
+    let certificate_fields: Vec<_> = chain.iter().map(certificate_fields).collect::<Option<_>>()?;
+    let broken = (1..certificate_fields.len())
+        .find(|at| certificate_fields[*at].subject != certificate_fields[*at - 1].issuer)?;
+    let elsewhere =
+        certificate_fields.iter().any(|other| other.subject == certificate_fields[broken - 1].issuer);
     let why = if elsewhere { "the chain is in the wrong order" } else { "it does not belong to the chain" };
-    let what = format!("{} did not sign the one before it: {why}", which(file, broken, facts.len()));
+    let what =
+        format!("{} did not sign the one before it: {why}", which(file, broken, certificate_fields.len()));
     let fix = "write the server's own certificate first, then the one that signed it, and so on".to_owned();
-    Some(CertificateDoubt { file: file.to_owned(), what, fix })
+    Some(CertificateWarning { file: file.to_owned(), what, fix })
 }
 
 /// Whether the certificate is for a name by which callers come.
-pub(super) fn doubt_name(file: &Path, leaf: &CertificateDer<'_>, name: &str) -> Option<CertificateDoubt> {
+pub(super) fn name_warning(file: &Path, leaf: &CertificateDer<'_>, name: &str) -> Option<CertificateWarning> {
     let wanted = ServerName::try_from(name.trim_matches(['[', ']']).trim_end_matches('.')).ok()?;
     let certificate = webpki::EndEntityCert::try_from(leaf).ok()?;
     if certificate.verify_is_valid_for_subject_name(&wanted).is_ok() {
@@ -87,7 +91,7 @@ pub(super) fn doubt_name(file: &Path, leaf: &CertificateDer<'_>, name: &str) -> 
     };
     let what = format!("{} {known} and not for {name}, by which callers come", file.display());
     let fix = format!("get one for {name}, or write another url");
-    Some(CertificateDoubt { file: file.to_owned(), what, fix })
+    Some(CertificateWarning { file: file.to_owned(), what, fix })
 }
 
 fn which(file: &Path, at: usize, count: usize) -> String {
@@ -108,7 +112,7 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-fn facts<'a>(der: &'a CertificateDer<'_>) -> Option<Facts<'a>> {
+fn certificate_fields<'a>(der: &'a CertificateDer<'_>) -> Option<CertificateFields<'a>> {
     let mut certificate = content(&mut der.as_ref(), SEQUENCE)?;
     let mut fields = content(&mut certificate, SEQUENCE)?;
     if fields.first() == Some(&VERSION) {
@@ -119,7 +123,12 @@ fn facts<'a>(der: &'a CertificateDer<'_>) -> Option<Facts<'a>> {
     let issuer = content(&mut fields, SEQUENCE)?;
     let mut validity = content(&mut fields, SEQUENCE)?;
     let subject = content(&mut fields, SEQUENCE)?;
-    Some(Facts { issuer, subject, not_before: time(&mut validity)?, not_after: time(&mut validity)? })
+    Some(CertificateFields {
+        issuer,
+        subject,
+        not_before: time(&mut validity)?,
+        not_after: time(&mut validity)?,
+    })
 }
 
 /// Takes the next element, which has to be of this kind, off `rest`.
@@ -196,8 +205,8 @@ mod tests {
         params.not_after = rcgen::date_time_ymd(2028, 3, 1);
         let leaf = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let told = |now: &str| {
-            let doubts = doubt_times(Path::new("c.pem"), &[leaf.der().clone()], at(now));
-            doubts.into_iter().map(|doubt| doubt.what).collect::<String>()
+            let warnings = expiry_warnings(Path::new("c.pem"), &[leaf.der().clone()], at(now));
+            warnings.into_iter().map(|doubt| doubt.what).collect::<String>()
         };
         assert_eq!(told("2026-02-28T23:59:59Z"), "the certificate in c.pem is good only from 2026-03-01 on");
         assert_eq!(told("2026-03-01T00:00:00Z"), "");
@@ -210,8 +219,8 @@ mod tests {
     #[test]
     fn a_year_beyond_2049_is_written_in_four_digits_and_read() {
         let leaf = params("leaf").self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let doubts = doubt_times(Path::new("c.pem"), &[leaf.der().clone()], at("2051-02-20T00:00:00Z"));
-        assert!(doubts[0].what.contains("ends on 2051-03-01, in 9 days"), "{doubts:?}");
+        let warnings = expiry_warnings(Path::new("c.pem"), &[leaf.der().clone()], at("2051-02-20T00:00:00Z"));
+        assert!(warnings[0].what.contains("ends on 2051-03-01, in 9 days"), "{warnings:?}");
     }
 
     #[test]
@@ -230,7 +239,7 @@ mod tests {
         let other = params("other").self_signed(&key()).unwrap();
         let [root, middle, leaf, other] = [root, middle, leaf, other].map(|made| made.der().clone());
         let told = |chain: &[CertificateDer<'static>]| {
-            doubt_order(Path::new("c.pem"), chain).map(|doubt| doubt.what)
+            chain_order_warning(Path::new("c.pem"), chain).map(|doubt| doubt.what)
         };
         assert_eq!(told(&[leaf.clone(), middle.clone(), root.clone()]), None);
         assert_eq!(told(std::slice::from_ref(&leaf)), None);
@@ -246,7 +255,7 @@ mod tests {
     #[test]
     fn a_name_that_the_certificate_is_not_for_is_told_with_those_it_is_for() {
         let leaf = params("leaf").self_signed(&KeyPair::generate().unwrap()).unwrap();
-        let told = |name: &str| doubt_name(Path::new("c.pem"), leaf.der(), name).map(|doubt| doubt.what);
+        let told = |name: &str| name_warning(Path::new("c.pem"), leaf.der(), name).map(|doubt| doubt.what);
         assert_eq!(told("gateway.test"), None);
         assert_eq!(told("GATEWAY.test."), None);
         assert!(told("other.test").unwrap().contains("is for gateway.test and not for other.test"));
@@ -256,7 +265,7 @@ mod tests {
     #[test]
     fn what_is_no_certificate_tells_nothing_and_ends_nothing() {
         for bytes in [&b""[..], b"0", b"\x30\x84\xff\xff\xff\xff", b"\x30\x03\x30\x01\x02", &[0x30; 40]] {
-            assert!(facts(&CertificateDer::from(bytes)).is_none());
+            assert!(certificate_fields(&CertificateDer::from(bytes)).is_none());
         }
     }
 }

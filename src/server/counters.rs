@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Shared by all workers; read by whoever reports.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct ServerCounters {
     pub accepted: Counter,
     /// Connections open right now.
     pub open: Gauge,

@@ -8,7 +8,7 @@ use super::refusal::ServerRefusal;
 
 /// How the end of a request's body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum RequestFraming {
     /// No body, or one of known length.
     Sized(u64),
     /// The connection closes after the answer: chunked requests are where parsers disagree, and whatever they disagree
@@ -40,24 +40,24 @@ impl FramingError {
     }
 }
 
-pub fn examine(head: &RequestHead) -> Result<Framing, FramingError> {
+pub fn request_framing(head: &RequestHead) -> Result<RequestFraming, FramingError> {
     method(&head.method)?;
     host(&head.headers, head.version)?;
     target(&head.method, &head.uri)?;
     let chunked = transfer_encoding(&head.headers, head.version)?;
     match (chunked, content_length(&head.headers)?) {
-        (false, length) => Ok(Framing::Sized(length.unwrap_or_default())),
-        (true, None) => Ok(Framing::Chunked),
+        (false, length) => Ok(RequestFraming::Sized(length.unwrap_or_default())),
+        (true, None) => Ok(RequestFraming::Chunked),
         (true, Some(_)) => Err(FramingError::TwoFramings),
     }
 }
 
-impl Framing {
+impl RequestFraming {
     /// How the body behind such a head is told from what follows it.
     pub fn decoder(self) -> BodyDecoder {
         match self {
-            Framing::Sized(length) => BodyDecoder::Length(length),
-            Framing::Chunked => BodyDecoder::chunked(),
+            RequestFraming::Sized(length) => BodyDecoder::Length(length),
+            RequestFraming::Chunked => BodyDecoder::chunked(),
         }
     }
 }
@@ -130,7 +130,8 @@ mod tests {
         }
     }
 
-    type Row<'a> = (&'a str, &'a str, Version, &'a [(&'a str, &'a str)], Result<Framing, FramingError>);
+    type Row<'a> =
+        (&'a str, &'a str, Version, &'a [(&'a str, &'a str)], Result<RequestFraming, FramingError>);
 
     #[test]
     fn a_head_has_one_meaning_or_is_refused() {
@@ -139,20 +140,20 @@ mod tests {
         let v10 = Version::HTTP_10;
         #[rustfmt::skip]
         let table: &[Row<'_>] = &[
-            ("GET",     "/",             v11, &[HOST],                                              Ok(Framing::Sized(0))),
-            ("GET",     "http://x/p?q",  v11, &[HOST],                                              Ok(Framing::Sized(0))),
-            ("OPTIONS", "*",             v11, &[HOST],                                              Ok(Framing::Sized(0))),
-            ("GET",     "/",             v10, &[],                                                  Ok(Framing::Sized(0))),
-            ("DELETE",  "/",             v11, &[HOST, ("content-length", "5")],                     Ok(Framing::Sized(5))),
-            ("POST",    "/",             v11, &[HOST, ("content-length", "00005")],                 Ok(Framing::Sized(5))),
-            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked")],            Ok(Framing::Chunked)),
-            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "Chunked")],            Ok(Framing::Chunked)),
+            ("GET",     "/",             v11, &[HOST],                                              Ok(RequestFraming::Sized(0))),
+            ("GET",     "http://x/p?q",  v11, &[HOST],                                              Ok(RequestFraming::Sized(0))),
+            ("OPTIONS", "*",             v11, &[HOST],                                              Ok(RequestFraming::Sized(0))),
+            ("GET",     "/",             v10, &[],                                                  Ok(RequestFraming::Sized(0))),
+            ("DELETE",  "/",             v11, &[HOST, ("content-length", "5")],                     Ok(RequestFraming::Sized(5))),
+            ("POST",    "/",             v11, &[HOST, ("content-length", "00005")],                 Ok(RequestFraming::Sized(5))),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "chunked")],            Ok(RequestFraming::Chunked)),
+            ("POST",    "/",             v11, &[HOST, ("transfer-encoding", "Chunked")],            Ok(RequestFraming::Chunked)),
             ("CONNECT", "x:443",         v11, &[HOST],                                              Err(Method)),
             ("TRACE",   "/",             v11, &[HOST],                                              Err(Method)),
             ("trace",   "/",             v11, &[HOST],                                              Err(Method)),
             ("TRACK",   "/",             v11, &[HOST],                                              Err(Method)),
-            ("GET",     "/",             v11, &[("host", "")],                                      Ok(Framing::Sized(0))),
-            ("GET",     "/",             v11, &[("host", "[::1]:80")],                              Ok(Framing::Sized(0))),
+            ("GET",     "/",             v11, &[("host", "")],                                      Ok(RequestFraming::Sized(0))),
+            ("GET",     "/",             v11, &[("host", "[::1]:80")],                              Ok(RequestFraming::Sized(0))),
             ("GET",     "/",             v11, &[("host", "a@b")],                                   Err(Host)),
             ("GET",     "/",             v11, &[("host", "a/b")],                                   Err(Host)),
             ("GET",     "/",             v11, &[("host", "a b")],                                   Err(Host)),
@@ -180,7 +181,7 @@ mod tests {
             ("POST",    "/",             v11, &[HOST, ("content-length", "18446744073709551616")],  Err(ContentLength)),
         ];
         for (method, uri, version, headers, expected) in table {
-            let got = examine(&head(method, uri, *version, headers));
+            let got = request_framing(&head(method, uri, *version, headers));
             assert_eq!(got, *expected, "{method} {uri} {version:?} {headers:?}");
         }
     }

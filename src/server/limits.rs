@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::http1::HeadLimits;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Connections over all workers. Each idle one costs about 5 KiB (13 over TLS) and a descriptor, a busy one a second descriptor.
     pub max_connections: usize,
     /// Bytes of a request head, request line included. A bearer of 8 K and some cookies must pass; 256 K must not.
@@ -25,7 +25,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             max_connections: 10_240,
@@ -43,7 +43,7 @@ impl Default for Limits {
 /// Enough for any browser, and for applications behind a row of proxies.
 const MAX_HEADERS: usize = 100;
 
-impl Limits {
+impl ServerLimits {
     /// How much of a request's head is taken.
     pub(super) fn head(&self) -> HeadLimits {
         HeadLimits { max_bytes: self.max_head, max_headers: self.max_headers }

@@ -29,11 +29,11 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Listeners {
     workers: usize,
-    bound: Vec<Bound>,
+    bound: Vec<BoundAddress>,
 }
 
 #[derive(Debug)]
-struct Bound {
+struct BoundAddress {
     addr: SocketAddr,
     tls: bool,
     /// One for each worker.
@@ -57,14 +57,14 @@ impl Listeners {
         &mut self,
         addr: SocketAddr,
         tls: bool,
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<(), BindError> {
         let bound = match inherited.take(addr) {
             Some(socket) => share(socket, self.workers),
             None => bind(addr, self.workers),
         };
         let (addr, sockets) = bound.map_err(|error| explain(addr, error))?;
-        self.bound.push(Bound { addr, tls, sockets });
+        self.bound.push(BoundAddress { addr, tls, sockets });
         Ok(())
     }
 
@@ -149,11 +149,11 @@ fn share(socket: TcpListener, workers: usize) -> io::Result<(SocketAddr, Vec<Tcp
 
 /// Listening sockets that the service manager handed over (`LISTEN_FDS`).
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     sockets: Vec<(SocketAddr, TcpListener)>,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// None at all: for listeners that are always bound here.
     pub fn none() -> Self {
         Self::default()
@@ -215,7 +215,7 @@ mod tests {
 
     fn listen(addr: SocketAddr, workers: usize) -> Result<Listeners, BindError> {
         let mut listeners = Listeners::new(workers);
-        listeners.listen(addr, false, &mut Inherited::none()).map(|()| listeners)
+        listeners.listen(addr, false, &mut InheritedSockets::none()).map(|()| listeners)
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
         let addr = socket.local_addr().unwrap();
         let other = TcpListener::bind(any()).unwrap();
         let other_addr = other.local_addr().unwrap();
-        let mut inherited = Inherited { sockets: vec![(addr, socket), (other_addr, other)] };
+        let mut inherited = InheritedSockets { sockets: vec![(addr, socket), (other_addr, other)] };
         let mut listeners = Listeners::new(2);
         listeners.listen(addr, true, &mut inherited).unwrap();
         assert_eq!(listeners.tls_addrs(), [addr]);

@@ -4,7 +4,7 @@
 //! that accepted it, so nothing on the request path is shared between threads.
 //!
 //! Reading order: `workers` (threads, drain) → `accept` (sockets to connections) → `connection` (one connection's
-//! life, its end in `ending`; requests and answers are `http1`'s) → `pulse` and `rounds` (what is noted on the way, and who
+//! life, its end in `closer`; requests and answers are `http1`'s) → `activity` and `timeouts` (what is noted on the way, and who
 //! looks at it).
 
 use std::future::Future;
@@ -18,36 +18,36 @@ use http::Response;
 use crate::http1::{ForwardedHeaders, Request, RequestHead};
 
 mod accept;
+mod activity;
 mod certificate;
+mod closer;
 mod connection;
 mod counters;
-pub mod descriptors;
-mod ending;
-mod failures;
+pub mod descriptor_limit;
+mod failure_log;
 pub mod framing;
 mod limits;
 mod listen;
 pub mod notify;
 mod proxy_protocol;
-mod pulse;
 mod refusal;
-mod rounds;
 mod router;
 mod socket;
+mod timeouts;
 mod tls;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
-pub use certificate::CertificateDoubt;
-pub use counters::Counters;
-pub use limits::Limits;
-pub use listen::{BindError, Inherited, Listeners};
+pub use certificate::CertificateWarning;
+pub use counters::ServerCounters;
+pub use limits::ServerLimits;
+pub use listen::{BindError, InheritedSockets, Listeners};
 pub use refusal::ServerRefusal;
 pub use router::serve_router;
-pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, doubts, doubts_of_authorities};
-pub use workers::{DrainReport, Options, StartError, Workers};
+pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, authority_warnings, certificate_warnings};
+pub use workers::{DrainReport, ServerOptions, StartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

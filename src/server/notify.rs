@@ -30,7 +30,7 @@ impl Signals {
     pub fn listen_and(at_second_stop: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (tell, told) = mpsc::unbounded_channel();
         let (tell_ready, ready) = std::sync::mpsc::channel();
-        let hear = move || match SystemSignals::listen() {
+        let hear = move || match OsSignals::listen() {
             Ok((runtime, signals)) => {
                 let _ = tell_ready.send(Ok(()));
                 runtime.block_on(forward(signals, tell, at_second_stop));
@@ -56,11 +56,7 @@ impl Signals {
     }
 }
 
-async fn forward(
-    mut signals: SystemSignals,
-    tell: mpsc::UnboundedSender<Signal>,
-    at_second_stop: impl FnOnce(),
-) {
+async fn forward(mut signals: OsSignals, tell: mpsc::UnboundedSender<Signal>, at_second_stop: impl FnOnce()) {
     let mut stops = 0;
     let mut at_second_stop = Some(at_second_stop);
     while let Some(signal) = signals.next().await {
@@ -77,7 +73,7 @@ async fn forward(
 }
 
 #[cfg(unix)]
-struct SystemSignals {
+struct OsSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
@@ -86,7 +82,7 @@ struct SystemSignals {
 /// From here on SIGHUP no longer ends the process, though nobody listens to it yet: a reload that is asked
 /// for while the configuration is being read must not kill.
 #[cfg(unix)]
-pub fn outlive_hang_ups() -> io::Result<()> {
+pub fn ignore_sighup() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     // The handler stays for as long as the process lives; what it is told now is told again to whoever
@@ -95,12 +91,12 @@ pub fn outlive_hang_ups() -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-pub fn outlive_hang_ups() -> io::Result<()> {
+pub fn ignore_sighup() -> io::Result<()> {
     Ok(())
 }
 
 #[cfg(unix)]
-impl SystemSignals {
+impl OsSignals {
     /// With the runtime that drives them.
     fn listen() -> io::Result<(Runtime, Self)> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -125,10 +121,10 @@ impl SystemSignals {
 }
 
 #[cfg(not(unix))]
-struct SystemSignals;
+struct OsSignals;
 
 #[cfg(not(unix))]
-impl SystemSignals {
+impl OsSignals {
     fn listen() -> io::Result<(Runtime, Self)> {
         Ok((Builder::new_current_thread().enable_io().build()?, Self))
     }

@@ -31,7 +31,7 @@ pub(super) const VERSION_1: &str = "the PROXY header is of version 1, and only v
 
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beginning {
+enum ConnectionStart {
     VersionTwo,
     VersionOne,
     Other,
@@ -39,20 +39,20 @@ enum Beginning {
 
 /// Reads the header if there is one. `None`: there is none, or it speaks for the balancer itself (LOCAL, health checks).
 pub(super) async fn read(socket: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyError> {
-    match beginning(socket).await? {
-        Beginning::VersionTwo => read_header(socket).await,
-        Beginning::VersionOne => Err(ProxyError::VersionOne),
-        Beginning::Other => Ok(None),
+    match detect_start(socket).await? {
+        ConnectionStart::VersionTwo => read_header(socket).await,
+        ConnectionStart::VersionOne => Err(ProxyError::VersionOne),
+        ConnectionStart::Other => Ok(None),
     }
 }
 
 /// Looks without taking: a balancer may just as well send TLS or HTTP at once.
-async fn beginning(socket: &TcpStream) -> io::Result<Beginning> {
+async fn detect_start(socket: &TcpStream) -> io::Result<ConnectionStart> {
     let mut start = [0; SIGNATURE.len()];
     loop {
         let seen = socket.peek(&mut start).await?;
-        if let Some(beginning) = judge(&start[..seen]) {
-            return Ok(beginning);
+        if let Some(detect_start) = classify_start(&start[..seen]) {
+            return Ok(detect_start);
         }
         // A signature that comes in pieces. What was seen stays readable, so there is nothing to wait for but time.
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -60,20 +60,20 @@ async fn beginning(socket: &TcpStream) -> io::Result<Beginning> {
 }
 
 /// `None` where more has to come before it can be told.
-fn judge(seen: &[u8]) -> Option<Beginning> {
+fn classify_start(seen: &[u8]) -> Option<ConnectionStart> {
     let known = [
-        (&SIGNATURE[..], Beginning::VersionTwo),
-        (b"PROXY TCP4 ", Beginning::VersionOne),
-        (b"PROXY TCP6 ", Beginning::VersionOne),
-        (b"PROXY UNKNOW", Beginning::VersionOne),
+        (&SIGNATURE[..], ConnectionStart::VersionTwo),
+        (b"PROXY TCP4 ", ConnectionStart::VersionOne),
+        (b"PROXY TCP6 ", ConnectionStart::VersionOne),
+        (b"PROXY UNKNOW", ConnectionStart::VersionOne),
     ];
     if seen.is_empty() {
-        return Some(Beginning::Other);
+        return Some(ConnectionStart::Other);
     }
     match known.iter().find(|(begin, _)| seen.starts_with(begin)) {
-        Some((_, beginning)) => Some(*beginning),
+        Some((_, detect_start)) => Some(*detect_start),
         None if known.iter().any(|(begin, _)| begin.starts_with(seen)) => None,
-        None => Some(Beginning::Other),
+        None => Some(ConnectionStart::Other),
     }
 }
 
@@ -133,19 +133,19 @@ mod tests {
 
     #[test]
     fn a_beginning_is_told_apart_as_soon_as_it_can_be() {
-        for (seen, judged) in [
-            (&b""[..], Some(Beginning::Other)),
+        for (seen, classified) in [
+            (&b""[..], Some(ConnectionStart::Other)),
             (b"P", None),
-            (b"PO", Some(Beginning::Other)),
+            (b"PO", Some(ConnectionStart::Other)),
             (b"PROXY ", None),
-            (b"PROXY / HTTP", Some(Beginning::Other)),
-            (b"PROXY TCP4 1", Some(Beginning::VersionOne)),
-            (b"PROXY TCP6 :", Some(Beginning::VersionOne)),
-            (b"PROXY UNKNOW", Some(Beginning::VersionOne)),
+            (b"PROXY / HTTP", Some(ConnectionStart::Other)),
+            (b"PROXY TCP4 1", Some(ConnectionStart::VersionOne)),
+            (b"PROXY TCP6 :", Some(ConnectionStart::VersionOne)),
+            (b"PROXY UNKNOW", Some(ConnectionStart::VersionOne)),
             (b"\r\n\r\n", None),
-            (SIGNATURE, Some(Beginning::VersionTwo)),
+            (SIGNATURE, Some(ConnectionStart::VersionTwo)),
         ] {
-            assert_eq!(judge(seen), judged, "{seen:?}");
+            assert_eq!(classify_start(seen), classified, "{seen:?}");
         }
     }
 

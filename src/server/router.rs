@@ -21,7 +21,7 @@ use tower_service::Service;
 use crate::http1::{self, BodyError, ForwardedHeaders, RequestBody, RequestHead};
 
 use super::workers::StartError;
-use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Workers};
+use super::{Handler, Listeners, MakeHandler, Peer, ServerOptions, ServerRefusal, Workers};
 
 /// Serves `router`. Its handlers run on the `control` runtime, where store and renewal live, and go on when the
 /// caller hangs up: a pairing half done is worse than one whose answer nobody reads.
@@ -29,41 +29,38 @@ use super::{Handler, Listeners, MakeHandler, Options, Peer, ServerRefusal, Worke
 /// Requests carry [`Peer`] and `ConnectInfo<SocketAddr>` (the caller's address) as extensions.
 pub fn serve_router(
     listeners: Listeners,
-    options: Options,
+    options: ServerOptions,
     router: Router,
     control: Handle,
 ) -> Result<Workers, StartError> {
-    Workers::start(listeners, options, Arc::new(Routed { router, control }))
+    Workers::start(listeners, options, Arc::new(RouterHandler { router, control }))
 }
 
 #[derive(Clone)]
-struct Routed {
+struct RouterHandler {
     router: Router,
     control: Handle,
 }
 
-impl MakeHandler for Routed {
-    type Handler = Routed;
+impl MakeHandler for RouterHandler {
+    type Handler = RouterHandler;
 
-    fn make(&self, _worker: usize) -> Routed {
+    fn make(&self, _worker: usize) -> RouterHandler {
         self.clone()
     }
 }
 
 impl ForwardedHeaders for Body {}
 
-impl Handler for Routed {
+impl Handler for RouterHandler {
     type Body = Body;
 
     async fn handle(&self, request: http1::Request, peer: Rc<Peer>) -> Response<Body> {
         let http1::Request { head, body } = request;
-        let (pieces, carried) = mpsc::channel(1);
-        let carried = if body.has_ended() {
-            Body::empty()
-        } else {
-            Body::new(Carried { pieces: carried, ended: false })
-        };
-        let mut request = Request::new(carried);
+        let (sender, receiver) = mpsc::channel(1);
+        let receiver =
+            if body.has_ended() { Body::empty() } else { Body::new(ChannelBody { receiver, ended: false }) };
+        let mut request = Request::new(receiver);
         let RequestHead { method, uri, version, headers } = head;
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -72,12 +69,12 @@ impl Handler for Routed {
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.addr));
         request.extensions_mut().insert(Peer::clone(&peer));
         let mut router = self.router.clone();
-        let responded = self.control.spawn(async move { router.call(request).await });
-        let responded = tokio::select! {
-            responded = responded => responded,
-            never = carry(body, pieces) => match never {},
+        let response = self.control.spawn(async move { router.call(request).await });
+        let response = tokio::select! {
+            response = response => response,
+            never = pump_body(body, sender) => match never {},
         };
-        match responded {
+        match response {
             Ok(Ok(response)) => response,
             // The router cannot fail, so this is a panic, or a runtime that is shutting down.
             Ok(Err(_)) | Err(_) => self.refuse(ServerRefusal::Panicked, None).map(Body::from),
@@ -90,27 +87,27 @@ impl Handler for Routed {
 }
 
 /// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the answer does.
-async fn carry(mut body: RequestBody, pieces: mpsc::Sender<Chunk>) -> Infallible {
+async fn pump_body(mut body: RequestBody, sender: mpsc::Sender<BodyMessage>) -> Infallible {
     loop {
         let chunk = poll_fn(|cx| body.poll_data(cx)).await.transpose();
         let last = !matches!(chunk, Ok(Some(_)));
         // A router that has heard enough drops its end.
-        if pieces.send(chunk).await.is_err() || last {
+        if sender.send(chunk).await.is_err() || last {
             return std::future::pending().await;
         }
     }
 }
 
 /// `None` is the end: a body that was only dropped must not look whole.
-type Chunk = Result<Option<Bytes>, BodyError>;
+type BodyMessage = Result<Option<Bytes>, BodyError>;
 
-/// The other end of `carry`.
-struct Carried {
-    pieces: mpsc::Receiver<Chunk>,
+/// The other end of `pump_body`.
+struct ChannelBody {
+    receiver: mpsc::Receiver<BodyMessage>,
     ended: bool,
 }
 
-impl http_body::Body for Carried {
+impl http_body::Body for ChannelBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -121,7 +118,7 @@ impl http_body::Body for Carried {
         if self.ended {
             return Poll::Ready(None);
         }
-        let chunk = ready!(self.pieces.poll_recv(cx)).unwrap_or(Err(BodyError::Truncated)).transpose();
+        let chunk = ready!(self.receiver.poll_recv(cx)).unwrap_or(Err(BodyError::Truncated)).transpose();
         self.ended = !matches!(chunk, Some(Ok(_)));
         Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use super::PeerCertificate;
-use super::certificate::{self, CertificateDoubt};
+use super::certificate::{self, CertificateWarning};
 use crate::clock::Timestamp;
 
 /// Where the PEM files are.
@@ -33,11 +33,11 @@ pub struct TlsCertificates {
     provider: Arc<CryptoProvider>,
     current: ArcSwap<ServerConfig>,
     /// What was tried last, so that a broken file is reported once and not every two seconds.
-    tried: Mutex<Tried>,
+    last_attempt: Mutex<LastAttempt>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Tried {
+enum LastAttempt {
     Content([u8; 32]),
     Unreadable(PathBuf),
 }
@@ -152,24 +152,28 @@ impl fmt::Display for TlsError {
 impl std::error::Error for TlsError {}
 
 /// What callers that come by one of `names` will not like about files that can be served.
-pub fn doubts(files: &TlsFiles, names: &[String], now: Timestamp) -> Result<Vec<CertificateDoubt>, TlsError> {
+pub fn certificate_warnings(
+    files: &TlsFiles,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Vec<CertificateWarning>, TlsError> {
     let pem = Pem::read(files)?;
     let chain = pem.chain(files)?;
-    let mut doubts = certificate::doubt_times(&files.cert, &chain, now);
-    doubts.extend(certificate::doubt_order(&files.cert, &chain));
-    doubts.extend(names.iter().filter_map(|name| certificate::doubt_name(&files.cert, &chain[0], name)));
+    let mut warnings = certificate::expiry_warnings(&files.cert, &chain, now);
+    warnings.extend(certificate::chain_order_warning(&files.cert, &chain));
+    warnings.extend(names.iter().filter_map(|name| certificate::name_warning(&files.cert, &chain[0], name)));
     if let Some(file) = &files.client_ca {
-        doubts.extend(doubts_of_authorities(file, now)?);
+        warnings.extend(authority_warnings(file, now)?);
     }
-    Ok(doubts)
+    Ok(warnings)
 }
 
 /// The same of authorities that are trusted.
-pub fn doubts_of_authorities(file: &Path, now: Timestamp) -> Result<Vec<CertificateDoubt>, TlsError> {
+pub fn authority_warnings(file: &Path, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
     let pem = read(file)?;
     let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|_| TlsError::NoCertificate { file: file.to_owned() })?;
-    Ok(certificate::doubt_times(file, &found, now))
+    Ok(certificate::expiry_warnings(file, &found, now))
 }
 
 /// Without the mark that Windows editors set before a text: the line behind it would be overlooked, and with
@@ -183,8 +187,8 @@ impl TlsCertificates {
     pub fn load(files: TlsFiles, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
         let pem = Pem::read(&files)?;
         let config = pem.to_config(&files, &provider)?;
-        let tried = Mutex::new(Tried::Content(pem.hash()));
-        Ok(Arc::new(Self { files, provider, current: ArcSwap::from_pointee(config), tried }))
+        let last_attempt = Mutex::new(LastAttempt::Content(pem.hash()));
+        Ok(Arc::new(Self { files, provider, current: ArcSwap::from_pointee(config), last_attempt }))
     }
 
     /// Reads the files and, if their content is new and sound, uses it for connections from now on. Meant to be called
@@ -192,16 +196,16 @@ impl TlsCertificates {
     pub fn reload_if_changed(&self) -> Reload {
         let pem = Pem::read(&self.files);
         let seen = match &pem {
-            Ok(pem) => Tried::Content(pem.hash()),
-            Err(TlsError::Unreadable { file, .. }) => Tried::Unreadable(file.clone()),
-            Err(_) => Tried::Unreadable(PathBuf::new()),
+            Ok(pem) => LastAttempt::Content(pem.hash()),
+            Err(TlsError::Unreadable { file, .. }) => LastAttempt::Unreadable(file.clone()),
+            Err(_) => LastAttempt::Unreadable(PathBuf::new()),
         };
         {
-            let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
-            if *tried == seen {
+            let mut last_attempt = self.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+            if *last_attempt == seen {
                 return Reload::Unchanged;
             }
-            *tried = seen;
+            *last_attempt = seen;
         }
         match pem.and_then(|pem| pem.to_config(&self.files, &self.provider)) {
             Ok(config) => {

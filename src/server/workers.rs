@@ -12,28 +12,28 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::accept;
 use super::connection::Worker;
-use super::failures::FailureLog;
+use super::failure_log::FailureLog;
 use super::listen::WorkerListener;
-use super::rounds::Rounds;
-use super::{Counters, Limits, Listeners, MakeHandler, TlsCertificates};
+use super::timeouts::ConnectionTable;
+use super::{Listeners, MakeHandler, ServerCounters, ServerLimits, TlsCertificates};
 
 /// What all connections of a group of workers have in common.
 #[derive(Clone)]
-pub struct Options {
+pub struct ServerOptions {
     /// Names the threads: `{name}-0`, `{name}-1`, …; Linux shows 15 letters.
     pub name: &'static str,
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// Whose PROXY header is believed, and whose own address identifies nobody.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Needed where a listener is one for TLS.
     pub tls: Option<Arc<TlsCertificates>>,
     /// One set for each group: `max_connections` is kept by the gauge in it.
-    pub counters: Arc<Counters>,
+    pub counters: Arc<ServerCounters>,
 }
 
 /// How far a group of workers has come. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum DrainStage {
     Serving,
     Draining,
     Stopped,
@@ -51,65 +51,65 @@ pub struct DrainReport {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("a worker thread cannot be started: {0}")]
-    Thread(io::Error),
+    WorkerThread(io::Error),
     #[error("a listener for TLS needs a certificate and a key")]
     NoCertificate,
 }
 
 /// A running group. Dropped, it stops at once.
 pub struct Workers {
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<DrainStage>,
     running: usize,
-    ends: mpsc::UnboundedReceiver<End>,
+    exits: mpsc::UnboundedReceiver<WorkerExit>,
     report: DrainReport,
 }
 
 impl Workers {
     pub fn start<M: MakeHandler>(
         listeners: Listeners,
-        options: Options,
+        options: ServerOptions,
         make: Arc<M>,
     ) -> Result<Self, StartError> {
         if options.tls.is_none() && !listeners.tls_addrs().is_empty() {
             return Err(StartError::NoCertificate);
         }
-        let stage = watch::Sender::new(Stage::Serving);
-        let (tell_end, ends) = mpsc::unbounded_channel();
+        let stage = watch::Sender::new(DrainStage::Serving);
+        let (exits_sender, exits) = mpsc::unbounded_channel();
         let shares = listeners.into_shares();
         let running = shares.len();
-        let failures = Arc::new(FailureLog::default());
+        let failure_log = Arc::new(FailureLog::default());
         for (number, share) in shares.into_iter().enumerate() {
-            let thread = Thread {
+            let thread = WorkerThread {
                 number,
                 share,
                 options: options.clone(),
                 stage: stage.subscribe(),
-                failures: failures.clone(),
+                failure_log: failure_log.clone(),
             };
-            thread.start(make.clone(), Farewell { cut: None, tell_end: tell_end.clone() })?;
+            thread.start(make.clone(), ExitNotifier { cut: None, exits_sender: exits_sender.clone() })?;
         }
-        Ok(Self { stage, running, ends, report: DrainReport::default() })
+        Ok(Self { stage, running, exits, report: DrainReport::default() })
     }
 
     /// Stops accepting, serves what has come, and ends when the last request is answered or `drain_timeout` is over.
     pub fn drain(&self) {
-        self.forward_to(Stage::Draining);
+        self.forward_to(DrainStage::Draining);
     }
 
     /// Cuts every connection now.
     pub fn stop(&self) {
-        self.forward_to(Stage::Stopped);
+        self.forward_to(DrainStage::Stopped);
     }
 
     /// Returns when all workers have ended. One that fails takes the others into a drain: a gateway that serves with
     /// half its workers helps nobody, and the service manager starts a whole one.
     pub async fn ended(&mut self) -> DrainReport {
         while self.running > 0 {
-            let end = self.ends.recv().await.unwrap_or(End::Lost);
+            let end = self.exits.recv().await.unwrap_or(WorkerExit::Lost);
             self.running -= 1;
             match end {
-                End::Drained { cut } => self.report.cut += cut,
-                End::Lost => {
+                WorkerExit::Drained { cut } => self.report.cut += cut,
+                WorkerExit::Lost => {
                     self.report.lost_workers += 1;
                     self.drain();
                 }
@@ -133,7 +133,7 @@ impl Workers {
         self.ended().await
     }
 
-    fn forward_to(&self, next: Stage) {
+    fn forward_to(&self, next: DrainStage) {
         self.stage.send_if_modified(|stage| {
             let forward = *stage < next;
             if forward {
@@ -145,103 +145,107 @@ impl Workers {
 }
 
 /// How one worker ended.
-enum End {
+enum WorkerExit {
     Drained { cut: usize },
     Lost,
 }
 
 /// Tells how a worker ended, even if it ends by a panic.
-struct Farewell {
+struct ExitNotifier {
     cut: Option<usize>,
-    tell_end: mpsc::UnboundedSender<End>,
+    exits_sender: mpsc::UnboundedSender<WorkerExit>,
 }
 
-impl Farewell {
+impl ExitNotifier {
     fn drained(&mut self, cut: usize) {
         self.cut = Some(cut);
     }
 }
 
-impl Drop for Farewell {
+impl Drop for ExitNotifier {
     fn drop(&mut self) {
         // Fails when nobody wants to know any more.
-        let _ = self.tell_end.send(self.cut.map_or(End::Lost, |cut| End::Drained { cut }));
+        let _ = self.exits_sender.send(self.cut.map_or(WorkerExit::Lost, |cut| WorkerExit::Drained { cut }));
     }
 }
 
 /// One worker, on its way to its thread.
-struct Thread {
+struct WorkerThread {
     number: usize,
     share: Vec<WorkerListener>,
-    options: Options,
-    stage: watch::Receiver<Stage>,
-    failures: Arc<FailureLog>,
+    options: ServerOptions,
+    stage: watch::Receiver<DrainStage>,
+    failure_log: Arc<FailureLog>,
 }
 
-impl Thread {
-    fn start<M: MakeHandler>(self, make: Arc<M>, mut farewell: Farewell) -> Result<(), StartError> {
+impl WorkerThread {
+    fn start<M: MakeHandler>(self, make: Arc<M>, mut exit_notifier: ExitNotifier) -> Result<(), StartError> {
         let name = format!("{}-{}", self.options.name, self.number);
         // The runtime cannot leave the thread that builds it, so its failure has to be reported from there.
-        let (tell_built, built) = std::sync::mpsc::channel();
+        let (built_sender, built) = std::sync::mpsc::channel();
         let work =
             move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => {
-                    let _ = tell_built.send(Ok(()));
-                    farewell.drained(runtime.block_on(self.serve(&*make)));
+                    let _ = built_sender.send(Ok(()));
+                    exit_notifier.drained(runtime.block_on(self.serve(&*make)));
                 }
                 Err(error) => {
-                    let _ = tell_built.send(Err(error));
+                    let _ = built_sender.send(Err(error));
                 }
             };
-        std::thread::Builder::new().name(name).spawn(work).map_err(StartError::Thread)?;
+        std::thread::Builder::new().name(name).spawn(work).map_err(StartError::WorkerThread)?;
         let built = built.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
-        built.map_err(StartError::Thread)
+        built.map_err(StartError::WorkerThread)
     }
 
     /// Returns how many connections had to be cut.
     async fn serve<M: MakeHandler>(self, make: &M) -> usize {
-        let Options { limits, trusted_proxies, tls, counters, .. } = self.options;
+        let ServerOptions { limits, trusted_proxies, tls, counters, .. } = self.options;
         let handler = Rc::new(make.make(self.number));
-        let rounds = Rounds::new(limits.clone());
+        let connections = ConnectionTable::new(limits.clone());
         let worker = Rc::new(Worker {
-            words: Worker::words(&handler),
+            render_refusal: Worker::refusal_renderer(&handler),
             handler,
-            rounds: rounds.clone(),
+            connections: connections.clone(),
             counters,
             trusted_proxies,
             tls,
-            failures: self.failures,
+            failure_log: self.failure_log,
             limits: limits.clone(),
         });
-        tokio::task::spawn_local(rounds.clone().go_on());
-        let doors: Vec<_> = self
+        tokio::task::spawn_local(connections.clone().run());
+        let acceptors: Vec<_> = self
             .share
             .into_iter()
             .map(|listener| tokio::task::spawn_local(accept(worker.clone(), listener, self.stage.clone())))
             .collect();
-        for door in doors {
-            if let Ok(Err(error)) = door.await {
+        for acceptor in acceptors {
+            if let Ok(Err(error)) = acceptor.await {
                 tracing::error!(%error, worker = self.number, "a listener failed");
             }
         }
-        drain(&rounds, self.stage, limits.drain_timeout).await
+        drain(&connections, self.stage, limits.drain_timeout).await
     }
 }
 
 /// How long connections may take to notice that they were cut.
-const CUT: Duration = Duration::from_secs(1);
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-async fn drain(rounds: &Rounds, mut stage: watch::Receiver<Stage>, patience: Duration) -> usize {
+async fn drain(
+    connections: &ConnectionTable,
+    mut stage: watch::Receiver<DrainStage>,
+    drain_timeout: Duration,
+) -> usize {
     // A worker without listeners has no connections either, and still waits to be told.
-    let _ = stage.wait_for(|stage| *stage != Stage::Serving).await;
-    rounds.drain();
+    let _ = stage.wait_for(|stage| *stage != DrainStage::Serving).await;
+    connections.drain();
     tokio::select! {
-        () = rounds.until_empty() => {}
-        () = tokio::time::sleep(patience) => {}
-        _ = stage.wait_for(|stage| *stage == Stage::Stopped) => {}
+        () = connections.until_empty() => {}
+        () = tokio::time::sleep(drain_timeout) => {}
+        _ = stage.wait_for(|stage| *stage == DrainStage::Stopped) => {}
     }
-    let cut = rounds.stop_all();
-    let _ = tokio::time::timeout(CUT, rounds.until_empty()).await;
+    let cut = connections.stop_all();
+    let _ = tokio::time::timeout(CUT_TIMEOUT, connections.until_empty()).await;
     cut
 }
 
@@ -251,11 +255,11 @@ mod tests {
 
     #[test]
     fn the_stage_never_goes_back() {
-        let (_tell_end, ends) = mpsc::unbounded_channel();
-        let stage = watch::Sender::new(Stage::Serving);
-        let workers = Workers { stage, running: 0, ends, report: DrainReport::default() };
+        let (_tell_end, exits) = mpsc::unbounded_channel();
+        let stage = watch::Sender::new(DrainStage::Serving);
+        let workers = Workers { stage, running: 0, exits, report: DrainReport::default() };
         workers.stop();
         workers.drain();
-        assert_eq!(*workers.stage.borrow(), Stage::Stopped);
+        assert_eq!(*workers.stage.borrow(), DrainStage::Stopped);
     }
 }

@@ -9,7 +9,7 @@ use genapi_gateway::clock::{Clock, Timestamp};
 use genapi_gateway::config;
 use genapi_gateway::sandbox::gateway_files::{self, Addresses};
 use genapi_gateway::sandbox::{AccountSpec, Behavior, Platform, Sandbox, SandboxOptions};
-use genapi_gateway::server::Inherited;
+use genapi_gateway::server::InheritedSockets;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
@@ -196,7 +196,7 @@ fn rewrite(file: &Path, replacements: &[(String, String)], appended: &str) {
 async fn start_gateway(folder: &Path, clock: Clock) -> Running {
     let loaded = config::load(&folder.join(gateway_files::CONFIG), &config::process_env);
     let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
-    app::start(config, clock, &mut Inherited::none()).await.unwrap()
+    app::start(config, clock, &mut InheritedSockets::none()).await.unwrap()
 }
 
 impl World {

@@ -6,14 +6,14 @@ const SHORT: Duration = Duration::from_millis(120);
 
 #[test]
 fn a_head_that_drips_is_responded_408_and_closed() {
-    let site = Site::start(Limits { head_timeout: SHORT, ..limits() });
-    let mut caller = site.caller();
+    let server = TestServer::start(ServerLimits { head_timeout: SHORT, ..limits() });
+    let mut caller = server.caller();
     caller.send("GET / HTTP/1.1\r\nHost: a\r\n");
     let began = Instant::now();
     caller.0.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let mut response = Vec::new();
     // One byte now and then never counts as progress.
-    while response.is_empty() && began.elapsed() < PATIENCE {
+    while response.is_empty() && began.elapsed() < TEST_TIMEOUT {
         let _ = caller.0.write_all(b"x");
         let mut chunk = [0; 1024];
         if let Ok(read) = caller.0.read(&mut chunk) {
@@ -22,62 +22,62 @@ fn a_head_that_drips_is_responded_408_and_closed() {
     }
     assert!(response.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&response));
     assert!(began.elapsed() >= SHORT);
-    eventually("head_timeouts", || site.counters.head_timeouts.get() == 1);
+    eventually("head_timeouts", || server.counters.head_timeouts.get() == 1);
 }
 
 #[test]
 fn a_connection_without_a_request_is_closed_without_a_word() {
-    let site = Site::start(Limits { head_timeout: SHORT, ..limits() });
-    let mut caller = site.caller();
+    let server = TestServer::start(ServerLimits { head_timeout: SHORT, ..limits() });
+    let mut caller = server.caller();
     assert_eq!(caller.rest(), "");
-    eventually("head_timeouts", || site.counters.head_timeouts.get() == 1);
+    eventually("head_timeouts", || server.counters.head_timeouts.get() == 1);
 }
 
 #[test]
 fn an_idle_connection_is_closed_after_its_time_and_not_before() {
-    let site = Site::start(Limits { keep_alive_timeout: SHORT, ..limits() });
-    let mut caller = site.caller();
+    let server = TestServer::start(ServerLimits { keep_alive_timeout: SHORT, ..limits() });
+    let mut caller = server.caller();
     caller.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     caller.response();
     let began = Instant::now();
     assert_eq!(caller.rest(), "");
     assert!(began.elapsed() >= SHORT / 2, "closed after {:?}", began.elapsed());
-    eventually("keep_alive_timeouts", || site.counters.keep_alive_timeouts.get() == 1);
+    eventually("keep_alive_timeouts", || server.counters.keep_alive_timeouts.get() == 1);
 }
 
 #[test]
 fn a_body_that_stops_is_responded_408_and_its_request_cancelled() {
-    let site = Site::start(Limits { body_idle_timeout: SHORT, ..limits() });
+    let server = TestServer::start(ServerLimits { body_idle_timeout: SHORT, ..limits() });
     for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
-        let response = site.ask(&format!("POST /b HTTP/1.1\r\nHost: a\r\n{framing}"));
+        let response = server.ask(&format!("POST /b HTTP/1.1\r\nHost: a\r\n{framing}"));
         assert!(response.starts_with("HTTP/1.1 408 "), "{response:?}");
     }
-    eventually("body_timeouts", || site.counters.body_timeouts.get() == 2);
-    assert_eq!(site.script.cancelled.load(Ordering::SeqCst), 2);
+    eventually("body_timeouts", || server.counters.body_timeouts.get() == 2);
+    assert_eq!(server.script.cancelled.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn a_slow_platform_is_no_fault_of_the_caller() {
     let short =
-        Limits { head_timeout: SHORT, body_idle_timeout: SHORT, keep_alive_timeout: SHORT, ..limits() };
-    let site = Site::start(short);
-    let mut waiting = site.caller();
+        ServerLimits { head_timeout: SHORT, body_idle_timeout: SHORT, keep_alive_timeout: SHORT, ..limits() };
+    let server = TestServer::start(short);
+    let mut waiting = server.caller();
     waiting.send("POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
     // Another connection outlives every deadline meanwhile.
-    let mut other = site.caller();
+    let mut other = server.caller();
     assert_eq!(other.rest(), "");
-    let mut other = site.caller();
+    let mut other = server.caller();
     assert_eq!(other.rest(), "");
-    site.script.go.add_permits(1);
+    server.script.permits.add_permits(1);
     assert_eq!(waiting.response().1, "waited");
 }
 
 #[test]
 fn a_response_left_unread_is_cut() {
-    let site = Site::start(Limits { body_idle_timeout: SHORT, ..limits() });
-    let mut caller = site.caller();
+    let server = TestServer::start(ServerLimits { body_idle_timeout: SHORT, ..limits() });
+    let mut caller = server.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");
-    eventually("the answer is given up", || site.counters.write_timeouts.get() == 1);
+    eventually("the answer is given up", || server.counters.write_timeouts.get() == 1);
     let (response, failure) = caller.rest_and_failure();
     assert!(response.len() < BIG);
     assert_eq!(failure, Some(std::io::ErrorKind::ConnectionReset));
@@ -85,26 +85,26 @@ fn a_response_left_unread_is_cut() {
 
 #[test]
 fn beyond_the_cap_idle_connections_make_room_and_busy_ones_do_not() {
-    let site = Site::start(Limits { max_connections: 2, ..limits() });
-    let mut busy = site.caller();
+    let server = TestServer::start(ServerLimits { max_connections: 2, ..limits() });
+    let mut busy = server.caller();
     busy.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("one is busy", || site.heard() == 1);
-    let mut idle = site.caller();
+    eventually("one is busy", || server.requests() == 1);
+    let mut idle = server.caller();
     idle.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     idle.response();
 
-    let mut newcomer = site.caller();
+    let mut newcomer = server.caller();
     newcomer.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(idle.rest(), "", "the idle one goes");
-    eventually("the newcomer is heard", || site.heard() == 3);
-    eventually("evicted", || site.counters.evicted.get() == 1);
-    eventually("the idle one is gone", || site.counters.open.get() == 2);
+    eventually("the newcomer is heard", || server.requests() == 3);
+    eventually("evicted", || server.counters.evicted.get() == 1);
+    eventually("the idle one is gone", || server.counters.open.get() == 2);
 
-    let response = site.ask("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = server.ask("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(response.starts_with("HTTP/1.1 503 "), "{response:?}");
-    eventually("refused_full", || site.counters.refused_full.get() == 1);
+    eventually("refused_full", || server.counters.refused_full.get() == 1);
 
-    site.script.go.add_permits(2);
+    server.script.permits.add_permits(2);
     assert_eq!(busy.response().1, "waited");
     assert_eq!(newcomer.response().1, "waited");
 }

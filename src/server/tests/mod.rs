@@ -26,58 +26,58 @@ use super::*;
 use crate::http1::{ForwardedHeaders, Request, RequestHead};
 
 /// The longest that any test waits for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server with one plain listener and a handler that does what the path says.
-struct Site {
+struct TestServer {
     workers: Workers,
     addr: SocketAddr,
-    counters: Arc<Counters>,
-    script: Arc<Script>,
+    counters: Arc<ServerCounters>,
+    script: Arc<HandlerScript>,
 }
 
 /// What the test and the handlers of all workers share.
-struct Script {
-    heard: AtomicUsize,
+struct HandlerScript {
+    requests: AtomicUsize,
     cancelled: AtomicUsize,
-    made: AtomicUsize,
+    handlers_made: AtomicUsize,
     /// `/wait` answers when a permit comes.
-    go: Semaphore,
+    permits: Semaphore,
     /// Workers that have answered, by number.
     responded_by: std::sync::Mutex<std::collections::BTreeSet<usize>>,
 }
 
-impl Script {
+impl HandlerScript {
     fn new() -> Self {
         Self {
-            heard: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
-            made: AtomicUsize::new(0),
-            go: Semaphore::new(0),
+            handlers_made: AtomicUsize::new(0),
+            permits: Semaphore::new(0),
             responded_by: Default::default(),
         }
     }
 }
 
-fn limits() -> Limits {
-    Limits { drain_timeout: PATIENCE, ..Limits::default() }
+fn limits() -> ServerLimits {
+    ServerLimits { drain_timeout: TEST_TIMEOUT, ..ServerLimits::default() }
 }
 
-impl Site {
-    fn start(limits: Limits) -> Self {
+impl TestServer {
+    fn start(limits: ServerLimits) -> Self {
         Self::with(1, |options| options.limits = limits)
     }
 
-    fn with(workers: usize, adjust: impl FnOnce(&mut Options)) -> Self {
+    fn with(workers: usize, adjust: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut listeners = Listeners::new(workers);
-        listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut Inherited::none()).unwrap();
+        listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
         Self::on(listeners, adjust)
     }
 
-    fn on(listeners: Listeners, adjust: impl FnOnce(&mut Options)) -> Self {
+    fn on(listeners: Listeners, adjust: impl FnOnce(&mut ServerOptions)) -> Self {
         let addr = listeners.plain_addrs().into_iter().chain(listeners.tls_addrs()).next().unwrap();
-        let counters = Arc::new(Counters::default());
-        let mut options = Options {
+        let counters = Arc::new(ServerCounters::default());
+        let mut options = ServerOptions {
             name: "test",
             limits: limits(),
             trusted_proxies: Arc::new([]),
@@ -85,13 +85,13 @@ impl Site {
             counters: counters.clone(),
         };
         adjust(&mut options);
-        let script = Arc::new(Script::new());
-        let workers = Workers::start(listeners, options, Arc::new(Make(script.clone()))).unwrap();
+        let script = Arc::new(HandlerScript::new());
+        let workers = Workers::start(listeners, options, Arc::new(MakeScripted(script.clone()))).unwrap();
         Self { workers, addr, counters, script }
     }
 
-    fn caller(&self) -> Caller {
-        Caller::to(self.addr)
+    fn caller(&self) -> TestCaller {
+        TestCaller::to(self.addr)
     }
 
     /// One request on a connection of its own, to the end of the connection.
@@ -105,8 +105,8 @@ impl Site {
         runtime().block_on(self.workers.run_until(ready(()), pending::<()>()))
     }
 
-    fn heard(&self) -> usize {
-        self.script.heard.load(Ordering::SeqCst)
+    fn requests(&self) -> usize {
+        self.script.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -118,19 +118,19 @@ fn runtime() -> tokio::runtime::Runtime {
 fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let began = Instant::now();
     while !happened() {
-        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(began.elapsed() < TEST_TIMEOUT, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// A raw TCP caller.
-struct Caller(TcpStream);
+struct TestCaller(TcpStream);
 
-impl Caller {
+impl TestCaller {
     fn to(addr: SocketAddr) -> Self {
         let socket = TcpStream::connect(addr).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        socket.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
         socket.set_nodelay(true).unwrap();
         Self(socket)
     }
@@ -178,26 +178,26 @@ impl Caller {
     }
 }
 
-struct Make(Arc<Script>);
+struct MakeScripted(Arc<HandlerScript>);
 
-impl MakeHandler for Make {
-    type Handler = Scripted;
+impl MakeHandler for MakeScripted {
+    type Handler = ScriptedHandler;
 
-    fn make(&self, worker: usize) -> Scripted {
-        self.0.made.fetch_add(1, Ordering::SeqCst);
-        Scripted { script: self.0.clone(), worker }
+    fn make(&self, worker: usize) -> ScriptedHandler {
+        self.0.handlers_made.fetch_add(1, Ordering::SeqCst);
+        ScriptedHandler { script: self.0.clone(), worker }
     }
 }
 
-struct Scripted {
-    script: Arc<Script>,
+struct ScriptedHandler {
+    script: Arc<HandlerScript>,
     worker: usize,
 }
 
 /// Counts requests whose handling was dropped half-way.
-struct Cancelled<'a>(Option<&'a Script>);
+struct CountIfCancelled<'a>(Option<&'a HandlerScript>);
 
-impl Drop for Cancelled<'_> {
+impl Drop for CountIfCancelled<'_> {
     fn drop(&mut self) {
         if let Some(script) = self.0 {
             script.cancelled.fetch_add(1, Ordering::SeqCst);
@@ -205,48 +205,53 @@ impl Drop for Cancelled<'_> {
     }
 }
 
-impl Handler for Scripted {
-    type Body = Told;
+impl Handler for ScriptedHandler {
+    type Body = ScriptedBody;
 
-    async fn handle(&self, request: Request, peer: Rc<Peer>) -> Response<Told> {
-        self.script.heard.fetch_add(1, Ordering::SeqCst);
+    async fn handle(&self, request: Request, peer: Rc<Peer>) -> Response<ScriptedBody> {
+        self.script.requests.fetch_add(1, Ordering::SeqCst);
         self.script.responded_by.lock().unwrap().insert(self.worker);
-        let mut guard = Cancelled(Some(&self.script));
+        let mut guard = CountIfCancelled(Some(&self.script));
         let path = request.head.uri.path().to_owned();
         let response = match path.as_str() {
             "/wait" => {
-                self.script.go.acquire().await.unwrap().forget();
-                Response::new(Told::text("waited"))
+                self.script.permits.acquire().await.unwrap().forget();
+                Response::new(ScriptedBody::text("waited"))
             }
             "/never" => pending().await,
-            "/stalls" => Response::new(Told { stalls: true, ..Told::text("begun") }),
+            "/stalls" => Response::new(ScriptedBody { stalls: true, ..ScriptedBody::text("begun") }),
             "/empty-400" => {
-                let mut response = Response::new(Told::text(""));
+                let mut response = Response::new(ScriptedBody::text(""));
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 response
             }
-            "/half" => Response::new(Told { parts: vec![Err("broken"), Ok("part")], ..Told::text("") }),
-            "/big" => Response::new(Told { repeat: BIG / BLOCK.len(), ..Told::text("") }),
+            "/half" => Response::new(ScriptedBody {
+                parts: vec![Err("broken"), Ok("part")],
+                ..ScriptedBody::text("")
+            }),
+            "/big" => Response::new(ScriptedBody { repeat: BIG / BLOCK.len(), ..ScriptedBody::text("") }),
             "/unread-body" => {
-                let mut response = Response::new(Told::text("enough"));
+                let mut response = Response::new(ScriptedBody::text("enough"));
                 *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
                 response
             }
             "/panic" => panic!("as the test asked"),
             "/tunnel" => {
-                let mut response = Response::new(Told::text(""));
+                let mut response = Response::new(ScriptedBody::text(""));
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 response
             }
-            "/peer" => Response::new(Told::text(format!("{} {} {}", peer.addr, peer.balancer, peer.secure))),
-            "/certificate" => Response::new(Told::text(format!("{:?}", peer.certificate))),
+            "/peer" => {
+                Response::new(ScriptedBody::text(format!("{} {} {}", peer.addr, peer.balancer, peer.secure)))
+            }
+            "/certificate" => Response::new(ScriptedBody::text(format!("{:?}", peer.certificate))),
             _ => match request.body.collect().await {
                 Ok(body) => {
                     let body = body.to_bytes();
-                    Response::new(Told::text(format!("{path} {}", String::from_utf8_lossy(&body))))
+                    Response::new(ScriptedBody::text(format!("{path} {}", String::from_utf8_lossy(&body))))
                 }
                 Err(_) => {
-                    let mut response = Response::new(Told::text("bad body"));
+                    let mut response = Response::new(ScriptedBody::text("bad body"));
                     *response.status_mut() = StatusCode::BAD_REQUEST;
                     response
                 }
@@ -265,23 +270,23 @@ const BLOCK: &[u8] = &[b'x'; 16 * 1024];
 const BIG: usize = 32 * 1024 * 1024;
 
 /// A body told part by part, last one first.
-struct Told {
+struct ScriptedBody {
     parts: Vec<Result<&'static str, &'static str>>,
     repeat: usize,
     /// Says no more, and does not end either.
     stalls: bool,
 }
 
-impl Told {
+impl ScriptedBody {
     fn text(text: impl Into<String>) -> Self {
         let text: String = text.into();
         Self { parts: if text.is_empty() { vec![] } else { vec![Ok(text.leak())] }, repeat: 0, stalls: false }
     }
 }
 
-impl ForwardedHeaders for Told {}
+impl ForwardedHeaders for ScriptedBody {}
 
-impl Body for Told {
+impl Body for ScriptedBody {
     type Data = Bytes;
     type Error = BoxError;
 

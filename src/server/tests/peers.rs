@@ -12,7 +12,7 @@ use crate::server::proxy_protocol::header_v4;
 
 #[test]
 fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
-    let trusting = Site::with(1, |options| {
+    let trusting = TestServer::with(1, |options| {
         options.trusted_proxies = Arc::new(["127.0.0.0/8".parse().unwrap()]);
     });
     let header = header_v4("203.0.113.9:4711".parse().unwrap());
@@ -46,7 +46,7 @@ fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
     assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("version 1"), "{response:?}");
     eventually("proxy_header_failures", || trusting.counters.proxy_header_failures.get() == 2);
 
-    let wary = Site::start(limits());
+    let wary = TestServer::start(limits());
     let mut caller = wary.caller();
     caller.send("PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\nGET /peer HTTP/1.1\r\nHost: a\r\n\r\n");
     let response = caller.rest();
@@ -54,15 +54,15 @@ fn a_trusted_balancers_word_is_believed_and_nobody_elses() {
     let mut caller = wary.caller();
     caller.send([&header[..], b"GET /peer HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
     assert!(caller.rest().starts_with("HTTP/1.1 400 "));
-    assert_eq!(wary.heard(), 0);
+    assert_eq!(wary.requests(), 0);
 }
 
 /// A CA with certificates made for the test, as files.
-struct Authority {
+struct TestCa {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl TestCa {
     fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -105,7 +105,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn tls_site(dir: &Path, limits: Limits) -> (Site, Arc<TlsCertificates>) {
+fn tls_site(dir: &Path, limits: ServerLimits) -> (TestServer, Arc<TlsCertificates>) {
     let files = TlsFiles {
         cert: dir.join("cert.pem"),
         key: dir.join("key.pem"),
@@ -113,21 +113,21 @@ fn tls_site(dir: &Path, limits: Limits) -> (Site, Arc<TlsCertificates>) {
     };
     let certificates = TlsCertificates::load(files, provider()).unwrap();
     let mut listeners = Listeners::new(1);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), true, &mut Inherited::none()).unwrap();
-    let site = Site::on(listeners, |options| {
+    listeners.listen("127.0.0.1:0".parse().unwrap(), true, &mut InheritedSockets::none()).unwrap();
+    let server = TestServer::on(listeners, |options| {
         options.tls = Some(certificates.clone());
         options.limits = limits;
     });
-    (site, certificates)
+    (server, certificates)
 }
 
 fn connect(
-    site: &Site,
+    server: &TestServer,
     config: ClientConfig,
     name: &'static str,
 ) -> StreamOwned<ClientConnection, TcpStream> {
     let client = ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap();
-    StreamOwned::new(client, site.caller().0)
+    StreamOwned::new(client, server.caller().0)
 }
 
 fn ask_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, path: &str) -> std::io::Result<String> {
@@ -140,12 +140,12 @@ fn ask_tls(stream: &mut StreamOwned<ClientConnection, TcpStream>, path: &str) ->
 #[test]
 fn a_caller_over_tls_that_shuts_down_its_side_gets_its_response_however_long_it_takes() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = TestCa::new();
     authority.write(dir.path(), "half.test");
-    let (site, _) = tls_site(dir.path(), limits());
+    let (server, _) = tls_site(dir.path(), limits());
     // With the alert that ends a TLS direction, and as programs do it that close the socket below.
     for says_so in [true, false] {
-        let mut caller = connect(&site, authority.client(None), "half.test");
+        let mut caller = connect(&server, authority.client(None), "half.test");
         caller
             .write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n")
             .unwrap();
@@ -155,43 +155,43 @@ fn a_caller_over_tls_that_shuts_down_its_side_gets_its_response_however_long_it_
         caller.flush().unwrap();
         caller.sock.shutdown(std::net::Shutdown::Write).unwrap();
         std::thread::sleep(Duration::from_millis(1600));
-        site.script.go.add_permits(1);
+        server.script.permits.add_permits(1);
         let mut response = String::new();
         caller.read_to_string(&mut response).unwrap();
         assert!(response.contains("waited") && response.ends_with("/next "), "{says_so}: {response:?}");
     }
-    assert_eq!((site.counters.hang_ups.get(), site.script.cancelled.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!((server.counters.hang_ups.get(), server.script.cancelled.load(Ordering::SeqCst)), (0, 0));
 }
 
 #[test]
 fn a_reload_changes_what_new_callers_see_and_keeps_the_old_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = TestCa::new();
     authority.write(dir.path(), "old.test");
-    let (site, certificates) = tls_site(dir.path(), limits());
+    let (server, certificates) = tls_site(dir.path(), limits());
 
-    let mut old = connect(&site, authority.client(None), "old.test");
+    let mut old = connect(&server, authority.client(None), "old.test");
     old.write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut byte = [0];
     old.read_exact(&mut byte).unwrap();
 
     authority.write(dir.path(), "new.test");
     assert!(matches!(certificates.reload_if_changed(), Reload::Swapped));
-    let mut new = connect(&site, authority.client(None), "new.test");
+    let mut new = connect(&server, authority.client(None), "new.test");
     assert!(ask_tls(&mut new, "/peer").unwrap().ends_with("false true"), "secure");
     assert!(ask_tls(&mut old, "/2").unwrap().ends_with("/2 "), "the old connection lives on");
-    assert!(ask_tls(&mut connect(&site, authority.client(None), "old.test"), "/").is_err());
-    eventually("the failed handshake is counted", || site.counters.tls_failures.get() == 1);
+    assert!(ask_tls(&mut connect(&server, authority.client(None), "old.test"), "/").is_err());
+    eventually("the failed handshake is counted", || server.counters.tls_failures.get() == 1);
 }
 
 #[test]
 fn a_client_certificate_is_optional_but_a_false_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = TestCa::new();
     authority.write(dir.path(), "site.test");
-    let (site, _) = tls_site(dir.path(), limits());
+    let (server, _) = tls_site(dir.path(), limits());
 
-    let mut none = connect(&site, authority.client(None), "site.test");
+    let mut none = connect(&server, authority.client(None), "site.test");
     assert!(ask_tls(&mut none, "/certificate").unwrap().ends_with("None"));
 
     let identity = authority.issue("lab.test");
@@ -200,25 +200,25 @@ fn a_client_certificate_is_optional_but_a_false_one_is_refused() {
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(hash.as_ref());
     let expected = PeerCertificate { fingerprint, dns_names: vec!["lab.test".to_owned()] };
-    let mut known = connect(&site, authority.client(Some(identity)), "site.test");
+    let mut known = connect(&server, authority.client(Some(identity)), "site.test");
     assert!(ask_tls(&mut known, "/certificate").unwrap().ends_with(&format!("{:?}", Some(expected))));
 
-    let stranger = Authority::new().issue("lab.test");
-    let mut stranger = connect(&site, authority.client(Some(stranger)), "site.test");
+    let stranger = TestCa::new().issue("lab.test");
+    let mut stranger = connect(&server, authority.client(Some(stranger)), "site.test");
     assert!(ask_tls(&mut stranger, "/certificate").is_err());
-    assert_eq!(site.heard(), 2);
+    assert_eq!(server.requests(), 2);
 }
 
 #[test]
 fn a_handshake_that_stalls_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    Authority::new().write(dir.path(), "site.test");
-    let short = Limits { handshake_timeout: Duration::from_millis(100), ..limits() };
-    let (site, _) = tls_site(dir.path(), short);
-    let mut caller = site.caller();
+    TestCa::new().write(dir.path(), "site.test");
+    let short = ServerLimits { handshake_timeout: Duration::from_millis(100), ..limits() };
+    let (server, _) = tls_site(dir.path(), short);
+    let mut caller = server.caller();
     caller.send([0x16, 3, 1]);
     caller.rest_and_failure();
-    eventually("handshake_timeouts", || site.counters.handshake_timeouts.get() == 1);
+    eventually("handshake_timeouts", || server.counters.handshake_timeouts.get() == 1);
 }
 
 #[test]
@@ -231,9 +231,9 @@ fn a_router_is_served_with_the_callers_address() {
     }
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let mut listeners = Listeners::new(1);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut Inherited::none()).unwrap();
+    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
     let addr = listeners.plain_addrs()[0];
-    let options = Options {
+    let options = ServerOptions {
         name: "admin",
         limits: limits(),
         trusted_proxies: Arc::new([]),
@@ -242,7 +242,7 @@ fn a_router_is_served_with_the_callers_address() {
     };
     let router = axum::Router::new().route("/who", get(who));
     let workers = serve_router(listeners, options, router, control.handle().clone()).unwrap();
-    let mut caller = Caller::to(addr);
+    let mut caller = TestCaller::to(addr);
     caller.send("GET /who HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(caller.response().1, caller.0.local_addr().unwrap().to_string());
     caller.send("GET / HTTP/1.1\r\n\r\n");

@@ -11,14 +11,14 @@ use rustls::{AlertDescription, Error, InvalidMessage};
 
 /// What failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Failure {
+pub(super) enum FailureKind {
     ProxyHeader,
     Handshake,
 }
 
 /// Which peers the log has heard of. Shared by all workers.
 #[derive(Default)]
-pub(super) struct FailureLog(Mutex<HashMap<(Failure, IpAddr), Instant>>);
+pub(super) struct FailureLog(Mutex<HashMap<(FailureKind, IpAddr), Instant>>);
 
 const SILENCE: Duration = Duration::from_secs(3600);
 
@@ -27,19 +27,19 @@ const MAX_PEERS: usize = 1024;
 
 impl FailureLog {
     /// Whether this one is to be logged.
-    pub(super) fn is_news(&self, failure: Failure, peer: IpAddr, now: Instant) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn should_log(&self, failure: FailureKind, peer: IpAddr, now: Instant) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = |at: &Instant| now.saturating_duration_since(*at) < SILENCE;
         let key = (failure, network_of(peer));
-        if told.get(&key).is_some_and(recent) {
+        if logged.get(&key).is_some_and(recent) {
             return false;
         }
-        if told.len() >= MAX_PEERS {
-            told.retain(|_, at| recent(at));
+        if logged.len() >= MAX_PEERS {
+            logged.retain(|_, at| recent(at));
         }
-        let room = told.len() < MAX_PEERS;
+        let room = logged.len() < MAX_PEERS;
         if room {
-            told.insert(key, now);
+            logged.insert(key, now);
         }
         room
     }
@@ -99,27 +99,27 @@ mod tests {
         let log = FailureLog::default();
         let now = Instant::now();
         let peer: IpAddr = "192.0.2.7".parse().unwrap();
-        assert!(log.is_news(Failure::Handshake, peer, now));
-        assert!(!log.is_news(Failure::Handshake, "::ffff:192.0.2.7".parse().unwrap(), now));
-        assert!(log.is_news(Failure::ProxyHeader, peer, now), "another kind is news");
-        assert!(!log.is_news(Failure::Handshake, peer, now + SILENCE - Duration::from_secs(1)));
-        assert!(log.is_news(Failure::Handshake, peer, now + SILENCE));
-        assert!(log.is_news(Failure::Handshake, "2001:db8::1".parse().unwrap(), now));
-        assert!(!log.is_news(Failure::Handshake, "2001:db8::2".parse().unwrap(), now), "the same /64");
+        assert!(log.should_log(FailureKind::Handshake, peer, now));
+        assert!(!log.should_log(FailureKind::Handshake, "::ffff:192.0.2.7".parse().unwrap(), now));
+        assert!(log.should_log(FailureKind::ProxyHeader, peer, now), "another kind is news");
+        assert!(!log.should_log(FailureKind::Handshake, peer, now + SILENCE - Duration::from_secs(1)));
+        assert!(log.should_log(FailureKind::Handshake, peer, now + SILENCE));
+        assert!(log.should_log(FailureKind::Handshake, "2001:db8::1".parse().unwrap(), now));
+        assert!(!log.should_log(FailureKind::Handshake, "2001:db8::2".parse().unwrap(), now), "the same /64");
         for number in 0..5000_u32 {
-            log.is_news(Failure::Handshake, IpAddr::from(number.to_be_bytes()), now);
+            log.should_log(FailureKind::Handshake, IpAddr::from(number.to_be_bytes()), now);
         }
         assert_eq!(log.0.lock().unwrap().len(), MAX_PEERS);
-        assert!(log.is_news(Failure::Handshake, "198.51.100.1".parse().unwrap(), now + SILENCE * 2));
+        assert!(log.should_log(FailureKind::Handshake, "198.51.100.1".parse().unwrap(), now + SILENCE * 2));
     }
 
     #[test]
     fn the_reason_is_told_in_words() {
-        let told = |error| handshake_reason(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let logged = |error| handshake_reason(&io::Error::new(io::ErrorKind::InvalidData, error));
         let no_suite = Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
-        assert!(told(no_suite).contains("ECDSA certificate"));
-        assert!(told(Error::AlertReceived(AlertDescription::UnknownCA)).contains("does not trust"));
-        assert!(told(Error::InvalidMessage(InvalidMessage::InvalidContentType)).contains("plain HTTP"));
+        assert!(logged(no_suite).contains("ECDSA certificate"));
+        assert!(logged(Error::AlertReceived(AlertDescription::UnknownCA)).contains("does not trust"));
+        assert!(logged(Error::InvalidMessage(InvalidMessage::InvalidContentType)).contains("plain HTTP"));
         assert!(handshake_reason(&io::ErrorKind::UnexpectedEof.into()).contains("probes"));
     }
 }

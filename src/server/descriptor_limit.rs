@@ -3,7 +3,7 @@
 /// Raises the soft limit to the hard one and returns what is allowed now, if the system tells.
 #[cfg(unix)]
 #[allow(unsafe_code)]
-pub fn raise_limit() -> Option<u64> {
+pub fn raise() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls only read or write the struct that lives on this stack for their whole duration.
     unsafe {
@@ -19,6 +19,6 @@ pub fn raise_limit() -> Option<u64> {
 }
 
 #[cfg(not(unix))]
-pub fn raise_limit() -> Option<u64> {
+pub fn raise() -> Option<u64> {
     None
 }
