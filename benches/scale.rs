@@ -11,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use genapi_gateway::access::book::{Book, RealmRules};
-use genapi_gateway::access::calls::{Call, Chronicle, ControlCalls};
-use genapi_gateway::access::renewal::{Cause, Parts, Renewals};
+use genapi_gateway::access::control_calls::{Call, Chronicle, ControlCalls};
+use genapi_gateway::access::registry::{AccountRegistry, RouteRules};
+use genapi_gateway::access::renewal::{Cause, RenewalParts, Renewals};
 use genapi_gateway::clock::{Clock, Timestamp};
 use genapi_gateway::config::{self, SecretSource};
 use genapi_gateway::model::account::{AccountId, AccountName, RealmName};
@@ -210,7 +210,7 @@ async fn watch_keeper(accounts: usize, scene: &Scene) {
     let steps = scene.hours * 3600 * 50;
     for step in 0..steps {
         if scene.in_use && step % (50 * 300) == 0 {
-            bench.book.all().iter().for_each(|entry| entry.touch(clock.now()));
+            bench.registry.all().iter().for_each(|entry| entry.mark_used(clock.now()));
         }
         clock.advance(STEP);
         // The keeper wakes, boards a flight and sleeps again; then the flight runs to its end.
@@ -261,7 +261,7 @@ fn database(accounts: &[usize]) {
             let bench = Bench::over(store, clock).await;
             let before = pressure(&url).await;
             let began = Instant::now();
-            let renewed = bench.book.all().into_iter().take(1000).collect::<Vec<_>>();
+            let renewed = bench.registry.all().into_iter().take(1000).collect::<Vec<_>>();
             for entry in &renewed {
                 let renewal = bench.renewals.renew(entry, entry.generation(), Cause::NoToken).await;
                 assert!(renewal.is_ok(), "{renewal:?}");
@@ -317,7 +317,7 @@ fn own_database(server: &postgres::Server, number: usize) -> String {
 /// Everything that a renewal needs, around a platform that answers at once.
 struct Bench {
     store: Arc<dyn Store>,
-    book: Arc<Book>,
+    registry: Arc<AccountRegistry>,
     renewals: Renewals,
     platform: Arc<Instantly>,
 }
@@ -342,12 +342,12 @@ impl Bench {
             began: clock.now(),
             refreshed: Mutex::default(),
         });
-        let rules = HashMap::from([(realm(), RealmRules { hosts: policy, pinned: None })]);
-        let book = Arc::new(Book::load(records, rules));
-        let renewals = Renewals::new(Parts {
+        let rules = HashMap::from([(realm(), RouteRules { hosts: policy, pinned: None })]);
+        let registry = Arc::new(AccountRegistry::load(records, rules));
+        let renewals = Renewals::new(RenewalParts {
             clock,
             store: store.clone(),
-            book: book.clone(),
+            registry: registry.clone(),
             platforms: HashMap::from([(realm(), platform.clone() as Arc<dyn ControlCalls>)]),
             chronicle: Arc::new(Silent),
             settings: config::RenewalConfig {
@@ -358,7 +358,7 @@ impl Bench {
             runtime: tokio::runtime::Handle::current(),
             replica: ReplicaId::new("bench").expect("a name"),
         });
-        Self { store, book, renewals, platform }
+        Self { store, registry, renewals, platform }
     }
 }
 

@@ -15,9 +15,9 @@ pub enum Cause {
     /// There is no live token.
     NoToken,
     /// The keeper, ahead of expiry.
-    Ahead,
+    BeforeExpiry,
     /// The keeper, so that no idle pairing lapses.
-    KeepAlive,
+    IdleRenewal,
     /// An operator or an import.
     Operator,
     /// An operator who wants it although the store takes no writes.
@@ -33,7 +33,7 @@ impl Cause {
 
 /// Why there is no newer access.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RenewProblem {
+pub enum RenewError {
     /// Within the gap after the last refresh (or the 403 back-off): the vendor's answer passes through.
     TooSoon {
         until: Timestamp,
@@ -54,4 +54,4 @@ pub enum RenewProblem {
 }
 
 /// What a flight came to.
-pub(super) type Landing = Result<Access, RenewProblem>;
+pub(super) type RenewalResult = Result<Access, RenewError>;

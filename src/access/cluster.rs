@@ -12,32 +12,32 @@ use crate::model::account::AccountState;
 use crate::store::cluster::{Lease, LeaseGuard};
 use crate::store::{NewTokens, StoreError};
 
-use super::calls::ControlCalls;
-use super::cause::RenewProblem;
-use super::flight::{Flight, Tokens};
-use super::gaps::MaybeSpent;
+use super::cause::RenewError;
+use super::control_calls::ControlCalls;
+use super::pacing::MaybeSpent;
+use super::renewal_task::{RenewalTask, TokenSource};
 use super::snapshot::Snapshot;
 
 /// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's watch.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long who takes over from a silent gateway waits for its tokens all the same: it may live and hold tokens that the store did not
 /// take, since the store was away. Its saver comes every two seconds.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const TAKEOVER_GRACE: Duration = Duration::from_secs(5);
 /// When to try again while nobody can say who may refresh.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
-impl Flight {
+impl RenewalTask {
     /// Refreshes where no other replica does, else takes over what the other one brought.
     pub(super) async fn refresh_once_in_the_cluster(
         &self,
         before: &Arc<Snapshot>,
         platform: &dyn ControlCalls,
-    ) -> Result<Tokens, RenewProblem> {
-        let shared = &self.shared;
+    ) -> Result<TokenSource, RenewError> {
+        let context = &self.context;
         loop {
-            let (store, owner, name) = (&*shared.store, &shared.replica, &self.entry.name);
+            let (store, owner, name) = (&*context.store, &context.replica, &self.account.name);
             // Ours counts from before the question, the store's from after it: ours ends first.
             let ends = self.now() + LEASE;
             let asked = store.take_lease(name, &before.realm, owner, before.stored_generation, LEASE).await;
@@ -47,22 +47,22 @@ impl Flight {
                     self.lease_ends.store(ends.as_millis(), Relaxed);
                     let ends = &self.lease_ends;
                     let held =
-                        LeaseGuard { store, clock: &shared.clock, name, realm, owner, life: LEASE, ends };
+                        LeaseGuard { store, clock: &context.clock, name, realm, owner, life: LEASE, ends };
                     let came_to = held.during(self.refresh_under_lease(before, platform)).await;
                     // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
-                    if !self.entry.snapshot().unsaved {
+                    if !self.account.snapshot().unsaved {
                         held.release().await;
                     }
                     return came_to;
                 }
-                Ok(Lease::Moved(_)) => return self.take_theirs(before).await,
+                Ok(Lease::Moved(_)) => return self.adopt_stored_tokens(before).await,
                 Ok(Lease::HeldBy { until, .. }) => {
-                    if self.winner_came(before, until, &mut None).await? {
-                        return Ok(Tokens::Theirs);
+                    if self.wait_for_holder(before, until, &mut None).await? {
+                        return Ok(TokenSource::FromStore);
                     }
                 }
                 // Two replicas that cannot ask each other must not both ask the platform; tokens that live are served meanwhile.
-                Err(trouble) => return Err(self.put_off(&trouble.to_string())),
+                Err(error) => return Err(self.postpone(&error.to_string())),
             }
         }
     }
@@ -73,85 +73,90 @@ impl Flight {
         &self,
         before: &Snapshot,
         platform: &dyn ControlCalls,
-    ) -> Result<Tokens, RenewProblem> {
-        if !self.shared.store.is_shared() {
+    ) -> Result<TokenSource, RenewError> {
+        if !self.context.store.is_shared() {
             return self.refresh(before, platform).await;
         }
         let mut open_intent = None;
-        match self.moved_on(before, &mut open_intent).await {
-            Ok(true) => return Ok(Tokens::Theirs),
+        match self.store_has_newer(before, &mut open_intent).await {
+            Ok(true) => return Ok(TokenSource::FromStore),
             Ok(false) => {}
-            Err(trouble) => return Err(self.put_off(&trouble.to_string())),
+            Err(error) => return Err(self.postpone(&error.to_string())),
         }
         match open_intent {
-            Some(asked_at) => self.take_over(before, asked_at, platform).await,
+            Some(sent_at) => self.take_over_refresh(before, sent_at, platform).await,
             None => self.refresh(before, platform).await,
         }
     }
 
     /// Another gateway asked the platform, and the store has nothing of it. It died, or the store was away when its tokens came: then
     /// they are on their way, and ours is the refresh that would be refused.
-    async fn take_over(
+    async fn take_over_refresh(
         &self,
         before: &Snapshot,
-        asked_at: Timestamp,
+        sent_at: Timestamp,
         platform: &dyn ControlCalls,
-    ) -> Result<Tokens, RenewProblem> {
-        let mut open_intent = Some(asked_at);
-        if self.winner_came(before, self.now() + LAST_WORDS, &mut open_intent).await? {
-            return Ok(Tokens::Theirs);
+    ) -> Result<TokenSource, RenewError> {
+        let mut open_intent = Some(sent_at);
+        if self.wait_for_holder(before, self.now() + TAKEOVER_GRACE, &mut open_intent).await? {
+            return Ok(TokenSource::FromStore);
         }
         let spent = open_intent.map(MaybeSpent::ProcessEnded);
         if let Some(spent) = spent {
-            self.note("refresh_interrupted", format!("{spent}; the refresh token at hand is tried as it is"));
+            self.journal(
+                "refresh_interrupted",
+                format!("{spent}; the refresh token at hand is tried as it is"),
+            );
         }
-        let known = std::mem::replace(&mut self.entry.pacing.lock().maybe_spent, spent);
+        let known = std::mem::replace(&mut self.account.pacing.lock().maybe_spent, spent);
         if let Some(MaybeSpent::ResponseLost(_)) = known {
-            self.entry.pacing.lock().maybe_spent = known;
+            self.account.pacing.lock().maybe_spent = known;
         }
         self.refresh(before, platform).await
     }
 
     /// Nobody refreshes on top of tokens that others cannot see yet: as soon as those are saved, another gateway would take them for the
     /// newest and spend them a second time.
-    pub(super) async fn until_saved(&self) -> Result<(), RenewProblem> {
-        if !self.shared.store.is_shared() {
+    pub(super) async fn until_saved(&self) -> Result<(), RenewError> {
+        if !self.context.store.is_shared() {
             return Ok(());
         }
-        let until = self.now() + LAST_WORDS;
-        while self.entry.snapshot().unsaved {
+        let until = self.now() + TAKEOVER_GRACE;
+        while self.account.snapshot().unsaved {
             if self.now() >= until {
-                return Err(self.put_off("the newest tokens wait for the store"));
+                return Err(self.postpone("the newest tokens wait for the store"));
             }
-            self.shared.clock.sleep(LOOK_EVERY).await;
+            self.context.clock.sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
     pub(super) async fn keep_as_fallback(&self, before: &Snapshot, tokens: &NewTokens) {
-        let kept = self.shared.store.keep_fallback_token(
-            &self.entry.name,
+        let kept = self.context.store.keep_fallback_token(
+            &self.account.name,
             &before.realm,
             before.stored_generation,
             tokens,
         );
         match kept.await {
-            Ok(true) => self
-                .note("fallback_kept", "two gateways refreshed at once; both refresh tokens are kept".into()),
+            Ok(true) => self.journal(
+                "fallback_kept",
+                "two gateways refreshed at once; both refresh tokens are kept".into(),
+            ),
             Ok(false) => {}
-            Err(trouble) => {
-                tracing::error!(account = %self.entry.name, %trouble, "the refresh token of a commit that came too late could not be kept");
+            Err(error) => {
+                tracing::error!(account = %self.account.name, error = %error, "the refresh token of a commit that came too late could not be kept");
             }
         }
     }
 
     /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.
     pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> Result<bool, StoreError> {
-        let name = &self.entry.name;
-        match self.shared.store.adopt_fallback_token(name, &before.realm, before.stored_generation).await {
+        let name = &self.account.name;
+        match self.context.store.adopt_fallback_token(name, &before.realm, before.stored_generation).await {
             Ok(Some(_)) => {
-                self.note(
+                self.journal(
                     "fallback_adopted",
                     "the refresh token in use was refused; one that was kept beside it is tried".into(),
                 );
@@ -159,55 +164,55 @@ impl Flight {
             }
             // What was removed has nothing kept either.
             Ok(None) | Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => Ok(false),
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    async fn take_theirs(&self, before: &Snapshot) -> Result<Tokens, RenewProblem> {
-        match self.moved_on(before, &mut None).await {
-            Ok(true) => Ok(Tokens::Theirs),
+    async fn adopt_stored_tokens(&self, before: &Snapshot) -> Result<TokenSource, RenewError> {
+        match self.store_has_newer(before, &mut None).await {
+            Ok(true) => Ok(TokenSource::FromStore),
             Ok(false) | Err(_) => {
-                Err(self.put_off("another gateway has newer tokens that cannot be read yet"))
+                Err(self.postpone("another gateway has newer tokens that cannot be read yet"))
             }
         }
     }
 
     /// Waits for the holder of the lease; `false` when its time is over and nothing came. Where the platform refused it, it would refuse
     /// us too. A store that cannot be read has not said that nothing came.
-    async fn winner_came(
+    async fn wait_for_holder(
         &self,
         before: &Snapshot,
         until: Timestamp,
         open_intent: &mut Option<Timestamp>,
-    ) -> Result<bool, RenewProblem> {
+    ) -> Result<bool, RenewError> {
         while self.now() < until {
-            self.shared.clock.sleep(LOOK_EVERY).await;
-            match self.moved_on(before, open_intent).await {
+            self.context.clock.sleep(POLL_INTERVAL).await;
+            match self.store_has_newer(before, open_intent).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
-                Err(trouble) => return Err(self.put_off(&trouble.to_string())),
+                Err(error) => return Err(self.postpone(&error.to_string())),
             }
             if let (AccountState::Ready, AccountState::NeedsLogin { since, why }) =
-                (&before.state, self.entry.state())
+                (&before.state, self.account.state())
             {
-                let remedy = self.entry.snapshot().remedy();
-                return Err(RenewProblem::NeedsLogin { since, why, remedy });
+                let remedy = self.account.snapshot().remedy();
+                return Err(RenewError::NeedsLogin { since, why, remedy });
             }
         }
         Ok(false)
     }
 
-    pub(super) async fn moved_on(
+    pub(super) async fn store_has_newer(
         &self,
         before: &Snapshot,
         open_intent: &mut Option<Timestamp>,
     ) -> Result<bool, StoreError> {
-        *open_intent = self.catch_up().await?;
-        let now = self.entry.snapshot();
+        *open_intent = self.reload_from_store().await?;
+        let now = self.account.snapshot();
         Ok(now.realm != before.realm || now.stored_generation > before.stored_generation)
     }
 
-    pub(super) fn put_off(&self, why: &str) -> RenewProblem {
-        RenewProblem::Unavailable { retry_at: self.now() + STORE_RETRY, detail: why.to_owned() }
+    pub(super) fn postpone(&self, why: &str) -> RenewError {
+        RenewError::Unavailable { retry_at: self.now() + STORE_RETRY, detail: why.to_owned() }
     }
 }

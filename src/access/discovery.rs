@@ -11,13 +11,13 @@ use crate::model::route::Route;
 use crate::model::token::AccessToken;
 use crate::platform::{PlatformError, PlatformErrorKind};
 
-use super::calls::ControlCalls;
-use super::candidate::Trial;
-use super::cause::{Cause, Landing, RenewProblem};
-use super::flight::Flight;
-use super::realm::Tally;
+use super::cause::{Cause, RenewError, RenewalResult};
+use super::circuit_breaker::RenewalCounters;
+use super::control_calls::ControlCalls;
+use super::pending_commits::save_route;
+use super::renewal_task::RenewalTask;
+use super::route_candidate::RouteTrial;
 use super::snapshot::Snapshot;
-use super::unsaved::save_route;
 
 /// How long callers wait for discovery once the token is there; then the last route is used (design, section 5).
 const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
@@ -32,65 +32,65 @@ enum Proof {
     NotProven(Route, String),
 }
 
-impl Flight {
+impl RenewalTask {
     /// Discovery without a refresh before it.
-    pub(super) async fn discover_only(self) -> Result<Arc<Route>, RenewProblem> {
-        let before = self.entry.snapshot();
-        let platform = self.shared.platform(&before.realm)?;
+    pub(super) async fn discover_only(self) -> Result<Arc<Route>, RenewError> {
+        let before = self.account.snapshot();
+        let platform = self.context.platform(&before.realm)?;
         let token = before.live_token(self.now());
-        let token = token.ok_or_else(|| self.shared.unavailable("the token ended meanwhile"))?;
+        let token = token.ok_or_else(|| self.context.unavailable("the token ended meanwhile"))?;
         let named = match self.ask_for_route(&*platform, before.route.as_deref(), &token).await {
             Ok(named) => named,
-            Err(trouble) => {
-                Tally::count(&self.health.tally.discovery_failures);
-                return Err(self.shared.unavailable(&trouble.to_string()));
+            Err(error) => {
+                RenewalCounters::increment(&self.breaker.counters.discovery_failures);
+                return Err(self.context.unavailable(&error.to_string()));
             }
         };
-        self.consider(&*platform, &before, named, &token).await;
-        let candidate = self.entry.pacing.lock().routes.candidate.clone();
-        match (self.entry.snapshot().route.clone(), candidate) {
-            (Some(in_use), Some(candidate)) if candidate.route != in_use => Err(self.shared.unavailable(
+        self.evaluate_route(&*platform, &before, named, &token).await;
+        let candidate = self.account.pacing.lock().routes.candidate.clone();
+        match (self.account.snapshot().route.clone(), candidate) {
+            (Some(in_use), Some(candidate)) if candidate.route != in_use => Err(self.context.unavailable(
                 &format!("{} is not used: {}; {in_use} stays in use", candidate.route, candidate.why),
             )),
             (Some(in_use), _) => Ok(in_use),
-            (None, _) => Err(self.shared.unavailable("no route is known")),
+            (None, _) => Err(self.context.unavailable("no route is known")),
         }
     }
 
     /// Finds the route. Callers wait for it a little; then the last one is used, and what comes later is published when it comes.
-    pub(super) async fn discover(&self, platform: &dyn ControlCalls) -> Landing {
-        let before = self.entry.snapshot();
+    pub(super) async fn discover(&self, platform: &dyn ControlCalls) -> RenewalResult {
+        let before = self.account.snapshot();
         let Some(token) = before.live_token(self.now()) else { return self.current() };
         let last = before.route.as_deref();
         let mut looking = pin!(async {
             let response = self.ask_for_route(platform, last, &token).await;
-            self.accept_route(platform, &before, response, &token).await
+            self.take_discovery(platform, &before, response, &token).await
         });
         if last.is_none() {
             return looking.await;
         }
         tokio::select! {
             biased;
-            landing = looking.as_mut() => return landing,
-            () = self.shared.clock.sleep(DISCOVERY_WAIT) => {}
+            result = looking.as_mut() => return result,
+            () = self.context.clock.sleep(DISCOVERY_WAIT) => {}
         }
-        self.tell(self.current());
+        self.complete(self.current());
         looking.await
     }
 
     /// One more question about the account's route, on nobody's behalf. `at_base`: past the route in use.
-    pub(super) async fn look_again(&self, at_base: bool) {
-        let before = self.entry.snapshot();
+    pub(super) async fn recheck_route(&self, at_base: bool) {
+        let before = self.account.snapshot();
         let (Ok(platform), Some(token)) =
-            (self.shared.platform(&before.realm), before.live_token(self.now()))
+            (self.context.platform(&before.realm), before.live_token(self.now()))
         else {
             return;
         };
-        Tally::count(&self.health.tally.discoveries);
+        RenewalCounters::increment(&self.breaker.counters.discoveries);
         let last = before.route.as_deref().filter(|_| !at_base);
         let response = platform.discover(last, &token).await;
         // Without a route this is no renewal that failed: nobody waits, and the next call asks for itself.
-        let _ = self.accept_route(&*platform, &before, response, &token).await;
+        let _ = self.take_discovery(&*platform, &before, response, &token).await;
     }
 
     async fn ask_for_route(
@@ -99,66 +99,66 @@ impl Flight {
         last: Option<&Route>,
         token: &AccessToken,
     ) -> Result<Route, PlatformError> {
-        Tally::count(&self.health.tally.discoveries);
+        RenewalCounters::increment(&self.breaker.counters.discoveries);
         self.repeat(|| platform.discover(last, token), |_| ()).await
     }
 
     /// A failed or empty discovery keeps the last good route, and is told once.
-    async fn accept_route(
+    async fn take_discovery(
         &self,
         platform: &dyn ControlCalls,
         before: &Snapshot,
         response: Result<Route, PlatformError>,
         token: &AccessToken,
-    ) -> Landing {
-        let trouble = match response {
+    ) -> RenewalResult {
+        let error = match response {
             Ok(named) => {
-                self.consider(platform, before, named, token).await;
+                self.evaluate_route(platform, before, named, token).await;
                 return self.current();
             }
-            Err(trouble) => trouble,
+            Err(error) => error,
         };
-        Tally::count(&self.health.tally.discovery_failures);
-        let told = std::mem::replace(&mut self.entry.pacing.lock().discovery_failing, true);
-        let in_use = self.entry.snapshot().route.clone();
+        RenewalCounters::increment(&self.breaker.counters.discovery_failures);
+        let told = std::mem::replace(&mut self.account.pacing.lock().discovery_failing, true);
+        let in_use = self.account.snapshot().route.clone();
         if !told {
-            match trouble.kind {
+            match error.kind {
                 PlatformErrorKind::RouteRefused => tracing::error!(
-                    account = %self.entry.name, realm = %before.realm, %trouble,
+                    account = %self.account.name, realm = %before.realm, error = %error,
                     "discovery sends this account to a place that allowed_hosts does not have"
                 ),
                 _ => {
-                    tracing::warn!(account = %self.entry.name, realm = %before.realm, %trouble, "discovery failed")
+                    tracing::warn!(account = %self.account.name, realm = %before.realm, error = %error, "discovery failed")
                 }
             }
             let route = match &in_use {
                 Some(route) => format!("{route} stays in use"),
                 None => "no route is known, so no call can be made".to_owned(),
             };
-            self.note("discovery_failed", format!("{trouble}; {route}"));
+            self.journal("discovery_failed", format!("{error}; {route}"));
         }
         if in_use.is_some() {
             return self.current();
         }
-        Err(self.back_off(&format!("no route is known: {trouble}")))
+        Err(self.backoff(&format!("no route is known: {error}")))
     }
 
     /// Moves the account's calls to the route that discovery names, once that is proven. One that a newer renewal has overtaken is left
     /// out.
-    async fn consider(
+    async fn evaluate_route(
         &self,
         platform: &dyn ControlCalls,
         before: &Snapshot,
         named: Route,
         token: &AccessToken,
     ) {
-        self.entry.pacing.lock().discovery_failing = false;
-        let known = self.entry.snapshot();
+        self.account.pacing.lock().discovery_failing = false;
+        let known = self.account.snapshot();
         if known.serial != before.serial {
             return;
         }
         let in_use = match &known.route {
-            Some(route) if known.is_proven() && **route == named => return self.nothing_new(before, route),
+            Some(route) if known.is_proven() && **route == named => return self.confirm_route(before, route),
             Some(route) if known.is_proven() => Arc::clone(route),
             // Discovery is not served there: the next call decides, and asking again would tell nothing new.
             Some(route) if **route == named && !self.has_candidate() => return,
@@ -166,30 +166,30 @@ impl Flight {
             Some(_) | None => return self.use_unproven(platform, before, named, token).await,
         };
         match self.try_route(platform, &in_use, named, token).await {
-            Proof::Proven(route) => self.adopt(before, &Arc::new(route)).await,
+            Proof::Proven(route) => self.publish_proven(before, &Arc::new(route)).await,
             Proof::NotServed(route, _) if self.is_unreachable() => {
-                self.use_it(before, &self.shared.book.shared(route));
+                self.publish_unproven(before, &self.context.registry.intern_route(route));
             }
             Proof::NotServed(route, why) => {
                 let route = Arc::new(route);
-                self.keep_aside(before, &in_use, &route, format!("{why}; a call of its API decides"));
-                self.entry.put_trial(&before.realm, Some(Trial::of(route)));
+                self.keep_unproven(before, &in_use, &route, format!("{why}; a call of its API decides"));
+                self.account.put_trial(&before.realm, Some(RouteTrial::of(route)));
             }
             Proof::NotProven(route, why) => {
-                Tally::count(&self.health.tally.discovery_failures);
-                self.keep_aside(before, &in_use, &Arc::new(route), why);
-                self.entry.put_trial(&before.realm, None);
+                RenewalCounters::increment(&self.breaker.counters.discovery_failures);
+                self.keep_unproven(before, &in_use, &Arc::new(route), why);
+                self.account.put_trial(&before.realm, None);
             }
         }
     }
 
     /// The route in use is confirmed; whatever else discovery named before is forgotten.
-    fn nothing_new(&self, before: &Snapshot, in_use: &Route) {
-        let forgotten = self.entry.pacing.lock().routes.candidate.take();
-        self.entry.put_trial(&before.realm, None);
+    fn confirm_route(&self, before: &Snapshot, in_use: &Route) {
+        let forgotten = self.account.pacing.lock().routes.candidate.take();
+        self.account.put_trial(&before.realm, None);
         if let Some(candidate) = forgotten {
             let detail = format!("discovery names {in_use} again and no longer {}", candidate.route);
-            self.note("route_confirmed", detail);
+            self.journal("route_confirmed", detail);
         }
     }
 
@@ -203,8 +203,8 @@ impl Flight {
     ) -> Proof {
         let says = match self.prove(platform, &named, token).await {
             Ok(says) => says,
-            Err(trouble) if is_not_served(&trouble) => return Proof::NotServed(named, trouble.to_string()),
-            Err(trouble) => return Proof::NotProven(named, trouble.to_string()),
+            Err(error) if is_not_served(&error) => return Proof::NotServed(named, error.to_string()),
+            Err(error) => return Proof::NotProven(named, error.to_string()),
         };
         if says == named || self.is_unreachable() {
             return Proof::Proven(named);
@@ -215,7 +215,7 @@ impl Flight {
         match self.prove(platform, &says, token).await {
             Ok(next) if next == says => Proof::Proven(says),
             Ok(next) => Proof::NotProven(says, format!("it names {next} instead")),
-            Err(trouble) => Proof::NotProven(says, trouble.to_string()),
+            Err(error) => Proof::NotProven(says, error.to_string()),
         }
     }
 
@@ -227,47 +227,47 @@ impl Flight {
         named: Route,
         token: &AccessToken,
     ) {
-        let route = self.shared.book.shared(named);
-        self.use_it(before, &route);
+        let route = self.context.registry.intern_route(named);
+        self.publish_unproven(before, &route);
         if self.cause != Cause::Operator {
             // Callers need not wait for what changes nothing for them.
-            self.tell(self.current());
+            self.complete(self.current());
         }
         match self.prove(platform, &route, token).await {
-            Ok(says) if says == *route => self.adopt(before, &route).await,
+            Ok(says) if says == *route => self.publish_proven(before, &route).await,
             Ok(says) => match self.prove(platform, &says, token).await {
-                Ok(next) if next == says => self.adopt(before, &Arc::new(says)).await,
+                Ok(next) if next == says => self.publish_proven(before, &Arc::new(says)).await,
                 // It has answered as an API does, which the other one has not.
-                Ok(_) | Err(_) => self.adopt(before, &route).await,
+                Ok(_) | Err(_) => self.publish_proven(before, &route).await,
             },
-            Err(trouble) if is_not_served(&trouble) => {}
-            Err(trouble) => self.keep_aside(before, &route, &route, trouble.to_string()),
+            Err(error) if is_not_served(&error) => {}
+            Err(error) => self.keep_unproven(before, &route, &route, error.to_string()),
         }
     }
 
     /// Publishes a route that is not proven. It is not stored: a stored route is a proven one.
-    fn use_it(&self, before: &Snapshot, route: &Arc<Route>) {
-        let known = self.entry.snapshot();
+    fn publish_unproven(&self, before: &Snapshot, route: &Arc<Route>) {
+        let known = self.account.snapshot();
         if known.serial != before.serial || known.route.as_ref() == Some(route) {
             return;
         }
-        self.entry.put_unproven(&before.realm, route);
+        self.account.put_unproven(&before.realm, route);
         self.note_change(&known, route);
     }
 
     /// Publishes and stores a proven route.
-    pub(super) async fn adopt(&self, before: &Snapshot, route: &Arc<Route>) {
-        let known = self.entry.snapshot();
+    pub(super) async fn publish_proven(&self, before: &Snapshot, route: &Arc<Route>) {
+        let known = self.account.snapshot();
         if known.serial != before.serial || known.realm != before.realm {
             return;
         }
-        let route = self.shared.book.shared(Route::clone(route));
-        self.entry.put_route(&before.realm, Some(Arc::clone(&route)));
-        self.entry.pacing.lock().routes.settle();
+        let route = self.context.registry.intern_route(Route::clone(route));
+        self.account.put_route(&before.realm, Some(Arc::clone(&route)));
+        self.account.pacing.lock().routes.clear();
         if known.route.as_ref() != Some(&route) {
             self.note_change(&known, &route);
         }
-        save_route(&self.shared, &self.entry, &before.realm).await;
+        save_route(&self.context, &self.account, &before.realm).await;
     }
 
     fn note_change(&self, known: &Snapshot, route: &Route) {
@@ -275,33 +275,33 @@ impl Flight {
             Some(last) => format!("from {last} to {route}"),
             None => format!("first found: {route}"),
         };
-        self.note("route_changed", detail);
+        self.journal("route_changed", detail);
     }
 
     /// Notes a route that is not proven, tells it once, and has it asked again.
-    fn keep_aside(&self, before: &Snapshot, in_use: &Arc<Route>, route: &Arc<Route>, why: String) {
-        let is_news = self.entry.pacing.lock().routes.keep(self.now(), route, why.clone());
+    fn keep_unproven(&self, before: &Snapshot, in_use: &Arc<Route>, route: &Arc<Route>, why: String) {
+        let is_news = self.account.pacing.lock().routes.record_unproven(self.now(), route, why.clone());
         if is_news {
             tracing::warn!(
-                account = %self.entry.name, realm = %before.realm, %route, %in_use, why,
+                account = %self.account.name, realm = %before.realm, %route, %in_use, why,
                 "discovery names a route that is not proven"
             );
             let what_is_used = match in_use == route {
                 true => "it is used all the same, since no other is known".to_owned(),
                 false => format!("{in_use} stays in use"),
             };
-            self.note("route_not_proven", format!("{route}: {why}; {what_is_used}"));
+            self.journal("route_not_proven", format!("{route}: {why}; {what_is_used}"));
         }
-        self.shared.follow(&self.entry);
+        self.context.follow(&self.account);
     }
 
     fn has_candidate(&self) -> bool {
-        self.entry.pacing.lock().routes.candidate.is_some()
+        self.account.pacing.lock().routes.candidate.is_some()
     }
 
     fn is_unreachable(&self) -> bool {
-        let responded_at = self.entry.responded_at();
-        self.entry.pacing.lock().routes.is_unreachable(self.now(), responded_at)
+        let responded_at = self.account.responded_at();
+        self.account.pacing.lock().routes.is_unreachable(self.now(), responded_at)
     }
 
     async fn prove(
@@ -313,12 +313,12 @@ impl Flight {
         tokio::select! {
             biased;
             response = platform.prove(route, token) => response,
-            () = self.shared.clock.sleep(PROOF_WAIT) => Err(PlatformError::no_response("discovery", PROOF_WAIT)),
+            () = self.context.clock.sleep(PROOF_WAIT) => Err(PlatformError::no_response("discovery", PROOF_WAIT)),
         }
     }
 }
 
 /// 404 and 405: somebody answers there, over TLS where the realm asks for it, and knows no discovery.
-fn is_not_served(trouble: &PlatformError) -> bool {
-    matches!(trouble.status, Some(404 | 405))
+fn is_not_served(error: &PlatformError) -> bool {
+    matches!(error.status, Some(404 | 405))
 }

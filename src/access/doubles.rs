@@ -18,16 +18,16 @@ use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
 
-use super::book::{Book, Entry, RealmRules};
-use super::calls::{Call, Chronicle, ControlCalls};
+use super::control_calls::{Call, Chronicle, ControlCalls};
 use super::locked;
-use super::renewal::{Parts, Renewals};
+use super::registry::{Account, AccountRegistry, RouteRules};
+use super::renewal::{RenewalParts, Renewals};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
 /// A realm that answers as told, and well where nothing is told.
-pub struct Scripted {
+pub struct ScriptedPlatform {
     pub rotates: bool,
     pub life: Duration,
     /// Refresh tokens that it takes, with the account's name.
@@ -50,7 +50,7 @@ pub struct Scripted {
     pub probes: AtomicUsize,
 }
 
-impl Scripted {
+impl ScriptedPlatform {
     pub fn new(rotates: bool) -> Self {
         Self {
             rotates,
@@ -89,8 +89,8 @@ impl Scripted {
     }
 
     /// The next refreshes fail like this.
-    pub fn refreshes_fail(&self, trouble: PlatformError, times: usize) {
-        locked(&self.refresh_script).extend(std::iter::repeat_n(trouble, times));
+    pub fn refreshes_fail(&self, error: PlatformError, times: usize) {
+        locked(&self.refresh_script).extend(std::iter::repeat_n(error, times));
     }
 
     /// What was scripted for refreshes is over.
@@ -121,15 +121,15 @@ impl Scripted {
 
     /// An answer that was carried out and lost: with rotation the old token is spent.
     pub fn loses_a_response_of(&self, name: &str) {
-        self.refreshes_fail(trouble("refresh", Blame::Realm, PlatformErrorKind::Lost, None), 1);
+        self.refreshes_fail(error("refresh", Blame::Realm, PlatformErrorKind::Lost, None), 1);
         if self.rotates {
             self.forgets(name);
         }
     }
 
     fn mint(&self, refresh: &RefreshToken) -> Result<TokenSet, PlatformError> {
-        if let Some(trouble) = locked(&self.refresh_script).pop_front() {
-            return Err(trouble);
+        if let Some(error) = locked(&self.refresh_script).pop_front() {
+            return Err(error);
         }
         let mut grants = locked(&self.grants);
         let Some(name) = grants.get(refresh.expose()).cloned() else {
@@ -150,7 +150,7 @@ impl Scripted {
     }
 }
 
-impl ControlCalls for Scripted {
+impl ControlCalls for ScriptedPlatform {
     fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, PlatformError>> {
         Box::pin(async move {
             self.refreshes.send_modify(|seen| *seen += 1);
@@ -192,7 +192,7 @@ impl ControlCalls for Scripted {
     }
 }
 
-pub fn trouble(
+pub fn error(
     call: &'static str,
     blame: Blame,
     kind: PlatformErrorKind,
@@ -202,15 +202,15 @@ pub fn trouble(
 }
 
 pub fn refused() -> PlatformError {
-    trouble("refresh", Blame::Grant, PlatformErrorKind::Refused, Some(401))
+    error("refresh", Blame::Grant, PlatformErrorKind::Refused, Some(401))
 }
 
 pub fn timed_out() -> PlatformError {
-    trouble("refresh", Blame::Realm, PlatformErrorKind::TimedOut, Some(504))
+    error("refresh", Blame::Realm, PlatformErrorKind::TimedOut, Some(504))
 }
 
 pub fn unreachable() -> PlatformError {
-    trouble("refresh", Blame::Realm, PlatformErrorKind::Unreachable, None)
+    error("refresh", Blame::Realm, PlatformErrorKind::Unreachable, None)
 }
 
 pub fn policy() -> HostPolicy {
@@ -244,8 +244,8 @@ impl Lines {
 pub struct Workbench {
     pub clock: Clock,
     pub store: Arc<MemoryStore>,
-    pub book: Arc<Book>,
-    pub platform: Arc<Scripted>,
+    pub registry: Arc<AccountRegistry>,
+    pub platform: Arc<ScriptedPlatform>,
     pub lines: Arc<Lines>,
     pub renewals: Renewals,
 }
@@ -286,7 +286,7 @@ pub fn new_grant(name: &str, realm: &RealmName, number: u64, at: Timestamp) -> N
 
 impl Workbench {
     /// Accounts that were just paired.
-    pub async fn new(platform: Scripted, names: &[&str]) -> Self {
+    pub async fn new(platform: ScriptedPlatform, names: &[&str]) -> Self {
         let clock = Clock::manual(start_time());
         let store = Arc::new(MemoryStore::new(clock.clone()));
         for (number, name) in names.iter().enumerate() {
@@ -302,28 +302,28 @@ impl Workbench {
     pub async fn over(
         clock: Clock,
         store: Arc<MemoryStore>,
-        platform: Arc<Scripted>,
+        platform: Arc<ScriptedPlatform>,
         settings: config::RenewalConfig,
     ) -> Self {
-        let rules = HashMap::from([(global(), RealmRules { hosts: policy(), pinned: None })]);
+        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
         let records = store.accounts().await.unwrap().accounts;
-        let book = Arc::new(Book::load(records, rules));
+        let registry = Arc::new(AccountRegistry::load(records, rules));
         let lines = Arc::new(Lines::default());
-        let renewals = Renewals::new(Parts {
+        let renewals = Renewals::new(RenewalParts {
             clock: clock.clone(),
             store: Arc::clone(&store) as Arc<dyn Store>,
-            book: Arc::clone(&book),
+            registry: Arc::clone(&registry),
             platforms: platforms(&platform),
             chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
             settings,
             runtime: Handle::current(),
             replica: ReplicaId::new("test").unwrap(),
         });
-        Self { clock, store, book, platform, lines, renewals }
+        Self { clock, store, registry, platform, lines, renewals }
     }
 
-    pub fn entry(&self, name: &str) -> Arc<Entry> {
-        self.book.by_name(name).unwrap()
+    pub fn account(&self, name: &str) -> Arc<Account> {
+        self.registry.by_name(name).unwrap()
     }
 
     pub async fn grant(&self, name: &str) -> GrantRecord {
@@ -332,7 +332,7 @@ impl Workbench {
     }
 }
 
-pub fn platforms(platform: &Arc<Scripted>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {
+pub fn platforms(platform: &Arc<ScriptedPlatform>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {
     HashMap::from([(global(), Arc::clone(platform) as Arc<dyn ControlCalls>)])
 }
 

@@ -3,35 +3,35 @@
 //! The rule guarded here: the request path only ever reads a snapshot; whatever waits, writes or speaks to the platform runs on the
 //! control runtime.
 
-pub mod book;
-pub mod calls;
-pub mod candidate;
+pub mod account;
+pub mod activity;
 pub mod cause;
-pub mod census;
-pub mod entry;
-pub mod keeper;
-pub mod realm;
+pub mod circuit_breaker;
+pub mod control_calls;
+pub mod failure_streak;
+pub mod registry;
 pub mod renewal;
-pub mod replace;
-pub mod signals;
-pub mod streak;
+pub mod replace_grant;
+pub mod route_candidate;
+pub mod scheduler;
+pub mod stats;
 
-mod aside;
-mod blame;
 mod cluster;
 mod discovery;
-mod doubtful;
-mod flight;
-mod following;
-mod gaps;
-mod kept_tokens;
-mod leaving;
+mod fallback_tokens;
+mod odd_responses;
+mod pacing;
 mod pacing_cell;
-mod quiet;
-mod refusals;
+mod pending_commits;
+mod recent_refusals;
+mod recovery_check;
+mod refresh_errors;
+mod removal;
+mod renewal_task;
 mod retries;
+mod route_recheck;
 mod snapshot;
-mod unsaved;
+mod standby_grants;
 
 #[cfg(test)]
 mod doubles;

@@ -4,8 +4,8 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard};
 
-use super::gaps::Pacing;
 use super::locked;
+use super::pacing::Pacing;
 
 /// See the top of this file. Locked for a statement at a time, never across a wait.
 pub(super) struct PacingCell(Mutex<Option<Box<Pacing>>>);
@@ -59,8 +59,8 @@ mod tests {
     fn in_peace_nothing_is_kept() {
         let cell = PacingCell::new(Pacing::default());
         assert!(locked(&cell.0).is_none());
-        cell.lock().put_off(Timestamp::from_millis(5), "later", 0);
-        assert_eq!(cell.lock().trouble(), Some(("later".to_owned(), Timestamp::from_millis(5))));
+        cell.lock().postpone(Timestamp::from_millis(5), "later", 0);
+        assert_eq!(cell.lock().last_error(), Some(("later".to_owned(), Timestamp::from_millis(5))));
         *cell.lock() = Pacing::default();
         assert!(locked(&cell.0).is_none());
     }

@@ -20,25 +20,25 @@ use crate::store::Store;
 use crate::store::cluster::ReplicaId;
 use crate::store::leader_election::LeaderElection;
 
-use super::aside::PutOff;
-use super::book::{Book, Entry};
-use super::calls::{Chronicle, ControlCalls};
-use super::cause::Landing;
-use super::flight::Flight;
-use super::gaps::{Facts, lacks_only_a_route};
-use super::realm::{RealmTrouble, Realms, Tally, Ticket};
+use super::cause::RenewalResult;
+use super::circuit_breaker::{CircuitBreakers, OpenReason, Permit, RenewalCounters};
+use super::control_calls::{Chronicle, ControlCalls};
+use super::pacing::{PacingInput, lacks_only_a_route};
+use super::pending_commits::PendingCommits;
+use super::registry::{Account, AccountRegistry};
+use super::renewal_task::RenewalTask;
 use super::retries::{self, Retries};
 use super::snapshot::Snapshot;
-use super::unsaved::Unsaved;
-use super::{Access, keeper, locked};
+use super::standby_grants::StandbyRetries;
+use super::{Access, locked, scheduler};
 
-pub use super::cause::{Cause, RenewProblem};
+pub use super::cause::{Cause, RenewError};
 
 /// What renewals are made of.
-pub struct Parts {
+pub struct RenewalParts {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub settings: config::RenewalConfig,
@@ -51,7 +51,7 @@ pub struct Parts {
 /// The one door.
 #[derive(Clone)]
 pub struct Renewals {
-    shared: Arc<Shared>,
+    context: Arc<RenewalContext>,
 }
 
 /// What readiness, metrics and operators should hear of.
@@ -61,7 +61,7 @@ pub struct Alarms {
     pub unsaved_accounts: usize,
     /// Commits of new tokens that the store did not take, since the start.
     pub failed_commits: u64,
-    pub realms: Vec<(RealmName, RealmTrouble)>,
+    pub realms: Vec<(RealmName, OpenReason)>,
 }
 
 /// Legacy programs give up after some 30 s; with 10 s for the renewal there is time left for the call itself (design, section 4).
@@ -77,27 +77,27 @@ const ROUTE_CHECKS: usize = 16;
 const KEEPER: &str = "keeper";
 
 impl Renewals {
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: RenewalParts) -> Self {
         let lead =
             LeaderElection::new(Arc::clone(&parts.store), parts.clock.clone(), KEEPER, parts.replica.clone());
-        let shared = Shared {
+        let context = RenewalContext {
             clock: parts.clock,
             store: parts.store,
-            book: parts.book,
+            registry: parts.registry,
             platforms: ArcSwap::from_pointee(parts.platforms),
             chronicle: parts.chronicle,
             settings: ArcSwap::from_pointee(parts.settings),
             runtime: parts.runtime,
             replica: parts.replica,
             lead,
-            realms: Realms::default(),
-            unsaved: Unsaved::default(),
-            put_off: PutOff::default(),
+            breakers: CircuitBreakers::default(),
+            pending_commits: PendingCommits::default(),
+            standby_retries: StandbyRetries::default(),
             retries: Retries::default(),
-            in_flight: watch::Sender::new(0),
+            active_tasks: watch::Sender::new(0),
             route_checks: Semaphore::new(ROUTE_CHECKS),
         };
-        let renewals = Self { shared: Arc::new(shared) };
+        let renewals = Self { context: Arc::new(context) };
         renewals.name_interrupted_refreshes();
         renewals
     }
@@ -106,71 +106,72 @@ impl Renewals {
     /// flight. Callable from any runtime: the flight runs on the control runtime and outlives its callers.
     pub async fn renew(
         &self,
-        entry: &Arc<Entry>,
+        account: &Arc<Account>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Access, RenewProblem> {
-        let boarding = self.board(entry, seen_generation, cause)?;
-        let access = self.wait_for(boarding).await?;
+    ) -> Result<Access, RenewError> {
+        let joined = self.join_or_start(account, seen_generation, cause)?;
+        let access = self.wait_for(joined).await?;
         match cause {
             // A flight that was under way already when this caller's call failed may have brought just what it saw fail.
             Cause::Unauthorized | Cause::Forbidden if access.generation() <= seen_generation => {
-                Err(RenewProblem::TooSoon { until: entry.hold_until() })
+                Err(RenewError::TooSoon { until: account.renewals_blocked_until() })
             }
             _ => Ok(access),
         }
     }
 
     /// Starts a renewal without waiting for it: for a call whose body cannot be repeated.
-    pub fn renew_behind(&self, entry: &Arc<Entry>, seen_generation: u64, cause: Cause) {
+    pub fn renew_in_background(&self, account: &Arc<Account>, seen_generation: u64, cause: Cause) {
         // Where it may not begin, nobody waits to hear why.
-        let _ = self.board(entry, seen_generation, cause);
+        let _ = self.join_or_start(account, seen_generation, cause);
     }
 
     /// Waits for the flight under way, where there is one: for a call whose token has been refused before it was sent.
-    pub async fn join(&self, entry: &Arc<Entry>) -> Option<Result<Access, RenewProblem>> {
-        let flight = locked(&entry.flight).clone()?;
-        Some(self.wait_for(Boarding::Flight(*flight)).await)
+    pub async fn join(&self, account: &Arc<Account>) -> Option<Result<Access, RenewError>> {
+        let in_flight = locked(&account.in_flight).clone()?;
+        Some(self.wait_for(Joined::RenewalTask(*in_flight)).await)
     }
 
     /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled when the renewal ended,
     /// since the caller that would report may be gone by then.
-    pub fn report_forbidden(&self, entry: &Arc<Entry>, cured: bool) {
+    pub fn report_forbidden(&self, account: &Arc<Account>, cured: bool) {
         if cured {
-            entry.pacing.lock().cured();
+            account.pacing.lock().cured();
         }
     }
 
     /// Discovery alone, with the token at hand (`accounts discover`); a full renewal where there is none.
-    pub async fn rediscover(&self, entry: &Arc<Entry>) -> Result<Arc<Route>, RenewProblem> {
-        let before = entry.snapshot();
+    pub async fn rediscover(&self, account: &Arc<Account>) -> Result<Arc<Route>, RenewError> {
+        let before = account.snapshot();
         match before.state {
-            AccountState::Paused => return Err(RenewProblem::Paused),
+            AccountState::Paused => return Err(RenewError::Paused),
             AccountState::Ready | AccountState::NeedsLogin { .. } => {}
         }
-        if before.live_token(self.shared.clock.now()).is_none() {
+        if before.live_token(self.context.clock.now()).is_none() {
             return self
-                .renew(entry, before.serial, Cause::Operator)
+                .renew(account, before.serial, Cause::Operator)
                 .await
                 .map(|access| Arc::clone(access.route()));
         }
-        let ticket = self.shared.admit(&before.realm, Cause::Operator)?;
-        let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), Cause::Operator, ticket, None);
-        let found = self.shared.runtime.spawn(flight.discover_only());
-        found.await.unwrap_or_else(|_| Err(self.shared.unavailable("the discovery was cut off")))
+        let permit = self.context.try_acquire(&before.realm, Cause::Operator)?;
+        let in_flight =
+            RenewalTask::new(Arc::clone(&self.context), Arc::clone(account), Cause::Operator, permit, None);
+        let found = self.context.runtime.spawn(in_flight.discover_only());
+        found.await.unwrap_or_else(|_| Err(self.context.unavailable("the discovery was cut off")))
     }
 
     /// Starts the keeper on the control runtime, and what is owed without a caller.
     pub fn keep(&self) -> JoinHandle<()> {
         let renewals = self.clone();
-        self.shared.runtime.spawn(async move {
-            tokio::join!(keeper::run(renewals.clone()), retries::run(&renewals));
+        self.context.runtime.spawn(async move {
+            tokio::join!(scheduler::run(renewals.clone()), retries::run(&renewals));
         })
     }
 
     /// Leaves the keeping to another gateway. The task that [`Renewals::keep`] started must have been ended.
     pub async fn stop_keeping(&self) {
-        self.shared.lead.step_down().await;
+        self.context.lead.step_down().await;
     }
 
     /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end, and accounts that needed a
@@ -181,122 +182,125 @@ impl Renewals {
         platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
         changed: &[RealmName],
     ) {
-        self.shared.settings.store(Arc::new(settings));
-        self.shared.platforms.store(Arc::new(platforms));
+        self.context.settings.store(Arc::new(settings));
+        self.context.platforms.store(Arc::new(platforms));
         for realm in changed {
-            self.shared.realms.get(realm).reset().await;
+            self.context.breakers.get(realm).reset().await;
         }
-        let refused = |entry: &Arc<Entry>| {
-            let snapshot = entry.snapshot();
+        let refused = |account: &Arc<Account>| {
+            let snapshot = account.snapshot();
             matches!(snapshot.state, AccountState::NeedsLogin { .. }) && changed.contains(&snapshot.realm)
         };
-        let again: Vec<_> = self.shared.book.all().into_iter().filter(refused).collect();
+        let again: Vec<_> = self.context.registry.all().into_iter().filter(refused).collect();
         if !again.is_empty() {
-            self.shared.runtime.spawn(keeper::try_again(self.clone(), again));
+            self.context.runtime.spawn(scheduler::try_again(self.clone(), again));
         }
     }
 
     pub fn alarms(&self) -> Alarms {
-        let ailing = |health: &Arc<super::realm::Health>| Some((health.realm.clone(), health.trouble()?));
+        let ailing = |breaker: &Arc<super::circuit_breaker::CircuitBreaker>| {
+            Some((breaker.realm.clone(), breaker.open_reason()?))
+        };
         Alarms {
-            unsaved_accounts: self.shared.unsaved.count(),
-            failed_commits: self.shared.unsaved.failures(),
-            realms: self.shared.realms.all().iter().filter_map(ailing).collect(),
+            unsaved_accounts: self.context.pending_commits.count(),
+            failed_commits: self.context.pending_commits.failures(),
+            realms: self.context.breakers.all().iter().filter_map(ailing).collect(),
         }
     }
 
-    pub fn tallies(&self) -> Vec<(RealmName, Arc<Tally>)> {
-        let all = self.shared.realms.all();
-        all.iter().map(|health| (health.realm.clone(), Arc::clone(&health.tally))).collect()
+    pub fn renewal_counters(&self) -> Vec<(RealmName, Arc<RenewalCounters>)> {
+        let all = self.context.breakers.all();
+        all.iter().map(|breaker| (breaker.realm.clone(), Arc::clone(&breaker.counters))).collect()
     }
 
     /// Returns when no flight is under way and no token waits to be saved: for the end of the process, which puts its own limit on it.
     pub async fn finish(&self) {
-        let mut in_flight = self.shared.in_flight.subscribe();
-        let _ = in_flight.wait_for(|flights| *flights == 0).await;
-        self.shared.unsaved.until_empty().await;
+        let mut active = self.context.active_tasks.subscribe();
+        let _ = active.wait_for(|flights| *flights == 0).await;
+        self.context.pending_commits.until_empty().await;
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(super) fn context(&self) -> &Arc<RenewalContext> {
+        &self.context
     }
 
     /// Hands out the newer access, the flight under way, or a new one. Does not wait.
-    pub(super) fn board(
+    pub(super) fn join_or_start(
         &self,
-        entry: &Arc<Entry>,
+        account: &Arc<Account>,
         seen: u64,
         cause: Cause,
-    ) -> Result<Boarding, RenewProblem> {
-        let now = self.shared.clock.now();
-        let mut under_way = locked(&entry.flight);
+    ) -> Result<Joined, RenewError> {
+        let now = self.context.clock.now();
+        let mut in_flight = locked(&account.in_flight);
         // Looked at under the flight's lock and not before it: the flight that renewed this very token may have landed between the
         // caller's failure and now, and without this look the late loser would refresh a fresh token.
-        let snapshot = entry.snapshot();
+        let snapshot = account.snapshot();
         if let Some(access) = newer(&snapshot, seen, cause, now) {
-            return Ok(Boarding::Newer(access));
+            return Ok(Joined::Newer(access));
         }
         match &snapshot.state {
             AccountState::Ready => {}
-            AccountState::Paused => return Err(RenewProblem::Paused),
+            AccountState::Paused => return Err(RenewError::Paused),
             AccountState::NeedsLogin { .. } if cause.is_operators() => {}
             AccountState::NeedsLogin { since, why } => {
                 let (why, remedy) = (why.clone(), snapshot.remedy());
-                let problem = RenewProblem::NeedsLogin { since: *since, why, remedy };
+                let problem = RenewError::NeedsLogin { since: *since, why, remedy };
                 if matches!(cause, Cause::Unauthorized | Cause::Forbidden) {
-                    entry.drop_access(seen);
+                    account.drop_access(seen);
                 }
                 return Err(problem);
             }
         }
-        if let Some(flight) = under_way.as_ref() {
-            entry.refuse(seen, cause);
-            return Ok(Boarding::Flight(watch::Receiver::clone(flight)));
+        if let Some(in_flight) = in_flight.as_ref() {
+            account.refuse(seen, cause);
+            return Ok(Joined::RenewalTask(watch::Receiver::clone(in_flight)));
         }
-        let ticket = self.permit(entry, &snapshot, cause, now)?;
-        let (land, landing) = watch::channel(None);
-        *under_way = Some(Box::new(landing.clone()));
-        entry.refuse(seen, cause);
-        let flight = Flight::new(Arc::clone(&self.shared), Arc::clone(entry), cause, ticket, Some(land));
-        self.shared.runtime.spawn(flight.fly());
-        Ok(Boarding::Flight(landing))
+        let permit = self.take_permit(account, &snapshot, cause, now)?;
+        let (sender, result) = watch::channel(None);
+        *in_flight = Some(Box::new(result.clone()));
+        account.refuse(seen, cause);
+        let in_flight =
+            RenewalTask::new(Arc::clone(&self.context), Arc::clone(account), cause, permit, Some(sender));
+        self.context.runtime.spawn(in_flight.run());
+        Ok(Joined::RenewalTask(result))
     }
 
-    pub(super) async fn wait_for(&self, boarding: Boarding) -> Landing {
-        let mut flight = match boarding {
-            Boarding::Newer(access) => return Ok(access),
-            Boarding::Flight(flight) => flight,
+    pub(super) async fn wait_for(&self, joined: Joined) -> RenewalResult {
+        let mut in_flight = match joined {
+            Joined::Newer(access) => return Ok(access),
+            Joined::RenewalTask(in_flight) => in_flight,
         };
         tokio::select! {
             biased;
-            landed = flight.wait_for(Option::is_some) => landed
+            landed = in_flight.wait_for(Option::is_some) => landed
                 .ok()
-                .and_then(|landing| landing.clone())
-                .unwrap_or_else(|| Err(self.shared.unavailable("the renewal was cut off"))),
-            () = self.shared.clock.sleep(LONGEST_WAIT) => Err(RenewProblem::StillRunning),
+                .and_then(|result| result.clone())
+                .unwrap_or_else(|| Err(self.context.unavailable("the renewal was cut off"))),
+            () = self.context.clock.sleep(LONGEST_WAIT) => Err(RenewError::StillRunning),
         }
     }
 
-    pub(super) fn permit(
+    pub(super) fn take_permit(
         &self,
-        entry: &Entry,
+        account: &Account,
         snapshot: &Snapshot,
         cause: Cause,
         now: Timestamp,
-    ) -> Result<Ticket, RenewProblem> {
-        let health = self.shared.realms.get(&snapshot.realm);
-        let facts = Facts {
+    ) -> Result<Permit, RenewError> {
+        let breaker = self.context.breakers.get(&snapshot.realm);
+        let input = PacingInput {
             last_refresh: snapshot.last_refresh(),
             on_both_platforms: snapshot.on_both_platforms(),
             only_a_route: lacks_only_a_route(snapshot, cause, now),
             token_lives: snapshot.live_token(now).is_some(),
-            realm_in_trouble: health.in_trouble(),
-            recoveries: health.recoveries(),
+            breaker_open: breaker.is_open(),
+            recoveries: breaker.recoveries(),
         };
-        let permitted = entry.pacing.lock().permit(now, cause, &facts, &self.shared.settings.load());
-        permitted.and_then(|()| self.shared.admit(&snapshot.realm, cause)).inspect_err(|problem| {
-            if let RenewProblem::Unavailable { retry_at, .. } = problem {
-                entry.hold(*retry_at);
+        let permitted = account.pacing.lock().check(now, cause, &input, &self.context.settings.load());
+        permitted.and_then(|()| self.context.try_acquire(&snapshot.realm, cause)).inspect_err(|problem| {
+            if let RenewError::Unavailable { retry_at, .. } = problem {
+                account.block_renewals_until(*retry_at);
             }
         })
     }
@@ -306,21 +310,21 @@ impl Renewals {
     ///
     /// Where others work on the same store it may be theirs and going on; then it is named by whoever takes it over.
     fn name_interrupted_refreshes(&self) {
-        if self.shared.store.is_shared() {
+        if self.context.store.is_shared() {
             return;
         }
-        let lost = |entry: &Entry| matches!(entry.state(), AccountState::NeedsLogin { .. });
-        for entry in self.shared.book.all().into_iter().filter(|entry| !lost(entry)) {
-            let Some(spent) = entry.pacing.lock().maybe_spent else { continue };
+        let lost = |account: &Account| matches!(account.state(), AccountState::NeedsLogin { .. });
+        for account in self.context.registry.all().into_iter().filter(|account| !lost(account)) {
+            let Some(spent) = account.pacing.lock().maybe_spent else { continue };
             let detail = format!("{spent}; the refresh token at hand is tried as it is");
-            self.shared.chronicle.note(&entry.name, "refresh_interrupted", detail);
+            self.context.chronicle.note(&account.name, "refresh_interrupted", detail);
         }
     }
 }
 
-pub(super) enum Boarding {
+pub(super) enum Joined {
     Newer(Access),
-    Flight(watch::Receiver<Option<Landing>>),
+    RenewalTask(watch::Receiver<Option<RenewalResult>>),
 }
 
 /// Whether the book already has what the caller is after.
@@ -339,10 +343,10 @@ fn newer(snapshot: &Arc<Snapshot>, seen: u64, cause: Cause, now: Timestamp) -> O
 }
 
 /// What the door, the flights and the keeper share.
-pub(super) struct Shared {
+pub(super) struct RenewalContext {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub platforms: ArcSwap<HashMap<RealmName, Arc<dyn ControlCalls>>>,
     pub chronicle: Arc<dyn Chronicle>,
     pub settings: ArcSwap<config::RenewalConfig>,
@@ -350,31 +354,31 @@ pub(super) struct Shared {
     pub replica: ReplicaId,
     /// Who keeps.
     pub lead: LeaderElection,
-    pub realms: Realms,
-    pub unsaved: Unsaved,
-    pub put_off: PutOff,
+    pub breakers: CircuitBreakers,
+    pub pending_commits: PendingCommits,
+    pub standby_retries: StandbyRetries,
     pub retries: Retries,
-    pub in_flight: watch::Sender<usize>,
+    pub active_tasks: watch::Sender<usize>,
     /// Discoveries under way that no renewal has asked for.
     pub route_checks: Semaphore,
 }
 
-impl Shared {
-    pub fn platform(&self, realm: &RealmName) -> Result<Arc<dyn ControlCalls>, RenewProblem> {
-        self.platforms.load().get(realm).cloned().ok_or_else(|| RenewProblem::Unavailable {
+impl RenewalContext {
+    pub fn platform(&self, realm: &RealmName) -> Result<Arc<dyn ControlCalls>, RenewError> {
+        self.platforms.load().get(realm).cloned().ok_or_else(|| RenewError::Unavailable {
             retry_at: self.clock.now() + NO_REALM_RETRY,
             detail: format!("the configuration has no realm {realm}"),
         })
     }
 
     /// Something of ours went wrong that the next try may not meet.
-    pub fn unavailable(&self, detail: &str) -> RenewProblem {
+    pub fn unavailable(&self, detail: &str) -> RenewError {
         let retry_at = self.clock.now() + Duration::from_secs(1);
-        RenewProblem::Unavailable { retry_at, detail: detail.to_owned() }
+        RenewError::Unavailable { retry_at, detail: detail.to_owned() }
     }
 
-    pub fn admit(&self, realm: &RealmName, cause: Cause) -> Result<Ticket, RenewProblem> {
-        let admitted = self.realms.get(realm).admit(self.clock.now(), cause);
-        admitted.map_err(|(retry_at, detail)| RenewProblem::Unavailable { retry_at, detail })
+    pub fn try_acquire(&self, realm: &RealmName, cause: Cause) -> Result<Permit, RenewError> {
+        let admitted = self.breakers.get(realm).try_acquire(self.clock.now(), cause);
+        admitted.map_err(|(retry_at, detail)| RenewError::Unavailable { retry_at, detail })
     }
 }

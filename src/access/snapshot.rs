@@ -13,7 +13,7 @@ use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, StoredAccess};
 
-use super::candidate::Trial;
+use super::route_candidate::RouteTrial;
 
 /// What a call needs right now: a snapshot that has it all. Never changed, only replaced; one reference count per call.
 #[derive(Clone)]
@@ -29,14 +29,14 @@ pub(super) struct Snapshot {
     pub token: Option<StoredAccess>,
     pub route: Option<Arc<Route>>,
     /// A route that the next call is to try. Where it is the one in use, that one is not proven yet.
-    pub trial: Option<Arc<Trial>>,
+    pub trial: Option<Arc<RouteTrial>>,
     /// What callers know as the generation. It starts as the store's and grows with every publication, also while the store is out of
     /// order and across a change of realm, where the store's would stand still or fall.
     pub serial: u64,
     pub stored_generation: u64,
     pub refreshed_at: Option<Timestamp>,
     pub obtained_at: Timestamp,
-    pub elsewhere: Others,
+    pub standby_grants: StandbyGrants,
     pub unsaved: bool,
     /// The refresh token was imported, and no refresh with it has brought anything yet.
     pub untried: bool,
@@ -45,26 +45,26 @@ pub(super) struct Snapshot {
 /// The account's grants in other realms. Nearly always none, which takes one word.
 #[derive(Clone, Default)]
 #[expect(clippy::box_collection, reason = "a slice's box takes two words, in every account")]
-pub(super) struct Others(Option<Box<Vec<Elsewhere>>>);
+pub(super) struct StandbyGrants(Option<Box<Vec<StandbyGrant>>>);
 
-impl FromIterator<Elsewhere> for Others {
-    fn from_iter<I: IntoIterator<Item = Elsewhere>>(others: I) -> Self {
-        let others: Vec<Elsewhere> = others.into_iter().collect();
+impl FromIterator<StandbyGrant> for StandbyGrants {
+    fn from_iter<I: IntoIterator<Item = StandbyGrant>>(others: I) -> Self {
+        let others: Vec<StandbyGrant> = others.into_iter().collect();
         Self((!others.is_empty()).then(|| Box::new(others)))
     }
 }
 
-impl Deref for Others {
-    type Target = [Elsewhere];
+impl Deref for StandbyGrants {
+    type Target = [StandbyGrant];
 
-    fn deref(&self) -> &[Elsewhere] {
+    fn deref(&self) -> &[StandbyGrant] {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 }
 
 /// A grant of the account in a realm that is not the current one.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Elsewhere {
+pub(super) struct StandbyGrant {
     pub realm: RealmName,
     pub id: AccountId,
     pub refreshed_at: Option<Timestamp>,
@@ -86,7 +86,7 @@ impl Access {
     }
 
     /// A route that is not proven and that a call may try.
-    pub fn trial(&self) -> Option<&Arc<Trial>> {
+    pub fn trial(&self) -> Option<&Arc<RouteTrial>> {
         self.0.trial.as_ref()
     }
 
@@ -122,7 +122,7 @@ impl Access {
             stored_generation: generation,
             refreshed_at: None,
             obtained_at: Timestamp::default(),
-            elsewhere: Others::default(),
+            standby_grants: StandbyGrants::default(),
             unsaved: false,
             untried: false,
         }))
@@ -132,7 +132,7 @@ impl Access {
     #[cfg(test)]
     pub fn with_trial(&self, route: Route) -> Self {
         let mut trying = Snapshot::clone(&self.0);
-        trying.trial = Some(Trial::of(Arc::new(route)));
+        trying.trial = Some(RouteTrial::of(Arc::new(route)));
         Self(Arc::new(trying))
     }
 
@@ -150,7 +150,7 @@ impl fmt::Debug for Access {
     }
 }
 
-impl Elsewhere {
+impl StandbyGrant {
     /// Since when the platform has not heard of it.
     pub fn fresh_at(&self) -> Timestamp {
         self.refreshed_at.map_or(self.obtained_at, |at| at.max(self.obtained_at))
@@ -160,10 +160,10 @@ impl Elsewhere {
 impl Snapshot {
     /// Whatever there is to call with, be it live or not.
     pub fn access(self: &Arc<Self>) -> Option<Access> {
-        self.is_whole().then(|| Access(Arc::clone(self)))
+        self.is_complete().then(|| Access(Arc::clone(self)))
     }
 
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.token.is_some() && self.route.is_some()
     }
 
@@ -191,11 +191,11 @@ impl Snapshot {
 
     /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per grant.
     pub fn last_refresh(&self) -> Option<Timestamp> {
-        self.elsewhere.iter().filter_map(|other| other.refreshed_at).chain(self.refreshed_at).max()
+        self.standby_grants.iter().filter_map(|other| other.refreshed_at).chain(self.refreshed_at).max()
     }
 
     pub fn on_both_platforms(&self) -> bool {
-        !self.elsewhere.is_empty()
+        !self.standby_grants.is_empty()
     }
 
     pub fn with_tokens(&self, tokens: &NewTokens, stored: Option<u64>) -> Self {
@@ -219,7 +219,7 @@ impl Snapshot {
             let mut kept = self.clone();
             kept.state = record.state.clone();
             kept.id = record.id;
-            kept.elsewhere = record.elsewhere.clone();
+            kept.standby_grants = record.standby_grants.clone();
             if record.route.is_some() && record.stored_generation == self.stored_generation {
                 kept.take_stored_route(record.route.clone());
             }

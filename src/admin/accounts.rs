@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 
-use crate::access::book::{Entry, Found, Summary};
-use crate::access::streak::{Failure, Streak};
+use crate::access::failure_streak::{CallFailure, FailureStreak};
+use crate::access::registry::{Account, AccountLookup, Summary};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 use crate::pairing::Selection;
 use crate::store::AccountRecord;
@@ -94,8 +94,9 @@ pub async fn complete_journal(
 
 impl Admin {
     /// An account by its name, its id, or `realm:id`.
-    pub(super) fn entry(&self, text: &str) -> Result<Arc<Entry>, ApiError> {
-        if let Some(entry) = self.book.by_name(text).or_else(|| self.book.by_name(&text.to_ascii_lowercase()))
+    pub(super) fn entry(&self, text: &str) -> Result<Arc<Account>, ApiError> {
+        if let Some(entry) =
+            self.registry.by_name(text).or_else(|| self.registry.by_name(&text.to_ascii_lowercase()))
         {
             return Ok(entry);
         }
@@ -104,10 +105,10 @@ impl Admin {
             None => (None, text),
         };
         let Ok(id) = id.parse::<AccountId>() else { return Err(self.unknown(text)) };
-        match self.book.by_id(realm.as_ref(), id) {
-            Found::One(entry) => Ok(entry),
-            Found::Nobody => Err(self.unknown(text)),
-            Found::Ambiguous(realms) => {
+        match self.registry.by_id(realm.as_ref(), id) {
+            AccountLookup::One(entry) => Ok(entry),
+            AccountLookup::Nobody => Err(self.unknown(text)),
+            AccountLookup::Ambiguous(realms) => {
                 let forms: Vec<String> = realms.iter().map(|realm| format!("{realm}:{id}")).collect();
                 Err(ApiError::bad_request(format!("Account id {id} exists in several realms."))
                     .fix(format!("Write {}.", forms.join(" or "))))
@@ -118,7 +119,7 @@ impl Admin {
     /// That nobody is called so, and who may have been meant.
     pub(super) fn unknown(&self, text: &str) -> ApiError {
         let mut nearest = Nearest::to(text);
-        self.book.for_each(|entry| nearest.look_at(&entry.name));
+        self.registry.for_each(|entry| nearest.look_at(&entry.name));
         ApiError::unknown_account(text, nearest.found())
     }
 
@@ -130,7 +131,7 @@ impl Admin {
 
     /// What the book knows beats what the store knows: it is newer while the store is out of order.
     pub(super) fn view(&self, record: &AccountRecord) -> AccountView {
-        let entry = self.book.by_name(record.name.as_str());
+        let entry = self.registry.by_name(record.name.as_str());
         let summary = entry.as_ref().map(|entry| entry.summary());
         let grant = record.current_grant();
         let stored = |grant: &crate::store::GrantRecord| {
@@ -167,12 +168,12 @@ impl Admin {
                     refresh_under_way_since: grant.intent,
                 })
                 .collect(),
-            signals: entry.map(|entry| self.moments(&entry.signals.read())).unwrap_or_default(),
+            signals: entry.map(|entry| self.moments(&entry.activity.read())).unwrap_or_default(),
         }
     }
 
     /// What is known in memory, where the store cannot be read.
-    pub(super) fn view_without_store(&self, entry: &Entry) -> AccountView {
+    pub(super) fn view_without_store(&self, entry: &Account) -> AccountView {
         let summary = entry.summary();
         let grant = GrantView {
             realm: summary.realm.clone(),
@@ -196,7 +197,7 @@ impl Admin {
             refreshed_at: summary.refreshed_at,
             generation: summary.generation,
             grants: vec![grant],
-            signals: self.moments(&entry.signals.read()),
+            signals: self.moments(&entry.activity.read()),
         }
     }
 
@@ -238,10 +239,10 @@ fn candidate(summary: &Summary) -> Option<CandidateView> {
     Some(CandidateView { route, since: candidate.since, why: candidate.why.clone() })
 }
 
-fn failing(streak: &Streak) -> FailingView {
+fn failing(streak: &FailureStreak) -> FailingView {
     let last = match streak.what {
-        Failure::Status(status) => status.to_string(),
-        Failure::Refused(code) => code.to_owned(),
+        CallFailure::Status(status) => status.to_string(),
+        CallFailure::Refused(code) => code.to_owned(),
     };
     FailingView { calls: streak.count, since: streak.since, last_at: streak.last, last }
 }

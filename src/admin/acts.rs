@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::access::book::{Entry, Standing};
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::{Account, Availability};
+use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Clock;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::pairing::{GrantRemoval, OPERATOR_PACE, Selection};
@@ -197,10 +197,12 @@ impl Admin {
     /// Succeeds where calls are served, be it without a refresh: the vendor wants refreshes apart.
     async fn resume_now(&self, name: AccountName) -> ActReport {
         let done = self.renew_now(name, Cause::Operator).await;
-        let Some(entry) = self.book.by_name(done.name.as_str()).filter(|_| !done.ok) else { return done };
+        let Some(entry) = self.registry.by_name(done.name.as_str()).filter(|_| !done.ok) else { return done };
         let now = self.clock.now();
-        match entry.standing(now) {
-            Standing::Ready(access) if access.expires_at() > now && entry.state() == AccountState::Ready => {
+        match entry.availability(now) {
+            Availability::Ready(access)
+                if access.expires_at() > now && entry.state() == AccountState::Ready =>
+            {
                 let (until, route) = (access.expires_at(), access.route());
                 let detail =
                     format!("served, good until {until}, {route}; not refreshed now: {}", done.detail);
@@ -211,7 +213,7 @@ impl Admin {
     }
 
     async fn renew_now(&self, name: AccountName, cause: Cause) -> ActReport {
-        let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
+        let Some(entry) = self.registry.by_name(name.as_str()) else { return gone(name) };
         let outcome = self.renewals.renew(&entry, entry.generation(), cause).await;
         match outcome {
             Ok(access) => ActReport {
@@ -224,7 +226,7 @@ impl Admin {
     }
 
     async fn discover_now(&self, name: AccountName) -> ActReport {
-        let Some(entry) = self.book.by_name(name.as_str()) else { return gone(name) };
+        let Some(entry) = self.registry.by_name(name.as_str()) else { return gone(name) };
         match self.renewals.rediscover(&entry).await {
             Ok(route) => ActReport { name, ok: true, detail: route.to_string() },
             Err(problem) => ActReport { ok: false, detail: sentence(&entry, problem), name },
@@ -286,17 +288,17 @@ fn gone(name: AccountName) -> ActReport {
     ActReport { name, ok: false, detail: "it was removed meanwhile".into() }
 }
 
-fn sentence(entry: &Entry, problem: RenewProblem) -> String {
+fn sentence(entry: &Account, problem: RenewError) -> String {
     match problem {
-        RenewProblem::TooSoon { until } => {
+        RenewError::TooSoon { until } => {
             format!("refreshed a moment ago; the next refresh may go out at {until}")
         }
-        RenewProblem::Paused => format!("paused: `accounts resume {}` first", entry.name),
-        RenewProblem::NeedsLogin { since, why, remedy } => {
+        RenewError::Paused => format!("paused: `accounts resume {}` first", entry.name),
+        RenewError::NeedsLogin { since, why, remedy } => {
             format!("needs {} since {since}: {why}", remedy.need())
         }
-        RenewProblem::Unavailable { retry_at, detail } => format!("{detail}; next try after {retry_at}"),
-        RenewProblem::StillRunning => "still under way: look again with `accounts show`".into(),
+        RenewError::Unavailable { retry_at, detail } => format!("{detail}; next try after {retry_at}"),
+        RenewError::StillRunning => "still under way: look again with `accounts show`".into(),
     }
 }
 

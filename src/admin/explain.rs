@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 
-use crate::access::book::Summary;
-use crate::access::realm::RealmTrouble;
+use crate::access::circuit_breaker::OpenReason;
+use crate::access::failure_streak::{CallFailure, FailureStreak};
+use crate::access::registry::Summary;
 use crate::access::renewal::Alarms;
-use crate::access::streak::{Failure, Streak};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountState, RealmName, Remedy};
 
@@ -212,8 +212,8 @@ impl ExplainInputs<'_> {
         };
         let (what, fix) = match streak.what {
             // An application that asks for what is not there, now and then, is no trouble of the account's.
-            Failure::Status(400 | 404..=499) if streak.count < MANY => return None,
-            Failure::Status(status) => (
+            CallFailure::Status(400 | 404..=499) if streak.count < MANY => return None,
+            CallFailure::Status(status) => (
                 match streak.count {
                     1 => format!("The platform answered the last call with {status}, at {}.", streak.last),
                     many => format!(
@@ -223,7 +223,7 @@ impl ExplainInputs<'_> {
                 },
                 self.fix_of_status(status),
             ),
-            Failure::Refused("platform_unreachable") => {
+            CallFailure::Refused("platform_unreachable") => {
                 let why = self.summary.unreachable.as_ref().map(|it| format!(": {}", it.why));
                 let route = self.summary.route.as_ref().map_or_else(String::new, |route| format!(" They go to {route}"));
                 (
@@ -231,13 +231,13 @@ impl ExplainInputs<'_> {
                     format!("`genapi-gateway check --connect` shows whether this machine reaches the platform at all; `genapi-gateway accounts discover {}` asks where the account lives now, as the gateway does by itself once a minute.", self.view.name),
                 )
             }
-            Failure::Refused("token_unavailable") => {
+            CallFailure::Refused("token_unavailable") => {
                 let why = self.why_no_token().map_or_else(String::new, |why| format!(": {why}"));
                 (format!("{calls} got 503 token_unavailable{why}."), self.fix_of_no_token())
             }
             // Said by the account's state already.
-            Failure::Refused("account_needs_login") => return None,
-            Failure::Refused(code) => (
+            CallFailure::Refused("account_needs_login") => return None,
+            CallFailure::Refused(code) => (
                 match code {
                     "platform_timeout" => format!("{calls} got 504 platform_timeout: the platform did not answer in time."),
                     code => format!("{calls} got 502 {code}: the platform's answer broke off or was not valid HTTP."),
@@ -263,7 +263,7 @@ impl ExplainInputs<'_> {
         if let Some((_, trouble)) = self.realm_trouble() {
             return fix_of_realm(trouble).to_owned();
         }
-        match &self.summary.trouble {
+        match &self.summary.last_error {
             Some((_, retry_at)) if *retry_at > self.now => {
                 format!(
                     "It is tried again by itself, next after {retry_at}. `genapi-gateway check --connect` asks the token endpoint now."
@@ -280,7 +280,7 @@ impl ExplainInputs<'_> {
     /// Whether callers got no token, up to now.
     fn got_no_token(&self) -> bool {
         let streak = self.summary.streak.as_ref().filter(|streak| !self.is_over(streak));
-        streak.is_some_and(|streak| streak.what == Failure::Refused("token_unavailable"))
+        streak.is_some_and(|streak| streak.what == CallFailure::Refused("token_unavailable"))
     }
 
     /// Whether the platform has refused the token at hand, as far as callers have seen.
@@ -290,10 +290,10 @@ impl ExplainInputs<'_> {
     }
 
     /// Whether what failed has been shown to be over without a caller.
-    fn is_over(&self, streak: &Streak) -> bool {
+    fn is_over(&self, streak: &FailureStreak) -> bool {
         // Calls that waited for the refresh may have given up while it was under way.
         let from = match streak.what {
-            Failure::Refused("token_unavailable") if self.summary.trouble.is_none() => streak.since,
+            CallFailure::Refused("token_unavailable") if self.summary.last_error.is_none() => streak.since,
             _ => streak.last,
         };
         let refreshed_since = self.summary.refreshed_at.is_some_and(|at| at > from);
@@ -302,7 +302,7 @@ impl ExplainInputs<'_> {
 
     fn why_no_token(&self) -> Option<String> {
         let realm = self.realm_trouble().map(|(realm, trouble)| trouble.sentence(realm));
-        let renewal = realm.or_else(|| self.summary.trouble.as_ref().map(|(why, _)| why.clone()));
+        let renewal = realm.or_else(|| self.summary.last_error.as_ref().map(|(why, _)| why.clone()));
         renewal.or_else(|| {
             self.store
                 .as_ref()
@@ -310,7 +310,7 @@ impl ExplainInputs<'_> {
         })
     }
 
-    fn realm_trouble(&self) -> Option<&(RealmName, RealmTrouble)> {
+    fn realm_trouble(&self) -> Option<&(RealmName, OpenReason)> {
         self.alarms.realms.iter().find(|(realm, _)| *realm == self.summary.realm)
     }
 
@@ -325,7 +325,7 @@ impl ExplainInputs<'_> {
     }
 
     fn renewal_finding(&self) -> Option<Finding> {
-        let (why, retry_at) = self.summary.trouble.as_ref()?;
+        let (why, retry_at) = self.summary.last_error.as_ref()?;
         let next = match *retry_at > self.now {
             true => format!("Next try after {retry_at}."),
             false => "The next try is due.".to_owned(),
@@ -362,7 +362,7 @@ impl ExplainInputs<'_> {
                 Some(finding(level, format!("The token is good until {until}."), ""))
             }
             // What is paused or needs a login is not renewed by a call.
-            _ if !served || self.summary.trouble.is_some() => None,
+            _ if !served || self.summary.last_error.is_some() => None,
             Some(until) => {
                 Some(finding("note", format!("The token ran out at {until}; the next call renews it."), ""))
             }
@@ -434,8 +434,8 @@ impl ExplainInputs<'_> {
     /// Whether a refusal is what a finding above is about.
     fn is_said(&self, code: &str) -> bool {
         let of_calls = self.summary.streak.as_ref().is_some_and(|streak| match streak.what {
-            Failure::Refused(known) => known == code,
-            Failure::Status(_) => false,
+            CallFailure::Refused(known) => known == code,
+            CallFailure::Status(_) => false,
         });
         let of_state = match self.view.state {
             AccountState::Ready => false,
@@ -457,12 +457,12 @@ impl ExplainInputs<'_> {
     }
 }
 
-fn fix_of_realm(trouble: &RealmTrouble) -> &'static str {
+fn fix_of_realm(trouble: &OpenReason) -> &'static str {
     match trouble {
-        RealmTrouble::BadCredentials { .. } => {
+        OpenReason::BadCredentials { .. } => {
             "Compare client_id and client_secret with what Align gave you, correct them, and send SIGHUP. Grants are kept."
         }
-        RealmTrouble::OutOfOrder { .. } => {
+        OpenReason::Unavailable { .. } => {
             "It is tried again by itself. `genapi-gateway check --connect` shows whether it is the way there, the certificate or the token endpoint. Grants are kept."
         }
     }

@@ -28,7 +28,7 @@ use axum::routing::{self, MethodRouter};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::access::book::Book;
+use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::journal::audit::{Action, Audit, Outcome};
@@ -46,7 +46,7 @@ use view::{CallRequest, CallResponse};
 /// What the admin listener is made of.
 pub struct Admin {
     pub clock: Clock,
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
     pub store: Arc<dyn Store>,
     pub pairing: Arc<Pairing>,

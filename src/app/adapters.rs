@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::access::book::Book;
-use crate::access::calls::Chronicle;
-use crate::access::census::Census;
-use crate::access::renewal::{Cause, RenewProblem, Renewals};
-use crate::access::replace::ReplaceError;
+use crate::access::control_calls::Chronicle;
+use crate::access::registry::AccountRegistry;
+use crate::access::renewal::{Cause, RenewError, Renewals};
+use crate::access::replace_grant::ReplaceError;
+use crate::access::stats::RealmStats;
 use crate::admin::view::{CallRequest, CallResponse};
 use crate::admin::{Machinery, Part, Readiness};
 use crate::clock::Timestamp;
@@ -38,7 +38,7 @@ impl Chronicle for JournalAdapter {
 
 /// What follows from a pairing, an import, a pause.
 pub struct PairingAdapter {
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
     pub journal: Journal,
     pub known: Arc<KnownTokens>,
@@ -49,7 +49,7 @@ impl pairing::Hooks for PairingAdapter {
         for grant in &record.grants {
             self.known.learn(grant.refresh.expose(), &record.name);
         }
-        self.book.apply(record.clone());
+        self.registry.apply(record.clone());
     }
 
     fn withdraw(&self, name: &AccountName) {
@@ -58,13 +58,13 @@ impl pairing::Hooks for PairingAdapter {
     }
 
     fn rename(&self, from: &AccountName, record: &AccountRecord) {
-        let before = self.book.by_name(from.as_str());
+        let before = self.registry.by_name(from.as_str());
         self.renewals.withdraw(from);
         self.known.rename(from, &record.name);
         self.publish(record);
-        let after = self.book.by_name(record.name.as_str());
+        let after = self.registry.by_name(record.name.as_str());
         if let (Some(before), Some(after)) = (before, after) {
-            after.signals.learn(&before.signals.read());
+            after.activity.learn(&before.activity.read());
         }
     }
 
@@ -73,7 +73,7 @@ impl pairing::Hooks for PairingAdapter {
     }
 
     fn is_unsaved(&self, account: &AccountName) -> bool {
-        self.book.by_name(account.as_str()).is_some_and(|entry| entry.summary().unsaved)
+        self.registry.by_name(account.as_str()).is_some_and(|entry| entry.summary().unsaved)
     }
 
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
@@ -97,7 +97,7 @@ impl pairing::Hooks for PairingAdapter {
         account: &'a AccountName,
     ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
         Box::pin(async move {
-            let entry = self.book.by_name(account.as_str()).ok_or("the account is gone")?;
+            let entry = self.registry.by_name(account.as_str()).ok_or("the account is gone")?;
             self.renewals.rediscover(&entry).await.map(|_| ()).map_err(sentence)
         })
     }
@@ -107,24 +107,24 @@ impl pairing::Hooks for PairingAdapter {
         account: &'a AccountName,
     ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
         Box::pin(async move {
-            let entry = self.book.by_name(account.as_str()).ok_or("the account is gone")?;
+            let entry = self.registry.by_name(account.as_str()).ok_or("the account is gone")?;
             let renewed = self.renewals.renew(&entry, entry.generation(), Cause::Operator).await;
             renewed.map(|_| ()).map_err(sentence)
         })
     }
 }
 
-fn sentence(problem: RenewProblem) -> String {
+fn sentence(problem: RenewError) -> String {
     match problem {
-        RenewProblem::TooSoon { until } => {
+        RenewError::TooSoon { until } => {
             format!("refreshed a moment ago; the next refresh may go out at {until}")
         }
-        RenewProblem::Paused => "the account is paused".to_owned(),
-        RenewProblem::NeedsLogin { why, remedy, .. } => {
+        RenewError::Paused => "the account is paused".to_owned(),
+        RenewError::NeedsLogin { why, remedy, .. } => {
             format!("the account needs {}: {why}", remedy.need())
         }
-        RenewProblem::Unavailable { detail, retry_at } => format!("{detail}; next try after {retry_at}"),
-        RenewProblem::StillRunning => "the refresh is still under way".to_owned(),
+        RenewError::Unavailable { detail, retry_at } => format!("{detail}; next try after {retry_at}"),
+        RenewError::StillRunning => "the refresh is still under way".to_owned(),
     }
 }
 
@@ -255,8 +255,8 @@ impl Inner {
 impl Inner {
     /// One dead account among many is its own affair; where most of them are, something has happened to all.
     fn accounts_part(&self) -> Part {
-        let census = self.book.census();
-        let count = |of: fn(&Census) -> usize| census.values().map(of).sum::<usize>();
+        let realm_stats = self.registry.realm_stats();
+        let count = |of: fn(&RealmStats) -> usize| realm_stats.values().map(of).sum::<usize>();
         let (ready, paused) = (count(|it| it.ready), count(|it| it.paused));
         let needs_login = count(|it| it.needs_login);
         let verb = if needs_login == 1 { "needs" } else { "need" };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use crate::access::book::Book;
+use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::facade::{self, TokenEndpoint};
 use crate::gateway::inbound::account::AccountDirectory;
@@ -25,7 +25,7 @@ use super::observe::WorkerObservers;
 /// Makes each worker its own gateway.
 pub struct HandlerFactory {
     pub shared: Arc<GatewayShared>,
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
     pub connectors: RealmConnectors,
     pub observers: Arc<WorkerObservers>,
@@ -42,7 +42,7 @@ impl MakeHandler for HandlerFactory {
     type Handler = DataHandler;
 
     fn make(&self, worker: usize) -> DataHandler {
-        let accounts = AccountDirectory { book: self.book.clone(), renewals: self.renewals.clone() };
+        let accounts = AccountDirectory { registry: self.registry.clone(), renewals: self.renewals.clone() };
         let observer = self.observers.of_worker(worker);
         DataHandler {
             gateway: Gateway::new(self.shared.clone(), accounts, self.connectors.clone(), observer),

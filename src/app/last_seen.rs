@@ -9,8 +9,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::Mutex;
 
-use crate::access::book::{Book, Entry};
-use crate::access::signals::Signals;
+use crate::access::activity::Activity;
+use crate::access::registry::{Account, AccountRegistry};
 use crate::clock::{Clock, Timestamp};
 use crate::store::last_seen::{BATCH, LastSeen, LastSeenRecord, Subject};
 use crate::store::{Store, StoreError};
@@ -24,7 +24,7 @@ const READ_EVERY: Duration = Duration::from_secs(30);
 
 pub struct LastSeenSync {
     store: Arc<dyn Store>,
-    book: Arc<Book>,
+    registry: Arc<AccountRegistry>,
     clock: Clock,
     pub callers: Arc<CallerActivity>,
     /// How far the others' was read. Held while it is read, so that many who ask cause one question.
@@ -33,11 +33,11 @@ pub struct LastSeenSync {
 
 /// Signs of life by the caller's name.
 #[derive(Default)]
-pub struct CallerActivity(DashMap<String, Arc<Signals>>);
+pub struct CallerActivity(DashMap<String, Arc<Activity>>);
 
 impl CallerActivity {
     /// Looked up once per worker and caller.
-    pub fn of(&self, name: &str) -> Arc<Signals> {
+    pub fn of(&self, name: &str) -> Arc<Activity> {
         if let Some(known) = self.0.get(name) {
             return known.clone();
         }
@@ -45,20 +45,20 @@ impl CallerActivity {
     }
 
     pub fn read(&self, name: &str) -> LastSeen {
-        self.0.get(name).map(|signals| signals.read()).unwrap_or_default()
+        self.0.get(name).map(|activity| activity.read()).unwrap_or_default()
     }
 }
 
 /// Something happened to it since it was last written. Small, since there may be as many as accounts.
 enum ChangedActivity {
-    Account(Arc<Entry>),
-    Caller(Box<(String, Arc<Signals>)>),
+    Account(Arc<Account>),
+    Caller(Box<(String, Arc<Activity>)>),
 }
 
 impl ChangedActivity {
-    fn signals(&self) -> &Signals {
+    fn activity(&self) -> &Activity {
         match self {
-            ChangedActivity::Account(entry) => &entry.signals,
+            ChangedActivity::Account(entry) => &entry.activity,
             ChangedActivity::Caller(caller) => &caller.1,
         }
     }
@@ -74,16 +74,16 @@ impl ChangedActivity {
 /// What is on its way to the store. Dropped before it arrived, it goes with the next writing.
 struct PendingWrite<'a> {
     seen: Vec<LastSeenRecord>,
-    from: Vec<&'a Signals>,
+    from: Vec<&'a Activity>,
 }
 
 impl<'a> PendingWrite<'a> {
     fn take(changed: &'a [ChangedActivity]) -> Self {
         let (mut seen, mut from) = (Vec::with_capacity(changed.len()), Vec::with_capacity(changed.len()));
         for one in changed {
-            if let Some(moments) = one.signals().take_changes() {
+            if let Some(moments) = one.activity().take_changes() {
                 seen.push(LastSeenRecord { subject: one.subject(), moments });
-                from.push(one.signals());
+                from.push(one.activity());
             }
         }
         Self { seen, from }
@@ -96,13 +96,18 @@ impl<'a> PendingWrite<'a> {
 
 impl Drop for PendingWrite<'_> {
     fn drop(&mut self) {
-        self.from.iter().for_each(|signals| signals.put_back_changes());
+        self.from.iter().for_each(|activity| activity.put_back_changes());
     }
 }
 
 impl LastSeenSync {
-    pub fn new(store: Arc<dyn Store>, book: Arc<Book>, clock: Clock, callers: Arc<CallerActivity>) -> Self {
-        Self { store, book, clock, callers, read_to: Mutex::default() }
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<AccountRegistry>,
+        clock: Clock,
+        callers: Arc<CallerActivity>,
+    ) -> Self {
+        Self { store, registry, clock, callers, read_to: Mutex::default() }
     }
 
     /// For as long as the gateway lives.
@@ -149,8 +154,8 @@ impl LastSeenSync {
                 changed.push(ChangedActivity::Caller(Box::new(known)));
             }
         }
-        self.book.for_each(|entry| {
-            if entry.signals.has_changed() {
+        self.registry.for_each(|entry| {
+            if entry.activity.has_changed() {
                 changed.push(ChangedActivity::Account(entry.clone()));
             }
         });
@@ -181,8 +186,8 @@ impl LastSeenSync {
         for LastSeenRecord { subject, moments } in noted.seen {
             match subject {
                 Subject::Account(name) => {
-                    if let Some(entry) = self.book.by_name(name.as_str()) {
-                        entry.signals.learn(&moments);
+                    if let Some(entry) = self.registry.by_name(name.as_str()) {
+                        entry.activity.learn(&moments);
                     }
                 }
                 Subject::Caller(name) => self.callers.of(&name).learn(&moments),
@@ -214,8 +219,9 @@ mod tests {
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let known = Arc::new(CallerActivity::default());
         (0..callers).for_each(|number| known.of(&number.to_string()).called(clock.now()));
-        let book = Arc::new(Book::new(HashMap::new()));
-        let exchange = LastSeenSync::new(Arc::clone(&store) as Arc<dyn Store>, book, clock.clone(), known);
+        let registry = Arc::new(AccountRegistry::new(HashMap::new()));
+        let exchange =
+            LastSeenSync::new(Arc::clone(&store) as Arc<dyn Store>, registry, clock.clone(), known);
         Bench { clock, store, exchange }
     }
 

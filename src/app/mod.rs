@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::access::book::Book;
+use crate::access::registry::AccountRegistry;
 use crate::access::renewal::{self, Renewals};
 use crate::admin::{self, Admin, Guard};
 use crate::clock::Clock;
@@ -74,7 +74,7 @@ pub struct Running {
 struct Inner {
     config: ArcSwap<Config>,
     store: Arc<dyn Store>,
-    book: Arc<Book>,
+    registry: Arc<AccountRegistry>,
     renewals: Renewals,
     pairing: Arc<Pairing>,
     known: Arc<KnownTokens>,
@@ -110,8 +110,8 @@ pub async fn start(
     let newest_change = store.newest_change().await.context("the store cannot be read")?;
     let corrections = Arc::new(Corrections::default());
     let brought_down = corrections.clamp_future_times(&*store).await;
-    let book = Arc::new(Book::new(realms::rules(&config)));
-    let mut take = |record| drop(book.apply(record));
+    let registry = Arc::new(AccountRegistry::new(realms::rules(&config)));
+    let mut take = |record| drop(registry.apply(record));
     let broken = store.each_account(&mut take).await.context("the accounts cannot be read")?;
     for (account, why) in &broken {
         tracing::error!(%account, why, "the account's record cannot be read; it is left out and all others are served");
@@ -119,10 +119,10 @@ pub async fn start(
     let journal = Journal::start(store.clone(), clock.clone());
     corrections::note(&brought_down, &journal);
     let audit = Audit::open(&config.admin.audit, clock.clone())?;
-    let renewals = Renewals::new(renewal::Parts {
+    let renewals = Renewals::new(renewal::RenewalParts {
         clock: clock.clone(),
         store: store.clone(),
-        book: book.clone(),
+        registry: registry.clone(),
         platforms: realms::control_calls(&realms),
         chronicle: Arc::new(adapters::JournalAdapter(journal.clone())),
         settings: config.renewal.clone(),
@@ -132,7 +132,7 @@ pub async fn start(
     let known = store.known_tokens().await.context("the known tokens cannot be read")?;
     // One copy of each long name (short ones are stored in place): there are as many of these as accounts.
     let same_name = |(hash, name): ([u8; 32], AccountName)| {
-        let entry = book.by_name(name.as_str());
+        let entry = registry.by_name(name.as_str());
         (hash, entry.map_or(name, |entry| entry.name.clone()))
     };
     let known = Arc::new(KnownTokens::load(known.into_iter().map(same_name)));
@@ -142,7 +142,7 @@ pub async fn start(
         realms: realms::for_pairing(&config, &realms),
         retry: config.retry.clone(),
         hooks: Arc::new(PairingAdapter {
-            book: book.clone(),
+            registry: registry.clone(),
             renewals: renewals.clone(),
             journal: journal.clone(),
             known: known.clone(),
@@ -152,7 +152,7 @@ pub async fn start(
     let metrics = Arc::new(Metrics::new(&endpoint_names(), env!("CARGO_PKG_VERSION")));
     let callers = Arc::new(CallerActivity::default());
     let observers = Arc::new(WorkerObservers::new(metrics.clone(), callers.clone()));
-    let last_seen = Arc::new(LastSeenSync::new(store.clone(), book.clone(), clock.clone(), callers));
+    let last_seen = Arc::new(LastSeenSync::new(store.clone(), registry.clone(), clock.clone(), callers));
     let (operator_key, operator_caller) = operator::caller()?;
     let secrets = signing_secrets(&config)?;
     // A gateway inside another program (a demo, a test) may have none.
@@ -168,11 +168,12 @@ pub async fn start(
         &instance(&secrets.0),
         access_log,
     ));
-    let facade = Arc::new(TokenEndpoint { shared: shared.clone(), known: known.clone(), book: book.clone() });
+    let facade =
+        Arc::new(TokenEndpoint { shared: shared.clone(), known: known.clone(), registry: registry.clone() });
     let connectors = RealmConnectors::new(&realms);
     let maker = Arc::new(data_plane::HandlerFactory {
         shared: shared.clone(),
-        book: book.clone(),
+        registry: registry.clone(),
         renewals: renewals.clone(),
         connectors: connectors.clone(),
         observers,
@@ -185,7 +186,7 @@ pub async fn start(
     let inner = Arc::new(Inner {
         config: ArcSwap::from_pointee(config.clone()),
         store: store.clone(),
-        book: book.clone(),
+        registry: registry.clone(),
         renewals: renewals.clone(),
         pairing: pairing.clone(),
         known: known.clone(),
@@ -213,7 +214,7 @@ pub async fn start(
     }
     let admin_state = Arc::new(Admin {
         clock: clock.clone(),
-        book,
+        registry,
         renewals: renewals.clone(),
         store,
         pairing: pairing.clone(),
@@ -333,8 +334,8 @@ impl Running {
         self.inner.config.load_full()
     }
 
-    pub fn book(&self) -> &Arc<Book> {
-        &self.inner.book
+    pub fn registry(&self) -> &Arc<AccountRegistry> {
+        &self.inner.registry
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::access::book::Entry;
-use crate::access::signals::Signals;
-use crate::access::streak::Failure;
+use crate::access::activity::Activity;
+use crate::access::failure_streak::CallFailure;
+use crate::access::registry::Account;
 use crate::gateway::{LogEntry, Observer, refusal};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint::{self, Endpoint};
@@ -37,7 +37,7 @@ struct WorkerObserver {
     cells: ArcSwap<Vec<(RealmName, Arc<CallCells>)>>,
     callers: Arc<CallerActivity>,
     /// By name, which outlives a reload; few enough to walk.
-    known_callers: ArcSwap<Vec<(String, Arc<Signals>)>>,
+    known_callers: ArcSwap<Vec<(String, Arc<Activity>)>>,
     nobody: Arc<CallCells>,
     refusals: Mutex<HashMap<&'static str, Counter>>,
     links: Counter,
@@ -68,18 +68,18 @@ impl WorkerObservers {
 }
 
 impl Observer for WorkerObserver {
-    fn finished(&self, record: &LogEntry, account: Option<&Entry>) {
+    fn finished(&self, record: &LogEntry, account: Option<&Account>) {
         self.count(record);
         if let Some(account) = account {
-            record_activity(record, &account.signals);
-            if let Some(failure) = Failure::of(record.refusal, record.status, record.attempts > 0) {
+            record_activity(record, &account.activity);
+            if let Some(failure) = CallFailure::of(record.refusal, record.status, record.attempts > 0) {
                 account.call_failed(failure, record.at);
             }
         }
         if let Some(caller) = &record.caller {
-            self.with_caller(&caller.name, |signals| {
-                signals.called(record.at);
-                record_activity(record, signals);
+            self.with_caller(&caller.name, |activity| {
+                activity.called(record.at);
+                record_activity(record, activity);
             });
         }
     }
@@ -131,14 +131,14 @@ impl WorkerObserver {
         self.cells.store(Arc::new(known.iter().cloned().chain([(realm.clone(), cells)]).collect()));
     }
 
-    fn with_caller(&self, name: &str, note: impl FnOnce(&Signals)) {
+    fn with_caller(&self, name: &str, note: impl FnOnce(&Activity)) {
         let known = self.known_callers.load();
-        if let Some((_, signals)) = known.iter().find(|(known, _)| known == name) {
-            return note(signals);
+        if let Some((_, activity)) = known.iter().find(|(known, _)| known == name) {
+            return note(activity);
         }
-        let signals = self.callers.of(name);
-        note(&signals);
-        let all = known.iter().cloned().chain([(name.to_owned(), signals)]).collect();
+        let activity = self.callers.of(name);
+        note(&activity);
+        let all = known.iter().cloned().chain([(name.to_owned(), activity)]).collect();
         self.known_callers.store(Arc::new(all));
     }
 
@@ -148,18 +148,18 @@ impl WorkerObserver {
     }
 }
 
-fn record_activity(record: &LogEntry, signals: &Signals) {
+fn record_activity(record: &LogEntry, activity: &Activity) {
     match record.refusal {
-        Some(code) => signals.refused(refusal::code_number(code), record.at),
-        None if (200..400).contains(&record.status) => signals.succeeded(record.at),
+        Some(code) => activity.refused(refusal::code_number(code), record.at),
+        None if (200..400).contains(&record.status) => activity.succeeded(record.at),
         None => {}
     }
     let success = record.refusal.is_none() && record.status == 200;
     if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
-        signals.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
+        activity.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
     }
     if !record.complete && record.endpoint.name == "download_asset" && record.refusal.is_none() {
-        signals.download_unfinished(record.at);
+        activity.download_unfinished(record.at);
     }
 }
 
@@ -222,19 +222,19 @@ fn watch_store(inner: &Inner) {
 /// Gauges that are cheaper to work out at a scrape than to keep.
 pub fn refresh_gauges(inner: &Inner) {
     let metrics = &inner.metrics;
-    for (realm, census) in inner.book.census() {
+    for (realm, realm_stats) in inner.registry.realm_stats() {
         let states = [
-            (AccountState::Ready.word(), census.ready),
-            (AccountState::Paused.word(), census.paused),
-            ("needs_login", census.needs_login),
+            (AccountState::Ready.word(), realm_stats.ready),
+            (AccountState::Paused.word(), realm_stats.paused),
+            ("needs_login", realm_stats.needs_login),
         ];
         for (state, count) in states {
             metrics.accounts(realm.as_str(), state).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        let earliest = census.earliest_expiry.map_or(0, |at| at.time_of_day().as_secs());
+        let earliest = realm_stats.earliest_expiry.map_or(0, |at| at.time_of_day().as_secs());
         metrics.earliest_expiry(realm.as_str()).set(i64::try_from(earliest).unwrap_or(i64::MAX));
     }
-    for (realm, tally) in inner.renewals.tallies() {
+    for (realm, tally) in inner.renewals.renewal_counters() {
         use std::sync::atomic::Ordering::Relaxed;
         for (outcome, count) in [
             ("refreshed", tally.refreshes.load(Relaxed)),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::access::book::RealmRules;
-use crate::access::calls::ControlCalls;
+use crate::access::control_calls::ControlCalls;
+use crate::access::registry::RouteRules;
 use crate::config::{Config, RealmConfig, UpstreamConfig};
 use crate::model::account::RealmName;
 use crate::pairing::PairingRealm;
@@ -48,8 +48,8 @@ pub fn for_pairing(
         .collect()
 }
 
-pub fn rules(config: &Config) -> HashMap<RealmName, RealmRules> {
-    config.realms.iter().map(|(name, realm)| (name.clone(), RealmRules::of(realm))).collect()
+pub fn rules(config: &Config) -> HashMap<RealmName, RouteRules> {
+    config.realms.iter().map(|(name, realm)| (name.clone(), RouteRules::of(realm))).collect()
 }
 
 /// Realms whose credentials or addresses differ: accounts that needed a login are tried again there.

@@ -56,7 +56,7 @@ impl Inner {
         let parts = realms::build_all(&fresh)?;
         let changed = realms::changed(old, &fresh);
         self.connectors.replace(&parts);
-        self.book.set_rules(realms::rules(&fresh));
+        self.registry.set_rules(realms::rules(&fresh));
         self.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
         let caller = self.operator.caller.clone();
         self.shared.settings.store(Arc::new(GatewaySettings::compile(&operator::with(&fresh, caller))));

@@ -30,17 +30,17 @@ impl Inner {
     async fn take_over(&self, name: &AccountName) {
         match self.store.account(name).await {
             Ok(Some(record)) => {
-                if self.book.by_name(name.as_str()).is_none() {
+                if self.registry.by_name(name.as_str()).is_none() {
                     self.learn_tokens_of(name).await;
                 }
                 for grant in &record.grants {
                     self.known.learn(grant.refresh.expose(), name);
                 }
-                self.book.apply(record);
+                self.registry.apply(record);
             }
             Ok(None) => {
                 self.known.forget(name);
-                self.book.remove(name.as_str());
+                self.registry.remove(name.as_str());
             }
             Err(trouble) => {
                 tracing::warn!(account = %name, %trouble, "what another gateway changed cannot be read yet");

@@ -104,7 +104,7 @@ fn announce(running: &Running) {
         data_tls = listed(&bound.data_tls),
         admin = listed(&bound.admin),
         public = listed(&bound.public),
-        accounts = running.book().len(),
+        accounts = running.registry().len(),
         "ready"
     );
     let _ = notify::tell(Notice::Ready);

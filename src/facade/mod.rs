@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::access::book::{Book, Standing};
+use crate::access::registry::{AccountRegistry, Availability};
 use crate::gateway::GatewayShared;
 use crate::gateway::inbound::caller::{self, AuthenticatedCaller, PeerInfo};
 use crate::gateway::refusal::Refusal;
@@ -29,7 +29,7 @@ use form::TokenForm;
 pub struct TokenEndpoint {
     pub shared: Arc<GatewayShared>,
     pub known: Arc<KnownTokens>,
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
 }
 
 /// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
@@ -92,17 +92,17 @@ impl TokenEndpoint {
             return Err(TokenRequestError::UnsupportedGrant.into());
         }
         let name = self.known.account_of(&form.refresh_token).ok_or(TokenRequestError::UnknownToken)?;
-        let entry = self.book.by_name(name.as_str()).ok_or(TokenRequestError::UnknownToken)?;
+        let entry = self.registry.by_name(name.as_str()).ok_or(TokenRequestError::UnknownToken)?;
         if !caller.rules.may_use(&name, || entry.identity()) {
             return Err(TokenRequestError::NotAllowed.into());
         }
         let now = self.shared.clock.now();
-        match entry.standing(now) {
-            Standing::Ready(_) | Standing::Refused { .. } | Standing::Renewable { .. } => {}
-            Standing::Paused => return Err(TokenRequestError::Paused.into()),
-            Standing::NeedsLogin { .. } => return Err(TokenRequestError::NeedsLogin.into()),
+        match entry.availability(now) {
+            Availability::Ready(_) | Availability::Refused { .. } | Availability::Renewable { .. } => {}
+            Availability::Paused => return Err(TokenRequestError::Paused.into()),
+            Availability::NeedsLogin { .. } => return Err(TokenRequestError::NeedsLogin.into()),
         }
-        entry.touch(now);
+        entry.mark_used(now);
         let lifetime = self.shared.tokens.lifetime();
         let minted = self.shared.tokens.mint(&caller.rules.name, &name, now + lifetime);
         let token =

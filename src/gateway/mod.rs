@@ -37,8 +37,8 @@ use dashmap::DashMap;
 use http::{HeaderValue, Method, Response};
 
 use crate::access::Access;
-use crate::access::book::Standing;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::Availability;
+use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Clock;
 use crate::http1::{Headers, KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
@@ -231,19 +231,19 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// The account's access, after a renewal where there is no live token.
     async fn available_access(&self, account: &A::Account, log: &mut RequestLog) -> Result<Access, Refusal> {
         let now = log.at;
-        A::touch(account, now);
+        A::mark_used(account, now);
         let name = || A::name(account).clone();
-        match A::standing(account, now) {
-            Standing::Ready(access) => Ok(access),
-            Standing::Refused { access, cause } => {
+        match A::availability(account, now) {
+            Availability::Ready(access) => Ok(access),
+            Availability::Refused { access, cause } => {
                 Box::pin(self.join_renewal(account, access, cause, log)).await
             }
-            Standing::Paused => Err(Refusal::AccountPaused(name())),
-            Standing::NeedsLogin { since, remedy, .. } => {
+            Availability::Paused => Err(Refusal::AccountPaused(name())),
+            Availability::NeedsLogin { since, remedy, .. } => {
                 let realm = A::identity(account).0;
                 Err(Refusal::AccountNeedsLogin { account: name(), realm, since, remedy })
             }
-            Standing::Renewable { generation } => {
+            Availability::Renewable { generation } => {
                 log.renewals += 1;
                 let renewal = self.accounts.renew(account, generation, Cause::NoToken);
                 Box::pin(renewal).await.map_err(|error| {
@@ -270,14 +270,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             Some(Ok(newer)) => return Ok(newer),
             Some(Err(error)) => error,
             // It has landed between two looks.
-            None => match A::standing(account, self.shared.clock.now()) {
-                Standing::Ready(newer) => return Ok(newer),
+            None => match A::availability(account, self.shared.clock.now()) {
+                Availability::Ready(newer) => return Ok(newer),
                 _ => return Ok(refused),
             },
         };
         // A 403 may have been meant for that one call: this one is not refused because the token endpoint
         // takes its time.
-        if cause == Cause::Forbidden && error == RenewProblem::StillRunning {
+        if cause == Cause::Forbidden && error == RenewError::StillRunning {
             return Ok(refused);
         }
         let realm = A::identity(account).0;

@@ -9,7 +9,7 @@ use http::header::HeaderValue;
 use http::{Method, StatusCode};
 
 use crate::access::Access;
-use crate::access::book::Standing;
+use crate::access::registry::Availability;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
 use crate::http1::RequestHead;
@@ -202,8 +202,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                     Box::pin(self.wait(pause, &access, &mut state, log)).await;
                     // Where no connection can be had, another route may have been found meanwhile.
                     if matches!(outcome_seen, AttemptOutcome::ConnectFailed { .. })
-                        && let Standing::Ready(newest) =
-                            A::standing(&request.account, self.shared.clock.now())
+                        && let Availability::Ready(newest) =
+                            A::availability(&request.account, self.shared.clock.now())
                         && newest.realm() == access.realm()
                     {
                         access = newest;

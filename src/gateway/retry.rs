@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountName, RealmName};
@@ -146,7 +146,7 @@ fn pause(context: &RetryContext<'_>) -> Duration {
 
 /// What a call becomes when its renewal did not succeed: `None` lets the vendor's answer pass.
 pub fn without_renewal(
-    problem: &RenewProblem,
+    problem: &RenewError,
     cause: Cause,
     now: Timestamp,
     account: &AccountName,
@@ -154,17 +154,17 @@ pub fn without_renewal(
 ) -> Option<Refusal> {
     let has_response = matches!(cause, Cause::Unauthorized | Cause::Forbidden);
     match problem {
-        RenewProblem::TooSoon { .. } if has_response => None,
-        RenewProblem::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
-        RenewProblem::Paused => Some(Refusal::AccountPaused(account.clone())),
-        RenewProblem::NeedsLogin { since, remedy, .. } => {
+        RenewError::TooSoon { .. } if has_response => None,
+        RenewError::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
+        RenewError::Paused => Some(Refusal::AccountPaused(account.clone())),
+        RenewError::NeedsLogin { since, remedy, .. } => {
             let (account, realm) = (account.clone(), realm.clone());
             Some(Refusal::AccountNeedsLogin { account, realm, since: *since, remedy: *remedy })
         }
         // The token may live on, and 403 may mean what it says.
-        RenewProblem::Unavailable { .. } if cause == Cause::Forbidden => None,
-        RenewProblem::Unavailable { retry_at, .. } => Some(Refusal::TokenUnavailable(retry_at.since(now))),
-        RenewProblem::StillRunning => Some(Refusal::TokenUnavailable(STILL_RUNNING)),
+        RenewError::Unavailable { .. } if cause == Cause::Forbidden => None,
+        RenewError::Unavailable { retry_at, .. } => Some(Refusal::TokenUnavailable(retry_at.since(now))),
+        RenewError::StillRunning => Some(Refusal::TokenUnavailable(STILL_RUNNING)),
     }
 }
 
@@ -329,22 +329,22 @@ mod tests {
         let now = Timestamp::from_millis(1_000_000);
         let later = now + Duration::from_secs(7);
         let (name, realm) = ("smile".parse().unwrap(), "global".parse().unwrap());
-        let code = |problem: RenewProblem, cause| {
+        let code = |problem: RenewError, cause| {
             without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code())
         };
-        let unavailable = RenewProblem::Unavailable { retry_at: later, detail: "x".into() };
-        let dead = RenewProblem::NeedsLogin { since: now, why: "x".into(), remedy: Remedy::Login };
+        let unavailable = RenewError::Unavailable { retry_at: later, detail: "x".into() };
+        let dead = RenewError::NeedsLogin { since: now, why: "x".into(), remedy: Remedy::Login };
         let table = [
-            (RenewProblem::TooSoon { until: later }, Cause::Unauthorized, None),
-            (RenewProblem::TooSoon { until: later }, Cause::Forbidden, None),
-            (RenewProblem::TooSoon { until: later }, Cause::NoToken, Some("token_unavailable")),
+            (RenewError::TooSoon { until: later }, Cause::Unauthorized, None),
+            (RenewError::TooSoon { until: later }, Cause::Forbidden, None),
+            (RenewError::TooSoon { until: later }, Cause::NoToken, Some("token_unavailable")),
             (unavailable.clone(), Cause::Unauthorized, Some("token_unavailable")),
             (unavailable.clone(), Cause::Forbidden, None),
             (unavailable, Cause::NoToken, Some("token_unavailable")),
             (dead.clone(), Cause::Unauthorized, Some("account_needs_login")),
             (dead, Cause::Forbidden, Some("account_needs_login")),
-            (RenewProblem::Paused, Cause::NoToken, Some("account_paused")),
-            (RenewProblem::StillRunning, Cause::Forbidden, Some("token_unavailable")),
+            (RenewError::Paused, Cause::NoToken, Some("account_paused")),
+            (RenewError::StillRunning, Cause::Forbidden, Some("token_unavailable")),
         ];
         for (problem, cause, expected) in table {
             assert_eq!(code(problem.clone(), cause), expected, "{problem:?} {cause:?}");

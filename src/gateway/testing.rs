@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::access::book::{Entry, Standing};
-use crate::access::candidate::Trial;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::{Account, Availability};
+use crate::access::renewal::{Cause, RenewError};
+use crate::access::route_candidate::RouteTrial;
 use crate::clock::Timestamp;
 use crate::config::{self, AccountPattern, Config};
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -159,7 +159,7 @@ fn pattern(text: &str) -> AccountPattern {
 /// Accounts without a store: renewals follow a script.
 pub struct FakeAccounts {
     accounts: Vec<Rc<FakeAccount>>,
-    pub script: RefCell<VecDeque<Result<Access, RenewProblem>>>,
+    pub script: RefCell<VecDeque<Result<Access, RenewError>>>,
     pub renewals: RefCell<Vec<(u64, Cause)>>,
     pub behind: RefCell<Vec<Cause>>,
     pub forbidden: RefCell<Vec<bool>>,
@@ -171,7 +171,7 @@ pub struct FakeAccount {
     name: AccountName,
     realm: RealmName,
     id: AccountId,
-    pub standing: RefCell<Standing>,
+    pub availability: RefCell<Availability>,
     pub touched: Cell<bool>,
 }
 
@@ -184,7 +184,7 @@ impl FakeAccounts {
                     name: name.parse().unwrap(),
                     realm: realm.parse().unwrap(),
                     id: AccountId::new(*id),
-                    standing: RefCell::new(Standing::Renewable { generation: 0 }),
+                    availability: RefCell::new(Availability::Renewable { generation: 0 }),
                     touched: Cell::new(false),
                 })
             })
@@ -200,8 +200,8 @@ impl FakeAccounts {
         })
     }
 
-    pub fn set(&self, standing: Standing) {
-        *self.accounts[0].standing.borrow_mut() = standing;
+    pub fn set(&self, availability: Availability) {
+        *self.accounts[0].availability.borrow_mut() = availability;
     }
 }
 
@@ -245,7 +245,7 @@ impl Accounts for Rc<FakeAccounts> {
         &account.name
     }
 
-    fn entry(_account: &Rc<FakeAccount>) -> Option<Arc<Entry>> {
+    fn entry(_account: &Rc<FakeAccount>) -> Option<Arc<Account>> {
         None
     }
 
@@ -253,11 +253,11 @@ impl Accounts for Rc<FakeAccounts> {
         (account.realm.clone(), account.id)
     }
 
-    fn standing(account: &Rc<FakeAccount>, _now: Timestamp) -> Standing {
-        account.standing.borrow().clone()
+    fn availability(account: &Rc<FakeAccount>, _now: Timestamp) -> Availability {
+        account.availability.borrow().clone()
     }
 
-    fn touch(account: &Rc<FakeAccount>, _now: Timestamp) {
+    fn mark_used(account: &Rc<FakeAccount>, _now: Timestamp) {
         account.touched.set(true);
     }
 
@@ -266,12 +266,12 @@ impl Accounts for Rc<FakeAccounts> {
         _account: &Rc<FakeAccount>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Access, RenewProblem> {
+    ) -> Result<Access, RenewError> {
         self.renewals.borrow_mut().push((seen_generation, cause));
         self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
     }
 
-    async fn join(&self, _account: &Rc<FakeAccount>) -> Option<Result<Access, RenewProblem>> {
+    async fn join(&self, _account: &Rc<FakeAccount>) -> Option<Result<Access, RenewError>> {
         self.script.borrow_mut().pop_front()
     }
 
@@ -287,7 +287,7 @@ impl Accounts for Rc<FakeAccounts> {
         self.unreachable.borrow_mut().push(route.to_string());
     }
 
-    fn route_tried(&self, _account: &Rc<FakeAccount>, trial: &Arc<Trial>, failure: Option<String>) {
+    fn route_tried(&self, _account: &Rc<FakeAccount>, trial: &Arc<RouteTrial>, failure: Option<String>) {
         self.trials.borrow_mut().push((trial.route().to_string(), failure));
     }
 }

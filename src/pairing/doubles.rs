@@ -9,7 +9,7 @@ use url::Url;
 
 use super::ports::{Call, Hooks, LoginCalls};
 use super::{Pairing, PairingParts, PairingRealm};
-use crate::access::replace::ReplaceError;
+use crate::access::replace_grant::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::model::account::{AccountId, AccountName, RealmName};

@@ -14,7 +14,7 @@ use super::Pairing;
 use super::import_plan::{
     EntryPlan, ImportEntry, ImportOptions, ImportResult, StoreAction, TokenOwners, never_proved, new_grant,
 };
-use crate::access::replace::ReplaceError;
+use crate::access::replace_grant::ReplaceError;
 use crate::model::account::{AccountName, AccountState};
 use crate::store::{AccountRecord, NewGrant, StoreError};
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use url::Url;
 
-use crate::access::replace::ReplaceError;
+use crate::access::replace_grant::ReplaceError;
 use crate::model::account::{AccountId, AccountName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};

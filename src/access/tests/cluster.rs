@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::access::book::{Book, Entry, RealmRules};
-use crate::access::calls::Chronicle;
 use crate::access::cluster::LEASE;
+use crate::access::control_calls::Chronicle;
 use crate::access::doubles::*;
-use crate::access::flight::Flight;
-use crate::access::renewal::{Cause, Parts, RenewProblem, Renewals};
+use crate::access::registry::{Account, AccountRegistry, RouteRules};
+use crate::access::renewal::{Cause, RenewError, RenewalParts, Renewals};
+use crate::access::renewal_task::RenewalTask;
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::store::cluster::{Lease, ReplicaId};
@@ -20,53 +20,58 @@ use crate::store::postgres::testing::{Database, FaultyProxy, ProxyMode};
 
 struct Replica {
     id: ReplicaId,
-    book: Arc<Book>,
+    registry: Arc<AccountRegistry>,
     renewals: Renewals,
     lines: Arc<Lines>,
 }
 
 impl Replica {
-    async fn start(database: &Database, platform: &Arc<Scripted>) -> Self {
+    async fn start(database: &Database, platform: &Arc<ScriptedPlatform>) -> Self {
         Self::start_at(database, &database.url(), platform).await
     }
 
-    async fn start_at(database: &Database, url: &str, platform: &Arc<Scripted>) -> Self {
+    async fn start_at(database: &Database, url: &str, platform: &Arc<ScriptedPlatform>) -> Self {
         Self::start_with(database, url, platform, Clock::system()).await
     }
 
-    async fn start_with(database: &Database, url: &str, platform: &Arc<Scripted>, clock: Clock) -> Self {
+    async fn start_with(
+        database: &Database,
+        url: &str,
+        platform: &Arc<ScriptedPlatform>,
+        clock: Clock,
+    ) -> Self {
         let id = ReplicaId::new("test").unwrap();
         let store: Arc<dyn Store> = Arc::new(database.open_at(url, clock.clone()).await.unwrap());
         let records = store.accounts().await.unwrap().accounts;
-        let rules = HashMap::from([(global(), RealmRules { hosts: policy(), pinned: None })]);
-        let book = Arc::new(Book::load(records, rules));
+        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
+        let registry = Arc::new(AccountRegistry::load(records, rules));
         let lines = Arc::new(Lines::default());
-        let renewals = Renewals::new(Parts {
+        let renewals = Renewals::new(RenewalParts {
             clock,
             store,
-            book: Arc::clone(&book),
+            registry: Arc::clone(&registry),
             platforms: platforms(platform),
             chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
             settings: settings(),
             runtime: Handle::current(),
             replica: id.clone(),
         });
-        Self { id, book, renewals, lines }
+        Self { id, registry, renewals, lines }
     }
 
-    fn entry(&self) -> Arc<Entry> {
-        self.book.by_name("smile").unwrap()
+    fn account(&self) -> Arc<Account> {
+        self.registry.by_name("smile").unwrap()
     }
 
     /// A caller that saw the first token fail.
-    fn caller(&self) -> tokio::task::JoinHandle<Result<crate::access::Access, RenewProblem>> {
-        let (renewals, entry) = (self.renewals.clone(), self.entry());
-        let seen = entry.generation();
-        tokio::spawn(async move { renewals.renew(&entry, seen, Cause::Unauthorized).await })
+    fn caller(&self) -> tokio::task::JoinHandle<Result<crate::access::Access, RenewError>> {
+        let (renewals, account) = (self.renewals.clone(), self.account());
+        let seen = account.generation();
+        tokio::spawn(async move { renewals.renew(&account, seen, Cause::Unauthorized).await })
     }
 }
 
-async fn paired(platform: &Scripted) -> Database {
+async fn paired(platform: &ScriptedPlatform) -> Database {
     let database = Database::new().await;
     let store = database.open(Clock::system()).await.unwrap();
     // Long enough ago that the gap after the last refresh is over.
@@ -79,7 +84,7 @@ async fn paired(platform: &Scripted) -> Database {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_of_three_gateways_cause_one_refresh() {
     for rotates in [false, true] {
-        let platform = Arc::new(Scripted::new(rotates));
+        let platform = Arc::new(ScriptedPlatform::new(rotates));
         let database = paired(&platform).await;
         let mut replicas = Vec::new();
         for _ in 0..3 {
@@ -101,19 +106,19 @@ async fn callers_of_three_gateways_cause_one_refresh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_gone_nobody_asks_the_platform_and_callers_hear_when_to_come_again() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let (proxy, url) = database.behind_proxy().await;
     let replica = Replica::start_at(&database, &url, &platform).await;
     proxy.set(ProxyMode::Refuse);
     let refused = replica.caller().await.unwrap();
-    assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RenewError::Unavailable { .. })), "{refused:?}");
     assert_eq!(platform.refreshes(), 0);
 }
 
 /// Two gateways, the first of which asked the platform; the database went out of its reach before the answer came.
 struct Cut {
-    platform: Arc<Scripted>,
+    platform: Arc<ScriptedPlatform>,
     database: Database,
     proxy: FaultyProxy,
     one: Replica,
@@ -121,7 +126,7 @@ struct Cut {
 }
 
 async fn cut_off_while_refreshing() -> Cut {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let (proxy, url) = database.behind_proxy().await;
     let one = Replica::start_at(&database, &url, &platform).await;
@@ -132,7 +137,7 @@ async fn cut_off_while_refreshing() -> Cut {
     proxy.set(ProxyMode::Refuse);
     platform.refresh_door.send_replace(true);
     assert_eq!(token(&caller.await.unwrap().unwrap()), "access-smile-1", "served from memory");
-    assert!(one.entry().summary().unsaved);
+    assert!(one.account().summary().unsaved);
     Cut { platform, database, proxy, one, other }
 }
 
@@ -143,7 +148,7 @@ const NOT_FULL: &str = "DROP TRIGGER full_disk ON grants";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_refreshes_on_top_of_tokens_that_the_others_cannot_see() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let replica = Replica::start(&database, &platform).await;
     let no_gap = crate::config::RenewalConfig { min_gap: Duration::ZERO, ..settings() };
@@ -151,27 +156,31 @@ async fn nobody_refreshes_on_top_of_tokens_that_the_others_cannot_see() {
     let mut shell = database.shell().await;
     sqlx::raw_sql(FULL).execute(&mut shell).await.unwrap();
     assert_eq!(token(&replica.caller().await.unwrap().unwrap()), "access-smile-1");
-    let put_off = replica.caller().await.unwrap();
-    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    let postpone = replica.caller().await.unwrap();
+    assert!(matches!(postpone, Err(RenewError::Unavailable { .. })), "{postpone:?}");
     assert_eq!(platform.refreshes(), 1);
     sqlx::raw_sql(NOT_FULL).execute(&mut shell).await.unwrap();
     until(&database, "SELECT generation = 2 FROM grants").await;
-    while replica.entry().summary().unsaved {
+    while replica.account().summary().unsaved {
         tokio::task::yield_now().await;
     }
-    replica.renewals.renew(&replica.entry(), replica.entry().generation(), Cause::Operator).await.unwrap();
+    replica
+        .renewals
+        .renew(&replica.account(), replica.account().generation(), Cause::Operator)
+        .await
+        .unwrap();
     assert_eq!(platform.refreshes(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_note_that_the_others_can_read_no_refresh_goes_out() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let replica = Replica::start(&database, &platform).await;
     let no_intent = FULL.replace("UPDATE OF refresh_sealed", "UPDATE OF intent_at");
     sqlx::raw_sql(sqlx::AssertSqlSafe(no_intent)).execute(&mut database.shell().await).await.unwrap();
-    let put_off = replica.caller().await.unwrap();
-    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    let postpone = replica.caller().await.unwrap();
+    assert!(matches!(postpone, Err(RenewError::Unavailable { .. })), "{postpone:?}");
     assert_eq!(platform.refreshes(), 0);
 }
 
@@ -189,7 +198,7 @@ async fn who_takes_over_waits_for_tokens_that_only_wait_for_the_database() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_tokens_wait_for_the_database_nobody_else_is_given_the_lease() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let replica = Replica::start(&database, &platform).await;
     let mut shell = database.shell().await;
@@ -215,7 +224,7 @@ async fn tokens_that_reach_the_database_late_take_a_need_for_a_login_back() {
     let it = cut_off_while_refreshing().await;
     it.database.tamper(END_OF_LEASES).await;
     let refused = it.other.caller().await.unwrap();
-    assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RenewError::NeedsLogin { .. })), "{refused:?}");
     it.proxy.set(ProxyMode::Forward);
     until(&it.database, "SELECT state = 'ready' FROM accounts").await;
     assert_eq!(it.one.lines.of("smile", "login_restored").len(), 1);
@@ -223,18 +232,18 @@ async fn tokens_that_reach_the_database_late_take_a_need_for_a_login_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_takes_over_names_the_refresh_that_another_gateway_did_not_finish() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let store = database.open(Clock::system()).await.unwrap();
-    let (name, asked_at) = ("smile".parse().unwrap(), Clock::system().now());
-    store.note_intent(&name, &global(), asked_at).await.unwrap();
+    let (name, sent_at) = ("smile".parse().unwrap(), Clock::system().now());
+    store.note_intent(&name, &global(), sent_at).await.unwrap();
     platform.forgets("smile");
     let replica = Replica::start(&database, &platform).await;
     assert!(replica.lines.of("smile", "refresh_interrupted").is_empty(), "the other one may be at it still");
     let refused = replica.caller().await.unwrap();
-    let words = format!("a refresh of {asked_at} was under way when the process ended");
+    let words = format!("a refresh of {sent_at} was under way when the process ended");
     assert!(
-        matches!(&refused, Err(RenewProblem::NeedsLogin { why, .. }) if why.contains(&words)),
+        matches!(&refused, Err(RenewError::NeedsLogin { why, .. }) if why.contains(&words)),
         "{refused:?}"
     );
     let named = replica.lines.of("smile", "refresh_interrupted");
@@ -243,7 +252,7 @@ async fn who_takes_over_names_the_refresh_that_another_gateway_did_not_finish() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_waited() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     platform.forgets("smile");
     let (one, other) =
@@ -255,7 +264,7 @@ async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_wait
     platform.refresh_door.send_replace(true);
     for caller in [first, second] {
         let refused = caller.await.unwrap();
-        assert!(matches!(refused, Err(RenewProblem::NeedsLogin { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(RenewError::NeedsLogin { .. })), "{refused:?}");
     }
     assert_eq!(platform.refreshes(), 1);
 }
@@ -265,16 +274,16 @@ async fn refresh_that_outlives_its_lease(
     stands_still_at_intent: bool,
     how_intents_go: &'static str,
 ) -> String {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let clock = Clock::manual(Clock::system().now());
     let replica = Replica::start_with(&database, &database.url(), &platform, clock.clone()).await;
     sqlx::raw_sql(how_intents_go).execute(&mut database.shell().await).await.unwrap();
-    let (shared, entry) = (Arc::clone(replica.renewals.shared()), replica.entry());
-    let ticket = shared.admit(&global(), Cause::Unauthorized).unwrap();
-    let before = entry.snapshot();
-    let flight = Flight::new(shared, entry, Cause::Unauthorized, ticket, None);
-    flight.lease_ends.store((clock.now() + LEASE).as_millis(), Relaxed);
+    let (context, account) = (Arc::clone(replica.renewals.context()), replica.account());
+    let permit = context.try_acquire(&global(), Cause::Unauthorized).unwrap();
+    let before = account.snapshot();
+    let in_flight = RenewalTask::new(context, account, Cause::Unauthorized, permit, None);
+    in_flight.lease_ends.store((clock.now() + LEASE).as_millis(), Relaxed);
     if !stands_still_at_intent {
         clock.advance(LEASE);
     }
@@ -285,8 +294,8 @@ async fn refresh_that_outlives_its_lease(
             clock.advance(LEASE);
         }
     };
-    let (came_to, ()) = tokio::join!(flight.refresh(&before, &*platform), thaw);
-    let Err(RenewProblem::Unavailable { detail, .. }) = came_to else {
+    let (came_to, ()) = tokio::join!(in_flight.refresh(&before, &*platform), thaw);
+    let Err(RenewError::Unavailable { detail, .. }) = came_to else {
         panic!("another one may have refreshed")
     };
     assert_eq!(platform.refreshes(), 0);
@@ -312,7 +321,7 @@ async fn who_stood_still_while_the_intent_was_written_takes_it_back_and_sends_no
 }
 
 /// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the database in between.
-async fn time_passes(clock: &Clock, platform: &Scripted, refreshes: usize) {
+async fn time_passes(clock: &Clock, platform: &ScriptedPlatform, refreshes: usize) {
     while platform.refreshes() < refreshes {
         clock.advance(Duration::from_secs(1));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -321,7 +330,7 @@ async fn time_passes(clock: &Clock, platform: &Scripted, refreshes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
-    let mut platform = Scripted::new(true);
+    let mut platform = ScriptedPlatform::new(true);
     platform.life = 4 * MINUTE;
     let platform = Arc::new(platform);
     let database = paired(&platform).await;
@@ -341,7 +350,7 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
             sqlx::query_scalar(question).fetch_one(&mut database.shell().await).await.unwrap();
         let at = replicas.iter().position(|(replica, _)| replica.id.as_str() == leader).unwrap();
         for (replica, _) in &replicas {
-            replica.entry().touch(clock.now());
+            replica.account().mark_used(clock.now());
         }
         time_passes(&clock, &platform, before + 1).await;
         let (replica, keeping) = replicas.remove(at);
@@ -365,13 +374,13 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_cannot_reach_the_database_stops_before_another_may_begin() {
-    let platform = Arc::new(Scripted::new(true));
+    let platform = Arc::new(ScriptedPlatform::new(true));
     let database = paired(&platform).await;
     let (proxy, url) = database.behind_proxy().await;
     let clock = Clock::manual(Clock::system().now());
     let replica = Replica::start_with(&database, &url, &platform, clock.clone()).await;
     let keeping = replica.renewals.keep();
-    let lead = &replica.renewals.shared().lead;
+    let lead = &replica.renewals.context().lead;
     lead.wait_elected().await;
     proxy.set(ProxyMode::Refuse);
     clock.advance(crate::store::leader_election::TERM - Duration::from_millis(1));

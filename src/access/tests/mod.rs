@@ -1,12 +1,12 @@
 //! Stories of renewal against a scripted platform and a clock that stands still; the list of names is the specification.
 
-mod book;
 mod cluster;
-mod keeper;
-mod leaving;
-mod owed;
+mod pending_commits;
+mod refresh_errors;
+mod registry;
+mod removal;
 mod renewal;
-mod replace;
+mod replace_grant;
+mod retries;
 mod routes;
-mod saving;
-mod trouble;
+mod scheduler;

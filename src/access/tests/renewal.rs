@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::book::Standing;
 use crate::access::doubles::*;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::Availability;
+use crate::access::renewal::{Cause, RenewError};
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{Blame, PlatformErrorKind};
 use crate::store::{NewTokens, Store, StoredAccess};
 
-async fn fifty_callers(platform: Scripted, cause: Cause) -> Workbench {
+async fn fifty_callers(platform: ScriptedPlatform, cause: Cause) -> Workbench {
     let bench = Workbench::new(platform, &["smile", "other"]).await;
-    let entry = bench.entry("smile");
-    let seen = entry.generation();
+    let account = bench.account("smile");
+    let seen = account.generation();
     let callers: Vec<_> = (0..50)
         .map(|_| {
-            let (renewals, entry) = (bench.renewals.clone(), Arc::clone(&entry));
-            tokio::spawn(async move { renewals.renew(&entry, seen, cause).await })
+            let (renewals, account) = (bench.renewals.clone(), Arc::clone(&account));
+            tokio::spawn(async move { renewals.renew(&account, seen, cause).await })
         })
         .collect();
     for caller in callers {
@@ -32,45 +32,45 @@ async fn fifty_callers(platform: Scripted, cause: Cause) -> Workbench {
 
 #[tokio::test]
 async fn fifty_callers_on_an_expired_token_cause_one_refresh_and_one_discovery() {
-    fifty_callers(Scripted::new(false), Cause::Unauthorized).await;
+    fifty_callers(ScriptedPlatform::new(false), Cause::Unauthorized).await;
 }
 
 #[tokio::test]
 async fn the_same_where_expiry_shows_as_403() {
-    fifty_callers(Scripted::new(false), Cause::Forbidden).await;
+    fifty_callers(ScriptedPlatform::new(false), Cause::Forbidden).await;
 }
 
 #[tokio::test]
 async fn with_rotation_the_new_refresh_token_is_stored_and_used_next() {
-    let bench = fifty_callers(Scripted::new(true), Cause::Unauthorized).await;
+    let bench = fifty_callers(ScriptedPlatform::new(true), Cause::Unauthorized).await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
     bench.clock.advance(2 * HOUR);
-    let entry = bench.entry("smile");
-    let access = bench.renewals.renew(&entry, entry.generation(), Cause::NoToken).await.unwrap();
+    let account = bench.account("smile");
+    let access = bench.renewals.renew(&account, account.generation(), Cause::NoToken).await.unwrap();
     assert_eq!(token(&access), "access-smile-2");
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
 }
 
 #[tokio::test]
 async fn the_old_refresh_token_stays_where_the_response_has_none() {
-    let bench = fifty_callers(Scripted::new(false), Cause::Unauthorized).await;
+    let bench = fifty_callers(ScriptedPlatform::new(false), Cause::Unauthorized).await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
     assert_eq!(bench.grant("smile").await.access.unwrap().token.expose(), "access-smile-1");
 }
 
 #[tokio::test]
 async fn tokens_are_durable_before_anybody_uses_them() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.discovery_door.send_replace(false);
     let renewals = bench.renewals.clone();
     let caller = tokio::spawn({
-        let entry = Arc::clone(&entry);
-        async move { renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await }
+        let account = Arc::clone(&account);
+        async move { renewals.renew(&account, account.generation(), Cause::Unauthorized).await }
     });
     // The waiter, and the flight that waits for discovery: the tokens are out by now.
     bench.clock.until_sleeping(2).await;
-    let Standing::Ready(access) = entry.standing(bench.clock.now()) else { panic!("no access") };
+    let Availability::Ready(access) = account.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!(token(&access), "access-smile-1");
     let stored = bench.grant("smile").await;
     assert_eq!(stored.access.unwrap().token.expose(), "access-smile-1");
@@ -80,14 +80,14 @@ async fn tokens_are_durable_before_anybody_uses_them() {
 
 #[tokio::test]
 async fn a_refresh_that_takes_five_seconds_serves_all_who_wait() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.refresh_door.send_replace(false);
-    let seen = entry.generation();
+    let seen = account.generation();
     let callers: Vec<_> = (0..3)
         .map(|_| {
-            let (renewals, entry) = (bench.renewals.clone(), Arc::clone(&entry));
-            tokio::spawn(async move { renewals.renew(&entry, seen, Cause::Unauthorized).await })
+            let (renewals, account) = (bench.renewals.clone(), Arc::clone(&account));
+            tokio::spawn(async move { renewals.renew(&account, seen, Cause::Unauthorized).await })
         })
         .collect();
     bench.clock.until_sleeping(3).await;
@@ -102,18 +102,18 @@ async fn a_refresh_that_takes_five_seconds_serves_all_who_wait() {
 
 #[tokio::test]
 async fn a_caller_waits_ten_seconds_at_most_and_the_flight_goes_on() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.refresh_door.send_replace(false);
     let renewals = bench.renewals.clone();
     let caller = tokio::spawn({
-        let entry = Arc::clone(&entry);
-        async move { renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await }
+        let account = Arc::clone(&account);
+        async move { renewals.renew(&account, account.generation(), Cause::Unauthorized).await }
     });
     bench.clock.until_sleeping(1).await;
     bench.platform.until_refreshes(1).await;
     bench.clock.advance(Duration::from_secs(10));
-    assert_eq!(caller.await.unwrap().unwrap_err(), RenewProblem::StillRunning);
+    assert_eq!(caller.await.unwrap().unwrap_err(), RenewError::StillRunning);
     bench.platform.refresh_door.send_replace(true);
     bench.renewals.finish().await;
     assert_eq!(bench.grant("smile").await.access.unwrap().token.expose(), "access-smile-1");
@@ -121,13 +121,13 @@ async fn a_caller_waits_ten_seconds_at_most_and_the_flight_goes_on() {
 
 #[tokio::test]
 async fn the_first_caller_hanging_up_loses_nothing() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.refresh_door.send_replace(false);
-    let seen = entry.generation();
+    let seen = account.generation();
     let call = || {
-        let (renewals, entry) = (bench.renewals.clone(), Arc::clone(&entry));
-        tokio::spawn(async move { renewals.renew(&entry, seen, Cause::Unauthorized).await })
+        let (renewals, account) = (bench.renewals.clone(), Arc::clone(&account));
+        tokio::spawn(async move { renewals.renew(&account, seen, Cause::Unauthorized).await })
     };
     let first = call();
     bench.platform.until_refreshes(1).await;
@@ -142,11 +142,11 @@ async fn the_first_caller_hanging_up_loses_nothing() {
 
 #[tokio::test]
 async fn a_late_loser_uses_the_newer_generation_without_a_refresh() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
-    let seen = entry.generation();
-    let newer = bench.renewals.renew(&entry, seen, Cause::Unauthorized).await.unwrap();
-    let late = bench.renewals.renew(&entry, seen, Cause::Forbidden).await.unwrap();
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
+    let seen = account.generation();
+    let newer = bench.renewals.renew(&account, seen, Cause::Unauthorized).await.unwrap();
+    let late = bench.renewals.renew(&account, seen, Cause::Forbidden).await.unwrap();
     assert_eq!(late.generation(), newer.generation());
     assert_eq!(bench.platform.refreshes(), 1);
 }
@@ -154,85 +154,88 @@ async fn a_late_loser_uses_the_newer_generation_without_a_refresh() {
 #[tokio::test]
 async fn a_call_that_comes_with_a_refused_generation_joins_the_flight_and_others_are_not_held() {
     for cause in [Cause::Unauthorized, Cause::Forbidden] {
-        let bench = Workbench::new(Scripted::new(true), &["smile", "crown"]).await;
-        let (entry, other) = (bench.entry("smile"), bench.entry("crown"));
+        let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "crown"]).await;
+        let (account, other) = (bench.account("smile"), bench.account("crown"));
         bench.platform.refresh_door.send_replace(false);
-        bench.renewals.renew_behind(&entry, entry.generation(), cause);
-        let Standing::Refused { access, cause: how } = entry.standing(bench.clock.now()) else {
+        bench.renewals.renew_in_background(&account, account.generation(), cause);
+        let Availability::Refused { access, cause: how } = account.availability(bench.clock.now()) else {
             panic!("a refused token is handed out")
         };
         assert_eq!((token(&access), how), ("access-smile-0", cause));
-        assert!(matches!(other.standing(bench.clock.now()), Standing::Ready(_)));
+        assert!(matches!(other.availability(bench.clock.now()), Availability::Ready(_)));
         bench.platform.refresh_door.send_replace(true);
-        let newer = bench.renewals.join(&entry).await.unwrap().unwrap();
+        let newer = bench.renewals.join(&account).await.unwrap().unwrap();
         assert_eq!(token(&newer), "access-smile-1");
-        assert!(matches!(entry.standing(bench.clock.now()), Standing::Ready(_)));
-        assert!(bench.renewals.join(&entry).await.is_none());
+        assert!(matches!(account.availability(bench.clock.now()), Availability::Ready(_)));
+        assert!(bench.renewals.join(&account).await.is_none());
     }
 }
 
 #[tokio::test]
 async fn a_renewal_that_no_refusal_has_caused_holds_no_call_and_one_that_fails_lets_the_token_go_on() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.refresh_door.send_replace(false);
-    bench.renewals.renew_behind(&entry, entry.generation(), Cause::Ahead);
-    assert!(matches!(entry.standing(bench.clock.now()), Standing::Ready(_)));
+    bench.renewals.renew_in_background(&account, account.generation(), Cause::BeforeExpiry);
+    assert!(matches!(account.availability(bench.clock.now()), Availability::Ready(_)));
     bench.platform.refreshes_fail(refused(), 1);
-    bench.renewals.renew_behind(&entry, entry.generation(), Cause::Forbidden);
-    assert!(matches!(entry.standing(bench.clock.now()), Standing::Refused { .. }), "the same flight");
+    bench.renewals.renew_in_background(&account, account.generation(), Cause::Forbidden);
+    assert!(
+        matches!(account.availability(bench.clock.now()), Availability::Refused { .. }),
+        "the same flight"
+    );
     bench.platform.refresh_door.send_replace(true);
-    assert!(bench.renewals.join(&entry).await.unwrap().is_err());
-    assert!(!matches!(entry.standing(bench.clock.now()), Standing::Refused { .. }));
+    assert!(bench.renewals.join(&account).await.unwrap().is_err());
+    assert!(!matches!(account.availability(bench.clock.now()), Availability::Refused { .. }));
 }
 
 #[tokio::test]
 async fn no_renewal_begins_within_the_gap_after_a_successful_one() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
-    let first = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
+    let first = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
     bench.clock.advance(Duration::from_secs(59));
-    let again = bench.renewals.renew(&entry, first.generation(), Cause::Unauthorized).await;
-    assert_eq!(again.unwrap_err(), RenewProblem::TooSoon { until: start_time() + MINUTE });
-    let asked = bench.renewals.renew(&entry, first.generation(), Cause::Operator).await;
-    assert_eq!(asked.unwrap_err(), RenewProblem::TooSoon { until: start_time() + MINUTE });
+    let again = bench.renewals.renew(&account, first.generation(), Cause::Unauthorized).await;
+    assert_eq!(again.unwrap_err(), RenewError::TooSoon { until: start_time() + MINUTE });
+    let asked = bench.renewals.renew(&account, first.generation(), Cause::Operator).await;
+    assert_eq!(asked.unwrap_err(), RenewError::TooSoon { until: start_time() + MINUTE });
     bench.clock.advance(Duration::from_secs(1));
-    assert!(bench.renewals.renew(&entry, first.generation(), Cause::Unauthorized).await.is_ok());
+    assert!(bench.renewals.renew(&account, first.generation(), Cause::Unauthorized).await.is_ok());
     assert_eq!(bench.platform.refreshes(), 2);
 }
 
 #[tokio::test]
 async fn pairing_does_not_count_as_a_refresh() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
-    assert!(bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.is_ok());
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
+    assert!(bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.is_ok());
 }
 
 #[tokio::test]
 async fn grants_on_both_platforms_keep_refreshes_minutes_apart() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
     let mut old = new_grant("smile", &"old".parse().unwrap(), 7, start_time());
     old.make_current = false;
     let record = bench.store.put_grant(old).await.unwrap();
-    bench.book.apply(record);
-    let entry = bench.entry("smile");
-    let first = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
+    bench.registry.apply(record);
+    let account = bench.account("smile");
+    let first = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
     bench.clock.advance(2 * MINUTE);
-    let again = bench.renewals.renew(&entry, first.generation(), Cause::Unauthorized).await;
-    assert_eq!(again.unwrap_err(), RenewProblem::TooSoon { until: start_time() + 5 * MINUTE });
+    let again = bench.renewals.renew(&account, first.generation(), Cause::Unauthorized).await;
+    assert_eq!(again.unwrap_err(), RenewError::TooSoon { until: start_time() + 5 * MINUTE });
 }
 
 #[tokio::test]
 async fn a_slow_discovery_is_waited_for_two_seconds_then_the_last_route_is_used_and_the_new_one_published_later()
  {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.discovery_door.send_replace(false);
     bench.platform.next_discovery(Ok(route("us")));
     let renewals = bench.renewals.clone();
     let caller = tokio::spawn({
-        let entry = Arc::clone(&entry);
-        async move { renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await }
+        let account = Arc::clone(&account);
+        async move { renewals.renew(&account, account.generation(), Cause::Unauthorized).await }
     });
     bench.clock.until_sleeping(2).await;
     bench.clock.advance(Duration::from_secs(2));
@@ -240,7 +243,7 @@ async fn a_slow_discovery_is_waited_for_two_seconds_then_the_last_route_is_used_
     assert_eq!((token(&access), &**access.route()), ("access-smile-1", &route("eu")));
     bench.platform.discovery_door.send_replace(true);
     bench.renewals.finish().await;
-    let Standing::Ready(later) = entry.standing(bench.clock.now()) else { panic!("no access") };
+    let Availability::Ready(later) = account.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!((token(&later), &**later.route()), ("access-smile-1", &route("us")));
     assert_eq!(later.generation(), access.generation());
     assert_eq!(bench.grant("smile").await.route.unwrap().domain, route("us").domain());
@@ -249,10 +252,10 @@ async fn a_slow_discovery_is_waited_for_two_seconds_then_the_last_route_is_used_
 
 #[tokio::test]
 async fn a_moved_region_comes_with_the_renewal_and_is_journaled() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.next_discovery(Ok(route("ap")));
-    let access = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
+    let access = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
     assert_eq!(**access.route(), route("ap"));
     let lines = bench.lines.of("smile", "route_changed");
     assert!(lines[0].contains("eu.iterocloud.com") && lines[0].contains("ap.iterocloud.com"), "{lines:?}");
@@ -260,12 +263,12 @@ async fn a_moved_region_comes_with_the_renewal_and_is_journaled() {
 
 #[tokio::test]
 async fn a_failed_or_empty_discovery_keeps_the_last_good_route_and_is_told_once() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     for _ in 0..3 {
-        let empty = trouble("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
+        let empty = error("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
         bench.platform.next_discovery(Err(empty));
-        let access = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
+        let access = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
         assert_eq!(**access.route(), route("eu"));
         bench.clock.advance(HOUR);
     }
@@ -275,52 +278,54 @@ async fn a_failed_or_empty_discovery_keeps_the_last_good_route_and_is_told_once(
 
 #[tokio::test]
 async fn without_any_route_the_token_is_kept_and_only_discovery_is_repeated() {
-    let bench = Workbench::new(Scripted::new(true), &[]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &[]).await;
     let mut grant = new_grant("smile", &global(), 1, start_time());
     grant.route = None;
-    bench.book.apply(bench.store.put_grant(grant).await.unwrap());
-    let entry = bench.entry("smile");
-    let Standing::Renewable { generation } = entry.standing(bench.clock.now()) else { panic!("ready") };
-    let refused = trouble("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
+    bench.registry.apply(bench.store.put_grant(grant).await.unwrap());
+    let account = bench.account("smile");
+    let Availability::Renewable { generation } = account.availability(bench.clock.now()) else {
+        panic!("ready")
+    };
+    let refused = error("discovery", Blame::Account, PlatformErrorKind::NothingDiscovered, Some(200));
     bench.platform.next_discovery(Err(refused));
-    let none = bench.renewals.renew(&entry, generation, Cause::NoToken).await;
-    let Err(RenewProblem::Unavailable { retry_at, .. }) = none else { panic!("{none:?}") };
+    let none = bench.renewals.renew(&account, generation, Cause::NoToken).await;
+    let Err(RenewError::Unavailable { retry_at, .. }) = none else { panic!("{none:?}") };
     bench.clock.advance(retry_at.since(bench.clock.now()));
-    let access = bench.renewals.renew(&entry, generation, Cause::NoToken).await.unwrap();
+    let access = bench.renewals.renew(&account, generation, Cause::NoToken).await.unwrap();
     assert_eq!((token(&access), bench.platform.refreshes()), ("access-smile-0", 0));
 }
 
 #[tokio::test]
 async fn discovery_alone_publishes_a_route_without_a_refresh() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.next_discovery(Ok(route("us")));
-    assert_eq!(*bench.renewals.rediscover(&entry).await.unwrap(), route("us"));
-    let Standing::Ready(access) = entry.standing(bench.clock.now()) else { panic!("no access") };
+    assert_eq!(*bench.renewals.rediscover(&account).await.unwrap(), route("us"));
+    let Availability::Ready(access) = account.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!((&**access.route(), bench.platform.refreshes()), (&route("us"), 0));
 }
 
 #[tokio::test]
 async fn newer_tokens_in_the_store_are_used_instead_of_a_refresh() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     let tokens = NewTokens {
         access: StoredAccess { token: AccessToken::new("from-elsewhere"), expires_at: start_time() + HOUR },
         refresh: Some(RefreshToken::new("rotated-elsewhere")),
         refreshed_at: start_time(),
     };
     let known = bench.grant("smile").await.generation;
-    bench.store.commit_tokens(&entry.name, &global(), known, &tokens).await.unwrap();
-    let access = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await.unwrap();
+    bench.store.commit_tokens(&account.name, &global(), known, &tokens).await.unwrap();
+    let access = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
     assert_eq!((token(&access), bench.platform.refreshes()), ("from-elsewhere", 0));
 }
 
 #[tokio::test]
 async fn newer_tokens_that_have_run_out_before_they_were_heard_of_are_not_handed_out() {
     for heard_of in [false, true] {
-        let bench = Workbench::new(Scripted::new(false), &["smile"]).await;
-        let entry = bench.entry("smile");
-        let seen = entry.generation();
+        let bench = Workbench::new(ScriptedPlatform::new(false), &["smile"]).await;
+        let account = bench.account("smile");
+        let seen = account.generation();
         let tokens = NewTokens {
             access: StoredAccess {
                 token: AccessToken::new("from-elsewhere"),
@@ -329,25 +334,25 @@ async fn newer_tokens_that_have_run_out_before_they_were_heard_of_are_not_handed
             refresh: None,
             refreshed_at: start_time(),
         };
-        bench.store.commit_tokens(&entry.name, &global(), seen, &tokens).await.unwrap();
+        bench.store.commit_tokens(&account.name, &global(), seen, &tokens).await.unwrap();
         if heard_of {
-            bench.book.apply(bench.store.account(&entry.name).await.unwrap().unwrap());
+            bench.registry.apply(bench.store.account(&account.name).await.unwrap().unwrap());
         }
         bench.clock.advance(2 * HOUR);
-        let access = bench.renewals.renew(&entry, seen, Cause::Unauthorized).await.unwrap();
+        let access = bench.renewals.renew(&account, seen, Cause::Unauthorized).await.unwrap();
         assert_eq!((token(&access), bench.platform.refreshes()), ("access-smile-1", 1), "{heard_of}");
     }
 }
 
 #[tokio::test]
 async fn a_fenced_commit_gives_way_to_the_newer_tokens_in_the_store() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
     bench.platform.refresh_door.send_replace(false);
     let renewals = bench.renewals.clone();
     let caller = tokio::spawn({
-        let entry = Arc::clone(&entry);
-        async move { renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await }
+        let account = Arc::clone(&account);
+        async move { renewals.renew(&account, account.generation(), Cause::Unauthorized).await }
     });
     bench.platform.until_refreshes(1).await;
     let mut paired = new_grant("smile", &global(), 0, start_time());
@@ -363,22 +368,22 @@ async fn a_fenced_commit_gives_way_to_the_newer_tokens_in_the_store() {
 
 #[tokio::test]
 async fn a_paused_account_is_refreshed_by_nobody() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let entry = bench.entry("smile");
-    bench.store.set_state(&entry.name, &AccountState::Paused).await.unwrap();
-    bench.book.apply(bench.store.account(&entry.name).await.unwrap().unwrap());
-    for cause in [Cause::Unauthorized, Cause::NoToken, Cause::Ahead, Cause::Operator] {
-        let denied = bench.renewals.renew(&entry, entry.generation(), cause).await;
-        assert_eq!(denied.unwrap_err(), RenewProblem::Paused);
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let account = bench.account("smile");
+    bench.store.set_state(&account.name, &AccountState::Paused).await.unwrap();
+    bench.registry.apply(bench.store.account(&account.name).await.unwrap().unwrap());
+    for cause in [Cause::Unauthorized, Cause::NoToken, Cause::BeforeExpiry, Cause::Operator] {
+        let denied = bench.renewals.renew(&account, account.generation(), cause).await;
+        assert_eq!(denied.unwrap_err(), RenewError::Paused);
     }
-    assert!(matches!(entry.standing(bench.clock.now()), Standing::Paused));
+    assert!(matches!(account.availability(bench.clock.now()), Availability::Paused));
     assert_eq!(bench.platform.refreshes(), 0);
 }
 
 #[tokio::test]
 async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should_the_login_be_lost() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let name = bench.entry("smile").name.clone();
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let name = bench.account("smile").name.clone();
     bench.store.note_intent(&name, &global(), start_time()).await.unwrap();
     bench.platform.forgets("smile");
     let Workbench { clock, store, platform, .. } = bench;
@@ -386,9 +391,9 @@ async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should
     let lines = bench.lines.of("smile", "refresh_interrupted");
     assert!(lines.len() == 1 && lines[0].contains("was under way when the process ended"), "{lines:?}");
     assert!(bench.lines.of("other", "refresh_interrupted").is_empty());
-    let entry = bench.entry("smile");
-    let lost = bench.renewals.renew(&entry, entry.generation(), Cause::Unauthorized).await;
-    let Err(RenewProblem::NeedsLogin { why, .. }) = lost else { panic!("{lost:?}") };
+    let account = bench.account("smile");
+    let lost = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await;
+    let Err(RenewError::NeedsLogin { why, .. }) = lost else { panic!("{lost:?}") };
     assert!(why.contains("was under way when the process ended"), "{why}");
     let Workbench { clock, store, platform, .. } = bench;
     let bench = Workbench::over(clock, store, platform, settings()).await;
@@ -397,18 +402,18 @@ async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_on_runtimes_of_their_own_share_the_flight_on_the_control_runtime() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let entry = bench.entry("smile");
-    let seen = entry.generation();
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let account = bench.account("smile");
+    let seen = account.generation();
     bench.platform.refresh_door.send_replace(false);
     let workers: Vec<_> = (0..4)
         .map(|_| {
-            let (renewals, entry) = (bench.renewals.clone(), Arc::clone(&entry));
+            let (renewals, account) = (bench.renewals.clone(), Arc::clone(&account));
             std::thread::spawn(move || {
                 let worker = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 worker.block_on(async {
                     for _ in 0..10 {
-                        let access = renewals.renew(&entry, seen, Cause::Unauthorized).await.unwrap();
+                        let access = renewals.renew(&account, seen, Cause::Unauthorized).await.unwrap();
                         assert_eq!(token(&access), "access-smile-1");
                     }
                 });

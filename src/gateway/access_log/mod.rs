@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method};
 
-use crate::access::book;
+use crate::access::registry;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
@@ -61,14 +61,14 @@ pub struct LogEntry {
 /// Whoever wants to know of finished calls: metrics, last-seen signals. Called on the worker, so it must not wait.
 pub trait Observer: Send + Sync {
     /// `account` is the entry of the call's account, once that was known.
-    fn finished(&self, entry: &LogEntry, account: Option<&book::Entry>);
+    fn finished(&self, entry: &LogEntry, account: Option<&registry::Account>);
 }
 
 /// For tests and benches.
 pub struct NoopObserver;
 
 impl Observer for NoopObserver {
-    fn finished(&self, _record: &LogEntry, _account: Option<&book::Entry>) {}
+    fn finished(&self, _record: &LogEntry, _account: Option<&registry::Account>) {}
 }
 
 /// Who is told of a worker's calls.
@@ -111,7 +111,7 @@ impl LogEntry {
 pub struct RequestLog {
     entry: Box<LogEntry>,
     /// Kept from the one look-up of the call.
-    account_entry: Option<Arc<book::Entry>>,
+    account_entry: Option<Arc<registry::Account>>,
     started: Instant,
     sinks: Rc<Sinks>,
     /// Places under limits, given back when the answer is done with.
@@ -180,7 +180,7 @@ mod tests {
     struct Recorder(Mutex<Vec<(u16, bool)>>);
 
     impl Observer for Recorder {
-        fn finished(&self, entry: &LogEntry, _account: Option<&book::Entry>) {
+        fn finished(&self, entry: &LogEntry, _account: Option<&registry::Account>) {
             self.0.lock().unwrap().push((entry.status, entry.complete));
         }
     }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::access::Access;
-use crate::access::book::{Book, Entry, Found, Standing};
-use crate::access::candidate::Trial;
-use crate::access::renewal::{Cause, RenewProblem, Renewals};
+use crate::access::registry::{Account, AccountLookup, AccountRegistry, Availability};
+use crate::access::renewal::{Cause, RenewError, Renewals};
+use crate::access::route_candidate::RouteTrial;
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
 use crate::http1::{DuplicateHeader, Headers, KnownHeader, ascii_str};
@@ -27,25 +27,25 @@ pub trait Accounts: 'static {
     fn all(&self) -> Vec<Self::Account>;
     fn name(account: &Self::Account) -> &AccountName;
     /// Where signs of life are noted, if anywhere.
-    fn entry(account: &Self::Account) -> Option<Arc<Entry>>;
+    fn entry(account: &Self::Account) -> Option<Arc<Account>>;
     fn identity(account: &Self::Account) -> (RealmName, AccountId);
-    fn standing(account: &Self::Account, now: Timestamp) -> Standing;
-    fn touch(account: &Self::Account, now: Timestamp);
+    fn availability(account: &Self::Account, now: Timestamp) -> Availability;
+    fn mark_used(account: &Self::Account, now: Timestamp);
     fn renew(
         &self,
         account: &Self::Account,
         seen_generation: u64,
         cause: Cause,
-    ) -> impl Future<Output = Result<Access, RenewProblem>>;
+    ) -> impl Future<Output = Result<Access, RenewError>>;
     /// Waits for the renewal under way, where there is one.
-    fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewProblem>>>;
+    fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewError>>>;
     /// Starts a renewal that nobody waits for.
     fn renew_in_background(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
     fn report_forbidden(&self, account: &Self::Account, cured: bool);
     /// No connection to the account's route could be made.
     fn route_unreachable(&self, account: &Self::Account, route: &Arc<Route>, why: &str);
     /// A call has tried a route that was not proven; `failure` says why its answer is no proof.
-    fn route_tried(&self, account: &Self::Account, trial: &Arc<Trial>, failure: Option<String>);
+    fn route_tried(&self, account: &Self::Account, trial: &Arc<RouteTrial>, failure: Option<String>);
 }
 
 /// The result of a look-up by id.
@@ -58,7 +58,7 @@ pub enum Candidates<A> {
 /// The book and the one door to renewals.
 #[derive(Clone)]
 pub struct AccountDirectory {
-    pub book: Arc<Book>,
+    pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
 }
 
@@ -204,71 +204,71 @@ fn by_id<A: Accounts>(
 }
 
 impl Accounts for AccountDirectory {
-    type Account = Arc<Entry>;
+    type Account = Arc<Account>;
 
-    fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
-        self.book.by_name(name)
+    fn by_name(&self, name: &str) -> Option<Arc<Account>> {
+        self.registry.by_name(name)
     }
 
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Arc<Entry>> {
-        match self.book.by_id(realm, id) {
-            Found::One(entry) => Candidates::One(entry),
-            Found::Ambiguous(realms) => Candidates::Ambiguous(realms),
-            Found::Nobody => Candidates::Nobody,
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Arc<Account>> {
+        match self.registry.by_id(realm, id) {
+            AccountLookup::One(entry) => Candidates::One(entry),
+            AccountLookup::Ambiguous(realms) => Candidates::Ambiguous(realms),
+            AccountLookup::Nobody => Candidates::Nobody,
         }
     }
 
-    fn all(&self) -> Vec<Arc<Entry>> {
-        self.book.all()
+    fn all(&self) -> Vec<Arc<Account>> {
+        self.registry.all()
     }
 
-    fn name(account: &Arc<Entry>) -> &AccountName {
+    fn name(account: &Arc<Account>) -> &AccountName {
         &account.name
     }
 
-    fn entry(account: &Arc<Entry>) -> Option<Arc<Entry>> {
+    fn entry(account: &Arc<Account>) -> Option<Arc<Account>> {
         Some(account.clone())
     }
 
-    fn identity(account: &Arc<Entry>) -> (RealmName, AccountId) {
+    fn identity(account: &Arc<Account>) -> (RealmName, AccountId) {
         account.identity()
     }
 
-    fn standing(account: &Arc<Entry>, now: Timestamp) -> Standing {
-        account.standing(now)
+    fn availability(account: &Arc<Account>, now: Timestamp) -> Availability {
+        account.availability(now)
     }
 
-    fn touch(account: &Arc<Entry>, now: Timestamp) {
-        account.touch(now);
+    fn mark_used(account: &Arc<Account>, now: Timestamp) {
+        account.mark_used(now);
     }
 
     async fn renew(
         &self,
-        account: &Arc<Entry>,
+        account: &Arc<Account>,
         seen_generation: u64,
         cause: Cause,
-    ) -> Result<Access, RenewProblem> {
+    ) -> Result<Access, RenewError> {
         self.renewals.renew(account, seen_generation, cause).await
     }
 
-    async fn join(&self, account: &Arc<Entry>) -> Option<Result<Access, RenewProblem>> {
+    async fn join(&self, account: &Arc<Account>) -> Option<Result<Access, RenewError>> {
         self.renewals.join(account).await
     }
 
-    fn renew_in_background(&self, account: &Arc<Entry>, seen_generation: u64, cause: Cause) {
-        self.renewals.renew_behind(account, seen_generation, cause);
+    fn renew_in_background(&self, account: &Arc<Account>, seen_generation: u64, cause: Cause) {
+        self.renewals.renew_in_background(account, seen_generation, cause);
     }
 
-    fn report_forbidden(&self, account: &Arc<Entry>, cured: bool) {
+    fn report_forbidden(&self, account: &Arc<Account>, cured: bool) {
         self.renewals.report_forbidden(account, cured);
     }
 
-    fn route_unreachable(&self, account: &Arc<Entry>, route: &Arc<Route>, why: &str) {
+    fn route_unreachable(&self, account: &Arc<Account>, route: &Arc<Route>, why: &str) {
         self.renewals.route_unreachable(account, route, why);
     }
 
-    fn route_tried(&self, account: &Arc<Entry>, trial: &Arc<Trial>, failure: Option<String>) {
-        self.renewals.trial_over(account, trial, failure);
+    fn route_tried(&self, account: &Arc<Account>, trial: &Arc<RouteTrial>, failure: Option<String>) {
+        self.renewals.finish_route_trial(account, trial, failure);
     }
 }
 

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::renewal::{Cause, RenewError};
 use crate::gateway::testing::access;
 use crate::model::account::Remedy;
 
@@ -111,10 +111,10 @@ fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
     story(|world| async move {
         let now = world.clock.now();
         world.will_say(EXPIRED);
-        world.accounts.script.borrow_mut().push_back(Err(RenewProblem::TooSoon { until: now }));
+        world.accounts.script.borrow_mut().push_back(Err(RenewError::TooSoon { until: now }));
         assert_eq!(world.get("/orders/lab").await.1, "old");
         world.will_say(EXPIRED);
-        let dead = RenewProblem::NeedsLogin { since: now, why: "refused".into(), remedy: Remedy::Login };
+        let dead = RenewError::NeedsLogin { since: now, why: "refused".into(), remedy: Remedy::Login };
         world.accounts.script.borrow_mut().push_back(Err(dead));
         let (head, body) = world.get("/orders/lab").await;
         assert_eq!(head.status(), 401);
@@ -130,12 +130,12 @@ fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
 #[test]
 fn an_account_without_a_token_is_renewed_first_and_a_paused_one_is_not_touched() {
     story(|world| async move {
-        world.accounts.set(Standing::Renewable { generation: 4 });
+        world.accounts.set(Availability::Renewable { generation: 4 });
         let newer = access(5, &world.platform.domain(), "/itero-gen-api/v2");
         world.accounts.script.borrow_mut().push_back(Ok(newer));
         assert_eq!(world.status("GET", "/orders/lab", "").await, 200);
         assert_eq!(*world.accounts.renewals.borrow(), [(4, Cause::NoToken)]);
-        world.accounts.set(Standing::Paused);
+        world.accounts.set(Availability::Paused);
         assert_eq!(world.status("GET", "/orders/lab", "").await, 503);
         assert_eq!(world.platform.requests.borrow().len(), 1);
     });

@@ -32,7 +32,7 @@ use super::pool::{Dial, DialError};
 use super::settings::GatewaySettings;
 use super::testing::{self, FakeAccounts};
 use super::{Gateway, GatewayShared};
-use crate::access::book::{Entry, Standing};
+use crate::access::registry::{Account, Availability};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http1::{
@@ -91,7 +91,7 @@ impl Dial for Direct {
 }
 
 impl Observer for Records {
-    fn finished(&self, record: &LogEntry, _account: Option<&Entry>) {
+    fn finished(&self, record: &LogEntry, _account: Option<&Account>) {
         self.0.lock().unwrap().push(record.clone());
     }
 }
@@ -121,7 +121,7 @@ impl World {
             Arc::new(GatewayShared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
         let platform = Platform::start().await;
         let accounts = FakeAccounts::with(&[("smile", "global", 7)]);
-        accounts.set(Standing::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
+        accounts.set(Availability::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
         let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct, records.clone()));
         Self { gateway, accounts, platform, clock, records }
     }

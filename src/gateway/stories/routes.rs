@@ -11,7 +11,7 @@ const PROVEN: &str = "/itero-gen-api/v2";
 async fn with_a_trial(world: &World) -> Rc<Platform> {
     let other = Platform::start().await;
     let proven = access(1, &world.platform.domain(), PROVEN);
-    world.accounts.set(Standing::Ready(on_trial(&proven, &other.domain(), "/v3")));
+    world.accounts.set(Availability::Ready(on_trial(&proven, &other.domain(), "/v3")));
     other
 }
 
@@ -47,7 +47,7 @@ fn a_call_whose_trial_fails_goes_over_the_proven_route_at_once() {
     }
     story(|world| async move {
         let proven = access(1, &world.platform.domain(), PROVEN);
-        world.accounts.set(Standing::Ready(on_trial(&proven, "http://127.0.0.1:1", PROVEN)));
+        world.accounts.set(Availability::Ready(on_trial(&proven, "http://127.0.0.1:1", PROVEN)));
         assert_eq!(world.get("/orders/lab").await.0.status(), 200);
         assert_eq!((trials(&world).len(), world.accounts.unreachable.borrow().len()), (1, 0));
     });
@@ -67,7 +67,7 @@ fn a_call_that_creates_something_tries_no_route() {
 fn a_response_over_a_first_route_proves_it_and_a_missing_page_does_not() {
     story(|world| async move {
         let only = access(1, &world.platform.domain(), PROVEN);
-        world.accounts.set(Standing::Ready(on_trial(&only, &world.platform.domain(), PROVEN)));
+        world.accounts.set(Availability::Ready(on_trial(&only, &world.platform.domain(), PROVEN)));
         world.will_say("HTTP/1.1 404 Not Found\nContent-Length: 0\n\n");
         assert_eq!(world.get("/orders/lab").await.0.status(), 404);
         assert_eq!(world.get("/orders/lab").await.0.status(), 200);
@@ -78,12 +78,12 @@ fn a_response_over_a_first_route_proves_it_and_a_missing_page_does_not() {
 #[test]
 fn a_connection_that_fails_is_told_and_the_repeat_takes_the_route_that_was_found_meanwhile() {
     story(|world| async move {
-        world.accounts.set(Standing::Ready(access(1, "http://127.0.0.1:1", PROVEN)));
+        world.accounts.set(Availability::Ready(access(1, "http://127.0.0.1:1", PROVEN)));
         let call = world.get("/orders/lab");
         let found = async {
             world.until_waiting(1).await;
             let moved = access(1, &world.platform.domain(), PROVEN);
-            world.accounts.set(Standing::Ready(moved));
+            world.accounts.set(Availability::Ready(moved));
             world.clock.advance(Duration::from_secs(2));
         };
         let ((head, _), ()) = tokio::join!(call, found);

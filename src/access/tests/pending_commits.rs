@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::book::Standing;
 use crate::access::doubles::*;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::Availability;
+use crate::access::renewal::{Cause, RenewError};
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, Store, StoredAccess};
@@ -22,8 +22,8 @@ async fn another_try(bench: &Workbench) {
 
 #[tokio::test]
 async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_commits(true);
     let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
     assert_eq!(token(&access), "access-smile-1");
@@ -44,8 +44,8 @@ async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds(
 
 #[tokio::test]
 async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_commits(true);
     let mut seen = smile.generation();
     for number in 1..=3 {
@@ -66,14 +66,14 @@ async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory
 
 /// The saver succeeds while a flight asks the platform; then the store fails again, or does not, when the answer comes.
 async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_commits(true);
     let first = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
     bench.platform.refresh_door.send_replace(false);
     bench.clock.until_sleeping(1).await;
     bench.clock.advance(MINUTE);
-    let flight = tokio::spawn({
+    let in_flight = tokio::spawn({
         let (renewals, smile) = (bench.renewals.clone(), Arc::clone(&smile));
         async move { renewals.renew(&smile, first.generation(), Cause::Unauthorized).await }
     });
@@ -86,8 +86,8 @@ async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
     bench.store.fail_commits(store_fails_again);
     bench.platform.refresh_door.send_replace(true);
-    let _ = flight.await.unwrap();
-    let Standing::Ready(access) = smile.standing(bench.clock.now()) else { panic!("no access") };
+    let _ = in_flight.await.unwrap();
+    let Availability::Ready(access) = smile.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!(token(&access), "access-smile-2");
     assert_eq!(smile.summary().unsaved, store_fails_again);
     bench
@@ -109,7 +109,7 @@ async fn a_store_that_fails_again_in_between_costs_nothing_either() {
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-2");
-    let smile = bench.entry("smile");
+    let smile = bench.account("smile");
     bench.clock.advance(HOUR);
     let next = bench.renewals.renew(&smile, smile.generation(), Cause::NoToken).await.unwrap();
     assert_eq!(token(&next), "access-smile-3");
@@ -117,8 +117,8 @@ async fn a_store_that_fails_again_in_between_costs_nothing_either() {
 
 #[tokio::test]
 async fn a_commit_that_went_through_although_it_was_reported_as_failed_does_not_fence_its_successor() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_commits(true);
     let expected = bench.grant("smile").await.generation;
     let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
@@ -139,11 +139,11 @@ async fn a_commit_that_went_through_although_it_was_reported_as_failed_does_not_
 
 #[tokio::test]
 async fn without_an_intent_the_keeper_waits_but_a_caller_without_a_token_does_not() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_writes(true);
-    let put_off = bench.renewals.renew(&smile, smile.generation(), Cause::Ahead).await;
-    assert!(matches!(put_off, Err(RenewProblem::Unavailable { .. })), "{put_off:?}");
+    let postpone = bench.renewals.renew(&smile, smile.generation(), Cause::BeforeExpiry).await;
+    assert!(matches!(postpone, Err(RenewError::Unavailable { .. })), "{postpone:?}");
     assert_eq!(bench.platform.refreshes(), 0, "with rotation a refresh could cost the login");
     bench.clock.advance(HOUR);
     let access = bench.renewals.renew(&smile, smile.generation(), Cause::NoToken).await.unwrap();
@@ -153,19 +153,19 @@ async fn without_an_intent_the_keeper_waits_but_a_caller_without_a_token_does_no
 
 #[tokio::test]
 async fn a_pairing_made_while_tokens_wait_wins() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
-    let smile = bench.entry("smile");
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
     bench.store.fail_commits(true);
     bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
     let mut paired = new_grant("smile", &global(), 0, bench.clock.now());
     paired.refresh = RefreshToken::new("paired-anew");
     paired.access.as_mut().unwrap().token = AccessToken::new("paired-anew");
     paired.state = Some(AccountState::Ready);
-    bench.book.apply(bench.store.put_grant(paired).await.unwrap());
+    bench.registry.apply(bench.store.put_grant(paired).await.unwrap());
     bench.store.fail_commits(false);
     another_try(&bench).await;
     bench.renewals.finish().await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "paired-anew");
-    let Standing::Ready(access) = smile.standing(bench.clock.now()) else { panic!("no access") };
+    let Availability::Ready(access) = smile.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!(token(&access), "paired-anew");
 }

@@ -1,7 +1,7 @@
 //! Accounts that go, or get another name, while they are refreshed.
 
 use super::super::doubles::*;
-use super::super::renewal::{Cause, RenewProblem};
+use super::super::renewal::{Cause, RenewError};
 use crate::model::account::AccountName;
 use crate::store::Store;
 
@@ -10,53 +10,53 @@ fn name(text: &str) -> AccountName {
 }
 
 /// A refresh that stands inside the platform.
-async fn under_way(bench: &Workbench) -> tokio::task::JoinHandle<Result<super::super::Access, RenewProblem>> {
+async fn in_flight(bench: &Workbench) -> tokio::task::JoinHandle<Result<super::super::Access, RenewError>> {
     bench.platform.refresh_door.send_replace(false);
-    let (renewals, entry) = (bench.renewals.clone(), bench.entry("smile"));
-    let generation = entry.generation();
-    let renewing = tokio::spawn(async move { renewals.renew(&entry, generation, Cause::Operator).await });
+    let (renewals, account) = (bench.renewals.clone(), bench.account("smile"));
+    let generation = account.generation();
+    let renewing = tokio::spawn(async move { renewals.renew(&account, generation, Cause::Operator).await });
     bench.platform.until_refreshes(1).await;
     renewing
 }
 
 #[tokio::test]
 async fn a_refresh_that_was_under_way_at_a_rename_ends_under_the_new_name() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let renewing = under_way(&bench).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let renewing = in_flight(&bench).await;
     let record = bench.store.rename_account(&name("smile"), &name("grin")).await.unwrap();
     bench.renewals.withdraw(&name("smile"));
-    bench.book.apply(record);
+    bench.registry.apply(record);
     bench.platform.refresh_door.send_replace(true);
     assert!(renewing.await.unwrap().is_err(), "who waits under the old name is told");
     bench.renewals.finish().await;
     let grant = bench.grant("grin").await;
     assert_eq!(grant.refresh.expose(), "refresh-smile-1", "the rotated token is kept");
-    let entry = bench.entry("grin");
-    assert_eq!(entry.summary().refreshed_at, Some(start_time()));
-    assert!(bench.book.by_name("smile").is_none());
+    let account = bench.account("grin");
+    assert_eq!(account.summary().refreshed_at, Some(start_time()));
+    assert!(bench.registry.by_name("smile").is_none());
     bench.clock.advance(HOUR);
-    bench.renewals.renew(&entry, entry.generation(), Cause::Operator).await.unwrap();
+    bench.renewals.renew(&account, account.generation(), Cause::Operator).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_refresh_that_was_under_way_at_a_removal_brings_nothing_back() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let renewing = under_way(&bench).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let renewing = in_flight(&bench).await;
     bench.store.remove_account(&name("smile")).await.unwrap();
     bench.renewals.withdraw(&name("smile"));
     bench.platform.refresh_door.send_replace(true);
     assert!(renewing.await.unwrap().is_err());
     bench.renewals.finish().await;
-    assert!(bench.book.by_name("smile").is_none());
+    assert!(bench.registry.by_name("smile").is_none());
     assert_eq!(bench.store.accounts().await.unwrap().accounts, []);
 }
 
 #[tokio::test]
 async fn tokens_that_waited_in_memory_are_saved_under_the_new_name() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
     bench.store.fail_commits(true);
-    let entry = bench.entry("smile");
-    bench.renewals.renew(&entry, entry.generation(), Cause::Operator).await.unwrap();
+    let account = bench.account("smile");
+    bench.renewals.renew(&account, account.generation(), Cause::Operator).await.unwrap();
     bench.store.rename_account(&name("smile"), &name("grin")).await.unwrap();
     bench.renewals.withdraw(&name("smile"));
     bench.store.fail_commits(false);
@@ -71,8 +71,8 @@ async fn tokens_that_waited_in_memory_are_saved_under_the_new_name() {
 
 #[tokio::test]
 async fn a_pause_can_wait_for_the_refresh_under_way() {
-    let bench = Workbench::new(Scripted::new(true), &["smile"]).await;
-    let renewing = under_way(&bench).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
+    let renewing = in_flight(&bench).await;
     let renewals = bench.renewals.clone();
     let waiting = tokio::spawn(async move { renewals.until_idle(&name("smile")).await });
     tokio::task::yield_now().await;

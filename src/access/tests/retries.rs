@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::book::{Entry, Standing};
 use crate::access::doubles::*;
-use crate::access::renewal::{Cause, RenewProblem};
+use crate::access::registry::{Account, Availability};
+use crate::access::renewal::{Cause, RenewError};
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::Store;
 
-async fn renew(bench: &Workbench, name: &str, cause: Cause) -> Result<String, RenewProblem> {
-    let entry: Arc<Entry> = bench.entry(name);
-    let outcome = bench.renewals.renew(&entry, entry.generation(), cause).await;
+async fn renew(bench: &Workbench, name: &str, cause: Cause) -> Result<String, RenewError> {
+    let account: Arc<Account> = bench.account(name);
+    let outcome = bench.renewals.renew(&account, account.generation(), cause).await;
     outcome.map(|access| token(&access).to_owned())
 }
 
@@ -29,12 +29,12 @@ async fn pass(bench: &Workbench, seconds: u64) {
 }
 
 /// A renewal that may pause between its sends.
-async fn renew_through_pauses(bench: &Workbench, name: &str) -> Result<String, RenewProblem> {
-    let mut flight = std::pin::pin!(renew(bench, name, Cause::Unauthorized));
+async fn renew_through_pauses(bench: &Workbench, name: &str) -> Result<String, RenewError> {
+    let mut in_flight = std::pin::pin!(renew(bench, name, Cause::Unauthorized));
     loop {
         tokio::select! {
             biased;
-            outcome = &mut flight => return outcome,
+            outcome = &mut in_flight => return outcome,
             () = pass(bench, 1) => {}
         }
     }
@@ -42,17 +42,17 @@ async fn renew_through_pauses(bench: &Workbench, name: &str) -> Result<String, R
 
 fn asked_to_wait(seconds: u64, status: u16) -> PlatformError {
     let retry_after = Some(Duration::from_secs(seconds));
-    PlatformError { retry_after, ..trouble("refresh", Blame::Realm, PlatformErrorKind::Failed, Some(status)) }
+    PlatformError { retry_after, ..error("refresh", Blame::Realm, PlatformErrorKind::Failed, Some(status)) }
 }
 
 fn states(bench: &Workbench, names: &[&str]) -> Vec<&'static str> {
-    names.iter().map(|name| bench.entry(name).state().word()).collect()
+    names.iter().map(|name| bench.account(name).state().word()).collect()
 }
 
 #[tokio::test]
 async fn a_realm_in_trouble_is_well_within_a_minute_of_its_end_although_nobody_calls() {
     let names = ["a1", "a2", "a3", "a4"];
-    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     let _keeper = bench.renewals.keep();
     bench.clock.advance(HOUR);
     bench.platform.refreshes_fail(unreachable(), 10_000);
@@ -68,21 +68,24 @@ async fn a_realm_in_trouble_is_well_within_a_minute_of_its_end_although_nobody_c
     pass(&bench, 60).await;
     assert!(bench.renewals.alarms().realms.is_empty());
     for name in &names[..3] {
-        assert_eq!(bench.entry(name).summary().trouble, None, "{name}");
-        assert!(matches!(bench.entry(name).standing(bench.clock.now()), Standing::Ready(_)), "{name}");
+        assert_eq!(bench.account(name).summary().last_error, None, "{name}");
+        assert!(
+            matches!(bench.account(name).availability(bench.clock.now()), Availability::Ready(_)),
+            "{name}"
+        );
     }
 }
 
 #[tokio::test]
 async fn one_accounts_next_try_comes_without_a_call() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(unreachable(), 20);
     assert!(renew_through_pauses(&bench, "smile").await.is_err());
     pass(&bench, 300).await;
     bench.platform.recovers();
     pass(&bench, 60).await;
-    assert_eq!(bench.entry("smile").summary().trouble, None);
+    assert_eq!(bench.account("smile").summary().last_error, None);
     let refreshes = bench.platform.refreshes();
     pass(&bench, 300).await;
     assert_eq!(bench.platform.refreshes(), refreshes, "and then there is peace");
@@ -91,23 +94,23 @@ async fn one_accounts_next_try_comes_without_a_call() {
 #[tokio::test]
 async fn a_platform_that_asks_to_be_left_alone_is_left_alone_by_all() {
     let names = ["a1", "a2", "a3"];
-    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(asked_to_wait(20, 503), 1);
     for name in names {
         let outcome = renew(&bench, name, Cause::Unauthorized).await;
-        let Err(RenewProblem::Unavailable { retry_at, .. }) = outcome else { panic!("{outcome:?}") };
+        let Err(RenewError::Unavailable { retry_at, .. }) = outcome else { panic!("{outcome:?}") };
         assert_eq!(retry_at, start_time() + Duration::from_secs(20), "{name}");
     }
     pass(&bench, 19).await;
     assert_eq!(bench.platform.refreshes(), 1);
     pass(&bench, 10).await;
-    assert_eq!(bench.entry("a1").summary().trouble, None);
+    assert_eq!(bench.account("a1").summary().last_error, None);
 }
 
 #[tokio::test]
 async fn a_request_to_wait_for_one_call_holds_its_account_alone() {
-    let bench = Workbench::new(Scripted::new(true), &["a1", "a2"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["a1", "a2"]).await;
     bench.platform.refreshes_fail(asked_to_wait(20, 500), 1);
     assert!(renew(&bench, "a1", Cause::Unauthorized).await.is_err());
     assert!(renew(&bench, "a2", Cause::Unauthorized).await.is_ok());
@@ -120,7 +123,7 @@ async fn a_request_to_wait_for_one_call_holds_its_account_alone() {
 #[tokio::test]
 async fn a_fleet_that_is_refused_for_a_moment_is_told_nothing_and_serves_again() {
     let names = ["a1", "a2", "a3", "a4", "a5"];
-    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(refused(), names.len());
     for name in names {
@@ -140,7 +143,7 @@ async fn a_fleet_that_is_refused_for_a_moment_is_told_nothing_and_serves_again()
 #[tokio::test]
 async fn grants_that_really_died_together_are_told_after_a_second_try_and_not_hammered() {
     let names = ["a1", "a2", "a3", "a4"];
-    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     let _keeper = bench.renewals.keep();
     names.iter().for_each(|name| bench.platform.forgets(name));
     for name in names {
@@ -161,7 +164,7 @@ async fn grants_that_really_died_together_are_told_after_a_second_try_and_not_ha
 #[tokio::test]
 async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_again() {
     let names = ["a1", "a2", "a3", "a4"];
-    let bench = Workbench::new(Scripted::new(true), &names).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(refused(), 10_000);
     for name in names {
@@ -177,26 +180,29 @@ async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_
 
 fn without_access(refresh: &str) -> PlatformError {
     let refresh = Some(RefreshToken::new(refresh));
-    PlatformError { refresh, ..trouble("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200)) }
+    PlatformError { refresh, ..error("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200)) }
 }
 
 #[tokio::test]
 async fn a_refresh_token_without_an_access_token_is_used_next() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     bench.platform.forgets("smile");
     bench.platform.takes("rotated", "smile");
     bench.platform.refreshes_fail(without_access("rotated"), 1);
-    assert!(renew(&bench, "smile", Cause::Ahead).await.is_err());
-    assert!(matches!(bench.entry("smile").standing(bench.clock.now()), Standing::Ready(_)), "serves on");
+    assert!(renew(&bench, "smile", Cause::BeforeExpiry).await.is_err());
+    assert!(
+        matches!(bench.account("smile").availability(bench.clock.now()), Availability::Ready(_)),
+        "serves on"
+    );
     assert_eq!(bench.grant("smile").await.refresh.expose(), "rotated", "it would outlive a crash");
     bench.clock.advance(MINUTE);
-    assert_eq!(renew(&bench, "smile", Cause::Ahead).await.unwrap(), "access-smile-1");
-    assert_eq!(bench.entry("smile").state(), AccountState::Ready);
+    assert_eq!(renew(&bench, "smile", Cause::BeforeExpiry).await.unwrap(), "access-smile-1");
+    assert_eq!(bench.account("smile").state(), AccountState::Ready);
 }
 
 #[tokio::test]
 async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     for junk in ["junk-1", "junk-2", "junk-2"] {
         bench.platform.refreshes_fail(without_access(junk), 1);
         assert!(renew(&bench, "smile", Cause::Operator).await.is_err());
@@ -214,13 +220,13 @@ async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
 
 #[tokio::test]
 async fn a_second_look_that_meets_trouble_is_still_owed() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(refused(), 1);
     assert!(renew(&bench, "smile", Cause::Unauthorized).await.is_err());
     assert_eq!(states(&bench, &["smile"]), ["needs_login"]);
     let soon = bench.clock.now() + Duration::from_secs(10);
-    bench.renewals.shared().retries.look_again(bench.entry("smile"), soon);
+    bench.renewals.context().retries.second_try_at(bench.account("smile"), soon);
     bench.platform.refreshes_fail(unreachable(), 3);
     pass(&bench, 25).await;
     assert_eq!((states(&bench, &["smile"]), bench.platform.refreshes()), (vec!["needs_login"], 4));
@@ -230,22 +236,22 @@ async fn a_second_look_that_meets_trouble_is_still_owed() {
 
 #[tokio::test]
 async fn an_account_that_was_removed_while_it_failed_is_owed_nothing() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     let _keeper = bench.renewals.keep();
     bench.platform.refreshes_fail(unreachable(), 3);
     assert!(renew_through_pauses(&bench, "smile").await.is_err());
-    let entry = bench.entry("smile");
-    let held = entry.hold_until();
-    bench.store.remove_account(&entry.name).await.unwrap();
-    bench.renewals.withdraw(&entry.name);
+    let account = bench.account("smile");
+    let held = account.renewals_blocked_until();
+    bench.store.remove_account(&account.name).await.unwrap();
+    bench.renewals.withdraw(&account.name);
     pass(&bench, 120).await;
-    assert_eq!(entry.hold_until(), held, "no flight has begun");
+    assert_eq!(account.renewals_blocked_until(), held, "no flight has begun");
     assert_eq!(bench.platform.refreshes(), 3);
 }
 
 #[tokio::test]
 async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login() {
-    let bench = Workbench::new(Scripted::new(true), &["smile", "other"]).await;
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     bench.platform.forgets("smile");
     bench.platform.takes("kept", "smile");
     let (smile, access) = ("smile".parse().unwrap(), crate::model::token::AccessToken::new(""));
@@ -256,7 +262,7 @@ async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login()
     assert!(bench.store.keep_fallback_token(&smile, &global(), generation, &kept).await.unwrap());
     bench.store.fail_writes(true);
     let refused = renew(&bench, "smile", Cause::Unauthorized).await;
-    assert!(matches!(refused, Err(RenewProblem::Unavailable { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(RenewError::Unavailable { .. })), "{refused:?}");
     bench.store.fail_writes(false);
     bench.clock.advance(MINUTE);
     assert_eq!(renew(&bench, "smile", Cause::Unauthorized).await.unwrap(), "access-smile-1");
@@ -266,7 +272,7 @@ async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login()
 #[tokio::test]
 async fn accounts_refused_together_are_looked_at_again_after_a_restart() {
     let names = ["a1", "a2", "a3"];
-    let before = Workbench::new(Scripted::new(true), &names).await;
+    let before = Workbench::new(ScriptedPlatform::new(true), &names).await;
     for (name, minutes) in [("a1", 0), ("a2", 2), ("a3", 60)] {
         let since = start_time() + MINUTE * minutes;
         let state = AccountState::NeedsLogin { since, why: "refused".to_owned() };

@@ -11,17 +11,17 @@ use crate::model::route::Route;
 
 /// A route that cannot be proven by discovery, since the platform does not serve it there: the first answer of its API decides.
 #[derive(Debug)]
-pub struct Trial {
+pub struct RouteTrial {
     route: Arc<Route>,
-    under_way: AtomicBool,
+    in_flight: AtomicBool,
 }
 
 /// The one call that tries the route at a time; the others keep to the proven one.
-pub struct TrialTurn(Arc<Trial>);
+pub struct RouteTrialGuard(Arc<RouteTrial>);
 
 /// Named by discovery and not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RouteCandidate {
     pub route: Arc<Route>,
     pub since: Timestamp,
     /// What it answered when it was asked last.
@@ -30,7 +30,7 @@ pub struct Candidate {
 
 /// Calls find no connection to the route in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreachable {
+pub struct UnreachableRoute {
     pub since: Timestamp,
     pub last: Timestamp,
     pub why: String,
@@ -39,10 +39,10 @@ pub struct Unreachable {
 /// What is noted about an account's routes beside the one in use. In peace there is nothing.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct RouteNotes {
-    pub candidate: Option<Candidate>,
-    pub unreachable: Option<Unreachable>,
+    pub candidate: Option<RouteCandidate>,
+    pub unreachable: Option<UnreachableRoute>,
     /// When discovery was last asked because of it.
-    pub asked_at: Option<Timestamp>,
+    pub sent_at: Option<Timestamp>,
     /// A task asks again for this account.
     pub followed: bool,
 }
@@ -52,9 +52,9 @@ const SOME_SECONDS: Duration = Duration::from_secs(3);
 /// Between two discoveries of one account that failed connections have caused.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-impl Trial {
+impl RouteTrial {
     pub(super) fn of(route: Arc<Route>) -> Arc<Self> {
-        Arc::new(Self { route, under_way: AtomicBool::new(false) })
+        Arc::new(Self { route, in_flight: AtomicBool::new(false) })
     }
 
     pub fn route(&self) -> &Arc<Route> {
@@ -62,21 +62,21 @@ impl Trial {
     }
 
     /// `None` while another call is trying it.
-    pub fn begin(self: &Arc<Self>) -> Option<TrialTurn> {
-        (!self.under_way.swap(true, AcqRel)).then(|| TrialTurn(Arc::clone(self)))
+    pub fn begin(self: &Arc<Self>) -> Option<RouteTrialGuard> {
+        (!self.in_flight.swap(true, AcqRel)).then(|| RouteTrialGuard(Arc::clone(self)))
     }
 }
 
-impl Drop for TrialTurn {
+impl Drop for RouteTrialGuard {
     fn drop(&mut self) {
-        self.0.under_way.store(false, Release);
+        self.0.in_flight.store(false, Release);
     }
 }
 
 impl RouteNotes {
     /// Notes that no connection could be made. `responded_at` is when the platform last answered a call of this account. Returns whether
     /// this is news, and whether discovery is to be asked because of it.
-    pub fn not_connected(
+    pub fn record_connect_failure(
         &mut self,
         now: Timestamp,
         responded_at: Option<Timestamp>,
@@ -90,11 +90,11 @@ impl RouteNotes {
             _ => now,
         };
         let is_news = self.unreachable.as_ref().is_none_or(|known| known.since != since);
-        self.unreachable = Some(Unreachable { since, last: now, why: why.to_owned() });
-        let asked_lately = self.asked_at.is_some_and(|at| at <= now && now.since(at) < ASK_AGAIN);
+        self.unreachable = Some(UnreachableRoute { since, last: now, why: why.to_owned() });
+        let asked_lately = self.sent_at.is_some_and(|at| at <= now && now.since(at) < ASK_AGAIN);
         let ask = now.since(since) >= SOME_SECONDS && !asked_lately;
         if ask {
-            self.asked_at = Some(now);
+            self.sent_at = Some(now);
         }
         (is_news, ask)
     }
@@ -109,15 +109,15 @@ impl RouteNotes {
     }
 
     /// Notes why a route is not used. Returns whether this route is news.
-    pub fn keep(&mut self, now: Timestamp, route: &Arc<Route>, why: String) -> bool {
+    pub fn record_unproven(&mut self, now: Timestamp, route: &Arc<Route>, why: String) -> bool {
         let known = self.candidate.as_ref().filter(|known| known.route == *route);
         let since = known.map(|known| known.since);
-        self.candidate = Some(Candidate { route: Arc::clone(route), since: since.unwrap_or(now), why });
+        self.candidate = Some(RouteCandidate { route: Arc::clone(route), since: since.unwrap_or(now), why });
         since.is_none()
     }
 
     /// The route in use is proven, and discovery names no other.
-    pub fn settle(&mut self) -> Option<Candidate> {
+    pub fn clear(&mut self) -> Option<RouteCandidate> {
         self.unreachable = None;
         self.candidate.take()
     }
@@ -134,23 +134,23 @@ mod tests {
     #[test]
     fn discovery_is_asked_after_some_seconds_without_a_connection_and_once_a_minute() {
         let mut notes = RouteNotes::default();
-        assert_eq!(notes.not_connected(at(0), None, "refused"), (true, false));
-        assert_eq!(notes.not_connected(at(2), None, "refused"), (false, false));
-        assert_eq!(notes.not_connected(at(3), None, "refused"), (false, true));
-        assert_eq!(notes.not_connected(at(62), None, "refused"), (false, false));
-        assert_eq!(notes.not_connected(at(63), None, "refused"), (false, true));
+        assert_eq!(notes.record_connect_failure(at(0), None, "refused"), (true, false));
+        assert_eq!(notes.record_connect_failure(at(2), None, "refused"), (false, false));
+        assert_eq!(notes.record_connect_failure(at(3), None, "refused"), (false, true));
+        assert_eq!(notes.record_connect_failure(at(62), None, "refused"), (false, false));
+        assert_eq!(notes.record_connect_failure(at(63), None, "refused"), (false, true));
     }
 
     #[test]
     fn a_response_between_two_failures_begins_anew_and_so_does_a_clock_that_was_set_back() {
         let mut notes = RouteNotes::default();
-        notes.not_connected(at(0), None, "refused");
-        assert_eq!(notes.not_connected(at(10), Some(at(5)), "refused"), (true, false));
-        assert_eq!(notes.not_connected(at(14), Some(at(5)), "refused"), (false, true));
+        notes.record_connect_failure(at(0), None, "refused");
+        assert_eq!(notes.record_connect_failure(at(10), Some(at(5)), "refused"), (true, false));
+        assert_eq!(notes.record_connect_failure(at(14), Some(at(5)), "refused"), (false, true));
         let mut notes = RouteNotes::default();
-        notes.not_connected(at(900), None, "refused");
-        assert_eq!(notes.not_connected(at(10), None, "refused"), (true, false));
-        assert_eq!(notes.not_connected(at(13), None, "refused"), (false, true));
+        notes.record_connect_failure(at(900), None, "refused");
+        assert_eq!(notes.record_connect_failure(at(10), None, "refused"), (true, false));
+        assert_eq!(notes.record_connect_failure(at(13), None, "refused"), (false, true));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
             allow_insecure: false,
         };
         let route = Route::parse("https://eu.iterocloud.com", "/v2", &policy).unwrap();
-        let trial = Trial::of(Arc::new(route));
+        let trial = RouteTrial::of(Arc::new(route));
         let turn = trial.begin().unwrap();
         assert!(trial.begin().is_none());
         drop(turn);

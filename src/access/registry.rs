@@ -13,18 +13,18 @@ use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::store::{AccountRecord, GrantRecord};
 
-pub use super::entry::{Entry, Standing, Summary};
+pub use super::account::{Account, Availability, Summary};
 
-use super::gaps::Pacing;
 use super::locked;
-use super::snapshot::{Elsewhere, Snapshot};
+use super::pacing::Pacing;
+use super::snapshot::{Snapshot, StandbyGrant};
 
 /// All accounts that the gateway knows.
-pub struct Book {
-    by_name: DashSet<Named>,
+pub struct AccountRegistry {
+    by_name: DashSet<ByName>,
     /// Entries that hold a grant of this id, in whatever realm.
-    by_id: DashMap<AccountId, Holders>,
-    rules: ArcSwap<HashMap<RealmName, RealmRules>>,
+    by_id: DashMap<AccountId, GrantHolders>,
+    rules: ArcSwap<HashMap<RealmName, RouteRules>>,
     /// Thousands of accounts share a handful of routes.
     routes: Mutex<HashSet<Arc<Route>>>,
     /// Writers one at a time, so that both indexes change together; readers never take it.
@@ -32,31 +32,31 @@ pub struct Book {
 }
 
 /// An entry found by its own name: the index keeps no copy of it.
-struct Named(Arc<Entry>);
+struct ByName(Arc<Account>);
 
 /// Nearly always one, which costs no list.
-enum Holders {
-    One(Arc<Entry>),
-    Several(Box<[Arc<Entry>]>),
+enum GrantHolders {
+    One(Arc<Account>),
+    Several(Box<[Arc<Account>]>),
 }
 
 /// What a realm says about routes: a stored one is checked again at every load, since `allowed_hosts` may have become narrower.
 #[derive(Debug, Clone)]
-pub struct RealmRules {
+pub struct RouteRules {
     pub hosts: HostPolicy,
     /// Pinned by the configuration; wins over whatever was discovered.
     pub pinned: Option<Route>,
 }
 
 /// The result of a look-up by the vendor's id.
-pub enum Found {
-    One(Arc<Entry>),
+pub enum AccountLookup {
+    One(Arc<Account>),
     /// The id exists in several realms.
     Ambiguous(Vec<RealmName>),
     Nobody,
 }
 
-impl RealmRules {
+impl RouteRules {
     pub fn of(realm: &config::RealmConfig) -> Self {
         let pinned = realm.route.as_ref();
         let pinned = pinned.and_then(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts).ok());
@@ -64,46 +64,46 @@ impl RealmRules {
     }
 }
 
-impl Borrow<str> for Named {
+impl Borrow<str> for ByName {
     fn borrow(&self) -> &str {
         self.0.name.as_str()
     }
 }
 
-impl Hash for Named {
+impl Hash for ByName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.name.as_str().hash(state);
     }
 }
 
-impl PartialEq for Named {
+impl PartialEq for ByName {
     fn eq(&self, other: &Self) -> bool {
         self.0.name == other.0.name
     }
 }
 
-impl Eq for Named {}
+impl Eq for ByName {}
 
-impl Holders {
-    fn of(entries: Vec<Arc<Entry>>) -> Option<Self> {
-        match <[Arc<Entry>; 1]>::try_from(entries) {
-            Ok([only]) => Some(Holders::One(only)),
+impl GrantHolders {
+    fn of(entries: Vec<Arc<Account>>) -> Option<Self> {
+        match <[Arc<Account>; 1]>::try_from(entries) {
+            Ok([only]) => Some(GrantHolders::One(only)),
             Err(none) if none.is_empty() => None,
-            Err(several) => Some(Holders::Several(several.into())),
+            Err(several) => Some(GrantHolders::Several(several.into())),
         }
     }
 
-    fn entries(&self) -> &[Arc<Entry>] {
+    fn entries(&self) -> &[Arc<Account>] {
         match self {
-            Holders::One(only) => std::slice::from_ref(only),
-            Holders::Several(several) => several,
+            GrantHolders::One(only) => std::slice::from_ref(only),
+            GrantHolders::Several(several) => several,
         }
     }
 }
 
-impl Book {
-    /// Empty; [`Book::apply`] takes in what the store has, account by account.
-    pub fn new(rules: HashMap<RealmName, RealmRules>) -> Self {
+impl AccountRegistry {
+    /// Empty; [`AccountRegistry::apply`] takes in what the store has, account by account.
+    pub fn new(rules: HashMap<RealmName, RouteRules>) -> Self {
         Self {
             by_name: DashSet::new(),
             by_id: DashMap::new(),
@@ -113,40 +113,40 @@ impl Book {
         }
     }
 
-    pub fn load(records: Vec<AccountRecord>, rules: HashMap<RealmName, RealmRules>) -> Self {
-        let book = Self::new(rules);
+    pub fn load(records: Vec<AccountRecord>, rules: HashMap<RealmName, RouteRules>) -> Self {
+        let registry = Self::new(rules);
         for record in records {
-            book.apply(record);
+            registry.apply(record);
         }
-        book
+        registry
     }
 
-    pub fn by_name(&self, name: &str) -> Option<Arc<Entry>> {
+    pub fn by_name(&self, name: &str) -> Option<Arc<Account>> {
         self.by_name.get(name).map(|found| Arc::clone(&found.0))
     }
 
     /// Finds grants that are not the current one as well, so that an id stays good while its account moves between platforms.
-    pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Found {
-        let Some(holders) = self.by_id.get(&id) else { return Found::Nobody };
+    pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup {
+        let Some(holders) = self.by_id.get(&id) else { return AccountLookup::Nobody };
         let holders = holders.entries();
         let wanted =
-            |entry: &&Arc<Entry>| realm.is_none_or(|realm| realm_of(entry, id, Some(realm)).is_some());
+            |account: &&Arc<Account>| realm.is_none_or(|realm| realm_of(account, id, Some(realm)).is_some());
         let mut matching = holders.iter().filter(wanted);
         match (matching.next(), matching.next()) {
-            (None, _) => Found::Nobody,
-            (Some(only), None) => Found::One(Arc::clone(only)),
+            (None, _) => AccountLookup::Nobody,
+            (Some(only), None) => AccountLookup::One(Arc::clone(only)),
             (Some(_), Some(_)) => {
                 let mut realms: Vec<_> =
-                    holders.iter().filter_map(|entry| realm_of(entry, id, None)).collect();
+                    holders.iter().filter_map(|account| realm_of(account, id, None)).collect();
                 realms.sort();
                 realms.dedup();
-                Found::Ambiguous(realms)
+                AccountLookup::Ambiguous(realms)
             }
         }
     }
 
     /// In order of name. For operators' lists: it walks and sorts all accounts.
-    pub fn all(&self) -> Vec<Arc<Entry>> {
+    pub fn all(&self) -> Vec<Arc<Account>> {
         let mut all: Vec<_> = self.by_name.iter().map(|found| Arc::clone(&found.0)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
@@ -163,63 +163,63 @@ impl Book {
     /// Puts into the book what the store now holds of an account: after a pairing, an import, a pause, a resume, a switch of realm.
     /// An entry that exists keeps its identity, and its tokens where they are newer than the record's. `None`, and no entry any more,
     /// for a record without a current grant.
-    pub fn apply(&self, record: AccountRecord) -> Option<Arc<Entry>> {
+    pub fn apply(&self, record: AccountRecord) -> Option<Arc<Account>> {
         let _one_writer = locked(&self.writing);
         let Some(grant) = record.current_grant() else {
             tracing::error!(account = %record.name, "the account has no grant in its current realm; it is left out");
-            self.take_out(record.name.as_str());
+            self.remove_indexed(record.name.as_str());
             return None;
         };
         let snapshot = self.snapshot_of(&record, grant);
         let known = self.by_name(record.name.as_str());
-        let entry = match known {
-            Some(entry) => {
-                let stale: Vec<_> = ids(&entry.snapshot()).filter(|id| !holds(&record, *id)).collect();
-                stale.into_iter().for_each(|id| self.unlist(id, &entry));
-                entry.merge(snapshot);
-                entry
+        let account = match known {
+            Some(account) => {
+                let stale: Vec<_> = ids(&account.snapshot()).filter(|id| !holds(&record, *id)).collect();
+                stale.into_iter().for_each(|id| self.unindex_id(id, &account));
+                account.merge(snapshot);
+                account
             }
             None => {
                 let pacing = Pacing::after_restart(grant.intent);
-                let entry = Arc::new(Entry::new(record.name.clone(), snapshot, pacing));
-                self.by_name.insert(Named(Arc::clone(&entry)));
-                entry
+                let account = Arc::new(Account::new(record.name.clone(), snapshot, pacing));
+                self.by_name.insert(ByName(Arc::clone(&account)));
+                account
             }
         };
-        record.grants.iter().for_each(|grant| self.list(grant.account_id, &entry));
-        Some(entry)
+        record.grants.iter().for_each(|grant| self.index_id(grant.account_id, &account));
+        Some(account)
     }
 
     /// Takes an account out after its last grant is gone.
     pub fn remove(&self, name: &str) {
         let _one_writer = locked(&self.writing);
-        self.take_out(name);
+        self.remove_indexed(name);
     }
 
     /// Puts new rules in force; a route that they no longer allow is forgotten, a pinned one takes its place at once.
-    pub fn set_rules(&self, rules: HashMap<RealmName, RealmRules>) {
+    pub fn set_rules(&self, rules: HashMap<RealmName, RouteRules>) {
         let _one_writer = locked(&self.writing);
         self.rules.store(Arc::new(rules));
-        for entry in self.all() {
-            let snapshot = entry.snapshot();
+        for account in self.all() {
+            let snapshot = account.snapshot();
             let rules = self.rules.load();
             let route = rules.get(&snapshot.realm).and_then(|rules| match &rules.pinned {
-                Some(pinned) => Some(self.shared(pinned.clone())),
+                Some(pinned) => Some(self.intern_route(pinned.clone())),
                 None => snapshot.route.clone().filter(|route| still_allowed(route, &rules.hosts)),
             });
             if route != snapshot.route {
-                entry.put_route(&snapshot.realm, route);
+                account.put_route(&snapshot.realm, route);
             }
         }
     }
 
     /// For rounds over every account, in no order, without sorting or collecting them.
-    pub fn for_each(&self, mut look: impl FnMut(&Arc<Entry>)) {
+    pub fn for_each(&self, mut look: impl FnMut(&Arc<Account>)) {
         self.by_name.iter().for_each(|found| look(&found.0));
     }
 
     /// The one copy of a route.
-    pub(super) fn shared(&self, route: Route) -> Arc<Route> {
+    pub(super) fn intern_route(&self, route: Route) -> Arc<Route> {
         let mut routes = locked(&self.routes);
         if let Some(known) = routes.get(&route) {
             return Arc::clone(known);
@@ -244,7 +244,7 @@ impl Book {
     pub(super) fn snapshot_of(&self, record: &AccountRecord, grant: &GrantRecord) -> Snapshot {
         let rules = self.rules.load();
         let others = record.grants.iter().filter(|other| other.realm != grant.realm);
-        let elsewhere = others.map(|other| Elsewhere {
+        let standby_grants = others.map(|other| StandbyGrant {
             realm: one_copy(&rules, &other.realm),
             id: other.account_id,
             refreshed_at: other.refreshed_at,
@@ -262,45 +262,45 @@ impl Book {
             stored_generation: grant.generation,
             refreshed_at: grant.refreshed_at,
             obtained_at: grant.obtained_at,
-            elsewhere: elsewhere.collect(),
+            standby_grants: standby_grants.collect(),
             unsaved: false,
             // Pairing and every refresh leave an access token beside the grant.
             untried: grant.access.is_none(),
         }
     }
 
-    fn route_of(&self, grant: &GrantRecord, rules: &HashMap<RealmName, RealmRules>) -> Option<Arc<Route>> {
+    fn route_of(&self, grant: &GrantRecord, rules: &HashMap<RealmName, RouteRules>) -> Option<Arc<Route>> {
         let rules = rules.get(&grant.realm)?;
         if let Some(pinned) = &rules.pinned {
-            return Some(self.shared(pinned.clone()));
+            return Some(self.intern_route(pinned.clone()));
         }
         let stored = grant.route.as_ref()?;
-        Route::parse(&stored.domain, &stored.path, &rules.hosts).ok().map(|route| self.shared(route))
+        Route::parse(&stored.domain, &stored.path, &rules.hosts).ok().map(|route| self.intern_route(route))
     }
 
-    fn take_out(&self, name: &str) {
-        if let Some(Named(entry)) = self.by_name.remove(name) {
-            ids(&entry.snapshot()).for_each(|id| self.unlist(id, &entry));
+    fn remove_indexed(&self, name: &str) {
+        if let Some(ByName(account)) = self.by_name.remove(name) {
+            ids(&account.snapshot()).for_each(|id| self.unindex_id(id, &account));
         }
     }
 
-    fn list(&self, id: AccountId, entry: &Arc<Entry>) {
+    fn index_id(&self, id: AccountId, account: &Arc<Account>) {
         self.change_holders(id, |holders| {
-            if !holders.iter().any(|holder| Arc::ptr_eq(holder, entry)) {
-                holders.push(Arc::clone(entry));
+            if !holders.iter().any(|holder| Arc::ptr_eq(holder, account)) {
+                holders.push(Arc::clone(account));
             }
         });
     }
 
-    fn unlist(&self, id: AccountId, entry: &Arc<Entry>) {
-        self.change_holders(id, |holders| holders.retain(|holder| !Arc::ptr_eq(holder, entry)));
+    fn unindex_id(&self, id: AccountId, account: &Arc<Account>) {
+        self.change_holders(id, |holders| holders.retain(|holder| !Arc::ptr_eq(holder, account)));
     }
 
     /// Under the lock of writers, so nothing is lost between reading and writing.
-    fn change_holders(&self, id: AccountId, change: impl FnOnce(&mut Vec<Arc<Entry>>)) {
+    fn change_holders(&self, id: AccountId, change: impl FnOnce(&mut Vec<Arc<Account>>)) {
         let mut holders = self.by_id.get(&id).map_or_else(Vec::new, |known| known.entries().to_vec());
         change(&mut holders);
-        match Holders::of(holders) {
+        match GrantHolders::of(holders) {
             Some(holders) => drop(self.by_id.insert(id, holders)),
             None => drop(self.by_id.remove(&id)),
         }
@@ -308,10 +308,10 @@ impl Book {
 }
 
 /// The realm in which an entry holds this id; the current grant's first.
-fn realm_of(entry: &Entry, id: AccountId, wanted: Option<&RealmName>) -> Option<RealmName> {
-    let snapshot = entry.snapshot();
+fn realm_of(account: &Account, id: AccountId, wanted: Option<&RealmName>) -> Option<RealmName> {
+    let snapshot = account.snapshot();
     let current = (&snapshot.realm, snapshot.id);
-    let others = snapshot.elsewhere.iter().map(|other| (&other.realm, other.id));
+    let others = snapshot.standby_grants.iter().map(|other| (&other.realm, other.id));
     std::iter::once(current)
         .chain(others)
         .find(|(realm, held)| *held == id && wanted.is_none_or(|wanted| wanted == *realm))
@@ -319,7 +319,7 @@ fn realm_of(entry: &Entry, id: AccountId, wanted: Option<&RealmName>) -> Option<
 }
 
 fn ids(snapshot: &Snapshot) -> impl Iterator<Item = AccountId> {
-    let others = snapshot.elsewhere.iter().map(|other| other.id);
+    let others = snapshot.standby_grants.iter().map(|other| other.id);
     std::iter::once(snapshot.id).chain(others)
 }
 
@@ -328,7 +328,7 @@ fn holds(record: &AccountRecord, id: AccountId) -> bool {
 }
 
 /// The configuration's copy of a realm's name, so that thousands of accounts share its text.
-fn one_copy(rules: &HashMap<RealmName, RealmRules>, realm: &RealmName) -> RealmName {
+fn one_copy(rules: &HashMap<RealmName, RouteRules>, realm: &RealmName) -> RealmName {
     rules.get_key_value(realm).map_or_else(|| realm.clone(), |(ours, _)| ours.clone())
 }
 

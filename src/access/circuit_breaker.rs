@@ -12,24 +12,24 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::platform::{CredentialsCheck, PlatformError};
 
+use super::account::Account;
 use super::cause::Cause;
-use super::entry::Entry;
-use super::gaps::{back_off, share};
 use super::locked;
-use super::refusals::Refusals;
+use super::pacing::{backoff, stable_jitter};
+use super::recent_refusals::Refusals;
 
 /// What ails a whole realm. No grant of it is given up meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RealmTrouble {
+pub enum OpenReason {
     /// The platform refuses the client id or secret.
     BadCredentials { since: Timestamp },
     /// Several accounts in a row could not be renewed, or the token endpoint's refusals cannot be explained.
-    OutOfOrder { since: Timestamp, detail: String },
+    Unavailable { since: Timestamp, detail: String },
 }
 
 /// How renewals of a realm went since the start; for metrics.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RenewalCounters {
     pub refreshes: AtomicU64,
     pub refresh_failures: AtomicU64,
     pub refusals: AtomicU64,
@@ -37,8 +37,8 @@ pub struct Tally {
     pub discovery_failures: AtomicU64,
 }
 
-impl Tally {
-    pub(super) fn count(counter: &AtomicU64) {
+impl RenewalCounters {
+    pub(super) fn increment(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
     }
 }
@@ -47,38 +47,40 @@ impl Tally {
 /// must not hold the others up.
 const ACCOUNTS_FOR_AN_OUTAGE: usize = 3;
 /// With one trial at a time half a minute hammers nobody and notices the end of an outage soon.
-const LONGEST_HOLD: Duration = Duration::from_secs(30);
+const LONGEST_OPEN: Duration = Duration::from_secs(30);
 /// Credentials come back by somebody's hand, which a reload tells us; the rest is for a vendor who undoes a mistake, which is noticed
 /// within a minute.
-const CREDENTIALS_HOLD: Duration = Duration::from_secs(45);
+const CREDENTIALS_OPEN: Duration = Duration::from_secs(45);
 /// Refreshes of a realm under way at once. More wait for a seat: after a restart thousands of tokens may have expired together, and a
 /// realm that stalls must not use up what the others need.
-const SEATS: usize = 32;
+const CONCURRENT_REFRESHES: usize = 32;
 /// "Several of one realm within a minute" (design, section 5).
-const TOGETHER: Duration = Duration::from_secs(60);
+const PROBE_VALIDITY: Duration = Duration::from_secs(60);
 
 /// All realms' health.
 #[derive(Default)]
-pub(super) struct Realms(Mutex<HashMap<RealmName, Arc<Health>>>);
+pub(super) struct CircuitBreakers(Mutex<HashMap<RealmName, Arc<CircuitBreaker>>>);
 
-impl Realms {
-    pub fn get(&self, realm: &RealmName) -> Arc<Health> {
+impl CircuitBreakers {
+    pub fn get(&self, realm: &RealmName) -> Arc<CircuitBreaker> {
         let mut realms = locked(&self.0);
-        Arc::clone(realms.entry(realm.clone()).or_insert_with(|| Arc::new(Health::new(realm.clone()))))
+        Arc::clone(
+            realms.entry(realm.clone()).or_insert_with(|| Arc::new(CircuitBreaker::new(realm.clone()))),
+        )
     }
 
-    pub fn all(&self) -> Vec<Arc<Health>> {
+    pub fn all(&self) -> Vec<Arc<CircuitBreaker>> {
         let mut all: Vec<_> = locked(&self.0).values().cloned().collect();
         all.sort_by(|a, b| a.realm.cmp(&b.realm));
         all
     }
 }
 
-pub(super) struct Health {
+pub(super) struct CircuitBreaker {
     pub realm: RealmName,
-    pub tally: Arc<Tally>,
+    pub counters: Arc<RenewalCounters>,
     /// For each refresh under way.
-    pub seats: Semaphore,
+    pub refresh_permits: Semaphore,
     /// What the last probe said. The lock is held while one is under way, so that a hundred dead grants ask once.
     pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsCheck)>>,
     state: Mutex<State>,
@@ -86,56 +88,56 @@ pub(super) struct Health {
 
 #[derive(Default)]
 struct State {
-    trouble: Option<RealmTrouble>,
-    retry_at: Timestamp,
-    holds: u32,
-    trial_under_way: bool,
+    open_reason: Option<OpenReason>,
+    open_until: Timestamp,
+    times_opened: u32,
+    probe_in_flight: bool,
     recoveries: u32,
     failing: Vec<AccountName>,
     refusals: Refusals,
     /// `Retry-After` of an answer that speaks for the whole token endpoint.
-    asked_to_wait: Timestamp,
+    retry_after_until: Timestamp,
 }
 
 /// What a refused refresh token is taken to mean before anybody is asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Suspect {
+pub(super) enum LikelyCause {
     Grant,
     /// Ask the token endpoint whether our credentials are good.
     Credentials,
 }
 
 /// The right to renew in this realm. Dropping it ends a trial.
-pub(super) struct Ticket {
-    health: Arc<Health>,
-    pub trial: bool,
+pub(super) struct Permit {
+    breaker: Arc<CircuitBreaker>,
+    pub is_probe: bool,
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if self.trial {
-            locked(&self.health.state).trial_under_way = false;
+        if self.is_probe {
+            locked(&self.breaker.state).probe_in_flight = false;
         }
     }
 }
 
-impl Health {
+impl CircuitBreaker {
     fn new(realm: RealmName) -> Self {
         Self {
             realm,
-            tally: Arc::default(),
-            seats: Semaphore::new(SEATS),
+            counters: Arc::default(),
+            refresh_permits: Semaphore::new(CONCURRENT_REFRESHES),
             probed: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         }
     }
 
-    pub fn trouble(&self) -> Option<RealmTrouble> {
-        locked(&self.state).trouble.clone()
+    pub fn open_reason(&self) -> Option<OpenReason> {
+        locked(&self.state).open_reason.clone()
     }
 
-    pub fn in_trouble(&self) -> bool {
-        locked(&self.state).trouble.is_some()
+    pub fn is_open(&self) -> bool {
+        locked(&self.state).open_reason.is_some()
     }
 
     /// How often the realm came back: back-offs from before the last time are void.
@@ -145,37 +147,41 @@ impl Health {
 
     /// A healthy realm lets everybody pass; one in trouble a single trial at a time, when its hold is over. An operator always passes.
     /// `Err` says until when and why.
-    pub fn admit(self: &Arc<Self>, now: Timestamp, cause: Cause) -> Result<Ticket, (Timestamp, String)> {
+    pub fn try_acquire(
+        self: &Arc<Self>,
+        now: Timestamp,
+        cause: Cause,
+    ) -> Result<Permit, (Timestamp, String)> {
         let mut state = locked(&self.state);
-        let ticket = |trial| Ticket { health: Arc::clone(self), trial };
-        if now < state.asked_to_wait && !cause.is_operators() {
+        let permit = |is_probe| Permit { breaker: Arc::clone(self), is_probe };
+        if now < state.retry_after_until && !cause.is_operators() {
             let detail =
                 format!("the token endpoint of realm {} asks to be left alone for a while", self.realm);
-            return Err((state.asked_to_wait, detail));
+            return Err((state.retry_after_until, detail));
         }
-        let Some(trouble) = &state.trouble else { return Ok(ticket(false)) };
+        let Some(reason) = &state.open_reason else { return Ok(permit(false)) };
         if cause.is_operators() {
-            return Ok(ticket(false));
+            return Ok(permit(false));
         }
-        if now < state.retry_at {
-            return Err((state.retry_at, trouble.sentence(&self.realm)));
+        if now < state.open_until {
+            return Err((state.open_until, reason.sentence(&self.realm)));
         }
-        if state.trial_under_way {
-            return Err((now + Duration::from_secs(2), trouble.sentence(&self.realm)));
+        if state.probe_in_flight {
+            return Err((now + Duration::from_secs(2), reason.sentence(&self.realm)));
         }
-        state.trial_under_way = true;
-        Ok(ticket(true))
+        state.probe_in_flight = true;
+        Ok(permit(true))
     }
 
     /// A refresh succeeded: credentials are good and the realm answers. Returns the accounts whose verdict fell while others were
     /// refused too: they are to be tried once more.
     #[must_use]
-    pub fn succeeded(&self) -> Vec<Arc<Entry>> {
+    pub fn succeeded(&self) -> Vec<Arc<Account>> {
         let mut state = locked(&self.state);
         state.failing.clear();
         state.refusals.proven();
-        state.asked_to_wait = Timestamp::default();
-        if state.trouble.take().is_some() {
+        state.retry_after_until = Timestamp::default();
+        if state.open_reason.take().is_some() {
             state.recover();
             tracing::info!(realm = %self.realm, "renewals work again");
         }
@@ -183,51 +189,51 @@ impl Health {
     }
 
     /// A refresh failed in a way that may pass.
-    pub fn failed(&self, now: Timestamp, account: &AccountName, trouble: &PlatformError) {
-        let detail = &*trouble.to_string();
+    pub fn failed(&self, now: Timestamp, account: &AccountName, error: &PlatformError) {
+        let detail = &*error.to_string();
         let mut state = locked(&self.state);
         // The two statuses that speak for the server and not for one call (RFC 9110, 15.6.4; RFC 6585, 4).
-        if let (Some(429 | 503), Some(asked)) = (trouble.status, trouble.retry_after) {
-            state.asked_to_wait = state.asked_to_wait.max(now + asked);
+        if let (Some(429 | 503), Some(asked)) = (error.status, error.retry_after) {
+            state.retry_after_until = state.retry_after_until.max(now + asked);
         }
         if !state.failing.contains(account) && state.failing.len() < ACCOUNTS_FOR_AN_OUTAGE {
             state.failing.push(account.clone());
         }
         let outage = state.failing.len() >= ACCOUNTS_FOR_AN_OUTAGE;
-        if state.trouble.is_none() && !outage {
+        if state.open_reason.is_none() && !outage {
             return;
         }
-        if state.trouble.is_none() {
+        if state.open_reason.is_none() {
             tracing::error!(realm = %self.realm, detail, "renewals fail for several accounts; one trial at a time from now on");
-            state.trouble = Some(RealmTrouble::OutOfOrder { since: now, detail: detail.to_owned() });
+            state.open_reason = Some(OpenReason::Unavailable { since: now, detail: detail.to_owned() });
         }
-        state.hold(now, &self.realm);
+        state.extend_open(now, &self.realm);
     }
 
     /// Refusals that neither grants nor credentials explain.
     pub fn unexplained(&self, now: Timestamp) {
         let mut state = locked(&self.state);
-        if state.trouble.is_none() {
+        if state.open_reason.is_none() {
             let detail =
                 "the token endpoint refuses refresh tokens and does not say whether our credentials are good";
             tracing::error!(realm = %self.realm, detail, "no grant is given up; one trial at a time from now on");
-            state.trouble = Some(RealmTrouble::OutOfOrder { since: now, detail: detail.to_owned() });
+            state.open_reason = Some(OpenReason::Unavailable { since: now, detail: detail.to_owned() });
         }
-        state.hold(now, &self.realm);
+        state.extend_open(now, &self.realm);
     }
 
     /// The platform refuses our client credentials. Alarms once, and returns the accounts whose refusal meant just that,
     /// with its time.
-    pub fn credentials_are_bad(&self, now: Timestamp) -> Vec<(Timestamp, Arc<Entry>)> {
+    pub fn credentials_are_bad(&self, now: Timestamp) -> Vec<(Timestamp, Arc<Account>)> {
         let mut state = locked(&self.state);
-        if !matches!(state.trouble, Some(RealmTrouble::BadCredentials { .. })) {
+        if !matches!(state.open_reason, Some(OpenReason::BadCredentials { .. })) {
             tracing::error!(
                 realm = %self.realm,
                 "the platform refuses client_id or client_secret of this realm; all grants are kept, correct them and reload"
             );
-            state.trouble = Some(RealmTrouble::BadCredentials { since: now });
+            state.open_reason = Some(OpenReason::BadCredentials { since: now });
         }
-        state.retry_at = now + CREDENTIALS_HOLD;
+        state.open_until = now + CREDENTIALS_OPEN;
         state.refusals.take_unproven()
     }
 
@@ -235,54 +241,61 @@ impl Health {
     /// without a success between them (a small office's tokens expire minutes apart), may mean our credentials.
     ///
     /// The second value says whether it was refused together with others, within minutes.
-    pub fn refused(&self, now: Timestamp, entry: &Arc<Entry>, only_one_at_work: bool) -> (Suspect, bool) {
+    pub fn refused(
+        &self,
+        now: Timestamp,
+        account: &Arc<Account>,
+        only_one_at_work: bool,
+    ) -> (LikelyCause, bool) {
         let mut state = locked(&self.state);
-        let in_trouble = state.trouble.is_some();
-        let among = state.refusals.add(now, entry);
-        let ask = only_one_at_work || among.unproven || in_trouble;
-        (if ask { Suspect::Credentials } else { Suspect::Grant }, among.together)
+        let is_open = state.open_reason.is_some();
+        let among = state.refusals.add(now, account);
+        let ask = only_one_at_work || among.unproven || is_open;
+        (if ask { LikelyCause::Credentials } else { LikelyCause::Grant }, among.together)
     }
 
-    pub fn others_refused(&self, entry: &Arc<Entry>) -> Vec<Arc<Entry>> {
-        locked(&self.state).refusals.others(entry)
+    pub fn others_refused(&self, account: &Arc<Account>) -> Vec<Arc<Account>> {
+        locked(&self.state).refusals.others(account)
     }
 
     /// Notes a verdict that fell while others were refused too; `false` where it was noted already.
-    pub fn given_up(&self, now: Timestamp, entry: &Arc<Entry>) -> bool {
-        locked(&self.state).refusals.give_up(now, entry)
+    pub fn given_up(&self, now: Timestamp, account: &Arc<Account>) -> bool {
+        locked(&self.state).refusals.give_up(now, account)
     }
 
     /// Until when nobody but an operator is let through.
-    pub fn held_until(&self) -> Timestamp {
+    pub fn blocked_until(&self) -> Timestamp {
         let state = locked(&self.state);
-        let hold = if state.trouble.is_some() { state.retry_at } else { Timestamp::default() };
-        hold.max(state.asked_to_wait)
+        let hold = if state.open_reason.is_some() { state.open_until } else { Timestamp::default() };
+        hold.max(state.retry_after_until)
     }
 
     /// When the realm should be asked again, although nobody calls.
     pub fn next_probe(&self) -> Option<Timestamp> {
         let state = locked(&self.state);
-        let trial = state.trouble.is_some().then(|| state.retry_at.max(state.asked_to_wait));
-        let refused = state.refusals.next_probe().map(|at| at.max(state.retry_at));
-        trial.into_iter().chain(refused).min()
+        let probe = state.open_reason.is_some().then(|| state.open_until.max(state.retry_after_until));
+        let refused = state.refusals.next_probe().map(|at| at.max(state.open_until));
+        probe.into_iter().chain(refused).min()
     }
 
-    pub fn trial_is_due(&self, now: Timestamp) -> bool {
+    pub fn probe_is_due(&self, now: Timestamp) -> bool {
         let state = locked(&self.state);
-        state.trouble.is_some() && !state.trial_under_way && now >= state.retry_at.max(state.asked_to_wait)
+        state.open_reason.is_some()
+            && !state.probe_in_flight
+            && now >= state.open_until.max(state.retry_after_until)
     }
 
     /// One of the accounts that were refused together, where it is time to see whether the realm takes it by now.
-    pub fn take_refused(&self, now: Timestamp) -> Option<Arc<Entry>> {
+    pub fn take_refused(&self, now: Timestamp) -> Option<Arc<Account>> {
         let mut state = locked(&self.state);
-        if state.trouble.is_some() { None } else { state.refusals.probe(now) }
+        if state.open_reason.is_some() { None } else { state.refusals.probe(now) }
     }
 
     /// The probe found the credentials good: those refused so far had dead grants.
     pub fn credentials_are_good(&self) {
         let mut state = locked(&self.state);
         state.refusals.proven();
-        if state.trouble.take().is_some() {
+        if state.open_reason.take().is_some() {
             state.recover();
             tracing::info!(realm = %self.realm, "our credentials are good; the refused grants are dead");
         }
@@ -290,50 +303,54 @@ impl Health {
 
     /// Whether an earlier probe still counts.
     pub fn is_recent(asked: Timestamp, now: Timestamp) -> bool {
-        now.since(asked) < TOGETHER
+        now.since(asked) < PROBE_VALIDITY
     }
 
     /// New credentials or addresses: everything starts afresh.
     pub async fn reset(&self) {
         *self.probed.lock().await = None;
         let mut state = locked(&self.state);
-        state.trouble = None;
+        state.open_reason = None;
         state.failing.clear();
         state.refusals.clear();
-        state.asked_to_wait = Timestamp::default();
+        state.retry_after_until = Timestamp::default();
         state.recover();
     }
 }
 
 impl State {
-    fn hold(&mut self, now: Timestamp, realm: &RealmName) {
-        self.holds = self.holds.saturating_add(1);
-        self.retry_at =
-            now + back_off(self.holds, LONGEST_HOLD, share(realm.as_str(), u64::from(self.holds)));
+    fn extend_open(&mut self, now: Timestamp, realm: &RealmName) {
+        self.times_opened = self.times_opened.saturating_add(1);
+        self.open_until = now
+            + backoff(
+                self.times_opened,
+                LONGEST_OPEN,
+                stable_jitter(realm.as_str(), u64::from(self.times_opened)),
+            );
     }
 
     fn recover(&mut self) {
-        self.holds = 0;
-        self.retry_at = Timestamp::default();
+        self.times_opened = 0;
+        self.open_until = Timestamp::default();
         self.recoveries = self.recoveries.wrapping_add(1);
     }
 }
 
-impl RealmTrouble {
+impl OpenReason {
     /// One word, for metrics.
     pub fn word(&self) -> &'static str {
         match self {
-            RealmTrouble::BadCredentials { .. } => "credentials",
-            RealmTrouble::OutOfOrder { .. } => "out_of_order",
+            OpenReason::BadCredentials { .. } => "credentials",
+            OpenReason::Unavailable { .. } => "out_of_order",
         }
     }
 
     pub fn sentence(&self, realm: &RealmName) -> String {
         match self {
-            RealmTrouble::BadCredentials { since } => {
+            OpenReason::BadCredentials { since } => {
                 format!("the platform refuses the client credentials of realm {realm} since {since}")
             }
-            RealmTrouble::OutOfOrder { since, detail } => {
+            OpenReason::Unavailable { since, detail } => {
                 format!("renewals in realm {realm} fail since {since}: {detail}")
             }
         }
@@ -345,13 +362,13 @@ mod tests {
     use super::*;
     use crate::access::doubles::timed_out;
 
-    fn ailing() -> Arc<Health> {
-        let health = Arc::new(Health::new("global".parse().unwrap()));
+    fn ailing() -> Arc<CircuitBreaker> {
+        let breaker = Arc::new(CircuitBreaker::new("global".parse().unwrap()));
         for account in ["a1", "a2", "a3"] {
-            assert!(health.admit(at(0), Cause::NoToken).is_ok(), "two accounts are no outage");
-            health.failed(at(0), &account.parse().unwrap(), &timed_out());
+            assert!(breaker.try_acquire(at(0), Cause::NoToken).is_ok(), "two accounts are no outage");
+            breaker.failed(at(0), &account.parse().unwrap(), &timed_out());
         }
-        health
+        breaker
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -360,35 +377,35 @@ mod tests {
 
     #[test]
     fn one_account_failing_again_and_again_is_not_the_realms_trouble() {
-        let health = Arc::new(Health::new("global".parse().unwrap()));
+        let breaker = Arc::new(CircuitBreaker::new("global".parse().unwrap()));
         for _ in 0..100 {
-            health.failed(at(0), &"a1".parse().unwrap(), &timed_out());
+            breaker.failed(at(0), &"a1".parse().unwrap(), &timed_out());
         }
-        assert_eq!(health.trouble(), None);
+        assert_eq!(breaker.open_reason(), None);
     }
 
     #[test]
     fn a_realm_in_trouble_admits_one_trial_at_a_time_after_its_hold_and_an_operator_always() {
-        let health = ailing();
-        assert!(health.admit(at(0), Cause::NoToken).is_err());
-        assert!(health.admit(at(0), Cause::Operator).is_ok());
-        let trial = health.admit(at(2), Cause::NoToken).unwrap_or_else(|held| panic!("{held:?}"));
-        assert!(health.admit(at(2), Cause::Ahead).is_err(), "a trial is under way");
-        drop(trial);
-        assert!(health.admit(at(2), Cause::Ahead).is_ok());
+        let breaker = ailing();
+        assert!(breaker.try_acquire(at(0), Cause::NoToken).is_err());
+        assert!(breaker.try_acquire(at(0), Cause::Operator).is_ok());
+        let probe = breaker.try_acquire(at(2), Cause::NoToken).unwrap_or_else(|held| panic!("{held:?}"));
+        assert!(breaker.try_acquire(at(2), Cause::BeforeExpiry).is_err(), "a trial is under way");
+        drop(probe);
+        assert!(breaker.try_acquire(at(2), Cause::BeforeExpiry).is_ok());
     }
 
     #[test]
     fn holds_grow_to_half_a_minute_and_a_success_ends_them_for_all() {
-        let health = ailing();
+        let breaker = ailing();
         for _ in 0..20 {
-            health.failed(at(0), &"a1".parse().unwrap(), &timed_out());
+            breaker.failed(at(0), &"a1".parse().unwrap(), &timed_out());
         }
-        assert!(health.admit(at(29), Cause::NoToken).is_err());
-        assert!(health.admit(at(38), Cause::NoToken).is_ok());
-        let recoveries = health.recoveries();
-        assert!(health.succeeded().is_empty());
-        assert!(health.admit(at(0), Cause::NoToken).is_ok());
-        assert_eq!(health.recoveries(), recoveries + 1);
+        assert!(breaker.try_acquire(at(29), Cause::NoToken).is_err());
+        assert!(breaker.try_acquire(at(38), Cause::NoToken).is_ok());
+        let recoveries = breaker.recoveries();
+        assert!(breaker.succeeded().is_empty());
+        assert!(breaker.try_acquire(at(0), Cause::NoToken).is_ok());
+        assert_eq!(breaker.recoveries(), recoveries + 1);
     }
 }

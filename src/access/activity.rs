@@ -8,7 +8,7 @@ use crate::store::last_seen::LastSeen;
 
 /// An account gone quiet is a signal, since "no cases" usually looks like 200 with an empty list.
 #[derive(Debug, Default)]
-pub struct Signals {
+pub struct Activity {
     call_at: AtomicU64,
     success_at: AtomicU64,
     refusal: Stamped,
@@ -18,7 +18,7 @@ pub struct Signals {
     changed: AtomicBool,
 }
 
-impl Signals {
+impl Activity {
     /// A caller used the account.
     pub fn called(&self, at: Timestamp) {
         self.call_at.store(at.as_millis(), Relaxed);
@@ -54,7 +54,7 @@ impl Signals {
         self.changed.store(true, Release);
     }
 
-    /// Whether there is something for [`Signals::take_changes`]. Only reads: most accounts are quiet.
+    /// Whether there is something for [`Activity::take_changes`]. Only reads: most accounts are quiet.
     pub fn has_changed(&self) -> bool {
         self.changed.load(Relaxed)
     }
@@ -146,42 +146,42 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_not_told_as_the_epoch() {
-        assert_eq!(Signals::default().read(), LastSeen::default());
+        assert_eq!(Activity::default().read(), LastSeen::default());
     }
 
     #[test]
     fn a_number_and_its_moment_come_back_together() {
-        let signals = Signals::default();
+        let activity = Activity::default();
         let at = Timestamp::from_millis(1_800_000_000_123);
-        signals.listed(400, at);
-        signals.refused(7, at);
-        assert_eq!(signals.read().last_list, Some((400, at)));
-        assert_eq!(signals.read().last_refusal, Some((7, at)));
-        signals.listed(1_000_000, at);
-        assert_eq!(signals.read().last_list, Some((u16::MAX, at)));
-        signals.listed(0, at);
-        assert_eq!(signals.read().last_list, Some((0, at)), "an empty list is the very signal");
+        activity.listed(400, at);
+        activity.refused(7, at);
+        assert_eq!(activity.read().last_list, Some((400, at)));
+        assert_eq!(activity.read().last_refusal, Some((7, at)));
+        activity.listed(1_000_000, at);
+        assert_eq!(activity.read().last_list, Some((u16::MAX, at)));
+        activity.listed(0, at);
+        assert_eq!(activity.read().last_list, Some((0, at)), "an empty list is the very signal");
     }
 
     #[test]
     fn what_happened_is_taken_to_the_store_once_and_again_where_it_did_not_arrive() {
-        let signals = Signals::default();
-        assert_eq!(signals.take_changes(), None);
-        signals.called(Timestamp::from_millis(5));
-        let taken = signals.take_changes().unwrap();
+        let activity = Activity::default();
+        assert_eq!(activity.take_changes(), None);
+        activity.called(Timestamp::from_millis(5));
+        let taken = activity.take_changes().unwrap();
         assert_eq!(taken.last_call_at, Some(Timestamp::from_millis(5)));
-        assert_eq!(signals.take_changes(), None);
-        signals.put_back_changes();
-        assert_eq!(signals.take_changes(), Some(taken));
+        assert_eq!(activity.take_changes(), None);
+        activity.put_back_changes();
+        assert_eq!(activity.take_changes(), Some(taken));
     }
 
     #[test]
     fn of_what_others_saw_only_the_newer_is_taken_over_and_nothing_of_it_goes_back_to_the_store() {
         let at = Timestamp::from_millis;
-        let signals = Signals::default();
-        signals.called(at(10));
-        signals.refused(1, at(10));
-        signals.take_changes();
+        let activity = Activity::default();
+        activity.called(at(10));
+        activity.refused(1, at(10));
+        activity.take_changes();
         let others = LastSeen {
             last_call_at: Some(at(9)),
             last_success_at: Some(at(9)),
@@ -189,14 +189,14 @@ mod tests {
             last_list: Some((400, at(8))),
             unfinished_download_at: None,
         };
-        signals.learn(&others);
-        assert_eq!(signals.read(), LastSeen { last_call_at: Some(at(10)), ..others.clone() });
+        activity.learn(&others);
+        assert_eq!(activity.read(), LastSeen { last_call_at: Some(at(10)), ..others.clone() });
         assert_eq!(
-            signals.read(),
+            activity.read(),
             others.merged(&LastSeen { last_call_at: Some(at(10)), ..LastSeen::default() })
         );
-        signals.learn(&LastSeen { last_refusal: Some((7, at(3))), ..LastSeen::default() });
-        assert_eq!(signals.read().last_refusal, Some((0, at(11))));
-        assert_eq!(signals.take_changes(), None);
+        activity.learn(&LastSeen { last_refusal: Some((7, at(3))), ..LastSeen::default() });
+        assert_eq!(activity.read().last_refusal, Some((0, at(11))));
+        assert_eq!(activity.take_changes(), None);
     }
 }

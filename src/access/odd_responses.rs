@@ -6,17 +6,17 @@
 use crate::platform::PlatformError;
 use crate::store::NewTokens;
 
-use super::flight::Flight;
-use super::kept_tokens;
+use super::fallback_tokens;
+use super::renewal_task::RenewalTask;
 use super::snapshot::Snapshot;
 
-impl Flight {
+impl RenewalTask {
     /// After tokens of an odd answer were committed as `generation`.
     pub(super) async fn keep_the_one_before(&self, before: &Snapshot, tokens: &NewTokens, generation: u64) {
-        kept_tokens::keep_the_one_before(
-            &*self.shared.store,
+        fallback_tokens::keep_the_one_before(
+            &*self.context.store,
             self.now(),
-            &self.entry.name,
+            &self.account.name,
             before,
             tokens,
             generation,
@@ -26,22 +26,29 @@ impl Flight {
 
     /// After an answer whose access token could not be used. Its refresh token takes the place of the one that was sent; the access token
     /// at hand goes on serving.
-    pub(super) async fn keep_what_came(&self, before: &Snapshot, trouble: &PlatformError) {
-        let Some(came) = trouble.refresh.as_ref().filter(|came| **came != before.refresh && !before.unsaved)
+    pub(super) async fn keep_received_token(&self, before: &Snapshot, error: &PlatformError) {
+        let Some(came) = error.refresh.as_ref().filter(|came| **came != before.refresh && !before.unsaved)
         else {
             return;
         };
-        match kept_tokens::put_in_place(&*self.shared.store, self.now(), &self.entry.name, before, came).await
+        match fallback_tokens::put_in_place(
+            &*self.context.store,
+            self.now(),
+            &self.account.name,
+            before,
+            came,
+        )
+        .await
         {
             Ok(Some(generation)) => {
-                self.entry.take_refresh(before, came, generation);
+                self.account.take_refresh(before, came, generation);
                 let detail = "an answer without a usable access token brought a refresh token: it is tried next, and the one before \
                               it is kept until then";
-                self.note("refresh_token_kept", detail.to_owned());
+                self.journal("refresh_token_kept", detail.to_owned());
             }
             Ok(None) => {}
-            Err(trouble) => {
-                tracing::error!(account = %self.entry.name, %trouble, "the refresh token of an odd answer could not be kept");
+            Err(error) => {
+                tracing::error!(account = %self.account.name, error = %error, "the refresh token of an odd answer could not be kept");
             }
         }
     }

@@ -14,35 +14,35 @@ use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredRoute};
 
-use super::book::Entry;
 use super::cluster::LEASE;
-use super::gaps::back_off;
 use super::locked;
-use super::renewal::Shared;
+use super::pacing::backoff;
+use super::registry::Account;
+use super::renewal::RenewalContext;
 use super::snapshot::Snapshot;
 
 /// What became of new tokens.
-pub(super) enum Saved {
+pub(super) enum CommitOutcome {
     /// Durable, under this generation.
     Committed(u64),
     /// Published from memory, tried until the store takes them.
     InMemory,
     /// Somebody committed in between; this is what the store holds now.
-    Overtaken(AccountRecord),
+    Superseded(AccountRecord),
     /// The account is no longer in the store.
-    Gone,
+    AccountGone,
 }
 
 /// Tokens that wait for the store, one set per grant.
 #[derive(Default)]
-pub(super) struct Unsaved {
-    waiting: Mutex<HashMap<(AccountName, RealmName), Waiting>>,
+pub(super) struct PendingCommits {
+    waiting: Mutex<HashMap<(AccountName, RealmName), PendingCommit>>,
     count: watch::Sender<usize>,
     failures: AtomicU64,
 }
 
 #[derive(Clone)]
-struct Waiting {
+struct PendingCommit {
     /// The store's generation as last known.
     expected: u64,
     tokens: NewTokens,
@@ -56,7 +56,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The alarm is repeated in the log every half minute, not with every try.
 const TRIES_PER_ALARM: u32 = 16;
 
-impl Unsaved {
+impl PendingCommits {
     pub fn count(&self) -> usize {
         *self.count.borrow()
     }
@@ -84,13 +84,13 @@ impl Unsaved {
         true
     }
 
-    fn add(&self, key: &(AccountName, RealmName), waiting: Waiting) {
+    fn add(&self, key: &(AccountName, RealmName), waiting: PendingCommit) {
         let mut all = locked(&self.waiting);
         all.insert(key.clone(), waiting);
         self.count.send_replace(all.len());
     }
 
-    fn get(&self, key: &(AccountName, RealmName)) -> Option<Waiting> {
+    fn get(&self, key: &(AccountName, RealmName)) -> Option<PendingCommit> {
         locked(&self.waiting).get(key).cloned()
     }
 
@@ -130,69 +130,71 @@ impl Unsaved {
 
 /// Commits what a refresh brought, before anybody uses it. One commit: it is the only window in which a kill can cost a login.
 pub(super) async fn save(
-    shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
+    context: &Arc<RenewalContext>,
+    account: &Arc<Account>,
     before: &Snapshot,
     tokens: &NewTokens,
-) -> Saved {
-    let key = (entry.name.clone(), before.realm.clone());
-    if shared.unsaved.get(&key).is_some() {
+) -> CommitOutcome {
+    let key = (account.name.clone(), before.realm.clone());
+    if context.pending_commits.get(&key).is_some() {
         // While older tokens wait, their saver alone commits for this grant: two would fence each other, and the older could win. Published
         // first, so that the saver never reports as saved what the book does not have yet.
-        entry.take_tokens(before, tokens, None);
-        if shared.unsaved.replace(&key, &before.refresh, tokens) {
-            return Saved::InMemory;
+        account.take_tokens(before, tokens, None);
+        if context.pending_commits.replace(&key, &before.refresh, tokens) {
+            return CommitOutcome::InMemory;
         }
     }
-    let trouble = match commit(shared, entry, before, tokens).await {
+    let error = match commit(context, account, before, tokens).await {
         Ok(saved) => return saved,
-        Err(trouble) => trouble,
+        Err(error) => error,
     };
-    shared.unsaved.failures.fetch_add(1, Relaxed);
+    context.pending_commits.failures.fetch_add(1, Relaxed);
     tracing::error!(
-        account = %entry.name, realm = %before.realm, %trouble,
+        account = %account.name, realm = %before.realm, error = %error,
         "new tokens could not be saved; they are used from memory and a crash now would cost the login"
     );
-    let detail = format!("new tokens are in memory only: {trouble}");
-    shared.chronicle.note(&entry.name, "tokens_unsaved", detail);
-    let waiting = Waiting {
+    let detail = format!("new tokens are in memory only: {error}");
+    context.chronicle.note(&account.name, "tokens_unsaved", detail);
+    let waiting = PendingCommit {
         expected: before.stored_generation,
         tokens: tokens.clone(),
         ancestors: vec![before.refresh.clone()],
         version: 0,
     };
-    entry.take_tokens(before, tokens, None);
-    shared.unsaved.add(&key, waiting);
-    shared.runtime.spawn(keep_saving(Arc::clone(shared), Arc::clone(entry), key));
-    Saved::InMemory
+    account.take_tokens(before, tokens, None);
+    context.pending_commits.add(&key, waiting);
+    context.runtime.spawn(keep_saving(Arc::clone(context), Arc::clone(account), key));
+    CommitOutcome::InMemory
 }
 
 /// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have brought it there while the
 /// platform was being asked, and taking it for newer would lose the login.
 async fn commit(
-    shared: &Shared,
-    entry: &Entry,
+    context: &RenewalContext,
+    account: &Account,
     before: &Snapshot,
     tokens: &NewTokens,
-) -> Result<Saved, StoreError> {
+) -> Result<CommitOutcome, StoreError> {
     let mut expected = before.stored_generation;
     loop {
-        match shared.store.commit_tokens(&entry.name, &before.realm, expected, tokens).await {
-            Ok(generation) => return Ok(Saved::Committed(generation)),
+        match context.store.commit_tokens(&account.name, &before.realm, expected, tokens).await {
+            Ok(generation) => return Ok(CommitOutcome::Committed(generation)),
             Err(StoreError::UnknownAccount(_)) => {
-                commit_under_new_name(shared, entry, &before.realm, &[&before.refresh], tokens).await?;
-                return Ok(Saved::Gone);
+                commit_under_new_name(context, account, &before.realm, &[&before.refresh], tokens).await?;
+                return Ok(CommitOutcome::AccountGone);
             }
             Err(StoreError::Fenced(_) | StoreError::UnknownGrant { .. }) => {}
-            Err(trouble) => return Err(trouble),
+            Err(error) => return Err(error),
         }
-        let Some(record) = shared.store.account(&entry.name).await? else { return Ok(Saved::Gone) };
+        let Some(record) = context.store.account(&account.name).await? else {
+            return Ok(CommitOutcome::AccountGone);
+        };
         let grant = record.grants.iter().find(|grant| grant.realm == before.realm);
         match grant {
             Some(grant) if grant.refresh == before.refresh && grant.generation > expected => {
                 expected = grant.generation;
             }
-            _ => return Ok(Saved::Overtaken(record)),
+            _ => return Ok(CommitOutcome::Superseded(record)),
         }
     }
 }
@@ -200,43 +202,43 @@ async fn commit(
 /// An account that was renamed while the platform was asked has the grant under its new name: the tokens are committed there.
 /// `ancestors` are the refresh tokens that they came from.
 async fn commit_under_new_name(
-    shared: &Shared,
-    entry: &Entry,
+    context: &RenewalContext,
+    account: &Account,
     realm: &RealmName,
     ancestors: &[&RefreshToken],
     tokens: &NewTokens,
 ) -> Result<(), StoreError> {
-    let records = shared.store.accounts().await?.accounts;
-    let held = records.iter().filter(|record| record.name != entry.name).find_map(|record| {
+    let records = context.store.accounts().await?.accounts;
+    let held = records.iter().filter(|record| record.name != account.name).find_map(|record| {
         let is_it = |grant: &&GrantRecord| grant.realm == *realm && ancestors.contains(&&grant.refresh);
         record.grants.iter().find(is_it).map(|grant| (&record.name, grant.generation))
     });
     let Some((name, generation)) = held else { return Ok(()) };
-    match shared.store.commit_tokens(name, realm, generation, tokens).await {
+    match context.store.commit_tokens(name, realm, generation, tokens).await {
         Ok(_) => {
-            tracing::info!(account = %name, was = %entry.name, "a refresh ended under the account's new name")
+            tracing::info!(account = %name, was = %account.name, "a refresh ended under the account's new name")
         }
         // It was removed, or refreshed under its new name.
         Err(StoreError::Fenced(_) | StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
-        Err(trouble) => return Err(trouble),
+        Err(error) => return Err(error),
     }
-    if let Some(record) = shared.store.account(name).await? {
-        shared.book.apply(record);
+    if let Some(record) = context.store.account(name).await? {
+        context.registry.apply(record);
     }
     Ok(())
 }
 
-async fn keep_saving(shared: Arc<Shared>, entry: Arc<Entry>, key: (AccountName, RealmName)) {
+async fn keep_saving(context: Arc<RenewalContext>, account: Arc<Account>, key: (AccountName, RealmName)) {
     let mut failures = 0;
-    while let Some(waiting) = shared.unsaved.get(&key) {
+    while let Some(waiting) = context.pending_commits.get(&key) {
         failures += 1;
         // Without jitter: the accounts share one store, and it takes their commits one after the other anyway.
-        shared.clock.sleep(back_off(failures, LONGEST_PAUSE, 0.0)).await;
-        let waiting = shared.unsaved.get(&key).unwrap_or(waiting);
+        context.clock.sleep(backoff(failures, LONGEST_PAUSE, 0.0)).await;
+        let waiting = context.pending_commits.get(&key).unwrap_or(waiting);
         let loud = failures % TRIES_PER_ALARM == 1;
         // Until they are saved, nobody else is to refresh; what becomes of the lease shows when the store is there again.
-        let _ = shared.store.extend_lease(&key.0, &key.1, &shared.replica, LEASE).await;
-        if try_to_save(&shared, &entry, &key, &waiting, loud).await {
+        let _ = context.store.extend_lease(&key.0, &key.1, &context.replica, LEASE).await;
+        if try_to_save(&context, &account, &key, &waiting, loud).await {
             return;
         }
     }
@@ -244,25 +246,25 @@ async fn keep_saving(shared: Arc<Shared>, entry: Arc<Entry>, key: (AccountName, 
 
 /// `true` when nothing is left to save.
 async fn try_to_save(
-    shared: &Shared,
-    entry: &Entry,
+    context: &RenewalContext,
+    account: &Account,
     key: &(AccountName, RealmName),
-    waiting: &Waiting,
+    waiting: &PendingCommit,
     loud: bool,
 ) -> bool {
     let (name, realm) = key;
-    match shared.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
-        Ok(generation) => saved(shared, entry, key, waiting, generation).await,
-        Err(StoreError::Fenced(_)) => settle_with_the_store(shared, entry, key, waiting).await,
+    match context.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
+        Ok(generation) => saved(context, account, key, waiting, generation).await,
+        Err(StoreError::Fenced(_)) => reconcile(context, account, key, waiting).await,
         Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
             let ancestors: Vec<_> = waiting.ancestors.iter().collect();
-            let moved = commit_under_new_name(shared, entry, realm, &ancestors, &waiting.tokens).await;
-            moved.is_ok() && shared.unsaved.drop_if(key, waiting.version)
+            let moved = commit_under_new_name(context, account, realm, &ancestors, &waiting.tokens).await;
+            moved.is_ok() && context.pending_commits.drop_if(key, waiting.version)
         }
-        Err(trouble) => {
-            shared.unsaved.failures.fetch_add(1, Relaxed);
+        Err(error) => {
+            context.pending_commits.failures.fetch_add(1, Relaxed);
             if loud {
-                tracing::error!(account = %name, %realm, %trouble, "new tokens are still in memory only");
+                tracing::error!(account = %name, %realm, error = %error, "new tokens are still in memory only");
             }
             false
         }
@@ -271,20 +273,20 @@ async fn try_to_save(
 
 /// `false` where newer tokens have come to wait meanwhile.
 async fn saved(
-    shared: &Shared,
-    entry: &Entry,
+    context: &RenewalContext,
+    account: &Account,
     key: &(AccountName, RealmName),
-    waiting: &Waiting,
+    waiting: &PendingCommit,
     generation: u64,
 ) -> bool {
     let (name, realm) = key;
-    if !shared.unsaved.saved(key, waiting.version, generation) {
+    if !context.pending_commits.saved(key, waiting.version, generation) {
         return false;
     }
-    entry.tokens_saved(realm, generation);
-    save_route(shared, entry, realm).await;
-    restore_login(shared, entry, realm).await;
-    shared.chronicle.note(
+    account.tokens_saved(realm, generation);
+    save_route(context, account, realm).await;
+    restore_login(context, account, realm).await;
+    context.chronicle.note(
         name,
         "tokens_saved",
         "the tokens that waited in memory are durable now".to_owned(),
@@ -293,66 +295,66 @@ async fn saved(
 }
 
 /// While these tokens waited, another gateway may have been refused with those that the store held.
-async fn restore_login(shared: &Shared, entry: &Entry, realm: &RealmName) {
-    let Ok(Some(record)) = shared.store.account(&entry.name).await else { return };
+async fn restore_login(context: &RenewalContext, account: &Account, realm: &RealmName) {
+    let Ok(Some(record)) = context.store.account(&account.name).await else { return };
     if record.current != *realm
         || !matches!(record.state, AccountState::NeedsLogin { .. })
-        || entry.state() != AccountState::Ready
+        || account.state() != AccountState::Ready
     {
         return;
     }
-    match shared.store.set_state(&entry.name, &AccountState::Ready).await {
+    match context.store.set_state(&account.name, &AccountState::Ready).await {
         Ok(()) => {
             let detail = "another gateway was refused with a token that has a successor".to_owned();
-            shared.chronicle.note(&entry.name, "login_restored", detail);
+            context.chronicle.note(&account.name, "login_restored", detail);
         }
-        Err(trouble) => {
-            tracing::error!(account = %entry.name, %trouble, "the state could not be saved");
+        Err(error) => {
+            tracing::error!(account = %account.name, error = %error, "the state could not be saved");
         }
     }
 }
 
 /// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds these tokens, or
 /// an ancestor of theirs that they go on top of), or somebody paired anew (then theirs are newer).
-async fn settle_with_the_store(
-    shared: &Shared,
-    entry: &Entry,
+async fn reconcile(
+    context: &RenewalContext,
+    account: &Account,
     key: &(AccountName, RealmName),
-    waiting: &Waiting,
+    waiting: &PendingCommit,
 ) -> bool {
     let (name, realm) = key;
-    let Ok(found) = shared.store.account(name).await else { return false };
+    let Ok(found) = context.store.account(name).await else { return false };
     let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
     let ours = &waiting.tokens.access.token;
     if let Some(grant) = grant.filter(|grant| grant.access.as_ref().is_some_and(|held| held.token == *ours)) {
-        return saved(shared, entry, key, waiting, grant.generation).await;
+        return saved(context, account, key, waiting, grant.generation).await;
     }
     if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {
-        shared.unsaved.expect(key, grant.generation);
+        context.pending_commits.expect(key, grant.generation);
         return false;
     }
-    if !shared.unsaved.drop_if(key, waiting.version) {
+    if !context.pending_commits.drop_if(key, waiting.version) {
         return false;
     }
     if let Some(record) = found {
         tracing::warn!(account = %name, %realm, "the store has newer tokens than those that waited in memory");
-        shared.book.apply(record);
+        context.registry.apply(record);
     }
     true
 }
 
 /// Stores the route that is in use, where it is proven; also one that was found while the store was out of order.
-pub(super) async fn save_route(shared: &Shared, entry: &Entry, realm: &RealmName) {
-    let snapshot = entry.snapshot();
+pub(super) async fn save_route(context: &RenewalContext, account: &Account, realm: &RealmName) {
+    let snapshot = account.snapshot();
     if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm && snapshot.is_proven())
     {
         let stored = StoredRoute {
             domain: route.domain(),
             path: route.path().to_owned(),
-            discovered_at: shared.clock.now(),
+            discovered_at: context.clock.now(),
         };
-        if let Err(trouble) = shared.store.set_route(&entry.name, realm, &stored).await {
-            tracing::warn!(account = %entry.name, %realm, %trouble, "the route could not be saved");
+        if let Err(error) = context.store.set_route(&account.name, realm, &stored).await {
+            tracing::warn!(account = %account.name, %realm, error = %error, "the route could not be saved");
         }
     }
 }

@@ -13,15 +13,15 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 
-use super::book::Entry;
+use super::registry::Account;
 use super::renewal::Renewals;
 
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Whoever called a moment ago will see for itself.
 const QUIET: Duration = Duration::from_secs(20);
 /// What failed longer ago is told as what it is.
 const TOO_OLD: Duration = Duration::from_secs(24 * 3600);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Accounts that speak for a route: one may be refused for reasons of its own.
 const ASKED: usize = 3;
 
@@ -29,38 +29,38 @@ impl Renewals {
     /// Starts the rounds on the control runtime, for as long as the gateway lives.
     pub fn watch_quiet_accounts(&self) -> JoinHandle<()> {
         let renewals = self.clone();
-        self.shared().runtime.spawn(async move {
+        self.context().runtime.spawn(async move {
             loop {
-                renewals.shared().clock.sleep(LOOK_EVERY).await;
+                renewals.context().clock.sleep(POLL_INTERVAL).await;
                 renewals.look_at_quiet_accounts().await;
             }
         })
     }
 
     pub(super) async fn look_at_quiet_accounts(&self) {
-        let now = self.shared().clock.now();
-        let mut routes: HashMap<(RealmName, Arc<Route>), Vec<Arc<Entry>>> = HashMap::new();
-        self.shared().book.for_each(|entry| {
-            if let Some(key) = waiting_for(entry, now) {
-                routes.entry(key).or_default().push(Arc::clone(entry));
+        let now = self.context().clock.now();
+        let mut routes: HashMap<(RealmName, Arc<Route>), Vec<Arc<Account>>> = HashMap::new();
+        self.context().registry.for_each(|account| {
+            if let Some(key) = waiting_for(account, now) {
+                routes.entry(key).or_default().push(Arc::clone(account));
             }
         });
         for ((realm, route), entries) in routes {
             if self.responds(&realm, &route, &entries).await {
-                let well_at = self.shared().clock.now();
-                entries.iter().for_each(|entry| entry.platform_is_well(well_at));
+                let well_at = self.context().clock.now();
+                entries.iter().for_each(|account| account.platform_is_well(well_at));
             }
         }
     }
 
-    async fn responds(&self, realm: &RealmName, route: &Route, entries: &[Arc<Entry>]) -> bool {
-        let Ok(platform) = self.shared().platform(realm) else { return false };
-        for entry in entries.iter().take(ASKED) {
-            let Some(token) = entry.snapshot().live_token(self.shared().clock.now()) else { continue };
+    async fn responds(&self, realm: &RealmName, route: &Route, entries: &[Arc<Account>]) -> bool {
+        let Ok(platform) = self.context().platform(realm) else { return false };
+        for account in entries.iter().take(ASKED) {
+            let Some(token) = account.snapshot().live_token(self.context().clock.now()) else { continue };
             let responded = tokio::select! {
                 biased;
                 response = platform.prove(route, &token) => response.is_ok(),
-                () = self.shared().clock.sleep(PATIENCE) => false,
+                () = self.context().clock.sleep(PROBE_TIMEOUT) => false,
             };
             if responded {
                 return true;
@@ -71,11 +71,11 @@ impl Renewals {
 }
 
 /// Over which route an account waits to hear that the platform is well again.
-fn waiting_for(entry: &Entry, now: Timestamp) -> Option<(RealmName, Arc<Route>)> {
-    let streak = entry.streak()?;
+fn waiting_for(account: &Account, now: Timestamp) -> Option<(RealmName, Arc<Route>)> {
+    let streak = account.streak()?;
     let age = now.since(streak.last);
     let waits = streak.what.ends_with_discovery() && streak.well_at.is_none();
-    let snapshot = entry.snapshot();
+    let snapshot = account.snapshot();
     let is_due = waits && age >= QUIET && age < TOO_OLD && snapshot.state == AccountState::Ready;
     let route = snapshot.route.clone().filter(|_| is_due)?;
     Some((snapshot.realm.clone(), route))

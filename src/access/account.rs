@@ -14,34 +14,34 @@ use crate::model::route::Route;
 use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
 
-use super::candidate::{Candidate, Trial, Unreachable};
-use super::cause::{Cause, Landing};
-use super::gaps::Pacing;
+use super::activity::Activity;
+use super::cause::{Cause, RenewalResult};
+use super::failure_streak::{CallFailure, FailureStreak};
 use super::locked;
+use super::pacing::Pacing;
 use super::pacing_cell::PacingCell;
-use super::signals::Signals;
+use super::route_candidate::{RouteCandidate, RouteTrial, UnreachableRoute};
 use super::snapshot::{Access, Snapshot};
-use super::streak::{Failure, Streak};
 
 /// One account in the book. Its identity lasts as long as the account does; what changes is behind the snapshot.
-pub struct Entry {
+pub struct Account {
     pub name: AccountName,
-    pub signals: Signals,
+    pub activity: Activity,
     snapshot: ArcSwap<Snapshot>,
     /// Until when no renewal can begin, as far as is known: the gap after a refresh, the back-off after trouble.
-    hold_until: AtomicU64,
+    renewals_blocked_until: AtomicU64,
     /// When our own last refresh went out: the intent of that moment in the store is ours.
-    asked_at: AtomicU64,
+    sent_at: AtomicU64,
     /// The generation that the platform has refused and whose successor is on the way; see [`Refused`].
     refused: AtomicU64,
     pub(super) pacing: PacingCell,
     /// The account's one renewal under way.
-    pub(super) flight: Mutex<Option<Box<watch::Receiver<Option<Landing>>>>>,
+    pub(super) in_flight: Mutex<Option<Box<watch::Receiver<Option<RenewalResult>>>>>,
 }
 
 /// What an account allows right now.
 #[derive(Debug, Clone)]
-pub enum Standing {
+pub enum Availability {
     Ready(Access),
     /// The platform has refused this token, and the flight that replaces it is under way.
     Refused {
@@ -75,20 +75,20 @@ pub struct Summary {
     /// Whether the route has answered as the platform's API does.
     pub route_proven: bool,
     /// Named by discovery and not used.
-    pub candidate: Option<Candidate>,
+    pub candidate: Option<RouteCandidate>,
     /// Calls found no connection to the route.
-    pub unreachable: Option<Unreachable>,
+    pub unreachable: Option<UnreachableRoute>,
     /// Grants in other realms.
-    pub elsewhere: Vec<(RealmName, AccountId)>,
+    pub standby_grants: Vec<(RealmName, AccountId)>,
     /// The newest tokens are in memory only: the store did not take them.
     pub unsaved: bool,
     /// Why the last renewal failed and when it is tried again.
-    pub trouble: Option<(String, Timestamp)>,
+    pub last_error: Option<(String, Timestamp)>,
     /// Calls that failed in a row, up to now.
-    pub streak: Option<Streak>,
+    pub streak: Option<FailureStreak>,
 }
 
-impl Entry {
+impl Account {
     /// The vendor's id and realm of the current grant.
     pub fn identity(&self) -> (RealmName, AccountId) {
         let snapshot = self.snapshot.load();
@@ -97,37 +97,39 @@ impl Entry {
 
     /// `Ready` also while the token is past its end by our clock but nothing better can be had: the platform decides then. An account
     /// that needs a login serves on with a token that nobody has seen fail.
-    pub fn standing(&self, now: Timestamp) -> Standing {
+    pub fn availability(&self, now: Timestamp) -> Availability {
         let snapshot = self.snapshot.load();
         match (&snapshot.state, snapshot.access()) {
-            (AccountState::Paused, _) => Standing::Paused,
+            (AccountState::Paused, _) => Availability::Paused,
             (_, Some(access)) if access.expires_at() > now => match self.refused.load(Relaxed) {
-                Refused::NOTHING => Standing::Ready(access),
+                Refused::NOTHING => Availability::Ready(access),
                 word => self.ready_or_refused(access, word),
             },
             (AccountState::NeedsLogin { since, why }, _) => {
-                Standing::NeedsLogin { since: *since, why: why.clone(), remedy: snapshot.remedy() }
+                Availability::NeedsLogin { since: *since, why: why.clone(), remedy: snapshot.remedy() }
             }
-            (AccountState::Ready, Some(access)) if now < self.hold_until() => Standing::Ready(access),
-            (AccountState::Ready, _) => Standing::Renewable { generation: snapshot.serial },
+            (AccountState::Ready, Some(access)) if now < self.renewals_blocked_until() => {
+                Availability::Ready(access)
+            }
+            (AccountState::Ready, _) => Availability::Renewable { generation: snapshot.serial },
         }
     }
 
     /// Remembers that a caller used the account; the keeper looks at it. An atomic store.
-    pub fn touch(&self, now: Timestamp) {
-        self.signals.called(now);
+    pub fn mark_used(&self, now: Timestamp) {
+        self.activity.called(now);
     }
 
     /// A call came to nothing good for its caller.
-    pub fn call_failed(&self, what: Failure, at: Timestamp) {
-        let good_at = self.signals.succeeded_at();
+    pub fn call_failed(&self, what: CallFailure, at: Timestamp) {
+        let good_at = self.activity.succeeded_at();
         let mut pacing = self.pacing.lock();
-        pacing.streak = Some(Streak::after(pacing.streak.take(), what, at, good_at));
+        pacing.streak = Some(FailureStreak::after(pacing.streak.take(), what, at, good_at));
     }
 
     /// Failures in a row up to now, where the last call failed.
-    pub fn streak(&self) -> Option<Streak> {
-        let good_at = self.signals.succeeded_at();
+    pub fn streak(&self) -> Option<FailureStreak> {
+        let good_at = self.activity.succeeded_at();
         self.pacing.lock().streak.clone().filter(|streak| streak.goes_on(good_at))
     }
 
@@ -141,10 +143,10 @@ impl Entry {
     /// When the platform last answered a call of this account, whatever it said, as far as is known.
     pub(super) fn responded_at(&self) -> Option<Timestamp> {
         let failed = self.pacing.lock().streak.as_ref().and_then(|streak| match streak.what {
-            Failure::Status(_) => Some(streak.last),
-            Failure::Refused(_) => None,
+            CallFailure::Status(_) => Some(streak.last),
+            CallFailure::Refused(_) => None,
         });
-        self.signals.succeeded_at().max(failed)
+        self.activity.succeeded_at().max(failed)
     }
 
     pub fn state(&self) -> AccountState {
@@ -161,7 +163,7 @@ impl Entry {
         let responded_at = self.responded_at();
         let streak = self.streak();
         let pacing = self.pacing.lock();
-        let is_so_still = |known: &&Unreachable| responded_at.is_none_or(|at| at < known.last);
+        let is_so_still = |known: &&UnreachableRoute| responded_at.is_none_or(|at| at < known.last);
         Summary {
             realm: snapshot.realm.clone(),
             account_id: snapshot.id,
@@ -171,9 +173,13 @@ impl Entry {
             refreshed_at: snapshot.refreshed_at,
             obtained_at: snapshot.obtained_at,
             route: snapshot.route.clone(),
-            elsewhere: snapshot.elsewhere.iter().map(|other| (other.realm.clone(), other.id)).collect(),
+            standby_grants: snapshot
+                .standby_grants
+                .iter()
+                .map(|other| (other.realm.clone(), other.id))
+                .collect(),
             unsaved: snapshot.unsaved,
-            trouble: pacing.trouble(),
+            last_error: pacing.last_error(),
             streak,
             route_proven: snapshot.is_proven(),
             candidate: pacing.routes.candidate.clone(),
@@ -184,13 +190,13 @@ impl Entry {
     pub(super) fn new(name: AccountName, snapshot: Snapshot, pacing: Pacing) -> Self {
         Self {
             name,
-            signals: Signals::default(),
+            activity: Activity::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
-            hold_until: AtomicU64::new(0),
-            asked_at: AtomicU64::new(0),
+            renewals_blocked_until: AtomicU64::new(0),
+            sent_at: AtomicU64::new(0),
             refused: AtomicU64::new(Refused::NOTHING),
             pacing: PacingCell::new(pacing),
-            flight: Mutex::new(None),
+            in_flight: Mutex::new(None),
         }
     }
 
@@ -198,12 +204,12 @@ impl Entry {
         self.snapshot.load_full()
     }
 
-    pub(super) fn hold_until(&self) -> Timestamp {
-        Timestamp::from_millis(self.hold_until.load(Relaxed))
+    pub(super) fn renewals_blocked_until(&self) -> Timestamp {
+        Timestamp::from_millis(self.renewals_blocked_until.load(Relaxed))
     }
 
-    pub(super) fn hold(&self, until: Timestamp) {
-        self.hold_until.store(until.as_millis(), Relaxed);
+    pub(super) fn block_renewals_until(&self, until: Timestamp) {
+        self.renewals_blocked_until.store(until.as_millis(), Relaxed);
     }
 
     /// Notes that a call with this generation was answered 401 or 403 and that a flight is under way because of it. A 401 outranks a
@@ -216,28 +222,30 @@ impl Entry {
     }
 
     /// The flight is over, whatever it brought.
-    pub(super) fn end_flight(&self) {
-        let mut flight = locked(&self.flight);
-        *flight = None;
+    pub(super) fn clear_in_flight(&self) {
+        let mut in_flight = locked(&self.in_flight);
+        *in_flight = None;
         // Under the lock, so that what the next flight notes is not wiped out.
         self.refused.store(Refused::NOTHING, Relaxed);
     }
 
     #[cold]
-    fn ready_or_refused(&self, access: Access, word: u64) -> Standing {
+    fn ready_or_refused(&self, access: Access, word: u64) -> Availability {
         match Refused::read(word) {
-            (generation, cause) if generation >= access.generation() => Standing::Refused { access, cause },
-            _ => Standing::Ready(access),
+            (generation, cause) if generation >= access.generation() => {
+                Availability::Refused { access, cause }
+            }
+            _ => Availability::Ready(access),
         }
     }
 
-    pub(super) fn refresh_asked(&self, at: Timestamp) {
-        self.asked_at.store(at.as_millis(), Relaxed);
+    pub(super) fn record_refresh_sent(&self, at: Timestamp) {
+        self.sent_at.store(at.as_millis(), Relaxed);
     }
 
     /// Whether this intent is of our own last refresh.
     pub(super) fn is_ours(&self, intent: Timestamp) -> bool {
-        self.asked_at.load(Relaxed) == intent.as_millis()
+        self.sent_at.load(Relaxed) == intent.as_millis()
     }
 
     /// Takes what the store holds, unless the snapshot is newer.
@@ -246,8 +254,8 @@ impl Entry {
         if before.realm != record.realm || record.stored_generation > before.stored_generation {
             // A new grant owes nothing to the troubles of the one before.
             *self.pacing.lock() = Pacing::default();
-            self.asked_at.store(0, Relaxed);
-            self.hold(Timestamp::default());
+            self.sent_at.store(0, Relaxed);
+            self.block_renewals_until(Timestamp::default());
         }
     }
 
@@ -295,7 +303,7 @@ impl Entry {
 
     /// A route of which nothing better is known than that discovery has named it.
     pub(super) fn put_unproven(&self, realm: &RealmName, route: &Arc<Route>) {
-        let trial = Trial::of(Arc::clone(route));
+        let trial = RouteTrial::of(Arc::clone(route));
         self.change(realm, |snapshot| {
             snapshot.route = Some(Arc::clone(route));
             snapshot.trial = Some(Arc::clone(&trial));
@@ -303,7 +311,7 @@ impl Entry {
     }
 
     /// A route that the next call is to try beside the proven one, or none.
-    pub(super) fn put_trial(&self, realm: &RealmName, trial: Option<Arc<Trial>>) {
+    pub(super) fn put_trial(&self, realm: &RealmName, trial: Option<Arc<RouteTrial>>) {
         let snapshot = self.snapshot.load();
         let is_moot = snapshot.trial.is_none() && trial.is_none();
         if !is_moot && snapshot.is_proven() {
@@ -348,7 +356,9 @@ impl Refused {
         match cause {
             Cause::Unauthorized => Some(generation.wrapping_add(1) << 1 | 1),
             Cause::Forbidden => Some(generation.wrapping_add(1) << 1),
-            Cause::NoToken | Cause::Ahead | Cause::KeepAlive | Cause::Operator | Cause::Forced => None,
+            Cause::NoToken | Cause::BeforeExpiry | Cause::IdleRenewal | Cause::Operator | Cause::Forced => {
+                None
+            }
         }
     }
 
@@ -365,7 +375,7 @@ mod tests {
     #[test]
     fn an_account_costs_little_beyond_its_tokens() {
         let counts = 2 * size_of::<usize>();
-        let all = size_of::<Entry>() + size_of::<Snapshot>() + 2 * counts;
+        let all = size_of::<Account>() + size_of::<Snapshot>() + 2 * counts;
         assert!(all <= 336, "{all} bytes");
     }
 }

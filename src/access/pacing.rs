@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::config;
 
-use super::candidate::RouteNotes;
-use super::cause::{Cause, RenewProblem};
+use super::cause::{Cause, RenewError};
+use super::failure_streak::FailureStreak;
+use super::route_candidate::RouteNotes;
 use super::snapshot::Snapshot;
-use super::streak::Streak;
 
 /// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
 pub(super) const BOTH_PLATFORMS_GAP: Duration = Duration::from_secs(300);
@@ -32,7 +32,7 @@ pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 #[derive(Default, PartialEq)]
 pub(super) struct Pacing {
     failures: u32,
-    retry: Option<Retry>,
+    retry: Option<ScheduledRetry>,
     /// 403-caused renewals in a row that are not known to have cured anything.
     forbidden_streak: u32,
     forbidden_until: Timestamp,
@@ -45,11 +45,11 @@ pub(super) struct Pacing {
     /// Routes that are not proven or cannot be connected to.
     pub routes: RouteNotes,
     /// Calls that failed in a row.
-    pub streak: Option<Streak>,
+    pub streak: Option<FailureStreak>,
 }
 
 #[derive(PartialEq)]
-struct Retry {
+struct ScheduledRetry {
     at: Timestamp,
     detail: Box<str>,
     /// How often the realm had recovered by then: a recovery ends every back-off that the trouble brought.
@@ -77,7 +77,7 @@ impl fmt::Display for MaybeSpent {
 }
 
 /// What the rules look at beside the pacing itself.
-pub(super) struct Facts {
+pub(super) struct PacingInput {
     pub last_refresh: Option<Timestamp>,
     pub on_both_platforms: bool,
     /// Whether a token is at hand and only a route is missing: then nothing is refreshed and the vendor's gap does not count.
@@ -85,7 +85,7 @@ pub(super) struct Facts {
     /// Whether the token at hand is not past its end.
     pub token_lives: bool,
     /// Whether the realm is under a hold of its own, which then decides instead of the account's back-off.
-    pub realm_in_trouble: bool,
+    pub breaker_open: bool,
     pub recoveries: u32,
 }
 
@@ -97,28 +97,27 @@ impl Pacing {
 
     /// Whether a renewal may begin now. The vendor's gap holds for everybody, operators included, since it is the vendor's; an operator
     /// passes over the waits that are ours.
-    pub fn permit(
+    pub fn check(
         &self,
         now: Timestamp,
         cause: Cause,
-        facts: &Facts,
+        input: &PacingInput,
         settings: &config::RenewalConfig,
-    ) -> Result<(), RenewProblem> {
-        let gap = gap(settings, facts.on_both_platforms);
-        if let Some(last) = facts.last_refresh.filter(|last| !facts.only_a_route && now < *last + gap) {
-            return Err(too_soon(cause, facts.token_lives, last, last + gap));
+    ) -> Result<(), RenewError> {
+        let refresh_gap = refresh_gap(settings, input.on_both_platforms);
+        if let Some(last) = input.last_refresh.filter(|last| !input.only_a_route && now < *last + refresh_gap)
+        {
+            return Err(too_soon(cause, input.token_lives, last, last + refresh_gap));
         }
         if cause.is_operators() {
             return Ok(());
         }
         if cause == Cause::Forbidden && now < self.forbidden_until {
-            return Err(RenewProblem::TooSoon { until: self.forbidden_until });
+            return Err(RenewError::TooSoon { until: self.forbidden_until });
         }
         match &self.retry {
-            Some(retry)
-                if now < retry.at && retry.recoveries == facts.recoveries && !facts.realm_in_trouble =>
-            {
-                Err(RenewProblem::Unavailable { retry_at: retry.at, detail: retry.detail.to_string() })
+            Some(retry) if now < retry.at && retry.recoveries == input.recoveries && !input.breaker_open => {
+                Err(RenewError::Unavailable { retry_at: retry.at, detail: retry.detail.to_string() })
             }
             _ => Ok(()),
         }
@@ -155,14 +154,15 @@ impl Pacing {
     /// Notes a failure that may pass, and returns when to try again.
     pub fn failed(&mut self, now: Timestamp, name: &str, detail: &str, recoveries: u32) -> Timestamp {
         self.failures = self.failures.saturating_add(1);
-        let at = now + back_off(self.failures, LONGEST_BACK_OFF, share(name, u64::from(self.failures)));
-        self.retry = Some(Retry { at, detail: detail.into(), recoveries });
+        let at =
+            now + backoff(self.failures, LONGEST_BACK_OFF, stable_jitter(name, u64::from(self.failures)));
+        self.retry = Some(ScheduledRetry { at, detail: detail.into(), recoveries });
         at
     }
 
     /// Puts a renewal off without counting a failure of the platform's.
-    pub fn put_off(&mut self, until: Timestamp, detail: &str, recoveries: u32) {
-        self.retry = Some(Retry { at: until, detail: detail.into(), recoveries });
+    pub fn postpone(&mut self, until: Timestamp, detail: &str, recoveries: u32) {
+        self.retry = Some(ScheduledRetry { at: until, detail: detail.into(), recoveries });
     }
 
     /// The platform asks to be left alone for longer than our own wait.
@@ -184,7 +184,7 @@ impl Pacing {
         Some(if retry.recoveries == recoveries { retry.at } else { Timestamp::default() })
     }
 
-    pub fn trouble(&self) -> Option<(String, Timestamp)> {
+    pub fn last_error(&self) -> Option<(String, Timestamp)> {
         self.retry.as_ref().map(|retry| (retry.detail.to_string(), retry.at))
     }
 }
@@ -195,7 +195,7 @@ pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timesta
 }
 
 /// The gap between two refreshes of an account. `"0s"` is for demo and tests and turns both gaps off.
-pub(super) fn gap(settings: &config::RenewalConfig, on_both_platforms: bool) -> Duration {
+pub(super) fn refresh_gap(settings: &config::RenewalConfig, on_both_platforms: bool) -> Duration {
     match on_both_platforms && !settings.min_gap.is_zero() {
         true => settings.min_gap.max(BOTH_PLATFORMS_GAP),
         false => settings.min_gap,
@@ -203,13 +203,13 @@ pub(super) fn gap(settings: &config::RenewalConfig, on_both_platforms: bool) -> 
 }
 
 /// Doubled with each failure, up to `longest`; then up to a quarter more, so that accounts that failed together do not return together.
-pub(super) fn back_off(failures: u32, longest: Duration, share: f64) -> Duration {
+pub(super) fn backoff(failures: u32, longest: Duration, stable_jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF * 2u32.pow(failures.saturating_sub(1).min(16));
-    doubled.min(longest).mul_f64(1.0 + share / 4.0)
+    doubled.min(longest).mul_f64(1.0 + stable_jitter / 4.0)
 }
 
 /// A number in 0..1 that is always the same for an account and differs between accounts: jitter that tests can rely on.
-pub(super) fn share(name: &str, salt: u64) -> f64 {
+pub(super) fn stable_jitter(name: &str, salt: u64) -> f64 {
     let mut hasher = DefaultHasher::new();
     (name, salt).hash(&mut hasher);
     (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
@@ -217,8 +217,8 @@ pub(super) fn share(name: &str, salt: u64) -> f64 {
 
 /// A call that was answered can have its answer; one that has no token at all can only be told when to come back. A token that was past
 /// its end is none: the platform's 401 says nothing that the caller could mend.
-fn too_soon(cause: Cause, token_lives: bool, last: Timestamp, until: Timestamp) -> RenewProblem {
-    let come_back = || RenewProblem::Unavailable {
+fn too_soon(cause: Cause, token_lives: bool, last: Timestamp, until: Timestamp) -> RenewError {
+    let come_back = || RenewError::Unavailable {
         retry_at: until,
         detail: format!("the token was last renewed at {last}, and the platform wants renewals apart"),
     };
@@ -227,10 +227,10 @@ fn too_soon(cause: Cause, token_lives: bool, last: Timestamp, until: Timestamp) 
         Cause::Unauthorized if !token_lives => come_back(),
         Cause::Unauthorized
         | Cause::Forbidden
-        | Cause::Ahead
-        | Cause::KeepAlive
+        | Cause::BeforeExpiry
+        | Cause::IdleRenewal
         | Cause::Operator
-        | Cause::Forced => RenewProblem::TooSoon { until },
+        | Cause::Forced => RenewError::TooSoon { until },
     }
 }
 
@@ -242,8 +242,8 @@ mod tests {
         Cause::Unauthorized,
         Cause::Forbidden,
         Cause::NoToken,
-        Cause::Ahead,
-        Cause::KeepAlive,
+        Cause::BeforeExpiry,
+        Cause::IdleRenewal,
         Cause::Operator,
     ];
 
@@ -259,13 +259,13 @@ mod tests {
         }
     }
 
-    fn facts(last_refresh: Option<Timestamp>) -> Facts {
-        Facts {
+    fn input(last_refresh: Option<Timestamp>) -> PacingInput {
+        PacingInput {
             last_refresh,
             on_both_platforms: false,
             only_a_route: false,
             token_lives: true,
-            realm_in_trouble: false,
+            breaker_open: false,
             recoveries: 0,
         }
     }
@@ -274,43 +274,43 @@ mod tests {
     fn the_vendors_gap_holds_for_every_cause_and_ends_on_time() {
         for cause in EVERY_CAUSE {
             let pacing = Pacing::default();
-            let facts = facts(Some(at(0)));
-            assert!(pacing.permit(at(59), cause, &facts, &settings(60)).is_err(), "{cause:?}");
-            assert!(pacing.permit(at(60), cause, &facts, &settings(60)).is_ok(), "{cause:?}");
+            let input = input(Some(at(0)));
+            assert!(pacing.check(at(59), cause, &input, &settings(60)).is_err(), "{cause:?}");
+            assert!(pacing.check(at(60), cause, &input, &settings(60)).is_ok(), "{cause:?}");
         }
     }
 
     #[test]
     fn a_gap_of_zero_lets_renewals_follow_each_other_even_on_both_platforms() {
-        let facts = Facts { on_both_platforms: true, ..facts(Some(at(0))) };
-        assert!(Pacing::default().permit(at(0), Cause::Unauthorized, &facts, &settings(0)).is_ok());
+        let input = PacingInput { on_both_platforms: true, ..input(Some(at(0))) };
+        assert!(Pacing::default().check(at(0), Cause::Unauthorized, &input, &settings(0)).is_ok());
     }
 
     #[test]
     fn grants_on_both_platforms_stretch_the_gap_to_minutes() {
-        let facts = Facts { on_both_platforms: true, ..facts(Some(at(0))) };
-        let denied = Pacing::default().permit(at(299), Cause::Unauthorized, &facts, &settings(60));
-        assert_eq!(denied, Err(RenewProblem::TooSoon { until: at(300) }));
-        assert!(Pacing::default().permit(at(300), Cause::Unauthorized, &facts, &settings(60)).is_ok());
+        let input = PacingInput { on_both_platforms: true, ..input(Some(at(0))) };
+        let denied = Pacing::default().check(at(299), Cause::Unauthorized, &input, &settings(60));
+        assert_eq!(denied, Err(RenewError::TooSoon { until: at(300) }));
+        assert!(Pacing::default().check(at(300), Cause::Unauthorized, &input, &settings(60)).is_ok());
     }
 
     #[test]
     fn without_any_token_the_gap_is_told_as_a_time_to_come_back() {
-        let denied = Pacing::default().permit(at(1), Cause::NoToken, &facts(Some(at(0))), &settings(60));
-        assert!(matches!(denied, Err(RenewProblem::Unavailable { retry_at, .. }) if retry_at == at(60)));
+        let denied = Pacing::default().check(at(1), Cause::NoToken, &input(Some(at(0))), &settings(60));
+        assert!(matches!(denied, Err(RenewError::Unavailable { retry_at, .. }) if retry_at == at(60)));
     }
 
     #[test]
     fn a_401_to_a_token_past_its_end_is_told_as_a_time_to_come_back() {
-        let past_its_end = Facts { token_lives: false, ..facts(Some(at(0))) };
-        let denied = Pacing::default().permit(at(1), Cause::Unauthorized, &past_its_end, &settings(60));
-        assert!(matches!(denied, Err(RenewProblem::Unavailable { retry_at, .. }) if retry_at == at(60)));
+        let past_its_end = PacingInput { token_lives: false, ..input(Some(at(0))) };
+        let denied = Pacing::default().check(at(1), Cause::Unauthorized, &past_its_end, &settings(60));
+        assert!(matches!(denied, Err(RenewError::Unavailable { retry_at, .. }) if retry_at == at(60)));
     }
 
     #[test]
     fn a_missing_route_is_looked_for_within_the_gap_since_nothing_is_refreshed() {
-        let facts = Facts { only_a_route: true, ..facts(Some(at(0))) };
-        assert!(Pacing::default().permit(at(1), Cause::NoToken, &facts, &settings(60)).is_ok());
+        let input = PacingInput { only_a_route: true, ..input(Some(at(0))) };
+        assert!(Pacing::default().check(at(1), Cause::NoToken, &input, &settings(60)).is_ok());
     }
 
     #[test]
@@ -326,10 +326,10 @@ mod tests {
     fn an_operator_passes_over_our_waits_and_a_recovered_realm_ends_them() {
         let mut pacing = Pacing::default();
         pacing.failed(at(0), "smile", "504", 0);
-        assert!(pacing.permit(at(0), Cause::NoToken, &facts(None), &settings(60)).is_err());
-        assert!(pacing.permit(at(0), Cause::Operator, &facts(None), &settings(60)).is_ok());
-        let recovered = Facts { recoveries: 1, ..facts(None) };
-        assert!(pacing.permit(at(0), Cause::NoToken, &recovered, &settings(60)).is_ok());
+        assert!(pacing.check(at(0), Cause::NoToken, &input(None), &settings(60)).is_err());
+        assert!(pacing.check(at(0), Cause::Operator, &input(None), &settings(60)).is_ok());
+        let recovered = PacingInput { recoveries: 1, ..input(None) };
+        assert!(pacing.check(at(0), Cause::NoToken, &recovered, &settings(60)).is_ok());
     }
 
     #[test]
@@ -338,21 +338,21 @@ mod tests {
         let mut now = at(0);
         for expected in [120, 240, 480, 960, 1920, 3600, 3600] {
             pacing.refreshed(now, Cause::Forbidden, TOKEN_LIFE, &settings(60));
-            let held = pacing.permit(
+            let held = pacing.check(
                 now + Duration::from_secs(61),
                 Cause::Forbidden,
-                &facts(Some(now)),
+                &input(Some(now)),
                 &settings(60),
             );
             let until = now + Duration::from_secs(expected);
-            assert_eq!(held, Err(RenewProblem::TooSoon { until }));
+            assert_eq!(held, Err(RenewError::TooSoon { until }));
             let unauthorized = now + Duration::from_secs(61);
             assert!(
-                pacing.permit(unauthorized, Cause::Unauthorized, &facts(Some(now)), &settings(60)).is_ok()
+                pacing.check(unauthorized, Cause::Unauthorized, &input(Some(now)), &settings(60)).is_ok()
             );
             now = until;
         }
         pacing.cured();
-        assert!(pacing.permit(now, Cause::Forbidden, &facts(None), &settings(60)).is_ok());
+        assert!(pacing.check(now, Cause::Forbidden, &input(None), &settings(60)).is_ok());
     }
 }

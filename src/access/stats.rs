@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountState, RealmName};
 
-use super::book::Book;
+use super::registry::AccountRegistry;
 
 /// One realm's accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Census {
+pub struct RealmStats {
     pub ready: usize,
     pub paused: usize,
     pub needs_login: usize,
@@ -19,21 +19,21 @@ pub struct Census {
     pub unsaved: usize,
 }
 
-impl Book {
+impl AccountRegistry {
     /// Walks all accounts: for a scrape, not for a call.
-    pub fn census(&self) -> BTreeMap<RealmName, Census> {
-        let mut realms: BTreeMap<RealmName, Census> = BTreeMap::new();
-        self.for_each(|entry| {
-            let snapshot = entry.snapshot();
-            let census = realms.entry(snapshot.realm.clone()).or_default();
-            census.unsaved += usize::from(snapshot.unsaved);
+    pub fn realm_stats(&self) -> BTreeMap<RealmName, RealmStats> {
+        let mut realms: BTreeMap<RealmName, RealmStats> = BTreeMap::new();
+        self.for_each(|account| {
+            let snapshot = account.snapshot();
+            let realm_stats = realms.entry(snapshot.realm.clone()).or_default();
+            realm_stats.unsaved += usize::from(snapshot.unsaved);
             match snapshot.state {
-                AccountState::Paused => census.paused += 1,
-                AccountState::NeedsLogin { .. } => census.needs_login += 1,
+                AccountState::Paused => realm_stats.paused += 1,
+                AccountState::NeedsLogin { .. } => realm_stats.needs_login += 1,
                 AccountState::Ready => {
-                    census.ready += 1;
-                    let earliest = census.earliest_expiry.into_iter().chain(snapshot.expires_at()).min();
-                    census.earliest_expiry = earliest;
+                    realm_stats.ready += 1;
+                    let earliest = realm_stats.earliest_expiry.into_iter().chain(snapshot.expires_at()).min();
+                    realm_stats.earliest_expiry = earliest;
                 }
             }
         });

@@ -19,8 +19,8 @@ pub(super) async fn keep_the_one_before(
     if tokens.refresh.as_ref().is_none_or(|came| *came == before.refresh) {
         return;
     }
-    if let Err(trouble) = keep_beside(store, now, name, &before.realm, &before.refresh, generation).await {
-        tracing::error!(account = %name, %trouble, "the refresh token before an odd answer could not be kept");
+    if let Err(error) = keep_beside(store, now, name, &before.realm, &before.refresh, generation).await {
+        tracing::error!(account = %name, error = %error, "the refresh token before an odd answer could not be kept");
     }
 }
 

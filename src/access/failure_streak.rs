@@ -6,19 +6,19 @@ use crate::clock::Timestamp;
 
 /// Failures in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Streak {
+pub struct FailureStreak {
     pub count: u32,
     pub since: Timestamp,
     pub last: Timestamp,
     /// What the last one was.
-    pub what: Failure,
+    pub what: CallFailure,
     /// When the platform answered over the account's route again, asked without a caller.
     pub well_at: Option<Timestamp>,
 }
 
 /// What a caller got instead of a good answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum CallFailure {
     /// The platform's own answer.
     Status(u16),
     /// The gateway's, since there was none to pass on.
@@ -34,7 +34,7 @@ const NOT_SERVED: [&str; 5] = [
     "account_needs_login",
 ];
 
-impl Failure {
+impl CallFailure {
     /// What a finished call came to for its caller; `None` where that says nothing about the account.
     pub fn of(refusal: Option<&'static str>, status: u16, asked_platform: bool) -> Option<Self> {
         match refusal {
@@ -58,9 +58,9 @@ impl Failure {
     }
 }
 
-impl Streak {
+impl FailureStreak {
     /// One failure more. `good_at` is when a call was last answered well.
-    pub fn after(known: Option<Self>, what: Failure, at: Timestamp, good_at: Option<Timestamp>) -> Self {
+    pub fn after(known: Option<Self>, what: CallFailure, at: Timestamp, good_at: Option<Timestamp>) -> Self {
         let goes_on = known.filter(|known| known.goes_on(good_at));
         let (count, since) = goes_on.map_or((0, at), |known| (known.count, known.since));
         Self { count: count.saturating_add(1), since, last: at, what, well_at: None }
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn failures_are_counted_from_the_first_after_a_success() {
-        let first = Streak::after(None, Failure::Status(500), at(0), None);
-        let second = Streak::after(Some(first), Failure::Status(403), at(5), None);
-        assert_eq!((second.count, second.since, second.what), (2, at(0), Failure::Status(403)));
-        let anew = Streak::after(Some(second), Failure::Status(500), at(9), Some(at(7)));
+        let first = FailureStreak::after(None, CallFailure::Status(500), at(0), None);
+        let second = FailureStreak::after(Some(first), CallFailure::Status(403), at(5), None);
+        assert_eq!((second.count, second.since, second.what), (2, at(0), CallFailure::Status(403)));
+        let anew = FailureStreak::after(Some(second), CallFailure::Status(500), at(9), Some(at(7)));
         assert_eq!((anew.count, anew.since), (1, at(9)));
         assert!(!anew.goes_on(Some(at(10))));
     }
@@ -92,12 +92,12 @@ mod tests {
     #[test]
     fn what_a_caller_did_wrong_is_no_failure_of_the_account() {
         for code in ["bad_request", "call_not_allowed", "too_many_requests", "account_paused"] {
-            assert_eq!(Failure::of(Some(code), 400, false), None);
+            assert_eq!(CallFailure::of(Some(code), 400, false), None);
         }
-        assert_eq!(Failure::of(None, 404, false), None, "answered by the gateway itself");
-        assert_eq!(Failure::of(None, 404, true), Some(Failure::Status(404)));
-        assert_eq!(Failure::of(None, 302, true), None);
-        let refused = Some(Failure::Refused("token_unavailable"));
-        assert_eq!(Failure::of(Some("token_unavailable"), 503, false), refused);
+        assert_eq!(CallFailure::of(None, 404, false), None, "answered by the gateway itself");
+        assert_eq!(CallFailure::of(None, 404, true), Some(CallFailure::Status(404)));
+        assert_eq!(CallFailure::of(None, 302, true), None);
+        let refused = Some(CallFailure::Refused("token_unavailable"));
+        assert_eq!(CallFailure::of(Some("token_unavailable"), 503, false), refused);
     }
 }

@@ -1,0 +1,287 @@
+//! Grants that their accounts do not use at present, say while one moves between platforms: refreshed often enough that no pairing lapses,
+//! since the way back, or the way ahead, may be needed one day.
+//!
+//! The rule guarded here: whatever comes of it, the account's state, its current grant and its calls are not touched.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::config;
+use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
+use crate::store::cluster::{Lease, LeaseGuard};
+use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
+
+use super::account::Account;
+use super::circuit_breaker::RenewalCounters;
+use super::cluster::LEASE;
+use super::fallback_tokens::{keep_the_one_before, put_in_place};
+use super::locked;
+use super::pacing::{refresh_gap, stable_jitter};
+use super::pending_commits::{CommitOutcome, save};
+use super::renewal::RenewalContext;
+use super::snapshot::Snapshot;
+
+/// There are weeks to go: an outage is waited out, and nobody is hammered.
+const AFTER_TROUBLE: Duration = Duration::from_secs(3600);
+/// A dead grant is tried now and then, since the platform may undo a mistake of its own.
+const AFTER_REFUSAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Grants that could not be refreshed the last time.
+#[derive(Default)]
+pub(super) struct StandbyRetries(Mutex<HashMap<(AccountName, RealmName), RetryAt>>);
+
+#[derive(Clone, Copy)]
+struct RetryAt {
+    at: Timestamp,
+    refused: bool,
+}
+
+impl StandbyRetries {
+    fn get(&self, name: &AccountName, realm: &RealmName) -> Option<RetryAt> {
+        let all = locked(&self.0);
+        // Nearly always there is none at all, and then nothing is copied.
+        if all.is_empty() { None } else { all.get(&(name.clone(), realm.clone())).copied() }
+    }
+
+    fn set(&self, name: &AccountName, realm: &RealmName, again: Option<RetryAt>) {
+        let key = (name.clone(), realm.clone());
+        match again {
+            Some(again) => locked(&self.0).insert(key, again),
+            None => locked(&self.0).remove(&key),
+        };
+    }
+}
+
+/// When each of the account's grants that are not in use is due.
+pub(super) fn due(
+    context: &RenewalContext,
+    account: &Account,
+    snapshot: &Snapshot,
+) -> Vec<(RealmName, Timestamp)> {
+    if snapshot.standby_grants.is_empty() || snapshot.state == AccountState::Paused {
+        return Vec::new();
+    }
+    let settings = context.settings.load();
+    // "Several minutes apart", on whatever platform (gen-api, section 2).
+    let earliest =
+        snapshot.last_refresh().map_or(Timestamp::default(), |last| last + refresh_gap(&settings, true));
+    let moment = |realm: &RealmName, fresh_at| {
+        let postpone =
+            context.standby_retries.get(&account.name, realm).map_or(Timestamp::default(), |again| again.at);
+        lapses(&account.name, fresh_at, &settings).max(earliest).max(postpone)
+    };
+    let grants = snapshot.standby_grants.iter();
+    grants.map(|other| (other.realm.clone(), moment(&other.realm, other.fresh_at()))).collect()
+}
+
+/// A little ahead of `idle_renewal`, and not all on one day.
+fn lapses(name: &AccountName, fresh_at: Timestamp, settings: &config::RenewalConfig) -> Timestamp {
+    let early = (settings.idle_renewal / 8).mul_f64(stable_jitter(name.as_str(), 1));
+    fresh_at + (settings.idle_renewal - early)
+}
+
+/// Refreshes a grant that is not in use, once.
+pub(super) async fn refresh_standby(context: Arc<RenewalContext>, account: Arc<Account>, realm: RealmName) {
+    let _guard = TaskGuard::count(&context);
+    let again = attempt(&context, &account, &realm).await.err();
+    context.standby_retries.set(&account.name, &realm, again);
+}
+
+/// The process does not end before this does.
+struct TaskGuard<'a>(&'a RenewalContext);
+
+impl<'a> TaskGuard<'a> {
+    fn count(context: &'a RenewalContext) -> Self {
+        context.active_tasks.send_modify(|flights| *flights += 1);
+        Self(context)
+    }
+}
+
+impl Drop for TaskGuard<'_> {
+    fn drop(&mut self) {
+        self.0.active_tasks.send_modify(|flights| *flights -= 1);
+    }
+}
+
+async fn attempt(
+    context: &Arc<RenewalContext>,
+    account: &Arc<Account>,
+    realm: &RealmName,
+) -> Result<(), RetryAt> {
+    let later = || RetryAt { at: context.clock.now() + AFTER_TROUBLE, refused: false };
+    let breaker = context.breakers.get(realm);
+    if breaker.is_open() {
+        return Err(later());
+    }
+    let _refresh_permit = breaker.refresh_permits.acquire().await;
+    let record = context.store.account(&account.name).await.map_err(|_| later())?;
+    let Some(record) = record else { return Ok(()) };
+    let not_in_use = |grant: &&GrantRecord| grant.realm == *realm && record.current != *realm;
+    let Some(grant) = record.grants.iter().find(not_in_use) else { return Ok(()) };
+    let settings = context.settings.load_full();
+    let fresh_at = grant.refreshed_at.max(Some(grant.obtained_at)).unwrap_or(grant.obtained_at);
+    let not_due = lapses(&account.name, fresh_at, &settings) > context.clock.now();
+    if not_due || record.state == AccountState::Paused {
+        // Another gateway was here, or an operator.
+        context.registry.apply(record);
+        return Ok(());
+    }
+    let (store, owner) = (&*context.store, &context.replica);
+    let lease = store.take_lease(&account.name, realm, owner, grant.generation, LEASE).await;
+    if !matches!(lease, Ok(Lease::Taken)) {
+        return Err(later());
+    }
+    let before = context.registry.snapshot_of(&record, grant);
+    let ends = &AtomicU64::new(0);
+    let held =
+        LeaseGuard { store, clock: &context.clock, name: &account.name, realm, owner, life: LEASE, ends };
+    let came_to = held.during(refresh(context, account, &before)).await;
+    if came_to != Ok(StandbyOutcome::InMemory) {
+        held.release().await;
+    }
+    came_to.map(|_| ()).map_err(|refused| RetryAt {
+        at: context.clock.now() + if refused { AFTER_REFUSAL } else { AFTER_TROUBLE },
+        refused,
+    })
+}
+
+#[derive(PartialEq)]
+enum StandbyOutcome {
+    InStore,
+    InMemory,
+}
+
+/// Fails with whether the platform refused it.
+async fn refresh(
+    context: &Arc<RenewalContext>,
+    account: &Arc<Account>,
+    before: &Snapshot,
+) -> Result<StandbyOutcome, bool> {
+    let (realm, sent_at) = (&before.realm, context.clock.now());
+    let counters = &context.breakers.get(realm).counters;
+    let platform = context.platform(realm).map_err(|_| false)?;
+    // Without a note of it in the store nothing goes out: there is time.
+    context.store.note_intent(&account.name, realm, sent_at).await.map_err(|_| false)?;
+    let response = match platform.refresh(&before.refresh).await {
+        Ok(response) => response,
+        Err(error) => {
+            // After an answer that spent nothing, the refresh is not under way any more.
+            if !matches!(
+                error.kind,
+                PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
+            ) {
+                let (store, generation) = (&context.store, before.stored_generation);
+                let ended =
+                    store.clear_intent(&account.name, realm, &context.replica, generation, sent_at).await;
+                if let Err(error) = ended {
+                    tracing::debug!(account = %account.name, error = %error, "an intent could not be cleared; the next refresh writes it anew");
+                }
+            }
+            keep_received_token(context, account, before, &error).await;
+            return Err(failed(context, account, before, &error).await);
+        }
+    };
+    RenewalCounters::increment(&counters.refreshes);
+    let odd = response.oddity_line();
+    let is_odd = odd.is_some();
+    if let Some(odd) = odd {
+        context.chronicle.note(&account.name, "token_answer_odd", odd);
+    }
+    let tokens = NewTokens {
+        access: StoredAccess { token: response.access, expires_at: sent_at + response.expires_in },
+        refresh: response.refresh,
+        refreshed_at: context.clock.now(),
+    };
+    let saved = save(context, account, before, &tokens).await;
+    if let (true, CommitOutcome::Committed(generation)) = (is_odd, &saved) {
+        keep_the_one_before(
+            &*context.store,
+            context.clock.now(),
+            &account.name,
+            before,
+            &tokens,
+            *generation,
+        )
+        .await;
+    }
+    let detail =
+        format!("the grant in realm {realm}, which is not in use, so that its pairing does not lapse");
+    context.chronicle.note(&account.name, "refreshed", detail);
+    if let Ok(Some(record)) = context.store.account(&account.name).await {
+        context.registry.apply(record);
+    }
+    match saved {
+        CommitOutcome::Committed(_) | CommitOutcome::Superseded(_) | CommitOutcome::AccountGone => {
+            Ok(StandbyOutcome::InStore)
+        }
+        CommitOutcome::InMemory => Ok(StandbyOutcome::InMemory),
+    }
+}
+
+/// An answer without a usable access token may have brought a refresh token: it is tried next.
+async fn keep_received_token(
+    context: &RenewalContext,
+    account: &Account,
+    before: &Snapshot,
+    error: &PlatformError,
+) {
+    let Some(came) = error.refresh.as_ref().filter(|came| **came != before.refresh) else { return };
+    match put_in_place(&*context.store, context.clock.now(), &account.name, before, came).await {
+        Ok(Some(_)) => {
+            let detail = format!(
+                "an answer without a usable access token brought a refresh token of realm {}, which is not in use: it is tried next, \
+                 and the one before it is kept until then",
+                before.realm
+            );
+            context.chronicle.note(&account.name, "refresh_token_kept", detail);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(account = %account.name, error = %error, "the refresh token of an odd answer could not be kept");
+        }
+    }
+}
+
+/// Returns whether the platform refused the grant. One that has another token kept beside it is not given up: that is tried next.
+async fn failed(
+    context: &RenewalContext,
+    account: &Account,
+    before: &Snapshot,
+    error: &PlatformError,
+) -> bool {
+    let realm = &before.realm;
+    let breaker = context.breakers.get(realm);
+    let refused = error.blame == Blame::Grant;
+    RenewalCounters::increment(if refused {
+        &breaker.counters.refusals
+    } else {
+        &breaker.counters.refresh_failures
+    });
+    tracing::warn!(account = %account.name, %realm, error = %error, "a grant that is not in use could not be refreshed");
+    if !refused {
+        return false;
+    }
+    match context.store.adopt_fallback_token(&account.name, realm, before.stored_generation).await {
+        Ok(Some(_)) => {
+            let detail = format!(
+                "the refresh token of realm {realm} was refused; one that was kept beside it is tried"
+            );
+            context.chronicle.note(&account.name, "fallback_adopted", detail);
+            return false;
+        }
+        Ok(None) | Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
+        // A store that cannot say whether a better token is kept is no verdict.
+        Err(_) => return false,
+    }
+    let told = context.standby_retries.get(&account.name, realm).is_some_and(|again| again.refused);
+    if !told {
+        let detail =
+            format!("the grant in realm {realm}, which is not in use: {error}; calls are not affected");
+        context.chronicle.note(&account.name, "unused_grant_refused", detail);
+    }
+    true
+}
