@@ -107,7 +107,10 @@ pub async fn start(
     let realms = realms::build_all(&config)?;
 
     // Before the accounts are read, so that nothing falls between.
-    let newest_change = store.newest_change().await.context("the store cannot be read")?;
+    let newest_change = match store.cluster() {
+        Some(cluster) => cluster.newest_change().await.context("the store cannot be read")?,
+        None => 0,
+    };
     let corrections = Arc::new(Corrections::default());
     let brought_down = corrections.clamp_future_times(&*store).await;
     let registry = Arc::new(AccountRegistry::new(realms::rules(&config)));

@@ -12,9 +12,10 @@ use super::Inner;
 const QUEUE: usize = 64;
 
 pub async fn follow(inner: Arc<Inner>, seen: u64) {
-    let (told, mut heard) = mpsc::channel(QUEUE);
     let store = inner.store.clone();
-    let watching = store.watch(seen, told);
+    let Some(cluster) = store.cluster() else { return };
+    let (told, mut heard) = mpsc::channel(QUEUE);
+    let watching = cluster.watch(seen, told);
     let taking_over = async {
         while let Some(names) = heard.recv().await {
             for name in names {

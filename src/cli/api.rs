@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::view::ProblemDetails;
 use crate::config::{self, AdminConfig, SecretSource};
-use crate::store::backup::{Backup, BackupReceiver};
+use crate::store::backup::Backup;
+use crate::store::backup_receiver::BackupReceiver;
 
 use super::EXIT_CONFIG;
 use super::output::{self, Format};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::private_file;
-use super::{Store, StoreError, postgres, sqlite};
+use super::{Store, StoreError};
 
 /// What was written or put back.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -32,12 +32,6 @@ pub enum BackupKind {
 pub(super) struct PartialFile {
     path: PathBuf,
     wanted: PathBuf,
-}
-
-/// A backup that comes from elsewhere, piece by piece.
-pub struct BackupReceiver {
-    partial: PartialFile,
-    file: tokio::fs::File,
 }
 
 /// Into a new, private file.
@@ -65,31 +59,6 @@ pub fn kind_of(file: &Path) -> Result<BackupKind, StoreError> {
 /// sqlite.org/fileformat.html, 1.3.1
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 
-impl BackupReceiver {
-    pub fn create(wanted: &Path) -> Result<Self, StoreError> {
-        let (partial, file) = PartialFile::create(wanted)?;
-        Ok(Self { partial, file: tokio::fs::File::from_std(file) })
-    }
-
-    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(chunk).await.map_err(|error| unwritable(&self.partial.wanted, &error))
-    }
-
-    /// Reads it once, so that what gets a name is a whole backup.
-    pub async fn finish(mut self) -> Result<Backup, StoreError> {
-        self.file.flush().await.map_err(|error| unwritable(&self.partial.wanted, &error))?;
-        let counted = match kind_of(&self.partial.path) {
-            Ok(BackupKind::Sqlite) => sqlite::count_accounts(&self.partial.path).await,
-            Ok(BackupKind::Postgres) => {
-                postgres::check_backup(&self.partial.path).map(|backup| backup.accounts)
-            }
-            Err(trouble) => Err(trouble),
-        };
-        let accounts = counted.map_err(|_| incomplete(&self.partial.wanted))?;
-        Ok(Backup { accounts, bytes: self.partial.persist()? })
-    }
-}
-
 impl PartialFile {
     pub fn create(wanted: &Path) -> Result<(Self, File), StoreError> {
         if wanted.exists() {
@@ -108,6 +77,11 @@ impl PartialFile {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name that it gets in the end.
+    pub fn wanted(&self) -> &Path {
+        &self.wanted
     }
 
     /// Its size in bytes.

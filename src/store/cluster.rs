@@ -5,12 +5,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::{Store, StoreError};
+use tokio::sync::mpsc;
+
+use super::{Store, StoreError, StoreFuture};
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, RealmName};
 
@@ -35,6 +37,103 @@ pub struct Changes {
     pub accounts: Vec<AccountName>,
     /// Where to go on from.
     pub newest: u64,
+}
+
+/// The second half of a store on which several gateways may work. It has no defaults: a store that says it is shared has
+/// to answer each of these.
+pub trait ClusterStore: Send + Sync {
+    /// Takes the right to refresh a grant, in the whole cluster, for `life`: longer than the refresh may take. Only while
+    /// `seen_generation` is the grant's. Our own lease is taken again; one for a generation that has passed holds nobody
+    /// up.
+    fn take_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        seen_generation: u64,
+        life: Duration,
+    ) -> StoreFuture<'a, Lease>;
+    /// `false` where the lease is not ours any more.
+    fn extend_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+        life: Duration,
+    ) -> StoreFuture<'a, bool>;
+    /// Ends our lease; another's stays.
+    fn release_lease<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        owner: &'a ReplicaId,
+    ) -> StoreFuture<'a, ()>;
+
+    /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not intents. To
+    /// begin, ask for [`newest_change`](Self::newest_change) first and read the accounts then, so that nothing falls
+    /// between. Where the store was put back to an earlier time, every account is named.
+    fn changes_since(&self, seen: u64) -> StoreFuture<'_, Changes>;
+    fn newest_change(&self) -> StoreFuture<'_, u64>;
+    /// Sends changes after `seen`, our own included, until the receiver goes. Trouble with the store only delays it.
+    fn watch(
+        &self,
+        seen: u64,
+        changes: mpsc::Sender<Vec<AccountName>>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody else does.
+    /// To be asked again well before that is over.
+    fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> StoreFuture<'a, bool>;
+    /// Leaves the job to others at once.
+    fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> StoreFuture<'a, ()>;
+}
+
+/// Leases as a caller asks any store for them. Where no other process can work on the store, a lease is free to whoever
+/// asks: one flight per account is the process's own business.
+impl dyn Store {
+    /// Whether other gateways may work on this store at the same time.
+    pub fn is_shared(&self) -> bool {
+        self.cluster().is_some()
+    }
+
+    pub async fn take_lease(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+        seen_generation: u64,
+        life: Duration,
+    ) -> Result<Lease, StoreError> {
+        match self.cluster() {
+            Some(cluster) => cluster.take_lease(name, realm, owner, seen_generation, life).await,
+            None => Ok(Lease::Taken),
+        }
+    }
+
+    pub async fn extend_lease(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+        life: Duration,
+    ) -> Result<bool, StoreError> {
+        match self.cluster() {
+            Some(cluster) => cluster.extend_lease(name, realm, owner, life).await,
+            None => Ok(true),
+        }
+    }
+
+    pub async fn release_lease(
+        &self,
+        name: &AccountName,
+        realm: &RealmName,
+        owner: &ReplicaId,
+    ) -> Result<(), StoreError> {
+        match self.cluster() {
+            Some(cluster) => cluster.release_lease(name, realm, owner).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl ReplicaId {

@@ -32,12 +32,12 @@ impl LeaderElection {
 
     /// Always where nobody else works on the store.
     pub fn is_leader(&self) -> bool {
-        !self.store.is_shared() || self.clock.now() < *self.until.borrow()
+        self.store.cluster().is_none() || self.clock.now() < *self.until.borrow()
     }
 
     /// Returns once the job is ours.
     pub async fn wait_elected(&self) {
-        if !self.store.is_shared() {
+        if self.store.cluster().is_none() {
             return;
         }
         let _ = self.until.subscribe().wait_for(|until| self.clock.now() < *until).await;
@@ -45,11 +45,11 @@ impl LeaderElection {
 
     /// Asks for the job again and again, for as long as this is polled.
     pub async fn campaign(&self) {
-        while self.store.is_shared() {
+        while let Some(cluster) = self.store.cluster() {
             // Ours counts from before the question, the store's from after it: ours ends first.
             let asked = self.clock.now();
             let before = self.is_leader();
-            match self.store.lead(self.task, &self.owner, TERM).await {
+            match cluster.lead(self.task, &self.owner, TERM).await {
                 Ok(leads) => {
                     self.until.send_replace(if leads { asked + TERM } else { Timestamp::default() });
                     if leads != before {
@@ -67,9 +67,11 @@ impl LeaderElection {
 
     /// Leaves it to another gateway at once. `campaign` must not be polled any more.
     pub async fn step_down(&self) {
-        if self.store.is_shared() && self.is_leader() {
+        if let Some(cluster) = self.store.cluster()
+            && self.is_leader()
+        {
             self.until.send_replace(Timestamp::default());
-            if let Err(trouble) = self.store.step_down(self.task, &self.owner).await {
+            if let Err(trouble) = cluster.step_down(self.task, &self.owner).await {
                 tracing::debug!(task = self.task, %trouble, "the job could not be left; another gateway takes it over soon");
             }
         }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::cluster::ReplicaId;
+use super::backup::BackupSink;
+use super::cluster::{ClusterStore, ReplicaId};
 use super::last_seen::{LastSeen, LastSeenPage, LastSeenRecord, Subject};
+use super::rotate::Rotation;
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts, NEWEST_FALLBACKS, NewGrant,
-    NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute, token_hash,
+    AccountRecord, ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts,
+    NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture,
+    StoredRoute, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -286,6 +289,22 @@ impl MemoryState {
 }
 
 impl Store for MemoryStore {
+    fn cluster(&self) -> Option<&dyn ClusterStore> {
+        None
+    }
+
+    fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
+        ready(Ok(Rotation::default()))
+    }
+
+    fn back_up<'a>(&'a self, _: BackupSink<'a>) -> StoreFuture<'a, u64> {
+        ready(Err(StoreError::Refused("this store cannot be backed up".to_owned())))
+    }
+
+    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
+        ready(Ok(Vec::new()))
+    }
+
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         ready(Ok(LoadedAccounts {
             accounts: self.read().accounts.values().cloned().collect(),

@@ -10,7 +10,7 @@ use sqlx::query::{Query, QueryScalar};
 use tokio::sync::mpsc;
 
 use super::backup::BackupSink;
-use super::cluster::{Changes, Lease, ReplicaId};
+use super::cluster::{Changes, ClusterStore, Lease, ReplicaId};
 use super::key_file::EnvLookup;
 use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::rotate::{Rotation, rotate};
@@ -97,6 +97,10 @@ pub fn check_address(url: &str, key: &str) -> Result<(), SetupError> {
 rows::impl_row_columns!(sqlx::postgres::PgRow);
 
 impl Store for PostgresStore {
+    fn cluster(&self) -> Option<&dyn ClusterStore> {
+        Some(self)
+    }
+
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(within(LONG, async {
             let mut accounts = Vec::new();
@@ -222,10 +226,55 @@ impl Store for PostgresStore {
         Box::pin(repeated(SHORT, move || self.read_journal(account, limit)))
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn keep_fallback_token<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        seen_generation: u64,
+        tokens: &'a NewTokens,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(repeated(SHORT, move || self.write_fallback(name, realm, seen_generation, tokens)))
     }
 
+    fn adopt_fallback_token<'a>(
+        &'a self,
+        name: &'a AccountName,
+        realm: &'a RealmName,
+        expected: u64,
+    ) -> StoreFuture<'a, Option<u64>> {
+        Box::pin(repeated(SHORT, move || self.use_fallback(name, realm, expected)))
+    }
+
+    fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
+        Box::pin(rotate(self, &self.keys))
+    }
+
+    fn back_up<'a>(&'a self, out: BackupSink<'a>) -> StoreFuture<'a, u64> {
+        Box::pin(self.write_backup(out))
+    }
+
+    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()> {
+        Box::pin(repeated(LONG, move || self.write_last_seen(seen)))
+    }
+
+    fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage> {
+        Box::pin(within(LONG, self.read_last_seen(since)))
+    }
+
+    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
+        Box::pin(repeated(LONG, move || self.clamp_future_rows()))
+    }
+
+    fn ping(&self) -> StoreFuture<'_, ()> {
+        Box::pin(repeated(SHORT, move || self.write_heartbeat()))
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(within(SHORT, self.pool.close()))
+    }
+}
+
+impl ClusterStore for PostgresStore {
     fn take_lease<'a>(
         &'a self,
         name: &'a AccountName,
@@ -256,25 +305,6 @@ impl Store for PostgresStore {
         Box::pin(repeated(SHORT, move || self.release(name, realm, owner)))
     }
 
-    fn keep_fallback_token<'a>(
-        &'a self,
-        name: &'a AccountName,
-        realm: &'a RealmName,
-        seen_generation: u64,
-        tokens: &'a NewTokens,
-    ) -> StoreFuture<'a, bool> {
-        Box::pin(repeated(SHORT, move || self.write_fallback(name, realm, seen_generation, tokens)))
-    }
-
-    fn adopt_fallback_token<'a>(
-        &'a self,
-        name: &'a AccountName,
-        realm: &'a RealmName,
-        expected: u64,
-    ) -> StoreFuture<'a, Option<u64>> {
-        Box::pin(repeated(SHORT, move || self.use_fallback(name, realm, expected)))
-    }
-
     fn changes_since(&self, seen: u64) -> StoreFuture<'_, Changes> {
         Box::pin(repeated(SHORT, move || self.read_changes(seen)))
     }
@@ -297,34 +327,6 @@ impl Store for PostgresStore {
 
     fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || self.leave_lead(task, owner)))
-    }
-
-    fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
-        Box::pin(rotate(self, &self.keys))
-    }
-
-    fn back_up<'a>(&'a self, out: BackupSink<'a>) -> StoreFuture<'a, u64> {
-        Box::pin(self.write_backup(out))
-    }
-
-    fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(LONG, move || self.write_last_seen(seen)))
-    }
-
-    fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage> {
-        Box::pin(within(LONG, self.read_last_seen(since)))
-    }
-
-    fn clamp_future_times(&self) -> StoreFuture<'_, Vec<ClampedAccount>> {
-        Box::pin(repeated(LONG, move || self.clamp_future_rows()))
-    }
-
-    fn ping(&self) -> StoreFuture<'_, ()> {
-        Box::pin(repeated(SHORT, move || self.write_heartbeat()))
-    }
-
-    fn close(&self) -> StoreFuture<'_, ()> {
-        Box::pin(within(SHORT, self.pool.close()))
     }
 }
 

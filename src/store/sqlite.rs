@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::backup::BackupSink;
-use super::cluster::ReplicaId;
+use super::cluster::{ClusterStore, ReplicaId};
 use super::key_file::{self, EnvLookup};
 use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::process_lock::ProcessLock;
@@ -141,6 +141,10 @@ impl SqliteStore {
 rows::impl_row_columns!(sqlx::sqlite::SqliteRow);
 
 impl Store for SqliteStore {
+    fn cluster(&self) -> Option<&dyn ClusterStore> {
+        None
+    }
+
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(async {
             let mut accounts = Vec::new();

@@ -15,7 +15,7 @@ use crate::access::renewal::{Cause, RenewError, RenewalParts, Renewals};
 use crate::access::renewal_task::RenewalTask;
 use crate::clock::Clock;
 use crate::store::Store;
-use crate::store::cluster::{Lease, ReplicaId};
+use crate::store::cluster::{ClusterStore, Lease, ReplicaId};
 use crate::store::postgres::testing::{Database, FaultyProxy, ProxyMode};
 
 struct Replica {

@@ -10,7 +10,7 @@ use super::PostgresStore;
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState};
-use crate::store::cluster::{Lease, LeaseGuard, ReplicaId};
+use crate::store::cluster::{ClusterStore, Lease, LeaseGuard, ReplicaId};
 use crate::store::contract::{at, grant, name, realm, route, tokens};
 use crate::store::{NewGrant, Store, StoreError};
 

@@ -10,7 +10,10 @@ use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, SecretSource, StoreUrl};
 use crate::model::account::AccountState;
-use crate::store::backup::{BackupReceiver, to_file};
+use crate::store::backup::to_file;
+
+use crate::store::backup_receiver::BackupReceiver;
+use crate::store::cluster::ClusterStore;
 use crate::store::contract::{access, at as moment, grant, name, realm, route, tokens};
 use crate::store::migrate::{Migratable, copy};
 use crate::store::sqlite::{self, SqliteStore};
@@ -341,12 +344,16 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
             .commit_tokens(&name("smile"), &realm("global"), 2, &tokens("access-2", None, 20))
             .await
             .unwrap();
-        let changes = store.newest_change().await.unwrap();
+        let changes = store.cluster().unwrap().newest_change().await.unwrap();
         let done = store.rotate_key().await.unwrap();
         assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
         // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the access token.
         assert_eq!(done.resealed, 4);
-        assert_eq!(store.newest_change().await.unwrap(), changes, "no other gateway need hear of it");
+        assert_eq!(
+            store.cluster().unwrap().newest_change().await.unwrap(),
+            changes,
+            "no other gateway need hear of it"
+        );
         let again = store.rotate_key().await.unwrap();
         assert_eq!((again.resealed, again.retired.len(), again.complete), (0, 0, true));
     }

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::pool::DatabaseTarget;
 use super::{PostgresStore, store_error, within};
 use crate::model::account::AccountName;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::cluster::ClusterStore;
 
 const CHANNEL: &str = "genapi_gateway";
 /// Without notifications: others see new tokens within a second (one indexed row is read).
