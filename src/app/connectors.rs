@@ -1,4 +1,4 @@
-//! The gateway's way to the platform's hosts: each realm's own `Reach`, swapped as a whole by a reload.
+//! The gateway's way to the platform's hosts: each realm's own `Connector`, swapped as a whole by a reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use arc_swap::ArcSwap;
 
 use crate::gateway::pool::{Dial, DialError};
 use crate::model::account::RealmName;
-use crate::upstream::{Reach, ReachError, Stream};
+use crate::upstream::{ConnectError, Connector, Stream};
 
 use super::realms::RealmParts;
 
 #[derive(Clone)]
-pub struct RealmConnectors(Arc<ArcSwap<BTreeMap<RealmName, Reach>>>);
+pub struct RealmConnectors(Arc<ArcSwap<BTreeMap<RealmName, Connector>>>);
 
 impl RealmConnectors {
     pub fn new(realms: &BTreeMap<RealmName, RealmParts>) -> Self {
@@ -24,8 +24,8 @@ impl RealmConnectors {
     }
 }
 
-fn connectors_of(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Reach> {
-    realms.iter().map(|(name, parts)| (name.clone(), parts.reach.clone())).collect()
+fn connectors_of(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName, Connector> {
+    realms.iter().map(|(name, parts)| (name.clone(), parts.connector.clone())).collect()
 }
 
 impl Dial for RealmConnectors {
@@ -38,10 +38,10 @@ impl Dial for RealmConnectors {
         port: u16,
         secure: bool,
     ) -> Result<Stream, DialError> {
-        let reach = self.0.load().get(realm).cloned();
-        let reach = reach
+        let connector = self.0.load().get(realm).cloned();
+        let connector = connector
             .ok_or_else(|| DialError { why: format!("realm {realm} is not configured"), lasting: true })?;
-        reach
+        connector
             .connect(host, port, secure)
             .await
             .map_err(|error| DialError { lasting: lasting(&error), why: error.to_string() })
@@ -49,13 +49,13 @@ impl Dial for RealmConnectors {
 }
 
 /// A refused certificate or address is not cured by trying again at once.
-fn lasting(error: &ReachError) -> bool {
+fn lasting(error: &ConnectError) -> bool {
     match error {
-        ReachError::AddressRefused { .. } | ReachError::Setup { .. } => true,
-        ReachError::Tls { .. } => error.is_certificate(),
-        ReachError::NameUnknown { .. }
-        | ReachError::ConnectFailed { .. }
-        | ReachError::TimedOut { .. }
-        | ReachError::Proxy { .. } => false,
+        ConnectError::AddressRefused { .. } | ConnectError::Setup { .. } => true,
+        ConnectError::Tls { .. } => error.is_certificate(),
+        ConnectError::NameUnknown { .. }
+        | ConnectError::ConnectFailed { .. }
+        | ConnectError::TimedOut { .. }
+        | ConnectError::Proxy { .. } => false,
     }
 }

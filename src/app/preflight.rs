@@ -14,7 +14,7 @@ use crate::journal::audit::{Audit, AuditError};
 use crate::server::{self, BindError, CertificateWarning, TlsCertificates, TlsError};
 use crate::store::{self, StoreError, private_file};
 use crate::telemetry::{self, LogError};
-use crate::upstream::ReachError;
+use crate::upstream::ConnectError;
 
 use super::listeners::{self, TlsListener};
 use super::realms;
@@ -48,7 +48,7 @@ pub fn needs_operator(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Refused(_)))
             || matches!(cause.downcast_ref::<BindError>(), Some(BindError::NotPermitted { .. }))
-            || matches!(cause.downcast_ref::<ReachError>(), Some(ReachError::Setup { .. }))
+            || matches!(cause.downcast_ref::<ConnectError>(), Some(ConnectError::Setup { .. }))
             || matches!(cause.downcast_ref::<LogError>(), Some(LogError::Level(_)))
             || cause.is::<TlsError>()
             || cause.is::<AuditError>()

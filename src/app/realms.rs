@@ -11,20 +11,21 @@ use crate::config::{Config, RealmConfig, UpstreamConfig};
 use crate::model::account::RealmName;
 use crate::pairing::PairingRealm;
 use crate::platform::Platform;
-use crate::upstream::{ProxyVariables, Reach};
+use crate::upstream::{Connector, ProxyVariables};
 
 /// One realm, ready to be spoken to.
 #[derive(Clone)]
 pub struct RealmParts {
-    pub reach: Reach,
+    pub connector: Connector,
     pub platform: Arc<Platform>,
 }
 
 pub fn build(realm: &RealmConfig, upstream: &UpstreamConfig) -> anyhow::Result<RealmParts> {
-    let reach = Reach::new(realm, upstream, &ProxyVariables::from_env())
+    let connector = Connector::new(realm, upstream, &ProxyVariables::from_env())
         .with_context(|| format!("realm {}", realm.name))?;
-    let platform = Platform::new(realm, reach.clone()).with_context(|| format!("realm {}", realm.name))?;
-    Ok(RealmParts { reach, platform: Arc::new(platform) })
+    let platform =
+        Platform::new(realm, connector.clone()).with_context(|| format!("realm {}", realm.name))?;
+    Ok(RealmParts { connector, platform: Arc::new(platform) })
 }
 
 pub fn build_all(config: &Config) -> anyhow::Result<BTreeMap<RealmName, RealmParts>> {

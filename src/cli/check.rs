@@ -17,7 +17,7 @@ use crate::app::{preflight, realms};
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Diagnostic, LoadedConfig, RealmConfig};
 use crate::platform::{CredentialsCheck, Platform};
-use crate::upstream::Reach;
+use crate::upstream::Connector;
 
 use super::output::{Format, print_error, print_one, say};
 use super::{CheckArguments, CheckFormat, EXIT_CONFIG};
@@ -175,25 +175,25 @@ async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut CheckSteps)
         Err(error) => return steps.take("set-up", Err(format!("{error:#}"))),
     };
     for (key, url) in [("oauth_base", &realm.oauth_base), ("base_url", &realm.base_url)] {
-        reachable(&parts.reach, key, url, steps).await;
+        reachable(&parts.connector, key, url, steps).await;
     }
     steps.take("credentials", credentials(&parts.platform).await);
     steps.take("redirect_uri", redirect_rules(realm));
-    steps.take("discovery", discovery(&parts.reach, realm).await);
+    steps.take("discovery", discovery(&parts.connector, realm).await);
 }
 
 /// Names and addresses, TLS, and whether the two clocks agree: tokens are kept by time.
-async fn reachable(reach: &Reach, key: &str, url: &Url, steps: &mut CheckSteps) {
+async fn reachable(connector: &Connector, key: &str, url: &Url, steps: &mut CheckSteps) {
     let Some((host, port)) = url.host_str().zip(url.port_or_known_default()) else {
         return steps.take(key, Err(format!("{url} names no host")));
     };
-    let addresses = reach.addresses(host, port).await;
+    let addresses = connector.addresses(host, port).await;
     let found =
         addresses.map(|all| format!("{host} is at {}", listed(&all))).map_err(|error| error.to_string());
-    let behind_proxy = reach.proxy_for(url).is_some();
+    let behind_proxy = connector.proxy_for(url).is_some();
     let found = if found.is_err() && behind_proxy { Ok("left to the outbound proxy".into()) } else { found };
     steps.take(&format!("{key}: name"), found);
-    match ask(reach, url, Method::HEAD).await {
+    match ask(connector, url, Method::HEAD).await {
         Ok(response) => {
             let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
             let secure =
@@ -210,11 +210,13 @@ fn listed(addresses: &[std::net::SocketAddr]) -> String {
 }
 
 /// One request without a token on a connection of its own.
-async fn ask(reach: &Reach, url: &Url, method: Method) -> Result<Response<Incoming>, String> {
+async fn ask(connector: &Connector, url: &Url, method: Method) -> Result<Response<Incoming>, String> {
     let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or("the address names no host")?;
     let response = async {
-        let stream =
-            reach.connect(host, port, url.scheme() == "https").await.map_err(|error| error.to_string())?;
+        let stream = connector
+            .connect(host, port, url.scheme() == "https")
+            .await
+            .map_err(|error| error.to_string())?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
@@ -280,7 +282,7 @@ fn redirect_rules(realm: &RealmConfig) -> Result<String, String> {
 }
 
 /// Without a token the answer must be a refusal by the API itself: that shows that the address is the right one.
-async fn discovery(reach: &Reach, realm: &RealmConfig) -> Result<String, String> {
+async fn discovery(connector: &Connector, realm: &RealmConfig) -> Result<String, String> {
     if realm.route.is_some() {
         return Ok("not used: the route is pinned".into());
     }
@@ -290,7 +292,7 @@ async fn discovery(reach: &Reach, realm: &RealmConfig) -> Result<String, String>
     url.query_pairs_mut()
         .append_pair("discoveryName", &realm.discovery.name)
         .append_pair("version", &realm.discovery.version);
-    match ask(reach, &url, Method::GET).await?.status().as_u16() {
+    match ask(connector, &url, Method::GET).await?.status().as_u16() {
         401 | 403 => Ok("the endpoint is there and asks for a token".into()),
         404 => Err(format!("{path} is unknown there: compare base_url and discovery.path")),
         status => Err(format!("{path} answered {status} to a call without a token; 401 was expected")),

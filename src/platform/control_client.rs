@@ -10,7 +10,7 @@ use serde_json::Value;
 use url::{Host, Url};
 
 use crate::model::token::AccessToken;
-use crate::upstream::{Reach, ReachError};
+use crate::upstream::{ConnectError, Connector};
 
 use super::control_call::ControlCall;
 use super::decompress::{DecompressError, decompress};
@@ -37,7 +37,7 @@ impl Default for CallLimits {
 
 pub(super) struct ControlClient {
     client: reqwest::Client,
-    reach: Reach,
+    connector: Connector,
     limits: CallLimits,
 }
 
@@ -71,15 +71,15 @@ impl RawResponse {
 }
 
 impl ControlClient {
-    pub fn new(reach: Reach, limits: CallLimits, allow_insecure: bool) -> Result<Self, String> {
-        let proxies = reach.clone();
+    pub fn new(connector: Connector, limits: CallLimits, allow_insecure: bool) -> Result<Self, String> {
+        let proxies = connector.clone();
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         // What is not packed cannot explode (threats, row 16).
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured((*reach.tls()).clone())
-            .dns_resolver(Lookup(reach.clone()))
+            .tls_backend_preconfigured((*connector.tls()).clone())
+            .dns_resolver(Lookup(connector.clone()))
             .proxy(reqwest::Proxy::custom(move |url| proxies.proxy_for(url).cloned()))
             .https_only(!allow_insecure)
             .http1_only()
@@ -95,7 +95,7 @@ impl ControlClient {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| cause(&error))?;
-        Ok(Self { client, reach, limits })
+        Ok(Self { client, connector, limits })
     }
 
     /// The OAuth endpoints take forms alone (S1 4.1.2, 4.1.3, 4.1.5).
@@ -187,7 +187,7 @@ impl ControlClient {
     async fn check_literal(&self, call: ControlCall, url: &Url) -> Result<(), PlatformError> {
         match (url.host(), url.host_str(), url.port_or_known_default()) {
             (Some(Host::Ipv4(_) | Host::Ipv6(_)), Some(host), Some(port)) => {
-                match self.reach.addresses(host, port).await {
+                match self.connector.addresses(host, port).await {
                     Ok(_) => Ok(()),
                     Err(error) => Err(unreachable(call, error.to_string())),
                 }
@@ -216,14 +216,14 @@ impl ControlClient {
     }
 
     fn no_connection(&self, host: &str, url: &Url, error: &reqwest::Error) -> String {
-        if let Some(known) = ReachError::found_in(host, error) {
+        if let Some(known) = ConnectError::found_in(host, error) {
             return known.to_string();
         }
         let why = match error.is_timeout() {
             true => format!("nothing within {} ms", self.limits.connect.as_millis()),
             false => cause(error),
         };
-        match self.reach.proxy_for(url).and_then(Url::host_str) {
+        match self.connector.proxy_for(url).and_then(Url::host_str) {
             Some(proxy) => format!("no connection to {host} through the proxy {proxy} ({why})"),
             None => format!("no connection to {host} ({why})"),
         }
@@ -231,13 +231,13 @@ impl ControlClient {
 }
 
 /// Adapts our resolver to reqwest: private addresses are refused here as on the data path, and one that does not answer holds nothing up.
-struct Lookup(Reach);
+struct Lookup(Connector);
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0.clone();
+        let connector = self.0.clone();
         Box::pin(async move {
-            let addresses = reach.addresses_that_response(name.as_str()).await?;
+            let addresses = connector.addresses_fastest_first(name.as_str()).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -334,7 +334,9 @@ mod tests {
     use crate::config::ProxyChoice;
     use crate::model::token::{RefreshToken, TokenSet};
     use crate::upstream::ProxyVariables;
-    use crate::upstream::testing::{Authority, Identity, connect_proxy, realm, tls_responder, upstream};
+    use crate::upstream::testing::{
+        ServerIdentity, TestAuthority, connect_proxy, realm, tls_responder, upstream,
+    };
 
     const TOKENS: &str = r#"{"access_token":"a","expires_in":3600}"#;
     const TOKENS_RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
@@ -476,11 +478,11 @@ mod tests {
         let mut realm = realm();
         realm.oauth_base = format!("https://{}", silent.local_addr().unwrap()).parse().unwrap();
         // A CA of its own, so that this runs on a machine without a CA store.
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         realm.ca_file = Some(ours.ca_file());
-        let reach = Reach::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
+        let connector = Connector::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
         let limits = CallLimits { connect: Duration::from_millis(100), ..CallLimits::default() };
-        let platform = Platform::with_limits(&realm, reach, limits).unwrap();
+        let platform = Platform::with_limits(&realm, connector, limits).unwrap();
         let error = refresh(&platform).await.unwrap_err();
         assert_eq!(error.kind, PlatformErrorKind::Unreachable);
         assert!(error.detail.contains("nothing within 100 ms"), "{}", error.detail);
@@ -489,7 +491,7 @@ mod tests {
     #[tokio::test]
     async fn a_literal_address_is_not_called_without_allow_insecure() {
         let responder = Responder::start(vec![json_response(TOKENS)]).await;
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         let mut realm = realm_of(&responder);
         realm.hosts.allow_insecure = false;
         realm.ca_file = Some(ours.ca_file());
@@ -502,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_with_a_private_address_is_not_called_without_allow_insecure() {
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         let mut realm = realm();
         realm.hosts.allow_insecure = false;
         realm.ca_file = Some(ours.ca_file());
@@ -511,10 +513,13 @@ mod tests {
         assert!(error.detail.contains("a private address"), "{}", error.detail);
     }
 
-    async fn over_tls(identity: Identity, trusted: Option<&Authority>) -> Result<TokenSet, PlatformError> {
+    async fn over_tls(
+        identity: ServerIdentity,
+        trusted: Option<&TestAuthority>,
+    ) -> Result<TokenSet, PlatformError> {
         let server = tls_responder(identity, TOKENS_RESPONSE).await;
         let mut realm = realm();
-        realm.ca_file = trusted.map(Authority::ca_file);
+        realm.ca_file = trusted.map(TestAuthority::ca_file);
         realm.resolve.insert("identity.gateway.test".to_owned(), server.ip());
         realm.oauth_base = format!("https://identity.gateway.test:{}", server.port()).parse().unwrap();
         refresh(&bare_platform(&realm)).await
@@ -522,7 +527,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_certificate_of_ca_file_is_accepted_and_every_bad_one_is_named() {
-        let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+        let (ours, theirs) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
         let host = "identity.gateway.test";
         over_tls(ours.issue(host), Some(&ours)).await.unwrap();
         for (identity, told) in [
@@ -537,7 +542,7 @@ mod tests {
     }
 
     async fn through_proxy(refusal: Option<&'static str>) -> (Result<TokenSet, PlatformError>, Vec<String>) {
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         let server = tls_responder(ours.issue("identity.gateway.test"), TOKENS_RESPONSE).await;
         let proxy = connect_proxy(server, refusal).await;
         let mut realm = realm();
@@ -548,8 +553,8 @@ mod tests {
         way.proxy = ProxyChoice::Url(
             format!("http://us%40er:pw@localhost:{}", proxy.address.port()).parse().unwrap(),
         );
-        let reach = Reach::new(&realm, &way, &ProxyVariables::default()).unwrap();
-        let refreshed = refresh(&Platform::new(&realm, reach).unwrap()).await;
+        let connector = Connector::new(&realm, &way, &ProxyVariables::default()).unwrap();
+        let refreshed = refresh(&Platform::new(&realm, connector).unwrap()).await;
         let heads = proxy.heads.lock().unwrap().clone();
         (refreshed, heads)
     }

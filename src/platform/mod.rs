@@ -24,7 +24,7 @@ use crate::config;
 use crate::model::account::AccountId;
 use crate::model::route::{Route, RouteError};
 use crate::model::token::{RefreshToken, TokenSet};
-use crate::upstream::Reach;
+use crate::upstream::Connector;
 
 use control_call::ControlCall;
 use control_client::{CallLimits, ControlClient};
@@ -48,17 +48,17 @@ pub enum PlatformSetupError {
 
 impl Platform {
     /// Opens no connection.
-    pub fn new(realm: &config::RealmConfig, reach: Reach) -> Result<Self, PlatformSetupError> {
-        Self::with_limits(realm, reach, CallLimits::default())
+    pub fn new(realm: &config::RealmConfig, connector: Connector) -> Result<Self, PlatformSetupError> {
+        Self::with_limits(realm, connector, CallLimits::default())
     }
 
     fn with_limits(
         realm: &config::RealmConfig,
-        reach: Reach,
+        connector: Connector,
         limits: CallLimits,
     ) -> Result<Self, PlatformSetupError> {
         let pinned = realm.route.as_ref().map(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts));
-        let client = ControlClient::new(reach, limits, realm.hosts.allow_insecure)
+        let client = ControlClient::new(connector, limits, realm.hosts.allow_insecure)
             .map_err(PlatformSetupError::Client)?;
         Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, client })
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::model::route::{HostPolicy, Route};
 use crate::upstream::testing::{realm, upstream};
-use crate::upstream::{ProxyVariables, Reach};
+use crate::upstream::{Connector, ProxyVariables};
 
 use super::Platform;
 use super::control_client::CallLimits;
@@ -70,13 +70,13 @@ pub fn platform(responder: &Responder) -> Platform {
 }
 
 pub fn bare_platform(realm: &config::RealmConfig) -> Platform {
-    Platform::new(realm, Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()).unwrap()
+    Platform::new(realm, Connector::new(realm, &upstream(), &ProxyVariables::default()).unwrap()).unwrap()
 }
 
 pub fn limited_platform(responder: &Responder, limits: CallLimits) -> Platform {
     let realm = realm_of(responder);
-    let reach = Reach::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
-    Platform::with_limits(&realm, reach, limits).unwrap()
+    let connector = Connector::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
+    Platform::with_limits(&realm, connector, limits).unwrap()
 }
 
 impl Responder {

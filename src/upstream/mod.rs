@@ -1,9 +1,9 @@
 //! How to reach a realm's hosts: names to permitted addresses, trust, outbound proxy. One way for control calls and calls of callers,
 //! so that a private address or an unknown CA is refused on both (threats, rows 7 and 24).
 
-mod problem;
+mod connect_error;
+mod happy_eyeballs;
 mod proxy;
-mod race;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,49 +21,49 @@ use url::{Host, Url};
 use crate::config;
 use crate::model::route::{is_private, without_final_dot};
 
-pub use problem::{ReachError, TlsProblem};
+pub use connect_error::{ConnectError, TlsHandshakeError};
 pub use proxy::ProxyVariables;
-use stream::Carrier;
 pub use stream::Stream;
+use stream::TlsTransport;
 
-use proxy::Proxy;
+use proxy::OutboundProxy;
 
 /// The way to one realm's hosts. Cloning costs a reference count.
 #[derive(Clone)]
-pub struct Reach(Arc<Inner>);
+pub struct Connector(Arc<ConnectorInner>);
 
-struct Inner {
+struct ConnectorInner {
     tls: Arc<rustls::ClientConfig>,
     resolve: BTreeMap<String, IpAddr>,
     allow_insecure: bool,
     connect_timeout: Duration,
-    proxy: Option<Proxy>,
+    proxy: Option<OutboundProxy>,
     /// Of the addresses that the configuration names.
     ports: BTreeMap<String, u16>,
 }
 
 /// How long a library's connection waits to learn which address answers.
-const TRIAL: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Reach {
+impl Connector {
     /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY as a value.
     pub fn new(
         realm: &config::RealmConfig,
         upstream: &config::UpstreamConfig,
         variables: &ProxyVariables,
-    ) -> Result<Self, ReachError> {
+    ) -> Result<Self, ConnectError> {
         let named = [&realm.oauth_base, &realm.base_url].into_iter();
         let ports = named.filter_map(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
         let resolve = realm
             .resolve
             .iter()
             .map(|(name, address)| (without_final_dot(name).to_ascii_lowercase(), *address));
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(ConnectorInner {
             tls: trust::client_config(realm)?,
             resolve: resolve.collect(),
             allow_insecure: realm.hosts.allow_insecure,
             connect_timeout: upstream.connect_timeout,
-            proxy: Proxy::choose(&upstream.proxy, variables)?,
+            proxy: OutboundProxy::choose(&upstream.proxy, variables)?,
             ports: ports.collect(),
         })))
     }
@@ -75,24 +75,24 @@ impl Reach {
 
     /// Where a host may be called: its pinned address, else what DNS says without private addresses. Literal addresses are for
     /// sandboxes. The proxy's own name may stand for a private address: the operator wrote it down.
-    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ReachError> {
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         if let Some(pinned) = self.pinned(host) {
             return Ok(vec![SocketAddr::new(pinned, port)]);
         }
         let is_proxy = self.0.proxy.as_ref().is_some_and(|proxy| proxy.host() == host);
-        if let Some(literal) = literal(host) {
+        if let Some(literal) = literal_address(host) {
             if !is_proxy {
                 self.check_literal(host)?;
             }
             return Ok(vec![SocketAddr::new(literal, port)]);
         }
-        let found = look_up(host, port).await?;
-        if is_proxy || self.0.allow_insecure { Ok(found) } else { without_private(host, found) }
+        let addresses = resolve_host(host, port).await?;
+        if is_proxy || self.0.allow_insecure { Ok(addresses) } else { without_private(host, addresses) }
     }
 
     /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all. Nothing of a request
     /// has been sent when this fails.
-    pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
+    pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ConnectError> {
         match tokio::time::timeout(self.0.connect_timeout, self.open(host, port, secure)).await {
             Ok(opened) => opened,
             Err(_) => Err(self.timed_out(host, port)),
@@ -106,10 +106,10 @@ impl Reach {
     pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
         let host = url.host_str()?;
         let port = url.port_or_known_default()?;
-        self.proxy(host, port, url.scheme() == "https").map(Proxy::url)
+        self.proxy(host, port, url.scheme() == "https").map(OutboundProxy::url)
     }
 
-    async fn open(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ReachError> {
+    async fn open(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ConnectError> {
         if !secure {
             self.check_plain(host)?;
             return self.dial(host, port).await.map(Stream::Plain);
@@ -127,57 +127,58 @@ impl Reach {
             }
         };
         let connector = tokio_rustls::TlsConnector::from(self.0.tls.clone());
-        match connector.connect(name, Carrier(tcp)).await {
+        match connector.connect(name, TlsTransport(tcp)).await {
             Ok(tls) => Ok(Stream::Tls(Box::new(tls))),
-            Err(error) => Err(ReachError::handshake(host, &error)),
+            Err(error) => Err(ConnectError::handshake(host, &error)),
         }
     }
 
     /// A connection to whichever address answers first; the caller has the deadline.
-    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, ReachError> {
+    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         let addresses = self.addresses(host, port).await?;
-        let failed = |why| ReachError::ConnectFailed { host: host.to_owned(), port, why };
-        race::connect(addresses).await.map_err(failed)
+        let failed = |why| ConnectError::ConnectFailed { host: host.to_owned(), port, why };
+        happy_eyeballs::connect(addresses).await.map_err(failed)
     }
 
     /// For a library that connects by itself, to one address after the other: first the one that answers
     /// first, where there are several. Their port is 0, which stands for the URL's own.
-    pub async fn addresses_that_response(&self, host: &str) -> Result<Vec<SocketAddr>, ReachError> {
+    pub async fn addresses_fastest_first(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectError> {
         let port = self.usual_port(host);
-        let mut addresses = race::first_to_respond(self.addresses(host, port).await?, TRIAL).await;
+        let mut addresses =
+            happy_eyeballs::fastest_first(self.addresses(host, port).await?, PROBE_TIMEOUT).await;
         addresses.iter_mut().for_each(|address| address.set_port(0));
         Ok(addresses)
     }
 
     /// That of the realm's own addresses and of the proxy; for others that of https.
     fn usual_port(&self, host: &str) -> u16 {
-        let proxy = self.0.proxy.as_ref().filter(|proxy| proxy.host() == host).map(Proxy::port);
+        let proxy = self.0.proxy.as_ref().filter(|proxy| proxy.host() == host).map(OutboundProxy::port);
         let known = || self.0.ports.get(&host.to_ascii_lowercase()).copied();
         proxy.or_else(known).unwrap_or(443)
     }
 
-    fn timed_out(&self, host: &str, port: u16) -> ReachError {
-        ReachError::TimedOut { host: host.to_owned(), port, after: self.0.connect_timeout }
+    fn timed_out(&self, host: &str, port: u16) -> ConnectError {
+        ConnectError::TimedOut { host: host.to_owned(), port, after: self.0.connect_timeout }
     }
 
     fn pinned(&self, host: &str) -> Option<IpAddr> {
         self.0.resolve.get(&host.to_ascii_lowercase()).copied()
     }
 
-    fn proxy(&self, host: &str, port: u16, secure: bool) -> Option<&Proxy> {
+    fn proxy(&self, host: &str, port: u16, secure: bool) -> Option<&OutboundProxy> {
         let proxy = self.0.proxy.as_ref()?;
-        (secure && self.pinned(host).is_none() && proxy.serves(host, port)).then_some(proxy)
+        (secure && self.pinned(host).is_none() && proxy.applies_to(host, port)).then_some(proxy)
     }
 
-    fn check_plain(&self, host: &str) -> Result<(), ReachError> {
+    fn check_plain(&self, host: &str) -> Result<(), ConnectError> {
         match self.0.allow_insecure {
             true => Ok(()),
             false => Err(refused(host, "plain http is refused; a sandbox needs `allow_insecure = true`")),
         }
     }
 
-    fn check_literal(&self, host: &str) -> Result<(), ReachError> {
-        match literal(host) {
+    fn check_literal(&self, host: &str) -> Result<(), ConnectError> {
+        match literal_address(host) {
             Some(_) if !self.0.allow_insecure => Err(refused(
                 host,
                 "an address instead of a name is refused; a sandbox needs `allow_insecure = true`",
@@ -187,12 +188,12 @@ impl Reach {
     }
 }
 
-fn refused(host: &str, why: &str) -> ReachError {
-    ReachError::AddressRefused { host: host.to_owned(), why: why.to_owned() }
+fn refused(host: &str, why: &str) -> ConnectError {
+    ConnectError::AddressRefused { host: host.to_owned(), why: why.to_owned() }
 }
 
 /// The address that a host *is*, in every spelling that a resolver would take for one (`127.1`, `0x7f.0.0.1`, `[::1]`).
-fn literal(host: &str) -> Option<IpAddr> {
+fn literal_address(host: &str) -> Option<IpAddr> {
     if let Ok(address) = host.parse() {
         return Some(address);
     }
@@ -203,8 +204,8 @@ fn literal(host: &str) -> Option<IpAddr> {
     }
 }
 
-async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, ReachError> {
-    let unknown = |why: String| ReachError::NameUnknown { host: host.to_owned(), why };
+async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+    let unknown = |why: String| ConnectError::NameUnknown { host: host.to_owned(), why };
     let mut addresses = Vec::new();
     for address in tokio::net::lookup_host((host, port)).await.map_err(|error| unknown(error.to_string()))? {
         if !addresses.contains(&address) {
@@ -217,8 +218,8 @@ async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, ReachError> {
     }
 }
 
-fn without_private(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ReachError> {
-    let (private, public): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| is_private(a.ip()));
+fn without_private(host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let (private, public): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| is_private(a.ip()));
     match private.first() {
         Some(address) if public.is_empty() => Err(refused(
             host,
@@ -231,8 +232,8 @@ fn without_private(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>
     }
 }
 
-fn server_name(host: &str) -> Result<ServerName<'static>, ReachError> {
-    if let Some(address) = literal(host) {
+fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
+    if let Some(address) = literal_address(host) {
         return Ok(ServerName::IpAddress(address.into()));
     }
     ServerName::try_from(host.to_owned()).map_err(|_| refused(host, "this is not a host name"))
@@ -240,14 +241,14 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ReachError> {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Authority, Identity, realm, tls_echo, unresponsive, upstream};
+    use super::testing::{ServerIdentity, TestAuthority, realm, tls_echo, unresponsive_address, upstream};
     use super::*;
     use crate::config::ProxyChoice;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    fn reach(realm: &config::RealmConfig) -> Reach {
-        Reach::new(realm, &upstream(), &ProxyVariables::default()).unwrap()
+    fn connector(realm: &config::RealmConfig) -> Connector {
+        Connector::new(realm, &upstream(), &ProxyVariables::default()).unwrap()
     }
 
     fn strict_realm() -> config::RealmConfig {
@@ -262,55 +263,55 @@ mod tests {
         pinned
     }
 
-    async fn handshake(identity: Identity, trusted: &Authority) -> Result<Stream, ReachError> {
+    async fn handshake(identity: ServerIdentity, trusted: &TestAuthority) -> Result<Stream, ConnectError> {
         let server = tls_echo(identity).await;
         let mut realm = pinned_realm("api.gateway.test");
         realm.ca_file = Some(trusted.ca_file());
-        reach(&realm).connect("api.gateway.test", server.port(), true).await
+        connector(&realm).connect("api.gateway.test", server.port(), true).await
     }
 
     #[tokio::test]
     async fn a_literal_address_is_refused_in_every_spelling() {
         for host in ["127.0.0.1", "8.8.8.8", "[::1]", "::1", "127.1", "0x7f.0.0.1", "2130706433"] {
-            let refused = reach(&strict_realm()).addresses(host, 443).await.unwrap_err();
-            assert!(matches!(refused, ReachError::AddressRefused { .. }), "{host}: {refused}");
+            let refused = connector(&strict_realm()).addresses(host, 443).await.unwrap_err();
+            assert!(matches!(refused, ConnectError::AddressRefused { .. }), "{host}: {refused}");
         }
         assert_eq!(
-            reach(&realm()).addresses("[::1]", 80).await.unwrap(),
+            connector(&realm()).addresses("[::1]", 80).await.unwrap(),
             vec!["[::1]:80".parse::<SocketAddr>().unwrap()]
         );
     }
 
     #[tokio::test]
     async fn a_name_that_means_a_private_address_is_refused_unless_it_is_pinned() {
-        let refused = reach(&strict_realm()).addresses("localhost", 443).await.unwrap_err();
+        let refused = connector(&strict_realm()).addresses("localhost", 443).await.unwrap_err();
         assert!(
-            matches!(&refused, ReachError::AddressRefused { host, .. } if host == "localhost"),
+            matches!(&refused, ConnectError::AddressRefused { host, .. } if host == "localhost"),
             "{refused}"
         );
         assert!(refused.to_string().contains("`resolve`"), "{refused}");
-        let pinned = reach(&pinned_realm("LOCALHOST")).addresses("localhost", 443).await.unwrap();
+        let pinned = connector(&pinned_realm("LOCALHOST")).addresses("localhost", 443).await.unwrap();
         assert_eq!(pinned, vec!["127.0.0.1:443".parse::<SocketAddr>().unwrap()]);
-        assert!(!reach(&realm()).addresses("localhost", 443).await.unwrap().is_empty());
+        assert!(!connector(&realm()).addresses("localhost", 443).await.unwrap().is_empty());
     }
 
     #[test]
     fn of_a_mixed_response_only_the_public_addresses_are_used() {
-        let found = vec!["10.0.0.1:443".parse().unwrap(), "8.8.8.8:443".parse().unwrap()];
-        assert_eq!(without_private("x.test", found).unwrap(), vec!["8.8.8.8:443".parse().unwrap()]);
+        let addresses = vec!["10.0.0.1:443".parse().unwrap(), "8.8.8.8:443".parse().unwrap()];
+        assert_eq!(without_private("x.test", addresses).unwrap(), vec!["8.8.8.8:443".parse().unwrap()]);
     }
 
     #[tokio::test]
     async fn plain_http_needs_allow_insecure() {
-        let refused = reach(&strict_realm()).connect("api.gateway.test", 80, false).await.err().unwrap();
+        let refused = connector(&strict_realm()).connect("api.gateway.test", 80, false).await.err().unwrap();
         assert!(refused.to_string().contains("allow_insecure"), "{refused}");
     }
 
     #[tokio::test]
     async fn a_closed_port_is_a_failed_connect_that_names_host_and_port() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let failed = reach(&realm()).connect("127.0.0.1", port, false).await.err().unwrap();
-        assert!(matches!(&failed, ReachError::ConnectFailed { .. }), "{failed}");
+        let failed = connector(&realm()).connect("127.0.0.1", port, false).await.err().unwrap();
+        assert!(matches!(&failed, ConnectError::ConnectFailed { .. }), "{failed}");
         assert!(failed.to_string().contains(&format!("127.0.0.1:{port}")), "{failed}");
     }
 
@@ -319,17 +320,17 @@ mod tests {
         // `localhost` is often ::1 first, and nobody listens there.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(!reach(&realm()).connect("localhost", port, false).await.unwrap().is_secure());
+        assert!(!connector(&realm()).connect("localhost", port, false).await.unwrap().is_secure());
     }
 
     #[tokio::test]
     async fn an_address_that_answers_nobody_is_a_timeout_of_the_whole_attempt() {
-        let silent = unresponsive();
+        let silent = unresponsive_address();
         let mut short = upstream();
         short.connect_timeout = Duration::from_millis(50);
-        let reach = Reach::new(&realm(), &short, &ProxyVariables::default()).unwrap();
-        let late = reach.connect("127.0.0.1", silent.address.port(), false).await.err().unwrap();
-        assert!(matches!(late, ReachError::TimedOut { .. }), "{late}");
+        let connector = Connector::new(&realm(), &short, &ProxyVariables::default()).unwrap();
+        let late = connector.connect("127.0.0.1", silent.address.port(), false).await.err().unwrap();
+        assert!(matches!(late, ConnectError::TimedOut { .. }), "{late}");
     }
 
     #[tokio::test]
@@ -339,8 +340,8 @@ mod tests {
         let mut realm = realm();
         let port = listener.local_addr().unwrap().port();
         realm.oauth_base = format!("http://localhost:{port}").parse().unwrap();
-        let found = reach(&realm).addresses_that_response("localhost").await.unwrap();
-        assert_eq!(found[0], "127.0.0.1:0".parse::<SocketAddr>().unwrap());
+        let addresses = connector(&realm).addresses_fastest_first("localhost").await.unwrap();
+        assert_eq!(addresses[0], "127.0.0.1:0".parse::<SocketAddr>().unwrap());
     }
 
     #[tokio::test]
@@ -348,15 +349,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut short = upstream();
         short.connect_timeout = Duration::from_millis(50);
-        let reach = Reach::new(&realm(), &short, &ProxyVariables::default()).unwrap();
+        let connector = Connector::new(&realm(), &short, &ProxyVariables::default()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let late = reach.connect("127.0.0.1", port, true).await.err().unwrap();
-        assert!(matches!(late, ReachError::TimedOut { .. }), "{late}");
+        let late = connector.connect("127.0.0.1", port, true).await.err().unwrap();
+        assert!(matches!(late, ConnectError::TimedOut { .. }), "{late}");
     }
 
     #[tokio::test]
     async fn a_certificate_of_the_realms_own_ca_is_trusted_and_bytes_flow_both_ways() {
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         let mut stream = handshake(ours.issue("api.gateway.test"), &ours).await.unwrap();
         assert!(stream.is_secure());
         stream.write_all(b"ping").await.unwrap();
@@ -368,14 +369,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_certificate_is_refused_and_its_fault_is_told() {
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         for (identity, fault) in [
-            (ours.issue_expired("api.gateway.test"), TlsProblem::Expired),
-            (ours.issue("other.gateway.test"), TlsProblem::WrongName),
-            (Authority::new("theirs").issue("api.gateway.test"), TlsProblem::UnknownCa),
+            (ours.issue_expired("api.gateway.test"), TlsHandshakeError::Expired),
+            (ours.issue("other.gateway.test"), TlsHandshakeError::WrongName),
+            (TestAuthority::new("theirs").issue("api.gateway.test"), TlsHandshakeError::UnknownCa),
         ] {
             let error = handshake(identity, &ours).await.err().unwrap();
-            assert_eq!(error, ReachError::Tls { host: "api.gateway.test".to_owned(), why: fault });
+            assert_eq!(error, ConnectError::Tls { host: "api.gateway.test".to_owned(), why: fault });
             assert!(error.is_certificate());
         }
     }
@@ -388,8 +389,8 @@ mod tests {
             let (mut peer, _) = listener.accept().await.unwrap();
             peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         });
-        let error = reach(&realm()).connect("127.0.0.1", port, true).await.err().unwrap();
-        assert!(matches!(error, ReachError::Tls { why: TlsProblem::Handshake(_), .. }), "{error}");
+        let error = connector(&realm()).connect("127.0.0.1", port, true).await.err().unwrap();
+        assert!(matches!(error, ConnectError::Tls { why: TlsHandshakeError::Handshake(_), .. }), "{error}");
         assert!(!error.is_certificate());
     }
 
@@ -399,14 +400,14 @@ mod tests {
         proxied.proxy = ProxyChoice::Url("http://127.0.0.1:3128".parse().unwrap());
         let mut pinned = pinned_realm("api.gateway.test");
         pinned.hosts.allow_insecure = true;
-        let reach = Reach::new(&pinned, &proxied, &ProxyVariables::default()).unwrap();
+        let connector = Connector::new(&pinned, &proxied, &ProxyVariables::default()).unwrap();
         for (url, takes) in [
             ("https://eu.gateway.test/x", true),
             ("http://eu.gateway.test/x", false),
             ("https://api.gateway.test/x", false),
             ("https://localhost/x", false),
         ] {
-            assert_eq!(reach.proxy_for(&url.parse().unwrap()).is_some(), takes, "{url}");
+            assert_eq!(connector.proxy_for(&url.parse().unwrap()).is_some(), takes, "{url}");
         }
     }
 }

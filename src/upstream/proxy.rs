@@ -14,7 +14,7 @@ use crate::config::{self, ProxyChoice};
 
 use crate::model::route::without_final_dot;
 
-use super::{ReachError, literal};
+use super::{ConnectError, literal_address};
 
 /// HTTPS_PROXY and NO_PROXY as a value, so that tests need not touch the environment. Not printable: a proxy's address may hold a
 /// password.
@@ -35,15 +35,15 @@ impl ProxyVariables {
     }
 }
 
-pub(super) struct Proxy {
+pub(super) struct OutboundProxy {
     url: Url,
     host: String,
     port: u16,
-    exempt: Vec<Exemption>,
+    exempt: Vec<NoProxyEntry>,
 }
 
 /// An entry of NO_PROXY.
-enum Exemption {
+enum NoProxyEntry {
     Everything,
     Network(IpNet),
     /// The name and everything below it, as curl has it.
@@ -53,12 +53,12 @@ enum Exemption {
     },
 }
 
-impl Proxy {
+impl OutboundProxy {
     /// NO_PROXY holds for a proxy of the configuration as well: it says what is near, whoever names the proxy.
     pub(super) fn choose(
         choice: &ProxyChoice,
         variables: &ProxyVariables,
-    ) -> Result<Option<Self>, ReachError> {
+    ) -> Result<Option<Self>, ConnectError> {
         let url = match (choice, &variables.https_proxy) {
             (ProxyChoice::None, _) | (ProxyChoice::Environment, None) => return Ok(None),
             (ProxyChoice::Url(url), _) => url.clone(),
@@ -70,7 +70,7 @@ impl Proxy {
         };
         let port = url.port_or_known_default().ok_or_else(|| setup("its port is missing"))?;
         let exempt = variables.no_proxy.as_deref().unwrap_or_default();
-        Ok(Some(Self { url, host, port, exempt: exemptions(exempt) }))
+        Ok(Some(Self { url, host, port, exempt: parse_no_proxy(exempt) }))
     }
 
     /// With user and password, for the one library that wants it so.
@@ -87,43 +87,46 @@ impl Proxy {
     }
 
     /// Whether calls to this host take the proxy. Loopback never does: a sandbox must not depend on the environment.
-    pub(super) fn serves(&self, host: &str, port: u16) -> bool {
+    pub(super) fn applies_to(&self, host: &str, port: u16) -> bool {
         let host = without_final_dot(host).to_ascii_lowercase();
-        let address = literal(&host);
+        let address = literal_address(&host);
         let local = host == "localhost" || host.ends_with(".localhost");
         if local || address.is_some_and(|address| address.is_loopback()) {
             return false;
         }
-        !self.exempt.iter().any(|exemption| exemption.covers(&host, address, port))
+        !self.exempt.iter().any(|parse_no_proxy_entry| parse_no_proxy_entry.matches(&host, address, port))
     }
 
     /// Asks for a tunnel to `host`. Not a byte beyond the answer's head is read: what follows belongs to the tunnel.
-    pub(super) async fn tunnel(&self, tcp: &mut TcpStream, host: &str, port: u16) -> Result<(), ReachError> {
-        let broken = |error: std::io::Error| self.problem(format!("broke the connection ({error})"));
+    pub(super) async fn tunnel(
+        &self,
+        tcp: &mut TcpStream,
+        host: &str,
+        port: u16,
+    ) -> Result<(), ConnectError> {
+        let broken = |error: std::io::Error| self.error(format!("broke the connection ({error})"));
         tcp.write_all(self.request(host, port).as_bytes()).await.map_err(broken)?;
         let mut head = Vec::with_capacity(256);
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() >= MAX_HEAD {
-                return Err(self.problem("answered CONNECT with something endless"));
+                return Err(self.error("answered CONNECT with something endless"));
             }
             // One byte at a time: some hundred small reads per connection, and none of the tunnel's bytes can be lost.
             head.push(tcp.read_u8().await.map_err(broken)?);
         }
         match status(&head) {
             Some(200..=299) => Ok(()),
-            Some(407) => Err(self.problem(
+            Some(407) => Err(self.error(
                 "wants other credentials (407): write them into its address, http://user:password@host:port",
             )),
-            Some(403) => {
-                Err(self.problem(format!("does not allow {host}:{port} (403): ask whoever runs it")))
-            }
-            Some(other) => Err(self.problem(format!("answered {other} to CONNECT {host}:{port}"))),
-            None => Err(self.problem("did not answer CONNECT with HTTP")),
+            Some(403) => Err(self.error(format!("does not allow {host}:{port} (403): ask whoever runs it"))),
+            Some(other) => Err(self.error(format!("answered {other} to CONNECT {host}:{port}"))),
+            None => Err(self.error("did not answer CONNECT with HTTP")),
         }
     }
 
-    pub(super) fn unreachable(&self, error: &ReachError) -> ReachError {
-        self.problem(format!("cannot be reached: {error}"))
+    pub(super) fn unreachable(&self, error: &ConnectError) -> ConnectError {
+        self.error(format!("cannot be reached: {error}"))
     }
 
     fn request(&self, host: &str, port: u16) -> String {
@@ -142,17 +145,17 @@ impl Proxy {
         Some(format!("Proxy-Authorization: Basic {}\r\n", STANDARD.encode(pair)))
     }
 
-    fn problem(&self, why: impl Into<String>) -> ReachError {
-        ReachError::Proxy { proxy: format!("{}:{}", self.host, self.port), why: why.into() }
+    fn error(&self, why: impl Into<String>) -> ConnectError {
+        ConnectError::Proxy { proxy: format!("{}:{}", self.host, self.port), why: why.into() }
     }
 }
 
-impl Exemption {
-    fn covers(&self, host: &str, address: Option<IpAddr>, asked: u16) -> bool {
+impl NoProxyEntry {
+    fn matches(&self, host: &str, address: Option<IpAddr>, asked: u16) -> bool {
         match self {
-            Exemption::Everything => true,
-            Exemption::Network(network) => address.is_some_and(|address| network.contains(&address)),
-            Exemption::Name { suffix, port } => {
+            NoProxyEntry::Everything => true,
+            NoProxyEntry::Network(network) => address.is_some_and(|address| network.contains(&address)),
+            NoProxyEntry::Name { suffix, port } => {
                 let below = host.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.'));
                 (host == suffix || below) && port.is_none_or(|port| port == asked)
             }
@@ -162,10 +165,10 @@ impl Exemption {
 
 const MAX_HEAD: usize = 8 * 1024;
 
-fn parse(text: &str) -> Result<Url, ReachError> {
+fn parse(text: &str) -> Result<Url, ConnectError> {
     let text = text.trim();
-    if let Some(problem) = config::proxy_credentials_problem(text) {
-        return Err(setup(problem));
+    if let Some(error) = config::proxy_credentials_problem(text) {
+        return Err(setup(error));
     }
     let url = match text.contains("://") {
         true => Url::parse(text),
@@ -175,24 +178,24 @@ fn parse(text: &str) -> Result<Url, ReachError> {
     url.map_err(|error| setup(&format!("HTTPS_PROXY is not an address ({error})")))
 }
 
-fn setup(why: &str) -> ReachError {
-    ReachError::Setup { why: format!("the outbound proxy is not usable: {why}; see `proxy` in [upstream]") }
+fn setup(why: &str) -> ConnectError {
+    ConnectError::Setup { why: format!("the outbound proxy is not usable: {why}; see `proxy` in [upstream]") }
 }
 
-fn exemptions(text: &str) -> Vec<Exemption> {
+fn parse_no_proxy(text: &str) -> Vec<NoProxyEntry> {
     let entries = text.split([',', ' ', '\t']).map(str::trim).filter(|entry| !entry.is_empty());
-    entries.map(|entry| exemption(&entry.to_ascii_lowercase())).collect()
+    entries.map(|entry| parse_no_proxy_entry(&entry.to_ascii_lowercase())).collect()
 }
 
-fn exemption(entry: &str) -> Exemption {
+fn parse_no_proxy_entry(entry: &str) -> NoProxyEntry {
     if entry == "*" {
-        return Exemption::Everything;
+        return NoProxyEntry::Everything;
     }
     if let Ok(network) = entry.parse() {
-        return Exemption::Network(network);
+        return NoProxyEntry::Network(network);
     }
-    if let Some(address) = literal(without_final_dot(entry)) {
-        return Exemption::Network(address.into());
+    if let Some(address) = literal_address(without_final_dot(entry)) {
+        return NoProxyEntry::Network(address.into());
     }
     let (name, port) = match entry.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
@@ -200,7 +203,7 @@ fn exemption(entry: &str) -> Exemption {
     };
     let suffix = name.strip_prefix('*').unwrap_or(name).trim_start_matches('.');
     let suffix = without_final_dot(suffix).to_owned();
-    Exemption::Name { suffix, port }
+    NoProxyEntry::Name { suffix, port }
 }
 
 fn status(head: &[u8]) -> Option<u16> {
@@ -211,16 +214,16 @@ fn status(head: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Authority, connect_proxy, realm, tls_echo, upstream};
-    use super::super::{Reach, Stream};
+    use super::super::testing::{TestAuthority, connect_proxy, realm, tls_echo, upstream};
+    use super::super::{Connector, Stream};
     use super::*;
 
-    fn proxy(no_proxy: &str) -> Proxy {
+    fn proxy(no_proxy: &str) -> OutboundProxy {
         let variables = ProxyVariables {
             https_proxy: Some("http://user:p%40ss@proxy.test:3128".to_owned()),
             no_proxy: Some(no_proxy.to_owned()),
         };
-        Proxy::choose(&ProxyChoice::Environment, &variables).unwrap().unwrap()
+        OutboundProxy::choose(&ProxyChoice::Environment, &variables).unwrap().unwrap()
     }
 
     #[test]
@@ -246,21 +249,21 @@ mod tests {
             ("10.1.2.3", "10.1.2.3", true),
             ("[2606:4700::1]", "[2606:4700::1]", true),
         ] {
-            assert_eq!(!proxy(no_proxy).serves(host, 443), exempt, "{no_proxy:?} {host}");
+            assert_eq!(!proxy(no_proxy).applies_to(host, 443), exempt, "{no_proxy:?} {host}");
         }
     }
 
     #[test]
     fn loopback_is_never_proxied() {
         for host in ["localhost", "localhost.", "a.localhost", "127.0.0.1", "127.8.8.8", "[::1]"] {
-            assert!(!proxy("").serves(host, 443), "{host}");
+            assert!(!proxy("").applies_to(host, 443), "{host}");
         }
     }
 
     #[test]
     fn the_configuration_decides_before_the_environment() {
         let variables = ProxyVariables { https_proxy: Some("env.test:1".to_owned()), no_proxy: None };
-        let choose = |choice| Proxy::choose(&choice, &variables).unwrap();
+        let choose = |choice| OutboundProxy::choose(&choice, &variables).unwrap();
         assert!(choose(ProxyChoice::None).is_none());
         assert_eq!(choose(ProxyChoice::Environment).unwrap().host(), "env.test");
         let configured = choose(ProxyChoice::Url("http://file.test:3128".parse().unwrap())).unwrap();
@@ -272,7 +275,7 @@ mod tests {
         for bad in ["socks5://u:hunter2@p.test:1080", "https://u:hunter2@p.test", "http://u:hunter2@p.test:x"]
         {
             let variables = ProxyVariables { https_proxy: Some(bad.to_owned()), no_proxy: None };
-            let error = Proxy::choose(&ProxyChoice::Environment, &variables).err().unwrap();
+            let error = OutboundProxy::choose(&ProxyChoice::Environment, &variables).err().unwrap();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
     }
@@ -288,7 +291,8 @@ mod tests {
             ("http://svc:hunter2@x@p.test:3128", "percent-encoded"),
         ] {
             let variables = ProxyVariables { https_proxy: Some(address.to_owned()), no_proxy: None };
-            let error = Proxy::choose(&ProxyChoice::Environment, &variables).err().unwrap().to_string();
+            let error =
+                OutboundProxy::choose(&ProxyChoice::Environment, &variables).err().unwrap().to_string();
             assert!(
                 error.contains(told) && !error.contains("hunter2") && !error.contains("CLINIC"),
                 "{error}"
@@ -312,8 +316,8 @@ mod tests {
         );
     }
 
-    async fn through(response: Option<&'static str>) -> Result<Stream, ReachError> {
-        let ours = Authority::new("ours");
+    async fn through(response: Option<&'static str>) -> Result<Stream, ConnectError> {
+        let ours = TestAuthority::new("ours");
         let server = tls_echo(ours.issue("eu.gateway.test")).await;
         let proxy = connect_proxy(server, response).await;
         let mut strict = realm();
@@ -321,9 +325,9 @@ mod tests {
         strict.ca_file = Some(ours.ca_file());
         let mut through = upstream();
         through.proxy = ProxyChoice::Url(format!("http://{}", proxy.address).parse().unwrap());
-        let reach = Reach::new(&strict, &through, &ProxyVariables::default()).unwrap();
+        let connector = Connector::new(&strict, &through, &ProxyVariables::default()).unwrap();
         // The name exists in no DNS: only the proxy knows it.
-        reach.connect("eu.gateway.test", 443, true).await
+        connector.connect("eu.gateway.test", 443, true).await
     }
 
     #[tokio::test]
@@ -346,7 +350,10 @@ mod tests {
             ("HTTP/1.1 200", "broke the connection"),
         ] {
             let error = through(Some(response)).await.err().unwrap();
-            assert!(matches!(error, ReachError::Proxy { .. }) && error.to_string().contains(told), "{error}");
+            assert!(
+                matches!(error, ConnectError::Proxy { .. }) && error.to_string().contains(told),
+                "{error}"
+            );
         }
     }
 }

@@ -10,11 +10,11 @@ use tokio::net::TcpStream;
 pub enum Stream {
     Plain(TcpStream),
     /// Boxed: the TLS state is many times the size of a socket.
-    Tls(Box<tokio_rustls::client::TlsStream<Carrier>>),
+    Tls(Box<tokio_rustls::client::TlsStream<TlsTransport>>),
 }
 
 /// The socket under TLS, which hands over a list of records even where that holds one: the kernel takes one alone for less.
-pub struct Carrier(pub(super) TcpStream);
+pub struct TlsTransport(pub(super) TcpStream);
 
 impl Stream {
     pub fn is_secure(&self) -> bool {
@@ -72,13 +72,13 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl AsyncRead for Carrier {
+impl AsyncRead for TlsTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Carrier {
+impl AsyncWrite for TlsTransport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
     }

@@ -18,15 +18,15 @@ use crate::model::route::HostPolicy;
 use crate::model::token::ClientSecret;
 
 /// A CA that lives as long as its test; its PEM file disappears with it.
-pub struct Authority {
+pub struct TestAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// A certificate for a test server and its key (PKCS#8).
-pub type Identity = (CertificateDer<'static>, Vec<u8>);
+pub type ServerIdentity = (CertificateDer<'static>, Vec<u8>);
 
-impl Authority {
+impl TestAuthority {
     /// Two CAs differ in name, so that one's certificates are unknown to the other and not merely badly signed.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
@@ -42,18 +42,18 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    pub fn issue(&self, host: &str) -> Identity {
+    pub fn issue(&self, host: &str) -> ServerIdentity {
         self.sign(CertificateParams::new(vec![host.to_owned()]).unwrap())
     }
 
-    pub fn issue_expired(&self, host: &str) -> Identity {
+    pub fn issue_expired(&self, host: &str) -> ServerIdentity {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
         self.sign(params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    fn sign(&self, params: CertificateParams) -> ServerIdentity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.der().clone(), key.serialize_der())
@@ -94,7 +94,7 @@ pub fn upstream() -> config::UpstreamConfig {
     }
 }
 
-fn acceptor((certificate, key): Identity) -> tokio_rustls::TlsAcceptor {
+fn acceptor((certificate, key): ServerIdentity) -> tokio_rustls::TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -106,7 +106,7 @@ fn acceptor((certificate, key): Identity) -> tokio_rustls::TlsAcceptor {
 }
 
 /// A TLS server that sends back whatever it gets.
-pub async fn tls_echo(identity: Identity) -> SocketAddr {
+pub async fn tls_echo(identity: ServerIdentity) -> SocketAddr {
     let acceptor = acceptor(identity);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -122,7 +122,7 @@ pub async fn tls_echo(identity: Identity) -> SocketAddr {
 }
 
 /// A TLS server that reads a request's head and answers with the same bytes each time.
-pub async fn tls_responder(identity: Identity, response: &'static str) -> SocketAddr {
+pub async fn tls_responder(identity: ServerIdentity, response: &'static str) -> SocketAddr {
     let acceptor = acceptor(identity);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -138,14 +138,14 @@ pub async fn tls_responder(identity: Identity, response: &'static str) -> Socket
 }
 
 /// An address that answers no attempt to connect: a listener whose queue is full.
-pub struct Unresponsive {
+pub struct UnresponsiveAddress {
     pub address: SocketAddr,
     _listener: Socket,
     _queued: Vec<Socket>,
 }
 
 /// The kernel drops what comes to a full queue, as a firewall does.
-pub fn unresponsive() -> Unresponsive {
+pub fn unresponsive_address() -> UnresponsiveAddress {
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let listener = socket();
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -159,7 +159,7 @@ pub fn unresponsive() -> Unresponsive {
         waiting
     });
     let queued = queued.collect();
-    Unresponsive { address: address.as_socket().unwrap(), _listener: listener, _queued: queued }
+    UnresponsiveAddress { address: address.as_socket().unwrap(), _listener: listener, _queued: queued }
 }
 
 pub struct ConnectProxy {

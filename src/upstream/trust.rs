@@ -11,10 +11,10 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use crate::config;
 use crate::config::text_file::{self, LARGEST_PEM};
 
-use super::ReachError;
+use super::ConnectError;
 
 /// The system's CAs and the realm's `ca_file`.
-pub(super) fn client_config(realm: &config::RealmConfig) -> Result<Arc<ClientConfig>, ReachError> {
+pub(super) fn client_config(realm: &config::RealmConfig) -> Result<Arc<ClientConfig>, ConnectError> {
     // A certificate of the system's store that cannot be read is one CA less, and no reason to do without the others.
     trusting(realm, rustls_native_certs::load_native_certs().certs)
 }
@@ -23,7 +23,7 @@ pub(super) fn client_config(realm: &config::RealmConfig) -> Result<Arc<ClientCon
 fn trusting(
     realm: &config::RealmConfig,
     system: Vec<CertificateDer<'static>>,
-) -> Result<Arc<ClientConfig>, ReachError> {
+) -> Result<Arc<ClientConfig>, ConnectError> {
     let mut roots = RootCertStore::empty();
     let (from_system, _) = roots.add_parsable_certificates(system);
     if let Some(file) = &realm.ca_file {
@@ -69,7 +69,7 @@ fn is_chacha(suite: CipherSuite) -> bool {
     )
 }
 
-fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), ReachError> {
+fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), ConnectError> {
     let shown = file.display();
     let unreadable = |error: String| setup(format!("ca_file {shown} cannot be read as PEM: {error}"));
     let bytes = text_file::read_path(file, LARGEST_PEM).map_err(|error| unreadable(error.to_string()))?;
@@ -87,19 +87,19 @@ fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), ReachError> {
     }
 }
 
-fn setup(why: String) -> ReachError {
-    ReachError::Setup { why }
+fn setup(why: String) -> ConnectError {
+    ConnectError::Setup { why }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Authority, realm};
+    use super::super::testing::{TestAuthority, realm};
     use super::*;
 
     #[test]
     fn only_http_1_is_offered_and_aes_comes_first() {
         let mut with_file = realm();
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         with_file.ca_file = Some(ours.ca_file());
         let config = client_config(&with_file).unwrap();
         assert_eq!(config.alpn_protocols, vec![b"http/1.1".to_vec()]);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_ca_store_needs_ca_file_for_https_alone() {
-        let ours = Authority::new("ours");
+        let ours = TestAuthority::new("ours");
         let mut realm = realm();
         assert!(trusting(&realm, Vec::new()).is_ok());
         realm.oauth_base = "https://prod-identity.iterocloud.com".parse().unwrap();
@@ -133,7 +133,7 @@ mod tests {
             let mut realm = realm();
             realm.ca_file = Some(file);
             let error = client_config(&realm).unwrap_err();
-            assert!(matches!(&error, ReachError::Setup { why } if why.contains(name)), "{error}");
+            assert!(matches!(&error, ConnectError::Setup { why } if why.contains(name)), "{error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use rustls::CertificateError;
 
 /// Why there is no connection. Nothing of a request was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReachError {
+pub enum ConnectError {
     #[error("the name {host} cannot be looked up ({why}): check its spelling and this machine's DNS")]
     NameUnknown { host: String, why: String },
     #[error("{host} is not called: {why}")]
@@ -21,7 +21,7 @@ pub enum ReachError {
     #[error("no connection to {host}:{port} within {} ms: check the network or a firewall", .after.as_millis())]
     TimedOut { host: String, port: u16, after: Duration },
     #[error("no TLS with {host}: {why}")]
-    Tls { host: String, why: TlsProblem },
+    Tls { host: String, why: TlsHandshakeError },
     #[error("the proxy {proxy} {why}")]
     Proxy { proxy: String, why: String },
     /// The configuration cannot work on this machine; found when it is loaded.
@@ -31,7 +31,7 @@ pub enum ReachError {
 
 /// What went wrong in the handshake. The certificate's faults are told apart, since each has another remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsProblem {
+pub enum TlsHandshakeError {
     Expired,
     NotYetValid,
     WrongName,
@@ -42,10 +42,10 @@ pub enum TlsProblem {
     Handshake(String),
 }
 
-impl ReachError {
+impl ConnectError {
     /// Whether the platform's certificate is the trouble.
     pub fn is_certificate(&self) -> bool {
-        matches!(self, ReachError::Tls { why, .. } if !matches!(why, TlsProblem::Handshake(_)))
+        matches!(self, ConnectError::Tls { why, .. } if !matches!(why, TlsHandshakeError::Handshake(_)))
     }
 
     /// The trouble that an HTTP library has wrapped into its own error, if it was ours or TLS's.
@@ -67,51 +67,51 @@ impl ReachError {
     pub(super) fn handshake(host: &str, error: &io::Error) -> Self {
         Self::found_in(host, error).unwrap_or_else(|| Self::Tls {
             host: host.to_owned(),
-            why: TlsProblem::Handshake(error.to_string()),
+            why: TlsHandshakeError::Handshake(error.to_string()),
         })
     }
 }
 
-fn recognize(host: &str, error: &(dyn Error + 'static)) -> Option<ReachError> {
-    if let Some(ours) = error.downcast_ref::<ReachError>() {
+fn recognize(host: &str, error: &(dyn Error + 'static)) -> Option<ConnectError> {
+    if let Some(ours) = error.downcast_ref::<ConnectError>() {
         return Some(ours.clone());
     }
-    let why = TlsProblem::from(error.downcast_ref::<rustls::Error>()?);
-    Some(ReachError::Tls { host: host.to_owned(), why })
+    let why = TlsHandshakeError::from(error.downcast_ref::<rustls::Error>()?);
+    Some(ConnectError::Tls { host: host.to_owned(), why })
 }
 
-impl From<&rustls::Error> for TlsProblem {
+impl From<&rustls::Error> for TlsHandshakeError {
     fn from(error: &rustls::Error) -> Self {
         let rustls::Error::InvalidCertificate(fault) = error else {
-            return TlsProblem::Handshake(error.to_string());
+            return TlsHandshakeError::Handshake(error.to_string());
         };
         match fault {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsProblem::Expired,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsHandshakeError::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                TlsProblem::NotYetValid
+                TlsHandshakeError::NotYetValid
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsProblem::WrongName
+                TlsHandshakeError::WrongName
             }
-            CertificateError::UnknownIssuer => TlsProblem::UnknownCa,
-            other => TlsProblem::Certificate(other.to_string()),
+            CertificateError::UnknownIssuer => TlsHandshakeError::UnknownCa,
+            other => TlsHandshakeError::Certificate(other.to_string()),
         }
     }
 }
 
-impl fmt::Display for TlsProblem {
+impl fmt::Display for TlsHandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsProblem::Expired => f.write_str("its certificate has expired; check this machine's clock too"),
-            TlsProblem::NotYetValid => {
+            TlsHandshakeError::Expired => f.write_str("its certificate has expired; check this machine's clock too"),
+            TlsHandshakeError::NotYetValid => {
                 f.write_str("its certificate is not valid yet; check this machine's clock")
             }
-            TlsProblem::WrongName => f.write_str("its certificate is made out to another name"),
-            TlsProblem::UnknownCa => {
+            TlsHandshakeError::WrongName => f.write_str("its certificate is made out to another name"),
+            TlsHandshakeError::UnknownCa => {
                 f.write_str("its certificate comes from a CA that is not trusted here; if it is yours or your proxy's, name it in `ca_file`")
             }
-            TlsProblem::Certificate(why) => write!(f, "its certificate is refused ({why})"),
-            TlsProblem::Handshake(why) => write!(f, "the handshake failed ({why})"),
+            TlsHandshakeError::Certificate(why) => write!(f, "its certificate is refused ({why})"),
+            TlsHandshakeError::Handshake(why) => write!(f, "the handshake failed ({why})"),
         }
     }
 }
@@ -122,13 +122,13 @@ mod tests {
 
     #[test]
     fn a_trouble_is_found_under_the_wrappings_of_a_library() {
-        let ours = ReachError::NameUnknown { host: "a.test".to_owned(), why: "x".to_owned() };
+        let ours = ConnectError::NameUnknown { host: "a.test".to_owned(), why: "x".to_owned() };
         let wrapped = io::Error::other(io::Error::other(ours.clone()));
-        assert_eq!(ReachError::found_in("b.test", &wrapped), Some(ours));
+        assert_eq!(ConnectError::found_in("b.test", &wrapped), Some(ours));
 
         let expired = rustls::Error::InvalidCertificate(CertificateError::Expired);
-        let found = ReachError::found_in("b.test", &io::Error::other(expired)).unwrap();
-        assert_eq!(found, ReachError::Tls { host: "b.test".to_owned(), why: TlsProblem::Expired });
-        assert_eq!(ReachError::found_in("b.test", &io::Error::other("something else")), None);
+        let found = ConnectError::found_in("b.test", &io::Error::other(expired)).unwrap();
+        assert_eq!(found, ConnectError::Tls { host: "b.test".to_owned(), why: TlsHandshakeError::Expired });
+        assert_eq!(ConnectError::found_in("b.test", &io::Error::other("something else")), None);
     }
 }

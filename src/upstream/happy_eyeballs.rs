@@ -11,15 +11,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpStream;
 
 /// "Connection Attempt Delay" (RFC 8305, 5 and 8).
-pub(super) const STAGGER: Duration = Duration::from_millis(250);
+pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// So many failures are told.
-const TOLD: usize = 4;
+const MAX_REPORTED: usize = 4;
 
 /// Connects to the first address that answers; the other attempts are dropped. Says why none did. Does not
 /// end by itself where none answers: its caller has a deadline.
 pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
-    let mut waiting = by_turns(addresses).into_iter();
+    let mut waiting = interleave_families(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {
@@ -30,15 +30,15 @@ pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, Str
                 Some(Err((address, error))) => failures.push(format!("{}: {error}", address.ip())),
                 None => break,
             },
-            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
+            () = tokio::time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
         }
     }
-    failures.truncate(TOLD);
+    failures.truncate(MAX_REPORTED);
     Err(if failures.is_empty() { "the name has no address".to_owned() } else { failures.join("; ") })
 }
 
 /// The same addresses, first the one that answers first, if one does in time.
-pub(super) async fn first_to_respond(mut addresses: Vec<SocketAddr>, at_most: Duration) -> Vec<SocketAddr> {
+pub(super) async fn fastest_first(mut addresses: Vec<SocketAddr>, at_most: Duration) -> Vec<SocketAddr> {
     if addresses.len() > 1
         && let Ok(Ok(stream)) = tokio::time::timeout(at_most, connect(addresses.clone())).await
         && let Ok(reached) = stream.peer_addr()
@@ -56,7 +56,7 @@ async fn attempt(address: SocketAddr) -> Result<TcpStream, (SocketAddr, io::Erro
 
 /// One of each family by turns, beginning with the one that the resolver prefers; within a family its order
 /// stays (RFC 8305, 4).
-pub(super) fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub(super) fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| address.is_ipv6() == preferred);
@@ -71,7 +71,7 @@ pub(super) fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::unresponsive;
+    use super::super::testing::unresponsive_address;
     use super::*;
     use tokio::net::TcpListener;
     use tokio::time::Instant;
@@ -94,31 +94,31 @@ mod tests {
             (&["1.1.1.2:1", "1.1.1.1:1"], &["1.1.1.2:1", "1.1.1.1:1"]),
             (&[], &[]),
         ] {
-            assert_eq!(by_turns(addresses(given)), addresses(turns));
+            assert_eq!(interleave_families(addresses(given)), addresses(turns));
         }
     }
 
     #[tokio::test]
     async fn addresses_that_do_not_answer_cost_a_quarter_of_a_second_each() {
-        let silent = [unresponsive(), unresponsive()];
+        let silent = [unresponsive_address(), unresponsive_address()];
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();
         let began = Instant::now();
         let stream = connect(vec![silent[0].address, silent[1].address, live]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), live);
-        assert!(began.elapsed() >= 2 * STAGGER, "they had their time");
+        assert!(began.elapsed() >= 2 * ATTEMPT_DELAY, "they had their time");
         assert!(stream.nodelay().unwrap());
     }
 
     #[tokio::test]
     async fn the_one_that_answers_comes_first_and_none_is_lost() {
-        let silent = unresponsive();
+        let silent = unresponsive_address();
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();
-        let patience = Duration::from_secs(60);
-        let first = first_to_respond(vec![silent.address, live], patience).await;
+        let timeout = Duration::from_secs(60);
+        let first = fastest_first(vec![silent.address, live], timeout).await;
         assert_eq!(first, [live, silent.address]);
-        let none = first_to_respond(vec![silent.address; 2], Duration::from_millis(20)).await;
+        let none = fastest_first(vec![silent.address; 2], Duration::from_millis(20)).await;
         assert_eq!(none, [silent.address; 2]);
     }
 
