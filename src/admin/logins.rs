@@ -292,8 +292,8 @@ impl Admin {
         }
     }
 
-    fn of_start(&self, problem: pairing::StartError) -> ApiError {
-        let unknown = matches!(problem, pairing::StartError::UnknownRealm(_));
+    fn of_start(&self, problem: pairing::StartLinkError) -> ApiError {
+        let unknown = matches!(problem, pairing::StartLinkError::UnknownRealm(_));
         let told = ApiError::of_start(problem);
         if unknown {
             return told.fix(format!("These are configured: {}.", listed(&self.pairing.realm_names())));
@@ -316,9 +316,9 @@ fn listed(realms: &[RealmName]) -> String {
 }
 
 impl ApiError {
-    pub(super) fn of_start(problem: pairing::StartError) -> Self {
+    pub(super) fn of_start(problem: pairing::StartLinkError) -> Self {
         match problem {
-            pairing::StartError::Store(problem) => ApiError::of_store(problem),
+            pairing::StartLinkError::Store(problem) => ApiError::of_store(problem),
             other => ApiError::bad_request(format!("{other}.")).fix("Correct it; nothing was begun."),
         }
     }

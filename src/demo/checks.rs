@@ -11,14 +11,14 @@ use serde_json::json;
 use crate::sandbox::{Endpoint, Fault, FaultRule, HostRole, Region, gateway_files};
 
 use super::applications::CallResult;
-use super::{CLINIC, CLINIC_NAME, LAB, PASSWORD, Stage, USER};
+use super::{CLINIC, CLINIC_NAME, DemoEnvironment, LAB, PASSWORD, USER};
 
-pub struct Report {
+pub struct DemoReport {
     held: usize,
     failed: usize,
 }
 
-impl Report {
+impl DemoReport {
     pub fn all_held(&self) -> bool {
         self.failed == 0 && self.held > 0
     }
@@ -40,7 +40,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DemoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.failed {
             0 => write!(f, "all {} checks held", self.held),
@@ -50,24 +50,24 @@ impl fmt::Display for Report {
 }
 
 /// Later stories stand on earlier ones: without a pairing nothing can be called.
-pub async fn all(stage: &Stage) -> Report {
-    let mut report = Report { held: 0, failed: 0 };
-    report.check("a clinic is paired through the login page", stage.pairs_a_clinic()).await;
-    report.check("a lab is taken over with its refresh token", stage.takes_over_a_lab()).await;
+pub async fn all(demo: &DemoEnvironment) -> DemoReport {
+    let mut report = DemoReport { held: 0, failed: 0 };
+    report.check("a clinic is paired through the login page", demo.pairs_a_clinic()).await;
+    report.check("a lab is taken over with its refresh token", demo.takes_over_a_lab()).await;
     report
-        .check("an unmodified legacy call arrives in the account's region", stage.makes_a_legacy_call())
+        .check("an unmodified legacy call arrives in the account's region", demo.makes_a_legacy_call())
         .await;
     report
-        .check("50 callers meet an expired token, one refresh serves them all", stage.survives_an_expiry())
+        .check("50 callers meet an expired token, one refresh serves them all", demo.survives_an_expiry())
         .await;
-    report.check("a 504 and a 500 are retried with backoff", stage.retries_trouble()).await;
-    report.check("a scan is downloaded through a rewritten link", stage.downloads_a_scan()).await;
+    report.check("a 504 and a 500 are retried with backoff", demo.retries_trouble()).await;
+    report.check("a scan is downloaded through a rewritten link", demo.downloads_a_scan()).await;
     report
-        .check("an application refreshes by itself and gets no Align token", stage.answers_a_refresh())
+        .check("an application refreshes by itself and gets no Align token", demo.answers_a_refresh())
         .await;
-    report.check("an account moves to another region and calls follow", stage.follows_a_region_move()).await;
-    report.check("strangers and destructive calls are refused", stage.refuses()).await;
-    report.check("operators see what is going on", stage.tells_operators()).await;
+    report.check("an account moves to another region and calls follow", demo.follows_a_region_move()).await;
+    report.check("strangers and destructive calls are refused", demo.refuses()).await;
+    report.check("operators see what is going on", demo.tells_operators()).await;
     report
 }
 
@@ -85,7 +85,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
-impl Stage {
+impl DemoEnvironment {
     /// Start link → login page in two steps → callback → choice → pairing, as a clinic's browser does it.
     async fn pairs_a_clinic(&self) -> anyhow::Result<String> {
         let apps = &self.applications;

@@ -21,7 +21,7 @@ use crate::server::notify::{Signal, Signals};
 use applications::Applications;
 
 /// Everything that the demo starts.
-pub struct Stage {
+pub struct DemoEnvironment {
     pub sandbox: Sandbox,
     pub running: Running,
     pub applications: Applications,
@@ -40,7 +40,7 @@ const ASSET_BYTES: u64 = 20 * 1024 * 1024;
 /// Runs all checks; `once` ends with them, else everything stays up until Ctrl-C.
 pub fn run(once: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(play(once)));
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run_checks(once)));
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -51,25 +51,25 @@ pub fn run(once: bool) -> ExitCode {
     }
 }
 
-async fn play(once: bool) -> anyhow::Result<bool> {
+async fn run_checks(once: bool) -> anyhow::Result<bool> {
     let mut signals = Signals::listen()?;
     let started = Instant::now();
-    let stage = Stage::set().await?;
+    let demo = DemoEnvironment::start().await?;
     println!("sandbox, gateway and admin are up on loopback ({} ms)", started.elapsed().as_millis());
     println!();
-    let report = checks::all(&stage).await;
+    let report = checks::all(&demo).await;
     println!();
     println!("{report} in {:.1} s", started.elapsed().as_secs_f64());
     if !once {
-        println!("\n{}", stage.invitation());
+        println!("\n{}", demo.next_steps());
         while !matches!(signals.next().await, Signal::Stop) {}
     }
-    stage.strike().await;
+    demo.stop().await;
     Ok(report.all_held())
 }
 
-impl Stage {
-    async fn set() -> anyhow::Result<Self> {
+impl DemoEnvironment {
+    async fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let sandbox = Sandbox::start(SandboxOptions { control: true, ..SandboxOptions::default() }).await?;
         let clinic = AccountSpec::clinic(CLINIC, "Smile Berlin").in_region(Region::Europe).with_orders(3);
@@ -96,7 +96,7 @@ impl Stage {
     }
 
     /// What to try by hand.
-    fn invitation(&self) -> String {
+    fn next_steps(&self) -> String {
         let Applications { gateway, admin, key, .. } = &self.applications;
         let config = self.folder.path().join(gateway_files::CONFIG);
         let control = self.sandbox.control_url().unwrap_or_default();
@@ -118,7 +118,7 @@ impl Stage {
         )
     }
 
-    async fn strike(self) {
+    async fn stop(self) {
         self.running.stop().await;
         self.sandbox.stop().await;
         drop(self.folder);

@@ -28,7 +28,7 @@ struct CallTally {
 }
 
 /// How one call came out.
-pub enum CallOutcome {
+pub enum RequestOutcome {
     Responded { status: u16, bytes: u64, refusal: Option<String> },
     NoResponse(String),
 }
@@ -100,9 +100,9 @@ impl Tally {
     }
 
     /// `call` is the place in the mix.
-    pub fn record(&mut self, call: usize, took: Duration, outcome: CallOutcome) {
+    pub fn record(&mut self, call: usize, took: Duration, outcome: RequestOutcome) {
         match outcome {
-            CallOutcome::Responded { status, bytes, refusal } => {
+            RequestOutcome::Responded { status, bytes, refusal } => {
                 let took = u64::try_from(took.as_micros()).unwrap_or(LONGEST);
                 self.latency.saturating_record(took);
                 self.calls[call].latency.saturating_record(took);
@@ -113,7 +113,7 @@ impl Tally {
                     *self.refusals.entry(code).or_default() += 1;
                 }
             }
-            CallOutcome::NoResponse(why) => {
+            RequestOutcome::NoResponse(why) => {
                 self.calls[call].failures += 1;
                 *self.errors.entry(why).or_default() += 1;
             }
@@ -268,8 +268,8 @@ impl fmt::Display for LoadReport {
 mod tests {
     use super::*;
 
-    fn responded(status: u16, bytes: u64) -> CallOutcome {
-        CallOutcome::Responded { status, bytes, refusal: None }
+    fn responded(status: u16, bytes: u64) -> RequestOutcome {
+        RequestOutcome::Responded { status, bytes, refusal: None }
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
             one.record(0, Duration::from_millis(millis), responded(200, 10));
         }
         two.record(1, Duration::from_millis(100), responded(403, 0));
-        two.record(1, Duration::from_millis(1), CallOutcome::NoResponse("timed out".into()));
+        two.record(1, Duration::from_millis(1), RequestOutcome::NoResponse("timed out".into()));
         two.unsent = 1;
         one.add(&two);
         let names = vec!["GET /a".to_owned(), "GET /b".to_owned()];
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_run_without_any_response_still_makes_a_report() {
         let mut tally = Tally::new(1);
-        tally.record(0, Duration::ZERO, CallOutcome::NoResponse("refused".into()));
+        tally.record(0, Duration::ZERO, RequestOutcome::NoResponse("refused".into()));
         let report = tally.report(Duration::from_secs(1), vec!["GET /".into()], Duration::from_secs(1));
         assert_eq!((report.calls, report.failures, report.curve.len()), (0, 1, 0));
         assert_eq!(report.failure_share(), 1.0);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{KeepAliveConnection, SharedReadBuffer};
-use super::report::{CallOutcome, Tally};
+use super::report::{RequestOutcome, Tally};
 use super::request_mix::{RequestMix, RequestTemplate};
 use super::response::ReceivedResponse;
 use super::schedule::{DueCall, RunWindow, Schedule};
@@ -177,9 +177,9 @@ impl ConnectionLoop<'_> {
         if counts {
             let outcome = match result {
                 Ok(ReceivedResponse { status, bytes, refusal, .. }) => {
-                    CallOutcome::Responded { status, bytes, refusal }
+                    RequestOutcome::Responded { status, bytes, refusal }
                 }
-                Err(why) => CallOutcome::NoResponse(why),
+                Err(why) => RequestOutcome::NoResponse(why),
             };
             let mut tally = context.tally.borrow_mut();
             tally.delayed += u64::from(due.delayed);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Pairing;
-use super::start::{StartError, StartRequest};
+use super::start::{StartLinkError, StartRequest};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::{AccountRecord, StoreError};
@@ -67,7 +67,7 @@ pub enum OperatorError {
     #[error("account {name} has no grant in realm {realm}")]
     NoGrant { name: AccountName, realm: RealmName },
     #[error(transparent)]
-    Start(#[from] StartError),
+    Start(#[from] StartLinkError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::ports::{Call, Hooks, LoginCalls};
+use super::ports::{CallFuture, Hooks, LoginCalls};
 use super::{Pairing, PairingParts, PairingRealm};
 use crate::access::replace_grant::ReplaceError;
 use crate::clock::{Clock, Timestamp};
@@ -144,7 +144,7 @@ impl DoublePlatform {
         call: String,
         script: &ScriptedResponses<T>,
         plain: T,
-    ) -> Call<'a, T> {
+    ) -> CallFuture<'a, T> {
         self.calls.lock().unwrap().push(call);
         let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
         Box::pin(std::future::ready(response))
@@ -165,12 +165,12 @@ impl LoginCalls for DoublePlatform {
         url
     }
 
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
         let call = format!("exchange {}", code.expose());
         self.next(call, &self.exchanges, tokens("login-access", "login-refresh"))
     }
 
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet> {
         self.next(
             format!("refresh {}", refresh.expose()),
             &self.exchanges,
@@ -178,16 +178,16 @@ impl LoginCalls for DoublePlatform {
         )
     }
 
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         self.next(format!("discover first {}", bearer.expose()), &self.first_discoveries, route("eu"))
     }
 
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         let plain = last.cloned().unwrap_or_else(|| route("eu"));
         self.next(format!("discover {}", bearer.expose()), &self.discoveries, plain)
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         self.next(format!("prove {} {}", route.host(), bearer.expose()), &self.proofs, route.clone())
     }
 
@@ -195,7 +195,7 @@ impl LoginCalls for DoublePlatform {
         &'a self,
         _route: &'a Route,
         bearer: &'a AccessToken,
-    ) -> Call<'a, Vec<RelatedAccount>> {
+    ) -> CallFuture<'a, Vec<RelatedAccount>> {
         self.next(format!("list {}", bearer.expose()), &self.lists, vec![related(12, "Smile Berlin")])
     }
 
@@ -205,7 +205,7 @@ impl LoginCalls for DoublePlatform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, platform::PairResponse> {
+    ) -> CallFuture<'a, platform::PairResponse> {
         let callback = callback.map_or("-", Url::as_str);
         let call = format!("pair {account} {callback} {} {}", bearer.expose(), route.host());
         let tokens = tokens(&format!("pair-access-{account}"), &format!("pair-refresh-{account}"));
@@ -213,11 +213,16 @@ impl LoginCalls for DoublePlatform {
         self.next(call, &self.pairings, plain)
     }
 
-    fn unpair<'a>(&'a self, _route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()> {
+    fn unpair<'a>(
+        &'a self,
+        _route: &'a Route,
+        bearer: &'a AccessToken,
+        account: AccountId,
+    ) -> CallFuture<'a, ()> {
         self.next(format!("unpair {account} {}", bearer.expose()), &self.unpairings, ())
     }
 
-    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> Call<'a, ()> {
+    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> CallFuture<'a, ()> {
         self.next(format!("revoke {token}"), &self.revocations, ())
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ports::Call;
+use super::ports::CallFuture;
 use super::retry::RetryPolicy;
 use super::{Pairing, PairingRealm};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -203,7 +203,7 @@ impl Pairing {
     async fn call_with_retries<'a>(
         &self,
         policy: &RetryPolicy,
-        call: impl FnMut() -> Call<'a, ()>,
+        call: impl FnMut() -> CallFuture<'a, ()>,
     ) -> Result<(), GrantRemovalError> {
         let retried = policy.retry(call).await;
         let may_have_acted = retried.may_have_acted;

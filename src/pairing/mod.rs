@@ -34,9 +34,9 @@ pub use import::{ImportLine, OPERATOR_PACE};
 pub use import_file::{ImportFileError, read_import};
 pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
 pub use outcome::{Choice, Connected, LoginError, LoginOutcome, UserMessage};
-pub use ports::{Call, Hooks, LoginCalls};
+pub use ports::{CallFuture, Hooks, LoginCalls};
 pub use progress::LoginProgress;
-pub use start::{Begin, PastedStart, StartError, StartLink, StartOffer, StartRequest};
+pub use start::{Begin, PastedStart, StartLink, StartLinkError, StartOffer, StartRequest};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

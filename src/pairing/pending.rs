@@ -97,13 +97,13 @@ pub(super) enum CodeStatus<T> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StoredLogin<T> {
-    Live(Stamped<T>),
+    Live(Timestamped<T>),
     Used { by: Option<AccountName> },
 }
 
 /// With the moment at which it was made, so that an end which a wrong clock put too far away is noticed.
 #[derive(Serialize, Deserialize)]
-struct Stamped<T> {
+struct Timestamped<T> {
     /// In milliseconds, as the store keeps the end. Absent where an older gateway wrote it.
     #[serde(default)]
     made_at: Option<u64>,
@@ -133,8 +133,8 @@ impl PendingLogins {
     ) -> Result<(Code, Timestamp), StoreError> {
         let now = self.clock.now();
         let (code, expires_at) = (Code::fresh(), now + valid_for);
-        let stamped = Stamped { made_at: Some(now.as_millis()), what };
-        self.write(code.hash(), StoredLogin::Live(stamped), expires_at).await?;
+        let timestamped = Timestamped { made_at: Some(now.as_millis()), what };
+        self.write(code.hash(), StoredLogin::Live(timestamped), expires_at).await?;
         Ok((code, expires_at))
     }
 
@@ -147,12 +147,14 @@ impl PendingLogins {
             // A clock was wrong when it was made. From now on it is good for as long as it was meant to be.
             let now = self.clock.now();
             stored.expires_at = now + stored.expires_at.since(made_at);
-            if let Ok(StoredLogin::Live(stamped)) = serde_json::from_str::<StoredLogin<T>>(&stored.payload) {
+            if let Ok(StoredLogin::Live(timestamped)) =
+                serde_json::from_str::<StoredLogin<T>>(&stored.payload)
+            {
                 tracing::warn!(
                     "a pending login was made in the future, by a wrong clock; it counts as made now"
                 );
-                let stamped = Stamped { made_at: Some(now.as_millis()), what: stamped.what };
-                self.write(hash, StoredLogin::Live(stamped), stored.expires_at).await?;
+                let timestamped = Timestamped { made_at: Some(now.as_millis()), what: timestamped.what };
+                self.write(hash, StoredLogin::Live(timestamped), stored.expires_at).await?;
             }
         }
         Ok(read(stored))
@@ -254,10 +256,10 @@ impl PendingLogins {
 
 /// When it was made, where that lies in the future.
 fn made_in_the_future<T: PendingPayload>(stored: &PendingLogin, now: Timestamp) -> Option<Timestamp> {
-    let Ok(StoredLogin::Live(stamped)) = serde_json::from_str::<StoredLogin<T>>(&stored.payload) else {
+    let Ok(StoredLogin::Live(timestamped)) = serde_json::from_str::<StoredLogin<T>>(&stored.payload) else {
         return None;
     };
-    let made_at = stamped.made_at.map(Timestamp::from_millis)?;
+    let made_at = timestamped.made_at.map(Timestamp::from_millis)?;
     (made_at > now + MAX_CLOCK_SKEW).then_some(made_at)
 }
 
@@ -272,7 +274,7 @@ fn name_pointer(kind: PendingKind) -> &'static str {
 fn read<T: PendingPayload>(stored: PendingLogin) -> CodeStatus<T> {
     let expires_at = stored.expires_at;
     match serde_json::from_str(&stored.payload) {
-        Ok(StoredLogin::Live(stamped)) => CodeStatus::Live { what: stamped.what, expires_at },
+        Ok(StoredLogin::Live(timestamped)) => CodeStatus::Live { what: timestamped.what, expires_at },
         Ok(StoredLogin::Used { by }) => CodeStatus::Used { by },
         Err(_) => {
             // serde_json's text could quote the payload, which holds tokens.

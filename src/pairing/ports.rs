@@ -13,31 +13,36 @@ use crate::platform::{PairResponse, Platform, PlatformError, RelatedAccount, Tok
 use crate::store::{AccountRecord, NewGrant};
 
 /// A control call on its way.
-pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, PlatformError>> + Send + 'a>>;
+pub type CallFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PlatformError>> + Send + 'a>>;
 
 /// One realm's control calls as far as pairing needs them.
 pub trait LoginCalls: Send + Sync + 'static {
     fn authorize_url(&self, state: &str) -> Url;
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet>;
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet>;
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route>;
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route>;
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet>;
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet>;
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
     /// The later discovery over a route that is not in use yet.
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route>;
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
     fn related_accounts<'a>(
         &'a self,
         route: &'a Route,
         bearer: &'a AccessToken,
-    ) -> Call<'a, Vec<RelatedAccount>>;
+    ) -> CallFuture<'a, Vec<RelatedAccount>>;
     fn pair<'a>(
         &'a self,
         route: &'a Route,
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, PairResponse>;
-    fn unpair<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()>;
-    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> Call<'a, ()>;
+    ) -> CallFuture<'a, PairResponse>;
+    fn unpair<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+        account: AccountId,
+    ) -> CallFuture<'a, ()>;
+    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> CallFuture<'a, ()>;
 }
 
 impl LoginCalls for Platform {
@@ -45,23 +50,23 @@ impl LoginCalls for Platform {
         Platform::authorize_url(self, state)
     }
 
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> Call<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
         Box::pin(Platform::exchange_code(self, code))
     }
 
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, TokenSet> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet> {
         Box::pin(Platform::refresh(self, refresh))
     }
 
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         Box::pin(Platform::discover_first(self, bearer))
     }
 
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         Box::pin(Platform::discover(self, last, bearer))
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> Call<'a, Route> {
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         Box::pin(Platform::prove(self, route, bearer))
     }
 
@@ -69,7 +74,7 @@ impl LoginCalls for Platform {
         &'a self,
         route: &'a Route,
         bearer: &'a AccessToken,
-    ) -> Call<'a, Vec<RelatedAccount>> {
+    ) -> CallFuture<'a, Vec<RelatedAccount>> {
         Box::pin(Platform::related_accounts(self, route, bearer))
     }
 
@@ -79,15 +84,20 @@ impl LoginCalls for Platform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> Call<'a, PairResponse> {
+    ) -> CallFuture<'a, PairResponse> {
         Box::pin(Platform::pair(self, route, bearer, account, callback))
     }
 
-    fn unpair<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken, account: AccountId) -> Call<'a, ()> {
+    fn unpair<'a>(
+        &'a self,
+        route: &'a Route,
+        bearer: &'a AccessToken,
+        account: AccountId,
+    ) -> CallFuture<'a, ()> {
         Box::pin(Platform::unpair(self, route, bearer, account))
     }
 
-    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> Call<'a, ()> {
+    fn revoke<'a>(&'a self, token: &'a str, hint: TokenHint) -> CallFuture<'a, ()> {
         Box::pin(Platform::revoke(self, token, hint))
     }
 }

@@ -64,7 +64,7 @@ pub struct Begin {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum StartLinkError {
     #[error("realm {0} is not configured")]
     UnknownRealm(RealmName),
     #[error("{name} stands for account {held} in realm {realm}, not for {wanted}")]
@@ -81,9 +81,9 @@ pub enum StartError {
 
 impl Pairing {
     /// Makes a start link.
-    pub async fn start(&self, start_request: StartRequest) -> Result<StartLink, StartError> {
+    pub async fn start(&self, start_request: StartRequest) -> Result<StartLink, StartLinkError> {
         if start_request.valid_for < Duration::from_secs(60) || start_request.valid_for > LONGEST_LINK_VALID {
-            return Err(StartError::ValidFor);
+            return Err(StartLinkError::ValidFor);
         }
         let (realm, request, warnings) = self.request(&start_request).await?;
         let (code, expires_at) = self.pending.put(PendingStart { request }, start_request.valid_for).await?;
@@ -92,7 +92,7 @@ impl Pairing {
     }
 
     /// Begins a login whose end will be pasted; its state is bound to the returned id instead of a cookie.
-    pub async fn start_pasted(&self, start_request: StartRequest) -> Result<PastedStart, StartError> {
+    pub async fn start_pasted(&self, start_request: StartRequest) -> Result<PastedStart, StartLinkError> {
         let (realm, request, warnings) = self.request(&start_request).await?;
         let id = Code::fresh();
         let binding = SessionBinding { by: BoundBy::Operator, hash: id.hash() };
@@ -144,9 +144,9 @@ impl Pairing {
     async fn request(
         &self,
         start_request: &StartRequest,
-    ) -> Result<(PairingRealm, PairingRequest, Vec<String>), StartError> {
+    ) -> Result<(PairingRealm, PairingRequest, Vec<String>), StartLinkError> {
         let StartRequest { realm: realm_name, name, account_id, callback_url, .. } = start_request;
-        let realm = self.realm(realm_name).ok_or_else(|| StartError::UnknownRealm(realm_name.clone()))?;
+        let realm = self.realm(realm_name).ok_or_else(|| StartLinkError::UnknownRealm(realm_name.clone()))?;
         let callback_url = callback_url
             .as_deref()
             .map(|text| check_callback_url(text, realm.hosts.allow_insecure))
@@ -157,14 +157,14 @@ impl Pairing {
             && held != wanted
         {
             let (name, realm) = (name.clone(), realm_name.clone());
-            return Err(StartError::OtherAccount { name, realm, held, wanted });
+            return Err(StartLinkError::OtherAccount { name, realm, held, wanted });
         }
         if let (Some(name), Some(id)) = (name, *account_id)
             && let Some(holder) = naming::holder(&records, realm_name, id)
             && holder.name != *name
         {
             let realm = realm_name.clone();
-            return Err(StartError::KnownAs { realm, id, name: holder.name.clone() });
+            return Err(StartLinkError::KnownAs { realm, id, name: holder.name.clone() });
         }
         let mut warnings = Vec::new();
         if callback_url.is_none() {
@@ -187,9 +187,9 @@ const NO_CALLBACK_URL: &str = "No callback URL is given: unless Align has regist
 
 const LONGEST_CALLBACK_URL: usize = 1024;
 
-fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartError> {
+fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartLinkError> {
     let text = text.trim();
-    let url = Url::parse(text).map_err(|_| StartError::CallbackUrl("is not a URL"))?;
+    let url = Url::parse(text).map_err(|_| StartLinkError::CallbackUrl("is not a URL"))?;
     let fault = if text.len() > LONGEST_CALLBACK_URL {
         "is too long"
     } else if !(url.scheme() == "https" || (allow_insecure && url.scheme() == "http")) {
@@ -201,5 +201,5 @@ fn check_callback_url(text: &str, allow_insecure: bool) -> Result<String, StartE
     } else {
         return Ok(url.into());
     };
-    Err(StartError::CallbackUrl(fault))
+    Err(StartLinkError::CallbackUrl(fault))
 }

@@ -13,7 +13,7 @@ use super::endpoint::{Endpoint, RequiredToken};
 use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V2_PATH};
 use super::orders::{self, LinkPrinter, Order};
 use super::reply::{Reply, ReplyContent};
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::state::{AccountKind, CreatedRx, PairError, Practice, SandboxState};
 use super::tokens::{Grant, Holder};
 use super::virtual_host::{LocatedCall, VirtualHost};
@@ -24,7 +24,7 @@ const CHART_WARNING: &str =
     "Empty or duplicate patient identifiers (chart#) exists in iTero patient database";
 
 /// Answers any call that has an API prefix.
-pub fn response(host: &VirtualHost, request: &ReceivedRequest, found: &LocatedCall) -> Reply {
+pub fn response(host: &VirtualHost, request: &SandboxRequest, found: &LocatedCall) -> Reply {
     let behavior = host.behavior();
     let mut state = host.context.state();
     let reply = match authorize_call(host, &state, request, found, &behavior) {
@@ -53,7 +53,7 @@ pub fn discovery_json(domain: &str, path: &str) -> Value {
 fn authorize_call(
     host: &VirtualHost,
     state: &SandboxState,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     found: &LocatedCall,
     behavior: &Behavior,
 ) -> Result<Option<Grant>, Reply> {
@@ -96,7 +96,7 @@ fn authorize_call(
 fn reachable(
     host: &VirtualHost,
     practice: &Practice,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     is_data: bool,
     behavior: &Behavior,
 ) -> Result<(), Reply> {
@@ -112,7 +112,7 @@ fn reachable(
 
 struct ApiCall<'a> {
     host: &'a VirtualHost,
-    request: &'a ReceivedRequest,
+    request: &'a SandboxRequest,
     found: &'a LocatedCall,
     behavior: &'a Behavior,
 }
@@ -359,7 +359,7 @@ pub fn asset_response(
     state: &SandboxState,
     order: Order,
     asset_type: &str,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
 ) -> Reply {
     let practice = state.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
     let asset = practice.and_then(|practice| order.asset(asset_type, practice.account.asset_bytes));
@@ -396,7 +396,7 @@ fn configuration_json(practice: &Practice, v2: bool) -> Value {
     configuration
 }
 
-fn packed(reply: Reply, request: &ReceivedRequest, behavior: &Behavior) -> Reply {
+fn packed(reply: Reply, request: &SandboxRequest, behavior: &Behavior) -> Reply {
     let accepts = request.header("accept-encoding").is_some_and(|accepted| accepted.contains("gzip"));
     let wanted = behavior.gzip_unasked || (behavior.gzip_json && accepts);
     let ReplyContent::Bytes(bytes) = &reply.body else { return reply };

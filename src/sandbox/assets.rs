@@ -6,7 +6,7 @@ use std::ops::Range;
 use aws_lc_rs::digest;
 
 use super::reply::{Reply, ReplyContent};
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asset {
@@ -54,7 +54,7 @@ impl Asset {
     }
 
     /// Answers a GET or HEAD: 200, 206, 304 or 416. `order` is told when its bytes have gone out.
-    pub fn response(self, request: &ReceivedRequest, name: &str, order: Option<u64>) -> Reply {
+    pub fn response(self, request: &SandboxRequest, name: &str, order: Option<u64>) -> Reply {
         let etag = self.etag();
         if request.header("if-none-match") == Some(&etag) {
             return Reply::empty(304).with("ETag", etag);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::record::RecordedCall;
 use super::reply::Reply;
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::{AccountSpec, FaultRule, Handle, Platform, Region};
 
 const HELP: &str = "\
@@ -35,7 +35,7 @@ GET    /calls?account=7             what was received, newest last; with &heads=
 DELETE /calls                       forgets them
 ";
 
-pub fn response(handle: &Handle, request: &ReceivedRequest) -> Reply {
+pub fn response(handle: &Handle, request: &SandboxRequest) -> Reply {
     // A web page elsewhere must not steer this from somebody's browser.
     let own = handle.control_url();
     if request.header("origin").is_some_and(|origin| Some(origin) != own.as_deref()) {
@@ -98,7 +98,7 @@ struct AddOrdersRequest {
     count: u64,
 }
 
-fn account_act(handle: &Handle, request: &ReceivedRequest, id: u64, act: &str) -> Result<Value, String> {
+fn account_act(handle: &Handle, request: &SandboxRequest, id: u64, act: &str) -> Result<Value, String> {
     let known = match act {
         "grant" => {
             let token = handle.grant(id).ok_or("no such account")?;
@@ -122,11 +122,11 @@ fn account_act(handle: &Handle, request: &ReceivedRequest, id: u64, act: &str) -
     if known { Ok(json!({"done": act})) } else { Err("no such account".to_owned()) }
 }
 
-fn read<T: serde::de::DeserializeOwned>(request: &ReceivedRequest) -> Result<T, String> {
+fn read<T: serde::de::DeserializeOwned>(request: &SandboxRequest) -> Result<T, String> {
     serde_json::from_slice(&request.body).map_err(|error| error.to_string())
 }
 
-fn change_behavior(handle: &Handle, request: &ReceivedRequest) -> Result<Value, String> {
+fn change_behavior(handle: &Handle, request: &SandboxRequest) -> Result<Value, String> {
     let Value::Object(changes) = read(request)? else { return Err("an object is wanted".to_owned()) };
     let mut merged = json!(*handle.behavior());
     if let Some(fields) = merged.as_object_mut() {
@@ -168,7 +168,7 @@ fn accounts(handle: &Handle) -> Value {
     handle.accounts().into_iter().map(describe).collect()
 }
 
-fn calls(handle: &Handle, request: &ReceivedRequest) -> Value {
+fn calls(handle: &Handle, request: &SandboxRequest) -> Value {
     let account = request.parameter("account").and_then(|text| text.parse::<u64>().ok());
     let heads = request.parameter("heads").is_some();
     let describe = |call: RecordedCall| {

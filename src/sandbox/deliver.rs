@@ -11,7 +11,7 @@ use super::faults::Fault;
 use super::http::PeerStream;
 use super::record::CallEnd;
 use super::reply::{Reply, ReplyContent};
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::virtual_host::VirtualHost;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
@@ -50,7 +50,7 @@ struct ResponseShape {
 pub async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &mut PeerStream<S>,
     host: &VirtualHost,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     reply: Reply,
     fault: Option<&Fault>,
 ) -> Delivered {
@@ -65,7 +65,7 @@ pub async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(
 async fn whole<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &mut PeerStream<S>,
     host: &VirtualHost,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     reply: Reply,
 ) -> io::Result<Delivered> {
     let shape = shape_of(host, request, &reply);
@@ -73,7 +73,7 @@ async fn whole<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Delivered { status: Some(reply.status), end: CallEnd::Complete, keep: shape.keep_alive })
 }
 
-fn shape_of(host: &VirtualHost, request: &ReceivedRequest, reply: &Reply) -> ResponseShape {
+fn shape_of(host: &VirtualHost, request: &SandboxRequest, reply: &Reply) -> ResponseShape {
     let json = reply.is_json() && reply.body.length() > 0;
     ResponseShape {
         keep_alive: request.keep_alive,
@@ -194,7 +194,7 @@ async fn slow_pause<S: AsyncRead + AsyncWrite + Unpin>(
 async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &mut PeerStream<S>,
     host: &VirtualHost,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     reply: Reply,
     fault: &Fault,
 ) -> io::Result<Delivered> {

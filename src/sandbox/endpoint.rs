@@ -103,7 +103,7 @@ const fn row(
 }
 
 #[derive(Debug, PartialEq)]
-pub enum Lookup {
+pub enum Located {
     /// The endpoint, the API prefix that was used, and the path's variable segments.
     At {
         endpoint: Endpoint,
@@ -116,13 +116,13 @@ pub enum Lookup {
 
 /// Finds the row for a call. `form` is the body of a token call, which alone tells exchange from refresh.
 /// `region_path` is the Path that discovery names.
-pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path: &str) -> Lookup {
+pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path: &str) -> Located {
     // A HEAD is a GET whose body is kept back.
     let method = if method == "HEAD" { "GET" } else { method };
     match role {
         HostRole::Identity(_) => identity(method, path, form),
         HostRole::Storage => fixed(method, path, Endpoint::Storage, &["GET"]),
-        HostRole::Control => Lookup::Nowhere,
+        HostRole::Control => Located::Nowhere,
         HostRole::Base(Platform::New) => first_calls(method, path),
         HostRole::OldV1 => within(V1_PATH, method, path, true),
         HostRole::Region(Region::China) | HostRole::Base(_) => within(V2_PATH, method, path, false),
@@ -130,7 +130,7 @@ pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path
     }
 }
 
-fn identity(method: &str, path: &str, form: &[u8]) -> Lookup {
+fn identity(method: &str, path: &str, form: &[u8]) -> Located {
     match path {
         "/oauth2/authorize" => fixed(method, path, Endpoint::Authorize, &["GET"]),
         "/oauth2/revoke" => fixed(method, path, Endpoint::Revoke, &["POST"]),
@@ -142,34 +142,34 @@ fn identity(method: &str, path: &str, form: &[u8]) -> Lookup {
         }
         "/login" => fixed(method, path, Endpoint::LoginPage, &["GET"]),
         _ if path.starts_with("/login/") => fixed(method, path, Endpoint::LoginPage, &["POST"]),
-        _ => Lookup::Nowhere,
+        _ => Located::Nowhere,
     }
 }
 
 /// What the new platform's `base_url` knows: "Do not use the baseURL" (migration notice) for anything else.
-fn first_calls(method: &str, path: &str) -> Lookup {
+fn first_calls(method: &str, path: &str) -> Located {
     match path.strip_prefix(FIRST_PATH) {
         Some(rest) => match table(FIRST_PATH, method, rest, false) {
-            Lookup::At { endpoint, .. } if endpoint.is_data() => Lookup::Nowhere,
+            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
             located => located,
         },
-        None => Lookup::Nowhere,
+        None => Located::Nowhere,
     }
 }
 
 /// An API host: its own prefix, with the first calls' prefix stacked upon it where an old base URL leads to that.
-fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Lookup {
-    let Some(rest) = path.strip_prefix(prefix) else { return Lookup::Nowhere };
+fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Located {
+    let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
     match rest.strip_prefix(FIRST_PATH) {
         Some(stacked) => match table(prefix, method, stacked, v1) {
-            Lookup::At { endpoint, .. } if endpoint.is_data() => Lookup::Nowhere,
+            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
             located => located,
         },
         None => table(prefix, method, rest, v1),
     }
 }
 
-fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Lookup {
+fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
     // The specification's summary (4.5.3, 4.5.4) prints these with a trailing slash.
     let rest = match rest {
         "/related-accounts/" | "/pair-account/" | "/unpair-account/" => &rest[..rest.len() - 1],
@@ -179,7 +179,7 @@ fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Lookup {
     for row in ROWS.iter().filter(|row| row.on_v1 || !v1) {
         let Some(segments) = segments_of(row.template, rest) else { continue };
         if row.methods.contains(&method) {
-            return Lookup::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
+            return Located::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
         }
         allowed = row.methods;
         // `/orders/practice` must not be taken for an order of that id.
@@ -187,7 +187,7 @@ fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Lookup {
             break;
         }
     }
-    if allowed.is_empty() { Lookup::Nowhere } else { Lookup::WrongMethod(allowed) }
+    if allowed.is_empty() { Located::Nowhere } else { Located::WrongMethod(allowed) }
 }
 
 fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
@@ -204,11 +204,11 @@ fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
     path_parts.next().is_none().then_some(found)
 }
 
-fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Lookup {
+fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Located {
     if methods.contains(&method) {
-        Lookup::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
+        Located::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
     } else {
-        Lookup::WrongMethod(methods)
+        Located::WrongMethod(methods)
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
 
     fn at(role: HostRole, method: &str, path: &str) -> Option<Endpoint> {
         match locate(role, method, path, b"", V2_PATH) {
-            Lookup::At { endpoint, .. } => Some(endpoint),
+            Located::At { endpoint, .. } => Some(endpoint),
             _ => None,
         }
     }
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(at(europe, "GET", "/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/orders/lab/"), None);
         let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"", V2_PATH);
-        assert_eq!(wrong, Lookup::WrongMethod(&["GET"]));
+        assert_eq!(wrong, Located::WrongMethod(&["GET"]));
     }
 
     #[test]
@@ -265,9 +265,9 @@ mod tests {
         let identity = HostRole::Identity(Platform::New);
         let refresh =
             locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token", V2_PATH);
-        assert!(matches!(refresh, Lookup::At { endpoint: Endpoint::Refresh, .. }));
+        assert!(matches!(refresh, Located::At { endpoint: Endpoint::Refresh, .. }));
         let exchange =
             locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", V2_PATH);
-        assert!(matches!(exchange, Lookup::At { endpoint: Endpoint::Exchange, .. }));
+        assert!(matches!(exchange, Located::At { endpoint: Endpoint::Exchange, .. }));
     }
 }

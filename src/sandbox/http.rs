@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::request::{ReceivedRequest, RequestFraming, parse_head};
+use super::request::{RequestFraming, SandboxRequest, parse_head};
 
 /// Room for an 8 K token and a gateway's worth of other fields.
 const MAX_HEAD: usize = 64 * 1024;
@@ -44,13 +44,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
     }
 
     /// A request without its body, and how to read that.
-    pub async fn read_request(&mut self) -> Result<(ReceivedRequest, RequestFraming), ReadRequestError> {
+    pub async fn read_request(&mut self) -> Result<(SandboxRequest, RequestFraming), ReadRequestError> {
         parse_head(self.read_head().await?)
     }
 
     pub async fn read_body(
         &mut self,
-        request: &mut ReceivedRequest,
+        request: &mut SandboxRequest,
         framing: RequestFraming,
     ) -> Result<(), ReadRequestError> {
         let expects =
@@ -199,7 +199,7 @@ impl ReceivedBody {
         self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn into_request(self, request: &mut ReceivedRequest) {
+    fn into_request(self, request: &mut SandboxRequest) {
         request.body = self.kept.freeze();
         request.body_length = self.length;
         request.body_sha256 = self.digest.map(|context| super::hex(context.finish().as_ref()));
@@ -210,7 +210,7 @@ impl ReceivedBody {
 mod tests {
     use super::*;
 
-    async fn read(bytes: &[u8]) -> Result<ReceivedRequest, u16> {
+    async fn read(bytes: &[u8]) -> Result<SandboxRequest, u16> {
         let (mut near, far) = tokio::io::duplex(1 << 20);
         near.write_all(bytes).await.unwrap();
         near.shutdown().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::host_role::Platform;
 use super::reply::Reply;
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::tokens::{Grant, Holder, random_text};
 use super::virtual_host::VirtualHost;
 use crate::clock::Timestamp;
@@ -28,7 +28,7 @@ struct LoginTicket {
 }
 
 /// `GET /oauth2/authorize`: checks the application's part and sends the browser to the login page.
-pub fn authorize(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+pub fn authorize(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     let parameter = |name: &str| request.parameter(name).unwrap_or_default();
     let mut state = host.context.state();
@@ -67,7 +67,7 @@ pub fn authorize(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
 }
 
 /// `GET /login` and the forms that it leads to.
-pub fn page(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+pub fn page(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     let ticket = request.parameter("ticket").or_else(|| request.form_value("ticket")).unwrap_or_default();
     let Some(login) = live_login(host, &ticket) else {
         return refused(400, "This login has run out. Start again from your application.");
@@ -96,7 +96,7 @@ fn live_login(host: &VirtualHost, ticket: &str) -> Option<LoginTicket> {
 }
 
 /// Whether somebody has that address is told with the password only, as careful pages do.
-fn email_given(host: &VirtualHost, request: &ReceivedRequest, ticket: &str) -> Reply {
+fn email_given(host: &VirtualHost, request: &SandboxRequest, ticket: &str) -> Reply {
     let email = request.form_value("email").unwrap_or_default();
     if !email.contains('@') {
         return Reply::html(200, email_page(ticket, "Enter your e-mail address."));
@@ -107,7 +107,7 @@ fn email_given(host: &VirtualHost, request: &ReceivedRequest, ticket: &str) -> R
     Reply::html(200, password_page(ticket, &email, ""))
 }
 
-fn password_given(host: &VirtualHost, request: &ReceivedRequest, ticket: &str, login: LoginTicket) -> Reply {
+fn password_given(host: &VirtualHost, request: &SandboxRequest, ticket: &str, login: LoginTicket) -> Reply {
     let Some(email) = login.email else {
         return Reply::html(200, email_page(ticket, "Enter your e-mail address first."));
     };

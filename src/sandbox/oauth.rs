@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use super::behavior::Behavior;
 use super::host_role::Platform;
 use super::reply::Reply;
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::state::SandboxState;
 use super::tokens::Issued;
 use super::virtual_host::VirtualHost;
 
 /// `POST /oauth2/token`, either grant type.
-pub fn token(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+pub fn token(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     if !is_form(request) {
         return Reply::oauth_error(400, "invalid_request", "only application/x-www-form-urlencoded is taken");
@@ -39,7 +39,7 @@ pub fn token(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
 }
 
 /// `POST /oauth2/revoke`.
-pub fn revoke(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+pub fn revoke(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     let Some(platform) = host.role.platform() else { return Reply::error(404, "no such resource") };
     if !is_form(request) {
         return Reply::oauth_error(400, "invalid_request", "only application/x-www-form-urlencoded is taken");
@@ -71,7 +71,7 @@ pub fn tokens_json(issued: &Issued) -> Value {
 fn exchange(
     host: &VirtualHost,
     state: &mut SandboxState,
-    request: &ReceivedRequest,
+    request: &SandboxRequest,
     platform: Platform,
     client_id: &str,
 ) -> Reply {
@@ -103,11 +103,7 @@ fn refresh_json(issued: &Issued, behavior: &Behavior) -> Value {
 }
 
 /// Looked at before anything else: good credentials with a bad code get 400, bad credentials get 401.
-fn known_client(
-    state: &SandboxState,
-    request: &ReceivedRequest,
-    platform: Platform,
-) -> Result<String, Reply> {
+fn known_client(state: &SandboxState, request: &SandboxRequest, platform: Platform) -> Result<String, Reply> {
     let id = request.form_value("client_id").unwrap_or_default();
     let secret = request.form_value("client_secret").unwrap_or_default();
     match state.client(platform, &id) {
@@ -116,7 +112,7 @@ fn known_client(
     }
 }
 
-fn is_form(request: &ReceivedRequest) -> bool {
+fn is_form(request: &SandboxRequest) -> bool {
     let kind = request.header("content-type").unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")

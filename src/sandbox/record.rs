@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
 use super::host_role::HostRole;
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use crate::clock::Timestamp;
 
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub struct Arrival<'a> {
     pub role: HostRole,
     pub connection: u64,
     pub endpoint: Option<Endpoint>,
-    pub request: &'a ReceivedRequest,
+    pub request: &'a SandboxRequest,
     pub account: Option<u64>,
     pub bearer: Option<u64>,
 }

@@ -7,7 +7,7 @@ use super::http::ReadRequestError;
 
 /// A request; its body fields are empty until `read_body`.
 #[derive(Debug)]
-pub struct ReceivedRequest {
+pub struct SandboxRequest {
     method: Bytes,
     pub target: Bytes,
     pub headers: Vec<(Bytes, Bytes)>,
@@ -20,7 +20,7 @@ pub struct ReceivedRequest {
     pub may_chunk: bool,
 }
 
-impl ReceivedRequest {
+impl SandboxRequest {
     pub fn method(&self) -> &str {
         std::str::from_utf8(&self.method).unwrap_or("")
     }
@@ -83,7 +83,7 @@ pub enum RequestFraming {
 }
 
 /// Reads a head that ends with its blank line.
-pub fn parse_head(head: Bytes) -> Result<(ReceivedRequest, RequestFraming), ReadRequestError> {
+pub fn parse_head(head: Bytes) -> Result<(SandboxRequest, RequestFraming), ReadRequestError> {
     const BAD: ReadRequestError = ReadRequestError::Refused(400, "bad request head");
     let mut lines = HeadLines { rest: head.slice(..head.len() - 2) };
     let line = lines.next().ok_or(BAD)?;
@@ -118,7 +118,7 @@ pub fn parse_head(head: Bytes) -> Result<(ReceivedRequest, RequestFraming), Read
     }
     let framing = framing(&headers, http11)?;
     let keep_alive = keeps_alive(&headers, http11);
-    let request = ReceivedRequest {
+    let request = SandboxRequest {
         method,
         target,
         headers,

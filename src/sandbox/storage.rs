@@ -7,7 +7,7 @@ use super::api;
 use super::host_role::HostRole;
 use super::orders::Order;
 use super::reply::Reply;
-use super::request::ReceivedRequest;
+use super::request::SandboxRequest;
 use super::virtual_host::{SandboxContext, VirtualHost};
 use crate::clock::Timestamp;
 
@@ -20,7 +20,7 @@ pub fn sign(context: &SandboxContext, path: &str, expires_at: Timestamp) -> Stri
     format!("{}{PREFIX}{path}?X-Expires={expires}&X-Signature={signature}", context.origin(HostRole::Storage))
 }
 
-pub fn response(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
+pub fn response(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     let Some(path) = request.path().strip_prefix(PREFIX) else {
         return Reply::error(404, "no such resource");
     };
@@ -49,7 +49,7 @@ pub fn response(host: &VirtualHost, request: &ReceivedRequest) -> Reply {
     api::asset_response(&state, order, asset_type, request)
 }
 
-fn is_the_accounts(host: &VirtualHost, request: &ReceivedRequest, account: u64) -> bool {
+fn is_the_accounts(host: &VirtualHost, request: &SandboxRequest, account: u64) -> bool {
     let state = host.context.state();
     let Some(practice) = state.accounts.get(&account) else { return false };
     let access = request.bearer();

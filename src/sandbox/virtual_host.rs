@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::behavior::{Behavior, DownloadedWhen};
 use super::deliver::{Delivered, deliver};
-use super::endpoint::{Endpoint, Lookup, locate};
+use super::endpoint::{Endpoint, Located, locate};
 use super::faults::{Fault, FaultRule, FaultRules};
 use super::host_role::{HostRole, Platform, Region, V1_PATH};
 use super::http::{PeerStream, ReadRequestError};
@@ -18,7 +18,7 @@ use super::options::TlsIdentity;
 use super::orders::Order;
 use super::record::{Arrival, CallEnd, CallRecorder};
 use super::reply::Reply;
-use super::request::{ReceivedRequest, RequestFraming};
+use super::request::{RequestFraming, SandboxRequest};
 use super::state::{AccountKind, SandboxState};
 use super::{Handle, api, control, invalid_tokens, login, oauth, storage};
 use crate::clock::{Clock, Timestamp};
@@ -135,7 +135,7 @@ impl VirtualHost {
         Ok(self.serve(peer, request, connection).await)
     }
 
-    fn early_status(&self, request: &ReceivedRequest) -> Option<u16> {
+    fn early_status(&self, request: &SandboxRequest) -> Option<u16> {
         let (account, _) = self.token_owner(request, None);
         let inject = self.context.fault_rules.take(self.endpoint_of(request)?, self.role, account, true)?;
         match inject.fault {
@@ -144,14 +144,14 @@ impl VirtualHost {
         }
     }
 
-    fn endpoint_of(&self, request: &ReceivedRequest) -> Option<Endpoint> {
+    fn endpoint_of(&self, request: &SandboxRequest) -> Option<Endpoint> {
         match self.locate(request) {
-            Lookup::At { endpoint, .. } => Some(endpoint),
+            Located::At { endpoint, .. } => Some(endpoint),
             _ => None,
         }
     }
 
-    fn locate(&self, request: &ReceivedRequest) -> Lookup {
+    fn locate(&self, request: &SandboxRequest) -> Located {
         let path = &self.context.behavior.load().path;
         locate(self.role, request.method(), request.path(), &request.body, path)
     }
@@ -160,7 +160,7 @@ impl VirtualHost {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         peer: &mut PeerStream<S>,
-        request: ReceivedRequest,
+        request: SandboxRequest,
         connection: u64,
     ) -> bool {
         if self.role == HostRole::Control {
@@ -169,7 +169,7 @@ impl VirtualHost {
         }
         let located = self.locate(&request);
         let endpoint = match &located {
-            Lookup::At { endpoint, .. } => Some(*endpoint),
+            Located::At { endpoint, .. } => Some(*endpoint),
             _ => None,
         };
         let mut entry = self.record_arrival(&request, endpoint, connection);
@@ -191,8 +191,8 @@ impl VirtualHost {
     async fn inject_fault<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         peer: &mut PeerStream<S>,
-        request: &ReceivedRequest,
-        located: Lookup,
+        request: &SandboxRequest,
+        located: Located,
         inject: FaultRule,
         entry: &mut CallGuard<'_>,
     ) -> Delivered {
@@ -227,13 +227,13 @@ impl VirtualHost {
     }
 
     /// The right answer, with all its effects.
-    fn response(&self, request: &ReceivedRequest, located: Lookup) -> Reply {
+    fn response(&self, request: &SandboxRequest, located: Located) -> Reply {
         let found = match located {
-            Lookup::At { endpoint, prefix, segments } => LocatedCall { endpoint, prefix, segments },
-            Lookup::WrongMethod(allowed) => {
+            Located::At { endpoint, prefix, segments } => LocatedCall { endpoint, prefix, segments },
+            Located::WrongMethod(allowed) => {
                 return Reply::error(405, "method not allowed").with("Allow", allowed.join(", "));
             }
-            Lookup::Nowhere => return Reply::error(404, "no such resource"),
+            Located::Nowhere => return Reply::error(404, "no such resource"),
         };
         if !self.host_matches(request) {
             return Reply::error(421, "the Host field names another place");
@@ -249,7 +249,7 @@ impl VirtualHost {
     }
 
     /// A proxy that passes on the Host it was called by would reach the wrong site in the real world.
-    fn host_matches(&self, request: &ReceivedRequest) -> bool {
+    fn host_matches(&self, request: &SandboxRequest) -> bool {
         let Some(address) = self.context.addresses.get(&self.role) else { return false };
         let Some((host, port)) = request.header("host").and_then(|host| host.rsplit_once(':')) else {
             return false;
@@ -283,7 +283,7 @@ impl VirtualHost {
 
     fn record_arrival(
         &self,
-        request: &ReceivedRequest,
+        request: &SandboxRequest,
         endpoint: Option<Endpoint>,
         connection: u64,
     ) -> CallGuard<'_> {
@@ -305,7 +305,7 @@ impl VirtualHost {
     /// The account that a call is about, by its tokens, and its bearer's serial number.
     fn token_owner(
         &self,
-        request: &ReceivedRequest,
+        request: &SandboxRequest,
         endpoint: Option<Endpoint>,
     ) -> (Option<u64>, Option<u64>) {
         let state = self.context.state();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::account::{AccountId, AccountState};
 use crate::pairing::doubles::{self, related, route, timed_out, tokens, trouble, will};
-use crate::pairing::{INVITE_LINK_VALID, StartError};
+use crate::pairing::{INVITE_LINK_VALID, StartLinkError};
 use crate::platform::{self, Blame, PlatformErrorKind};
 use crate::store::Store;
 
@@ -312,19 +312,19 @@ async fn a_start_request_that_contradicts_what_is_known_is_refused_and_a_missing
         async move { pairing.start(request).await.err().unwrap() }
     };
     let other = bad(|request| request.account_id = Some(AccountId::new(13))).await;
-    assert!(matches!(other, StartError::OtherAccount { .. }), "{other}");
+    assert!(matches!(other, StartLinkError::OtherAccount { .. }), "{other}");
     let renamed = bad(|request| {
         request.name = Some("grin".parse().unwrap());
         request.account_id = Some(AccountId::new(12));
     });
-    assert!(matches!(renamed.await, StartError::KnownAs { .. }));
+    assert!(matches!(renamed.await, StartLinkError::KnownAs { .. }));
     let realm = bad(|request| request.realm = "mars".parse().unwrap()).await;
-    assert!(matches!(realm, StartError::UnknownRealm(_)));
+    assert!(matches!(realm, StartLinkError::UnknownRealm(_)));
     let never = bad(|request| request.valid_for = Duration::from_secs(31 * 24 * 3600)).await;
-    assert!(matches!(never, StartError::ValidFor));
+    assert!(matches!(never, StartLinkError::ValidFor));
     for url in ["http://a.test", "https://a.test/#x", "https://u:p@a.test", "javascript:alert(1)", "x"] {
         let request = StartRequest { callback_url: Some(url.into()), ..request() };
         let problem = scene.pairing.start(request).await.err().unwrap();
-        assert!(matches!(problem, StartError::CallbackUrl(_)), "{url}");
+        assert!(matches!(problem, StartLinkError::CallbackUrl(_)), "{url}");
     }
 }
