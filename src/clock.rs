@@ -93,16 +93,16 @@ impl fmt::Debug for Timestamp {
 
 /// Where the program gets its time from: the system, or a test's hand.
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone)]
-enum Source {
-    System(&'static Timeline),
-    Manual(Arc<Manual>),
+enum ClockSource {
+    System(&'static SystemClock),
+    Manual(Arc<ManualClock>),
 }
 
 /// The system's time, made monotonic.
-struct Timeline {
+struct SystemClock {
     started: Instant,
     /// The time of day at the start, in milliseconds.
     began: AtomicU64,
@@ -114,7 +114,7 @@ struct Timeline {
     wrong_by: i64,
 }
 
-struct Manual {
+struct ManualClock {
     now: watch::Sender<Timestamp>,
     set_by: AtomicI64,
     sleepers: watch::Sender<usize>,
@@ -126,27 +126,27 @@ struct Manual {
 const DRIFT: Duration = Duration::from_secs(1);
 
 /// One for the process: whoever prints a moment has no clock at hand.
-static PROCESS: OnceLock<Timeline> = OnceLock::new();
+static PROCESS: OnceLock<SystemClock> = OnceLock::new();
 
 /// Like a time zone, how a moment is shown is the process's business and not the moment's.
 fn process_set_by() -> i64 {
-    PROCESS.get().map_or(0, |timeline| timeline.set_by.load(Ordering::Relaxed))
+    PROCESS.get().map_or(0, |system| system.set_by.load(Ordering::Relaxed))
 }
 
 impl Clock {
     pub fn system() -> Self {
-        Self(Source::System(PROCESS.get_or_init(|| Timeline::starting(0))))
+        Self(ClockSource::System(PROCESS.get_or_init(|| SystemClock::starting(0))))
     }
 
     /// The clock of a machine whose time of day is wrong, for tests of several machines.
     #[cfg(test)]
     pub fn wrong_by(millis: i64) -> Self {
-        Self(Source::System(Box::leak(Box::new(Timeline::starting(millis)))))
+        Self(ClockSource::System(Box::leak(Box::new(SystemClock::starting(millis)))))
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(Manual {
+        Self(ClockSource::Manual(Arc::new(ManualClock {
             now: watch::Sender::new(start),
             set_by: AtomicI64::new(0),
             sleepers: watch::Sender::new(0),
@@ -157,8 +157,8 @@ impl Clock {
     /// Never goes back, and never jumps, whatever is done to the time of day.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System(timeline) => timeline.now(),
-            Source::Manual(manual) => *manual.now.borrow(),
+            ClockSource::System(system) => system.now(),
+            ClockSource::Manual(manual) => *manual.now.borrow(),
         }
     }
 
@@ -178,41 +178,41 @@ impl Clock {
     /// By how much the time of day was set since the start, in milliseconds.
     pub fn set_by(&self) -> i64 {
         match &self.0 {
-            Source::System(timeline) => timeline.set_by.load(Ordering::Relaxed),
-            Source::Manual(manual) => manual.set_by.load(Ordering::Relaxed),
+            ClockSource::System(system) => system.set_by.load(Ordering::Relaxed),
+            ClockSource::Manual(manual) => manual.set_by.load(Ordering::Relaxed),
         }
     }
 
     /// Notices when the machine's clock was set. Not asked where a database says what the time is.
     pub fn look(&self) {
-        if let Source::System(timeline) = &self.0
-            && !timeline.follows_database.load(Ordering::Relaxed)
+        if let ClockSource::System(system) = &self.0
+            && !system.follows_database.load(Ordering::Relaxed)
         {
-            timeline.take(timeline.machine());
+            system.take(system.machine());
         }
     }
 
     /// From now on a database says what the time of day is, and this is what it says. A clock in a test's
     /// hand stays there.
     pub fn follow_database(&self, time: Timestamp) {
-        if let Source::System(timeline) = &self.0 {
-            if !timeline.follows_database.swap(true, Ordering::Relaxed) {
+        if let ClockSource::System(system) = &self.0 {
+            if !system.follows_database.swap(true, Ordering::Relaxed) {
                 // Nothing has been noted yet that would have to move with it.
-                let off = timeline.off_by(time, 0);
+                let off = system.off_by(time, 0);
                 if off.unsigned_abs() > millis_of(DRIFT) {
-                    let began = timeline.began.load(Ordering::Relaxed).saturating_add_signed(off);
-                    timeline.began.store(began, Ordering::Relaxed);
+                    let began = system.began.load(Ordering::Relaxed).saturating_add_signed(off);
+                    system.began.store(began, Ordering::Relaxed);
                 }
             }
-            timeline.take(time);
+            system.take(time);
         }
     }
 
     /// Returns once `pause` has gone by on this clock.
     pub async fn sleep(&self, pause: Duration) {
         match &self.0 {
-            Source::System(_) => tokio::time::sleep(pause).await,
-            Source::Manual(manual) => {
+            ClockSource::System(_) => tokio::time::sleep(pause).await,
+            ClockSource::Manual(manual) => {
                 let until = *manual.now.borrow() + pause;
                 manual.sleep_until(until).await;
             }
@@ -222,16 +222,16 @@ impl Clock {
     /// Returns once this clock shows `moment` or later.
     pub async fn sleep_until(&self, moment: Timestamp) {
         match &self.0 {
-            Source::System(timeline) => tokio::time::sleep(moment.since(timeline.now())).await,
-            Source::Manual(manual) => manual.sleep_until(moment).await,
+            ClockSource::System(system) => tokio::time::sleep(moment.since(system.now())).await,
+            ClockSource::Manual(manual) => manual.sleep_until(moment).await,
         }
     }
 
     /// Moves a manual clock on and wakes whoever waited for the new time. A system clock refuses.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System(_) => panic!("the system clock cannot be moved"),
-            Source::Manual(manual) => manual.now.send_modify(|now| *now = *now + by),
+            ClockSource::System(_) => panic!("the system clock cannot be moved"),
+            ClockSource::Manual(manual) => manual.now.send_modify(|now| *now = *now + by),
         }
     }
 
@@ -239,14 +239,14 @@ impl Clock {
     /// monotonic time goes on.
     pub fn set_time_of_day_by(&self, millis: i64) {
         match &self.0 {
-            Source::System(_) => panic!("the system clock cannot be set"),
-            Source::Manual(manual) => drop(manual.set_by.fetch_add(millis, Ordering::Relaxed)),
+            ClockSource::System(_) => panic!("the system clock cannot be set"),
+            ClockSource::Manual(manual) => drop(manual.set_by.fetch_add(millis, Ordering::Relaxed)),
         }
     }
 
     /// Waits until at least `count` tasks sleep on a manual clock: the moment at which a test may move it.
     pub async fn until_sleeping(&self, count: usize) {
-        if let Source::Manual(manual) = &self.0 {
+        if let ClockSource::Manual(manual) = &self.0 {
             let mut sleepers = manual.sleepers.subscribe();
             let _ = sleepers.wait_for(|waiting| *waiting >= count).await;
         }
@@ -255,13 +255,13 @@ impl Clock {
     /// How many sleeps a manual clock has seen begin; zero for the system clock.
     pub fn ever_slept(&self) -> u64 {
         match &self.0 {
-            Source::System(_) => 0,
-            Source::Manual(manual) => manual.ever_slept.load(Ordering::SeqCst),
+            ClockSource::System(_) => 0,
+            ClockSource::Manual(manual) => manual.ever_slept.load(Ordering::SeqCst),
         }
     }
 }
 
-impl Timeline {
+impl SystemClock {
     fn starting(wrong_by: i64) -> Self {
         let now = system_now().shifted(wrong_by);
         Self {
@@ -297,7 +297,7 @@ impl Timeline {
     }
 }
 
-impl Manual {
+impl ManualClock {
     async fn sleep_until(&self, moment: Timestamp) {
         if *self.now.borrow() >= moment {
             return;
@@ -361,14 +361,14 @@ mod tests {
     #[test]
     fn a_time_of_day_that_is_set_moves_no_moment_and_is_noticed_once() {
         let clock = Clock::wrong_by(2 * 86_400_000);
-        let Source::System(timeline) = clock.0 else { unreachable!() };
+        let ClockSource::System(system) = clock.0 else { unreachable!() };
         let (before, ends) = (clock.now(), clock.now() + Duration::from_secs(60));
         assert_eq!(clock.time_of_day(ends), ends, "as long as nobody sets it");
-        timeline.take(timeline.machine().shifted(-2 * 86_400_000));
+        system.take(system.machine().shifted(-2 * 86_400_000));
         assert!(clock.now() >= before && clock.now() < ends, "the wait goes on as it was");
         let by = clock.set_by();
         assert!(by.abs_diff(-2 * 86_400_000) < 1000, "{by}");
-        timeline.take(timeline.now().shifted(by));
+        system.take(system.now().shifted(by));
         assert_eq!(clock.set_by(), by);
     }
 

@@ -16,115 +16,116 @@ use crate::store::{JournalEntry, Store};
 pub mod audit;
 
 /// Lines that wait for the store, at most: a burst of every account of a mid-sized vendor at once.
-const QUEUE: usize = 4096;
+const QUEUE_LIMIT: usize = 4096;
 /// How long the writer leaves a store alone that refused a line, unless another line comes.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A pen for the journal; every clone writes to the same one.
 #[derive(Clone)]
 pub struct Journal {
-    queue: mpsc::Sender<Job>,
-    lost: Arc<AtomicU64>,
+    queue: mpsc::Sender<JournalJob>,
+    dropped: Arc<AtomicU64>,
     clock: Clock,
 }
 
-enum Job {
+enum JournalJob {
     Write(JournalEntry),
     /// Answered when all that was noted before has been tried.
-    Settle(oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
-struct Writer {
+struct JournalWriter {
     store: Arc<dyn Store>,
     clock: Clock,
-    lost: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
     /// What the store did not take yet, oldest first.
-    held: VecDeque<JournalEntry>,
+    backlog: VecDeque<JournalEntry>,
 }
 
 impl Journal {
     /// Starts the writer, a task of the current runtime. It ends with the last clone.
     pub fn start(store: Arc<dyn Store>, clock: Clock) -> Self {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { store, clock: clock.clone(), lost: lost.clone(), held: VecDeque::new() };
+        let (queue, jobs) = mpsc::channel(QUEUE_LIMIT);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer =
+            JournalWriter { store, clock: clock.clone(), dropped: dropped.clone(), backlog: VecDeque::new() };
         tokio::spawn(writer.run(jobs));
-        Self { queue, lost, clock }
+        Self { queue, dropped, clock }
     }
 
     /// `event` is a stable word (`paired`, `refreshed`, `needs_login`, …), `detail` a sentence for people; no token, no patient.
-    pub fn note(&self, account: &AccountName, event: &'static str, detail: impl Into<String>) {
+    pub fn record(&self, account: &AccountName, event: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
         tracing::info!(target: "genapi_gateway::journal", %account, event, detail);
         let entry =
             JournalEntry { at: self.clock.now(), account: account.clone(), event: event.to_owned(), detail };
-        if self.queue.try_send(Job::Write(entry)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        if self.queue.try_send(JournalJob::Write(entry)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// How many lines the store never got. The log has them.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Returns when everything noted so far is in the store, or was tried in vain: before the process ends, and in tests.
-    pub async fn settle(&self) {
-        let (settled, all) = oneshot::channel();
-        if self.queue.send(Job::Settle(settled)).await.is_ok() {
+    pub async fn flush(&self) {
+        let (flushed, all) = oneshot::channel();
+        if self.queue.send(JournalJob::Flush(flushed)).await.is_ok() {
             let _ = all.await;
         }
     }
 }
 
-impl Writer {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+impl JournalWriter {
+    async fn run(mut self, mut jobs: mpsc::Receiver<JournalJob>) {
         loop {
             let job = tokio::select! {
                 job = jobs.recv() => job,
-                () = self.clock.sleep(PAUSE), if !self.held.is_empty() => {
-                    self.write_held().await;
+                () = self.clock.sleep(RETRY_PAUSE), if !self.backlog.is_empty() => {
+                    self.write_backlog().await;
                     continue;
                 }
             };
             match job {
-                Some(Job::Write(entry)) => {
-                    self.hold(entry);
-                    self.write_held().await;
+                Some(JournalJob::Write(entry)) => {
+                    self.enqueue(entry);
+                    self.write_backlog().await;
                 }
-                Some(Job::Settle(settled)) => {
-                    self.write_held().await;
-                    let _ = settled.send(());
+                Some(JournalJob::Flush(flushed)) => {
+                    self.write_backlog().await;
+                    let _ = flushed.send(());
                 }
                 None => break,
             }
         }
-        self.write_held().await;
-        self.lose(self.held.len());
+        self.write_backlog().await;
+        self.drop_lines(self.backlog.len());
     }
 
     /// Beyond the bound the oldest line goes: the newest tell why the store is in trouble.
-    fn hold(&mut self, entry: JournalEntry) {
-        if self.held.len() == QUEUE {
-            self.held.pop_front();
-            self.lose(1);
+    fn enqueue(&mut self, entry: JournalEntry) {
+        if self.backlog.len() == QUEUE_LIMIT {
+            self.backlog.pop_front();
+            self.drop_lines(1);
         }
-        self.held.push_back(entry);
+        self.backlog.push_back(entry);
     }
 
-    async fn write_held(&mut self) {
-        while let Some(entry) = self.held.front() {
-            if let Err(trouble) = self.store.append_journal(entry.clone()).await {
-                tracing::debug!(%trouble, waiting = self.held.len(), "the store does not take the journal; it is tried again");
+    async fn write_backlog(&mut self) {
+        while let Some(entry) = self.backlog.front() {
+            if let Err(error) = self.store.append_journal(entry.clone()).await {
+                tracing::debug!(trouble = %error, waiting = self.backlog.len(), "the store does not take the journal; it is tried again");
                 return;
             }
-            self.held.pop_front();
+            self.backlog.pop_front();
         }
     }
 
-    fn lose(&self, lines: usize) {
+    fn drop_lines(&self, lines: usize) {
         if lines > 0 {
-            self.lost.fetch_add(lines as u64, Ordering::Relaxed);
+            self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
             tracing::warn!(lines, "lines of the journal did not reach the store; the log has them");
         }
     }
@@ -153,10 +154,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_noted_reaches_the_store_in_its_order_and_with_its_time() {
         let (journal, store, clock) = set_up();
-        journal.note(&smile(), "paired", "by ada");
+        journal.record(&smile(), "paired", "by ada");
         clock.advance(Duration::from_secs(1));
-        journal.clone().note(&smile(), "refreshed", "ahead of expiry");
-        journal.settle().await;
+        journal.clone().record(&smile(), "refreshed", "ahead of expiry");
+        journal.flush().await;
         let line = |millis, event: &str, detail: &str| JournalEntry {
             at: Timestamp::from_millis(millis),
             account: smile(),
@@ -165,23 +166,23 @@ mod tests {
         };
         let written = store.journal(None, 10).await.unwrap();
         assert_eq!(written, [line(2_000, "refreshed", "ahead of expiry"), line(1_000, "paired", "by ada")]);
-        assert_eq!(journal.lost(), 0);
+        assert_eq!(journal.dropped(), 0);
     }
 
     #[tokio::test]
     async fn a_store_in_trouble_loses_nothing_and_gets_it_all_when_it_is_over() {
         let (journal, store, clock) = set_up();
         store.fail_writes(true);
-        journal.note(&smile(), "refreshed", "");
-        journal.note(&smile(), "commit_failed", "disk full");
-        journal.settle().await;
+        journal.record(&smile(), "refreshed", "");
+        journal.record(&smile(), "commit_failed", "disk full");
+        journal.flush().await;
         assert_eq!(events(&store).await, [""; 0]);
         store.fail_writes(false);
         clock.until_sleeping(1).await;
-        clock.advance(PAUSE);
-        journal.settle().await;
+        clock.advance(RETRY_PAUSE);
+        journal.flush().await;
         assert_eq!(events(&store).await, ["commit_failed", "refreshed"]);
-        assert_eq!(journal.lost(), 0);
+        assert_eq!(journal.dropped(), 0);
     }
 
     #[tokio::test]
@@ -189,16 +190,16 @@ mod tests {
         let (journal, store, _clock) = set_up();
         store.fail_writes(true);
         // The writer has no turn in between on this one thread, so the queue fills.
-        for _ in 0..QUEUE + 5 {
-            journal.note(&smile(), "refreshed", "");
+        for _ in 0..QUEUE_LIMIT + 5 {
+            journal.record(&smile(), "refreshed", "");
         }
-        assert_eq!(journal.lost(), 5);
-        journal.settle().await;
-        journal.note(&smile(), "needs_login", "");
-        journal.settle().await;
-        assert_eq!(journal.lost(), 6, "what the writer holds is bounded too");
+        assert_eq!(journal.dropped(), 5);
+        journal.flush().await;
+        journal.record(&smile(), "needs_login", "");
+        journal.flush().await;
+        assert_eq!(journal.dropped(), 6, "what the writer holds is bounded too");
         store.fail_writes(false);
-        journal.settle().await;
+        journal.flush().await;
         assert_eq!(events(&store).await[0], "needs_login");
     }
 
@@ -206,12 +207,12 @@ mod tests {
     async fn the_writer_ends_with_the_last_pen_and_counts_what_stays_unwritten() {
         let (journal, store, _clock) = set_up();
         store.fail_writes(true);
-        journal.note(&smile(), "refreshed", "");
-        let lost = journal.lost.clone();
+        journal.record(&smile(), "refreshed", "");
+        let dropped = journal.dropped.clone();
         drop(journal);
         while Arc::strong_count(&store) > 1 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(lost.load(Ordering::Relaxed), 1);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
     }
 }

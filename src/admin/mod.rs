@@ -31,7 +31,7 @@ use http::{HeaderValue, StatusCode, header};
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
-use crate::journal::audit::{Action, Audit, Outcome};
+use crate::journal::audit::{AuditLog, AuditOutcome, AuditRecord};
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing::Pairing;
 use crate::store::last_seen::LastSeen;
@@ -50,7 +50,7 @@ pub struct Admin {
     pub renewals: Renewals,
     pub store: Arc<dyn Store>,
     pub pairing: Arc<Pairing>,
-    pub audit: Arc<Audit>,
+    pub audit: Arc<AuditLog>,
     pub machinery: Arc<dyn Machinery>,
 }
 
@@ -227,7 +227,7 @@ impl Admin {
         account: Option<&str>,
         act: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, ApiError> {
-        let line = |outcome| Action {
+        let line = |outcome| AuditRecord {
             who: "admin token".to_owned(),
             from: actor.from,
             action,
@@ -235,16 +235,16 @@ impl Admin {
             outcome,
             request_id: actor.request_id.clone(),
         };
-        self.audit.append(&line(Outcome::Asked)).await.map_err(|error| {
+        self.audit.append(&line(AuditOutcome::Asked)).await.map_err(|error| {
             let detail = format!("{error}, so nothing was done.");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", detail)
                 .fix("Make room on its disk, or correct [admin] audit.")
         })?;
         let result = act.await;
         let outcome = match &result {
-            Ok(_) => Outcome::Done,
-            Err(error) if error.status.is_server_error() => Outcome::Failed(error.detail.clone()),
-            Err(error) => Outcome::Refused(error.detail.clone()),
+            Ok(_) => AuditOutcome::Done,
+            Err(error) if error.status.is_server_error() => AuditOutcome::Failed(error.detail.clone()),
+            Err(error) => AuditOutcome::Refused(error.detail.clone()),
         };
         if let Err(error) = self.audit.append(&line(outcome)).await {
             tracing::error!(%error, action, "what came of an admin action could not be written down");

@@ -32,7 +32,7 @@ pub struct JournalAdapter(pub Journal);
 
 impl Chronicle for JournalAdapter {
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
-        self.0.note(account, event, detail);
+        self.0.record(account, event, detail);
     }
 }
 
@@ -77,7 +77,7 @@ impl pairing::Hooks for PairingAdapter {
     }
 
     fn note(&self, account: &AccountName, event: &'static str, detail: String) {
-        self.journal.note(account, event, detail);
+        self.journal.record(account, event, detail);
     }
 
     fn replace<'a>(
@@ -269,7 +269,7 @@ impl Inner {
 
     fn logs_part(&self) -> Part {
         let trouble = self.log_trouble();
-        let lost = self.lines_lost() + self.journal.lost();
+        let lost = self.lines_lost() + self.journal.dropped();
         let is_well = trouble.is_none();
         let detail = trouble.unwrap_or_else(|| match lost {
             0 => "nothing was lost".to_owned(),
@@ -284,7 +284,7 @@ impl Inner {
 
     /// Lines that were lost a while ago are for the metrics; here stands whether it still happens.
     fn log_trouble(&self) -> Option<String> {
-        let (lines, entries, waits) = (self.lines_lost(), self.journal.lost(), self.logs.blocked_for());
+        let (lines, entries, waits) = (self.lines_lost(), self.journal.dropped(), self.logs.blocked_for());
         let lately = self.losses.are_recent(lines + entries, self.shared.clock.now());
         if waits >= STALLED_READER {
             let lost = if lines > 0 {

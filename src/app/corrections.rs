@@ -106,6 +106,6 @@ pub fn note(brought_down: &[ClampedAccount], journal: &Journal) {
         let detail = format!(
             "the grant's newest moment lay {by} in the future, noted by a wrong clock; it counts as now"
         );
-        journal.note(account, "moment_corrected", detail);
+        journal.record(account, "moment_corrected", detail);
     }
 }

@@ -37,7 +37,7 @@ use crate::gateway::inbound::token::TokenKey;
 use crate::gateway::settings::GatewaySettings;
 use crate::gateway::{AccessLog, GatewayShared};
 use crate::journal::Journal;
-use crate::journal::audit::Audit;
+use crate::journal::audit::AuditLog;
 use crate::model::account::AccountName;
 use crate::model::endpoint;
 use crate::pairing::{self, Pairing};
@@ -79,7 +79,7 @@ struct Inner {
     pairing: Arc<Pairing>,
     known: Arc<KnownTokens>,
     journal: Journal,
-    audit: Audit,
+    audit: AuditLog,
     metrics: Arc<Metrics>,
     logs: LogQueue,
     shared: Arc<GatewayShared>,
@@ -121,7 +121,7 @@ pub async fn start(
     }
     let journal = Journal::start(store.clone(), clock.clone());
     corrections::note(&brought_down, &journal);
-    let audit = Audit::open(&config.admin.audit, clock.clone())?;
+    let audit = AuditLog::open(&config.admin.audit, clock.clone())?;
     let renewals = Renewals::new(renewal::RenewalParts {
         clock: clock.clone(),
         store: store.clone(),

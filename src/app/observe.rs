@@ -266,5 +266,5 @@ pub fn refresh_gauges(inner: &Inner) {
     }
     metrics.log_waiting_seconds().set(inner.logs.blocked_for().as_secs_f64());
     let counter = metrics.journal_entries_lost();
-    counter.inc_by(inner.journal.lost().saturating_sub(counter.get()));
+    counter.inc_by(inner.journal.dropped().saturating_sub(counter.get()));
 }

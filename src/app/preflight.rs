@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{
     self, Config, ConfigError, Diagnostic, Env, KeyLocations, LoadedConfig, SecretSource, StoreUrl,
 };
-use crate::journal::audit::{Audit, AuditError};
+use crate::journal::audit::{AuditError, AuditLog};
 use crate::server::{self, BindError, CertificateWarning, TlsCertificates, TlsError};
 use crate::store::{self, StoreError, private_file};
 use crate::telemetry::{self, LogError};
@@ -130,7 +130,7 @@ impl PreflightFindings {
             let fix = "let the gateway's user write to that folder, or make the file yourself";
             self.problem("admin.token", format!("{} cannot be made ({fault})", path.display()), fix);
         }
-        if let Err(error) = Audit::check(&config.admin.audit) {
+        if let Err(error) = AuditLog::check(&config.admin.audit) {
             let fix = "name a file in a folder that the gateway's user may write to";
             self.problem("admin.audit", error.to_string(), fix);
         }

@@ -153,7 +153,7 @@ impl Running {
         admin.stop();
         admin.ended().await;
         in_time("when accounts were last used", inner.last_seen.write_at_once()).await;
-        in_time("the journal's last lines", inner.journal.settle()).await;
+        in_time("the journal's last lines", inner.journal.flush()).await;
         if let Some(Err(error)) = in_time("the store's last changes", inner.store.close()).await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");
         }

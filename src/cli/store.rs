@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crate::clock::Clock;
 use crate::config::{self, AdminConfig, SecretSource, StoreUrl};
-use crate::journal::audit::{Action, Audit, Outcome as AuditOutcome};
+use crate::journal::audit::{AuditLog, AuditOutcome, AuditRecord};
 use crate::store::backup::Backup;
 use crate::store::backup_receiver::BackupReceiver;
 use crate::store::migrate::{Migratable, MigrationReport, copy};
@@ -271,9 +271,9 @@ fn by_hand<T, F: Future<Output = Result<T, CliError>>>(
 ) -> Result<T, CliError> {
     let admin = admin_of(config)?;
     api::runtime()?.block_on(async {
-        let audit = Audit::open(&admin.audit, Clock::system()).map_err(not_audited)?;
+        let audit = AuditLog::open(&admin.audit, Clock::system()).map_err(not_audited)?;
         let request_id = format!("command-{}", std::process::id());
-        let line = |outcome| Action {
+        let line = |outcome| AuditRecord {
             who: "command line".to_owned(),
             from: None,
             action,

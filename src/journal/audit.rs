@@ -25,7 +25,7 @@ pub struct AuditError {
 
 /// One admin action.
 #[derive(Debug, Clone, Serialize)]
-pub struct Action {
+pub struct AuditRecord {
     /// Who is held to it: the holder of the admin token, a caller, whoever opened a start link.
     pub who: String,
     pub from: Option<IpAddr>,
@@ -34,14 +34,14 @@ pub struct Action {
     /// The account's name, or the pattern that was given.
     pub account: Option<String>,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: AuditOutcome,
     pub request_id: String,
 }
 
 /// Two fields of the line: `outcome`, and `why` where it was not simply done.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "outcome", content = "why", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum AuditOutcome {
     /// Written before it is done: what cannot be written down is not done.
     Asked,
     Done,
@@ -52,31 +52,31 @@ pub enum Outcome {
 
 /// The log, open; clones write to the same file.
 #[derive(Clone)]
-pub struct Audit {
+pub struct AuditLog {
     path: Arc<Path>,
     file: Arc<Mutex<File>>,
     /// One at a time: a disk that does not answer holds one thread of the runtime, not all that it has for such work.
-    turn: Arc<Semaphore>,
+    permit: Arc<Semaphore>,
     /// How long an act waits for the disk before it is refused.
-    patience: Duration,
+    timeout: Duration,
     clock: Clock,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditLine<'a> {
     at: String,
     #[serde(flatten)]
-    action: &'a Action,
+    action: &'a AuditRecord,
 }
 
-impl Audit {
+impl AuditLog {
     /// Opens the file, and makes it where it is missing.
     pub fn open(path: &Path, clock: Clock) -> Result<Self, AuditError> {
         let file = open(path).map_err(|fault| AuditError { file: path.to_owned(), fault })?;
-        let (file, turn) = (Arc::new(Mutex::new(file)), Arc::new(Semaphore::new(1)));
-        Ok(Self { path: path.into(), file, turn, patience: PATIENCE, clock })
+        let (file, permit) = (Arc::new(Mutex::new(file)), Arc::new(Semaphore::new(1)));
+        Ok(Self { path: path.into(), file, permit, timeout: WRITE_TIMEOUT, clock })
     }
 
     /// Whether `open` will succeed. Makes and changes nothing.
@@ -90,15 +90,15 @@ impl Audit {
     }
 
     /// Returns when the line is on the disk. Whoever cannot write it decides what becomes of the action.
-    pub async fn append(&self, action: &Action) -> Result<(), AuditError> {
-        let line = Line { at: self.clock.now().to_string(), action };
+    pub async fn append(&self, action: &AuditRecord) -> Result<(), AuditError> {
+        let line = AuditLine { at: self.clock.now().to_string(), action };
         let text = serde_json::to_string(&line).map_err(|fault| self.error(fault.into()))?;
-        self.on_file(move |file, _| write_line(file, &text)).await
+        self.with_file(move |file, _| write_line(file, &text)).await
     }
 
     /// Goes on in a file of the same name that logrotate left, or makes one.
     pub async fn reopen(&self) -> Result<(), AuditError> {
-        self.on_file(|file, path| {
+        self.with_file(|file, path| {
             *file = open(path)?;
             Ok(())
         })
@@ -106,20 +106,20 @@ impl Audit {
     }
 
     /// Off the runtime's threads: a flush takes as long as the disk does. Work that is begun goes on when nobody waits for it any more.
-    async fn on_file<F>(&self, work: F) -> Result<(), AuditError>
+    async fn with_file<F>(&self, work: F) -> Result<(), AuditError>
     where
         F: FnOnce(&mut File, &Path) -> io::Result<()> + Send + 'static,
     {
-        let (file, path, turn) = (self.file.clone(), self.path.clone(), self.turn.clone());
+        let (file, path, permit) = (self.file.clone(), self.path.clone(), self.permit.clone());
         let working = async move {
-            let turn = turn.acquire_owned().await.map_err(io::Error::other)?;
+            let permit = permit.acquire_owned().await.map_err(io::Error::other)?;
             let worked = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
+                let _turn = permit;
                 work(&mut file.lock().unwrap_or_else(PoisonError::into_inner), &path)
             });
             worked.await.unwrap_or_else(|ended| Err(io::Error::other(ended)))
         };
-        match tokio::time::timeout(self.patience, working).await {
+        match tokio::time::timeout(self.timeout, working).await {
             Ok(worked) => worked.map_err(|fault| self.error(fault)),
             Err(_) => Err(self.error(io::Error::other("the disk does not answer"))),
         }
@@ -167,8 +167,8 @@ mod tests {
     use std::error::Error;
     use std::fs;
 
-    fn action(outcome: Outcome) -> Action {
-        Action {
+    fn action(outcome: AuditOutcome) -> AuditRecord {
+        AuditRecord {
             who: "admin".into(),
             from: Some(IpAddr::from([127, 0, 0, 1])),
             action: "unpair",
@@ -186,10 +186,10 @@ mod tests {
             .collect()
     }
 
-    fn set_up() -> (tempfile::TempDir, PathBuf, Audit) {
+    fn set_up() -> (tempfile::TempDir, PathBuf, AuditLog) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
-        let audit = Audit::open(&path, Clock::manual(Timestamp::from_millis(1_700_000_000_000))).unwrap();
+        let audit = AuditLog::open(&path, Clock::manual(Timestamp::from_millis(1_700_000_000_000))).unwrap();
         (folder, path, audit)
     }
 
@@ -203,8 +203,8 @@ mod tests {
     #[tokio::test]
     async fn an_action_is_one_line_and_a_line_break_in_it_starts_no_other() {
         let (_folder, path, audit) = set_up();
-        audit.append(&action(Outcome::Done)).await.unwrap();
-        audit.append(&action(Outcome::Refused("no\n{\"who\": \"mallory\"}".into()))).await.unwrap();
+        audit.append(&action(AuditOutcome::Done)).await.unwrap();
+        audit.append(&action(AuditOutcome::Refused("no\n{\"who\": \"mallory\"}".into()))).await.unwrap();
         let mut refused = expected("refused");
         refused["why"] = json!("no\n{\"who\": \"mallory\"}");
         assert_eq!(lines(&path), [expected("done"), refused]);
@@ -216,47 +216,47 @@ mod tests {
         let (_folder, path, audit) = set_up();
         drop(audit);
         fs::write(&path, "{\"half").unwrap();
-        let audit = Audit::open(&path, Clock::manual(Timestamp::from_millis(1_700_000_000_000))).unwrap();
-        audit.append(&action(Outcome::Done)).await.unwrap();
+        let audit = AuditLog::open(&path, Clock::manual(Timestamp::from_millis(1_700_000_000_000))).unwrap();
+        audit.append(&action(AuditOutcome::Done)).await.unwrap();
         assert_eq!(lines(&path), [Value::Null, expected("done")]);
     }
 
     #[tokio::test]
     async fn after_a_rotation_it_goes_on_in_a_new_file() {
         let (folder, path, audit) = set_up();
-        audit.append(&action(Outcome::Done)).await.unwrap();
+        audit.append(&action(AuditOutcome::Done)).await.unwrap();
         let rotated = folder.path().join("audit.log.1");
         fs::rename(&path, &rotated).unwrap();
         audit.clone().reopen().await.unwrap();
-        audit.append(&action(Outcome::Done)).await.unwrap();
+        audit.append(&action(AuditOutcome::Done)).await.unwrap();
         assert_eq!((lines(&rotated).len(), lines(&path).len()), (1, 1));
     }
 
     #[tokio::test]
     async fn a_disk_that_does_not_answer_holds_one_thread_and_refuses_the_act_until_it_does() {
         let (_folder, path, mut audit) = set_up();
-        audit.patience = Duration::from_millis(20);
+        audit.timeout = Duration::from_millis(20);
         let (response, responded) = std::sync::mpsc::channel::<()>();
-        let stuck = audit.on_file(move |_, _| responded.recv().or(Ok(())));
-        for refused in [stuck.await, audit.append(&action(Outcome::Asked)).await] {
+        let stuck = audit.with_file(move |_, _| responded.recv().or(Ok(())));
+        for refused in [stuck.await, audit.append(&action(AuditOutcome::Asked)).await] {
             let why = refused.unwrap_err().source().unwrap().to_string();
             assert_eq!(why, "the disk does not answer");
         }
-        assert_eq!(audit.turn.available_permits(), 0, "the first still has the file, and no other began");
+        assert_eq!(audit.permit.available_permits(), 0, "the first still has the file, and no other began");
         drop(response);
-        audit.patience = PATIENCE;
-        audit.append(&action(Outcome::Done)).await.unwrap();
+        audit.timeout = WRITE_TIMEOUT;
+        audit.append(&action(AuditOutcome::Done)).await.unwrap();
         assert_eq!(lines(&path), [expected("done")]);
     }
 
     #[tokio::test]
     async fn a_log_that_cannot_be_opened_is_named() {
         let (folder, path, audit) = set_up();
-        let why = Audit::open(folder.path(), Clock::system()).err().unwrap().to_string();
+        let why = AuditLog::open(folder.path(), Clock::system()).err().unwrap().to_string();
         assert!(why.contains(&folder.path().display().to_string()), "{why}");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         assert!(audit.reopen().await.is_err());
-        audit.append(&action(Outcome::Done)).await.expect("the file that is open still takes lines");
+        audit.append(&action(AuditOutcome::Done)).await.expect("the file that is open still takes lines");
     }
 }
