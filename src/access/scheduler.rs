@@ -54,7 +54,7 @@ pub fn next_due(
         input.last_used.is_some_and(|used| used >= fresh_at || now.since(used) < life.max(TOKEN_LIFE));
     let (due, cause) = match (in_use, input.expires_at) {
         (true, Some(end)) => {
-            // A token that lives shorter than `ahead` must not be renewed without end.
+            // A token that lives shorter than `renew_before_expiry` must not be renewed without end.
             let ahead = settings.renew_before_expiry.min(life / 4);
             (end - ahead - ahead.mul_f64(spread), Cause::BeforeExpiry)
         }

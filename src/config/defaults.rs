@@ -64,7 +64,7 @@ pub const ATTEMPTS: u32 = 3;
 /// The documented wait after a 504 (Authentication and Pairing V2, 4.1.2).
 pub const INITIAL_BACKOFF: Duration = Duration::from_millis(1000);
 /// The documented wait after a 504 of pairing (Authentication and Pairing V2, 4.3.1).
-pub const PAIRING_BASE: Duration = Duration::from_millis(2000);
+pub const PAIRING_BACKOFF: Duration = Duration::from_millis(2000);
 /// Before the 30 s at which many callers give up themselves.
 pub const RETRY_DEADLINE: Duration = Duration::from_secs(20);
 /// A fifth more load at most, however broken the platform is (threats, row 13).

@@ -11,6 +11,7 @@ mod problem;
 mod reader;
 mod realms;
 mod reload;
+mod renamed;
 pub mod secret;
 pub mod text_file;
 mod tuning;
@@ -323,7 +324,7 @@ pub struct RetryConfig {
     /// Sends in all, the first included (one more after a renewal).
     pub attempts: u32,
     pub initial_backoff: Duration,
-    pub pairing_base: Duration,
+    pub pairing_backoff: Duration,
     /// No new send later than this after the start.
     pub deadline: Duration,
     /// Repeats as a share of calls, per realm.

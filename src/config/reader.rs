@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
 use super::problem::{Diagnostic, KeyLocations, line_and_column};
+use super::renamed::old_name;
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// Looks up an environment variable.
@@ -129,14 +130,28 @@ impl<'a> Section<'a> {
     }
 
     pub fn get(&self, key: &'static str) -> Option<Value<'a>> {
-        if !self.asked.borrow().contains(&key) {
+        let is_first = !self.asked.borrow().contains(&key);
+        if is_first {
             self.asked.borrow_mut().push(key);
         }
         self.reader.asked.borrow_mut().insert(self.location.below(key, 0).key);
-        let node = self.table?.get(key)?;
+        let node = self.table?.get(key);
+        let old = old_name(key).and_then(|old| Some((old, self.table?.get(old)?)));
+        let Some((old, old_node)) = old else { return node.map(|node| self.value(key, node)) };
+        let under_old_name = self.value(old, old_node);
+        if is_first && node.is_some() {
+            let what = format!("is the old name of {key}, which stands there too");
+            self.reader.problem(&under_old_name.location, what, format!("remove {old}"));
+        } else if is_first {
+            under_old_name.warn(format!("is now called {key}"), format!("write {key} instead of {old}"));
+        }
+        Some(node.map_or(under_old_name, |node| self.value(key, node)))
+    }
+
+    fn value(&self, key: &str, node: &'a Spanned<DeValue<'a>>) -> Value<'a> {
         let location = self.location.below(key, node.span().start);
         self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
-        Some(Value { reader: self.reader, location, node })
+        Value { reader: self.reader, location, node }
     }
 
     /// Where a key stands, or would stand.
@@ -280,7 +295,8 @@ impl<'a> Section<'a> {
     pub fn reject_unknown_keys(self) {
         let Some(table) = self.table else { return };
         let known = self.asked.borrow();
-        for name in table.keys().filter(|name| !known.contains(&name.get_ref().as_ref())) {
+        let is_known = |name: &str| known.iter().any(|key| *key == name || old_name(key) == Some(name));
+        for name in table.keys().filter(|name| !is_known(name.get_ref())) {
             let location = self.location.below(name.get_ref(), name.span().start);
             let fix = match nearest(name.get_ref(), &known) {
                 Some(near) => format!("write {near}"),

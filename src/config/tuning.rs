@@ -107,7 +107,7 @@ pub(super) fn upstream(section: Section<'_>) -> Option<UpstreamConfig> {
         section.duration("connect_timeout", defaults::CONNECT_TIMEOUT, Duration::from_millis(100)..=MINUTE);
     let response_timeout = timeout("response_timeout", defaults::RESPONSE_TIMEOUT);
     let idle_timeout = timeout("idle_timeout", defaults::IDLE_TIMEOUT);
-    let max_idle_per_host = section.integer("pool", defaults::MAX_IDLE_PER_HOST, 1..=10_000);
+    let max_idle_per_host = section.integer("max_idle_per_host", defaults::MAX_IDLE_PER_HOST, 1..=10_000);
     let proxy = match section.get("proxy") {
         Some(value) => proxy(&value),
         None => Some(ProxyChoice::Environment),
@@ -153,8 +153,8 @@ fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
 
 pub(super) fn retry(section: Section<'_>, sandbox: bool) -> RetryConfig {
     let attempts = section.integer("attempts", defaults::ATTEMPTS as usize, 1..=10);
-    let initial_backoff = documented_wait(&section, "base", defaults::INITIAL_BACKOFF, sandbox);
-    let pairing_base = documented_wait(&section, "pairing_base", defaults::PAIRING_BASE, sandbox);
+    let initial_backoff = documented_wait(&section, "initial_backoff", defaults::INITIAL_BACKOFF, sandbox);
+    let pairing_backoff = documented_wait(&section, "pairing_backoff", defaults::PAIRING_BACKOFF, sandbox);
     let deadline = section.duration("deadline", defaults::RETRY_DEADLINE, SECOND..=HOUR);
     let budget = section.fraction("budget", defaults::RETRY_BUDGET);
     let scan_request = section.boolean("scan_request", defaults::RETRY_SCAN_REQUEST);
@@ -166,7 +166,14 @@ pub(super) fn retry(section: Section<'_>, sandbox: bool) -> RetryConfig {
         );
     }
     section.reject_unknown_keys();
-    RetryConfig { attempts: attempts as u32, initial_backoff, pairing_base, deadline, budget, scan_request }
+    RetryConfig {
+        attempts: attempts as u32,
+        initial_backoff,
+        pairing_backoff,
+        deadline,
+        budget,
+        scan_request,
+    }
 }
 
 /// The vendor's waits are a minimum (Authentication and Pairing V2, 4.1.2 and 4.3.1); only a sandbox may be asked sooner.
@@ -197,10 +204,10 @@ pub(super) fn renewal(section: Section<'_>, sandbox: bool) -> RenewalConfig {
     }
     // A token lives an hour: renewing half an hour ahead is twice the traffic, more is a loop.
     let renew_before_expiry =
-        section.duration("ahead", defaults::RENEW_BEFORE_EXPIRY, Duration::ZERO..=30 * MINUTE);
+        section.duration("renew_before_expiry", defaults::RENEW_BEFORE_EXPIRY, Duration::ZERO..=30 * MINUTE);
     // Below three months, after which an unused grant is dead (gen-api, section 2), with ten days to spare.
     let shortest = if sandbox { SECOND } else { HOUR };
-    let idle_renewal = section.duration("keep_alive", defaults::IDLE_RENEWAL, shortest..=80 * DAY);
+    let idle_renewal = section.duration("idle_renewal", defaults::IDLE_RENEWAL, shortest..=80 * DAY);
     section.reject_unknown_keys();
     RenewalConfig { min_gap, renew_before_expiry, idle_renewal }
 }

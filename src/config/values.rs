@@ -256,7 +256,7 @@ pub(super) fn secret_file(reader: &Reader<'_>, name: &str) -> PathBuf {
     beside
 }
 
-/// `{ per_second, burst, at_once }`. Outer `None`: there and broken.
+/// `{ per_second, burst, max_concurrent }`. Outer `None`: there and broken.
 pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<RateLimit>> {
     const MOST: std::ops::RangeInclusive<usize> = 1..=1_000_000;
     let given = section.section(key);
@@ -264,13 +264,13 @@ pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<R
         return Some(None);
     }
     let number = |key| given.get(key).map(|_| given.integer(key, 1, MOST) as u32);
-    let (per_second, max_concurrent) = (number("per_second"), number("at_once"));
+    let (per_second, max_concurrent) = (number("per_second"), number("max_concurrent"));
     // Without a burst of their own, as many calls as a second allows may come together.
     let burst = number("burst").or(per_second).unwrap_or(1);
     let (empty, location) = (per_second.is_none() && max_concurrent.is_none(), section.location_of(key));
     given.reject_unknown_keys();
     if empty {
-        let fix = format!("{key} = {{ per_second = 50, at_once = 20 }}, or remove it");
+        let fix = format!("{key} = {{ per_second = 50, max_concurrent = 20 }}, or remove it");
         section.reader.problem(&location, "limits nothing", fix);
         return None;
     }

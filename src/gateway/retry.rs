@@ -138,7 +138,7 @@ fn wait_or(context: &RetryContext<'_>, otherwise: RetryDecision) -> RetryDecisio
 fn pause(context: &RetryContext<'_>) -> Duration {
     let first = match context.endpoint.retry_wait {
         RetryWait::Base => context.limits.initial_backoff,
-        RetryWait::Pairing => context.limits.pairing_base,
+        RetryWait::Pairing => context.limits.pairing_backoff,
     };
     let doubled = first.saturating_mul(1 << context.attempts.saturating_sub(1).min(8));
     doubled.mul_f64(1.0 + JITTER * context.jitter.clamp(0.0, 1.0))
@@ -186,7 +186,7 @@ mod tests {
         config::RetryConfig {
             attempts: 3,
             initial_backoff: Duration::from_millis(1000),
-            pairing_base: Duration::from_millis(2000),
+            pairing_backoff: Duration::from_millis(2000),
             deadline: Duration::from_secs(20),
             budget: 0.2,
             scan_request: false,

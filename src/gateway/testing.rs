@@ -81,7 +81,7 @@ pub fn config() -> Config {
         retry: config::RetryConfig {
             attempts: 3,
             initial_backoff: second,
-            pairing_base: 2 * second,
+            pairing_backoff: 2 * second,
             deadline: 20 * second,
             budget: 0.2,
             scan_request: false,

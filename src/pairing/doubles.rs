@@ -67,7 +67,7 @@ fn retry() -> config::RetryConfig {
     config::RetryConfig {
         attempts: 3,
         initial_backoff: Duration::from_secs(1),
-        pairing_base: Duration::from_secs(2),
+        pairing_backoff: Duration::from_secs(2),
         deadline: Duration::from_secs(20),
         budget: 0.2,
         scan_request: false,

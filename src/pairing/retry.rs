@@ -33,7 +33,7 @@ impl RetryPolicy {
 
     /// Pairing: at least 2000 ms (Authentication and Pairing V2, 4.3.1).
     pub fn of_pairing(clock: &Clock, retry: &config::RetryConfig) -> Self {
-        Self::new(clock, retry, retry.pairing_base)
+        Self::new(clock, retry, retry.pairing_backoff)
     }
 
     fn new(clock: &Clock, retry: &config::RetryConfig, base: Duration) -> Self {

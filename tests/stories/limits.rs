@@ -32,7 +32,8 @@ async fn a_caller_over_its_rate_gets_429_and_is_let_through_after_the_wait_it_wa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_with_too_many_calls_at_once_does_not_hold_up_another() {
-    let world = Setup::new().config("[gateway]", "[gateway]\naccount_limit = { at_once = 2 }").start().await;
+    let world =
+        Setup::new().config("[gateway]", "[gateway]\naccount_limit = { max_concurrent = 2 }").start().await;
     let gate = Gate::new();
     world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, Fault::HeldBy(gate.clone())).times(2));
     let held = join_all((0..2).map(|_| world.get(CLINIC_NAME, LIST)));

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::problem::Diagnostic;
 use super::*;
 
-const MINIMAL: &str = r#"
+pub(super) const MINIMAL: &str = r#"
 [realms.global]
 oauth_base = "https://prod-identity.iterocloud.com"
 base_url = "https://prod-iteroapi.iterocloud.com"
@@ -30,10 +30,10 @@ key_sha256 = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff"
 const CANARY: &str = "canary-4711";
 
 /// A folder with everything that configurations here point to.
-struct Folder(TempDir);
+pub(super) struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         folder.write("cert.pem", &made.cert.pem());
@@ -63,12 +63,12 @@ impl Folder {
         std::fs::set_permissions(self.0.path().join(name), mode).unwrap();
     }
 
-    fn load(&self, text: &str) -> Result<LoadedConfig, ConfigError> {
+    pub(in super::super) fn load(&self, text: &str) -> Result<LoadedConfig, ConfigError> {
         self.write("config.toml", text);
         load(&self.0.path().join("config.toml"), &env)
     }
 
-    fn problems(&self, text: &str) -> Vec<Diagnostic> {
+    pub(in super::super) fn problems(&self, text: &str) -> Vec<Diagnostic> {
         self.load(text).unwrap_err().iter().cloned().collect()
     }
 }
@@ -91,7 +91,7 @@ fn with_realm(lines: &str) -> String {
     MINIMAL.replace("\n[[callers]]", &format!("{lines}\n\n[[callers]]"))
 }
 
-fn with_caller(lines: &str) -> String {
+pub(super) fn with_caller(lines: &str) -> String {
     format!("{MINIMAL}{lines}\n")
 }
 
@@ -149,11 +149,11 @@ name = "demo"
 accounts = ["*", "12", "new:13", "smile"]
 networks = ["127.0.0.0/8", "::1"]
 [retry]
-base = "10ms"
-pairing_base = "10ms"
+initial_backoff = "10ms"
+pairing_backoff = "10ms"
 [renewal]
 min_gap = "0s"
-keep_alive = "1s"
+idle_renewal = "1s"
 "#;
     let config = Folder::new().load(text).unwrap().config;
     let realm = &config.realms["new"];
