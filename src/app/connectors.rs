@@ -39,17 +39,19 @@ impl Dial for RealmConnectors {
         secure: bool,
     ) -> Result<Stream, DialError> {
         let connector = self.0.load().get(realm).cloned();
-        let connector = connector
-            .ok_or_else(|| DialError { why: format!("realm {realm} is not configured"), lasting: true })?;
+        let connector = connector.ok_or_else(|| DialError {
+            reason: format!("realm {realm} is not configured"),
+            permanent: true,
+        })?;
         connector
             .connect(host, port, secure)
             .await
-            .map_err(|error| DialError { lasting: lasting(&error), why: error.to_string() })
+            .map_err(|error| DialError { permanent: is_permanent(&error), reason: error.to_string() })
     }
 }
 
 /// A refused certificate or address is not cured by trying again at once.
-fn lasting(error: &ConnectError) -> bool {
+fn is_permanent(error: &ConnectError) -> bool {
     match error {
         ConnectError::AddressRefused { .. } | ConnectError::Setup { .. } => true,
         ConnectError::Tls { .. } => error.is_certificate(),

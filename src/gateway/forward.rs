@@ -8,12 +8,12 @@ use http::{Method, StatusCode, Version};
 use crate::http1::{self, BodyDecoder, DuplicateHeader, Headers, KnownHeader, ResponseHead};
 
 use super::headers::OutboundHead;
-use super::pool::{Dial, Lease, Link, MAX_IDLE, Place, Pool, Wire};
+use super::pool::{Checkout, Dial, Io, MAX_IDLE, Pool, PoolKey, UpstreamConnection};
 use super::refusal::Refusal;
 use super::replay::AttemptBody;
+use super::request_writer::{ExchangeError, RequestWriter};
 use super::response::body::UpstreamBody;
 use super::retry::AttemptOutcome;
-use super::sending::{Fault, Sending};
 
 /// How long an attempt may wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub struct Timeouts {
 
 /// What is to be sent where.
 pub struct Attempt<'a> {
-    pub place: Place<'a>,
+    pub key: PoolKey<'a>,
     pub head: OutboundHead<'a>,
     pub body: AttemptBody,
     pub started_at: Instant,
@@ -36,12 +36,12 @@ pub struct Attempt<'a> {
     pub retryable: bool,
     /// A kept connection has just failed: no other one is tried.
     pub fresh: bool,
-    pub keep: usize,
+    pub max_idle_per_host: usize,
     pub timeouts: Timeouts,
 }
 
 /// An answer's head, and its body still to come.
-pub struct UpstreamResponse<S: Wire> {
+pub struct UpstreamResponse<S: Io> {
     pub head: ResponseHead,
     pub body: UpstreamBody<S>,
     /// When the head was here.
@@ -54,36 +54,39 @@ pub async fn send<D: Dial>(
     dial: &D,
     attempt: Attempt<'_>,
 ) -> Result<UpstreamResponse<D::Stream>, AttemptOutcome> {
-    let Attempt { place, head, body, started_at, retryable, fresh, keep, timeouts } = attempt;
-    let kept = if fresh { None } else { pool.take_out(place, retryable, keep, started_at) };
-    let (mut lease, started_at) = match kept {
-        Some(lease) => (lease, started_at),
-        None => match Box::pin(pool.dial(dial, place, keep)).await {
-            Ok(lease) => (lease, Instant::now()),
+    let Attempt { key, head, body, started_at, retryable, fresh, max_idle_per_host, timeouts } = attempt;
+    let kept = if fresh { None } else { pool.checkout(key, retryable, max_idle_per_host, started_at) };
+    let (mut checkout, started_at) = match kept {
+        Some(checkout) => (checkout, started_at),
+        None => match Box::pin(pool.dial(dial, key, max_idle_per_host)).await {
+            Ok(checkout) => (checkout, Instant::now()),
             Err(error) => {
-                return Err(AttemptOutcome::ConnectFailed { reason: error.why, permanent: error.lasting });
+                return Err(AttemptOutcome::ConnectFailed {
+                    reason: error.reason,
+                    permanent: error.permanent,
+                });
             }
         },
     };
-    let (responded, sent_whole) = exchange(&mut lease, &head, body, started_at, &timeouts).await?;
+    let (responded, sent_whole) = exchange(&mut checkout, &head, body, started_at, &timeouts).await?;
     let received_at = Instant::now();
     let body = decoder(&head.caller.method, &responded).map_err(AttemptOutcome::InvalidResponse)?;
-    let link = &mut lease.link;
-    link.keeps = sent_whole && stays_open(&responded, &body);
-    link.max_idle = max_idle(&responded.headers);
-    if body.remaining().is_some_and(|remaining| (link.unread() as u64) > remaining) {
+    let connection = &mut checkout.connection;
+    connection.reusable = sent_whole && stays_open(&responded, &body);
+    connection.max_idle = max_idle(&responded.headers);
+    if body.remaining().is_some_and(|remaining| (connection.unread() as u64) > remaining) {
         return Err(AttemptOutcome::InvalidResponse("it sent bytes that belong to no answer"));
     }
     Ok(UpstreamResponse {
         head: responded,
-        body: UpstreamBody::new(body, lease, timeouts.idle, received_at),
+        body: UpstreamBody::new(body, checkout, timeouts.idle, received_at),
         received_at,
     })
 }
 
 /// Why an answer does not show that the vendor's API is there; `None` where it does. Only what was carried
 /// out counts, and no web page: another product's host answers too.
-pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> Option<String> {
+pub fn no_proof<S: Io>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> Option<String> {
     match outcome {
         Ok(response) if !response.head.status.is_success() => {
             Some(format!("it answers a call with status {}", response.head.status.as_u16()))
@@ -101,48 +104,48 @@ pub fn no_proof<S: Wire>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) 
 
 /// Puts the request on the connection and waits for the head of its answer. Also tells whether all of the request is on its way. Dropped
 /// midway, the connection goes with it.
-async fn exchange<S: Wire>(
-    lease: &mut Lease<S>,
+async fn exchange<S: Io>(
+    checkout: &mut Checkout<S>,
     head: &OutboundHead<'_>,
     body: AttemptBody,
     started_at: Instant,
     timeouts: &Timeouts,
 ) -> Result<(ResponseHead, bool), AttemptOutcome> {
-    let reused = lease.reused;
-    let link: &mut Link<S> = &mut lease.link;
-    link.keeps = false;
-    let (read, written) = (link.read, link.written);
-    let mut sending = Sending::new(head, body);
-    link.alarm.set((started_at + timeouts.response).into());
+    let reused = checkout.reused;
+    let connection: &mut UpstreamConnection<S> = &mut checkout.connection;
+    connection.reusable = false;
+    let (read, written) = (connection.read, connection.written);
+    let mut writer = RequestWriter::new(head, body);
+    connection.deadline.set((started_at + timeouts.response).into());
     // What leaves at once, as most requests do whole, leaves when the attempt began.
     let (mut progress, mut at_once) = (written, true);
     let outcome = poll_fn(|cx| {
-        let outcome = sending.poll_exchange(link, cx);
+        let outcome = writer.poll_exchange(connection, cx);
         if outcome.is_ready() {
             return outcome;
         }
-        if link.written != progress {
-            progress = link.written;
+        if connection.written != progress {
+            progress = connection.written;
             let now = if at_once { started_at } else { Instant::now() };
-            link.alarm.set((now + sending.timeouts(timeouts)).into());
+            connection.deadline.set((now + writer.timeouts(timeouts)).into());
         }
         at_once = false;
-        link.alarm.poll(cx).map(|()| Err(Fault::TimedOut))
+        connection.deadline.poll(cx).map(|()| Err(ExchangeError::TimedOut))
     })
     .await;
-    let fault = match outcome {
+    let error = match outcome {
         Ok(head) => {
-            return Ok((head, sending.is_sent()));
+            return Ok((head, writer.is_sent()));
         }
-        Err(fault) => fault,
+        Err(error) => error,
     };
     let progress = ExchangeProgress {
         reused,
-        sent: link.written > written,
-        received: link.read > read,
-        waits_for_caller: sending.waits_for_caller(),
+        sent: connection.written > written,
+        received: connection.read > read,
+        awaiting_body: writer.awaiting_body(),
     };
-    Err(failure(&progress, fault))
+    Err(failure(&progress, error))
 }
 
 /// What is known about a failed exchange besides its fault.
@@ -150,20 +153,24 @@ struct ExchangeProgress {
     reused: bool,
     sent: bool,
     received: bool,
-    waits_for_caller: bool,
+    awaiting_body: bool,
 }
 
 /// Whose fault a failed exchange is.
-fn failure(progress: &ExchangeProgress, fault: Fault) -> AttemptOutcome {
-    match fault {
-        Fault::CallerBrokeOff => {
+fn failure(progress: &ExchangeProgress, error: ExchangeError) -> AttemptOutcome {
+    match error {
+        ExchangeError::CallerBodyFailed => {
             AttemptOutcome::CallerFailed(Refusal::BadFraming("the body broke off or is not framed properly"))
         }
-        Fault::TimedOut if progress.waits_for_caller => AttemptOutcome::CallerFailed(Refusal::RequestTimeout),
-        Fault::TimedOut => AttemptOutcome::TimedOut,
-        Fault::Switched => AttemptOutcome::InvalidResponse("it switched protocols unasked"),
-        Fault::Head(_) => AttemptOutcome::InvalidResponse("its answer is not HTTP, or its head is too large"),
-        Fault::Ended => match (progress.reused, progress.sent, progress.received) {
+        ExchangeError::TimedOut if progress.awaiting_body => {
+            AttemptOutcome::CallerFailed(Refusal::RequestTimeout)
+        }
+        ExchangeError::TimedOut => AttemptOutcome::TimedOut,
+        ExchangeError::SwitchedProtocols => AttemptOutcome::InvalidResponse("it switched protocols unasked"),
+        ExchangeError::InvalidHead(_) => {
+            AttemptOutcome::InvalidResponse("its answer is not HTTP, or its head is too large")
+        }
+        ExchangeError::ConnectionEnded => match (progress.reused, progress.sent, progress.received) {
             (true, false, _) => AttemptOutcome::StaleConnection { bytes_sent: false },
             (true, true, false) => AttemptOutcome::StaleConnection { bytes_sent: true },
             (false, false, _) => AttemptOutcome::ConnectFailed {
@@ -273,25 +280,27 @@ mod tests {
 
     #[test]
     fn a_failed_exchange_is_told_apart_by_what_went_over_the_wire() {
-        let seen = |reused, sent, received, fault| {
-            failure(&ExchangeProgress { reused, sent, received, waits_for_caller: false }, fault)
+        let seen = |reused, sent, received, error| {
+            failure(&ExchangeProgress { reused, sent, received, awaiting_body: false }, error)
         };
         assert_eq!(
-            seen(true, false, false, Fault::Ended),
+            seen(true, false, false, ExchangeError::ConnectionEnded),
             AttemptOutcome::StaleConnection { bytes_sent: false }
         );
         assert_eq!(
-            seen(true, true, false, Fault::Ended),
+            seen(true, true, false, ExchangeError::ConnectionEnded),
             AttemptOutcome::StaleConnection { bytes_sent: true }
         );
-        assert_eq!(seen(true, true, true, Fault::Ended), AttemptOutcome::ConnectionLost);
-        assert_eq!(seen(false, true, false, Fault::Ended), AttemptOutcome::ConnectionLost);
-        assert!(matches!(seen(false, false, false, Fault::Ended), AttemptOutcome::ConnectFailed { .. }));
-        assert_eq!(seen(false, true, false, Fault::TimedOut), AttemptOutcome::TimedOut);
-        let progress =
-            ExchangeProgress { reused: false, sent: true, received: false, waits_for_caller: true };
+        assert_eq!(seen(true, true, true, ExchangeError::ConnectionEnded), AttemptOutcome::ConnectionLost);
+        assert_eq!(seen(false, true, false, ExchangeError::ConnectionEnded), AttemptOutcome::ConnectionLost);
+        assert!(matches!(
+            seen(false, false, false, ExchangeError::ConnectionEnded),
+            AttemptOutcome::ConnectFailed { .. }
+        ));
+        assert_eq!(seen(false, true, false, ExchangeError::TimedOut), AttemptOutcome::TimedOut);
+        let progress = ExchangeProgress { reused: false, sent: true, received: false, awaiting_body: true };
         assert_eq!(
-            failure(&progress, Fault::TimedOut),
+            failure(&progress, ExchangeError::TimedOut),
             AttemptOutcome::CallerFailed(Refusal::RequestTimeout)
         );
     }

@@ -7,18 +7,18 @@
 //! Nothing here refreshes a token or speaks to a store: `access` does, and the gateway asks it through `account::Accounts`.
 
 mod access_log;
-mod alarm;
 pub mod budget;
 mod forward;
 pub mod headers;
 pub mod inbound;
+mod lazy_deadline;
 pub mod pool;
 mod proxy;
 pub mod refusal;
 mod replay;
+mod request_writer;
 pub mod response;
 pub mod retry;
-mod sending;
 pub mod settings;
 #[cfg(test)]
 mod stories;

@@ -17,11 +17,11 @@ use tokio::task::unconstrained;
 use crate::http1::{BodyDecoder, BodyError, HeadError, HeadLimits, ReadBuffer, ResponseHead};
 use crate::model::account::RealmName;
 
-use super::alarm::Alarm;
+use super::lazy_deadline::LazyDeadline;
 
 /// The way to the platform's hosts.
 pub trait Dial: 'static {
-    type Stream: Wire;
+    type Stream: Io;
 
     fn dial(
         &self,
@@ -33,21 +33,21 @@ pub trait Dial: 'static {
 }
 
 /// What is needed of a stream, in one word.
-pub trait Wire: AsyncRead + AsyncWrite + Unpin + 'static {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Wire for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Io for S {}
 
 /// Why there is no connection. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DialError {
-    pub why: String,
+    pub reason: String,
     /// A repeat will not help: a refused certificate or address.
-    pub lasting: bool,
+    pub permanent: bool,
 }
 
 /// Where a connection leads. Realms never share one, even to the same host (threats, row 26).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct PoolKey<'a> {
     pub realm: &'a RealmName,
     pub host: &'a str,
     pub port: u16,
@@ -55,40 +55,40 @@ pub struct Place<'a> {
 }
 
 /// All connections of one worker.
-pub struct Pool<S: Wire> {
+pub struct Pool<S: Io> {
     /// A handful of hosts: walking them is cheaper than hashing them.
-    shelves: RefCell<Vec<Rc<Shelf<S>>>>,
+    host_pools: RefCell<Vec<Rc<HostPool<S>>>>,
     /// Spreads the greatest ages of connections.
     jitter: Cell<u64>,
 }
 
-struct Shelf<S: Wire> {
+struct HostPool<S: Io> {
     realm: RealmName,
     host: String,
     port: u16,
     secure: bool,
     /// In the order in which they were put back.
-    idle: RefCell<VecDeque<Box<Link<S>>>>,
+    idle: RefCell<VecDeque<Box<UpstreamConnection<S>>>>,
 }
 
-/// A connection in somebody's hands. Dropping it closes it; only `put_back` keeps it.
-pub struct Lease<S: Wire> {
-    pub link: Box<Link<S>>,
+/// A connection in somebody's hands. Dropping it closes it; only `checkin` keeps it.
+pub struct Checkout<S: Io> {
+    pub connection: Box<UpstreamConnection<S>>,
     pub reused: bool,
-    shelf: Rc<Shelf<S>>,
-    keep: usize,
+    host_pool: Rc<HostPool<S>>,
+    max_idle_per_host: usize,
 }
 
 /// One connection, and what has been read from it and not been used.
-pub struct Link<S: Wire> {
+pub struct UpstreamConnection<S: Io> {
     stream: S,
     read_buffer: ReadBuffer,
     /// Bytes that went over it: whether anything was sent, and whether anything came back.
     pub read: u64,
     pub written: u64,
-    pub alarm: Alarm,
+    pub deadline: LazyDeadline,
     /// The last exchange has left it between two messages.
-    pub keeps: bool,
+    pub reusable: bool,
     /// How long it may lie idle, by what the platform says of it.
     pub max_idle: Duration,
     idle_since: Instant,
@@ -102,25 +102,31 @@ pub const MAX_IDLE: Duration = Duration::from_secs(55);
 /// anew, so that a platform that moves is followed.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
-const MAX_IDLE_UNREPEATABLE: Duration = Duration::from_secs(3);
+const MAX_IDLE_NOT_RETRYABLE: Duration = Duration::from_secs(3);
 /// Answers' heads: a vendor head is a few hundred bytes, and an endless one must end.
-const HEADS: HeadLimits = HeadLimits { max_bytes: 64 * 1024, max_headers: 200 };
+const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 64 * 1024, max_headers: 200 };
 
-impl<S: Wire> Default for Pool<S> {
+impl<S: Io> Default for Pool<S> {
     fn default() -> Self {
-        Self { shelves: RefCell::default(), jitter: Cell::new(super::random()) }
+        Self { host_pools: RefCell::default(), jitter: Cell::new(super::random()) }
     }
 }
 
-impl<S: Wire> Pool<S> {
+impl<S: Io> Pool<S> {
     /// The most recently used connection that is still alive.
-    pub fn take_out(&self, place: Place<'_>, retryable: bool, keep: usize, now: Instant) -> Option<Lease<S>> {
-        let shelf = self.shelf(place);
-        let max_idle = if retryable { MAX_IDLE } else { MAX_IDLE_UNREPEATABLE };
+    pub fn checkout(
+        &self,
+        key: PoolKey<'_>,
+        retryable: bool,
+        max_idle_per_host: usize,
+        now: Instant,
+    ) -> Option<Checkout<S>> {
+        let host_pool = self.host_pool(key);
+        let max_idle = if retryable { MAX_IDLE } else { MAX_IDLE_NOT_RETRYABLE };
         loop {
-            let mut link = shelf.pop_younger_than(max_idle, now)?;
-            if link.is_alive() {
-                return Some(Lease { link, reused: true, shelf, keep });
+            let mut connection = host_pool.pop_recent(max_idle, now)?;
+            if connection.is_alive() {
+                return Some(Checkout { connection, reused: true, host_pool, max_idle_per_host });
             }
         }
     }
@@ -129,28 +135,33 @@ impl<S: Wire> Pool<S> {
     pub async fn dial<D: Dial<Stream = S>>(
         &self,
         dial: &D,
-        place: Place<'_>,
-        keep: usize,
-    ) -> Result<Lease<S>, DialError> {
-        let stream = dial.dial(place.realm, place.host, place.port, place.secure).await?;
+        key: PoolKey<'_>,
+        max_idle_per_host: usize,
+    ) -> Result<Checkout<S>, DialError> {
+        let stream = dial.dial(key.realm, key.host, key.port, key.secure).await?;
         let now = Instant::now();
-        let link = Link {
+        let connection = UpstreamConnection {
             stream,
             read_buffer: ReadBuffer::default(),
             read: 0,
             written: 0,
-            alarm: Alarm::default(),
-            keeps: false,
+            deadline: LazyDeadline::default(),
+            reusable: false,
             max_idle: MAX_IDLE,
             idle_since: now,
             retired_at: now + self.next_max_age(),
         };
-        Ok(Lease { link: Box::new(link), reused: false, shelf: self.shelf(place), keep })
+        Ok(Checkout {
+            connection: Box::new(connection),
+            reused: false,
+            host_pool: self.host_pool(key),
+            max_idle_per_host,
+        })
     }
 
     /// How many connections lie idle.
     pub fn idle(&self) -> usize {
-        self.shelves.borrow().iter().map(|shelf| shelf.idle.borrow().len()).sum()
+        self.host_pools.borrow().iter().map(|host_pool| host_pool.idle.borrow().len()).sum()
     }
 
     /// Evenly spread, so that connections that were made together do not end together.
@@ -161,56 +172,60 @@ impl<S: Wire> Pool<S> {
         MAX_AGE.mul_f64(1.0 + (step >> 11) as f64 / (1u64 << 53) as f64)
     }
 
-    fn shelf(&self, place: Place<'_>) -> Rc<Shelf<S>> {
-        let mut shelves = self.shelves.borrow_mut();
-        if let Some(shelf) = shelves.iter().find(|shelf| shelf.place() == place) {
-            return shelf.clone();
+    fn host_pool(&self, key: PoolKey<'_>) -> Rc<HostPool<S>> {
+        let mut host_pools = self.host_pools.borrow_mut();
+        if let Some(host_pool) = host_pools.iter().find(|host_pool| host_pool.key() == key) {
+            return host_pool.clone();
         }
         // Hosts come and go with regions and link hosts: the empty ones make room.
-        shelves.retain(|shelf| Rc::strong_count(shelf) > 1 || !shelf.idle.borrow().is_empty());
-        let Place { realm, host, port, secure } = place;
+        host_pools.retain(|host_pool| Rc::strong_count(host_pool) > 1 || !host_pool.idle.borrow().is_empty());
+        let PoolKey { realm, host, port, secure } = key;
         let (realm, host) = (realm.clone(), host.to_owned());
-        let shelf = Rc::new(Shelf { realm, host, port, secure, idle: RefCell::default() });
-        shelves.push(shelf.clone());
-        shelf
+        let host_pool = Rc::new(HostPool { realm, host, port, secure, idle: RefCell::default() });
+        host_pools.push(host_pool.clone());
+        host_pool
     }
 }
 
-impl<S: Wire> Shelf<S> {
-    fn place(&self) -> Place<'_> {
-        Place { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
+impl<S: Io> HostPool<S> {
+    fn key(&self) -> PoolKey<'_> {
+        PoolKey { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
     }
 
     /// The one that was used last, if that was recently enough; if it was not, none of the others was. Those
     /// past their time go.
-    fn pop_younger_than(&self, limit: Duration, now: Instant) -> Option<Box<Link<S>>> {
+    fn pop_recent(&self, limit: Duration, now: Instant) -> Option<Box<UpstreamConnection<S>>> {
         let mut idle = self.idle.borrow_mut();
-        while idle.pop_front_if(|link| link.is_past_its_time(now)).is_some() {}
-        while idle.pop_back_if(|link| link.is_past_its_time(now)).is_some() {}
-        idle.pop_back_if(|link| link.idle(now) <= limit)
+        while idle.pop_front_if(|connection| connection.is_expired(now)).is_some() {}
+        while idle.pop_back_if(|connection| connection.is_expired(now)).is_some() {}
+        idle.pop_back_if(|connection| connection.idle(now) <= limit)
     }
 }
 
-impl<S: Wire> Lease<S> {
+impl<S: Io> Checkout<S> {
     /// Keeps the connection for the next call, if it is between two messages with nothing unread. Whether it
     /// is alive is asked when it is taken out. Where there are enough, the oldest goes: a call that cannot be
     /// repeated takes none but the younger ones, and would find none if old ones kept their places.
-    pub fn put_back(mut self, now: Instant) {
-        let link = &mut self.link;
-        link.idle_since = now;
-        if self.keep == 0 || !link.keeps || !link.read_buffer.is_empty() || link.is_past_its_time(now) {
+    pub fn checkin(mut self, now: Instant) {
+        let connection = &mut self.connection;
+        connection.idle_since = now;
+        if self.max_idle_per_host == 0
+            || !connection.reusable
+            || !connection.read_buffer.is_empty()
+            || connection.is_expired(now)
+        {
             return;
         }
-        link.read_buffer.release_if_empty();
-        let mut idle = self.shelf.idle.borrow_mut();
-        while idle.len() >= self.keep {
+        connection.read_buffer.release_if_empty();
+        let mut idle = self.host_pool.idle.borrow_mut();
+        while idle.len() >= self.max_idle_per_host {
             idle.pop_front();
         }
-        idle.push_back(self.link);
+        idle.push_back(self.connection);
     }
 }
 
-impl<S: Wire> Link<S> {
+impl<S: Io> UpstreamConnection<S> {
     /// Writes what it can of these parts, in their order, and tells how much that was.
     pub fn poll_write<const N: usize>(
         &mut self,
@@ -240,7 +255,7 @@ impl<S: Wire> Link<S> {
     /// The next head, once it is here. `Ok(None)` is the end of the connection.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, HeadError>> {
         loop {
-            if let Some(head) = self.read_buffer.take_response(&HEADS)? {
+            if let Some(head) = self.read_buffer.take_response(&HEAD_LIMITS)? {
                 return Poll::Ready(Ok(Some(head)));
             }
             // A broken connection says no more than one that has ended.
@@ -289,20 +304,20 @@ impl<S: Wire> Link<S> {
     }
 
     /// No call takes it any more.
-    fn is_past_its_time(&self, now: Instant) -> bool {
+    fn is_expired(&self, now: Instant) -> bool {
         now >= self.retired_at || self.max_idle.is_zero() || self.idle(now) > self.max_idle
     }
 
     /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
     fn is_alive(&mut self) -> bool {
-        self.keeps && self.read_buffer.is_empty() && is_quiet(&mut self.stream)
+        self.reusable && self.read_buffer.is_empty() && has_nothing_to_read(&mut self.stream)
     }
 }
 
-fn is_quiet<S: Wire>(stream: &mut S) -> bool {
-    let mut nothing = [0; 1];
-    let mut nothing = ReadBuf::new(&mut nothing);
-    let look = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut nothing));
+fn has_nothing_to_read<S: Io>(stream: &mut S) -> bool {
+    let mut probe = [0; 1];
+    let mut probe = ReadBuf::new(&mut probe);
+    let look = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut probe));
     // A task that has used up its turn would be told to wait without a look.
     pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
@@ -319,12 +334,12 @@ mod tests {
     async fn a_connection_that_has_ended_is_seen_even_by_a_task_whose_turn_is_used_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (far, _) = listener.accept().await.unwrap();
-        assert!(is_quiet(&mut stream));
-        drop(far);
+        let (remote, _) = listener.accept().await.unwrap();
+        assert!(has_nothing_to_read(&mut stream));
+        drop(remote);
         stream.readable().await.unwrap();
         while tokio::task::consume_budget().now_or_never().is_some() {}
-        assert!(!is_quiet(&mut stream));
+        assert!(!has_nothing_to_read(&mut stream));
     }
 
     /// Connections to one place, all made now.
@@ -332,7 +347,7 @@ mod tests {
         pool: Pool<DuplexStream>,
         realm: RealmName,
         now: Instant,
-        far: Rc<RefCell<Vec<DuplexStream>>>,
+        remote: Rc<RefCell<Vec<DuplexStream>>>,
     }
 
     struct InMemory(Rc<RefCell<Vec<DuplexStream>>>);
@@ -341,9 +356,9 @@ mod tests {
         type Stream = DuplexStream;
 
         async fn dial(&self, _: &RealmName, _: &str, _: u16, _: bool) -> Result<DuplexStream, DialError> {
-            let (near, far) = tokio::io::duplex(64);
-            self.0.borrow_mut().push(far);
-            Ok(near)
+            let (local, remote) = tokio::io::duplex(64);
+            self.0.borrow_mut().push(remote);
+            Ok(local)
         }
     }
 
@@ -352,39 +367,40 @@ mod tests {
     impl Connections {
         fn new() -> Self {
             let realm = "global".parse().unwrap();
-            Self { pool: Pool::default(), realm, now: Instant::now(), far: Rc::default() }
+            Self { pool: Pool::default(), realm, now: Instant::now(), remote: Rc::default() }
         }
 
-        fn place(&self) -> Place<'_> {
-            Place { realm: &self.realm, host: "a.test", port: 443, secure: false }
+        fn key(&self) -> PoolKey<'_> {
+            PoolKey { realm: &self.realm, host: "a.test", port: 443, secure: false }
         }
 
         fn at(&self, millis: u64) -> Instant {
             self.now + Duration::from_millis(millis)
         }
 
-        async fn dial(&self) -> Lease<DuplexStream> {
-            let mut lease = self.pool.dial(&InMemory(self.far.clone()), self.place(), KEEP).await.unwrap();
-            lease.link.keeps = true;
-            lease
+        async fn dial(&self) -> Checkout<DuplexStream> {
+            let mut checkout =
+                self.pool.dial(&InMemory(self.remote.clone()), self.key(), KEEP).await.unwrap();
+            checkout.connection.reusable = true;
+            checkout
         }
 
-        fn take(&self, retryable: bool, millis: u64) -> Option<Lease<DuplexStream>> {
-            self.pool.take_out(self.place(), retryable, KEEP, self.at(millis))
+        fn take(&self, retryable: bool, millis: u64) -> Option<Checkout<DuplexStream>> {
+            self.pool.checkout(self.key(), retryable, KEEP, self.at(millis))
         }
     }
 
     #[tokio::test]
     async fn a_returned_connection_pushes_out_the_oldest_so_that_calls_that_cannot_be_repeated_find_one() {
         let connections = Connections::new();
-        let mut leases = Vec::new();
+        let mut checkouts = Vec::new();
         for _ in 0..KEEP + 2 {
-            leases.push(connections.dial().await);
+            checkouts.push(connections.dial().await);
         }
-        leases.into_iter().for_each(|lease| lease.put_back(connections.at(0)));
+        checkouts.into_iter().for_each(|checkout| checkout.checkin(connections.at(0)));
         assert_eq!(connections.pool.idle(), KEEP);
         assert!(connections.take(false, 4_000).is_none(), "they have lain idle for too long");
-        connections.dial().await.put_back(connections.at(4_000));
+        connections.dial().await.checkin(connections.at(4_000));
         assert_eq!(connections.pool.idle(), KEEP);
         let found = connections.take(false, 4_100).expect("the one that was used last");
         assert!(found.reused);
@@ -396,12 +412,12 @@ mod tests {
     async fn a_connection_has_a_greatest_age_however_busy_it_is() {
         let connections = Connections::new();
         let once = 1_000 * MAX_AGE.as_secs();
-        let mut lease = connections.dial().await;
+        let mut checkout = connections.dial().await;
         for second in 0..MAX_AGE.as_secs() {
-            lease.put_back(connections.at(1_000 * second));
-            lease = connections.take(true, 1_000 * second + 500).unwrap();
+            checkout.checkin(connections.at(1_000 * second));
+            checkout = connections.take(true, 1_000 * second + 500).unwrap();
         }
-        lease.put_back(connections.at(2 * once + 1_000));
+        checkout.checkin(connections.at(2 * once + 1_000));
         assert_eq!(connections.pool.idle(), 0);
         let ages: Vec<Duration> = (0..100).map(|_| connections.pool.next_max_age()).collect();
         assert!(ages.iter().all(|age| (MAX_AGE..2 * MAX_AGE).contains(age)));
@@ -411,16 +427,16 @@ mod tests {
     #[tokio::test]
     async fn a_connection_lies_idle_for_no_longer_than_the_platform_says() {
         let connections = Connections::new();
-        let mut lease = connections.dial().await;
-        lease.link.max_idle = Duration::from_secs(4);
-        lease.put_back(connections.at(0));
-        let lease = connections.take(true, 3_900).unwrap();
-        lease.put_back(connections.at(3_900));
+        let mut checkout = connections.dial().await;
+        checkout.connection.max_idle = Duration::from_secs(4);
+        checkout.checkin(connections.at(0));
+        let checkout = connections.take(true, 3_900).unwrap();
+        checkout.checkin(connections.at(3_900));
         assert!(connections.take(true, 8_000).is_none());
         assert_eq!(connections.pool.idle(), 0);
-        let mut lease = connections.dial().await;
-        lease.link.max_idle = Duration::ZERO;
-        lease.put_back(connections.at(8_000));
+        let mut checkout = connections.dial().await;
+        checkout.connection.max_idle = Duration::ZERO;
+        checkout.checkin(connections.at(8_000));
         assert_eq!(connections.pool.idle(), 0);
     }
 }

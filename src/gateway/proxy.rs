@@ -22,7 +22,7 @@ use super::forward::{self, Attempt, Timeouts, UpstreamResponse, no_proof};
 use super::headers::{GatewayHeaders, OutboundHead};
 use super::inbound::account::Accounts;
 use super::inbound::target::{self, ParsedTarget};
-use super::pool::{Dial, Place, Wire};
+use super::pool::{Dial, Io, PoolKey};
 use super::refusal::Refusal;
 use super::replay::ReplayableBody;
 use super::response::body::ResponseBodyError;
@@ -44,7 +44,7 @@ pub struct ResolvedRequest<'a, A: Accounts> {
 }
 
 /// What the loop came to, and the access that it was got with.
-pub struct ForwardedResponse<S: Wire> {
+pub struct ForwardedResponse<S: Io> {
     pub response: UpstreamResponse<S>,
     pub access: Access,
 }
@@ -251,11 +251,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let attempt = Attempt {
             head,
             body: body.attempt_body(),
-            place: Place { realm: access.realm(), host: &host, port, secure: route.secure() },
+            key: PoolKey { realm: access.realm(), host: &host, port, secure: route.secure() },
             started_at,
             retryable: request.retryable() && body.replayable(),
             fresh: state.retried_transparently,
-            keep: settings.pool,
+            max_idle_per_host: settings.pool,
             timeouts,
         };
         let mut outcome = forward::send(&self.pool, &self.dial, attempt).await;
@@ -374,14 +374,14 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 }
 
-fn outcome_seen<S: Wire>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> AttemptOutcome {
+fn outcome_seen<S: Io>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> AttemptOutcome {
     match outcome {
         Ok(response) => AttemptOutcome::Status(response.head.status),
         Err(outcome_seen) => outcome_seen.clone(),
     }
 }
 
-pub(super) fn forwarded<S: Wire>(
+pub(super) fn forwarded<S: Io>(
     outcome: Result<UpstreamResponse<S>, AttemptOutcome>,
     access: Access,
 ) -> Result<ForwardedResponse<S>, Refusal> {

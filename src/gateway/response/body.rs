@@ -13,16 +13,16 @@ use crate::http1::{BodyDecoder, BodyError, ForwardedHeaders, Headers};
 
 use super::rewrite::RewritingBody;
 use crate::gateway::access_log::RequestLog;
-use crate::gateway::pool::{Lease, Wire};
+use crate::gateway::pool::{Checkout, Io};
 
 /// What the server sends to the caller. Dropped, it writes the call's line.
-pub struct ResponseBody<S: Wire> {
+pub struct ResponseBody<S: Io> {
     kind: BodyKind<S>,
     log: Option<RequestLog>,
     headers: Option<Headers>,
 }
 
-enum BodyKind<S: Wire> {
+enum BodyKind<S: Io> {
     Full(Option<Bytes>),
     Live(UpstreamBody<S>),
     RewritingBody(Box<RewritingBody<S>>),
@@ -39,11 +39,11 @@ pub enum ResponseBodyError {
 }
 
 /// The body of an answer as it comes, and the connection that it comes over.
-pub struct UpstreamBody<S: Wire> {
+pub struct UpstreamBody<S: Io> {
     /// Read ahead; delivered first.
     front: Option<Bytes>,
     decoder: BodyDecoder,
-    lease: Option<Lease<S>>,
+    checkout: Option<Checkout<S>>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// The timer runs for the pause that is going on.
@@ -51,14 +51,19 @@ pub struct UpstreamBody<S: Wire> {
     ended: bool,
 }
 
-impl<S: Wire> UpstreamBody<S> {
+impl<S: Io> UpstreamBody<S> {
     /// A small answer has come with its head: then its connection is free at once.
-    pub fn new(decoder: BodyDecoder, mut lease: Lease<S>, idle: Duration, now: std::time::Instant) -> Self {
+    pub fn new(
+        decoder: BodyDecoder,
+        mut checkout: Checkout<S>,
+        idle: Duration,
+        now: std::time::Instant,
+    ) -> Self {
         let mut body =
-            Self { front: None, decoder, lease: None, idle, timer: None, timer_runs: false, ended: false };
+            Self { front: None, decoder, checkout: None, idle, timer: None, timer_runs: false, ended: false };
         // A fault shows again when the body is read on.
-        body.front = lease.link.take_chunk(&mut body.decoder).unwrap_or_default();
-        body.lease = Some(lease);
+        body.front = checkout.connection.take_chunk(&mut body.decoder).unwrap_or_default();
+        body.checkout = Some(checkout);
         if body.decoder.has_ended() {
             body.end(now);
         }
@@ -110,8 +115,8 @@ impl<S: Wire> UpstreamBody<S> {
     }
 
     fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
-        match ready!(lease.link.poll_chunk(&mut self.decoder, cx)) {
+        let Some(checkout) = &mut self.checkout else { return Poll::Ready(None) };
+        match ready!(checkout.connection.poll_chunk(&mut self.decoder, cx)) {
             Ok(chunk) => {
                 if self.decoder.has_ended() {
                     self.end(std::time::Instant::now());
@@ -137,25 +142,25 @@ impl<S: Wire> UpstreamBody<S> {
     /// All of the body has come: the connection may serve the next call.
     fn end(&mut self, now: std::time::Instant) {
         self.ended = true;
-        if let Some(lease) = self.lease.take() {
-            lease.put_back(now);
+        if let Some(checkout) = self.checkout.take() {
+            checkout.checkin(now);
         }
     }
 
     fn fail(&mut self, error: ResponseBodyError) -> ResponseBodyError {
         self.ended = true;
-        self.lease = None;
+        self.checkout = None;
         error
     }
 }
 
-impl<S: Wire> ForwardedHeaders for ResponseBody<S> {
+impl<S: Io> ForwardedHeaders for ResponseBody<S> {
     fn forwarded_headers(&self) -> Option<&Headers> {
         self.headers.as_ref()
     }
 }
 
-impl<S: Wire> ResponseBody<S> {
+impl<S: Io> ResponseBody<S> {
     pub fn full(bytes: Bytes) -> Self {
         Self::new(BodyKind::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
@@ -192,7 +197,7 @@ impl<S: Wire> ResponseBody<S> {
     }
 }
 
-impl<S: Wire> Body for ResponseBody<S> {
+impl<S: Io> Body for ResponseBody<S> {
     type Data = Bytes;
     type Error = ResponseBodyError;
 

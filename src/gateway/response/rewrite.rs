@@ -14,7 +14,7 @@ use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
 use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
-use crate::gateway::pool::Wire;
+use crate::gateway::pool::Io;
 
 /// Up to here an answer is rewritten whole.
 pub const MAX_BUFFERED: usize = 1024 * 1024;
@@ -101,7 +101,7 @@ pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>)
 }
 
 /// An answer in the clear, piece by piece.
-pub struct DecodedBody<S: Wire> {
+pub struct DecodedBody<S: Io> {
     body: UpstreamBody<S>,
     gzip: Option<Gzip>,
 }
@@ -114,7 +114,7 @@ struct Gzip {
 }
 
 /// A rewritten body that is too long to be held.
-pub struct RewritingBody<S: Wire> {
+pub struct RewritingBody<S: Io> {
     decoded: DecodedBody<S>,
     rewriter: Rewriter,
     /// Rewritten and not sent yet.
@@ -123,7 +123,7 @@ pub struct RewritingBody<S: Wire> {
 }
 
 /// An answer whose links are ours.
-pub struct RewrittenResponse<S: Wire> {
+pub struct RewrittenResponse<S: Io> {
     pub body: ResponseBody<S>,
     /// The body's length, where it is known.
     pub length: Option<usize>,
@@ -135,7 +135,7 @@ pub struct RewrittenResponse<S: Wire> {
 
 /// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes
 /// in one piece is looked through where it lies, and nothing is set up for it.
-pub async fn rewrite<S: Wire>(
+pub async fn rewrite<S: Io>(
     body: UpstreamBody<S>,
     gzip: bool,
     matcher: Rc<LinkMatcher>,
@@ -169,7 +169,7 @@ pub async fn rewrite<S: Wire>(
     Ok(RewrittenResponse { body: ResponseBody::full(Bytes::from(ready)), length, links, untouched: false })
 }
 
-impl<S: Wire> DecodedBody<S> {
+impl<S: Io> DecodedBody<S> {
     fn new(body: UpstreamBody<S>, gzip: bool) -> Self {
         let gzip = gzip.then(|| Gzip {
             decoder: MultiGzDecoder::new(Vec::new()),
@@ -235,7 +235,7 @@ impl Gzip {
     }
 }
 
-impl<S: Wire> RewritingBody<S> {
+impl<S: Io> RewritingBody<S> {
     pub fn links(&self) -> LinkCounts {
         self.rewriter.links()
     }

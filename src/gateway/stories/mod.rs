@@ -86,7 +86,7 @@ impl Dial for Direct {
     ) -> Result<TcpStream, DialError> {
         TcpStream::connect((host, port))
             .await
-            .map_err(|error| DialError { why: error.to_string(), lasting: false })
+            .map_err(|error| DialError { reason: error.to_string(), permanent: false })
     }
 }
 

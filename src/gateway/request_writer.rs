@@ -11,14 +11,14 @@ use crate::http1::{HeadError, ResponseHead, WriteBuffer, YIELD_AFTER, poll_yield
 
 use super::forward::Timeouts;
 use super::headers::{OutboundFraming, OutboundHead};
-use super::pool::{Link, Wire};
+use super::pool::{Io, UpstreamConnection};
 use super::replay::AttemptBody;
 
 /// What ends a chunked body.
-const LAST: &[u8] = b"0\r\n\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// A request on its way out.
-pub(super) struct Sending<'a> {
+pub(super) struct RequestWriter<'a> {
     /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
     /// end, a chunk's head, data, and what stands behind it.
     head: WriteBuffer,
@@ -31,40 +31,40 @@ pub(super) struct Sending<'a> {
     sent: usize,
     body: AttemptBody,
     framing: OutboundFraming,
-    state: State,
+    state: WriteState,
     /// Bytes of the body that have left since the others had their turn.
-    moved: usize,
+    since_yield: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum WriteState {
     /// Bytes are to be written.
     Writing,
     /// The caller has not sent the next piece.
-    WaitsForCaller,
+    AwaitingBody,
     Flushing,
     Sent,
     /// The platform takes no more; it may have answered before that.
-    Refused,
+    PeerStoppedReading,
 }
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ExchangeError {
     TimedOut,
     /// The connection ended, or broke.
-    Ended,
-    CallerBrokeOff,
-    Head(HeadError),
-    Switched,
+    ConnectionEnded,
+    CallerBodyFailed,
+    InvalidHead(HeadError),
+    SwitchedProtocols,
 }
 
-impl<'a> Sending<'a> {
+impl<'a> RequestWriter<'a> {
     /// Puts the head together.
     pub fn new(outbound: &OutboundHead<'a>, body: AttemptBody) -> Self {
         let mut head = WriteBuffer::new();
         outbound.write_up_to_bearer(&mut head);
-        let mut sending = Self {
+        let mut writer = Self {
             head,
             bearer: outbound.gateway_headers.bearer.as_bytes(),
             end: b"\r\n\r\n",
@@ -74,36 +74,36 @@ impl<'a> Sending<'a> {
             sent: 0,
             body,
             framing: outbound.gateway_headers.framing,
-            state: State::Writing,
-            moved: 0,
+            state: WriteState::Writing,
+            since_yield: 0,
         };
         // A kept body leaves together with its head.
-        if !sending.body.is_streamed() {
+        if !writer.body.is_streamed() {
             let noop = &mut Context::from_waker(std::task::Waker::noop());
-            let _ = sending.poll_next(noop);
+            let _ = writer.poll_next(noop);
         }
-        sending
+        writer
     }
 
     /// Sends, and takes the answer when it comes, be it before the end of the request.
-    pub fn poll_exchange<S: Wire>(
+    pub fn poll_exchange<S: Io>(
         &mut self,
-        link: &mut Link<S>,
+        connection: &mut UpstreamConnection<S>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, Fault>> {
-        match self.poll_send(link, cx) {
-            Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+    ) -> Poll<Result<ResponseHead, ExchangeError>> {
+        match self.poll_send(connection, cx) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             // What is sent in one piece is sent before anyone looks for an answer.
             Poll::Pending if !self.body.is_streamed() => return Poll::Pending,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         loop {
-            match link.poll_head(cx) {
+            match connection.poll_head(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(None)) => return Poll::Ready(Err(Fault::Ended)),
-                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Fault::Head(fault))),
+                Poll::Ready(Ok(None)) => return Poll::Ready(Err(ExchangeError::ConnectionEnded)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ExchangeError::InvalidHead(error))),
                 Poll::Ready(Ok(Some(head))) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Poll::Ready(Err(Fault::Switched));
+                    return Poll::Ready(Err(ExchangeError::SwitchedProtocols));
                 }
                 // 100 and 103 are for us alone, and we asked for neither.
                 Poll::Ready(Ok(Some(head))) if head.status.is_informational() => {}
@@ -112,42 +112,50 @@ impl<'a> Sending<'a> {
         }
     }
 
-    fn poll_send<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    fn poll_send<S: Io>(
+        &mut self,
+        connection: &mut UpstreamConnection<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ExchangeError>> {
         loop {
             match self.state {
-                State::Sent | State::Refused => return Poll::Ready(Ok(())),
-                State::Flushing => match link.poll_flush(cx) {
+                WriteState::Sent | WriteState::PeerStoppedReading => return Poll::Ready(Ok(())),
+                WriteState::Flushing => match connection.poll_flush(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => self.state = State::Sent,
-                    Poll::Ready(Err(_)) => self.state = State::Refused,
+                    Poll::Ready(Ok(())) => self.state = WriteState::Sent,
+                    Poll::Ready(Err(_)) => self.state = WriteState::PeerStoppedReading,
                 },
-                State::WaitsForCaller => match self.poll_next(cx) {
+                WriteState::AwaitingBody => match self.poll_next(cx) {
                     Poll::Pending => {
                         // What TLS holds back may be what the platform waits for.
-                        let _ = link.poll_flush(cx);
+                        let _ = connection.poll_flush(cx);
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 },
-                State::Writing => match self.poll_write(link, cx) {
+                WriteState::Writing => match self.poll_write(connection, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(true) => {
                         self.next();
-                        if self.moved >= YIELD_AFTER {
-                            self.moved = 0;
+                        if self.since_yield >= YIELD_AFTER {
+                            self.since_yield = 0;
                             poll_yield(cx);
                             return Poll::Pending;
                         }
                     }
-                    Poll::Ready(false) => self.state = State::Refused,
+                    Poll::Ready(false) => self.state = WriteState::PeerStoppedReading,
                 },
             }
         }
     }
 
     /// True when all of it is written, false where it cannot be.
-    fn poll_write<S: Wire>(&mut self, link: &mut Link<S>, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_write<S: Io>(
+        &mut self,
+        connection: &mut UpstreamConnection<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
         loop {
             let mut skip = self.sent;
             let parts =
@@ -160,7 +168,7 @@ impl<'a> Sending<'a> {
             if parts.iter().all(|part| part.is_empty()) {
                 return Poll::Ready(true);
             }
-            match std::task::ready!(link.poll_write(&parts, cx)) {
+            match std::task::ready!(connection.poll_write(&parts, cx)) {
                 Ok(written) if written > 0 => self.sent += written,
                 _ => return Poll::Ready(false),
             }
@@ -172,20 +180,20 @@ impl<'a> Sending<'a> {
         self.bearer = b"";
         self.end = b"";
         self.chunk_header.clear();
-        self.moved += self.data.len();
+        self.since_yield += self.data.len();
         self.data = Bytes::new();
         self.sent = 0;
         let over = self.body.has_ended()
-            && (self.framing == OutboundFraming::AsReceived || self.tail.ends_with(LAST));
+            && (self.framing == OutboundFraming::AsReceived || self.tail.ends_with(LAST_CHUNK));
         self.tail = b"";
-        self.state = if over { State::Flushing } else { State::WaitsForCaller };
+        self.state = if over { WriteState::Flushing } else { WriteState::AwaitingBody };
     }
 
     /// The body's next piece into its place.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         let chunked = self.framing == OutboundFraming::Chunked;
         match std::task::ready!(self.body.poll_chunk(cx)) {
-            Some(Err(_)) => return Poll::Ready(Err(Fault::CallerBrokeOff)),
+            Some(Err(_)) => return Poll::Ready(Err(ExchangeError::CallerBodyFailed)),
             Some(Ok(data)) => {
                 if chunked {
                     write_chunk_header(&mut self.chunk_header, data.len());
@@ -193,27 +201,27 @@ impl<'a> Sending<'a> {
                 }
                 self.data = data;
             }
-            None if chunked => self.tail = LAST,
+            None if chunked => self.tail = LAST_CHUNK,
             None => {}
         }
-        self.state = State::Writing;
+        self.state = WriteState::Writing;
         Poll::Ready(Ok(()))
     }
 
     pub fn is_sent(&self) -> bool {
-        self.state == State::Sent
+        self.state == WriteState::Sent
     }
 
     /// The caller owes the next piece.
-    pub fn waits_for_caller(&self) -> bool {
-        self.state == State::WaitsForCaller
+    pub fn awaiting_body(&self) -> bool {
+        self.state == WriteState::AwaitingBody
     }
 
     /// A request that takes its time to send is not late as long as its bytes move.
     pub fn timeouts(&self, timeouts: &Timeouts) -> Duration {
         match self.state {
-            State::WaitsForCaller => timeouts.caller,
-            State::Writing if self.body.is_streamed() => timeouts.idle,
+            WriteState::AwaitingBody => timeouts.caller,
+            WriteState::Writing if self.body.is_streamed() => timeouts.idle,
             _ => timeouts.response,
         }
     }

@@ -8,13 +8,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// See the top of this file.
 #[derive(Default)]
-pub struct Alarm {
+pub struct LazyDeadline {
     /// In the wheel for the deadline or for some moment before it.
     sleep: Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
 }
 
-impl Alarm {
+impl LazyDeadline {
     pub fn set(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
         match &mut self.sleep {
@@ -46,15 +46,15 @@ mod tests {
     async fn it_rings_at_the_last_deadline_that_was_set_be_it_later_or_earlier() {
         let cx = &mut Context::from_waker(Waker::noop());
         let (past, future) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
-        let mut alarm = Alarm::default();
-        assert!(alarm.poll(cx).is_pending(), "nobody set it");
-        alarm.set(future);
-        assert!(alarm.poll(cx).is_pending());
-        alarm.set(past);
-        std::future::poll_fn(|cx| alarm.poll(cx)).await;
-        alarm.set(future);
-        assert_eq!(alarm.sleep.as_ref().unwrap().deadline(), past, "it stays in the wheel until it rings");
-        assert!(alarm.poll(cx).is_pending());
-        assert_eq!(alarm.sleep.as_ref().unwrap().deadline(), future);
+        let mut timer = LazyDeadline::default();
+        assert!(timer.poll(cx).is_pending(), "nobody set it");
+        timer.set(future);
+        assert!(timer.poll(cx).is_pending());
+        timer.set(past);
+        std::future::poll_fn(|cx| timer.poll(cx)).await;
+        timer.set(future);
+        assert_eq!(timer.sleep.as_ref().unwrap().deadline(), past, "it stays in the wheel until it rings");
+        assert!(timer.poll(cx).is_pending());
+        assert_eq!(timer.sleep.as_ref().unwrap().deadline(), future);
     }
 }
