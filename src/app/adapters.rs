@@ -16,7 +16,7 @@ use crate::admin::{Machinery, Part, Readiness};
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
 use crate::facade::KnownTokens;
-use crate::gateway::refusal;
+use crate::gateway::refusal::RefusalCode;
 use crate::journal::Journal;
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing;
@@ -180,7 +180,7 @@ impl Machinery for Workshop {
     }
 
     fn refusal_word(&self, number: u16) -> &'static str {
-        refusal::code_by_number(number)
+        RefusalCode::from_number(number).as_str()
     }
 
     fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -278,8 +278,7 @@ pub async fn start(
 const ADMIN_TOKEN_BYTES: usize = 32;
 
 fn endpoint_names() -> Vec<&'static str> {
-    let table = endpoint::TABLE.iter().map(|row| row.name);
-    table.chain([&endpoint::REVOKE, &endpoint::TOKEN, &endpoint::OTHER].map(|row| row.name)).collect()
+    endpoint::TABLE.iter().map(|row| row.name).collect()
 }
 
 /// Gateway tokens are signed with a secret that follows from the store's key, so that they outlive a restart and every replica reads

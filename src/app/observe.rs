@@ -10,9 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::activity::Activity;
 use crate::access::failure_streak::CallFailure;
 use crate::access::registry::Account;
-use crate::gateway::{LogEntry, Observer, refusal};
+use crate::gateway::refusal::RefusalCode;
+use crate::gateway::{LogEntry, Observer};
 use crate::model::account::{AccountState, RealmName};
-use crate::model::endpoint::{self, Endpoint};
+use crate::model::endpoint;
 use crate::store::unavailable::UnavailableKind;
 use crate::telemetry::calls::{CallCells, EndpointSlot, NO_REALM, StatusClass};
 use crate::telemetry::log_queue::LogKind;
@@ -31,8 +32,8 @@ pub struct WorkerObservers {
 struct WorkerObserver {
     worker: usize,
     metrics: Arc<Metrics>,
-    /// In the order of the endpoint table; compared by address.
-    slots: Vec<(&'static Endpoint, EndpointSlot)>,
+    /// In the order of the endpoint table.
+    slots: Vec<Option<EndpointSlot>>,
     /// A handful of realms: walking them is cheaper than hashing them.
     cells: ArcSwap<Vec<(RealmName, Arc<CallCells>)>>,
     callers: Arc<CallerActivity>,
@@ -50,8 +51,7 @@ impl WorkerObservers {
     }
 
     pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
-        let rows = endpoint::TABLE.iter().chain([&endpoint::REVOKE, &endpoint::TOKEN, &endpoint::OTHER]);
-        let slots = rows.filter_map(|row| Some((row, self.metrics.endpoint(row.name)?))).collect();
+        let slots = endpoint::TABLE.iter().map(|row| self.metrics.endpoint(row.name)).collect();
         Arc::new(WorkerObserver {
             worker,
             slots,
@@ -72,7 +72,9 @@ impl Observer for WorkerObserver {
         self.count(record);
         if let Some(account) = account {
             record_activity(record, &account.activity);
-            if let Some(failure) = CallFailure::of(record.refusal, record.status, record.attempts > 0) {
+            if let Some(failure) =
+                CallFailure::of(record.refusal.map(RefusalCode::as_str), record.status, record.attempts > 0)
+            {
                 account.call_failed(failure, record.at);
             }
         }
@@ -87,7 +89,7 @@ impl Observer for WorkerObserver {
 
 impl WorkerObserver {
     fn count(&self, record: &LogEntry) {
-        if let Some(slot) = self.slot(record.endpoint) {
+        if let Some(slot) = self.slots[record.endpoint.id as usize] {
             let class = StatusCode::from_u16(record.status).map_or(StatusClass::None, StatusClass::of);
             self.with_cells(record.realm.as_ref(), |cells| {
                 cells.responded(slot, &record.method, class, record.request);
@@ -97,7 +99,7 @@ impl WorkerObserver {
             });
         }
         if let Some(code) = record.refusal {
-            self.refused(code);
+            self.refused(code.as_str());
         }
         if record.links > 0 {
             self.links.inc_by(record.links);
@@ -114,10 +116,6 @@ impl WorkerObserver {
         if let Some(encoding) = record.unread {
             self.metrics.link_bodies_passed(encoding).inc();
         }
-    }
-
-    fn slot(&self, row: &'static Endpoint) -> Option<EndpointSlot> {
-        self.slots.iter().find(|(known, _)| std::ptr::eq(*known, row)).map(|(_, slot)| *slot)
     }
 
     fn with_cells(&self, realm: Option<&RealmName>, count: impl FnOnce(&CallCells)) {
@@ -150,15 +148,15 @@ impl WorkerObserver {
 
 fn record_activity(record: &LogEntry, activity: &Activity) {
     match record.refusal {
-        Some(code) => activity.refused(refusal::code_number(code), record.at),
+        Some(code) => activity.refused(code.number(), record.at),
         None if (200..400).contains(&record.status) => activity.succeeded(record.at),
         None => {}
     }
     let success = record.refusal.is_none() && record.status == 200;
-    if success && matches!(record.endpoint.name, "lab_orders" | "practice_orders") {
+    if success && record.endpoint.lists_orders {
         activity.listed(usize::try_from(record.links).unwrap_or(usize::MAX), record.at);
     }
-    if !record.complete && record.endpoint.name == "download_asset" && record.refusal.is_none() {
+    if !record.complete && record.endpoint.is_download && record.refusal.is_none() {
         activity.download_unfinished(record.at);
     }
 }

@@ -42,7 +42,7 @@ use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Clock;
 use crate::http1::{Headers, KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
-use crate::model::endpoint::{self, Endpoint, Group};
+use crate::model::endpoint::{Endpoint, EndpointId};
 
 pub use access_log::{AccessLog, LogEntry, NoopObserver, Observer, RequestLog, Sinks};
 pub use response::body::{ResponseBody, ResponseBodyError};
@@ -216,7 +216,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let access = self.available_access(&account, log).await?;
         let request = ResolvedRequest::new(&settings, head, &caller.rules, target, account, &access, now)?;
         log.endpoint = request.endpoint;
-        if request.endpoint.group == Group::Discovery && request.is_read() {
+        if request.endpoint.id == EndpointId::Discovery && request.is_read() {
             return Ok(self.discovery_response(&request, &access, log));
         }
         let body = match replay::buffer(body, request_framing(head), settings.replay_limit) {
@@ -360,13 +360,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
 /// Whether the caller may make this call at all. Decided before a token is looked for, and again when the route is known.
 fn check_allowed(rules: &CallerRules, endpoint: &Endpoint) -> Result<(), Refusal> {
-    match rules.allow.contains(&endpoint.group) {
-        _ if std::ptr::eq(endpoint, &endpoint::TOKEN) => {
-            Err(Refusal::BadRequest("tokens are asked for by POST /oauth2/token, spelled just so"))
-        }
-        true => Ok(()),
-        false => Err(Refusal::CallNotAllowed(endpoint.group)),
+    if !endpoint.is_forwarded {
+        return Err(Refusal::BadRequest("tokens are asked for by POST /oauth2/token, spelled just so"));
     }
+    if rules.allow.contains(&endpoint.group) { Ok(()) } else { Err(Refusal::CallNotAllowed(endpoint.group)) }
 }
 
 /// No tunnel, ever, and no echo of our own headers (threats, row 2).

@@ -93,7 +93,7 @@ impl<'a, A: Accounts> ResolvedRequest<'a, A> {
             }
         };
         check_allowed(rules, endpoint)?;
-        if target.v1 && endpoint.name == "create_rx" && access.route().path() != V1_PATH {
+        if target.v1 && endpoint.differs_in_v1 && access.route().path() != V1_PATH {
             return Err(Refusal::ProcedureUnknown);
         }
         Ok(Self { settings, head, rules, realm, account, endpoint, target, started })

@@ -330,7 +330,7 @@ mod tests {
         let later = now + Duration::from_secs(7);
         let (name, realm) = ("smile".parse().unwrap(), "global".parse().unwrap());
         let code = |problem: RenewError, cause| {
-            without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code())
+            without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code().as_str())
         };
         let unavailable = RenewError::Unavailable { retry_at: later, detail: "x".into() };
         let dead = RenewError::NeedsLogin { since: now, why: "x".into(), remedy: Remedy::Login };

@@ -7,9 +7,33 @@ use std::time::Duration;
 
 use http::Method;
 
-/// One row of the vendor's API table.
+/// Names a row of the table. Its number is the row's place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointId {
+    Discovery,
+    RelatedAccounts,
+    PairAccount,
+    UnpairAccount,
+    PracticeConfiguration,
+    CreateRx,
+    DeleteRx,
+    PracticeOrders,
+    LabOrders,
+    Order,
+    DownloadAsset,
+    ReturnScan,
+    SearchPatient,
+    UpdatePatient,
+    UpdatePatientByChart,
+    Revoke,
+    Token,
+    Other,
+}
+
+/// One row of the vendor's API table. What hangs on an endpoint is a field here; nothing compares names.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
+    pub id: EndpointId,
     /// Stable name: metrics label, log field, `explain`.
     pub name: &'static str,
     /// Methods of this row; empty where no source prints one.
@@ -18,10 +42,18 @@ pub struct Endpoint {
     pub template: &'static [&'static str],
     pub group: Group,
     pub retry_safety: RetrySafety,
-    /// Whether answers carry links to assets, which become ours.
+    /// Whether responses carry links to assets, which become ours.
     pub links: bool,
-    /// What the documents advise to wait before a repeat after 500/504.
+    /// What the documents advise to wait before a retry after 500/504.
     pub retry_wait: RetryWait,
+    /// Its response is a list of orders.
+    pub lists_orders: bool,
+    /// Its response is a file, which a caller may stop reading.
+    pub is_download: bool,
+    /// Its body has another form in V1: a V1 call is refused where V2 is the route.
+    pub differs_in_v1: bool,
+    /// Whether the gateway ever sends such a call to the API host.
+    pub is_forwarded: bool,
 }
 
 /// What a caller's `allow` list names.
@@ -123,54 +155,115 @@ const DELETE: &[Method] = &[Method::DELETE];
 const ANY: &[Method] = &[];
 
 const fn row(
+    id: EndpointId,
     name: &'static str,
     methods: &'static [Method],
     template: &'static [&'static str],
     group: Group,
     retry_safety: RetrySafety,
 ) -> Endpoint {
-    Endpoint { name, methods, template, group, retry_safety, links: false, retry_wait: RetryWait::Base }
+    Endpoint {
+        id,
+        name,
+        methods,
+        template,
+        group,
+        retry_safety,
+        links: false,
+        retry_wait: RetryWait::Base,
+        lists_orders: false,
+        is_download: false,
+        differs_in_v1: false,
+        is_forwarded: true,
+    }
 }
 
-const fn with_links(row: Endpoint) -> Endpoint {
-    Endpoint { links: true, ..row }
-}
-
-const fn pairing_pause(row: Endpoint) -> Endpoint {
-    Endpoint { retry_wait: RetryWait::Pairing, ..row }
-}
-
+use EndpointId as Id;
 use Group::*;
 use RetrySafety::*;
 
-/// The first row that fits decides; literals stand before templates.
-pub static TABLE: &[Endpoint] = &[
-    row("discovery", GET, &["api-discovery-by-name-and-version"], Discovery, ByMethod), // S 4.2.2
-    row("related_accounts", GET, &["related-accounts"], Accounts, ByMethod),            // S 4.2.3
-    pairing_pause(row("pair_account", PUT, &["pair-account"], Pair, ByMethod)),         // S 4.3.1
-    row("unpair_account", DELETE, &["unpair-account"], Unpair, ByMethod),               // S 4.3.2
-    row("practice_configuration", GET, &["practice-configuration"], Practice, ByMethod), // N
-    row("create_rx", POST, &["scan-request"], Scans, OnlyIfConfigured),                 // N: not idempotent
-    row("delete_rx", DELETE, &["scan-request", "{}"], Scans, ByMethod),                 // N
-    with_links(row("practice_orders", GET, &["orders", "practice"], Orders, ByMethod)), // N
-    with_links(row("lab_orders", GET, &["orders", "lab"], Orders, ByMethod)),           // N
-    with_links(row("order", GET, &["orders", "{}"], Orders, ByMethod)),                 // N
-    row("download_asset", ANY, &["order", "{}", "download", "{}"], Downloads, ByMethod), // N
-    row("return_scan", ANY, &["order", "{}", "return"], Scans, Never),                  // N: acts
-    row("search_patient", ANY, &["patient", "search"], Patients, Read), // N: a read, even as POST
-    row("update_patient", ANY, &["patients"], Patients, ByMethod),      // N
-    row("update_patient_by_chart", ANY, &["patient", "by-chart-number"], Patients, ByMethod), // N
+/// The vendor's API, in the order of [`EndpointId`]. The first row that fits decides; literals stand before
+/// templates.
+pub static TABLE: [Endpoint; 18] = [
+    // S 4.2.2
+    row(Id::Discovery, "discovery", GET, &["api-discovery-by-name-and-version"], Discovery, ByMethod),
+    // S 4.2.3
+    row(Id::RelatedAccounts, "related_accounts", GET, &["related-accounts"], Accounts, ByMethod),
+    // S 4.3.1
+    Endpoint {
+        retry_wait: RetryWait::Pairing,
+        ..row(Id::PairAccount, "pair_account", PUT, &["pair-account"], Pair, ByMethod)
+    },
+    // S 4.3.2
+    row(Id::UnpairAccount, "unpair_account", DELETE, &["unpair-account"], Unpair, ByMethod),
+    // N
+    row(
+        Id::PracticeConfiguration,
+        "practice_configuration",
+        GET,
+        &["practice-configuration"],
+        Practice,
+        ByMethod,
+    ),
+    // N: not idempotent, and V1 names the procedure differently
+    Endpoint {
+        differs_in_v1: true,
+        ..row(Id::CreateRx, "create_rx", POST, &["scan-request"], Scans, OnlyIfConfigured)
+    },
+    // N
+    row(Id::DeleteRx, "delete_rx", DELETE, &["scan-request", "{}"], Scans, ByMethod),
+    // N
+    Endpoint {
+        links: true,
+        lists_orders: true,
+        ..row(Id::PracticeOrders, "practice_orders", GET, &["orders", "practice"], Orders, ByMethod)
+    },
+    // N
+    Endpoint {
+        links: true,
+        lists_orders: true,
+        ..row(Id::LabOrders, "lab_orders", GET, &["orders", "lab"], Orders, ByMethod)
+    },
+    // N
+    Endpoint { links: true, ..row(Id::Order, "order", GET, &["orders", "{}"], Orders, ByMethod) },
+    // N
+    Endpoint {
+        is_download: true,
+        ..row(
+            Id::DownloadAsset,
+            "download_asset",
+            ANY,
+            &["order", "{}", "download", "{}"],
+            Downloads,
+            ByMethod,
+        )
+    },
+    // N: acts
+    row(Id::ReturnScan, "return_scan", ANY, &["order", "{}", "return"], Scans, Never),
+    // N: a read, even as POST
+    row(Id::SearchPatient, "search_patient", ANY, &["patient", "search"], Patients, Read),
+    // N
+    row(Id::UpdatePatient, "update_patient", ANY, &["patients"], Patients, ByMethod),
+    // N
+    row(
+        Id::UpdatePatientByChart,
+        "update_patient_by_chart",
+        ANY,
+        &["patient", "by-chart-number"],
+        Patients,
+        ByMethod,
+    ),
+    // S 4.1.5: an OAuth call, not an API call; callers that try it through the API host are judged by this row.
+    row(Id::Revoke, "revoke", POST, &["oauth2", "revoke"], Revoke, Never),
+    // S 4.1.4: what goes to the token endpoint, in whatever spelling and by whatever method, holds refresh
+    // tokens. The one spelling that applications use is the facade's.
+    Endpoint { is_forwarded: false, ..row(Id::Token, "token", ANY, &["oauth2", "token"], Other, Never) },
+    // For every path that the table does not know: the gateway passes it through.
+    row(Id::Other, "other", ANY, &["**"], Other, ByMethod),
 ];
 
-/// For every path that the table does not know: the gateway passes it through.
-pub static OTHER: Endpoint = row("other", ANY, &["**"], Other, ByMethod);
-
-/// Revoking is an OAuth call, not an API call; callers that try it through the API host are judged by this row (S 4.1.5).
-pub static REVOKE: Endpoint = row("revoke", POST, &["oauth2", "revoke"], Revoke, Never);
-
-/// The token endpoint, in whatever spelling and by whatever method: what goes there holds refresh tokens, and never goes to the API host
-/// (S 4.1.4). The one spelling that applications use is the facade's.
-pub static TOKEN: Endpoint = row("token", ANY, &["oauth2", "token"], Other, Never);
+/// The row of every path that the table does not know.
+pub static OTHER: &Endpoint = &TABLE[EndpointId::Other as usize];
 
 /// The row of a call; `path` is what stands behind the legacy prefix, percent-decoded, with or without slashes at its ends, without
 /// a query.
@@ -179,17 +272,18 @@ pub static TOKEN: Endpoint = row("token", ANY, &["oauth2", "token"], Other, Neve
 /// platform minds; the path itself is never changed.
 pub fn find(method: &Method, path: &str) -> &'static Endpoint {
     let mut segments = [""; LONGEST_TEMPLATE];
-    let Some(segments) = split(path, &mut segments) else { return &OTHER };
+    let Some(segments) = split(path, &mut segments) else { return OTHER };
     let fits = |endpoint: &&Endpoint| {
         template_fits(endpoint.template, segments)
             && (endpoint.methods.is_empty() || endpoint.methods.contains(method) || guards(endpoint.group))
     };
-    TABLE.iter().chain(std::iter::once(&REVOKE)).find(fits).unwrap_or(&OTHER)
+    TABLE.iter().find(fits).unwrap_or(OTHER)
 }
 
-/// The rows that callers have to be allowed one by one.
+/// The rows that are recognised wherever their words stand in a path: callers have to be allowed them one by one,
+/// or they are never forwarded.
 pub fn guarded() -> impl Iterator<Item = &'static Endpoint> {
-    TABLE.iter().chain(std::iter::once(&REVOKE)).filter(|row| guards(row.group))
+    TABLE.iter().filter(|row| guards(row.group) || !row.is_forwarded)
 }
 
 /// A destructive call is recognised by its path alone, so that no odd method slips past its permission.
@@ -238,7 +332,7 @@ mod tests {
 
     #[test]
     fn no_row_is_longer_than_a_path_that_is_looked_at() {
-        let longest = TABLE.iter().chain([&REVOKE]).map(|row| row.template.len()).max();
+        let longest = TABLE.iter().map(|row| row.template.len()).max();
         assert_eq!(longest, Some(LONGEST_TEMPLATE));
     }
 
@@ -293,6 +387,14 @@ mod tests {
         assert!(!retryable(Method::POST, "/patients"));
         assert!(retryable(Method::PUT, "/pair-account"));
         assert!(find(&Method::POST, "/scan-request").retryable(&Method::POST, true));
+    }
+
+    #[test]
+    fn every_id_is_the_place_of_its_row() {
+        for (place, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.id as usize, place, "{}", row.name);
+        }
+        assert_eq!((OTHER.name, OTHER.id), ("other", EndpointId::Other));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::model::endpoint::{self, Endpoint};
 
 use super::inbound::account::Accounts;
 use super::inbound::limits::{CallLimiter, CallPermit};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RefusalCode};
 use super::response::links::LinkCounts;
 use super::settings::CallerRules;
 
@@ -36,7 +36,7 @@ pub struct LogEntry {
     pub account_id: Option<AccountId>,
     pub status: u16,
     /// The code of a refusal; `None` for the vendor's own answers.
-    pub refusal: Option<&'static str>,
+    pub refusal: Option<RefusalCode>,
     /// Sends to the platform.
     pub attempts: u32,
     pub renewals: u32,
@@ -85,7 +85,7 @@ impl LogEntry {
             at,
             request_id,
             method,
-            endpoint: &endpoint::OTHER,
+            endpoint: endpoint::OTHER,
             caller: None,
             account: None,
             realm: None,

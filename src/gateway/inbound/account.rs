@@ -293,7 +293,7 @@ mod tests {
         match choose(&accounts, &caller, prefix, &headers) {
             Ok(account) => FakeAccounts::name(&account).to_string(),
             Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
-            Err(refusal) => refusal.code().to_owned(),
+            Err(refusal) => refusal.code().as_str().to_owned(),
         }
     }
 

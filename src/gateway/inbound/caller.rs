@@ -230,7 +230,7 @@ mod tests {
     fn who(lines: &[(&str, &str)], peer: PeerInfo) -> Result<String, &'static str> {
         identify(&settings(), &TokenKey::new(&[1; 32]), &headers(lines), &peer, NOW)
             .map(|caller| caller.rules.name.clone())
-            .map_err(|refusal| refusal.code())
+            .map_err(|refusal| refusal.code().as_str())
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let asked = |headers: &[(&str, &str)], addr: &str| {
             let headers = Headers::from_pairs(headers.iter().copied()).unwrap();
             let found = identify(&settings, &TokenKey::new(&[1; 32]), &headers, &from(addr), NOW);
-            found.map(|found| found.rules.name.clone()).map_err(|refusal| refusal.code())
+            found.map(|found| found.rules.name.clone()).map_err(|refusal| refusal.code().as_str())
         };
         let (file, key) = (("origin", "file://"), ("x-gateway-key", "v-key"));
         assert_eq!(asked(&[file, key], "192.0.2.1").unwrap(), "viewer");

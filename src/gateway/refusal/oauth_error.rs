@@ -18,27 +18,10 @@ pub struct OAuthError {
 
 impl OAuthError {
     pub fn of(refusal: &Refusal) -> Self {
-        use Refusal::*;
         let info = refusal.info();
-        let error = match refusal {
-            CallerUnknown(_) => "invalid_client",
-            AccountNotAllowed | CallNotAllowed(_) | OriginRefused => "unauthorized_client",
-            AccountNeedsLogin { .. } | AccountUnknown => "invalid_grant",
-            TooManyRequests(_)
-            | PlatformUnreachable(_)
-            | PlatformTimeout
-            | TokenUnavailable(_)
-            | AccountPaused(_)
-            | Draining
-            | TooManyConnections => "temporarily_unavailable",
-            PlatformMisbehaved(_) | Panicked => "server_error",
-            BadRequest(_) | BadFraming(_) | InvalidByte(_) | AccountNotChosen(_) | MethodNotAllowed
-            | RequestTimeout | ContentTooLarge | UriTooLong | HeadTooLarge | ProcedureUnknown | Loop => {
-                "invalid_request"
-            }
-        };
-        let told = refusal.detail().unwrap_or_else(|| info.title.to_owned());
-        Self { status: info.status, error, description: format!("{}: {told}", info.code) }
+        let detail = refusal.detail().unwrap_or_else(|| info.title.to_owned());
+        let description = format!("{}: {detail}", info.code);
+        Self { status: info.status, error: info.oauth_error, description }
     }
 
     /// The token endpoint takes POST alone.

@@ -21,7 +21,7 @@ impl Refusal {
         body: impl FnOnce(Bytes) -> B,
     ) -> Response<B> {
         let info = self.info();
-        let text = self.problem(&info, request_id);
+        let text = self.problem(info, request_id);
         let mut response = Response::new(body(if head_only { Bytes::new() } else { text.clone() }));
         *response.status_mut() = info.status;
         response.extensions_mut().insert(ReasonPhrase(Bytes::from_static(info.code.as_bytes())));
@@ -40,7 +40,7 @@ impl Refusal {
             let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, basic);
         }
-        if self.closes() {
+        if info.closes_connection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::access::renewal::{Cause, RenewError};
+use crate::gateway::refusal::RefusalCode;
 use crate::gateway::testing::access;
 use crate::model::account::Remedy;
 
@@ -123,7 +124,7 @@ fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
                 && body.contains("accounts pair --realm global --name smile")
         );
         let records = world.records.0.lock().unwrap();
-        assert_eq!(records[1].refusal, Some("account_needs_login"));
+        assert_eq!(records[1].refusal, Some(RefusalCode::AccountNeedsLogin));
     });
 }
 
