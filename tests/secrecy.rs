@@ -364,7 +364,7 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     ]);
     let import = world.operate("/import", imports);
     pages.push(world.while_time_flies(Duration::from_millis(100), import).await);
-    world.running.journal().settle().await;
+    world.running.journal().flush().await;
 
     for path in [
         "/metrics",

@@ -302,7 +302,7 @@ impl World {
     }
 
     pub async fn journal(&self, account: &str) -> Vec<String> {
-        self.running.journal().settle().await;
+        self.running.journal().flush().await;
         let lines = self.look(&format!("/api/accounts/{account}/journal")).await.json();
         lines.as_array().unwrap().iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect()
     }
