@@ -11,12 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use genapi_gateway::access::control_calls::{Call, Chronicle, ControlCalls};
+use genapi_gateway::access::control_calls::{Call, ControlCalls};
 use genapi_gateway::access::registry::{AccountRegistry, RouteRules};
 use genapi_gateway::access::renewal::{Cause, RenewalParts, Renewals};
 use genapi_gateway::clock::{Clock, Timestamp};
 use genapi_gateway::config::{self, SecretSource};
-use genapi_gateway::model::account::{AccountId, AccountName, RealmName};
+use genapi_gateway::journal::Journal;
+use genapi_gateway::model::account::{AccountId, RealmName};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, RefreshToken, TokenSet};
 use genapi_gateway::platform::{CredentialsCheck, PlatformError};
@@ -345,11 +346,11 @@ impl Bench {
         let rules = HashMap::from([(realm(), RouteRules { hosts: policy, pinned: None })]);
         let registry = Arc::new(AccountRegistry::load(records, rules));
         let renewals = Renewals::new(RenewalParts {
-            clock,
+            clock: clock.clone(),
             store: store.clone(),
             registry: registry.clone(),
             platforms: HashMap::from([(realm(), platform.clone() as Arc<dyn ControlCalls>)]),
-            chronicle: Arc::new(Silent),
+            journal: Journal::start(store.clone(), clock),
             settings: config::RenewalConfig {
                 min_gap: config::defaults::MIN_GAP,
                 renew_before_expiry: config::defaults::RENEW_BEFORE_EXPIRY,
@@ -400,12 +401,6 @@ impl ControlCalls for Instantly {
     fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
         Box::pin(std::future::ready(CredentialsCheck::Good))
     }
-}
-
-struct Silent;
-
-impl Chronicle for Silent {
-    fn note(&self, _: &AccountName, _: &'static str, _: String) {}
 }
 
 async fn fill(store: &dyn Store, accounts: usize, obtained: Timestamp) {

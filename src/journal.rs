@@ -14,6 +14,9 @@ use crate::model::account::AccountName;
 use crate::store::{JournalEntry, Store};
 
 pub mod audit;
+pub mod catalogue;
+
+pub use catalogue::JournalEvent;
 
 /// Lines that wait for the store, at most: a burst of every account of a mid-sized vendor at once.
 const QUEUE_LIMIT: usize = 4096;
@@ -53,12 +56,16 @@ impl Journal {
         Self { queue, dropped, clock }
     }
 
-    /// `event` is a stable word (`paired`, `refreshed`, `needs_login`, …), `detail` a sentence for people; no token, no patient.
-    pub fn record(&self, account: &AccountName, event: &'static str, detail: impl Into<String>) {
+    /// `detail` is a sentence for people; no token, no patient.
+    pub fn record(&self, account: &AccountName, event: JournalEvent, detail: impl Into<String>) {
         let detail = detail.into();
-        tracing::info!(target: "genapi_gateway::journal", %account, event, detail);
-        let entry =
-            JournalEntry { at: self.clock.now(), account: account.clone(), event: event.to_owned(), detail };
+        tracing::info!(target: "genapi_gateway::journal", %account, event = event.word(), detail);
+        let entry = JournalEntry {
+            at: self.clock.now(),
+            account: account.clone(),
+            event: event.word().to_owned(),
+            detail,
+        };
         if self.queue.try_send(JournalJob::Write(entry)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -75,6 +82,39 @@ impl Journal {
         if self.queue.send(JournalJob::Flush(flushed)).await.is_ok() {
             let _ = all.await;
         }
+    }
+}
+
+/// A journal without a store, for tests of whoever writes into it.
+#[cfg(test)]
+pub struct RecordedEvents {
+    jobs: std::sync::Mutex<mpsc::Receiver<JournalJob>>,
+    entries: std::sync::Mutex<Vec<JournalEntry>>,
+}
+
+#[cfg(test)]
+impl Journal {
+    pub fn recording(clock: Clock) -> (Self, RecordedEvents) {
+        let (queue, jobs) = mpsc::channel(QUEUE_LIMIT);
+        let events = RecordedEvents { jobs: jobs.into(), entries: Vec::new().into() };
+        (Self { queue, dropped: Arc::default(), clock }, events)
+    }
+}
+
+#[cfg(test)]
+impl RecordedEvents {
+    /// The details of an account's events of this kind, in their order.
+    pub fn of(&self, account: &str, event: JournalEvent) -> Vec<String> {
+        let (mut jobs, mut entries) = (self.jobs.lock().unwrap(), self.entries.lock().unwrap());
+        while let Ok(job) = jobs.try_recv() {
+            match job {
+                JournalJob::Write(entry) => entries.push(entry),
+                JournalJob::Flush(flushed) => drop(flushed.send(())),
+            }
+        }
+        let matching =
+            entries.iter().filter(|entry| entry.account.as_str() == account && entry.event == event.word());
+        matching.map(|entry| entry.detail.clone()).collect()
     }
 }
 
@@ -154,9 +194,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_noted_reaches_the_store_in_its_order_and_with_its_time() {
         let (journal, store, clock) = set_up();
-        journal.record(&smile(), "paired", "by ada");
+        journal.record(&smile(), JournalEvent::Paired, "by ada");
         clock.advance(Duration::from_secs(1));
-        journal.clone().record(&smile(), "refreshed", "ahead of expiry");
+        journal.clone().record(&smile(), JournalEvent::Refreshed, "ahead of expiry");
         journal.flush().await;
         let line = |millis, event: &str, detail: &str| JournalEntry {
             at: Timestamp::from_millis(millis),
@@ -173,15 +213,15 @@ mod tests {
     async fn a_store_in_trouble_loses_nothing_and_gets_it_all_when_it_is_over() {
         let (journal, store, clock) = set_up();
         store.fail_writes(true);
-        journal.record(&smile(), "refreshed", "");
-        journal.record(&smile(), "commit_failed", "disk full");
+        journal.record(&smile(), JournalEvent::Refreshed, "");
+        journal.record(&smile(), JournalEvent::TokensUnsaved, "disk full");
         journal.flush().await;
         assert_eq!(events(&store).await, [""; 0]);
         store.fail_writes(false);
         clock.until_sleeping(1).await;
         clock.advance(RETRY_PAUSE);
         journal.flush().await;
-        assert_eq!(events(&store).await, ["commit_failed", "refreshed"]);
+        assert_eq!(events(&store).await, ["tokens_unsaved", "refreshed"]);
         assert_eq!(journal.dropped(), 0);
     }
 
@@ -191,11 +231,11 @@ mod tests {
         store.fail_writes(true);
         // The writer has no turn in between on this one thread, so the queue fills.
         for _ in 0..QUEUE_LIMIT + 5 {
-            journal.record(&smile(), "refreshed", "");
+            journal.record(&smile(), JournalEvent::Refreshed, "");
         }
         assert_eq!(journal.dropped(), 5);
         journal.flush().await;
-        journal.record(&smile(), "needs_login", "");
+        journal.record(&smile(), JournalEvent::NeedsLogin, "");
         journal.flush().await;
         assert_eq!(journal.dropped(), 6, "what the writer holds is bounded too");
         store.fail_writes(false);
@@ -207,7 +247,7 @@ mod tests {
     async fn the_writer_ends_with_the_last_pen_and_counts_what_stays_unwritten() {
         let (journal, store, _clock) = set_up();
         store.fail_writes(true);
-        journal.record(&smile(), "refreshed", "");
+        journal.record(&smile(), JournalEvent::Refreshed, "");
         let dropped = journal.dropped.clone();
         drop(journal);
         while Arc::strong_count(&store) > 1 {

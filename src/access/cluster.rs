@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::store::cluster::{Lease, LeaseGuard};
 use crate::store::{NewTokens, StoreError};
@@ -104,7 +105,7 @@ impl RenewalTask {
         let spent = open_intent.map(MaybeSpent::ProcessEnded);
         if let Some(spent) = spent {
             self.journal(
-                "refresh_interrupted",
+                JournalEvent::RefreshInterrupted,
                 format!("{spent}; the refresh token at hand is tried as it is"),
             );
         }
@@ -141,7 +142,7 @@ impl RenewalTask {
         );
         match kept.await {
             Ok(true) => self.journal(
-                "fallback_kept",
+                JournalEvent::FallbackKept,
                 "two gateways refreshed at once; both refresh tokens are kept".into(),
             ),
             Ok(false) => {}
@@ -157,7 +158,7 @@ impl RenewalTask {
         match self.context.store.adopt_fallback_token(name, &before.realm, before.stored_generation).await {
             Ok(Some(_)) => {
                 self.journal(
-                    "fallback_adopted",
+                    JournalEvent::FallbackAdopted,
                     "the refresh token in use was refused; one that was kept beside it is tried".into(),
                 );
                 Ok(true)

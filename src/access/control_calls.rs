@@ -1,10 +1,9 @@
-//! What renewal needs from outside: three control calls of a realm, and a place to note changes. Seams, so that a renewal can be
-//! tested against a scripted platform.
+//! What renewal needs from outside: four control calls of a realm. One trait, so that a renewal can be tested
+//! against a scripted platform.
 
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::model::account::AccountName;
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken, TokenSet};
 use crate::platform::{CredentialsCheck, Platform, PlatformError};
@@ -52,10 +51,4 @@ impl ControlCalls for Platform {
     fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
         Box::pin(Platform::probe_credentials(self))
     }
-}
-
-/// Takes the lines of an account's timeline. Never blocks and never fails its caller.
-pub trait Chronicle: Send + Sync + 'static {
-    /// `event` is a stable word, `detail` a sentence for people without any token.
-    fn note(&self, account: &AccountName, event: &'static str, detail: String);
 }

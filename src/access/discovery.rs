@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::journal::JournalEvent;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 use crate::platform::{PlatformError, PlatformErrorKind};
@@ -135,7 +136,7 @@ impl RenewalTask {
                 Some(route) => format!("{route} stays in use"),
                 None => "no route is known, so no call can be made".to_owned(),
             };
-            self.journal("discovery_failed", format!("{error}; {route}"));
+            self.journal(JournalEvent::DiscoveryFailed, format!("{error}; {route}"));
         }
         if in_use.is_some() {
             return self.current();
@@ -189,7 +190,7 @@ impl RenewalTask {
         self.account.put_trial(&before.realm, None);
         if let Some(candidate) = forgotten {
             let detail = format!("discovery names {in_use} again and no longer {}", candidate.route);
-            self.journal("route_confirmed", detail);
+            self.journal(JournalEvent::RouteConfirmed, detail);
         }
     }
 
@@ -275,7 +276,7 @@ impl RenewalTask {
             Some(last) => format!("from {last} to {route}"),
             None => format!("first found: {route}"),
         };
-        self.journal("route_changed", detail);
+        self.journal(JournalEvent::RouteChanged, detail);
     }
 
     /// Notes a route that is not proven, tells it once, and has it asked again.
@@ -290,7 +291,7 @@ impl RenewalTask {
                 true => "it is used all the same, since no other is known".to_owned(),
                 false => format!("{in_use} stays in use"),
             };
-            self.journal("route_not_proven", format!("{route}: {why}; {what_is_used}"));
+            self.journal(JournalEvent::RouteNotProven, format!("{route}: {why}; {what_is_used}"));
         }
         self.context.follow(&self.account);
     }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::journal::{Journal, RecordedEvents};
+use crate::model::account::{AccountId, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, RefreshToken, TokenSet};
 use crate::platform::{Blame, CredentialsCheck, PlatformError, PlatformErrorKind};
@@ -18,7 +19,7 @@ use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
 
-use super::control_calls::{Call, Chronicle, ControlCalls};
+use super::control_calls::{Call, ControlCalls};
 use super::locked;
 use super::registry::{Account, AccountRegistry, RouteRules};
 use super::renewal::{RenewalParts, Renewals};
@@ -221,32 +222,13 @@ pub fn route(region: &str) -> Route {
     Route::parse(&format!("https://{region}.iterocloud.com"), "/itero-gen-api/v2", &policy()).unwrap()
 }
 
-/// Keeps what was noted.
-#[derive(Default)]
-pub struct Lines(Mutex<Vec<(String, &'static str, String)>>);
-
-impl Chronicle for Lines {
-    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
-        locked(&self.0).push((account.to_string(), event, detail));
-    }
-}
-
-impl Lines {
-    /// The details of an account's events of this kind.
-    pub fn of(&self, account: &str, event: &str) -> Vec<String> {
-        let lines = locked(&self.0);
-        let matching = lines.iter().filter(|(name, kind, _)| name == account && *kind == event);
-        matching.map(|(_, _, detail)| detail.clone()).collect()
-    }
-}
-
 /// Renewals over a store in memory, a scripted realm `global` and a clock that stands still.
 pub struct Workbench {
     pub clock: Clock,
     pub store: Arc<MemoryStore>,
     pub registry: Arc<AccountRegistry>,
     pub platform: Arc<ScriptedPlatform>,
-    pub lines: Arc<Lines>,
+    pub events: RecordedEvents,
     pub renewals: Renewals,
 }
 
@@ -308,18 +290,18 @@ impl Workbench {
         let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
         let records = store.accounts().await.unwrap().accounts;
         let registry = Arc::new(AccountRegistry::load(records, rules));
-        let lines = Arc::new(Lines::default());
+        let (journal, events) = Journal::recording(clock.clone());
         let renewals = Renewals::new(RenewalParts {
             clock: clock.clone(),
             store: Arc::clone(&store) as Arc<dyn Store>,
             registry: Arc::clone(&registry),
             platforms: platforms(&platform),
-            chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
+            journal,
             settings,
             runtime: Handle::current(),
             replica: ReplicaId::new("test").unwrap(),
         });
-        Self { clock, store, registry, platform, lines, renewals }
+        Self { clock, store, registry, platform, events, renewals }
     }
 
     pub fn account(&self, name: &str) -> Arc<Account> {

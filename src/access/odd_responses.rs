@@ -3,6 +3,7 @@
 //!
 //! The rule guarded here: it is used, and the one before it is kept beside it until a refresh has proven the new one.
 
+use crate::journal::JournalEvent;
 use crate::platform::PlatformError;
 use crate::store::NewTokens;
 
@@ -44,7 +45,7 @@ impl RenewalTask {
                 self.account.take_refresh(before, came, generation);
                 let detail = "an answer without a usable access token brought a refresh token: it is tried next, and the one before \
                               it is kept until then";
-                self.journal("refresh_token_kept", detail.to_owned());
+                self.journal(JournalEvent::RefreshTokenKept, detail.to_owned());
             }
             Ok(None) => {}
             Err(error) => {

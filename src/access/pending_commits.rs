@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredRoute};
@@ -154,7 +155,7 @@ pub(super) async fn save(
         "new tokens could not be saved; they are used from memory and a crash now would cost the login"
     );
     let detail = format!("new tokens are in memory only: {error}");
-    context.chronicle.note(&account.name, "tokens_unsaved", detail);
+    context.journal.record(&account.name, JournalEvent::TokensUnsaved, detail);
     let waiting = PendingCommit {
         expected: before.stored_generation,
         tokens: tokens.clone(),
@@ -286,9 +287,9 @@ async fn saved(
     account.tokens_saved(realm, generation);
     save_route(context, account, realm).await;
     restore_login(context, account, realm).await;
-    context.chronicle.note(
+    context.journal.record(
         name,
-        "tokens_saved",
+        JournalEvent::TokensSaved,
         "the tokens that waited in memory are durable now".to_owned(),
     );
     true
@@ -306,7 +307,7 @@ async fn restore_login(context: &RenewalContext, account: &Account, realm: &Real
     match context.store.set_state(&account.name, &AccountState::Ready).await {
         Ok(()) => {
             let detail = "another gateway was refused with a token that has a successor".to_owned();
-            context.chronicle.note(&account.name, "login_restored", detail);
+            context.journal.record(&account.name, JournalEvent::LoginRestored, detail);
         }
         Err(error) => {
             tracing::error!(account = %account.name, error = %error, "the state could not be saved");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::platform::{Blame, CredentialsCheck, PlatformError};
 use crate::store::StoreError;
@@ -54,7 +55,10 @@ impl RenewalTask {
                 self.breaker.failed(self.now(), &self.account.name, &error);
                 tracing::warn!(account = %self.account.name, realm = %before.realm, error = %error, "the refresh failed");
                 if self.account.pacing.lock().last_error().is_none() {
-                    self.journal("refresh_failed", format!("{error}; tried again until it succeeds"));
+                    self.journal(
+                        JournalEvent::RefreshFailed,
+                        format!("{error}; tried again until it succeeds"),
+                    );
                 }
                 Err(self.back_off_as_asked(&error))
             }
@@ -154,7 +158,7 @@ impl RenewalTask {
             first
         };
         if first {
-            self.journal("refusal_suspected", detail.clone());
+            self.journal(JournalEvent::RefusalSuspected, detail.clone());
         }
         self.context.retries.add(&self.account);
         for other in self.breaker.others_refused(&self.account) {
@@ -223,7 +227,7 @@ impl RenewalTask {
             // A call has failed with this very token. Ahead of its end it may serve on.
             self.account.drop_access(before.serial);
         }
-        self.journal("needs_login", why.clone());
+        self.journal(JournalEvent::NeedsLogin, why.clone());
         RenewError::NeedsLogin { since, why, remedy: before.remedy() }
     }
 
@@ -238,7 +242,7 @@ impl RenewalTask {
             }
             self.set_state(&account, &snapshot, AccountState::Ready).await;
             let detail = "the refusal was about our client credentials, not about the grant".to_owned();
-            self.context.chronicle.note(&account.name, "login_restored", detail);
+            self.context.journal.record(&account.name, JournalEvent::LoginRestored, detail);
         }
         let error = OpenReason::BadCredentials { since: now };
         self.backoff(&self.breaker.open_reason().unwrap_or(error).sentence(&before.realm))

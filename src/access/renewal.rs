@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::journal::{Journal, JournalEvent};
 use crate::model::account::{AccountState, RealmName};
 use crate::model::route::Route;
 use crate::store::Store;
@@ -22,7 +23,7 @@ use crate::store::leader_election::LeaderElection;
 
 use super::cause::RenewalResult;
 use super::circuit_breaker::{CircuitBreakers, OpenReason, Permit, RenewalCounters};
-use super::control_calls::{Chronicle, ControlCalls};
+use super::control_calls::ControlCalls;
 use super::pacing::{PacingInput, lacks_only_a_route};
 use super::pending_commits::PendingCommits;
 use super::registry::{Account, AccountRegistry};
@@ -40,7 +41,7 @@ pub struct RenewalParts {
     pub store: Arc<dyn Store>,
     pub registry: Arc<AccountRegistry>,
     pub platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
-    pub chronicle: Arc<dyn Chronicle>,
+    pub journal: Journal,
     pub settings: config::RenewalConfig,
     /// The control runtime: flights, the keeper and the saving of unsaved tokens run there.
     pub runtime: Handle,
@@ -85,7 +86,7 @@ impl Renewals {
             store: parts.store,
             registry: parts.registry,
             platforms: ArcSwap::from_pointee(parts.platforms),
-            chronicle: parts.chronicle,
+            journal: parts.journal,
             settings: ArcSwap::from_pointee(parts.settings),
             runtime: parts.runtime,
             replica: parts.replica,
@@ -317,7 +318,7 @@ impl Renewals {
         for account in self.context.registry.all().into_iter().filter(|account| !lost(account)) {
             let Some(spent) = account.pacing.lock().maybe_spent else { continue };
             let detail = format!("{spent}; the refresh token at hand is tried as it is");
-            self.context.chronicle.note(&account.name, "refresh_interrupted", detail);
+            self.context.journal.record(&account.name, JournalEvent::RefreshInterrupted, detail);
         }
     }
 }
@@ -348,7 +349,7 @@ pub(super) struct RenewalContext {
     pub store: Arc<dyn Store>,
     pub registry: Arc<AccountRegistry>,
     pub platforms: ArcSwap<HashMap<RealmName, Arc<dyn ControlCalls>>>,
-    pub chronicle: Arc<dyn Chronicle>,
+    pub journal: Journal,
     pub settings: ArcSwap<config::RenewalConfig>,
     pub runtime: Handle,
     pub replica: ReplicaId,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::TokenSet;
 use crate::platform::{PlatformError, PlatformErrorKind};
@@ -197,7 +198,7 @@ impl RenewalTask {
                 self.keep_as_fallback(before, &tokens).await;
                 self.context.registry.apply(record);
                 self.journal(
-                    "refresh_superseded",
+                    JournalEvent::RefreshSuperseded,
                     "newer tokens were saved meanwhile and are used".to_owned(),
                 );
                 return Ok(TokenSource::FromStore);
@@ -208,7 +209,7 @@ impl RenewalTask {
         }
         self.record_success(before, &tokens, life).await;
         if let Some(odd) = odd {
-            self.journal("token_answer_odd", odd);
+            self.journal(JournalEvent::TokenAnswerOdd, odd);
         }
         Ok(TokenSource::Refreshed)
     }
@@ -333,10 +334,10 @@ impl RenewalTask {
             .block_renewals_until(tokens.refreshed_at + refresh_gap(&settings, before.on_both_platforms()));
         if let AccountState::NeedsLogin { .. } = before.state {
             self.set_state(&self.account, before, AccountState::Ready).await;
-            self.journal("login_restored", "the platform takes the grant again".to_owned());
+            self.journal(JournalEvent::LoginRestored, "the platform takes the grant again".to_owned());
         }
         let detail = format!("{}; the token lives until {}", why(self.cause), tokens.access.expires_at);
-        self.journal("refreshed", detail);
+        self.journal(JournalEvent::Refreshed, detail);
     }
 
     /// Keeps a new state in the store and the book. What an operator has decided meanwhile stands.
@@ -359,8 +360,8 @@ impl RenewalTask {
         RenewError::Unavailable { retry_at, detail: detail.to_owned() }
     }
 
-    pub(super) fn journal(&self, event: &'static str, detail: String) {
-        self.context.chronicle.note(&self.account.name, event, detail);
+    pub(super) fn journal(&self, event: JournalEvent, detail: String) {
+        self.context.journal.record(&self.account.name, event, detail);
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
@@ -152,7 +153,7 @@ impl FlightSlot {
         RenewalCounters::increment(&breaker.counters.refreshes);
         context.realm_works(&breaker);
         if let Some(odd) = response.oddity_line() {
-            context.chronicle.note(&grant.name, "token_answer_odd", odd);
+            context.journal.record(&grant.name, JournalEvent::TokenAnswerOdd, odd);
         }
         let expires_at = sent_at + response.expires_in;
         grant.access = Some(StoredAccess { token: response.access, expires_at });
@@ -176,7 +177,7 @@ impl FlightSlot {
             "the token of an import was taken by the platform in realm {} and stands in the place of the one before",
             grant.realm
         );
-        context.chronicle.note(&grant.name, "token_replaced", detail);
+        context.journal.record(&grant.name, JournalEvent::TokenReplaced, detail);
     }
 
     /// Answers without a usable access token replaced the token of the file, and then the platform said nothing

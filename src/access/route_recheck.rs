@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::route::Route;
 
@@ -31,7 +32,7 @@ impl Renewals {
         let (is_news, ask) = account.pacing.lock().routes.record_connect_failure(now, responded_at, why);
         if is_news {
             let detail = format!("{route}: {why}; if it lasts, discovery is asked at base_url");
-            self.context().chronicle.note(&account.name, "route_unreachable", detail);
+            self.context().journal.record(&account.name, JournalEvent::RouteUnreachable, detail);
         }
         if ask && snapshot.live_token(now).is_some() {
             let (context, account) = (Arc::clone(self.context()), Arc::clone(account));

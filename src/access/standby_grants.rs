@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::cluster::{Lease, LeaseGuard};
@@ -189,7 +190,7 @@ async fn refresh(
     let odd = response.oddity_line();
     let is_odd = odd.is_some();
     if let Some(odd) = odd {
-        context.chronicle.note(&account.name, "token_answer_odd", odd);
+        context.journal.record(&account.name, JournalEvent::TokenAnswerOdd, odd);
     }
     let tokens = NewTokens {
         access: StoredAccess { token: response.access, expires_at: sent_at + response.expires_in },
@@ -210,7 +211,7 @@ async fn refresh(
     }
     let detail =
         format!("the grant in realm {realm}, which is not in use, so that its pairing does not lapse");
-    context.chronicle.note(&account.name, "refreshed", detail);
+    context.journal.record(&account.name, JournalEvent::Refreshed, detail);
     if let Ok(Some(record)) = context.store.account(&account.name).await {
         context.registry.apply(record);
     }
@@ -237,7 +238,7 @@ async fn keep_received_token(
                  and the one before it is kept until then",
                 before.realm
             );
-            context.chronicle.note(&account.name, "refresh_token_kept", detail);
+            context.journal.record(&account.name, JournalEvent::RefreshTokenKept, detail);
         }
         Ok(None) => {}
         Err(error) => {
@@ -270,7 +271,7 @@ async fn failed(
             let detail = format!(
                 "the refresh token of realm {realm} was refused; one that was kept beside it is tried"
             );
-            context.chronicle.note(&account.name, "fallback_adopted", detail);
+            context.journal.record(&account.name, JournalEvent::FallbackAdopted, detail);
             return false;
         }
         Ok(None) | Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
@@ -281,7 +282,7 @@ async fn failed(
     if !told {
         let detail =
             format!("the grant in realm {realm}, which is not in use: {error}; calls are not affected");
-        context.chronicle.note(&account.name, "unused_grant_refused", detail);
+        context.journal.record(&account.name, JournalEvent::UnusedGrantRefused, detail);
     }
     true
 }

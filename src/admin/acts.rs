@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::access::registry::{Account, Availability};
 use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Clock;
+use crate::journal::catalogue::AuditAct;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::pairing::{GrantRemoval, OPERATOR_PACE, Selection};
 
@@ -51,7 +52,7 @@ pub async fn pause(
 ) -> Result<Response, ApiError> {
     let (pattern, selection) = chosen(pattern)?;
     let pause = async { admin.pairing.pause(&selection).await.map_err(|problem| admin.of_operator(problem)) };
-    let held = admin.audited(&actor, "pause", Some(&pattern), pause).await?;
+    let held = admin.audited(&actor, AuditAct::Pause, Some(&pattern), pause).await?;
     let lines = held.into_iter().map(|held| ActReport {
         name: held.name,
         ok: true,
@@ -69,7 +70,7 @@ pub async fn resume(
     let (pattern, selection) = chosen(pattern)?;
     let resume =
         async { admin.pairing.resume(&selection).await.map_err(|problem| admin.of_operator(problem)) };
-    let held = admin.audited(&actor, "resume", Some(&pattern), resume).await?;
+    let held = admin.audited(&actor, AuditAct::Resume, Some(&pattern), resume).await?;
     let clock = admin.clock.clone();
     let held = held.into_iter().map(|held| (held.name, (held.changed, held.state))).collect();
     Ok(one_by_one(clock, held, move |name, (changed, state)| {
@@ -96,7 +97,7 @@ pub async fn renew(
     ApiQuery(RenewQuery { pattern, force }): ApiQuery<RenewQuery>,
 ) -> Result<Response, ApiError> {
     let pattern = PatternQuery { pattern };
-    let names = admin.names(&actor, "renew", pattern).await?;
+    let names = admin.names(&actor, AuditAct::Renew, pattern).await?;
     Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
         async move {
@@ -120,7 +121,7 @@ pub async fn discover(
     actor: Actor,
     ApiQuery(pattern): ApiQuery<PatternQuery>,
 ) -> Result<Response, ApiError> {
-    let names = admin.names(&actor, "discover", pattern).await?;
+    let names = admin.names(&actor, AuditAct::Discover, pattern).await?;
     Ok(one_by_one(admin.clock.clone(), names, move |name, ()| {
         let admin = admin.clone();
         async move { ActOutcome::NotAsked(admin.discover_now(name).await) }
@@ -139,7 +140,7 @@ pub async fn call(
             ApiError::bad_request(why).fix("Send a method such as GET and a path that begins with `/`.")
         })
     };
-    admin.audited(&actor, "call", Some(entry.name.as_str()), made).await
+    admin.audited(&actor, AuditAct::Call, Some(entry.name.as_str()), made).await
 }
 
 pub async fn unpair(
@@ -148,7 +149,7 @@ pub async fn unpair(
     ApiPath(account): ApiPath<String>,
     ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
 ) -> Result<Json<DestructiveReport>, ApiError> {
-    admin.end(&actor, "unpair", GrantRemoval::Unpair, &account, confirmation).await
+    admin.end(&actor, AuditAct::Unpair, GrantRemoval::Unpair, &account, confirmation).await
 }
 
 pub async fn revoke(
@@ -157,7 +158,7 @@ pub async fn revoke(
     ApiPath(account): ApiPath<String>,
     ApiQuery(confirmation): ApiQuery<ConfirmQuery>,
 ) -> Result<Json<DestructiveReport>, ApiError> {
-    admin.end(&actor, "revoke", GrantRemoval::Revoke, &account, confirmation).await
+    admin.end(&actor, AuditAct::Revoke, GrantRemoval::Revoke, &account, confirmation).await
 }
 
 pub async fn switch(
@@ -169,7 +170,7 @@ pub async fn switch(
     let entry = admin.entry(&account)?;
     let done =
         async { admin.pairing.switch(&entry.name, &switch.realm).await.map_err(ApiError::of_operator) };
-    admin.audited(&actor, "switch", Some(entry.name.as_str()), done).await?;
+    admin.audited(&actor, AuditAct::Switch, Some(entry.name.as_str()), done).await?;
     let record = admin.record(entry.name.as_str()).await?;
     Ok(Json(admin.view(&record)))
 }
@@ -178,7 +179,7 @@ impl Admin {
     async fn names(
         &self,
         actor: &Actor,
-        act: &'static str,
+        act: AuditAct,
         pattern: PatternQuery,
     ) -> Result<Vec<(AccountName, ())>, ApiError> {
         let (pattern, selection) = chosen(pattern)?;
@@ -236,7 +237,7 @@ impl Admin {
     async fn end(
         &self,
         actor: &Actor,
-        act: &'static str,
+        act: AuditAct,
         ending: GrantRemoval,
         account: &str,
         confirmation: ConfirmQuery,

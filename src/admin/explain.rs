@@ -11,6 +11,7 @@ use crate::access::failure_streak::{CallFailure, FailureStreak};
 use crate::access::registry::Summary;
 use crate::access::renewal::Alarms;
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountState, RealmName, Remedy};
 
 use super::Admin;
@@ -43,8 +44,9 @@ pub async fn explain(
     let (summary, alarms) = (entry.summary(), admin.renewals.alarms());
     let journal = admin.timeline(Some(&entry.name), LINES).await.unwrap_or_default();
     let now = admin.clock.now();
-    let is_correction =
-        |line: &&JournalView| line.event == "moment_corrected" && now.since(line.at) < CLOCK_LATELY;
+    let is_correction = |line: &&JournalView| {
+        line.event == JournalEvent::MomentCorrected.word() && now.since(line.at) < CLOCK_LATELY
+    };
     let correction = journal.iter().find(is_correction).map(|line| line.detail.clone());
     let facts = ExplainInputs {
         view: &view,

@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::journal::catalogue::AuditAct;
 use crate::model::account::AccountName;
 use crate::pairing::AccountChangeError;
 
@@ -54,7 +55,7 @@ pub async fn remove(
     }
     let removed =
         async { admin.pairing.remove_account(&name, removal.force).await.map_err(ApiError::of_local_act) };
-    admin.audited(&actor, "remove", Some(name.as_str()), removed).await?;
+    admin.audited(&actor, AuditAct::Remove, Some(name.as_str()), removed).await?;
     report.done = true;
     report.detail = "Removed here. Nothing was revoked or unpaired at the platform.".to_owned();
     Ok(Json(report))
@@ -80,7 +81,7 @@ pub async fn rename(
         return Ok(Json(report));
     }
     let renamed = async { admin.pairing.rename_account(&from, &to).await.map_err(ApiError::of_local_act) };
-    admin.audited(&actor, "rename", Some(&format!("{from} to {to}")), renamed).await?;
+    admin.audited(&actor, AuditAct::Rename, Some(&format!("{from} to {to}")), renamed).await?;
     report.account = to;
     report.done = true;
     report.detail = format!("Renamed from {from}.");

@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::journal::catalogue::AuditAct;
 use crate::model::account::{AccountState, RealmName};
 use crate::pairing::{
     self, ExportedGrant, ImportOptions, Invitation, LoginError, LoginOutcome, LoginProgress, LoginProof,
@@ -70,7 +71,7 @@ pub async fn start(
     if paste {
         let started =
             async { admin.pairing.start_pasted(start).await.map_err(|problem| admin.of_start(problem)) };
-        let started = admin.audited(&actor, "pair", name, started).await?;
+        let started = admin.audited(&actor, AuditAct::Pair, name, started).await?;
         return Ok(Json(PairStarted {
             url: started.redirect_uri,
             authorize_url: Some(started.authorize_url),
@@ -80,7 +81,7 @@ pub async fn start(
         }));
     }
     let link = async { admin.pairing.start(start).await.map_err(|problem| admin.of_start(problem)) };
-    let link = admin.audited(&actor, "pair", name, link).await?;
+    let link = admin.audited(&actor, AuditAct::Pair, name, link).await?;
     let ticket = link.url.rsplit('/').next().map(str::to_owned);
     Ok(Json(PairStarted {
         url: link.url,
@@ -141,7 +142,7 @@ pub async fn finish(
             }
         })
     };
-    let response = admin.audited(&actor, "finish_pairing", None, response).await?;
+    let response = admin.audited(&actor, AuditAct::FinishPairing, None, response).await?;
     Ok(Json(match response.outcome {
         LoginOutcome::Connected(connected) => {
             PairOutcome::Paired { account: connected.name, warnings: connected.warnings }
@@ -192,7 +193,7 @@ pub async fn invite(
     };
     let invited =
         async { admin.pairing.invite(request).await.map(Json).map_err(|problem| admin.of_operator(problem)) };
-    admin.audited(&actor, "invite", Some(&words), invited).await
+    admin.audited(&actor, AuditAct::Invite, Some(&words), invited).await
 }
 
 pub async fn import(
@@ -213,7 +214,7 @@ pub async fn import(
         return Ok(Json(previewed(preview)).into_response());
     }
     let begun = async { Ok(admin.pairing.import(entries, options)) };
-    let act = if query.replace { "import_with_replace" } else { "import" };
+    let act = if query.replace { AuditAct::ImportWithReplace } else { AuditAct::Import };
     let mut lines = admin.audited(&actor, act, None, begun).await?;
     let (out, received) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -267,7 +268,7 @@ pub async fn export(
     ApiQuery(query): ApiQuery<ExportQuery>,
 ) -> Result<Json<Vec<ExportedGrant>>, ApiError> {
     let pattern = query.pattern.unwrap_or_else(|| "*".to_owned());
-    let act = if query.refresh_tokens { "export_with_refresh_tokens" } else { "export" };
+    let act = if query.refresh_tokens { AuditAct::ExportWithRefreshTokens } else { AuditAct::Export };
     let selection = Selection::Pattern(pattern.clone());
     let exported = async {
         admin

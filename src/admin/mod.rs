@@ -32,6 +32,7 @@ use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::journal::audit::{AuditLog, AuditOutcome, AuditRecord};
+use crate::journal::catalogue::AuditAct;
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing::Pairing;
 use crate::store::last_seen::LastSeen;
@@ -223,7 +224,7 @@ impl Admin {
     async fn audited<T>(
         &self,
         actor: &Actor,
-        action: &'static str,
+        action: AuditAct,
         account: Option<&str>,
         act: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, ApiError> {
@@ -247,7 +248,7 @@ impl Admin {
             Err(error) => AuditOutcome::Refused(error.detail.clone()),
         };
         if let Err(error) = self.audit.append(&line(outcome)).await {
-            tracing::error!(%error, action, "what came of an admin action could not be written down");
+            tracing::error!(%error, action = action.word(), "what came of an admin action could not be written down");
         }
         result
     }

@@ -12,6 +12,7 @@ use http::{StatusCode, header};
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::JoinHandle;
 
+use crate::journal::catalogue::AuditAct;
 use crate::store::rotate::Rotation;
 
 use super::error::ApiError;
@@ -31,7 +32,7 @@ pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Re
     let (read, mut write) = tokio::io::duplex(CHUNK);
     let done = tokio::spawn(async move {
         let copy = async { admin.store.back_up(&mut write).await.map_err(ApiError::of_store) };
-        admin.audited(&actor, "backup", None, copy).await
+        admin.audited(&actor, AuditAct::Backup, None, copy).await
     });
     let mut backup = BackupStream { read, done };
     // What fails before the first byte is told as any other problem.
@@ -61,7 +62,7 @@ pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Re
 pub async fn rotate_key(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Json<Rotation>, ApiError> {
     let rotating = tokio::spawn(async move {
         let rotate = async { admin.machinery.rotate_key().await.map_err(ApiError::of_store) };
-        admin.audited(&actor, "rotate_key", None, rotate).await
+        admin.audited(&actor, AuditAct::RotateKey, None, rotate).await
     });
     rotating.await.unwrap_or_else(|_| Err(broken_off("The rotation broke off; run it again."))).map(Json)
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::access::control_calls::Chronicle;
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::{Cause, RenewError, Renewals};
 use crate::access::replace_grant::ReplaceError;
@@ -17,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::config::AccountPattern;
 use crate::facade::KnownTokens;
 use crate::gateway::refusal::RefusalCode;
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalEvent};
 use crate::model::account::{AccountName, RealmName};
 use crate::pairing;
 use crate::store::last_seen::LastSeen;
@@ -26,15 +25,6 @@ use crate::store::{AccountRecord, NewGrant, StoreError};
 use crate::telemetry::log_queue::LogKind;
 
 use super::{Inner, observe};
-
-/// Renewal's notes go into the journal.
-pub struct JournalAdapter(pub Journal);
-
-impl Chronicle for JournalAdapter {
-    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
-        self.0.record(account, event, detail);
-    }
-}
 
 /// What follows from a pairing, an import, a pause.
 pub struct PairingAdapter {
@@ -76,7 +66,7 @@ impl pairing::Hooks for PairingAdapter {
         self.registry.by_name(account.as_str()).is_some_and(|entry| entry.summary().unsaved)
     }
 
-    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
+    fn note(&self, account: &AccountName, event: JournalEvent, detail: String) {
         self.journal.record(account, event, detail);
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalEvent};
 use crate::store::{ClampedAccount, Store, StoreError};
 use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics};
 
@@ -106,6 +106,6 @@ pub fn note(brought_down: &[ClampedAccount], journal: &Journal) {
         let detail = format!(
             "the grant's newest moment lay {by} in the future, noted by a wrong clock; it counts as now"
         );
-        journal.record(account, "moment_corrected", detail);
+        journal.record(account, JournalEvent::MomentCorrected, detail);
     }
 }

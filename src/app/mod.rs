@@ -127,7 +127,7 @@ pub async fn start(
         store: store.clone(),
         registry: registry.clone(),
         platforms: realms::control_calls(&realms),
-        chronicle: Arc::new(adapters::JournalAdapter(journal.clone())),
+        journal: journal.clone(),
         settings: config.renewal.clone(),
         runtime: Handle::current(),
         replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::clock::Clock;
 use crate::config::{self, AdminConfig, SecretSource, StoreUrl};
 use crate::journal::audit::{AuditLog, AuditOutcome, AuditRecord};
+use crate::journal::catalogue::AuditAct;
 use crate::store::backup::Backup;
 use crate::store::backup_receiver::BackupReceiver;
 use crate::store::migrate::{Migratable, MigrationReport, copy};
@@ -33,7 +34,9 @@ fn backup(config: &Path, file: &Path, format: Format) -> CommandResult {
         Some(gateway) => gateway.post_for_file("/api/store/backup", BackupReceiver::create(file)?)?,
         None => {
             let store = store_of(config)?;
-            by_hand(config, "backup", || async { Ok(store::back_up(&store, Clock::system(), file).await?) })?
+            by_hand(config, AuditAct::Backup, || async {
+                Ok(store::back_up(&store, Clock::system(), file).await?)
+            })?
         }
     };
     output::print_one(format, &taken, || {
@@ -55,8 +58,9 @@ fn restore(config: &Path, file: &Path, format: Format) -> CommandResult {
         ));
     }
     let store = store_of(config)?;
-    let put_back: Backup =
-        by_hand(config, "restore", || async { Ok(store::restore(&store, Clock::system(), file).await?) })?;
+    let put_back: Backup = by_hand(config, AuditAct::Restore, || async {
+        Ok(store::restore(&store, Clock::system(), file).await?)
+    })?;
     output::print_one(format, &put_back, || {
         format!(
             "{} put back. Start the gateway; accounts whose refresh tokens were spent since will need a login, and `accounts list` shows \
@@ -72,7 +76,7 @@ fn rotate_key(config: &Path, format: Format) -> CommandResult {
         Some(gateway) => gateway.post("/api/store/rotate-key", &())?,
         None => {
             let store = store_of(config)?;
-            by_hand(config, "rotate_key", || async {
+            by_hand(config, AuditAct::RotateKey, || async {
                 let opened = store::open(&store, Clock::system()).await?;
                 let rotated = opened.rotate_key().await;
                 opened.close().await?;
@@ -122,7 +126,7 @@ fn migrate(config: &Path, arguments: &MigrateArguments) -> CommandResult {
         )));
     }
     let made_key = matches!(&to.key, SecretSource::File(file) if !file.exists());
-    let moved = by_hand(config, "migrate", || async {
+    let moved = by_hand(config, AuditAct::Migrate, || async {
         let (from, to) = (open(&from, "--from").await?, open(&to, "--to").await?);
         refuse_wrong_ends(&*from, &*to, arguments.merge).await?;
         let moved = copy(&*from, &*to, &progress).await?;
@@ -266,7 +270,7 @@ fn admin_of(config: &Path) -> Result<AdminConfig, CliError> {
 /// Without a gateway: written into the audit log as it would do it, done, and what came of it written down.
 fn by_hand<T, F: Future<Output = Result<T, CliError>>>(
     config: &Path,
-    action: &'static str,
+    action: AuditAct,
     act: impl FnOnce() -> F,
 ) -> Result<T, CliError> {
     let admin = admin_of(config)?;

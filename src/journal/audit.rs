@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::store::private_file;
 
+use super::catalogue::AuditAct;
+
 #[derive(Debug, thiserror::Error)]
 #[error("the audit log {} cannot be written: {fault}", file.display())]
 pub struct AuditError {
@@ -29,8 +31,7 @@ pub struct AuditRecord {
     /// Who is held to it: the holder of the admin token, a caller, whoever opened a start link.
     pub who: String,
     pub from: Option<IpAddr>,
-    /// Stable word: `pair`, `unpair`, `revoke`, `pause`, `export`, …
-    pub action: &'static str,
+    pub action: AuditAct,
     /// The account's name, or the pattern that was given.
     pub account: Option<String>,
     #[serde(flatten)]
@@ -171,7 +172,7 @@ mod tests {
         AuditRecord {
             who: "admin".into(),
             from: Some(IpAddr::from([127, 0, 0, 1])),
-            action: "unpair",
+            action: AuditAct::Unpair,
             account: Some("smile".into()),
             outcome,
             request_id: "r-1".into(),

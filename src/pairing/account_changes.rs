@@ -3,6 +3,7 @@
 
 use super::Pairing;
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::{AccountRecord, StoreError};
 
@@ -86,7 +87,7 @@ impl Pairing {
         self.store.remove_account(name).await.map_err(known_or(name))?;
         self.hooks.withdraw(name);
         let detail = "by an operator, here alone: nothing was revoked or unpaired at the platform".to_owned();
-        self.hooks.note(name, "removed", detail);
+        self.hooks.note(name, JournalEvent::Removed, detail);
         // One that stays leads to a login that pairs the account anew, which somebody has to want.
         if let Err(problem) = self.pending.cancel(name).await {
             tracing::warn!(%problem, account = %name, "login links of a removed account could not be taken back");
@@ -138,10 +139,10 @@ impl Pairing {
             problem => known_or(from)(problem),
         })?;
         self.hooks.rename(from, &record);
-        self.hooks.note(from, "renamed", format!("to {to}, by an operator"));
+        self.hooks.note(from, JournalEvent::Renamed, format!("to {to}, by an operator"));
         self.hooks.note(
             to,
-            "renamed",
+            JournalEvent::Renamed,
             format!("from {from}, by an operator; what was before stands under {from}"),
         );
         if let Err(problem) = self.pending.rename(from, to).await {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Pairing;
 use super::start::{StartLinkError, StartRequest};
 use crate::clock::Timestamp;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::store::{AccountRecord, StoreError};
 
@@ -106,7 +107,7 @@ impl Pairing {
             let link = self.start(start).await?;
             self.hooks.note(
                 &record.name,
-                "invited",
+                JournalEvent::Invited,
                 format!("a link for realm {realm} until {}", link.expires_at),
             );
             let (name, expires_at) = (record.name, link.expires_at);
@@ -124,7 +125,7 @@ impl Pairing {
         let mut exported = Vec::new();
         for record in self.selected(selection).await? {
             if with_refresh_tokens {
-                self.hooks.note(&record.name, "exported", "with refresh tokens".to_owned());
+                self.hooks.note(&record.name, JournalEvent::Exported, "with refresh tokens".to_owned());
             }
             exported.extend(record.grants.into_iter().map(|grant| ExportedGrant {
                 name: record.name.clone(),
@@ -138,12 +139,12 @@ impl Pairing {
 
     /// From now on somebody else refreshes these accounts.
     pub async fn pause(&self, selection: &Selection) -> Result<Vec<PauseResult>, OperatorError> {
-        self.set_paused(selection, &AccountState::Ready, AccountState::Paused, "paused").await
+        self.set_paused(selection, &AccountState::Ready, AccountState::Paused, JournalEvent::Paused).await
     }
 
     /// The gateway serves and refreshes them again. An account that needs a login is not cured by it.
     pub async fn resume(&self, selection: &Selection) -> Result<Vec<PauseResult>, OperatorError> {
-        self.set_paused(selection, &AccountState::Paused, AccountState::Ready, "resumed").await
+        self.set_paused(selection, &AccountState::Paused, AccountState::Ready, JournalEvent::Resumed).await
     }
 
     /// Makes the grant of another realm the one that is used.
@@ -159,7 +160,7 @@ impl Pairing {
             self.store.set_state(name, &AccountState::Ready).await?;
         }
         self.republish(name).await?;
-        self.hooks.note(name, "switched", format!("from realm {} to {realm}", record.current));
+        self.hooks.note(name, JournalEvent::Switched, format!("from realm {} to {realm}", record.current));
         Ok(())
     }
 
@@ -168,7 +169,7 @@ impl Pairing {
         selection: &Selection,
         from: &AccountState,
         to: AccountState,
-        event: &'static str,
+        event: JournalEvent,
     ) -> Result<Vec<PauseResult>, OperatorError> {
         let mut lines = Vec::new();
         for record in self.selected(selection).await? {

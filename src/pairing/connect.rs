@@ -13,6 +13,7 @@ use super::outcome::{Connected, LoginError, LoginOutcome, LoginStep};
 use super::pending::{CodeStatus, PairingRequest, PendingStart};
 use super::retry::{Retried, RetryPolicy};
 use super::{CallbackResult, Pairing, PairingRealm};
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
@@ -193,7 +194,7 @@ impl Pairing {
         }
         journal_pairing(self, &name, &request, account.id.to_string(), &warnings);
         if let Some(odd) = odd {
-            self.hooks.note(&name, "token_answer_odd", odd);
+            self.hooks.note(&name, JournalEvent::TokenAnswerOdd, odd);
         }
         if let Some(code) = &start
             && let Err(problem) = self.pending.close_start(code, &name).await
@@ -246,13 +247,17 @@ impl Pairing {
         let says = realm.calls.prove(&route, access).await;
         if says.as_ref() != Ok(&route) {
             let why = says.map_or_else(|trouble| trouble.to_string(), |other| format!("it names {other}"));
-            self.hooks.note(name, "route_not_proven", format!("{route}: {why}; {first} stays in use"));
+            self.hooks.note(
+                name,
+                JournalEvent::RouteNotProven,
+                format!("{route}: {why}; {first} stays in use"),
+            );
             return Ok(None);
         }
         let stored = stored(&route, self.clock.now());
         let written = self.store.set_route(name, &request.realm, &stored).await;
         written.map_err(|problem| problem.to_string())?;
-        self.hooks.note(name, "route_changed", format!("{first} to {route}"));
+        self.hooks.note(name, JournalEvent::RouteChanged, format!("{first} to {route}"));
         self.store.account(name).await.map_err(|problem| problem.to_string())
     }
 
@@ -305,7 +310,7 @@ fn journal_pairing(
         detail.push_str("; iTero warns: ");
         detail.extend(clipped(warning).chars().map(|c| if c.is_numeric() { '#' } else { c }));
     }
-    pairing.hooks.note(name, "paired", detail);
+    pairing.hooks.note(name, JournalEvent::Paired, detail);
 }
 
 const MOST_WARNINGS: usize = 10;

@@ -12,6 +12,7 @@ use super::{Pairing, PairingParts, PairingRealm};
 use crate::access::replace_grant::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
@@ -279,7 +280,7 @@ impl Hooks for DoubleHooks {
         account.as_str().starts_with("unsaved")
     }
 
-    fn note(&self, account: &AccountName, event: &'static str, detail: String) {
+    fn note(&self, account: &AccountName, event: JournalEvent, detail: String) {
         self.see(format!("note {account} {event}: {detail}"));
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::ports::CallFuture;
 use super::retry::RetryPolicy;
 use super::{Pairing, PairingRealm};
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
@@ -132,7 +133,11 @@ impl Pairing {
             None => realm.calls.discover_first(&access).await.map_err(GrantRemovalError::Platform)?,
         };
         self.unpair_at(realm, &route, &access, grant.account_id).await?;
-        self.hooks.note(name, "unpaired", format!("account {} of realm {}", grant.account_id, grant.realm));
+        self.hooks.note(
+            name,
+            JournalEvent::Unpaired,
+            format!("account {} of realm {}", grant.account_id, grant.realm),
+        );
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "account unpaired");
         let other = record.grants.iter().find(|other| other.realm != grant.realm).map(|g| g.realm.clone());
         let other = other.filter(|_| record.current == grant.realm);
@@ -170,7 +175,7 @@ impl Pairing {
                 Err(GrantRemovalError::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
                 Err(problem) => return Err(problem),
             };
-        self.hooks.note(name, "revoked", format!("the refresh token of realm {}", grant.realm));
+        self.hooks.note(name, JournalEvent::Revoked, format!("the refresh token of realm {}", grant.realm));
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "refresh token revoked");
         let saved = match record.current == grant.realm {
             true => self.mark_revoked(name).await,

@@ -15,6 +15,7 @@ use super::import_plan::{
     EntryPlan, ImportEntry, ImportOptions, ImportResult, StoreAction, TokenOwners, never_proved, new_grant,
 };
 use crate::access::replace_grant::ReplaceError;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState};
 use crate::store::{AccountRecord, NewGrant, StoreError};
 
@@ -128,7 +129,7 @@ impl Pairing {
                 };
                 self.hooks.publish(&record);
                 let detail = format!("account {} of realm {}", entry.account_id, entry.realm);
-                self.hooks.note(&entry.name, "imported", detail);
+                self.hooks.note(&entry.name, JournalEvent::Imported, detail);
                 drop(saving);
                 let stored = if let EntryPlan::Store(stored) = plan { stored } else { StoreAction::New };
                 self.renew_first(&entry, &record, stored, options).await

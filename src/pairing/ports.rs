@@ -6,6 +6,7 @@ use std::pin::Pin;
 use url::Url;
 
 use crate::access::replace_grant::ReplaceError;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
@@ -115,7 +116,7 @@ pub trait Hooks: Send + Sync + 'static {
     /// Whether the account's newest tokens are in memory only.
     fn is_unsaved(&self, account: &AccountName) -> bool;
     /// A line of the account's timeline; no token, no patient.
-    fn note(&self, account: &AccountName, event: &'static str, detail: String);
+    fn note(&self, account: &AccountName, event: JournalEvent, detail: String);
     /// Has the platform take a refresh token before it stands in the place of the account's own, and stores it then.
     fn replace<'a>(
         &'a self,

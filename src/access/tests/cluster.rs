@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::access::cluster::LEASE;
-use crate::access::control_calls::Chronicle;
 use crate::access::doubles::*;
 use crate::access::registry::{Account, AccountRegistry, RouteRules};
 use crate::access::renewal::{Cause, RenewError, RenewalParts, Renewals};
 use crate::access::renewal_task::RenewalTask;
 use crate::clock::Clock;
+use crate::journal::{Journal, JournalEvent, RecordedEvents};
 use crate::store::Store;
 use crate::store::cluster::{ClusterStore, Lease, ReplicaId};
 use crate::store::postgres::testing::{Database, FaultyProxy, ProxyMode};
@@ -22,7 +22,7 @@ struct Replica {
     id: ReplicaId,
     registry: Arc<AccountRegistry>,
     renewals: Renewals,
-    lines: Arc<Lines>,
+    events: RecordedEvents,
 }
 
 impl Replica {
@@ -45,18 +45,18 @@ impl Replica {
         let records = store.accounts().await.unwrap().accounts;
         let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
         let registry = Arc::new(AccountRegistry::load(records, rules));
-        let lines = Arc::new(Lines::default());
+        let (journal, events) = Journal::recording(clock.clone());
         let renewals = Renewals::new(RenewalParts {
             clock,
             store,
             registry: Arc::clone(&registry),
             platforms: platforms(platform),
-            chronicle: Arc::clone(&lines) as Arc<dyn Chronicle>,
+            journal,
             settings: settings(),
             runtime: Handle::current(),
             replica: id.clone(),
         });
-        Self { id, registry, renewals, lines }
+        Self { id, registry, renewals, events }
     }
 
     fn account(&self) -> Arc<Account> {
@@ -99,7 +99,7 @@ async fn callers_of_three_gateways_cause_one_refresh() {
         }
         assert_eq!(platform.refreshes(), 1);
         let refreshed: usize =
-            replicas.iter().map(|replica| replica.lines.of("smile", "refreshed").len()).sum();
+            replicas.iter().map(|replica| replica.events.of("smile", JournalEvent::Refreshed).len()).sum();
         assert_eq!(refreshed, 1, "one of them tells of it");
     }
 }
@@ -227,7 +227,7 @@ async fn tokens_that_reach_the_database_late_take_a_need_for_a_login_back() {
     assert!(matches!(refused, Err(RenewError::NeedsLogin { .. })), "{refused:?}");
     it.proxy.set(ProxyMode::Forward);
     until(&it.database, "SELECT state = 'ready' FROM accounts").await;
-    assert_eq!(it.one.lines.of("smile", "login_restored").len(), 1);
+    assert_eq!(it.one.events.of("smile", JournalEvent::LoginRestored).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,14 +239,17 @@ async fn who_takes_over_names_the_refresh_that_another_gateway_did_not_finish() 
     store.note_intent(&name, &global(), sent_at).await.unwrap();
     platform.forgets("smile");
     let replica = Replica::start(&database, &platform).await;
-    assert!(replica.lines.of("smile", "refresh_interrupted").is_empty(), "the other one may be at it still");
+    assert!(
+        replica.events.of("smile", JournalEvent::RefreshInterrupted).is_empty(),
+        "the other one may be at it still"
+    );
     let refused = replica.caller().await.unwrap();
     let words = format!("a refresh of {sent_at} was under way when the process ended");
     assert!(
         matches!(&refused, Err(RenewError::NeedsLogin { why, .. }) if why.contains(&words)),
         "{refused:?}"
     );
-    let named = replica.lines.of("smile", "refresh_interrupted");
+    let named = replica.events.of("smile", JournalEvent::RefreshInterrupted);
     assert!(named.len() == 1 && named[0].contains(&words), "{named:?}");
 }
 
@@ -354,11 +357,11 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
         }
         time_passes(&clock, &platform, before + 1).await;
         let (replica, keeping) = replicas.remove(at);
-        while replica.lines.of("smile", "refreshed").is_empty() {
+        while replica.events.of("smile", JournalEvent::Refreshed).is_empty() {
             tokio::task::yield_now().await;
         }
         for (other, _) in &replicas {
-            assert!(other.lines.of("smile", "refreshed").is_empty(), "another one kept too");
+            assert!(other.events.of("smile", JournalEvent::Refreshed).is_empty(), "another one kept too");
         }
         before = platform.refreshes();
         // It dies, or it leaves in good order.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::access::doubles::*;
 use crate::access::registry::Availability;
 use crate::access::renewal::{Cause, RenewError};
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, Store, StoredAccess};
@@ -30,7 +31,7 @@ async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds(
     assert!(smile.summary().unsaved);
     assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
     assert!(bench.renewals.alarms().failed_commits > 0);
-    assert_eq!(bench.lines.of("smile", "tokens_unsaved").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::TokensUnsaved).len(), 1);
     another_try(&bench).await;
     assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
@@ -39,7 +40,7 @@ async fn a_full_disk_means_serving_from_memory_and_committing_until_it_succeeds(
     bench.renewals.finish().await;
     assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
     assert!(!smile.summary().unsaved);
-    assert_eq!(bench.lines.of("smile", "tokens_saved").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::TokensSaved).len(), 1);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::access::registry::{Account, Availability};
 use crate::access::renewal::{Cause, RenewError};
 use crate::access::scheduler;
 use crate::clock::Clock;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{Blame, CredentialsCheck, PlatformErrorKind};
@@ -67,7 +68,7 @@ async fn a_dead_account_is_journaled_once_and_stops_hammering() {
         bench.clock.advance(MINUTE);
     }
     assert_eq!(bench.platform.refreshes(), 1);
-    assert_eq!(bench.lines.of("dead", "needs_login").len(), 1);
+    assert_eq!(bench.events.of("dead", JournalEvent::NeedsLogin).len(), 1);
 }
 
 #[tokio::test]
@@ -187,7 +188,7 @@ async fn an_operator_or_new_credentials_try_a_dead_account_again() {
     assert!(renew(&bench, &dead, Cause::Unauthorized).await.is_err());
     assert_eq!(renew(&bench, &dead, Cause::Operator).await.unwrap(), "access-dead-1");
     assert_eq!(stored_state(&bench, "dead").await, AccountState::Ready);
-    assert_eq!(bench.lines.of("dead", "login_restored").len(), 1);
+    assert_eq!(bench.events.of("dead", JournalEvent::LoginRestored).len(), 1);
 
     bench.clock.advance(HOUR);
     bench.platform.refreshes_fail(refused(), 1);

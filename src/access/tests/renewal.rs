@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::access::doubles::*;
 use crate::access::registry::Availability;
 use crate::access::renewal::{Cause, RenewError};
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{Blame, PlatformErrorKind};
@@ -247,7 +248,7 @@ async fn a_slow_discovery_is_waited_for_two_seconds_then_the_last_route_is_used_
     assert_eq!((token(&later), &**later.route()), ("access-smile-1", &route("us")));
     assert_eq!(later.generation(), access.generation());
     assert_eq!(bench.grant("smile").await.route.unwrap().domain, route("us").domain());
-    assert_eq!(bench.lines.of("smile", "route_changed").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::RouteChanged).len(), 1);
 }
 
 #[tokio::test]
@@ -257,7 +258,7 @@ async fn a_moved_region_comes_with_the_renewal_and_is_journaled() {
     bench.platform.next_discovery(Ok(route("ap")));
     let access = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
     assert_eq!(**access.route(), route("ap"));
-    let lines = bench.lines.of("smile", "route_changed");
+    let lines = bench.events.of("smile", JournalEvent::RouteChanged);
     assert!(lines[0].contains("eu.iterocloud.com") && lines[0].contains("ap.iterocloud.com"), "{lines:?}");
 }
 
@@ -273,7 +274,7 @@ async fn a_failed_or_empty_discovery_keeps_the_last_good_route_and_is_told_once(
         bench.clock.advance(HOUR);
     }
     assert_eq!(bench.grant("smile").await.route.unwrap().domain, route("eu").domain());
-    assert_eq!(bench.lines.of("smile", "discovery_failed").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::DiscoveryFailed).len(), 1);
 }
 
 #[tokio::test]
@@ -363,7 +364,7 @@ async fn a_fenced_commit_gives_way_to_the_newer_tokens_in_the_store() {
     bench.platform.refresh_door.send_replace(true);
     assert_eq!(token(&caller.await.unwrap().unwrap()), "paired-anew");
     assert_eq!(bench.grant("smile").await.refresh.expose(), "paired-anew");
-    assert_eq!(bench.lines.of("smile", "refresh_superseded").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::RefreshSuperseded).len(), 1);
 }
 
 #[tokio::test]
@@ -388,16 +389,16 @@ async fn a_refresh_left_behind_by_a_killed_process_is_journaled_and_named_should
     bench.platform.forgets("smile");
     let Workbench { clock, store, platform, .. } = bench;
     let bench = Workbench::over(clock, store, platform, settings()).await;
-    let lines = bench.lines.of("smile", "refresh_interrupted");
+    let lines = bench.events.of("smile", JournalEvent::RefreshInterrupted);
     assert!(lines.len() == 1 && lines[0].contains("was under way when the process ended"), "{lines:?}");
-    assert!(bench.lines.of("other", "refresh_interrupted").is_empty());
+    assert!(bench.events.of("other", JournalEvent::RefreshInterrupted).is_empty());
     let account = bench.account("smile");
     let lost = bench.renewals.renew(&account, account.generation(), Cause::Unauthorized).await;
     let Err(RenewError::NeedsLogin { why, .. }) = lost else { panic!("{lost:?}") };
     assert!(why.contains("was under way when the process ended"), "{why}");
     let Workbench { clock, store, platform, .. } = bench;
     let bench = Workbench::over(clock, store, platform, settings()).await;
-    assert!(bench.lines.of("smile", "refresh_interrupted").is_empty(), "told once is enough");
+    assert!(bench.events.of("smile", JournalEvent::RefreshInterrupted).is_empty(), "told once is enough");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use super::super::doubles::*;
 use super::super::renewal::Cause;
 use super::super::replace_grant::ReplaceError;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
@@ -26,7 +27,7 @@ async fn a_token_that_is_taken_replaces_the_old_one_together_with_what_it_brough
     assert_eq!((grant.refresh.expose(), grant.refreshed_at), ("refresh-smile-1", Some(start_time())));
     let access = bench.account("smile").availability(bench.clock.now());
     assert!(format!("{access:?}").contains("Ready"), "{access:?}");
-    assert_eq!(bench.lines.of("smile", "token_replaced").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::TokenReplaced).len(), 1);
     let again = bench.renewals.replace(newer("newest")).await;
     assert!(matches!(again, Err(ReplaceError::NotTried(_))), "the vendor's gap holds: {again:?}");
     assert_eq!(bench.platform.refreshes(), 1);

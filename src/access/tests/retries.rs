@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::access::doubles::*;
 use crate::access::registry::{Account, Availability};
 use crate::access::renewal::{Cause, RenewError};
+use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::RefreshToken;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
@@ -131,12 +132,16 @@ async fn a_fleet_that_is_refused_for_a_moment_is_told_nothing_and_serves_again()
     }
     // The first one's refusal looked like its own.
     assert_eq!(states(&bench, &names), ["needs_login", "ready", "ready", "ready", "ready"]);
-    assert_eq!(bench.lines.of("a5", "refusal_suspected").len(), 1);
+    assert_eq!(bench.events.of("a5", JournalEvent::RefusalSuspected).len(), 1);
     pass(&bench, 180).await;
     assert_eq!(states(&bench, &names), ["ready"; 5]);
     assert_eq!(bench.platform.refreshes(), 2 * names.len(), "each was tried once more");
     for name in names {
-        assert_eq!(bench.lines.of(name, "needs_login").len(), usize::from(name == "a1"), "{name}");
+        assert_eq!(
+            bench.events.of(name, JournalEvent::NeedsLogin).len(),
+            usize::from(name == "a1"),
+            "{name}"
+        );
     }
 }
 
@@ -157,7 +162,7 @@ async fn grants_that_really_died_together_are_told_after_a_second_try_and_not_ha
     let probes = bench.platform.refreshes() - told;
     assert!((1..=20).contains(&probes), "{probes} probes for the whole realm in an hour");
     for name in names {
-        assert_eq!(bench.lines.of(name, "needs_login").len(), 1, "{name}");
+        assert_eq!(bench.events.of(name, JournalEvent::NeedsLogin).len(), 1, "{name}");
     }
 }
 
@@ -175,7 +180,7 @@ async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_
     bench.platform.recovers();
     pass(&bench, 240).await;
     assert_eq!(states(&bench, &names), ["ready"; 4]);
-    assert_eq!(bench.lines.of("a4", "login_restored").len(), 1);
+    assert_eq!(bench.events.of("a4", JournalEvent::LoginRestored).len(), 1);
 }
 
 fn without_access(refresh: &str) -> PlatformError {
@@ -208,7 +213,7 @@ async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
         assert!(renew(&bench, "smile", Cause::Operator).await.is_err());
     }
     assert_eq!(renew(&bench, "smile", Cause::Operator).await.unwrap(), "access-smile-1");
-    assert!(bench.lines.of("smile", "needs_login").is_empty());
+    assert!(bench.events.of("smile", JournalEvent::NeedsLogin).is_empty());
     let smile = "smile".parse().unwrap();
     let generation = bench.grant("smile").await.generation;
     assert_eq!(
@@ -266,7 +271,7 @@ async fn a_store_that_cannot_say_whether_a_better_token_is_kept_costs_no_login()
     bench.store.fail_writes(false);
     bench.clock.advance(MINUTE);
     assert_eq!(renew(&bench, "smile", Cause::Unauthorized).await.unwrap(), "access-smile-1");
-    assert!(bench.lines.of("smile", "needs_login").is_empty());
+    assert!(bench.events.of("smile", JournalEvent::NeedsLogin).is_empty());
 }
 
 #[tokio::test]

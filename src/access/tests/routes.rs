@@ -7,6 +7,7 @@ use crate::access::doubles::*;
 use crate::access::registry::{Account, Availability};
 use crate::access::renewal::Cause;
 use crate::access::{Access, locked};
+use crate::journal::JournalEvent;
 use crate::model::route::Route;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
 use crate::store::Store;
@@ -77,9 +78,9 @@ async fn a_route_that_does_not_answer_as_the_api_does_is_not_used_stored_or_told
         let candidate = account.summary().candidate.unwrap();
         assert_eq!(*candidate.route, route("ap"));
         assert_eq!(candidate.why, wrong.to_string());
-        assert_eq!(bench.lines.of("smile", "route_not_proven").len(), 1);
+        assert_eq!(bench.events.of("smile", JournalEvent::RouteNotProven).len(), 1);
         assert!(
-            bench.lines.of("smile", "route_not_proven")[0]
+            bench.events.of("smile", JournalEvent::RouteNotProven)[0]
                 .ends_with(&format!("{} stays in use", route("eu")))
         );
         assert_eq!(bench.grant("smile").await.route.unwrap().domain, route("eu").domain());
@@ -129,7 +130,10 @@ async fn a_route_that_answers_later_is_followed_soon_and_one_that_discovery_forg
     bench.platform.next_discovery(Ok(route("ap")));
     until_asked_again(&bench, 4).await;
     assert_eq!(*access(&bench, &account).route().as_ref(), route("ap"));
-    assert_eq!((account.summary().candidate, bench.lines.of("smile", "route_confirmed").len()), (None, 1));
+    assert_eq!(
+        (account.summary().candidate, bench.events.of("smile", JournalEvent::RouteConfirmed).len()),
+        (None, 1)
+    );
 }
 
 #[tokio::test]
@@ -143,7 +147,7 @@ async fn a_discovery_that_flaps_between_two_routes_moves_nobody_back_and_forth()
         bench.platform.next_discovery(Ok(route("eu")));
         assert_eq!(renew(&bench, &account).await, route("eu"));
     }
-    assert_eq!(bench.lines.of("smile", "route_changed").len(), 0);
+    assert_eq!(bench.events.of("smile", JournalEvent::RouteChanged).len(), 0);
 }
 
 #[tokio::test]
@@ -222,7 +226,7 @@ async fn a_route_that_cannot_be_connected_to_has_discovery_asked_at_base_url_onc
     assert_eq!(fail(4).await.0, 1);
     assert_eq!(bench.platform.last_asked(), None, "past the route that cannot be connected to");
     assert_eq!(fail(30).await.0, 1);
-    assert_eq!(bench.lines.of("smile", "route_unreachable").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::RouteUnreachable).len(), 1);
     bench.platform.next_discovery(Ok(route("ap")));
     assert_eq!(fail(31).await.0, 2);
     assert_eq!((fail(1).await.1.as_ref(), bench.platform.refreshes()), (&route("ap"), 0));

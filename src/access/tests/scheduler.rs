@@ -7,6 +7,7 @@ use crate::access::control_calls::ControlCalls;
 use crate::access::doubles::*;
 use crate::access::renewal::Cause;
 use crate::access::scheduler::{ScheduleInput, due_by, next_due};
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::token::RefreshToken;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
@@ -212,7 +213,7 @@ async fn a_grant_that_is_not_in_use_is_kept_alive_too_and_touches_nothing_else()
     for weeks in 1..=2 {
         hours_pass_until(&bench, || old.refreshes() == weeks).await;
         hours_pass_until(&bench, || {
-            bench.lines.of("smile", "refreshed").iter().any(|line| line.contains("old"))
+            bench.events.of("smile", JournalEvent::Refreshed).iter().any(|line| line.contains("old"))
         })
         .await;
         let kept = of_realm(&bench, &realm).await;
@@ -238,11 +239,11 @@ async fn a_dead_grant_that_is_not_in_use_is_told_once_and_costs_the_account_noth
     old.forgets("smile");
     let keeping = bench.renewals.keep();
     hours_pass_until(&bench, || old.refreshes() == 3).await;
-    assert_eq!(bench.lines.of("smile", "unused_grant_refused").len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::UnusedGrantRefused).len(), 1);
     while of_realm(&bench, &realm).await.intent.is_some() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bench.lines.of("smile", "needs_login").len(), 0);
+    assert_eq!(bench.events.of("smile", JournalEvent::NeedsLogin).len(), 0);
     assert_eq!(bench.account("smile").state(), AccountState::Ready);
     assert!(
         bench.clock.now() >= start_time() + settings().idle_renewal * 7 / 8 + 2 * 24 * HOUR,
@@ -270,13 +271,15 @@ async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_response() 
     };
     old.refreshes_fail(odd, 1);
     let keeping = bench.renewals.keep();
-    hours_pass_until(&bench, || !bench.lines.of("smile", "refresh_token_kept").is_empty()).await;
+    hours_pass_until(&bench, || !bench.events.of("smile", JournalEvent::RefreshTokenKept).is_empty()).await;
     assert_eq!(of_realm(&bench, &realm).await.refresh.expose(), "invented");
     // Nobody's token: the platform refuses it, and the one before it takes its place again.
-    hours_pass_until(&bench, || bench.lines.of("smile", "refreshed").iter().any(|line| line.contains("old")))
-        .await;
-    assert_eq!(bench.lines.of("smile", "fallback_adopted").len(), 1);
-    assert_eq!(bench.lines.of("smile", "unused_grant_refused").len(), 0);
+    hours_pass_until(&bench, || {
+        bench.events.of("smile", JournalEvent::Refreshed).iter().any(|line| line.contains("old"))
+    })
+    .await;
+    assert_eq!(bench.events.of("smile", JournalEvent::FallbackAdopted).len(), 1);
+    assert_eq!(bench.events.of("smile", JournalEvent::UnusedGrantRefused).len(), 0);
     assert_eq!(of_realm(&bench, &realm).await.refresh.expose(), "refresh-smile-1");
     keeping.abort();
 }
