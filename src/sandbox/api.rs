@@ -9,15 +9,15 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::behavior::{Behavior, DomainForm, StatusForm};
-use super::endpoint::{Endpoint, RequiredToken};
+use super::context::VirtualHost;
+use super::endpoint::{Endpoint, LocatedCall, RequiredToken};
 use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V2_PATH};
 use super::orders::{self, LinkPrinter, Order};
 use super::reply::{Reply, ReplyContent};
 use super::request::SandboxRequest;
 use super::state::{AccountKind, CreatedRx, PairError, Practice, SandboxState};
 use super::tokens::{Grant, Holder};
-use super::virtual_host::{LocatedCall, VirtualHost};
-use super::{oauth, patients, storage};
+use super::{downloads, oauth, patients, storage};
 
 /// The sentence of Authentication & Pairing V2, 4.3.1.
 const CHART_WARNING: &str =
@@ -291,7 +291,7 @@ impl ApiCall<'_> {
         let order = self.segment().parse().ok().and_then(Order::by_order_id);
         let order = order.filter(|order| account.is_none_or(|account| account == order.account));
         match order {
-            Some(order) => asset_response(state, order, asset_type, self.request),
+            Some(order) => downloads::asset_response(state, order, asset_type, self.request),
             None => Reply::error(404, "no such order"),
         }
     }
@@ -351,24 +351,6 @@ impl ApiCall<'_> {
 
     fn segment(&self) -> &str {
         self.found.segments.first().map_or("", String::as_str)
-    }
-}
-
-/// The bytes of a download, for the API's own links and the storage host's alike.
-pub fn asset_response(
-    state: &SandboxState,
-    order: Order,
-    asset_type: &str,
-    request: &SandboxRequest,
-) -> Reply {
-    let practice = state.accounts.get(&order.account).filter(|practice| orders::exists(practice, order));
-    let asset = practice.and_then(|practice| order.asset(asset_type, practice.account.asset_bytes));
-    match asset {
-        Some(asset) => {
-            let name = format!("{}_{asset_type}.zip", order.order_id());
-            asset.response(request, &name, Some(order.order_id()))
-        }
-        None => Reply::error(404, "no such asset"),
     }
 }
 

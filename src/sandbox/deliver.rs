@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::behavior::DownloadedWhen;
+use super::context::VirtualHost;
 use super::faults::Fault;
-use super::http::PeerStream;
+use super::peer_stream::PeerStream;
 use super::record::CallEnd;
 use super::reply::{Reply, ReplyContent};
 use super::request::SandboxRequest;
-use super::virtual_host::VirtualHost;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
 const CHUNK: usize = 64 * 1024;

@@ -102,14 +102,26 @@ const fn row(
     EndpointTemplate { endpoint, methods, template, on_v1 }
 }
 
+/// A call whose row in the table is known.
+#[derive(Debug, PartialEq)]
+pub struct LocatedCall {
+    pub endpoint: Endpoint,
+    /// The API prefix that was used.
+    pub prefix: String,
+    /// The path's variable segments.
+    pub segments: Vec<String>,
+}
+
+impl LocatedCall {
+    pub fn is_v2(&self) -> bool {
+        self.prefix != V1_PATH
+    }
+}
+
+/// What a path and a method mean at a host.
 #[derive(Debug, PartialEq)]
 pub enum Located {
-    /// The endpoint, the API prefix that was used, and the path's variable segments.
-    At {
-        endpoint: Endpoint,
-        prefix: String,
-        segments: Vec<String>,
-    },
+    At(LocatedCall),
     WrongMethod(&'static [&'static str]),
     Nowhere,
 }
@@ -150,7 +162,7 @@ fn identity(method: &str, path: &str, form: &[u8]) -> Located {
 fn first_calls(method: &str, path: &str) -> Located {
     match path.strip_prefix(FIRST_PATH) {
         Some(rest) => match table(FIRST_PATH, method, rest, false) {
-            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            Located::At(call) if call.endpoint.is_data() => Located::Nowhere,
             located => located,
         },
         None => Located::Nowhere,
@@ -162,7 +174,7 @@ fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Located {
     let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
     match rest.strip_prefix(FIRST_PATH) {
         Some(stacked) => match table(prefix, method, stacked, v1) {
-            Located::At { endpoint, .. } if endpoint.is_data() => Located::Nowhere,
+            Located::At(call) if call.endpoint.is_data() => Located::Nowhere,
             located => located,
         },
         None => table(prefix, method, rest, v1),
@@ -179,7 +191,7 @@ fn table(prefix: &str, method: &str, rest: &str, v1: bool) -> Located {
     for row in ROWS.iter().filter(|row| row.on_v1 || !v1) {
         let Some(segments) = segments_of(row.template, rest) else { continue };
         if row.methods.contains(&method) {
-            return Located::At { endpoint: row.endpoint, prefix: prefix.to_owned(), segments };
+            return Located::At(LocatedCall { endpoint: row.endpoint, prefix: prefix.to_owned(), segments });
         }
         allowed = row.methods;
         // `/orders/practice` must not be taken for an order of that id.
@@ -206,7 +218,7 @@ fn segments_of(template: &str, path: &str) -> Option<Vec<String>> {
 
 fn fixed(method: &str, path: &str, endpoint: Endpoint, methods: &'static [&'static str]) -> Located {
     if methods.contains(&method) {
-        Located::At { endpoint, prefix: String::new(), segments: vec![path.to_owned()] }
+        Located::At(LocatedCall { endpoint, prefix: String::new(), segments: vec![path.to_owned()] })
     } else {
         Located::WrongMethod(methods)
     }
@@ -218,7 +230,7 @@ mod tests {
 
     fn at(role: HostRole, method: &str, path: &str) -> Option<Endpoint> {
         match locate(role, method, path, b"", V2_PATH) {
-            Located::At { endpoint, .. } => Some(endpoint),
+            Located::At(call) => Some(call.endpoint),
             _ => None,
         }
     }
@@ -265,9 +277,9 @@ mod tests {
         let identity = HostRole::Identity(Platform::New);
         let refresh =
             locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token", V2_PATH);
-        assert!(matches!(refresh, Located::At { endpoint: Endpoint::Refresh, .. }));
+        assert!(matches!(refresh, Located::At(LocatedCall { endpoint: Endpoint::Refresh, .. })));
         let exchange =
             locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", V2_PATH);
-        assert!(matches!(exchange, Located::At { endpoint: Endpoint::Exchange, .. }));
+        assert!(matches!(exchange, Located::At(LocatedCall { endpoint: Endpoint::Exchange, .. })));
     }
 }

@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use super::context::{SandboxContext, VirtualHost};
 use super::host_role::HostRole;
-use super::virtual_host::{SandboxContext, VirtualHost};
 
 /// Binds every place; `same_ports` go first, `ports` is the first of a row, None leaves the choice to the system.
 pub async fn bind(

@@ -1,31 +1,11 @@
 //! The browser's part: authorize, the two-step login page (e-mail, then password), and the way back.
 //! An error goes to the redirect URI only when that is on the client's white list.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use super::host_role::Platform;
+use super::context::VirtualHost;
+use super::login_tickets::LoginTicket;
 use super::reply::Reply;
 use super::request::SandboxRequest;
 use super::tokens::{Grant, Holder, random_text};
-use super::virtual_host::VirtualHost;
-use crate::clock::Timestamp;
-
-const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
-
-/// Logins that are going on in some browser.
-#[derive(Default)]
-pub struct LoginTickets(HashMap<String, LoginTicket>);
-
-#[derive(Clone)]
-struct LoginTicket {
-    platform: Platform,
-    client_id: String,
-    redirect_uri: String,
-    oauth_state: Option<String>,
-    email: Option<String>,
-    expires_at: Timestamp,
-}
 
 /// `GET /oauth2/authorize`: checks the application's part and sends the browser to the login page.
 pub fn authorize(host: &VirtualHost, request: &SandboxRequest) -> Reply {
@@ -51,18 +31,9 @@ pub fn authorize(host: &VirtualHost, request: &SandboxRequest) -> Reply {
     if !parameter("scope").split(' ').any(|scope| scope == "openid") {
         return back("invalid_scope", "openid is needed");
     }
-    let ticket = random_text(24);
     let now = host.now();
-    state.tickets.0.retain(|_, old| old.expires_at > now);
-    let login = LoginTicket {
-        platform,
-        client_id,
-        redirect_uri,
-        oauth_state,
-        email: None,
-        expires_at: now + TICKET_LIFE,
-    };
-    state.tickets.0.insert(ticket.clone(), login);
+    let login = LoginTicket::new(platform, client_id, redirect_uri, oauth_state, now);
+    let ticket = state.tickets.issue(login, now);
     Reply::redirect(302, format!("{}?ticket={ticket}", host.context.login_page(platform)))
 }
 
@@ -77,7 +48,7 @@ pub fn page(host: &VirtualHost, request: &SandboxRequest) -> Reply {
         "/login/email" => email_given(host, request, &ticket),
         "/login/password" => password_given(host, request, &ticket, login),
         "/login/cancel" => {
-            host.context.state().tickets.0.remove(&ticket);
+            host.context.state().tickets.remove(&ticket);
             error_redirect(
                 &login.redirect_uri,
                 "access_denied",
@@ -91,7 +62,7 @@ pub fn page(host: &VirtualHost, request: &SandboxRequest) -> Reply {
 
 fn live_login(host: &VirtualHost, ticket: &str) -> Option<LoginTicket> {
     let state = host.context.state();
-    let login = state.tickets.0.get(ticket).filter(|login| login.expires_at > host.now());
+    let login = state.tickets.live(ticket, host.now());
     login.filter(|login| Some(login.platform) == host.role.platform()).cloned()
 }
 
@@ -101,9 +72,7 @@ fn email_given(host: &VirtualHost, request: &SandboxRequest, ticket: &str) -> Re
     if !email.contains('@') {
         return Reply::html(200, email_page(ticket, "Enter your e-mail address."));
     }
-    if let Some(login) = host.context.state().tickets.0.get_mut(ticket) {
-        login.email = Some(email.clone());
-    }
+    host.context.state().tickets.set_email(ticket, &email);
     Reply::html(200, password_page(ticket, &email, ""))
 }
 
@@ -117,7 +86,7 @@ fn password_given(host: &VirtualHost, request: &SandboxRequest, ticket: &str, lo
     if !state.password_fits(&email, &password) {
         return Reply::html(200, password_page(ticket, &email, "Wrong e-mail address or password."));
     }
-    state.tickets.0.remove(ticket);
+    state.tickets.remove(ticket);
     let grant = Grant { platform: login.platform, client_id: login.client_id, holder: Holder::User(email) };
     let code = state.tokens.new_code(grant, login.redirect_uri.clone(), now);
     let mut back = vec![("code", code)];

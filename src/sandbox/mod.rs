@@ -5,34 +5,38 @@ mod api;
 pub mod assets;
 mod behavior;
 pub mod browser;
+mod context;
 mod control;
 mod deliver;
+mod downloads;
 mod duration_text;
 pub mod endpoint;
+mod fault_replies;
 pub mod faults;
 pub mod gateway_files;
 mod handle;
 mod host_role;
-mod http;
 mod invalid_tokens;
 mod listeners;
 mod login;
+mod login_tickets;
 mod oauth;
 mod options;
 mod orders;
 mod patients;
+mod peer_stream;
 mod quirks;
 pub mod record;
 mod reply;
 mod request;
 pub mod saved;
+mod serve;
 mod state;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod tokens;
-mod virtual_host;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -49,11 +53,11 @@ pub use quirks::{BodyEncoding, CustomResponse, ResponseQuirks};
 pub use record::{CallEnd, RecordedCall};
 pub use state::{AccountKind, AccountSpec, CreatedRx, User};
 
+use context::SandboxContext;
 use faults::FaultRules;
 use listeners::HostListeners;
 use record::CallRecorder;
 use state::SandboxState;
-use virtual_host::SandboxContext;
 
 /// A running sandbox. Dropping it ends its tasks and connections.
 pub struct Sandbox {

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::behavior::Behavior;
+use super::context::VirtualHost;
 use super::host_role::Platform;
 use super::reply::Reply;
 use super::request::SandboxRequest;
 use super::state::SandboxState;
 use super::tokens::Issued;
-use super::virtual_host::VirtualHost;
 
 /// `POST /oauth2/token`, either grant type.
 pub fn token(host: &VirtualHost, request: &SandboxRequest) -> Reply {

@@ -1,9 +1,9 @@
 //! A request exactly as it came, read strictly.
 //! Anything doubtful about its framing is refused, so that a smuggled call cannot pass unseen.
 
-use bytes::{Buf, Bytes};
+use std::io;
 
-use super::http::ReadRequestError;
+use bytes::{Buf, Bytes};
 
 /// A request; its body fields are empty until `read_body`.
 #[derive(Debug)]
@@ -73,6 +73,20 @@ fn find<'a, 'n>(
         .iter()
         .filter(move |(given, _)| given.eq_ignore_ascii_case(name.as_bytes()))
         .map(|(_, value)| value)
+}
+
+/// Why no request came.
+pub enum ReadRequestError {
+    /// The peer closed, or broke off.
+    Closed,
+    /// Answer with this status and sentence, then close.
+    Refused(u16, &'static str),
+}
+
+impl From<io::Error> for ReadRequestError {
+    fn from(_: io::Error) -> Self {
+        ReadRequestError::Closed
+    }
 }
 
 /// How the body ends.

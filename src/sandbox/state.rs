@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::behavior::Behavior;
 use super::host_role::{Platform, Region};
+use super::login_tickets::LoginTickets;
 use super::options::{Client, Clients};
 use super::tokens::{Grant, Holder, Issued, TokenStore};
 use crate::clock::Timestamp;
@@ -152,7 +153,7 @@ pub struct Practice {
 pub struct SandboxState {
     pub accounts: BTreeMap<u64, Practice>,
     pub tokens: TokenStore,
-    pub tickets: super::login::LoginTickets,
+    pub tickets: LoginTickets,
     clients: HashMap<Platform, Vec<Client>>,
     pub(super) passwords: HashMap<String, String>,
     /// Grows with whatever happens to accounts and tokens.
@@ -177,7 +178,7 @@ impl SandboxState {
         Self {
             accounts: BTreeMap::new(),
             tokens: TokenStore::default(),
-            tickets: super::login::LoginTickets::default(),
+            tickets: LoginTickets::default(),
             clients: HashMap::from(each),
             passwords: HashMap::new(),
             revision: 0,

@@ -3,12 +3,12 @@
 
 use aws_lc_rs::hmac;
 
-use super::api;
+use super::context::{SandboxContext, VirtualHost};
+use super::downloads;
 use super::host_role::HostRole;
 use super::orders::Order;
 use super::reply::Reply;
 use super::request::SandboxRequest;
-use super::virtual_host::{SandboxContext, VirtualHost};
 use crate::clock::Timestamp;
 
 const PREFIX: &str = "/assets";
@@ -46,7 +46,7 @@ pub fn response(host: &VirtualHost, request: &SandboxRequest) -> Reply {
         return Reply::error(400, "only one way to authenticate is allowed");
     }
     let state = host.context.state();
-    api::asset_response(&state, order, asset_type, request)
+    downloads::asset_response(&state, order, asset_type, request)
 }
 
 fn is_the_accounts(host: &VirtualHost, request: &SandboxRequest, account: u64) -> bool {

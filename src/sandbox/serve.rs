@@ -1,100 +1,20 @@
-//! One listener's side of the sandbox: takes a call, notes it, lets a fault meet it or answers it.
+//! One listener's side of the sandbox: reads a call, records it, and answers it or lets a fault meet it.
 //! Every call comes through here, so nothing can be answered that is not in the record.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::behavior::{Behavior, DownloadedWhen};
+use super::context::VirtualHost;
 use super::deliver::{Delivered, deliver};
 use super::endpoint::{Endpoint, Located, locate};
-use super::faults::{Fault, FaultRule, FaultRules};
-use super::host_role::{HostRole, Platform, Region, V1_PATH};
-use super::http::{PeerStream, ReadRequestError};
-use super::options::TlsIdentity;
-use super::orders::Order;
+use super::faults::{Fault, FaultRule};
+use super::host_role::HostRole;
+use super::peer_stream::PeerStream;
 use super::record::{Arrival, CallEnd, CallRecorder};
 use super::reply::Reply;
-use super::request::{RequestFraming, SandboxRequest};
-use super::state::{AccountKind, SandboxState};
-use super::{Handle, api, control, invalid_tokens, login, oauth, storage};
-use crate::clock::{Clock, Timestamp};
-
-/// What all listeners share.
-pub struct SandboxContext {
-    pub clock: Clock,
-    pub behavior: ArcSwap<Behavior>,
-    pub state: Mutex<SandboxState>,
-    pub fault_rules: FaultRules,
-    pub recorder: CallRecorder,
-    pub addresses: HashMap<HostRole, SocketAddr>,
-    pub tls: bool,
-    pub host_names: bool,
-    /// False when bound wider than loopback: it can then be called by names that it never heard of.
-    pub strict_host_names: bool,
-    pub storage_key: aws_lc_rs::hmac::Key,
-    /// What it shows when it answers over TLS.
-    pub identity: Option<TlsIdentity>,
-}
-
-impl SandboxContext {
-    pub fn state(&self) -> MutexGuard<'_, SandboxState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `host:port` as answers print it.
-    pub fn authority(&self, role: HostRole) -> String {
-        let Some(address) = self.addresses.get(&role) else { return String::new() };
-        match self.host_names && role != HostRole::Control {
-            true => format!("{}:{}", role.host_name(), address.port()),
-            false => address.to_string(),
-        }
-    }
-
-    pub fn origin(&self, role: HostRole) -> String {
-        let scheme = if self.tls && role != HostRole::Control { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority(role))
-    }
-
-    pub fn login_page(&self, platform: Platform) -> String {
-        format!("{}/login", self.origin(HostRole::Identity(platform)))
-    }
-}
-
-pub struct VirtualHost {
-    pub role: HostRole,
-    pub context: Arc<SandboxContext>,
-}
-
-/// A located call.
-pub struct LocatedCall {
-    pub endpoint: Endpoint,
-    pub prefix: String,
-    pub segments: Vec<String>,
-}
-
-impl LocatedCall {
-    pub fn is_v2(&self) -> bool {
-        self.prefix != V1_PATH
-    }
-}
+use super::request::{ReadRequestError, RequestFraming, SandboxRequest};
+use super::{Handle, api, control, fault_replies, login, oauth, storage};
 
 impl VirtualHost {
-    pub fn now(&self) -> Timestamp {
-        self.context.clock.now()
-    }
-
-    pub fn clock(&self) -> &Clock {
-        &self.context.clock
-    }
-
-    pub fn behavior(&self) -> Arc<Behavior> {
-        self.context.behavior.load_full()
-    }
-
     /// Serves one connection to its end.
     pub async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, connection: u64) {
         let mut peer = PeerStream::new(stream);
@@ -137,8 +57,8 @@ impl VirtualHost {
 
     fn early_status(&self, request: &SandboxRequest) -> Option<u16> {
         let (account, _) = self.token_owner(request, None);
-        let inject = self.context.fault_rules.take(self.endpoint_of(request)?, self.role, account, true)?;
-        match inject.fault {
+        let rule = self.context.fault_rules.take(self.endpoint_of(request)?, self.role, account, true)?;
+        match rule.fault {
             Fault::AnswersBeforeBody(status) => Some(status),
             _ => None,
         }
@@ -146,7 +66,7 @@ impl VirtualHost {
 
     fn endpoint_of(&self, request: &SandboxRequest) -> Option<Endpoint> {
         match self.locate(request) {
-            Located::At { endpoint, .. } => Some(endpoint),
+            Located::At(call) => Some(call.endpoint),
             _ => None,
         }
     }
@@ -169,14 +89,14 @@ impl VirtualHost {
         }
         let located = self.locate(&request);
         let endpoint = match &located {
-            Located::At { endpoint, .. } => Some(*endpoint),
+            Located::At(call) => Some(call.endpoint),
             _ => None,
         };
         let mut entry = self.record_arrival(&request, endpoint, connection);
-        let inject =
+        let rule =
             endpoint.and_then(|row| self.context.fault_rules.take(row, self.role, entry.account, false));
-        let delivered = match inject {
-            Some(inject) => self.inject_fault(peer, &request, located, inject, &mut entry).await,
+        let delivered = match rule {
+            Some(rule) => self.inject_fault(peer, &request, located, rule, &mut entry).await,
             None => {
                 let reply = self.response(&request, located);
                 entry.responding(reply.status);
@@ -193,13 +113,13 @@ impl VirtualHost {
         peer: &mut PeerStream<S>,
         request: &SandboxRequest,
         located: Located,
-        inject: FaultRule,
+        rule: FaultRule,
         entry: &mut CallGuard<'_>,
     ) -> Delivered {
-        let fault = inject.fault;
+        let fault = rule.fault;
         let mut located = Some(located);
         let mut response = || located.take().map(|located| self.response(request, located));
-        let carried_out = inject.carried_out || matches!(fault, Fault::LostTokenResponse);
+        let carried_out = rule.carried_out || matches!(fault, Fault::LostTokenResponse);
         let early = if carried_out { response() } else { None };
         let there = match &fault {
             Fault::DelayedThenNormal(pause) => peer.wait_while_connected(self.clock().sleep(*pause)).await,
@@ -209,27 +129,29 @@ impl VirtualHost {
         if !there {
             return Delivered { status: None, end: CallEnd::PeerClosed, keep: false };
         }
-        let (reply, on_the_wire) = match replacement(&fault) {
+        let (reply, on_the_wire) = match fault_replies::replacement(&fault) {
             Some(reply) => (Some(reply), None),
             None if matches!(fault, Fault::OddTokenResponse(_)) => (early.or_else(response), None),
-            None if is_silent(&fault) => (Some(early.unwrap_or(Reply::empty(200))), Some(&fault)),
-            None if is_late(&fault) => (early.or_else(response), None),
+            None if fault_replies::is_silent(&fault) => {
+                (Some(early.unwrap_or(Reply::empty(200))), Some(&fault))
+            }
+            None if fault_replies::is_late(&fault) => (early.or_else(response), None),
             None => (early.or_else(response), Some(&fault)),
         };
         let mut reply = reply.unwrap_or_else(|| Reply::error(500, "no answer"));
         if let Fault::OddTokenResponse(quirks) = &fault {
             reply = quirks.applied_to(reply);
         }
-        if !is_silent(&fault) {
+        if !fault_replies::is_silent(&fault) {
             entry.responding(reply.status);
         }
         deliver(peer, self, request, reply, on_the_wire).await
     }
 
-    /// The right answer, with all its effects.
+    /// The right response, with all its effects.
     fn response(&self, request: &SandboxRequest, located: Located) -> Reply {
-        let found = match located {
-            Located::At { endpoint, prefix, segments } => LocatedCall { endpoint, prefix, segments },
+        let call = match located {
+            Located::At(call) => call,
             Located::WrongMethod(allowed) => {
                 return Reply::error(405, "method not allowed").with("Allow", allowed.join(", "));
             }
@@ -238,13 +160,13 @@ impl VirtualHost {
         if !self.host_matches(request) {
             return Reply::error(421, "the Host field names another place");
         }
-        match found.endpoint {
+        match call.endpoint {
             Endpoint::Authorize => login::authorize(self, request),
             Endpoint::LoginPage => login::page(self, request),
             Endpoint::Exchange | Endpoint::Refresh => oauth::token(self, request),
             Endpoint::Revoke => oauth::revoke(self, request),
             Endpoint::Storage => storage::response(self, request),
-            _ => api::response(self, request, &found),
+            _ => api::response(self, request, &call),
         }
     }
 
@@ -258,27 +180,6 @@ impl VirtualHost {
         let by_name =
             host == self.role.host_name() || host == "localhost" || bare == address.ip().to_string();
         port == address.port().to_string() && (by_name || !self.context.strict_host_names)
-    }
-
-    /// The region that this place answers for, where it answers for one.
-    pub fn region(&self) -> Option<Region> {
-        match self.role {
-            HostRole::Region(region) => Some(region),
-            _ => None,
-        }
-    }
-
-    /// Told when a download's first and last byte go out.
-    pub fn on_download_progress(&self, order_id: u64, reached: DownloadedWhen) {
-        if self.behavior().lab_list_flips_on != reached {
-            return;
-        }
-        let Some(order) = Order::by_order_id(order_id) else { return };
-        if let Some(practice) = self.context.state().accounts.get_mut(&order.account)
-            && practice.account.kind == AccountKind::Lab
-        {
-            practice.downloaded.insert(order_id);
-        }
     }
 
     fn record_arrival(
@@ -343,47 +244,4 @@ impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.recorder.ended(self.number, self.refreshing, self.status, self.end);
     }
-}
-
-/// Answers that a fault puts in place of the right one; the call is not carried out for them.
-fn replacement(fault: &Fault) -> Option<Reply> {
-    let reply = match fault {
-        Fault::Status(status) | Fault::AnswersBeforeBody(status) => {
-            Reply::error(*status, "ordered by the sandbox's script")
-        }
-        Fault::FailsInside200(error) => {
-            let body = serde_json::json!({"Data": null, "Status": "Failure", "Errors": [error]});
-            Reply::json(200, &body)
-        }
-        Fault::HtmlInstead => {
-            Reply::html(200, "<!doctype html><title>Maintenance</title><p>Back soon.".to_owned())
-        }
-        Fault::EmptyArray => Reply::json(200, &serde_json::json!({"APIs": []})),
-        Fault::Answers { status, body } => Reply::json_text(*status, body.clone()),
-        Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
-        Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
-        Fault::JunkToken(invalid_tokens) => invalid_tokens::response(invalid_tokens),
-        Fault::Speaks(speaker) => speaker.reply(),
-        _ => return None,
-    };
-    Some(reply)
-}
-
-/// Nothing of an answer is seen, so the call is carried out only where the script says so.
-fn is_silent(fault: &Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Stalls(_)
-            | Fault::StallsForever
-            | Fault::DropsBeforeHead
-            | Fault::LostTokenResponse
-            | Fault::EndlessHead
-            | Fault::Garbage
-            | Fault::Unsolicited101
-    )
-}
-
-/// Right but late: the pause lies behind.
-fn is_late(fault: &Fault) -> bool {
-    matches!(fault, Fault::DelayedThenNormal(_) | Fault::HeldBy(_))
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::request::{RequestFraming, SandboxRequest, parse_head};
+use super::request::{ReadRequestError, RequestFraming, SandboxRequest, parse_head};
 
 /// Room for an 8 K token and a gateway's worth of other fields.
 const MAX_HEAD: usize = 64 * 1024;
@@ -17,20 +17,6 @@ const MAX_CHUNK_LINE: usize = 4 * 1024;
 const READ: usize = 8 * 1024;
 /// Real time: the peer has to read what is in its buffers, whatever the sandbox's clock shows.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Why no request came.
-pub enum ReadRequestError {
-    /// The peer closed, or broke off.
-    Closed,
-    /// Answer with this status and sentence, then close.
-    Refused(u16, &'static str),
-}
-
-impl From<io::Error> for ReadRequestError {
-    fn from(_: io::Error) -> Self {
-        ReadRequestError::Closed
-    }
-}
 
 /// One connection: the stream and what has been read ahead of it.
 pub struct PeerStream<S> {
