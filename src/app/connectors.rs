@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::gateway::pool::{Dial, DialError};
+use crate::http1::client::{Dial, DialError, PoolKey};
 use crate::model::account::RealmName;
 use crate::upstream::{ConnectError, Connector, Stream};
 
@@ -31,13 +31,8 @@ fn connectors_of(realms: &BTreeMap<RealmName, RealmParts>) -> BTreeMap<RealmName
 impl Dial for RealmConnectors {
     type Stream = Stream;
 
-    async fn dial(
-        &self,
-        realm: &RealmName,
-        host: &str,
-        port: u16,
-        secure: bool,
-    ) -> Result<Stream, DialError> {
+    async fn dial(&self, key: PoolKey<'_>) -> Result<Stream, DialError> {
+        let PoolKey { partition: realm, host, port, secure } = key;
         let connector = self.0.load().get(realm).cloned();
         let connector = connector.ok_or_else(|| DialError {
             reason: format!("realm {realm} is not configured"),

@@ -11,12 +11,9 @@ pub mod budget;
 mod forward;
 pub mod headers;
 pub mod inbound;
-mod lazy_deadline;
-pub mod pool;
 mod proxy;
 pub mod refusal;
 mod replay;
-mod request_writer;
 pub mod response;
 pub mod retry;
 pub mod settings;
@@ -40,6 +37,7 @@ use crate::access::Access;
 use crate::access::registry::Availability;
 use crate::access::renewal::{Cause, RenewError};
 use crate::clock::Clock;
+use crate::http1::client::{Dial, Pool};
 use crate::http1::{Headers, KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{Endpoint, EndpointId};
@@ -54,7 +52,6 @@ use inbound::caller::{self, PeerInfo};
 use inbound::limits::CallLimiter;
 use inbound::token::TokenKey;
 use inbound::{cors, target};
-use pool::{Dial, Pool};
 use proxy::ResolvedRequest;
 use refusal::Refusal;
 use replay::BufferState;
@@ -148,7 +145,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             accounts,
             dial,
             sinks,
-            pool: Pool::default(),
+            pool: Pool::new(random()),
             budgets: RefCell::default(),
             link_matchers: RefCell::default(),
             via,

@@ -13,16 +13,16 @@ use crate::access::registry::Availability;
 use crate::access::renewal::Cause;
 use crate::clock::Timestamp;
 use crate::http1::RequestHead;
+use crate::http1::client::{Dial, Io, PoolKey, Timeouts};
 use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
 use super::access_log::RequestLog;
 use super::budget::RetryBudget;
-use super::forward::{self, Attempt, Timeouts, UpstreamResponse, no_proof};
+use super::forward::{self, Attempt, UpstreamResponse, no_proof};
 use super::headers::{GatewayHeaders, OutboundHead};
 use super::inbound::account::Accounts;
 use super::inbound::target::{self, ParsedTarget};
-use super::pool::{Dial, Io, PoolKey};
 use super::refusal::Refusal;
 use super::replay::ReplayableBody;
 use super::response::body::ResponseBodyError;
@@ -251,7 +251,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let attempt = Attempt {
             head,
             body: body.attempt_body(),
-            key: PoolKey { realm: access.realm(), host: &host, port, secure: route.secure() },
+            key: PoolKey { partition: access.realm().as_str(), host: &host, port, secure: route.secure() },
             started_at,
             retryable: request.retryable() && body.replayable(),
             fresh: state.retried_transparently,

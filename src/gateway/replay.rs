@@ -3,12 +3,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::http1::RequestBody;
+use crate::http1::client::{OutgoingBody, StreamedBody};
 
 use super::headers::OutboundFraming;
 use super::refusal::Refusal;
@@ -26,24 +26,6 @@ pub enum ReplayableBody {
         framing: OutboundFraming,
     },
 }
-
-/// What has been read of a large body, and the rest.
-pub struct StreamedBody {
-    front: Option<Bytes>,
-    rest: RequestBody,
-}
-
-/// The body of one attempt.
-pub enum AttemptBody {
-    Empty,
-    Buffered(Option<Bytes>),
-    Streamed(StreamedBody),
-}
-
-/// The caller's body broke off: the platform's connection ends with it, so that half a body never looks whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the caller's body broke off")]
-pub struct Truncated;
 
 /// Whether there is anything to wait for.
 pub enum BufferState {
@@ -136,7 +118,7 @@ async fn next_chunk(body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
 
 impl ReplayableBody {
     fn streamed(front: Option<Bytes>, rest: RequestBody, framing: OutboundFraming) -> Self {
-        ReplayableBody::Streamed { stream: RefCell::new(Some(StreamedBody { front, rest })), framing }
+        ReplayableBody::Streamed { stream: RefCell::new(Some(StreamedBody::new(front, rest))), framing }
     }
 
     pub fn framing(&self) -> OutboundFraming {
@@ -151,44 +133,15 @@ impl ReplayableBody {
     }
 
     /// The body for one attempt. A body that can be sent once is empty the second time; `retry` never lets that happen.
-    pub fn attempt_body(&self) -> AttemptBody {
+    pub fn attempt_body(&self) -> OutgoingBody {
         match self {
-            ReplayableBody::Empty => AttemptBody::Empty,
+            ReplayableBody::Empty => OutgoingBody::Empty,
             ReplayableBody::Buffered { bytes, .. } => {
-                AttemptBody::Buffered(Some(bytes.clone()).filter(|bytes| !bytes.is_empty()))
+                OutgoingBody::Buffered(Some(bytes.clone()).filter(|bytes| !bytes.is_empty()))
             }
             ReplayableBody::Streamed { stream, .. } => {
-                stream.borrow_mut().take().map_or(AttemptBody::Empty, AttemptBody::Streamed)
+                stream.borrow_mut().take().map_or(OutgoingBody::Empty, OutgoingBody::Streamed)
             }
         }
-    }
-}
-
-impl AttemptBody {
-    /// The next piece; a caller's trailers end here.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Truncated>>> {
-        match self {
-            AttemptBody::Empty => Poll::Ready(None),
-            AttemptBody::Buffered(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            AttemptBody::Streamed(stream) => match stream.front.take() {
-                Some(front) => Poll::Ready(Some(Ok(front))),
-                None => {
-                    stream.rest.poll_data(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|_| Truncated)))
-                }
-            },
-        }
-    }
-
-    pub fn has_ended(&self) -> bool {
-        match self {
-            AttemptBody::Empty => true,
-            AttemptBody::Buffered(bytes) => bytes.is_none(),
-            AttemptBody::Streamed(stream) => stream.front.is_none() && stream.rest.has_ended(),
-        }
-    }
-
-    /// The platform may answer before it has all of it.
-    pub fn is_streamed(&self) -> bool {
-        matches!(self, AttemptBody::Streamed(_))
     }
 }

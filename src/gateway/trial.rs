@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use crate::access::Access;
+use crate::http1::client::Dial;
 
 use super::Gateway;
 use super::access_log::RequestLog;
 use super::forward::no_proof;
 use super::inbound::account::Accounts;
-use super::pool::Dial;
 use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState, forwarded};
 use super::refusal::Refusal;
 use super::replay::ReplayableBody;

@@ -10,9 +10,8 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::body::{BodyDecoder, BodyError};
 use super::buffer_pool;
-use super::head::{self, HeadError, HeadLimits, ResponseHead};
+use super::parse::{self, BodyDecoder, BodyError, HeadError, HeadLimits, ResponseHead};
 
 /// See the top of this file.
 #[derive(Default)]
@@ -102,7 +101,7 @@ impl ReadBuffer {
     /// The head of the next answer, once it is here to its last byte.
     pub fn take_response(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, HeadError> {
         match self.take_head(limits)? {
-            Some(head) => head::parse_response(head, limits).map(Some),
+            Some(head) => parse::parse_response(head, limits).map(Some),
             None => Ok(None),
         }
     }
@@ -198,7 +197,7 @@ mod tests {
         for chunk in pieces {
             read_buffer.bytes.extend_from_slice(chunk.as_bytes());
             while let Some(head) = read_buffer.take_head(&limits)? {
-                head::parse_request(head.clone(), &limits)?;
+                parse::parse_request(head.clone(), &limits)?;
                 heads.push(String::from_utf8(head.to_vec()).unwrap());
             }
         }

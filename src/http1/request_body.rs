@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::BodyError;
+use super::parse::BodyError;
 
 /// The body of a request, read when it is asked for.
 pub struct RequestBody(pub(super) BodySource);

@@ -16,12 +16,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http1::{ReadHeadError, Request, RequestHead, ResponseContext, ServerConnection, WriteError};
+use crate::http1::{
+    ReadHeadError, Request, RequestFraming, RequestHead, ResponseContext, ServerConnection, WriteError,
+    request_framing,
+};
 
 use super::activity::{CloseReason, ConnectionActivity, Phase};
 use super::closer::{Closer, ConnectionOutcome, RefusalRenderer, linger};
 use super::failure_log::{FailureKind, FailureLog, handshake_reason};
-use super::framing::{self, RequestFraming};
 use super::proxy_protocol::{ProxyError, VERSION_1};
 use super::refusal::{ServerRefusal, to_wire};
 use super::socket::Socket;
@@ -160,9 +162,9 @@ async fn serve<H: Handler>(
             Err(ReadHeadError::PeerClosed) => return ConnectionOutcome::PeerClosed,
             Err(ReadHeadError::Invalid(fault)) => return worker.refused(fault.into()),
         };
-        let framing = match framing::request_framing(&head) {
+        let framing = match request_framing(&head) {
             Ok(framing) => framing,
-            Err(flaw) => return worker.refused_head(flaw.refusal(), &head),
+            Err(flaw) => return worker.refused_head(flaw.into(), &head),
         };
         activity.begin_request();
         let mut context = ResponseContext::for_request(&head);

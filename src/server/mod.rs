@@ -25,7 +25,6 @@ mod connection;
 mod counters;
 pub mod descriptor_limit;
 mod failure_log;
-pub mod framing;
 mod limits;
 mod listen;
 pub mod notify;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::http1::{HeadError, InvalidByte, ReasonPhrase};
+use crate::http1::{FramingError, HeadError, InvalidByte, ReasonPhrase};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerRefusal {
@@ -71,6 +71,21 @@ impl From<HeadError> for ServerRefusal {
             HeadError::ProxyHeader => Self::BadRequest(PROXY_FROM_STRANGER),
             HeadError::Malformed => Self::BadRequest("the request head cannot be parsed"),
         }
+    }
+}
+
+impl From<FramingError> for ServerRefusal {
+    fn from(error: FramingError) -> Self {
+        Self::BadRequest(match error {
+            FramingError::Method => return Self::MethodNotAllowed,
+            FramingError::TransferEncoding => "Transfer-Encoding has to be one single `chunked`",
+            FramingError::TwoFramings => "Transfer-Encoding and Content-Length exclude each other",
+            FramingError::ContentLength => "Content-Length has to be one single number",
+            FramingError::Host => {
+                "a request needs exactly one Host header, which holds a host and perhaps a port"
+            }
+            FramingError::Target => "the request target has to be a path or an absolute http URL",
+        })
     }
 }
 

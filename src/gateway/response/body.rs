@@ -9,11 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use crate::http1::client::{Checkout, Io};
 use crate::http1::{BodyDecoder, BodyError, ForwardedHeaders, Headers};
 
 use super::rewrite::RewritingBody;
 use crate::gateway::access_log::RequestLog;
-use crate::gateway::pool::{Checkout, Io};
 
 /// What the server sends to the caller. Dropped, it writes the call's line.
 pub struct ResponseBody<S: Io> {

@@ -9,12 +9,12 @@ use std::rc::Rc;
 
 use http::Response;
 
+use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, ReasonPhrase, ResponseHead};
 
 use super::access_log::RequestLog;
 use super::inbound::account::Accounts;
 use super::inbound::cors;
-use super::pool::Dial;
 use super::proxy::{ForwardedResponse, ResolvedRequest};
 use super::refusal::Refusal;
 use super::{Gateway, GatewayResponse, headers};

@@ -10,11 +10,11 @@ use bytes::{Buf, Bytes};
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::http1::client::Io;
 use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
 use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
-use crate::gateway::pool::Io;
 
 /// Up to here an answer is rewritten whole.
 pub const MAX_BUFFERED: usize = 1024 * 1024;

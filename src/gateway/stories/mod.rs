@@ -28,17 +28,16 @@ use tokio::task::{LocalSet, spawn_local};
 use super::access_log::{LogEntry, Observer};
 use super::inbound::caller::PeerInfo;
 use super::inbound::token::TokenKey;
-use super::pool::{Dial, DialError};
 use super::settings::GatewaySettings;
 use super::testing::{self, FakeAccounts};
 use super::{Gateway, GatewayShared};
 use crate::access::registry::{Account, Availability};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::http1::client::{Dial, DialError, PoolKey};
 use crate::http1::{
     self, BodyDecoder, HeadLimits, KnownHeader, NoopObserver, ResponseContext, ServerConnection,
 };
-use crate::model::account::RealmName;
 
 /// What the platform does with a request.
 #[derive(Clone)]
@@ -77,14 +76,8 @@ pub struct Direct;
 impl Dial for Direct {
     type Stream = TcpStream;
 
-    async fn dial(
-        &self,
-        _realm: &RealmName,
-        host: &str,
-        port: u16,
-        _secure: bool,
-    ) -> Result<TcpStream, DialError> {
-        TcpStream::connect((host, port))
+    async fn dial(&self, key: PoolKey<'_>) -> Result<TcpStream, DialError> {
+        TcpStream::connect((key.host, key.port))
             .await
             .map_err(|error| DialError { reason: error.to_string(), permanent: false })
     }

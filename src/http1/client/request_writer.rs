@@ -1,5 +1,5 @@
-//! A request on its way to the platform: its head with the bearer in it, and its body as it comes, written in as few pieces as the
-//! connection takes. The answer's head is taken when it comes; what it means, and whose fault it is if none does, `forward` says.
+//! Writes a request, in as few writes as the connection takes, and takes the response's head when it comes, be it before the end
+//! of the request.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -7,30 +7,54 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::http1::{HeadError, ResponseHead, WriteBuffer, YIELD_AFTER, poll_yield, write_chunk_header};
-
-use super::forward::Timeouts;
-use super::headers::{OutboundFraming, OutboundHead};
-use super::pool::{Io, UpstreamConnection};
-use super::replay::AttemptBody;
+use super::connection::UpstreamConnection;
+use super::dial::Io;
+use super::exchange_error::ExchangeError;
+use super::outgoing_body::OutgoingBody;
+use crate::http1::fairness::{YIELD_AFTER, poll_yield};
+use crate::http1::parse::ResponseHead;
+use crate::http1::write::write_chunk_header;
+use crate::http1::write_buffer::WriteBuffer;
 
 /// What ends a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// How long an exchange may wait for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the last byte sent to the response's head.
+    pub response: Duration,
+    /// For the peer to take or give the next chunk of a body.
+    pub idle: Duration,
+    /// For the caller to give the next chunk of a body that is passed on.
+    pub caller: Duration,
+}
+
+/// A request as it is handed over to be sent.
+pub struct OutgoingRequest<'a> {
+    /// Up to the value of its last header.
+    pub head: WriteBuffer,
+    /// That value. It may be a long secret, so it is never copied.
+    pub last_value: &'a [u8],
+    /// The body goes out in chunks; else its length stands in the head, or there is none.
+    pub chunked: bool,
+    pub body: OutgoingBody,
+}
 
 /// A request on its way out.
 pub(super) struct RequestWriter<'a> {
     /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
     /// end, a chunk's head, data, and what stands behind it.
     head: WriteBuffer,
-    bearer: &'a [u8],
+    last_value: &'a [u8],
     end: &'static [u8],
     chunk_header: Vec<u8>,
     data: Bytes,
     tail: &'static [u8],
     /// Of all these, what has.
     sent: usize,
-    body: AttemptBody,
-    framing: OutboundFraming,
+    body: OutgoingBody,
+    chunked: bool,
     state: WriteState,
     /// Bytes of the body that have left since the others had their turn.
     since_yield: usize,
@@ -48,32 +72,19 @@ enum WriteState {
     PeerStoppedReading,
 }
 
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExchangeError {
-    TimedOut,
-    /// The connection ended, or broke.
-    ConnectionEnded,
-    CallerBodyFailed,
-    InvalidHead(HeadError),
-    SwitchedProtocols,
-}
-
 impl<'a> RequestWriter<'a> {
-    /// Puts the head together.
-    pub fn new(outbound: &OutboundHead<'a>, body: AttemptBody) -> Self {
-        let mut head = WriteBuffer::new();
-        outbound.write_up_to_bearer(&mut head);
+    pub fn new(request: OutgoingRequest<'a>) -> Self {
+        let OutgoingRequest { head, last_value, chunked, body } = request;
         let mut writer = Self {
             head,
-            bearer: outbound.gateway_headers.bearer.as_bytes(),
+            last_value,
             end: b"\r\n\r\n",
             chunk_header: Vec::new(),
             data: Bytes::new(),
             tail: b"",
             sent: 0,
             body,
-            framing: outbound.gateway_headers.framing,
+            chunked,
             state: WriteState::Writing,
             since_yield: 0,
         };
@@ -158,8 +169,14 @@ impl<'a> RequestWriter<'a> {
     ) -> Poll<bool> {
         loop {
             let mut skip = self.sent;
-            let parts =
-                [&self.head[..], self.bearer, self.end, &self.chunk_header[..], &self.data[..], self.tail];
+            let parts = [
+                &self.head[..],
+                self.last_value,
+                self.end,
+                &self.chunk_header[..],
+                &self.data[..],
+                self.tail,
+            ];
             let parts = parts.map(|part| {
                 let skipped = skip.min(part.len());
                 skip -= skipped;
@@ -177,21 +194,20 @@ impl<'a> RequestWriter<'a> {
 
     fn next(&mut self) {
         self.head.clear();
-        self.bearer = b"";
+        self.last_value = b"";
         self.end = b"";
         self.chunk_header.clear();
         self.since_yield += self.data.len();
         self.data = Bytes::new();
         self.sent = 0;
-        let over = self.body.has_ended()
-            && (self.framing == OutboundFraming::AsReceived || self.tail.ends_with(LAST_CHUNK));
+        let over = self.body.has_ended() && (!self.chunked || self.tail.ends_with(LAST_CHUNK));
         self.tail = b"";
         self.state = if over { WriteState::Flushing } else { WriteState::AwaitingBody };
     }
 
     /// The body's next piece into its place.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        let chunked = self.framing == OutboundFraming::Chunked;
+        let chunked = self.chunked;
         match std::task::ready!(self.body.poll_chunk(cx)) {
             Some(Err(_)) => return Poll::Ready(Err(ExchangeError::CallerBodyFailed)),
             Some(Ok(data)) => {
@@ -218,7 +234,7 @@ impl<'a> RequestWriter<'a> {
     }
 
     /// A request that takes its time to send is not late as long as its bytes move.
-    pub fn timeouts(&self, timeouts: &Timeouts) -> Duration {
+    pub fn timeout(&self, timeouts: &Timeouts) -> Duration {
         match self.state {
             WriteState::AwaitingBody => timeouts.caller,
             WriteState::Writing if self.body.is_streamed() => timeouts.idle,

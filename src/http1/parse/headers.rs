@@ -9,9 +9,10 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::buffer_pool;
-use super::head::{HeadError, HeadLimits, HeadPart, invalid_byte, write_header};
+use super::head_error::{HeadError, HeadLimits, HeadPart, invalid_byte};
 use super::known_header::{HeaderSet, KnownHeader};
+use crate::http1::buffer_pool;
+use crate::http1::write::write_header;
 
 /// See the top of this file.
 #[derive(Default)]

@@ -1,78 +1,13 @@
 //! Heads out of bytes and back. What may stand in a method or a target is `http`'s judgement; how the lines are put together is judged
 //! here, and nothing is forgiven (RFC 9112, 2 to 5).
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, Version};
 
+use super::head_error::{HeadError, HeadLimits, HeadPart, invalid_byte};
 use super::headers::{Headers, is_token_byte};
-
-/// How much of a head is taken.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    pub max_bytes: usize,
-    pub max_headers: usize,
-}
-
-/// Why a head is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    #[error("the head is too large")]
-    TooLarge,
-    #[error("the request target is too long")]
-    TargetTooLong,
-    #[error("lines of a head end with CR LF")]
-    BareLineFeed,
-    #[error("only HTTP/1 is spoken here")]
-    Version,
-    #[error("{0}")]
-    InvalidByte(InvalidByte),
-    #[error("a PROXY header of version 1")]
-    ProxyHeader,
-    #[error("the head cannot be parsed")]
-    Malformed,
-}
-
-/// A byte that may not stand where it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidByte {
-    pub byte: u8,
-    /// Counted from one.
-    pub position: usize,
-    pub part: HeadPart,
-}
-
-/// Where in a head. Fields are counted from one, since their names are not repeated to anybody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadPart {
-    Method,
-    Target,
-    FieldName(usize),
-    FieldValue(usize),
-}
-
-impl fmt::Display for InvalidByte {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { byte, position, part } = self;
-        write!(f, "byte 0x{byte:02x} at position {position} of ")?;
-        match part {
-            HeadPart::Method => f.write_str("the method"),
-            HeadPart::Target => f.write_str("the request target"),
-            HeadPart::FieldName(number) => write!(f, "the name of header {number}"),
-            HeadPart::FieldValue(number) => write!(f, "the value of header {number}"),
-        }
-    }
-}
-
-/// The first byte that `allowed` refuses, as the reason why all of it is refused.
-pub(super) fn invalid_byte(text: &[u8], part: HeadPart, allowed: impl Fn(u8) -> bool) -> HeadError {
-    match text.iter().position(|byte| !allowed(*byte)) {
-        Some(at) => HeadError::InvalidByte(InvalidByte { byte: text[at], position: at + 1, part }),
-        None => HeadError::Malformed,
-    }
-}
 
 /// The head of a request.
 #[derive(Debug)]
@@ -94,7 +29,7 @@ pub struct ResponseHead {
 }
 
 /// A whole request head, its blank line included.
-pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
+pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
     let (line, headers) = first_line(&head)?;
     if [&b"PROXY TCP"[..], b"PROXY UNKNOWN"].iter().any(|begin| line.starts_with(begin)) {
         return Err(HeadError::ProxyHeader);
@@ -118,7 +53,7 @@ pub(super) fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestH
 }
 
 /// A whole answer head, its blank line included.
-pub(super) fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<ResponseHead, HeadError> {
+pub fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<ResponseHead, HeadError> {
     let (line, headers) = first_line(&head)?;
     let version = version(line.get(..8).ok_or(HeadError::Malformed)?)?;
     let [b' ', status @ ..] = &line[8..] else { return Err(HeadError::Malformed) };
@@ -182,18 +117,6 @@ fn percent_encode_non_utf8(target: &[u8]) -> Bytes {
     Bytes::from(text)
 }
 
-impl HeadError {
-    /// The same byte, counted from the beginning of a longer text.
-    fn offset_by(self, length: usize) -> Self {
-        match self {
-            HeadError::InvalidByte(invalid) => {
-                HeadError::InvalidByte(InvalidByte { position: invalid.position + length, ..invalid })
-            }
-            other => other,
-        }
-    }
-}
-
 /// `http`'s own limit.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
@@ -209,30 +132,6 @@ fn version(text: &[u8]) -> Result<Version, HeadError> {
         b"HTTP/1.0" => Ok(Version::HTTP_10),
         _ => Err(HeadError::Version),
     }
-}
-
-/// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC 9110, 8.6).
-pub fn parse_content_length(digits: &[u8]) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// `HTTP/1.1 200 OK`
-pub fn write_status_line(out: &mut Vec<u8>, version: Version, status: StatusCode, reason: Option<&[u8]>) {
-    out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes()));
-    out.extend_from_slice(b"\r\n");
-}
-
-pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -176,14 +176,6 @@ fn parse_chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()
 }
 
-/// What stands before a chunk of this length.
-pub fn write_chunk_header(out: &mut Vec<u8>, length: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let width = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
-    out.extend((0..width).rev().map(|digit| DIGITS[(length >> (4 * digit)) & 15]));
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,14 +270,5 @@ mod tests {
         assert_eq!(BodyDecoder::Length(0).end(), Ok(()));
         let mut to_the_end = BodyDecoder::until_close();
         assert_eq!((to_the_end.has_ended(), to_the_end.end(), to_the_end.has_ended()), (false, Ok(()), true));
-    }
-
-    #[test]
-    fn sizes_are_written_as_they_are_read() {
-        for length in [0usize, 1, 9, 10, 15, 16, 255, 256, 65_536, 1_048_575] {
-            let mut out = Vec::new();
-            write_chunk_header(&mut out, length);
-            assert_eq!(String::from_utf8(out).unwrap(), format!("{length:x}\r\n"));
-        }
     }
 }

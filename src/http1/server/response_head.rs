@@ -4,10 +4,10 @@ use http::response::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::Body;
 
-use super::ReasonPhrase;
-use super::head::{self, RequestHead, parse_content_length};
-use super::headers::{Headers, tokens};
-use super::known_header::KnownHeader;
+use crate::http1::ReasonPhrase;
+use crate::http1::framing::parse_content_length;
+use crate::http1::parse::{Headers, KnownHeader, RequestHead, tokens};
+use crate::http1::write::{write_header, write_status_line};
 
 /// Why an answer did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl ResponseFraming {
         keep: bool,
     ) {
         let reason = head.extensions.get::<ReasonPhrase>().map(|reason| &reason.0[..]);
-        head::write_status_line(out, context.version, head.status, reason);
+        write_status_line(out, context.version, head.status, reason);
         for header in passed.into_iter().flat_map(Headers::iter) {
             if !self.is_set_by_framing(header.name) {
                 header.write(out);
@@ -122,19 +122,19 @@ impl ResponseFraming {
         for (name, value) in &head.headers {
             let name = name.as_str().as_bytes();
             if !self.is_set_by_framing(KnownHeader::from_bytes(name)) {
-                head::write_header(out, name, value.as_bytes());
+                write_header(out, name, value.as_bytes());
             }
         }
         match self.framing {
             BodyFraming::Length(length) if self.add_length => {
-                head::write_header(out, b"content-length", HeaderValue::from(length).as_bytes());
+                write_header(out, b"content-length", HeaderValue::from(length).as_bytes());
             }
-            BodyFraming::Chunked => head::write_header(out, b"transfer-encoding", b"chunked"),
+            BodyFraming::Chunked => write_header(out, b"transfer-encoding", b"chunked"),
             _ => {}
         }
         match (keep, context.version) {
-            (false, _) => head::write_header(out, b"connection", b"close"),
-            (true, Version::HTTP_10) => head::write_header(out, b"connection", b"keep-alive"),
+            (false, _) => write_header(out, b"connection", b"close"),
+            (true, Version::HTTP_10) => write_header(out, b"connection", b"keep-alive"),
             (true, _) => {}
         }
         out.extend_from_slice(b"\r\n");

@@ -1,10 +1,9 @@
-//! Whether a parsed request head has exactly one meaning. Pure; how its lines are put together was `http1`'s business.
+//! How the end of a body is known, by the two tables of RFC 9112, 6.3: one for requests, one for responses. A head that two
+//! readers could understand in two ways is an error (threats, rows 1 to 3).
 
-use http::{Method, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 
-use crate::http1::{self, BodyDecoder, Headers, KnownHeader, RequestHead};
-
-use super::refusal::ServerRefusal;
+use super::parse::{BodyDecoder, DuplicateHeader, Headers, KnownHeader, RequestHead, ResponseHead};
 
 /// How the end of a request's body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub enum RequestFraming {
     Chunked,
 }
 
-/// Why the server refuses a head.
+/// Why a request's head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingError {
     TransferEncoding,
@@ -27,19 +26,7 @@ pub enum FramingError {
     Method,
 }
 
-impl FramingError {
-    pub fn refusal(self) -> ServerRefusal {
-        ServerRefusal::BadRequest(match self {
-            Self::Method => return ServerRefusal::MethodNotAllowed,
-            Self::TransferEncoding => "Transfer-Encoding has to be one single `chunked`",
-            Self::TwoFramings => "Transfer-Encoding and Content-Length exclude each other",
-            Self::ContentLength => "Content-Length has to be one single number",
-            Self::Host => "a request needs exactly one Host header, which holds a host and perhaps a port",
-            Self::Target => "the request target has to be a path or an absolute http URL",
-        })
-    }
-}
-
+/// The one meaning of a request's head, or what is wrong with it.
 pub fn request_framing(head: &RequestHead) -> Result<RequestFraming, FramingError> {
     method(&head.method)?;
     host(&head.headers, head.version)?;
@@ -64,9 +51,11 @@ impl RequestFraming {
 
 /// In any letter case, since some servers do not mind it; TRACK is IIS's TRACE, and would echo our bearer just so.
 fn method(method: &Method) -> Result<(), FramingError> {
-    match ["CONNECT", "TRACE", "TRACK"].iter().any(|tunnel| method.as_str().eq_ignore_ascii_case(tunnel)) {
-        true => Err(FramingError::Method),
-        false => Ok(()),
+    let refused = ["CONNECT", "TRACE", "TRACK"];
+    if refused.iter().any(|refused| method.as_str().eq_ignore_ascii_case(refused)) {
+        Err(FramingError::Method)
+    } else {
+        Ok(())
     }
 }
 
@@ -74,14 +63,14 @@ fn method(method: &Method) -> Result<(), FramingError> {
 /// have none.
 fn host(headers: &Headers, version: Version) -> Result<(), FramingError> {
     match headers.get_unique(KnownHeader::Host) {
-        Ok(Some(host)) if host.iter().all(|b| may_stand_in_host(*b)) => Ok(()),
+        Ok(Some(host)) if host.iter().all(|b| is_host_byte(*b)) => Ok(()),
         Ok(None) if version < Version::HTTP_11 => Ok(()),
         _ => Err(FramingError::Host),
     }
 }
 
 /// RFC 3986, 3.2.2 and 3.2.3: names, addresses in brackets, a port; and no user before them.
-fn may_stand_in_host(b: u8) -> bool {
+fn is_host_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&b)
 }
 
@@ -111,9 +100,66 @@ fn transfer_encoding(headers: &Headers, version: Version) -> Result<bool, Framin
 fn content_length(headers: &Headers) -> Result<Option<u64>, FramingError> {
     match headers.get_unique(KnownHeader::ContentLength) {
         Ok(None) => Ok(None),
-        Ok(Some(length)) => http1::parse_content_length(length).map(Some).ok_or(FramingError::ContentLength),
+        Ok(Some(length)) => parse_content_length(length).map(Some).ok_or(FramingError::ContentLength),
         Err(_) => Err(FramingError::ContentLength),
     }
+}
+
+/// Why a response's head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseFramingError {
+    TwoLengths,
+    TwoTransferCodings,
+    TwoFramings,
+    TransferCodingInOldVersion,
+    UnknownTransferCoding,
+    InvalidLength,
+}
+
+impl ResponseFramingError {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TwoLengths => "its answer has two lengths",
+            Self::TwoTransferCodings => "its answer has two transfer codings",
+            Self::TwoFramings => "its answer has a length and a transfer coding",
+            Self::TransferCodingInOldVersion => {
+                "its answer has a transfer coding, which its version does not know"
+            }
+            Self::UnknownTransferCoding => "its answer has an unknown transfer coding",
+            Self::InvalidLength => "its answer has an odd length",
+        }
+    }
+}
+
+/// How the body of a response to a request by `method` is told from what follows it.
+pub fn response_body(method: &Method, head: &ResponseHead) -> Result<BodyDecoder, ResponseFramingError> {
+    let declared = declared_response_body(head.version, &head.headers)?;
+    let bodyless =
+        *method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(if bodyless { BodyDecoder::NONE } else { declared })
+}
+
+fn declared_response_body(version: Version, headers: &Headers) -> Result<BodyDecoder, ResponseFramingError> {
+    use ResponseFramingError::*;
+    let length = headers.get_unique(KnownHeader::ContentLength).map_err(|DuplicateHeader| TwoLengths)?;
+    let coding =
+        headers.get_unique(KnownHeader::TransferEncoding).map_err(|DuplicateHeader| TwoTransferCodings)?;
+    match (length, coding) {
+        (Some(_), Some(_)) => Err(TwoFramings),
+        (None, Some(_)) if version != Version::HTTP_11 => Err(TransferCodingInOldVersion),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => Ok(BodyDecoder::chunked()),
+        (None, Some(_)) => Err(UnknownTransferCoding),
+        (Some(length), None) => parse_content_length(length).map(BodyDecoder::Length).ok_or(InvalidLength),
+        (None, None) => Ok(BodyDecoder::until_close()),
+    }
+}
+
+/// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC 9110, 8.6).
+pub fn parse_content_length(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -183,6 +229,30 @@ mod tests {
         for (method, uri, version, headers, expected) in table {
             let got = request_framing(&head(method, uri, *version, headers));
             assert_eq!(got, *expected, "{method} {uri} {version:?} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_whose_length_is_in_doubt_is_not_passed_on() {
+        use ResponseFramingError as Refused;
+        const CHUNKED: (&str, &str) = ("transfer-encoding", "chunked");
+        const FIVE: (&str, &str) = ("content-length", "5");
+        let v11 = Version::HTTP_11;
+        let table: &[(Version, &[(&str, &str)], Result<BodyDecoder, Refused>)] = &[
+            (v11, &[], Ok(BodyDecoder::until_close())),
+            (v11, &[FIVE], Ok(BodyDecoder::Length(5))),
+            (v11, &[CHUNKED], Ok(BodyDecoder::chunked())),
+            (v11, &[("transfer-encoding", "Chunked")], Ok(BodyDecoder::chunked())),
+            (v11, &[FIVE, FIVE], Err(Refused::TwoLengths)),
+            (v11, &[("content-length", "5, 5")], Err(Refused::InvalidLength)),
+            (v11, &[FIVE, CHUNKED], Err(Refused::TwoFramings)),
+            (v11, &[("transfer-encoding", "gzip, chunked")], Err(Refused::UnknownTransferCoding)),
+            (v11, &[CHUNKED, CHUNKED], Err(Refused::TwoTransferCodings)),
+            (Version::HTTP_10, &[CHUNKED], Err(Refused::TransferCodingInOldVersion)),
+        ];
+        for (version, lines, expected) in table {
+            let headers = Headers::from_pairs(lines.iter().copied()).unwrap();
+            assert_eq!(declared_response_body(*version, &headers), *expected, "{version:?} {lines:?}");
         }
     }
 }

@@ -1,58 +1,14 @@
-//! A worker's own connections to the platform. No task drives them: whoever uses a connection polls it, inside its request's future,
-//! and an idle one is looked at when it is taken out again. What has misbehaved never comes back.
+//! A worker's own idle connections to upstream hosts. An idle one is looked at when it is checked out again; what has misbehaved
+//! never comes back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::unconstrained;
-
-use crate::http1::{BodyDecoder, BodyError, HeadError, HeadLimits, ReadBuffer, ResponseHead};
-use crate::model::account::RealmName;
-
-use super::lazy_deadline::LazyDeadline;
-
-/// The way to the platform's hosts.
-pub trait Dial: 'static {
-    type Stream: Io;
-
-    fn dial(
-        &self,
-        realm: &RealmName,
-        host: &str,
-        port: u16,
-        secure: bool,
-    ) -> impl Future<Output = Result<Self::Stream, DialError>>;
-}
-
-/// What is needed of a stream, in one word.
-pub trait Io: AsyncRead + AsyncWrite + Unpin + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Io for S {}
-
-/// Why there is no connection. Nothing was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DialError {
-    pub reason: String,
-    /// A repeat will not help: a refused certificate or address.
-    pub permanent: bool,
-}
-
-/// Where a connection leads. Realms never share one, even to the same host (threats, row 26).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolKey<'a> {
-    pub realm: &'a RealmName,
-    pub host: &'a str,
-    pub port: u16,
-    pub secure: bool,
-}
+use super::connection::UpstreamConnection;
+use super::dial::{Dial, DialError, Io, PoolKey};
+use super::keep_alive::MAX_IDLE;
 
 /// All connections of one worker.
 pub struct Pool<S: Io> {
@@ -63,7 +19,7 @@ pub struct Pool<S: Io> {
 }
 
 struct HostPool<S: Io> {
-    realm: RealmName,
+    partition: String,
     host: String,
     port: u16,
     secure: bool,
@@ -79,40 +35,17 @@ pub struct Checkout<S: Io> {
     max_idle_per_host: usize,
 }
 
-/// One connection, and what has been read from it and not been used.
-pub struct UpstreamConnection<S: Io> {
-    stream: S,
-    read_buffer: ReadBuffer,
-    /// Bytes that went over it: whether anything was sent, and whether anything came back.
-    pub read: u64,
-    pub written: u64,
-    pub deadline: LazyDeadline,
-    /// The last exchange has left it between two messages.
-    pub reusable: bool,
-    /// How long it may lie idle, by what the platform says of it.
-    pub max_idle: Duration,
-    idle_since: Instant,
-    /// From then on it is not used again.
-    retired_at: Instant,
-}
-
-/// Below the 60 s after which many balancers drop an idle connection.
-pub const MAX_IDLE: Duration = Duration::from_secs(55);
 /// A connection grows between once and twice as old, however busy it is. Its successor looks the name up
 /// anew, so that a platform that moves is followed.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_NOT_RETRYABLE: Duration = Duration::from_secs(3);
-/// Answers' heads: a vendor head is a few hundred bytes, and an endless one must end.
-const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 64 * 1024, max_headers: 200 };
-
-impl<S: Io> Default for Pool<S> {
-    fn default() -> Self {
-        Self { host_pools: RefCell::default(), jitter: Cell::new(super::random()) }
-    }
-}
-
 impl<S: Io> Pool<S> {
+    /// Empty. `seed` spreads the greatest ages; it needs no secrecy.
+    pub fn new(seed: u64) -> Self {
+        Self { host_pools: RefCell::default(), jitter: Cell::new(seed) }
+    }
+
     /// The most recently used connection that is still alive.
     pub fn checkout(
         &self,
@@ -138,19 +71,9 @@ impl<S: Io> Pool<S> {
         key: PoolKey<'_>,
         max_idle_per_host: usize,
     ) -> Result<Checkout<S>, DialError> {
-        let stream = dial.dial(key.realm, key.host, key.port, key.secure).await?;
+        let stream = dial.dial(key).await?;
         let now = Instant::now();
-        let connection = UpstreamConnection {
-            stream,
-            read_buffer: ReadBuffer::default(),
-            read: 0,
-            written: 0,
-            deadline: LazyDeadline::default(),
-            reusable: false,
-            max_idle: MAX_IDLE,
-            idle_since: now,
-            retired_at: now + self.next_max_age(),
-        };
+        let connection = UpstreamConnection::new(stream, now, now + self.next_max_age());
         Ok(Checkout {
             connection: Box::new(connection),
             reused: false,
@@ -179,9 +102,9 @@ impl<S: Io> Pool<S> {
         }
         // Hosts come and go with regions and link hosts: the empty ones make room.
         host_pools.retain(|host_pool| Rc::strong_count(host_pool) > 1 || !host_pool.idle.borrow().is_empty());
-        let PoolKey { realm, host, port, secure } = key;
-        let (realm, host) = (realm.clone(), host.to_owned());
-        let host_pool = Rc::new(HostPool { realm, host, port, secure, idle: RefCell::default() });
+        let PoolKey { partition, host, port, secure } = key;
+        let (partition, host) = (partition.to_owned(), host.to_owned());
+        let host_pool = Rc::new(HostPool { partition, host, port, secure, idle: RefCell::default() });
         host_pools.push(host_pool.clone());
         host_pool
     }
@@ -189,7 +112,7 @@ impl<S: Io> Pool<S> {
 
 impl<S: Io> HostPool<S> {
     fn key(&self) -> PoolKey<'_> {
-        PoolKey { realm: &self.realm, host: &self.host, port: self.port, secure: self.secure }
+        PoolKey { partition: &self.partition, host: &self.host, port: self.port, secure: self.secure }
     }
 
     /// The one that was used last, if that was recently enough; if it was not, none of the others was. Those
@@ -225,127 +148,15 @@ impl<S: Io> Checkout<S> {
     }
 }
 
-impl<S: Io> UpstreamConnection<S> {
-    /// Writes what it can of these parts, in their order, and tells how much that was.
-    pub fn poll_write<const N: usize>(
-        &mut self,
-        parts: &[&[u8]; N],
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); N];
-        let mut used = 0;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            slices[used] = IoSlice::new(part);
-            used += 1;
-        }
-        let written = ready!(match &slices[..used] {
-            [] => Poll::Ready(Ok(0)),
-            [only] => Pin::new(&mut self.stream).poll_write(cx, only),
-            several => Pin::new(&mut self.stream).poll_write_vectored(cx, several),
-        })?;
-        self.written += written as u64;
-        Poll::Ready(Ok(written))
-    }
-
-    /// TLS keeps what the kernel does not take.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// The next head, once it is here. `Ok(None)` is the end of the connection.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, HeadError>> {
-        loop {
-            if let Some(head) = self.read_buffer.take_response(&HEAD_LIMITS)? {
-                return Poll::Ready(Ok(Some(head)));
-            }
-            // A broken connection says no more than one that has ended.
-            match ready!(self.read_buffer.poll_fill(&mut self.stream, cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(Ok(None)),
-                Ok(read) => self.read += read as u64,
-            }
-        }
-    }
-
-    /// The next piece of a body; `None` at its end.
-    pub fn poll_chunk(
-        &mut self,
-        body: &mut BodyDecoder,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Bytes>, BodyError>> {
-        loop {
-            if let Some(chunk) = self.read_buffer.take_chunk(body)? {
-                return Poll::Ready(Ok(Some(chunk)));
-            }
-            if body.has_ended() {
-                return Poll::Ready(Ok(None));
-            }
-            let remaining = body.remaining().unwrap_or(u64::MAX);
-            match ready!(self.read_buffer.poll_fill_body(&mut self.stream, remaining, cx)) {
-                // TLS that ends without its own farewell could have been cut by anyone.
-                Err(_) => return Poll::Ready(Err(BodyError::Truncated)),
-                Ok(0) => body.end()?,
-                Ok(read) => self.read += read as u64,
-            }
-        }
-    }
-
-    /// What has come of a body.
-    pub fn take_chunk(&mut self, body: &mut BodyDecoder) -> Result<Option<Bytes>, BodyError> {
-        self.read_buffer.take_chunk(body)
-    }
-
-    /// How many bytes have come that nobody has used.
-    pub fn unread(&self) -> usize {
-        self.read_buffer.len()
-    }
-
-    fn idle(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.idle_since)
-    }
-
-    /// No call takes it any more.
-    fn is_expired(&self, now: Instant) -> bool {
-        now >= self.retired_at || self.max_idle.is_zero() || self.idle(now) > self.max_idle
-    }
-
-    /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
-    fn is_alive(&mut self) -> bool {
-        self.reusable && self.read_buffer.is_empty() && has_nothing_to_read(&mut self.stream)
-    }
-}
-
-fn has_nothing_to_read<S: Io>(stream: &mut S) -> bool {
-    let mut probe = [0; 1];
-    let mut probe = ReadBuf::new(&mut probe);
-    let look = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut probe));
-    // A task that has used up its turn would be told to wait without a look.
-    pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
     use tokio::io::DuplexStream;
-    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-
-    #[tokio::test]
-    async fn a_connection_that_has_ended_is_seen_even_by_a_task_whose_turn_is_used_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (remote, _) = listener.accept().await.unwrap();
-        assert!(has_nothing_to_read(&mut stream));
-        drop(remote);
-        stream.readable().await.unwrap();
-        while tokio::task::consume_budget().now_or_never().is_some() {}
-        assert!(!has_nothing_to_read(&mut stream));
-    }
 
     /// Connections to one place, all made now.
     struct Connections {
         pool: Pool<DuplexStream>,
-        realm: RealmName,
         now: Instant,
         remote: Rc<RefCell<Vec<DuplexStream>>>,
     }
@@ -355,7 +166,7 @@ mod tests {
     impl Dial for InMemory {
         type Stream = DuplexStream;
 
-        async fn dial(&self, _: &RealmName, _: &str, _: u16, _: bool) -> Result<DuplexStream, DialError> {
+        async fn dial(&self, _: PoolKey<'_>) -> Result<DuplexStream, DialError> {
             let (local, remote) = tokio::io::duplex(64);
             self.0.borrow_mut().push(remote);
             Ok(local)
@@ -366,12 +177,11 @@ mod tests {
 
     impl Connections {
         fn new() -> Self {
-            let realm = "global".parse().unwrap();
-            Self { pool: Pool::default(), realm, now: Instant::now(), remote: Rc::default() }
+            Self { pool: Pool::new(7), now: Instant::now(), remote: Rc::default() }
         }
 
         fn key(&self) -> PoolKey<'_> {
-            PoolKey { realm: &self.realm, host: "a.test", port: 443, secure: false }
+            PoolKey { partition: "global", host: "a.test", port: 443, secure: false }
         }
 
         fn at(&self, millis: u64) -> Instant {

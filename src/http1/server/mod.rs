@@ -5,6 +5,7 @@
 //! over, and nothing has to be woken.
 
 mod respond;
+mod response_head;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -18,11 +19,11 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::body::{BodyDecoder, BodyError};
-use super::head::{self, HeadError, HeadLimits, RequestHead};
-use super::known_header::KnownHeader;
+use super::parse::{self, BodyDecoder, BodyError, HeadError, HeadLimits, KnownHeader, RequestHead};
 use super::read_buffer::ReadBuffer;
 use super::request_body::{BodySource, BodyStream, RequestBody};
+
+pub use response_head::{ForwardedHeaders, ResponseContext, WriteError};
 
 /// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
 pub trait ConnectionObserver {
@@ -98,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
             loop {
                 match io.read_buffer.take_head(&self.limits) {
                     Ok(Some(head)) => {
-                        let parsed = head::parse_request(head, &self.limits);
+                        let parsed = parse::parse_request(head, &self.limits);
                         return Poll::Ready(parsed.map(Some).map_err(ReadHeadError::Invalid));
                     }
                     Ok(None) => {}

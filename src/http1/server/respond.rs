@@ -10,10 +10,10 @@ use http::Response;
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::response_head::{ForwardedHeaders, ResponseContext, ResponseFraming, WriteError};
 use super::{ConnectionObserver, ServerConnection};
-use crate::http1::body::write_chunk_header;
 use crate::http1::fairness::{YIELD_AFTER, yield_to_others};
-use crate::http1::response::{ForwardedHeaders, ResponseContext, ResponseFraming, WriteError};
+use crate::http1::write::write_chunk_header;
 use crate::http1::write_buffer::WriteBuffer;
 
 /// How much of a body that nobody wants is read, so that its connection can serve on.
