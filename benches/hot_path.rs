@@ -1,6 +1,5 @@
 //! What the request path costs in process: each pure step alone, and link rewriting over three sizes.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -22,7 +21,7 @@ use genapi_gateway::gateway::settings::{BaseUrl, GatewaySettings, RealmPolicy};
 use genapi_gateway::http1::{Headers, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};
 use genapi_gateway::model::route::{HostPolicy, Route};
-use genapi_gateway::model::token::{AccessToken, ClientSecret};
+use genapi_gateway::model::token::AccessToken;
 
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -177,7 +176,6 @@ fn discovery() -> config::Discovery {
 
 /// A hundred callers, known by key and by network.
 fn config() -> Config {
-    let second = Duration::from_secs(1);
     let url = || "https://prod-iteroapi.iterocloud.com".parse().unwrap();
     let digest: [u8; 32] =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY).as_ref().try_into().unwrap();
@@ -193,76 +191,17 @@ fn config() -> Config {
         allow: Group::ALL.to_vec(),
         url: None,
     };
-    let realm = config::RealmConfig {
-        name: "global".parse().unwrap(),
-        kind: config::RealmKind::New,
-        oauth_base: url(),
-        base_url: url(),
-        login_page: url(),
-        redirect_uri: url(),
-        client_id: "id".into(),
-        client_secret: ClientSecret::new("secret"),
-        hosts: policy(),
-        link_hosts: vec![],
-        discovery: discovery(),
-        route: None,
-        ca_file: None,
-        resolve: BTreeMap::new(),
-    };
-    Config {
-        file: "config.toml".into(),
-        gateway: config::GatewayConfig {
-            account_limit: None,
-            listen: vec![],
-            url: "http://gateway:8080".parse().unwrap(),
-            trusted_proxies: vec![],
-            tls: None,
-            workers: 1,
-            max_connections: 4096,
-            max_head: 65536,
-            max_headers: 128,
-            replay_limit: 1 << 20,
-            head_timeout: 15 * second,
-            body_idle_timeout: 60 * second,
-            keep_alive_timeout: 75 * second,
-            drain_timeout: 30 * second,
-        },
-        admin: config::AdminConfig {
-            listen: vec![],
-            token: config::SecretSource::Env("X".into()),
-            url: None,
-            tls: None,
-            audit: "audit.log".into(),
-        },
-        public: None,
-        store: config::StoreConfig {
-            url: config::StoreUrl::Sqlite("x.db".into()),
-            key: config::SecretSource::Env("X".into()),
-        },
-        realms: [(realm.name.clone(), realm)].into(),
-        callers: (0..100).map(caller).collect(),
-        upstream: config::UpstreamConfig {
-            connect_timeout: 5 * second,
-            response_timeout: 100 * second,
-            idle_timeout: 60 * second,
-            max_idle_per_host: 64,
-            proxy: config::ProxyChoice::None,
-        },
-        retry: config::RetryConfig {
-            attempts: 3,
-            initial_backoff: second,
-            pairing_backoff: 2 * second,
-            deadline: 20 * second,
-            budget: 0.2,
-            scan_request: false,
-        },
-        renewal: config::RenewalConfig {
-            min_gap: 60 * second,
-            renew_before_expiry: 300 * second,
-            idle_renewal: 604_800 * second,
-        },
-        log: config::LogConfig { level: "info".into(), format: config::LogFormat::Json, access: true },
-    }
+    let mut config = Config::for_tests();
+    let realm = config.realms.values_mut().next().unwrap();
+    (realm.oauth_base, realm.base_url) = (url(), url());
+    (realm.login_page, realm.redirect_uri) = (url(), url());
+    realm.hosts = policy();
+    realm.link_hosts = vec![];
+    realm.discovery = discovery();
+    config.gateway.url = "http://gateway:8080".parse().unwrap();
+    config.callers = (0..100).map(caller).collect();
+    config.log.access = true;
+    config
 }
 
 criterion_group!(benches, steps, links);

@@ -227,10 +227,8 @@ fn module_of(file: &Path) -> Option<String> {
 fn production_code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("readable source");
     let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
-    let uncommented = text[..end].lines().map(|line| match line.trim_start().starts_with("//") {
-        true => "",
-        false => line,
-    });
+    let uncommented =
+        text[..end].lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
     uncommented.collect::<Vec<_>>().join("\n")
 }
 

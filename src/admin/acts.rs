@@ -187,10 +187,7 @@ impl Admin {
             let records = self.store.accounts().await.map_err(ApiError::of_store)?.accounts;
             let chosen = records.into_iter().filter(|record| selection.admits(record));
             let names: Vec<_> = chosen.map(|record| (record.name, ())).collect();
-            match names.is_empty() {
-                true => Err(self.unknown(&pattern)),
-                false => Ok(names),
-            }
+            if names.is_empty() { Err(self.unknown(&pattern)) } else { Ok(names) }
         };
         self.audited(actor, act, Some(&pattern), names).await
     }

@@ -27,9 +27,10 @@ impl ApiError {
 
     /// `nearest`: an account that may have been meant.
     pub fn unknown_account(name: &str, nearest: Option<&AccountName>) -> Self {
-        let detail = match name.contains('*') {
-            true => format!("No account matches {name:?}."),
-            false => format!("There is no account {name:?}."),
+        let detail = if name.contains('*') {
+            format!("No account matches {name:?}.")
+        } else {
+            format!("There is no account {name:?}.")
         };
         Self::new(StatusCode::NOT_FOUND, "account_unknown", detail).fix(match nearest {
             Some(nearest) => format!("Is {nearest} meant? `accounts list` shows them all."),

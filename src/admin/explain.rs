@@ -328,9 +328,10 @@ impl ExplainInputs<'_> {
 
     fn renewal_finding(&self) -> Option<Finding> {
         let (why, retry_at) = self.summary.last_error.as_ref()?;
-        let next = match *retry_at > self.now {
-            true => format!("Next try after {retry_at}."),
-            false => "The next try is due.".to_owned(),
+        let next = if *retry_at > self.now {
+            format!("Next try after {retry_at}.")
+        } else {
+            "The next try is due.".to_owned()
         };
         Some(finding("trouble", format!("The last renewal failed: {why}. {next}{}", self.meanwhile()), ""))
     }

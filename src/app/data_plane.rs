@@ -73,10 +73,11 @@ impl Handler for DataHandler {
 
 impl DataHandler {
     pub async fn response(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
-        match self.is_token_path(&request.head) {
+        if self.is_token_path(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
-            true => Box::pin(self.token(request, peer)).await,
-            false => self.gateway.handle(request, peer).await,
+            Box::pin(self.token(request, peer)).await
+        } else {
+            self.gateway.handle(request, peer).await
         }
     }
 

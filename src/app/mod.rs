@@ -297,13 +297,14 @@ fn token_key((signing, older): &([u8; 32], Vec<[u8; 32]>)) -> TokenKey {
 /// Before a rotation: the key that seals here is the one that stands first in the file now.
 fn refuse_stale_key(inner: &Inner) -> Result<(), StoreError> {
     let (first, _) = signing_secrets(&inner.config.load())?;
-    match instance(&first) == inner.shared.instance {
-        true => Ok(()),
-        false => Err(StoreError::Refused(
+    if instance(&first) == inner.shared.instance {
+        Ok(())
+    } else {
+        Err(StoreError::Refused(
             "the first line of the store's key is not the key that this gateway seals with: restart the gateway, so that it \
              takes the new one, then rotate"
                 .to_owned(),
-        )),
+        ))
     }
 }
 

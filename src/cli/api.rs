@@ -219,9 +219,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 /// A file, or standard input where it is called `-`.
 pub fn read_file(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut body = Vec::new();
-    let result = match file.as_os_str() == "-" {
-        true => std::io::stdin().lock().read_to_end(&mut body).map(|_| ()),
-        false => std::fs::read(file).map(|read| body = read),
+    let result = if file.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_end(&mut body).map(|_| ())
+    } else {
+        std::fs::read(file).map(|read| body = read)
     };
     result.map(|()| body).map_err(|error| CliError::other(format!("{}: {error}", file.display())))
 }

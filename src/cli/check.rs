@@ -241,9 +241,10 @@ fn clock(date: Option<&str>) -> Result<String, String> {
     };
     let ours = Duration::from_secs(Clock::system().now().as_secs());
     let apart = ours.abs_diff(theirs);
-    match apart <= CLOCKS_AGREE {
-        true => Ok(format!("{} s apart", apart.as_secs())),
-        false => Err(format!("{} s apart: set this machine's clock (NTP)", apart.as_secs())),
+    if apart <= CLOCKS_AGREE {
+        Ok(format!("{} s apart", apart.as_secs()))
+    } else {
+        Err(format!("{} s apart: set this machine's clock (NTP)", apart.as_secs()))
     }
 }
 
@@ -275,9 +276,10 @@ async fn credentials(platform: &Platform) -> Result<String, String> {
 fn redirect_rules(realm: &RealmConfig) -> Result<String, String> {
     let url = &realm.redirect_uri;
     let loopback = url.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
-    match loopback && !realm.hosts.allow_insecure {
-        true => Err("a loopback address is probably refused: use one that Align has white-listed".into()),
-        false => Ok(format!("{url} must be on Align's white list, letter by letter")),
+    if loopback && !realm.hosts.allow_insecure {
+        Err("a loopback address is probably refused: use one that Align has white-listed".into())
+    } else {
+        Ok(format!("{url} must be on Align's white list, letter by letter"))
     }
 }
 

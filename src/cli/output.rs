@@ -359,14 +359,9 @@ fn flatten(name: &str, value: &Value, headings: &mut Vec<String>, cells: &mut Ve
 
 /// RFC 4180; a leading `=`, `+`, `-` or `@` is defused, since spreadsheets would run it.
 fn quoted(cell: &str) -> String {
-    let cell = match cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{cell}"),
-        false => cell.to_owned(),
-    };
-    match cell.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell,
-    }
+    let cell =
+        if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() };
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
 }
 
 #[cfg(test)]

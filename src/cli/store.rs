@@ -237,10 +237,11 @@ fn moved_text(moved: &MigrationReport) -> String {
     for (name, why) in &moved.failed {
         text.push_str(&format!("not moved: {name}: {why}\n"));
     }
-    text.push_str(match moved.complete() {
-        true => "Now name the target in store.url and start the gateway. What a gateway changed in the source meanwhile takes another run.\n",
-        false => "Not everything was moved. Put right what is named above, then run this again: what is there already is not moved twice.\n",
-    });
+    text.push_str(if moved.complete() {
+"Now name the target in store.url and start the gateway. What a gateway changed in the source meanwhile takes another run.\n"
+} else {
+"Not everything was moved. Put right what is named above, then run this again: what is there already is not moved twice.\n"
+});
     text
 }
 

@@ -8,9 +8,9 @@ use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 
 use super::listeners::Exposure;
-use super::reader::{Location, Reader, Section, Value};
+use super::reader::{Location, Reader, Reported, Section, Value};
 use super::realms::RealmNames;
-use super::values::{covers_everything, digest, limit, networks, own_url};
+use super::values::{covers_everything, digest, every, limit, networks, own_url};
 use super::{AccountPattern, CallerConfig, FacadeCredentials};
 
 const KEY_FIX: &str =
@@ -59,27 +59,28 @@ fn caller(
     realms: &RealmNames,
     exposure: &Exposure,
     claimed: &mut ClaimedIdentities,
-) -> Option<CallerConfig> {
+) -> Result<CallerConfig, Reported> {
     let reader = section.reader;
     let name = section.required("name", "name = \"lab-sync\"").and_then(|value| name(&value, claimed));
     let accounts = section.required("accounts", "accounts = [\"smile-*\"]");
     let accounts = accounts.and_then(|value| accounts_of(&value, realms));
-    let key = optional(section.get("key_sha256"), |value| digest(value, KEY_FIX));
-    let certificate = optional(section.get("cert_sha256"), |value| digest(value, FINGERPRINT_FIX));
+    let key = section.optional("key_sha256", |value| digest(value, KEY_FIX));
+    let certificate = section.optional("cert_sha256", |value| digest(value, FINGERPRINT_FIX));
     let networks = section.get("networks").map_or(Vec::new(), |value| networks(&value));
     let facade = facade(&section);
     let allow = allow(&section);
-    let url = optional(section.get("url"), own_url);
+    let url = section.optional("url", own_url);
     let limit = limit(&section, "limit");
     let origins = origins(&section);
 
     claimed.claim(
         reader,
-        key.flatten().map(|digest| (section.location_of("key_sha256"), Identity::Key(digest))),
+        key.ok().flatten().map(|digest| (section.location_of("key_sha256"), Identity::Key(digest))),
     );
     claimed.claim(
         reader,
         certificate
+            .ok()
             .flatten()
             .map(|digest| (section.location_of("cert_sha256"), Identity::CertificateFiles(digest))),
     );
@@ -91,9 +92,9 @@ fn caller(
 
     must_be_known_somehow(&section, exposure);
     refuse_open_doors(reader, &networks, exposure);
-    doubt_everything(&section, accounts.as_deref(), &networks);
+    doubt_everything(&section, accounts.as_deref().ok(), &networks);
     section.reject_unknown_keys();
-    Some(CallerConfig {
+    Ok(CallerConfig {
         name: name?,
         accounts: accounts?,
         key: key?,
@@ -107,17 +108,6 @@ fn caller(
     })
 }
 
-/// Outer `None`: there and broken.
-fn optional<'a, T>(
-    value: Option<Value<'a>>,
-    read: impl FnOnce(&Value<'a>) -> Option<T>,
-) -> Option<Option<T>> {
-    match value {
-        Some(value) => read(&value).map(Some),
-        None => Some(None),
-    }
-}
-
 pub const CALLER_NAME_RULE: &str =
     "use letters, digits, '.', '_' and '-', at least one and at most 64: it stands in every log line";
 
@@ -127,7 +117,7 @@ pub fn is_caller_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn name(value: &Value<'_>, claimed: &mut ClaimedIdentities) -> Option<String> {
+fn name(value: &Value<'_>, claimed: &mut ClaimedIdentities) -> Result<String, Reported> {
     let text = value.text()?;
     if !is_caller_name(text) {
         return value.refuse(format!("{text:?} is not a name"), CALLER_NAME_RULE);
@@ -136,7 +126,7 @@ fn name(value: &Value<'_>, claimed: &mut ClaimedIdentities) -> Option<String> {
         return value.refuse(format!("{text:?} is the name of {} already", other.key), "choose another name");
     }
     claimed.names.push((text.to_owned(), value.location.clone()));
-    Some(text.to_owned())
+    Ok(text.to_owned())
 }
 
 impl ClaimedIdentities {
@@ -155,16 +145,15 @@ impl ClaimedIdentities {
     }
 }
 
-fn accounts_of(value: &Value<'_>, realms: &RealmNames) -> Option<Vec<AccountPattern>> {
+fn accounts_of(value: &Value<'_>, realms: &RealmNames) -> Result<Vec<AccountPattern>, Reported> {
     let items = value.items("a list of account names, like [\"smile-*\"]")?;
     if items.is_empty() {
         return value.refuse("names no account", "list names or ids; \"*\" for all");
     }
-    let patterns: Vec<_> = items.iter().filter_map(|item| pattern(item, realms)).collect();
-    (patterns.len() == items.len()).then_some(patterns)
+    every(&items, |item| pattern(item, realms))
 }
 
-fn pattern(value: &Value<'_>, realms: &RealmNames) -> Option<AccountPattern> {
+fn pattern(value: &Value<'_>, realms: &RealmNames) -> Result<AccountPattern, Reported> {
     const FIX: &str = "write a name, a name with *, an id, or realm:id";
     if !value.is_text() {
         return value.wrong_type("a text in quotes, ids too");
@@ -175,28 +164,28 @@ fn pattern(value: &Value<'_>, realms: &RealmNames) -> Option<AccountPattern> {
             let fix = format!("name one of: {}", realms.known.join(", "));
             return value.refuse(format!("realm {realm:?} is not known"), fix);
         }
-        let realm: RealmName = realm.parse().ok()?;
+        // One that is not a name has been reported with the realm.
+        let realm: RealmName = realm.parse().map_err(|_| Reported)?;
         let Ok(id) = id.parse::<AccountId>() else {
             return value.refuse(format!("{id:?} is not an account id"), FIX);
         };
-        return Some(AccountPattern::Id { realm: Some(realm), id });
+        return Ok(AccountPattern::Id { realm: Some(realm), id });
     }
     if let Ok(id) = text.parse::<AccountId>() {
-        return Some(AccountPattern::Id { realm: None, id });
+        return Ok(AccountPattern::Id { realm: None, id });
     }
     // A pattern is a name once its stars are letters.
     let name = text.replace('*', "a");
     match name.parse::<AccountName>() {
-        Ok(_) => Some(AccountPattern::Name(text.to_owned())),
+        Ok(_) => Ok(AccountPattern::Name(text.to_owned())),
         Err(problem) => value.refuse(format!("{text:?} names no account: {}", problem.rule), FIX),
     }
 }
 
-/// Outer `None`: there and broken.
-fn facade(section: &Section<'_>) -> Option<Option<FacadeCredentials>> {
+fn facade(section: &Section<'_>) -> Result<Option<FacadeCredentials>, Reported> {
     let given = section.section("facade");
     if !given.present() {
-        return Some(None);
+        return Ok(None);
     }
     let client_id = given.required("client_id", "client_id = \"…\", as the application sends it");
     let client_id = client_id.and_then(|value| value.text().map(str::to_owned));
@@ -204,22 +193,21 @@ fn facade(section: &Section<'_>) -> Option<Option<FacadeCredentials>> {
     let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
     let client_secret = secret.and_then(|value| digest(&value, fix));
     given.reject_unknown_keys();
-    Some(Some(FacadeCredentials { client_id: client_id?, client_secret: client_secret? }))
+    Ok(Some(FacadeCredentials { client_id: client_id?, client_secret: client_secret? }))
 }
 
-fn allow(section: &Section<'_>) -> Option<Vec<Group>> {
+fn allow(section: &Section<'_>) -> Result<Vec<Group>, Reported> {
     let Some(value) = section.get("allow") else {
-        return Some(Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect());
+        return Ok(Group::ALL.into_iter().filter(|group| group.allowed_by_default()).collect());
     };
     let items = value.items("a list of words, like [\"orders\", \"downloads\"]")?;
     if items.is_empty() {
         return value.refuse("allows nothing", "list what this caller may do, or remove allow");
     }
-    let groups: Vec<_> = items.iter().filter_map(group).collect();
-    (groups.len() == items.len()).then_some(groups)
+    every(&items, group)
 }
 
-fn group(value: &Value<'_>) -> Option<Group> {
+fn group(value: &Value<'_>) -> Result<Group, Reported> {
     let word = value.text()?;
     let Some(group) = Group::from_word(word) else {
         let known = Group::ALL.map(Group::word).join(", ");
@@ -229,23 +217,23 @@ fn group(value: &Value<'_>) -> Option<Group> {
         let what = format!("lets this caller {word}, which hits every user of the account");
         value.warn(what, "remove the word unless the application really does that by itself");
     }
-    Some(group)
+    Ok(group)
 }
 
 /// Pages are let in by the key alone: whatever else a caller is known by, a browser would show for any page.
-fn origins(section: &Section<'_>) -> Option<Vec<Origin>> {
-    let Some(value) = section.get("origins") else { return Some(Vec::new()) };
+fn origins(section: &Section<'_>) -> Result<Vec<Origin>, Reported> {
+    let Some(value) = section.get("origins") else { return Ok(Vec::new()) };
     let items = value.items("a list of origins, like [\"https://viewer.example.com\"]")?;
-    let origins: Vec<_> = items.iter().filter_map(origin).collect();
+    let origins = every(&items, origin);
     if section.get("key_sha256").is_none() && !items.is_empty() {
         let what =
             "can never match: a page is let in by the caller's key as X-Gateway-Key, and there is none";
         return value.refuse(what, KEY_FIX);
     }
-    (origins.len() == items.len()).then_some(origins)
+    origins
 }
 
-fn origin(value: &Value<'_>) -> Option<Origin> {
+fn origin(value: &Value<'_>) -> Result<Origin, Reported> {
     let text = value.text()?;
     let origin: Origin = match text.parse() {
         Ok(origin) => origin,
@@ -258,7 +246,7 @@ fn origin(value: &Value<'_>) -> Option<Origin> {
         let what = "lets in every local and sandboxed page that knows the key";
         value.warn(what, "name the page's own origin where it has one");
     }
-    Some(origin)
+    Ok(origin)
 }
 
 fn must_be_known_somehow(section: &Section<'_>, exposure: &Exposure) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use super::reader::{Location, Reader, Section};
+use super::reader::{Location, Reader, Reported, Section};
 use super::values::{
     addresses, certificate, certificates, covers_everything, is_loopback, is_wide, limit, networks, own_url,
     path, secret_file, secret_source,
@@ -28,11 +28,11 @@ pub(super) struct Exposure {
     pub url: Option<(Location, Url)>,
 }
 
-/// The data listeners. `tls` is `None` where it is there and broken.
+/// The addresses and certificates of `[gateway]`.
 struct DataListeners {
     plain: Vec<SocketAddr>,
     secure: Vec<SocketAddr>,
-    tls: Option<Option<GatewayTls>>,
+    tls: Result<Option<GatewayTls>, Reported>,
     client_certificates: bool,
 }
 
@@ -42,7 +42,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) fn gateway(
     section: Section<'_>,
     taken: &mut ClaimedAddresses,
-) -> (Option<GatewayConfig>, Exposure) {
+) -> (Result<GatewayConfig, Reported>, Exposure) {
     let data_listeners = data_listeners(&section, taken);
     let beyond_loopback = data_listeners.plain.iter().chain(&data_listeners.secure).any(is_wide);
     let trusted_proxies = trusted_proxies(&section, beyond_loopback);
@@ -63,7 +63,7 @@ fn gateway_settings(
     data_listeners: DataListeners,
     trusted_proxies: Vec<IpNet>,
     url: Option<Url>,
-) -> Option<GatewayConfig> {
+) -> Result<GatewayConfig, Reported> {
     let workers = section.integer("workers", defaults::WORKERS, 0..=1024);
     let max_connections = section.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000);
     // An 8 K bearer has to pass (threats, row 18).
@@ -76,9 +76,10 @@ fn gateway_settings(
     let keep_alive_timeout = timeout("keep_alive_timeout", defaults::KEEP_ALIVE_TIMEOUT);
     let drain_timeout = section.duration("drain_timeout", defaults::DRAIN_TIMEOUT, Duration::ZERO..=HOUR);
     let account_limit = limit(section, "account_limit");
-    Some(GatewayConfig {
+    Ok(GatewayConfig {
         listen: data_listeners.plain,
-        url: url?,
+        // Without any, what is missing has been reported.
+        url: url.ok_or(Reported)?,
         trusted_proxies,
         tls: data_listeners.tls?,
         workers,
@@ -99,7 +100,7 @@ fn data_listeners(section: &Section<'_>, taken: &mut ClaimedAddresses) -> DataLi
     let plain = listen(section, Some(defaults::GATEWAY_LISTEN), tls.present(), taken);
     let secure = if tls.present() { listen(&tls, None, false, taken) } else { Vec::new() };
     let client_certificates = tls.get("client_ca").is_some();
-    let read = if tls.present() { gateway_tls(&tls, &secure).map(Some) } else { Some(None) };
+    let read = if tls.present() { gateway_tls(&tls, &secure).map(Some) } else { Ok(None) };
     tls.reject_unknown_keys();
     if plain.iter().any(is_wide) {
         section.reader.warning(
@@ -111,13 +112,10 @@ fn data_listeners(section: &Section<'_>, taken: &mut ClaimedAddresses) -> DataLi
     DataListeners { plain, secure, tls: read, client_certificates }
 }
 
-fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Option<GatewayTls> {
+fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Result<GatewayTls, Reported> {
     let certificate = certificate(section);
-    let client_ca = match section.get("client_ca") {
-        Some(value) => Some(certificates(&value)?),
-        None => None,
-    };
-    Some(GatewayTls { listen: listen.to_vec(), certificate: certificate?, client_ca })
+    let client_ca = section.optional("client_ca", certificates);
+    Ok(GatewayTls { listen: listen.to_vec(), certificate: certificate?, client_ca: client_ca? })
 }
 
 /// The addresses of a listener, entered into `taken`; without a default they have to be there.
@@ -131,13 +129,13 @@ fn listen(
     let listed = match (section.get("listen"), default.and_then(|text| text.parse().ok())) {
         (Some(value), _) => {
             if !may_be_empty && value.is_empty_list() {
-                value.refuse::<()>("leaves no address to listen on", "name an address with its port");
+                let _ = value.refuse::<()>("leaves no address to listen on", "name an address with its port");
             }
             addresses(&value)
         }
         (None, Some(address)) => vec![(section.location_of("listen"), address)],
         (None, None) => {
-            section.required("listen", FIX);
+            let _ = section.required("listen", FIX);
             Vec::new()
         }
     };
@@ -194,7 +192,7 @@ fn trusted_proxies(section: &Section<'_>, beyond_loopback: bool) -> Vec<IpNet> {
 fn url_of_gateway(section: &Section<'_>, data_listeners: &DataListeners) -> Option<(Location, Url)> {
     let location = section.location_of("url");
     if let Some(value) = section.get("url") {
-        return own_url(&value).map(|url| (location, url));
+        return own_url(&value).ok().map(|url| (location, url));
     }
     let (scheme, first) = match (data_listeners.plain.first(), data_listeners.secure.first()) {
         (Some(first), _) => ("http", first),
@@ -223,20 +221,14 @@ pub(super) fn refuse_unreachable_url(reader: &Reader<'_>, exposure: &Exposure, c
     }
 }
 
-pub(super) fn admin(section: Section<'_>, taken: &mut ClaimedAddresses) -> Option<AdminConfig> {
+pub(super) fn admin(section: Section<'_>, taken: &mut ClaimedAddresses) -> Result<AdminConfig, Reported> {
     let tls = tls(&section);
     let listen = listen(&section, Some(defaults::ADMIN_LISTEN), false, taken);
     let token = secret_or_default(&section, "token", defaults::ADMIN_TOKEN_FILE);
-    let url = match section.get("url") {
-        Some(value) => own_url(&value).map(Some),
-        None => Some(None),
-    };
-    let audit = match section.get("audit") {
-        Some(value) => path(&value),
-        None => Some(section.reader.folder.join(defaults::AUDIT_FILE)),
-    };
+    let url = section.optional("url", own_url);
+    let audit = section.or_default("audit", path, || section.reader.folder.join(defaults::AUDIT_FILE));
     // Not refused: probes and scrapers come from outside in a cluster, and a network policy may guard the way.
-    if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
+    if listen.iter().any(is_wide) && matches!(tls, Ok(None)) {
         section.reader.warning(
             &section.location_of("listen"),
             "is plain HTTP beyond loopback: the admin token crosses the network in clear",
@@ -244,7 +236,7 @@ pub(super) fn admin(section: Section<'_>, taken: &mut ClaimedAddresses) -> Optio
         );
     }
     section.reject_unknown_keys();
-    Some(AdminConfig { listen, token: token?, url: url?, tls: tls?, audit: audit? })
+    Ok(AdminConfig { listen, token: token?, url: url?, tls: tls?, audit: audit? })
 }
 
 /// A token that is there has to be readable and nobody else's; one that is not there yet is made at start.
@@ -269,7 +261,7 @@ pub(super) fn public(
     section: Section<'_>,
     sandbox: bool,
     taken: &mut ClaimedAddresses,
-) -> Option<PublicConfig> {
+) -> Result<PublicConfig, Reported> {
     let tls = tls(&section);
     let listen = listen(&section, None, false, taken);
     let url =
@@ -277,11 +269,11 @@ pub(super) fn public(
     let url = url.and_then(|value| {
         let url = own_url(&value)?;
         if url.scheme() == "https" || (sandbox && is_loopback(&url)) {
-            return Some(url);
+            return Ok(url);
         }
         value.refuse("is not https: logins would cross the internet in clear", "write https://…")
     });
-    if listen.iter().any(is_wide) && matches!(tls, Some(None)) {
+    if listen.iter().any(is_wide) && matches!(tls, Ok(None)) {
         section.reader.warning(
             &section.location_of("listen"),
             "is plain HTTP beyond loopback",
@@ -289,13 +281,12 @@ pub(super) fn public(
         );
     }
     section.reject_unknown_keys();
-    Some(PublicConfig { listen, url: url?, tls: tls? })
+    Ok(PublicConfig { listen, url: url?, tls: tls? })
 }
 
-/// `None` where it is there and broken.
-fn tls(section: &Section<'_>) -> Option<Option<CertificateFiles>> {
+fn tls(section: &Section<'_>) -> Result<Option<CertificateFiles>, Reported> {
     let tls = section.section("tls");
-    let read = if tls.present() { certificate(&tls).map(Some) } else { Some(None) };
+    let read = if tls.present() { certificate(&tls).map(Some) } else { Ok(None) };
     tls.reject_unknown_keys();
     read
 }
@@ -304,9 +295,6 @@ pub(super) fn secret_or_default(
     section: &Section<'_>,
     key: &'static str,
     default: &str,
-) -> Option<SecretSource> {
-    match section.get(key) {
-        Some(value) => secret_source(&value),
-        None => Some(SecretSource::File(secret_file(section.reader, default))),
-    }
+) -> Result<SecretSource, Reported> {
+    section.or_default(key, secret_source, || SecretSource::File(secret_file(section.reader, default)))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::problem::{ConfigError, Diagnostic, KeyLocations};
-use super::reader::{Env, ReadReport, Reader, Section};
+use super::reader::{Env, ReadReport, Reader, Reported, Section};
 use super::{AdminConfig, Config, StoreConfig, callers, listeners, realms, text_file, tuning};
 
 /// A valid configuration, and what is doubtful about it.
@@ -45,7 +45,7 @@ pub fn load_store(file: &Path, env: Env<'_>) -> Result<StoreConfig, ConfigError>
 fn load_part<T>(
     file: &Path,
     env: Env<'_>,
-    part: impl FnOnce(&Section<'_>) -> Option<T>,
+    part: impl FnOnce(&Section<'_>) -> Result<T, Reported>,
 ) -> Result<T, ConfigError> {
     let text = text_of(file)?;
     let (table, mut faults) = DeTable::parse_recoverable(&text);
@@ -56,7 +56,7 @@ fn load_part<T>(
             reader.syntax(fault.span(), fault.message());
             None
         }
-        None => part(&reader.root(table.get_ref())),
+        None => part(&reader.root(table.get_ref())).ok(),
     };
     match (ConfigError::gather(reader.finish().problems), found) {
         (None, Some(found)) => Ok(found),
@@ -91,24 +91,25 @@ pub(super) fn read(file: &Path, text: &str, env: Env<'_>) -> (Option<Config>, Re
             reader.syntax(fault.span(), fault.message());
             None
         }
-        None => sections(reader.root(table.get_ref()), file),
+        None => sections(reader.root(table.get_ref()), file).ok(),
     };
     (config, reader.finish())
 }
 
 /// Every section is read before any is missed, so that all faults are found.
-fn sections(root: Section<'_>, file: &Path) -> Option<Config> {
+fn sections(root: Section<'_>, file: &Path) -> Result<Config, Reported> {
     let mut taken = Vec::new();
     let (realms, names) = realms::realms(&root);
     let (gateway, exposure) = listeners::gateway(root.section("gateway"), &mut taken);
     let admin = listeners::admin(root.section("admin"), &mut taken);
-    if let Some(admin) = &admin {
+    if let Ok(admin) = &admin {
         listeners::refuse_bad_token(&root.section("admin"), admin);
     }
     let public = root.section("public");
-    let public = match public.present() {
-        true => listeners::public(public, names.sandbox, &mut taken).map(Some),
-        false => Some(None),
+    let public = if public.present() {
+        listeners::public(public, names.sandbox, &mut taken).map(Some)
+    } else {
+        Ok(None)
     };
     let store = tuning::store(root.section("store"));
     let callers = callers::callers(&root, &names, &exposure);
@@ -118,7 +119,7 @@ fn sections(root: Section<'_>, file: &Path) -> Option<Config> {
     let renewal = tuning::renewal(root.section("renewal"), names.sandbox);
     let log = tuning::log(root.section("log"));
     root.reject_unknown_keys();
-    Some(Config {
+    Ok(Config {
         file: file.to_owned(),
         gateway: gateway?,
         admin: admin?,

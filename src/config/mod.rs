@@ -3,6 +3,7 @@
 mod callers;
 pub mod defaults;
 mod doubts;
+mod for_tests;
 mod listeners;
 mod load;
 mod nearest;

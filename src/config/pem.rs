@@ -85,10 +85,7 @@ fn binary_form(bytes: &[u8]) -> Option<Binary> {
         return None;
     }
     let content = rest.get(usize::from(long & 0x7f)..).unwrap_or_default();
-    match content.starts_with(&[2, 1, 3]) {
-        true => Some(Binary::Pkcs12),
-        false => Some(Binary::Der),
-    }
+    if content.starts_with(&[2, 1, 3]) { Some(Binary::Pkcs12) } else { Some(Binary::Der) }
 }
 
 #[cfg(test)]

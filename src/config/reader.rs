@@ -44,6 +44,10 @@ pub(super) struct ReadReport {
     pub places: KeyLocations,
 }
 
+/// A fault has been reported to the [`Reader`], so there is no value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reported;
+
 /// Where something stands, and what it is called.
 #[derive(Debug, Clone)]
 pub(super) struct Location {
@@ -159,12 +163,30 @@ impl<'a> Section<'a> {
         self.get(key).map_or_else(|| self.location.below(key, self.location.offset), |value| value.location)
     }
 
-    pub fn required(&self, key: &'static str, fix: &str) -> Option<Value<'a>> {
-        let value = self.get(key);
-        if value.is_none() {
+    pub fn required(&self, key: &'static str, fix: &str) -> Result<Value<'a>, Reported> {
+        self.get(key).ok_or_else(|| {
             self.reader.problem(&self.location_of(key), "is missing", fix);
-        }
-        value
+            Reported
+        })
+    }
+
+    /// What `read` makes of the key; `None` where it is absent.
+    pub fn optional<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Value<'a>) -> Result<T, Reported>,
+    ) -> Result<Option<T>, Reported> {
+        self.get(key).map(|value| read(&value)).transpose()
+    }
+
+    /// What `read` makes of the key, or the default where it is absent.
+    pub fn or_default<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Value<'a>) -> Result<T, Reported>,
+        default: impl FnOnce() -> T,
+    ) -> Result<T, Reported> {
+        self.optional(key, read).map(|read| read.unwrap_or_else(default))
     }
 
     /// A table below this one; absent is as good as empty.
@@ -175,23 +197,25 @@ impl<'a> Section<'a> {
             table: None,
             asked: RefCell::default(),
         };
-        self.get(key).and_then(|value| value.table()).unwrap_or_else(absent)
+        self.get(key).and_then(|value| value.table().ok()).unwrap_or_else(absent)
     }
 
     /// This table's own name as whatever it spells.
-    pub fn named<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Option<T> {
-        let fix = "give it a plain name";
-        name.parse().map_err(|error: T::Err| self.reader.problem(&self.location, error.to_string(), fix)).ok()
+    pub fn named<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, Reported> {
+        name.parse().map_err(|error: T::Err| {
+            self.reader.problem(&self.location, error.to_string(), "give it a plain name");
+            Reported
+        })
     }
 
     /// Tables under names that the file chooses: `[realms.NAME]`.
     pub fn named_sections(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
-        let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
+        let Some(parent) = self.get(key).and_then(|value| value.table().ok()) else { return Vec::new() };
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().filter_map(|(name, node)| {
             let location = parent.location.below(name.get_ref(), node.span().start);
             self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
-            let section = Value { reader: self.reader, location, node }.table()?;
+            let section = Value { reader: self.reader, location, node }.table().ok()?;
             Some((name.get_ref().to_string(), section))
         });
         let mut children: Vec<_> = children.collect();
@@ -201,7 +225,7 @@ impl<'a> Section<'a> {
 
     /// Values under names that the file chooses: `resolve = { "host" = "address" }`.
     pub fn named_values(&self, key: &'static str) -> Vec<(String, Value<'a>)> {
-        let Some(parent) = self.get(key).and_then(|value| value.table()) else { return Vec::new() };
+        let Some(parent) = self.get(key).and_then(|value| value.table().ok()) else { return Vec::new() };
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().map(|(name, node)| {
             let location = parent.location.below(name.get_ref(), node.span().start);
@@ -214,7 +238,7 @@ impl<'a> Section<'a> {
     pub fn repeated_sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let items = value.items("a table for each, headed [[callers]]");
-        items.iter().flatten().filter_map(Value::table).collect()
+        items.iter().flatten().filter_map(|item| item.table().ok()).collect()
     }
 
     pub fn boolean(&self, key: &'static str, default: bool) -> bool {
@@ -222,7 +246,7 @@ impl<'a> Section<'a> {
         match value.node.get_ref() {
             DeValue::Boolean(response) => *response,
             _ => {
-                value.wrong_type::<bool>("true or false");
+                let _ = value.wrong_type::<bool>("true or false");
                 default
             }
         }
@@ -234,27 +258,27 @@ impl<'a> Section<'a> {
             let shown = (range.start().to_string(), range.end().to_string());
             value.within(usize::try_from(number).ok(), &range, shown)
         };
-        self.get(key).and_then(read).unwrap_or(default)
+        self.or_reported_default(key, read, default)
     }
 
     /// A share: 0 to 1.
     pub fn fraction(&self, key: &'static str, default: f64) -> f64 {
         let read = |value: Value<'a>| {
             let number: f64 = match value.node.get_ref() {
-                DeValue::Float(number) => number.as_str().parse().ok()?,
+                DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN),
                 DeValue::Integer(_) => value.integer()? as f64,
                 _ => return value.wrong_type("a number from 0.0 to 1.0"),
             };
             value.within(Some(number), &(0.0..=1.0), ("0.0".into(), "1.0".into()))
         };
-        self.get(key).and_then(read).unwrap_or(default)
+        self.or_reported_default(key, read, default)
     }
 
     pub fn size(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
         let shown = || (show_size(*range.start() as u64), show_size(*range.end() as u64));
         let read = |value: Value<'a>| {
             let bytes = match value.node.get_ref() {
-                DeValue::Integer(_) => value.integer().and_then(|number| u64::try_from(number).ok()),
+                DeValue::Integer(_) => value.integer().map(|number| u64::try_from(number).ok())?,
                 DeValue::String(text) => match parse_size(text) {
                     None => {
                         let what = format!("{text:?} is not a size");
@@ -266,7 +290,7 @@ impl<'a> Section<'a> {
             };
             value.within(bytes.and_then(|bytes| usize::try_from(bytes).ok()), &range, shown())
         };
-        self.get(key).and_then(read).unwrap_or(default)
+        self.or_reported_default(key, read, default)
     }
 
     pub fn duration(
@@ -288,7 +312,18 @@ impl<'a> Section<'a> {
             let shown = (show_duration(*range.start()), show_duration(*range.end()));
             value.within(Some(duration), &range, shown)
         };
-        self.get(key).and_then(read).unwrap_or(default)
+        self.or_reported_default(key, read, default)
+    }
+
+    /// A number that is wrong has been reported, which keeps the whole configuration from being used: the reading goes
+    /// on with the default, so that all faults are found.
+    fn or_reported_default<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(Value<'a>) -> Result<T, Reported>,
+        default: T,
+    ) -> T {
+        self.get(key).and_then(|value| read(value).ok()).unwrap_or(default)
     }
 
     /// Names every key that nobody asked for. To be called last.
@@ -308,10 +343,10 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Notes a fault and has no value; for use in tail position.
-    pub fn refuse<T>(&self, what: impl Into<String>, fix: impl Into<String>) -> Option<T> {
+    /// Reports a fault of this value; for use in tail position.
+    pub fn refuse<T>(&self, what: impl Into<String>, fix: impl Into<String>) -> Result<T, Reported> {
         self.reader.problem(&self.location, what, fix);
-        None
+        Err(Reported)
     }
 
     pub fn warn(&self, what: impl Into<String>, fix: impl Into<String>) {
@@ -319,23 +354,23 @@ impl<'a> Value<'a> {
     }
 
     /// The value itself is not shown: it may be a secret in the wrong place.
-    pub fn wrong_type<T>(&self, expected: &str) -> Option<T> {
+    pub fn wrong_type<T>(&self, expected: &str) -> Result<T, Reported> {
         let found = self.node.get_ref().type_str();
         self.refuse(format!("is of type {found}"), format!("write {expected}"))
     }
 
-    pub fn text(&self) -> Option<&'a str> {
+    pub fn text(&self) -> Result<&'a str, Reported> {
         match self.node.get_ref() {
             DeValue::String(text) if text.is_empty() => {
                 self.refuse("is empty", "fill it in or remove the key")
             }
-            DeValue::String(text) => Some(text.as_ref()),
+            DeValue::String(text) => Ok(text.as_ref()),
             _ => self.wrong_type("a text in quotes"),
         }
     }
 
     /// A text, or a number that stands for one.
-    pub fn text_or_number(&self) -> Option<String> {
+    pub fn text_or_number(&self) -> Result<String, Reported> {
         match self.node.get_ref() {
             DeValue::Integer(_) => self.integer().map(|number| number.to_string()),
             _ => self.text().map(str::to_owned),
@@ -347,7 +382,7 @@ impl<'a> Value<'a> {
     }
 
     /// The elements of a list.
-    pub fn items(&self, expected: &str) -> Option<Vec<Value<'a>>> {
+    pub fn items(&self, expected: &str) -> Result<Vec<Value<'a>>, Reported> {
         let Some(items) = self.node.get_ref().as_array() else {
             return self.wrong_type(expected);
         };
@@ -356,33 +391,32 @@ impl<'a> Value<'a> {
                 Location { key: format!("{}[{at}]", self.location.key), offset: node.span().start };
             Value { reader: self.reader, location, node }
         });
-        Some(sited.collect())
+        Ok(sited.collect())
     }
 
     pub fn is_empty_list(&self) -> bool {
         self.node.get_ref().as_array().is_some_and(|items| items.is_empty())
     }
 
-    pub fn table(&self) -> Option<Section<'a>> {
+    pub fn table(&self) -> Result<Section<'a>, Reported> {
         let Some(table) = self.node.get_ref().as_table() else {
             return self.wrong_type("a table");
         };
         let location = self.location.clone();
-        Some(Section { reader: self.reader, location, table: Some(table), asked: RefCell::default() })
+        Ok(Section { reader: self.reader, location, table: Some(table), asked: RefCell::default() })
     }
 
     /// The text as whatever it spells; the type's own error says what is wrong.
-    pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self, fix: &str) -> Option<T> {
-        let text = self.text()?;
-        text.parse().map_err(|error: T::Err| self.refuse::<()>(error.to_string(), fix)).ok()
+    pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self, fix: &str) -> Result<T, Reported> {
+        self.text()?.parse().or_else(|error: T::Err| self.refuse(error.to_string(), fix))
     }
 
-    fn integer(&self) -> Option<i64> {
+    fn integer(&self) -> Result<i64, Reported> {
         let Some(number) = self.node.get_ref().as_integer() else {
             return self.wrong_type("a whole number");
         };
-        let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
-        read.or_else(|| self.refuse("is too large", "write a smaller number"))
+        let read = i64::from_str_radix(number.as_str(), number.radix());
+        read.or_else(|_| self.refuse("is too large", "write a smaller number"))
     }
 
     fn within<T: PartialOrd>(
@@ -390,9 +424,9 @@ impl<'a> Value<'a> {
         number: Option<T>,
         range: &RangeInclusive<T>,
         (least, most): (String, String),
-    ) -> Option<T> {
+    ) -> Result<T, Reported> {
         match number {
-            Some(number) if range.contains(&number) => Some(number),
+            Some(number) if range.contains(&number) => Ok(number),
             _ => self.refuse("is out of range", format!("write something from {least} to {most}")),
         }
     }

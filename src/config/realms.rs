@@ -10,8 +10,10 @@ use crate::model::account::RealmName;
 use crate::model::route::{HostPattern, HostPolicy, Route};
 use crate::model::token::ClientSecret;
 
-use super::reader::{Location, Reader, Section, Value};
-use super::values::{certificates, is_loopback, plain_url, platform_base, platform_url, secret_source};
+use super::reader::{Location, Reader, Reported, Section, Value};
+use super::values::{
+    certificates, every, is_loopback, plain_url, platform_base, platform_url, secret_source,
+};
 use super::{Discovery, PinnedRoute, RealmConfig, RealmKind, defaults, doubts, secret};
 
 /// Domains of Align's (gen-api, section 1): no sandbox stands there.
@@ -42,7 +44,7 @@ pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, R
         let location = section.location.clone();
         let insecure = section.boolean("allow_insecure", false);
         names.sandbox &= insecure;
-        let valid: Option<RealmName> = section.named(&name);
+        let valid: Result<RealmName, Reported> = section.named(&name);
         let realm = realm(section, valid, insecure);
         names.known.push(name);
         sited.extend(realm.map(|realm| (location, realm)));
@@ -51,7 +53,11 @@ pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, R
     (sited.into_iter().map(|(_, realm)| (realm.name.clone(), realm)).collect(), names)
 }
 
-fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Option<RealmConfig> {
+fn realm(
+    section: Section<'_>,
+    name: Result<RealmName, Reported>,
+    insecure: bool,
+) -> Result<RealmConfig, Reported> {
     let required = |key, example| section.required(key, example);
     let oauth_base = required("oauth_base", "oauth_base = \"https://prod-identity.iterocloud.com\"");
     let oauth_base = oauth_base.and_then(|value| platform_base(&value, insecure));
@@ -65,22 +71,22 @@ fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Optio
     let client_id = client_id.and_then(|value| {
         let text = value.text()?;
         doubts::doubt_text(&value, text, false);
-        Some(text.to_owned())
+        Ok(text.to_owned())
     });
     let client_secret = required("client_secret", "client_secret = { env = \"ITERO_CLIENT_SECRET\" }");
     let client_secret = client_secret.and_then(|value| client_secret_of(&value));
     let hosts = hosts(&section, insecure);
-    let link_hosts = section.get("link_hosts").map_or(Some(Vec::new()), |value| patterns(&value, insecure));
+    let link_hosts = section.or_default("link_hosts", |value| patterns(value, insecure), Vec::new);
     let discovery = discovery(&section);
-    let route = pinned_route(&section, hosts.as_ref());
-    let ca_file = section.get("ca_file").map_or(Some(None), |value| certificates(&value).map(Some));
+    let route = pinned_route(&section, hosts.as_ref().ok());
+    let ca_file = section.optional("ca_file", certificates);
     let resolve = resolve(&section);
     let kind = kind(&section);
     for (key, url) in [("oauth_base", &oauth_base), ("base_url", &base_url)] {
-        doubt_address(&section, key, url.as_ref(), hosts.as_ref());
+        doubt_address(&section, key, url.as_ref().ok(), hosts.as_ref().ok());
     }
     section.reject_unknown_keys();
-    Some(RealmConfig {
+    Ok(RealmConfig {
         name: name?,
         kind: kind?,
         oauth_base: oauth_base?,
@@ -98,17 +104,17 @@ fn realm(section: Section<'_>, name: Option<RealmName>, insecure: bool) -> Optio
     })
 }
 
-fn kind(section: &Section<'_>) -> Option<RealmKind> {
-    let Some(value) = section.get("kind") else { return Some(RealmKind::New) };
+fn kind(section: &Section<'_>) -> Result<RealmKind, Reported> {
+    let Some(value) = section.get("kind") else { return Ok(RealmKind::New) };
     match value.text()? {
-        "new" => Some(RealmKind::New),
-        "old" => Some(RealmKind::Old),
+        "new" => Ok(RealmKind::New),
+        "old" => Ok(RealmKind::Old),
         other => value.refuse(format!("{other:?} is not a kind of platform"), "write \"new\" or \"old\""),
     }
 }
 
 /// On Align's white list, hence https and without a fragment (gen-api, section 2).
-fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Option<Url> {
+fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Result<Url, Reported> {
     let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
     let url = plain_url(value, schemes)?;
     if !insecure && is_loopback(&url) {
@@ -121,111 +127,97 @@ fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Option<Url> {
             .refuse(format!("has the path {}, which is the gateway's own", url.path()), "use another path");
     }
     doubts::doubt_host(value, &url);
-    Some(url)
+    Ok(url)
 }
 
-fn client_secret_of(value: &Value<'_>) -> Option<ClientSecret> {
+fn client_secret_of(value: &Value<'_>) -> Result<ClientSecret, Reported> {
     let source = secret_source(value)?;
     match secret::read(&source, value.reader.env) {
         Ok(secret) => {
             doubts::doubt_text(value, &secret, true);
-            Some(ClientSecret::new(secret))
+            Ok(ClientSecret::new(secret))
         }
         Err(problem) => value.refuse(problem.what, problem.fix),
     }
 }
 
-fn hosts(section: &Section<'_>, insecure: bool) -> Option<HostPolicy> {
+fn hosts(section: &Section<'_>, insecure: bool) -> Result<HostPolicy, Reported> {
     let value = section.required("allowed_hosts", "allowed_hosts = [\"*.iterocloud.com\"]")?;
     let allowed = patterns(&value, insecure)?;
     if allowed.is_empty() {
         return value
             .refuse("allows no host, so discovery could lead nowhere", "write [\"*.iterocloud.com\"]");
     }
-    Some(HostPolicy { allowed, allow_insecure: insecure })
+    Ok(HostPolicy { allowed, allow_insecure: insecure })
 }
 
 /// An address among the patterns would never be taken in a realm that is not a sandbox.
-fn patterns(value: &Value<'_>, insecure: bool) -> Option<Vec<HostPattern>> {
+fn patterns(value: &Value<'_>, insecure: bool) -> Result<Vec<HostPattern>, Reported> {
     const FIX: &str = "write host names, like \"*.iterocloud.com\"; * stands for one or more labels";
     let items = value.items("a list of host names, like [\"*.iterocloud.com\"]")?;
-    let mut all_good = true;
-    let mut patterns = Vec::new();
-    for item in &items {
-        let pattern = item.parse::<HostPattern>(FIX).filter(|pattern| {
-            let bare = pattern.to_string();
-            let is_address = bare.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-            if is_address && !insecure {
-                item.refuse::<()>("is an address instead of a host name", FIX);
-            }
-            insecure || !is_address
-        });
-        all_good &= pattern.is_some();
-        patterns.extend(pattern);
-    }
-    all_good.then_some(patterns)
+    every(&items, |item| {
+        let pattern = item.parse::<HostPattern>(FIX)?;
+        let bare = pattern.to_string();
+        let is_address = bare.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if is_address && !insecure {
+            return item.refuse("is an address instead of a host name", FIX);
+        }
+        Ok(pattern)
+    })
 }
 
-fn discovery(section: &Section<'_>) -> Option<Discovery> {
+fn discovery(section: &Section<'_>) -> Result<Discovery, Reported> {
     let given = section.section("discovery");
-    let path = match given.get("path") {
-        Some(value) => {
-            value.text().and_then(|path| match path.starts_with('/') && !path.contains(['?', '#']) {
-                true => Some(path.to_owned()),
-                false => value.refuse("is not an absolute path without a query", "begin it with /"),
-            })
-        }
-        None => Some(defaults::DISCOVERY_PATH.to_owned()),
+    let absolute_path = |value: &Value<'_>| match value.text()? {
+        path if path.starts_with('/') && !path.contains(['?', '#']) => Ok(path.to_owned()),
+        _ => value.refuse("is not an absolute path without a query", "begin it with /"),
     };
-    let text = |key, default: &str| match given.get(key) {
-        Some(value) => value.text_or_number(),
-        None => Some(default.to_owned()),
-    };
+    let path = given.or_default("path", absolute_path, || defaults::DISCOVERY_PATH.to_owned());
+    let text = |key, default: &str| given.or_default(key, Value::text_or_number, || default.to_owned());
     let name = text("name", defaults::DISCOVERY_NAME);
     let version = text("version", defaults::DISCOVERY_VERSION);
     given.reject_unknown_keys();
-    Some(Discovery { path: path?, name: name?, version: version? })
+    Ok(Discovery { path: path?, name: name?, version: version? })
 }
 
-/// Outer `None`: there and broken.
-fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Option<Option<PinnedRoute>> {
+fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Result<Option<PinnedRoute>, Reported> {
     let given = section.section("route");
     if !given.present() {
-        return Some(None);
+        return Ok(None);
     }
     let text = |key, example| given.required(key, example).and_then(|value| value.text().map(str::to_owned));
     let domain = text("domain", "route = { domain = \"https://gateway-cus.aligntech.com\", path = \"…\" }");
     let path = text("path", "route = { domain = \"…\", path = \"/lab-sw/v1\" }");
     let location = given.location.clone();
-    let host = domain.as_deref().map(|domain| domain.trim_start_matches("https://").split(['/', ':']).next());
+    let host =
+        domain.as_deref().ok().map(|domain| domain.trim_start_matches("https://").split(['/', ':']).next());
     if let (Some(value), Some(Some(host))) = (given.get("domain"), host) {
         doubts::doubt_retired(&value, host);
     }
     given.reject_unknown_keys();
     let route = PinnedRoute { domain: domain?, path: path? };
-    if let Err(problem) = Route::parse(&route.domain, &route.path, hosts?) {
+    if let Err(problem) = Route::parse(&route.domain, &route.path, hosts.ok_or(Reported)?) {
         let fix = "write an https Domain within allowed_hosts, and its Path beginning with /";
         section.reader.problem(&location, problem.to_string(), fix);
-        return None;
+        return Err(Reported);
     }
-    Some(Some(route))
+    Ok(Some(route))
 }
 
-fn resolve(section: &Section<'_>) -> Option<BTreeMap<String, IpAddr>> {
-    let mut entries = BTreeMap::new();
-    let mut all_good = true;
-    for (host, value) in section.named_values("resolve") {
-        let address = value.parse::<IpAddr>("write the IP address of that host, without a port");
-        let name = match Host::parse(&host) {
-            Ok(Host::Domain(name)) if !host.contains('*') => Some(name),
-            _ => value.refuse(format!("{host:?} is not a host name"), "write \"host\" = \"address\""),
-        };
-        match (name, address) {
-            (Some(name), Some(address)) => drop(entries.insert(name, address)),
-            _ => all_good = false,
-        }
-    }
-    all_good.then_some(entries)
+fn resolve(section: &Section<'_>) -> Result<BTreeMap<String, IpAddr>, Reported> {
+    let entries: Vec<Result<(String, IpAddr), Reported>> = section
+        .named_values("resolve")
+        .into_iter()
+        .map(|(host, value)| {
+            let address = value.parse::<IpAddr>("write the IP address of that host, without a port");
+            let name = match Host::parse(&host) {
+                Ok(Host::Domain(name)) if !host.contains('*') => Ok(name),
+                _ => value.refuse(format!("{host:?} is not a host name"), "write \"host\" = \"address\""),
+            };
+            Ok((name?, address?))
+        })
+        .collect();
+    entries.into_iter().collect()
 }
 
 /// Not refused, since the configuration is the operator's word: but most such cases are slips.

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::listeners::secret_or_default;
-use super::reader::{Section, Value};
+use super::reader::{Reported, Section, Value};
 use super::units::show_duration;
 use super::values::own_url;
 use super::{
@@ -22,26 +22,24 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(super) fn store(section: Section<'_>) -> Option<StoreConfig> {
-    let url = match section.get("url") {
-        Some(value) => store_url(&value),
-        None => Some(StoreUrl::Sqlite(section.reader.folder.join(defaults::STORE_FILE))),
-    };
+pub(super) fn store(section: Section<'_>) -> Result<StoreConfig, Reported> {
+    let beside = || StoreUrl::Sqlite(section.reader.folder.join(defaults::STORE_FILE));
+    let url = section.or_default("url", store_url, beside);
     let url = match section.get("listen_url") {
         Some(value) => url.and_then(|url| with_listen_url(url, &value)),
         None => url,
     };
     let key = secret_or_default(&section, "key", defaults::STORE_KEY_FILE);
     section.reject_unknown_keys();
-    Some(StoreConfig { url: url?, key: key? })
+    Ok(StoreConfig { url: url?, key: key? })
 }
 
 /// The text is never shown: it may hold a password.
-fn store_url(value: &Value<'_>) -> Option<StoreUrl> {
+fn store_url(value: &Value<'_>) -> Result<StoreUrl, Reported> {
     match StoreUrl::parse(value.text()?, &value.reader.folder) {
         Ok(url) => {
             warn_of_password(value);
-            Some(url)
+            Ok(url)
         }
         Err((what, fix)) => value.refuse(what, fix),
     }
@@ -53,13 +51,11 @@ impl StoreUrl {
     pub fn parse(text: &str, folder: &Path) -> Result<Self, (&'static str, &'static str)> {
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return match path.is_empty() || path.starts_with(':') || path.contains('?') {
-                true => Err((
-                    "is no file: grants have to outlive the process",
-                    "write \"sqlite:\" and the path of a file",
-                )),
-                false => Ok(Self::Sqlite(folder.join(path))),
-            };
+            if path.is_empty() || path.starts_with(':') || path.contains('?') {
+                let fix = "write \"sqlite:\" and the path of a file";
+                return Err(("is no file: grants have to outlive the process", fix));
+            }
+            return Ok(Self::Sqlite(folder.join(path)));
         }
         match postgres_url(text) {
             Some(_) => Ok(Self::Postgres { url: text.to_owned(), listen_url: None }),
@@ -71,12 +67,12 @@ impl StoreUrl {
     }
 }
 
-fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Option<StoreUrl> {
+fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Result<StoreUrl, Reported> {
     let text = value.text()?;
     warn_of_password(value);
     match (url, postgres_url(text)) {
         (StoreUrl::Postgres { url, .. }, Some(_)) => {
-            Some(StoreUrl::Postgres { url, listen_url: Some(text.to_owned()) })
+            Ok(StoreUrl::Postgres { url, listen_url: Some(text.to_owned()) })
         }
         (StoreUrl::Postgres { .. }, None) => value
             .refuse("is not postgres://", "write the address of the same database without a pooler between"),
@@ -88,7 +84,7 @@ fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Option<StoreUrl> {
 }
 
 fn warn_of_password(value: &Value<'_>) {
-    let url = value.text().and_then(postgres_url);
+    let url = value.text().ok().and_then(postgres_url);
     if url.is_some_and(|url| url.password().is_some()) {
         value.warn(
             "holds a password in clear",
@@ -101,19 +97,16 @@ fn postgres_url(text: &str) -> Option<Url> {
     Url::parse(text).ok().filter(|url| matches!(url.scheme(), "postgres" | "postgresql"))
 }
 
-pub(super) fn upstream(section: Section<'_>) -> Option<UpstreamConfig> {
+pub(super) fn upstream(section: Section<'_>) -> Result<UpstreamConfig, Reported> {
     let timeout = |key, default| section.duration(key, default, SECOND..=HOUR);
     let connect_timeout =
         section.duration("connect_timeout", defaults::CONNECT_TIMEOUT, Duration::from_millis(100)..=MINUTE);
     let response_timeout = timeout("response_timeout", defaults::RESPONSE_TIMEOUT);
     let idle_timeout = timeout("idle_timeout", defaults::IDLE_TIMEOUT);
     let max_idle_per_host = section.integer("max_idle_per_host", defaults::MAX_IDLE_PER_HOST, 1..=10_000);
-    let proxy = match section.get("proxy") {
-        Some(value) => proxy(&value),
-        None => Some(ProxyChoice::Environment),
-    };
+    let proxy = section.or_default("proxy", proxy, || ProxyChoice::Environment);
     section.reject_unknown_keys();
-    Some(UpstreamConfig { connect_timeout, response_timeout, idle_timeout, max_idle_per_host, proxy: proxy? })
+    Ok(UpstreamConfig { connect_timeout, response_timeout, idle_timeout, max_idle_per_host, proxy: proxy? })
 }
 
 /// What is wrong with the credentials in a proxy's address, if they were cut where they should not end. A URL takes `\\` for a slash.
@@ -131,10 +124,10 @@ pub fn proxy_credentials_problem(text: &str) -> Option<&'static str> {
     )
 }
 
-fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
+fn proxy(value: &Value<'_>) -> Result<ProxyChoice, Reported> {
     match value.text()? {
-        "environment" => Some(ProxyChoice::Environment),
-        "none" => Some(ProxyChoice::None),
+        "environment" => Ok(ProxyChoice::Environment),
+        "none" => Ok(ProxyChoice::None),
         text => {
             if let Some(problem) = proxy_credentials_problem(text) {
                 let fix = "write the address with its credentials into HTTPS_PROXY, and \"environment\" here";
@@ -146,7 +139,7 @@ fn proxy(value: &Value<'_>) -> Option<ProxyChoice> {
                 let fix = "write \"http://proxy.example.com:3128\", \"none\" or \"environment\"";
                 return value.refuse("is no HTTP proxy", fix);
             }
-            Some(ProxyChoice::Url(url))
+            Ok(ProxyChoice::Url(url))
         }
     }
 }
@@ -212,32 +205,26 @@ pub(super) fn renewal(section: Section<'_>, sandbox: bool) -> RenewalConfig {
     RenewalConfig { min_gap, renew_before_expiry, idle_renewal }
 }
 
-pub(super) fn log(section: Section<'_>) -> Option<LogConfig> {
-    let level = match section.get("level") {
-        Some(value) => level(&value),
-        None => Some(defaults::LOG_LEVEL.to_owned()),
-    };
-    let format = match section.get("format") {
-        Some(value) => format(&value),
-        None => Some(defaults::LOG_FORMAT),
-    };
+pub(super) fn log(section: Section<'_>) -> Result<LogConfig, Reported> {
+    let level = section.or_default("level", level, || defaults::LOG_LEVEL.to_owned());
+    let format = section.or_default("format", format, || defaults::LOG_FORMAT);
     let access = section.boolean("access", defaults::LOG_ACCESS);
     section.reject_unknown_keys();
-    Some(LogConfig { level: level?, format: format?, access })
+    Ok(LogConfig { level: level?, format: format?, access })
 }
 
-fn format(value: &Value<'_>) -> Option<LogFormat> {
+fn format(value: &Value<'_>) -> Result<LogFormat, Reported> {
     match value.text()? {
-        "json" => Some(LogFormat::Json),
-        "text" => Some(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
         _ => value.refuse("is no log format", "write \"json\" or \"text\""),
     }
 }
 
-fn level(value: &Value<'_>) -> Option<String> {
+fn level(value: &Value<'_>) -> Result<String, Reported> {
     let text = value.text()?;
     match bad_directive(text) {
-        None => Some(text.to_owned()),
+        None => Ok(text.to_owned()),
         Some(bad) => {
             let fix =
                 "write error, warn, info, debug or trace, or like \"info,genapi_gateway::access=debug\"";

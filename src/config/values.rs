@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use crate::model::route::without_final_dot;
 
-use super::reader::{Location, Reader, Section, Value};
+use super::reader::{Location, Reader, Reported, Section, Value};
 use super::{CertificateFiles, RateLimit, SecretSource, doubts, pem};
 
 /// `["127.0.0.1:8080", "[::1]:8080"]`
@@ -17,12 +17,20 @@ pub(super) fn addresses(value: &Value<'_>) -> Vec<(Location, SocketAddr)> {
     const FIX: &str = "write address and port, like \"127.0.0.1:8080\" or \"[::]:8080\"";
     let items = value.items("a list, like [\"127.0.0.1:8080\"]");
     let parsed = items.iter().flatten().filter_map(|item| {
-        let text = item.text()?;
-        let address = text.parse().ok();
-        let address = address.or_else(|| item.refuse(format!("{text:?} is not an address with a port"), FIX));
-        Some((item.location.clone(), address?))
+        let text = item.text().ok()?;
+        let not_an_address = |_| item.refuse(format!("{text:?} is not an address with a port"), FIX);
+        Some((item.location.clone(), text.parse().or_else(not_an_address).ok()?))
     });
     parsed.collect()
+}
+
+/// All items of a list, or that at least one of them was reported: each is read, so that all faults are found.
+pub(super) fn every<'a, T>(
+    items: &[Value<'a>],
+    read: impl Fn(&Value<'a>) -> Result<T, Reported>,
+) -> Result<Vec<T>, Reported> {
+    let read: Vec<Result<T, Reported>> = items.iter().map(read).collect();
+    read.into_iter().collect()
 }
 
 /// Whether a socket is open to other machines.
@@ -33,22 +41,25 @@ pub(super) fn is_wide(address: &SocketAddr) -> bool {
 /// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped network is IPv4 too.
 pub(super) fn networks(value: &Value<'_>) -> Vec<(Location, IpNet)> {
     let items = value.items("a list of networks, like [\"10.1.0.0/16\"]");
-    let parsed = items.iter().flatten().filter_map(|item| {
-        let text = item.text()?;
-        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        let fix = "write \"10.1.0.0/16\", \"fd00::/8\" or a single address";
-        let network = network.or_else(|| item.refuse(format!("{text:?} is not a network"), fix))?;
-        let network = unmapped(network);
-        if network.addr() != network.network() {
-            // Nobody can tell which was meant, the network or the one address: too many would be let in, or too few.
-            let what = format!("{text:?} is an address within a network and not the network");
-            let one = IpNet::from(network.addr());
-            return item
-                .refuse(what, format!("write \"{}\", or \"{one}\" for that one address", network.trunc()));
-        }
-        Some((item.location.clone(), network))
-    });
+    let parsed = items.iter().flatten().filter_map(|item| Some((item.location.clone(), network(item).ok()?)));
     parsed.collect()
+}
+
+fn network(item: &Value<'_>) -> Result<IpNet, Reported> {
+    let text = item.text()?;
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let fix = "write \"10.1.0.0/16\", \"fd00::/8\" or a single address";
+    let Some(network) = network.map(unmapped) else {
+        return item.refuse(format!("{text:?} is not a network"), fix);
+    };
+    if network.addr() != network.network() {
+        // Nobody can tell which was meant, the network or the one address: too many would be let in, or too few.
+        let what = format!("{text:?} is an address within a network and not the network");
+        let one = IpNet::from(network.addr());
+        return item
+            .refuse(what, format!("write \"{}\", or \"{one}\" for that one address", network.trunc()));
+    }
+    Ok(network)
 }
 
 /// `::ffff:10.1.0.0/112` is 10.1.0.0/16. A shorter prefix takes in more than IPv4 and is left alone.
@@ -71,7 +82,7 @@ pub(super) fn covers_everything(network: &IpNet) -> bool {
 }
 
 /// How somebody reaches a listener of ours: http or https, without anything that cannot stand before a path.
-pub(super) fn own_url(value: &Value<'_>) -> Option<Url> {
+pub(super) fn own_url(value: &Value<'_>) -> Result<Url, Reported> {
     let url = plain_url(value, &["http", "https"])?;
     if url.query().is_some() {
         return value.refuse("carries a query", "end it with the path");
@@ -80,11 +91,11 @@ pub(super) fn own_url(value: &Value<'_>) -> Option<Url> {
         return value.refuse("is an address that nobody can call", "write a name or address of this machine");
     }
     doubts::doubt_host(value, &url);
-    Some(without_trailing_slash(url))
+    Ok(without_trailing_slash(url))
 }
 
 /// A place of the platform's: https on its usual port under a name, unless the realm is a sandbox (threats, rows 7 and 24).
-pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Option<Url> {
+pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Result<Url, Reported> {
     let schemes: &[&str] = if allow_insecure { &["https", "http"] } else { &["https"] };
     let url = plain_url(value, schemes)?;
     if !allow_insecure && url.port().is_some() {
@@ -99,20 +110,20 @@ pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Option<Ur
     if let Some(host) = url.host_str() {
         doubts::doubt_retired(value, host);
     }
-    Some(url)
+    Ok(url)
 }
 
 /// A platform URL that paths are appended to.
-pub(super) fn platform_base(value: &Value<'_>, allow_insecure: bool) -> Option<Url> {
+pub(super) fn platform_base(value: &Value<'_>, allow_insecure: bool) -> Result<Url, Reported> {
     let url = platform_url(value, allow_insecure)?;
     match url.query() {
         Some(_) => value.refuse("carries a query", "end it with the host or the path"),
-        None => Some(without_trailing_slash(url)),
+        None => Ok(without_trailing_slash(url)),
     }
 }
 
 /// A URL without user name, password and fragment. It is not shown where it may hold a password.
-pub(super) fn plain_url(value: &Value<'_>, schemes: &[&str]) -> Option<Url> {
+pub(super) fn plain_url(value: &Value<'_>, schemes: &[&str]) -> Result<Url, Reported> {
     let example = format!("write {}://host…", schemes[0]);
     let Ok(url) = Url::parse(value.text()?) else {
         return value.refuse("is not a URL", example);
@@ -126,7 +137,7 @@ pub(super) fn plain_url(value: &Value<'_>, schemes: &[&str]) -> Option<Url> {
     if url.fragment().is_some() {
         return value.refuse("carries a fragment", "remove the # and what follows it");
     }
-    Some(url)
+    Ok(url)
 }
 
 /// The same host, as certificates and allow lists spell it.
@@ -160,7 +171,7 @@ const DIGEST_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934
 
 /// 64 hexadecimal digits, also with the colons that `openssl x509 -fingerprint` prints. The text is never shown: a key put here by
 /// mistake would be in the log.
-pub(super) fn digest(value: &Value<'_>, fix: &str) -> Option<[u8; 32]> {
+pub(super) fn digest(value: &Value<'_>, fix: &str) -> Result<[u8; 32], Reported> {
     let text = value.text()?.replace(':', "").to_ascii_lowercase();
     if text == DIGEST_OF_NOTHING {
         return value.refuse("is the SHA-256 of an empty text", fix);
@@ -180,37 +191,37 @@ pub(super) fn digest(value: &Value<'_>, fix: &str) -> Option<[u8; 32]> {
     if doubts::is_placeholder_digest(&bytes) {
         value.warn("is a placeholder: nothing that could be sent has this SHA-256", fix);
     }
-    Some(bytes)
+    Ok(bytes)
 }
 
 /// A path; relative ones start at the file's folder.
-pub(super) fn path(value: &Value<'_>) -> Option<PathBuf> {
-    Some(value.reader.folder.join(value.text()?))
+pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Reported> {
+    Ok(value.reader.folder.join(value.text()?))
 }
 
 /// A PEM file that holds a certificate at least.
-pub(super) fn certificates(value: &Value<'_>) -> Option<PathBuf> {
+pub(super) fn certificates(value: &Value<'_>) -> Result<PathBuf, Reported> {
     let path = path(value)?;
     match pem::certificates(&path) {
-        Ok(()) => Some(path),
+        Ok(()) => Ok(path),
         Err((what, fix)) => value.refuse(what, fix),
     }
 }
 
 /// `cert` and `key` of a `tls` table.
-pub(super) fn certificate(section: &Section<'_>) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &Section<'_>) -> Result<CertificateFiles, Reported> {
     let cert = section.required("cert", "cert = \"chain.pem\"").and_then(|value| certificates(&value));
     let key = section.required("key", "key = \"key.pem\"").and_then(|value| private_key(&value));
-    Some(CertificateFiles { cert: cert?, key: key? })
+    Ok(CertificateFiles { cert: cert?, key: key? })
 }
 
-fn private_key(value: &Value<'_>) -> Option<PathBuf> {
+fn private_key(value: &Value<'_>) -> Result<PathBuf, Reported> {
     let path = path(value)?;
     if let Err((what, fix)) = pem::private_key(&path) {
         return value.refuse(what, fix);
     }
     warn_if_world_readable(value, &path);
-    Some(path)
+    Ok(path)
 }
 
 /// Certificate tools write keys with the mode that the umask leaves, and refusing them would stop sound installations: a warning.
@@ -223,7 +234,7 @@ fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
 
 /// `{ file = "…" }` or `{ env = "…" }`. A relative file that is missing beside the configuration is looked for among the service
 /// manager's credentials (`LoadCredential=`, CREDENTIALS_DIRECTORY).
-pub(super) fn secret_source(value: &Value<'_>) -> Option<SecretSource> {
+pub(super) fn secret_source(value: &Value<'_>) -> Result<SecretSource, Reported> {
     if value.is_text() {
         let name = value.location.key.rsplit('.').next().unwrap_or_default().to_owned();
         let fix = format!(
@@ -235,8 +246,8 @@ pub(super) fn secret_source(value: &Value<'_>) -> Option<SecretSource> {
     let (file, env) = (section.get("file"), section.get("env"));
     section.reject_unknown_keys();
     match (file, env) {
-        (Some(file), None) => Some(SecretSource::File(secret_file(value.reader, file.text()?))),
-        (None, Some(name)) => Some(SecretSource::Env(name.text()?.to_owned())),
+        (Some(file), None) => Ok(SecretSource::File(secret_file(value.reader, file.text()?))),
+        (None, Some(name)) => Ok(SecretSource::Env(name.text()?.to_owned())),
         _ => {
             value.refuse("needs a file or an env, and not both", "write { file = \"…\" } or { env = \"…\" }")
         }
@@ -256,12 +267,12 @@ pub(super) fn secret_file(reader: &Reader<'_>, name: &str) -> PathBuf {
     beside
 }
 
-/// `{ per_second, burst, max_concurrent }`. Outer `None`: there and broken.
-pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<RateLimit>> {
+/// `{ per_second, burst, max_concurrent }`
+pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Result<Option<RateLimit>, Reported> {
     const MOST: std::ops::RangeInclusive<usize> = 1..=1_000_000;
     let given = section.section(key);
     if !given.present() {
-        return Some(None);
+        return Ok(None);
     }
     let number = |key| given.get(key).map(|_| given.integer(key, 1, MOST) as u32);
     let (per_second, max_concurrent) = (number("per_second"), number("max_concurrent"));
@@ -272,9 +283,9 @@ pub(super) fn limit(section: &Section<'_>, key: &'static str) -> Option<Option<R
     if empty {
         let fix = format!("{key} = {{ per_second = 50, max_concurrent = 20 }}, or remove it");
         section.reader.problem(&location, "limits nothing", fix);
-        return None;
+        return Err(Reported);
     }
-    Some(Some(RateLimit { per_second, burst, max_concurrent }))
+    Ok(Some(RateLimit { per_second, burst, max_concurrent }))
 }
 
 #[cfg(test)]

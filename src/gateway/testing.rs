@@ -1,7 +1,7 @@
 //! What the tests of this module share: a small configuration and accounts played by hand. Not part of the program.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,84 +15,19 @@ use crate::config::{self, AccountPattern, Config};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::route::{HostPolicy, Route};
-use crate::model::token::{AccessToken, ClientSecret};
+use crate::model::token::AccessToken;
 
 use super::inbound::account::{Accounts, Candidates};
 
-/// A realm named `global` whose hosts are on loopback, one caller from anywhere, short times.
+/// The configuration of all tests with short times.
 pub fn config() -> Config {
-    let second = Duration::from_secs(1);
-    let url = |text: &str| text.parse().unwrap();
-    let realm = config::RealmConfig {
-        name: "global".parse().unwrap(),
-        kind: config::RealmKind::New,
-        oauth_base: url("http://127.0.0.1/"),
-        base_url: url("http://127.0.0.1/"),
-        login_page: url("http://127.0.0.1/"),
-        redirect_uri: url("http://127.0.0.1/"),
-        client_id: "id".into(),
-        client_secret: ClientSecret::new("secret"),
-        hosts: HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true },
-        link_hosts: vec!["localhost".parse().unwrap()],
-        discovery: config::Discovery { path: "/d".into(), name: "third-party".into(), version: "2".into() },
-        route: None,
-        ca_file: None,
-        resolve: BTreeMap::new(),
-    };
-    Config {
-        file: "config.toml".into(),
-        gateway: config::GatewayConfig {
-            account_limit: None,
-            listen: vec![],
-            url: url("http://gateway.test"),
-            trusted_proxies: vec![],
-            tls: None,
-            workers: 1,
-            max_connections: 100,
-            max_head: 65536,
-            max_headers: 128,
-            replay_limit: 64 * 1024,
-            head_timeout: second,
-            body_idle_timeout: 30 * second,
-            keep_alive_timeout: second,
-            drain_timeout: second,
-        },
-        admin: config::AdminConfig {
-            listen: vec![],
-            token: config::SecretSource::Env("X".into()),
-            url: None,
-            tls: None,
-            audit: "audit.log".into(),
-        },
-        public: None,
-        store: config::StoreConfig {
-            url: config::StoreUrl::Sqlite("x.db".into()),
-            key: config::SecretSource::Env("X".into()),
-        },
-        realms: [(realm.name.clone(), realm)].into(),
-        callers: vec![caller("anyone").network("0.0.0.0/0").build()],
-        upstream: config::UpstreamConfig {
-            connect_timeout: 5 * second,
-            response_timeout: 30 * second,
-            idle_timeout: 30 * second,
-            max_idle_per_host: 8,
-            proxy: config::ProxyChoice::None,
-        },
-        retry: config::RetryConfig {
-            attempts: 3,
-            initial_backoff: second,
-            pairing_backoff: 2 * second,
-            deadline: 20 * second,
-            budget: 0.2,
-            scan_request: false,
-        },
-        renewal: config::RenewalConfig {
-            min_gap: 60 * second,
-            renew_before_expiry: 300 * second,
-            idle_renewal: 604_800 * second,
-        },
-        log: config::LogConfig { level: "info".into(), format: config::LogFormat::Text, access: false },
-    }
+    let mut config = Config::for_tests();
+    config.gateway.replay_limit = 64 * 1024;
+    config.gateway.body_idle_timeout = Duration::from_secs(30);
+    config.upstream.response_timeout = Duration::from_secs(30);
+    config.upstream.idle_timeout = Duration::from_secs(30);
+    config.upstream.max_idle_per_host = 8;
+    config
 }
 
 /// Everything but pair, unpair, revoke; every account.
