@@ -323,6 +323,14 @@ async fn a_backup_that_is_not_whole_or_of_another_key_changes_nothing() {
     assert_eq!(target.accounts().await.unwrap().accounts.len(), 1);
 }
 
+/// The newest change that other gateways hear of; `None` where a store serves one gateway alone.
+async fn newest_change(store: &dyn Migratable) -> Option<u64> {
+    match store.cluster() {
+        Some(cluster) => Some(cluster.newest_change().await.unwrap()),
+        None => None,
+    }
+}
+
 /// Puts a new key before the old one, and then takes the old one away.
 async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
     let before = {
@@ -344,16 +352,12 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
             .commit_tokens(&name("smile"), &realm("global"), 2, &tokens("access-2", None, 20))
             .await
             .unwrap();
-        let changes = store.cluster().unwrap().newest_change().await.unwrap();
+        let changes = newest_change(&*store).await;
         let done = store.rotate_key().await.unwrap();
         assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
         // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the access token.
         assert_eq!(done.resealed, 4);
-        assert_eq!(
-            store.cluster().unwrap().newest_change().await.unwrap(),
-            changes,
-            "no other gateway need hear of it"
-        );
+        assert_eq!(newest_change(&*store).await, changes, "no other gateway need hear of it");
         let again = store.rotate_key().await.unwrap();
         assert_eq!((again.resealed, again.retired.len(), again.complete), (0, 0, true));
     }
