@@ -16,7 +16,7 @@ use genapi_gateway::gateway::inbound::caller::{self, PeerInfo};
 use genapi_gateway::gateway::inbound::target;
 use genapi_gateway::gateway::inbound::token::TokenKey;
 use genapi_gateway::gateway::response::links::{LinkContext, LinkMatcher, Rewriter};
-use genapi_gateway::gateway::retry::{self, AttemptOutcome, RetryContext};
+use genapi_gateway::gateway::retry::{self, RetryContext};
 use genapi_gateway::gateway::settings::{BaseUrl, GatewaySettings, RealmPolicy};
 use genapi_gateway::http1::{Headers, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};
@@ -49,9 +49,10 @@ fn steps(criterion: &mut Criterion) {
     }
 
     let context = context(&settings.retry);
-    let failed = AttemptOutcome::Status(StatusCode::INTERNAL_SERVER_ERROR);
-    criterion
-        .bench_function("next_step", |bench| bench.iter(|| retry::next_step(black_box(&context), &failed)));
+    let failed = StatusCode::INTERNAL_SERVER_ERROR;
+    criterion.bench_function("next_step", |bench| {
+        bench.iter(|| retry::next_step(black_box(&context), Ok((failed, ()))))
+    });
 
     header_pass(criterion, by_key);
 }

@@ -245,9 +245,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 let renewal = self.accounts.renew(account, generation, Cause::NoToken);
                 Box::pin(renewal).await.map_err(|error| {
                     let realm = A::identity(account).0;
-                    // Without an answer at hand, a renewal that came to nothing is always a refusal.
-                    retry::without_renewal(&error, Cause::NoToken, self.shared.clock.now(), &name(), &realm)
-                        .unwrap_or(Refusal::TokenUnavailable(std::time::Duration::from_secs(1)))
+                    retry::renewal_refusal(&error, self.shared.clock.now(), &name(), &realm)
                 })
             }
         }
@@ -279,10 +277,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
         let realm = A::identity(account).0;
         let now = self.shared.clock.now();
-        match retry::without_renewal(&error, cause, now, A::name(account), &realm) {
-            Some(refusal) => Err(refusal),
-            None => Ok(refused),
-        }
+        retry::after_failed_renewal(refused, &error, cause, now, A::name(account), &realm)
     }
 
     fn discovery_response(

@@ -19,7 +19,7 @@ use crate::model::route::Route;
 
 use super::access_log::RequestLog;
 use super::budget::RetryBudget;
-use super::forward::{self, Attempt, UpstreamResponse, no_proof};
+use super::forward::{self, Attempt, UpstreamResponse};
 use super::headers::{GatewayHeaders, OutboundHead};
 use super::inbound::account::Accounts;
 use super::inbound::target::{self, ParsedTarget};
@@ -27,8 +27,9 @@ use super::refusal::Refusal;
 use super::replay::ReplayableBody;
 use super::response::body::ResponseBodyError;
 use super::response::links;
-use super::retry::{self, AttemptOutcome, RetryContext, RetryDecision};
+use super::retry::{self, AttemptError, RetryContext, RetryDecision};
 use super::settings::{CallerRules, GatewaySettings, RealmPolicy};
+use super::trial::no_proof;
 use super::{Gateway, check_allowed};
 
 /// A call whose caller, account and endpoint are known.
@@ -47,6 +48,13 @@ pub struct ResolvedRequest<'a, A: Accounts> {
 pub struct ForwardedResponse<S: Io> {
     pub response: UpstreamResponse<S>,
     pub access: Access,
+}
+
+/// What a renewal came to.
+enum Renewed<S: Io> {
+    Access(Access),
+    /// No newer access: the response that asked for one passes.
+    NoneBut(UpstreamResponse<S>),
 }
 
 /// What the loop remembers from one attempt to the next.
@@ -168,40 +176,39 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         self.with_budget(access.realm(), |budget| budget.deposit(request.settings.retry.budget));
         loop {
             let outcome = self.attempt(request, &access, body, &mut state, log).await?;
-            let outcome_seen = outcome_seen(&outcome);
-            self.report(request, &access, &state, &outcome_seen);
-            match self.next_step(request, &access, body, &state, &outcome_seen) {
-                RetryDecision::PassThrough => {
-                    if let Some(trial) = access.trial().filter(|trial| trial.route() == access.route()) {
-                        self.accounts.route_tried(&request.account, trial, no_proof(&outcome));
-                    }
-                    return forwarded(outcome, access);
+            self.report(request, &access, &state, &outcome);
+            let outcome = match outcome {
+                // Nearly all: what passes in any case needs no facts to be gathered.
+                Ok(response) if retry::is_final(response.head.status) => {
+                    return Ok(self.passed(request, response, access));
                 }
-                RetryDecision::PassThroughAndRenew(cause) => {
+                outcome => outcome.map(|response| (response.head.status, response)),
+            };
+            let connect_failed = matches!(outcome, Err(AttemptError::ConnectFailed { .. }));
+            match retry::next_step(&self.context(request, &access, body, &state), outcome) {
+                RetryDecision::PassThrough(response) => return Ok(self.passed(request, response, access)),
+                RetryDecision::PassThroughAndRenew(response, cause) => {
                     self.accounts.renew_in_background(&request.account, access.generation(), cause);
-                    return forwarded(outcome, access);
+                    return Ok(ForwardedResponse { response, access });
                 }
-                RetryDecision::Renew(cause) => {
-                    match Box::pin(self.renew(request, &access, cause, log)).await? {
-                        Some(newer) => {
-                            access = newer;
-                            state.renewed = Some(cause);
-                            // The account may have moved to where no discovery is served, and the old region
-                            // refuses it.
-                            if access.trial().is_some()
-                                && let Some(forwarded) =
-                                    Box::pin(self.try_route(request, &access, body, log)).await?
-                            {
-                                return Ok(forwarded);
-                            }
-                        }
-                        None => return forwarded(outcome, access),
+                RetryDecision::Renew(response, cause) => {
+                    match Box::pin(self.renew(request, &access, cause, response, log)).await? {
+                        Renewed::Access(newer) => access = newer,
+                        Renewed::NoneBut(response) => return Ok(ForwardedResponse { response, access }),
+                    }
+                    state.renewed = Some(cause);
+                    // The account may have moved to where no discovery is served, and the old region
+                    // refuses it.
+                    if access.trial().is_some()
+                        && let Some(forwarded) = Box::pin(self.try_route(request, &access, body, log)).await?
+                    {
+                        return Ok(forwarded);
                     }
                 }
                 RetryDecision::RetryAfter(pause) => {
                     Box::pin(self.wait(pause, &access, &mut state, log)).await;
                     // Where no connection can be had, another route may have been found meanwhile.
-                    if matches!(outcome_seen, AttemptOutcome::ConnectFailed { .. })
+                    if connect_failed
                         && let Availability::Ready(newest) =
                             A::availability(&request.account, self.shared.clock.now())
                         && newest.realm() == access.realm()
@@ -214,6 +221,19 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
     }
 
+    /// The vendor's response, which also proves the route that it came over, or shows that it is none.
+    fn passed(
+        &self,
+        request: &ResolvedRequest<'_, A>,
+        response: UpstreamResponse<D::Stream>,
+        access: Access,
+    ) -> ForwardedResponse<D::Stream> {
+        if let Some(trial) = access.trial().filter(|trial| trial.route() == access.route()) {
+            self.accounts.route_tried(&request.account, trial, no_proof(&response));
+        }
+        ForwardedResponse { response, access }
+    }
+
     /// One send with this access.
     pub(super) async fn attempt(
         &self,
@@ -222,7 +242,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         body: &ReplayableBody,
         state: &mut RetryState,
         log: &mut RequestLog,
-    ) -> Result<Result<UpstreamResponse<D::Stream>, AttemptOutcome>, Refusal> {
+    ) -> Result<Result<UpstreamResponse<D::Stream>, AttemptError>, Refusal> {
         let route = access.route();
         let target = request.target(route)?;
         let settings = request.settings;
@@ -262,27 +282,12 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let ended = outcome.as_ref().map_or_else(|_| Instant::now(), |response| response.received_at);
         log.platform += ended.saturating_duration_since(started_at);
         if let Ok(response) = &mut outcome
-            && may_be_retried(response.head.status)
+            && !retry::is_final(response.head.status)
             && let Err(error) = Box::pin(response.body.buffer_up_to(SMALL_RESPONSE)).await
         {
             outcome = Err(buffering_failed(error));
         }
         Ok(outcome)
-    }
-
-    fn next_step(
-        &self,
-        request: &ResolvedRequest<'_, A>,
-        access: &Access,
-        body: &ReplayableBody,
-        state: &RetryState,
-        outcome_seen: &AttemptOutcome,
-    ) -> RetryDecision {
-        match outcome_seen {
-            // Nearly all: what passes in any case needs no facts to be gathered.
-            AttemptOutcome::Status(status) if !may_be_retried(*status) => RetryDecision::PassThrough,
-            outcome_seen => retry::next_step(&self.context(request, access, body, state), outcome_seen),
-        }
     }
 
     fn context<'f>(
@@ -307,24 +312,22 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         }
     }
 
-    /// A newer access, or `None` where the answer at hand is to pass.
+    /// Renews because of this response, and gives it back where that brings nothing and it is to pass.
     async fn renew(
         &self,
         request: &ResolvedRequest<'_, A>,
         access: &Access,
         cause: Cause,
+        response: UpstreamResponse<D::Stream>,
         log: &mut RequestLog,
-    ) -> Result<Option<Access>, Refusal> {
+    ) -> Result<Renewed<D::Stream>, Refusal> {
         log.renewals += 1;
         match self.accounts.renew(&request.account, access.generation(), cause).await {
-            Ok(newer) => Ok(Some(newer)),
-            Err(problem) => {
-                let now = self.shared.clock.now();
-                match retry::without_renewal(&problem, cause, now, A::name(&request.account), access.realm())
-                {
-                    Some(refusal) => Err(refusal),
-                    None => Ok(None),
-                }
+            Ok(newer) => Ok(Renewed::Access(newer)),
+            Err(error) => {
+                let (now, account) = (self.shared.clock.now(), A::name(&request.account));
+                retry::after_failed_renewal(response, &error, cause, now, account, access.realm())
+                    .map(Renewed::NoneBut)
             }
         }
     }
@@ -346,19 +349,20 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         request: &ResolvedRequest<'_, A>,
         access: &Access,
         state: &RetryState,
-        outcome_seen: &AttemptOutcome,
+        outcome: &Result<UpstreamResponse<D::Stream>, AttemptError>,
     ) {
-        if let AttemptOutcome::ConnectFailed { reason, .. } = outcome_seen
-            && request.takes_the_route()
-        {
-            self.accounts.route_unreachable(&request.account, access.route(), reason);
-        }
-        let (Some(Cause::Forbidden), AttemptOutcome::Status(status)) = (state.renewed, outcome_seen) else {
-            return;
-        };
-        if !status.is_server_error() {
-            let cured = !matches!(*status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
-            self.accounts.report_forbidden(&request.account, cured);
+        match outcome {
+            Ok(response) => {
+                let status = response.head.status;
+                if state.renewed == Some(Cause::Forbidden) && !status.is_server_error() {
+                    let cured = !matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
+                    self.accounts.report_forbidden(&request.account, cured);
+                }
+            }
+            Err(AttemptError::ConnectFailed { reason, .. }) if request.takes_the_route() => {
+                self.accounts.route_unreachable(&request.account, access.route(), reason);
+            }
+            Err(_) => {}
         }
     }
 
@@ -374,37 +378,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 }
 
-fn outcome_seen<S: Io>(outcome: &Result<UpstreamResponse<S>, AttemptOutcome>) -> AttemptOutcome {
-    match outcome {
-        Ok(response) => AttemptOutcome::Status(response.head.status),
-        Err(outcome_seen) => outcome_seen.clone(),
-    }
-}
-
-pub(super) fn forwarded<S: Io>(
-    outcome: Result<UpstreamResponse<S>, AttemptOutcome>,
-    access: Access,
-) -> Result<ForwardedResponse<S>, Refusal> {
-    match outcome {
-        Ok(response) => Ok(ForwardedResponse { response, access }),
-        // `next_step` lets only answers pass.
-        Err(_) => Err(Refusal::PlatformMisbehaved("there is no answer to pass on")),
-    }
-}
-
-fn may_be_retried(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-fn buffering_failed(error: ResponseBodyError) -> AttemptOutcome {
+fn buffering_failed(error: ResponseBodyError) -> AttemptError {
     match error {
-        ResponseBodyError::Stalled => AttemptOutcome::TimedOut,
-        ResponseBodyError::Truncated | ResponseBodyError::Damaged => AttemptOutcome::ConnectionLost,
+        ResponseBodyError::Stalled => AttemptError::TimedOut,
+        ResponseBodyError::Truncated | ResponseBodyError::Damaged => AttemptError::ConnectionLost,
     }
 }

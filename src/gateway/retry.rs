@@ -1,5 +1,5 @@
-//! What to do after an attempt. Pure: no I/O, no async, no clock; the table of its tests is its documentation, with the vendor's
-//! section beside each row. This is the place where a 403 is decided.
+//! What to do after an attempt: the one place that says which outcomes are retried, and where a 403 is decided. Pure: no
+//! I/O, no async, no clock. The table of its tests is its documentation, with the vendor's section beside each row.
 
 use std::time::Duration;
 
@@ -13,16 +13,15 @@ use crate::model::endpoint::{Endpoint, RetryWait};
 
 use super::refusal::Refusal;
 
-/// What an attempt came to.
+/// Why an attempt brought no response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    Status(StatusCode),
+pub enum AttemptError {
     /// No connection: nothing was sent. A certificate that is refused stays refused.
     ConnectFailed {
         reason: String,
         permanent: bool,
     },
-    /// A kept connection turned out to be dead before any byte of an answer came.
+    /// A pooled connection turned out to be closed before any byte of a response came.
     StaleConnection {
         bytes_sent: bool,
     },
@@ -43,28 +42,28 @@ pub struct RetryContext<'a> {
     pub retryable: bool,
     /// The body was kept.
     pub replayable: bool,
-    /// Sends so far, the last one included; the silent repeat is not counted.
+    /// Attempts so far, the last one included; the transparent retry is not counted.
     pub attempts: u32,
     /// This call has had its renewal.
     pub renewed: bool,
-    /// This call has had its silent repeat.
+    /// This call has had its transparent retry.
     pub retried_transparently: bool,
     pub elapsed: Duration,
-    /// The realm's budget has a repeat left.
+    /// The realm's budget has a retry left.
     pub budget: bool,
     /// From 0 to 1, drawn by the caller of this function.
     pub jitter: f64,
 }
 
-/// The next move.
+/// The next move. It owns the response that it lets pass, so that only a response can.
 #[derive(Debug, Clone, PartialEq)]
-pub enum RetryDecision {
-    /// The answer passes through.
-    PassThrough,
-    /// The answer passes through, since it cannot be repeated; the renewal starts for the next call.
-    PassThroughAndRenew(Cause),
-    Renew(Cause),
-    /// Then send again; zero for the silent repeat.
+pub enum RetryDecision<R> {
+    PassThrough(R),
+    /// The response passes, since the call cannot be repeated; the renewal starts for the next call.
+    PassThroughAndRenew(R, Cause),
+    /// Where the renewal fails, [`after_failed_renewal`] decides about the response.
+    Renew(R, Cause),
+    /// Then send again; zero for the transparent retry.
     RetryAfter(Duration),
     Refuse(Refusal),
 }
@@ -72,70 +71,116 @@ pub enum RetryDecision {
 /// A second wait is twice the first, and jitter only lengthens: the documented wait is a minimum.
 const JITTER: f64 = 0.25;
 
-pub fn next_step(context: &RetryContext<'_>, seen: &AttemptOutcome) -> RetryDecision {
-    match seen {
-        AttemptOutcome::Status(StatusCode::UNAUTHORIZED) => after_expiry(context, Cause::Unauthorized),
-        AttemptOutcome::Status(StatusCode::FORBIDDEN) => after_expiry(context, Cause::Forbidden),
-        AttemptOutcome::Status(StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT) => {
-            wait_or(context, RetryDecision::PassThrough)
-        }
-        AttemptOutcome::Status(_) => RetryDecision::PassThrough,
-        AttemptOutcome::ConnectFailed { reason, permanent: true } => {
-            RetryDecision::Refuse(Refusal::PlatformUnreachable(reason.clone()))
-        }
-        AttemptOutcome::ConnectFailed { reason, permanent: false } => {
-            wait_or(context, RetryDecision::Refuse(Refusal::PlatformUnreachable(reason.clone())))
-        }
-        AttemptOutcome::StaleConnection { bytes_sent } => after_stale_connection(context, *bytes_sent),
-        AttemptOutcome::ConnectionLost => {
-            RetryDecision::Refuse(Refusal::PlatformMisbehaved("the connection ended without a whole answer"))
-        }
-        AttemptOutcome::TimedOut => RetryDecision::Refuse(Refusal::PlatformTimeout),
-        AttemptOutcome::InvalidResponse(what) => RetryDecision::Refuse(Refusal::PlatformMisbehaved(what)),
-        AttemptOutcome::CallerFailed(refusal) => RetryDecision::Refuse(refusal.clone()),
+/// What a status means for the next move.
+enum StatusMeaning {
+    /// The token is not accepted.
+    Expired(Cause),
+    /// The documents say that a later attempt may succeed.
+    Transient,
+    /// The vendor's response, whatever it says.
+    Final,
+}
+
+fn meaning(status: StatusCode) -> StatusMeaning {
+    match status {
+        StatusCode::UNAUTHORIZED => StatusMeaning::Expired(Cause::Unauthorized),
+        StatusCode::FORBIDDEN => StatusMeaning::Expired(Cause::Forbidden),
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => StatusMeaning::Transient,
+        _ => StatusMeaning::Final,
     }
 }
 
-/// A refresh is asked for once per call; a second 401 or 403 is the vendor's answer. Neither was carried out by the platform, so a
-/// POST may be repeated too.
-fn after_expiry(context: &RetryContext<'_>, cause: Cause) -> RetryDecision {
+/// Whether a response with this status passes in any case.
+pub fn is_final(status: StatusCode) -> bool {
+    matches!(meaning(status), StatusMeaning::Final)
+}
+
+/// Decides about an attempt: the status of its response and the response itself, or why there is none.
+pub fn next_step<R>(
+    context: &RetryContext<'_>,
+    outcome: Result<(StatusCode, R), AttemptError>,
+) -> RetryDecision<R> {
+    match outcome {
+        Ok((status, response)) => match meaning(status) {
+            StatusMeaning::Expired(cause) => after_expiry(context, cause, response),
+            StatusMeaning::Transient => match retry_wait(context) {
+                Some(wait) => RetryDecision::RetryAfter(wait),
+                None => RetryDecision::PassThrough(response),
+            },
+            StatusMeaning::Final => RetryDecision::PassThrough(response),
+        },
+        Err(error) => match wait_after(context, &error) {
+            Some(wait) => RetryDecision::RetryAfter(wait),
+            None => RetryDecision::Refuse(error.into_refusal()),
+        },
+    }
+}
+
+/// A refresh is asked for once per call; a second 401 or 403 is the vendor's response. Neither was carried out by the
+/// platform, so a POST may be repeated too.
+fn after_expiry<R>(context: &RetryContext<'_>, cause: Cause, response: R) -> RetryDecision<R> {
     if context.renewed || context.elapsed >= context.limits.deadline {
-        return RetryDecision::PassThrough;
+        return RetryDecision::PassThrough(response);
     }
     match (context.replayable, cause) {
-        (true, cause) => RetryDecision::Renew(cause),
-        (false, Cause::Unauthorized) => RetryDecision::PassThroughAndRenew(cause),
+        (true, cause) => RetryDecision::Renew(response, cause),
+        (false, Cause::Unauthorized) => RetryDecision::PassThroughAndRenew(response, cause),
         // Nobody would learn whether that renewal cured anything, and a lasting 403 must not cause one after the other.
-        (false, _) => RetryDecision::PassThrough,
+        (false, _) => RetryDecision::PassThrough(response),
     }
 }
 
-fn after_stale_connection(context: &RetryContext<'_>, bytes_sent: bool) -> RetryDecision {
-    let harmless = context.retryable || !bytes_sent;
-    match harmless && context.replayable && !context.retried_transparently {
-        true => RetryDecision::RetryAfter(Duration::ZERO),
-        // Whoever creates something must know that it may have been created.
-        false if bytes_sent => {
-            RetryDecision::Refuse(Refusal::PlatformMisbehaved("the kept connection died midway"))
+/// When to send again after an attempt without a response; `None`: not at all.
+fn wait_after(context: &RetryContext<'_>, error: &AttemptError) -> Option<Duration> {
+    match error {
+        AttemptError::ConnectFailed { permanent: false, .. } => retry_wait(context),
+        AttemptError::StaleConnection { bytes_sent } => {
+            // Whoever creates something must know that it may have been created.
+            let harmless = context.retryable || !bytes_sent;
+            let may = harmless && context.replayable && !context.retried_transparently;
+            may.then_some(Duration::ZERO)
         }
-        false => {
-            RetryDecision::Refuse(Refusal::PlatformUnreachable("the kept connection had died".to_owned()))
+        AttemptError::ConnectFailed { permanent: true, .. }
+        | AttemptError::ConnectionLost
+        | AttemptError::TimedOut
+        | AttemptError::InvalidResponse(_)
+        | AttemptError::CallerFailed(_) => None,
+    }
+}
+
+impl AttemptError {
+    fn into_refusal(self) -> Refusal {
+        match self {
+            AttemptError::ConnectFailed { reason, .. } => Refusal::PlatformUnreachable(reason),
+            AttemptError::StaleConnection { bytes_sent: true } => {
+                Refusal::PlatformMisbehaved("the kept connection died midway")
+            }
+            AttemptError::StaleConnection { bytes_sent: false } => {
+                Refusal::PlatformUnreachable("the kept connection had died".to_owned())
+            }
+            AttemptError::ConnectionLost => {
+                Refusal::PlatformMisbehaved("the connection ended without a whole answer")
+            }
+            AttemptError::TimedOut => Refusal::PlatformTimeout,
+            AttemptError::InvalidResponse(what) => Refusal::PlatformMisbehaved(what),
+            AttemptError::CallerFailed(refusal) => refusal,
         }
     }
 }
 
-fn wait_or(context: &RetryContext<'_>, otherwise: RetryDecision) -> RetryDecision {
+/// The wait before the next attempt, where attempts, deadline and budget allow one.
+fn retry_wait(context: &RetryContext<'_>) -> Option<Duration> {
     let allowed = context.limits.attempts + u32::from(context.renewed);
-    let wait = pause(context);
+    let wait = backoff(context);
     let may = context.retryable
         && context.replayable
         && context.attempts < allowed
         && context.elapsed + wait <= context.limits.deadline
         && context.budget;
-    if may { RetryDecision::RetryAfter(wait) } else { otherwise }
+    may.then_some(wait)
 }
 
-fn pause(context: &RetryContext<'_>) -> Duration {
+fn backoff(context: &RetryContext<'_>) -> Duration {
     let first = match context.endpoint.retry_wait {
         RetryWait::Base => context.limits.initial_backoff,
         RetryWait::Pairing => context.limits.pairing_backoff,
@@ -144,27 +189,41 @@ fn pause(context: &RetryContext<'_>) -> Duration {
     doubled.mul_f64(1.0 + JITTER * context.jitter.clamp(0.0, 1.0))
 }
 
-/// What a call becomes when its renewal did not succeed: `None` lets the vendor's answer pass.
-pub fn without_renewal(
-    problem: &RenewError,
+/// What becomes of a response (or of the access that it has shown to be refused) when the renewal that it caused has failed:
+/// it passes, or a refusal takes its place.
+pub fn after_failed_renewal<R>(
+    response: R,
+    error: &RenewError,
     cause: Cause,
     now: Timestamp,
     account: &AccountName,
     realm: &RealmName,
-) -> Option<Refusal> {
-    let has_response = matches!(cause, Cause::Unauthorized | Cause::Forbidden);
-    match problem {
-        RenewError::TooSoon { .. } if has_response => None,
-        RenewError::TooSoon { until } => Some(Refusal::TokenUnavailable(until.since(now))),
-        RenewError::Paused => Some(Refusal::AccountPaused(account.clone())),
+) -> Result<R, Refusal> {
+    let passes = match error {
+        RenewError::TooSoon { .. } => matches!(cause, Cause::Unauthorized | Cause::Forbidden),
+        // The token may live on, and 403 may mean what it says.
+        RenewError::Unavailable { .. } => cause == Cause::Forbidden,
+        RenewError::Paused | RenewError::NeedsLogin { .. } | RenewError::StillRunning => false,
+    };
+    if passes { Ok(response) } else { Err(renewal_refusal(error, now, account, realm)) }
+}
+
+/// What a call without a token becomes when its renewal has failed.
+pub fn renewal_refusal(
+    error: &RenewError,
+    now: Timestamp,
+    account: &AccountName,
+    realm: &RealmName,
+) -> Refusal {
+    match error {
+        RenewError::TooSoon { until } => Refusal::TokenUnavailable(until.since(now)),
+        RenewError::Paused => Refusal::AccountPaused(account.clone()),
         RenewError::NeedsLogin { since, remedy, .. } => {
             let (account, realm) = (account.clone(), realm.clone());
-            Some(Refusal::AccountNeedsLogin { account, realm, since: *since, remedy: *remedy })
+            Refusal::AccountNeedsLogin { account, realm, since: *since, remedy: *remedy }
         }
-        // The token may live on, and 403 may mean what it says.
-        RenewError::Unavailable { .. } if cause == Cause::Forbidden => None,
-        RenewError::Unavailable { retry_at, .. } => Some(Refusal::TokenUnavailable(retry_at.since(now))),
-        RenewError::StillRunning => Some(Refusal::TokenUnavailable(STILL_RUNNING)),
+        RenewError::Unavailable { retry_at, .. } => Refusal::TokenUnavailable(retry_at.since(now)),
+        RenewError::StillRunning => Refusal::TokenUnavailable(STILL_RUNNING),
     }
 }
 
@@ -179,8 +238,11 @@ mod tests {
     use crate::model::account::Remedy;
     use crate::model::endpoint;
 
-    const S: fn(u16) -> AttemptOutcome =
-        |status| AttemptOutcome::Status(StatusCode::from_u16(status).unwrap());
+    type Outcome = Result<(StatusCode, ()), AttemptError>;
+    type Decision = RetryDecision<()>;
+
+    const S: fn(u16) -> Outcome = |status| Ok((StatusCode::from_u16(status).unwrap(), ()));
+    const PASS: Decision = RetryDecision::PassThrough(());
 
     fn limits() -> config::RetryConfig {
         config::RetryConfig {
@@ -209,74 +271,79 @@ mod tests {
         }
     }
 
-    fn wait(millis: u64) -> RetryDecision {
+    fn wait(millis: u64) -> Decision {
         RetryDecision::RetryAfter(Duration::from_millis(millis))
     }
 
-    fn unreachable() -> RetryDecision {
+    fn unreachable() -> Decision {
         RetryDecision::Refuse(Refusal::PlatformUnreachable("down".into()))
     }
 
     /// Method, path, what was seen, what follows. S = Authentication and Pairing V2; N = migration notice.
     #[test]
     fn each_first_response_has_its_next_step() {
-        let down = AttemptOutcome::ConnectFailed { reason: "down".into(), permanent: false };
+        let down: Outcome = Err(AttemptError::ConnectFailed { reason: "down".into(), permanent: false });
         let misbehaved = |what| RetryDecision::Refuse(Refusal::PlatformMisbehaved(what));
         let table = [
-            (Method::GET, "/orders/lab", S(200), RetryDecision::PassThrough),
-            (Method::GET, "/orders/lab", S(401), RetryDecision::Renew(Cause::Unauthorized)), // S 4.2.2: expired
-            (Method::GET, "/orders/lab", S(403), RetryDecision::Renew(Cause::Forbidden)), // N: expired shows as 403 too
-            (Method::POST, "/scan-request", S(401), RetryDecision::Renew(Cause::Unauthorized)), // was not carried out
-            (Method::POST, "/scan-request", S(403), RetryDecision::Renew(Cause::Forbidden)),
-            (Method::GET, "/orders/lab", S(400), RetryDecision::PassThrough), // S 4.2.2: wrong parameters
-            (Method::GET, "/orders/lab", S(404), RetryDecision::PassThrough),
-            (Method::PUT, "/pair-account", S(409), RetryDecision::PassThrough), // S 4.3.1: paired elsewhere
-            (Method::GET, "/orders/lab", S(429), RetryDecision::PassThrough),   // documented nowhere
-            (Method::GET, "/orders/lab", S(302), RetryDecision::PassThrough),   // never followed
-            (Method::GET, "/orders/lab", S(500), wait(1000)),                   // S 4.2.2: retry
-            (Method::GET, "/orders/lab", S(502), RetryDecision::PassThrough),   // documented nowhere
-            (Method::GET, "/orders/lab", S(503), RetryDecision::PassThrough),
+            (Method::GET, "/orders/lab", S(200), PASS),
+            (Method::GET, "/orders/lab", S(401), RetryDecision::Renew((), Cause::Unauthorized)), // S 4.2.2: expired
+            (Method::GET, "/orders/lab", S(403), RetryDecision::Renew((), Cause::Forbidden)), // N: expired shows as 403 too
+            (Method::POST, "/scan-request", S(401), RetryDecision::Renew((), Cause::Unauthorized)), // was not carried out
+            (Method::POST, "/scan-request", S(403), RetryDecision::Renew((), Cause::Forbidden)),
+            (Method::GET, "/orders/lab", S(400), PASS), // S 4.2.2: wrong parameters
+            (Method::GET, "/orders/lab", S(404), PASS),
+            (Method::PUT, "/pair-account", S(409), PASS), // S 4.3.1: paired elsewhere
+            (Method::GET, "/orders/lab", S(429), PASS),   // documented nowhere
+            (Method::GET, "/orders/lab", S(302), PASS),   // never followed
+            (Method::GET, "/orders/lab", S(500), wait(1000)), // S 4.2.2: retry
+            (Method::GET, "/orders/lab", S(502), PASS),   // documented nowhere
+            (Method::GET, "/orders/lab", S(503), PASS),
             (Method::GET, "/orders/lab", S(504), wait(1000)), // S 4.2.2: after about 1000 ms
             (Method::PUT, "/pair-account", S(504), wait(2000)), // S 4.3.1: after about 2000 ms
             (Method::DELETE, "/scan-request/1", S(504), wait(1000)),
             (Method::POST, "/patient/search", S(504), wait(1000)), // N: a read
-            (Method::POST, "/scan-request", S(504), RetryDecision::PassThrough), // N: may have created the RX
-            (Method::POST, "/patients", S(500), RetryDecision::PassThrough),
-            (Method::GET, "/order/1/return", S(504), RetryDecision::PassThrough), // N: acts, whatever its method
+            (Method::POST, "/scan-request", S(504), PASS),         // N: may have created the RX
+            (Method::POST, "/patients", S(500), PASS),
+            (Method::GET, "/order/1/return", S(504), PASS), // N: acts, whatever its method
             (Method::GET, "/orders/lab", down.clone(), wait(1000)),
             (Method::POST, "/scan-request", down, unreachable()),
             (
                 Method::GET,
                 "/orders/lab",
-                AttemptOutcome::ConnectFailed { reason: "down".into(), permanent: true },
+                Err(AttemptError::ConnectFailed { reason: "down".into(), permanent: true }),
                 unreachable(),
             ),
-            (Method::GET, "/orders/lab", AttemptOutcome::StaleConnection { bytes_sent: true }, wait(0)),
-            (Method::POST, "/scan-request", AttemptOutcome::StaleConnection { bytes_sent: false }, wait(0)),
+            (Method::GET, "/orders/lab", Err(AttemptError::StaleConnection { bytes_sent: true }), wait(0)),
             (
                 Method::POST,
                 "/scan-request",
-                AttemptOutcome::StaleConnection { bytes_sent: true },
+                Err(AttemptError::StaleConnection { bytes_sent: false }),
+                wait(0),
+            ),
+            (
+                Method::POST,
+                "/scan-request",
+                Err(AttemptError::StaleConnection { bytes_sent: true }),
                 misbehaved("the kept connection died midway"), // may have created the RX
             ),
             (
                 Method::GET,
                 "/orders/lab",
-                AttemptOutcome::ConnectionLost,
+                Err(AttemptError::ConnectionLost),
                 misbehaved("the connection ended without a whole answer"),
             ),
             (
                 Method::GET,
                 "/orders/lab",
-                AttemptOutcome::TimedOut,
+                Err(AttemptError::TimedOut),
                 RetryDecision::Refuse(Refusal::PlatformTimeout),
             ),
-            (Method::GET, "/orders/lab", AttemptOutcome::InvalidResponse("x"), misbehaved("x")),
+            (Method::GET, "/orders/lab", Err(AttemptError::InvalidResponse("x")), misbehaved("x")),
         ];
         let limits = limits();
         for (method, path, seen, step) in table {
             let context = context(&limits, method.clone(), path);
-            assert_eq!(next_step(&context, &seen), step, "{method} {path} {seen:?}");
+            assert_eq!(next_step(&context, seen.clone()), step, "{method} {path} {seen:?}");
         }
     }
 
@@ -285,43 +352,40 @@ mod tests {
         let limits = limits();
         let renewed =
             RetryContext { renewed: true, attempts: 2, ..context(&limits, Method::GET, "/orders/lab") };
-        assert_eq!(next_step(&renewed, &S(403)), RetryDecision::PassThrough);
-        assert_eq!(next_step(&renewed, &S(401)), RetryDecision::PassThrough);
+        assert_eq!(next_step(&renewed, S(403)), PASS);
+        assert_eq!(next_step(&renewed, S(401)), PASS);
     }
 
     #[test]
     fn a_body_that_was_not_kept_passes_401_through_and_starts_the_renewal() {
         let limits = limits();
         let once = RetryContext { replayable: false, ..context(&limits, Method::PUT, "/patients") };
-        assert_eq!(next_step(&once, &S(401)), RetryDecision::PassThroughAndRenew(Cause::Unauthorized));
-        assert_eq!(next_step(&once, &S(403)), RetryDecision::PassThrough);
-        assert_eq!(next_step(&once, &S(500)), RetryDecision::PassThrough);
+        assert_eq!(next_step(&once, S(401)), RetryDecision::PassThroughAndRenew((), Cause::Unauthorized));
+        assert_eq!(next_step(&once, S(403)), PASS);
+        assert_eq!(next_step(&once, S(500)), PASS);
     }
 
     #[test]
     fn waits_double_and_jitter_only_lengthens_them() {
         let limits = limits();
         let first = context(&limits, Method::GET, "/orders/lab");
-        assert_eq!(next_step(&RetryContext { attempts: 2, ..first }, &S(500)), wait(2000));
-        assert_eq!(next_step(&RetryContext { jitter: 1.0, ..first }, &S(500)), wait(1250));
+        assert_eq!(next_step(&RetryContext { attempts: 2, ..first }, S(500)), wait(2000));
+        assert_eq!(next_step(&RetryContext { jitter: 1.0, ..first }, S(500)), wait(1250));
     }
 
     #[test]
     fn no_repeat_beyond_attempts_deadline_or_budget_and_one_more_after_a_renewal() {
         let limits = limits();
         let first = context(&limits, Method::GET, "/orders/lab");
-        let reply = |context| assert_eq!(next_step(&context, &S(500)), RetryDecision::PassThrough);
+        let reply = |context| assert_eq!(next_step(&context, S(500)), PASS);
         reply(RetryContext { attempts: 3, ..first });
         reply(RetryContext { attempts: 4, renewed: true, ..first });
         reply(RetryContext { elapsed: Duration::from_millis(19_001), ..first });
         reply(RetryContext { budget: false, ..first });
-        assert_eq!(next_step(&RetryContext { attempts: 3, renewed: true, ..first }, &S(500)), wait(4000));
-        assert_eq!(
-            next_step(&RetryContext { elapsed: Duration::from_secs(20), ..first }, &S(401)),
-            RetryDecision::PassThrough
-        );
+        assert_eq!(next_step(&RetryContext { attempts: 3, renewed: true, ..first }, S(500)), wait(4000));
+        assert_eq!(next_step(&RetryContext { elapsed: Duration::from_secs(20), ..first }, S(401)), PASS);
         let silent = RetryContext { retried_transparently: true, ..first };
-        assert_ne!(next_step(&silent, &AttemptOutcome::StaleConnection { bytes_sent: true }), wait(0));
+        assert_ne!(next_step(&silent, Err(AttemptError::StaleConnection { bytes_sent: true })), wait(0));
     }
 
     #[test]
@@ -329,8 +393,12 @@ mod tests {
         let now = Timestamp::from_millis(1_000_000);
         let later = now + Duration::from_secs(7);
         let (name, realm) = ("smile".parse().unwrap(), "global".parse().unwrap());
-        let code = |problem: RenewError, cause| {
-            without_renewal(&problem, cause, now, &name, &realm).map(|refusal| refusal.code().as_str())
+        let code = |error: RenewError, cause| {
+            let refusal = match cause {
+                Cause::NoToken => Err(renewal_refusal(&error, now, &name, &realm)),
+                cause => after_failed_renewal((), &error, cause, now, &name, &realm),
+            };
+            refusal.err().map(|refusal| refusal.code().as_str())
         };
         let unavailable = RenewError::Unavailable { retry_at: later, detail: "x".into() };
         let dead = RenewError::NeedsLogin { since: now, why: "x".into(), remedy: Remedy::Login };

@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::http1::client::Dial;
+use crate::http1::KnownHeader;
+use crate::http1::client::{Dial, Io};
 
 use super::Gateway;
 use super::access_log::RequestLog;
-use super::forward::no_proof;
+use super::forward::UpstreamResponse;
 use super::inbound::account::Accounts;
-use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState, forwarded};
+use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState};
 use super::refusal::Refusal;
 use super::replay::ReplayableBody;
-use super::retry::AttemptOutcome;
+use super::retry::AttemptError;
 
 /// A caller that meets a trial waits for it before it is served over the proven route.
 const LONGEST_TRIAL: Duration = Duration::from_secs(3);
@@ -41,14 +42,35 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let outcome = tokio::select! {
             biased;
             outcome = attempt => outcome?,
-            () = tokio::time::sleep(LONGEST_TRIAL) => Err(AttemptOutcome::TimedOut),
+            () = tokio::time::sleep(LONGEST_TRIAL) => Err(AttemptError::TimedOut),
         };
-        let failure = no_proof(&outcome);
-        let failed = failure.is_some();
+        let (forwarded, failure) = match outcome {
+            Ok(response) => match no_proof(&response) {
+                None => (Some(ForwardedResponse { response, access: tried }), None),
+                failure => (None, failure),
+            },
+            Err(error) => (None, Some(failure_of(error))),
+        };
         self.accounts.route_tried(&request.account, trial, failure);
-        match failed {
-            true => Ok(None),
-            false => forwarded(outcome, tried).map(Some),
-        }
+        Ok(forwarded)
+    }
+}
+
+/// Why a response does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and
+/// no web page: another product's host answers too.
+pub(super) fn no_proof<S: Io>(response: &UpstreamResponse<S>) -> Option<String> {
+    if !response.head.status.is_success() {
+        return Some(format!("it answers a call with status {}", response.head.status.as_u16()));
+    }
+    let kind = response.head.headers.get(KnownHeader::ContentType).unwrap_or_default();
+    let is_page = kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+    is_page.then(|| "it answers a call with a web page".to_owned())
+}
+
+fn failure_of(error: AttemptError) -> String {
+    match error {
+        AttemptError::ConnectFailed { reason, .. } => reason,
+        AttemptError::TimedOut => "it does not answer a call in time".to_owned(),
+        _ => "it answers a call with what is no valid answer".to_owned(),
     }
 }
