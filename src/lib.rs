@@ -33,5 +33,4 @@ pub mod app;
 
 pub mod cli;
 pub mod demo;
-pub mod load;
 pub mod sandbox;

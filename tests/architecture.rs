@@ -22,7 +22,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server", &["http1", "clock"]),
     ("public", &["pairing", "config", "model", "clock"]),
     ("admin", &["pairing", "access", "journal", "store", "telemetry", "config", "model", "clock"]),
-    ("load", &["clock"]),
     ("sandbox", &["clock"]),
     ("app", ALL),
     ("cli", ALL),
@@ -86,8 +85,8 @@ fn every_module_of_the_crate_has_a_row_and_every_row_a_module() {
 
 #[test]
 fn reqwest_is_spoken_by_the_control_client_and_by_command_line_tools_alone() {
-    // platform: iTero's control calls; cli: the admin API; load and demo: they play callers; sandbox: plays a browser.
-    let rooms = ["platform", "cli", "demo", "load", "sandbox"];
+    // platform: iTero's control calls; cli: the admin API; demo: it plays callers; sandbox: plays a browser.
+    let rooms = ["platform", "cli", "demo", "sandbox"];
     let mut wrong = Vec::new();
     for file in sources() {
         let module = module_of(&file).unwrap_or_default();
@@ -136,6 +135,16 @@ fn logs_hold_numbers_as_numbers_and_nothing_as_rust_prints_it_for_programmers() 
     }
     assert!(lines > 60, "{lines}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_load_generator_is_known_to_the_command_line_alone() {
+    let users: BTreeSet<String> = sources()
+        .iter()
+        .filter(|file| production_code(file).contains("genapi_load"))
+        .filter_map(|file| module_of(file))
+        .collect();
+    assert_eq!(users, BTreeSet::from(["cli".to_owned()]));
 }
 
 #[test]

@@ -53,7 +53,7 @@ start=$(date +%s)
 if [ "$fast" = yes ]; then
     cargo_has fmt
     cargo_has clippy
-    step format cargo fmt --check
+    step format cargo fmt --all --check
     step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
     step "unit tests" cargo test --locked --lib --quiet
     step stories cargo test --locked --test stories --quiet
@@ -118,7 +118,7 @@ fi
 cargo_has fmt
 cargo_has clippy
 echo "== tools: there, $(($(date +%s) - start)) s"
-step format cargo fmt --check
+step format cargo fmt --all --check
 step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
 step tests cargo test --locked --no-fail-fast
 echo "all held, $(($(date +%s) - start)) s"

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use genapi_gateway::load::{self, IdleConnections, LoadPlan, RunProgress};
+use genapi_load::{IdleConnections, LoadPlan, RunProgress};
 
 use super::contest::{Job, Rounds};
 use super::contestants::{Contestant, Entrant};
@@ -38,7 +38,7 @@ fn one_idle(entrant: &Entrant, count: usize, tls: bool, stage: &Stage) -> anyhow
     let job = Job { tls, connections: 8, ..Job::get("/practice-configuration") };
     let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::from_millis(300) };
     let plan = job.plan(&contestant, stage, rounds)?;
-    load::run(&plan, &RunProgress::default())?;
+    genapi_load::run(&plan, &RunProgress::default())?;
     let before = settled(&contestant);
     let idle = IdleConnections::open(&LoadPlan { connections: count, ..plan })?;
     let after = settled(&contestant);
@@ -85,7 +85,10 @@ fn counted(entrant: &Entrant, stage: &Stage) -> anyhow::Result<(f64, f64, String
     let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::from_secs(3) };
     let plan = Job::get("/practice-configuration").plan(&contestant, stage, rounds)?;
     // Connections to the platform are opened before anybody counts.
-    load::run(&LoadPlan { duration: Duration::from_millis(300), ..plan.clone() }, &RunProgress::default())?;
+    genapi_load::run(
+        &LoadPlan { duration: Duration::from_millis(300), ..plan.clone() },
+        &RunProgress::default(),
+    )?;
     let file = stage.folder.join("system-calls");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-o"]).arg(&file);
@@ -95,7 +98,7 @@ fn counted(entrant: &Entrant, stage: &Stage) -> anyhow::Result<(f64, f64, String
     let mut strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_millis(500));
     let progress = RunProgress::default();
-    load::run(&plan, &progress)?;
+    genapi_load::run(&plan, &progress)?;
     let _ = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
     strace.wait()?;
     let calls = progress.count().calls.max(1) as f64;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use genapi_gateway::load::{self, LoadPlan, LoopMode, RequestSpec, RunProgress, Usage};
+use genapi_load::{LoadPlan, LoopMode, RequestSpec, RunProgress, Usage};
 use http::{HeaderValue, Method, header};
 use serde::Serialize;
 
@@ -128,7 +128,7 @@ impl Job {
         let Some(Before { path, connections, pause }) = self.before else { return Ok(()) };
         let short = Rounds { warm_up: Duration::ZERO, window: Duration::from_millis(200), ..rounds };
         let plan = Job { connections, ..Self::get(path) }.plan(contestant, stage, short)?;
-        load::run(&plan, &RunProgress::default())?;
+        genapi_load::run(&plan, &RunProgress::default())?;
         std::thread::sleep(pause);
         Ok(())
     }
@@ -232,7 +232,7 @@ fn window(
     let beside = beside.map(|trouble| trouble.begin(contestant, stage, round)).transpose()?;
     let progress = RunProgress::default();
     let (report, cost) = std::thread::scope(|scope| {
-        let running = scope.spawn(|| load::run(&plan, &progress));
+        let running = scope.spawn(|| genapi_load::run(&plan, &progress));
         std::thread::sleep(rounds.warm_up);
         let begin = (progress.count(), contestant.pid().and_then(Usage::processor_of_tree));
         std::thread::sleep(rounds.window);

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use genapi_gateway::clock::{Clock, Timestamp};
-use genapi_gateway::load::{IdleConnections, Usage};
 use genapi_gateway::model::account::AccountId;
 use genapi_gateway::model::token::{AccessToken, RefreshToken};
 use genapi_gateway::store::{self, NewGrant, StoredAccess, StoredRoute};
 use genapi_gateway::{config, model};
+use genapi_load::{IdleConnections, Usage};
 
 use super::contest::{Job, Rounds};
 use super::disorder;

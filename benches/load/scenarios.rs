@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use genapi_gateway::load::LoopMode;
+use genapi_load::LoopMode;
 use http::Method;
 
 use super::awake::Awake;

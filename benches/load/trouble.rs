@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use genapi_gateway::load::LoopMode;
+use genapi_load::LoopMode;
 use serde::Serialize;
 use serde_json::{Value, json};
 

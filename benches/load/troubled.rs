@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
-use genapi_gateway::load::LoadPlan;
+use genapi_load::LoadPlan;
 use memchr::memmem;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

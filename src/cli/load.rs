@@ -11,7 +11,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
 
-use crate::load::{self, LoadPlan, LoadReport, LoopMode, RequestSpec, RunProgress, plot};
+use genapi_load::{LoadPlan, LoadReport, LoopMode, RequestSpec, RunProgress, plot};
 
 /// Where a key is taken from when no file names one: never from an argument, which everybody on the machine can read.
 const KEY_VARIABLE: &str = "GENAPI_GATEWAY_KEY";
@@ -193,7 +193,7 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
 fn measure(plan: &LoadPlan) -> Result<LoadReport, String> {
     let progress = Arc::new(RunProgress::default());
     let report = std::thread::scope(|scope| {
-        let running = scope.spawn(|| load::run(plan, &progress));
+        let running = scope.spawn(|| genapi_load::run(plan, &progress));
         watch(plan, &progress, || running.is_finished());
         running.join().map_err(|_| "the generator died".to_owned())
     });
