@@ -11,12 +11,12 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use genapi_gateway::clock::Timestamp;
 use genapi_gateway::config::{self, AccountPattern, Config};
-use genapi_gateway::gateway::headers::{self, GatewayHeaders, OutboundFraming, OutboundHead};
+use genapi_gateway::gateway::forward::headers::{self, GatewayHeaders, OutboundFraming, OutboundHead};
+use genapi_gateway::gateway::forward::retry::{self, RetryContext};
 use genapi_gateway::gateway::inbound::caller::{self, PeerInfo};
 use genapi_gateway::gateway::inbound::target;
 use genapi_gateway::gateway::inbound::token::TokenKey;
 use genapi_gateway::gateway::response::links::{LinkContext, LinkMatcher, Rewriter};
-use genapi_gateway::gateway::retry::{self, RetryContext};
 use genapi_gateway::gateway::settings::{BaseUrl, GatewaySettings, RealmPolicy};
 use genapi_gateway::http1::{Headers, RequestHead};
 use genapi_gateway::model::endpoint::{self, Group};

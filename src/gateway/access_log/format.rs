@@ -122,7 +122,7 @@ impl EntryFormatter<'_> {
 
     fn digits(&mut self, value: u64) {
         let mut digits = [0; 20];
-        self.out.extend_from_slice(crate::gateway::decimal(value, &mut digits));
+        self.out.extend_from_slice(crate::gateway::worker::decimal(value, &mut digits));
     }
 }
 

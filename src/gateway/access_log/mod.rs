@@ -18,7 +18,6 @@ use crate::model::endpoint::{self, Endpoint};
 use super::inbound::account::Accounts;
 use super::inbound::limits::{CallLimiter, CallPermit};
 use super::refusal::{Refusal, RefusalCode};
-use super::response::links::LinkCounts;
 use super::settings::CallerRules;
 
 pub use writer::{AccessLog, LogWriter};
@@ -132,9 +131,10 @@ impl RequestLog {
         self.account_entry = A::entry(account);
     }
 
-    pub fn set_links(&mut self, links: LinkCounts) {
-        self.entry.links = links.changed;
-        self.entry.links_passed = links.passed;
+    /// How many links became ours, and how many passed in a form that is not changed.
+    pub fn set_links(&mut self, changed: u64, passed: u64) {
+        self.entry.links = changed;
+        self.entry.links_passed = passed;
     }
 
     /// Takes a place under a limit, where there is one.

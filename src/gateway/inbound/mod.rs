@@ -4,5 +4,7 @@ pub mod account;
 pub mod caller;
 pub(super) mod cors;
 pub(super) mod limits;
+pub(super) mod link_host;
+pub(super) mod permission;
 pub mod target;
 pub mod token;

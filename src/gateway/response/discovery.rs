@@ -2,9 +2,17 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
+use super::body::ResponseBody;
+use crate::access::Access;
 use crate::config;
+use crate::gateway::access_log::RequestLog;
+use crate::gateway::forward::resolved_request::ResolvedRequest;
+use crate::gateway::inbound::account::Accounts;
+use crate::gateway::refusal::X_REQUEST_ID;
+use crate::gateway::worker::{Gateway, GatewayResponse};
+use crate::http1::client::Dial;
 use crate::model::account::AccountName;
 use crate::model::route::Route;
 
@@ -67,6 +75,30 @@ pub fn parse_query(wanted: &config::Discovery, query: Option<&str>) -> Discovery
         DiscoveryQuery::MatchesOtherSpelling
     } else {
         DiscoveryQuery::NoMatch
+    }
+}
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    /// The response to a caller's discovery call.
+    pub(in crate::gateway) fn discovery_response(
+        &self,
+        request: &ResolvedRequest<'_, A>,
+        access: &Access,
+        log: &mut RequestLog,
+    ) -> GatewayResponse<D> {
+        let asked = parse_query(&request.realm.discovery, request.head.uri.query());
+        log.odd_discovery_name = asked == DiscoveryQuery::MatchesOtherSpelling;
+        let mut response = response(
+            &request.realm.discovery,
+            asked,
+            &request.rules.url,
+            A::name(&request.account),
+            access.route(),
+            ResponseBody::full,
+            request.head.method == Method::HEAD,
+        );
+        response.headers_mut().insert(X_REQUEST_ID.clone(), log.request_id.clone());
+        response
     }
 }
 

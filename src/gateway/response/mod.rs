@@ -13,14 +13,17 @@ use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, ReasonPhrase, ResponseHead};
 
 use super::access_log::RequestLog;
+use super::forward::ForwardedResponse;
+use super::forward::headers;
+use super::forward::resolved_request::ResolvedRequest;
+use super::forward::upstream_body::{ResponseBodyError, UpstreamBody};
 use super::inbound::account::Accounts;
 use super::inbound::cors;
-use super::proxy::{ForwardedResponse, ResolvedRequest};
 use super::refusal::Refusal;
-use super::{Gateway, GatewayResponse, headers};
-use body::{ResponseBody, ResponseBodyError, UpstreamBody};
+use super::worker::{Gateway, GatewayResponse};
+use body::ResponseBody;
 use links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
-use rewrite::{RewritePlan, RewrittenResponse};
+use rewrite::{RewritePlan, RewrittenBody, RewrittenResponse};
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     pub(super) async fn caller_response(
@@ -81,7 +84,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         let Some(matcher) = matcher else { return Ok(ResponseBody::live(body)) };
         let RewrittenResponse { body, length, links, untouched } =
             rewrite::rewrite(body, gzip, matcher, link_context).await.map_err(body_refusal)?;
-        log.set_links(links);
+        log.set_links(links.changed, links.passed);
         // What came with its length and has nothing changed is described as it came. A part of it could be
         // one with links by then.
         if !untouched
@@ -90,7 +93,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         {
             rewrite::drop_representation_headers(&mut head.headers, length);
         }
-        Ok(body)
+        Ok(match body {
+            RewrittenBody::Buffered(bytes) => ResponseBody::full(bytes),
+            RewrittenBody::Streaming(body) => ResponseBody::rewriting(body),
+        })
     }
 }
 

@@ -13,8 +13,8 @@ use http::{HeaderValue, Method, StatusCode};
 use crate::http1::client::Io;
 use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
-use super::body::{ResponseBody, ResponseBodyError, UpstreamBody};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
+use crate::gateway::forward::upstream_body::{ResponseBodyError, UpstreamBody};
 
 /// Up to here an answer is rewritten whole.
 pub const MAX_BUFFERED: usize = 1024 * 1024;
@@ -122,9 +122,14 @@ pub struct RewritingBody<S: Io> {
     ended: bool,
 }
 
+pub enum RewrittenBody<S: Io> {
+    Buffered(Bytes),
+    Streaming(Box<RewritingBody<S>>),
+}
+
 /// An answer whose links are ours.
 pub struct RewrittenResponse<S: Io> {
-    pub body: ResponseBody<S>,
+    pub body: RewrittenBody<S>,
     /// The body's length, where it is known.
     pub length: Option<usize>,
     /// How many links became ours so far.
@@ -148,7 +153,12 @@ pub async fn rewrite<S: Io>(
     if next.is_none() && !matcher.is_match(&first) {
         let length = Some(first.len());
         let links = LinkCounts { changed: 0, passed: u64::from(has_wide_letters(&first)) };
-        return Ok(RewrittenResponse { body: ResponseBody::full(first), length, links, untouched: !gzip });
+        return Ok(RewrittenResponse {
+            body: RewrittenBody::Buffered(first),
+            length,
+            links,
+            untouched: !gzip,
+        });
     }
     let mut rewriter = Rewriter::new(link_context(), matcher);
     let mut ready = Vec::with_capacity(expected + expected / 4);
@@ -159,14 +169,20 @@ pub async fn rewrite<S: Io>(
         rewriter.pass(&chunk, &mut ready);
         if read > MAX_BUFFERED {
             let links = rewriter.links();
-            let body = ResponseBody::rewriting(RewritingBody { decoded, rewriter, ready, ended: false });
+            let rewriting = RewritingBody { decoded, rewriter, ready, ended: false };
+            let body = RewrittenBody::Streaming(Box::new(rewriting));
             return Ok(RewrittenResponse { body, length: None, links, untouched: false });
         }
         next = decoded.next_chunk().await?;
     }
     rewriter.finish(&mut ready);
     let (length, links) = (Some(ready.len()), rewriter.links());
-    Ok(RewrittenResponse { body: ResponseBody::full(Bytes::from(ready)), length, links, untouched: false })
+    Ok(RewrittenResponse {
+        body: RewrittenBody::Buffered(Bytes::from(ready)),
+        length,
+        links,
+        untouched: false,
+    })
 }
 
 impl<S: Io> DecodedBody<S> {

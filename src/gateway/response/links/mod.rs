@@ -11,9 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::account::AccountName;
-use crate::model::route::{Route, without_final_dot};
+use crate::model::route::Route;
 
-use crate::gateway::inbound::target;
+use crate::gateway::inbound::{link_host, target};
 use crate::gateway::settings::{BaseUrl, RealmPolicy};
 use url::{authority_end, path_of};
 
@@ -103,54 +103,11 @@ impl LinkContext {
     }
 
     fn is_own(&self, authority: &str) -> bool {
-        is_authority_of(authority, &self.route)
+        link_host::is_authority_of(authority, &self.route)
     }
 
     fn is_rewritten_host(&self, authority: &str) -> bool {
-        self.is_own(authority) || link_host(authority, &self.route, &self.realm).is_some()
-    }
-}
-
-/// Whether an authority is the route's own, in any spelling: letter case, the port that goes without saying,
-/// the dot at the end.
-pub fn is_authority_of(authority: &str, route: &Route) -> bool {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
-            (host, Some(port))
-        }
-        _ => (authority, None),
-    };
-    let port = match port {
-        Some(port) => port.parse().ok(),
-        None => Some(if route.secure() { 443 } else { 80 }),
-    };
-    port == Some(route.port()) && without_final_dot(host).eq_ignore_ascii_case(route.host())
-}
-
-/// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the realm is an insecure one.
-pub fn link_host(authority: &str, route: &Route, realm: &RealmPolicy) -> Option<(String, u16)> {
-    let default = if route.secure() { 443 } else { 80 };
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port.parse().ok()?),
-        _ => (authority, default),
-    };
-    let host = without_final_dot(host);
-    // A pattern with a star would let anything at all stand before its end.
-    if !is_host(host) {
-        return None;
-    }
-    let host = host.to_ascii_lowercase();
-    let admitted = realm.link_hosts.iter().any(|pattern| pattern.matches(&host));
-    (admitted && (port == default || realm.hosts.allow_insecure)).then_some((host, port))
-}
-
-fn is_host(text: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(gateway_url) => gateway_url.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => text.split('.').all(is_label),
+        self.is_own(authority) || link_host::parse(authority, &self.route, &self.realm).is_some()
     }
 }
 
@@ -193,43 +150,5 @@ mod tests {
 
     pub(super) fn link_context() -> LinkContext {
         link_context_at("https://eu.iterocloud.com", "/itero-gen-api/v2", "http://gw:8080", false)
-    }
-
-    #[test]
-    fn a_link_host_is_a_host_and_a_port_and_nothing_that_only_ends_like_one() {
-        let realm = |insecure| RealmPolicy {
-            hosts: HostPolicy { allowed: Vec::new(), allow_insecure: insecure },
-            link_hosts: vec!["*.link.test".parse().unwrap(), "[::1]".parse().unwrap()],
-            discovery: testing::config().realms.values().next().unwrap().discovery.clone(),
-        };
-        let route = &*link_context().route;
-        for (authority, insecure, host) in [
-            ("a.link.test", false, Some(("a.link.test", 443))),
-            ("A.b.LINK.test:443", false, Some(("a.b.link.test", 443))),
-            ("a.link.test:9", true, Some(("a.link.test", 9))),
-            ("a.link.test:9", false, None),
-            ("link.test", true, None),
-            (".link.test", true, None),
-            ("a..link.test", true, None),
-            ("a.link.test.", true, Some(("a.link.test", 443))),
-            ("a.link.test.:443", false, Some(("a.link.test", 443))),
-            ("a.link.test..", true, None),
-            (".", true, None),
-            ("evil.test@a.link.test", true, None),
-            ("evil.test%2fa.link.test", true, None),
-            ("evil.test%00a.link.test", true, None),
-            ("evil.test\\a.link.test", true, None),
-            ("evil.test:80@a.link.test", true, None),
-            ("*.link.test", true, None),
-            ("a.link.test:+9", true, None),
-            ("a.link.test:", true, None),
-            ("a.link.test:9:9", true, None),
-            ("a.link.test:65536", true, None),
-            ("[::1].link.test", true, None),
-            ("", true, None),
-        ] {
-            let expected = host.map(|(host, port)| (host.to_owned(), port));
-            assert_eq!(link_host(authority, route, &realm(insecure)), expected, "{authority}");
-        }
     }
 }

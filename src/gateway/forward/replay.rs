@@ -11,7 +11,7 @@ use crate::http1::RequestBody;
 use crate::http1::client::{OutgoingBody, StreamedBody};
 
 use super::headers::OutboundFraming;
-use super::refusal::Refusal;
+use crate::gateway::refusal::Refusal;
 
 /// A caller's body on our side.
 pub enum ReplayableBody {

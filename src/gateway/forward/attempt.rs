@@ -7,23 +7,30 @@ use crate::http1::client::{
 };
 use crate::http1::{ResponseHead, WriteBuffer};
 
-use super::headers::{OutboundFraming, OutboundHead};
-use super::refusal::Refusal;
-use super::response::body::UpstreamBody;
-use super::retry::AttemptError;
+use super::RetryState;
+use super::headers::{GatewayHeaders, OutboundFraming, OutboundHead};
+use super::replay::ReplayableBody;
+use super::resolved_request::{ResolvedRequest, UpstreamTarget};
+use super::retry::{self, AttemptError};
+use super::upstream_body::{ResponseBodyError, UpstreamBody};
+use crate::access::Access;
+use crate::gateway::access_log::RequestLog;
+use crate::gateway::inbound::account::Accounts;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::worker::Gateway;
 
 /// What is to be sent where.
-pub struct Attempt<'a> {
-    pub key: PoolKey<'a>,
-    pub head: OutboundHead<'a>,
-    pub body: OutgoingBody,
-    pub started_at: Instant,
+struct Attempt<'a> {
+    key: PoolKey<'a>,
+    head: OutboundHead<'a>,
+    body: OutgoingBody,
+    started_at: Instant,
     /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
-    pub retryable: bool,
+    retryable: bool,
     /// A kept connection has just failed: no other one is tried.
-    pub fresh: bool,
-    pub max_idle_per_host: usize,
-    pub timeouts: Timeouts,
+    fresh: bool,
+    max_idle_per_host: usize,
+    timeouts: Timeouts,
 }
 
 /// An answer's head, and its body still to come.
@@ -34,8 +41,69 @@ pub struct UpstreamResponse<S: Io> {
     pub received_at: Instant,
 }
 
-/// Sends once and waits for the head of the answer.
-pub async fn send<D: Dial>(
+/// Answers that are read before they are judged, so that a repeat finds the connection free.
+const SMALL_RESPONSE: usize = 64 * 1024;
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    /// One send with this access.
+    pub(super) async fn attempt(
+        &self,
+        request: &ResolvedRequest<'_, A>,
+        access: &Access,
+        body: &ReplayableBody,
+        state: &mut RetryState,
+        log: &mut RequestLog,
+    ) -> Result<Result<UpstreamResponse<D::Stream>, AttemptError>, Refusal> {
+        let route = access.route();
+        let target = request.target(route)?;
+        let settings = request.settings;
+        let timeouts = Timeouts {
+            response: settings.response_timeout,
+            idle: settings.idle_timeout,
+            caller: settings.body_idle,
+        };
+        state.attempts += 1;
+        log.attempts += 1;
+        let UpstreamTarget { host, port, authority, path } = target;
+        let head = OutboundHead {
+            caller: request.head,
+            path,
+            query: request.query(),
+            gateway_headers: GatewayHeaders {
+                host: authority,
+                bearer: access.expose_bearer(),
+                via: &self.via,
+                request_id: &log.request_id,
+                framing: body.framing(),
+                links: request.endpoint.links,
+            },
+        };
+        let started_at = Instant::now();
+        let attempt = Attempt {
+            head,
+            body: body.attempt_body(),
+            key: PoolKey { partition: access.realm().as_str(), host: &host, port, secure: route.secure() },
+            started_at,
+            retryable: request.retryable() && body.replayable(),
+            fresh: state.retried_transparently,
+            max_idle_per_host: settings.pool,
+            timeouts,
+        };
+        let mut outcome = send(&self.pool, &self.dial, attempt).await;
+        let ended = outcome.as_ref().map_or_else(|_| Instant::now(), |response| response.received_at);
+        log.platform += ended.saturating_duration_since(started_at);
+        if let Ok(response) = &mut outcome
+            && !retry::is_final(response.head.status)
+            && let Err(error) = Box::pin(response.body.buffer_up_to(SMALL_RESPONSE)).await
+        {
+            outcome = Err(buffering_failed(error));
+        }
+        Ok(outcome)
+    }
+}
+
+/// Sends once and waits for the head of the response.
+async fn send<D: Dial>(
     pool: &Pool<D::Stream>,
     dial: &D,
     attempt: Attempt<'_>,
@@ -90,6 +158,13 @@ fn attempt_error(failed: &FailedExchange) -> AttemptError {
             },
             _ => AttemptError::ConnectionLost,
         },
+    }
+}
+
+fn buffering_failed(error: ResponseBodyError) -> AttemptError {
+    match error {
+        ResponseBodyError::Stalled => AttemptError::TimedOut,
+        ResponseBodyError::Truncated | ResponseBodyError::Damaged => AttemptError::ConnectionLost,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{Endpoint, RetryWait};
 
-use super::refusal::Refusal;
+use crate::gateway::refusal::Refusal;
 
 /// Why an attempt brought no response.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use http::HeaderValue;
 
 use crate::http1::{HeaderField, HeaderSet, Headers, KnownHeader, RequestHead, write_header};
 
-use super::refusal::Refusal;
+use crate::gateway::refusal::Refusal;
 
 /// What an outbound head has from us.
 pub struct GatewayHeaders<'a> {

@@ -7,14 +7,15 @@ use crate::access::Access;
 use crate::http1::KnownHeader;
 use crate::http1::client::{Dial, Io};
 
-use super::Gateway;
-use super::access_log::RequestLog;
-use super::forward::UpstreamResponse;
-use super::inbound::account::Accounts;
-use super::proxy::{ForwardedResponse, ResolvedRequest, RetryState};
-use super::refusal::Refusal;
+use super::attempt::UpstreamResponse;
 use super::replay::ReplayableBody;
+use super::resolved_request::ResolvedRequest;
 use super::retry::AttemptError;
+use super::{ForwardedResponse, RetryState};
+use crate::gateway::access_log::RequestLog;
+use crate::gateway::inbound::account::Accounts;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::worker::Gateway;
 
 /// A caller that meets a trial waits for it before it is served over the proven route.
 const LONGEST_TRIAL: Duration = Duration::from_secs(3);

@@ -1,0 +1,258 @@
+//! What all workers share, and what one worker owns: its connections, its handle on the settings, its request ids.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::{Bytes, BytesMut};
+use dashmap::DashMap;
+use http::{HeaderValue, Method, Response};
+
+use super::access_log::{AccessLog, LogEntry, Observer, RequestLog, Sinks};
+use super::forward::budget::RetryBudget;
+use super::forward::headers;
+use super::inbound::account::Accounts;
+use super::inbound::limits::CallLimiter;
+use super::inbound::token::TokenKey;
+use super::refusal::Refusal;
+use super::response::body::ResponseBody;
+use super::response::links::LinkMatcher;
+use super::settings::GatewaySettings;
+use crate::clock::Clock;
+use crate::http1::Headers;
+use crate::http1::client::{Dial, Pool};
+use crate::model::account::{AccountName, RealmName};
+
+/// What all workers share.
+pub struct GatewayShared {
+    /// Swapped by a reload.
+    pub settings: ArcSwap<GatewaySettings>,
+    pub tokens: TokenKey,
+    pub clock: Clock,
+    /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each other.
+    pub instance: String,
+    /// The access log; `None` where it is switched off.
+    pub access_log: Option<AccessLog>,
+    budgets: Mutex<HashMap<RealmName, Arc<RetryBudget>>>,
+    /// Filled only where accounts are limited.
+    account_limiters: DashMap<AccountName, Arc<CallLimiter>>,
+}
+
+/// One worker's part: lives on one thread, with connections of its own.
+pub struct Gateway<A: Accounts, D: Dial> {
+    pub(super) shared: Arc<GatewayShared>,
+    pub(super) accounts: A,
+    pub(super) dial: D,
+    pub(super) sinks: Rc<Sinks>,
+    pub(super) pool: Pool<D::Stream>,
+    /// A handful of realms: walking them is cheaper than hashing them.
+    pub(super) budgets: RefCell<Vec<(RealmName, Arc<RetryBudget>)>>,
+    /// This worker's own handle on the settings, so that workers do not count references to them in one place.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the inner count is shared by all threads, the outer is this worker's own"
+    )]
+    pub(super) settings: RefCell<Rc<Arc<GatewaySettings>>>,
+    pub(super) link_matchers: RefCell<HashMap<String, Rc<LinkMatcher>>>,
+    pub(super) via: HeaderValue,
+    ids: RequestIds,
+    pub(super) rng: Cell<u64>,
+}
+
+/// Request ids of one worker: a random beginning and a count.
+struct RequestIds {
+    /// Sixteen hexadecimal digits and a dash.
+    prefix: String,
+    count: Cell<u64>,
+    /// Where ids are written one behind the other: each is a part of it, and costs no memory of its own.
+    buffer: RefCell<BytesMut>,
+}
+
+pub type GatewayResponse<D> = Response<ResponseBody<<D as Dial>::Stream>>;
+
+impl GatewayShared {
+    pub fn new(
+        settings: GatewaySettings,
+        tokens: TokenKey,
+        clock: Clock,
+        instance: &str,
+        access_log: Option<AccessLog>,
+    ) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            tokens,
+            clock,
+            instance: instance.to_owned(),
+            access_log,
+            budgets: Mutex::default(),
+            account_limiters: DashMap::new(),
+        }
+    }
+
+    fn budget(&self, realm: &RealmName) -> Arc<RetryBudget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.entry(realm.clone()).or_insert_with(|| Arc::new(RetryBudget::new(self.clock.now()))).clone()
+    }
+}
+
+impl<A: Accounts, D: Dial> Gateway<A, D> {
+    /// Made on the worker's own thread, inside its runtime.
+    pub fn new(shared: Arc<GatewayShared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
+        let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
+            .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
+        let settings = RefCell::new(Rc::new(shared.settings.load_full()));
+        let writer = shared.access_log.as_ref().map(AccessLog::writer);
+        let sinks = Rc::new(Sinks { observer, log_writer: writer });
+        Self {
+            settings,
+            shared,
+            accounts,
+            dial,
+            sinks,
+            pool: Pool::new(random()),
+            budgets: RefCell::default(),
+            link_matchers: RefCell::default(),
+            via,
+            ids: RequestIds::new(random()),
+            rng: Cell::new(random()),
+        }
+    }
+
+    /// The id that the caller gave, where it is one that can be logged, else a new one.
+    pub fn request_id(&self, headers: &Headers) -> HeaderValue {
+        headers::request_id(headers).unwrap_or_else(|| self.ids.next())
+    }
+
+    /// What the server refuses before there is a request to handle.
+    pub fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
+        refusal.response(&self.ids.next(), false, |body| body)
+    }
+
+    /// Connections to the platform that lie idle on this worker.
+    pub fn idle_connections(&self) -> usize {
+        self.pool.idle()
+    }
+
+    /// The settings in force now; a call keeps to those that it began with.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the inner count is shared by all threads, the outer is this worker's own"
+    )]
+    pub(super) fn settings(&self) -> Rc<Arc<GatewaySettings>> {
+        let newest = self.shared.settings.load();
+        let mut mine = self.settings.borrow_mut();
+        if !Arc::ptr_eq(&newest, &mine) {
+            *mine = Rc::new(Guard::into_inner(newest));
+        }
+        mine.clone()
+    }
+
+    pub(super) fn with_budget<T>(&self, realm: &RealmName, ask: impl FnOnce(&RetryBudget) -> T) -> T {
+        let mut mine = self.budgets.borrow_mut();
+        let at = mine.iter().position(|(known, _)| known == realm).unwrap_or_else(|| {
+            mine.push((realm.clone(), self.shared.budget(realm)));
+            mine.len() - 1
+        });
+        ask(&mine[at].1)
+    }
+
+    pub(super) fn account_limiter(
+        &self,
+        settings: &GatewaySettings,
+        account: &AccountName,
+    ) -> Option<Arc<CallLimiter>> {
+        let limit = settings.account_limit?;
+        if let Some(known) =
+            self.shared.account_limiters.get(account.as_str()).filter(|known| known.has_limit(&limit))
+        {
+            return Some(known.clone());
+        }
+        let limiter = CallLimiter::new(limit);
+        self.shared.account_limiters.insert(account.clone(), limiter.clone());
+        Some(limiter)
+    }
+
+    pub(super) fn begin_log(&self, method: &Method, id: HeaderValue) -> RequestLog {
+        let record = LogEntry::begin(self.shared.clock.now(), id, method.clone());
+        RequestLog::begin(record, self.sinks.clone())
+    }
+
+    /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
+    pub(super) fn jitter(&self) -> f64 {
+        let state = self.rng.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.rng.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((mixed ^ (mixed >> 27)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One automaton per Path and worker.
+    pub(super) fn link_matcher(&self, route_path: &str) -> Option<Rc<LinkMatcher>> {
+        let mut link_matchers = self.link_matchers.borrow_mut();
+        if let Some(link_matcher) = link_matchers.get(route_path) {
+            return Some(link_matcher.clone());
+        }
+        let link_matcher = Rc::new(LinkMatcher::new(route_path)?);
+        link_matchers.insert(route_path.to_owned(), link_matcher.clone());
+        Some(link_matcher)
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // A failing generator leaves zeros: ids and jitter need no secrecy.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
+
+/// Room for some forty ids: a log line that waits keeps its neighbours' memory too.
+const ID_BUFFER: usize = 1024;
+
+impl RequestIds {
+    fn new(prefix: u64) -> Self {
+        Self { prefix: format!("{prefix:016x}-"), count: Cell::new(0), buffer: RefCell::default() }
+    }
+
+    fn next(&self) -> HeaderValue {
+        self.count.set(self.count.get() + 1);
+        let mut digits = [0; 20];
+        let digits = decimal(self.count.get(), &mut digits);
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.capacity() < self.prefix.len() + digits.len() {
+            *buffer = BytesMut::with_capacity(ID_BUFFER);
+        }
+        buffer.extend_from_slice(self.prefix.as_bytes());
+        buffer.extend_from_slice(digits);
+        HeaderValue::from_maybe_shared(buffer.split().freeze())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    }
+}
+
+/// A number's digits, without the formatter: every call needs an id.
+pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_a_worker_count_up_from_a_random_beginning() {
+        let ids = RequestIds::new(0xff);
+        ids.count.set(8);
+        let next = || ids.next().to_str().unwrap().to_owned();
+        assert_eq!([next(), next()], ["00000000000000ff-9", "00000000000000ff-10"]);
+        ids.count.set(u64::MAX - 1);
+        assert_eq!(next(), format!("00000000000000ff-{}", u64::MAX));
+    }
+}
