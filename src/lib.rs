@@ -1,7 +1,7 @@
 //! genapi-gateway: an authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
 //!
 //! The map, in reading order. Imports run one way, and `tests/architecture.rs` checks it:
-//! model → upstream → platform, store → access → pairing → admin, public, facade; access → gateway; `app` sees all.
+//! model → upstream → platform, store → access → pairing → public, health → admin; access → facade; access → gateway; `app` sees all.
 
 pub mod clock;
 pub mod model;
@@ -23,6 +23,8 @@ pub mod gateway;
 
 pub mod facade;
 pub mod pairing;
+
+pub mod health;
 
 pub mod admin;
 pub mod public;

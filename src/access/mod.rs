@@ -9,6 +9,7 @@ pub mod cause;
 pub mod circuit_breaker;
 pub mod control_calls;
 pub mod failure_streak;
+pub mod last_seen_sync;
 pub mod registry;
 pub mod renewal;
 pub mod replace_grant;

@@ -38,7 +38,7 @@ pub async fn list(
     State(admin): State<Arc<Admin>>,
     ApiQuery(pattern): ApiQuery<PatternQuery>,
 ) -> Result<Json<Vec<AccountView>>, ApiError> {
-    admin.machinery.catch_up().await;
+    admin.last_seen.catch_up().await;
     let records = admin.store.accounts().await.map_err(ApiError::of_store)?.accounts;
     let Some(pattern) = pattern.pattern.filter(|pattern| pattern != "*") else {
         return Ok(Json(records.iter().map(|record| admin.view(record)).collect()));
@@ -53,16 +53,19 @@ pub async fn show(
     State(admin): State<Arc<Admin>>,
     ApiPath(account): ApiPath<String>,
 ) -> Result<Json<AccountView>, ApiError> {
-    admin.machinery.catch_up().await;
+    admin.last_seen.catch_up().await;
     let record = admin.record(&account).await?;
     Ok(Json(admin.view(&record)))
 }
 
 /// An application that has gone quiet is a signal too.
 pub async fn callers(State(admin): State<Arc<Admin>>) -> Json<Vec<CallerView>> {
-    admin.machinery.catch_up().await;
-    let callers = admin.machinery.callers().into_iter();
-    Json(callers.map(|(name, seen)| CallerView { name, signals: admin.moments(&seen) }).collect())
+    admin.last_seen.catch_up().await;
+    let view = |name: &String| CallerView {
+        name: name.clone(),
+        signals: admin.moments(&admin.last_seen.callers.read(name)),
+    };
+    Json(admin.config.load().callers.iter().map(|caller| view(&caller.name)).collect())
 }
 
 pub async fn journal(
@@ -205,7 +208,7 @@ impl Admin {
         SignalsView {
             last_call_at: read.last_call_at,
             last_success_at: read.last_success_at,
-            last_refusal: read.last_refusal.map(|(number, _)| self.machinery.refusal_word(number).to_owned()),
+            last_refusal: read.last_refusal.map(|(number, _)| (self.refusal_code)(number).to_owned()),
             last_refusal_at: read.last_refusal.map(|(_, at)| at),
             last_list_at: read.last_list.map(|(_, at)| at),
             last_list_links: read.last_list.map(|(links, _)| u64::from(links)),

@@ -136,7 +136,7 @@ pub async fn call(
 ) -> Result<Json<CallResponse>, ApiError> {
     let entry = admin.entry(&account)?;
     let made = async {
-        admin.machinery.call(entry.name.clone(), call).await.map(Json).map_err(|why| {
+        admin.operator.call(entry.name.clone(), call).await.map(Json).map_err(|why| {
             ApiError::bad_request(why).fix("Send a method such as GET and a path that begins with `/`.")
         })
     };

@@ -32,7 +32,7 @@ pub async fn explain(
     ApiPath(account): ApiPath<String>,
 ) -> Result<Json<Explanation>, ApiError> {
     let entry = admin.entry(&account)?;
-    admin.machinery.catch_up().await;
+    admin.last_seen.catch_up().await;
     // What ails the store must not keep what is known without it from being told.
     let record = admin.store.account(&entry.name).await;
     let (view, unread) = match record {
@@ -40,7 +40,7 @@ pub async fn explain(
         Ok(None) => return Err(admin.unknown(&account)),
         Err(trouble) => (admin.view_without_store(&entry), Some(trouble.to_string())),
     };
-    let store = admin.machinery.store_trouble().or(unread);
+    let store = admin.health.store_trouble().or(unread);
     let (summary, alarms) = (entry.summary(), admin.renewals.alarms());
     let journal = admin.timeline(Some(&entry.name), LINES).await.unwrap_or_default();
     let now = admin.clock.now();
@@ -53,9 +53,9 @@ pub async fn explain(
         summary: &summary,
         alarms: &alarms,
         store,
-        log: admin.machinery.log_trouble(),
-        clock: admin.machinery.clock_trouble().or(correction),
-        has_realm: admin.machinery.has_realm(&summary.realm),
+        log: admin.health.log_trouble(),
+        clock: admin.health.clock_trouble().or(correction),
+        has_realm: admin.config.load().realms.contains_key(&summary.realm),
         now,
     };
     let findings = facts.findings();

@@ -5,23 +5,9 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Admin;
-
-/// Whether callers can be served, and what each part says.
-#[derive(Debug, Clone, Serialize)]
-pub struct Readiness {
-    pub ready: bool,
-    pub parts: Vec<Part>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct Part {
-    pub name: &'static str,
-    pub ok: bool,
-    pub detail: String,
-}
 
 #[derive(Deserialize)]
 pub struct Verbosity {
@@ -37,10 +23,10 @@ pub async fn alive() -> &'static str {
 /// question waits for no database.
 pub async fn ready(State(admin): State<Arc<Admin>>, Query(verbosity): Query<Verbosity>) -> Response {
     if verbosity.verbose.is_some() {
-        let readiness = admin.machinery.readiness().await;
+        let readiness = admin.health.readiness().await;
         return (status(readiness.ready), axum::Json(readiness)).into_response();
     }
-    let ready = admin.machinery.ready();
+    let ready = admin.health.is_ready();
     (status(ready), if ready { "ready\n" } else { "not ready: ask /readyz?verbose\n" }).into_response()
 }
 
@@ -49,7 +35,7 @@ fn status(ready: bool) -> StatusCode {
 }
 
 pub async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let mut response = admin.machinery.metrics().into_response();
+    let mut response = (admin.scrape)().into_response();
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

@@ -7,6 +7,7 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::config::AccountPattern;
 use crate::journal::catalogue::AuditAct;
 use crate::model::account::AccountName;
 use crate::pairing::AccountChangeError;
@@ -99,7 +100,10 @@ impl Admin {
 
     /// A warning where the configuration has the name in it, which stays there.
     fn naming(&self, account: &AccountName) -> Option<String> {
-        let callers = self.machinery.callers_naming(account);
+        let config = self.config.load();
+        let literally = |pattern: &AccountPattern| matches!(pattern, AccountPattern::Name(name) if name == account.as_str());
+        let naming = config.callers.iter().filter(|caller| caller.accounts.iter().any(literally));
+        let callers: Vec<&str> = naming.map(|caller| caller.name.as_str()).collect();
         let is = if callers.len() == 1 { "caller names" } else { "callers name" };
         (!callers.is_empty()).then(|| {
             format!(

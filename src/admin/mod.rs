@@ -10,15 +10,16 @@ mod health;
 mod local_acts;
 mod logins;
 mod nearest;
+mod operator_calls;
 mod store;
 pub mod view;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts};
 use axum::handler::Handler;
@@ -28,64 +29,40 @@ use axum::routing::{self, MethodRouter};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::access::last_seen_sync::LastSeenSync;
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
+use crate::config::Config;
+use crate::health::Health;
 use crate::journal::audit::{AuditLog, AuditOutcome, AuditRecord};
 use crate::journal::catalogue::AuditAct;
-use crate::model::account::{AccountName, RealmName};
 use crate::pairing::Pairing;
-use crate::store::last_seen::LastSeen;
-use crate::store::rotate::Rotation;
 use crate::store::{Store, StoreError};
 
 use error::ApiError;
 pub use guard::Guard;
-pub use health::{Part, Readiness};
-use view::{CallRequest, CallResponse};
+pub use operator_calls::{OperatorCall, OperatorCalls};
 
 /// What the admin listener is made of.
 pub struct Admin {
     pub clock: Clock,
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
     pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
     pub store: Arc<dyn Store>,
     pub pairing: Arc<Pairing>,
+    pub last_seen: Arc<LastSeenSync>,
+    pub health: Arc<Health>,
     pub audit: Arc<AuditLog>,
-    pub machinery: Arc<dyn Machinery>,
-}
-
-/// What the admin listener asks of the rest of the program.
-pub trait Machinery: Send + Sync + 'static {
+    pub operator: OperatorCalls,
+    /// The code of a refusal by its number in an account's activity.
+    pub refusal_code: fn(u16) -> &'static str,
     /// The text exposition of all metrics.
-    fn metrics(&self) -> String;
-    /// Whether calls can be taken; answers at once.
-    fn ready(&self) -> bool;
-    fn readiness(&self) -> Pin<Box<dyn Future<Output = Readiness> + Send + '_>>;
-    /// One call through the whole request path, as this account.
-    fn call(
-        &self,
-        account: AccountName,
-        call: CallRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<CallResponse, String>> + Send + '_>>;
-    /// Seals the store anew under its newest key.
-    fn rotate_key(&self) -> Pin<Box<dyn Future<Output = Result<Rotation, StoreError>> + Send + '_>>;
-    /// What ails the store, as far as is known; answers at once.
-    fn store_trouble(&self) -> Option<String>;
-    /// What keeps log lines from being written, as a sentence without its stop.
-    fn log_trouble(&self) -> Option<String>;
-    /// That this machine's clock was found to be wrong lately, as a sentence without its stop.
-    fn clock_trouble(&self) -> Option<String>;
-    /// Whether the configuration in force has this realm.
-    fn has_realm(&self, realm: &RealmName) -> bool;
-    /// The word for a refusal code number in an account's signals.
-    fn refusal_word(&self, number: u16) -> &'static str;
-    /// Brings signs of life up to what other gateways on the same store saw.
-    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-    /// The callers whose configuration names this account literally.
-    fn callers_naming(&self, account: &AccountName) -> Vec<String>;
-    /// Every caller of the configuration with its signs of life.
-    fn callers(&self) -> Vec<(String, LastSeen)>;
+    pub scrape: Box<dyn Fn() -> String + Send + Sync>,
+    /// Before a rotation: the first key of the file is the one that this gateway seals with.
+    pub refuse_stale_key: Box<dyn Fn() -> Result<(), StoreError> + Send + Sync>,
 }
 
 /// One call of the API. `docs/admin-api.json` has the same ones, which a test sees to.

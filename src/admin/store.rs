@@ -61,7 +61,10 @@ pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Re
 /// In a task of its own as well: half a rotation helps nobody, although the next run would finish it.
 pub async fn rotate_key(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Json<Rotation>, ApiError> {
     let rotating = tokio::spawn(async move {
-        let rotate = async { admin.machinery.rotate_key().await.map_err(ApiError::of_store) };
+        let rotate = async {
+            (admin.refuse_stale_key)().map_err(ApiError::of_store)?;
+            admin.store.rotate_key().await.map_err(ApiError::of_store)
+        };
         admin.audited(&actor, AuditAct::RotateKey, None, rotate).await
     });
     rotating.await.unwrap_or_else(|_| Err(broken_off("The rotation broke off; run it again."))).map(Json)

@@ -9,9 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::access::activity::Activity;
 use crate::access::failure_streak::CallFailure;
+use crate::access::last_seen_sync::CallerActivity;
 use crate::access::registry::Account;
 use crate::gateway::refusal::RefusalCode;
 use crate::gateway::{LogEntry, Observer};
+use crate::health::clock::Corrections;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint;
 use crate::store::unavailable::UnavailableKind;
@@ -19,8 +21,7 @@ use crate::telemetry::calls::{CallCells, EndpointSlot, NO_REALM, StatusClass};
 use crate::telemetry::log_queue::LogKind;
 use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics, REALM_TROUBLES};
 
-use super::Inner;
-use super::last_seen::CallerActivity;
+use super::RunningState;
 
 /// Hands each worker an observer of its own, so that no two workers count in the same cells.
 pub struct WorkerObservers {
@@ -162,22 +163,23 @@ fn record_activity(record: &LogEntry, activity: &Activity) {
 }
 
 /// What the server counts by itself.
-pub fn watch(inner: &Arc<Inner>) {
-    watch_store(inner);
-    inner.corrections.watch(&inner.metrics);
-    let counters = inner.counters.clone();
+pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
+    let metrics = &state.lifecycle.metrics;
+    watch_store(state);
+    corrections.watch(metrics);
+    let counters = state.data.counters.clone();
     let series = |read: fn(&crate::server::ServerCounters) -> u64| -> Box<dyn Fn() -> u64 + Send + Sync> {
         let counters = counters.clone();
         Box::new(move || read(&counters))
     };
-    inner.metrics.register_external(ExternalMetric {
+    metrics.register_external(ExternalMetric {
         kind: MetricKind::Gauge,
         name: "connections",
         help: "Callers' connections right now",
         label: "state",
         series: vec![("open", series(|counters| counters.open.get()))],
     });
-    inner.metrics.register_external(ExternalMetric {
+    metrics.register_external(ExternalMetric {
         kind: MetricKind::Counter,
         name: "connection_events",
         help: "What happened to callers' connections",
@@ -203,12 +205,12 @@ pub fn watch(inner: &Arc<Inner>) {
 }
 
 /// What the store is known to ail from, a series for each ailment.
-fn watch_store(inner: &Inner) {
+fn watch_store(state: &RunningState) {
     let in_trouble = |kind: UnavailableKind| -> MetricReader {
-        let health = inner.store_health.clone();
+        let health = state.lifecycle.health.store().clone();
         Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.kind == kind)))
     };
-    inner.metrics.register_external(ExternalMetric {
+    state.lifecycle.metrics.register_external(ExternalMetric {
         kind: MetricKind::Gauge,
         name: "store_trouble",
         help: "Whether the store is in trouble (1) or not (0), by kind",
@@ -217,10 +219,22 @@ fn watch_store(inner: &Inner) {
     });
 }
 
+/// The text exposition of all metrics.
+pub fn encode(state: &RunningState) -> String {
+    refresh_gauges(state);
+    state.lifecycle.metrics.encode()
+}
+
 /// Gauges that are cheaper to work out at a scrape than to keep.
-pub fn refresh_gauges(inner: &Inner) {
-    let metrics = &inner.metrics;
-    for (realm, realm_stats) in inner.registry.realm_stats() {
+fn refresh_gauges(state: &RunningState) {
+    refresh_accounts(state);
+    refresh_renewals(state);
+    refresh_logs(state);
+}
+
+fn refresh_accounts(state: &RunningState) {
+    let (metrics, control, health) = (&state.lifecycle.metrics, &state.control, &state.lifecycle.health);
+    for (realm, realm_stats) in control.registry.realm_stats() {
         let states = [
             (AccountState::Ready.word(), realm_stats.ready),
             (AccountState::Paused.word(), realm_stats.paused),
@@ -232,7 +246,12 @@ pub fn refresh_gauges(inner: &Inner) {
         let earliest = realm_stats.earliest_expiry.map_or(0, |at| at.time_of_day().as_secs());
         metrics.earliest_expiry(realm.as_str()).set(i64::try_from(earliest).unwrap_or(i64::MAX));
     }
-    for (realm, tally) in inner.renewals.renewal_counters() {
+    metrics.accounts_unsaved().set(i64::try_from(health.unsaved_accounts()).unwrap_or(i64::MAX));
+}
+
+fn refresh_renewals(state: &RunningState) {
+    let (metrics, renewals) = (&state.lifecycle.metrics, &state.control.renewals);
+    for (realm, tally) in renewals.renewal_counters() {
         use std::sync::atomic::Ordering::Relaxed;
         for (outcome, count) in [
             ("refreshed", tally.refreshes.load(Relaxed)),
@@ -245,24 +264,26 @@ pub fn refresh_gauges(inner: &Inner) {
             counter.inc_by(count.saturating_sub(counter.get()));
         }
     }
-    let alarms = inner.renewals.alarms();
-    let unsaved = alarms.unsaved_accounts + inner.pairing.unsaved();
-    metrics.store_write_seconds().set(inner.store_health.last_write().as_secs_f64());
-    metrics.accounts_unsaved().set(i64::try_from(unsaved).unwrap_or(i64::MAX));
+    let alarms = renewals.alarms();
+    metrics.store_write_seconds().set(state.lifecycle.health.store().last_write().as_secs_f64());
     let counter = metrics.store_commit_failures();
     counter.inc_by(alarms.failed_commits.saturating_sub(counter.get()));
-    for realm in inner.config.load().realms.keys() {
+    for realm in state.lifecycle.config.load().realms.keys() {
         let trouble = alarms.realms.iter().find(|(name, _)| name == realm).map(|(_, trouble)| trouble.word());
         for kind in REALM_TROUBLES {
             metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind)));
         }
     }
+}
+
+fn refresh_logs(state: &RunningState) {
+    let (metrics, logs) = (&state.lifecycle.metrics, &state.lifecycle.logs);
     for (counter, kind) in
         [(metrics.access_log_lines_lost(), LogKind::AccessLog), (metrics.log_lines_lost(), LogKind::Event)]
     {
-        counter.inc_by(inner.logs.dropped(kind).saturating_sub(counter.get()));
+        counter.inc_by(logs.dropped(kind).saturating_sub(counter.get()));
     }
-    metrics.log_waiting_seconds().set(inner.logs.blocked_for().as_secs_f64());
+    metrics.log_waiting_seconds().set(logs.blocked_for().as_secs_f64());
     let counter = metrics.journal_entries_lost();
-    counter.inc_by(inner.journal.dropped().saturating_sub(counter.get()));
+    counter.inc_by(state.control.journal.dropped().saturating_sub(counter.get()));
 }

@@ -14,10 +14,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, Uri, Version};
 use http_body_util::BodyExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::admin::view::{CallRequest, CallResponse};
+use crate::admin::{OperatorCall, OperatorCalls};
 use crate::config::{self, Config};
 use crate::gateway::ResponseBody;
 use crate::gateway::inbound::caller::PeerInfo;
@@ -29,14 +30,11 @@ use crate::upstream::Stream;
 
 use super::data_plane::{DataHandler, HandlerFactory};
 
-/// The operator's line to the request path.
+/// The thread on which the operator's gateway lives.
 pub struct Operator {
-    calls: mpsc::Sender<OperatorCall>,
+    handler: DataHandler,
     key: String,
-    pub caller: config::CallerConfig,
 }
-
-type OperatorCall = (RequestHead, Bytes, oneshot::Sender<Result<CallOutcome, String>>);
 
 /// What came back.
 struct CallOutcome {
@@ -85,37 +83,44 @@ pub fn with(config: &Config, operator: config::CallerConfig) -> Config {
 }
 
 impl Operator {
-    /// Starts the thread on which the operator's gateway lives.
-    pub fn start(
-        maker: Arc<HandlerFactory>,
-        key: String,
-        caller: config::CallerConfig,
-    ) -> anyhow::Result<Self> {
-        let (calls, received) = mpsc::channel(16);
+    /// Starts the thread; it ends when nobody can ask any more.
+    pub fn start(factory: Arc<HandlerFactory>, key: String) -> anyhow::Result<OperatorCalls> {
+        let (calls, received) = OperatorCalls::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name("operator".to_owned())
-            .spawn(move || LocalSet::new().block_on(&runtime, serve(maker, received)))?;
-        Ok(Self { calls, key, caller })
+        let serve = move || {
+            let operator = Rc::new(Self { handler: factory.make(usize::MAX), key });
+            LocalSet::new().block_on(&runtime, operator.serve(received));
+        };
+        std::thread::Builder::new().name("operator".to_owned()).spawn(serve)?;
+        Ok(calls)
+    }
+
+    async fn serve(self: Rc<Self>, mut calls: mpsc::Receiver<OperatorCall>) {
+        while let Some(OperatorCall { account, call, respond }) = calls.recv().await {
+            let operator = self.clone();
+            tokio::task::spawn_local(async move {
+                let made = tokio::time::timeout(CALL_TIMEOUT, operator.call(&account, call)).await;
+                let _ = respond.send(made.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
+            });
+        }
     }
 
     /// Makes one call as an account and reports on it. The error is a sentence for people.
-    pub async fn call(&self, account: AccountName, call: CallRequest) -> Result<CallResponse, String> {
+    async fn call(&self, account: &AccountName, call: CallRequest) -> Result<CallResponse, String> {
         let with_body = call.with_body;
-        let (head, body) = self.request(&account, call)?;
-        let (response, responded) = oneshot::channel();
+        let (head, body) = self.request(account, call)?;
         let started = Instant::now();
-        self.calls.send((head, body, response)).await.map_err(|_| "the gateway is stopping".to_owned())?;
-        let seen = responded.await.map_err(|_| "the gateway is stopping".to_owned())??;
+        let request = Request { head, body: RequestBody::from_bytes(body) };
+        let outcome = read_response(self.handler.response(request, peer()).await).await?;
         Ok(CallResponse {
-            status: seen.status,
-            code: seen.code,
-            bytes: seen.bytes,
-            links: seen.links,
+            status: outcome.status,
+            code: outcome.code,
+            bytes: outcome.bytes,
+            links: outcome.links,
             millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            content_type: seen.content_type,
-            request_id: seen.request_id,
-            body: with_body.then(|| String::from_utf8_lossy(&seen.body).into_owned()),
+            content_type: outcome.content_type,
+            request_id: outcome.request_id,
+            body: with_body.then(|| String::from_utf8_lossy(&outcome.body).into_owned()),
         })
     }
 
@@ -140,25 +145,6 @@ impl Operator {
     }
 }
 
-async fn serve(maker: Arc<HandlerFactory>, mut calls: mpsc::Receiver<OperatorCall>) {
-    let handler = Rc::new(maker.make(usize::MAX));
-    while let Some((head, body, response)) = calls.recv().await {
-        let handler = handler.clone();
-        tokio::task::spawn_local(async move {
-            let seen = tokio::time::timeout(
-                CALL_TIMEOUT,
-                exchange(handler, Request { head, body: RequestBody::from_bytes(body) }),
-            )
-            .await;
-            let _ = response.send(seen.unwrap_or_else(|_| Err("no answer in 120 s".to_owned())));
-        });
-    }
-}
-
-async fn exchange(handler: Rc<DataHandler>, request: Request) -> Result<CallOutcome, String> {
-    look(handler.response(request, peer()).await).await
-}
-
 fn peer() -> PeerInfo {
     PeerInfo {
         addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -168,7 +154,7 @@ fn peer() -> PeerInfo {
     }
 }
 
-async fn look(response: Response<ResponseBody<Stream>>) -> Result<CallOutcome, String> {
+async fn read_response(response: Response<ResponseBody<Stream>>) -> Result<CallOutcome, String> {
     let (head, mut body) = response.into_parts();
     // Those of the platform come with the body, our own in the head.
     let value = |name: KnownHeader| {

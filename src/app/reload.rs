@@ -7,7 +7,7 @@ use crate::config::{self, Config};
 use crate::gateway::settings::GatewaySettings;
 use crate::server::Reload;
 
-use super::{Inner, Running, operator, preflight, realms};
+use super::{Running, RunningState, operator, preflight, realms};
 
 /// File watches miss what container platforms do to mounted files, so contents are compared (dependencies: file watching).
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -28,9 +28,9 @@ impl Running {
                 tracing::error!("the configuration is not valid and the old one stays in force:\n{problems}");
             }
         }
-        self.inner.reload_certificates();
-        self.inner.warn_of_certificates();
-        if let Err(error) = self.inner.audit.reopen().await {
+        self.state.reload_certificates();
+        self.state.warn_of_certificates();
+        if let Err(error) = self.state.lifecycle.audit.reopen().await {
             tracing::error!(%error, "the audit log cannot be opened again; it goes on in the old file");
         }
     }
@@ -45,39 +45,41 @@ impl Running {
                 "these changes need a restart; everything else is in force"
             );
         }
-        if let Err(error) = self.inner.apply_to_running(&old, fresh).await {
+        if let Err(error) = self.state.apply_to_running(&old, fresh).await {
             tracing::error!("the new configuration cannot be used and the old one stays in force: {error:#}");
         }
     }
 }
 
-impl Inner {
+impl RunningState {
     async fn apply_to_running(&self, old: &Config, fresh: Config) -> anyhow::Result<()> {
         let parts = realms::build_all(&fresh)?;
         let changed = realms::changed(old, &fresh);
-        self.connectors.replace(&parts);
-        self.registry.set_rules(realms::rules(&fresh));
-        self.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
-        let caller = self.operator.caller.clone();
-        self.shared.settings.store(Arc::new(GatewaySettings::compile(&operator::with(&fresh, caller))));
-        self.renewals.reload(fresh.renewal.clone(), realms::control_calls(&parts), &changed).await;
+        self.data.connectors.replace(&parts);
+        self.control.registry.set_rules(realms::rules(&fresh));
+        self.control.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
+        let caller = self.data.operator.clone();
+        self.data.shared.settings.store(Arc::new(GatewaySettings::compile(&operator::with(&fresh, caller))));
+        self.control.renewals.reload(fresh.renewal.clone(), realms::control_calls(&parts), &changed).await;
         for realm in old.realms.keys().filter(|name| !fresh.realms.contains_key(*name)) {
-            self.metrics.forget_realm(realm.as_str(), &["ready", "paused", "needs_login"]);
+            self.lifecycle.metrics.forget_realm(realm.as_str(), &["ready", "paused", "needs_login"]);
         }
-        self.config.store(Arc::new(fresh));
+        self.lifecycle.config.store(Arc::new(fresh));
         tracing::info!("the new configuration is in force");
         Ok(())
     }
 
     /// Those that end soon were told at start; a gateway runs for months.
     fn warn_of_certificates(&self) {
-        for doubt in preflight::certificate_warnings(&self.config.load(), self.shared.clock.now()) {
+        for doubt in
+            preflight::certificate_warnings(&self.lifecycle.config.load(), self.data.shared.clock.now())
+        {
             tracing::warn!("{}. Fix: {}.", doubt.what, doubt.fix);
         }
     }
 
     fn reload_certificates(&self) {
-        for certificates in &self.certificates {
+        for certificates in &self.data.certificates {
             match certificates.reload_if_changed() {
                 Reload::Unchanged => {}
                 Reload::Swapped => tracing::info!("a certificate was replaced"),
@@ -89,15 +91,15 @@ impl Inner {
     }
 }
 
-pub async fn watch_certificates(inner: Arc<Inner>) {
-    if inner.certificates.is_empty() {
+pub async fn watch_certificates(state: Arc<RunningState>) {
+    if state.data.certificates.is_empty() {
         return;
     }
     let mut looks = 0u32;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         looks = looks.wrapping_add(1);
-        let (looking, warns) = (inner.clone(), looks.is_multiple_of(LOOKS_A_DAY));
+        let (looking, warns) = (state.clone(), looks.is_multiple_of(LOOKS_A_DAY));
         // Reads files: off the runtime's own threads.
         let looked = tokio::task::spawn_blocking(move || {
             looking.reload_certificates();

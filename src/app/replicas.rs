@@ -1,32 +1,30 @@
 //! What other gateways on the same store change, this one takes over: tokens, routes, states, accounts that come and go.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 
 use crate::model::account::AccountName;
 
-use super::Inner;
+use super::ControlPlane;
 
 /// Changes that wait to be read; each is read once, however often it is told.
 const QUEUE: usize = 64;
 
-pub async fn follow(inner: Arc<Inner>, seen: u64) {
-    let store = inner.store.clone();
+pub async fn follow(control: ControlPlane, seen: u64) {
+    let store = control.store.clone();
     let Some(cluster) = store.cluster() else { return };
     let (told, mut heard) = mpsc::channel(QUEUE);
     let watching = cluster.watch(seen, told);
     let taking_over = async {
         while let Some(names) = heard.recv().await {
             for name in names {
-                inner.take_over(&name).await;
+                control.take_over(&name).await;
             }
         }
     };
     tokio::join!(watching, taking_over);
 }
 
-impl Inner {
+impl ControlPlane {
     /// Trouble only delays: a renewal reads the store again before it asks the platform.
     async fn take_over(&self, name: &AccountName) {
         match self.store.account(name).await {

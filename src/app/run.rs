@@ -1,10 +1,10 @@
 //! `serve`'s frame: runtime, logs, signals, drain.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::{self, LoadedConfig};
@@ -12,7 +12,7 @@ use crate::server::notify::{self, Notice, Signal, Signals};
 use crate::server::{DrainReport, InheritedSockets, descriptor_limit};
 use crate::telemetry::{self, LogHandle};
 
-use super::{Running, allocator};
+use super::{ControlPlane, Running, allocator};
 
 /// Store, renewal, keeper, admin: rarely busy, but a page must not wait for a fsync.
 const CONTROL_THREADS: usize = 2;
@@ -118,8 +118,8 @@ impl Running {
 
     /// Callers first, so that `/readyz` says "draining" to balancers meanwhile; the pages and the store last.
     async fn stop_or_abort(self, abort_signal: impl Future<Output = ()>) -> DrainReport {
-        let Running { inner, mut data, mut admin, public, tasks, .. } = self;
-        inner.draining.store(true, Ordering::Relaxed);
+        let Running { state, mut data, mut admin, public, tasks, .. } = self;
+        state.lifecycle.health.start_draining();
         data.drain();
         tokio::pin!(abort_signal);
         let mut cut_short = false;
@@ -131,16 +131,11 @@ impl Running {
                 data.ended().await
             }
         };
-        for task in &tasks {
-            task.abort();
-        }
-        for task in tasks {
-            // What it had in hand is put back before the last writing looks for it.
-            let _ = task.await;
-        }
-        inner.renewals.stop_keeping().await;
+        end_tasks(tasks).await;
+        let control = &state.control;
+        control.renewals.stop_keeping().await;
         if !cut_short {
-            let finished = tokio::time::timeout(LAST_REFRESHES, inner.renewals.finish());
+            let finished = tokio::time::timeout(LAST_REFRESHES, control.renewals.finish());
             tokio::select! {
                 finished = finished => if finished.is_err() {
                     tracing::error!("tokens could not be saved before the end: accounts may need a new login");
@@ -152,12 +147,28 @@ impl Running {
         drop(public);
         admin.stop();
         admin.ended().await;
-        in_time("when accounts were last used", inner.last_seen.write_at_once()).await;
-        in_time("the journal's last lines", inner.journal.flush()).await;
-        if let Some(Err(error)) = in_time("the store's last changes", inner.store.close()).await {
+        control.write_what_is_left().await;
+        report
+    }
+}
+
+async fn end_tasks(tasks: Vec<JoinHandle<()>>) {
+    for task in &tasks {
+        task.abort();
+    }
+    for task in tasks {
+        // What it had in hand is put back before the last writing looks for it.
+        let _ = task.await;
+    }
+}
+
+impl ControlPlane {
+    async fn write_what_is_left(&self) {
+        in_time("when accounts were last used", self.last_seen.write_at_once()).await;
+        in_time("the journal's last lines", self.journal.flush()).await;
+        if let Some(Err(error)) = in_time("the store's last changes", self.store.close()).await {
             tracing::error!(%error, "the store could not be closed in good order; nothing is lost by that");
         }
-        report
     }
 }
 

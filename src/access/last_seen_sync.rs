@@ -9,8 +9,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use tokio::sync::Mutex;
 
-use crate::access::activity::Activity;
-use crate::access::registry::{Account, AccountRegistry};
+use super::activity::Activity;
+use super::registry::{Account, AccountRegistry};
 use crate::clock::{Clock, Timestamp};
 use crate::store::last_seen::{BATCH, LastSeen, LastSeenRecord, Subject};
 use crate::store::{Store, StoreError};
