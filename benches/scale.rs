@@ -433,13 +433,12 @@ fn realm() -> RealmName {
 }
 
 async fn open(url: &str, folder: &Path) -> Box<dyn Store> {
-    match url.starts_with("sqlite:") {
-        true => Box::new(open_sqlite(folder, Clock::system()).await),
-        false => {
-            let key = SecretSource::File(folder.join("gateway.key"));
-            let store = PostgresStore::open(url, None, &key, &|_| None, Clock::system()).await;
-            Box::new(store.expect("the database opens"))
-        }
+    if url.starts_with("sqlite:") {
+        Box::new(open_sqlite(folder, Clock::system()).await)
+    } else {
+        let key = SecretSource::File(folder.join("gateway.key"));
+        let store = PostgresStore::open(url, None, &key, &|_| None, Clock::system()).await;
+        Box::new(store.expect("the database opens"))
     }
 }
 
@@ -452,10 +451,7 @@ async fn open_sqlite(folder: &Path, clock: Clock) -> SqliteStore {
 /// In memory where there is such a folder: filling waits for no disk, and a start reads from the page cache either way.
 fn folder() -> tempfile::TempDir {
     let shared = PathBuf::from("/dev/shm");
-    let made = match shared.is_dir() {
-        true => tempfile::tempdir_in(shared),
-        false => tempfile::tempdir(),
-    };
+    let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
     made.expect("a folder")
 }
 

@@ -30,12 +30,10 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.to_string_lossy().ends_with(ending) => {
-                    found.push(path.strip_prefix(root()).unwrap().to_owned());
-                }
-                false => {}
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path.strip_prefix(root()).unwrap().to_owned());
             }
         }
     }

@@ -88,9 +88,10 @@ impl Bench {
         let response = self.http.get(url).header("X-Gateway-Key", &self.key).send().await.ok()?;
         let (status, ours) = (response.status().as_u16(), response.headers().contains_key("proxy-status"));
         let body = response.bytes().await.ok()?;
-        let code = match ours {
-            true => serde_json::from_slice::<Value>(&body).unwrap()["code"].as_str().unwrap().to_owned(),
-            false => String::new(),
+        let code = if ours {
+            serde_json::from_slice::<Value>(&body).unwrap()["code"].as_str().unwrap().to_owned()
+        } else {
+            String::new()
         };
         Some((status, code))
     }

@@ -21,9 +21,10 @@ pub fn idle(entrants: &[Entrant], counts: &[usize], stage: &Stage) -> anyhow::Re
         text += &format!("| {} |", entrant.name);
         for count in counts {
             for tls in [false, true] {
-                match *count as u64 + 500 > file_limit() {
-                    true => text += " too few files |",
-                    false => text += &format!(" {:.1} |", one_idle(entrant, *count, tls, stage)?),
+                if *count as u64 + 500 > file_limit() {
+                    text += " too few files |"
+                } else {
+                    text += &format!(" {:.1} |", one_idle(entrant, *count, tls, stage)?)
                 }
             }
         }

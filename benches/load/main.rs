@@ -100,15 +100,19 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
 fn contest(arguments: &Arguments) -> anyhow::Result<bool> {
     let stage = Stage::set_up(arguments.keep)?;
     let entrants = entrants(arguments);
-    let rounds = match arguments.quick {
-        true => Rounds { count: 3, warm_up: Duration::from_millis(200), window: Duration::from_millis(500) },
-        false => Rounds { count: 9, warm_up: Duration::from_millis(400), window: Duration::from_secs(2) },
+    let rounds = if arguments.quick {
+        Rounds { count: 3, warm_up: Duration::from_millis(200), window: Duration::from_millis(500) }
+    } else {
+        Rounds { count: 9, warm_up: Duration::from_millis(400), window: Duration::from_secs(2) }
     };
     let count = arguments.rounds.unwrap_or(rounds.count).max(1);
     let rounds = Rounds { count, window: arguments.window.unwrap_or(rounds.window), ..rounds };
-    let wanted = |id: &str, quick: bool| match arguments.only.is_empty() {
-        true => quick || !arguments.quick,
-        false => arguments.only.iter().any(|only| only.eq_ignore_ascii_case(id)),
+    let wanted = |id: &str, quick: bool| {
+        if arguments.only.is_empty() {
+            quick || !arguments.quick
+        } else {
+            arguments.only.iter().any(|only| only.eq_ignore_ascii_case(id))
+        }
     };
     let mut report = machine(&entrants, rounds);
     println!("{report}");
@@ -157,11 +161,10 @@ fn entrants(arguments: &Arguments) -> Vec<Entrant> {
     let mut all = vec![Entrant::new("gateway", gateway)];
     all.extend(arguments.also.iter().map(|(name, binary)| Entrant::new(name, Kind::Gateway(binary.clone()))));
     for (name, kind) in [("nginx", Kind::Nginx), ("haproxy", Kind::Haproxy)] {
-        match stage::has_program(name) {
-            true => all.push(Entrant::new(name, kind)),
-            false => println!(
-                "{name} is not installed and does not take part: apt-get install nginx-light haproxy"
-            ),
+        if stage::has_program(name) {
+            all.push(Entrant::new(name, kind))
+        } else {
+            println!("{name} is not installed and does not take part: apt-get install nginx-light haproxy")
         }
     }
     all.push(Entrant::new("direct", Kind::Direct));

@@ -131,18 +131,16 @@ fn account_names(file: &Path, text: &str) -> Result<Vec<String>, String> {
     struct Imported {
         name: String,
     }
-    let names: Vec<String> = match text.trim_start().starts_with('[') {
-        true => serde_json::from_str::<Vec<Imported>>(text)
+    let names: Vec<String> = if text.trim_start().starts_with('[') {
+        serde_json::from_str::<Vec<Imported>>(text)
             .map_err(|error| format!("{}: {error}", file.display()))?
             .into_iter()
             .map(|account| account.name)
-            .collect(),
-        false => lines(text).map(str::to_owned).collect(),
+            .collect()
+    } else {
+        lines(text).map(str::to_owned).collect()
     };
-    match names.is_empty() {
-        true => Err(format!("{} names no account", file.display())),
-        false => Ok(names),
-    }
+    if names.is_empty() { Err(format!("{} names no account", file.display())) } else { Ok(names) }
 }
 
 /// Lines that say something.

@@ -361,17 +361,19 @@ fn read_redirect(query: &str) -> Result<Redirect, LoginError> {
 
 fn read_code(code: &str) -> Result<AuthorizationCode, LoginError> {
     let fits = !code.is_empty() && code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_graphic());
-    match fits {
-        true => Ok(AuthorizationCode::new(code)),
-        false => Err(LoginError::BadCallback("its code is malformed")),
+    if fits {
+        Ok(AuthorizationCode::new(code))
+    } else {
+        Err(LoginError::BadCallback("its code is malformed"))
     }
 }
 
 fn read_error(error: &str) -> String {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    match !error.is_empty() && error.len() <= LONGEST_ERROR && error.bytes().all(fits) {
-        true => error.to_owned(),
-        false => "unreadable".to_owned(),
+    if !error.is_empty() && error.len() <= LONGEST_ERROR && error.bytes().all(fits) {
+        error.to_owned()
+    } else {
+        "unreadable".to_owned()
     }
 }
 

@@ -177,16 +177,15 @@ impl Pairing {
             };
         self.hooks.note(name, JournalEvent::Revoked, format!("the refresh token of realm {}", grant.realm));
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "refresh token revoked");
-        let saved = match record.current == grant.realm {
-            true => self.mark_revoked(name).await,
-            false => {
-                self.remove_from_store(StoredRemoval {
-                    name: name.clone(),
-                    realm: grant.realm.clone(),
-                    other: None,
-                })
-                .await
-            }
+        let saved = if record.current == grant.realm {
+            self.mark_revoked(name).await
+        } else {
+            self.remove_from_store(StoredRemoval {
+                name: name.clone(),
+                realm: grant.realm.clone(),
+                other: None,
+            })
+            .await
         };
         Ok(removed(GrantRemoval::Revoke, name, &grant, was_dead, saved))
     }

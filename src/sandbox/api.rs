@@ -199,9 +199,10 @@ impl ApiCall<'_> {
         let blank = if self.behavior.trailing_blanks { " " } else { "" };
         let entry = |practice: &&Practice| {
             let account = &practice.account;
-            let id = match self.behavior.account_id_as_string {
-                true => json!(account.id.to_string()),
-                false => json!(account.id),
+            let id = if self.behavior.account_id_as_string {
+                json!(account.id.to_string())
+            } else {
+                json!(account.id)
             };
             json!({
                 format!("AccountId{blank}"): id,

@@ -41,9 +41,10 @@ impl SandboxContext {
     /// `host:port` as answers print it.
     pub fn authority(&self, role: HostRole) -> String {
         let Some(address) = self.addresses.get(&role) else { return String::new() };
-        match self.host_names && role != HostRole::Control {
-            true => format!("{}:{}", role.host_name(), address.port()),
-            false => address.to_string(),
+        if self.host_names && role != HostRole::Control {
+            format!("{}:{}", role.host_name(), address.port())
+        } else {
+            address.to_string()
         }
     }
 

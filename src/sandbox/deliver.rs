@@ -185,9 +185,10 @@ async fn slow_pause<S: AsyncRead + AsyncWrite + Unpin>(
     bytes_per_sec: u32,
 ) -> io::Result<()> {
     let pause = Duration::from_secs_f64(bytes as f64 / f64::from(bytes_per_sec.max(1)));
-    match peer.wait_while_connected(host.clock().sleep(pause)).await {
-        true => Ok(()),
-        false => Err(io::ErrorKind::BrokenPipe.into()),
+    if peer.wait_while_connected(host.clock().sleep(pause)).await {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -200,10 +201,13 @@ async fn spoiled<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<Delivered> {
     let status = Some(reply.status);
     match fault {
-        Fault::Stalls(pause) => match peer.wait_while_connected(host.clock().sleep(*pause)).await {
-            true => Ok(Delivered::cut(None)),
-            false => Ok(Delivered::gone(None)),
-        },
+        Fault::Stalls(pause) => {
+            if peer.wait_while_connected(host.clock().sleep(*pause)).await {
+                Ok(Delivered::cut(None))
+            } else {
+                Ok(Delivered::gone(None))
+            }
+        }
         Fault::StallsForever => {
             peer.wait_while_connected(std::future::pending()).await;
             Ok(Delivered::gone(None))

@@ -50,10 +50,11 @@ pub fn revoke(host: &VirtualHost, request: &SandboxRequest) -> Reply {
         Err(refused) => return refused,
     };
     let token = request.form_value("token").unwrap_or_default();
-    match state.revoke(&token, platform, &client_id) {
-        true => Reply::json(200, &json!({})),
+    if state.revoke(&token, platform, &client_id) {
+        Reply::json(200, &json!({}))
+    } else {
         // 4.1.5: "Wrong token", "Missing token"
-        false => Reply::oauth_error(401, "invalid_token", "wrong or missing token"),
+        Reply::oauth_error(401, "invalid_token", "wrong or missing token")
     }
 }
 

@@ -136,9 +136,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
             }
             let length = u64::from_str_radix(text, 16).map_err(|_| BAD)?;
             if length == 0 {
-                return match self.read_line().await?.is_empty() {
-                    true => Ok(()),
-                    false => Err(ReadRequestError::Refused(400, "trailers are not taken")),
+                return if self.read_line().await?.is_empty() {
+                    Ok(())
+                } else {
+                    Err(ReadRequestError::Refused(400, "trailers are not taken"))
                 };
             }
             self.read_exactly(length, body).await?;

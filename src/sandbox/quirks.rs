@@ -90,9 +90,10 @@ impl ResponseQuirks {
             text = text.replacen('{', &format!("{{{members},"), 1);
         }
         let text = format!("{}{text}{}", self.before, self.behind);
-        let bytes = match self.utf16 {
-            true => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-            false => text.into_bytes(),
+        let bytes = if self.utf16 {
+            text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+        } else {
+            text.into_bytes()
         };
         // Writing into memory cannot fail.
         let packed = match self.packed {

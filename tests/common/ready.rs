@@ -11,9 +11,10 @@ pub fn until_ready(child: &mut Child) -> Value {
     let mut seen = Vec::new();
     let ready = loop {
         let Some(Ok(line)) = lines.next() else { panic!("it did not start:\n{}", seen.join("\n")) };
-        match line.contains("\"message\":\"ready\"") {
-            true => break serde_json::from_str(&line).unwrap(),
-            false => seen.push(line),
+        if line.contains("\"message\":\"ready\"") {
+            break serde_json::from_str(&line).unwrap();
+        } else {
+            seen.push(line)
         }
     };
     // A full pipe would stop it.

@@ -20,9 +20,10 @@ pub struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        match self.family && matches!(self.child.try_wait(), Ok(None)) {
-            true => self.signal("-TERM"),
-            false => drop(self.child.kill()),
+        if self.family && matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("-TERM")
+        } else {
+            drop(self.child.kill())
         }
         let _ = self.child.wait();
     }

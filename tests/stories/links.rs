@@ -77,10 +77,11 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
         .await;
     world.sandbox.set_asset_bytes(CLINIC, 3000);
     let client = anybody(&world);
-    let domains: &[DomainForm] = match secure {
-        true => &[DomainForm::Bare, DomainForm::TrailingSlash],
+    let domains: &[DomainForm] = if secure {
+        &[DomainForm::Bare, DomainForm::TrailingSlash]
+    } else {
         // A bare Domain means https, which this world does not speak.
-        false => &[DomainForm::WithScheme, DomainForm::TrailingSlash],
+        &[DomainForm::WithScheme, DomainForm::TrailingSlash]
     };
     for size in [4, MANY] {
         world.sandbox.add_orders(CLINIC, size - world.sandbox.order_ids(CLINIC).len() as u64);
@@ -121,9 +122,10 @@ async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &s
     let response = world.get(CLINIC_NAME, LIST).await;
     assert_eq!(response.status, 200, "{what}");
     assert_eq!(response.header("content-encoding"), "", "{what}: in the clear");
-    match response.body.len() <= 1024 * 1024 {
-        true => assert_eq!(response.header("content-length"), response.body.len().to_string(), "{what}"),
-        false => assert_eq!(response.header("transfer-encoding"), "chunked", "{what}: streamed"),
+    if response.body.len() <= 1024 * 1024 {
+        assert_eq!(response.header("content-length"), response.body.len().to_string(), "{what}")
+    } else {
+        assert_eq!(response.header("transfer-encoding"), "chunked", "{what}: streamed")
     }
     world.sandbox.set_behavior(|behavior| behavior.gzip_unasked = false);
     let expected = rewritten(world, &direct(world, client, "/orders/practice").await);
@@ -133,9 +135,10 @@ async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &s
     // Of a long list, some from everywhere; the comparison above has seen the others.
     for (order, kind, link) in links.iter().step_by((size as usize * 2 / 8).max(1)) {
         let foreign = link.contains(&world.sandbox.storage_url());
-        let bytes = match foreign {
-            true => client.get(link).send().await.unwrap().bytes().await.unwrap(),
-            false => world.follow(link).await.body,
+        let bytes = if foreign {
+            client.get(link).send().await.unwrap().bytes().await.unwrap()
+        } else {
+            world.follow(link).await.body
         };
         let asset = world.sandbox.asset(*order, kind).unwrap();
         assert!(bytes == asset.bytes(0..asset.length), "{what}: {link} leads elsewhere: {bytes:?}");

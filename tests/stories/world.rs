@@ -68,9 +68,10 @@ impl Response {
 
     /// The gateway's own code, or nothing for the vendor's answers.
     pub fn code(&self) -> String {
-        match self.headers.contains_key("proxy-status") {
-            true => self.json()["code"].as_str().unwrap_or_default().to_owned(),
-            false => String::new(),
+        if self.headers.contains_key("proxy-status") {
+            self.json()["code"].as_str().unwrap_or_default().to_owned()
+        } else {
+            String::new()
         }
     }
 
@@ -267,10 +268,7 @@ impl World {
     }
 
     pub fn following(&self, link: &str) -> reqwest::RequestBuilder {
-        let url = match link.starts_with('/') {
-            true => format!("{}{link}", self.gateway),
-            false => link.to_owned(),
-        };
+        let url = if link.starts_with('/') { format!("{}{link}", self.gateway) } else { link.to_owned() };
         self.http.get(url).header("X-Gateway-Key", &self.key)
     }
 

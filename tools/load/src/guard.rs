@@ -58,8 +58,9 @@ pub async fn probe(plan: &LoadPlan, url: &Url, target: &ResolvedTarget) -> Resul
 
 /// A refusal is the gateway's own: the platform was not asked.
 pub fn require_sandbox(url: &Url, response: &ReceivedResponse) -> Result<(), LoadError> {
-    match response.from_sandbox || response.refusal.is_some() {
-        true => Ok(()),
-        false => Err(LoadError::NotASandbox { target: url.clone(), status: response.status }),
+    if response.from_sandbox || response.refusal.is_some() {
+        Ok(())
+    } else {
+        Err(LoadError::NotASandbox { target: url.clone(), status: response.status })
     }
 }

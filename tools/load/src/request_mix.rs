@@ -54,9 +54,10 @@ impl RequestMix {
             });
             templates.extend(std::iter::repeat_n(template, call.weight as usize));
         }
-        match templates.is_empty() {
-            true => Err(LoadError::LoadPlan("the mix is empty: name at least one call".into())),
-            false => Ok(Self { templates, accounts }),
+        if templates.is_empty() {
+            Err(LoadError::LoadPlan("the mix is empty: name at least one call".into()))
+        } else {
+            Ok(Self { templates, accounts })
         }
     }
 
