@@ -1,7 +1,9 @@
-//! How the gateway carries many accounts: time from start to ready, memory per account, the keeper's renewals and how they are spread over
-//! time, and what a renewal costs the database. The figures of `docs/scale.md` come from here.
+//! How the gateway carries many accounts: time from start to ready, memory per account, the keeper's renewals
+//! and how they are spread over time, and what a renewal costs the database. The figures of `docs/scale.md`
+//! come from here.
 //!
-//! `cargo bench --bench scale --profile release`, `-- --accounts 10,1000` for a shorter run, `-- --only start,keeper,database`.
+//! `cargo bench --bench scale --profile release`, `-- --accounts 10,1000` for
+//! a shorter run, `-- --only start,keeper,database`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -65,7 +67,8 @@ fn main() {
 
 // ---- start and memory
 
-/// On each kind of store, each count of accounts in fresh processes; memory is told against the fewest accounts.
+/// On each kind of store, each count of accounts in fresh processes;
+/// memory is told against the fewest accounts.
 fn starts(accounts: &[usize]) {
     println!(
         "\n| store | accounts | start to ready | resident | per account | beyond its tokens |\n|---|---|---|---|---|---|"
@@ -448,7 +451,8 @@ async fn open_sqlite(folder: &Path, clock: Clock) -> SqliteStore {
     store.expect("the database opens")
 }
 
-/// In memory where there is such a folder: filling waits for no disk, and a start reads from the page cache either way.
+/// In memory where there is such a folder: filling waits for no disk, and
+/// a start reads from the page cache either way.
 fn folder() -> tempfile::TempDir {
     let shared = PathBuf::from("/dev/shm");
     let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module with what it may import. `app`, `cli` and the binary compose; everything else stays in its room.
+/// Each module with what it may import. `app`, `cli` and the binary
+/// compose; everything else stays in its room.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("model", &["clock"]),
@@ -33,8 +34,8 @@ const ALL: &[&str] = &["*"];
 
 /// Rooms that may be entered by one door only.
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
-    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers share, nothing
-    // else of the hot path.
+    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers
+    // share, nothing else of the hot path.
     ("facade", "gateway", &["inbound", "refusal", "settings", "GatewayShared"]),
 ];
 
@@ -233,7 +234,8 @@ fn module_of(file: &Path) -> Option<String> {
     (!matches!(name, "lib" | "main")).then(|| name.to_owned())
 }
 
-/// The file without comments and without what stands behind its first `#[cfg(test)]`; tests stand at the foot.
+/// The file without comments and without what stands behind its
+/// first `#[cfg(test)]`; tests stand at the foot.
 fn production_code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("readable source");
     let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());

@@ -1,8 +1,10 @@
-//! Two and three real gateways on one real PostgreSQL, while the platform's tokens live seconds and are rotated: one gateway is killed
-//! with -9 every few seconds and started again, and the database restarts in between.
+//! Two and three real gateways on one real PostgreSQL, while the platform's tokens
+//! live seconds and are rotated: one gateway is killed with -9 every few seconds and
+//! started again, and the database restarts in between.
 //!
-//! What is owed: a caller gets its own account's answer, or a 503 that says when to come again. No two refreshes of one account overlap,
-//! and a refresh token is sent a second time only where the gateway that sent it first died before its commit.
+//! What is owed: a caller gets its own account's answer, or a 503 that says when to come again. No two
+//! refreshes of one account overlap, and a refresh token is sent a second time only where the gateway that
+//! sent it first died before its commit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,14 +36,16 @@ mod common {
 const FIRST: u64 = 1001;
 const ACCOUNTS: u64 = 12;
 const CALLERS_EACH: usize = 2;
-/// Longer than the five seconds for which a commit may wait for a database that is away: what is over by then helps nobody.
+/// Longer than the five seconds for which a commit may wait for a database
+/// that is away: what is over by then helps nobody.
 const TOKEN_LIFE: Duration = Duration::from_secs(6);
 /// The platform takes its time for a refresh, so that kills fall into some.
 const REFRESH_TAKES: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two calls of one caller.
 const BREATH: Duration = Duration::from_millis(60);
-/// Until every gateway has heard what another one stored; they look every half second, and the database may be away.
+/// Until every gateway has heard what another one stored; they look
+/// every half second, and the database may be away.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 fn ids() -> impl Iterator<Item = u64> {
@@ -245,7 +249,8 @@ impl Cluster {
         }
     }
 
-    /// The platform had spent the refresh token, and who knew its successor was killed before the commit: the one window there is.
+    /// The platform had spent the refresh token, and who knew its successor was killed before the commit: the
+    /// one window there is.
     async fn log_in(&self, id: u64, turn: usize) -> usize {
         let _one = self.mending.lock().await;
         // Another caller may have mended it.
@@ -295,8 +300,9 @@ impl Cluster {
     }
 }
 
-/// A folder with the configuration of one gateway. All of them share the database, its key and the admin token; each calls the token
-/// endpoint by one of the names that it answers to, so that the platform's record tells them apart.
+/// A folder with the configuration of one gateway. All of them share the database, its key and the admin
+/// token; each calls the token endpoint by one of the names that it answers to, so that the platform's record
+/// tells them apart.
 fn equip(base: &Path, number: usize, database: &str, sandbox: &Sandbox) {
     let folder = base.join(number.to_string());
     std::fs::create_dir(&folder).unwrap();

@@ -1,4 +1,5 @@
-//! The documents say what the program does: every code, metric, event and key stands in them, and every command in them can be typed.
+//! The documents say what the program does: every code, metric, event and key stands in them, and every
+//! command in them can be typed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,9 @@
-//! kill -9 of the real process under load, twenty times, while the platform hands out a new refresh token with every refresh.
+//! kill -9 of the real process under load, twenty times, while the platform hands out a new refresh token
+//! with every refresh.
 //!
-//! An account may need a login afterwards in exactly one case: the platform had carried a refresh out whose tokens were not committed
-//! yet. The store names that window by the intent that was left behind, and the sandbox's record tells whether the kill fell into it.
+//! An account may need a login afterwards in exactly one case: the platform had carried a refresh out whose
+//! tokens were not committed yet. The store names that window by the intent that was left behind, and the
+//! sandbox's record tells whether the kill fell into it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -155,8 +157,8 @@ impl Bench {
         self.http.get(url).bearer_auth(admin_token.trim()).send().await.unwrap().text().await.unwrap()
     }
 
-    /// Milliseconds from each refresh's arrival at the platform to that of the discovery behind it, which follows the commit: an upper
-    /// bound for the window, since both ways through the network are in it.
+    /// Milliseconds from each refresh's arrival at the platform to that of the discovery behind it, which
+    /// follows the commit: an upper bound for the window, since both ways through the network are in it.
     fn windows(&self) -> Vec<u64> {
         let mut asked: BTreeMap<u64, u64> = BTreeMap::new();
         let mut widths = Vec::new();

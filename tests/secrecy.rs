@@ -1,5 +1,6 @@
-//! Canaries: tokens, secrets, patients and query strings go through everything that the gateway does, and none of them may turn up in
-//! a log at its most talkative level, a metric, a page, a journal, an audit log, a refusal or the database.
+//! Canaries: tokens, secrets, patients and query strings go through everything that the gateway does, and
+//! none of them may turn up in a log at its most talkative level, a metric, a page, a journal, an audit log,
+//! a refusal or the database.
 //!
 //! One test in a process of its own, since the log is captured for the whole process.
 

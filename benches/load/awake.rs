@@ -1,6 +1,7 @@
-//! Cores that do not sleep while latencies are measured. Waking one costs more than a proxy does, on a virtual machine much more, and
-//! how deep a core sleeps is the kernel's and the hypervisor's choice. Linux lets a program ask for none of it (its "CPU latency
-//! quality of service" interface) for as long as that program keeps the file open.
+//! Cores that do not sleep while latencies are measured. Waking one costs more than a proxy does, on a
+//! virtual machine much more, and how deep a core sleeps is the kernel's and the hypervisor's choice. Linux
+//! lets a program ask for none of it (its "CPU latency quality of service" interface) for as long as that
+//! program keeps the file open.
 
 use std::fs::File;
 use std::io::{self, Write};

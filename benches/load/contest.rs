@@ -1,4 +1,5 @@
-//! Short windows, each entry in turn, round after round: the machine drifts within minutes, so only figures of one round are compared.
+//! Short windows, each entry in turn, round after round: the machine drifts within minutes, so only figures
+//! of one round are compared.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Who takes part: the gateway, nginx, HAProxy, each a process of its own with a configuration from its template, and the platform itself.
+//! Who takes part: the gateway, nginx, HAProxy, each a process of its own with a configuration from its
+//! template, and the platform itself.
 
 use std::collections::HashMap;
 use std::fs::File;

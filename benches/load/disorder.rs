@@ -1,4 +1,5 @@
-//! What goes wrong at the platform's stand-in when a call orders it: who is slow by how much, whose token is dead, which call gets an error.
+//! What goes wrong at the platform's stand-in when a call orders it: who is slow by how much, whose token is
+//! dead, which call gets an error.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

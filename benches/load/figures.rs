@@ -1,4 +1,5 @@
-//! From samples to figures: medians and quartiles, ratios within a round, a table for the terminal and one for the documentation.
+//! From samples to figures: medians and quartiles, ratios within a round, a table for the terminal and one
+//! for the documentation.
 
 use std::fmt::Write;
 

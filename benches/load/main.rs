@@ -1,7 +1,7 @@
 //! The contest: gateway, nginx, HAProxy and no proxy at all, on the same work, in one run.
 //!
-//! `cargo bench --bench load` runs everything, `-- --quick` the main part within a minute, `-- --target URL --rate N --for 30s` drives a
-//! gateway that already runs. How to read the figures: `docs/benchmarks.md`.
+//! `cargo bench --bench load` runs everything, `-- --quick` the main part within a minute, `-- --target URL
+//! --rate N --for 30s` drives a gateway that already runs. How to read the figures: `docs/benchmarks.md`.
 
 mod aside;
 mod awake;
@@ -35,7 +35,8 @@ struct Arguments {
     /// The main part only, in about a minute.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate, rate-one, trouble, calls), separated by commas.
+    /// Only these scenarios (S1, S1-log, S1-two, S2 … S9, rate,
+    /// rate-one, trouble, calls), separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "ID")]
     only: Vec<String>,
     /// Only these contestants (gateway, nginx, haproxy, direct), separated by commas.

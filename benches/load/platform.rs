@@ -1,5 +1,6 @@
-//! A stand-in for the platform that costs next to nothing, so that the contestants are what is measured. It runs as a process of its own,
-//! speaks HTTP/1.1 over TLS, and checks method, path and bearer of every request: a wrong one is answered 500 and counted.
+//! A stand-in for the platform that costs next to nothing, so that the contestants are what is measured. It
+//! runs as a process of its own, speaks HTTP/1.1 over TLS, and checks method, path and bearer of every
+//! request: a wrong one is answered 500 and counted.
 
 use std::collections::HashMap;
 use std::io::Write;

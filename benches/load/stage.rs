@@ -1,4 +1,5 @@
-//! What a contest needs before it can begin: a folder, certificates, the platform's process, free ports, and which core is whose.
+//! What a contest needs before it can begin: a folder, certificates, the platform's process, free ports, and
+//! which core is whose.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -23,7 +24,8 @@ pub struct Stage {
     process: Child,
 }
 
-/// As `taskset -c` takes them. With two cores the generator and the platform share one, and the contestant has the other to itself.
+/// As `taskset -c` takes them. With two cores the generator and the platform share one, and the contestant
+/// has the other to itself.
 #[derive(Clone)]
 pub struct Cores {
     pub contestant: String,
@@ -38,7 +40,8 @@ const STAGED: &str = "GENAPI_BENCH_STAGED";
 /// Given to the re-executed bench that plays the platform.
 pub const PLAY_PLATFORM: &str = "--play-platform";
 
-/// Starts this program again with more files and on its own core: both are inherited, and set without unsafe code.
+/// Starts this program again with more files and on its own core: both
+/// are inherited, and set without unsafe code.
 pub fn settle() -> anyhow::Result<()> {
     if std::env::var_os(STAGED).is_some() {
         return Ok(());

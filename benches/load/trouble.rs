@@ -1,7 +1,8 @@
-//! Latency under trouble: while some callers go through one trouble each, do the others feel it? Quiet and troubled windows take turns,
-//! and each trouble is compared to the quiet before and after it.
+//! Latency under trouble: while some callers go through one trouble each, do the others feel it? Quiet and
+//! troubled windows take turns, and each trouble is compared to the quiet before and after it.
 //!
-//! The rule guarded here: a trouble that did not take place makes no figure. Whoever is in it counts what came of it.
+//! The rule guarded here: a trouble that did not take place makes no figure. Whoever is in it counts what
+//! came of it.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -40,7 +41,8 @@ pub enum Manner {
     Once(Duration),
     /// Nobody is ever answered in full.
     Never,
-    /// A large answer is read at so many bytes a second by every other caller, and left after as many by the rest.
+    /// A large answer is read at so many bytes a second by every other
+    /// caller, and left after as many by the rest.
     Slowly(u64),
 }
 
@@ -66,11 +68,13 @@ pub struct Underway {
 }
 
 const MEGABYTE: u64 = 1_000_000;
-/// Calls per second of those who are not in trouble: low enough to leave the core mostly idle, so that waiting is what is seen.
+/// Calls per second of those who are not in trouble: low enough to leave the core mostly idle, so that
+/// waiting is what is seen.
 const RATE: f64 = 1000.0;
 /// The refresh has to fit in, and a p99 needs some thousand calls.
 const WINDOW: Duration = Duration::from_secs(6);
-/// A trouble has begun so long before the others are looked at: that dozens of callers connect in one instant is not what is meant.
+/// A trouble has begun so long before the others are looked at: that dozens of callers connect in one instant
+/// is not what is meant.
 const SETTLING: Duration = Duration::from_secs(1);
 
 static TROUBLES: [Trouble; 5] = [
@@ -85,7 +89,8 @@ static TROUBLES: [Trouble; 5] = [
         what: "one slow region",
         account: Account::Region,
         paths: &["/practice-configuration?trouble=slow"],
-        // Each makes a connection that nobody else needs, in every window: more of them, and the work of handshakes is what is seen.
+        // Each makes a connection that nobody else needs, in every window: more of them, and the work of
+        // handshakes is what is seen.
         callers: 16,
         manner: Manner::Again(SLOW),
     },
@@ -224,7 +229,8 @@ pub fn measure(
     let awake = Awake::ask();
     let each = taking_part.map(|entrant| {
         let dying = if is_gateway(entrant) { rounds.count } else { 0 };
-        // Whatever wakes another core is felt in a p99, and so is a virtual machine whose second core has to be found time for.
+        // Whatever wakes another core is felt in a p99, and so is a virtual machine whose second core has to
+        // be found time for.
         let running = Entrant { dying, beside_generator: true, ..entrant.clone() }.start(stage)?;
         let entries = entries(&running, is_gateway(entrant));
         Ok(Figures {
@@ -341,8 +347,8 @@ impl Figures {
 
 const CALM: &str = "p99 of calm windows against quiet";
 
-/// The p99 that only a quarter of the windows stay below. What the machine itself does to a window only ever adds to it, and not to each
-/// one; what a trouble does is in all of them.
+/// The p99 that only a quarter of the windows stay below. What the machine itself does to a window only ever
+/// adds to it, and not to each one; what a trouble does is in all of them.
 fn calm<'a>(samples: impl Iterator<Item = &'a Sample>) -> Option<f64> {
     Spread::of(samples.map(|sample| sample.p99).collect()).map(|Spread(low, ..)| low)
 }

@@ -1,4 +1,5 @@
-//! The callers in trouble: on a thread of their own, so that the generator which measures the others never waits for them.
+//! The callers in trouble: on a thread of their own, so that the generator which measures the others never
+//! waits for them.
 
 use std::cell::RefCell;
 use std::future::pending;

@@ -13,7 +13,8 @@ use url::Url;
 
 use genapi_load::{LoadPlan, LoadReport, LoopMode, RequestSpec, RunProgress, plot};
 
-/// Where a key is taken from when no file names one: never from an argument, which everybody on the machine can read.
+/// Where a key is taken from when no file names one: never from an
+/// argument, which everybody on the machine can read.
 const KEY_VARIABLE: &str = "GENAPI_GATEWAY_KEY";
 
 #[derive(Debug, Args)]
@@ -30,13 +31,15 @@ pub struct LoadArguments {
     /// Caller's keys for X-Gateway-Key, one per line; without it the environment's GENAPI_GATEWAY_KEY.
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// A call of the mix: '[WEIGHT*]METHOD PATH [BODY|@FILE]'; {account} stands for the account's name. May be repeated.
+    /// A call of the mix: '[WEIGHT*]METHOD PATH [BODY|@FILE]'; {account}
+    /// stands for the account's name. May be repeated.
     #[arg(long = "call", value_name = "CALL", default_value = "GET /practice-configuration", value_parser = parse_call)]
     pub calls: Vec<RequestSpec>,
     /// A header for every call. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Calls per second, whatever the target does (open loop); without it each connection sends as fast as answers come.
+    /// Calls per second, whatever the target does (open loop); without it
+    /// each connection sends as fast as answers come.
     #[arg(long, value_name = "PER SECOND")]
     pub rate: Option<f64>,
     /// Keep-alive connections.
@@ -187,7 +190,8 @@ fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Runs the plan and shows every second on standard error how it goes; Ctrl-C ends it early with the figures so far.
+/// Runs the plan and shows every second on standard error how it goes;
+/// Ctrl-C ends it early with the figures so far.
 fn measure(plan: &LoadPlan) -> Result<LoadReport, String> {
     let progress = Arc::new(RunProgress::default());
     let report = std::thread::scope(|scope| {

@@ -64,7 +64,8 @@ impl Applications {
         })
     }
 
-    /// A legacy application: its old prefix, its old bearer, and the key that its base URL's proxy setting adds.
+    /// A legacy application: its old prefix, its old bearer, and the
+    /// key that its base URL's proxy setting adds.
     pub async fn call(&self, account: &str, path: &str) -> anyhow::Result<CallResult> {
         let url = format!("{}/accounts/{account}{path}", self.gateway);
         read(self.http.get(url).header("X-Gateway-Key", &self.key).bearer_auth("an-old-align-token")).await

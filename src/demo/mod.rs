@@ -1,5 +1,6 @@
-//! `demo`: the main job on this machine, over real sockets: sandbox, gateway and admin on loopback, no configuration, no root, no
-//! internet. It drives the path that a legacy application drives, breaks things on purpose, and says what it checked.
+//! `demo`: the main job on this machine, over real sockets: sandbox, gateway and admin on loopback, no
+//! configuration, no root, no internet. It drives the path that a legacy application drives, breaks things on
+//! purpose, and says what it checked.
 
 mod applications;
 mod checks;

@@ -1,5 +1,5 @@
-//! Forgets an account, or gives it another name: both here alone, nothing is asked of the platform. The rule: tokens that are only in
-//! memory are not lost by the way, and links that were handed out follow the account.
+//! Forgets an account, or gives it another name: both here alone, nothing is asked of the platform. The rule:
+//! tokens that are only in memory are not lost by the way, and links that were handed out follow the account.
 
 use super::Pairing;
 use crate::clock::Timestamp;

@@ -1,4 +1,5 @@
-//! What operators do to accounts without asking the platform: invite, export, hold and release, switch between two grants.
+//! What operators do to accounts without asking the platform: invite, export, hold and release, switch
+//! between two grants.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ pub enum Selection {
 #[derive(Debug, Clone)]
 pub struct InviteRequest {
     pub selection: Selection,
-    /// Where the accounts are to be paired; absent: each in its current realm. A migration to another platform names the new one.
+    /// Where the accounts are to be paired; absent: each in its current realm. A migration to another
+    /// platform names the new one.
     pub realm: Option<RealmName>,
     pub callback_url: Option<String>,
     pub valid_for: Duration,
@@ -116,7 +118,8 @@ impl Pairing {
         Ok(invitations)
     }
 
-    /// Every grant of the accounts, the way back out: with tokens it is written down in each account's journal.
+    /// Every grant of the accounts, the way back out: with tokens it is
+    /// written down in each account's journal.
     pub async fn export(
         &self,
         selection: &Selection,

@@ -1,5 +1,6 @@
-//! The browser comes back. The rule: nothing goes to the platform before the redirect was read strictly, its state was found, and the
-//! browser (or the pasting operator) proved to be the one that began (threats, row 9).
+//! The browser comes back. The rule: nothing goes to the platform before the redirect
+//! was read strictly, its state was found, and the browser (or the pasting operator)
+//! proved to be the one that began (threats, row 9).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ enum Redirect {
 }
 
 impl Pairing {
-    /// Takes a redirect's query. Runs to its end even when the browser hangs up meanwhile: a code works only once.
+    /// Takes a redirect's query. Runs to its end even when the browser
+    /// hangs up meanwhile: a code works only once.
     pub async fn callback(self: &Arc<Self>, query: &str, proof: LoginProof<'_>) -> CallbackResult {
         let redirect = match read_redirect(query) {
             Ok(redirect) => redirect,
@@ -177,7 +179,8 @@ impl Pairing {
         }
     }
 
-    /// Code exchange, first discovery, related accounts (gen-api, sections 2 to 4). The login's refresh token is forgotten here.
+    /// Code exchange, first discovery, related accounts (gen-api, sections 2 to 4). The login's refresh token
+    /// is forgotten here.
     async fn log_in(
         &self,
         state: &PendingState,
@@ -237,7 +240,8 @@ impl Pairing {
         })
     }
 
-    /// Runs a step in a task of its own, so that a browser that hangs up cannot cut it off between the platform and the store.
+    /// Runs a step in a task of its own, so that a browser that hangs up cannot cut it off between the
+    /// platform and the store.
     async fn detach<F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> CallbackResult
     where
         F: Future<Output = CallbackResult> + Send + 'static,

@@ -1,6 +1,8 @@
-//! Secrets that a browser or an operator carries for us: start codes, states, choice codes, and the cookie that binds a login.
+//! Secrets that a browser or an operator carries for us: start codes, states, choice codes, and the cookie
+//! that binds a login.
 //!
-//! 256 random bits each; only their SHA-256 is stored, so that a stolen database opens no login (threats, rows 9 and 20).
+//! 256 random bits each; only their SHA-256 is stored, so that a stolen database opens no login (threats,
+//! rows 9 and 20).
 
 use std::fmt;
 use std::time::Duration;
@@ -101,8 +103,8 @@ impl<'de> Deserialize<'de> for CodeHash {
 }
 
 impl Cookie {
-    /// Binds the browser to the login with this hash. Each login has a cookie of its own, named after the login, so that two tabs do
-    /// not overwrite each other's.
+    /// Binds the browser to the login with this hash. Each login has a cookie of its own, named after the
+    /// login, so that two tabs do not overwrite each other's.
     pub(super) fn binding(login: CodeHash, secret: &Code, secure: bool, max_age: Duration) -> Self {
         Self { name: cookie_name(login, secure), value: secret.expose().to_owned(), secure, max_age }
     }
@@ -115,7 +117,8 @@ impl Cookie {
         &self.name
     }
 
-    /// The text of a `Set-Cookie` header. Lax, not Strict: the browser comes back from the login page of another site.
+    /// The text of a `Set-Cookie` header. Lax, not Strict: the browser
+    /// comes back from the login page of another site.
     pub fn header(&self) -> String {
         let Self { name, value, max_age, .. } = self;
         let secure = if self.secure { "; Secure" } else { "" };
@@ -123,7 +126,8 @@ impl Cookie {
     }
 }
 
-/// The secrets that a `Cookie` header carries for this login: normally one, more where somebody planted a second.
+/// The secrets that a `Cookie` header carries for this login: normally
+/// one, more where somebody planted a second.
 pub(super) fn bound_secrets(cookies: &str, login: CodeHash, secure: bool) -> impl Iterator<Item = Code> {
     let wanted = cookie_name(login, secure);
     cookies.split(';').filter_map(move |pair| {

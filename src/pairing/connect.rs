@@ -1,5 +1,6 @@
-//! Pairs the chosen account and keeps its tokens. The rule: what the platform has handed out is written down before anything else is
-//! done with it, and where the store does not take it, the gateway tries until it does.
+//! Pairs the chosen account and keeps its tokens. The rule: what the platform has
+//! handed out is written down before anything else is done with it, and where the
+//! store does not take it, the gateway tries until it does.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -135,12 +136,14 @@ impl Pairing {
         let PairedTokens { request, account, .. } = paired;
         let name = naming::decide(&accounts, request, account.id, &account.name)
             .unwrap_or_else(|_| naming::fallback(&accounts, &request.realm, account.id, &account.name));
-        let name =
-            match request.name != Some(name.clone()) && broken.iter().any(|(broken, _)| *broken == name) {
-                // Whose account a broken record was is not known to us; only a wanted name may mend it.
-                true => naming::apart(&name, account.id),
-                false => name,
-            };
+        let of_a_broken_record = broken.iter().any(|(broken, _)| *broken == name);
+        let name = if of_a_broken_record && request.name != Some(name.clone()) {
+            // We cannot tell whose account a broken record was, so only an explicitly requested name may
+            // replace it.
+            naming::apart(&name, account.id)
+        } else {
+            name
+        };
         match self.put(paired, name, &accounts).await {
             // A broken record holds this account: the new grant mends it.
             Err(StoreError::GrantTaken { held_by, .. }) => self.put(paired, held_by, &accounts).await,
@@ -185,7 +188,8 @@ impl Pairing {
         }
     }
 
-    /// After the commit: publish, ask discovery again with the pair token (Authentication and Pairing V2, 4.2.1.2), close the link.
+    /// After the commit: publish, ask discovery again with the pair token (Authentication and Pairing V2,
+    /// 4.2.1.2), close the link.
     async fn finish_pairing(&self, paired: PairedTokens, saved: SavedGrant) -> Connected {
         let SavedGrant { name, mut record, renewed } = saved;
         let PairedTokens { request, start, realm, route, account, access, mut warnings, odd, .. } = paired;
@@ -243,7 +247,8 @@ impl Pairing {
         if route == *first {
             return Ok(None);
         }
-        // The first one has carried the pairing out, so it is proven; the next renewal asks about the other one again.
+        // The first one has carried the pairing out, so it is proven; the
+        // next renewal asks about the other one again.
         let says = realm.calls.prove(&route, access).await;
         if says.as_ref() != Ok(&route) {
             let why = says.map_or_else(|trouble| trouble.to_string(), |other| format!("it names {other}"));
@@ -296,7 +301,8 @@ fn stored(route: &Route, discovered_at: crate::clock::Timestamp) -> StoredRoute 
     StoredRoute { domain: route.domain(), path: route.path().to_owned(), discovered_at }
 }
 
-/// A chart number is a patient's: in the journal the platform's warnings stand without digits (threats, row 19).
+/// A chart number is a patient's: in the journal the platform's
+/// warnings stand without digits (threats, row 19).
 fn journal_pairing(
     pairing: &Pairing,
     name: &AccountName,

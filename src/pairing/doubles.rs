@@ -1,4 +1,5 @@
-//! The platform and the rest of the gateway as tests script them. Unscripted calls succeed with plain answers.
+//! The platform and the rest of the gateway as tests script them.
+//! Unscripted calls succeed with plain answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;

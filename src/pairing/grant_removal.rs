@@ -1,5 +1,5 @@
-//! Unpair and revoke: they hit every user of the account, so each has a preview (threats, row 27). The rule: a grant is forgotten only
-//! after the platform has said that it is gone; where that is in doubt it is kept.
+//! Unpair and revoke: they hit every user of the account, so each has a preview (threats, row 27). The rule:
+//! a grant is forgotten only after the platform has said that it is gone; where that is in doubt it is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,8 @@ impl Pairing {
         })
     }
 
-    /// `DELETE …/unpair-account` with the pair token (Authentication and Pairing V2, 4.3.2), then forgets the grant.
+    /// `DELETE …/unpair-account` with the pair token (Authentication and
+    /// Pairing V2, 4.3.2), then forgets the grant.
     async fn unpair(
         self: &Arc<Self>,
         name: &AccountName,
@@ -157,7 +158,8 @@ impl Pairing {
         self.call_with_retries(&policy, || realm.calls.unpair(route, access, id)).await
     }
 
-    /// Kills the refresh token (Authentication and Pairing V2, 4.1.5). The account stays known and asks for a login.
+    /// Kills the refresh token (Authentication and Pairing V2, 4.1.5).
+    /// The account stays known and asks for a login.
     async fn revoke(
         self: &Arc<Self>,
         name: &AccountName,

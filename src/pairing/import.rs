@@ -1,9 +1,10 @@
-//! Brings accounts over from an application that paired them, line by line, repeatable. The rule: an account that works is never
-//! broken by an old token.
+//! Brings accounts over from an application that paired them, line by line, repeatable. The rule: an account
+//! that works is never broken by an old token.
 //!
-//! Which token wins, where the account is known with another one: tokens carry no date, and on a platform that rotates them the file's
-//! is the older one as soon as the gateway has refreshed. So a token that has proved itself stays unless the operator says `replace`,
-//! and whatever is stored stays until the platform has taken the file's token for a refresh.
+//! Which token wins, where the account is known with another one: tokens carry no date, and on a platform
+//! that rotates them the file's is the older one as soon as the gateway has refreshed. So a token that has
+//! proved itself stays unless the operator says `replace`, and whatever is stored stays until the platform
+//! has taken the file's token for a refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,12 @@ use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState};
 use crate::store::{AccountRecord, NewGrant, StoreError};
 
-/// Between two refreshes that operators ask for, by `import`, `resume` or `renew`: ten a second at the most. Hundreds of accounts at
-/// once would look like an attack to the platform.
+/// Between two refreshes that operators ask for, by `import`, `resume` or `renew`: ten a second at the most.
+/// Hundreds of accounts at once would look like an attack to the platform.
 pub const OPERATOR_PACE: Duration = Duration::from_millis(100);
 
-/// So many tokens refused one after the other, where they were to replace others, are an old file: it is not worked through further.
+/// So many tokens refused one after the other, where they were to replace others, are an old file: it is not
+/// worked through further.
 const REFUSALS_IN_A_ROW: u32 = 3;
 
 /// What became of one element.
@@ -52,7 +54,8 @@ impl From<ImportResult> for EntryResult {
 }
 
 impl Pairing {
-    /// Works through a file; the lines come as they are done. Hanging up stops it after the line in hand: it can be repeated.
+    /// Works through a file; the lines come as they are done. Hanging up stops it after the line in hand: it
+    /// can be repeated.
     pub fn import(
         self: &Arc<Self>,
         entries: Vec<Result<ImportEntry, String>>,
@@ -105,7 +108,8 @@ impl Pairing {
         owners: &mut TokenOwners,
     ) -> EntryResult {
         let of_store = |problem: StoreError| EntryResult::from(ImportResult::Failed(problem.to_string()));
-        // Held to the end of a try too: a token that the platform has just taken must find its account under the same name.
+        // Held to the end of a try too: a token that the platform has just taken must find its account under
+        // the same name.
         let saving = self.saving.lock().await;
         let known = match self.store.account(&entry.name).await {
             Ok(known) => known,
@@ -137,7 +141,8 @@ impl Pairing {
         }
     }
 
-    /// Has the platform take the file's token for a refresh; until it has, the account's own stays, and serves on.
+    /// Has the platform take the file's token for a refresh; until it
+    /// has, the account's own stays, and serves on.
     async fn prove(&self, before: &AccountRecord, grant: NewGrant) -> EntryResult {
         let (name, realm) = (grant.name.clone(), grant.realm.clone());
         let replaced = self.hooks.replace(grant).await;
@@ -200,8 +205,8 @@ impl Pairing {
         }
     }
 
-    /// A token that is stored already is not refreshed without need (gen-api, section 2); where it never proved itself, or the account
-    /// needs a login, an operator's asking is the need.
+    /// A token that is stored already is not refreshed without need (gen-api, section 2); where it never
+    /// proved itself, or the account needs a login, an operator's asking is the need.
     async fn renew_again(
         &self,
         entry: &ImportEntry,

@@ -1,5 +1,5 @@
-//! Reads an import file, JSON or CSV. The rule: an element that cannot be read spoils only itself, and no text of the file is ever
-//! repeated, since any field of it may be a token that stands in the wrong column.
+//! Reads an import file, JSON or CSV. The rule: an element that cannot be read spoils only itself, and no
+//! text of the file is ever repeated, since any field of it may be a token that stands in the wrong column.
 
 use serde_json::{Map, Value};
 
@@ -130,7 +130,8 @@ fn read_row(row: &[String], columns: [usize; 4]) -> Result<ImportEntry, String> 
     entry(cell(0)?, cell(1)?, cell(2)?, token)
 }
 
-/// RFC 4180, and what programs write in its place: any line ending, blank lines, blanks around cells. The first row is the header.
+/// RFC 4180, and what programs write in its place: any line ending, blank lines, blanks around cells. The
+/// first row is the header.
 fn rows(text: &str, separator: char) -> Result<Vec<Vec<String>>, ImportFileError> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
     let (mut line, mut opened_in) = (1, None);
@@ -185,7 +186,8 @@ fn invalid(field: &str, problem: &crate::model::account::NameError) -> String {
     format!("{field} is not valid: {}", problem.rule)
 }
 
-/// A token may be made of letters that a name may have too. Then it is longer than the name, and has more digits.
+/// A token may be made of letters that a name may have too. Then it is
+/// longer than the name, and has more digits.
 fn look_swapped(name: &str, token: &str) -> bool {
     let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
     let has_the_look_of_a_token = name.len() >= LEAST_TOKEN && digits(name) > digits(token);

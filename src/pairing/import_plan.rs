@@ -1,4 +1,5 @@
-//! What is to be done with an element of an import file, and what an import that replaces would hit. Decides, does nothing.
+//! What is to be done with an element of an import file, and what an import
+//! that replaces would hit. Decides, does nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -234,8 +235,8 @@ pub(super) fn new_grant(
     }
 }
 
-/// Which account a token belongs to: a token that stands at two accounts is a mistake in the file, and using it would mix their
-/// patients (gen-api, section 6).
+/// Which account a token belongs to: a token that stands at two accounts is a mistake in the file, and using
+/// it would mix their patients (gen-api, section 6).
 pub(super) struct TokenOwners {
     by_token: HashMap<RefreshToken, (RealmName, AccountId)>,
     names: HashSet<AccountName>,
@@ -248,7 +249,8 @@ impl TokenOwners {
         Self { by_token, names: records.iter().map(|record| record.name.clone()).collect() }
     }
 
-    /// Refuses an element whose columns are swapped, as far as what is known here shows it. Its name is not to be repeated.
+    /// Refuses an element whose columns are swapped, as far as what is known here shows it. Its name is not
+    /// to be repeated.
     pub fn unswapped(&self, entry: Result<ImportEntry, String>) -> Result<ImportEntry, String> {
         let entry = entry?;
         let is_token = self.by_token.contains_key(&RefreshToken::new(entry.name.as_str()));

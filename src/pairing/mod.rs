@@ -1,7 +1,9 @@
-//! Login, discovery, choosing an account, pairing; and what operators do to accounts. Every outcome is a value with words for people.
+//! Login, discovery, choosing an account, pairing; and what operators do to accounts. Every outcome is a
+//! value with words for people.
 //!
-//! The rules guarded here: a code or state works once, within its time and only for the browser that began (threats, row 9); pair
-//! tokens are never lost once the platform has handed them out; login tokens are forgotten, never revoked (gen-api, section 2).
+//! The rules guarded here: a code or state works once, within its time and only for the browser that began
+//! (threats, row 9); pair tokens are never lost once the platform has handed them out; login tokens are
+//! forgotten, never revoked (gen-api, section 2).
 
 mod account_changes;
 mod accounts;
@@ -89,8 +91,8 @@ impl PairingRealm {
         self.redirect_uri.scheme() == "https"
     }
 
-    /// Where links begin: the redirect URI's origin, since the cookie that binds a login has to come back there. Never taken from a
-    /// request (threats, row 5).
+    /// Where links begin: the redirect URI's origin, since the cookie that binds a login has to come back
+    /// there. Never taken from a request (threats, row 5).
     fn origin(&self) -> String {
         self.redirect_uri.origin().ascii_serialization()
     }
@@ -161,7 +163,8 @@ impl Pairing {
         self.settings.load().retry.clone()
     }
 
-    /// Accounts whose records are broken are not among them; the store still refuses what would collide with one.
+    /// Accounts whose records are broken are not among them; the store
+    /// still refuses what would collide with one.
     async fn records(&self) -> Result<Vec<AccountRecord>, StoreError> {
         self.store.accounts().await.map(|loaded| loaded.accounts)
     }

@@ -1,12 +1,13 @@
-//! Which name an account gets. Pure; the rule: (realm, account id) has one name, and a name never passes silently from one iTero
-//! account to another.
+//! Which name an account gets. Pure; the rule: (realm, account id) has one name, and a name never passes
+//! silently from one iTero account to another.
 
 use super::outcome::LoginError;
 use super::pending::PairingRequest;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::store::AccountRecord;
 
-/// Decides under which name a login's account is kept. `shown` is the platform's name for it, used only where nothing better is known.
+/// Decides under which name a login's account is kept. `shown` is the platform's name for it, used only where
+/// nothing better is known.
 pub(super) fn decide(
     records: &[AccountRecord],
     request: &PairingRequest,
@@ -29,7 +30,8 @@ pub(super) fn decide(
     }
 }
 
-/// The name for tokens that are already in hand when [`decide`] would refuse: they are kept under whatever fits, never thrown away.
+/// The name for tokens that are already in hand when [`decide`] would refuse: they are kept under whatever
+/// fits, never thrown away.
 pub(super) fn fallback(
     records: &[AccountRecord],
     realm: &RealmName,

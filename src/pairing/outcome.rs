@@ -1,4 +1,5 @@
-//! How a login can end, as values, and what each end says to the person in front of it. No word here comes from a request.
+//! How a login can end, as values, and what each end says to the person in front of it. No word here comes
+//! from a request.
 
 use super::code::Code;
 use crate::clock::Timestamp;

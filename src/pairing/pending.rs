@@ -1,5 +1,5 @@
-//! What waits in the store between two steps of a login: start links, states, choices. Each is used once; a used one leaves a mark
-//! until its time is over, so that "already used" can be told from "unknown".
+//! What waits in the store between two steps of a login: start links, states, choices. Each is used once; a
+//! used one leaves a mark until its time is over, so that "already used" can be told from "unknown".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,13 @@ pub(super) struct PendingState {
     pub request: PairingRequest,
     #[serde(rename = "bound")]
     pub binding: SessionBinding,
-    /// The start link's code, for "try again"; an operator who pastes has none. Sealed by the store like the rest.
+    /// The start link's code, for "try again"; an operator who pastes
+    /// has none. Sealed by the store like the rest.
     pub start: Option<Code>,
 }
 
-/// Logged in, the account is yet to be chosen. Holds the login's access token; its refresh token is forgotten already.
+/// Logged in, the account is yet to be chosen. Holds the login's access
+/// token; its refresh token is forgotten already.
 #[derive(Serialize, Deserialize)]
 pub(super) struct PendingChoice {
     pub login: PendingState,
@@ -160,7 +162,8 @@ impl PendingLogins {
         Ok(read(stored))
     }
 
-    /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one through; the other finds it used.
+    /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one
+    /// through; the other finds it used.
     pub async fn take<T: PendingPayload>(&self, code: &Code) -> Result<CodeStatus<T>, StoreError> {
         self.take_for(code, None).await
     }

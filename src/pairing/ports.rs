@@ -117,7 +117,8 @@ pub trait Hooks: Send + Sync + 'static {
     fn is_unsaved(&self, account: &AccountName) -> bool;
     /// A line of the account's timeline; no token, no patient.
     fn note(&self, account: &AccountName, event: JournalEvent, detail: String);
-    /// Has the platform take a refresh token before it stands in the place of the account's own, and stores it then.
+    /// Has the platform take a refresh token before it stands in the
+    /// place of the account's own, and stores it then.
     fn replace<'a>(
         &'a self,
         grant: NewGrant,

@@ -27,7 +27,8 @@ pub enum LoginProgress {
     },
 }
 
-/// The last failure of each start link, the newest links at the back. Of this process alone: another gateway's is not waited for.
+/// The last failure of each start link, the newest links at the back. Of this process alone: another
+/// gateway's is not waited for.
 #[derive(Default)]
 pub(super) struct RecentFailures(Mutex<VecDeque<([u8; 32], LoginError)>>);
 

@@ -1,5 +1,5 @@
-//! A control call, repeated as the documents advise. Knows which troubles may be repeated, and remembers whether an earlier try may
-//! have been carried out.
+//! A control call, repeated as the documents advise. Knows which troubles may be repeated, and remembers
+//! whether an earlier try may have been carried out.
 
 use std::time::Duration;
 
@@ -66,7 +66,8 @@ impl RetryPolicy {
 }
 
 impl<T> Retried<T> {
-    /// Where the tokens came and the access token among them cannot be used: the refresh token that came beside it brings another.
+    /// Where the tokens came and the access token among them cannot be used: the refresh token that came
+    /// beside it brings another.
     pub async fn or_refreshed(
         self,
         policy: &RetryPolicy,
@@ -84,7 +85,8 @@ impl<T> Retried<T> {
     }
 }
 
-/// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens (gen-api, sections 2 and 4).
+/// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens
+/// (gen-api, sections 2 and 4).
 fn is_retryable(kind: PlatformErrorKind) -> bool {
     match kind {
         PlatformErrorKind::Failed

@@ -1,5 +1,6 @@
-//! Start links, and the step from a link to the login page. The rule: looking at a link uses nothing up (mail scanners and previews
-//! look), only the button does; the state it makes is single use and bound to the browser that pressed.
+//! Start links, and the step from a link to the login page. The rule: looking at a link uses nothing up (mail
+//! scanners and previews look), only the button does; the state it makes is single use and bound to the
+//! browser that pressed.
 
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ pub struct StartLink {
     pub warnings: Vec<String>,
 }
 
-/// The same for a gateway that the browser cannot reach: the redirected URL is pasted to `finish_pasted` with this id.
+/// The same for a gateway that the browser cannot reach: the redirected
+/// URL is pasted to `finish_pasted` with this id.
 #[derive(Clone, serde::Serialize)]
 pub struct PastedStart {
     pub id: Code,
@@ -116,8 +118,8 @@ impl Pairing {
         Ok(StartOffer { code, name, realm, expires_at, insecure: settings.hosts.allow_insecure })
     }
 
-    /// The button on the start page: a fresh state, bound to this browser. The link stays good until its account is connected, since
-    /// people cancel and come back.
+    /// The button on the start page: a fresh state, bound to this browser. The link stays good until its
+    /// account is connected, since people cancel and come back.
     pub async fn begin(&self, code: &str) -> Result<Begin, LoginError> {
         let code = Code::parse(code).ok_or(LoginError::Expired)?;
         let (start, _) = self.live_start(&code).await?;

@@ -37,7 +37,8 @@ pub struct Behavior {
     pub download_wants_bearer: bool,
     /// The storage host asks for the bearer; otherwise it refuses calls that bring one.
     pub storage_wants_bearer: bool,
-    /// Related accounts print their first three names with a trailing blank, as the specification's sample does.
+    /// Related accounts print their first three names with a trailing
+    /// blank, as the specification's sample does.
     pub trailing_blanks: bool,
     pub account_id_as_string: bool,
     pub domain_form: DomainForm,

@@ -1,5 +1,5 @@
-//! The browser's part of a login over real sockets, for tests and `demo`: it fills in the pages as a person would.
-//! It reaches every place by its port, so host names need no resolver.
+//! The browser's part of a login over real sockets, for tests and `demo`: it fills in the pages as a person
+//! would. It reaches every place by its port, so host names need no resolver.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -75,7 +75,8 @@ struct EndpointTemplate {
 
 #[rustfmt::skip]
 const ROWS: &[EndpointTemplate] = &[
-    // Migration notice, "Gen API V1/V2 Endpoints Comparison"; methods from Authentication & Pairing V2 where printed.
+    // Migration notice, "Gen API V1/V2 Endpoints Comparison"; methods
+    // from Authentication & Pairing V2 where printed.
     row(Endpoint::Discovery, &["GET"], "/api-discovery-by-name-and-version", false),
     row(Endpoint::RelatedAccounts, &["GET"], "/related-accounts", true),
     row(Endpoint::Pair, &["PUT"], "/pair-account", true),
@@ -169,7 +170,8 @@ fn first_calls(method: &str, path: &str) -> Located {
     }
 }
 
-/// An API host: its own prefix, with the first calls' prefix stacked upon it where an old base URL leads to that.
+/// An API host: its own prefix, with the first calls' prefix stacked
+/// upon it where an old base URL leads to that.
 fn within(prefix: &str, method: &str, path: &str, v1: bool) -> Located {
     let Some(rest) = path.strip_prefix(prefix) else { return Located::Nowhere };
     match rest.strip_prefix(FIRST_PATH) {

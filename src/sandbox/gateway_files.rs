@@ -58,8 +58,8 @@ pub fn account_name(account: &AccountSpec) -> String {
     format!("acct-{}", account.id)
 }
 
-/// Writes configuration, client secrets, caller key, certificate authority and import file into `dir`, which holds none of them yet.
-/// Every account is paired on the way. Returns the caller's key.
+/// Writes configuration, client secrets, caller key, certificate authority and import file into `dir`, which
+/// holds none of them yet. Every account is paired on the way. Returns the caller's key.
 pub fn write(sandbox: &Handle, dir: &Path, addresses: &Addresses) -> anyhow::Result<String> {
     let there = files_in(dir);
     anyhow::ensure!(there.is_empty(), "{} holds {} already", dir.display(), there.join(", "));
@@ -82,7 +82,8 @@ pub fn files_in(dir: &Path) -> Vec<String> {
     names.filter(|name| dir.join(name).symlink_metadata().is_ok()).collect()
 }
 
-/// Writes what is not there; what is there stays as it is. The import file holds the accounts that are paired.
+/// Writes what is not there; what is there stays as it is. The
+/// import file holds the accounts that are paired.
 pub fn write_missing(sandbox: &Handle, dir: &Path, addresses: &Addresses, key: &str) -> anyhow::Result<()> {
     fs::create_dir_all(dir)?;
     write_private(&dir.join(CALLER_KEY), || key.to_owned())?;

@@ -109,8 +109,8 @@ impl Handle {
         self.context.state().add_user(email, password);
     }
 
-    /// Adds `count` accounts of the new platform, clinics and labs over its three regions, and returns their ids.
-    /// `user@sandbox.test` with password `sandbox` belongs to all of them.
+    /// Adds `count` accounts of the new platform, clinics and labs over its three regions, and returns their
+    /// ids. `user@sandbox.test` with password `sandbox` belongs to all of them.
     pub fn populate(&self, count: u64) -> Vec<u64> {
         const REGIONS: [Region; 3] = [Region::NorthAmerica, Region::Europe, Region::AsiaPacific];
         let ids: Vec<u64> = (1..=count).map(|number| 10_000 + number).collect();
@@ -342,7 +342,8 @@ impl Handle {
         self.calls_to(Endpoint::Discovery)
     }
 
-    /// Returns once at least `count` calls fit; the record is looked at again with every arrival and every end.
+    /// Returns once at least `count` calls fit; the record is looked at
+    /// again with every arrival and every end.
     pub async fn until_calls(
         &self,
         count: usize,
@@ -370,7 +371,8 @@ impl Handle {
         self.context.recorder.overlapping_refreshes()
     }
 
-    /// The shortest time between two refreshes of the account. The vendor gives no number, so none is enforced.
+    /// The shortest time between two refreshes of the account. The
+    /// vendor gives no number, so none is enforced.
     pub fn smallest_refresh_gap(&self, account: u64) -> Option<Duration> {
         self.context.recorder.smallest_refresh_gap(account)
     }

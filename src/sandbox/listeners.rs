@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use super::context::{SandboxContext, VirtualHost};
 use super::host_role::HostRole;
 
-/// Binds every place; `same_ports` go first, `ports` is the first of a row, None leaves the choice to the system.
+/// Binds every place; `same_ports` go first, `ports` is the first of a
+/// row, None leaves the choice to the system.
 pub async fn bind(
     ip: IpAddr,
     ports: Option<u16>,

@@ -101,7 +101,8 @@ pub fn list_json(practice: &Practice, links: &LinkPrinter<'_>, v2: bool) -> Stri
     response_json(&format!("[{}]", entries.join(",\n ")), links.behavior)
 }
 
-/// Written by hand and not by a serialiser: blanks, `1.50` and escapes are there to be lost by whoever re-writes them.
+/// Written by hand and not by a serialiser: blanks, `1.50` and escapes
+/// are there to be lost by whoever re-writes them.
 pub fn order_json(practice: &Practice, order: Order, links: &LinkPrinter<'_>, v2: bool) -> String {
     let (first, last) = super::patients::name(order.account, order.index);
     let mut text = format!(

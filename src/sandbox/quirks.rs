@@ -1,5 +1,5 @@
-//! Token answers that are right and oddly written: the call is carried out, its tokens are good, and something around them is not as
-//! the documents print it. Good clients use them.
+//! Token answers that are right and oddly written: the call is carried out, its tokens are good, and
+//! something around them is not as the documents print it. Good clients use them.
 
 use std::io::Write;
 

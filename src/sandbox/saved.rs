@@ -1,5 +1,5 @@
-//! What a sandbox keeps between two runs, as one file beside the configuration that it wrote: a gateway that was practised with is good
-//! the next day too. Habits and faults are those of each run.
+//! What a sandbox keeps between two runs, as one file beside the configuration that it wrote: a gateway that
+//! was practised with is good the next day too. Habits and faults are those of each run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -66,8 +66,8 @@ pub struct StateFile {
     written: Option<u64>,
 }
 
-/// What an earlier run left in `dir`: `None` in a folder that holds nothing of a sandbox. What is there and does not fit is never
-/// overwritten; the error says what to delete.
+/// What an earlier run left in `dir`: `None` in a folder that holds nothing of a sandbox. What is there and
+/// does not fit is never overwritten; the error says what to delete.
 pub fn read(dir: &Path) -> anyhow::Result<Option<SavedSandbox>> {
     let file = dir.join(STATE_FILE);
     let text = match fs::read_to_string(&file) {
@@ -108,7 +108,8 @@ impl StateFile {
         }
     }
 
-    /// Writes the state down unless nothing has changed since the last time. A reader finds the old state or the new one.
+    /// Writes the state down unless nothing has changed since the last time. A reader finds the old state or
+    /// the new one.
     pub fn save(&mut self, sandbox: &Handle) -> anyhow::Result<()> {
         let revision = sandbox.revision();
         if self.written == Some(revision) {

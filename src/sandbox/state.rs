@@ -343,7 +343,8 @@ impl SandboxState {
         true
     }
 
-    /// "Once users are migrated to the new platform, the existing token will expire" (migration notice, "Repair").
+    /// "Once users are migrated to the new platform, the existing token
+    /// will expire" (migration notice, "Repair").
     pub fn migrate(&mut self, account: u64, to: Platform) -> bool {
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         practice.account = practice.account.clone().on_platform(to);

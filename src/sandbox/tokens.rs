@@ -95,7 +95,8 @@ pub struct TokenStore {
 /// Every token that is alive, and whose the dead ones were. Codes live for minutes and are left out.
 #[derive(Serialize, Deserialize)]
 pub struct SavedTokens {
-    /// Each with the refresh token that it was issued under, as long as there is one, in the order of their issue.
+    /// Each with the refresh token that it was issued under, as long as
+    /// there is one, in the order of their issue.
     access: Vec<(Option<String>, IssuedAccess)>,
     refresh: HashMap<String, RefreshFamily>,
     issued: u64,

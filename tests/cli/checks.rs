@@ -1,4 +1,5 @@
-//! `check` is `serve` without the sockets: what one refuses the other refuses, in the same words and with the same exit code.
+//! `check` is `serve` without the sockets: what one refuses the other refuses, in the same words and with the
+//! same exit code.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What somebody types and reads: the real binary, a sandbox and a gateway as processes of their own, on free ports.
+//! What somebody types and reads: the real binary, a sandbox and a
+//! gateway as processes of their own, on free ports.
 
 #![cfg(unix)]
 

@@ -1,5 +1,6 @@
-//! docs/migrate.md, walked word by word: the commands are read from the document, and where it says who stands still and who goes on, the
-//! application beside it does so. It refreshes, on a platform that rotates, whenever it may.
+//! docs/migrate.md, walked word by word: the commands are read from the document, and where it says who
+//! stands still and who goes on, the application beside it does so. It refreshes, on a platform that rotates,
+//! whenever it may.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! A folder to practise in: what the sandbox wrote there is good the next day too, and nothing in it is overwritten.
+//! A folder to practise in: what the sandbox wrote there is good the
+//! next day too, and nothing in it is overwritten.
 
 use crate::processes::{Pair, run, write};
 

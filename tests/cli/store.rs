@@ -1,4 +1,5 @@
-//! The whole store: backed up and put back, sealed under another key, moved to a database. With a gateway that runs, and without one.
+//! The whole store: backed up and put back, sealed under another key, moved to a database. With a gateway
+//! that runs, and without one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! A gateway whose log nobody reads, or cannot be written: it renews, serves, tells its figures and ends as ever.
+//! A gateway whose log nobody reads, or cannot be written: it renews,
+//! serves, tells its figures and ends as ever.
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
@@ -71,7 +72,8 @@ impl Unheard {
             .unwrap()
     }
 
-    /// Accounts come in, are renewed, and calls are served. Returns where to send one more, and its key's line.
+    /// Accounts come in, are renewed, and calls are served. Returns
+    /// where to send one more, and its key's line.
     fn works(&self) -> (String, String) {
         let imported = self.pair.import();
         assert_eq!(imported.code, 0, "{}", imported.all());

@@ -55,7 +55,8 @@ pub const CURL_EXPECT: Kind = curl("curl, Expect: 100-continue", "expect");
 pub const CURL_H2C: Kind = curl("curl, upgrade to HTTP/2 offered", "h2c");
 pub const CURL_COMPRESSED: Kind = curl("curl, compressed", "compressed");
 pub const WGET: Kind = Kind {
-    // It takes a 206 for an error unless it asked for the rest of a file, a 416 for the end of one, and waits for a 304's body.
+    // It takes a 206 for an error unless it asked for the rest of a file, a 416 for the end of one, and waits
+    // for a 304's body.
     cannot: &["part", "part of nothing", "unchanged"],
     ..run_by("wget", "wget", "wget", "wget.sh")
 };

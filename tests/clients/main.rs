@@ -1,5 +1,6 @@
-//! Unmodified HTTP clients cannot tell the gateway from the platform: each kind makes the same calls directly and through the
-//! gateway, and gets the same status, body and end-to-end fields (links aside), while the platform gets the same requests.
+//! Unmodified HTTP clients cannot tell the gateway from the platform: each kind makes the same calls directly
+//! and through the gateway, and gets the same status, body and end-to-end fields (links aside), while the
+//! platform gets the same requests.
 //!
 //! Each test starts two sandboxes that are alike, and a gateway in front of the second, from the real binary.
 
@@ -13,7 +14,8 @@ mod world;
 use kind::Kind;
 use world::{Habits, World};
 
-/// Runs one kind of client on both ways, against a plain platform and against one with every habit that the documents leave open.
+/// Runs one kind of client on both ways, against a plain platform and against one with every habit that the
+/// documents leave open.
 fn gets_the_same(kind: &Kind) {
     kind.is_installed();
     for habits in [Habits::Plain, Habits::Contrary] {

@@ -1,4 +1,5 @@
-//! HTTP for the test's own errands (control ports, one list): one call per connection, bodies by Content-Length or to the end.
+//! HTTP for the test's own errands (control ports, one list): one call per connection, bodies by
+//! Content-Length or to the end.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
-//! Requests as the platform has received them: the gateway's must be the client's own, but for what is the gateway's to set.
+//! Requests as the platform has received them: the gateway's must be the client's own, but for what is the
+//! gateway's to set.
 
 use serde_json::Value;
 
@@ -40,7 +41,8 @@ fn received(side: &Side, account: u64) -> Vec<Request> {
     let mut seen: Vec<(Request, u64)> = Vec::new();
     for call in calls.iter().filter(of_an_application) {
         let request = request(call);
-        // A 403 may be an expired token, so the gateway renews and asks once more: to the application that is one call.
+        // A 403 may be an expired token, so the gateway renews and asks once
+        // more: to the application that is one call.
         if seen.last().is_some_and(|(last, status)| *status == 403 && last == &request) {
             seen.pop();
         }

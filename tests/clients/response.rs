@@ -1,4 +1,5 @@
-//! Answers as a client has presented them, made comparable: addresses to one form, what belongs to one connection left out.
+//! Answers as a client has presented them, made comparable: addresses to one form, what belongs to one
+//! connection left out.
 
 use std::io::Read;
 
@@ -73,7 +74,8 @@ impl Response {
             "x-request-id" => side.name == "through",
             // Links are not of one length, and are asked for uncompressed.
             "content-encoding" | "vary" => call.links,
-            // What the platform sends in chunks has a length only for HTTP/1.0, which the gateway does not speak to it.
+            // What the platform sends in chunks has a length only for HTTP/1.0, which the gateway does not
+            // speak to it.
             "content-length" => call.links || chunked,
             _ => false,
         };
@@ -129,7 +131,8 @@ impl Response {
     }
 }
 
-/// Addresses of either way in one form. Pre-signed addresses differ in their signature from sandbox to sandbox.
+/// Addresses of either way in one form. Pre-signed addresses differ
+/// in their signature from sandbox to sandbox.
 fn printable(side: &Side, text: &str) -> String {
     let escaped = |address: &str| address.replace('/', "\\/");
     let mut text = text.replace(&side.storage_origin, "{storage}");

@@ -25,7 +25,8 @@ const START: Duration = Duration::from_secs(60);
 pub enum Habits {
     /// What the documents print.
     Plain,
-    /// JSON in chunks and compressed for whoever takes it, links in every form, large tokens, 403 for expired ones.
+    /// JSON in chunks and compressed for whoever takes it, links in every
+    /// form, large tokens, 403 for expired ones.
     Contrary,
 }
 
@@ -206,7 +207,8 @@ impl Side {
     }
 }
 
-/// Where `populate` puts an account, by the rest of its number divided by three, in the order in which `/urls` prints the regions.
+/// Where `populate` puts an account, by the rest of its number divided by three, in the order in which
+/// `/urls` prints the regions.
 const REGIONS: [usize; 3] = [0, 1, 2];
 
 fn origin(url: &str) -> &str {
@@ -234,7 +236,8 @@ fn sandbox(dir: &Path, more: &[&str]) -> (Process, String) {
     panic!("the sandbox has ended");
 }
 
-/// A gateway with the sandbox's configuration, and callers that are known by where they stand: they send what they always sent.
+/// A gateway with the sandbox's configuration, and callers that are known by where they stand: they send what
+/// they always sent.
 fn serve(set: &Path, admin: SocketAddr) -> Process {
     let config = set.join("config.toml");
     let mut file = File::options().append(true).open(&config).expect("the configuration");
@@ -259,7 +262,8 @@ fn serve(set: &Path, admin: SocketAddr) -> Process {
     process
 }
 
-/// Free until the gateway takes it: nobody else uses this process's own loopback address, not even for outgoing connections.
+/// Free until the gateway takes it: nobody else uses this process's own
+/// loopback address, not even for outgoing connections.
 fn free_address() -> SocketAddr {
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 77, high, low.max(1));

@@ -1,4 +1,5 @@
-//! A PostgreSQL server of a test's own. It ends with the process that started it, however that ends: a watchdog waits for its pipe to close.
+//! A PostgreSQL server of a test's own. It ends with the process that started it, however that ends: a
+//! watchdog waits for its pipe to close.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -38,7 +39,8 @@ impl Server {
         format!("postgres://{SUPERUSER}@{folder}:{PORT}/{SUPERUSER}")
     }
 
-    /// Ends every connection and stays away for a while. `mode`: `fast` in good order, `immediate` as after a crash.
+    /// Ends every connection and stays away for a while. `mode`: `fast`
+    /// in good order, `immediate` as after a crash.
     pub fn restart(&self, mode: &str, away: Duration) {
         // What the server was started with; every word of it is quoted.
         let options = std::fs::read_to_string(self.folder.join("data/postmaster.opts")).unwrap();

@@ -5,7 +5,8 @@ use std::process::Child;
 
 use serde_json::Value;
 
-/// Waits for the line that tells the addresses; standard error has to be a pipe. Panics with all that was said instead.
+/// Waits for the line that tells the addresses; standard error has to be
+/// a pipe. Panics with all that was said instead.
 pub fn until_ready(child: &mut Child) -> Value {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = Vec::new();

@@ -1,4 +1,5 @@
-//! The compose file is one by the specification's own schema, and it, the gateways' configuration, the balancer's and the image agree.
+//! The compose file is one by the specification's own schema, and it, the gateways' configuration, the
+//! balancer's and the image agree.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The Dockerfile is one that the engine's parser and a linter take, and the image is as small in rights as it promises.
+//! The Dockerfile is one that the engine's parser and a linter take, and
+//! the image is as small in rights as it promises.
 
 use clap::Parser;
 use genapi_gateway::cli::{Arguments, Command, DEFAULT_CONFIG};

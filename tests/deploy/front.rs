@@ -1,4 +1,5 @@
-//! The balancers' configurations are taken by the real programs, and with them in front the gateway knows who calls.
+//! The balancers' configurations are taken by the real programs, and
+//! with them in front the gateway knows who calls.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -29,7 +30,8 @@ const PARTS: [&str; 9] = [
 ];
 const ORDERS: &str = "GET /accounts/acct-1001/orders/practice HTTP/1.1";
 
-/// Two gateways that trust a balancer, each with a database of its own and the same account in it, and a sandbox behind them.
+/// Two gateways that trust a balancer, each with a database of its own and the same account in it, and a
+/// sandbox behind them.
 struct Pair {
     gateways: Vec<(Gateway, tempfile::TempDir)>,
     _sandbox: Sandbox,

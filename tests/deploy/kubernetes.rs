@@ -1,4 +1,5 @@
-//! The overlays are built by kustomize, every object is one by the schemas of Kubernetes itself, and the parts fit each other and the program.
+//! The overlays are built by kustomize, every object is one by the schemas of Kubernetes itself, and the
+//! parts fit each other and the program.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,4 +1,5 @@
-//! What stands in `deploy/` is what the real programs take: service manager, package manager, balancers, clusters.
+//! What stands in `deploy/` is what the real programs take: service
+//! manager, package manager, balancers, clusters.
 
 #![cfg(unix)]
 

@@ -1,4 +1,5 @@
-//! The Debian package is built, judged by lintian, and goes through its life in a root of its own: installed, configured, upgraded, removed.
+//! The Debian package is built, judged by lintian, and goes through its life in a root of its own: installed,
+//! configured, upgraded, removed.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -45,7 +46,8 @@ impl Root {
         self.0.path().join(path)
     }
 
-    /// The maintainer scripts run too, told by DPKG_ROOT where. What the package depends on is not there and is not asked for.
+    /// The maintainer scripts run too, told by DPKG_ROOT where. What the package depends on is not there and
+    /// is not asked for.
     fn dpkg(&self, arguments: &[&str]) -> String {
         let mut dpkg = Command::new("fakeroot");
         dpkg.arg("dpkg").arg("--root").arg(self.0.path());

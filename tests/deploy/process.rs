@@ -1,4 +1,5 @@
-//! Real processes: gateways and the programs that stand in front of them. Whatever happens in a test, its processes go with it.
+//! Real processes: gateways and the programs that stand in front of them. Whatever happens in a test, its
+//! processes go with it.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,4 +1,5 @@
-//! The units are ones that systemd takes, and the program is a service as they promise: it tells when it is ready, and takes sockets over.
+//! The units are ones that systemd takes, and the program is a service as they promise: it tells when it is
+//! ready, and takes sockets over.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -11,7 +12,8 @@ use genapi_gateway::sandbox::{Sandbox, SandboxOptions};
 use crate::deployed;
 use crate::process::{Call, Gateway, PATIENCE, PROGRAM, output};
 
-/// What systemd itself makes of a unit's hardening, times ten: 0 would be a service that can do nothing, 100 one that may do everything.
+/// What systemd itself makes of a unit's hardening, times ten: 0 would be a service that can do nothing, 100
+/// one that may do everything.
 const MOST_EXPOSED: &str = "15";
 
 /// The shipped units with a program that exists.

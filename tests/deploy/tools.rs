@@ -1,4 +1,5 @@
-//! The programs that judge what is written for containers and clusters; `tests/run.sh` installs them from `requirements.txt`.
+//! The programs that judge what is written for containers and clusters;
+//! `tests/run.sh` installs them from `requirements.txt`.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +29,8 @@ pub fn yaml(file: &Path) -> Vec<Value> {
     serde_json::from_value(python(script, file)).unwrap()
 }
 
-/// The instructions of a Dockerfile as the container engine reads them: `cmd`, `flags`, `value`, and `json` for the exec form.
+/// The instructions of a Dockerfile as the container engine reads them: `cmd`, `flags`, `value`, and `json`
+/// for the exec form.
 pub fn dockerfile(file: &Path) -> Vec<Value> {
     let script = "import dockerfile, json, sys; print(json.dumps([i._asdict() for i in dockerfile.parse_file(sys.argv[1])]))";
     serde_json::from_value(python(script, file)).unwrap()

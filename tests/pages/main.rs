@@ -1,5 +1,5 @@
-//! The pages in a real browser, as a clinic's user meets them: everything over TLS, the login at another site, Debian's Chromium.
-//! `PAGES_SCREENSHOTS=folder` keeps a picture of every page.
+//! The pages in a real browser, as a clinic's user meets them: everything over TLS, the login at another
+//! site, Debian's Chromium. `PAGES_SCREENSHOTS=folder` keeps a picture of every page.
 
 // The stories use the rest of it.
 #[allow(dead_code)]

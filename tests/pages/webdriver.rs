@@ -1,4 +1,5 @@
-//! A headless Chromium, steered over WebDriver: Debian's chromium and chromedriver, nothing else. It fails where they are missing.
+//! A headless Chromium, steered over WebDriver: Debian's chromium and chromedriver, nothing else. It fails
+//! where they are missing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -172,8 +173,8 @@ impl Chromium {
     }
 }
 
-/// The driver and its browser are one process group, which ends as soon as nobody holds the shell's input any more: however a test
-/// ends, killed from outside included, it leaves no browser behind.
+/// The driver and its browser are one process group, which ends as soon as nobody holds the shell's input any
+/// more: however a test ends, killed from outside included, it leaves no browser behind.
 const GROUP: &str = "chromedriver --port=0 & exec >&-; read -r _; kill -KILL 0";
 
 fn end(group: &mut Child) {
@@ -181,7 +182,8 @@ fn end(group: &mut Child) {
     let _ = group.wait();
 }
 
-/// Port 0 is bound for IPv4 first; where IPv6 has the same port taken, chromedriver gives up, and another try has another port.
+/// Port 0 is bound for IPv4 first; where IPv6 has the same port taken, chromedriver gives up, and another try
+/// has another port.
 fn start_driver() -> (Child, u16) {
     let mut said = String::new();
     for _ in 0..5 {

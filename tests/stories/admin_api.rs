@@ -1,4 +1,5 @@
-//! The admin API from outside: its answers fit its description, and every mistake is answered with what is wrong and what to do.
+//! The admin API from outside: its answers fit its description, and every mistake is answered with what is
+//! wrong and what to do.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -7,7 +8,8 @@ use crate::world::{CLINIC_NAME, World};
 
 const DESCRIPTION: &str = include_str!("../../docs/admin-api.json");
 
-/// What of `value` the schema does not allow; empty where it fits. As much of JSON Schema as the description uses.
+/// What of `value` the schema does not allow; empty where it fits. As
+/// much of JSON Schema as the description uses.
 fn faults(schema: &Value, value: &Value, place: &str, all: &Value) -> Vec<String> {
     let wrong = |what: String| vec![format!("{place}: {what}")];
     if let Some(target) = schema["$ref"].as_str() {

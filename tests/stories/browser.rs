@@ -1,4 +1,5 @@
-//! A clinic's browser as far as the gateway can tell: it keeps cookies and posts forms. Redirects are followed by the story's hand.
+//! A clinic's browser as far as the gateway can tell: it keeps cookies and posts forms. Redirects are
+//! followed by the story's hand.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! `explain` and `/readyz?verbose` tell what callers get: the verdict first, and nothing below contradicts it.
+//! `explain` and `/readyz?verbose` tell what callers get: the
+//! verdict first, and nothing below contradicts it.
 
 use std::time::Duration;
 

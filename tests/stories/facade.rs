@@ -1,5 +1,5 @@
-//! Applications that refresh by themselves: the vendor's token endpoint answered in its shape, with tokens that are worth nothing at
-//! the platform.
+//! Applications that refresh by themselves: the vendor's token endpoint answered in its shape, with tokens
+//! that are worth nothing at the platform.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Callers that mean harm, over raw sockets: one request accepted is one request sent, and nobody gets where they may not.
+//! Callers that mean harm, over raw sockets: one request accepted is one request sent, and nobody gets where
+//! they may not.
 
 use std::time::Duration;
 

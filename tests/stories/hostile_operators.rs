@@ -85,7 +85,8 @@ async fn nothing_of_a_login_can_be_forged_replayed_or_taken_to_another_browser()
     assert_eq!(callback(query, &cookie).await.status, 410);
 }
 
-/// Patient names travel in queries, paths, bodies and headers; none of it may be found afterwards, nor any secret.
+/// Patient names travel in queries, paths, bodies and headers; none of
+/// it may be found afterwards, nor any secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_call_carries_stays_in_metrics_journal_audit_or_on_disk() {
     const CANARY: &str = "Canarypatient";

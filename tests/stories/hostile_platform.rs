@@ -1,4 +1,5 @@
-//! A platform that misbehaves: the caller gets an honest answer, nobody gets another's, and all heals by itself.
+//! A platform that misbehaves: the caller gets an honest answer,
+//! nobody gets another's, and all heals by itself.
 
 use std::time::Duration;
 

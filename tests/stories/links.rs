@@ -1,4 +1,5 @@
-//! Links in answers: each leads through the gateway to the right bytes as it stands, and foreign storage never sees the bearer.
+//! Links in answers: each leads through the gateway to the right bytes as it stands, and foreign storage
+//! never sees the bearer.
 
 use genapi_gateway::sandbox::{
     ASSET_TYPES, CallEnd, DomainForm, DownloadedWhen, Endpoint, Fault, FaultRule, HostRole, LinkForm,
@@ -14,7 +15,8 @@ const LIST: &str = "/itero-gen-api/v2/orders/practice";
 /// With two links each, a list of more than 1 MiB.
 const MANY: u64 = 2600;
 
-/// Every link of an answer with the order that it belongs to and the kind of file, as an application finds them.
+/// Every link of an answer with the order that it belongs to and the
+/// kind of file, as an application finds them.
 fn links(response: &Response) -> Vec<(u64, String, String)> {
     let mut found = Vec::new();
     for order in response.json()["Data"].as_array().expect("a list") {
@@ -55,7 +57,8 @@ async fn direct(world: &World, client: &reqwest::Client, path: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// What the answer has to be: the vendor's text with its own addresses, in whatever form, turned into ours, and not a byte else.
+/// What the answer has to be: the vendor's text with its own addresses, in whatever form, turned into ours,
+/// and not a byte else.
 fn rewritten(world: &World, text: &str) -> String {
     let prefix = "/itero-gen-api/v2";
     let theirs = world.sandbox.region_url(Region::NorthAmerica);

@@ -1,4 +1,5 @@
-//! The ways on which a login goes no further: each ends in a page that says what to do, and nothing is left behind.
+//! The ways on which a login goes no further: each ends in a page that
+//! says what to do, and nothing is left behind.
 
 use std::time::Duration;
 

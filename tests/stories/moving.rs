@@ -178,7 +178,8 @@ async fn an_import_while_the_platform_is_down_stores_the_tokens_and_says_so() {
     assert!(details(&lines)[0].starts_with("stored, but the first refresh failed"), "{lines:?}");
     world.sandbox.clear_fault_rules();
     world.clock.advance(std::time::Duration::from_secs(3600));
-    // What failed is tried again by itself, one account at a time; whoever calls in that moment is told to come back.
+    // What failed is tried again by itself, one account at a time;
+    // whoever calls in that moment is told to come back.
     let mut status = 0;
     for _ in 0..30 {
         status = world.get(CLINIC_NAME, LIST).await.status;

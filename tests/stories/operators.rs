@@ -1,4 +1,5 @@
-//! What operators ask and do: look, explain, renew, discover, call, unpair, revoke; who may, and what is written down of it.
+//! What operators ask and do: look, explain, renew, discover, call, unpair, revoke; who may, and what is
+//! written down of it.
 
 use std::time::Duration;
 

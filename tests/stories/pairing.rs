@@ -1,4 +1,5 @@
-//! The ways that lead to a connected account: a real login through the sandbox, from the link to the first call.
+//! The ways that lead to a connected account: a real login through
+//! the sandbox, from the link to the first call.
 
 use std::time::Duration;
 

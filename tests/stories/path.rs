@@ -1,4 +1,5 @@
-//! The request path: what a legacy application sends arrives byte for byte, and what the platform answers comes back the same.
+//! The request path: what a legacy application sends arrives byte for byte, and what the platform answers
+//! comes back the same.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! New platform, old platform and China side by side: accounts of each are paired and served, and no token crosses.
+//! New platform, old platform and China side by side: accounts of each
+//! are paired and served, and no token crosses.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What the gateway answers by itself: status line, every header and the whole body, as an application and its log see them.
+//! What the gateway answers by itself: status line, every header and the whole body, as an application and
+//! its log see them.
 
 use std::time::Duration;
 

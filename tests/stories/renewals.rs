@@ -1,4 +1,5 @@
-//! Renewals meet trouble: whose fault it is decides, no grant is given up that could live, and whoever has a living token is served.
+//! Renewals meet trouble: whose fault it is decides, no grant is given up that could live, and whoever has a
+//! living token is served.
 
 use std::time::Duration;
 
@@ -266,7 +267,8 @@ async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_
             assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
             assert_eq!(state(&world, account).await, "ready");
         }
-        // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at a time then.
+        // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at
+        // a time then.
         let tries = world.sandbox.calls_to(Endpoint::Refresh).len();
         assert!(tries < 120, "{fault:?}: {tries} tries");
         world.sandbox.clear_fault_rules();
@@ -385,7 +387,8 @@ async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_
         .await;
     assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
     world.clock.advance(Duration::from_secs(30));
-    // Its own clock may know better than ours, so it is asked; where both say that the token has ended, the caller hears when to come back.
+    // Its own clock may know better than ours, so it is asked; where both say that the token has ended, the
+    // caller hears when to come back.
     world.sandbox.clear_calls();
     let response = world.get(CLINIC_NAME, LIST).await;
     assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"));

@@ -94,7 +94,8 @@ async fn a_broken_platform_is_not_buried_under_repeats() {
     let responses = world.while_time_flies(STEP, all).await;
     assert!(responses.iter().all(|response| response.status == 500));
     let extra = sends(&world, Endpoint::OrdersPractice).len() - 100;
-    // 20 % and a reserve of ten, which grows by ten a minute; several calls may see the last repeat that is left.
+    // 20 % and a reserve of ten, which grows by ten a minute; several
+    // calls may see the last repeat that is left.
     assert!((10..=45).contains(&extra), "{extra} repeats for 100 calls");
 }
 

@@ -1,4 +1,5 @@
-//! A gateway that is kept running: a store in trouble, a broken record, a changed configuration, the end of the process.
+//! A gateway that is kept running: a store in trouble, a broken record, a
+//! changed configuration, the end of the process.
 
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ async fn a_store_that_takes_no_writes_leaves_calls_flowing_is_told_and_is_caught
     let explained = world.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await;
     assert!(explained.text().contains("in memory only"), "{}", explained.text());
     assert_eq!(part(&world, "saved_tokens").await["ok"], false);
-    // Last, since the store's next turn rolls back what the one before it could not finish, and lets go of the file.
+    // Last, since the store's next turn rolls back what the one before it
+    // could not finish, and lets go of the file.
     assert_eq!(part(&world, "store").await["ok"], false);
 
     store_takes_writes_again(&world).await;

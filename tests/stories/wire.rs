@@ -1,4 +1,5 @@
-//! HTTP as bytes, both ways: a legacy program's odd spellings go out as they are, and nothing of an answer is tidied up.
+//! HTTP as bytes, both ways: a legacy program's odd spellings go out as
+//! they are, and nothing of an answer is tidied up.
 
 use std::time::Duration;
 
@@ -55,8 +56,8 @@ impl Raw {
 }
 
 impl Line {
-    /// Ends the connection by a reset, as a program does that is killed or gives up with data unread. A mere end of what the caller
-    /// sends is no hang-up: it may wait for its response (RFC 9112, 9.6).
+    /// Ends the connection by a reset, as a program does that is killed or gives up with data unread. A mere
+    /// end of what the caller sends is no hang-up: it may wait for its response (RFC 9112, 9.6).
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -187,7 +188,8 @@ pub async fn exchange(origin: &str, request: impl AsRef<[u8]>) -> Raw {
 }
 
 impl World {
-    /// A request to the gateway: request line and fields are given without Host and key, which are added behind the request line.
+    /// A request to the gateway: request line and fields are given without Host and key, which are added
+    /// behind the request line.
     pub async fn raw(&self, head: &str, body: impl AsRef<[u8]>) -> Raw {
         exchange(&self.gateway, self.request(head, body)).await
     }

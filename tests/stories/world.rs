@@ -326,7 +326,8 @@ impl World {
         json_lines(&std::fs::read_to_string(&self.running.config().admin.audit).unwrap())
     }
 
-    /// Lets waits of the retry loop and of the sandbox go by: moves the clock on in steps while `work` is under way.
+    /// Lets waits of the retry loop and of the sandbox go by: moves the
+    /// clock on in steps while `work` is under way.
     pub async fn while_time_flies<T>(&self, step: Duration, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {

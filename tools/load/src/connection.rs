@@ -9,7 +9,8 @@ use tokio::io::ReadBuf;
 use super::response::{ReceivedResponse, ResponseReader};
 use super::target::{ResolvedTarget, TargetStream};
 
-/// Room for one read, shared by all connections of a thread: ten thousand of them must not cost ten thousand buffers.
+/// Room for one read, shared by all connections of a thread: ten
+/// thousand of them must not cost ten thousand buffers.
 pub struct SharedReadBuffer(RefCell<Box<[u8]>>);
 
 impl SharedReadBuffer {

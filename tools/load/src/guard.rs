@@ -1,7 +1,9 @@
-//! Keeps load away from real patients' offices: a target counts as a sandbox only where its answers say so themselves.
+//! Keeps load away from real patients' offices: a target counts as a
+//! sandbox only where its answers say so themselves.
 //!
-//! One harmless read per target and account (a sample of many) goes ahead of everything else. During the run every answer is
-//! looked at again, since accounts of one gateway may live on different platforms: the first that comes from elsewhere ends the run.
+//! One harmless read per target and account (a sample of many) goes ahead of everything else. During the run
+//! every answer is looked at again, since accounts of one gateway may live on different platforms: the first
+//! that comes from elsewhere ends the run.
 
 use std::rc::Rc;
 

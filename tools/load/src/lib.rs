@@ -1,6 +1,8 @@
-//! The load generator behind `load` and `benches/load`: open loop at a fixed rate, or closed loop as fast as answers come.
+//! The load generator behind `load` and `benches/load`: open loop at a
+//! fixed rate, or closed loop as fast as answers come.
 //!
-//! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients' offices are there.
+//! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients'
+//! offices are there.
 
 mod connection;
 mod guard;
@@ -39,7 +41,8 @@ pub const SANDBOX_MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 pub struct LoadPlan {
     /// Connections are shared out among them.
     pub targets: Vec<Url>,
-    /// Each call goes to `/accounts/{name}` + its path, for one account after the other; empty: the path as it is.
+    /// Each call goes to `/accounts/{name}` + its path, for one account
+    /// after the other; empty: the path as it is.
     pub accounts: Vec<String>,
     /// Values of `X-Gateway-Key`, shared out among the connections.
     pub keys: Vec<HeaderValue>,

@@ -1,4 +1,5 @@
-//! Latency by percentile as an SVG picture, without a library: axes in nines and in logarithmic time, a line per series.
+//! Latency by percentile as an SVG picture, without a library: axes in
+//! nines and in logarithmic time, a line per series.
 
 use std::fmt::Write;
 

@@ -58,7 +58,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 fn ticks(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in brackets, which may hold blanks; proc(5) counts utime as 14 and stime as 15.
+    // The second field is the name in brackets, which may hold blanks;
+    // proc(5) counts utime as 14 and stime as 15.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u32 = fields.next()?.parse().ok()?;
     let system: u32 = fields.next()?.parse().ok()?;

@@ -10,7 +10,8 @@ use super::{LoadError, LoadPlan};
 /// Where a call's path or body names the account.
 const ACCOUNT: &str = "{account}";
 
-/// Calls with everything prepared that does not change from one sending to the next; one deck per target and key.
+/// Calls with everything prepared that does not change from one
+/// sending to the next; one deck per target and key.
 pub struct RequestMix {
     templates: Vec<Rc<RequestTemplate>>,
     accounts: Rc<[String]>,

@@ -1,4 +1,5 @@
-//! Reads HTTP/1.1 answers as the bytes come, keeping none of a body: the generator must stay cheaper than what it measures.
+//! Reads HTTP/1.1 answers as the bytes come, keeping none of a body: the generator must stay cheaper than
+//! what it measures.
 
 use memchr::{memchr, memmem};
 

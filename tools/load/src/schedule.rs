@@ -1,5 +1,5 @@
-//! When each call goes out. Open loop is timed without coordinated omission: a call that found every connection busy is timed
-//! from the moment at which it should have gone out.
+//! When each call goes out. Open loop is timed without coordinated omission: a call that found every
+//! connection busy is timed from the moment at which it should have gone out.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -25,9 +25,11 @@ enum ThreadShare {
     Open {
         started: Instant,
         interval: Duration,
-        /// A permit per call that is due, put in by a pacing thread: the runtime's own timer only knows milliseconds.
+        /// A permit per call that is due, put in by a pacing thread: the
+        /// runtime's own timer only knows milliseconds.
         due: Arc<Semaphore>,
-        /// How many of them were taken: one that is promised to a connection counts as gone in the semaphore before it is used.
+        /// How many of them were taken: one that is promised to a connection counts as gone in the semaphore
+        /// before it is used.
         taken: Arc<AtomicU64>,
     },
     Closed,
