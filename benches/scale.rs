@@ -209,7 +209,7 @@ async fn watch_keeper(accounts: usize, scene: &Scene) {
     let obtained = clock.now() + scene.left;
     fill(&*store, accounts, Timestamp::from_millis(obtained.as_millis() - HOUR.as_millis() as u64)).await;
     let bench = Bench::over(store, clock.clone()).await;
-    let keeping = bench.renewals.keep();
+    let keeping = bench.renewals.start_scheduler();
     let cpu = cpu_time();
     let steps = scene.hours * 3600 * 50;
     for step in 0..steps {

@@ -10,17 +10,16 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
-use crate::store::cluster::{Lease, LeaseGuard};
+use crate::store::cluster::Lease;
 use crate::store::{NewTokens, StoreError};
 
 use super::cause::RenewError;
 use super::control_calls::ControlCalls;
+use super::lease::{self, LEASE};
 use super::pacing::MaybeSpent;
 use super::renewal_task::{RenewalTask, TokenSource};
 use super::snapshot::Snapshot;
 
-/// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
 /// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's watch.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long who takes over from a silent gateway waits for its tokens all the same: it may live and hold tokens that the store did not
@@ -47,8 +46,7 @@ impl RenewalTask {
                     let realm = &before.realm;
                     self.lease_ends.store(ends.as_millis(), Relaxed);
                     let ends = &self.lease_ends;
-                    let held =
-                        LeaseGuard { store, clock: &context.clock, name, realm, owner, life: LEASE, ends };
+                    let held = lease::guard(context, name, realm, ends);
                     let came_to = held.during(self.refresh_under_lease(before, platform)).await;
                     // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
                     if !self.account.snapshot().unsaved {

@@ -14,8 +14,8 @@ use crate::platform::{PlatformError, PlatformErrorKind};
 
 use super::cause::{Cause, RenewError, RenewalResult};
 use super::circuit_breaker::RenewalCounters;
+use super::commit::save_route;
 use super::control_calls::ControlCalls;
-use super::pending_commits::save_route;
 use super::renewal_task::RenewalTask;
 use super::route_candidate::RouteTrial;
 use super::snapshot::Snapshot;

@@ -18,8 +18,11 @@ pub mod scheduler;
 pub mod stats;
 
 mod cluster;
+mod commit;
+mod context;
 mod discovery;
 mod fallback_tokens;
+mod lease;
 mod odd_responses;
 mod pacing;
 mod pacing_cell;
@@ -27,12 +30,15 @@ mod pending_commits;
 mod recent_refusals;
 mod recovery_check;
 mod refresh_errors;
+mod reload;
 mod removal;
 mod renewal_task;
 mod retries;
+mod retry_queue;
 mod route_recheck;
 mod snapshot;
 mod standby_grants;
+mod starter;
 
 #[cfg(test)]
 mod doubles;

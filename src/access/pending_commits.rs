@@ -1,61 +1,36 @@
-//! Saving new tokens, and what happens where the store does not take them: they stay in memory, are tried until they are durable, and
-//! the alarm is loud (threats, row 21).
+//! New tokens that the store did not take: they wait here, in memory, until it does (threats, row 21). Values only; `commit` saves them.
 //!
-//! The rule guarded here: of the tokens that wait, the newest win, and only tokens that are truly newer are written over the store's.
+//! The rule guarded here: of the tokens that wait, the newest win.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::journal::JournalEvent;
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, RealmName};
 use crate::model::token::RefreshToken;
-use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredRoute};
+use crate::store::NewTokens;
 
-use super::cluster::LEASE;
 use super::locked;
-use super::pacing::backoff;
-use super::registry::Account;
-use super::renewal::RenewalContext;
-use super::snapshot::Snapshot;
-
-/// What became of new tokens.
-pub(super) enum CommitOutcome {
-    /// Durable, under this generation.
-    Committed(u64),
-    /// Published from memory, tried until the store takes them.
-    InMemory,
-    /// Somebody committed in between; this is what the store holds now.
-    Superseded(AccountRecord),
-    /// The account is no longer in the store.
-    AccountGone,
-}
 
 /// Tokens that wait for the store, one set per grant.
 #[derive(Default)]
 pub(super) struct PendingCommits {
     waiting: Mutex<HashMap<(AccountName, RealmName), PendingCommit>>,
     count: watch::Sender<usize>,
-    failures: AtomicU64,
+    pub failures: AtomicU64,
 }
 
 #[derive(Clone)]
-struct PendingCommit {
+pub(super) struct PendingCommit {
     /// The store's generation as last known.
-    expected: u64,
-    tokens: NewTokens,
+    pub expected: u64,
+    pub tokens: NewTokens,
     /// The refresh tokens that these came from. A store that holds one of them holds something older.
-    ancestors: Vec<RefreshToken>,
-    version: u64,
+    pub ancestors: Vec<RefreshToken>,
+    pub version: u64,
 }
-
-/// A database that comes back must hear of these tokens before another gateway asks for new ones.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The alarm is repeated in the log every half minute, not with every try.
-const TRIES_PER_ALARM: u32 = 16;
 
 impl PendingCommits {
     pub fn count(&self) -> usize {
@@ -73,7 +48,7 @@ impl PendingCommits {
     }
 
     /// Puts the tokens in the place of older ones that still wait. `false` where none do.
-    fn replace(&self, key: &(AccountName, RealmName), spent: &RefreshToken, tokens: &NewTokens) -> bool {
+    pub fn replace(&self, key: &(AccountName, RealmName), spent: &RefreshToken, tokens: &NewTokens) -> bool {
         let mut waiting = locked(&self.waiting);
         let Some(older) = waiting.get_mut(key) else { return false };
         older.version += 1;
@@ -85,18 +60,18 @@ impl PendingCommits {
         true
     }
 
-    fn add(&self, key: &(AccountName, RealmName), waiting: PendingCommit) {
+    pub fn add(&self, key: &(AccountName, RealmName), waiting: PendingCommit) {
         let mut all = locked(&self.waiting);
         all.insert(key.clone(), waiting);
         self.count.send_replace(all.len());
     }
 
-    fn get(&self, key: &(AccountName, RealmName)) -> Option<PendingCommit> {
+    pub fn get(&self, key: &(AccountName, RealmName)) -> Option<PendingCommit> {
         locked(&self.waiting).get(key).cloned()
     }
 
     /// Takes out what was saved; newer tokens that came meanwhile stay, over what is now in the store.
-    fn saved(&self, key: &(AccountName, RealmName), version: u64, generation: u64) -> bool {
+    pub fn saved(&self, key: &(AccountName, RealmName), version: u64, generation: u64) -> bool {
         let mut all = locked(&self.waiting);
         match all.get_mut(key) {
             Some(newer) if newer.version != version => {
@@ -111,14 +86,14 @@ impl PendingCommits {
         }
     }
 
-    fn expect(&self, key: &(AccountName, RealmName), generation: u64) {
+    pub fn expect(&self, key: &(AccountName, RealmName), generation: u64) {
         if let Some(waiting) = locked(&self.waiting).get_mut(key) {
             waiting.expected = generation;
         }
     }
 
     /// Gives up tokens that somebody else's have overtaken; `false` where newer ones wait by now.
-    fn drop_if(&self, key: &(AccountName, RealmName), version: u64) -> bool {
+    pub fn drop_if(&self, key: &(AccountName, RealmName), version: u64) -> bool {
         let mut all = locked(&self.waiting);
         if all.get(key).is_some_and(|waiting| waiting.version != version) {
             return false;
@@ -126,236 +101,5 @@ impl PendingCommits {
         all.remove(key);
         self.count.send_replace(all.len());
         true
-    }
-}
-
-/// Commits what a refresh brought, before anybody uses it. One commit: it is the only window in which a kill can cost a login.
-pub(super) async fn save(
-    context: &Arc<RenewalContext>,
-    account: &Arc<Account>,
-    before: &Snapshot,
-    tokens: &NewTokens,
-) -> CommitOutcome {
-    let key = (account.name.clone(), before.realm.clone());
-    if context.pending_commits.get(&key).is_some() {
-        // While older tokens wait, their saver alone commits for this grant: two would fence each other, and the older could win. Published
-        // first, so that the saver never reports as saved what the book does not have yet.
-        account.take_tokens(before, tokens, None);
-        if context.pending_commits.replace(&key, &before.refresh, tokens) {
-            return CommitOutcome::InMemory;
-        }
-    }
-    let error = match commit(context, account, before, tokens).await {
-        Ok(saved) => return saved,
-        Err(error) => error,
-    };
-    context.pending_commits.failures.fetch_add(1, Relaxed);
-    tracing::error!(
-        account = %account.name, realm = %before.realm, error = %error,
-        "new tokens could not be saved; they are used from memory and a crash now would cost the login"
-    );
-    let detail = format!("new tokens are in memory only: {error}");
-    context.journal.record(&account.name, JournalEvent::TokensUnsaved, detail);
-    let waiting = PendingCommit {
-        expected: before.stored_generation,
-        tokens: tokens.clone(),
-        ancestors: vec![before.refresh.clone()],
-        version: 0,
-    };
-    account.take_tokens(before, tokens, None);
-    context.pending_commits.add(&key, waiting);
-    context.runtime.spawn(keep_saving(Arc::clone(context), Arc::clone(account), key));
-    CommitOutcome::InMemory
-}
-
-/// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have brought it there while the
-/// platform was being asked, and taking it for newer would lose the login.
-async fn commit(
-    context: &RenewalContext,
-    account: &Account,
-    before: &Snapshot,
-    tokens: &NewTokens,
-) -> Result<CommitOutcome, StoreError> {
-    let mut expected = before.stored_generation;
-    loop {
-        match context.store.commit_tokens(&account.name, &before.realm, expected, tokens).await {
-            Ok(generation) => return Ok(CommitOutcome::Committed(generation)),
-            Err(StoreError::UnknownAccount(_)) => {
-                commit_under_new_name(context, account, &before.realm, &[&before.refresh], tokens).await?;
-                return Ok(CommitOutcome::AccountGone);
-            }
-            Err(StoreError::Fenced(_) | StoreError::UnknownGrant { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let Some(record) = context.store.account(&account.name).await? else {
-            return Ok(CommitOutcome::AccountGone);
-        };
-        let grant = record.grants.iter().find(|grant| grant.realm == before.realm);
-        match grant {
-            Some(grant) if grant.refresh == before.refresh && grant.generation > expected => {
-                expected = grant.generation;
-            }
-            _ => return Ok(CommitOutcome::Superseded(record)),
-        }
-    }
-}
-
-/// An account that was renamed while the platform was asked has the grant under its new name: the tokens are committed there.
-/// `ancestors` are the refresh tokens that they came from.
-async fn commit_under_new_name(
-    context: &RenewalContext,
-    account: &Account,
-    realm: &RealmName,
-    ancestors: &[&RefreshToken],
-    tokens: &NewTokens,
-) -> Result<(), StoreError> {
-    let records = context.store.accounts().await?.accounts;
-    let held = records.iter().filter(|record| record.name != account.name).find_map(|record| {
-        let is_it = |grant: &&GrantRecord| grant.realm == *realm && ancestors.contains(&&grant.refresh);
-        record.grants.iter().find(is_it).map(|grant| (&record.name, grant.generation))
-    });
-    let Some((name, generation)) = held else { return Ok(()) };
-    match context.store.commit_tokens(name, realm, generation, tokens).await {
-        Ok(_) => {
-            tracing::info!(account = %name, was = %account.name, "a refresh ended under the account's new name")
-        }
-        // It was removed, or refreshed under its new name.
-        Err(StoreError::Fenced(_) | StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    if let Some(record) = context.store.account(name).await? {
-        context.registry.apply(record);
-    }
-    Ok(())
-}
-
-async fn keep_saving(context: Arc<RenewalContext>, account: Arc<Account>, key: (AccountName, RealmName)) {
-    let mut failures = 0;
-    while let Some(waiting) = context.pending_commits.get(&key) {
-        failures += 1;
-        // Without jitter: the accounts share one store, and it takes their commits one after the other anyway.
-        context.clock.sleep(backoff(failures, LONGEST_PAUSE, 0.0)).await;
-        let waiting = context.pending_commits.get(&key).unwrap_or(waiting);
-        let loud = failures % TRIES_PER_ALARM == 1;
-        // Until they are saved, nobody else is to refresh; what becomes of the lease shows when the store is there again.
-        let _ = context.store.extend_lease(&key.0, &key.1, &context.replica, LEASE).await;
-        if try_to_save(&context, &account, &key, &waiting, loud).await {
-            return;
-        }
-    }
-}
-
-/// `true` when nothing is left to save.
-async fn try_to_save(
-    context: &RenewalContext,
-    account: &Account,
-    key: &(AccountName, RealmName),
-    waiting: &PendingCommit,
-    loud: bool,
-) -> bool {
-    let (name, realm) = key;
-    match context.store.commit_tokens(name, realm, waiting.expected, &waiting.tokens).await {
-        Ok(generation) => saved(context, account, key, waiting, generation).await,
-        Err(StoreError::Fenced(_)) => reconcile(context, account, key, waiting).await,
-        Err(StoreError::UnknownAccount(_) | StoreError::UnknownGrant { .. }) => {
-            let ancestors: Vec<_> = waiting.ancestors.iter().collect();
-            let moved = commit_under_new_name(context, account, realm, &ancestors, &waiting.tokens).await;
-            moved.is_ok() && context.pending_commits.drop_if(key, waiting.version)
-        }
-        Err(error) => {
-            context.pending_commits.failures.fetch_add(1, Relaxed);
-            if loud {
-                tracing::error!(account = %name, %realm, error = %error, "new tokens are still in memory only");
-            }
-            false
-        }
-    }
-}
-
-/// `false` where newer tokens have come to wait meanwhile.
-async fn saved(
-    context: &RenewalContext,
-    account: &Account,
-    key: &(AccountName, RealmName),
-    waiting: &PendingCommit,
-    generation: u64,
-) -> bool {
-    let (name, realm) = key;
-    if !context.pending_commits.saved(key, waiting.version, generation) {
-        return false;
-    }
-    account.tokens_saved(realm, generation);
-    save_route(context, account, realm).await;
-    restore_login(context, account, realm).await;
-    context.journal.record(
-        name,
-        JournalEvent::TokensSaved,
-        "the tokens that waited in memory are durable now".to_owned(),
-    );
-    true
-}
-
-/// While these tokens waited, another gateway may have been refused with those that the store held.
-async fn restore_login(context: &RenewalContext, account: &Account, realm: &RealmName) {
-    let Ok(Some(record)) = context.store.account(&account.name).await else { return };
-    if record.current != *realm
-        || !matches!(record.state, AccountState::NeedsLogin { .. })
-        || account.state() != AccountState::Ready
-    {
-        return;
-    }
-    match context.store.set_state(&account.name, &AccountState::Ready).await {
-        Ok(()) => {
-            let detail = "another gateway was refused with a token that has a successor".to_owned();
-            context.journal.record(&account.name, JournalEvent::LoginRestored, detail);
-        }
-        Err(error) => {
-            tracing::error!(account = %account.name, error = %error, "the state could not be saved");
-        }
-    }
-}
-
-/// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds these tokens, or
-/// an ancestor of theirs that they go on top of), or somebody paired anew (then theirs are newer).
-async fn reconcile(
-    context: &RenewalContext,
-    account: &Account,
-    key: &(AccountName, RealmName),
-    waiting: &PendingCommit,
-) -> bool {
-    let (name, realm) = key;
-    let Ok(found) = context.store.account(name).await else { return false };
-    let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
-    let ours = &waiting.tokens.access.token;
-    if let Some(grant) = grant.filter(|grant| grant.access.as_ref().is_some_and(|held| held.token == *ours)) {
-        return saved(context, account, key, waiting, grant.generation).await;
-    }
-    if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {
-        context.pending_commits.expect(key, grant.generation);
-        return false;
-    }
-    if !context.pending_commits.drop_if(key, waiting.version) {
-        return false;
-    }
-    if let Some(record) = found {
-        tracing::warn!(account = %name, %realm, "the store has newer tokens than those that waited in memory");
-        context.registry.apply(record);
-    }
-    true
-}
-
-/// Stores the route that is in use, where it is proven; also one that was found while the store was out of order.
-pub(super) async fn save_route(context: &RenewalContext, account: &Account, realm: &RealmName) {
-    let snapshot = account.snapshot();
-    if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm && snapshot.is_proven())
-    {
-        let stored = StoredRoute {
-            domain: route.domain(),
-            path: route.path().to_owned(),
-            discovered_at: context.clock.now(),
-        };
-        if let Err(error) = context.store.set_route(&account.name, realm, &stored).await {
-            tracing::warn!(account = %account.name, %realm, error = %error, "the route could not be saved");
-        }
     }
 }

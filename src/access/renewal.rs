@@ -10,7 +10,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -22,16 +21,16 @@ use crate::store::cluster::ReplicaId;
 use crate::store::leader_election::LeaderElection;
 
 use super::cause::RenewalResult;
-use super::circuit_breaker::{CircuitBreakers, OpenReason, Permit, RenewalCounters};
+use super::circuit_breaker::{CircuitBreaker, CircuitBreakers, OpenReason, Permit, RenewalCounters};
+use super::context::RenewalContext;
 use super::control_calls::ControlCalls;
 use super::pacing::{PacingInput, lacks_only_a_route};
 use super::pending_commits::PendingCommits;
 use super::registry::{Account, AccountRegistry};
 use super::renewal_task::RenewalTask;
-use super::retries::{self, Retries};
+use super::retry_queue::{RetryQueue, StandbyRetries};
 use super::snapshot::Snapshot;
-use super::standby_grants::StandbyRetries;
-use super::{Access, locked, scheduler};
+use super::{Access, locked};
 
 pub use super::cause::{Cause, RenewError};
 
@@ -68,9 +67,6 @@ pub struct Alarms {
 /// Legacy programs give up after some 30 s; with 10 s for the renewal there is time left for the call itself (design, section 4).
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// When a realm that the configuration does not have is looked at again.
-const NO_REALM_RETRY: Duration = Duration::from_secs(60);
-
 /// Thousands of accounts may be named a wrong route at once; each check may wait for an answer.
 const ROUTE_CHECKS: usize = 16;
 
@@ -94,7 +90,7 @@ impl Renewals {
             breakers: CircuitBreakers::default(),
             pending_commits: PendingCommits::default(),
             standby_retries: StandbyRetries::default(),
-            retries: Retries::default(),
+            retries: RetryQueue::default(),
             active_tasks: watch::Sender::new(0),
             route_checks: Semaphore::new(ROUTE_CHECKS),
         };
@@ -162,46 +158,8 @@ impl Renewals {
         found.await.unwrap_or_else(|_| Err(self.context.unavailable("the discovery was cut off")))
     }
 
-    /// Starts the keeper on the control runtime, and what is owed without a caller.
-    pub fn keep(&self) -> JoinHandle<()> {
-        let renewals = self.clone();
-        self.context.runtime.spawn(async move {
-            tokio::join!(scheduler::run(renewals.clone()), retries::run(&renewals));
-        })
-    }
-
-    /// Leaves the keeping to another gateway. The task that [`Renewals::keep`] started must have been ended.
-    pub async fn stop_keeping(&self) {
-        self.context.lead.step_down().await;
-    }
-
-    /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end, and accounts that needed a
-    /// login are tried once more, since the credentials may have been why.
-    pub async fn reload(
-        &self,
-        settings: config::RenewalConfig,
-        platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
-        changed: &[RealmName],
-    ) {
-        self.context.settings.store(Arc::new(settings));
-        self.context.platforms.store(Arc::new(platforms));
-        for realm in changed {
-            self.context.breakers.get(realm).reset().await;
-        }
-        let refused = |account: &Arc<Account>| {
-            let snapshot = account.snapshot();
-            matches!(snapshot.state, AccountState::NeedsLogin { .. }) && changed.contains(&snapshot.realm)
-        };
-        let again: Vec<_> = self.context.registry.all().into_iter().filter(refused).collect();
-        if !again.is_empty() {
-            self.context.runtime.spawn(scheduler::try_again(self.clone(), again));
-        }
-    }
-
     pub fn alarms(&self) -> Alarms {
-        let ailing = |breaker: &Arc<super::circuit_breaker::CircuitBreaker>| {
-            Some((breaker.realm.clone(), breaker.open_reason()?))
-        };
+        let ailing = |breaker: &Arc<CircuitBreaker>| Some((breaker.realm.clone(), breaker.open_reason()?));
         Alarms {
             unsaved_accounts: self.context.pending_commits.count(),
             failed_commits: self.context.pending_commits.failures(),
@@ -341,45 +299,4 @@ fn newer(snapshot: &Arc<Snapshot>, seen: u64, cause: Cause, now: Timestamp) -> O
     };
     // Another gateway's token may have run out before this one heard of it.
     (better && access.expires_at() > now).then_some(access)
-}
-
-/// What the door, the flights and the keeper share.
-pub(super) struct RenewalContext {
-    pub clock: Clock,
-    pub store: Arc<dyn Store>,
-    pub registry: Arc<AccountRegistry>,
-    pub platforms: ArcSwap<HashMap<RealmName, Arc<dyn ControlCalls>>>,
-    pub journal: Journal,
-    pub settings: ArcSwap<config::RenewalConfig>,
-    pub runtime: Handle,
-    pub replica: ReplicaId,
-    /// Who keeps.
-    pub lead: LeaderElection,
-    pub breakers: CircuitBreakers,
-    pub pending_commits: PendingCommits,
-    pub standby_retries: StandbyRetries,
-    pub retries: Retries,
-    pub active_tasks: watch::Sender<usize>,
-    /// Discoveries under way that no renewal has asked for.
-    pub route_checks: Semaphore,
-}
-
-impl RenewalContext {
-    pub fn platform(&self, realm: &RealmName) -> Result<Arc<dyn ControlCalls>, RenewError> {
-        self.platforms.load().get(realm).cloned().ok_or_else(|| RenewError::Unavailable {
-            retry_at: self.clock.now() + NO_REALM_RETRY,
-            detail: format!("the configuration has no realm {realm}"),
-        })
-    }
-
-    /// Something of ours went wrong that the next try may not meet.
-    pub fn unavailable(&self, detail: &str) -> RenewError {
-        let retry_at = self.clock.now() + Duration::from_secs(1);
-        RenewError::Unavailable { retry_at, detail: detail.to_owned() }
-    }
-
-    pub fn try_acquire(&self, realm: &RealmName, cause: Cause) -> Result<Permit, RenewError> {
-        let admitted = self.breakers.get(realm).try_acquire(self.clock.now(), cause);
-        admitted.map_err(|(retry_at, detail)| RenewError::Unavailable { retry_at, detail })
-    }
 }

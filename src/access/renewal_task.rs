@@ -17,12 +17,12 @@ use crate::store::{NewTokens, StoreError, StoredAccess};
 
 use super::cause::{Cause, RenewError, RenewalResult};
 use super::circuit_breaker::{CircuitBreaker, Permit, RenewalCounters};
+use super::commit::{CommitOutcome, save};
+use super::context::{ActiveTask, RenewalContext};
 use super::control_calls::{Call, ControlCalls};
 use super::locked;
 use super::pacing::{MaybeSpent, lacks_only_a_route, refresh_gap, stable_jitter};
-use super::pending_commits::{CommitOutcome, save};
 use super::registry::Account;
-use super::renewal::RenewalContext;
 use super::snapshot::Snapshot;
 
 /// Sends of one control call within a flight, with the documented pause between them.
@@ -44,6 +44,7 @@ pub(super) struct RenewalTask {
     pub(super) lease_ends: AtomicU64,
     /// Taken when the outcome is told.
     sender: Mutex<Option<watch::Sender<Option<RenewalResult>>>>,
+    _active: ActiveTask,
 }
 
 /// Whose tokens the book holds after a refresh.
@@ -61,7 +62,7 @@ impl RenewalTask {
         permit: Permit,
         sender: Option<watch::Sender<Option<RenewalResult>>>,
     ) -> Self {
-        context.active_tasks.send_modify(|flights| *flights += 1);
+        let active = ActiveTask::begin(&context);
         let breaker = context.breakers.get(&account.snapshot().realm);
         Self {
             context,
@@ -71,6 +72,7 @@ impl RenewalTask {
             breaker,
             lease_ends: AtomicU64::new(0),
             sender: Mutex::new(sender),
+            _active: active,
         }
     }
 
@@ -390,7 +392,6 @@ impl Drop for RenewalTask {
         if locked(&self.sender).take().is_some() {
             self.account.clear_in_flight();
         }
-        self.context.active_tasks.send_modify(|flights| *flights -= 1);
     }
 }
 

@@ -11,17 +11,18 @@ use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
-use crate::store::cluster::{Lease, LeaseGuard};
+use crate::store::cluster::Lease;
 use crate::store::{AccountRecord, GrantRecord, NewGrant, StoreError, StoredAccess, TrialRefresh};
 
 use super::account::Account;
 use super::cause::{Cause, RenewError, RenewalResult};
 use super::circuit_breaker::RenewalCounters;
-use super::cluster::LEASE;
+use super::context::{ActiveTask, RenewalContext};
 use super::fallback_tokens;
+use super::lease::{self, LEASE};
 use super::locked;
 use super::pacing::{backoff, refresh_gap};
-use super::renewal::{RenewalContext, Renewals};
+use super::renewal::Renewals;
 
 /// Why the account has its own token still.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +64,7 @@ struct FlightSlot {
     context: Arc<RenewalContext>,
     account: Arc<Account>,
     sender: watch::Sender<Option<RenewalResult>>,
+    _active: ActiveTask,
 }
 
 impl FlightSlot {
@@ -72,8 +74,9 @@ impl FlightSlot {
         loop {
             let mut in_flight = match try_take(account) {
                 Ok(sender) => {
-                    context.active_tasks.send_modify(|flights| *flights += 1);
-                    return Ok(Self { context: Arc::clone(context), account: Arc::clone(account), sender });
+                    let _active = ActiveTask::begin(context);
+                    let (context, account) = (Arc::clone(context), Arc::clone(account));
+                    return Ok(Self { context, account, sender, _active });
                 }
                 Err(in_flight) => in_flight,
             };
@@ -117,7 +120,7 @@ impl FlightSlot {
             Err(error) => return Err(ReplaceError::NotTried(error.to_string())),
         }
         let ends = &AtomicU64::new(0);
-        let held = LeaseGuard { store, clock: &self.context.clock, name, realm, owner, life: LEASE, ends };
+        let held = lease::guard(&self.context, name, realm, ends);
         let replaced = held.during(self.try_and_store(grant, old)).await;
         held.release().await;
         replaced
@@ -262,7 +265,6 @@ impl Drop for FlightSlot {
         let result =
             servable.ok_or_else(|| self.context.unavailable("another token was tried for the account"));
         self.sender.send_replace(Some(result));
-        self.context.active_tasks.send_modify(|flights| *flights -= 1);
     }
 }
 

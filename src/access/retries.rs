@@ -4,69 +4,31 @@
 //! The rule guarded here: all of it goes through the one door and its waits, so that a realm in trouble sees one trial at a time and
 //! nobody hammers a dead account.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-
 use crate::clock::Timestamp;
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountState, RealmName};
 
 use super::cause::{Cause, RenewError};
 use super::circuit_breaker::CircuitBreaker;
-use super::pacing::{refresh_gap, stable_jitter};
+use super::context::RenewalContext;
+use super::pacing::refresh_gap;
 use super::registry::Account;
-use super::renewal::{RenewalContext, Renewals};
-use super::{locked, recent_refusals, scheduler};
+use super::renewal::Renewals;
+use super::starter::Starter;
+use super::{locked, recent_refusals};
 
-/// When the first of those are looked at again whose verdict may have been wrong, after the realm was seen to
-/// work; the last within a minute.
-const SECOND_TRY_AFTER: Duration = Duration::from_secs(15);
 /// Between two looks, also where what was due could not begin.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// Where something is owed and a trial is under way, or nobody can make one.
 const PAUSE_WITHOUT_WORK: Duration = Duration::from_secs(5);
 /// Between two second looks at one account, where the first said nothing.
 const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
-/// Renewals under way at once; callers' flights find seats beside them.
-const MAX_CONCURRENT: usize = 8;
-
-/// Accounts that are owed a renewal.
-#[derive(Default)]
-pub(super) struct Retries {
-    /// Their last renewal failed; when to try again is for their pacing and their realm to say.
-    failing: Mutex<HashMap<AccountName, Arc<Account>>>,
-    /// Those that need a login by a verdict that may have been wrong, each with the moment of its one more try.
-    second_tries: Mutex<HashMap<AccountName, (Arc<Account>, Timestamp)>>,
-    changed: Notify,
-}
-
-impl Retries {
-    pub fn add(&self, account: &Arc<Account>) {
-        locked(&self.failing).insert(account.name.clone(), Arc::clone(account));
-        self.changed.notify_one();
-    }
-
-    pub fn second_try_at(&self, account: Arc<Account>, at: Timestamp) {
-        locked(&self.second_tries).entry(account.name.clone()).or_insert((account, at));
-        self.changed.notify_one();
-    }
-}
-
-impl RenewalContext {
-    /// The realm has taken a refresh. Whoever was given up while others were refused too is looked at again.
-    pub(super) fn realm_works(&self, breaker: &CircuitBreaker) {
-        for account in breaker.succeeded() {
-            let spread = SECOND_TRY_AFTER.mul_f64(1.0 + 3.0 * stable_jitter(account.name.as_str(), 2));
-            self.retries.second_try_at(account, self.clock.now() + spread);
-        }
-    }
-}
 
 /// Ends with the control runtime. Sleeps without a timer while all is well.
 pub(super) async fn run(renewals: &Renewals) {
-    let slots = Arc::new(Semaphore::new(MAX_CONCURRENT));
+    let starter = Starter::new(renewals);
     let context = renewals.context();
     remember_given_up(context);
     loop {
@@ -82,10 +44,10 @@ pub(super) async fn run(renewals: &Renewals) {
                 let pause =
                     if owed.is_empty() && looks.is_empty() { PAUSE_WITHOUT_WORK } else { SHORTEST_PAUSE };
                 for (account, cause) in owed {
-                    scheduler::start(renewals, &slots, account, cause).await;
+                    starter.renew(account, cause).await;
                 }
                 for account in looks {
-                    try_again_once(renewals, &slots, account).await;
+                    starter.run(try_again_once(renewals.clone(), account)).await;
                 }
                 context.clock.sleep(pause).await;
             }
@@ -182,25 +144,17 @@ fn second_tries_due(context: &RenewalContext, now: Timestamp) -> Vec<Arc<Account
 
 /// One look. Where nothing was said about the grant (the platform failed, the vendor's gap, a store that takes no
 /// writes) it is still owed.
-async fn try_again_once(renewals: &Renewals, slots: &Arc<Semaphore>, account: Arc<Account>) {
-    let Ok(slot) = Arc::clone(slots).acquire_owned().await else { return };
-    let looking = renewals.clone();
-    tokio::spawn(async move {
-        let _slot = slot;
-        let looked = looking.renew(&account, account.generation(), Cause::Operator).await;
-        let context = looking.context();
-        let again = match looked {
-            Err(RenewError::Unavailable { retry_at, .. } | RenewError::TooSoon { until: retry_at }) => {
-                retry_at
-            }
-            Err(RenewError::StillRunning) => Timestamp::default(),
-            Ok(_) | Err(RenewError::NeedsLogin { .. } | RenewError::Paused) => return,
-        };
-        if needs_login(&account) {
-            context.retries.second_try_at(account, again.max(context.clock.now() + PAUSE_BETWEEN_LOOKS));
-        }
-    });
-    renewals.context().clock.sleep(scheduler::START_INTERVAL).await;
+async fn try_again_once(renewals: Renewals, account: Arc<Account>) {
+    let looked = renewals.renew(&account, account.generation(), Cause::Operator).await;
+    let context = renewals.context();
+    let again = match looked {
+        Err(RenewError::Unavailable { retry_at, .. } | RenewError::TooSoon { until: retry_at }) => retry_at,
+        Err(RenewError::StillRunning) => Timestamp::default(),
+        Ok(_) | Err(RenewError::NeedsLogin { .. } | RenewError::Paused) => return,
+    };
+    if needs_login(&account) {
+        context.retries.second_try_at(account, again.max(context.clock.now() + PAUSE_BETWEEN_LOOKS));
+    }
 }
 
 /// Not removed or renamed since.

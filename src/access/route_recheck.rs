@@ -11,9 +11,10 @@ use crate::model::account::AccountState;
 use crate::model::route::Route;
 
 use super::cause::Cause;
+use super::context::RenewalContext;
 use super::pacing::{backoff, stable_jitter};
 use super::registry::Account;
-use super::renewal::{RenewalContext, Renewals};
+use super::renewal::Renewals;
 use super::renewal_task::RenewalTask;
 use super::route_candidate::RouteTrial;
 

@@ -6,23 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountState, RealmName};
 
-use super::cause::{Cause, RenewError};
+use super::cause::Cause;
 use super::pacing::{TOKEN_LIFE, stable_jitter};
 use super::registry::Account;
 use super::renewal::Renewals;
+use super::retries;
 use super::snapshot::Snapshot;
 use super::standby_grants;
+use super::starter::Starter;
 
-/// Renewals of the keeper's under way at once; callers' flights find seats beside them.
-const MAX_CONCURRENT: usize = 8;
-/// 50 starts a second: 100,000 accounts in use need 30, and 100,000 that are overdue after a long stop take half an hour.
-pub(super) const START_INTERVAL: Duration = Duration::from_millis(20);
 /// How far a round looks ahead. It reads a few words per account (measured: 145 ms for 100,000 accounts, without any optimisation by the
 /// compiler), so a queue that would have to follow every call, pause and pairing is not worth it.
 const LONGEST_ROUND: Duration = Duration::from_secs(30);
@@ -101,13 +99,27 @@ pub(super) fn due_by(renewals: &Renewals, now: Timestamp, until: Timestamp) -> V
     due
 }
 
-/// The keeper's life. Ends with the control runtime.
-pub(super) async fn run(renewals: Renewals) {
-    tokio::join!(renewals.context().lead.campaign(), keep(&renewals));
+impl Renewals {
+    /// Starts the scheduler on the control runtime, with the retries.
+    pub fn start_scheduler(&self) -> JoinHandle<()> {
+        let renewals = self.clone();
+        self.context().runtime.spawn(async move {
+            tokio::join!(run(&renewals), retries::run(&renewals));
+        })
+    }
+
+    /// Leaves the schedule to another gateway. The task that [`Renewals::start_scheduler`] started must have been ended.
+    pub async fn stop_scheduler(&self) {
+        self.context().lead.step_down().await;
+    }
+}
+
+async fn run(renewals: &Renewals) {
+    tokio::join!(renewals.context().lead.campaign(), keep(renewals));
 }
 
 async fn keep(renewals: &Renewals) {
-    let slots = Arc::new(Semaphore::new(MAX_CONCURRENT));
+    let starter = Starter::new(renewals);
     let clock = renewals.context().clock.clone();
     let lead = &renewals.context().lead;
     loop {
@@ -120,68 +132,20 @@ async fn keep(renewals: &Renewals) {
                 break;
             }
             if let Some(realm) = due.standby_realm {
-                start_standby(renewals, &slots, due.account, realm).await;
+                let work =
+                    standby_grants::refresh_standby(Arc::clone(renewals.context()), due.account, realm);
+                starter.run(work).await;
                 continue;
             }
             // The wait may have been long, and a caller may have renewed it meanwhile.
             let settings = renewals.context().settings.load_full();
             let still = due_of(&due.account, &due.account.snapshot(), clock.now(), &settings);
             if still.is_some_and(|(at, _)| at <= clock.now()) {
-                start(renewals, &slots, due.account, due.cause).await;
+                starter.renew(due.account, due.cause).await;
             }
         }
         clock.sleep_until(now + round).await;
     }
-}
-
-/// Tries accounts once more that needed a login, after their credentials have changed.
-pub(super) async fn try_again(renewals: Renewals, entries: Vec<Arc<Account>>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONCURRENT));
-    for account in entries {
-        start(&renewals, &slots, account, Cause::Operator).await;
-    }
-}
-
-/// For the log.
-fn word(problem: &RenewError) -> &'static str {
-    match problem {
-        RenewError::TooSoon { .. } => "too_soon",
-        RenewError::Paused => "paused",
-        RenewError::NeedsLogin { .. } => "needs_login",
-        RenewError::Unavailable { .. } => "unavailable",
-        RenewError::StillRunning => "still_running",
-    }
-}
-
-/// Begins a renewal as soon as a slot is free, and takes a breath after it. What the door denies costs no time: a realm in trouble must
-/// not hold the others' accounts up.
-pub(super) async fn start(renewals: &Renewals, slots: &Arc<Semaphore>, account: Arc<Account>, cause: Cause) {
-    let Ok(slot) = Arc::clone(slots).acquire_owned().await else { return };
-    let joined = match renewals.join_or_start(&account, account.generation(), cause) {
-        Ok(joined) => joined,
-        Err(problem) => {
-            tracing::debug!(account = %account.name, why = word(&problem), "not renewed");
-            return;
-        }
-    };
-    let waiting = renewals.clone();
-    tokio::spawn(async move {
-        let _slot = slot;
-        // The flight itself tells what came of it.
-        let _ = waiting.wait_for(joined).await;
-    });
-    renewals.context().clock.sleep(START_INTERVAL).await;
-}
-
-/// Likewise for a grant that is not in use; the account's own renewals wait for nothing of it.
-async fn start_standby(renewals: &Renewals, slots: &Arc<Semaphore>, account: Arc<Account>, realm: RealmName) {
-    let Ok(slot) = Arc::clone(slots).acquire_owned().await else { return };
-    let context = Arc::clone(renewals.context());
-    tokio::spawn(async move {
-        let _slot = slot;
-        standby_grants::refresh_standby(context, account, realm).await;
-    });
-    renewals.context().clock.sleep(START_INTERVAL).await;
 }
 
 fn due_of(

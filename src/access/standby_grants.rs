@@ -3,9 +3,8 @@
 //!
 //! The rule guarded here: whatever comes of it, the account's state, its current grant and its calls are not touched.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -13,49 +12,23 @@ use crate::config;
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
-use crate::store::cluster::{Lease, LeaseGuard};
+use crate::store::cluster::Lease;
 use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
 
 use super::account::Account;
 use super::circuit_breaker::RenewalCounters;
-use super::cluster::LEASE;
+use super::commit::{CommitOutcome, save};
+use super::context::{ActiveTask, RenewalContext};
 use super::fallback_tokens::{keep_the_one_before, put_in_place};
-use super::locked;
+use super::lease::{self, LEASE};
 use super::pacing::{refresh_gap, stable_jitter};
-use super::pending_commits::{CommitOutcome, save};
-use super::renewal::RenewalContext;
+use super::retry_queue::RetryAt;
 use super::snapshot::Snapshot;
 
 /// There are weeks to go: an outage is waited out, and nobody is hammered.
 const AFTER_TROUBLE: Duration = Duration::from_secs(3600);
 /// A dead grant is tried now and then, since the platform may undo a mistake of its own.
 const AFTER_REFUSAL: Duration = Duration::from_secs(24 * 3600);
-
-/// Grants that could not be refreshed the last time.
-#[derive(Default)]
-pub(super) struct StandbyRetries(Mutex<HashMap<(AccountName, RealmName), RetryAt>>);
-
-#[derive(Clone, Copy)]
-struct RetryAt {
-    at: Timestamp,
-    refused: bool,
-}
-
-impl StandbyRetries {
-    fn get(&self, name: &AccountName, realm: &RealmName) -> Option<RetryAt> {
-        let all = locked(&self.0);
-        // Nearly always there is none at all, and then nothing is copied.
-        if all.is_empty() { None } else { all.get(&(name.clone(), realm.clone())).copied() }
-    }
-
-    fn set(&self, name: &AccountName, realm: &RealmName, again: Option<RetryAt>) {
-        let key = (name.clone(), realm.clone());
-        match again {
-            Some(again) => locked(&self.0).insert(key, again),
-            None => locked(&self.0).remove(&key),
-        };
-    }
-}
 
 /// When each of the account's grants that are not in use is due.
 pub(super) fn due(
@@ -87,25 +60,9 @@ fn lapses(name: &AccountName, fresh_at: Timestamp, settings: &config::RenewalCon
 
 /// Refreshes a grant that is not in use, once.
 pub(super) async fn refresh_standby(context: Arc<RenewalContext>, account: Arc<Account>, realm: RealmName) {
-    let _guard = TaskGuard::count(&context);
+    let _active = ActiveTask::begin(&context);
     let again = attempt(&context, &account, &realm).await.err();
     context.standby_retries.set(&account.name, &realm, again);
-}
-
-/// The process does not end before this does.
-struct TaskGuard<'a>(&'a RenewalContext);
-
-impl<'a> TaskGuard<'a> {
-    fn count(context: &'a RenewalContext) -> Self {
-        context.active_tasks.send_modify(|flights| *flights += 1);
-        Self(context)
-    }
-}
-
-impl Drop for TaskGuard<'_> {
-    fn drop(&mut self) {
-        self.0.active_tasks.send_modify(|flights| *flights -= 1);
-    }
 }
 
 async fn attempt(
@@ -138,8 +95,7 @@ async fn attempt(
     }
     let before = context.registry.snapshot_of(&record, grant);
     let ends = &AtomicU64::new(0);
-    let held =
-        LeaseGuard { store, clock: &context.clock, name: &account.name, realm, owner, life: LEASE, ends };
+    let held = lease::guard(context, &account.name, realm, ends);
     let came_to = held.during(refresh(context, account, &before)).await;
     if came_to != Ok(StandbyOutcome::InMemory) {
         held.release().await;

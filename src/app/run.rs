@@ -133,7 +133,7 @@ impl Running {
         };
         end_tasks(tasks).await;
         let control = &state.control;
-        control.renewals.stop_keeping().await;
+        control.renewals.stop_scheduler().await;
         if !cut_short {
             let finished = tokio::time::timeout(LAST_REFRESHES, control.renewals.finish());
             tokio::select! {

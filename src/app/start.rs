@@ -292,7 +292,7 @@ fn listen(
     let (store, clock) = (&base.store, &base.clock);
     let store_health = state.lifecycle.health.store().clone();
     let tasks = vec![
-        state.control.renewals.keep(),
+        state.control.renewals.start_scheduler(),
         state.control.renewals.watch_quiet_accounts(),
         tokio::spawn(reload::watch_certificates(state.clone())),
         tokio::spawn(replicas::follow(state.control.clone(), newest_change)),

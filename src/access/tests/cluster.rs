@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::access::cluster::LEASE;
 use crate::access::doubles::*;
+use crate::access::lease::LEASE;
 use crate::access::registry::{Account, AccountRegistry, RouteRules};
 use crate::access::renewal::{Cause, RenewError, RenewalParts, Renewals};
 use crate::access::renewal_task::RenewalTask;
@@ -342,7 +342,7 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
     let mut replicas = Vec::new();
     for _ in 0..3 {
         let replica = Replica::start_with(&database, &database.url(), &platform, clock.clone()).await;
-        let keeping = replica.renewals.keep();
+        let keeping = replica.renewals.start_scheduler();
         replicas.push((replica, keeping));
     }
     let mut before = 0;
@@ -369,7 +369,7 @@ async fn one_gateway_keeps_for_all_and_another_takes_over_when_it_is_gone() {
         let _ = keeping.await;
         match replicas.len() {
             2 => database.tamper("UPDATE leaders SET ends_at = clock_timestamp()").await,
-            _ => replica.renewals.stop_keeping().await,
+            _ => replica.renewals.stop_scheduler().await,
         }
         clock.advance(crate::store::leader_election::TERM);
     }
@@ -382,7 +382,7 @@ async fn a_leader_that_cannot_reach_the_database_stops_before_another_may_begin(
     let (proxy, url) = database.behind_proxy().await;
     let clock = Clock::manual(Clock::system().now());
     let replica = Replica::start_with(&database, &url, &platform, clock.clone()).await;
-    let keeping = replica.renewals.keep();
+    let keeping = replica.renewals.start_scheduler();
     let lead = &replica.renewals.context().lead;
     lead.wait_elected().await;
     proxy.set(ProxyMode::Refuse);

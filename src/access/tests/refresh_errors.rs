@@ -116,7 +116,7 @@ async fn an_interrupted_refresh_explains_a_refusal_among_others() {
     let outcome = renew(&bench, &bench.account("cut"), Cause::Unauthorized).await;
     let Err(RenewError::NeedsLogin { why, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("was under way when the process ended"), "{why}");
-    let keeping = bench.renewals.keep();
+    let keeping = bench.renewals.start_scheduler();
     while bench.account("cut").state() != AccountState::Ready {
         bench.clock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;

@@ -54,7 +54,7 @@ fn states(bench: &Workbench, names: &[&str]) -> Vec<&'static str> {
 async fn a_realm_in_trouble_is_well_within_a_minute_of_its_end_although_nobody_calls() {
     let names = ["a1", "a2", "a3", "a4"];
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.clock.advance(HOUR);
     bench.platform.refreshes_fail(unreachable(), 10_000);
     for name in &names[..3] {
@@ -80,7 +80,7 @@ async fn a_realm_in_trouble_is_well_within_a_minute_of_its_end_although_nobody_c
 #[tokio::test]
 async fn one_accounts_next_try_comes_without_a_call() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(unreachable(), 20);
     assert!(renew_through_pauses(&bench, "smile").await.is_err());
     pass(&bench, 300).await;
@@ -96,7 +96,7 @@ async fn one_accounts_next_try_comes_without_a_call() {
 async fn a_platform_that_asks_to_be_left_alone_is_left_alone_by_all() {
     let names = ["a1", "a2", "a3"];
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(asked_to_wait(20, 503), 1);
     for name in names {
         let outcome = renew(&bench, name, Cause::Unauthorized).await;
@@ -125,7 +125,7 @@ async fn a_request_to_wait_for_one_call_holds_its_account_alone() {
 async fn a_fleet_that_is_refused_for_a_moment_is_told_nothing_and_serves_again() {
     let names = ["a1", "a2", "a3", "a4", "a5"];
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(refused(), names.len());
     for name in names {
         assert!(renew(&bench, name, Cause::Unauthorized).await.is_err());
@@ -149,7 +149,7 @@ async fn a_fleet_that_is_refused_for_a_moment_is_told_nothing_and_serves_again()
 async fn grants_that_really_died_together_are_told_after_a_second_try_and_not_hammered() {
     let names = ["a1", "a2", "a3", "a4"];
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     names.iter().for_each(|name| bench.platform.forgets(name));
     for name in names {
         assert!(renew(&bench, name, Cause::Unauthorized).await.is_err());
@@ -170,7 +170,7 @@ async fn grants_that_really_died_together_are_told_after_a_second_try_and_not_ha
 async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_again() {
     let names = ["a1", "a2", "a3", "a4"];
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(refused(), 10_000);
     for name in names {
         assert!(renew(&bench, name, Cause::Unauthorized).await.is_err());
@@ -226,7 +226,7 @@ async fn a_refresh_token_that_was_nobodys_gives_way_to_the_one_before() {
 #[tokio::test]
 async fn a_second_look_that_meets_trouble_is_still_owed() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(refused(), 1);
     assert!(renew(&bench, "smile", Cause::Unauthorized).await.is_err());
     assert_eq!(states(&bench, &["smile"]), ["needs_login"]);
@@ -242,7 +242,7 @@ async fn a_second_look_that_meets_trouble_is_still_owed() {
 #[tokio::test]
 async fn an_account_that_was_removed_while_it_failed_is_owed_nothing() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     bench.platform.refreshes_fail(unreachable(), 3);
     assert!(renew_through_pauses(&bench, "smile").await.is_err());
     let account = bench.account("smile");
@@ -286,7 +286,7 @@ async fn accounts_refused_together_are_looked_at_again_after_a_restart() {
     before.clock.advance(2 * HOUR);
     let Workbench { clock, store, platform, .. } = before;
     let bench = Workbench::over(clock, store, platform, settings()).await;
-    let _keeper = bench.renewals.keep();
+    let _keeper = bench.renewals.start_scheduler();
     pass(&bench, 180).await;
     assert_eq!(states(&bench, &names), ["ready", "ready", "needs_login"], "the last one was refused alone");
 }

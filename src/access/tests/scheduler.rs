@@ -119,7 +119,7 @@ async fn live(bench: &Workbench, step: Duration, steps: usize) {
 #[tokio::test]
 async fn the_keeper_renews_before_a_caller_meets_an_expired_token() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["busy", "idle"]).await;
-    let keeper = bench.renewals.keep();
+    let keeper = bench.renewals.start_scheduler();
     for _ in 0..3 * 60 {
         bench.account("busy").mark_used(bench.clock.now());
         live(&bench, MINUTE / 2, 2).await;
@@ -137,7 +137,7 @@ async fn after_a_long_stop_overdue_accounts_are_renewed_a_few_at_a_time() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &names).await;
     bench.clock.advance(30 * 24 * HOUR);
     bench.platform.refresh_door.send_replace(false);
-    let keeper = bench.renewals.keep();
+    let keeper = bench.renewals.start_scheduler();
     bench.platform.until_refreshes(1).await;
     live(&bench, Duration::from_millis(20), 7).await;
     bench.platform.until_refreshes(8).await;
@@ -172,7 +172,7 @@ async fn a_caller_that_renewed_meanwhile_spares_the_keeper_the_work() {
         async move { renewals.renew(&busy, busy.generation(), Cause::Unauthorized).await.is_ok() }
     });
     assert!(by_caller.await.unwrap());
-    let keeper = bench.renewals.keep();
+    let keeper = bench.renewals.start_scheduler();
     live(&bench, MINUTE, 10).await;
     assert_eq!(bench.platform.refreshes(), 1);
     keeper.abort();
@@ -209,7 +209,7 @@ async fn hours_pass_until(bench: &Workbench, done: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_grant_that_is_not_in_use_is_kept_alive_too_and_touches_nothing_else() {
     let (bench, old, realm) = between_platforms().await;
-    let keeping = bench.renewals.keep();
+    let keeping = bench.renewals.start_scheduler();
     for weeks in 1..=2 {
         hours_pass_until(&bench, || old.refreshes() == weeks).await;
         hours_pass_until(&bench, || {
@@ -237,7 +237,7 @@ async fn a_grant_that_is_not_in_use_is_kept_alive_too_and_touches_nothing_else()
 async fn a_dead_grant_that_is_not_in_use_is_told_once_and_costs_the_account_nothing() {
     let (bench, old, realm) = between_platforms().await;
     old.forgets("smile");
-    let keeping = bench.renewals.keep();
+    let keeping = bench.renewals.start_scheduler();
     hours_pass_until(&bench, || old.refreshes() == 3).await;
     assert_eq!(bench.events.of("smile", JournalEvent::UnusedGrantRefused).len(), 1);
     while of_realm(&bench, &realm).await.intent.is_some() {
@@ -270,7 +270,7 @@ async fn a_grant_that_is_not_in_use_loses_no_refresh_token_to_an_odd_response() 
         ..error("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200))
     };
     old.refreshes_fail(odd, 1);
-    let keeping = bench.renewals.keep();
+    let keeping = bench.renewals.start_scheduler();
     hours_pass_until(&bench, || !bench.events.of("smile", JournalEvent::RefreshTokenKept).is_empty()).await;
     assert_eq!(of_realm(&bench, &realm).await.refresh.expose(), "invented");
     // Nobody's token: the platform refuses it, and the one before it takes its place again.
