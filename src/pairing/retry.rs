@@ -1,5 +1,6 @@
-//! A control call, repeated as the documents advise. Knows which troubles may be repeated, and remembers
-//! whether an earlier try may have been carried out.
+//! A control call, repeated as the documents advise, and whether an earlier try may have been carried out.
+//! Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens
+//! (gen-api, sections 2 and 4).
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::ports::{CallFuture, LoginCalls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::token::TokenSet;
-use crate::platform::{PlatformError, PlatformErrorKind};
+use crate::platform::PlatformError;
 
 /// How often and how fast. No jitter: one person waits in front of each login.
 #[derive(Clone)]
@@ -49,10 +50,10 @@ impl RetryPolicy {
             let Err(trouble) = &result else { return Retried { result, may_have_acted } };
             wait = wait.max(trouble.retry_after.unwrap_or_default());
             let too_late = self.clock.now().since(started) + wait > self.deadline;
-            if !is_retryable(trouble.kind) || sent >= self.attempts || too_late {
+            if !trouble.is_retryable() || sent >= self.attempts || too_late {
                 return Retried { result, may_have_acted };
             }
-            may_have_acted |= may_have_been_carried_out(trouble.kind);
+            may_have_acted |= trouble.may_have_acted();
             tracing::info!(
                 call = trouble.call,
                 status = trouble.status,
@@ -83,26 +84,4 @@ impl<T> Retried<T> {
         });
         Self { result, may_have_acted: self.may_have_acted || retried.may_have_acted }
     }
-}
-
-/// Every call here is safe to send twice: a spent code answers 400, pairing again returns the same tokens
-/// (gen-api, sections 2 and 4).
-fn is_retryable(kind: PlatformErrorKind) -> bool {
-    match kind {
-        PlatformErrorKind::Failed
-        | PlatformErrorKind::TimedOut
-        | PlatformErrorKind::Unreachable
-        | PlatformErrorKind::Lost => true,
-        PlatformErrorKind::Refused
-        | PlatformErrorKind::Forbidden
-        | PlatformErrorKind::PairedElsewhere
-        | PlatformErrorKind::NothingDiscovered
-        | PlatformErrorKind::RouteRefused
-        | PlatformErrorKind::Malformed
-        | PlatformErrorKind::Unexpected => false,
-    }
-}
-
-fn may_have_been_carried_out(kind: PlatformErrorKind) -> bool {
-    matches!(kind, PlatformErrorKind::Failed | PlatformErrorKind::TimedOut | PlatformErrorKind::Lost)
 }

@@ -167,9 +167,39 @@ impl PlatformError {
         Self::plain(call, Blame::Realm, PlatformErrorKind::TimedOut, None, detail)
     }
 
-    /// Whether the documents or common sense advise a repeat.
+    /// The platform or the way to it is at fault: later, the same call may succeed.
     pub fn is_transient(&self) -> bool {
         self.blame == Blame::Realm
+    }
+
+    /// A call that is safe to send twice may be sent again, after the documented pause.
+    pub fn is_retryable(&self) -> bool {
+        match self.kind {
+            PlatformErrorKind::Failed
+            | PlatformErrorKind::TimedOut
+            | PlatformErrorKind::Unreachable
+            | PlatformErrorKind::Lost => true,
+            PlatformErrorKind::Refused
+            | PlatformErrorKind::Forbidden
+            | PlatformErrorKind::PairedElsewhere
+            | PlatformErrorKind::NothingDiscovered
+            | PlatformErrorKind::RouteRefused
+            | PlatformErrorKind::Malformed
+            | PlatformErrorKind::Unexpected => false,
+        }
+    }
+
+    /// The platform may have carried the call out, although it did not say so.
+    pub fn may_have_acted(&self) -> bool {
+        matches!(self.kind, PlatformErrorKind::Failed | PlatformErrorKind::TimedOut | PlatformErrorKind::Lost)
+    }
+
+    /// With rotation, the response that could not be read may have replaced the refresh token that was sent.
+    pub fn may_have_spent_token(&self) -> bool {
+        matches!(
+            self.kind,
+            PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
+        )
     }
 }
 
