@@ -275,13 +275,19 @@ impl Account {
         });
     }
 
-    /// Publishes a refresh token that came without an access token; what serves goes on serving.
-    pub(super) fn take_refresh(&self, before: &Snapshot, refresh: &RefreshToken, stored: u64) {
-        self.change(&before.realm, |snapshot| {
-            if stored > snapshot.stored_generation {
+    /// Publishes a refresh token that came without an access token; what serves goes on serving. `stored` is its generation in the
+    /// store, or `None` while it is in memory only.
+    pub(super) fn take_refresh(&self, before: &Snapshot, refresh: &RefreshToken, stored: Option<u64>) {
+        self.change(&before.realm, |snapshot| match stored {
+            Some(generation) if generation > snapshot.stored_generation => {
                 snapshot.refresh = refresh.clone();
-                snapshot.stored_generation = stored;
+                snapshot.stored_generation = generation;
             }
+            None if snapshot.refresh == before.refresh => {
+                snapshot.refresh = refresh.clone();
+                snapshot.unsaved = true;
+            }
+            _ => {}
         });
     }
 

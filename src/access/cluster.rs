@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
+use crate::store::StoreError;
 use crate::store::cluster::Lease;
-use crate::store::{NewTokens, StoreError};
 
 use super::cause::RenewError;
 use super::control_calls::ControlCalls;
@@ -128,26 +128,6 @@ impl RenewalTask {
             self.context.clock.sleep(POLL_INTERVAL).await;
         }
         Ok(())
-    }
-
-    /// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
-    pub(super) async fn keep_as_fallback(&self, before: &Snapshot, tokens: &NewTokens) {
-        let kept = self.context.store.keep_fallback_token(
-            &self.account.name,
-            &before.realm,
-            before.stored_generation,
-            tokens,
-        );
-        match kept.await {
-            Ok(true) => self.journal(
-                JournalEvent::FallbackKept,
-                "two gateways refreshed at once; both refresh tokens are kept".into(),
-            ),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(account = %self.account.name, error = %error, "the refresh token of a commit that came too late could not be kept");
-            }
-        }
     }
 
     /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.

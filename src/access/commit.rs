@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::model::token::RefreshToken;
-use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredRoute};
+use crate::model::token::{AccessToken, RefreshToken};
+use crate::store::{AccountRecord, GrantRecord, NewTokens, StoreError, StoredAccess, StoredRoute};
 
 use super::account::Account;
 use super::context::RenewalContext;
+use super::fallback_tokens::keep_beside;
 use super::lease::LEASE;
 use super::pacing::backoff;
 use super::pending_commits::PendingCommit;
@@ -58,21 +60,59 @@ pub(super) async fn save(
     };
     context.pending_commits.failures.fetch_add(1, Relaxed);
     tracing::error!(
-        account = %account.name, realm = %before.realm, error = %error,
+        account = %account.name, realm = %before.realm, trouble = %error,
         "new tokens could not be saved; they are used from memory and a crash now would cost the login"
     );
     let detail = format!("new tokens are in memory only: {error}");
     context.journal.record(&account.name, JournalEvent::TokensUnsaved, detail);
-    let waiting = PendingCommit {
+    let pending = PendingCommit {
         expected: before.stored_generation,
         tokens: tokens.clone(),
         ancestors: vec![before.refresh.clone()],
         version: 0,
+        one_before: None,
     };
     account.take_tokens(before, tokens, None);
-    context.pending_commits.add(&key, waiting);
-    context.runtime.spawn(keep_saving(Arc::clone(context), Arc::clone(account), key));
+    save_later(context, account, key, pending);
     CommitOutcome::InMemory
+}
+
+/// Publishes a refresh token that came without an access token from memory, until the store takes it. The access token at hand
+/// stays, and the refresh token before it is kept beside the new one.
+pub(super) fn hold_refresh_token(
+    context: &Arc<RenewalContext>,
+    account: &Arc<Account>,
+    before: &Snapshot,
+    came: &RefreshToken,
+) {
+    let key = (account.name.clone(), before.realm.clone());
+    let none = || StoredAccess { token: AccessToken::new(""), expires_at: Timestamp::default() };
+    let tokens = NewTokens {
+        access: before.token.clone().unwrap_or_else(none),
+        refresh: Some(came.clone()),
+        refreshed_at: before.refreshed_at.unwrap_or(before.obtained_at),
+    };
+    // Published first, so that the saver never reports as saved what the registry does not have yet.
+    account.take_refresh(before, came, None);
+    let one_before = Some(before.refresh.clone());
+    if context.pending_commits.replace_refresh(&key, &tokens, one_before.clone()) {
+        return;
+    }
+    context.pending_commits.failures.fetch_add(1, Relaxed);
+    let ancestors = vec![before.refresh.clone(), came.clone()];
+    let pending =
+        PendingCommit { expected: before.stored_generation, tokens, ancestors, version: 0, one_before };
+    save_later(context, account, key, pending);
+}
+
+fn save_later(
+    context: &Arc<RenewalContext>,
+    account: &Arc<Account>,
+    key: (AccountName, RealmName),
+    pending: PendingCommit,
+) {
+    context.pending_commits.add(&key, pending);
+    context.runtime.spawn(keep_saving(Arc::clone(context), Arc::clone(account), key));
 }
 
 /// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have brought it there while the
@@ -172,7 +212,7 @@ async fn try_to_save(
         Err(error) => {
             context.pending_commits.failures.fetch_add(1, Relaxed);
             if loud {
-                tracing::error!(account = %name, %realm, error = %error, "new tokens are still in memory only");
+                tracing::error!(account = %name, %realm, trouble = %error, "new tokens are still in memory only");
             }
             false
         }
@@ -192,6 +232,12 @@ async fn saved(
         return false;
     }
     account.tokens_saved(realm, generation);
+    if let Some(one_before) = &waiting.one_before {
+        let (store, now) = (&*context.store, context.clock.now());
+        if let Err(error) = keep_beside(store, now, name, realm, one_before, generation).await {
+            tracing::error!(account = %name, trouble = %error, "the refresh token before an odd answer could not be kept");
+        }
+    }
     save_route(context, account, realm).await;
     restore_login(context, account, realm).await;
     context.journal.record(
@@ -217,7 +263,7 @@ async fn restore_login(context: &RenewalContext, account: &Account, realm: &Real
             context.journal.record(&account.name, JournalEvent::LoginRestored, detail);
         }
         Err(error) => {
-            tracing::error!(account = %account.name, error = %error, "the state could not be saved");
+            tracing::error!(account = %account.name, trouble = %error, "the state could not be saved");
         }
     }
 }
@@ -233,8 +279,13 @@ async fn reconcile(
     let (name, realm) = key;
     let Ok(found) = context.store.account(name).await else { return false };
     let grant = found.as_ref().and_then(|record| record.grants.iter().find(|grant| grant.realm == *realm));
-    let ours = &waiting.tokens.access.token;
-    if let Some(grant) = grant.filter(|grant| grant.access.as_ref().is_some_and(|held| held.token == *ours)) {
+    let (ours, refresh) = (&waiting.tokens.access.token, &waiting.tokens.refresh);
+    // A refresh token that came alone stands beside an access token that the store has had before.
+    let is_saved = |grant: &&GrantRecord| {
+        grant.access.as_ref().is_some_and(|held| held.token == *ours)
+            && refresh.as_ref().is_none_or(|refresh| grant.refresh == *refresh)
+    };
+    if let Some(grant) = grant.filter(is_saved) {
         return saved(context, account, key, waiting, grant.generation).await;
     }
     if let Some(grant) = grant.filter(|grant| waiting.ancestors.contains(&grant.refresh)) {
@@ -262,7 +313,7 @@ pub(super) async fn save_route(context: &RenewalContext, account: &Account, real
             discovered_at: context.clock.now(),
         };
         if let Err(error) = context.store.set_route(&account.name, realm, &stored).await {
-            tracing::warn!(account = %account.name, %realm, error = %error, "the route could not be saved");
+            tracing::warn!(account = %account.name, %realm, trouble = %error, "the route could not be saved");
         }
     }
 }

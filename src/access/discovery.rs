@@ -125,11 +125,11 @@ impl RenewalTask {
         if !told {
             match error.kind {
                 PlatformErrorKind::RouteRefused => tracing::error!(
-                    account = %self.account.name, realm = %before.realm, error = %error,
+                    account = %self.account.name, realm = %before.realm, trouble = %error,
                     "discovery sends this account to a place that allowed_hosts does not have"
                 ),
                 _ => {
-                    tracing::warn!(account = %self.account.name, realm = %before.realm, error = %error, "discovery failed")
+                    tracing::warn!(account = %self.account.name, realm = %before.realm, trouble = %error, "discovery failed")
                 }
             }
             let route = match &in_use {

@@ -206,6 +206,12 @@ pub fn refused() -> PlatformError {
     error("refresh", Blame::Grant, PlatformErrorKind::Refused, Some(401))
 }
 
+/// A response whose access token cannot be used and that brings a refresh token.
+pub fn without_access(refresh: &str) -> PlatformError {
+    let refresh = Some(RefreshToken::new(refresh));
+    PlatformError { refresh, ..error("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200)) }
+}
+
 pub fn timed_out() -> PlatformError {
     error("refresh", Blame::Realm, PlatformErrorKind::TimedOut, Some(504))
 }

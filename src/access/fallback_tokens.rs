@@ -20,7 +20,7 @@ pub(super) async fn keep_the_one_before(
         return;
     }
     if let Err(error) = keep_beside(store, now, name, &before.realm, &before.refresh, generation).await {
-        tracing::error!(account = %name, error = %error, "the refresh token before an odd answer could not be kept");
+        tracing::error!(account = %name, trouble = %error, "the refresh token before an odd answer could not be kept");
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct PendingCommit {
     /// The refresh tokens that these came from. A store that holds one of them holds something older.
     pub ancestors: Vec<RefreshToken>,
     pub version: u64,
+    /// The refresh token before one that came alone: kept beside it in the store until that is proven.
+    pub one_before: Option<RefreshToken>,
 }
 
 impl PendingCommits {
@@ -57,6 +59,24 @@ impl PendingCommits {
         older.tokens = tokens.clone();
         // An answer without a refresh token keeps the one before, which the store has not seen either.
         older.tokens.refresh = older.tokens.refresh.take().or(kept);
+        // A refresh has proven what it was asked with.
+        older.one_before = None;
+        true
+    }
+
+    /// Likewise a refresh token that came alone, after the one that is to be kept beside it.
+    pub fn replace_refresh(
+        &self,
+        key: &(AccountName, RealmName),
+        tokens: &NewTokens,
+        one_before: Option<RefreshToken>,
+    ) -> bool {
+        let mut waiting = locked(&self.waiting);
+        let Some(older) = waiting.get_mut(key) else { return false };
+        older.version += 1;
+        older.ancestors.extend(one_before.iter().chain(&tokens.refresh).cloned());
+        older.tokens.refresh = tokens.refresh.clone();
+        older.one_before = one_before;
         true
     }
 
@@ -101,5 +121,16 @@ impl PendingCommits {
         all.remove(key);
         self.count.send_replace(all.len());
         true
+    }
+
+    /// Puts the refresh token before one that came alone back in its place, since the platform refuses that. `None` where there is
+    /// none.
+    pub fn take_one_before(&self, key: &(AccountName, RealmName)) -> Option<RefreshToken> {
+        let mut waiting = locked(&self.waiting);
+        let pending = waiting.get_mut(key)?;
+        let one_before = pending.one_before.take()?;
+        pending.version += 1;
+        pending.tokens.refresh = Some(one_before.clone());
+        Some(one_before)
     }
 }

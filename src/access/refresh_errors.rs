@@ -53,7 +53,7 @@ impl RenewalTask {
             Blame::Account | Blame::Realm => {
                 RenewalCounters::increment(&self.breaker.counters.refresh_failures);
                 self.breaker.failed(self.now(), &self.account.name, &error);
-                tracing::warn!(account = %self.account.name, realm = %before.realm, error = %error, "the refresh failed");
+                tracing::warn!(account = %self.account.name, realm = %before.realm, trouble = %error, "the refresh failed");
                 if self.account.pacing.lock().last_error().is_none() {
                     self.journal(
                         JournalEvent::RefreshFailed,
@@ -126,7 +126,7 @@ impl RenewalTask {
     async fn look_for_better(&self, before: &Snapshot) -> Result<Replacement, StoreError> {
         if before.unsaved {
             // The newest there is stands in memory, and the store's is older.
-            return Ok(Replacement::Nothing);
+            return Ok(self.adopted_from_memory(before));
         }
         if self.store_has_newer(before, &mut None).await? {
             return Ok(Replacement::FromStore);
@@ -140,6 +140,18 @@ impl RenewalTask {
             Ok(true) => Err(StoreError::Unavailable("the account cannot be read back".into())),
             Err(error) => Err(error),
         }
+    }
+
+    /// Where the refused token came alone and waits for the store, the one before it is tried again.
+    fn adopted_from_memory(&self, before: &Snapshot) -> Replacement {
+        let key = (self.account.name.clone(), before.realm.clone());
+        let Some(one_before) = self.context.pending_commits.take_one_before(&key) else {
+            return Replacement::Nothing;
+        };
+        self.account.take_refresh(before, &one_before, None);
+        let detail = "the refresh token in use was refused; one that was kept beside it is tried".to_owned();
+        self.journal(JournalEvent::FallbackAdopted, detail);
+        Replacement::Fallback
     }
 
     /// Many grants are refused within minutes: a signal before it is a verdict. The account is tried once more, apart from the others,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use dashmap::{DashMap, DashSet};
 
+use crate::clock::Timestamp;
 use crate::config;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::{HostPolicy, Route};
@@ -255,7 +256,8 @@ impl AccountRegistry {
             realm: one_copy(&rules, &grant.realm),
             id: grant.account_id,
             refresh: grant.refresh.clone(),
-            token: grant.access.clone(),
+            // One without an end was written beside a refresh token that came alone.
+            token: grant.access.clone().filter(|access| access.expires_at != Timestamp::default()),
             route: self.route_of(grant, &rules),
             trial: None,
             serial: grant.generation,

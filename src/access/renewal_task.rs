@@ -12,16 +12,17 @@ use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::TokenSet;
-use crate::platform::{PlatformError, PlatformErrorKind};
-use crate::store::{NewTokens, StoreError, StoredAccess};
+use crate::platform::PlatformError;
+use crate::store::{NewTokens, StoreError};
 
 use super::cause::{Cause, RenewError, RenewalResult};
-use super::circuit_breaker::{CircuitBreaker, Permit, RenewalCounters};
-use super::commit::{CommitOutcome, save};
+use super::circuit_breaker::{CircuitBreaker, Permit};
+use super::commit::CommitOutcome;
 use super::context::{ActiveTask, RenewalContext};
 use super::control_calls::{Call, ControlCalls};
 use super::locked;
 use super::pacing::{MaybeSpent, lacks_only_a_route, refresh_gap, stable_jitter};
+use super::refresh::{self, refresh_grant};
 use super::registry::Account;
 use super::snapshot::Snapshot;
 
@@ -167,11 +168,16 @@ impl RenewalTask {
             self.clear_intent(before, noted_at, &problem).await;
             return Err(problem);
         }
-        let sent_at = self.now();
-        let response = match self.ask_for_tokens(before, platform).await {
-            Ok(response) => response,
+        let ask = async {
+            let response = self.ask_for_tokens(before, platform).await;
+            if response.is_ok() {
+                self.context.realm_works(&self.breaker);
+            }
+            response
+        };
+        let refreshed = match refresh_grant(&self.context, &self.account, before, ask).await {
+            Ok(refreshed) => refreshed,
             Err(error) => {
-                self.keep_received_token(before, &error).await;
                 let outcome = self.not_refreshed(before, platform, error).await;
                 if let Err(problem) = &outcome {
                     self.clear_intent(before, noted_at, problem).await;
@@ -179,40 +185,14 @@ impl RenewalTask {
                 return outcome;
             }
         };
-        RenewalCounters::increment(&self.breaker.counters.refreshes);
-        self.context.realm_works(&self.breaker);
-        let life = response.expires_in;
-        let odd = response.oddity_line();
-        let tokens = NewTokens {
-            access: StoredAccess { token: response.access, expires_at: sent_at + life },
-            refresh: response.refresh,
-            refreshed_at: self.now(),
-        };
-        match save(&self.context, &self.account, before, &tokens).await {
-            CommitOutcome::Committed(generation) => {
-                self.account.take_tokens(before, &tokens, Some(generation));
-                if odd.is_some() {
-                    self.keep_the_one_before(before, &tokens, generation).await;
-                }
-            }
-            CommitOutcome::InMemory => {}
-            CommitOutcome::Superseded(record) => {
-                self.keep_as_fallback(before, &tokens).await;
-                self.context.registry.apply(record);
-                self.journal(
-                    JournalEvent::RefreshSuperseded,
-                    "newer tokens were saved meanwhile and are used".to_owned(),
-                );
-                return Ok(TokenSource::FromStore);
-            }
+        match refreshed.outcome {
+            CommitOutcome::Committed(_) | CommitOutcome::InMemory => {}
+            CommitOutcome::Superseded(_) => return Ok(TokenSource::FromStore),
             CommitOutcome::AccountGone => {
                 return Err(self.context.unavailable("the account is no longer known"));
             }
         }
-        self.record_success(before, &tokens, life).await;
-        if let Some(odd) = odd {
-            self.journal(JournalEvent::TokenAnswerOdd, odd);
-        }
+        self.record_success(before, &refreshed.tokens, refreshed.life).await;
         Ok(TokenSource::Refreshed)
     }
 
@@ -255,7 +235,7 @@ impl RenewalTask {
             return Err(RenewError::Unavailable { retry_at, detail });
         }
         tracing::error!(
-            account = %self.account.name, realm = %before.realm, error = %error,
+            account = %self.account.name, realm = %before.realm, trouble = %error,
             "no intent could be written; the refresh goes out all the same, since callers have no token"
         );
         Ok(now)
@@ -268,13 +248,7 @@ impl RenewalTask {
         if !told && self.account.pacing.lock().maybe_spent.is_some() {
             return;
         }
-        let (name, owner) = (&self.account.name, &self.context.replica);
-        let generation = before.stored_generation;
-        if let Err(error) =
-            self.context.store.clear_intent(name, &before.realm, owner, generation, noted_at).await
-        {
-            tracing::debug!(account = %name, error = %error, "an intent could not be cleared; the next refresh writes it anew");
-        }
+        refresh::clear_intent(&self.context, &self.account, before, noted_at).await;
     }
 
     async fn ask_for_tokens(
@@ -288,10 +262,7 @@ impl RenewalTask {
     /// With rotation, an answer that we could not read may have spent the refresh token that we hold. It is tried again, and should it
     /// be refused, the reason is known.
     fn remember_lost_response(&self, error: &PlatformError) {
-        if matches!(
-            error.kind,
-            PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
-        ) {
+        if error.may_have_spent_token() {
             self.account.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::ResponseLost(self.now()));
         }
     }
@@ -349,7 +320,7 @@ impl RenewalTask {
         }
         account.take_state(&before.realm, &state);
         if let Err(error) = self.context.store.set_state(&account.name, &state).await {
-            tracing::error!(account = %account.name, state = state.word(), error = %error, "the state could not be saved");
+            tracing::error!(account = %account.name, state = state.word(), trouble = %error, "the state could not be saved");
         }
     }
 

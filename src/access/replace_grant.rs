@@ -199,7 +199,7 @@ impl FlightSlot {
         )
         .await;
         if let Err(error) = kept {
-            tracing::error!(account = %grant.name, error = %error, "the refresh token of an odd answer to an import could not be kept");
+            tracing::error!(account = %grant.name, trouble = %error, "the refresh token of an odd answer to an import could not be kept");
         }
     }
 
@@ -246,7 +246,7 @@ impl FlightSlot {
                 Err(error) => return Err(ReplaceError::Failed(error.to_string())),
             };
             tracing::error!(
-                account = %grant.name, realm = %grant.realm, error = %error,
+                account = %grant.name, realm = %grant.realm, trouble = %error,
                 "the tokens of an import are in memory only and storing is tried again; a crash now would cost the login"
             );
             failures += 1;

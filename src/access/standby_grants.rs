@@ -11,17 +11,16 @@ use crate::clock::Timestamp;
 use crate::config;
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::platform::{Blame, PlatformError, PlatformErrorKind};
+use crate::platform::{Blame, PlatformError};
 use crate::store::cluster::Lease;
-use crate::store::{GrantRecord, NewTokens, StoreError, StoredAccess};
+use crate::store::{GrantRecord, StoreError};
 
 use super::account::Account;
 use super::circuit_breaker::RenewalCounters;
-use super::commit::{CommitOutcome, save};
 use super::context::{ActiveTask, RenewalContext};
-use super::fallback_tokens::{keep_the_one_before, put_in_place};
 use super::lease::{self, LEASE};
 use super::pacing::{refresh_gap, stable_jitter};
+use super::refresh::{clear_intent, refresh_grant};
 use super::retry_queue::RetryAt;
 use super::snapshot::Snapshot;
 
@@ -72,7 +71,9 @@ async fn attempt(
 ) -> Result<(), RetryAt> {
     let later = || RetryAt { at: context.clock.now() + AFTER_TROUBLE, refused: false };
     let breaker = context.breakers.get(realm);
-    if breaker.is_open() {
+    let key = (account.name.clone(), realm.clone());
+    // Tokens that wait for the store are newer than what it holds.
+    if breaker.is_open() || context.pending_commits.get(&key).is_some() {
         return Err(later());
     }
     let _refresh_permit = breaker.refresh_permits.acquire().await;
@@ -97,19 +98,14 @@ async fn attempt(
     let ends = &AtomicU64::new(0);
     let held = lease::guard(context, &account.name, realm, ends);
     let came_to = held.during(refresh(context, account, &before)).await;
-    if came_to != Ok(StandbyOutcome::InMemory) {
+    // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
+    if context.pending_commits.get(&key).is_none() {
         held.release().await;
     }
-    came_to.map(|_| ()).map_err(|refused| RetryAt {
+    came_to.map_err(|refused| RetryAt {
         at: context.clock.now() + if refused { AFTER_REFUSAL } else { AFTER_TROUBLE },
         refused,
     })
-}
-
-#[derive(PartialEq)]
-enum StandbyOutcome {
-    InStore,
-    InMemory,
 }
 
 /// Fails with whether the platform refused it.
@@ -117,53 +113,16 @@ async fn refresh(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
     before: &Snapshot,
-) -> Result<StandbyOutcome, bool> {
+) -> Result<(), bool> {
     let (realm, sent_at) = (&before.realm, context.clock.now());
-    let counters = &context.breakers.get(realm).counters;
     let platform = context.platform(realm).map_err(|_| false)?;
     // Without a note of it in the store nothing goes out: there is time.
     context.store.note_intent(&account.name, realm, sent_at).await.map_err(|_| false)?;
-    let response = match platform.refresh(&before.refresh).await {
-        Ok(response) => response,
-        Err(error) => {
-            // After an answer that spent nothing, the refresh is not under way any more.
-            if !matches!(
-                error.kind,
-                PlatformErrorKind::Lost | PlatformErrorKind::TimedOut | PlatformErrorKind::Malformed
-            ) {
-                let (store, generation) = (&context.store, before.stored_generation);
-                let ended =
-                    store.clear_intent(&account.name, realm, &context.replica, generation, sent_at).await;
-                if let Err(error) = ended {
-                    tracing::debug!(account = %account.name, error = %error, "an intent could not be cleared; the next refresh writes it anew");
-                }
-            }
-            keep_received_token(context, account, before, &error).await;
-            return Err(failed(context, account, before, &error).await);
+    if let Err(error) = refresh_grant(context, account, before, platform.refresh(&before.refresh)).await {
+        if !error.may_have_spent_token() {
+            clear_intent(context, account, before, sent_at).await;
         }
-    };
-    RenewalCounters::increment(&counters.refreshes);
-    let odd = response.oddity_line();
-    let is_odd = odd.is_some();
-    if let Some(odd) = odd {
-        context.journal.record(&account.name, JournalEvent::TokenAnswerOdd, odd);
-    }
-    let tokens = NewTokens {
-        access: StoredAccess { token: response.access, expires_at: sent_at + response.expires_in },
-        refresh: response.refresh,
-        refreshed_at: context.clock.now(),
-    };
-    let saved = save(context, account, before, &tokens).await;
-    if let (true, CommitOutcome::Committed(generation)) = (is_odd, &saved) {
-        keep_the_one_before(
-            &*context.store,
-            context.clock.now(),
-            &account.name,
-            before,
-            &tokens,
-            *generation,
-        )
-        .await;
+        return Err(failed(context, account, before, &error).await);
     }
     let detail =
         format!("the grant in realm {realm}, which is not in use, so that its pairing does not lapse");
@@ -171,36 +130,7 @@ async fn refresh(
     if let Ok(Some(record)) = context.store.account(&account.name).await {
         context.registry.apply(record);
     }
-    match saved {
-        CommitOutcome::Committed(_) | CommitOutcome::Superseded(_) | CommitOutcome::AccountGone => {
-            Ok(StandbyOutcome::InStore)
-        }
-        CommitOutcome::InMemory => Ok(StandbyOutcome::InMemory),
-    }
-}
-
-/// An answer without a usable access token may have brought a refresh token: it is tried next.
-async fn keep_received_token(
-    context: &RenewalContext,
-    account: &Account,
-    before: &Snapshot,
-    error: &PlatformError,
-) {
-    let Some(came) = error.refresh.as_ref().filter(|came| **came != before.refresh) else { return };
-    match put_in_place(&*context.store, context.clock.now(), &account.name, before, came).await {
-        Ok(Some(_)) => {
-            let detail = format!(
-                "an answer without a usable access token brought a refresh token of realm {}, which is not in use: it is tried next, \
-                 and the one before it is kept until then",
-                before.realm
-            );
-            context.journal.record(&account.name, JournalEvent::RefreshTokenKept, detail);
-        }
-        Ok(None) => {}
-        Err(error) => {
-            tracing::error!(account = %account.name, error = %error, "the refresh token of an odd answer could not be kept");
-        }
-    }
+    Ok(())
 }
 
 /// Returns whether the platform refused the grant. One that has another token kept beside it is not given up: that is tried next.
@@ -218,7 +148,7 @@ async fn failed(
     } else {
         &breaker.counters.refresh_failures
     });
-    tracing::warn!(account = %account.name, %realm, error = %error, "a grant that is not in use could not be refreshed");
+    tracing::warn!(account = %account.name, %realm, trouble = %error, "a grant that is not in use could not be refreshed");
     if !refused {
         return false;
     }

@@ -170,3 +170,68 @@ async fn a_pairing_made_while_tokens_wait_wins() {
     let Availability::Ready(access) = smile.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!(token(&access), "paired-anew");
 }
+
+/// A refresh whose response has no usable access token, while the store takes no writes.
+async fn with_a_refresh_token_in_memory(came: &str) -> Workbench {
+    let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
+    let smile = bench.account("smile");
+    bench.platform.refreshes_fail(without_access(came), 1);
+    bench.store.fail_writes(true);
+    assert!(bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.is_err());
+    assert!(matches!(smile.availability(bench.clock.now()), Availability::Ready(_)), "serves on");
+    assert!(smile.summary().unsaved);
+    assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
+    bench
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_alone_waits_for_the_store_and_the_one_before_is_kept_beside_it() {
+    let bench = with_a_refresh_token_in_memory("rotated").await;
+    bench.platform.forgets("smile");
+    bench.platform.takes("rotated", "smile");
+    another_try(&bench).await;
+    assert_eq!(bench.renewals.alarms().unsaved_accounts, 1);
+    bench.store.fail_writes(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    let smile = bench.account("smile");
+    assert!(!smile.summary().unsaved);
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "rotated", "it would outlive a crash");
+    let generation = bench.grant("smile").await.generation;
+    bench.store.adopt_fallback_token(&smile.name, &global(), generation).await.unwrap().unwrap();
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-0");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_came_alone_is_used_from_memory() {
+    let bench = with_a_refresh_token_in_memory("rotated").await;
+    bench.platform.forgets("smile");
+    bench.platform.takes("rotated", "smile");
+    bench.clock.advance(MINUTE);
+    let smile = bench.account("smile");
+    let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    assert_eq!(token(&access), "access-smile-1");
+    bench.store.fail_writes(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
+    let generation = bench.grant("smile").await.generation;
+    let kept = bench.store.adopt_fallback_token(&smile.name, &global(), generation).await.unwrap();
+    assert_eq!(kept, None, "proven");
+}
+
+#[tokio::test]
+async fn a_refresh_token_in_memory_that_was_nobodys_gives_way_to_the_one_before() {
+    let bench = with_a_refresh_token_in_memory("junk").await;
+    bench.clock.advance(MINUTE);
+    let smile = bench.account("smile");
+    let access = bench.renewals.renew(&smile, smile.generation(), Cause::Unauthorized).await.unwrap();
+    assert_eq!(token(&access), "access-smile-1");
+    assert_eq!(smile.state(), AccountState::Ready);
+    assert_eq!(bench.events.of("smile", JournalEvent::FallbackAdopted).len(), 1);
+    bench.store.fail_writes(false);
+    another_try(&bench).await;
+    bench.renewals.finish().await;
+    assert_eq!(bench.grant("smile").await.refresh.expose(), "refresh-smile-1");
+}

@@ -183,11 +183,6 @@ async fn a_mass_refusal_that_lasted_too_long_is_taken_back_when_the_realm_works_
     assert_eq!(bench.events.of("a4", JournalEvent::LoginRestored).len(), 1);
 }
 
-fn without_access(refresh: &str) -> PlatformError {
-    let refresh = Some(RefreshToken::new(refresh));
-    PlatformError { refresh, ..error("refresh", Blame::Realm, PlatformErrorKind::Malformed, Some(200)) }
-}
-
 #[tokio::test]
 async fn a_refresh_token_without_an_access_token_is_used_next() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
