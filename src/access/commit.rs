@@ -1,5 +1,5 @@
-//! Saves new tokens. Where the store does not take them they are published from memory, saving is tried until they are durable, and
-//! the alarm is loud (threats, row 21).
+//! Saves new tokens. Where the store does not take them they are published from memory, saving is tried until
+//! they are durable, and the alarm is loud (threats, row 21).
 //!
 //! The rule guarded here: only tokens that are truly newer are written over the store's.
 
@@ -17,8 +17,8 @@ use super::account::Account;
 use super::context::RenewalContext;
 use super::fallback_tokens::keep_beside;
 use super::lease::LEASE;
-use super::pacing::backoff;
 use super::pending_commits::PendingCommit;
+use super::save_retry::SaveRetry;
 use super::snapshot::Snapshot;
 
 /// What became of new tokens.
@@ -38,7 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The alarm is repeated in the log every half minute, not with every try.
 const TRIES_PER_ALARM: u32 = 16;
 
-/// Commits what a refresh brought, before anybody uses it. One commit: it is the only window in which a kill can cost a login.
+/// Commits what a refresh brought, before anybody uses it. One commit: it is the only window in which a kill
+/// can cost a login.
 pub(super) async fn save(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
@@ -47,8 +48,9 @@ pub(super) async fn save(
 ) -> CommitOutcome {
     let key = (account.name.clone(), before.realm.clone());
     if context.pending_commits.get(&key).is_some() {
-        // While older tokens wait, their saver alone commits for this grant: two would fence each other, and the older could win. Published
-        // first, so that the saver never reports as saved what the book does not have yet.
+        // While older tokens wait, their saver alone commits for this grant: two would fence each other, and
+        // the older could win. Published first, so that the saver never reports as saved what the registry
+        // does not have yet.
         account.take_tokens(before, tokens, None);
         if context.pending_commits.replace(&key, &before.refresh, tokens) {
             return CommitOutcome::InMemory;
@@ -77,8 +79,8 @@ pub(super) async fn save(
     CommitOutcome::InMemory
 }
 
-/// Publishes a refresh token that came without an access token from memory, until the store takes it. The access token at hand
-/// stays, and the refresh token before it is kept beside the new one.
+/// Publishes a refresh token that came without an access token from memory, until the store takes it. The
+/// access token at hand stays, and the refresh token before it is kept beside the new one.
 pub(super) fn hold_refresh_token(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
@@ -115,8 +117,8 @@ fn save_later(
     context.runtime.spawn(keep_saving(Arc::clone(context), Arc::clone(account), key));
 }
 
-/// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have brought it there while the
-/// platform was being asked, and taking it for newer would lose the login.
+/// Commits over whatever the store holds, as long as that is what these tokens came from: the saver may have
+/// brought it there while the platform was being asked, and taking it for newer would lose the login.
 async fn commit(
     context: &RenewalContext,
     account: &Account,
@@ -147,8 +149,8 @@ async fn commit(
     }
 }
 
-/// An account that was renamed while the platform was asked has the grant under its new name: the tokens are committed there.
-/// `ancestors` are the refresh tokens that they came from.
+/// An account that was renamed while the platform was asked has the grant under its new name: the tokens are
+/// committed there. `ancestors` are the refresh tokens that they came from.
 async fn commit_under_new_name(
     context: &RenewalContext,
     account: &Account,
@@ -177,19 +179,18 @@ async fn commit_under_new_name(
 }
 
 async fn keep_saving(context: Arc<RenewalContext>, account: Arc<Account>, key: (AccountName, RealmName)) {
-    let mut failures = 0;
-    while let Some(waiting) = context.pending_commits.get(&key) {
-        failures += 1;
-        // Without jitter: the accounts share one store, and it takes their commits one after the other anyway.
-        context.clock.sleep(backoff(failures, LONGEST_PAUSE, 0.0)).await;
-        let waiting = context.pending_commits.get(&key).unwrap_or(waiting);
-        let loud = failures % TRIES_PER_ALARM == 1;
-        // Until they are saved, nobody else is to refresh; what becomes of the lease shows when the store is there again.
+    let mut retry = SaveRetry::new(&context.clock, LONGEST_PAUSE);
+    retry.pause().await;
+    let (context, account, key) = (&context, &account, &key);
+    let save = |failures: u32| async move {
+        let Some(waiting) = context.pending_commits.get(key) else { return Some(()) };
+        // Until they are saved, nobody else is to refresh; what becomes of the lease shows when the store is
+        // there again.
         let _ = context.store.extend_lease(&key.0, &key.1, &context.replica, LEASE).await;
-        if try_to_save(&context, &account, &key, &waiting, loud).await {
-            return;
-        }
-    }
+        let loud = failures % TRIES_PER_ALARM == 1;
+        try_to_save(context, account, key, &waiting, loud).await.then_some(())
+    };
+    retry.until_saved(save).await;
 }
 
 /// `true` when nothing is left to save.
@@ -268,8 +269,9 @@ async fn restore_login(context: &RenewalContext, account: &Account, realm: &Real
     }
 }
 
-/// The store moved on. Either an earlier commit of ours went through although its answer said otherwise (then it holds these tokens, or
-/// an ancestor of theirs that they go on top of), or somebody paired anew (then theirs are newer).
+/// The store moved on. Either an earlier commit of ours went through although its response said otherwise
+/// (then it holds these tokens, or an ancestor of theirs that they go on top of), or somebody paired anew
+/// (then theirs are newer).
 async fn reconcile(
     context: &RenewalContext,
     account: &Account,
@@ -302,7 +304,8 @@ async fn reconcile(
     true
 }
 
-/// Stores the route that is in use, where it is proven; also one that was found while the store was out of order.
+/// Stores the route that is in use, where it is proven; also one that was found while the store was
+/// unavailable.
 pub(super) async fn save_route(context: &RenewalContext, account: &Account, realm: &RealmName) {
     let snapshot = account.snapshot();
     if let Some(route) = snapshot.route.as_ref().filter(|_| snapshot.realm == *realm && snapshot.is_proven())

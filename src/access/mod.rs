@@ -1,7 +1,7 @@
-//! The right to call, kept alive: the book of snapshots, renewal through one door, the keeper.
+//! The right to call, kept alive: the registry of snapshots, renewal through one entry point, the scheduler.
 //!
-//! The rule guarded here: the request path only ever reads a snapshot; whatever waits, writes or speaks to the platform runs on the
-//! control runtime.
+//! The rule guarded here: the request path only ever reads a snapshot; whatever waits, writes or speaks to
+//! the platform runs on the control runtime.
 
 pub mod account;
 pub mod activity;
@@ -14,6 +14,7 @@ pub mod registry;
 pub mod renewal;
 pub mod replace_grant;
 pub mod route_candidate;
+pub mod save_retry;
 pub mod scheduler;
 pub mod stats;
 
@@ -49,7 +50,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use snapshot::Access;
 
-/// Every lock in here guards plain values that are whole after each statement, so a panic elsewhere does not spoil them.
+/// Every lock in here guards plain values that are complete after each statement, so a panic elsewhere does
+/// not spoil them.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
-//! Puts another refresh token in the place of one that an account has, for an import. The rule: the old grant goes only after the
-//! platform has taken the new token for a refresh; until then it stays, and its access token serves on.
+//! Puts another refresh token in the place of one that an account has, for an import. The rule: the old grant
+//! goes only after the platform has taken the new token for a refresh; until then it stays, and its access
+//! token serves on.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,8 +22,9 @@ use super::context::{ActiveTask, RenewalContext};
 use super::fallback_tokens;
 use super::lease::{self, LEASE};
 use super::locked;
-use super::pacing::{backoff, refresh_gap};
+use super::pacing::refresh_gap;
 use super::renewal::Renewals;
+use super::save_retry::SaveRetry;
 
 /// Why the account has its own token still.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +48,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_SAVE_PAUSE: Duration = Duration::from_secs(2);
 
 impl Renewals {
-    /// Tries `grant.refresh` at the platform, and stores the grant with what that brought. To be asked for a grant that exists; runs to
-    /// its end on the control runtime even where the asker goes.
+    /// Tries `grant.refresh` at the platform, and stores the grant with what that brought. To be asked for a
+    /// grant that exists; runs to its end on the control runtime even where the asker goes.
     pub async fn replace(&self, grant: NewGrant) -> Result<AccountRecord, ReplaceError> {
         let Some(account) = self.context().registry.by_name(grant.name.as_str()) else {
             return Err(ReplaceError::NotTried("the account cannot be read".to_owned()));
@@ -59,7 +61,8 @@ impl Renewals {
     }
 }
 
-/// The account's one renewal at a time, held for the try. Who comes for a token meanwhile waits, as for any renewal.
+/// The account's one renewal at a time, held for the try. Who comes for a token meanwhile waits, as for any
+/// renewal.
 struct FlightSlot {
     context: Arc<RenewalContext>,
     account: Arc<Account>,
@@ -183,8 +186,9 @@ impl FlightSlot {
         context.journal.record(&grant.name, JournalEvent::TokenReplaced, detail);
     }
 
-    /// Answers without a usable access token replaced the token of the file, and then the platform said nothing
-    /// more: the newest is kept beside the account's own, where both are of one account at the platform.
+    /// Answers without a usable access token replaced the token of the file, and then the platform said
+    /// nothing more: the newest is kept beside the account's own, where both are of one account at the
+    /// platform.
     async fn keep_received_token(&self, grant: &NewGrant, old: &GrantRecord, came: &RefreshToken) {
         if old.account_id != grant.account_id {
             return;
@@ -225,7 +229,7 @@ impl FlightSlot {
             };
             let is_open = context.breakers.get(&grant.realm).is_open();
             let pause = (RETRY_PAUSE * 2u32.pow(attempts - 1)).max(error.retry_after.unwrap_or_default());
-            // An answer whose access token is of no use may still have replaced the refresh token.
+            // A response whose access token is of no use may still have replaced the refresh token.
             token = error.refresh.clone().unwrap_or(token);
             if !error.is_transient() || attempts >= MAX_ATTEMPTS || is_open || pause > LONGEST_WAIT {
                 let came = (token != grant.refresh).then_some(token);
@@ -236,22 +240,22 @@ impl FlightSlot {
         }
     }
 
-    /// The store took a write a moment ago. Where it does not take this one, giving up would lose what the platform has handed out.
+    /// The store took a write a moment ago. Where it does not take this one, giving up would lose what the
+    /// platform has handed out.
     async fn store_until_it_is(&self, grant: &NewGrant) -> Result<AccountRecord, ReplaceError> {
-        let mut failures = 0;
-        loop {
-            let error = match self.context.store.put_grant(grant.clone()).await {
-                Ok(record) => return Ok(record),
-                Err(error @ StoreError::Unavailable(_)) => error,
-                Err(error) => return Err(ReplaceError::Failed(error.to_string())),
-            };
-            tracing::error!(
-                account = %grant.name, realm = %grant.realm, trouble = %error,
-                "the tokens of an import are in memory only and storing is tried again; a crash now would cost the login"
-            );
-            failures += 1;
-            self.context.clock.sleep(backoff(failures, LONGEST_SAVE_PAUSE, 0.0)).await;
-        }
+        let save = |_| async {
+            match self.context.store.put_grant(grant.clone()).await {
+                Err(error @ StoreError::Unavailable(_)) => {
+                    tracing::error!(
+                        account = %grant.name, realm = %grant.realm, trouble = %error,
+                        "the tokens of an import are in memory only and storing is tried again; a crash now would cost the login"
+                    );
+                    None
+                }
+                put => Some(put.map_err(|error| ReplaceError::Failed(error.to_string()))),
+            }
+        };
+        SaveRetry::new(&self.context.clock, LONGEST_SAVE_PAUSE).until_saved(save).await
     }
 }
 

@@ -14,6 +14,7 @@ use super::outcome::{Connected, LoginError, LoginOutcome, LoginStep};
 use super::pending::{CodeStatus, PairingRequest, PendingStart};
 use super::retry::{Retried, RetryPolicy};
 use super::{CallbackResult, Pairing, PairingRealm};
+use crate::access::save_retry::SaveRetry;
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountName, AccountState};
 use crate::model::route::Route;
@@ -46,7 +47,6 @@ struct PairedTokens {
 
 /// Tries that the browser waits for; after them the saving goes on in the background.
 const FOREGROUND_SAVES: u32 = 3;
-const FIRST_SAVE_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_SAVE_PAUSE: Duration = Duration::from_secs(30);
 
 impl<T> Retried<T> {
@@ -95,36 +95,30 @@ impl Pairing {
 
     /// Writes the grant; the browser waits a few tries long, the gateway as long as it takes.
     async fn save_with_retries(self: &Arc<Self>, paired: PairedTokens) -> Connected {
-        let mut pause = FIRST_SAVE_PAUSE;
-        for _ in 1..FOREGROUND_SAVES {
+        let mut retry = SaveRetry::new(&self.clock, LONGEST_SAVE_PAUSE);
+        for attempt in 1.. {
             match self.save(&paired).await {
                 Ok(saved) => return self.finish_pairing(paired, saved).await,
                 Err(problem) => self.log_unsaved(&paired, &problem),
             }
-            self.clock.sleep(pause).await;
-            pause *= 2;
-        }
-        match self.save(&paired).await {
-            Ok(saved) => self.finish_pairing(paired, saved).await,
-            Err(problem) => {
-                self.log_unsaved(&paired, &problem);
-                let unsaved = paired.connected_unsaved();
-                self.unsaved.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(self.clone().save_in_background(paired, pause));
-                unsaved
+            if attempt == FOREGROUND_SAVES {
+                break;
             }
+            retry.pause().await;
         }
+        let unsaved = paired.connected_unsaved();
+        self.unsaved.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(self.clone().save_in_background(paired, retry));
+        unsaved
     }
 
-    async fn save_in_background(self: Arc<Self>, paired: PairedTokens, mut pause: Duration) {
-        let saved = loop {
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_SAVE_PAUSE);
-            match self.save(&paired).await {
-                Ok(saved) => break saved,
-                Err(problem) => self.log_unsaved(&paired, &problem),
-            }
+    async fn save_in_background(self: Arc<Self>, paired: PairedTokens, mut retry: SaveRetry) {
+        retry.pause().await;
+        let save = |_| async {
+            let saved = self.save(&paired).await;
+            saved.inspect_err(|problem| self.log_unsaved(&paired, problem)).ok()
         };
+        let saved = retry.until_saved(save).await;
         self.unsaved.fetch_sub(1, Ordering::Relaxed);
         self.finish_pairing(paired, saved).await;
     }
