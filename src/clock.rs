@@ -122,7 +122,7 @@ struct ManualClock {
     ever_slept: AtomicU64,
 }
 
-/// A time of day that is off by no more was not set: it drifts, or the answer of a database took its time.
+/// A time of day that is off by no more was not set: it drifts, or the response of a database took its time.
 const DRIFT: Duration = Duration::from_secs(1);
 
 /// One for the process: whoever prints a moment has no clock at hand.

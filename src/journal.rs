@@ -1,6 +1,8 @@
-//! Per-account timeline of changes and why, not of every call. Noting something down never fails and never waits: losses are counted instead.
+//! Per-account timeline of changes and why, not of every call. Noting something down never fails and never
+//! waits: losses are counted instead.
 //!
-//! What is noted goes to the log at once and to the store as soon as that takes it. Beside it stands the log of admin actions, in [`audit`].
+//! What is noted goes to the log at once and to the store as soon as that takes it. Beside it stands the log
+//! of admin actions, in [`audit`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,7 +78,8 @@ impl Journal {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Returns when everything noted so far is in the store, or was tried in vain: before the process ends, and in tests.
+    /// Returns when everything noted so far is in the store, or was tried in vain: before the process ends,
+    /// and in tests.
     pub async fn flush(&self) {
         let (flushed, all) = oneshot::channel();
         if self.queue.send(JournalJob::Flush(flushed)).await.is_ok() {

@@ -1,6 +1,8 @@
-//! One account in the book: a snapshot that is replaced as a whole, and what its calls and renewals note beside it.
+//! One account in the registry: a snapshot that is replaced as one, and what calls and renewals record beside
+//! it.
 //!
-//! The rule guarded here: a snapshot's generation never goes back, whoever publishes (a flight, a pairing, a re-read of the store).
+//! The rule guarded here: a snapshot's generation never goes back, whoever publishes (a renewal, a pairing, a
+//! re-read of the store).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -23,19 +25,21 @@ use super::pacing_cell::PacingCell;
 use super::route_candidate::{RouteCandidate, RouteTrial, UnreachableRoute};
 use super::snapshot::{Access, Snapshot};
 
-/// One account in the book. Its identity lasts as long as the account does; what changes is behind the snapshot.
+/// One account in the registry. Its identity lasts as long as the account does; what changes is behind the
+/// snapshot.
 pub struct Account {
     pub name: AccountName,
     pub activity: Activity,
     snapshot: ArcSwap<Snapshot>,
-    /// Until when no renewal can begin, as far as is known: the gap after a refresh, the back-off after trouble.
+    /// Until when no renewal can begin, as far as is known: the gap after a refresh, the back-off after
+    /// trouble.
     renewals_blocked_until: AtomicU64,
     /// When our own last refresh went out: the intent of that moment in the store is ours.
     sent_at: AtomicU64,
     /// The generation that the platform has refused and whose successor is on the way; see [`Refused`].
     refused: AtomicU64,
     pub(super) pacing: PacingCell,
-    /// The account's one renewal under way.
+    /// The account's one renewal in flight.
     pub(super) in_flight: Mutex<Option<Box<watch::Receiver<Option<RenewalResult>>>>>,
 }
 
@@ -43,7 +47,7 @@ pub struct Account {
 #[derive(Debug, Clone)]
 pub enum Availability {
     Ready(Access),
-    /// The platform has refused this token, and the flight that replaces it is under way.
+    /// The platform has refused this token, and the renewal that replaces it is in flight.
     Refused {
         access: Access,
         /// How it was refused: [`Cause::Unauthorized`] or [`Cause::Forbidden`].
@@ -95,8 +99,8 @@ impl Account {
         (snapshot.realm.clone(), snapshot.id)
     }
 
-    /// `Ready` also while the token is past its end by our clock but nothing better can be had: the platform decides then. An account
-    /// that needs a login serves on with a token that nobody has seen fail.
+    /// `Ready` also while the token is past its end by our clock but nothing better can be had: the platform
+    /// decides then. An account that needs a login serves on with a token that nobody has seen fail.
     pub fn availability(&self, now: Timestamp) -> Availability {
         let snapshot = self.snapshot.load();
         match (&snapshot.state, snapshot.access()) {
@@ -115,7 +119,7 @@ impl Account {
         }
     }
 
-    /// Remembers that a caller used the account; the keeper looks at it. An atomic store.
+    /// Remembers that a caller used the account; the scheduler looks at it. An atomic store.
     pub fn mark_used(&self, now: Timestamp) {
         self.activity.called(now);
     }
@@ -212,8 +216,8 @@ impl Account {
         self.renewals_blocked_until.store(until.as_millis(), Relaxed);
     }
 
-    /// Notes that a call with this generation was answered 401 or 403 and that a flight is under way because of it. A 401 outranks a
-    /// 403, which may mean what it says.
+    /// Notes that a call with this generation was answered 401 or 403 and that a renewal is in flight because
+    /// of it. A 401 outranks a 403, which may mean what it says.
     pub(super) fn refuse(&self, generation: u64, cause: Cause) {
         let Some(word) = Refused::word(generation, cause) else { return };
         let _ = self.refused.fetch_update(Relaxed, Relaxed, |known| {
@@ -221,11 +225,11 @@ impl Account {
         });
     }
 
-    /// The flight is over, whatever it brought.
+    /// The renewal is over, whatever it brought.
     pub(super) fn clear_in_flight(&self) {
         let mut in_flight = locked(&self.in_flight);
         *in_flight = None;
-        // Under the lock, so that what the next flight notes is not wiped out.
+        // Under the lock, so that what the next renewal notes is not wiped out.
         self.refused.store(Refused::NOTHING, Relaxed);
     }
 
@@ -259,24 +263,27 @@ impl Account {
         }
     }
 
-    /// Publishes the tokens of a refresh that started from `before`. `stored` is their generation in the store, or `None` while they
-    /// are in memory only. Tokens of a grant that is no longer current, or that a pairing has overtaken, are left out.
+    /// Publishes the tokens of a refresh that started from `before`. `stored` is their generation in the
+    /// store, or `None` while they are in memory only. Tokens of a grant that is no longer current, or that a
+    /// pairing has overtaken, are left out.
     pub(super) fn take_tokens(&self, before: &Snapshot, tokens: &NewTokens, stored: Option<u64>) {
         self.snapshot.rcu(|now| {
             let not_overtaken = match stored {
                 Some(generation) => generation > now.stored_generation,
-                // Not told by generations: the saver may have brought just these tokens' forebears into the store.
+                // Not told by generations: the saver may have brought just these tokens' forebears into the
+                // store.
                 None => now.refresh == before.refresh,
             };
-            match now.realm == before.realm && not_overtaken {
-                true => Arc::new(now.with_tokens(tokens, stored)),
-                false => Arc::clone(now),
+            if now.realm == before.realm && not_overtaken {
+                Arc::new(now.with_tokens(tokens, stored))
+            } else {
+                Arc::clone(now)
             }
         });
     }
 
-    /// Publishes a refresh token that came without an access token; what serves goes on serving. `stored` is its generation in the
-    /// store, or `None` while it is in memory only.
+    /// Publishes a refresh token that came without an access token; what serves goes on serving. `stored` is
+    /// its generation in the store, or `None` while it is in memory only.
     pub(super) fn take_refresh(&self, before: &Snapshot, refresh: &RefreshToken, stored: Option<u64>) {
         self.change(&before.realm, |snapshot| match stored {
             Some(generation) if generation > snapshot.stored_generation => {

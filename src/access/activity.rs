@@ -1,5 +1,6 @@
-//! Per account and per caller, when what last happened: filled by the gateway, shown to operators. Atomics only, since it is written on
-//! every call. What it learned goes to the store in batches, and what other gateways learned comes from there.
+//! Per account and per caller, when what last happened: filled by the gateway, shown to operators. Atomics
+//! only, since it is written on every call. What it learned goes to the store in batches, and what other
+//! gateways learned comes from there.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 

@@ -1,4 +1,5 @@
-//! Why a renewal is asked for, and what its callers are told. Plain values: whatever takes part in a renewal may look here.
+//! Why a renewal is asked for, and what its callers are told. Plain values: whatever takes part in a renewal
+//! may look here.
 
 use crate::clock::Timestamp;
 use crate::model::account::Remedy;
@@ -14,9 +15,9 @@ pub enum Cause {
     Forbidden,
     /// There is no live token.
     NoToken,
-    /// The keeper, ahead of expiry.
+    /// The scheduler, ahead of expiry.
     BeforeExpiry,
-    /// The keeper, so that no idle pairing lapses.
+    /// The scheduler, so that no idle pairing lapses.
     IdleRenewal,
     /// An operator or an import.
     Operator,
@@ -34,7 +35,7 @@ impl Cause {
 /// Why there is no newer access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenewError {
-    /// Within the gap after the last refresh (or the 403 back-off): the vendor's answer passes through.
+    /// Within the gap after the last refresh (or the 403 back-off): the vendor's response passes through.
     TooSoon {
         until: Timestamp,
     },
@@ -49,9 +50,9 @@ pub enum RenewError {
         retry_at: Timestamp,
         detail: String,
     },
-    /// The flight goes on, but this waiter has waited 10 s.
+    /// The renewal goes on, but this waiter has waited 10 s.
     StillRunning,
 }
 
-/// What a flight came to.
+/// What a renewal came to.
 pub(super) type RenewalResult = Result<Access, RenewError>;

@@ -1,5 +1,5 @@
-//! The health of a realm, so that one account's dead grant, bad client credentials and an outage are told apart (threats, row 12), and
-//! an outage is met by one trial at a time instead of by every account.
+//! The circuit breaker of a realm, so that one account's dead grant, bad client credentials and an outage are
+//! told apart (threats, row 12), and an outage is met by one probe at a time instead of by every account.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,16 +43,16 @@ impl RenewalCounters {
     }
 }
 
-/// Accounts that must fail in a row, none succeeding in between, before the realm is taken to be at fault. One account's own trouble
-/// must not hold the others up.
+/// Accounts that must fail in a row, none succeeding in between, before the realm is taken to be at fault.
+/// One account's own trouble must not hold the others up.
 const ACCOUNTS_FOR_AN_OUTAGE: usize = 3;
-/// With one trial at a time half a minute hammers nobody and notices the end of an outage soon.
+/// With one probe at a time, 30 s between probes is gentle enough and notices the end of an outage soon.
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
-/// Credentials come back by somebody's hand, which a reload tells us; the rest is for a vendor who undoes a mistake, which is noticed
-/// within a minute.
+/// Credentials come back by somebody's hand, which a reload tells us; the rest is for a vendor who undoes a
+/// mistake, which is noticed within a minute.
 const CREDENTIALS_OPEN: Duration = Duration::from_secs(45);
-/// Refreshes of a realm under way at once. More wait for a seat: after a restart thousands of tokens may have expired together, and a
-/// realm that stalls must not use up what the others need.
+/// Refreshes of a realm in flight at once. More wait for a permit: after a restart thousands of tokens may
+/// have expired together, and a realm that stalls must not use up what the others need.
 const CONCURRENT_REFRESHES: usize = 32;
 /// "Several of one realm within a minute" (design, section 5).
 const PROBE_VALIDITY: Duration = Duration::from_secs(60);
@@ -79,9 +79,10 @@ impl CircuitBreakers {
 pub(super) struct CircuitBreaker {
     pub realm: RealmName,
     pub counters: Arc<RenewalCounters>,
-    /// For each refresh under way.
+    /// For each refresh in flight.
     pub refresh_permits: Semaphore,
-    /// What the last probe said. The lock is held while one is under way, so that a hundred dead grants ask once.
+    /// What the last probe said. The lock is held while one is in flight, so that a hundred dead grants ask
+    /// once.
     pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsCheck)>>,
     state: Mutex<State>,
 }
@@ -95,7 +96,7 @@ struct State {
     recoveries: u32,
     failing: Vec<AccountName>,
     refusals: Refusals,
-    /// `Retry-After` of an answer that speaks for the whole token endpoint.
+    /// `Retry-After` of a response that speaks for the whole token endpoint.
     retry_after_until: Timestamp,
 }
 
@@ -145,8 +146,8 @@ impl CircuitBreaker {
         locked(&self.state).recoveries
     }
 
-    /// A healthy realm lets everybody pass; one in trouble a single trial at a time, when its hold is over. An operator always passes.
-    /// `Err` says until when and why.
+    /// A healthy realm lets everybody pass; one in trouble a single trial at a time, when its hold is over.
+    /// An operator always passes. `Err` says until when and why.
     pub fn try_acquire(
         self: &Arc<Self>,
         now: Timestamp,
@@ -173,8 +174,8 @@ impl CircuitBreaker {
         Ok(permit(true))
     }
 
-    /// A refresh succeeded: credentials are good and the realm answers. Returns the accounts whose verdict fell while others were
-    /// refused too: they are to be tried once more.
+    /// A refresh succeeded: credentials are good and the realm answers. Returns the accounts whose verdict
+    /// fell while others were refused too: they are to be tried once more.
     #[must_use]
     pub fn succeeded(&self) -> Vec<Arc<Account>> {
         let mut state = locked(&self.state);
@@ -222,8 +223,8 @@ impl CircuitBreaker {
         state.extend_open(now, &self.realm);
     }
 
-    /// The platform refuses our client credentials. Alarms once, and returns the accounts whose refusal meant just that,
-    /// with its time.
+    /// The platform refuses our client credentials. Alarms once, and returns the accounts whose refusal meant
+    /// just that, with its time.
     pub fn credentials_are_bad(&self, now: Timestamp) -> Vec<(Timestamp, Arc<Account>)> {
         let mut state = locked(&self.state);
         if !matches!(state.open_reason, Some(OpenReason::BadCredentials { .. })) {
@@ -237,8 +238,9 @@ impl CircuitBreaker {
         state.refusals.take_unproven()
     }
 
-    /// A refresh token was refused. One account's refusal means its grant; the only account's, or several within a minute or in a row
-    /// without a success between them (a small office's tokens expire minutes apart), may mean our credentials.
+    /// A refresh token was refused. One account's refusal means its grant; the only account's, or several
+    /// within a minute or in a row without a success between them (a small office's tokens expire minutes
+    /// apart), may mean our credentials.
     ///
     /// The second value says whether it was refused together with others, within minutes.
     pub fn refused(
@@ -285,7 +287,8 @@ impl CircuitBreaker {
             && now >= state.open_until.max(state.retry_after_until)
     }
 
-    /// One of the accounts that were refused together, where it is time to see whether the realm takes it by now.
+    /// One of the accounts that were refused together, where it is time to see whether the realm takes it by
+    /// now.
     pub fn take_refused(&self, now: Timestamp) -> Option<Arc<Account>> {
         let mut state = locked(&self.state);
         if state.open_reason.is_some() { None } else { state.refusals.probe(now) }

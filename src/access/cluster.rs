@@ -1,7 +1,8 @@
-//! One refresh per account in the whole cluster: a lease says who asks the platform, everybody else waits for what it brings.
+//! One refresh per account in the whole cluster: a lease says who asks the platform, everybody else waits for
+//! what it brings.
 //!
-//! The rule guarded here: nothing of the database is held while the platform is asked, and a lease that is lost costs a second refresh
-//! at most, never a login (the commit's generation sees to that).
+//! The rule guarded here: nothing of the database is held while the platform is asked, and a lease that is
+//! lost costs a second refresh at most, never a login (the commit's generation sees to that).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,10 +21,11 @@ use super::pacing::MaybeSpent;
 use super::renewal_task::{RenewalTask, TokenSource};
 use super::snapshot::Snapshot;
 
-/// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's watch.
+/// How often a waiting replica looks for the winner's tokens, which it also hears of through the store's
+/// watch.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long who takes over from a silent gateway waits for its tokens all the same: it may live and hold tokens that the store did not
-/// take, since the store was away. Its saver comes every two seconds.
+/// Grace period before taking over a refresh from a silent replica: it may live and hold tokens that the
+/// store did not take, since the store was away. Its saver tries every two seconds.
 const TAKEOVER_GRACE: Duration = Duration::from_secs(5);
 /// When to try again while nobody can say who may refresh.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -48,7 +50,8 @@ impl RenewalTask {
                     let ends = &self.lease_ends;
                     let held = lease::guard(context, name, realm, ends);
                     let came_to = held.during(self.refresh_under_lease(before, platform)).await;
-                    // While tokens wait for the store the others must not ask: whoever saves them keeps the lease.
+                    // While tokens wait for the store the others must not ask: whoever saves them keeps the
+                    // lease.
                     if !self.account.snapshot().unsaved {
                         held.release().await;
                     }
@@ -60,7 +63,8 @@ impl RenewalTask {
                         return Ok(TokenSource::FromStore);
                     }
                 }
-                // Two replicas that cannot ask each other must not both ask the platform; tokens that live are served meanwhile.
+                // Two replicas that cannot ask each other must not both ask the platform; tokens that live
+                // are served meanwhile.
                 Err(error) => return Err(self.postpone(&error.to_string())),
             }
         }
@@ -88,8 +92,8 @@ impl RenewalTask {
         }
     }
 
-    /// Another gateway asked the platform, and the store has nothing of it. It died, or the store was away when its tokens came: then
-    /// they are on their way, and ours is the refresh that would be refused.
+    /// Another gateway asked the platform, and the store has nothing of it. It died, or the store was away
+    /// when its tokens came: then they are on their way, and ours is the refresh that would be refused.
     async fn take_over_refresh(
         &self,
         before: &Snapshot,
@@ -114,8 +118,8 @@ impl RenewalTask {
         self.refresh(before, platform).await
     }
 
-    /// Nobody refreshes on top of tokens that others cannot see yet: as soon as those are saved, another gateway would take them for the
-    /// newest and spend them a second time.
+    /// Nobody refreshes on top of tokens that others cannot see yet: as soon as those are saved, another
+    /// gateway would take them for the newest and spend them a second time.
     pub(super) async fn until_saved(&self) -> Result<(), RenewError> {
         if !self.context.store.is_shared() {
             return Ok(());
@@ -130,7 +134,8 @@ impl RenewalTask {
         Ok(())
     }
 
-    /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh again with it.
+    /// Puts a refresh token that was kept in the place of one that the platform refuses. `true`: refresh
+    /// again with it.
     pub(super) async fn adopted_fallback(&self, before: &Snapshot) -> Result<bool, StoreError> {
         let name = &self.account.name;
         match self.context.store.adopt_fallback_token(name, &before.realm, before.stored_generation).await {
@@ -156,8 +161,8 @@ impl RenewalTask {
         }
     }
 
-    /// Waits for the holder of the lease; `false` when its time is over and nothing came. Where the platform refused it, it would refuse
-    /// us too. A store that cannot be read has not said that nothing came.
+    /// Waits for the holder of the lease; `false` when its time is over and nothing came. Where the platform
+    /// refused it, it would refuse us too. A store that cannot be read has not said that nothing came.
     async fn wait_for_holder(
         &self,
         before: &Snapshot,

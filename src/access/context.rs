@@ -1,5 +1,5 @@
-//! What renewals share: the store, the registry, the realms' calls and circuit breakers, and the queues of work that waits.
-//! At the bottom of this module: it knows none of those who use it.
+//! What renewals share: the store, the registry, the realms' calls and circuit breakers, and the queues of
+//! work that waits. At the bottom of this module: it knows none of those who use it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const NO_REALM_RETRY: Duration = Duration::from_secs(60);
 /// work; the last within a minute.
 const SECOND_TRY_AFTER: Duration = Duration::from_secs(15);
 
-/// What the door, the flights and the keeper share.
+/// What the entry point, the renewal tasks and the scheduler share.
 pub(super) struct RenewalContext {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
@@ -49,7 +49,7 @@ pub(super) struct RenewalContext {
     pub retries: RetryQueue,
     /// Tasks that the end of the process waits for; see [`ActiveTask`].
     pub active_tasks: watch::Sender<usize>,
-    /// Discoveries under way that no renewal has asked for.
+    /// Discoveries in flight that no renewal has asked for.
     pub route_checks: Semaphore,
 }
 

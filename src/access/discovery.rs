@@ -1,7 +1,8 @@
-//! The second half of a renewal: asking the platform where the account lives, and proving what it says before any call moves there.
+//! The second half of a renewal: asking the platform where the account lives, and proving what it says before
+//! any call moves there.
 //!
-//! The rule guarded here: a discovery that failed, came late, found a place that is not allowed or named one that does not answer never
-//! takes a good route away.
+//! The rule guarded here: a discovery that failed, came late, found a place that is not allowed or named one
+//! that does not answer never takes a good route away.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use super::renewal_task::RenewalTask;
 use super::route_candidate::RouteTrial;
 use super::snapshot::Snapshot;
 
-/// How long callers wait for discovery once the token is there; then the last route is used (design, section 5).
+/// How long callers wait for discovery once the token is there; then the last route is used (design, section
+/// 5).
 const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
 /// How long a route that is to be proven may take to answer: one that hangs is no better than the one in use.
 const PROOF_WAIT: Duration = Duration::from_secs(10);
@@ -28,7 +30,7 @@ const PROOF_WAIT: Duration = Duration::from_secs(10);
 /// What the later discovery over a route showed.
 enum Proof {
     Proven(Route),
-    /// It answers, but discovery is not served there: the first answer of its API decides.
+    /// It answers, but discovery is not served there: the first response of its API decides.
     NotServed(Route, String),
     NotProven(Route, String),
 }
@@ -58,7 +60,8 @@ impl RenewalTask {
         }
     }
 
-    /// Finds the route. Callers wait for it a little; then the last one is used, and what comes later is published when it comes.
+    /// Finds the route. Callers wait for it a little; then the last one is used, and what comes later is
+    /// published when it comes.
     pub(super) async fn discover(&self, platform: &dyn ControlCalls) -> RenewalResult {
         let before = self.account.snapshot();
         let Some(token) = before.live_token(self.now()) else { return self.current() };
@@ -144,8 +147,8 @@ impl RenewalTask {
         Err(self.backoff(&format!("no route is known: {error}")))
     }
 
-    /// Moves the account's calls to the route that discovery names, once that is proven. One that a newer renewal has overtaken is left
-    /// out.
+    /// Moves the account's calls to the route that discovery names, once that is proven. One that a newer
+    /// renewal has overtaken is left out.
     async fn evaluate_route(
         &self,
         platform: &dyn ControlCalls,
@@ -194,7 +197,8 @@ impl RenewalTask {
         }
     }
 
-    /// A route is proven by the discovery over itself that names it. Where that names yet another one, this one is asked likewise.
+    /// A route is proven by the discovery over itself that names it. Where that names yet another one, this
+    /// one is asked likewise.
     async fn try_route(
         &self,
         platform: &dyn ControlCalls,
@@ -287,9 +291,10 @@ impl RenewalTask {
                 account = %self.account.name, realm = %before.realm, %route, %in_use, why,
                 "discovery names a route that is not proven"
             );
-            let what_is_used = match in_use == route {
-                true => "it is used all the same, since no other is known".to_owned(),
-                false => format!("{in_use} stays in use"),
+            let what_is_used = if in_use == route {
+                "it is used all the same, since no other is known".to_owned()
+            } else {
+                format!("{in_use} stays in use")
             };
             self.journal(JournalEvent::RouteNotProven, format!("{route}: {why}; {what_is_used}"));
         }

@@ -120,7 +120,7 @@ impl ScriptedPlatform {
         locked(&self.grants).retain(|_, holder| holder != name);
     }
 
-    /// An answer that was carried out and lost: with rotation the old token is spent.
+    /// A response that was carried out and lost: with rotation the old token is spent.
     pub fn loses_a_response_of(&self, name: &str) {
         self.refreshes_fail(error("refresh", Blame::Realm, PlatformErrorKind::Lost, None), 1);
         if self.rotates {

@@ -1,6 +1,7 @@
 //! Calls of an account that failed in a row, as its callers got it: what `explain` rests on.
 //!
-//! The rule guarded here: a call that succeeds costs nothing for it. A row is over once a success is newer than its last failure.
+//! The rule guarded here: a call that succeeds costs nothing for it. A row is over once a success is newer
+//! than its last failure.
 
 use crate::clock::Timestamp;
 
@@ -16,10 +17,10 @@ pub struct FailureStreak {
     pub well_at: Option<Timestamp>,
 }
 
-/// What a caller got instead of a good answer.
+/// What a caller got instead of a good response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallFailure {
-    /// The platform's own answer.
+    /// The platform's own response.
     Status(u16),
     /// The gateway's, since there was none to pass on.
     Refused(&'static str),

@@ -1,4 +1,5 @@
-//! Refresh tokens that are kept beside the one that a grant has: one of the two is good, and a refresh will show which.
+//! Refresh tokens that are kept beside the one that a grant has: one of the two is good, and a refresh will
+//! show which.
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
@@ -7,7 +8,7 @@ use crate::store::{NewTokens, Store, StoreError, StoredAccess};
 
 use super::snapshot::Snapshot;
 
-/// After tokens of an odd answer were committed as `generation`.
+/// After tokens of an odd response were committed as `generation`.
 pub(super) async fn keep_the_one_before(
     store: &dyn Store,
     now: Timestamp,
@@ -24,8 +25,8 @@ pub(super) async fn keep_the_one_before(
     }
 }
 
-/// Puts a refresh token in the place of the one that a grant has, which is kept beside it. Returns the grant's new generation; `None`
-/// where the store has moved on meanwhile.
+/// Puts a refresh token in the place of the one that a grant has, which is kept beside it. Returns the
+/// grant's new generation; `None` where the store has moved on meanwhile.
 pub(super) async fn put_in_place(
     store: &dyn Store,
     now: Timestamp,

@@ -8,7 +8,8 @@ use crate::store::cluster::LeaseGuard;
 
 use super::context::RenewalContext;
 
-/// A dead holder is taken over after this long; a living one extends it every third of it, however long the platform takes.
+/// A dead holder is taken over after this long; a living one extends it every third of it, however long the
+/// platform takes.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
 /// The guard of a lease that was taken for [`LEASE`]. `ends` is kept up to date with its end.

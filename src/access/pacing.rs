@@ -1,5 +1,5 @@
-//! When a renewal of one account may begin: the vendor's gap between refreshes, the back-off after trouble, the growing wait after
-//! 403s that no renewal cured. Values and rules only; nothing here waits.
+//! When a renewal of one account may begin: the vendor's gap between refreshes, the back-off after trouble,
+//! the growing wait after 403s that no renewal cured. Values and rules only; nothing here waits.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,13 +13,14 @@ use super::failure_streak::FailureStreak;
 use super::route_candidate::RouteNotes;
 use super::snapshot::Snapshot;
 
-/// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives no number).
+/// "Several minutes apart" while an account is refreshed on both platforms (gen-api, section 2, which gives
+/// no number).
 pub(super) const BOTH_PLATFORMS_GAP: Duration = Duration::from_secs(300);
 
 /// The documented wait before a repeat after 500 or 504 (gen-api, section 2).
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-/// With the jitter on top, an outage that ends is noticed within a minute, and 90 calls an hour hammer nobody. Many accounts are held
-/// by their realm.
+/// With the jitter on top, an outage that ends is noticed within a minute, and 90 calls an hour hammer
+/// nobody. Many accounts are held by their realm.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(40);
 
 /// The least that the wait after an uncured 403 starts from, so that it grows with `min_gap = "0s"` too.
@@ -36,9 +37,10 @@ pub(super) struct Pacing {
     /// 403-caused renewals in a row that are not known to have cured anything.
     forbidden_streak: u32,
     forbidden_until: Timestamp,
-    /// A refresh got no readable answer: with rotation the refresh token that we hold may be spent.
+    /// A refresh got no readable response: with rotation the refresh token that we hold may be spent.
     pub maybe_spent: Option<MaybeSpent>,
-    /// Since when the refresh token is refused together with those of other accounts: it is tried once more before a login is asked for.
+    /// Since when the refresh token is refused together with those of other accounts: it is tried once more
+    /// before a login is asked for.
     pub suspected: Option<Timestamp>,
     /// So that a discovery that keeps failing is told once.
     pub discovery_failing: bool,
@@ -59,7 +61,7 @@ struct ScheduledRetry {
 /// Why the refresh token in hand may no longer be the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MaybeSpent {
-    /// An answer was lost at this time.
+    /// A response was lost at this time.
     ResponseLost(Timestamp),
     /// The process ended between asking and committing.
     ProcessEnded(Timestamp),
@@ -80,7 +82,8 @@ impl fmt::Display for MaybeSpent {
 pub(super) struct PacingInput {
     pub last_refresh: Option<Timestamp>,
     pub on_both_platforms: bool,
-    /// Whether a token is at hand and only a route is missing: then nothing is refreshed and the vendor's gap does not count.
+    /// Whether a token is at hand and only a route is missing: then nothing is refreshed and the vendor's gap
+    /// does not count.
     pub only_a_route: bool,
     /// Whether the token at hand is not past its end.
     pub token_lives: bool,
@@ -95,8 +98,8 @@ impl Pacing {
         Self { maybe_spent: intent.map(MaybeSpent::ProcessEnded), ..Self::default() }
     }
 
-    /// Whether a renewal may begin now. The vendor's gap holds for everybody, operators included, since it is the vendor's; an operator
-    /// passes over the waits that are ours.
+    /// Whether a renewal may begin now. The vendor's gap holds for everybody, operators included, since it is
+    /// the vendor's; an operator passes over the waits that are ours.
     pub fn check(
         &self,
         now: Timestamp,
@@ -123,8 +126,9 @@ impl Pacing {
         }
     }
 
-    /// A refresh brought tokens that live for `life`. A 403-caused one is taken for no cure until [`Pacing::cured`] says so: the caller
-    /// may have hung up, and 50 callers of one flight must not double the wait 50 times.
+    /// A refresh brought tokens that live for `life`. A 403-caused one is taken for no cure until
+    /// [`Pacing::cured`] says so: the caller may have disconnected, and 50 callers of one renewal must not
+    /// double the wait 50 times.
     pub fn refreshed(
         &mut self,
         now: Timestamp,
@@ -140,7 +144,8 @@ impl Pacing {
             self.forbidden_streak = (self.forbidden_streak + 1).min(16);
         }
         if self.forbidden_streak > 0 {
-            // Counted from the last refresh of any cause: a fresh token that is refused with 403 was refused for good reason.
+            // Counted from the last refresh of any cause: a fresh token that is refused with 403 was refused
+            // for good reason.
             let base = settings.min_gap.max(FORBIDDEN_BASE);
             self.forbidden_until = now + (base * 2u32.pow(self.forbidden_streak)).min(life);
         }
@@ -196,27 +201,30 @@ pub(super) fn lacks_only_a_route(snapshot: &Snapshot, cause: Cause, now: Timesta
 
 /// The gap between two refreshes of an account. `"0s"` is for demo and tests and turns both gaps off.
 pub(super) fn refresh_gap(settings: &config::RenewalConfig, on_both_platforms: bool) -> Duration {
-    match on_both_platforms && !settings.min_gap.is_zero() {
-        true => settings.min_gap.max(BOTH_PLATFORMS_GAP),
-        false => settings.min_gap,
+    if on_both_platforms && !settings.min_gap.is_zero() {
+        settings.min_gap.max(BOTH_PLATFORMS_GAP)
+    } else {
+        settings.min_gap
     }
 }
 
-/// Doubled with each failure, up to `longest`; then up to a quarter more, so that accounts that failed together do not return together.
+/// Doubled with each failure, up to `longest`; then up to a quarter more, so that accounts that failed
+/// together do not return together.
 pub(super) fn backoff(failures: u32, longest: Duration, stable_jitter: f64) -> Duration {
     let doubled = FIRST_BACK_OFF * 2u32.pow(failures.saturating_sub(1).min(16));
     doubled.min(longest).mul_f64(1.0 + stable_jitter / 4.0)
 }
 
-/// A number in 0..1 that is always the same for an account and differs between accounts: jitter that tests can rely on.
+/// A number in 0..1 that is always the same for an account and differs between accounts: jitter that tests
+/// can rely on.
 pub(super) fn stable_jitter(name: &str, salt: u64) -> f64 {
     let mut hasher = DefaultHasher::new();
     (name, salt).hash(&mut hasher);
     (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A call that was answered can have its answer; one that has no token at all can only be told when to come back. A token that was past
-/// its end is none: the platform's 401 says nothing that the caller could mend.
+/// A call that was answered can have its response; one that has no token at all can only be told when to come
+/// back. A token that was past its end is none: the platform's 401 says nothing that the caller could mend.
 fn too_soon(cause: Cause, token_lives: bool, last: Timestamp, until: Timestamp) -> RenewError {
     let come_back = || RenewError::Unavailable {
         retry_at: until,

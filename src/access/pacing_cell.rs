@@ -1,4 +1,4 @@
-//! Where an account keeps its [`Pacing`]: of tens of thousands nearly all are in peace, and those take no room for it.
+//! Where an account keeps its [`Pacing`]. Nearly all accounts are healthy, and those allocate nothing for it.
 
 use std::mem;
 use std::ops::{Deref, DerefMut};
@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 use super::locked;
 use super::pacing::Pacing;
 
-/// See the top of this file. Locked for a statement at a time, never across a wait.
+/// An account's [`Pacing`], allocated only while it differs from the default. Locked for a statement at a
+/// time, never across a wait.
 pub(super) struct PacingCell(Mutex<Option<Box<Pacing>>>);
 
 /// The pacing in hand, put back when this is dropped.

@@ -1,4 +1,5 @@
-//! New tokens that the store did not take: they wait here, in memory, until it does (threats, row 21). Values only; `commit` saves them.
+//! New tokens that the store did not take: they wait here, in memory, until it does (threats, row 21). Values
+//! only; `commit` saves them.
 //!
 //! The rule guarded here: of the tokens that wait, the newest win.
 
@@ -57,7 +58,7 @@ impl PendingCommits {
         older.ancestors.push(spent.clone());
         let kept = older.tokens.refresh.take();
         older.tokens = tokens.clone();
-        // An answer without a refresh token keeps the one before, which the store has not seen either.
+        // A response without a refresh token keeps the one before, which the store has not seen either.
         older.tokens.refresh = older.tokens.refresh.take().or(kept);
         // A refresh has proven what it was asked with.
         older.one_before = None;
@@ -123,8 +124,8 @@ impl PendingCommits {
         true
     }
 
-    /// Puts the refresh token before one that came alone back in its place, since the platform refuses that. `None` where there is
-    /// none.
+    /// Puts the refresh token before one that came alone back in its place, since the platform refuses that.
+    /// `None` where there is none.
     pub fn take_one_before(&self, key: &(AccountName, RealmName)) -> Option<RefreshToken> {
         let mut waiting = locked(&self.waiting);
         let pending = waiting.get_mut(key)?;

@@ -24,7 +24,8 @@ pub(super) struct Refusals {
     recent: Vec<(Timestamp, Weak<Account>)>,
     /// Since the last success: these may be about our credentials.
     unproven: Vec<(Timestamp, Weak<Account>)>,
-    /// Accounts that need a login by a verdict that fell among others: tried once more when the realm is seen to work.
+    /// Accounts that need a login by a verdict that fell among others: tried once more when the realm is seen
+    /// to work.
     given_up: Vec<Weak<Account>>,
     given_up_at: Timestamp,
     next_probe: Timestamp,

@@ -1,7 +1,8 @@
-//! Accounts that failed and are called no more: asks over their routes whether the platform is well again, so that a quiet system says
-//! so by itself.
+//! Asks over the routes of accounts that failed and are called no more whether the platform works again, so
+//! that an idle system notices by itself.
 //!
-//! The rule guarded here: one question per route and round, since thousands of accounts share a handful of routes.
+//! The rule guarded here: one question per route and round, since thousands of accounts share a handful of
+//! routes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

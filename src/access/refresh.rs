@@ -1,8 +1,9 @@
-//! One refresh of one grant: the platform is asked, and whatever it hands out is kept. Current and standby grants are refreshed by
-//! this alone; what a failure means is for the callers to say.
+//! One refresh of one grant: the platform is asked, and whatever it hands out is kept. Current and standby
+//! grants are refreshed by this alone; what a failure means is for the callers to say.
 //!
-//! The rule guarded here: nothing is used before it is durable, or loudly unsaved, and no refresh token that came is dropped. One of
-//! a response that was not as documented is used, and the one before it is kept beside it until a refresh has proven the new one.
+//! The rule guarded here: nothing is used before it is durable, or loudly unsaved, and no refresh token that
+//! came is dropped. One of a response that was not as documented is used, and the one before it is kept
+//! beside it until a refresh has proven the new one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -28,8 +29,8 @@ pub(super) struct Refreshed {
     pub outcome: CommitOutcome,
 }
 
-/// Asks for new tokens on top of those in `before` and commits them. The intent is noted by the caller, who also clears it after a
-/// failure.
+/// Asks for new tokens on top of those in `before` and commits them. The intent is noted by the caller, who
+/// also clears it after a failure.
 pub(super) async fn refresh_grant(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
@@ -88,8 +89,8 @@ pub(super) async fn clear_intent(
     }
 }
 
-/// After a response whose access token could not be used. Its refresh token takes the place of the one that was sent; the access
-/// token at hand goes on serving.
+/// After a response whose access token could not be used. Its refresh token takes the place of the one that
+/// was sent; the access token at hand goes on serving.
 async fn keep_received_token(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
@@ -115,9 +116,10 @@ async fn keep_received_token(
             }
         }
     }
-    let whose = match account.snapshot().realm == before.realm {
-        true => String::new(),
-        false => format!(" of realm {}, which is not in use", before.realm),
+    let whose = if account.snapshot().realm == before.realm {
+        String::new()
+    } else {
+        format!(" of realm {}, which is not in use", before.realm)
     };
     let detail = format!(
         "an answer without a usable access token brought a refresh token{whose}: it is tried next, and the one before it is kept \
@@ -126,7 +128,8 @@ async fn keep_received_token(
     context.journal.record(&account.name, JournalEvent::RefreshTokenKept, detail);
 }
 
-/// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the winner's.
+/// A commit that came too late: its refresh token may be the one that lives, so it is kept beside the
+/// winner's.
 async fn keep_as_fallback(
     context: &RenewalContext,
     account: &Account,

@@ -1,6 +1,7 @@
-//! A refresh that brought nothing: whose fault it is, and what follows for the account and its realm (threats, row 12).
+//! Decides whose fault a failed refresh is, and what follows for the account and its realm (threats, row 12).
 //!
-//! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials and outages keep every grant.
+//! The rule guarded here: only a refusal that is the grant's own fault asks for a new login; bad credentials
+//! and outages keep every grant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use super::registry::Account;
 use super::renewal_task::{RenewalTask, TokenSource};
 use super::snapshot::Snapshot;
 
-/// How long after the first refusal among others a second one counts: the last of them is tried after two minutes.
+/// How long after the first refusal among others a second one counts: the last of them is tried after two
+/// minutes.
 const SECOND_LOOK: Duration = Duration::from_secs(30);
 
 /// What the store has for a refused refresh token.
@@ -106,8 +108,9 @@ impl RenewalTask {
                 };
                 let doubtful = together || suspected.is_some() || verdict == CredentialsCheck::Unknown;
                 if doubtful && before.state == AccountState::Ready {
-                    // A second refusal, some time after the first, is the verdict. One that is explained by a refresh that was cut
-                    // off needs no other signal, and whoever is to log in hears of it at once; it is looked at again all the same.
+                    // A second refusal, some time after the first, is the verdict. One that is explained by a
+                    // refresh that was cut off needs no other signal, and whoever is to log in hears of it at
+                    // once; it is looked at again all the same.
                     if interrupted {
                         let again = second_look(&self.account, refused_at);
                         self.context.retries.second_try_at(Arc::clone(&self.account), again);
@@ -154,8 +157,9 @@ impl RenewalTask {
         Replacement::Fallback
     }
 
-    /// Many grants are refused within minutes: a signal before it is a verdict. The account is tried once more, apart from the others,
-    /// before anybody is told to log in. The first one, whose refusal looked like its own, is looked at again too.
+    /// Many grants are refused within minutes: a signal before it is a verdict. The account is tried once
+    /// more, apart from the others, before anybody is told to log in. The first one, whose refusal looked
+    /// like its own, is looked at again too.
     fn suspect(&self, error: &PlatformError) -> RenewError {
         let now = self.now();
         let retry_at = second_look(&self.account, now);
@@ -243,7 +247,8 @@ impl RenewalTask {
         RenewError::NeedsLogin { since, why, remedy: before.remedy() }
     }
 
-    /// Every grant is kept, also of those accounts whose refusal was taken for their grant's fault a moment ago.
+    /// Every grant is kept, also of those accounts whose refusal was taken for their grant's fault a moment
+    /// ago.
     async fn credentials_refused(&self, before: &Snapshot) -> RenewError {
         let now = self.now();
         for (refused_at, account) in self.breaker.credentials_are_bad(now) {

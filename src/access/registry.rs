@@ -1,4 +1,4 @@
-//! The book: one entry per account, read on the request path without waiting. Nothing here does I/O.
+//! The registry of accounts, read on the request path without waiting. Nothing here does I/O.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -32,7 +32,7 @@ pub struct AccountRegistry {
     writing: Mutex<()>,
 }
 
-/// An entry found by its own name: the index keeps no copy of it.
+/// An account found by its own name: the index keeps no copy of it.
 struct ByName(Arc<Account>);
 
 /// Nearly always one, which costs no list.
@@ -41,7 +41,8 @@ enum GrantHolders {
     Several(Box<[Arc<Account>]>),
 }
 
-/// What a realm says about routes: a stored one is checked again at every load, since `allowed_hosts` may have become narrower.
+/// What a realm says about routes: a stored one is checked again at every load, since `allowed_hosts` may
+/// have become narrower.
 #[derive(Debug, Clone)]
 pub struct RouteRules {
     pub hosts: HostPolicy,
@@ -126,7 +127,8 @@ impl AccountRegistry {
         self.by_name.get(name).map(|found| Arc::clone(&found.0))
     }
 
-    /// Finds grants that are not the current one as well, so that an id stays good while its account moves between platforms.
+    /// Finds grants that are not the current one as well, so that an id stays good while its account moves
+    /// between platforms.
     pub fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup {
         let Some(holders) = self.by_id.get(&id) else { return AccountLookup::Nobody };
         let holders = holders.entries();
@@ -161,9 +163,9 @@ impl AccountRegistry {
         self.by_name.is_empty()
     }
 
-    /// Puts into the book what the store now holds of an account: after a pairing, an import, a pause, a resume, a switch of realm.
-    /// An entry that exists keeps its identity, and its tokens where they are newer than the record's. `None`, and no entry any more,
-    /// for a record without a current grant.
+    /// Puts into the registry what the store now holds of an account: after a pairing, an import, a pause, a
+    /// resume, a switch of realm. An account that exists keeps its identity, and its tokens where they are
+    /// newer than the record's. `None`, and no account any more, for a record without a current grant.
     pub fn apply(&self, record: AccountRecord) -> Option<Arc<Account>> {
         let _one_writer = locked(&self.writing);
         let Some(grant) = record.current_grant() else {
@@ -197,7 +199,8 @@ impl AccountRegistry {
         self.remove_indexed(name);
     }
 
-    /// Puts new rules in force; a route that they no longer allow is forgotten, a pinned one takes its place at once.
+    /// Puts new rules in force; a route that they no longer allow is forgotten, a pinned one takes its place
+    /// at once.
     pub fn set_rules(&self, rules: HashMap<RealmName, RouteRules>) {
         let _one_writer = locked(&self.writing);
         self.rules.store(Arc::new(rules));
@@ -309,7 +312,7 @@ impl AccountRegistry {
     }
 }
 
-/// The realm in which an entry holds this id; the current grant's first.
+/// The realm in which an account holds this id; the current grant's first.
 fn realm_of(account: &Account, id: AccountId, wanted: Option<&RealmName>) -> Option<RealmName> {
     let snapshot = account.snapshot();
     let current = (&snapshot.realm, snapshot.id);

@@ -13,8 +13,8 @@ use super::renewal::Renewals;
 use super::starter::Starter;
 
 impl Renewals {
-    /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end, and accounts that needed a
-    /// login are tried once more, since the credentials may have been why.
+    /// Puts new settings in force. Realms in `changed` have new credentials or addresses: their waits end,
+    /// and accounts that needed a login are tried once more, since the credentials may have been why.
     pub async fn reload(
         &self,
         settings: config::RenewalConfig,

@@ -1,4 +1,5 @@
-//! Accounts that go, or are handed to somebody else, while they are refreshed. The rule: what goes does not come back.
+//! Removes accounts, or hands them to somebody else, while they may be refreshed. The rule: what was removed
+//! does not come back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use crate::model::account::AccountName;
 use super::locked;
 use super::renewal::Renewals;
 
-/// A refresh under way is waited for so long.
+/// A refresh in flight is waited for so long.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 impl Renewals {
-    /// Takes an account out of the book for good. A flight under way may put back what it read before, so it is looked at again after it.
+    /// Takes an account out of the registry for good. A renewal in flight may put back what it read before,
+    /// so it is looked at again after it.
     pub fn withdraw(&self, name: &AccountName) {
         let context = Arc::clone(self.context());
         let account = context.registry.by_name(name.as_str());
@@ -29,7 +31,7 @@ impl Renewals {
         });
     }
 
-    /// Returns when no refresh of the account is under way here, or after ten seconds.
+    /// Returns when no refresh of the account is in flight here, or after ten seconds.
     pub async fn until_idle(&self, name: &AccountName) {
         let Some(account) = self.context().registry.by_name(name.as_str()) else { return };
         let Some(mut in_flight) = locked(&account.in_flight).clone() else { return };

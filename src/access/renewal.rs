@@ -1,7 +1,8 @@
-//! Renewal: refresh, then discovery, for one account, once. `renew` is the only door: request path, keeper and operators use it.
+//! Renewal: refresh, then discovery, for one account, once. `renew` is the only entry point: request path,
+//! scheduler and operators use it.
 //!
-//! The rule guarded here: one flight per account, in a task of its own on the control runtime, so that a caller who hangs up loses
-//! nothing but its own answer.
+//! The rule guarded here (single flight): one renewal per account at a time, in a task of its own on the
+//! control runtime, so that a caller who disconnects loses nothing but its own response.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,13 +43,13 @@ pub struct RenewalParts {
     pub platforms: HashMap<RealmName, Arc<dyn ControlCalls>>,
     pub journal: Journal,
     pub settings: config::RenewalConfig,
-    /// The control runtime: flights, the keeper and the saving of unsaved tokens run there.
+    /// The control runtime: renewals, the scheduler and the saving of unsaved tokens run there.
     pub runtime: Handle,
     /// Who this gateway is among those that share its store.
     pub replica: ReplicaId,
 }
 
-/// The one door.
+/// The one entry point to renewals. Clones share everything.
 #[derive(Clone)]
 pub struct Renewals {
     context: Arc<RenewalContext>,
@@ -57,17 +58,19 @@ pub struct Renewals {
 /// What readiness, metrics and operators should hear of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Alarms {
-    /// Accounts whose newest tokens are in memory only, because the store does not take them: a crash now would cost their logins.
+    /// Accounts whose newest tokens are in memory only, because the store does not take them: a crash now
+    /// would cost their logins.
     pub unsaved_accounts: usize,
     /// Commits of new tokens that the store did not take, since the start.
     pub failed_commits: u64,
     pub realms: Vec<(RealmName, OpenReason)>,
 }
 
-/// Legacy programs give up after some 30 s; with 10 s for the renewal there is time left for the call itself (design, section 4).
+/// Legacy programs give up after some 30 s; with 10 s for the renewal there is time left for the call itself
+/// (design, section 4).
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Thousands of accounts may be named a wrong route at once; each check may wait for an answer.
+/// Thousands of accounts may be named a wrong route at once; each check may wait for a response.
 const ROUTE_CHECKS: usize = 16;
 
 /// As the store knows it.
@@ -99,8 +102,9 @@ impl Renewals {
         renewals
     }
 
-    /// Returns at once where the book already holds something newer than `seen_generation`; else joins or starts the account's one
-    /// flight. Callable from any runtime: the flight runs on the control runtime and outlives its callers.
+    /// Returns at once where the registry already holds something newer than `seen_generation`; else joins or
+    /// starts the account's one renewal. Callable from any runtime: the renewal runs on the control runtime
+    /// and outlives its callers.
     pub async fn renew(
         &self,
         account: &Arc<Account>,
@@ -110,7 +114,8 @@ impl Renewals {
         let joined = self.join_or_start(account, seen_generation, cause)?;
         let access = self.wait_for(joined).await?;
         match cause {
-            // A flight that was under way already when this caller's call failed may have brought just what it saw fail.
+            // A renewal that was in flight already when this caller's call failed may have brought just what
+            // it saw fail.
             Cause::Unauthorized | Cause::Forbidden if access.generation() <= seen_generation => {
                 Err(RenewError::TooSoon { until: account.renewals_blocked_until() })
             }
@@ -124,14 +129,15 @@ impl Renewals {
         let _ = self.join_or_start(account, seen_generation, cause);
     }
 
-    /// Waits for the flight under way, where there is one: for a call whose token has been refused before it was sent.
+    /// Waits for the renewal in flight, where there is one: for a call whose token has been refused before it
+    /// was sent.
     pub async fn join(&self, account: &Arc<Account>) -> Option<Result<Access, RenewError>> {
         let in_flight = locked(&account.in_flight).clone()?;
         Some(self.wait_for(Joined::RenewalTask(*in_flight)).await)
     }
 
-    /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled when the renewal ended,
-    /// since the caller that would report may be gone by then.
+    /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled
+    /// when the renewal ended, since the caller that would report may be gone by then.
     pub fn report_forbidden(&self, account: &Arc<Account>, cured: bool) {
         if cured {
             account.pacing.lock().cured();
@@ -172,7 +178,8 @@ impl Renewals {
         all.iter().map(|breaker| (breaker.realm.clone(), Arc::clone(&breaker.counters))).collect()
     }
 
-    /// Returns when no flight is under way and no token waits to be saved: for the end of the process, which puts its own limit on it.
+    /// Returns when no renewal is in flight and no token waits to be saved: for the end of the process, which
+    /// puts its own limit on it.
     pub async fn finish(&self) {
         let mut active = self.context.active_tasks.subscribe();
         let _ = active.wait_for(|flights| *flights == 0).await;
@@ -183,7 +190,7 @@ impl Renewals {
         &self.context
     }
 
-    /// Hands out the newer access, the flight under way, or a new one. Does not wait.
+    /// Hands out the newer access, the renewal in flight, or a new one. Does not wait.
     pub(super) fn join_or_start(
         &self,
         account: &Arc<Account>,
@@ -192,8 +199,9 @@ impl Renewals {
     ) -> Result<Joined, RenewError> {
         let now = self.context.clock.now();
         let mut in_flight = locked(&account.in_flight);
-        // Looked at under the flight's lock and not before it: the flight that renewed this very token may have landed between the
-        // caller's failure and now, and without this look the late loser would refresh a fresh token.
+        // Looked at under the renewal's lock and not before it: the renewal that renewed this very token may
+        // have ended between the caller's failure and now, and without this look the late loser would refresh
+        // a fresh token.
         let snapshot = account.snapshot();
         if let Some(access) = newer(&snapshot, seen, cause, now) {
             return Ok(Joined::Newer(access));
@@ -264,10 +272,12 @@ impl Renewals {
         })
     }
 
-    /// A refresh that was under way when the process ended may have spent the token that the store holds (threats, row 21): the journal
-    /// names it, so that a login lost in that window is explained. Once lost, it is told with the login's need, and not at each start.
+    /// A refresh that was in flight when the process ended may have spent the token that the store holds
+    /// (threats, row 21): the journal names it, so that a login lost in that window is explained. Once lost,
+    /// it is told with the login's need, and not at each start.
     ///
-    /// Where others work on the same store it may be theirs and going on; then it is named by whoever takes it over.
+    /// Where others work on the same store it may be theirs and going on; then it is named by whoever takes
+    /// it over.
     fn name_interrupted_refreshes(&self) {
         if self.context.store.is_shared() {
             return;
@@ -286,7 +296,7 @@ pub(super) enum Joined {
     RenewalTask(watch::Receiver<Option<RenewalResult>>),
 }
 
-/// Whether the book already has what the caller is after.
+/// Whether the registry already has what the caller is after.
 fn newer(snapshot: &Arc<Snapshot>, seen: u64, cause: Cause, now: Timestamp) -> Option<Access> {
     if snapshot.state == AccountState::Paused {
         return None;

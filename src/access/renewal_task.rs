@@ -1,6 +1,8 @@
-//! One renewal of one account, from intent to route. It runs in a task of its own and tells its outcome to whoever waits.
+//! One renewal of one account, from intent to route. It runs in a task of its own and tells its outcome to
+//! whoever waits.
 //!
-//! The order guarded here: intent, refresh, commit, publish, discovery. Nothing is used before it is durable, or loudly unsaved.
+//! The order guarded here: intent, refresh, commit, publish, discovery. Nothing is used before it is durable,
+//! or loudly unsaved.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -26,13 +28,14 @@ use super::refresh::{self, refresh_grant};
 use super::registry::Account;
 use super::snapshot::Snapshot;
 
-/// Sends of one control call within a flight, with the documented pause between them.
+/// Sends of one control call within a renewal, with the documented pause between them.
 const MAX_ATTEMPTS: u32 = 3;
 /// The documented wait after 500 and 504 (gen-api, section 2), doubled for the last send.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// No new send later than this after the first: those who wait give up after 10 s.
 const LAST_ATTEMPT: Duration = Duration::from_secs(8);
-/// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost the login.
+/// While the store takes no intent and the token still lives, waiting costs nothing and a refresh could cost
+/// the login.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
 pub(super) struct RenewalTask {
@@ -48,7 +51,7 @@ pub(super) struct RenewalTask {
     _active: ActiveTask,
 }
 
-/// Whose tokens the book holds after a refresh.
+/// Whose tokens the registry holds after a refresh.
 pub(super) enum TokenSource {
     Refreshed,
     /// Somebody else's, newer ones: they have done the rest too.
@@ -114,10 +117,11 @@ impl RenewalTask {
         self.discover(&*platform).await
     }
 
-    /// The store may know better than the book: another replica, or a pairing that is not published yet. A store that cannot be read
-    /// does not stop the renewal; its commit is fenced anyway. TokenSource that still wait to be saved are left to their saver.
+    /// The store may know better than the registry: another replica, or a pairing that is not published yet.
+    /// A store that cannot be read does not stop the renewal; its commit is fenced anyway. TokenSource that
+    /// still wait to be saved are left to their saver.
     ///
-    /// Returns when another gateway sent a refresh out whose answer is not in the store; fails where the
+    /// Returns when another gateway sent a refresh out whose response is not in the store; fails where the
     /// store cannot say.
     pub(super) async fn reload_from_store(&self) -> Result<Option<Timestamp>, StoreError> {
         if self.account.snapshot().unsaved {
@@ -207,9 +211,10 @@ impl RenewalTask {
         Ok(())
     }
 
-    /// Writes down that a refresh goes out. Where the store is out of order and the token still lives, the refresh is put off: with
-    /// rotation it would spend a refresh token whose successor cannot be kept. Where a caller would otherwise stand without a token,
-    /// it goes out all the same, and the tokens are served from memory.
+    /// Writes down that a refresh goes out. Where the store is unavailable and the token still lives, the
+    /// refresh is put off: with rotation it would spend a refresh token whose successor cannot be kept. Where
+    /// a caller would otherwise stand without a token, it goes out all the same, and the tokens are served
+    /// from memory.
     async fn note_intent(&self, before: &Snapshot) -> Result<Timestamp, RenewError> {
         let now = self.now();
         self.account.record_refresh_sent(now);
@@ -222,8 +227,8 @@ impl RenewalTask {
             Err(error) => error,
         };
         if self.context.store.is_shared() || self.cause == Cause::Operator {
-            // The others would learn nothing of it, neither that it is going on nor that it was cut off. And no caller waits for what
-            // an operator asks: the tokens would be in memory only for nothing.
+            // The others would learn nothing of it, neither that it is going on nor that it was cut off. And
+            // no caller waits for what an operator asks: the tokens would be in memory only for nothing.
             return Err(self.postpone(&format!("the store takes no writes: {error}")));
         }
         let can_wait = matches!(self.cause, Cause::BeforeExpiry | Cause::IdleRenewal);
@@ -241,8 +246,9 @@ impl RenewalTask {
         Ok(now)
     }
 
-    /// After an answer that spent nothing, the refresh is not under way any more. As long as one answer was lost, the intent is what a
-    /// restart knows of it; it goes once the reason for a new login has named it.
+    /// After a response that spent nothing, the refresh is not in flight any more. As long as one response
+    /// was lost, the intent is what a restart knows of it; it goes once the reason for a new login has named
+    /// it.
     async fn clear_intent(&self, before: &Snapshot, noted_at: Timestamp, problem: &RenewError) {
         let told = matches!(problem, RenewError::NeedsLogin { .. });
         if !told && self.account.pacing.lock().maybe_spent.is_some() {
@@ -259,15 +265,16 @@ impl RenewalTask {
         self.repeat(|| platform.refresh(&before.refresh), |error| self.remember_lost_response(error)).await
     }
 
-    /// With rotation, an answer that we could not read may have spent the refresh token that we hold. It is tried again, and should it
-    /// be refused, the reason is known.
+    /// With rotation, a response that we could not read may have spent the refresh token that we hold. It is
+    /// tried again, and should it be refused, the reason is known.
     fn remember_lost_response(&self, error: &PlatformError) {
         if error.may_have_spent_token() {
             self.account.pacing.lock().maybe_spent.get_or_insert(MaybeSpent::ResponseLost(self.now()));
         }
     }
 
-    /// Sends a call again after passing trouble, with the documented pause, while those who wait can still profit.
+    /// Sends a call again after passing trouble, with the documented pause, while those who wait can still
+    /// profit.
     pub(super) async fn repeat<'a, T>(
         &self,
         call: impl Fn() -> Call<'a, Result<T, PlatformError>>,
@@ -299,7 +306,7 @@ impl RenewalTask {
         }
     }
 
-    /// What the books say after a refresh that brought tokens.
+    /// Bookkeeping after a successful refresh.
     async fn record_success(&self, before: &Snapshot, tokens: &NewTokens, life: Duration) {
         let settings = self.context.settings.load_full();
         self.account.pacing.lock().refreshed(tokens.refreshed_at, self.cause, life, &settings);
@@ -313,7 +320,7 @@ impl RenewalTask {
         self.journal(JournalEvent::Refreshed, detail);
     }
 
-    /// Keeps a new state in the store and the book. What an operator has decided meanwhile stands.
+    /// Keeps a new state in the store and the registry. What an operator has decided meanwhile stands.
     pub(super) async fn set_state(&self, account: &Account, before: &Snapshot, state: AccountState) {
         if account.snapshot().state == AccountState::Paused {
             return;
@@ -347,8 +354,8 @@ impl RenewalTask {
         access.ok_or_else(|| self.context.unavailable("no route is known yet"))
     }
 
-    /// Tells those who wait, once. The flight leaves the account's slot first: who asks again after hearing a failure must not board a
-    /// flight that has landed.
+    /// Tells those who wait, once. The renewal leaves the account's slot first: who asks again after hearing
+    /// a failure must not join a renewal that has ended.
     pub(super) fn complete(&self, result: RenewalResult) {
         if let Some(sender) = locked(&self.sender).take() {
             self.account.clear_in_flight();
@@ -359,7 +366,7 @@ impl RenewalTask {
 
 impl Drop for RenewalTask {
     fn drop(&mut self) {
-        // A flight that was cut off tells nothing; those who wait see the channel close.
+        // A renewal that was cut off tells nothing; those who wait see the channel close.
         if locked(&self.sender).take().is_some() {
             self.account.clear_in_flight();
         }

@@ -1,8 +1,8 @@
-//! Renewals that are owed to an account although no caller asks: what failed is tried again, a realm in trouble is asked whether it is
-//! well again, and a refusal that may have been a mistake is looked at once more.
+//! Retries renewals although no caller asks: what failed is tried again, a realm whose circuit breaker is
+//! open is probed, and a refusal that may have been a mistake is tried once more.
 //!
-//! The rule guarded here: all of it goes through the one door and its waits, so that a realm in trouble sees one trial at a time and
-//! nobody hammers a dead account.
+//! The rule guarded here: all of it goes through the one entry point and its waits, so that a realm in
+//! trouble sees one probe at a time and nobody hammers a dead account.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::{locked, recent_refusals};
 
 /// Between two looks, also where what was due could not begin.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-/// Where something is owed and a trial is under way, or nobody can make one.
+/// Where something is owed and a probe is in flight, or nobody can make one.
 const PAUSE_WITHOUT_WORK: Duration = Duration::from_secs(5);
 /// Between two second looks at one account, where the first said nothing.
 const PAUSE_BETWEEN_LOOKS: Duration = Duration::from_secs(30);
@@ -55,8 +55,8 @@ pub(super) async fn run(renewals: &Renewals) {
     }
 }
 
-/// Accounts that need a login since a moment at which others were refused too: the process may have ended before
-/// they were looked at again.
+/// Accounts that need a login since a moment at which others were refused too: the process may have ended
+/// before they were looked at again.
 fn remember_given_up(context: &RenewalContext) {
     let mut refused: Vec<_> = context
         .registry
@@ -142,8 +142,8 @@ fn second_tries_due(context: &RenewalContext, now: Timestamp) -> Vec<Arc<Account
     looks
 }
 
-/// One look. Where nothing was said about the grant (the platform failed, the vendor's gap, a store that takes no
-/// writes) it is still owed.
+/// One look. Where nothing was said about the grant (the platform failed, the vendor's gap, a store that
+/// takes no writes) it is still owed.
 async fn try_again_once(renewals: Renewals, account: Arc<Account>) {
     let looked = renewals.renew(&account, account.generation(), Cause::Operator).await;
     let context = renewals.context();
@@ -188,7 +188,8 @@ fn failing(context: &RenewalContext) -> Vec<(Arc<Account>, Timestamp)> {
     failing
 }
 
-/// An account that may be refreshed now, where a realm in trouble has none that fails: they may have been paused or removed since.
+/// An account that may be refreshed now, where a realm in trouble has none that fails: they may have been
+/// paused or removed since.
 fn anybody(context: &RenewalContext, breaker: &CircuitBreaker, now: Timestamp) -> Option<Arc<Account>> {
     let settings = context.settings.load();
     let mut found = None;

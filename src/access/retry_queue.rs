@@ -16,7 +16,8 @@ use super::locked;
 pub(super) struct RetryQueue {
     /// Their last renewal failed; when to try again is for their pacing and their realm to say.
     pub failing: Mutex<HashMap<AccountName, Arc<Account>>>,
-    /// Those that need a login by a verdict that may have been wrong, each with the moment of its one more try.
+    /// Those that need a login by a verdict that may have been wrong, each with the moment of its one more
+    /// try.
     pub second_tries: Mutex<HashMap<AccountName, (Arc<Account>, Timestamp)>>,
     pub changed: Notify,
 }

@@ -1,4 +1,5 @@
-//! A route that discovery names and that nobody has proven yet, as values. Who proves it: `discovery`; who asks again: `following`.
+//! A route that discovery names and that nobody has proven yet, as values. Who proves it: `discovery`; who
+//! asks again: `following`.
 //!
 //! The rule guarded here: no call moves to a route of which nothing is known but that discovery has named it.
 
@@ -9,7 +10,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::model::route::Route;
 
-/// A route that cannot be proven by discovery, since the platform does not serve it there: the first answer of its API decides.
+/// A route that cannot be proven by discovery, since the platform does not serve it there: the first response
+/// of its API decides.
 #[derive(Debug)]
 pub struct RouteTrial {
     route: Arc<Route>,
@@ -74,8 +76,8 @@ impl Drop for RouteTrialGuard {
 }
 
 impl RouteNotes {
-    /// Notes that no connection could be made. `responded_at` is when the platform last answered a call of this account. Returns whether
-    /// this is news, and whether discovery is to be asked because of it.
+    /// Notes that no connection could be made. `responded_at` is when the platform last answered a call of
+    /// this account. Returns whether this is news, and whether discovery is to be asked because of it.
     pub fn record_connect_failure(
         &mut self,
         now: Timestamp,

@@ -1,7 +1,8 @@
-//! Asks again about routes that are not proven, and about those that cannot be connected to: in the background, without waiting for a
-//! token's end.
+//! Asks again about routes that are not proven, and about those that cannot be connected to: in the
+//! background, without waiting for a token's end.
 //!
-//! The rule guarded here: a real move is followed within a minute, and a wrong one costs a discovery a minute at most.
+//! The rule guarded here: a real move is followed within a minute, and a wrong one costs a discovery a minute
+//! at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ impl Renewals {
         }
     }
 
-    /// A call has tried a route that discovery could not prove. `failure` says why its answer is no proof.
+    /// A call has tried a route that discovery could not prove. `failure` says why its response is no proof.
     pub fn finish_route_trial(
         &self,
         account: &Arc<Account>,
@@ -73,7 +74,7 @@ impl Renewals {
 }
 
 impl RenewalContext {
-    /// Starts the task that asks again for this account, where none is under way.
+    /// Starts the task that asks again for this account, where none is in flight.
     pub(super) fn follow(self: &Arc<Self>, account: &Arc<Account>) {
         if !std::mem::replace(&mut account.pacing.lock().routes.followed, true) {
             self.runtime.spawn(follow(Arc::clone(self), Arc::clone(account)));

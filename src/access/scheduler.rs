@@ -1,7 +1,8 @@
-//! The keeper: renews ahead of expiry what is in use, and often enough what is idle, so that no caller waits and no pairing lapses.
+//! The scheduler: renews ahead of expiry what is in use, and often enough what is idle, so that no caller
+//! waits and no pairing lapses.
 //!
-//! The rule guarded here: it asks through the one door like everybody else, spread out, a few at a time, never all at once. Of several
-//! gateways on one store, one keeps for all.
+//! The rule guarded here: it asks through the one entry point like everybody else, spread out, a few at a
+//! time, never all at once. Of several gateways on one store, one keeps for all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use super::snapshot::Snapshot;
 use super::standby_grants;
 use super::starter::Starter;
 
-/// How far a round looks ahead. It reads a few words per account (measured: 145 ms for 100,000 accounts, without any optimisation by the
-/// compiler), so a queue that would have to follow every call, pause and pairing is not worth it.
+/// How far a round looks ahead. It reads a few words per account (measured: 145 ms for 100,000 accounts,
+/// without any optimisation by the compiler), so a queue that would have to follow every call, pause and
+/// pairing is not worth it.
 const LONGEST_ROUND: Duration = Duration::from_secs(30);
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
 
@@ -38,8 +40,8 @@ pub struct ScheduleInput {
     pub blocked_until: Timestamp,
 }
 
-/// When an account should be renewed next and why. `spread` in 0..1 differs between accounts and moves the moment ahead, so that accounts
-/// renewed together part.
+/// When an account should be renewed next and why. `spread` in 0..1 differs between accounts and moves the
+/// moment ahead, so that accounts renewed together part.
 pub fn next_due(
     now: Timestamp,
     input: &ScheduleInput,
@@ -65,7 +67,7 @@ pub fn next_due(
     (due.max(input.blocked_until), cause)
 }
 
-/// An account that the keeper will renew.
+/// An account that the scheduler will renew.
 pub(super) struct Due {
     pub at: Timestamp,
     pub account: Arc<Account>,
@@ -108,7 +110,8 @@ impl Renewals {
         })
     }
 
-    /// Leaves the schedule to another gateway. The task that [`Renewals::start_scheduler`] started must have been ended.
+    /// Leaves the schedule to another gateway. The task that [`Renewals::start_scheduler`] started must have
+    /// been ended.
     pub async fn stop_scheduler(&self) {
         self.context().lead.step_down().await;
     }

@@ -1,7 +1,7 @@
 //! An account at one moment, and what a call takes from it.
 //!
-//! One allocation with everything but the texts of the tokens: where calls go over tens of thousands of accounts, none of this is in a
-//! cache, and each place more to look at is a wait for memory.
+//! One allocation with everything but the texts of the tokens: where calls go over tens of thousands of
+//! accounts, none of this is in a cache, and each place more to look at is a wait for memory.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,7 +15,8 @@ use crate::store::{NewTokens, StoredAccess};
 
 use super::route_candidate::RouteTrial;
 
-/// What a call needs right now: a snapshot that has it all. Never changed, only replaced; one reference count per call.
+/// What a call needs right now: a snapshot that has it all. Never changed, only replaced; one reference count
+/// per call.
 #[derive(Clone)]
 pub struct Access(Arc<Snapshot>);
 
@@ -30,8 +31,9 @@ pub(super) struct Snapshot {
     pub route: Option<Arc<Route>>,
     /// A route that the next call is to try. Where it is the one in use, that one is not proven yet.
     pub trial: Option<Arc<RouteTrial>>,
-    /// What callers know as the generation. It starts as the store's and grows with every publication, also while the store is out of
-    /// order and across a change of realm, where the store's would stand still or fall.
+    /// What callers know as the generation. It starts as the store's and grows with every publication, also
+    /// while the store is out of order and across a change of realm, where the store's would stand still or
+    /// fall.
     pub serial: u64,
     pub stored_generation: u64,
     pub refreshed_at: Option<Timestamp>,
@@ -151,7 +153,7 @@ impl fmt::Debug for Access {
 }
 
 impl StandbyGrant {
-    /// Since when the platform has not heard of it.
+    /// When the grant was last refreshed or obtained.
     pub fn fresh_at(&self) -> Timestamp {
         self.refreshed_at.map_or(self.obtained_at, |at| at.max(self.obtained_at))
     }
@@ -189,7 +191,8 @@ impl Snapshot {
         Remedy::of(self.untried)
     }
 
-    /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per grant.
+    /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per
+    /// grant.
     pub fn last_refresh(&self) -> Option<Timestamp> {
         self.standby_grants.iter().filter_map(|other| other.refreshed_at).chain(self.refreshed_at).max()
     }
@@ -212,8 +215,9 @@ impl Snapshot {
         }
     }
 
-    /// `self` brought up to what the store holds. The store's tokens win only with a higher generation: a record read before a commit
-    /// must not undo it, and tokens that the store did not take are newer than what it has.
+    /// `self` brought up to what the store holds. The store's tokens win only with a higher generation: a
+    /// record read before a commit must not undo it, and tokens that the store did not take are newer than
+    /// what it has.
     pub fn merged(&self, record: &Snapshot) -> Arc<Snapshot> {
         if self.realm == record.realm && record.stored_generation <= self.stored_generation {
             let mut kept = self.clone();

@@ -1,7 +1,8 @@
-//! Grants that their accounts do not use at present, say while one moves between platforms: refreshed often enough that no pairing lapses,
-//! since the way back, or the way ahead, may be needed one day.
+//! Grants that their accounts do not use at present, say while one moves between platforms: refreshed often
+//! enough that no pairing lapses, since the way back, or the way ahead, may be needed one day.
 //!
-//! The rule guarded here: whatever comes of it, the account's state, its current grant and its calls are not touched.
+//! The rule guarded here: whatever comes of it, the account's state, its current grant and its calls are not
+//! touched.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -133,7 +134,8 @@ async fn refresh(
     Ok(())
 }
 
-/// Returns whether the platform refused the grant. One that has another token kept beside it is not given up: that is tried next.
+/// Returns whether the platform refused the grant. One that has another token kept beside it is not given up:
+/// that is tried next.
 async fn failed(
     context: &RenewalContext,
     account: &Account,

@@ -12,7 +12,8 @@ use super::renewal::Renewals;
 
 /// Renewals of one starter in flight at once; those of callers find permits beside them.
 const MAX_CONCURRENT: usize = 8;
-/// 50 starts a second: 100,000 accounts in use need 30, and 100,000 that are overdue after a long stop take half an hour.
+/// 50 starts a second: 100,000 accounts in use need 30, and 100,000 that are overdue after a long stop take
+/// half an hour.
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bounds how many of its renewals are in flight, and how fast they begin.
@@ -26,8 +27,8 @@ impl Starter {
         Self { renewals: renewals.clone(), slots: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
-    /// Starts a renewal as soon as a slot is free, and pauses after it. What is denied costs no time: a realm in trouble must
-    /// not hold the others' accounts up.
+    /// Starts a renewal as soon as a slot is free, and pauses after it. What is denied costs no time: a realm
+    /// in trouble must not hold the others' accounts up.
     pub async fn renew(&self, account: Arc<Account>, cause: Cause) {
         let Some(slot) = self.slot().await else { return };
         let joined = match self.renewals.join_or_start(&account, account.generation(), cause) {

@@ -1,4 +1,5 @@
-//! Accounts counted by realm and state, with the earliest token expiry: what metrics may tell, since it names nobody.
+//! Accounts counted by realm and state, with the earliest token expiry: what metrics may tell, since it names
+//! nobody.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ pub struct RealmStats {
     pub ready: usize,
     pub paused: usize,
     pub needs_login: usize,
-    /// Of accounts that are ready; one in the past belongs to an account that nobody uses, or to one in trouble.
+    /// Of accounts that are ready; one in the past belongs to an account that nobody uses, or to one in
+    /// trouble.
     pub earliest_expiry: Option<Timestamp>,
     /// Accounts whose newest tokens are in memory only.
     pub unsaved: usize,

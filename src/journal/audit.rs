@@ -1,4 +1,5 @@
-//! Who did what, when, to which account, and how it ended: one line of JSON per admin action, on the disk before the action is answered.
+//! Who did what, when, to which account, and how it ended: one line of JSON per admin action, on the disk
+//! before the action is answered.
 //!
 //! Append-only, 0600, flushed per line. It holds no secrets: what goes into it are words, names and ids.
 
@@ -56,7 +57,8 @@ pub enum AuditOutcome {
 pub struct AuditLog {
     path: Arc<Path>,
     file: Arc<Mutex<File>>,
-    /// One at a time: a disk that does not answer holds one thread of the runtime, not all that it has for such work.
+    /// One at a time: a disk that does not answer holds one thread of the runtime, not all that it has for
+    /// such work.
     permit: Arc<Semaphore>,
     /// How long an act waits for the disk before it is refused.
     timeout: Duration,
@@ -106,7 +108,8 @@ impl AuditLog {
         .await
     }
 
-    /// Off the runtime's threads: a flush takes as long as the disk does. Work that is begun goes on when nobody waits for it any more.
+    /// Off the runtime's threads: a flush takes as long as the disk does. Work that is begun goes on when
+    /// nobody waits for it any more.
     async fn with_file<F>(&self, work: F) -> Result<(), AuditError>
     where
         F: FnOnce(&mut File, &Path) -> io::Result<()> + Send + 'static,

@@ -1,6 +1,7 @@
 //! The stable words of the journal and of the audit log. Scripts and outside tools depend on them.
 //!
-//! The rule: a word stands here once. Documents and tests take the lists from [`JournalEvent::ALL`] and [`AuditAct::ALL`].
+//! The rule: a word stands here once. Documents and tests take the lists from [`JournalEvent::ALL`] and
+//! [`AuditAct::ALL`].
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Related accounts, pair, unpair (S1 4.2.3, 4.3). A 200 alone is no success here: `Status` and `Errors` are read too.
+//! Related accounts, pair, unpair (S1 4.2.3, 4.3). A 200 alone is no success here: `Status` and `Errors` are
+//! read too.
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,8 @@ use super::token_response::token_set;
 use super::{Blame, PairResponse, Platform, PlatformError, PlatformErrorKind, RelatedAccount};
 
 impl Platform {
-    /// The accounts that the user belongs to and that Align has enabled for the integration; none is a sound answer.
+    /// The accounts that the user belongs to and that Align has enabled for the integration; none is a sound
+    /// answer.
     pub async fn related_accounts(
         &self,
         route: &Route,
@@ -30,8 +32,8 @@ impl Platform {
         }
     }
 
-    /// The tokens that come back are the ones to keep (S1 4.3.1). Without a callback its key is left out: the documents know no
-    /// empty one, and a pairing without notifications is legal (S1 4.4).
+    /// The tokens that come back are the ones to keep (S1 4.3.1). Without a callback its key is left out: the
+    /// documents know no empty one, and a pairing without notifications is legal (S1 4.4).
     pub async fn pair(
         &self,
         route: &Route,
@@ -48,7 +50,8 @@ impl Platform {
         pairing(&self.client.send_json(call, Method::PUT, url, bearer, &body).await?)
     }
 
-    /// Ends the pairing for all users of the account and deletes its callback URL (S1 4.3.2). The bearer is the pair token.
+    /// Ends the pairing for all users of the account and deletes its callback URL (S1 4.3.2). The bearer is
+    /// the pair token.
     pub async fn unpair(
         &self,
         route: &Route,
@@ -60,10 +63,7 @@ impl Platform {
         let body = json!({ "AccountId": account });
         let response = self.client.send_json(call, Method::DELETE, url, bearer, &body).await?;
         // No body is documented; one that comes may still say that it failed.
-        match response.is_empty() {
-            true => Ok(()),
-            false => carried_out(call, &response.json(call)?).map(|_| ()),
-        }
+        if response.is_empty() { Ok(()) } else { carried_out(call, &response.json(call)?).map(|_| ()) }
     }
 }
 
@@ -95,7 +95,8 @@ fn carried_out(call: ControlCall, response: &Value) -> Result<&Map<String, Value
     Err(PlatformError::new(call, blame, PlatformErrorKind::Unexpected, Some(200), detail))
 }
 
-/// A row of the list. `AccountId` is a number in S1's sample and a string in its table; a name may be missing, an id may not.
+/// A row of the list. `AccountId` is a number in S1's sample and a string in its table; a name may be
+/// missing, an id may not.
 fn related_account(row: &Value) -> Result<RelatedAccount, PlatformError> {
     let unsound = |name| {
         PlatformError::malformed(ControlCall::RelatedAccounts, format!("an entry's {name} is unsound"))
@@ -161,8 +162,8 @@ fn shown(text: &str, most: usize) -> String {
     visible.trim().chars().take(most).collect()
 }
 
-/// The first reason of a failure, fit for a log: short words without digits only, since a vendor's text may quote a token, a chart
-/// number or a person's mail.
+/// The first reason of a failure, fit for a log: short words without digits only, since a vendor's text may
+/// quote a token, a chart number or a person's mail.
 fn vendor_text(error: &Value) -> String {
     let fields = ["Message", "ErrorMessage", "Description", "Code", "ErrorCode"];
     let text = match error {

@@ -1,4 +1,5 @@
-//! The control calls and what is the same for all answers to one. Plain values: whoever reads an answer may look here.
+//! The control calls and what is the same for all responses to one. Plain values: whoever reads a response
+//! may look here.
 
 /// The control calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl ControlCall {
         matches!(self, ControlCall::CodeExchange | ControlCall::Refresh | ControlCall::Revoke)
     }
 
-    /// Calls whose answer brings tokens: whatever of it can be used is used.
+    /// Calls whose response brings tokens: whatever of it can be used is used.
     pub fn brings_tokens(self) -> bool {
         matches!(self, ControlCall::CodeExchange | ControlCall::Refresh | ControlCall::Pair)
     }

@@ -1,4 +1,5 @@
-//! One HTTP call of the control kind: bounded in time and size, never redirected, never repeated. The only user of reqwest, which is given our TLS, our look-up and our choice of proxy.
+//! One HTTP call of the control kind: bounded in time and size, never redirected, never repeated. The only
+//! user of reqwest, which is given our TLS, our look-up and our choice of proxy.
 
 use std::error::Error;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::{Blame, PlatformError, PlatformErrorKind, strict_json};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallLimits {
     pub connect: Duration,
-    /// From the start to the last byte of the answer.
+    /// From the start to the last byte of the response.
     pub total: Duration,
     /// The largest body in bytes (threats, row 16).
     pub body: usize,
@@ -41,14 +42,15 @@ pub(super) struct ControlClient {
     limits: CallLimits,
 }
 
-/// The body of an answer whose status says that the call was carried out.
+/// The body of a response whose status says that the call was carried out.
 pub(super) struct RawResponse {
     pub status: u16,
     pub media: Option<String>,
     pub body: Vec<u8>,
     /// What was odd about the transfer.
     pub oddities: Vec<String>,
-    /// The connection broke before the announced end; only of calls that bring tokens, since all that is needed may have come.
+    /// The connection broke before the announced end; only of calls that bring tokens, since all that is
+    /// needed may have come.
     pub broken: Option<PlatformError>,
 }
 
@@ -57,7 +59,8 @@ impl RawResponse {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// The answer as strictly read JSON. One that broke off is told as that, so that it can be asked for again.
+    /// The response as strictly read JSON. One that broke off is told as that, so that it can be asked for
+    /// again.
     pub fn json(&self, call: ControlCall) -> Result<Value, PlatformError> {
         strict_json::parse(&self.body)
             .ok_or_else(|| self.broken.clone().unwrap_or_else(|| self.no_json(call)))
@@ -90,8 +93,8 @@ impl ControlClient {
             .default_headers(headers)
             .connect_timeout(limits.connect)
             .timeout(limits.total)
-            // A kept connection may die just as a refresh is written to it, and a refresh whose answer is lost can cost a login.
-            // These calls are few; a fresh connection resumes its TLS session.
+            // A pooled connection may die just as a refresh is written to it, and a refresh whose response is
+            // lost can cost a login. These calls are few; a fresh connection resumes its TLS session.
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| cause(&error))?;
@@ -161,7 +164,8 @@ impl ControlClient {
         Ok(RawResponse { status, oddities: oddities(status, media.as_deref(), packed), media, body, broken })
     }
 
-    /// Stops reading at the cap, whatever length was announced. What came before trouble comes back beside it.
+    /// Stops reading at the cap, whatever length was announced. What came before trouble comes back beside
+    /// it.
     async fn read(
         &self,
         call: ControlCall,
@@ -219,9 +223,10 @@ impl ControlClient {
         if let Some(known) = ConnectError::found_in(host, error) {
             return known.to_string();
         }
-        let why = match error.is_timeout() {
-            true => format!("nothing within {} ms", self.limits.connect.as_millis()),
-            false => cause(error),
+        let why = if error.is_timeout() {
+            format!("nothing within {} ms", self.limits.connect.as_millis())
+        } else {
+            cause(error)
         };
         match self.connector.proxy_for(url).and_then(Url::host_str) {
             Some(proxy) => format!("no connection to {host} through the proxy {proxy} ({why})"),
@@ -230,7 +235,8 @@ impl ControlClient {
     }
 }
 
-/// Adapts our resolver to reqwest: private addresses are refused here as on the data path, and one that does not answer holds nothing up.
+/// Adapts our resolver to reqwest: private addresses are refused here as on the data path, and one that does
+/// not answer holds nothing up.
 struct Lookup(Connector);
 
 impl Resolve for Lookup {

@@ -1,4 +1,5 @@
-//! Answers that come packed although none was asked for. What they unpack to stays within the limit of an answer.
+//! Responses that come packed although none was asked for. What they unpack to stays within the limit of a
+//! response.
 
 use std::io::Read;
 
@@ -14,7 +15,7 @@ pub(super) enum DecompressError {
     TooLong,
 }
 
-/// Packed more often than this, an answer is no accident.
+/// Packed more often than this, a response is no accident.
 const MOST_LAYERS: usize = 3;
 const GZIP_MARK: [u8; 2] = [0x1f, 0x8b];
 
@@ -56,9 +57,12 @@ fn codings(headers: &HeaderMap) -> Vec<String> {
     let words = words.map(|word| word.trim().to_ascii_lowercase());
     words
         .filter(|word| !word.is_empty() && word != "identity")
-        .map(|word| match word.len() <= 16 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            true => word,
-            false => "an unknown coding".to_owned(),
+        .map(|word| {
+            if word.len() <= 16 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+                word
+            } else {
+                "an unknown coding".to_owned()
+            }
         })
         .collect()
 }
@@ -80,14 +84,12 @@ fn inflate(body: &[u8], most: usize) -> Result<Vec<u8>, DecompressError> {
     }
 }
 
-/// A damaged end costs what comes after it only: whoever reads the text decides whether enough of it is there.
+/// A damaged end costs what comes after it only: whoever reads the text decides whether enough of it is
+/// there.
 fn bounded(unpacker: impl Read, most: usize) -> Result<Vec<u8>, DecompressError> {
     let mut decompressed = Vec::new();
     let _ = unpacker.take(most as u64 + 1).read_to_end(&mut decompressed);
-    match decompressed.len() > most {
-        true => Err(DecompressError::TooLong),
-        false => Ok(decompressed),
-    }
+    if decompressed.len() > most { Err(DecompressError::TooLong) } else { Ok(decompressed) }
 }
 
 #[cfg(test)]

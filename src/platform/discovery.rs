@@ -1,4 +1,5 @@
-//! Discovery: which region's Domain and Path an account's calls go to (S1 4.2). No answer leads anywhere that the realm does not allow.
+//! Discovery: which region's Domain and Path an account's calls go to (S1 4.2). No response leads anywhere
+//! that the realm does not allow.
 
 use serde_json::Value;
 use url::Url;
@@ -22,8 +23,9 @@ impl Platform {
 
     /// At Domain/Path, then at `base_url` where that has failed. A pinned route is returned without a call.
     ///
-    /// 401 and 403 fall back too: the bearer has just been renewed, and a region that an account has left may well answer so.
-    /// `base_url` has the last word on whether the bearer is good; both places are named when both have failed.
+    /// 401 and 403 fall back too: the bearer has just been renewed, and a region that an account has left may
+    /// well answer so. `base_url` has the last word on whether the bearer is good; both places are named when
+    /// both have failed.
     pub async fn discover(&self, last: Option<&Route>, bearer: &AccessToken) -> Result<Route, PlatformError> {
         let (None, Some(last)) = (&self.pinned, last) else { return self.discover_first(bearer).await };
         let near = match self.near(last, bearer).await {
@@ -36,8 +38,8 @@ impl Platform {
         })
     }
 
-    /// The later discovery over a route that is not in use yet (S1 4.2.2): shows that an API is there which takes this bearer, and tells
-    /// where that says calls go. A pinned route needs no proof.
+    /// The later discovery over a route that is not in use yet (S1 4.2.2): shows that an API is there which
+    /// takes this bearer, and tells where that says calls go. A pinned route needs no proof.
     pub async fn prove(&self, route: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
         match &self.pinned {
             Some(pinned) => Ok(pinned.clone()),
@@ -46,7 +48,8 @@ impl Platform {
     }
 
     async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
-        // Below a route the call has no prefix of its own: S1 4.2.2 prints `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
+        // Below a route the call has no prefix of its own: S1 4.2.2 prints
+        // `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
         let path = self.realm.discovery.path.trim_end_matches('/');
         let endpoint = path.rsplit('/').next().unwrap_or(path);
         self.ask(self.below(ControlCall::Discovery, last, endpoint)?, bearer).await
@@ -71,7 +74,8 @@ impl Platform {
         })
     }
 
-    /// The entry with the configured name and version, else the only one: a single entry is what the call is documented to answer.
+    /// The entry with the configured name and version, else the only one: a single entry is what the call is
+    /// documented to answer.
     fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, PlatformError> {
         let wanted = &self.realm.discovery;
         let version = |entry: &&Value| is(entry.get("Version"), &wanted.version);
@@ -95,7 +99,8 @@ impl Platform {
     }
 }
 
-/// S1 4.2.2 prints an object with `APIs` and speaks of an "empty array" in the same breath; a bare array is taken too.
+/// S1 4.2.2 prints an object with `APIs` and speaks of an "empty array" in the same breath; a bare array is
+/// taken too.
 fn entries(response: &Value) -> Result<&[Value], PlatformError> {
     match response.get("APIs").unwrap_or(response) {
         Value::Array(entries) => Ok(entries),

@@ -1,5 +1,6 @@
-//! Tolerant reading of what the token endpoint says. Strings follow JSON's rules; whatever is odd around them costs nobody a token:
-//! a byte order mark, another charset, a name that comes twice, `NaN`, a comma too many, text behind the object.
+//! Tolerant reading of what the token endpoint says. Strings follow JSON's rules; whatever is odd around them
+//! costs nobody a token: a byte order mark, another charset, a name that comes twice, `NaN`, a comma too
+//! many, text behind the object.
 
 use std::borrow::Cow;
 
@@ -25,7 +26,7 @@ pub(super) struct LooseDocument {
     pub flaws: Vec<&'static str>,
 }
 
-/// Deeper nesting than any token answer has is not followed.
+/// Deeper nesting than any token response has is not followed.
 const DEEPEST: usize = 16;
 
 /// `None` where no object, array or string begins, as with a web page.
@@ -69,8 +70,8 @@ impl LooseJson {
         matches!(self, LooseJson::Word(word) if word == "null")
     }
 
-    /// Every value under a name, the last first, since that is the one that most readers keep. Names in another spelling
-    /// (`AccessToken`, `access-token `) come after those that are spelled right.
+    /// Every value under a name, the last first, since that is the one that most readers keep. Names in
+    /// another spelling (`AccessToken`, `access-token `) come after those that are spelled right.
     pub fn all(&self, name: &str) -> Vec<&LooseJson> {
         let LooseJson::Object(members) = self else { return Vec::new() };
         let plain = |name: &str| -> String {
@@ -291,39 +292,40 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn sound_json_is_read_as_every_reader_reads_it(value in json(), pretty in any::<bool>()) {
-            let whole = serde_json::json!([value]);
-            let text = match pretty {
-                true => serde_json::to_string_pretty(&whole).unwrap(),
-                false => whole.to_string(),
-            };
-            let read = read(text.as_bytes()).unwrap();
-            prop_assert_eq!(&read.value, &loose_json(&whole));
-            prop_assert_eq!((read.cut, read.flaws), (false, Vec::new()));
-        }
+            #[test]
+            fn sound_json_is_read_as_every_reader_reads_it(value in json(), pretty in any::<bool>()) {
+                let whole = serde_json::json!([value]);
+                let text = if pretty {
+    serde_json::to_string_pretty(&whole).unwrap()
+    } else {
+    whole.to_string()
+    };
+                let read = read(text.as_bytes()).unwrap();
+                prop_assert_eq!(&read.value, &loose_json(&whole));
+                prop_assert_eq!((read.cut, read.flaws), (false, Vec::new()));
+            }
 
-        #[test]
-        fn no_brackets_at_all_bring_it_down(text in "[\\[\\]{}:,\"a ]{0,40}") {
-            let _ = read(text.as_bytes());
-        }
+            #[test]
+            fn no_brackets_at_all_bring_it_down(text in "[\\[\\]{}:,\"a ]{0,40}") {
+                let _ = read(text.as_bytes());
+            }
 
-        #[test]
-        fn no_bytes_at_all_bring_it_down(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes);
-            let _ = read(&[b"{\"a\":", bytes.as_slice()].concat());
-        }
+            #[test]
+            fn no_bytes_at_all_bring_it_down(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+                let _ = read(&bytes);
+                let _ = read(&[b"{\"a\":", bytes.as_slice()].concat());
+            }
 
-        #[test]
-        fn every_beginning_of_a_response_is_read_without_inventing_anything(end in 0usize..60) {
-            let text = r#"{"access_token":"aaaa","expires_in":3600,"refresh_token":"rrrr"}"#;
-            if let Some(read) = read(&text.as_bytes()[..end]) {
-                for (name, wanted) in [("access_token", "aaaa"), ("refresh_token", "rrrr")] {
-                    prop_assert!(read.value.all(name).iter().all(|value| value.text() == Some(wanted)));
+            #[test]
+            fn every_beginning_of_a_response_is_read_without_inventing_anything(end in 0usize..60) {
+                let text = r#"{"access_token":"aaaa","expires_in":3600,"refresh_token":"rrrr"}"#;
+                if let Some(read) = read(&text.as_bytes()[..end]) {
+                    for (name, wanted) in [("access_token", "aaaa"), ("refresh_token", "rrrr")] {
+                        prop_assert!(read.value.all(name).iter().all(|value| value.text() == Some(wanted)));
+                    }
                 }
             }
         }
-    }
 
     #[test]
     fn a_bracket_that_closes_nothing_ends_a_list() {

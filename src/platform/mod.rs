@@ -1,5 +1,6 @@
-//! Speaks to iTero's control calls: OAuth, discovery, accounts. One attempt per method, every answer validated, every trouble typed
-//! by blame. Never retries and never stores; those are `access`' and `pairing`'s business.
+//! Speaks to iTero's control calls: OAuth, discovery, accounts. One attempt per method, every response
+//! validated, every error typed by blame. Never retries and never stores; those are `access`' and `pairing`'s
+//! business.
 
 mod accounts;
 mod control_call;
@@ -63,7 +64,8 @@ impl Platform {
         Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, client })
     }
 
-    /// An address below a route, checked again: a stored route may be older than `allowed_hosts` (threats, row 7).
+    /// An address below a route, checked again: a stored route may be older than `allowed_hosts` (threats,
+    /// row 7).
     fn below(&self, call: ControlCall, route: &Route, endpoint: &str) -> Result<Url, PlatformError> {
         let refused =
             |why: String| PlatformError::new(call, Blame::Realm, PlatformErrorKind::RouteRefused, None, why);
@@ -75,7 +77,7 @@ impl Platform {
     }
 }
 
-/// Whose trouble it is. Decided where the wire answer is parsed, never by searching text later.
+/// Whose fault it is. Decided where the response is parsed, never by searching text later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// The refresh token, code or bearer that was sent is no longer good: a new login helps.
@@ -99,11 +101,12 @@ pub struct PlatformError {
     pub kind: PlatformErrorKind,
     /// For people and logs: no token, no body beyond the vendor's `error` word.
     pub detail: String,
-    /// The answer itself named what it refuses, by an OAuth word (RFC 6749, 5.2): more than a status says.
+    /// The response itself named what it refuses, by an OAuth word (RFC 6749, 5.2): more than a status says.
     pub named: bool,
     /// How long the platform asks to be left alone, within bounds.
     pub retry_after: Option<Duration>,
-    /// The refresh token of an answer whose access token cannot be used: it may have taken the place of the one that was sent.
+    /// The refresh token of a response whose access token cannot be used: it may have taken the place of the
+    /// one that was sent.
     pub refresh: Option<RefreshToken>,
 }
 
@@ -127,7 +130,7 @@ pub enum PlatformErrorKind {
     Unreachable,
     /// The connection broke after the request was sent: it may have been carried out.
     Lost,
-    /// An answer that cannot be what the documents describe.
+    /// A response that cannot be what the documents describe.
     Malformed,
     /// Any other status, with `Status`/`Errors` in a 200 among them.
     Unexpected,
@@ -156,7 +159,8 @@ impl PlatformError {
         Self { call, blame, status, kind, detail, named: false, retry_after: None, refresh: None }
     }
 
-    /// An answer with a good status that cannot be what the documents describe. The realm's trouble: grants are kept.
+    /// A response with a good status that cannot be what the documents describe. The realm's trouble: grants
+    /// are kept.
     fn malformed(call: ControlCall, detail: impl Into<String>) -> Self {
         Self::new(call, Blame::Realm, PlatformErrorKind::Malformed, Some(200), detail)
     }
@@ -221,7 +225,8 @@ pub struct PairResponse {
     pub warnings: Vec<String>,
 }
 
-/// What the probe with a code that cannot be valid said of our credentials (gen-api, section 2, status table).
+/// What the probe with a code that cannot be valid said of our credentials (gen-api, section 2, status
+/// table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialsCheck {
     /// The code was refused, so it was looked at, so the client was accepted.

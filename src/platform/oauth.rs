@@ -1,4 +1,5 @@
-//! The OAuth calls: authorize address, code exchange, refresh, revoke (S1 4.1). Never through discovery, and forms only.
+//! The OAuth calls: authorize address, code exchange, refresh, revoke (S1 4.1). Never through discovery, and
+//! forms only.
 
 use url::Url;
 
@@ -25,8 +26,8 @@ impl Platform {
         url
     }
 
-    /// A code works once and dies within minutes (S1 4.1.2), so after `TimedOut` or `Lost` a repeat may be refused although the first
-    /// try worked: then only a new login helps.
+    /// A code works once and dies within minutes (S1 4.1.2), so after `TimedOut` or `Lost` a repeat may be
+    /// refused although the first try worked: then only a new login helps.
     pub async fn exchange_code(&self, code: &AuthorizationCode) -> Result<TokenSet, PlatformError> {
         self.ask_for_tokens(
             ControlCall::CodeExchange,
@@ -39,7 +40,8 @@ impl Platform {
         .await
     }
 
-    /// Whether a refused grant really is the grant's fault is for renewal to find out, with `probe_credentials`.
+    /// Whether a refused grant really is the grant's fault is for renewal to find out, with
+    /// `probe_credentials`.
     pub async fn refresh(&self, refresh: &RefreshToken) -> Result<TokenSet, PlatformError> {
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
         self.ask_for_tokens(ControlCall::Refresh, &fields).await
@@ -56,8 +58,8 @@ impl Platform {
         self.client.post_form(ControlCall::Revoke, url, &fields).await.map(|_| ())
     }
 
-    /// Asks the token endpoint with a code that cannot be valid: an answer about the code means that the client was accepted. What was
-    /// said by somebody in front of it says nothing.
+    /// Asks the token endpoint with a code that cannot be valid: a response about the code means that the
+    /// client was accepted. What was said by somebody in front of it says nothing.
     pub async fn probe_credentials(&self) -> CredentialsCheck {
         let Some(code) = random_code() else { return CredentialsCheck::Unknown };
         match self.exchange_code(&code).await {
@@ -81,9 +83,10 @@ impl Platform {
         token_set(call, &response).map_err(|error| {
             // Some servers refuse with status 200.
             let error_response = ErrorResponse::of_body(&response.body);
-            match error_response.body == ErrorBody::OAuth && error.refresh.is_none() {
-                true => refusal(call, response.status, &error_response),
-                false => error,
+            if error_response.body == ErrorBody::OAuth && error.refresh.is_none() {
+                refusal(call, response.status, &error_response)
+            } else {
+                error
             }
         })
     }

@@ -1,7 +1,9 @@
-//! Who speaks when the token endpoint refuses, and whose fault the refusal is. Pure: a status, a body and a few headers go in.
+//! Who speaks when the token endpoint refuses, and whose fault the refusal is. Pure: a status, a body and a
+//! few headers go in.
 //!
-//! The rule guarded here: a grant is blamed only by an OAuth word that blames it, or by the vendor's documented status when it is the
-//! token endpoint that speaks. A page, an empty 400, a proxy's or a firewall's answer says nothing about anybody's grant.
+//! The rule guarded here: a grant is blamed only by an OAuth word that blames it, or by the vendor's
+//! documented status when it is the token endpoint that speaks. A page, an empty 400, a proxy's or a
+//! firewall's response says nothing about anybody's grant.
 
 use http::HeaderMap;
 use http::header::{PROXY_AUTHENTICATE, VIA, WWW_AUTHENTICATE};
@@ -31,17 +33,18 @@ pub(super) enum ErrorBody {
     Other,
 }
 
-/// What an answer is taken to mean.
+/// What a response is taken to mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RefusalMeaning {
     pub blame: Blame,
     pub kind: PlatformErrorKind,
     pub says: &'static str,
-    /// The answer itself named what it refuses, by an OAuth word.
+    /// The response itself named what it refuses, by an OAuth word.
     pub named: bool,
 }
 
-/// Words that blame the refresh token, the code or the token to be revoked. Beside RFC 6749's, those that say so plainly.
+/// Words that blame the refresh token, the code or the token to be revoked. Beside RFC 6749's, those that say
+/// so plainly.
 const GRANT_WORDS: [&str; 12] = [
     "invalid_grant",
     "invalid_token",
@@ -67,8 +70,8 @@ impl ErrorResponse {
     pub fn of(headers: &HeaderMap, body: &[u8]) -> Self {
         let challenged = headers.contains_key(WWW_AUTHENTICATE) || headers.contains_key(PROXY_AUTHENTICATE);
         let mut error_response = Self::of_body(body);
-        // RFC 6749, 5.2 has a challenge beside a refusal in JSON; beside anything else it asks for another's password. A bare status
-        // that came through an intermediary may be the intermediary's.
+        // RFC 6749, 5.2 has a challenge beside a refusal in JSON; beside anything else it asks for another's
+        // password. A bare status that came through an intermediary may be the intermediary's.
         error_response.foreign = error_response.body != ErrorBody::OAuth
             && (challenged || (error_response.body == ErrorBody::Empty && headers.contains_key(VIA)));
         error_response
@@ -106,7 +109,8 @@ pub(super) fn meaning(call: ControlCall, status: u16, error_response: &ErrorResp
     let word = error_response.word.as_deref().unwrap_or_default();
     let from_endpoint = !error_response.foreign && error_response.body != ErrorBody::Other;
     let (blame, kind, says) = match (status, word) {
-        // A gateway's own failure may quote what it could not pass on; but a refused grant is refused by whatever status.
+        // A gateway's own failure may quote what it could not pass on; but a refused grant is refused by
+        // whatever status.
         (200..=599, word) if GRANT_WORDS.contains(&word) => return named(Grant, refused_grant(call)),
         (200..=499, word) if CREDENTIAL_WORDS.contains(&word) => {
             return named(Credentials, "client id or secret are not accepted");

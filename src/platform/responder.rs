@@ -1,5 +1,5 @@
-//! A raw server for tests of the control calls: plays canned bytes, one play per connection, and keeps what it was sent. It knows
-//! nothing of the vendor, so that it can send every kind of junk.
+//! A raw server for tests of the control calls: plays canned bytes, one play per connection, and keeps what
+//! it was sent. It knows nothing of the vendor, so that it can send every kind of junk.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use super::control_client::CallLimits;
 pub enum Play {
     /// Sends these bytes and closes.
     Bytes(Vec<u8>),
-    /// Closes without an answer.
+    /// Closes without a response.
     Cut,
     /// Sends these bytes and keeps the connection open.
     Stall(Vec<u8>),
@@ -107,7 +107,8 @@ impl Responder {
                     }
                 }
             }
-            // Later connections wait unanswered in the backlog, and stalled ones stay open, until the test ends.
+            // Later connections wait unanswered in the backlog, and stalled ones stay open, until the test
+            // ends.
             std::future::pending::<()>().await;
         });
         Self { address, requests, cut }

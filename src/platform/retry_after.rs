@@ -1,4 +1,5 @@
-//! `Retry-After` (RFC 9110, 10.2.3), in seconds or as a date, within bounds: a slip of the platform must not stop renewals for a day.
+//! `Retry-After` (RFC 9110, 10.2.3), in seconds or as a date, within bounds: a slip of the platform must not
+//! stop renewals for a day.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use http::header::{DATE, RETRY_AFTER};
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// `None` where nothing readable is asked. A date counts from the answer's own `Date`, since our clock may go differently; without one
-/// nobody can tell how long it is.
+/// `None` where nothing readable is asked. A date counts from the response's own `Date`, since our clock may
+/// go differently; without one nobody can tell how long it is.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let asked = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = match asked.parse::<f64>() {

@@ -1,5 +1,5 @@
-//! What each status of each control call means: the vendor's tables as one function, with blame. Pure; reads no text but OAuth's
-//! `error` word.
+//! What each status of each control call means: the vendor's tables as one function, with blame. Pure; reads
+//! no text but OAuth's `error` word.
 //!
 //! Sources: S1 = Authentication and Pairing V2, revision 19; its section stands beside each row.
 
@@ -15,8 +15,9 @@ pub(super) enum StatusMeaning {
     Failure(Blame, PlatformErrorKind, &'static str),
 }
 
-/// The vendor's status tables for calls with a bearer; refusals of the token endpoint have [`super::oauth_errors`] to themselves. What they do not
-/// list is the realm's trouble, so that no grant suffers from it.
+/// The vendor's status tables for calls with a bearer; refusals of the token endpoint have
+/// [`super::oauth_errors`] to themselves. What they do not list is the realm's trouble, so that no grant
+/// suffers from it.
 pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
     use Blame::{Account, Grant, Realm};
     use ControlCall::{Discovery, Pair, RelatedAccounts, Unpair};
@@ -24,7 +25,7 @@ pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
 
     let (blame, kind, says) = match (call, status) {
         (_, 200) => return StatusMeaning::Success,
-        // Nothing is documented in the body of these two, so an answer without one is as good.
+        // Nothing is documented in the body of these two, so a response without one is as good.
         (ControlCall::Revoke | Unpair, 204) => return StatusMeaning::Success,
         // Whatever carries a sound access token is used.
         (call, 201..=203 | 206..=299) if call.brings_tokens() => return StatusMeaning::Success,
@@ -37,7 +38,8 @@ pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
         // S1 4.3.1: labs alone, which can be paired with one application.
         (Pair, 409) => (Account, PairedElsewhere, "the account is paired with another application"),
 
-        // Where an expired bearer shows as 403 (S1 4.2.1.2) it was fresh here, so it is a matter of permission.
+        // Where an expired bearer shows as 403 (S1 4.2.1.2) it was fresh here, so it is a matter of
+        // permission.
         (_, 403) => (Account, Forbidden, "the account may not do this"),
 
         (_, 504) => (Realm, TimedOut, "the platform timed out"), // all tables

@@ -1,11 +1,13 @@
-//! Strict reading of control answers: names trimmed, and a name that comes twice refused, since two readers could disagree about it.
+//! Strict reading of control responses: names trimmed, and a name that comes twice refused, since two readers
+//! could disagree about it.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Parses one whole document. The documents print some names with a trailing blank (S1 4.2.3), so names are trimmed.
+/// Parses one complete document. The documents print some names with a trailing blank (S1 4.2.3), so names
+/// are trimmed.
 pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
     serde_json::from_slice::<StrictJson>(bytes).ok().map(|strict| strict.0)
 }

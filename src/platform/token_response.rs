@@ -1,7 +1,7 @@
-//! The one reader of token answers, for code exchange, refresh and pairing (S1 4.1.2, 4.3.1).
+//! The one reader of token responses, for code exchange, refresh and pairing (S1 4.1.2, 4.3.1).
 //!
-//! The rule guarded here: whatever carries a sound access token is used, and a refresh token that came is never dropped. Everything
-//! else in an answer may be odd; it falls back to a cautious value and is told.
+//! The rule guarded here: whatever carries a sound access token is used, and a refresh token that came is
+//! never dropped. Everything else in a response may be odd; it falls back to a cautious value and is told.
 
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use super::control_call::ControlCall;
 use super::control_client::RawResponse;
 use super::loose_json::{self, LooseJson};
 
-/// The documented life of a fresh access token (S1 4.1.2). Taken where the answer names none, which RFC 6749, 5.1 allows: the server
-/// then documents it elsewhere, as the vendor does. Five minutes would refresh twelve times as often for nothing.
+/// The documented life of a fresh access token (S1 4.1.2). Taken where the response names none, which RFC
+/// 6749, 5.1 allows: the server then documents it elsewhere, as the vendor does. Five minutes would refresh
+/// twelve times as often for nothing.
 pub(super) const USUAL_LIFE: Duration = Duration::from_secs(3600);
 
-/// Taken where a life is named and cannot be read: something is odd about it, so it may be shorter than documented.
+/// Taken where a life is named and cannot be read: something is odd about it, so it may be shorter than
+/// documented.
 pub(super) const CAUTIOUS_LIFE: Duration = Duration::from_secs(300);
 
 /// A longer life is believed this far only; the token is then renewed early, which harms nobody.
@@ -25,7 +27,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Beyond a year it is no life but something else, such as a moment.
 const ABSURD_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads what an answer with a good status brought. A `PlatformError` carries the refresh token of an answer without a usable access token.
+/// Reads what a response with a good status brought. A `PlatformError` carries the refresh token of a
+/// response without a usable access token.
 pub(super) fn token_set(call: ControlCall, response: &RawResponse) -> Result<TokenSet, PlatformError> {
     let document = loose_json::read(&response.body).filter(|document| document.value.text().is_none());
     let Some(document) = document else {

@@ -116,7 +116,8 @@ async fn while_the_database_is_gone_nobody_asks_the_platform_and_callers_hear_wh
     assert_eq!(platform.refreshes(), 0);
 }
 
-/// Two gateways, the first of which asked the platform; the database went out of its reach before the answer came.
+/// Two gateways, the first of which asked the platform; the database went out of its reach before the
+/// response came.
 struct Cut {
     platform: Arc<ScriptedPlatform>,
     database: Database,
@@ -272,7 +273,8 @@ async fn a_refusal_that_one_gateway_met_is_not_asked_for_again_by_those_who_wait
     assert_eq!(platform.refreshes(), 1);
 }
 
-/// A gateway that has taken the lease and stands still for longer than that lasts, before or while the intent is written.
+/// A gateway that has taken the lease and stands still for longer than that lasts, before or while the intent
+/// is written.
 async fn refresh_that_outlives_its_lease(
     stands_still_at_intent: bool,
     how_intents_go: &'static str,
@@ -323,7 +325,8 @@ async fn who_stood_still_while_the_intent_was_written_takes_it_back_and_sends_no
     assert!(why.contains("stood still"), "{why}");
 }
 
-/// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the database in between.
+/// Minute after minute, until the platform was asked that often; slowly enough that the leader can ask the
+/// database in between.
 async fn time_passes(clock: &Clock, platform: &ScriptedPlatform, refreshes: usize) {
     while platform.refreshes() < refreshes {
         clock.advance(Duration::from_secs(1));

@@ -1,4 +1,5 @@
-//! Stories of renewal against a scripted platform and a clock that stands still; the list of names is the specification.
+//! Stories of renewal against a scripted platform and a clock that stands still; the list of names is the
+//! specification.
 
 mod cluster;
 mod pending_commits;

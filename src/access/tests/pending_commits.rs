@@ -1,4 +1,5 @@
-//! A store that does not take what it should: nothing is lost as long as the process lives, and the alarm is loud.
+//! A store that does not take what it should: nothing is lost as long as the process lives, and the alarm is
+//! loud.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,8 @@ async fn of_tokens_that_wait_the_newest_are_saved_and_renewals_go_on_from_memory
     assert_eq!((token(&next), smile.summary().unsaved), ("access-smile-4", false));
 }
 
-/// The saver succeeds while a flight asks the platform; then the store fails again, or does not, when the answer comes.
+/// The saver succeeds while a renewal asks the platform; then the store fails again, or does not, when the
+/// response comes.
 async fn saved_while_the_platform_is_asked(store_fails_again: bool) -> Workbench {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile", "other"]).await;
     let smile = bench.account("smile");

@@ -26,14 +26,14 @@ async fn stored_state(bench: &Workbench, name: &str) -> AccountState {
     bench.store.account(&name.parse().unwrap()).await.unwrap().unwrap().state
 }
 
-/// Lets a flight go through its pauses between sends, each of which is announced by a sleeper more.
+/// Lets a renewal go through its pauses between sends, each of which is announced by a sleeper more.
 async fn through_pauses<T>(clock: &Clock, in_flight: impl Future<Output = T>) -> T {
     let mut in_flight = std::pin::pin!(in_flight);
     loop {
         tokio::select! {
             biased;
             outcome = &mut in_flight => return outcome,
-            // The waiter and the flight both sleep: nothing happens until time moves.
+            // The waiter and the renewal both sleep: nothing happens until time moves.
             () = clock.until_sleeping(2) => clock.advance(Duration::from_millis(250)),
         }
         tokio::task::yield_now().await;
@@ -100,8 +100,8 @@ async fn a_migration_that_kills_many_grants_is_no_outage() {
     assert!(renew(&bench, &bench.account("alive"), Cause::Unauthorized).await.is_ok());
 }
 
-/// Of many that are refused together, those whose refresh was cut off need no other signal: a login is asked for at once, with the
-/// reason, and they are looked at again all the same.
+/// Of many that are refused together, those whose refresh was cut off need no other signal: a login is asked
+/// for at once, with the reason, and they are looked at again all the same.
 #[tokio::test]
 async fn an_interrupted_refresh_explains_a_refusal_among_others() {
     let names = ["a1", "a2", "a3", "cut"];

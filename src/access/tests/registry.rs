@@ -1,4 +1,4 @@
-//! The book: look-ups, identity across updates, and that no snapshot goes back.
+//! The registry: look-ups, identity across updates, and that no snapshot goes back.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The one door: how many refreshes go out, and what callers get.
+//! The one entry point: how many refreshes go out, and what callers get.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ async fn tokens_are_durable_before_anybody_uses_them() {
         let account = Arc::clone(&account);
         async move { renewals.renew(&account, account.generation(), Cause::Unauthorized).await }
     });
-    // The waiter, and the flight that waits for discovery: the tokens are out by now.
+    // The waiter, and the renewal that waits for discovery: the tokens are out by now.
     bench.clock.until_sleeping(2).await;
     let Availability::Ready(access) = account.availability(bench.clock.now()) else { panic!("no access") };
     assert_eq!(token(&access), "access-smile-1");

@@ -1,4 +1,4 @@
-//! The keeper: who is due when, and that it never sends a herd.
+//! The scheduler: who is due when, and that it never sends a herd.
 
 use std::sync::Arc;
 use std::time::Duration;
