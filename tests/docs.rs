@@ -9,6 +9,7 @@ use genapi_gateway::cli::Arguments;
 use genapi_gateway::gateway::refusal::CATALOGUE;
 use genapi_gateway::journal::JournalEvent;
 use genapi_gateway::journal::catalogue::AuditAct;
+use genapi_gateway::telemetry::catalogue::CATALOGUE as METRICS;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -72,39 +73,19 @@ fn every_refusal_stands_in_the_table_with_its_status() {
 
 #[test]
 fn every_metric_and_its_words_stand_in_the_table() {
-    let metrics = read("src/telemetry/metrics.rs");
-    let contract = metrics.split("let contract = [").nth(1).unwrap().split(']').next().unwrap();
-    let mut names: Vec<String> = contract
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .map(|line| match line.split_once(' ').unwrap() {
-            (name, "counter") => format!("{name}_total"),
-            (name, "info") => format!("{name}_info"),
-            (name, _) => name.to_owned(),
-        })
-        .collect();
-    let observe = read("src/app/observe.rs");
-    for watched in observe.split("ExternalMetric {\n").skip(1) {
-        let kind = if watched.contains("MetricKind::Counter")
-            && !watched.split("name:").next().unwrap().contains("Gauge")
-        {
-            "_total"
-        } else {
-            ""
-        };
-        names.push(format!("{}{kind}", first_word(watched.split("name:").nth(1).unwrap()).unwrap()));
-    }
-    assert!(names.len() > 15, "{names:?}");
     let table = operations();
-    for name in names {
-        assert!(table.contains(&format!("| `{name}` |")), "{name} is not in the table");
-    }
-    let words = observe.lines().filter(|line| line.contains("series(|") || line.contains("tally."));
-    let words: Vec<String> = words.filter_map(first_word).collect();
-    assert!(words.len() > 15, "{words:?}");
-    for word in words {
-        assert!(table.contains(&format!("`{word}`")), "{word} is not explained");
+    for family in METRICS {
+        let name = family.exposed_name();
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("{name} is not in the table"));
+        let labels: Vec<&str> = family.labels.iter().map(|label| label.name).collect();
+        assert_eq!(row.split('|').nth(2).unwrap().trim(), labels.join(", "), "{name}");
+        // The methods and classes of HTTP need no word.
+        for label in family.labels.iter().filter(|label| !["method", "class"].contains(&label.name)) {
+            for value in label.values {
+                assert!(row.contains(&format!("`{value}`")), "{value} of {name} is not explained");
+            }
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint;
 use crate::store::unavailable::UnavailableKind;
 use crate::telemetry::calls::{CallCells, EndpointSlot, NO_REALM, StatusClass};
+use crate::telemetry::catalogue::{self, REALM_TROUBLES};
 use crate::telemetry::log_queue::LogKind;
-use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics, REALM_TROUBLES};
+use crate::telemetry::metrics::{ExternalMetric, MetricReader, Metrics};
 
 use super::RunningState;
 
@@ -173,17 +174,11 @@ pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
         Box::new(move || read(&counters))
     };
     metrics.register_external(ExternalMetric {
-        kind: MetricKind::Gauge,
-        name: "connections",
-        help: "Callers' connections right now",
-        label: "state",
+        family: &catalogue::CONNECTIONS,
         series: vec![("open", series(|counters| counters.open.get()))],
     });
     metrics.register_external(ExternalMetric {
-        kind: MetricKind::Counter,
-        name: "connection_events",
-        help: "What happened to callers' connections",
-        label: "event",
+        family: &catalogue::CONNECTION_EVENTS,
         series: vec![
             ("accepted", series(|counters| counters.accepted.get())),
             ("refused_full", series(|counters| counters.refused_full.get())),
@@ -211,10 +206,7 @@ fn watch_store(state: &RunningState) {
         Box::new(move || u64::from(health.trouble().is_some_and(|trouble| trouble.kind == kind)))
     };
     state.lifecycle.metrics.register_external(ExternalMetric {
-        kind: MetricKind::Gauge,
-        name: "store_trouble",
-        help: "Whether the store is in trouble (1) or not (0), by kind",
-        label: "kind",
+        family: &catalogue::STORE_TROUBLE,
         series: UnavailableKind::ALL.map(|kind| (kind.word(), in_trouble(kind))).into(),
     });
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::journal::{Journal, JournalEvent};
 use crate::store::{ClampedAccount, Store, StoreError};
-use crate::telemetry::metrics::{ExternalMetric, MetricKind, MetricReader, Metrics};
+use crate::telemetry::catalogue;
+use crate::telemetry::metrics::{ExternalMetric, MetricReader, Metrics};
 
 /// How soon a clock that was set is noticed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -87,10 +88,7 @@ impl Corrections {
             Box::new(move || read(&corrections).load(Relaxed))
         };
         metrics.register_external(ExternalMetric {
-            kind: MetricKind::Counter,
-            name: "time_corrections",
-            help: "Times that were wrong: stored moments that lay in the future, and the time of day being set",
-            label: "what",
+            family: &catalogue::TIME_CORRECTIONS,
             series: vec![
                 ("stored_moment", series(|corrections| &corrections.moments)),
                 ("time_of_day", series(|corrections| &corrections.clock)),

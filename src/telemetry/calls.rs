@@ -15,6 +15,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
+use super::catalogue::{self, METHODS, MetricFamily};
+
 /// The realm label of a call that was refused before its account was known. No realm can have this name.
 pub const NO_REALM: &str = "-";
 
@@ -63,9 +65,6 @@ impl StatusClass {
         }
     }
 }
-
-/// Method labels; a caller may invent others.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
 
 fn method_index(method: &Method) -> usize {
     METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
@@ -179,10 +178,10 @@ impl CallMetrics {
     fn encode_seconds(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
-        (name, help): (&str, &str),
+        family: &MetricFamily,
         clock: fn(&CallCells) -> &[Histogram],
     ) -> fmt::Result {
-        let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let mut encoder = encoder.encode_descriptor(family.name, family.help, None, MetricType::Histogram)?;
         for (realm, cells) in self.snapshot() {
             for (at, endpoint, class) in self.kinds() {
                 let mut sum = HistogramSum::default();
@@ -198,8 +197,8 @@ impl CallMetrics {
     }
 
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls of callers that are over";
-        let mut encoder = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        let row = catalogue::REQUESTS;
+        let mut encoder = encoder.encode_descriptor(row.name, row.help, None, MetricType::Counter)?;
         let cells: Vec<_> = self.snapshot().into_iter().flat_map(|(_, cells)| cells).collect();
         for (at, endpoint, class) in self.kinds() {
             for (method_at, method) in METHODS.into_iter().enumerate() {
@@ -231,12 +230,8 @@ impl fmt::Debug for CallMetrics {
 
 impl Collector for CallMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let request =
-            ("request_seconds", "From a call's first byte to the last of its answer, as the caller sees it");
-        self.encode_seconds(&mut encoder, request, |cells| &cells.request)?;
-        let platform =
-            ("platform_seconds", "One send to the platform, from its first byte to the last of its answer");
-        self.encode_seconds(&mut encoder, platform, |cells| &cells.platform)?;
+        self.encode_seconds(&mut encoder, &catalogue::REQUEST_SECONDS, |cells| &cells.request)?;
+        self.encode_seconds(&mut encoder, &catalogue::PLATFORM_SECONDS, |cells| &cells.platform)?;
         self.encode_requests(&mut encoder)
     }
 }
@@ -262,6 +257,7 @@ mod tests {
     fn every_class_has_a_cell_of_its_own() {
         for (at, class) in StatusClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, at);
+            assert!(catalogue::REQUESTS.allows("class", class.word()));
         }
         assert_eq!(StatusClass::of(StatusCode::NO_CONTENT), StatusClass::Success);
         assert_eq!(StatusClass::of(StatusCode::GATEWAY_TIMEOUT), StatusClass::ServerFault);

@@ -1,6 +1,5 @@
-//! All metric families, made before any feature runs; features ask for their handles at start and keep them. A handle is an atomic, and
-//! adding to it never looks anything up. Names and labels are a contract kept in `docs/operations.md`; no label holds an account, a
-//! caller or a path.
+//! The metrics of the catalogue, made before any feature runs; features ask for their handles at start and keep them. A
+//! handle is an atomic, and adding to it never looks anything up.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -14,19 +13,13 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use super::calls::{CallCells, CallMetrics, EndpointSlot};
+use super::catalogue::{self, ENCODINGS, MetricFamily, MetricKind, REALM_TROUBLES};
 
 /// What `encode` writes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Content encodings that may come with an answer that we cannot read, and the other reasons why; the rest is
-/// `other`.
-const ENCODINGS: [&str; 6] = ["br", "deflate", "zstd", "compress", "charset", "part"];
-
-/// What can ail a whole realm.
-pub const REALM_TROUBLES: [&str; 2] = ["credentials", "out_of_order"];
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -40,9 +33,9 @@ pub struct Metrics {
     renewals: Family<Labels, Counter>,
     accounts: Family<Labels, Gauge>,
     earliest_expiry: Family<Labels, Gauge>,
-    links_passed: Family<Labels, Counter>,
+    link_bodies_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
-    links_passed_on: Counter,
+    links_passed: Counter,
     odd_discovery_names: Counter,
     store_commit_failures: Counter,
     store_write_seconds: Gauge<f64, AtomicU64>,
@@ -54,21 +47,10 @@ pub struct Metrics {
     journal_entries_lost: Counter,
 }
 
-/// Whether a watched figure only grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    Counter,
-    Gauge,
-}
-
 /// A figure that somebody else counts, read at each scrape.
 pub struct ExternalMetric {
-    pub kind: MetricKind,
-    /// Without prefix and `_total`.
-    pub name: &'static str,
-    pub help: &'static str,
-    /// The label that tells the series apart.
-    pub label: &'static str,
+    pub family: &'static MetricFamily,
+    /// A reader for each value of the family's one label.
     pub series: Vec<(&'static str, MetricReader)>,
 }
 
@@ -86,9 +68,9 @@ impl Metrics {
             renewals: Family::default(),
             accounts: Family::default(),
             earliest_expiry: Family::default(),
-            links_passed: Family::default(),
+            link_bodies_passed: Family::default(),
             links_rewritten: Counter::default(),
-            links_passed_on: Counter::default(),
+            links_passed: Counter::default(),
             odd_discovery_names: Counter::default(),
             store_commit_failures: Counter::default(),
             store_write_seconds: Gauge::default(),
@@ -104,44 +86,27 @@ impl Metrics {
     }
 
     fn register(&mut self, version: &str) {
+        self.registry.register_collector(Box::new(Arc::clone(&self.calls)));
+        self.registry.register_collector(Box::new(Arc::clone(&self.external)));
         let registry = &mut self.registry;
-        registry.register("build", "What is running", Info::new(vec![("version", version.to_owned())]));
-        registry.register_collector(Box::new(Arc::clone(&self.calls)));
-        registry.register_collector(Box::new(Arc::clone(&self.external)));
-        registry.register(
-            "refusals",
-            "Answers that the gateway made up itself, by code",
-            self.refusals.clone(),
-        );
-        registry.register("retries", "Repeated sends to the platform, by reason", self.retries.clone());
-        registry.register("renewals", "Renewals of accounts, by outcome", self.renewals.clone());
-        registry.register("accounts", "Accounts by state", self.accounts.clone());
-        let help = "When the first access token of the realm ends, in seconds since 1970; 0 without any";
-        registry.register("earliest_token_expiry_timestamp_seconds", help, self.earliest_expiry.clone());
-        registry.register("links_rewritten", "Links turned into gateway links", self.links_rewritten.clone());
-        let help = "Answers with links that passed untouched, since their encoding is unknown to us";
-        registry.register("link_bodies_passed", help, self.links_passed.clone());
-        let help = "Links to the platform that passed in a form that is not changed";
-        registry.register("links_passed", help, self.links_passed_on.clone());
-        let help =
-            "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
-        registry.register("odd_discovery_names", help, self.odd_discovery_names.clone());
-        let help = "Commits of new tokens that failed; they are tried until they succeed";
-        registry.register("store_commit_failures", help, self.store_commit_failures.clone());
-        let help = "How long the last write took with which the store is tried every few seconds";
-        registry.register("store_write_seconds", help, self.store_write_seconds.clone());
-        let help = "Accounts whose newest tokens are in memory only; a crash now would cost their logins";
-        registry.register("accounts_unsaved", help, self.accounts_unsaved.clone());
-        let help = "Whether a realm as a whole is in trouble (1) or not (0), by kind";
-        registry.register("realm_trouble", help, self.realm_trouble.clone());
-        let help = "Access log lines dropped because nobody took off those before them";
-        registry.register("access_log_lines_lost", help, self.access_log_lines_lost.clone());
-        let help = "Other log lines dropped because nobody took off those before them";
-        registry.register("log_lines_lost", help, self.log_lines_lost.clone());
-        let help = "How long the log lines that are being written have waited for whoever reads them";
-        registry.register("log_waiting_seconds", help, self.log_waiting_seconds.clone());
-        let help = "Journal entries dropped because the queue was full or the store failed";
-        registry.register("journal_entries_lost", help, self.journal_entries_lost.clone());
+        add(registry, &catalogue::BUILD, Info::new(vec![("version", version.to_owned())]));
+        add(registry, &catalogue::REFUSALS, self.refusals.clone());
+        add(registry, &catalogue::RETRIES, self.retries.clone());
+        add(registry, &catalogue::RENEWALS, self.renewals.clone());
+        add(registry, &catalogue::ACCOUNTS, self.accounts.clone());
+        add(registry, &catalogue::EARLIEST_EXPIRY, self.earliest_expiry.clone());
+        add(registry, &catalogue::LINKS_REWRITTEN, self.links_rewritten.clone());
+        add(registry, &catalogue::LINK_BODIES_PASSED, self.link_bodies_passed.clone());
+        add(registry, &catalogue::LINKS_PASSED, self.links_passed.clone());
+        add(registry, &catalogue::ODD_DISCOVERY_NAMES, self.odd_discovery_names.clone());
+        add(registry, &catalogue::STORE_COMMIT_FAILURES, self.store_commit_failures.clone());
+        add(registry, &catalogue::STORE_WRITE_SECONDS, self.store_write_seconds.clone());
+        add(registry, &catalogue::ACCOUNTS_UNSAVED, self.accounts_unsaved.clone());
+        add(registry, &catalogue::REALM_TROUBLE, self.realm_trouble.clone());
+        add(registry, &catalogue::ACCESS_LOG_LINES_LOST, self.access_log_lines_lost.clone());
+        add(registry, &catalogue::LOG_LINES_LOST, self.log_lines_lost.clone());
+        add(registry, &catalogue::LOG_WAITING_SECONDS, self.log_waiting_seconds.clone());
+        add(registry, &catalogue::JOURNAL_ENTRIES_LOST, self.journal_entries_lost.clone());
     }
 
     /// The text of `/metrics`.
@@ -167,14 +132,17 @@ impl Metrics {
     }
 
     pub fn retries(&self, reason: &'static str) -> Counter {
+        debug_assert!(catalogue::RETRIES.allows("reason", reason));
         self.retries.get_or_create_owned(&vec![("reason", reason.to_owned())])
     }
 
     pub fn renewals(&self, realm: &str, outcome: &'static str) -> Counter {
+        debug_assert!(catalogue::RENEWALS.allows("outcome", outcome));
         self.renewals.get_or_create_owned(&vec![("realm", realm.to_owned()), ("outcome", outcome.to_owned())])
     }
 
     pub fn accounts(&self, realm: &str, state: &'static str) -> Gauge {
+        debug_assert!(catalogue::ACCOUNTS.allows("state", state));
         self.accounts.get_or_create_owned(&vec![("realm", realm.to_owned()), ("state", state.to_owned())])
     }
 
@@ -184,6 +152,7 @@ impl Metrics {
 
     /// `kind` is one of [`REALM_TROUBLES`].
     pub fn realm_trouble(&self, realm: &str, kind: &'static str) -> Gauge {
+        debug_assert!(catalogue::REALM_TROUBLE.allows("kind", kind));
         self.realm_trouble.get_or_create_owned(&vec![("realm", realm.to_owned()), ("kind", kind.to_owned())])
     }
 
@@ -214,11 +183,11 @@ impl Metrics {
     pub fn link_bodies_passed(&self, encoding: &str) -> Counter {
         let known = ENCODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(encoding.trim()));
         let word = known.unwrap_or("other");
-        self.links_passed.get_or_create_owned(&vec![("encoding", word.to_owned())])
+        self.link_bodies_passed.get_or_create_owned(&vec![("encoding", word.to_owned())])
     }
 
     pub fn links_passed(&self) -> Counter {
-        self.links_passed_on.clone()
+        self.links_passed.clone()
     }
 
     pub fn odd_discovery_names(&self) -> Counter {
@@ -247,8 +216,21 @@ impl Metrics {
 
     /// Shows figures that are counted elsewhere: the server's connections, for one. A name belongs to one watcher.
     pub fn register_external(&self, external: ExternalMetric) {
+        debug_assert!(
+            external.series.iter().all(|(value, _)| external
+                .family
+                .labels
+                .iter()
+                .any(|it| it.values.contains(value))),
+            "{} has a series that its row does not list",
+            external.family.name
+        );
         self.external.0.lock().unwrap_or_else(PoisonError::into_inner).push(external);
     }
+}
+
+fn add(registry: &mut Registry, row: &MetricFamily, metric: impl Metric) {
+    registry.register(row.name, row.help, metric);
 }
 
 #[derive(Default)]
@@ -256,27 +238,25 @@ struct ExternalMetrics(Mutex<Vec<ExternalMetric>>);
 
 impl fmt::Debug for ExternalMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WatchList")
+        f.write_str("ExternalMetrics")
     }
 }
 
 impl Collector for ExternalMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let external = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for figure in external.iter() {
-            let kind = match figure.kind {
-                MetricKind::Counter => MetricType::Counter,
-                MetricKind::Gauge => MetricType::Gauge,
-            };
-            let mut family = encoder.encode_descriptor(figure.name, figure.help, None, kind)?;
-            for (word, read) in &figure.series {
-                let labels = [(figure.label, *word)];
-                let series = family.encode_family(&labels)?;
-                match figure.kind {
-                    MetricKind::Counter => ConstCounter::new(read()).encode(series)?,
-                    MetricKind::Gauge => {
-                        ConstGauge::new(i64::try_from(read()).unwrap_or(i64::MAX)).encode(series)?
-                    }
+        for ExternalMetric { family, series } in external.iter() {
+            let is_counter = family.kind == MetricKind::Counter;
+            let kind = if is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            let label = family.labels.first().map_or("", |label| label.name);
+            for (value, read) in series {
+                let labels = [(label, *value)];
+                let series = encoder.encode_family(&labels)?;
+                if is_counter {
+                    ConstCounter::new(read()).encode(series)?;
+                } else {
+                    ConstGauge::new(i64::try_from(read()).unwrap_or(i64::MAX)).encode(series)?;
                 }
             }
         }
@@ -286,6 +266,7 @@ impl Collector for ExternalMetrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
@@ -293,50 +274,30 @@ mod tests {
 
     use super::*;
     use crate::telemetry::calls::{NO_REALM, StatusClass};
+    use crate::telemetry::catalogue::CATALOGUE;
 
     fn metrics() -> Metrics {
         Metrics::new(&["lab_orders", "other"], "1.2.3")
     }
 
     #[test]
-    fn the_names_are_a_contract() {
+    fn the_page_shows_the_families_of_the_catalogue_and_no_others() {
         let metrics = metrics();
         metrics.refusals("draining");
-        metrics.retries("platform_500");
-        metrics.renewals("global", "renewed");
+        metrics.retries("platform_trouble");
+        metrics.renewals("global", "refreshed");
         metrics.accounts("global", "ready");
         metrics.earliest_expiry("global");
         metrics.link_bodies_passed("br");
         metrics.realm_trouble("global", "credentials");
         let page = metrics.encode();
-        let names: Vec<&str> =
+        let shown: BTreeSet<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE genapi_gateway_")).collect();
-        let mut sorted = names.clone();
-        sorted.sort_unstable();
-        let contract = [
-            "access_log_lines_lost counter",
-            "accounts gauge",
-            "accounts_unsaved gauge",
-            "build info",
-            "earliest_token_expiry_timestamp_seconds gauge",
-            "journal_entries_lost counter",
-            "link_bodies_passed counter",
-            "links_passed counter",
-            "links_rewritten counter",
-            "log_lines_lost counter",
-            "log_waiting_seconds gauge",
-            "odd_discovery_names counter",
-            "platform_seconds histogram",
-            "realm_trouble gauge",
-            "refusals counter",
-            "renewals counter",
-            "request_seconds histogram",
-            "requests counter",
-            "retries counter",
-            "store_commit_failures counter",
-            "store_write_seconds gauge",
-        ];
-        assert_eq!(sorted, contract);
+        let elsewhere = ["connections", "connection_events", "store_trouble", "time_corrections"];
+        let rows = CATALOGUE.iter().filter(|row| !elsewhere.contains(&row.name));
+        let listed: Vec<String> =
+            rows.map(|row| format!("{} {}", row.name, format!("{:?}", row.kind).to_lowercase())).collect();
+        assert_eq!(shown, listed.iter().map(String::as_str).collect());
         assert!(page.contains("genapi_gateway_build_info{version=\"1.2.3\"} 1\n"), "{page}");
         assert!(page.ends_with("# EOF\n"));
     }
@@ -374,8 +335,8 @@ mod tests {
     #[test]
     fn handles_of_the_same_series_count_together_and_survive_a_reload() {
         let metrics = metrics();
-        metrics.renewals("global", "renewed").inc();
-        metrics.renewals("global", "renewed").inc();
+        metrics.renewals("global", "refreshed").inc();
+        metrics.renewals("global", "refreshed").inc();
         metrics.accounts("global", "ready").set(7);
         metrics.refusals("caller_unknown").inc();
         metrics.link_bodies_passed("x-invented").inc();
@@ -383,7 +344,7 @@ mod tests {
         assert!(Arc::ptr_eq(&metrics.calls("global", 0), &metrics.calls("global", 0)));
         let page = metrics.encode();
         for line in [
-            "genapi_gateway_renewals_total{realm=\"global\",outcome=\"renewed\"} 2",
+            "genapi_gateway_renewals_total{realm=\"global\",outcome=\"refreshed\"} 2",
             "genapi_gateway_accounts{realm=\"global\",state=\"ready\"} 7",
             "genapi_gateway_refusals_total{code=\"caller_unknown\"} 1",
             "genapi_gateway_link_bodies_passed_total{encoding=\"other\"} 1",
@@ -401,14 +362,11 @@ mod tests {
         let open = Arc::new(AtomicU64::new(3));
         let read = Arc::clone(&open);
         metrics.register_external(ExternalMetric {
-            kind: MetricKind::Gauge,
-            name: "connections",
-            help: "Open connections of callers",
-            label: "listener",
-            series: vec![("data", Box::new(move || read.load(Ordering::Relaxed)))],
+            family: &catalogue::CONNECTIONS,
+            series: vec![("open", Box::new(move || read.load(Ordering::Relaxed)))],
         });
-        assert!(metrics.encode().contains("genapi_gateway_connections{listener=\"data\"} 3\n"));
+        assert!(metrics.encode().contains("genapi_gateway_connections{state=\"open\"} 3\n"));
         open.store(4, Ordering::Relaxed);
-        assert!(metrics.encode().contains("genapi_gateway_connections{listener=\"data\"} 4\n"));
+        assert!(metrics.encode().contains("genapi_gateway_connections{state=\"open\"} 4\n"));
     }
 }

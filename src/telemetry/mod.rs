@@ -4,6 +4,7 @@
 //! restart, and the access log is neither lost by a quiet level nor kept on when it is switched off.
 
 pub mod calls;
+pub mod catalogue;
 pub mod log_queue;
 pub mod metrics;
 
