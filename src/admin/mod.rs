@@ -193,7 +193,7 @@ fn fresh_id() -> String {
     let mut bytes = [0u8; 8];
     // Without random numbers the id is all zeros; the line is still written.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 impl Admin {

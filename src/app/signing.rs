@@ -29,7 +29,7 @@ impl SigningSecrets {
     /// behind this one.
     pub fn instance(&self) -> String {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.signing);
-        digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&digest.as_ref()[..4])
     }
 }
 

@@ -47,7 +47,7 @@ pub fn make_key() -> Option<(String, String)> {
     rand::fill(&mut bytes).ok()?;
     let key = format!("gwk_{}", URL_SAFE_NO_PAD.encode(bytes));
     let hash = digest::digest(&digest::SHA256, key.as_bytes());
-    Some((key, hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()))
+    Some((key, hex::encode(hash)))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
         let (key, sha256) = make_key().unwrap();
         assert_ne!(key, make_key().unwrap().0);
         let again = digest::digest(&digest::SHA256, key.as_bytes());
-        let again: String = again.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let again = hex::encode(again);
         assert_eq!(sha256, again);
     }
 }

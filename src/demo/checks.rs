@@ -193,7 +193,7 @@ impl DemoEnvironment {
         let response = self.applications.follow(link).await?;
         expect(&response, 200)?;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &response.body);
-        let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex::encode(digest);
         let words: Vec<&str> = link.split('?').next().unwrap_or(link).rsplit('/').collect();
         let order = words.get(2).and_then(|id| id.parse().ok()).context("the link names no order")?;
         let asset = self.sandbox.asset(order, words[0]).context("the sandbox does not know the asset")?;

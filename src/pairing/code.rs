@@ -142,7 +142,7 @@ pub(super) fn bound_secrets(cookies: &str, login: CodeHash, secure: bool) -> imp
 /// `__Host-` keeps other hosts and plain http from planting the cookie; browsers allow it with `Secure` only.
 fn cookie_name(login: CodeHash, secure: bool) -> String {
     let prefix = if secure { "__Host-" } else { "" };
-    let tail: String = login.0[..8].iter().map(|b| format!("{b:02x}")).collect();
+    let tail = hex::encode(&login.0[..8]);
     format!("{prefix}genapi-login-{tail}")
 }
 

@@ -148,5 +148,5 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }

@@ -315,7 +315,7 @@ pub fn random_text(bytes: usize) -> String {
 fn random_uuid() -> String {
     let mut raw = [0; 16];
     aws_lc_rs::rand::fill(&mut raw).expect("the system's random source answers, or nothing here is safe");
-    let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(raw);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

@@ -1,7 +1,8 @@
-//! A copy of a store that lives on while it is taken. It holds everything sealed as it is: without the key, which is to be kept elsewhere,
-//! it opens nothing. An old one may hold refresh tokens that were spent since.
+//! A copy of a store that lives on while it is taken. It holds everything sealed as it is: without the key,
+//! which is to be kept elsewhere, it opens nothing. An old one may hold refresh tokens that were spent since.
 //!
-//! Of SQLite it is a database file. Of PostgreSQL it is a file of JSON lines. Either goes back into an empty store of its kind only.
+//! Of SQLite it is a database file. Of PostgreSQL it is a file of JSON lines. Either goes back into an empty
+//! store of its kind only.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -28,7 +29,8 @@ pub enum BackupKind {
     Postgres,
 }
 
-/// A private file beside the one that is wanted, which gets its name when it is whole and on the disk. Without that it goes again.
+/// A private file beside the one that is wanted, which gets its name when it is whole and on the disk.
+/// Without that it goes again.
 pub(super) struct PartialFile {
     path: PathBuf,
     wanted: PathBuf,

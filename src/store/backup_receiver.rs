@@ -1,4 +1,5 @@
-//! A backup that comes from elsewhere, chunk by chunk: the file gets its name when it has been read as a complete backup.
+//! A backup that comes from elsewhere, chunk by chunk: the file gets its name when it has been read as a
+//! complete backup.
 
 use std::path::Path;
 

@@ -1,7 +1,9 @@
-//! What several gateways on one store agree upon: who refreshes, who does a background job, and which accounts somebody else changed.
+//! What several gateways on one store agree upon: who refreshes, who does a background job, and which
+//! accounts somebody else changed.
 //!
-//! The rule guarded here: a lease only spares the platform a second refresh. What keeps tokens from being lost is the generation
-//! that every commit is compared with, so a lease may end, be lost or be ignored without harm to a login.
+//! The rule guarded here: a lease only spares the platform a second refresh. What keeps tokens from being
+//! lost is the generation that every commit is compared with, so a lease may end, be lost or be ignored
+//! without harm to a login.
 
 use std::fmt;
 use std::future::Future;
@@ -39,12 +41,12 @@ pub struct Changes {
     pub newest: u64,
 }
 
-/// The second half of a store on which several gateways may work. It has no defaults: a store that says it is shared has
-/// to answer each of these.
+/// The second half of a store on which several gateways may work. It has no defaults: a store that says it is
+/// shared has to answer each of these.
 pub trait ClusterStore: Send + Sync {
-    /// Takes the right to refresh a grant, in the whole cluster, for `life`: longer than the refresh may take. Only while
-    /// `seen_generation` is the grant's. Our own lease is taken again; one for a generation that has passed holds nobody
-    /// up.
+    /// Takes the right to refresh a grant, in the whole cluster, for `life`: longer than the refresh may
+    /// take. Only while `seen_generation` is the grant's. Our own lease is taken again; one for a generation
+    /// that has passed holds nobody up.
     fn take_lease<'a>(
         &'a self,
         name: &'a AccountName,
@@ -69,27 +71,28 @@ pub trait ClusterStore: Send + Sync {
         owner: &'a ReplicaId,
     ) -> StoreFuture<'a, ()>;
 
-    /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not intents. To
-    /// begin, ask for [`newest_change`](Self::newest_change) first and read the accounts then, so that nothing falls
-    /// between. Where the store was put back to an earlier time, every account is named.
+    /// The accounts that anybody changed after `seen`: tokens, route, state, grants that came or went; not
+    /// intents. To begin, ask for [`newest_change`](Self::newest_change) first and read the accounts then, so
+    /// that nothing falls between. Where the store was put back to an earlier time, every account is named.
     fn changes_since(&self, seen: u64) -> StoreFuture<'_, Changes>;
     fn newest_change(&self) -> StoreFuture<'_, u64>;
-    /// Sends changes after `seen`, our own included, until the receiver goes. Trouble with the store only delays it.
+    /// Sends changes after `seen`, our own included, until the receiver goes. Trouble with the store only
+    /// delays it.
     fn watch(
         &self,
         seen: u64,
         changes: mpsc::Sender<Vec<AccountName>>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody else does.
-    /// To be asked again well before that is over.
+    /// Whether `owner` does this background job for the cluster during the next `life`: it does where nobody
+    /// else does. To be asked again well before that is over.
     fn lead<'a>(&'a self, task: &'a str, owner: &'a ReplicaId, life: Duration) -> StoreFuture<'a, bool>;
     /// Leaves the job to others at once.
     fn step_down<'a>(&'a self, task: &'a str, owner: &'a ReplicaId) -> StoreFuture<'a, ()>;
 }
 
-/// Leases as a caller asks any store for them. Where no other process can work on the store, a lease is free to whoever
-/// asks: one flight per account is the process's own business.
+/// Leases as a caller asks any store for them. Where no other process can work on the store, a lease is free
+/// to whoever asks: one flight per account is the process's own business.
 impl dyn Store {
     /// Whether other gateways may work on this store at the same time.
     pub fn is_shared(&self) -> bool {
@@ -180,8 +183,8 @@ pub struct LeaseGuard<'a> {
 }
 
 impl LeaseGuard<'_> {
-    /// Runs `work` and extends the lease meanwhile. `work` always runs to its end: a lease that could not be extended costs at most a
-    /// second refresh, and giving up half-way could cost the tokens.
+    /// Runs `work` and extends the lease meanwhile. `work` always runs to its end: a lease that could not be
+    /// extended costs at most a second refresh, and giving up half-way could cost the tokens.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {

@@ -1,4 +1,5 @@
-//! What every kind of store owes, as one suite: `store_contract!(make)` runs each claim against a fresh store that `make` opens.
+//! What every kind of store owes, as one suite: `store_contract!(make)` runs each claim against a fresh store
+//! that `make` opens.
 
 use std::sync::Arc;
 use std::time::Duration;

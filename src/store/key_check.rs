@@ -1,4 +1,5 @@
-//! The proof that a held key is a database's key: a known sentence, sealed under each key in use. A wrong key is found at start, not at the first call.
+//! The proof that a held key is a database's key: a known sentence, sealed under each key in use. A wrong key
+//! is found at start, not at the first call.
 
 use super::StoreError;
 use super::seal::{SealContext, SealKeys};
@@ -12,8 +13,8 @@ pub struct NewKeyCheck {
     pub sealed: Vec<u8>,
 }
 
-/// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in beside a proven one:
-/// then there is a canary to write down.
+/// Proves on the sealed canaries that the held keys are this database's. A key that is new to it is taken in
+/// beside a proven one: then there is a canary to write down.
 pub fn verify(
     keys: &SealKeys,
     key_checks: &[(String, Vec<u8>)],

@@ -1,6 +1,8 @@
-//! Where the seal key comes from: a private file, the service manager's credentials, or the environment. Made only together with a new database.
+//! Where the seal key comes from: a private file, the service manager's credentials, or the environment. Made
+//! only together with a new database.
 //!
-//! A key is 32 bytes in base64 on a line of its own. Further lines hold older keys, which open what they once sealed.
+//! A key is 32 bytes in base64 on a line of its own. Further lines hold older keys, which open what they once
+//! sealed.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -25,7 +27,8 @@ type RawKey = [u8; KEY_LEN];
 /// Where systemd puts what `LoadCredential=` names (systemd.exec(5)).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// Secrets for a purpose of their own, one that follows from each key, the sealing one's first. The database has to exist: no key is made.
+/// Secrets for a purpose of their own, one that follows from each key, the sealing one's first. The database
+/// has to exist: no key is made.
 pub fn derive(
     source: &SecretSource,
     purpose: &str,
@@ -97,7 +100,8 @@ fn find(
         SecretSource::Env(variable) => from_environment(variable, environment),
         SecretSource::File(path) => {
             if let Some(credential) = credential_named_like(path, environment) {
-                // Its mode is the service manager's business: 0400 behind a folder of the service's own, at times 0440.
+                // Its mode is the service manager's business: 0400 behind a folder of the service's own, at
+                // times 0440.
                 return read(File::open(&credential), &credential);
             }
             match (File::open(path), missing) {
@@ -174,7 +178,8 @@ fn make(path: &Path) -> Result<Vec<RawKey>, SetupError> {
     let mut key = [0; KEY_LEN];
     aws_lc_rs::rand::fill(&mut key)
         .map_err(|_| SetupError::new("the system gave no random bytes for a key", "try again"))?;
-    // A half-written key must never be found beside a database: it gets its name when it is whole and on the disk.
+    // A half-written key must never be found beside a database: it gets its name when it is whole and on the
+    // disk.
     let unnamed = path.with_added_extension("new");
     let written = remove_leftover(&unnamed)
         .and_then(|()| private_file::create_new(&unnamed))

@@ -1,6 +1,7 @@
 //! When what last happened to an account or a caller, over all gateways that share a store.
 //!
-//! The rule guarded here: of each moment the newest stays, whoever brings it and in whatever order, so nobody has to agree with anybody.
+//! The rule guarded here: of each moment the newest stays, whoever brings it and in whatever order, so nobody
+//! has to agree with anybody.
 
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::AccountName;
@@ -58,10 +59,7 @@ impl LastSeen {
 }
 
 fn newer(one: Option<(u16, Timestamp)>, other: Option<(u16, Timestamp)>) -> Option<(u16, Timestamp)> {
-    match other.map(|(_, at)| at) > one.map(|(_, at)| at) {
-        true => other,
-        false => one,
-    }
+    if other.map(|(_, at)| at) > one.map(|(_, at)| at) { other } else { one }
 }
 
 impl LastSeenRecord {
@@ -87,8 +85,8 @@ impl LastSeenRecord {
         )
     }
 
-    /// `None` for a row that means nothing here: a newer gateway may know other kinds. What lies in the future was noted by a clock that
-    /// was wrong, and counts as now.
+    /// `None` for a row that means nothing here: a newer gateway may know other kinds. What lies in the
+    /// future was noted by a clock that was wrong, and counts as now.
     pub(super) fn of_row(row: LastSeenRow, clock: &Clock) -> Option<Self> {
         let (kind, name, call, success, refusal, refusal_at, links, list_at, download) = row;
         let subject = match kind.as_str() {

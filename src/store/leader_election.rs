@@ -1,7 +1,8 @@
-//! A background job that one gateway does for all that share a store; another one takes it over when that one is gone.
+//! A background job that one gateway does for all that share a store; another one takes it over when that one
+//! is gone.
 //!
-//! The rule guarded here: a leader that cannot reach the store stops before anybody else may begin. Leading spares work; it decides
-//! nothing about tokens, so two leaders for a moment would do no harm.
+//! The rule guarded here: a leader that cannot reach the store stops before anybody else may begin. Leading
+//! spares work; it decides nothing about tokens, so two leaders for a moment would do no harm.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A store that forgets: for tests of whatever stands on a store. Passes the same contract, and can be told to fail.
+//! A store that forgets: for tests of whatever stands on a store. Passes the same contract, and can be told
+//! to fail.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

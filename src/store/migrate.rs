@@ -1,4 +1,5 @@
-//! Moving everything from one store to another: account by account, each together with its past, repeatable, and read back to prove it.
+//! Moving everything from one store to another: account by account, each together with its past, repeatable,
+//! and read back to prove it.
 //!
 //! The rule guarded here: newer tokens are never overwritten by older ones, whichever store they are in.
 
@@ -25,8 +26,8 @@ pub trait Migratable: Store {
     /// Every name under which anything stands, in order.
     fn names(&self) -> StoreFuture<'_, Vec<AccountName>>;
     fn bundle<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, AccountBundle>;
-    /// Makes what stands under the name the same as this, generations included. One transaction. A journal is only ever added to:
-    /// where it holds other lines, this is `Refused`.
+    /// Makes what stands under the name the same as this, generations included. One transaction. A journal is
+    /// only ever added to: where it holds other lines, this is `Refused`.
     fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()>;
     /// Those that unseal; the others are as good as none.
     fn logins(&self) -> StoreFuture<'_, Vec<PendingLogin>>;
@@ -69,8 +70,9 @@ enum MoveOutcome {
 /// At once, so that a database across the network is not waited for account by account.
 const CONCURRENT_MOVES: usize = 8;
 
-/// Moves everything that `from` holds to `to`; `progress` hears how many of how many accounts are done. No gateway should run on either,
-/// or what changes meanwhile takes another run. Broken off, it is simply run again.
+/// Moves everything that `from` holds to `to`; `progress` hears how many of how many accounts are done. No
+/// gateway should run on either, or what changes meanwhile takes another run. Broken off, it is simply run
+/// again.
 pub async fn copy(
     from: &dyn Migratable,
     to: &dyn Migratable,
@@ -131,11 +133,11 @@ async fn try_move(
         return Ok(MoveOutcome::Ahead);
     }
     to.put_bundle(&source).await?;
-    match to.bundle(name).await? == source {
-        true if is_past => Ok(MoveOutcome::Past),
-        true => Ok(MoveOutcome::Moved),
-        false => Ok(MoveOutcome::Failed("it reads back differently from how it was written".to_owned())),
+    if to.bundle(name).await? != source {
+        let why = "it reads back differently from how it was written";
+        return Ok(MoveOutcome::Failed(why.to_owned()));
     }
+    Ok(if is_past { MoveOutcome::Past } else { MoveOutcome::Moved })
 }
 
 impl AccountBundle {

@@ -1,8 +1,9 @@
-//! What must outlive the process: accounts, grants, pending logins, the journal. Durable before it is used, sealed at
-//! rest, atomic.
+//! What must outlive the process: accounts, grants, pending logins, the journal. Durable before it is used,
+//! sealed at rest, atomic.
 //!
-//! Two traits: [`Store`], which every kind of store has, and [`ClusterStore`](cluster::ClusterStore), which a store has
-//! where several gateways may work on it. One contract suite (`contract.rs`) is passed by every kind.
+//! Two traits: [`Store`], which every kind of store has, and [`ClusterStore`](cluster::ClusterStore), which a
+//! store has where several gateways may work on it. One contract suite (`contract.rs`) is passed by every
+//! kind.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,6 +34,7 @@ mod open;
 mod process_lock;
 mod records;
 mod rows;
+mod sql;
 
 #[cfg(test)]
 pub mod contract;
@@ -57,8 +59,8 @@ pub trait Store: Send + Sync + 'static {
     fn cluster(&self) -> Option<&dyn ClusterStore>;
 
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts>;
-    /// Hands every account over as it is read, by name, so that thousands of tokens are not held twice. What comes back is those that
-    /// cannot be read, each with the reason. After an error some were handed over.
+    /// Hands every account over as it is read, by name, so that thousands of tokens are not held twice. What
+    /// comes back is those that cannot be read, each with the reason. After an error some were handed over.
     fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
         Box::pin(async move {
             let loaded = self.accounts().await?;
@@ -68,11 +70,12 @@ pub trait Store: Send + Sync + 'static {
     }
     fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>>;
 
-    /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant current. One transaction.
+    /// Adds or replaces the grant of (name, realm); makes the account where it is new, with this grant
+    /// current. One transaction.
     ///
-    /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a new one comes along.
-    /// Of a broken record nothing is kept, so this also mends it; where another grant of the account is broken too,
-    /// the new grant is in place although the answer is `Unsealable`.
+    /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a
+    /// new one comes along. Of a broken record nothing is kept, so this also mends it; where another grant of
+    /// the account is broken too, the new grant is in place although the answer is `Unsealable`.
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
@@ -83,8 +86,9 @@ pub trait Store: Send + Sync + 'static {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> StoreFuture<'a, ()>;
-    /// Ends an intent whose refresh was answered without tokens: the one noted at `noted_at` for `expected`. One that somebody else noted
-    /// since stays, and while another gateway holds the grant's lease nothing is touched. Says whether it was there to end.
+    /// Ends an intent whose refresh was answered without tokens: the one noted at `noted_at` for `expected`.
+    /// One that somebody else noted since stays, and while another gateway holds the grant's lease nothing is
+    /// touched. Says whether it was there to end.
     fn clear_intent<'a>(
         &'a self,
         name: &'a AccountName,
@@ -93,8 +97,9 @@ pub trait Store: Send + Sync + 'static {
         expected: u64,
         noted_at: Timestamp,
     ) -> StoreFuture<'a, bool>;
-    /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns the new generation:
-    /// `expected + 1`. After `Unavailable` it may have happened all the same; a repeat is then `Fenced` by its own tokens.
+    /// Commits new tokens where `expected` is still the grant's generation, clears the intent, and returns
+    /// the new generation: `expected + 1`. After `Unavailable` it may have happened all the same; a repeat is
+    /// then `Fenced` by its own tokens.
     fn commit_tokens<'a>(
         &'a self,
         name: &'a AccountName,
@@ -112,19 +117,20 @@ pub trait Store: Send + Sync + 'static {
     /// Where the current one goes, the one obtained last becomes current.
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
 
-    /// Forgets an account with all its grants, also one whose record cannot be read. Its timeline outlives it, and its generations never
-    /// start again.
+    /// Forgets an account with all its grants, also one whose record cannot be read. Its timeline outlives
+    /// it, and its generations never start again.
     fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()>;
-    /// Gives an account another name, with its grants, what is known of its tokens and when it was last seen. Its timeline stays under
-    /// the old one. `NameTaken` where the new name stands for an account.
+    /// Gives an account another name, with its grants, what is known of its tokens and when it was last seen.
+    /// Its timeline stays under the old one. `NameTaken` where the new name stands for an account.
     fn rename_account<'a>(
         &'a self,
         from: &'a AccountName,
         to: &'a AccountName,
     ) -> StoreFuture<'a, AccountRecord>;
 
-    /// SHA-256 of every refresh token that `put_grant` took for an account which still exists, with its name: what an application
-    /// that refreshes by itself may still send, however often the platform has rotated it since.
+    /// SHA-256 of every refresh token that `put_grant` took for an account which still exists, with its name:
+    /// what an application that refreshes by itself may still send, however often the platform has rotated it
+    /// since.
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>>;
 
     /// Also sweeps out what has expired.
@@ -156,14 +162,16 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> StoreFuture<'a, Vec<JournalEntry>>;
 
-    /// Keeps the refresh token of a commit that came too late (`Fenced`), beside the grant's own. `seen_generation` is what the commit
-    /// expected. Says whether there was anything to keep: not where no refresh token came, where it is the grant's own, or where the
-    /// account was paired or imported anew since.
+    /// Keeps the refresh token of a commit that came too late (`Fenced`), beside the grant's own.
+    /// `seen_generation` is what the commit expected. Says whether there was anything to keep: not where no
+    /// refresh token came, where it is the grant's own, or where the account was paired or imported anew
+    /// since.
     ///
-    /// Why: two replicas refreshed with the same refresh token, since one was thought dead. Where the platform does not rotate, both got
-    /// the old one back. Where it does, the winner may hold a token that the platform has already replaced by the loser's: then the
-    /// loser's is the one that lives. It is tried before anybody is asked to log in. The next commit shows that the grant's own
-    /// chain lives, and forgets what was kept. A platform that answers the second use of a refresh token by ending the whole grant
+    /// Why: two replicas refreshed with the same refresh token, since one was thought dead. Where the
+    /// platform does not rotate, both got the old one back. Where it does, the winner may hold a token that
+    /// the platform has already replaced by the loser's: then the loser's is the one that lives. It is tried
+    /// before anybody is asked to log in. The next commit shows that the grant's own chain lives, and forgets
+    /// what was kept. A platform that answers the second use of a refresh token by ending the whole grant
     /// leaves nothing that could be kept.
     fn keep_fallback_token<'a>(
         &'a self,
@@ -172,8 +180,9 @@ pub trait Store: Send + Sync + 'static {
         seen_generation: u64,
         tokens: &'a NewTokens,
     ) -> StoreFuture<'a, bool>;
-    /// For a grant whose refresh token the platform refuses: puts the newest kept one in its place, without an access token, and
-    /// returns the new generation; refresh again with it. `None` where none is kept. `Fenced` where `expected` has passed.
+    /// For a grant whose refresh token the platform refuses: puts the newest kept one in its place, without
+    /// an access token, and returns the new generation; refresh again with it. `None` where none is kept.
+    /// `Fenced` where `expected` has passed.
     fn adopt_fallback_token<'a>(
         &'a self,
         name: &'a AccountName,
@@ -184,13 +193,15 @@ pub trait Store: Send + Sync + 'static {
     /// Seals everything anew under the first key that is held; see [`rotate`].
     fn rotate_key(&self) -> StoreFuture<'_, rotate::Rotation>;
 
-    /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it. What was written before a
-    /// failure is no backup.
+    /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it.
+    /// What was written before a failure is no backup.
     fn back_up<'a>(&'a self, out: backup::BackupSink<'a>) -> StoreFuture<'a, u64>;
 
-    /// Adds to what is known of when accounts and callers were last seen; accounts that are gone are left out.
+    /// Adds to what is known of when accounts and callers were last seen; accounts that are gone are left
+    /// out.
     fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()>;
-    /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the beginning of time.
+    /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the
+    /// beginning of time.
     fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage>;
 
     /// Sets every moment that lies in the future down to now: it was noted by a clock that was wrong, and
@@ -202,7 +213,8 @@ pub trait Store: Send + Sync + 'static {
     /// Fails where the store cannot take a write right now.
     fn ping(&self) -> StoreFuture<'_, ()>;
 
-    /// Closes files and connections in good order before the process ends, and gives the store free for another process; nothing is
-    /// lost where it is never called. It is the end: a later call fails, since somebody else may be at work by then.
+    /// Closes files and connections in good order before the process ends, and gives the store free for
+    /// another process; nothing is lost where it is never called. It is the end: a later call fails, since
+    /// somebody else may be at work by then.
     fn close(&self) -> StoreFuture<'_, ()>;
 }

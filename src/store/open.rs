@@ -1,5 +1,5 @@
-//! Opens the store that the configuration names, and what else `check`, `store backup` and `store restore` do with
-//! one: each chooses between the kinds of store, and leaves the rest to that kind.
+//! Opens the store that the configuration names, and what else `check`, `store backup` and `store restore` do
+//! with one: each chooses between the kinds of store, and leaves the rest to that kind.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub async fn open(config: &config::StoreConfig, clock: Clock) -> Result<Arc<dyn 
     }
 }
 
-/// Opens the store for what `store …` does to a whole one: moving and key rotation. A SQLite file must not be in use.
+/// Opens the store for what `store …` does to a whole one: moving and key rotation. A SQLite file must not be
+/// in use.
 pub async fn open_migratable(
     config: &config::StoreConfig,
     clock: Clock,

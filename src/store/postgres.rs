@@ -1,5 +1,6 @@
-//! The store of several gateways, in PostgreSQL 13 or newer. Everything is a short transaction with time-outs, so that a database in
-//! trouble is told within seconds, and nothing lives in a session, so that a transaction pooler may stand between.
+//! The store of several gateways, in PostgreSQL 13 or newer. Everything is a short transaction with
+//! time-outs, so that a database in trouble is told within seconds, and nothing lives in a session, so that a
+//! transaction pooler may stand between.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
+use super::sql;
 use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
     AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
@@ -29,15 +31,10 @@ use pool::{ConnectionPool, DatabaseTarget};
 mod backup;
 mod clamp;
 mod cluster;
-mod grants;
-mod journal;
+mod dialect;
 mod last_seen;
-mod logins;
 mod migrate;
-mod names;
 mod pool;
-mod queries;
-mod rotate;
 mod start;
 mod watch;
 
@@ -62,14 +59,15 @@ pub struct PostgresStore {
     clock: Clock,
 }
 
-/// What a caller waits for at most, whatever the database or the network does: the refresh that waits for it must not grow old.
+/// What a caller waits for at most, whatever the database or the network does: the refresh that waits for it
+/// must not grow old.
 const SHORT: Duration = Duration::from_secs(5);
 /// For reading everything: 100,000 accounts at start.
 const LONG: Duration = Duration::from_secs(120);
 
 impl PostgresStore {
-    /// Connects, brings the schema up to date, and proves the key. `listen_url` leads to the same database without a
-    /// transaction pooler between; with none, changes by others are polled for.
+    /// Connects, brings the schema up to date, and proves the key. `listen_url` leads to the same database
+    /// without a transaction pooler between; with none, changes by others are polled for.
     pub async fn open(
         url: &str,
         listen_url: Option<&str>,
@@ -82,14 +80,10 @@ impl PostgresStore {
         let (keys, durable) = within(LONG, start::prepare(&target, key, environment, &clock)).await?;
         Ok(Self { pool: ConnectionPool::new(target, durable, clock.clone()), listen, keys, clock })
     }
-
-    /// A moment as it is kept here.
-    fn stored(&self, at: Timestamp) -> i64 {
-        rows::stored(&self.clock, at)
-    }
 }
 
-/// Whether an address can be used at all; nobody is connected to. `key` is where it stands in the configuration.
+/// Whether an address can be used at all; nobody is connected to. `key` is where it stands in the
+/// configuration.
 pub fn check_address(url: &str, key: &str) -> Result<(), SetupError> {
     DatabaseTarget::parse(url, key).map(drop)
 }
@@ -104,29 +98,29 @@ impl Store for PostgresStore {
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(within(LONG, async {
             let mut accounts = Vec::new();
-            let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
+            let broken = sql::accounts::each(self, &mut |account| accounts.push(account)).await?;
             Ok(LoadedAccounts { accounts, broken })
         }))
     }
 
     fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
-        Box::pin(within(LONG, self.read_accounts(take)))
+        Box::pin(within(LONG, sql::accounts::each(self, take)))
     }
 
     fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>> {
-        Box::pin(repeated(SHORT, move || self.read_account(name)))
+        Box::pin(repeated(SHORT, move || sql::accounts::read(self, name)))
     }
 
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord> {
-        Box::pin(repeated(SHORT, move || self.write_grant(grant.clone())))
+        Box::pin(async move { repeated(SHORT, || sql::grants::put(self, &grant)).await })
     }
 
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.write_state(name, state)))
+        Box::pin(repeated(SHORT, move || sql::accounts::set_state(self, name, state)))
     }
 
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.write_current(name, realm)))
+        Box::pin(repeated(SHORT, move || sql::accounts::set_current(self, name, realm)))
     }
 
     fn note_intent<'a>(
@@ -135,7 +129,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.write_intent(name, realm, at)))
+        Box::pin(repeated(SHORT, move || sql::grants::note_intent(self, name, realm, at)))
     }
 
     fn clear_intent<'a>(
@@ -156,7 +150,7 @@ impl Store for PostgresStore {
         expected: u64,
         tokens: &'a NewTokens,
     ) -> StoreFuture<'a, u64> {
-        Box::pin(repeated(SHORT, move || self.write_tokens(name, realm, expected, tokens)))
+        Box::pin(repeated(SHORT, move || sql::grants::commit_tokens(self, name, realm, expected, tokens)))
     }
 
     fn set_route<'a>(
@@ -165,15 +159,15 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         route: &'a StoredRoute,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.write_route(name, realm, route)))
+        Box::pin(repeated(SHORT, move || sql::grants::set_route(self, name, realm, route)))
     }
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.delete_grant(name, realm)))
+        Box::pin(repeated(SHORT, move || sql::grants::remove(self, name, realm)))
     }
 
     fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()> {
-        Box::pin(repeated(SHORT, move || self.delete_account(name)))
+        Box::pin(repeated(SHORT, move || sql::rename::remove(self, name)))
     }
 
     fn rename_account<'a>(
@@ -181,19 +175,19 @@ impl Store for PostgresStore {
         from: &'a AccountName,
         to: &'a AccountName,
     ) -> StoreFuture<'a, AccountRecord> {
-        Box::pin(repeated(SHORT, move || self.move_account(from, to)))
+        Box::pin(repeated(SHORT, move || sql::rename::rename(self, from, to)))
     }
 
     fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
-        Box::pin(within(LONG, self.read_logins()))
+        Box::pin(within(LONG, sql::logins::all(self)))
     }
 
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
-        Box::pin(within(LONG, self.read_known_tokens()))
+        Box::pin(within(LONG, sql::accounts::known_tokens(self)))
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {
-        Box::pin(repeated(SHORT, move || self.write_login(login.clone())))
+        Box::pin(async move { repeated(SHORT, || sql::logins::put(self, &login)).await })
     }
 
     fn peek_login(
@@ -202,7 +196,7 @@ impl Store for PostgresStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<PendingLogin>> {
-        Box::pin(repeated(SHORT, move || self.read_login(id, kind, now)))
+        Box::pin(repeated(SHORT, move || sql::logins::peek(self, id, kind, now)))
     }
 
     fn take_login(
@@ -211,11 +205,11 @@ impl Store for PostgresStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<PendingLogin>> {
-        Box::pin(repeated(SHORT, move || self.delete_login(id, kind, now)))
+        Box::pin(repeated(SHORT, move || sql::logins::take(self, id, kind, now)))
     }
 
     fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()> {
-        Box::pin(repeated(SHORT, move || self.add_to_journal(entry.clone())))
+        Box::pin(async move { repeated(SHORT, || sql::journal::append(self, &entry)).await })
     }
 
     fn journal<'a>(
@@ -223,7 +217,7 @@ impl Store for PostgresStore {
         account: Option<&'a AccountName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<JournalEntry>> {
-        Box::pin(repeated(SHORT, move || self.read_journal(account, limit)))
+        Box::pin(repeated(SHORT, move || sql::journal::read(self, account, limit)))
     }
 
     fn keep_fallback_token<'a>(
@@ -233,7 +227,7 @@ impl Store for PostgresStore {
         seen_generation: u64,
         tokens: &'a NewTokens,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(repeated(SHORT, move || self.write_fallback(name, realm, seen_generation, tokens)))
+        Box::pin(repeated(SHORT, move || sql::fallbacks::keep(self, name, realm, seen_generation, tokens)))
     }
 
     fn adopt_fallback_token<'a>(
@@ -242,7 +236,7 @@ impl Store for PostgresStore {
         realm: &'a RealmName,
         expected: u64,
     ) -> StoreFuture<'a, Option<u64>> {
-        Box::pin(repeated(SHORT, move || self.use_fallback(name, realm, expected)))
+        Box::pin(repeated(SHORT, move || sql::fallbacks::adopt(self, name, realm, expected)))
     }
 
     fn rotate_key(&self) -> StoreFuture<'_, Rotation> {
@@ -266,7 +260,7 @@ impl Store for PostgresStore {
     }
 
     fn ping(&self) -> StoreFuture<'_, ()> {
-        Box::pin(repeated(SHORT, move || self.write_heartbeat()))
+        Box::pin(repeated(SHORT, move || sql::journal::write_heartbeat(self)))
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {
@@ -330,7 +324,8 @@ impl ClusterStore for PostgresStore {
     }
 }
 
-/// A statement without a name: a pooler may give each transaction another session, where a name is unknown or taken.
+/// A statement without a name: a pooler may give each transaction another session, where a name is unknown or
+/// taken.
 fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(sql).persistent(false)
 }
@@ -385,8 +380,8 @@ async fn within<T>(
     }
 }
 
-/// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold no values, its details do:
-/// they are left out.
+/// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold
+/// no values, its details do: they are left out.
 fn store_error(error: sqlx::Error) -> StoreError {
     let Some(refused) = error.as_database_error() else {
         return StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Down, error.to_string()));

@@ -1,4 +1,5 @@
-//! Files that nobody but the gateway's own user may read: keys, databases, the audit log. Made 0600, never loosened.
+//! Files that nobody but the gateway's own user may read: keys, databases, the audit log. Made 0600, never
+//! loosened.
 //!
 //! Where the system has no such modes, the folder's access list is what guards them.
 
@@ -21,7 +22,8 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     private(OpenOptions::new().read(true).append(true).create(true)).open(path)
 }
 
-/// Whether a file of this name could be made. It is tried with one that never gets a name, so that nothing changes.
+/// Whether a file of this name could be made. It is tried with one that never gets a name, so that nothing
+/// changes.
 pub fn can_be_made(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -33,7 +35,8 @@ pub fn can_be_made(path: &Path) -> io::Result<()> {
     make_unnamed(folder)
 }
 
-/// Whether a file that is there can be opened for reading and writing; `false` where there is none. Nothing is made or changed.
+/// Whether a file that is there can be opened for reading and writing; `false` where there is none. Nothing
+/// is made or changed.
 pub fn can_be_written(path: &Path) -> io::Result<bool> {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) if file.metadata()?.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
@@ -49,7 +52,8 @@ pub fn loose_mode(file: &File) -> io::Result<Option<u32>> {
     Ok((mode & 0o077 != 0).then_some(mode))
 }
 
-/// Takes everybody else's rights away from a file that may have been made by hand; says whether there were any.
+/// Takes everybody else's rights away from a file that may have been made by hand; says whether there were
+/// any.
 pub fn tighten(path: &Path) -> io::Result<bool> {
     let loose = mode_of(&fs::metadata(path)?) & 0o077 != 0;
     if loose {

@@ -1,4 +1,5 @@
-//! One process per database file: two gateways on one file would refresh the same grants behind each other's back.
+//! One process per database file: two gateways on one file would refresh the same grants behind each other's
+//! back.
 //!
 //! The lock lives in the kernel, on a file beside the database, and ends with its holder, however that ends.
 

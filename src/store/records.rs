@@ -40,8 +40,8 @@ pub struct GrantRecord {
     pub refresh: RefreshToken,
     /// Absent after an import until the first refresh.
     pub access: Option<StoredAccess>,
-    /// Grows by one with every commit of tokens. A new grant begins above every generation that its account ever had,
-    /// in whatever realm, removed ones included.
+    /// Grows by one with every commit of tokens. A new grant begins above every generation that its account
+    /// ever had, in whatever realm, removed ones included.
     pub generation: u64,
     /// When the token endpoint last gave us tokens by a refresh (pairing does not count).
     pub refreshed_at: Option<Timestamp>,
@@ -49,8 +49,8 @@ pub struct GrantRecord {
     pub obtained_at: Timestamp,
     /// Domain and Path as last accepted.
     pub route: Option<StoredRoute>,
-    /// Set before a refresh goes out, cleared by the commit, or by an answer that spent nothing: what is left behind names the window in
-    /// which a kill fell, or an answer that was lost.
+    /// Set before a refresh goes out, cleared by the commit, or by an answer that spent nothing: what is left
+    /// behind names the window in which a kill fell, or an answer that was lost.
     pub intent: Option<Timestamp>,
 }
 
@@ -157,7 +157,8 @@ pub fn token_hash(refresh: &RefreshToken) -> [u8; 32] {
 /// How much of an account's timeline is kept: three weeks of hourly refreshes.
 pub const JOURNAL_LINES: usize = 500;
 
-/// Refresh tokens kept beside a grant's own: so many of the newest, and the first, which is the last one that was proven.
+/// Refresh tokens kept beside a grant's own: so many of the newest, and the first, which is the last one that
+/// was proven.
 pub const NEWEST_FALLBACKS: i64 = 7;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Seals everything anew under the first key, so that older keys can be thrown away. Every sealed value names its key, so a run that was
-//! broken off is simply run again, and the gateways work on meanwhile.
+//! Seals everything anew under the first key, so that older keys can be thrown away. Every sealed value names
+//! its key, so a run that was broken off is simply run again, and the gateways work on meanwhile.
 //!
-//! With several gateways: give every one the new key as a further line and restart them one by one (it opens), then make it the first
-//! line everywhere (it seals), then rotate, then take the old line away.
+//! With several gateways: give every one the new key as a further line and restart them one by one (it
+//! opens), then make it the first line everywhere (it seals), then rotate, then take the old line away.
 
 use super::seal::{SealContext, SealKeys};
 use super::{StoreError, StoreFuture};
@@ -35,7 +35,8 @@ pub struct SealedValue {
     pub sealed: Vec<u8>,
 }
 
-/// A store's two statements for a column: values not under a mark after a place; one value replaced by another.
+/// A store's two statements for a column: values not under a mark after a place; one value replaced by
+/// another.
 pub struct RotationQueries {
     pub page: &'static str,
     pub replace: &'static str,
@@ -50,7 +51,8 @@ pub trait RotateSealed: Sync {
         prefix: &'a [u8],
         after: &'a SealedValue,
     ) -> StoreFuture<'a, Vec<SealedValue>>;
-    /// Puts each second in the place of its first, where that is still the same; one transaction. Says how many were.
+    /// Puts each second in the place of its first, where that is still the same; one transaction. Says how
+    /// many were.
     fn reseal<'a>(
         &'a self,
         column: SealedColumn,

@@ -1,4 +1,5 @@
-//! Between rows and records, for every kind of database. A row that does not read or does not unseal names its account and stops nobody else.
+//! Between rows and records, for every kind of database. A row that does not read or does not unseal names
+//! its account and stops nobody else.
 
 use std::time::Duration;
 
@@ -127,10 +128,6 @@ pub fn payload_context(id: &str, kind: PendingKind) -> SealContext<'_> {
     SealContext { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }
 }
 
-pub fn hex(id: &[u8; 32]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 pub fn kind_word(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Start => "start",
@@ -139,16 +136,16 @@ pub fn kind_word(kind: PendingKind) -> &'static str {
     }
 }
 
-/// A login from its columns `id`, `kind`, `expires_at`, `payload_sealed`; `None` where it does not read or open: it is begun again.
-pub fn read_login(
-    keys: &SealKeys,
-    (id, kind, expires_at, sealed): (Vec<u8>, String, i64, Vec<u8>),
-) -> Option<PendingLogin> {
-    let id: [u8; 32] = id.try_into().ok()?;
+/// A login from its columns `id`, `kind`, `expires_at`, `payload_sealed`; `None` where it does not read or
+/// open: it is begun again.
+pub fn read_login(keys: &SealKeys, row: &impl RowColumns) -> Option<PendingLogin> {
+    let id: [u8; 32] = row.bytes(0).ok()??.try_into().ok()?;
     let kinds = [PendingKind::Start, PendingKind::State, PendingKind::Choice];
+    let kind = row.text(1).ok()??;
     let kind = kinds.into_iter().find(|known| kind_word(*known) == kind)?;
-    match keys.unseal(payload_context(&hex(&id), kind), &sealed) {
-        Ok(payload) => Some(PendingLogin { id, kind, expires_at: moment(expires_at).ok()?, payload }),
+    let expires_at = moment(row.number(2).ok()??).ok()?;
+    match keys.unseal(payload_context(&hex::encode(id), kind), row.bytes(3).ok()??) {
+        Ok(payload) => Some(PendingLogin { id, kind, expires_at, payload }),
         Err(why) => {
             tracing::warn!(%why, "a pending login does not unseal; it has to be begun again");
             None

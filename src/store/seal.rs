@@ -1,4 +1,5 @@
-//! Seals secrets at rest with AES-256-GCM: a stolen disk or dump gives nothing away, and a changed or moved value does not open.
+//! Seals secrets at rest with AES-256-GCM: a stolen disk or dump gives nothing away, and a changed or moved
+//! value does not open.
 //!
 //! Every sealed value names its key, so that keys can be changed while old values remain.
 
@@ -15,8 +16,8 @@ pub struct SealKeys {
 
 /// 256 bits that no database holds.
 ///
-/// Nonces are random, 96 bits: good for 2^32 values under one key (NIST SP 800-38D, 8.3), which is decades of 50,000 accounts
-/// refreshed every hour by one token each, and years with every column counted.
+/// Nonces are random, 96 bits: good for 2^32 values under one key (NIST SP 800-38D, 8.3), which is decades of
+/// 50,000 accounts refreshed every hour by one token each, and years with every column counted.
 pub struct SealKey {
     id: KeyId,
     cipher: RandomizedNonceKey,
@@ -152,7 +153,7 @@ impl SealContext<'_> {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 

@@ -1,7 +1,8 @@
-//! The store in one SQLite file: one process, one connection that writes, one that reads. What was acknowledged survives kill -9 and power cuts.
+//! The store in one SQLite file: one process, one connection that writes, one that reads. What was
+//! acknowledged survives kill -9 and power cuts.
 //!
-//! Statements whose success matters run to their end by `execute`: a `RETURNING` read with `fetch_optional` is reset early,
-//! and the failure of its commit would go unseen.
+//! Statements whose success matters run to their end by `execute`: a `RETURNING` read with `fetch_optional`
+//! is reset early, and the failure of its commit would go unseen.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::process_lock::ProcessLock;
 use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
+use super::sql::{self, Purpose, SqlConnection, SqlDatabase, values};
 use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
     AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
@@ -27,13 +29,9 @@ use connection::SharedConnection;
 mod backup;
 mod clamp;
 mod connection;
-mod fallbacks;
-mod grants;
+mod dialect;
 mod last_seen;
-mod logins;
 mod migrate;
-mod names;
-mod rotate;
 mod start;
 
 #[cfg(test)]
@@ -74,42 +72,18 @@ impl SqliteStore {
         Ok(Self { writer, reader, path, keys, clock, copying, lock: Mutex::new(Some(lock)) })
     }
 
-    /// A moment as it is kept here.
-    fn stored(&self, at: Timestamp) -> i64 {
-        rows::stored(&self.clock, at)
-    }
-
-    async fn add_to_journal(&self, entry: JournalEntry) -> Result<(), StoreError> {
-        let mut conn = self.writer.lock().await.map_err(store_error)?;
-        sqlx::query("INSERT INTO journal (at, account, event, detail) VALUES (?, ?, ?, ?)")
-            .bind(self.stored(entry.at))
-            .bind(entry.account.as_str())
-            .bind(entry.event)
-            .bind(entry.detail)
-            .execute(&mut *conn)
-            .await
-            .map_err(store_error)?;
-        Ok(())
-    }
-
-    async fn read_journal(
+    async fn delete_intent(
         &self,
-        account: Option<&AccountName>,
-        limit: u32,
-    ) -> Result<Vec<JournalEntry>, StoreError> {
-        let query = match account {
-            Some(account) => sqlx::query(
-                "SELECT at, account, event, detail FROM journal WHERE account = ? ORDER BY id DESC LIMIT ?",
-            )
-            .bind(account.as_str()),
-            None => sqlx::query(
-                "SELECT at, account, event, detail FROM journal ORDER BY at DESC, id DESC LIMIT ?",
-            ),
-        };
-        let mut conn = self.reader.lock().await.map_err(store_error)?;
-        let lines = query.bind(i64::from(limit)).fetch_all(&mut *conn).await.map_err(store_error)?;
-        // A line that somebody changed so that it does not read is left out; the others still tell.
-        Ok(lines.iter().filter_map(|row| rows::read_journal(row, &self.clock).ok()).collect())
+        name: &AccountName,
+        realm: &RealmName,
+        expected: u64,
+        noted_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin(Purpose::WriteOnce).await?;
+        let sql = "UPDATE grants SET intent_at = NULL \
+                   WHERE account = $1 AND realm = $2 AND generation = $3 AND intent_at = $4";
+        let values = values![name, realm, rows::signed(expected), self.stored(noted_at)];
+        Ok(tx.execute(sql, values).await? > 0)
     }
 
     async fn write_heartbeat(&self) -> Result<(), StoreError> {
@@ -118,18 +92,11 @@ impl SqliteStore {
                 format!("{} is gone; what is written now is lost at the next start", self.path.display());
             return Err(StoreError::Unavailable(why.into()));
         }
-        let mut conn = self.writer.lock().await.map_err(store_error)?;
-        sqlx::query(
-            "INSERT INTO heartbeat (only_row, at) VALUES (1, ?) ON CONFLICT DO UPDATE SET at = excluded.at",
-        )
-        .bind(self.stored(self.clock.now()))
-        .execute(&mut *conn)
-        .await
-        .map_err(store_error)?;
-        Ok(())
+        sql::journal::write_heartbeat(self).await
     }
 
-    /// The last connection to go folds the write-ahead log into the main file, so that a copy of that file alone is whole.
+    /// The last connection to go folds the write-ahead log into the main file, so that a copy of that file
+    /// alone is whole.
     async fn close_files(&self) -> Result<(), StoreError> {
         let closed = (self.reader.close().await, self.writer.close().await);
         // Whoever still holds this store cannot write any more, so the next process may.
@@ -148,29 +115,29 @@ impl Store for SqliteStore {
     fn accounts(&self) -> StoreFuture<'_, LoadedAccounts> {
         Box::pin(async {
             let mut accounts = Vec::new();
-            let broken = self.read_accounts(&mut |account| accounts.push(account)).await?;
+            let broken = sql::accounts::each(self, &mut |account| accounts.push(account)).await?;
             Ok(LoadedAccounts { accounts, broken })
         })
     }
 
     fn each_account<'a>(&'a self, take: AccountSink<'a>) -> StoreFuture<'a, Vec<(AccountName, String)>> {
-        Box::pin(self.read_accounts(take))
+        Box::pin(sql::accounts::each(self, take))
     }
 
     fn account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, Option<AccountRecord>> {
-        Box::pin(self.read_account(name))
+        Box::pin(sql::accounts::read(self, name))
     }
 
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord> {
-        Box::pin(self.write_grant(grant))
+        Box::pin(async move { sql::grants::put(self, &grant).await })
     }
 
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()> {
-        Box::pin(self.write_state(name, state))
+        Box::pin(sql::accounts::set_state(self, name, state))
     }
 
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
-        Box::pin(self.write_current(name, realm))
+        Box::pin(sql::accounts::set_current(self, name, realm))
     }
 
     fn note_intent<'a>(
@@ -179,7 +146,7 @@ impl Store for SqliteStore {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.write_intent(name, realm, at))
+        Box::pin(sql::grants::note_intent(self, name, realm, at))
     }
 
     fn clear_intent<'a>(
@@ -200,7 +167,7 @@ impl Store for SqliteStore {
         expected: u64,
         tokens: &'a NewTokens,
     ) -> StoreFuture<'a, u64> {
-        Box::pin(self.write_tokens(name, realm, expected, tokens))
+        Box::pin(sql::grants::commit_tokens(self, name, realm, expected, tokens))
     }
 
     fn keep_fallback_token<'a>(
@@ -210,7 +177,7 @@ impl Store for SqliteStore {
         seen_generation: u64,
         tokens: &'a NewTokens,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.write_fallback(name, realm, seen_generation, tokens))
+        Box::pin(sql::fallbacks::keep(self, name, realm, seen_generation, tokens))
     }
 
     fn adopt_fallback_token<'a>(
@@ -219,7 +186,7 @@ impl Store for SqliteStore {
         realm: &'a RealmName,
         expected: u64,
     ) -> StoreFuture<'a, Option<u64>> {
-        Box::pin(self.use_fallback(name, realm, expected))
+        Box::pin(sql::fallbacks::adopt(self, name, realm, expected))
     }
 
     fn set_route<'a>(
@@ -228,15 +195,15 @@ impl Store for SqliteStore {
         realm: &'a RealmName,
         route: &'a StoredRoute,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.write_route(name, realm, route))
+        Box::pin(sql::grants::set_route(self, name, realm, route))
     }
 
     fn remove_grant<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
-        Box::pin(self.delete_grant(name, realm))
+        Box::pin(sql::grants::remove(self, name, realm))
     }
 
     fn remove_account<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, ()> {
-        Box::pin(self.delete_account(name))
+        Box::pin(sql::rename::remove(self, name))
     }
 
     fn rename_account<'a>(
@@ -244,19 +211,19 @@ impl Store for SqliteStore {
         from: &'a AccountName,
         to: &'a AccountName,
     ) -> StoreFuture<'a, AccountRecord> {
-        Box::pin(self.move_account(from, to))
+        Box::pin(sql::rename::rename(self, from, to))
     }
 
     fn pending_logins(&self) -> StoreFuture<'_, Vec<PendingLogin>> {
-        Box::pin(self.read_logins())
+        Box::pin(sql::logins::all(self))
     }
 
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
-        Box::pin(self.read_known_tokens())
+        Box::pin(sql::accounts::known_tokens(self))
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {
-        Box::pin(self.write_login(login))
+        Box::pin(async move { sql::logins::put(self, &login).await })
     }
 
     fn peek_login(
@@ -265,7 +232,7 @@ impl Store for SqliteStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<PendingLogin>> {
-        Box::pin(self.read_login(id, kind, now))
+        Box::pin(sql::logins::peek(self, id, kind, now))
     }
 
     fn take_login(
@@ -274,11 +241,11 @@ impl Store for SqliteStore {
         kind: PendingKind,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<PendingLogin>> {
-        Box::pin(self.read_and_delete_login(id, kind, now))
+        Box::pin(sql::logins::take(self, id, kind, now))
     }
 
     fn append_journal(&self, entry: JournalEntry) -> StoreFuture<'_, ()> {
-        Box::pin(self.add_to_journal(entry))
+        Box::pin(async move { sql::journal::append(self, &entry).await })
     }
 
     fn journal<'a>(
@@ -286,7 +253,7 @@ impl Store for SqliteStore {
         account: Option<&'a AccountName>,
         limit: u32,
     ) -> StoreFuture<'a, Vec<JournalEntry>> {
-        Box::pin(self.read_journal(account, limit))
+        Box::pin(sql::journal::read(self, account, limit))
     }
 
     fn rotate_key(&self) -> StoreFuture<'_, Rotation> {

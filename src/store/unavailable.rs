@@ -1,4 +1,5 @@
-//! Why a store is out of order for a while: told apart where the database's answer is read, so that nobody has to search a text for it.
+//! Why a store is out of order for a while: told apart where the database's answer is read, so that nobody
+//! has to search a text for it.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The two clocks that answer "is it us?", counted per call. No lock, no look-up and no shared cache line on a call's way: each worker
-//! adds to cells of its own, and a scrape sums them.
+//! The two clocks that answer "is it us?", counted per call. No lock, no look-up and no shared cache line on
+//! a call's way: each worker adds to cells of its own, and a scrape sums them.
 //!
 //! Not prometheus-client's histogram: it takes a mutex per observation.
 

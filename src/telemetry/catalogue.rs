@@ -1,5 +1,6 @@
-//! The catalogue of metrics: each family of `/metrics` is a row with its name, kind, labels and help. Names and labels are
-//! a contract that `docs/operations.md` explains; no label holds an account, a caller or a path.
+//! The catalogue of metrics: each family of `/metrics` is a row with its name, kind, labels and help. Names
+//! and labels are a contract that `docs/operations.md` explains; no label holds an account, a caller or a
+//! path.
 
 /// What a family is for OpenMetrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub struct MetricFamily {
     pub help: &'static str,
 }
 
-/// A label and the values that it may have; none are listed where they are names of the configuration, endpoints or
-/// refusal codes.
+/// A label and the values that it may have; none are listed where they are names of the configuration,
+/// endpoints or refusal codes.
 #[derive(Debug)]
 pub struct Label {
     pub name: &'static str,
@@ -29,7 +30,8 @@ pub struct Label {
 }
 
 impl MetricFamily {
-    /// The name of its series on the page, without the prefix. Those of a histogram add `_bucket`, `_sum` and `_count`.
+    /// The name of its series on the page, without the prefix. Those of a histogram add `_bucket`, `_sum` and
+    /// `_count`.
     pub fn exposed_name(&self) -> String {
         match self.kind {
             MetricKind::Counter => format!("{}_total", self.name),
@@ -65,7 +67,8 @@ macro_rules! catalogue {
 const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
 /// Method labels; a caller may invent others.
 pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "other"];
-/// Content encodings that may come with a response that we cannot read, and the other reasons why; the rest is `other`.
+/// Content encodings that may come with a response that we cannot read, and the other reasons why; the rest
+/// is `other`.
 pub const ENCODINGS: [&str; 7] = ["br", "deflate", "zstd", "compress", "charset", "part", "other"];
 /// What can be wrong with a whole realm.
 pub const REALM_TROUBLES: [&str; 2] = ["credentials", "out_of_order"];

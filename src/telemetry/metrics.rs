@@ -1,5 +1,5 @@
-//! The metrics of the catalogue, made before any feature runs; features ask for their handles at start and keep them. A
-//! handle is an atomic, and adding to it never looks anything up.
+//! The metrics of the catalogue, made before any feature runs; features ask for their handles at start and
+//! keep them. A handle is an atomic, and adding to it never looks anything up.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -214,7 +214,8 @@ impl Metrics {
         self.journal_entries_lost.clone()
     }
 
-    /// Shows figures that are counted elsewhere: the server's connections, for one. A name belongs to one watcher.
+    /// Shows figures that are counted elsewhere: the server's connections, for one. A name belongs to one
+    /// watcher.
     pub fn register_external(&self, external: ExternalMetric) {
         debug_assert!(
             external.series.iter().all(|(value, _)| external

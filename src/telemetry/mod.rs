@@ -1,4 +1,5 @@
-//! What the gateway says about itself: logs here, figures in `metrics`. Imports no feature; features are handed what they report to.
+//! What the gateway says about itself: logs here, figures in `metrics`. Imports no feature; features are
+//! handed what they report to.
 //!
 //! The rule guarded here: logs go to one writer for which nobody waits, their level changes without a
 //! restart, and the access log is neither lost by a quiet level nor kept on when it is switched off.
@@ -24,8 +25,8 @@ use crate::config::{Env, LogConfig, LogFormat, bad_directive};
 
 use log_queue::LogQueue;
 
-/// The target of access log lines. Not the name of a module: `genapi_gateway::access` is one, and switching that off must not silence
-/// renewals.
+/// The target of access log lines. Not the name of a module: `genapi_gateway::access` is one, and switching
+/// that off must not silence renewals.
 pub const ACCESS_LOG: &str = "genapi_gateway::access_log";
 
 /// Wins over `log.level`, so that a running service can be made talkative by its unit alone.
@@ -143,7 +144,8 @@ impl LogHandle {
     }
 }
 
-/// The access log is the audit trail of calls (threats, row 23): `log.access` alone decides over it, unless a directive names it.
+/// The access log is the audit trail of calls (threats, row 23): `log.access` alone decides over it, unless a
+/// directive names it.
 fn targets(log: &LogConfig, forced: Option<&str>) -> Result<Targets, LogError> {
     let directives = forced.unwrap_or(&log.level);
     if let Some(bad) = bad_directive(directives) {

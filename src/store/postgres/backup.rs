@@ -1,5 +1,6 @@
-//! A copy of a PostgreSQL store as JSON lines: a head, one line per row, and a foot that shows whether the file is whole.
-//! Rows stand as the database prints them, so a later version fills what it has added with its defaults.
+//! A copy of a PostgreSQL store as JSON lines: a head, one line per row, and a foot that shows whether the
+//! file is whole. Rows stand as the database prints them, so a later version fills what it has added with its
+//! defaults.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -17,7 +18,8 @@ use super::{PostgresStore, query, scalar, store_error};
 use crate::store::backup::{Backup, BackupSink, unreadable};
 use crate::store::{StoreError, key_check};
 
-/// In an order in which each refers to earlier ones only. Leases, leaders and the order of changes belong to the moment.
+/// In an order in which each refers to earlier ones only. Leases, leaders and the order of changes belong to
+/// the moment.
 const TABLES: [&str; 8] = [
     "seal_keys",
     "accounts",
@@ -74,8 +76,8 @@ impl PostgresStore {
         Ok(accounts)
     }
 
-    /// Fills an empty store from a backup, wholly or not at all. The key that is held must be the backup's. For a database that no
-    /// gateway works on yet.
+    /// Fills an empty store from a backup, wholly or not at all. The key that is held must be the backup's.
+    /// For a database that no gateway works on yet.
     pub async fn restore(&self, from: &Path) -> Result<Backup, StoreError> {
         let Backup { bytes, .. } = check_backup(from)?;
         let mut tx = self.pool.begin_long().await?;
@@ -112,12 +114,11 @@ impl PostgresStore {
             .fetch_one(&mut **tx)
             .await
             .map_err(store_error)?;
-        match filled {
-            true => Err(StoreError::Refused(
-                "the store is not empty; a backup is put back into an empty database".to_owned(),
-            )),
-            false => Ok(()),
+        if filled {
+            let why = "the store is not empty; a backup is put back into an empty database";
+            return Err(StoreError::Refused(why.to_owned()));
         }
+        Ok(())
     }
 
     /// What the backup holds must open here.
@@ -161,15 +162,18 @@ pub fn check_backup(from: &Path) -> Result<Backup, StoreError> {
                 rows += 1;
                 accounts += u64::from(table == "accounts");
             }
-            BackupLine::Foot { rows: counted, sha256 } => complete = counted == rows && sha256 == hex(&sum),
+            BackupLine::Foot { rows: counted, sha256 } => {
+                complete = counted == rows && sha256 == sha256_hex(&sum)
+            }
         }
         sum.update(line.as_bytes());
         sum.update(b"\n");
         bytes += line.len() as u64 + 1;
     }
-    match complete {
-        true => Ok(Backup { accounts, bytes }),
-        false => Err(incomplete(from, "it ends early, or was changed")),
+    if complete {
+        Ok(Backup { accounts, bytes })
+    } else {
+        Err(incomplete(from, "it ends early, or was changed"))
     }
 }
 
@@ -207,7 +211,7 @@ impl ChecksumWriter<'_> {
     }
 
     async fn finish(mut self, rows: u64) -> Result<(), StoreError> {
-        let sha256 = hex(&self.sum);
+        let sha256 = sha256_hex(&self.sum);
         self.write(&BackupLine::Foot { rows, sha256 }).await?;
         self.hand_over().await
     }
@@ -251,6 +255,6 @@ impl RowBatch {
     }
 }
 
-fn hex(sum: &Context) -> String {
-    sum.clone().finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+fn sha256_hex(sum: &Context) -> String {
+    hex::encode(sum.clone().finish())
 }

@@ -1,15 +1,17 @@
-//! Leases, fallbacks, changes, leadership. Every moment here is the database's: replicas' clocks need not agree.
+//! Leases, fallbacks, changes, leadership. Every moment here is the database's: replicas' clocks need not
+//! agree.
 
 use std::time::Duration;
 
-use super::queries::{generation_of, missing, unsealed};
 use super::{PostgresStore, query, scalar, store_error};
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
-use crate::model::token::RefreshToken;
+use crate::store::StoreError;
 use crate::store::cluster::{Changes, Lease, ReplicaId};
-use crate::store::rows::{fallback_context, refresh_context, signed};
-use crate::store::{NEWEST_FALLBACKS, NewTokens, StoreError};
+use crate::store::rows::signed;
+use crate::store::sql::SqlDatabase;
+use crate::store::sql::accounts::missing;
+use crate::store::sql::grants::generation;
 
 impl PostgresStore {
     /// The grant's row is taken first: a commit under way is waited for, so that no lease is given for a
@@ -24,7 +26,7 @@ impl PostgresStore {
         life: Duration,
     ) -> Result<Lease, StoreError> {
         let mut tx = self.pool.begin().await?;
-        let Some(generation) = generation_of(&mut tx, name, realm).await? else {
+        let Some(generation) = generation::<PostgresStore>(&mut tx, name, realm).await? else {
             let refusal = missing(&mut tx, name, realm).await?;
             tx.rollback().await?;
             return Err(refusal);
@@ -124,119 +126,13 @@ impl PostgresStore {
         .bind(name.as_str())
         .bind(realm.as_str())
         .bind(signed(expected))
-        .bind(self.stored(noted_at))
+        .bind(SqlDatabase::stored(self, noted_at))
         .bind(owner.as_str())
         .execute(&mut *tx)
         .await
         .map_err(store_error)?;
         tx.commit().await?;
         Ok(changed.rows_affected() > 0)
-    }
-
-    pub(super) async fn write_fallback(
-        &self,
-        name: &AccountName,
-        realm: &RealmName,
-        seen_generation: u64,
-        tokens: &NewTokens,
-    ) -> Result<bool, StoreError> {
-        let Some(refresh) = &tokens.refresh else { return Ok(false) };
-        let sealed = self.keys.seal(fallback_context(name, realm), refresh.expose()).map_err(unsealed)?;
-        let mut tx = self.pool.begin().await?;
-        let grant: Option<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT first_generation, refresh_sealed FROM grants WHERE account = $1 AND realm = $2 FOR NO KEY UPDATE",
-        )
-        .persistent(false)
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(store_error)?;
-        let Some((first_generation, current)) = grant else {
-            let refusal = missing(&mut tx, name, realm).await?;
-            tx.rollback().await?;
-            return Err(refusal);
-        };
-        // A grant that began later may be another clinic's: its tokens and these are never mixed.
-        let of_this_grant = first_generation <= signed(seen_generation);
-        let already_there = self
-            .keys
-            .unseal(refresh_context(name, realm), &current)
-            .is_ok_and(|current| current == refresh.expose());
-        if !of_this_grant || already_there {
-            tx.rollback().await?;
-            return Ok(false);
-        }
-        query("INSERT INTO fallbacks (account, realm, refresh_sealed, kept_at) VALUES ($1, $2, $3, $4)")
-            .bind(name.as_str())
-            .bind(realm.as_str())
-            .bind(sealed)
-            .bind(self.stored(self.clock.now()))
-            .execute(&mut *tx)
-            .await
-            .map_err(store_error)?;
-        query(
-            "DELETE FROM fallbacks WHERE account = $1 AND realm = $2 \
-             AND id <> (SELECT min(id) FROM fallbacks WHERE account = $1 AND realm = $2) AND id NOT IN \
-             (SELECT id FROM fallbacks WHERE account = $1 AND realm = $2 ORDER BY id DESC LIMIT $3)",
-        )
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .bind(NEWEST_FALLBACKS)
-        .execute(&mut *tx)
-        .await
-        .map_err(store_error)?;
-        tx.commit().await?;
-        Ok(true)
-    }
-
-    pub(super) async fn use_fallback(
-        &self,
-        name: &AccountName,
-        realm: &RealmName,
-        expected: u64,
-    ) -> Result<Option<u64>, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let refusal = match generation_of(&mut tx, name, realm).await? {
-            Some(generation) if generation == signed(expected) => None,
-            Some(generation) => Some(StoreError::Fenced(u64::try_from(generation).unwrap_or_default())),
-            None => Some(missing(&mut tx, name, realm).await?),
-        };
-        if let Some(refusal) = refusal {
-            tx.rollback().await?;
-            return Err(refusal);
-        }
-        let kept: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, refresh_sealed FROM fallbacks WHERE account = $1 AND realm = $2 ORDER BY id DESC",
-        )
-        .persistent(false)
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(store_error)?;
-        let opened = kept.iter().find_map(|(id, sealed)| {
-            let token = self.keys.unseal(fallback_context(name, realm), sealed).ok()?;
-            Some((*id, RefreshToken::new(token)))
-        });
-        let Some((id, token)) = opened else {
-            tx.rollback().await?;
-            return Ok(None);
-        };
-        let sealed = self.sealed_refresh(name, realm, &token)?;
-        query(
-            "UPDATE grants SET generation = generation + 1, refresh_sealed = $1, access_sealed = NULL, access_expires_at = NULL, \
-             intent_at = NULL WHERE account = $2 AND realm = $3",
-        )
-        .bind(sealed)
-        .bind(name.as_str())
-        .bind(realm.as_str())
-        .execute(&mut *tx)
-        .await
-        .map_err(store_error)?;
-        query("DELETE FROM fallbacks WHERE id = $1").bind(id).execute(&mut *tx).await.map_err(store_error)?;
-        tx.commit().await?;
-        Ok(Some(expected + 1))
     }
 
     /// One statement, one snapshot: what the counter says and what changed up to there belong together.

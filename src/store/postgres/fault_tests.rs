@@ -1,4 +1,5 @@
-//! A database in trouble: told within seconds, nothing done by halves, and over when it is over. And what may stand before it: a pooler, TLS.
+//! A database in trouble: told within seconds, nothing done by halves, and over when it is over. And what may
+//! stand before it: a pooler, TLS.
 
 use std::time::{Duration, Instant};
 

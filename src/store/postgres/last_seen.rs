@@ -6,7 +6,8 @@ use crate::store::StoreError;
 use crate::store::last_seen::{BATCH, LastSeenPage, LastSeenRecord, LastSeenRow};
 use crate::store::rows::millis;
 
-/// A row is seen by others when its transaction commits, which is later than the moment that it carries: longer than any may take.
+/// A row is seen by others when its transaction commits, which is later than the moment that it carries:
+/// longer than any may take.
 const OVERLAP_SECONDS: i32 = 15;
 
 impl PostgresStore {

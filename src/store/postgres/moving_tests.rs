@@ -355,7 +355,8 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
         let changes = newest_change(&*store).await;
         let done = store.rotate_key().await.unwrap();
         assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
-        // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the access token.
+        // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the
+        // access token.
         assert_eq!(done.resealed, 4);
         assert_eq!(newest_change(&*store).await, changes, "no other gateway need hear of it");
         let again = store.rotate_key().await.unwrap();

@@ -1,7 +1,8 @@
-//! The way to the database: a few connections, taken one per transaction. A connection in doubt is thrown away, never handed on.
+//! The way to the database: a few connections, taken one per transaction. A connection in doubt is thrown
+//! away, never handed on.
 //!
-//! sqlx's own pool is not used: it hides why nothing could be opened, and waits without end for a connection whose network went silent to
-//! answer one last ping.
+//! sqlx's own pool is not used: it hides why nothing could be opened, and waits without end for a connection
+//! whose network went silent to answer one last ping.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -59,7 +60,8 @@ struct IdleConnection {
     since: Instant,
 }
 
-/// Several statements that happen together or not at all. Without `commit` nothing has happened: the connection goes, and with it the work.
+/// Several statements that happen together or not at all. Without `commit` nothing has happened: the
+/// connection goes, and with it the work.
 pub struct PgTransaction<'a> {
     connection: PgConnection,
     opened: Instant,
@@ -68,7 +70,8 @@ pub struct PgTransaction<'a> {
 }
 
 impl DatabaseTarget {
-    /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says another `sslmode`.
+    /// A database elsewhere is reached by TLS with its certificate checked, unless the URL itself says
+    /// another `sslmode`.
     pub fn parse(text: &str, key: &str) -> Result<Self, SetupError> {
         // The parsers' own words may repeat the text, and with it a password.
         let invalid = || {
@@ -80,10 +83,8 @@ impl DatabaseTarget {
         refuse_unreadable_files(&url, key)?;
         let says_mode = url.query_pairs().any(|(name, _)| name == "sslmode" || name == "ssl-mode")
             || std::env::var_os("PGSSLMODE").is_some();
-        let options = match says_mode || options.get_socket().is_some() || is_local(&options) {
-            true => options,
-            false => options.ssl_mode(PgSslMode::VerifyFull),
-        };
+        let checks_itself = says_mode || options.get_socket().is_some() || is_local(&options);
+        let options = if checks_itself { options } else { options.ssl_mode(PgSslMode::VerifyFull) };
         let database = options.get_database().unwrap_or(options.get_username());
         let label = match options.get_socket() {
             Some(socket) => format!("the database {database} at {}", socket.display()),
@@ -194,8 +195,8 @@ fn begin_on_standby(limits: &str, durable: bool, version: u32) -> String {
 
 /// The first version that ends whole transactions after a time.
 const HAS_TRANSACTION_TIMEOUT: u32 = 170_000;
-/// Other gateways hear of changes by triggers. Only a superuser may set it, and whoever is none and was given another
-/// default is refused, since nobody would hear of its work.
+/// Other gateways hear of changes by triggers. Only a superuser may set it, and whoever is none and was given
+/// another default is refused, since nobody would hear of its work.
 const TRIGGERS: &str = "SELECT CASE WHEN current_setting('session_replication_role') <> 'origin' \
                         THEN set_config('session_replication_role', 'origin', true) END";
 
@@ -234,7 +235,8 @@ impl ConnectionPool {
             if opened.elapsed() > MAX_AGE || since.elapsed() > MAX_IDLE {
                 continue;
             }
-            // Nothing has been asked for yet, so a connection that died, or one to a server that has become a replica, costs nothing.
+            // Nothing has been asked for yet, so a connection that died, or one to a server that has become a
+            // replica, costs nothing.
             match tokio::time::timeout(BEGIN_TIMEOUT, self.begin_on(&mut connection, mode, limits)).await {
                 Ok(Ok(false)) => {
                     return Ok(PgTransaction { connection, opened, pool: self, _permit: permit });

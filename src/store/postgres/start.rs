@@ -1,4 +1,5 @@
-//! From an address to a database that may be used: of a schema we can live with, sealed under a key we hold. Anything else is refused here.
+//! From an address to a database that may be used: of a schema we can live with, sealed under a key we hold.
+//! Anything else is refused here.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
@@ -12,14 +13,14 @@ use super::{query, scalar, store_error};
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 
-/// A step of the schema. During a rolling upgrade gateways of two versions work on one schema, so a step only adds, and an older
-/// gateway that restarts meanwhile must still come up: it does where every step allows it.
+/// A step of the schema. During a rolling upgrade gateways of two versions work on one schema, so a step only
+/// adds, and an older gateway that restarts meanwhile must still come up: it does where every step allows it.
 struct Migration {
     version: i64,
     name: &'static str,
     sql: &'static str,
-    /// The newest schema that a gateway must know to work beside this one. A step that takes something away raises it,
-    /// one release after nothing needs that any more.
+    /// The newest schema that a gateway must know to work beside this one. A step that takes something away
+    /// raises it, one release after nothing needs that any more.
     oldest_beside: i64,
 }
 

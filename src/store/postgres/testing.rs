@@ -1,5 +1,6 @@
-//! A PostgreSQL of our own for tests: one server per test process, one database and one role per test; a gate that shuts the way to it,
-//! and a pooler before it. All end with the process, however that ends: a watchdog waits for its pipe to close.
+//! A PostgreSQL of our own for tests: one server per test process, one database and one role per test; a gate
+//! that shuts the way to it, and a pooler before it. All end with the process, however that ends: a watchdog
+//! waits for its pipe to close.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, SecretSource, StoreUrl};
 use crate::store::contract::{TestStore, access, at, grant, name, realm, store_contract, tokens};
+use crate::store::sql::grants::{sealed_access, sealed_refresh};
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
 async fn make(clock: Clock) -> TestStore {
@@ -18,7 +19,8 @@ async fn make(clock: Clock) -> TestStore {
 
 store_contract!(make);
 
-/// The whole contract on a schema that a newer gateway has added to: during an upgrade this one may even start on it.
+/// The whole contract on a schema that a newer gateway has added to: during an upgrade this one may even
+/// start on it.
 mod beside_a_newer_gateway {
     use super::*;
 
@@ -129,7 +131,7 @@ async fn no_secret_stands_readable_in_the_database() {
         let rows: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut shell).await.unwrap();
         all.push_str(&rows);
     }
-    let hex: String = "canary-".bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode("canary-");
     assert!(all.contains("smile"), "the scan reads what it should");
     assert!(!all.contains("canary-") && !all.contains(&hex), "a secret is readable");
 }
@@ -329,9 +331,9 @@ async fn fill(store: &super::PostgresStore, count: u64) {
     for number in 0..count {
         let account = name(&format!("a{number}"));
         let put = grant(account.as_str(), "global", number);
-        refresh.push(store.sealed_refresh(&account, &put.realm, &put.refresh).unwrap());
+        refresh.push(sealed_refresh(&store.keys, &account, &put.realm, &put.refresh).unwrap());
         let bearer = access(&"a".repeat(1500), 99);
-        bearers.push(store.sealed_access(&account, &put.realm, Some(&bearer)).unwrap().unwrap());
+        bearers.push(sealed_access(&store.keys, &account, &put.realm, Some(&bearer)).unwrap().unwrap());
         names.push(account.as_str().to_owned());
     }
     let mut tx = store.pool.begin_long().await.unwrap();

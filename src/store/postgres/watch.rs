@@ -1,4 +1,5 @@
-//! Hears of changes by other gateways. Notifications only hurry what polling does anyway: a connection can die without a sound.
+//! Hears of changes by other gateways. Notifications only hurry what polling does anyway: a connection can
+//! die without a sound.
 
 use std::time::Duration;
 

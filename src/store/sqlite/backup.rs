@@ -1,5 +1,5 @@
-//! A copy of a SQLite store as one file, taken beside a gateway that goes on working: it only reads, and takes no lock of ours. And the
-//! way back, for a store that does not exist yet.
+//! A copy of a SQLite store as one file, taken beside a gateway that goes on working: it only reads, and
+//! takes no lock of ours. And the way back, for a store that does not exist yet.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -21,7 +21,8 @@ pub async fn backup(database: &Path, into: &Path) -> Result<Backup, StoreError> 
     Ok(Backup { accounts, bytes: partial.persist()? })
 }
 
-/// Puts a backup in the place of a database that does not exist yet. It is opened and read before it gets the name.
+/// Puts a backup in the place of a database that does not exist yet. It is opened and read before it gets the
+/// name.
 pub async fn restore(
     database: &Path,
     key: &SecretSource,

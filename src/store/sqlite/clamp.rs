@@ -2,6 +2,7 @@
 
 use super::{SqliteStore, store_error};
 use crate::store::rows::{FUTURE_MILLIS, clamped_accounts};
+use crate::store::sql::SqlDatabase;
 use crate::store::{ClampedAccount, StoreError};
 
 impl SqliteStore {

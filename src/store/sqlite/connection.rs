@@ -1,7 +1,8 @@
-//! One SQLite connection, taken in turns. A call that was dropped or failed half-way leaves nothing behind for the next one.
+//! One SQLite connection, taken in turns. A call that was dropped or failed half-way leaves nothing behind
+//! for the next one.
 //!
-//! sqlx's own `SqliteTransaction` is not used: SQLite rolls back by itself on a full disk, sqlx then loses count of its depth,
-//! and every later transaction would be a savepoint of nothing.
+//! sqlx's own `SqliteTransaction` is not used: SQLite rolls back by itself on a full disk, sqlx then loses
+//! count of its depth, and every later transaction would be a savepoint of nothing.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +23,12 @@ pub struct SharedConnection {
 /// The connection, for statements that stand alone: each is a transaction of its own.
 pub type SqliteGuard<'a> = MappedMutexGuard<'a, SqliteConnection>;
 
-/// Several statements that happen together or not at all. Without `commit` nothing has happened.
+/// Several statements that happen together or not at all. Without `commit` nothing has happened; the next one
+/// to take the connection rolls back.
 pub struct SqliteTransaction<'a> {
     conn: SqliteGuard<'a>,
-    unfinished: &'a AtomicBool,
+    /// `None` for statements that stand alone, of which nothing has to be committed.
+    unfinished: Option<&'a AtomicBool>,
 }
 
 impl SharedConnection {
@@ -67,7 +70,12 @@ impl SharedConnection {
         let mut conn = self.lock().await?;
         self.unfinished.store(true, Ordering::Relaxed);
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-        Ok(SqliteTransaction { conn, unfinished: &self.unfinished })
+        Ok(SqliteTransaction { conn, unfinished: Some(&self.unfinished) })
+    }
+
+    /// For statements that stand alone: each is a transaction of its own.
+    pub async fn begin_single(&self) -> Result<SqliteTransaction<'_>, sqlx::Error> {
+        Ok(SqliteTransaction { conn: self.lock().await?, unfinished: None })
     }
 
     /// For good.
@@ -84,8 +92,10 @@ impl SharedConnection {
 impl SqliteTransaction<'_> {
     /// One write to the disk, and the only one.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("COMMIT").execute(&mut *self.conn).await?;
-        self.unfinished.store(false, Ordering::Relaxed);
+        if let Some(unfinished) = self.unfinished {
+            sqlx::query("COMMIT").execute(&mut *self.conn).await?;
+            unfinished.store(false, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! kill -9: this test starts itself as a second process that commits rotating tokens in a loop, and kills that at random moments.
+//! kill -9: this test starts itself as a second process that commits rotating tokens in a loop, and kills
+//! that at random moments.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! From a path to a database that may be used: locked, private, of a schema we know, sealed under a key we hold. Anything else is refused here.
+//! From a path to a database that may be used: locked, private, of a schema we know, sealed under a key we
+//! hold. Anything else is refused here.
 
 use std::fs;
 use std::io::Read;
@@ -70,7 +71,8 @@ fn look(path: &Path) -> Result<bool, SetupError> {
     Ok(is_new)
 }
 
-/// As far as the first bytes tell: SQLite's mark, and `application_id` where it is written (sqlite.org/fileformat.html, 1.3).
+/// As far as the first bytes tell: SQLite's mark, and `application_id` where it is written
+/// (sqlite.org/fileformat.html, 1.3).
 fn refuse_foreign_head(path: &Path) -> Result<(), SetupError> {
     let mut head = [0; 72];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
@@ -99,7 +101,8 @@ pub fn options(path: &Path) -> SqliteConnectOptions {
         // A commit that was acknowledged survives a power cut (WAL's usual NORMAL would not promise that).
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        // In KiB: most inner pages of 100,000 accounts. The system keeps the rest, and once for both connections.
+        // In KiB: most inner pages of 100,000 accounts. The system keeps the rest, and once for both
+        // connections.
         .pragma("cache_size", "-512")
         .busy_timeout(std::time::Duration::from_secs(5))
         .row_buffer_size(256)

@@ -1,4 +1,5 @@
-//! What SQLite owes beyond the contract: refusals at start, secrets on the disk, damage that stays small, trouble that passes.
+//! What SQLite owes beyond the contract: refusals at start, secrets on the disk, damage that stays small,
+//! trouble that passes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
