@@ -14,6 +14,7 @@ mod grant_removal;
 mod import;
 mod import_file;
 mod import_plan;
+mod messages;
 mod naming;
 mod outcome;
 mod pending;
