@@ -112,7 +112,7 @@ async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<B
 fn peer_info(peer: &Peer) -> PeerInfo {
     PeerInfo {
         addr: peer.addr.ip(),
-        via_trusted_proxy: peer.balancer,
+        via_trusted_proxy: peer.via_trusted_proxy,
         certificate: peer.certificate.as_ref().map(|certificate| certificate.fingerprint),
         secure: peer.secure,
     }

@@ -9,7 +9,9 @@ use rustls::crypto::CryptoProvider;
 use url::Url;
 
 use crate::config::{CertificateFiles, Config};
-use crate::server::{InheritedSockets, Listeners, ServerLimits, TlsCertificates, TlsFiles};
+use crate::server::{
+    HANDSHAKE_TIMEOUT, InheritedSockets, Listeners, ServerLimits, TlsCertificates, TlsFiles,
+};
 
 pub struct Sockets {
     pub data: Listeners,
@@ -175,7 +177,7 @@ pub fn limits(config: &Config) -> ServerLimits {
         body_idle_timeout: gateway.body_idle_timeout,
         keep_alive_timeout: gateway.keep_alive_timeout,
         drain_timeout: gateway.drain_timeout,
-        ..ServerLimits::default()
+        handshake_timeout: HANDSHAKE_TIMEOUT,
     }
 }
 

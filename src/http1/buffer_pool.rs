@@ -1,4 +1,4 @@
-//! What a worker keeps to use again: a few of each kind, so that the memory of a rush does not stay for good.
+//! Free lists of one thread: a few buffers of each kind are reused, and the memory of a burst is given back.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;

@@ -1,15 +1,16 @@
-//! Whose turn it is. A worker's connections share one thread: one whose bytes come and go without a pause would keep it for as long as
-//! they do, while others wait for an answer of a few hundred bytes.
+//! Cooperative yielding. A worker's connections share one thread, so a connection that never blocks has to
+//! yield after a number of bytes, or it would starve the others.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-/// How many bytes of a body one connection moves before the others have their turn: a fraction of a millisecond's work.
+/// How many bytes of a body one connection moves before the others have their turn: a fraction of a
+/// millisecond's work.
 pub const YIELD_AFTER: usize = 256 * 1024;
 
-/// Lets everyone else go first who has something to do, those included whose bytes have only just come. The task is woken after that; whoever
-/// calls this returns `Pending`.
+/// Lets everyone else go first who has something to do, those included whose bytes have only just come. The
+/// task is woken after that; whoever calls this returns `Pending`.
 pub fn poll_yield(cx: &mut Context<'_>) {
     // Always pending at first: all that is wanted of it is done then.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
@@ -18,12 +19,12 @@ pub fn poll_yield(cx: &mut Context<'_>) {
 /// The same for those who can wait.
 pub async fn yield_to_others() {
     let mut waited = false;
-    poll_fn(|cx| match std::mem::replace(&mut waited, true) {
-        true => Poll::Ready(()),
-        false => {
-            poll_yield(cx);
-            Poll::Pending
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
         }
+        poll_yield(cx);
+        Poll::Pending
     })
     .await;
 }
@@ -67,7 +68,7 @@ mod tests {
         }
     }
 
-    /// Always has another piece.
+    /// Always has another chunk.
     struct Endless(Rc<Cell<usize>>);
 
     const CHUNK: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! How the end of a body is known, by the two tables of RFC 9112, 6.3: one for requests, one for responses. A head that two
-//! readers could understand in two ways is an error (threats, rows 1 to 3).
+//! How the end of a body is known, by the two tables of RFC 9112, 6.3: one for requests, one for responses. A
+//! head that two readers could understand in two ways is an error (threats, rows 1 to 3).
 
 use http::{Method, StatusCode, Uri, Version};
 
@@ -10,8 +10,8 @@ use super::parse::{BodyDecoder, DuplicateHeader, Headers, KnownHeader, RequestHe
 pub enum RequestFraming {
     /// No body, or one of known length.
     Sized(u64),
-    /// The connection closes after the answer: chunked requests are where parsers disagree, and whatever they disagree
-    /// about must not become the next request.
+    /// The connection closes after the response: chunked requests are where parsers disagree, and whatever
+    /// they disagree about must not become the next request.
     Chunked,
 }
 
@@ -49,7 +49,8 @@ impl RequestFraming {
     }
 }
 
-/// In any letter case, since some servers do not mind it; TRACK is IIS's TRACE, and would echo our bearer just so.
+/// In any letter case, since some servers do not mind it; TRACK is IIS's TRACE, and would echo our bearer
+/// just so.
 fn method(method: &Method) -> Result<(), FramingError> {
     let refused = ["CONNECT", "TRACE", "TRACK"];
     if refused.iter().any(|refused| method.as_str().eq_ignore_ascii_case(refused)) {
@@ -59,8 +60,8 @@ fn method(method: &Method) -> Result<(), FramingError> {
     }
 }
 
-/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is none. 1.0 callers may
-/// have none.
+/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is
+/// none. 1.0 callers may have none.
 fn host(headers: &Headers, version: Version) -> Result<(), FramingError> {
     match headers.get_unique(KnownHeader::Host) {
         Ok(Some(host)) if host.iter().all(|b| is_host_byte(*b)) => Ok(()),
@@ -154,7 +155,8 @@ fn declared_response_body(version: Version, headers: &Headers) -> Result<BodyDec
     }
 }
 
-/// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC 9110, 8.6).
+/// What a Content-Length says: digits only, no sign, no list, no blanks, and small enough for a `u64` (RFC
+/// 9110, 8.6).
 pub fn parse_content_length(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,11 +1,11 @@
-//! HTTP/1.1 on the wire, both halves: requests in and responses out (`server`), requests out and responses in (`client`). No
-//! sockets' business and no iTero; whoever reads and writes decides what becomes of a message.
+//! HTTP/1.1 on the wire, both halves: requests in and responses out (`server`), requests out and responses in
+//! (`client`). No sockets' business and no iTero; whoever reads and writes decides what becomes of a message.
 //!
-//! Strict in what it takes: a message that could be understood in two ways is refused, never repaired (threats, rows 1 to 3).
-//! Letter case and order of headers survive, because legacy applications notice.
+//! Strict in what it takes: a message that could be understood in two ways is refused, never repaired
+//! (threats, rows 1 to 3). Letter case and order of headers survive, because legacy applications notice.
 //!
-//! Why not hyper: `docs/decisions/0016-http1-of-our-own.md`. Reading order: `parse` (heads and bodies out of bytes) → `framing`
-//! (where a body ends) → `read_buffer` → `server`, `client`.
+//! Why not hyper: `docs/decisions/0016-http1-of-our-own.md`. Reading order: `parse` (heads and bodies out of
+//! bytes) → `framing` (where a body ends) → `read_buffer` → `server`, `client`.
 
 mod buffer_pool;
 pub mod client;

@@ -1,4 +1,4 @@
-//! What has been read from a connection and not been used yet.
+//! Bytes that were read from a connection and not used yet. An idle connection holds no buffer.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,9 +11,9 @@ use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::buffer_pool;
-use super::parse::{self, BodyDecoder, BodyError, HeadError, HeadLimits, ResponseHead};
+use super::parse::{self, BodyDecoder, BodyError, HeadError, HeadLimits, RequestHead, ResponseHead};
 
-/// See the top of this file.
+/// Bytes read from a connection, in the order in which they came.
 #[derive(Default)]
 pub struct ReadBuffer {
     pub(super) bytes: BytesMut,
@@ -23,18 +23,19 @@ pub struct ReadBuffer {
     first_line: Option<usize>,
     /// The buffer was made for a body.
     body_sized: bool,
-    /// How much the next read of a body asks for: doubles while reads fill it, so that downloads take few of them.
+    /// How much the next read of a body asks for: doubles while reads fill it, so that downloads take few of
+    /// them.
     read_size: usize,
 }
 
-/// What a read of a head has room for: nearly all heads, and small answers whole.
+/// Free space for a read of a head: enough for nearly all heads, and for small responses with theirs.
 const ROOM: usize = 8 * 1024;
 /// What the first read of a body asks for, where it is not known to be shorter.
 const BODY_ROOM: usize = 64 * 1024;
-/// Less than this and a read is not worth its call.
+/// Minimum free space for a read.
 const MIN_ROOM: usize = 2 * 1024;
-/// The most that a read of a body asks for. What the buffer has beyond that is filled too: up to 448 KiB come at once, and bounding them
-/// costs downloads a tenth and more (`docs/benchmarks.md`).
+/// The most that a read of a body asks for. What the buffer has beyond that is filled too: up to 448 KiB come
+/// at once, and bounding them costs downloads a tenth and more (`docs/benchmarks.md`).
 const MAX_ROOM: usize = 256 * 1024;
 /// Buffers that a worker keeps for the next connections that speak.
 const MAX_POOLED: usize = 64;
@@ -44,7 +45,8 @@ const BLANK: &[u8] = b"\r\n\r\n";
 static BLANK_LINE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(BLANK));
 
 thread_local! {
-    // Connections are idle most of their life, and there may be ten thousand: they hold a buffer only while something is in it.
+    // Connections are idle most of their life, and there may be ten thousand: they hold a buffer only while
+    // something is in it.
     static POOL: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -98,7 +100,15 @@ impl ReadBuffer {
         polled
     }
 
-    /// The head of the next answer, once it is here to its last byte.
+    /// The head of the next request, once its last byte is here.
+    pub fn take_request(&mut self, limits: &HeadLimits) -> Result<Option<RequestHead>, HeadError> {
+        match self.take_head(limits)? {
+            Some(head) => parse::parse_request(head, limits).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The head of the next response, once its last byte is here.
     pub fn take_response(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, HeadError> {
         match self.take_head(limits)? {
             Some(head) => parse::parse_response(head, limits).map(Some),
@@ -106,14 +116,15 @@ impl ReadBuffer {
         }
     }
 
-    /// The next piece of a body, as far as it is here.
+    /// The next chunk of a body, as far as it is here.
     pub fn take_chunk(&mut self, decoder: &mut BodyDecoder) -> Result<Option<Bytes>, BodyError> {
         decoder.take(&mut self.bytes)
     }
 
-    /// The head of the next message, once it is here to its last byte. Blank lines before it are skipped (RFC 9112, 2.2).
-    pub(super) fn take_head(&mut self, limits: &HeadLimits) -> Result<Option<Bytes>, HeadError> {
-        // Nearly all come in one piece. Lines that end in any other way are found when they are taken apart.
+    /// The head of the next message, once its last byte is here. Blank lines before it are skipped (RFC
+    /// 9112, 2.2).
+    fn take_head(&mut self, limits: &HeadLimits) -> Result<Option<Bytes>, HeadError> {
+        // Nearly all come in one chunk. Lines that end in any other way are found when they are taken apart.
         if self.line == 0
             && self.bytes.first().is_some_and(u8::is_ascii_alphabetic)
             && let Some(end) = BLANK_LINE.find(&self.bytes).map(|end| end + BLANK.len())
@@ -155,16 +166,18 @@ impl ReadBuffer {
     }
 
     fn within(&self, limits: &HeadLimits, length: usize) -> Result<(), HeadError> {
-        match length > limits.max_bytes {
-            false => Ok(()),
+        if length <= limits.max_bytes {
+            Ok(())
+        } else if self.first_line.unwrap_or(length) > limits.max_bytes / 2 {
             // The line that made it so large is named.
-            true if self.first_line.unwrap_or(length) > limits.max_bytes / 2 => Err(HeadError::TargetTooLong),
-            true => Err(HeadError::TooLarge),
+            Err(HeadError::TargetTooLong)
+        } else {
+            Err(HeadError::TooLarge)
         }
     }
 
-    /// Lets go of a buffer in which nothing is left to be read. Where the head that came in it is still in use, that is tried again when
-    /// the next one is waited for.
+    /// Lets go of a buffer in which nothing is left to be read. Where the head that came in it is still in
+    /// use, that is tried again when the next one is waited for.
     fn release(&mut self) {
         self.read_size = 0;
         if std::mem::take(&mut self.body_sized) {

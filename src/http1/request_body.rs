@@ -1,4 +1,4 @@
-//! The body of a request, wherever it comes from.
+//! The body of a request: read from its connection when it is polled, or at hand already.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -43,7 +43,7 @@ impl RequestBody {
         }
     }
 
-    /// The next piece of it.
+    /// The next chunk of it.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match &mut self.0 {
             BodySource::Buffered(bytes) => Poll::Ready(bytes.take().map(Ok)),

@@ -1,14 +1,14 @@
-//! Where a message is put together before it leaves: each worker has a few such buffers, and uses them again and again.
+//! A reusable buffer in which a message is put together before it is written.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
 use super::buffer_pool;
 
-/// See the top of this file. Empty at first.
+/// A buffer of the thread's pool, empty at first; it returns to the pool when dropped.
 pub struct WriteBuffer(Vec<u8>);
 
-/// What a buffer has room for at first: heads, and small answers with theirs.
+/// Enough for heads, and for small responses with theirs.
 const INITIAL_CAPACITY: usize = 4 * 1024;
 /// How many buffers a worker keeps, and how large they may have become.
 const MAX_POOLED: usize = 32;

@@ -1,4 +1,5 @@
-//! From a listening socket to connections: admits, makes room, turns away. Never stops listening while it serves.
+//! Accepts connections, closes idle ones to make room, and rejects where there is none. Never stops listening
+//! while it serves.
 
 use std::cell::Cell;
 use std::io;
@@ -13,17 +14,20 @@ use tokio::sync::watch;
 use super::Handler;
 use super::closer::linger;
 use super::connection::{self, ConnectionGuard, Worker};
+use super::drain::DrainStage;
 use super::listen::WorkerListener;
 use super::refusal::ServerRefusal;
-use super::workers::DrainStage;
 
-/// How long to wait when the process is out of descriptors or memory; trying again at once would only burn the CPU.
+/// How long to wait when the process is out of descriptors or memory; trying again at once would only burn
+/// the CPU.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Callers that are told at the same time, on one worker, that there is no room. Beyond it connections just close.
+/// Callers that are told at the same time, on one worker, that there is no room. Beyond it connections just
+/// close.
 const MAX_CONCURRENT_REJECTIONS: usize = 64;
 
-/// Accepts until the stage changes, then takes what the kernel has queued: those callers believe to be connected.
+/// Accepts until the stage changes, then takes what the kernel has queued: those callers believe to be
+/// connected.
 pub(super) async fn accept<H: Handler>(
     worker: Rc<Worker<H>>,
     listener: WorkerListener,
@@ -70,7 +74,8 @@ struct Acceptor<H> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// When all places are taken, whoever has been idle the longest goes. If none is idle, the newcomer is told so.
+    /// When all places are taken, whoever has been idle the longest goes. If none is idle, the newcomer is
+    /// told so.
     fn start_connection(&self, tcp: TcpStream, addr: SocketAddr) {
         let worker = &self.worker;
         worker.counters.accepted.add();

@@ -1,7 +1,7 @@
-//! The life signs of one connection: what it is doing, since when, and what that means by now. Pure but for waking.
+//! Tracks what a connection is doing and since when, and derives its timeouts. No I/O except waking the task.
 //!
-//! Shared by a connection and the sweep, both on one thread. A request costs a few stores
-//! on a coarse clock; moments are rounded up by one sweep, so that no deadline ever comes early.
+//! A connection and the sweep share it on one thread. A request costs a few stores on a coarse clock; times
+//! are rounded up by one sweep, so that no timeout ever comes early.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,7 +25,7 @@ impl CoarseClock {
         Self { now: Cell::new(0), interval, draining: Cell::new(None) }
     }
 
-    /// Now, rounded up: see the top of this file.
+    /// Now, rounded up by one sweep.
     fn rounded_up_now(&self) -> Tick {
         self.now.get() + millis(self.interval)
     }
@@ -55,7 +55,7 @@ pub(super) enum CloseReason {
     KeepAliveTimeout,
     /// The rest of a request body does not come.
     BodyTimeout,
-    /// The caller does not take its answer.
+    /// The caller does not take its response.
     WriteTimeout,
     /// Idle while the worker drains, or while others need the room.
     Drained,
@@ -66,14 +66,16 @@ pub(super) enum CloseReason {
     Reset,
 }
 
-/// How long a connection that was just accepted may take for its first byte, when the worker drains or others need the room.
+/// How long a connection that was just accepted may take for its first byte, when the worker drains or others
+/// need the room.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a kept connection may take for its next request when the worker drains: that one is answered, and told to be the last. Who
-/// closes at once meets the request of a busy caller on its way, and then nobody can say what became of it.
+/// How long a kept connection may take for its next request when the worker drains: that one is answered, and
+/// told to be the last. Who closes at once meets the request of a busy caller on its way, and then nobody can
+/// say what became of it.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 
-/// See the top of this file.
+/// What one connection is doing, and since when.
 pub(super) struct ConnectionActivity {
     clock: Rc<CoarseClock>,
     slot: usize,
@@ -125,7 +127,8 @@ impl ConnectionActivity {
         self.slot
     }
 
-    /// Since when it has been waiting for its next request, if it has, or for its first one longer than an honest caller takes to send it.
+    /// Since when it has been waiting for its next request, if it has, or for its first one longer than an
+    /// honest caller takes to send it.
     pub(super) fn idle_since(&self) -> Option<Tick> {
         let since = self.since.get();
         let idle = match self.phase.get() {
@@ -164,7 +167,7 @@ impl ConnectionActivity {
         self.reset_check_due.take()
     }
 
-    /// A whole head is here, and good.
+    /// A complete head is here, and valid.
     pub(super) fn begin_request(&self) {
         self.enter(Phase::InFlight);
         self.is_responding.set(false);
@@ -179,12 +182,12 @@ impl ConnectionActivity {
         self.is_responding.get()
     }
 
-    /// The answer is with the kernel to its last byte; perhaps the next request has begun already.
+    /// The response is with the kernel to its last byte; perhaps the next request has begun already.
     pub(super) fn end_response(&self, next_has_begun: bool) {
         self.enter(if next_has_begun { Phase::ReadingHead } else { Phase::Idle });
     }
 
-    /// A request is under way, or its answer is not with the kernel to its last byte.
+    /// A request is under way, or its response is not with the kernel to its last byte.
     pub(super) fn in_flight(&self) -> bool {
         self.phase.get() == Phase::InFlight
     }
@@ -281,7 +284,7 @@ impl ConnectionObserver for Rc<ConnectionActivity> {
         }
     }
 
-    /// A caller that has sent its whole request may shut down its sending side and wait for the answer (RFC
+    /// A caller that has sent its complete request may shut down its sending side and wait for the response (RFC
     /// 9112, 9.6).
     fn on_peer_eof(&self, inside_body: bool) -> bool {
         self.half_closed.set(true);
@@ -302,7 +305,7 @@ mod tests {
             head_timeout: Duration::from_millis(1000),
             body_idle_timeout: Duration::from_millis(2000),
             keep_alive_timeout: Duration::from_millis(4000),
-            ..ServerLimits::default()
+            ..ServerLimits::for_tests()
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a certificate says about itself, read without trusting it: whose it is, who signed it, how long it is
-//! good. For warnings alone; what is served is judged by rustls.
+//! Warnings about a certificate: expiry, chain order, names. It is read without being trusted; what is served
+//! is judged by rustls.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,9 +85,10 @@ pub(super) fn name_warning(file: &Path, leaf: &CertificateDer<'_>, name: &str) -
         return None;
     }
     let known: Vec<&str> = certificate.valid_dns_names().collect();
-    let known = match known.is_empty() {
-        true => "names no host among its alternative names".to_owned(),
-        false => format!("is for {}", known.join(", ")),
+    let known = if known.is_empty() {
+        "names no host among its alternative names".to_owned()
+    } else {
+        format!("is for {}", known.join(", "))
     };
     let what = format!("{} {known} and not for {name}, by which callers come", file.display());
     let fix = format!("get one for {name}, or write another url");

@@ -1,4 +1,4 @@
-//! The end of a connection: whether the caller is told something, taken leave of, or cut off so that it notices.
+//! Closes a connection: with a last response, gracefully (half-close, then drain the input), or with a reset.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::activity::{CloseReason, ConnectionActivity};
 use super::refusal::ServerRefusal;
 use super::socket::Socket;
 
-/// How long a caller may go on sending into a closed connection. Closing at once would make the kernel answer with a
-/// reset, which can overtake the refusal that explains it.
+/// How long a caller may go on sending into a closed connection. Closing at once would make the kernel answer
+/// with a reset, which can overtake the refusal that explains it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the last bytes of a connection may take.
@@ -32,7 +32,7 @@ pub(super) enum ConnectionOutcome {
     PeerClosed,
     /// The caller has gone before its request was answered.
     ClientDisconnected,
-    /// The answer broke off.
+    /// The response broke off.
     Aborted,
     Closed(CloseReason),
 }
@@ -104,7 +104,7 @@ impl Closer<'_> {
         }
     }
 
-    /// The caller must not take what it has for the whole answer.
+    /// The caller must not take what it has for a complete response.
     fn abort(&self) {
         if let Some(socket) = self.connection.take_stream() {
             socket.abort();
@@ -125,7 +125,7 @@ impl Closer<'_> {
         self.shutdown_write(!self.connection.is_between_requests()).await;
     }
 
-    /// Takes leave; then takes in what the caller is still sending, if it is, until it has seen that nobody listens.
+    /// Half-closes, then drains input for a while (lingering close).
     async fn shutdown_write(&self, still_sending: bool) {
         let Some(mut socket) = self.connection.take_stream() else { return };
         // A caller that does not take the farewell has gone.

@@ -1,4 +1,5 @@
-//! One connection's life: greeted, served, ended. Decides nothing about requests but whether they may be heard.
+//! One connection's life: handshake, requests, close. It decides only whether a request is well-framed enough
+//! to be handled.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -81,7 +82,7 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
-    /// The caller has counted it in.
+    /// The caller has already incremented `open`.
     pub(super) fn new(connections: &Rc<ConnectionTable>, counters: &Arc<ServerCounters>) -> Self {
         Self { connections: connections.clone(), counters: counters.clone(), activity: connections.insert() }
     }
@@ -105,22 +106,22 @@ pub(super) async fn run<H: Handler>(
     tls: bool,
 ) {
     let activity = guard.activity.clone();
-    // Answers leave in one piece; waiting for more would only delay them. Fails on a socket that is gone.
+    // Answers leave in one chunk; waiting for more would only delay them. Fails on a socket that is gone.
     let _ = tcp.set_nodelay(true);
     let Some((socket, peer)) = prepare(&worker, &activity, tcp, addr, tls).await else { return };
 
     activity.enter(Phase::AwaitingRequest);
     let connection = ServerConnection::new(socket, activity.clone(), worker.limits.head());
-    let in_flight = AbortOnDrop { connection: &connection };
+    let abort_on_drop = AbortOnDrop { connection: &connection };
     let peer = Rc::new(peer);
-    let end = {
+    let outcome = {
         let serving = pin!(serve(&worker, &connection, &peer));
         let is_reset = || connection.with_stream(Socket::has_failed).unwrap_or(false);
         until_closed(&activity, serving, is_reset).await.unwrap_or_else(ConnectionOutcome::Closed)
         // Here a request that was being handled is dropped, and with it the call to the platform.
     };
     activity.begin_close();
-    drop(in_flight);
+    drop(abort_on_drop);
     // Boxed, like all that comes once in a connection's life.
     Box::pin(
         Closer {
@@ -128,12 +129,12 @@ pub(super) async fn run<H: Handler>(
             render_refusal: &worker.render_refusal,
             connection: &connection,
         }
-        .run(end),
+        .run(outcome),
     )
     .await;
 }
 
-/// An answer cut short by a panic or by the end of its runtime must not look whole.
+/// A response cut short by a panic or by the end of its runtime must not look complete.
 struct AbortOnDrop<'a> {
     connection: &'a ServerConnection<Socket, Rc<ConnectionActivity>>,
 }
@@ -164,14 +165,14 @@ async fn serve<H: Handler>(
         };
         let framing = match request_framing(&head) {
             Ok(framing) => framing,
-            Err(flaw) => return worker.refused_head(flaw.into(), &head),
+            Err(error) => return worker.refused_head(error.into(), &head),
         };
         activity.begin_request();
         let mut context = ResponseContext::for_request(&head);
         let request = connection.start_request(head, framing.decoder());
         let response = match run_handler(worker, connection, request, peer.clone()).await {
             Ok(response) => response,
-            Err(end) => return end,
+            Err(outcome) => return outcome,
         };
         if response.status().is_informational() {
             // 101 would leave HTTP: the connection is cut instead.
@@ -188,16 +189,16 @@ async fn serve<H: Handler>(
     }
 }
 
-/// One request to one answer; dropped when the caller hangs up, which cancels it.
+/// One request to one response; dropped when the caller hangs up, which cancels it.
 async fn run_handler<H: Handler>(
     worker: &Worker<H>,
     connection: &ServerConnection<Socket, Rc<ConnectionActivity>>,
     request: Request,
     peer: Rc<Peer>,
 ) -> Result<Response<H::Body>, ConnectionOutcome> {
-    // Pinned before anything is put around it: it is large, and would be copied once for each coat.
-    let mut run_handler = pin!(worker.handler.handle(request, peer));
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| run_handler.as_mut().poll(cx))) {
+    // Pinned before it is wrapped: moving this large future is costly.
+    let mut handling = pin!(worker.handler.handle(request, peer));
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx))) {
         Ok(Poll::Ready(response)) => Poll::Ready(Ok(response)),
         Ok(Poll::Pending) => {
             connection.poll_peer_closed(cx).map(|()| Err(ConnectionOutcome::ClientDisconnected))
@@ -239,9 +240,9 @@ async fn prepare<H: Handler>(
     tls: bool,
 ) -> Option<(Socket, Peer)> {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    let balancer = worker.trusted_proxies.iter().any(|net| net.contains(&addr.ip()));
-    let peer = Peer { addr, socket_addr: addr, balancer, secure: tls, certificate: None };
-    if !balancer && !tls {
+    let via_trusted_proxy = worker.trusted_proxies.iter().any(|net| net.contains(&addr.ip()));
+    let peer = Peer { addr, socket_addr: addr, via_trusted_proxy, secure: tls, certificate: None };
+    if !via_trusted_proxy && !tls {
         return Some((Socket::Plain(tcp), peer));
     }
     let handshake = tokio::time::timeout(worker.limits.handshake_timeout, handshake(worker, tcp, peer));
@@ -262,7 +263,7 @@ async fn handshake<H: Handler>(
     mut tcp: TcpStream,
     mut peer: Peer,
 ) -> Option<(Socket, Peer)> {
-    if peer.balancer {
+    if peer.via_trusted_proxy {
         match proxy_protocol::read(&mut tcp).await {
             Ok(Some(addr)) => peer.addr = addr,
             Ok(None) => {}

@@ -1,4 +1,4 @@
-//! What the server counts. Touched per connection and per mishap, never per request.
+//! What the server counts. Counters are touched per connection and per failure, never per request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

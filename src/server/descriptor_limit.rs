@@ -1,4 +1,5 @@
-//! How many descriptors the process may have. Service managers start with 1024 and leave the rest for the asking.
+//! How many descriptors the process may have. Service managers start with 1024 and leave the rest for the
+//! asking.
 
 /// Raises the soft limit to the hard one and returns what is allowed now, if the system tells.
 #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! Connections that fail before their first request: why, in words, and to the log once per peer and hour, so
-//! that a probe that never learns does not fill it.
+//! Logs connections that fail before their first request, each peer at most once an hour: a probe that never
+//! learns must not fill the log.
 
 use std::collections::HashMap;
 use std::io;

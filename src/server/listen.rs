@@ -1,7 +1,7 @@
 //! Bound sockets. A port that someone else has is an error, never shared in silence.
 //!
-//! Each worker gets a socket of its own (SO_REUSEPORT, Linux spreads connections over them); a socket handed over by
-//! the service manager, and every socket where the system cannot spread, is shared by all workers.
+//! Each worker gets a socket of its own (SO_REUSEPORT, Linux spreads connections over them); a socket handed
+//! over by the service manager, and every socket where the system cannot spread, is shared by all workers.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -52,7 +52,8 @@ impl Listeners {
         Self { workers: workers.max(1), bound: Vec::new() }
     }
 
-    /// Takes the socket for `addr` from what the service manager handed over, else binds it. Port 0 takes a free port.
+    /// Takes the socket for `addr` from what the service manager handed over, else binds it. Port 0 takes a
+    /// free port.
     pub fn listen(
         &mut self,
         addr: SocketAddr,
@@ -101,15 +102,16 @@ fn explain(addr: SocketAddr, error: io::Error) -> BindError {
 }
 
 fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
-    // The first bind is exclusive: it fails if anyone else has the port, another gateway of the same user included.
+    // The first bind is exclusive: it fails if anyone else has the port, another gateway of the same user
+    // included.
     let first = socket(addr)?;
     first.bind(&addr.into())?;
     #[cfg(target_os = "linux")]
     {
         let first: TcpListener = first.into();
         let addr = first.local_addr()?;
-        // Only now are further sockets welcome. Linux compares the flags of the sockets as they are at each bind, so
-        // the port is never let go in between, which matters most for port 0.
+        // Only now are further sockets welcome. Linux compares the flags of the sockets as they are at each
+        // bind, so the port is never let go in between, which matters most for port 0.
         SockRef::from(&first).set_reuse_port(true)?;
         let mut sockets = vec![first];
         for _ in 1..workers {
@@ -132,7 +134,8 @@ fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpList
 
 fn socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    // On Windows this option would let others take the port; on Unix it only ignores connections of a former life.
+    // On Windows this option would let others take the port; on Unix it only ignores connections of a former
+    // life.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -159,8 +162,8 @@ impl InheritedSockets {
         Self::default()
     }
 
-    /// Takes ownership of the descriptors, so it is called once in the life of the process, before anything else
-    /// opens descriptors under these numbers.
+    /// Takes ownership of the descriptors, so it is called once in the life of the process, before anything
+    /// else opens descriptors under these numbers.
     #[cfg(unix)]
     pub fn from_service_manager() -> io::Result<Self> {
         use std::os::fd::FromRawFd;
@@ -189,7 +192,8 @@ impl InheritedSockets {
         self.sockets.iter().map(|(addr, _)| *addr).collect()
     }
 
-    /// The socket for this very address, or one for all addresses with its port: `ListenStream=8080` means `[::]:8080`.
+    /// The socket for this very address, or one for all addresses with its port: `ListenStream=8080` means
+    /// `[::]:8080`.
     fn take(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
         if wanted.port() == 0 {
             return None;

@@ -1,11 +1,11 @@
-//! Bytes in: listeners, TLS, limits, deadlines, drain. Knows nothing about iTero and never will.
+//! Sockets, TLS, limits, timeouts, drain. Knows nothing about iTero and never will.
 //!
-//! One current-thread runtime per worker, each with sockets of its own; a connection lives and dies on the worker
-//! that accepted it, so nothing on the request path is shared between threads.
+//! One current-thread runtime per worker, each with sockets of its own; a connection lives and dies on the
+//! worker that accepted it, so nothing on the request path is shared between threads.
 //!
-//! Reading order: `workers` (threads, drain) → `accept` (sockets to connections) → `connection` (one connection's
-//! life, its end in `closer`; requests and answers are `http1`'s) → `activity` and `timeouts` (what is noted on the way, and who
-//! looks at it).
+//! Reading order: `workers` (threads; shutdown in `drain`) → `accept` → `connection` (one connection's life;
+//! `closer` ends it; requests and responses are `http1`'s) → `activity` (what a connection is doing) and
+//! `timeouts` (the sweep).
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ mod closer;
 mod connection;
 mod counters;
 pub mod descriptor_limit;
+mod drain;
 mod failure_log;
 mod limits;
 mod listen;
@@ -41,19 +42,19 @@ mod tests;
 
 pub use certificate::CertificateWarning;
 pub use counters::ServerCounters;
-pub use limits::ServerLimits;
+pub use limits::{HANDSHAKE_TIMEOUT, ServerLimits};
 pub use listen::{BindError, InheritedSockets, Listeners};
 pub use refusal::ServerRefusal;
 pub use router::serve_router;
 pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, authority_warnings, certificate_warnings};
-pub use workers::{DrainReport, ServerOptions, StartError, Workers};
+pub use workers::{DrainReport, ServerOptions, ServerStartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers the requests of one worker. Lives on that worker's thread and never leaves it.
 pub trait Handler: 'static {
-    /// An error of this body aborts the caller's connection, so that a short answer never looks whole.
+    /// An error of this body aborts the caller's connection, so that a short response never looks complete.
     type Body: http_body::Body<Data = Bytes, Error: Into<BoxError>> + ForwardedHeaders + 'static;
 
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
@@ -79,7 +80,7 @@ pub struct Peer {
     /// The address at the other end of the socket.
     pub socket_addr: SocketAddr,
     /// The other end of the socket is a trusted proxy: its own address identifies nobody.
-    pub balancer: bool,
+    pub via_trusted_proxy: bool,
     /// The connection is encrypted.
     pub secure: bool,
     /// The caller's certificate, if it showed one; verified against `client_ca`.

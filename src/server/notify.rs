@@ -1,5 +1,5 @@
-//! The process and its service manager: readiness said, signals heard. With `listen` and `descriptors` the only file
-//! that knows which system it runs on.
+//! Signals and the service manager. With `listen` and `descriptor_limit` the only file that knows which
+//! system it runs on.
 
 use std::io;
 use std::time::Duration;
@@ -160,8 +160,8 @@ pub fn tell(_: Notice<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Feeds the service manager's watchdog twice as often as it asks, if it asks. Runs on the control runtime, so that
-/// a runtime that stands still is noticed.
+/// Feeds the service manager's watchdog twice as often as it asks, if it asks. Runs on the control runtime,
+/// so that a runtime that stands still is noticed.
 #[cfg(unix)]
 pub async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };

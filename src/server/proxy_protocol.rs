@@ -1,4 +1,5 @@
-//! PROXY protocol, version 2: the caller's address in the words of a trusted balancer. Nobody else is ever asked.
+//! PROXY protocol, version 2: the caller's address as a trusted proxy tells it. Read from trusted proxies
+//! only.
 //!
 //! Facts: HAProxy's `proxy-protocol.txt`, section 2.2.
 
@@ -11,7 +12,8 @@ use tokio::net::TcpStream;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Addresses take 36 bytes, the TLVs that balancers add some hundred more. The format itself would allow 64 K.
+/// Addresses take 36 bytes, the TLVs that balancers add some hundred more. The format itself would allow 64
+/// K.
 const MAX_REST: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,8 @@ enum ConnectionStart {
     Other,
 }
 
-/// Reads the header if there is one. `None`: there is none, or it speaks for the balancer itself (LOCAL, health checks).
+/// Reads the header if there is one. `None`: there is none, or it speaks for the balancer itself (LOCAL,
+/// health checks).
 pub(super) async fn read(socket: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyError> {
     match detect_start(socket).await? {
         ConnectionStart::VersionTwo => read_header(socket).await,
@@ -54,7 +57,8 @@ async fn detect_start(socket: &TcpStream) -> io::Result<ConnectionStart> {
         if let Some(detect_start) = classify_start(&start[..seen]) {
             return Ok(detect_start);
         }
-        // A signature that comes in pieces. What was seen stays readable, so there is nothing to wait for but time.
+        // A signature that comes in pieces. What was seen stays readable, so there is nothing to wait for but
+        // time.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,4 +1,5 @@
-//! What the server refuses before a handler sees it. The words of the answer are the handler's; the connection closes after each.
+//! What the server refuses before a handler sees it. The handler renders the response; the connection closes
+//! after it.
 
 use std::borrow::Cow;
 
@@ -9,7 +10,8 @@ use crate::http1::{FramingError, HeadError, InvalidByte, ReasonPhrase};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerRefusal {
-    /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with it.
+    /// The request cannot be understood, or could be understood in two ways; the text says what is wrong with
+    /// it.
     BadRequest(&'static str),
     /// A byte that may not stand where it does in a head.
     InvalidByte(InvalidByte),
@@ -93,7 +95,7 @@ impl From<FramingError> for ServerRefusal {
 const PROXY_FROM_STRANGER: &str = "this is a PROXY header of version 1, not a request; PROXY headers are taken of \
     trusted_proxies alone, once, and in version 2";
 
-/// A whole answer as bytes, for the moments when there is no request to answer.
+/// A complete response as bytes, for where there is no request to respond to.
 pub(super) fn to_wire(response: &Response<Bytes>) -> Bytes {
     let mut wire = BytesMut::with_capacity(512 + response.body().len());
     let status = response.status();

@@ -20,11 +20,11 @@ use tower_service::Service;
 
 use crate::http1::{self, BodyError, ForwardedHeaders, RequestBody, RequestHead};
 
-use super::workers::StartError;
+use super::workers::ServerStartError;
 use super::{Handler, Listeners, MakeHandler, Peer, ServerOptions, ServerRefusal, Workers};
 
-/// Serves `router`. Its handlers run on the `control` runtime, where store and renewal live, and go on when the
-/// caller hangs up: a pairing half done is worse than one whose answer nobody reads.
+/// Serves `router`. Its handlers run on the `control` runtime, where store and renewal live, and go on when
+/// the caller hangs up: a pairing half done is worse than one whose response nobody reads.
 ///
 /// Requests carry [`Peer`] and `ConnectInfo<SocketAddr>` (the caller's address) as extensions.
 pub fn serve_router(
@@ -32,7 +32,7 @@ pub fn serve_router(
     options: ServerOptions,
     router: Router,
     control: Handle,
-) -> Result<Workers, StartError> {
+) -> Result<Workers, ServerStartError> {
     Workers::start(listeners, options, Arc::new(RouterHandler { router, control }))
 }
 
@@ -86,7 +86,8 @@ impl Handler for RouterHandler {
     }
 }
 
-/// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the answer does.
+/// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the
+/// response does.
 async fn pump_body(mut body: RequestBody, sender: mpsc::Sender<BodyMessage>) -> Infallible {
     loop {
         let chunk = poll_fn(|cx| body.poll_data(cx)).await.transpose();
@@ -98,7 +99,7 @@ async fn pump_body(mut body: RequestBody, sender: mpsc::Sender<BodyMessage>) -> 
     }
 }
 
-/// `None` is the end: a body that was only dropped must not look whole.
+/// `None` is the end: a body that was only dropped must not look complete.
 type BodyMessage = Result<Option<Bytes>, BodyError>;
 
 /// The other end of `pump_body`.

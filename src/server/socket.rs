@@ -31,7 +31,8 @@ impl Socket {
         !matches!(tcp.take_error(), Ok(None))
     }
 
-    /// Makes the end of this connection visible as a failure, even to callers that take the end of the stream for the end of the answer.
+    /// Makes the end of this connection visible as a failure, even to callers that take the end of the stream
+    /// for the end of the response.
     pub(super) fn abort(mut self) {
         // Fails only on a socket that is gone already.
         let _ = self.tcp().set_zero_linger();

@@ -1,7 +1,8 @@
-//! How long callers may take. One sweep per worker looks at all of its connections and wakes those that took too long.
+//! The connections of one worker, and the sweep that closes those past a timeout. A timeout never comes
+//! early; it may come up to two sweeps late.
 //!
-//! A timer per head costs about 7 % of a small request, and one per body would cost again. What a connection
-//! notes for the sweep is in `activity`. A deadline never comes early; it may come up to two sweeps late.
+//! One sweep per worker instead of timers: a timer per head costs about 7 % of a small request, and one per
+//! body would cost again. What a connection records for the sweep is in `activity`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,8 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::activity::{CloseReason, CoarseClock, ConnectionActivity, millis};
 use super::limits::ServerLimits;
 
-/// Sweeps come four times in the shortest deadline, within these bounds: a sweep over 10,000 idle connections takes
-/// about a millisecond.
+/// Sweeps come four times in the shortest deadline, within these bounds: a sweep over 10,000 idle connections
+/// takes about a millisecond.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(5);
 const LONGEST_SWEEP: Duration = Duration::from_millis(250);
 
@@ -127,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_connection_makes_room() {
-        let connections = ConnectionTable::new(ServerLimits::default());
+        let connections = ConnectionTable::new(ServerLimits::for_tests());
         let first = connections.insert();
         let second = connections.insert();
         assert!(!connections.evict_idle(), "none is idle");
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_says_nothing_makes_room_too_but_not_at_once() {
-        let connections = ConnectionTable::new(ServerLimits::default());
+        let connections = ConnectionTable::new(ServerLimits::for_tests());
         let silent = connections.insert();
         silent.enter(Phase::AwaitingRequest);
         assert!(!connections.evict_idle(), "its first request may be on the way");

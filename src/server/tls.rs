@@ -1,4 +1,5 @@
-//! The server's own certificates. A reload never drops a connection, and a broken file never replaces a working one.
+//! The server's own certificates. A reload never drops a connection, and a broken file never replaces a
+//! working one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What new connections are greeted with. Cheap to read on every accept, swapped by [`reload_if_changed`](Self::reload_if_changed).
+/// What new connections are greeted with. Cheap to read on every accept, swapped by
+/// [`reload_if_changed`](Self::reload_if_changed).
 pub struct TlsCertificates {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
@@ -191,8 +193,9 @@ impl TlsCertificates {
         Ok(Arc::new(Self { files, provider, current: ArcSwap::from_pointee(config), last_attempt }))
     }
 
-    /// Reads the files and, if their content is new and sound, uses it for connections from now on. Meant to be called
-    /// every two seconds and on SIGHUP; file change events miss the way in which Kubernetes swaps mounted secrets.
+    /// Reads the files and, if their content is new and sound, uses it for connections from now on. Meant to
+    /// be called every two seconds and on SIGHUP; file change events miss the way in which Kubernetes swaps
+    /// mounted secrets.
     pub fn reload_if_changed(&self) -> Reload {
         let pem = Pem::read(&self.files);
         let seen = match &pem {
@@ -278,7 +281,8 @@ impl Pem {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The provider lists AES-GCM first; ChaCha20 would double the cost of a download.
         config.ignore_client_order = true;
-        // New keys with every reload: a ticket carries a client certificate that a new client CA may no longer believe.
+        // New keys with every reload: a ticket carries a client certificate that a new client CA may no
+        // longer believe.
         if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
             config.ticketer = ticketer;
         }

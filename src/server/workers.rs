@@ -1,10 +1,10 @@
-//! Threads that serve: one current-thread runtime each, nothing shared but counters and the stage.
+//! Worker threads: one current-thread runtime each. They share nothing but counters, the failure log and the
+//! drain stage.
 
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::runtime::{Builder, LocalOptions};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::accept;
 use super::connection::Worker;
+use super::drain::{DrainStage, drain};
 use super::failure_log::FailureLog;
 use super::listen::WorkerListener;
 use super::timeouts::ConnectionTable;
@@ -31,25 +32,17 @@ pub struct ServerOptions {
     pub counters: Arc<ServerCounters>,
 }
 
-/// How far a group of workers has come. It only ever goes forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum DrainStage {
-    Serving,
-    Draining,
-    Stopped,
-}
-
 /// How it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     /// Connections that had to be cut because their requests did not end in time.
     pub cut: usize,
-    /// Workers that ended by themselves: a fault of ours.
+    /// Workers that ended by themselves: a bug of ours.
     pub lost_workers: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum ServerStartError {
     #[error("a worker thread cannot be started: {0}")]
     WorkerThread(io::Error),
     #[error("a listener for TLS needs a certificate and a key")]
@@ -69,9 +62,9 @@ impl Workers {
         listeners: Listeners,
         options: ServerOptions,
         make: Arc<M>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, ServerStartError> {
         if options.tls.is_none() && !listeners.tls_addrs().is_empty() {
-            return Err(StartError::NoCertificate);
+            return Err(ServerStartError::NoCertificate);
         }
         let stage = watch::Sender::new(DrainStage::Serving);
         let (exits_sender, exits) = mpsc::unbounded_channel();
@@ -91,7 +84,8 @@ impl Workers {
         Ok(Self { stage, running, exits, report: DrainReport::default() })
     }
 
-    /// Stops accepting, serves what has come, and ends when the last request is answered or `drain_timeout` is over.
+    /// Stops accepting, serves what has come, and ends when the last request is answered or `drain_timeout`
+    /// is over.
     pub fn drain(&self) {
         self.forward_to(DrainStage::Draining);
     }
@@ -101,8 +95,8 @@ impl Workers {
         self.forward_to(DrainStage::Stopped);
     }
 
-    /// Returns when all workers have ended. One that fails takes the others into a drain: a gateway that serves with
-    /// half its workers helps nobody, and the service manager starts a whole one.
+    /// Returns when all workers have ended. One that fails takes the others into a drain: a gateway that
+    /// serves with half its workers helps nobody, and the service manager starts a complete one.
     pub async fn ended(&mut self) -> DrainReport {
         while self.running > 0 {
             let end = self.exits.recv().await.unwrap_or(WorkerExit::Lost);
@@ -179,7 +173,11 @@ struct WorkerThread {
 }
 
 impl WorkerThread {
-    fn start<M: MakeHandler>(self, make: Arc<M>, mut exit_notifier: ExitNotifier) -> Result<(), StartError> {
+    fn start<M: MakeHandler>(
+        self,
+        make: Arc<M>,
+        mut exit_notifier: ExitNotifier,
+    ) -> Result<(), ServerStartError> {
         let name = format!("{}-{}", self.options.name, self.number);
         // The runtime cannot leave the thread that builds it, so its failure has to be reported from there.
         let (built_sender, built) = std::sync::mpsc::channel();
@@ -193,9 +191,9 @@ impl WorkerThread {
                     let _ = built_sender.send(Err(error));
                 }
             };
-        std::thread::Builder::new().name(name).spawn(work).map_err(StartError::WorkerThread)?;
+        std::thread::Builder::new().name(name).spawn(work).map_err(ServerStartError::WorkerThread)?;
         let built = built.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
-        built.map_err(StartError::WorkerThread)
+        built.map_err(ServerStartError::WorkerThread)
     }
 
     /// Returns how many connections had to be cut.
@@ -226,27 +224,6 @@ impl WorkerThread {
         }
         drain(&connections, self.stage, limits.drain_timeout).await
     }
-}
-
-/// How long connections may take to notice that they were cut.
-const CUT_TIMEOUT: Duration = Duration::from_secs(1);
-
-async fn drain(
-    connections: &ConnectionTable,
-    mut stage: watch::Receiver<DrainStage>,
-    drain_timeout: Duration,
-) -> usize {
-    // A worker without listeners has no connections either, and still waits to be told.
-    let _ = stage.wait_for(|stage| *stage != DrainStage::Serving).await;
-    connections.drain();
-    tokio::select! {
-        () = connections.until_empty() => {}
-        () = tokio::time::sleep(drain_timeout) => {}
-        _ = stage.wait_for(|stage| *stage == DrainStage::Stopped) => {}
-    }
-    let cut = connections.stop_all();
-    let _ = tokio::time::timeout(CUT_TIMEOUT, connections.until_empty()).await;
-    cut
 }
 
 #[cfg(test)]

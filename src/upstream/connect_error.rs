@@ -1,4 +1,5 @@
-//! Why a host could not be reached, in sentences that name host and remedy. In all of these nothing of a request has been sent.
+//! Why a host could not be reached, in sentences that name host and remedy. Nothing of a request has been
+//! sent.
 
 use std::error::Error;
 use std::fmt;

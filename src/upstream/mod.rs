@@ -1,5 +1,6 @@
-//! How to reach a realm's hosts: names to permitted addresses, trust, outbound proxy. One way for control calls and calls of callers,
-//! so that a private address or an unknown CA is refused on both (threats, rows 7 and 24).
+//! How to reach a realm's hosts: names to permitted addresses, trust, outbound proxy. Control calls and
+//! callers' calls take the same way, so that a private address or an unknown CA is refused on both (threats,
+//! rows 7 and 24).
 
 mod connect_error;
 mod happy_eyeballs;
@@ -46,7 +47,8 @@ struct ConnectorInner {
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Connector {
-    /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY as a value.
+    /// Reads CA files and the proxy's address; opens no connection. `variables` are HTTPS_PROXY and NO_PROXY
+    /// as a value.
     pub fn new(
         realm: &config::RealmConfig,
         upstream: &config::UpstreamConfig,
@@ -73,8 +75,9 @@ impl Connector {
         self.0.tls.clone()
     }
 
-    /// Where a host may be called: its pinned address, else what DNS says without private addresses. Literal addresses are for
-    /// sandboxes. The proxy's own name may stand for a private address: the operator wrote it down.
+    /// Where a host may be called: its pinned address, else what DNS says without private addresses. Literal
+    /// addresses are for sandboxes. The proxy's own name may stand for a private address: the operator wrote
+    /// it down.
     pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         if let Some(pinned) = self.pinned(host) {
             return Ok(vec![SocketAddr::new(pinned, port)]);
@@ -90,8 +93,8 @@ impl Connector {
         if is_proxy || self.0.allow_insecure { Ok(addresses) } else { without_private(host, addresses) }
     }
 
-    /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all. Nothing of a request
-    /// has been sent when this fails.
+    /// A connection to `host`, through the proxy where one applies, within `upstream.connect_timeout` in all.
+    /// Nothing of a request has been sent when this fails.
     pub async fn connect(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ConnectError> {
         match tokio::time::timeout(self.0.connect_timeout, self.open(host, port, secure)).await {
             Ok(opened) => opened,
@@ -101,8 +104,8 @@ impl Connector {
 
     /// The proxy, with its credentials, that a call to this URL has to take.
     ///
-    /// Only https takes one: plain http is for sandboxes, which are near. A host with a pinned address is called at that address,
-    /// so it takes none either.
+    /// Only https takes one: plain http is for sandboxes, which are near. A host with a pinned address is
+    /// called at that address, so it takes none either.
     pub fn proxy_for(&self, url: &Url) -> Option<&Url> {
         let host = url.host_str()?;
         let port = url.port_or_known_default()?;
@@ -140,7 +143,7 @@ impl Connector {
         happy_eyeballs::connect(addresses).await.map_err(failed)
     }
 
-    /// For a library that connects by itself, to one address after the other: first the one that answers
+    /// For a library that connects by itself, to one address after the other: first the one that responses
     /// first, where there are several. Their port is 0, which stands for the URL's own.
     pub async fn addresses_fastest_first(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectError> {
         let port = self.usual_port(host);
@@ -171,9 +174,10 @@ impl Connector {
     }
 
     fn check_plain(&self, host: &str) -> Result<(), ConnectError> {
-        match self.0.allow_insecure {
-            true => Ok(()),
-            false => Err(refused(host, "plain http is refused; a sandbox needs `allow_insecure = true`")),
+        if self.0.allow_insecure {
+            Ok(())
+        } else {
+            Err(refused(host, "plain http is refused; a sandbox needs `allow_insecure = true`"))
         }
     }
 
@@ -192,7 +196,8 @@ fn refused(host: &str, why: &str) -> ConnectError {
     ConnectError::AddressRefused { host: host.to_owned(), why: why.to_owned() }
 }
 
-/// The address that a host *is*, in every spelling that a resolver would take for one (`127.1`, `0x7f.0.0.1`, `[::1]`).
+/// The address that a host *is*, in every spelling that a resolver would take for one (`127.1`, `0x7f.0.0.1`,
+/// `[::1]`).
 fn literal_address(host: &str) -> Option<IpAddr> {
     if let Ok(address) = host.parse() {
         return Some(address);
@@ -212,10 +217,7 @@ async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectE
             addresses.push(address);
         }
     }
-    match addresses.is_empty() {
-        true => Err(unknown("it has no address".to_owned())),
-        false => Ok(addresses),
-    }
+    if addresses.is_empty() { Err(unknown("it has no address".to_owned())) } else { Ok(addresses) }
 }
 
 fn without_private(host: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {

@@ -1,4 +1,5 @@
-//! The outbound proxy: which hosts take it, and the CONNECT that opens a tunnel through it. Its password is never printed.
+//! The outbound proxy: which hosts take it, and the CONNECT that opens a tunnel through it. Its password is
+//! never printed.
 
 use std::net::IpAddr;
 
@@ -16,8 +17,8 @@ use crate::model::route::without_final_dot;
 
 use super::{ConnectError, literal_address};
 
-/// HTTPS_PROXY and NO_PROXY as a value, so that tests need not touch the environment. Not printable: a proxy's address may hold a
-/// password.
+/// HTTPS_PROXY and NO_PROXY as a value, so that tests need not touch the environment. Not printable: a
+/// proxy's address may hold a password.
 #[derive(Clone, Default)]
 pub struct ProxyVariables {
     pub https_proxy: Option<String>,
@@ -54,7 +55,8 @@ enum NoProxyEntry {
 }
 
 impl OutboundProxy {
-    /// NO_PROXY holds for a proxy of the configuration as well: it says what is near, whoever names the proxy.
+    /// NO_PROXY holds for a proxy of the configuration as well: it says what is near, whoever names the
+    /// proxy.
     pub(super) fn choose(
         choice: &ProxyChoice,
         variables: &ProxyVariables,
@@ -86,7 +88,8 @@ impl OutboundProxy {
         self.port
     }
 
-    /// Whether calls to this host take the proxy. Loopback never does: a sandbox must not depend on the environment.
+    /// Whether calls to this host take the proxy. Loopback never does: a sandbox must not depend on the
+    /// environment.
     pub(super) fn applies_to(&self, host: &str, port: u16) -> bool {
         let host = without_final_dot(host).to_ascii_lowercase();
         let address = literal_address(&host);
@@ -97,7 +100,8 @@ impl OutboundProxy {
         !self.exempt.iter().any(|parse_no_proxy_entry| parse_no_proxy_entry.matches(&host, address, port))
     }
 
-    /// Asks for a tunnel to `host`. Not a byte beyond the answer's head is read: what follows belongs to the tunnel.
+    /// Asks for a tunnel to `host`. Not a byte beyond the response's head is read: what follows belongs to
+    /// the tunnel.
     pub(super) async fn tunnel(
         &self,
         tcp: &mut TcpStream,
@@ -111,7 +115,8 @@ impl OutboundProxy {
             if head.len() >= MAX_HEAD {
                 return Err(self.error("answered CONNECT with something endless"));
             }
-            // One byte at a time: some hundred small reads per connection, and none of the tunnel's bytes can be lost.
+            // One byte at a time: some hundred small reads per connection, and none of the tunnel's bytes can
+            // be lost.
             head.push(tcp.read_u8().await.map_err(broken)?);
         }
         match status(&head) {
@@ -170,10 +175,7 @@ fn parse(text: &str) -> Result<Url, ConnectError> {
     if let Some(error) = config::proxy_credentials_problem(text) {
         return Err(setup(error));
     }
-    let url = match text.contains("://") {
-        true => Url::parse(text),
-        false => Url::parse(&format!("http://{text}")),
-    };
+    let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
     // The text itself may hold a password, so it is not repeated.
     url.map_err(|error| setup(&format!("HTTPS_PROXY is not an address ({error})")))
 }

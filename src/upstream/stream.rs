@@ -1,4 +1,5 @@
-//! A connection to a platform host, with or without TLS, as one type. Adds nothing of its own to reading and writing.
+//! A connection to a platform host, with or without TLS, as one type. Adds nothing of its own to reading and
+//! writing.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +14,8 @@ pub enum Stream {
     Tls(Box<tokio_rustls::client::TlsStream<TlsTransport>>),
 }
 
-/// The socket under TLS, which hands over a list of records even where that holds one: the kernel takes one alone for less.
+/// The socket under TLS, which hands over a list of records even where that holds one: the kernel takes one
+/// alone for less.
 pub struct TlsTransport(pub(super) TcpStream);
 
 impl Stream {

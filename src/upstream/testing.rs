@@ -1,4 +1,4 @@
-//! What tests of the way to the platform need: a certificate authority of their own, TLS and proxy servers on port 0, a realm.
+//! Test doubles: a certificate authority, TLS and proxy servers on port 0, a realm.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,7 +27,8 @@ pub struct TestAuthority {
 pub type ServerIdentity = (CertificateDer<'static>, Vec<u8>);
 
 impl TestAuthority {
-    /// Two CAs differ in name, so that one's certificates are unknown to the other and not merely badly signed.
+    /// Two CAs differ in name, so that one's certificates are unknown to the other and not merely badly
+    /// signed.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -137,7 +138,7 @@ pub async fn tls_responder(identity: ServerIdentity, response: &'static str) -> 
     address
 }
 
-/// An address that answers no attempt to connect: a listener whose queue is full.
+/// An address that responses no attempt to connect: a listener whose queue is full.
 pub struct UnresponsiveAddress {
     pub address: SocketAddr,
     _listener: Socket,

@@ -1,4 +1,4 @@
-//! Whose certificates a realm's hosts may show. There is no switch that skips the check (threats, row 24).
+//! Which certificates a realm's hosts may show. There is no switch that skips the check (threats, row 24).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use super::ConnectError;
 
 /// The system's CAs and the realm's `ca_file`.
 pub(super) fn client_config(realm: &config::RealmConfig) -> Result<Arc<ClientConfig>, ConnectError> {
-    // A certificate of the system's store that cannot be read is one CA less, and no reason to do without the others.
+    // A certificate of the system's store that cannot be read is one CA less, and no reason to do without the
+    // others.
     trusting(realm, rustls_native_certs::load_native_certs().certs)
 }
 
@@ -81,10 +82,7 @@ fn add_file(roots: &mut RootCertStore, file: &Path) -> Result<(), ConnectError> 
             setup(format!("ca_file {shown} holds a certificate that is not usable: {error}"))
         })?;
     }
-    match roots.len() > before {
-        true => Ok(()),
-        false => Err(setup(format!("ca_file {shown} holds no certificate"))),
-    }
+    if roots.len() > before { Ok(()) } else { Err(setup(format!("ca_file {shown} holds no certificate"))) }
 }
 
 fn setup(why: String) -> ConnectError {

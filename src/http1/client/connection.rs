@@ -1,4 +1,5 @@
-//! One connection to an upstream host. No task drives it: whoever uses it polls it, inside its request's future.
+//! One connection to an upstream host. No task drives it: whoever uses it polls it, inside its request's
+//! future.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -92,7 +93,7 @@ impl<S: Io> UpstreamConnection<S> {
         }
     }
 
-    /// The next piece of a body; `None` at its end.
+    /// The next chunk of a body; `None` at its end.
     pub fn poll_chunk(
         &mut self,
         body: &mut BodyDecoder,
@@ -134,7 +135,8 @@ impl<S: Io> UpstreamConnection<S> {
         now >= self.retired_at || self.max_idle.is_zero() || self.idle(now) > self.max_idle
     }
 
-    /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen nothing arrive.
+    /// Between two messages, with nothing unread, and not ended. No read is made while the runtime has seen
+    /// nothing arrive.
     pub(super) fn is_alive(&mut self) -> bool {
         self.reusable && self.read_buffer.is_empty() && has_nothing_to_read(&mut self.stream)
     }

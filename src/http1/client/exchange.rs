@@ -20,7 +20,8 @@ pub struct IncomingResponse {
     pub body: BodyDecoder,
 }
 
-/// Puts the request on the connection and waits for the head of its response. Dropped midway, the connection goes with it.
+/// Puts the request on the connection and waits for the head of its response. Dropped midway, the connection
+/// goes with it.
 pub async fn exchange<S: Io>(
     checkout: &mut Checkout<S>,
     method: &Method,

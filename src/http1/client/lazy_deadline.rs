@@ -1,12 +1,13 @@
-//! A connection's timer. Nearly every deadline is met, and putting a timer into the runtime's wheel and taking it out again costs more than
-//! all else about a deadline: so it stays where it is, and when it rings too early for the deadline by then, it is set anew.
+//! A deadline that is cheap to move. Nearly every deadline is met, and registering a timer and removing it
+//! again costs more than all else about it: so the timer stays registered, and if it fires before the current
+//! deadline, it is re-armed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// See the top of this file.
+/// A deadline that can be moved without touching the timer.
 #[derive(Default)]
 pub struct LazyDeadline {
     /// In the wheel for the deadline or for some moment before it.

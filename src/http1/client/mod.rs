@@ -1,5 +1,5 @@
-//! The client half: a pool of idle connections, one exchange over a connection, and how long it may take. No task drives a
-//! connection: whoever uses it polls it.
+//! The client half: a pool of idle connections, one exchange over a connection, and how long it may take. No
+//! task drives a connection: whoever uses it polls it.
 
 mod connection;
 mod dial;

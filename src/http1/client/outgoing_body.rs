@@ -27,7 +27,7 @@ impl StreamedBody {
 }
 
 impl OutgoingBody {
-    /// The next piece; a caller's trailers end here.
+    /// The next chunk; a caller's trailers end here.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self {
             OutgoingBody::Empty => Poll::Ready(None),

@@ -1,5 +1,5 @@
-//! A worker's own idle connections to upstream hosts. An idle one is looked at when it is checked out again; what has misbehaved
-//! never comes back.
+//! A worker's own idle connections to upstream hosts. An idle one is looked at when it is checked out again;
+//! what has misbehaved never comes back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! Writes a request, in as few writes as the connection takes, and takes the response's head when it comes, be it before the end
-//! of the request.
+//! Writes a request, in as few writes as the connection takes, and takes the response's head when it comes,
+//! be it before the end of the request.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -43,8 +43,8 @@ pub struct OutgoingRequest<'a> {
 
 /// A request on its way out.
 pub(super) struct RequestWriter<'a> {
-    /// What has not been written yet: the head up to its last value, the bearer, which is too long to be copied for nothing, the head's
-    /// end, a chunk's head, data, and what stands behind it.
+    /// What has not been written yet: the head up to its last value, the bearer, which is too long to be
+    /// copied for nothing, the head's end, a chunk's head, data, and what stands behind it.
     head: WriteBuffer,
     last_value: &'a [u8],
     end: &'static [u8],
@@ -64,7 +64,7 @@ pub(super) struct RequestWriter<'a> {
 enum WriteState {
     /// Bytes are to be written.
     Writing,
-    /// The caller has not sent the next piece.
+    /// The caller has not sent the next chunk.
     AwaitingBody,
     Flushing,
     Sent,
@@ -96,7 +96,7 @@ impl<'a> RequestWriter<'a> {
         writer
     }
 
-    /// Sends, and takes the answer when it comes, be it before the end of the request.
+    /// Sends, and takes the response when it comes, be it before the end of the request.
     pub fn poll_exchange<S: Io>(
         &mut self,
         connection: &mut UpstreamConnection<S>,
@@ -104,7 +104,7 @@ impl<'a> RequestWriter<'a> {
     ) -> Poll<Result<ResponseHead, ExchangeError>> {
         match self.poll_send(connection, cx) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            // What is sent in one piece is sent before anyone looks for an answer.
+            // What is sent in one chunk is sent before anyone looks for a response.
             Poll::Pending if !self.body.is_streamed() => return Poll::Pending,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
@@ -205,7 +205,7 @@ impl<'a> RequestWriter<'a> {
         self.state = if over { WriteState::Flushing } else { WriteState::AwaitingBody };
     }
 
-    /// The body's next piece into its place.
+    /// The body's next chunk into its place.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
         let chunked = self.chunked;
         match std::task::ready!(self.body.poll_chunk(cx)) {
@@ -228,7 +228,7 @@ impl<'a> RequestWriter<'a> {
         self.state == WriteState::Sent
     }
 
-    /// The caller owes the next piece.
+    /// The caller owes the next chunk.
     pub fn awaiting_body(&self) -> bool {
         self.state == WriteState::AwaitingBody
     }

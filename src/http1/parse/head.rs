@@ -1,5 +1,5 @@
-//! Heads out of bytes and back. What may stand in a method or a target is `http`'s judgement; how the lines are put together is judged
-//! here, and nothing is forgiven (RFC 9112, 2 to 5).
+//! Parses heads. `http` judges what is allowed in a method or a target; how the lines are put together is
+//! judged here, and nothing is forgiven (RFC 9112, 2 to 5).
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub struct RequestHead {
     pub headers: Headers,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug)]
 pub struct ResponseHead {
     pub version: Version,
@@ -28,7 +28,7 @@ pub struct ResponseHead {
     pub headers: Headers,
 }
 
-/// A whole request head, its blank line included.
+/// A complete request head, its blank line included.
 pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, HeadError> {
     let (line, headers) = first_line(&head)?;
     if [&b"PROXY TCP"[..], b"PROXY UNKNOWN"].iter().any(|begin| line.starts_with(begin)) {
@@ -52,7 +52,7 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, He
     Ok(RequestHead { method, uri, version, headers: Headers::parse(head, headers, limits)? })
 }
 
-/// A whole answer head, its blank line included.
+/// A complete response head, its blank line included.
 pub fn parse_response(head: Bytes, limits: &HeadLimits) -> Result<ResponseHead, HeadError> {
     let (line, headers) = first_line(&head)?;
     let version = version(line.get(..8).ok_or(HeadError::Malformed)?)?;

@@ -1,5 +1,5 @@
-//! How much of a head is taken, and why one is refused. A byte that is not allowed is named with its place, never the
-//! text around it: refusals are shown to strangers.
+//! How much of a head is taken, and why one is refused. A byte that is not allowed is named with its place,
+//! never the text around it: refusals are shown to strangers.
 
 use std::fmt;
 

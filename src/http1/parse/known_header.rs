@@ -1,8 +1,9 @@
-//! Names of fields that somebody here asks for, or that come with nearly every head. All others are only passed on.
+//! Names of headers that somebody here asks for, or that come with nearly every head. All others are only
+//! passed on.
 
 macro_rules! names {
     ($($name:ident = $text:literal,)*) => {
-        /// The name of a field; letter case is its sender's affair.
+        /// The name of a header; letter case does not count.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         pub enum KnownHeader {
@@ -118,7 +119,8 @@ impl HeaderSet {
     }
 }
 
-/// Where the one name stands that has this length, first and last letter, or others that end up in the same place.
+/// Where the one name stands that has this length, first and last letter, or others that end up in the same
+/// place.
 const fn place(length: usize, first: u8, last: u8) -> usize {
     (length + (first | 0x20) as usize + 23 * (last | 0x20) as usize) % 256
 }

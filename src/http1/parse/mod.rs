@@ -1,4 +1,5 @@
-//! Bytes to heads and bodies. What could be understood in two ways is refused, never repaired (RFC 9112, 2 to 7).
+//! Bytes to heads and bodies. What could be understood in two ways is refused, never repaired (RFC 9112, 2 to
+//! 7).
 
 mod body;
 mod head;

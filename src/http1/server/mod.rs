@@ -1,8 +1,9 @@
-//! One served connection: requests out of it, answers into it. It never waits for anything but the socket and the bodies; whoever holds
-//! it decides what a request means, how long it may take, and when the connection is over.
+//! The server half: requests out of one connection, responses into it. It waits for nothing but the socket
+//! and the bodies. Its user decides what a request means, how long it may take, and when the connection is
+//! closed.
 //!
-//! Everything happens in the one task that serves the connection: a request's body reads from the socket itself, so nothing is handed
-//! over, and nothing has to be woken.
+//! Everything happens in the one task that serves the connection: a request's body reads from the socket
+//! itself, so there is no channel and no wake-up.
 
 mod respond;
 mod response_head;
@@ -19,30 +20,30 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Request;
-use super::parse::{self, BodyDecoder, BodyError, HeadError, HeadLimits, KnownHeader, RequestHead};
+use super::parse::{BodyDecoder, BodyError, HeadError, HeadLimits, KnownHeader, RequestHead};
 use super::read_buffer::ReadBuffer;
 use super::request_body::{BodySource, BodyStream, RequestBody};
 
 pub use response_head::{ForwardedHeaders, ResponseContext, WriteError};
 
-/// Takes note of a connection's life signs. Called for every byte's passing, so it must cost nothing.
+/// Told what a connection does. Called for every read and write, so it must cost next to nothing.
 pub trait ConnectionObserver {
-    /// Bytes came; between requests, whether a head has begun with them.
+    /// Bytes were read; `head_has_begun` tells whether they begin a head.
     fn on_read(&self, head_has_begun: bool);
-    /// Bytes are wanted, of a request's body or of something else, and there are none.
+    /// A read is pending, of a request's body or of something else.
     fn on_read_pending(&self, of_body: bool);
     fn on_write(&self);
-    /// The caller does not take what is written.
+    /// A write is pending: the caller does not read.
     fn on_write_pending(&self);
     /// The caller has shut down its sending side, `inside_body` of a request or not. True if it is to be
     /// taken for gone; else it is asked again when the connection is polled the next time.
     fn on_peer_eof(&self, inside_body: bool) -> bool;
 }
 
-/// Nobody looks after it: a caller that shuts down its side has gone.
+/// Observes nothing; a caller that shuts down its sending side counts as gone.
 pub struct NoopObserver;
 
-/// See the top of this file.
+/// One connection of a caller: reads requests, writes responses.
 pub struct ServerConnection<S, A> {
     io: RefCell<ConnectionIo<S>>,
     observer: A,
@@ -50,14 +51,14 @@ pub struct ServerConnection<S, A> {
 }
 
 struct ConnectionIo<S> {
-    /// `None` once the connection is out of our hands.
+    /// `None` once `take_stream` was called.
     stream: Option<S>,
     read_buffer: ReadBuffer,
     /// The body of the request that is being answered.
     body: BodyDecoder,
     /// Which request that is: a body that outlives its request reads nothing.
     request_number: u64,
-    /// What is left to say before the body is read: the caller waits for it.
+    /// What remains to be written of `100 Continue` before the body is read.
     pending_continue: &'static [u8],
     peer_closed: bool,
 }
@@ -72,7 +73,7 @@ pub enum ReadHeadError {
 
 const CONTINUE_RESPONSE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How much of the next requests is taken in while one is being answered.
+/// How much of the next requests is read while one is being handled.
 const READ_AHEAD: usize = 8 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'static> ServerConnection<S, A> {
@@ -97,11 +98,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         poll_fn(|cx| {
             let io = &mut *self.io.borrow_mut();
             loop {
-                match io.read_buffer.take_head(&self.limits) {
-                    Ok(Some(head)) => {
-                        let parsed = parse::parse_request(head, &self.limits);
-                        return Poll::Ready(parsed.map(Some).map_err(ReadHeadError::Invalid));
-                    }
+                match io.read_buffer.take_request(&self.limits) {
+                    Ok(Some(head)) => return Poll::Ready(Ok(Some(head))),
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(ReadHeadError::Invalid(error))),
                 }
@@ -122,11 +120,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         io.body = body;
         let empty = io.body == BodyDecoder::NONE;
         io.pending_continue = if !empty && expects_continue(&head) { CONTINUE_RESPONSE } else { &[] };
-        let kind = match empty {
-            true => BodySource::Buffered(None),
-            false => BodySource::Streaming { source: self.clone(), request_number: io.request_number },
+        let source = if empty {
+            BodySource::Buffered(None)
+        } else {
+            BodySource::Streaming { source: self.clone(), request_number: io.request_number }
         };
-        Request { head, body: RequestBody(kind) }
+        Request { head, body: RequestBody(source) }
     }
 
     /// Ready when the caller has gone; to be polled while its request is being answered.
@@ -164,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         self.io.borrow().stream.as_ref().map(look)
     }
 
-    /// The stream, out of HTTP's hands for good.
+    /// Takes the stream for good.
     pub fn take_stream(&self) -> Option<S> {
         self.io.borrow_mut().stream.take()
     }
@@ -199,10 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
-        match self.observer.on_peer_eof(!io.body.has_ended()) {
-            true => Poll::Ready(Ok(0)),
-            false => Poll::Pending,
-        }
+        if self.observer.on_peer_eof(!io.body.has_ended()) { Poll::Ready(Ok(0)) } else { Poll::Pending }
     }
 
     fn poll_body(&self, request_number: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {

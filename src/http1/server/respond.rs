@@ -1,4 +1,4 @@
-//! The answer's half of a served connection: an answer leaves as its body comes, in as few writes as the socket takes.
+//! Writes responses. A body is written as it comes, in as few writes as the socket takes.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -20,7 +20,7 @@ use crate::http1::write_buffer::WriteBuffer;
 const MAX_DISCARDED: usize = 64 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'static> ServerConnection<S, A> {
-    /// Writes an answer as its body comes. Tells whether the connection may serve another request.
+    /// Writes a response as its body comes. Tells whether the connection may serve another request.
     pub async fn write_response<B>(
         &self,
         context: ResponseContext,
@@ -35,8 +35,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         let mut out = WriteBuffer::new();
         framing.write_head(&mut out, &context, &head, body.forwarded_headers(), keep);
         let mut remaining = framing.remaining();
-        // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on its way out is known by the
-        // time the caller has its answer.
+        // Dropped as soon as nothing more is wanted of it, and before its last bytes leave: what it tells on
+        // its way out is known by the time the caller has its response.
         let mut body = pin!(Some(body));
         let mut more = remaining > 0;
         let mut since_yield = 0;
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
                 write_chunk_header(&mut out, chunk.len());
             }
             if out.len() + chunk.len() + tail.len() <= out.capacity() {
-                // One small piece costs the kernel less than two.
+                // One small write costs less than two.
                 out.extend_from_slice(&chunk);
                 out.extend_from_slice(tail);
                 self.write(&out, &[], &[]).await?;
@@ -77,14 +77,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         self.flush().await.map(|()| keep)
     }
 
-    /// Bytes that are no answer to a request that was heard.
+    /// Bytes that are no response to a request that was heard.
     pub async fn write_raw(&self, bytes: &[u8]) -> Result<(), WriteError> {
         self.write(bytes, &[], &[]).await?;
         self.flush().await
     }
 
-    /// The next piece of an answer's body, empty at its end, and whether it is the last. While it has to be waited for, what is in `out`
-    /// leaves, and the caller is watched.
+    /// The next chunk of a response's body, empty at its end, and whether it is the last. While it has to be
+    /// waited for, what is in `out` leaves, and the caller is watched.
     async fn next_chunk<B: Body<Data = Bytes>>(
         &self,
         mut body: Pin<&mut Option<B>>,
@@ -98,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
                 match frame {
                     None => return Poll::Ready(Ok((Bytes::new(), true))),
                     Some(Err(_)) => return Poll::Ready(Err(WriteError::BodyFailed)),
-                    // Trailers end here, and an empty piece would look like the end.
+                    // Trailers end here, and an empty chunk would look like the end.
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data()
                             && !data.is_empty()
@@ -125,7 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         chunk
     }
 
-    /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is still on its way.
+    /// What has come of a body that nobody read is skipped, as far as that is little; false where the rest is
+    /// still on its way.
     async fn discard_rest_of_body(&self) -> bool {
         let mut skipped = 0;
         poll_fn(|cx| {
@@ -134,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
                 match io.body.take(&mut io.read_buffer.bytes) {
                     Ok(Some(chunk)) => skipped += chunk.len(),
                     Ok(None) if io.body.has_ended() => return Poll::Ready(true),
-                    // An answer does not wait for what the caller may never send.
+                    // A response does not wait for what the caller may never send.
                     Ok(None) if matches!(self.poll_read(io, false, cx), Poll::Ready(Ok(1..))) => {}
                     Ok(None) | Err(_) => break,
                 }

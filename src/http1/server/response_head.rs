@@ -1,4 +1,4 @@
-//! The head of an answer to a caller: how its body is framed, and whether the connection goes on.
+//! The head of a response to a caller: how its body is framed, and whether the connection goes on.
 
 use http::response::Parts;
 use http::{HeaderValue, Method, StatusCode, Version, header};
@@ -9,16 +9,16 @@ use crate::http1::framing::parse_content_length;
 use crate::http1::parse::{Headers, KnownHeader, RequestHead, tokens};
 use crate::http1::write::{write_header, write_status_line};
 
-/// Why an answer did not come through.
+/// Why a response did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteError {
     /// The caller has gone.
     PeerClosed,
-    /// The answer itself broke off: the caller must not take what it has for the whole.
+    /// The response itself broke off: the caller must not take what it has for a complete one.
     BodyFailed,
 }
 
-/// What an answer needs to know of its request.
+/// What a response needs to know of its request.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseContext {
     pub version: Version,
@@ -28,14 +28,15 @@ pub struct ResponseContext {
     pub keep_alive: bool,
 }
 
-/// The body of an answer. One that is passed on brings the fields with it that it came with: they stand in the head before all others.
+/// The body of a response. One that is passed on brings the headers that it came with: they stand in
+/// the head before all others.
 pub trait ForwardedHeaders {
     fn forwarded_headers(&self) -> Option<&Headers> {
         None
     }
 }
 
-/// How an answer is framed.
+/// How a response is framed.
 pub(super) struct ResponseFraming {
     framing: BodyFraming,
     /// The head does not tell the length yet.
@@ -78,7 +79,7 @@ impl ResponseFraming {
         self.framing == BodyFraming::Chunked
     }
 
-    /// What is said by whoever frames the answer.
+    /// What is said by whoever frames the response.
     fn is_set_by_framing(&self, name: KnownHeader) -> bool {
         match name {
             KnownHeader::Connection | KnownHeader::TransferEncoding => true,
@@ -96,7 +97,7 @@ impl ResponseFraming {
         }
     }
 
-    /// A body that ends before its length is reached is no answer.
+    /// A body that ends before its length is reached is no response.
     pub(super) fn check_complete(&self, remaining: u64) -> Result<(), WriteError> {
         match self.framing {
             BodyFraming::Length(_) if remaining > 0 => Err(WriteError::BodyFailed),
@@ -141,7 +142,7 @@ impl ResponseFraming {
     }
 }
 
-/// An answer that was made here wants to be the last.
+/// A response that was made here wants to be the last.
 fn wants_close(head: &Parts) -> bool {
     let lists = head.headers.get_all(header::CONNECTION);
     lists.iter().any(|list| tokens(list.as_bytes()).any(|word| word.eq_ignore_ascii_case(b"close")))

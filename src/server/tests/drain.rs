@@ -1,4 +1,5 @@
-//! Several workers, and the end of them: what has come is served, what is new is not let in, what lasts is cut.
+//! Several workers, and the end of them: what has come is served, what is new is not let in, what lasts is
+//! cut.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Stories over real sockets: raw callers on one side, a scripted handler on the other. Nothing sleeps for luck.
+//! Stories over real sockets: raw callers on one side, a scripted handler on the other. Nothing sleeps for
+//! luck.
 
 mod deadlines;
 mod drain;
@@ -60,7 +61,7 @@ impl HandlerScript {
 }
 
 fn limits() -> ServerLimits {
-    ServerLimits { drain_timeout: TEST_TIMEOUT, ..ServerLimits::default() }
+    ServerLimits { drain_timeout: TEST_TIMEOUT, ..ServerLimits::for_tests() }
 }
 
 impl TestServer {
@@ -158,7 +159,7 @@ impl TestCaller {
         socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// Reads one answer that has a Content-Length: its head and its body.
+    /// Reads one response that has a Content-Length: its head and its body.
     fn response(&mut self) -> (String, String) {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -241,9 +242,10 @@ impl Handler for ScriptedHandler {
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 response
             }
-            "/peer" => {
-                Response::new(ScriptedBody::text(format!("{} {} {}", peer.addr, peer.balancer, peer.secure)))
-            }
+            "/peer" => Response::new(ScriptedBody::text(format!(
+                "{} {} {}",
+                peer.addr, peer.via_trusted_proxy, peer.secure
+            ))),
             "/certificate" => Response::new(ScriptedBody::text(format!("{:?}", peer.certificate))),
             _ => match request.body.collect().await {
                 Ok(body) => {

@@ -77,7 +77,8 @@ fn limits_hold_across_reads() {
     caller.send("GET / HTTP/1.1\r\nHost: a\r\n");
     let line = format!("A: {}\r\n", "x".repeat(997));
     let mut sent = 0;
-    // The answer comes somewhere on the way; what is sent after it is taken in until the caller has seen it.
+    // The response comes somewhere on the way; what is sent after it is taken in until the caller has seen
+    // it.
     while sent < 200 * 1024 && caller.0.write_all(line.as_bytes()).is_ok() {
         sent += line.len();
     }
@@ -105,7 +106,7 @@ fn a_broken_body_breaks_the_connection_so_that_it_never_looks_whole() {
     assert!(!response.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&response));
     assert!(failure.is_some());
 
-    // An old caller takes the end of the connection for the end of the answer: only a reset tells it.
+    // An old caller takes the end of the connection for the end of the response: only a reset tells it.
     let mut caller = server.caller();
     caller.send("GET /half HTTP/1.0\r\n\r\n");
     assert_eq!(caller.rest_and_failure().1, Some(std::io::ErrorKind::ConnectionReset));
