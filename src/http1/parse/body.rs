@@ -1,7 +1,9 @@
-//! Bodies out of bytes: by length, in chunks, or to the end of the connection. Chunks are taken as strictly as heads: where two readers
-//! could disagree about an end, there is none (threats, row 1).
+//! Decodes bodies: by length, in chunks, or to the end of the connection. Chunks are taken as strictly as
+//! heads: where two readers could disagree about an end, there is none (threats, row 1).
 
 use bytes::{Bytes, BytesMut};
+
+use super::headers::is_header_line;
 
 /// How the rest of a body is told from what follows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +73,8 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes the next piece of data out of what has been read; `None` where more has to be read, or all has been.
+    /// Takes the next chunk of data out of what has been read; `None` where more has to be read, or all has
+    /// been.
     pub fn take(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BodyError> {
         match self {
             BodyDecoder::Length(remaining) => {
@@ -87,7 +90,7 @@ impl BodyDecoder {
                     0 => *chunks = ChunkedState::DataEnd,
                     rest => *chunks = ChunkedState::Data(rest),
                 }
-                // So that the end is known with the last piece, where it is here.
+                // So that the end is known with the last chunk, where it has come.
                 chunks.advance(bytes)?;
                 Ok(Some(chunk))
             }
@@ -137,7 +140,8 @@ impl ChunkedState {
                 ChunkedState::Trailers(before) => match take_line(bytes, MAX_TRAILERS - before)? {
                     None => return Ok(()),
                     Some(line) if line.is_empty() => ChunkedState::Ended,
-                    // A trailer says nothing that anyone here listens to.
+                    // Nobody here listens to a trailer, but something else in its place would be a second meaning.
+                    Some(line) if !is_header_line(&line) => return Err(BodyError::InvalidChunks),
                     Some(line) => ChunkedState::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
                 },
                 ChunkedState::Data(_) | ChunkedState::Ended => return Ok(()),
@@ -165,7 +169,9 @@ fn parse_chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (number, extension) = line.split_at(digits);
     let plain = |b: &u8| matches!(b, b'\t' | b' '..=b'~' | 0x80..);
-    let fits = match extension.trim_ascii_start() {
+    // Blanks alone: `trim_ascii_start` would take a bare CR for one.
+    let blanks = extension.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let fits = match &extension[blanks..] {
         [] => extension.is_empty(),
         [b';', rest @ ..] => rest.iter().all(plain),
         _ => false,
@@ -236,7 +242,12 @@ mod tests {
             ";\r\n0\r\n\r\n",
             "3;a\nb\r\nabc\r\n0\r\n\r\n",
             "3;a\rb\r\nabc\r\n0\r\n\r\n",
+            "3\r;a\r\nabc\r\n0\r\n\r\n",
+            "3\x0c;a\r\nabc\r\n0\r\n\r\n",
             "0\r\n\n",
+            "0\r\nabc\r\n\r\n",
+            "0\r\na b: c\r\n\r\n",
+            "0\r\na: b\rc\r\n\r\n",
         ] {
             for at_once in [true, false] {
                 assert!(decoded(BodyDecoder::chunked(), bad, at_once).is_err(), "{bad:?}");

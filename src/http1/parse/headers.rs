@@ -1,7 +1,8 @@
-//! The fields of one head as they were sent: order, letter case, blanks and all. Old programs compare them as they stand, so a field that
-//! nobody has changed leaves as the very line that it came as.
+//! The headers of one head as they were sent: order, letter case and blanks included. Old programs compare
+//! them as they stand, so a header that nobody has changed is written as the very line that it came as.
 //!
-//! Not a map: a head has a dozen fields, most calls ask for a few of them, and most of those are not there, which one bit tells.
+//! Not a map: a head has a dozen headers, a call asks for a few of them, and most of those are absent, which
+//! one bit tells.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +15,7 @@ use super::known_header::{HeaderSet, KnownHeader};
 use crate::http1::buffer_pool;
 use crate::http1::write::write_header;
 
-/// See the top of this file.
+/// The headers of one head, in their order.
 #[derive(Default)]
 pub struct Headers {
     head: Bytes,
@@ -22,7 +23,7 @@ pub struct Headers {
     names: HeaderSet,
 }
 
-/// Where in the head a field stands. Heads are bounded far below 4 GiB.
+/// Where in the head a header stands. Heads are bounded far below 4 GiB.
 #[derive(Clone)]
 struct HeaderLine {
     name: KnownHeader,
@@ -36,23 +37,23 @@ struct HeaderLine {
     replacement: Option<HeaderValue>,
 }
 
-/// One field.
+/// One header.
 #[derive(Clone, Copy)]
 pub struct HeaderField<'f> {
     pub name: KnownHeader,
-    /// The name in its sender's letters.
+    /// The name in its sender's letter case.
     pub raw_name: &'f [u8],
     pub value: &'f [u8],
     /// All of it with its CR LF, where nobody has changed it.
     line: Option<&'f [u8]>,
 }
 
-/// A field that may stand only once stands twice.
+/// A header that may stand only once stands twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DuplicateHeader;
 
 thread_local! {
-    // Each call needs two lists, of one size or nearly.
+    // A call needs two lists, of about the same size.
     static POOL: RefCell<Vec<Vec<HeaderLine>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -145,7 +146,7 @@ impl Headers {
         sent.map_or(name.as_str().as_bytes(), |line| self.header(line).raw_name)
     }
 
-    /// Puts a value in place of all that stood under its name, or behind the other fields.
+    /// Puts a value in place of all that stood under its name, or behind the other headers.
     pub fn set(&mut self, name: KnownHeader, value: HeaderValue) {
         let mut value = Some(value);
         if self.has(name) {
@@ -183,7 +184,7 @@ impl Headers {
         self.list = list;
     }
 
-    /// Keeps the fields that `stays` is true for.
+    /// Keeps the headers for which `stays` is true.
     pub fn retain(&mut self, mut stays: impl FnMut(HeaderField<'_>) -> bool) {
         let mut list = std::mem::take(&mut self.list);
         list.retain(|line| stays(self.header(line)));
@@ -265,8 +266,8 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// The field that `line` begins with, which stands at `at`. No blank may stand in a name, so neither before its colon, nor at the
-/// beginning of a folded line.
+/// The header that `line` begins with, which stands at `at`. No blank may stand in a name, so neither before
+/// its colon, nor at the beginning of a folded line.
 fn parse_header_line(line: &[u8], at: usize, number: usize) -> Result<HeaderLine, HeadError> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or(HeadError::Malformed)?;
     let name = KnownHeader::from_bytes(&line[..colon]);
@@ -282,7 +283,7 @@ fn parse_header_line(line: &[u8], at: usize, number: usize) -> Result<HeaderLine
     }
     let trimmed = value.trim_ascii();
     let before = value.len() - value.trim_ascii_start().len();
-    // The whole head is bounded far below 4 GiB.
+    // A head is bounded far below 4 GiB.
     let place = |offset: usize| (at + offset) as u32;
     Ok(HeaderLine {
         name,
@@ -293,6 +294,12 @@ fn parse_header_line(line: &[u8], at: usize, number: usize) -> Result<HeaderLine
         end: place(end + 1),
         replacement: None,
     })
+}
+
+/// Whether a line, without its CR LF, is a header: what stands behind a chunked body has to be some, too.
+pub(super) fn is_header_line(line: &[u8]) -> bool {
+    let colon = line.iter().position(|byte| *byte == b':');
+    colon.is_some_and(|colon| is_valid_name(&line[..colon]) && is_valid_value(&line[colon + 1..]))
 }
 
 fn is_valid_name(name: &[u8]) -> bool {
@@ -311,7 +318,8 @@ fn is_valid_value(value: &[u8]) -> bool {
     plain && rest.iter().all(is_value_byte)
 }
 
-/// No byte below the blank, and none that is DEL. May take bytes beyond ASCII for one: those are looked at one by one.
+/// No byte below the blank, and none that is DEL. May take bytes beyond ASCII for one: those are looked at
+/// one by one.
 const fn is_printable(word: u64) -> bool {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const TOPS: u64 = ONES << 7;
