@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
+use httpdate::parse_http_date;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -17,27 +18,12 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Ok(seconds) if seconds >= 0.0 => seconds,
         Ok(_) => return None,
         Err(_) => {
-            let now = seconds_of_date(headers.get(DATE)?.to_str().ok()?.trim())?;
-            seconds_of_date(asked)?.saturating_sub(now) as f64
+            let now = parse_http_date(headers.get(DATE)?.to_str().ok()?.trim()).ok()?;
+            parse_http_date(asked).ok()?.duration_since(now).unwrap_or_default().as_secs_f64()
         }
     };
     let longest = LONGEST.as_secs_f64();
     Some(Duration::from_secs_f64(seconds.min(longest)).clamp(SHORTEST, LONGEST))
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7), as seconds since 1970.
-fn seconds_of_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split_once(", ")?.1.split_ascii_whitespace();
-    let day = words.next()?;
-    let month = words.next()?;
-    let month = 1 + MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
-    let year = words.next()?;
-    let time = words.next()?;
-    let date = format!("{year:0>4}-{month:02}-{day:0>2}T{time}Z");
-    let moment = humantime::parse_rfc3339(&date).ok()?;
-    moment.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -93,38 +94,12 @@ impl Reply {
         let reason = http::StatusCode::from_u16(self.status).ok().and_then(|code| code.canonical_reason());
         // Writing to a Vec cannot fail.
         let _ = write!(head, "HTTP/1.1 {} {}\r\nDate: ", self.status, reason.unwrap_or("Unknown"));
-        head.extend_from_slice(http_date(now).as_bytes());
+        let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        head.extend_from_slice(httpdate::fmt_http_date(now).as_bytes());
         let _ = write!(head, "\r\n{}: {}\r\n", MARK.0, MARK.1);
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
         head
-    }
-}
-
-/// RFC 9110 section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(now: Timestamp) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let text = now.to_string(); // 2023-11-14T22:13:20Z
-    let month = text.get(5..7).and_then(|month| month.parse::<usize>().ok()).unwrap_or(1);
-    format!(
-        "{}, {} {} {} {} GMT",
-        DAYS[(now.as_secs() / 86_400 % 7) as usize],
-        text.get(8..10).unwrap_or_default(),
-        MONTHS[month.clamp(1, 12) - 1],
-        text.get(..4).unwrap_or_default(),
-        text.get(11..19).unwrap_or_default(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_printed_as_http_wants_them() {
-        assert_eq!(http_date(Timestamp::from_millis(784_111_777_000)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }
