@@ -43,7 +43,7 @@ pub(super) struct OutboundProxy {
     exempt: Vec<NoProxyEntry>,
 }
 
-/// An entry of NO_PROXY.
+/// An entry of NO_PROXY. hyper-util has a matcher for it that knows neither ports nor final dots nor `*.`.
 enum NoProxyEntry {
     Everything,
     Network(IpNet),
