@@ -51,8 +51,8 @@ pub struct RouteRules {
 }
 
 /// The result of a look-up by the vendor's id.
-pub enum AccountLookup {
-    One(Arc<Account>),
+pub enum AccountLookup<A = Arc<Account>> {
+    One(A),
     /// The id exists in several realms.
     Ambiguous(Vec<RealmName>),
     Nobody,

@@ -12,7 +12,7 @@ use crate::access::failure_streak::CallFailure;
 use crate::access::last_seen_sync::CallerActivity;
 use crate::access::registry::Account;
 use crate::gateway::refusal::RefusalCode;
-use crate::gateway::{LogEntry, Observer};
+use crate::gateway::{CallObserver, LogEntry};
 use crate::health::clock::Corrections;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint;
@@ -52,7 +52,7 @@ impl WorkerObservers {
         Self { metrics, callers }
     }
 
-    pub fn of_worker(&self, worker: usize) -> Arc<dyn Observer> {
+    pub fn of_worker(&self, worker: usize) -> Arc<dyn CallObserver> {
         let slots = endpoint::TABLE.iter().map(|row| self.metrics.endpoint(row.name)).collect();
         Arc::new(WorkerObserver {
             worker,
@@ -69,7 +69,7 @@ impl WorkerObservers {
     }
 }
 
-impl Observer for WorkerObserver {
+impl CallObserver for WorkerObserver {
     fn finished(&self, record: &LogEntry, account: Option<&Account>) {
         self.count(record);
         if let Some(account) = account {

@@ -40,10 +40,7 @@ impl TokenForm {
             }
             seen.push(field);
         }
-        match form.grant_type.is_empty() {
-            true => Err("grant_type is missing"),
-            false => Ok(form),
-        }
+        if form.grant_type.is_empty() { Err("grant_type is missing") } else { Ok(form) }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which account a refresh token stands for that an application holds: by its SHA-256, so that the token itself is not kept twice.
+//! Maps the refresh tokens that applications hold to accounts, by SHA-256, so that no token itself is kept
+//! twice.
 
 use dashmap::DashMap;
 

@@ -1,5 +1,6 @@
-//! The vendor's `/oauth2/token` for applications that refresh by themselves: a refresh token that was imported is answered with a
-//! gateway token. No Align token ever leaves, and the refresh token comes back unchanged, so that the way back stays open.
+//! The vendor's `/oauth2/token` for applications that refresh by themselves: an imported refresh token is
+//! exchanged for a gateway token. No Align token ever leaves, and the refresh token comes back unchanged, so
+//! that the application can go back to the vendor.
 
 mod credentials;
 mod form;
@@ -25,7 +26,7 @@ pub use known::KnownTokens;
 use credentials::BasicCredentials;
 use form::TokenForm;
 
-/// Answers token requests of callers.
+/// Serves token requests of callers.
 pub struct TokenEndpoint {
     pub shared: Arc<GatewayShared>,
     pub known: Arc<KnownTokens>,
@@ -44,7 +45,8 @@ enum TokenRequestError {
     Paused,
 }
 
-/// Whether a path is the vendor's token endpoint, bare or behind an account's prefix, and behind the path of the gateway's own URL.
+/// Whether a path is the vendor's token endpoint, bare or after an account's prefix, and after the path of
+/// the gateway's own URL.
 pub fn is_token_path(settings: &GatewaySettings, path: &str) -> bool {
     // A glance that nearly every call fails at once.
     path.trim_end_matches('/').ends_with(TOKEN_PATH)
@@ -65,7 +67,7 @@ fn is_token_endpoint(path: &str) -> bool {
 }
 
 impl TokenEndpoint {
-    /// Answers `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
+    /// Serves `POST /oauth2/token`; `body` is at most [`MAX_FORM`] bytes.
     pub fn token(
         &self,
         headers: &Headers,
@@ -140,9 +142,10 @@ impl TokenEndpoint {
             let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
             // All are compared, so that the time tells nothing of which was right.
             let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
-            return match right {
-                true => caller::accept(rules.clone(), headers).map_err(FacadeError::Gateway),
-                false => Err(TokenRequestError::InvalidClient.into()),
+            return if right {
+                caller::accept(rules.clone(), headers).map_err(FacadeError::Gateway)
+            } else {
+                Err(TokenRequestError::InvalidClient.into())
             };
         }
         caller::identify(&settings, &self.shared.tokens, headers, peer, now).map_err(FacadeError::Gateway)

@@ -1,8 +1,8 @@
 //! The hot path: the life of one call, from its head to its line in the access log.
 //!
-//! `inbound` settles who calls what for which account, `forward` sends it and decides about retries, `response` makes the
-//! caller's response of the platform's. Each step is pure or one attempt at something; only the loop in `forward` repeats.
-//! Nothing here refreshes a token or speaks to a store: `access` does.
+//! `inbound` settles who calls what for which account, `forward` sends it and decides about retries,
+//! `response` makes the caller's response of the platform's. Each step is pure or one attempt at something;
+//! only the loop in `forward` repeats. Nothing here refreshes a token or speaks to a store: `access` does.
 
 mod access_log;
 pub mod forward;
@@ -22,7 +22,7 @@ use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::endpoint::EndpointId;
 
-pub use access_log::{AccessLog, LogEntry, NoopObserver, Observer, RequestLog, Sinks};
+pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
 pub use response::body::ResponseBody;
 pub use worker::{Gateway, GatewayShared};

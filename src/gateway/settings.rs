@@ -1,4 +1,4 @@
-//! What the request path needs of the configuration, compiled for look-up. A reload replaces it as a whole.
+//! What the request path needs of the configuration, compiled for look-up. A reload replaces all of it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! What the tests of this module share: a small configuration and accounts played by hand. Not part of the program.
+//! What the tests of this module share: a small configuration and a fake account directory. Not part of the
+//! program.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::access::registry::{Account, Availability};
+use crate::access::registry::{Account, AccountLookup, Availability};
 use crate::access::renewal::{Cause, RenewError};
 use crate::access::route_candidate::RouteTrial;
 use crate::clock::Timestamp;
@@ -17,7 +18,7 @@ use crate::model::endpoint::Group;
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::AccessToken;
 
-use super::inbound::account::{Accounts, Candidates};
+use super::inbound::account::Accounts;
 
 /// The configuration of all tests with short times.
 pub fn config() -> Config {
@@ -160,15 +161,15 @@ impl Accounts for Rc<FakeAccounts> {
         self.accounts.iter().find(|account| account.name.as_str() == name).cloned()
     }
 
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Rc<FakeAccount>> {
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Rc<FakeAccount>> {
         let fits = |account: &&Rc<FakeAccount>| {
             account.id == id && realm.is_none_or(|realm| *realm == account.realm)
         };
         let found: Vec<_> = self.accounts.iter().filter(fits).collect();
         match found.as_slice() {
-            [] => Candidates::Nobody,
-            [one] => Candidates::One((*one).clone()),
-            many => Candidates::Ambiguous(many.iter().map(|account| account.realm.clone()).collect()),
+            [] => AccountLookup::Nobody,
+            [one] => AccountLookup::One((*one).clone()),
+            many => AccountLookup::Ambiguous(many.iter().map(|account| account.realm.clone()).collect()),
         }
     }
 

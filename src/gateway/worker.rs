@@ -1,4 +1,5 @@
-//! What all workers share, and what one worker owns: its connections, its handle on the settings, its request ids.
+//! What all workers share, and what one worker owns: its connections, its handle on the settings, its request
+//! ids.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
 use http::{HeaderValue, Method, Response};
 
-use super::access_log::{AccessLog, LogEntry, Observer, RequestLog, Sinks};
+use super::access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 use super::forward::budget::RetryBudget;
 use super::forward::headers;
 use super::inbound::account::Accounts;
@@ -31,7 +32,8 @@ pub struct GatewayShared {
     pub settings: ArcSwap<GatewaySettings>,
     pub tokens: TokenKey,
     pub clock: Clock,
-    /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each other.
+    /// Tells this gateway from others in `Via`: `[a-z0-9-]`, the same in all replicas that must not call each
+    /// other.
     pub instance: String,
     /// The access log; `None` where it is switched off.
     pub access_log: Option<AccessLog>,
@@ -49,7 +51,8 @@ pub struct Gateway<A: Accounts, D: Dial> {
     pub(super) pool: Pool<D::Stream>,
     /// A handful of realms: walking them is cheaper than hashing them.
     pub(super) budgets: RefCell<Vec<(RealmName, Arc<RetryBudget>)>>,
-    /// This worker's own handle on the settings, so that workers do not count references to them in one place.
+    /// This worker's own handle on the settings, so that workers do not count references to them in one
+    /// place.
     #[expect(
         clippy::redundant_allocation,
         reason = "the inner count is shared by all threads, the outer is this worker's own"
@@ -61,12 +64,12 @@ pub struct Gateway<A: Accounts, D: Dial> {
     pub(super) rng: Cell<u64>,
 }
 
-/// Request ids of one worker: a random beginning and a count.
+/// Request ids of one worker: a random prefix and a count.
 struct RequestIds {
     /// Sixteen hexadecimal digits and a dash.
     prefix: String,
     count: Cell<u64>,
-    /// Where ids are written one behind the other: each is a part of it, and costs no memory of its own.
+    /// Ids are written one after the other: each is a slice of this buffer, and allocates nothing of its own.
     buffer: RefCell<BytesMut>,
 }
 
@@ -99,7 +102,7 @@ impl GatewayShared {
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// Made on the worker's own thread, inside its runtime.
-    pub fn new(shared: Arc<GatewayShared>, accounts: A, dial: D, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(shared: Arc<GatewayShared>, accounts: A, dial: D, observer: Arc<dyn CallObserver>) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
         let settings = RefCell::new(Rc::new(shared.settings.load_full()));
@@ -229,7 +232,7 @@ impl RequestIds {
     }
 }
 
-/// A number's digits, without the formatter: every call needs an id.
+/// A number's decimal digits, without the formatter: every call needs an id.
 pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {

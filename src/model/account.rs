@@ -9,9 +9,9 @@ use smol_str::SmolStr;
 
 use crate::clock::Timestamp;
 
-/// The name under which operators and callers know an account: `[a-z0-9][a-z0-9._-]*`, at most 64 characters, never all digits
-/// (so that it cannot be taken for an id). Usual ones are stored in place: of thousands of accounts a call looks at one, and no
-/// cache holds what it points to.
+/// The name under which operators and callers know an account: `[a-z0-9][a-z0-9._-]*`, at most 64 characters,
+/// never all digits (so that it cannot be taken for an id). Usual ones are stored in place: of thousands of
+/// accounts a call looks at one, and no cache holds what it points to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountName(SmolStr);
 
@@ -21,7 +21,8 @@ pub struct AccountName(SmolStr);
 #[serde(transparent)]
 pub struct AccountId(u64);
 
-/// One `[realms.NAME]` of the configuration: an auth base, an API base and the client credentials that belong to them.
+/// One `[realms.NAME]` of the configuration: an auth base, an API base and the client credentials that belong
+/// to them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RealmName(Arc<str>);
 
@@ -40,7 +41,8 @@ pub enum AccountState {
     Ready,
     /// Held by an operator: kept, not refreshed and not served by us.
     Paused,
-    /// The vendor no longer takes the grant. It is kept, and tried again when credentials change or an operator asks.
+    /// The vendor no longer takes the grant. It is kept, and tried again when credentials change or an
+    /// operator asks.
     NeedsLogin {
         since: Timestamp,
         why: String,
@@ -51,8 +53,8 @@ pub enum AccountState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
-    /// Its refresh token was imported and the first refresh with it was refused: the application has refreshed since, and holds the token
-    /// that lives.
+    /// Its refresh token was imported and the first refresh with it was refused: the application has
+    /// refreshed since, and holds the token that lives.
     PresentToken,
     /// Its refresh token was good once: nobody holds a better one.
     Login,
@@ -181,7 +183,8 @@ name_type!(AccountName, "account name");
 name_type!(RealmName, "realm name");
 
 impl AccountName {
-    /// Whether a pattern of the configuration or the command line means this account: `*` stands for any run of characters.
+    /// Whether a pattern of the configuration or the command line means this account: `*` stands for any run
+    /// of characters.
     pub fn matches(&self, pattern: &str) -> bool {
         glob(pattern.as_bytes(), self.0.as_bytes())
     }

@@ -1,7 +1,8 @@
 //! The vendor's API as a table: one row per call, with the habits that decide retries, links and permissions.
 //!
-//! Sources: N = migration notice (October 2025), comparison table; S = Authentication and Pairing V2, revision 19.
-//! Paths are relative to Domain + Path. A new endpoint is a row here, a row in the sandbox and a row in a test.
+//! Sources: N = migration notice (October 2025), comparison table; S = Authentication and Pairing V2,
+//! revision 19. Paths are relative to Domain + Path. A new endpoint is a row here, a row in the sandbox and a
+//! row in a test.
 
 use std::time::Duration;
 
@@ -141,7 +142,8 @@ impl Group {
         Group::ALL.into_iter().find(|group| group.word() == word)
     }
 
-    /// Whether callers may do this unless told otherwise: these three hit every user of the account (threats, row 27).
+    /// Whether callers may do this unless told otherwise: these three hit every user of the account (threats,
+    /// row 27).
     pub const fn allowed_by_default(self) -> bool {
         !matches!(self, Group::Pair | Group::Unpair | Group::Revoke)
     }
@@ -253,7 +255,8 @@ pub static TABLE: [Endpoint; 18] = [
         Patients,
         ByMethod,
     ),
-    // S 4.1.5: an OAuth call, not an API call; callers that try it through the API host are judged by this row.
+    // S 4.1.5: an OAuth call, not an API call; callers that try it through the API host are judged by this
+    // row.
     row(Id::Revoke, "revoke", POST, &["oauth2", "revoke"], Revoke, Never),
     // S 4.1.4: what goes to the token endpoint, in whatever spelling and by whatever method, holds refresh
     // tokens. The one spelling that applications use is the facade's.
@@ -265,11 +268,11 @@ pub static TABLE: [Endpoint; 18] = [
 /// The row of every path that the table does not know.
 pub static OTHER: &Endpoint = &TABLE[EndpointId::Other as usize];
 
-/// The row of a call; `path` is what stands behind the legacy prefix, percent-decoded, with or without slashes at its ends, without
-/// a query.
+/// The row of a call; `path` is what follows the legacy prefix, percent-decoded, with or without slashes at
+/// its ends, without a query.
 ///
-/// Segments are compared without regard to letter case, since permissions hang on them and nobody knows whether the
-/// platform minds; the path itself is never changed.
+/// Segments are compared without regard to letter case, since permissions hang on them and nobody knows
+/// whether the platform minds; the path itself is never changed.
 pub fn find(method: &Method, path: &str) -> &'static Endpoint {
     let mut segments = [""; LONGEST_TEMPLATE];
     let Some(segments) = split(path, &mut segments) else { return OTHER };
@@ -280,8 +283,8 @@ pub fn find(method: &Method, path: &str) -> &'static Endpoint {
     TABLE.iter().find(fits).unwrap_or(OTHER)
 }
 
-/// The rows that are recognised wherever their words stand in a path: callers have to be allowed them one by one,
-/// or they are never forwarded.
+/// The rows that are recognised wherever their words stand in a path: callers have to be allowed them one by
+/// one, or they are never forwarded.
 pub fn guarded() -> impl Iterator<Item = &'static Endpoint> {
     TABLE.iter().filter(|row| guards(row.group) || !row.is_forwarded)
 }

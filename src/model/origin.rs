@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// `https://viewer.example.com`, `file://`, `app://local`, or `null`, which every local or sandboxed page sends. Lower case, without a
-/// default port.
+/// `https://viewer.example.com`, `file://`, `app://local`, or `null`, which every local or sandboxed page
+/// sends. Lower case, without a default port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 

@@ -1,7 +1,8 @@
 //! Where an account's calls go: Domain + Path from discovery, checked before any token goes there.
 //!
-//! The rule guarded here: a discovered host is compared after URL parsing, label by label, and a realm that does not say
-//! `allow_insecure` never talks to anything but https on its default port under an allowed name (threats, row 7).
+//! The rule guarded here: a discovered host is compared after URL parsing, label by label, and a realm that
+//! does not say `allow_insecure` never talks to anything but https on its default port under an allowed name
+//! (threats, row 7).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use std::str::FromStr;
 use http::HeaderValue;
 use url::{Host, Url};
 
-/// A name without the dot that may end it: `eu.iterocloud.com.` is the same name, spelled absolutely (RFC 1034, 3.1).
+/// A name without the dot that may end it: `eu.iterocloud.com.` is the same name, spelled absolutely (RFC
+/// 1034, 3.1).
 pub fn without_final_dot(host: &str) -> &str {
     host.strip_suffix('.').filter(|name| !name.is_empty() && !name.ends_with('.')).unwrap_or(host)
 }
@@ -125,27 +127,25 @@ impl HostPolicy {
                 return Err(RouteError::Carries("an address instead of a name"));
             }
         }
-        match self.allows(host) {
-            true => Ok(()),
-            false => Err(RouteError::HostNotAllowed(host.to_owned())),
-        }
+        if self.allows(host) { Ok(()) } else { Err(RouteError::HostNotAllowed(host.to_owned())) }
     }
 }
 
 impl Route {
-    /// Reads what discovery answered. `domain` may come with or without a scheme and with a trailing slash, since the documents
-    /// do not say (gen-api, section 3); `path` must be a plain absolute path.
+    /// Reads a discovery response. `domain` may come with or without a scheme and with a trailing slash,
+    /// since the documents do not say (gen-api, section 3); `path` must be a plain absolute path.
     pub fn parse(domain: &str, path: &str, policy: &HostPolicy) -> Result<Self, RouteError> {
         let domain = domain.trim();
         let shown = || RouteError::NotAnAddress(domain.chars().take(200).collect());
         if domain.is_empty() || domain.bytes().any(|b| b.is_ascii_control() || b == b' ' || b == b'\\') {
             return Err(shown());
         }
-        let url = match domain.contains("://") {
-            true => Url::parse(domain),
-            false => Url::parse(&format!("https://{domain}")),
-        }
-        .map_err(|_| shown())?;
+        let parsed = if domain.contains("://") {
+            Url::parse(domain)
+        } else {
+            Url::parse(&format!("https://{domain}"))
+        };
+        let url = parsed.map_err(|_| shown())?;
         policy.check(&url)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(RouteError::Carries("a query or fragment"));
@@ -206,10 +206,7 @@ impl Route {
 
 fn authority(secure: bool, host: &str, port: u16) -> String {
     let default = if secure { 443 } else { 80 };
-    match port == default {
-        true => host.to_owned(),
-        false => format!("{host}:{port}"),
-    }
+    if port == default { host.to_owned() } else { format!("{host}:{port}") }
 }
 
 impl fmt::Display for Route {
@@ -234,14 +231,11 @@ fn check_path(path: &str) -> Result<String, RouteError> {
         && trimmed.bytes().all(plain)
         && !trimmed.contains("//")
         && !trimmed.split('/').any(|segment| segment == "." || segment == "..");
-    match good {
-        true => Ok(trimmed.to_owned()),
-        false => Err(RouteError::OddPath(path.chars().take(200).collect())),
-    }
+    if good { Ok(trimmed.to_owned()) } else { Err(RouteError::OddPath(path.chars().take(200).collect())) }
 }
 
-/// Whether an address belongs to a private, local or otherwise non-public range: a public name that resolves to one is refused
-/// (threats, row 7: metadata addresses and the like).
+/// Whether an address belongs to a private, local or otherwise non-public range: a public name that resolves
+/// to one is refused (threats, row 7: metadata addresses and the like).
 pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

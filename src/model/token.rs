@@ -31,7 +31,8 @@ macro_rules! secret_type {
 }
 
 secret_type!(
-    /// What a grant consists of: up to 40 characters (Authentication and Pairing V2, 4.1.2), longer ones are taken too.
+    /// What a grant consists of: up to 40 characters (Authentication and Pairing V2, 4.1.2), longer ones are
+    /// taken too.
     RefreshToken
 );
 secret_type!(
@@ -43,7 +44,8 @@ secret_type!(
     AuthorizationCode
 );
 
-/// A bearer token, up to 8 K (Authentication and Pairing V2, 4.1.2). Lives an hour. Kept as calls need it, with the scheme in front.
+/// A bearer token, up to 8 K (Authentication and Pairing V2, 4.1.2). Lives an hour. Kept as calls need it,
+/// with the scheme in front.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct AccessToken(Box<str>);
 
@@ -51,7 +53,8 @@ const SCHEME: &str = "Bearer ";
 
 /// The longest access token taken: twice the documented 8 K, so that a small growth does not stop everything.
 pub const MAX_ACCESS_TOKEN: usize = 16 * 1024;
-/// The longest refresh token taken. 40 characters are documented; other platforms hand out ones as long as access tokens.
+/// The longest refresh token taken. 40 characters are documented; other platforms hand out ones as long as
+/// access tokens.
 pub const MAX_REFRESH_TOKEN: usize = 16 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,14 +119,15 @@ fn check<'a>(what: &'static str, text: &'a str, longest: usize) -> Result<&'a st
     Err(MalformedToken { what, fault })
 }
 
-/// What the token endpoint hands out: `refresh` is absent where the answer has none (then the old one stays).
+/// What the token endpoint hands out: `refresh` is absent where the response has none (then the old one
+/// stays).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSet {
     pub access: AccessToken,
     pub refresh: Option<RefreshToken>,
-    /// Time left, as the answer says (3600 s at first).
+    /// Remaining lifetime, as the response says (3600 s at first).
     pub expires_in: Duration,
-    /// For people: what was odd about the answer, and what was made of it. No token.
+    /// For people: what was odd about the response, and what was made of it. No token.
     pub oddities: Vec<String>,
 }
 

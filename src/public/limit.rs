@@ -1,5 +1,5 @@
-//! How many unknown codes are answered: a bucket for all comers together. Codes have 256 bits and are not guessed by trying; the
-//! bucket keeps the trying from becoming a load.
+//! Limits requests with unknown codes: one token bucket for everybody together. Codes have 256 bits and
+//! cannot be guessed; the bucket keeps guessing from becoming a load.
 
 use std::sync::{Mutex, PoisonError};
 

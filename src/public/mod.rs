@@ -1,5 +1,6 @@
-//! Connect links and the OAuth callback, for the clinic's browser. The rule: every answer is a readable page, works without scripts,
-//! and holds nothing of the request's text. The same routes stand on the admin listener.
+//! Connect links and the OAuth callback, for the clinic's browser. The rule: every response is a readable
+//! page, works without scripts, and holds nothing of the request's text. The same routes stand on the admin
+//! listener.
 
 mod limit;
 mod pages;
@@ -21,7 +22,8 @@ pub fn router(pairing: Arc<Pairing>) -> Router {
     routes(pairing).fallback(async || pages::not_found())
 }
 
-/// The routes alone, to be merged into another listener's router. Callback paths are read once: a changed `redirect_uri` needs a restart.
+/// The routes alone, to be merged into another listener's router. Callback paths are read once: a changed
+/// `redirect_uri` needs a restart.
 pub fn routes(pairing: Arc<Pairing>) -> Router {
     let callbacks = pairing.callback_paths();
     let pages_state =
@@ -55,8 +57,9 @@ async fn offer(State(pages_state): State<Arc<PublicPages>>, uri: Uri) -> Respons
     }
 }
 
-/// The button. 303, so that the browser asks the login page with GET. Another site's page cannot press it: whoever comes from there
-/// sees the button instead. (`Origin` tells nothing: our own pages send `null`, since they forbid referrers.)
+/// The button. 303, so that the browser asks the login page with GET. Another site's page cannot press it:
+/// whoever comes from there sees the button instead. (`Origin` tells nothing: our own pages send `null`,
+/// since they forbid referrers.)
 async fn begin(state: State<Arc<PublicPages>>, headers: HeaderMap, uri: Uri) -> Response {
     if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
         return offer(state, uri).await;
@@ -118,7 +121,8 @@ impl PublicPages {
         response
     }
 
-    /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked out by a stranger.
+    /// Whoever tries codes is slowed down; a code that exists works all the same, so that nobody is locked
+    /// out by a stranger.
     fn failed(&self, error: LoginError) -> Response {
         if matches!(error, LoginError::Expired | LoginError::LoginExpired) && !self.unknown_codes.take_one() {
             return pages::too_many();

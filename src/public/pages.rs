@@ -1,4 +1,5 @@
-//! The pages themselves and the headers that every one of them carries (threats, row 10). Templates escape; nothing bypasses them.
+//! The pages, and the headers that every one of them carries (threats, row 10). Templates escape; nothing
+//! bypasses them.
 
 use askama::Template;
 use axum::body::Body;
@@ -68,7 +69,8 @@ impl ChoosePage<'_> {
     }
 }
 
-/// `2026-11-21T10:00:00Z` as `21 November 2026, 10:00 UTC`. The clinic's own time is not known without a script.
+/// `2026-11-21T10:00:00Z` as `21 November 2026, 10:00 UTC`. The clinic's own time is not known without a
+/// script.
 fn for_people(at: Timestamp) -> String {
     const MONTHS: [&str; 12] = [
         "January",
@@ -95,8 +97,9 @@ fn for_people(at: Timestamp) -> String {
     }
 }
 
-/// Chromium applies `form-action` to every redirect that follows a submitted form. The login page's way leads over hosts that only
-/// Align knows, so any https address may follow; the page holds nothing that could be led astray.
+/// Chromium applies `form-action` to every redirect that follows a submitted form. The login page's way leads
+/// over hosts that only Align knows, so any https address may follow; the page holds nothing that could be
+/// led astray.
 pub(super) fn start(offer: &StartOffer) -> Response {
     let targets = if offer.insecure { "'self' https: http:" } else { "'self' https:" };
     page(StatusCode::OK, &StartPage { offer }, targets)

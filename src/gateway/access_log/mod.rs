@@ -1,5 +1,5 @@
-//! One line per call: who, which account, what, how it ended. No bodies, no query strings, no paths beyond the row's template. A
-//! worker never waits for a line; a full buffer loses lines, and counts them.
+//! One line per call: who, which account, what, how it ended. No bodies, no query strings, no paths beyond
+//! the row's template. A worker never waits for a line; a full buffer loses lines, and counts them.
 
 mod format;
 mod writer;
@@ -34,7 +34,7 @@ pub struct LogEntry {
     pub realm: Option<RealmName>,
     pub account_id: Option<AccountId>,
     pub status: u16,
-    /// The code of a refusal; `None` for the vendor's own answers.
+    /// The code of a refusal; `None` for the vendor's own responses.
     pub refusal: Option<RefusalCode>,
     /// Sends to the platform.
     pub attempts: u32,
@@ -49,7 +49,7 @@ pub struct LogEntry {
     pub links: u64,
     /// Links to the platform in a form that is not changed.
     pub links_passed: u64,
-    /// Why an answer of a link row passed unread.
+    /// Why the response of an endpoint with links passed without being rewritten.
     pub unread: Option<&'static str>,
     /// A discovery call that spells the API's name as the vendor's table does, not as its examples do.
     pub odd_discovery_name: bool,
@@ -57,28 +57,22 @@ pub struct LogEntry {
     pub complete: bool,
 }
 
-/// Whoever wants to know of finished calls: metrics, last-seen signals. Called on the worker, so it must not wait.
-pub trait Observer: Send + Sync {
+/// Receives finished calls, for metrics and activity. Called on the worker, so it must not
+/// wait.
+pub trait CallObserver: Send + Sync {
     /// `account` is the entry of the call's account, once that was known.
     fn finished(&self, entry: &LogEntry, account: Option<&registry::Account>);
 }
 
-/// For tests and benches.
-pub struct NoopObserver;
-
-impl Observer for NoopObserver {
-    fn finished(&self, _record: &LogEntry, _account: Option<&registry::Account>) {}
-}
-
-/// Who is told of a worker's calls.
+/// Where a worker's finished calls go.
 pub struct Sinks {
-    pub observer: Arc<dyn Observer>,
+    pub observer: Arc<dyn CallObserver>,
     /// `None` where the access log is switched off.
     pub log_writer: Option<LogWriter>,
 }
 
 impl LogEntry {
-    /// Of a call of which nothing is known yet but that it has come.
+    /// A new entry; only arrival time, id and method are known.
     pub fn begin(at: Timestamp, request_id: HeaderValue, method: Method) -> Self {
         Self {
             at,
@@ -106,14 +100,14 @@ impl LogEntry {
     }
 }
 
-/// A call's record while the call goes on; dropped, it is told to whoever wants to know.
+/// A call's log entry while the call goes on; when it is dropped, observer and access log get the entry.
 pub struct RequestLog {
     entry: Box<LogEntry>,
-    /// Kept from the one look-up of the call.
+    /// From the one look-up of the call.
     account_entry: Option<Arc<registry::Account>>,
     started: Instant,
     sinks: Rc<Sinks>,
-    /// Places under limits, given back when the answer is done with.
+    /// Held until the response has been sent.
     permits: Vec<CallPermit>,
 }
 
@@ -137,7 +131,7 @@ impl RequestLog {
         self.entry.links_passed = passed;
     }
 
-    /// Takes a place under a limit, where there is one.
+    /// Counts the call under a limit, where there is one.
     pub fn acquire(&mut self, limiter: Option<&Arc<CallLimiter>>, now: Timestamp) -> Result<(), Refusal> {
         if let Some(limiter) = limiter {
             self.permits.push(limiter.acquire(now).map_err(Refusal::TooManyRequests)?);
@@ -179,7 +173,7 @@ mod tests {
     #[derive(Default)]
     struct Recorder(Mutex<Vec<(u16, bool)>>);
 
-    impl Observer for Recorder {
+    impl CallObserver for Recorder {
         fn finished(&self, entry: &LogEntry, _account: Option<&registry::Account>) {
             self.0.lock().unwrap().push((entry.status, entry.complete));
         }

@@ -1,5 +1,5 @@
-//! A worker's own buffer for its lines. The one thread that writes the log takes them off, so that a line
-//! costs its worker no call of the system and no wait.
+//! A worker's own buffer for its log lines. One thread of the process writes them, so that a line costs its
+//! worker no system call and no wait.
 
 use crate::config::LogFormat;
 use crate::telemetry::ACCESS_LOG;
@@ -19,7 +19,7 @@ pub struct AccessLog {
     queue: LogQueue,
 }
 
-/// A worker's handle on its buffer.
+/// A worker's handle to its log buffer.
 pub struct LogWriter {
     format: LogFormat,
     buffer: LogBuffer,

@@ -1,4 +1,4 @@
-//! One attempt at the platform. Never retries; that is `retry`'s business.
+//! Makes one attempt at the platform. Never retries; that is decided in `retry`.
 
 use std::time::Instant;
 
@@ -25,15 +25,15 @@ struct Attempt<'a> {
     head: OutboundHead<'a>,
     body: OutgoingBody,
     started_at: Instant,
-    /// Calls that cannot be repeated get a connection that was in use a moment ago, or a new one.
+    /// Calls that cannot be retried get a connection that was in use a moment ago, or a new one.
     retryable: bool,
-    /// A kept connection has just failed: no other one is tried.
+    /// A pooled connection has just failed: no other one is tried.
     fresh: bool,
     max_idle_per_host: usize,
     timeouts: Timeouts,
 }
 
-/// An answer's head, and its body still to come.
+/// A response's head, and its body still to come.
 pub struct UpstreamResponse<S: Io> {
     pub head: ResponseHead,
     pub body: UpstreamBody<S>,
@@ -41,7 +41,7 @@ pub struct UpstreamResponse<S: Io> {
     pub received_at: Instant,
 }
 
-/// Answers that are read before they are judged, so that a repeat finds the connection free.
+/// Responses up to this size that may be retried are buffered, so that the retry can reuse the connection.
 const SMALL_RESPONSE: usize = 64 * 1024;
 
 impl<A: Accounts, D: Dial> Gateway<A, D> {

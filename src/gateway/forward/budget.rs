@@ -1,19 +1,19 @@
-//! How many repeats the platform is asked to bear: a share of the calls plus a small reserve, per realm, shared by all workers.
+//! The retry budget: a share of the calls plus a small reserve, per realm, shared by all workers.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::clock::Timestamp;
 
-/// One realm's budget for repeats after 500, 504 and failed connections. Counts in thousandths of a repeat.
+/// One realm's budget for retries after 500, 504 and failed connections. Counts in thousandths of a retry.
 pub struct RetryBudget {
     balance: AtomicI64,
     refilled_at: AtomicU64,
 }
 
 const REPEAT: i64 = 1000;
-/// Ten repeats are free, so that an office with a handful of calls a day gets its retries too.
+/// Ten retries are free, so that an office with a handful of calls a day gets its retries too.
 const RESERVE: i64 = 10 * REPEAT;
-/// The reserve comes back at one repeat in six seconds: ten a minute in a lasting outage.
+/// The reserve refills by one retry in six seconds: ten a minute in a lasting outage.
 const REFILL_MILLIS: i64 = 6;
 /// Saved up at most: a quiet morning must not pay for a storm at noon.
 const CAP: i64 = 100 * REPEAT;
@@ -23,7 +23,7 @@ impl RetryBudget {
         Self { balance: AtomicI64::new(RESERVE), refilled_at: AtomicU64::new(now.as_millis()) }
     }
 
-    /// One call came in; `share` of it may be repeated.
+    /// One call came in; `share` of it may be retried.
     pub fn deposit(&self, share: f64) {
         if self.balance.load(Ordering::Relaxed) < CAP {
             // A share lies between 0 and 1, checked at load.
@@ -31,13 +31,13 @@ impl RetryBudget {
         }
     }
 
-    /// Whether a repeat could be paid now.
+    /// Whether the budget allows a retry now.
     pub fn has_one(&self, now: Timestamp) -> bool {
         self.refill(now);
         self.balance.load(Ordering::Relaxed) >= REPEAT
     }
 
-    /// Pays for one repeat.
+    /// Takes one retry from the budget.
     pub fn withdraw(&self) {
         self.balance.fetch_sub(REPEAT, Ordering::Relaxed);
     }

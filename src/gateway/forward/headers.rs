@@ -1,5 +1,5 @@
-//! Header fields in both directions. What belongs to one connection stays on it, the caller's credentials end here, ours are set
-//! last and once; everything else passes in its order, its letter case included.
+//! Headers in both directions. Hop-by-hop headers and the caller's credentials are dropped, ours are set last
+//! and once; everything else passes in its order, its letter case included.
 
 use http::HeaderValue;
 
@@ -10,14 +10,14 @@ use crate::gateway::refusal::Refusal;
 /// What an outbound head has from us.
 pub struct GatewayHeaders<'a> {
     pub host: HeaderValue,
-    /// The whole value of `Authorization`. A secret.
+    /// The complete value of `Authorization`. A secret.
     pub bearer: &'a str,
     /// `1.1 genapi-gateway-<instance>`
     pub via: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
     /// How the body is framed on the way out.
     pub framing: OutboundFraming,
-    /// The answer's links will be rewritten: whole and in the clear, please.
+    /// The response's links will be rewritten: it is asked for in one part and without compression.
     pub links: bool,
 }
 
@@ -32,14 +32,14 @@ pub enum OutboundFraming {
 /// The platform's request head, made of the caller's as it is written.
 pub struct OutboundHead<'a> {
     pub caller: &'a RequestHead,
-    /// The target: the route's Path, what the caller asked for behind it, and its query without the mark.
+    /// The target: the route's Path, what the caller asked for below it, and its query without the `?`.
     pub path: [&'a str; 2],
     pub query: Option<&'a str>,
     pub gateway_headers: GatewayHeaders<'a>,
 }
 
 impl OutboundHead<'_> {
-    /// All but the bearer itself, which comes last, and the end of the head behind it.
+    /// All but the bearer itself, which comes last, and the end of the head after it.
     pub fn write_up_to_bearer(&self, out: &mut Vec<u8>) {
         self.write_request_line(out);
         let headers = &self.caller.headers;
@@ -78,7 +78,7 @@ impl OutboundHead<'_> {
         out.extend_from_slice(b": ");
     }
 
-    /// The bytes as they were sent, behind the route's Path.
+    /// The bytes as they were sent, after the route's Path.
     fn write_request_line(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.caller.method.as_str().as_bytes());
         out.push(b' ');
@@ -104,14 +104,11 @@ impl GatewayHeaders<'_> {
             OutboundFraming::AsReceived => HeaderSet::NONE,
             OutboundFraming::Chunked => HeaderSet::new(&[KnownHeader::ContentLength]),
         };
-        match self.links {
-            true => framing.union(PREVENTS_REWRITING),
-            false => framing,
-        }
+        if self.links { framing.union(PREVENTS_REWRITING) } else { framing }
     }
 }
 
-/// The caller's answer head, from the platform's; in place.
+/// Makes the caller's response head of the platform's, in place.
 pub fn prepare_response(headers: &mut Headers, request_id: &HeaderValue) {
     let nominated: Vec<Vec<u8>> = nominated(headers).0.into_iter().map(<[u8]>::to_vec).collect();
     if headers.iter().any(|header| HOP_BY_HOP.has(header.name)) {
@@ -130,7 +127,8 @@ pub fn check_loop(headers: &Headers, via: &HeaderValue) -> Result<(), Refusal> {
     if passed { Err(Refusal::Loop) } else { Ok(()) }
 }
 
-/// The caller's request id, if it is one that may stand in a log. A copy: the log's line outlives the head, and must not keep it.
+/// The caller's request id, if it is one that may stand in a log. A copy: the log's line outlives the head,
+/// and must not keep it.
 pub fn request_id(headers: &Headers) -> Option<HeaderValue> {
     let id = headers.get(KnownHeader::XRequestId)?;
     let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -172,7 +170,8 @@ const HOP_BY_HOP: HeaderSet = HeaderSet::new(&[
     KnownHeader::AltSvc,
 ]);
 
-/// What a caller sends for us, about itself, or to sway a server behind: none of it is the platform's business (threats, row 5).
+/// What a caller sends for us, about itself, or to sway an upstream server: none of it is the platform's
+/// business (threats, row 5).
 const DROPPED_FROM_REQUESTS: HeaderSet = HOP_BY_HOP.union(HeaderSet::new(&[
     KnownHeader::Authorization,
     KnownHeader::Host,
@@ -192,7 +191,7 @@ const DROPPED_FROM_REQUESTS: HeaderSet = HOP_BY_HOP.union(HeaderSet::new(&[
 const RESERVED: HeaderSet =
     HeaderSet::new(&[KnownHeader::ContentLength, KnownHeader::Via, KnownHeader::XRequestId]);
 
-/// A part of an answer cannot be rewritten, and a compressed one only with effort.
+/// A part of a response cannot be rewritten, and a compressed one only with effort.
 const PREVENTS_REWRITING: HeaderSet =
     HeaderSet::new(&[KnownHeader::Range, KnownHeader::IfRange, KnownHeader::AcceptEncoding]);
 

@@ -1,4 +1,4 @@
-//! The loop: an attempt, the next step, until there is an answer for the caller. It only does what `retry` decided.
+//! Sends a call until there is a response for the caller: an attempt, then what `retry` decides.
 
 mod access;
 mod attempt;

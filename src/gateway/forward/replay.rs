@@ -1,5 +1,5 @@
-//! The caller's body, kept so that the call can be repeated, or passed on once where it is larger. Bodies go out framed as they came
-//! in, and trailers end here.
+//! Buffers the caller's body so that the call can be retried, or streams it once where it is larger. Bodies
+//! go out framed as they came in, and trailers are dropped.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -62,7 +62,7 @@ pub fn buffer(mut body: RequestBody, framing: OutboundFraming, limit: usize) -> 
 }
 
 impl BufferingBody {
-    /// Reads up to the limit, waiting at most `idle` for each piece.
+    /// Reads up to the limit, waiting at most `idle` for each chunk.
     pub async fn read(self, idle: Duration) -> Result<ReplayableBody, Refusal> {
         let BufferingBody { mut body, framing, limit } = self;
         let announced = body.remaining();
@@ -81,7 +81,7 @@ impl BufferingBody {
     }
 }
 
-/// Most bodies come in one piece, which is then kept as it is.
+/// Most bodies come in one chunk, which is then kept as it is.
 #[derive(Default)]
 struct Buffered {
     first: Option<Bytes>,
@@ -132,7 +132,8 @@ impl ReplayableBody {
         !matches!(self, ReplayableBody::Streamed { .. })
     }
 
-    /// The body for one attempt. A body that can be sent once is empty the second time; `retry` never lets that happen.
+    /// The body for one attempt. A body that can be sent once is empty the second time; `retry` never lets
+    /// that happen.
     pub fn attempt_body(&self) -> OutgoingBody {
         match self {
             ReplayableBody::Empty => OutgoingBody::Empty,

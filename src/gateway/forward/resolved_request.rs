@@ -40,7 +40,8 @@ pub struct UpstreamTarget<'a> {
     pub path: [&'a str; 2],
 }
 
-/// The old platform's V1 base (gen-api, section 1): where it is the route, V1 bodies are what the platform expects.
+/// The old platform's V1 base (gen-api, section 1): where it is the route, V1 bodies are what the platform
+/// expects.
 const V1_PATH: &str = "/lab-sw/v1";
 
 impl<'a, A: Accounts> ResolvedRequest<'a, A> {
@@ -112,7 +113,7 @@ impl<'a, A: Accounts> ResolvedRequest<'a, A> {
         }
     }
 
-    /// The route's Path, and what goes behind it.
+    /// The route's Path, and what follows it.
     fn path<'r>(&'r self, route: &'r Route) -> [&'r str; 2] {
         let ParsedTarget { link_host, rest, .. } = self.target;
         match link_host {

@@ -1,5 +1,6 @@
-//! What to do after an attempt: the one place that says which outcomes are retried, and where a 403 is decided. Pure: no
-//! I/O, no async, no clock. The table of its tests is its documentation, with the vendor's section beside each row.
+//! What to do after an attempt: the one place that says which outcomes are retried, and where a 403 is
+//! decided. Pure: no I/O, no async, no clock. The table of its tests is its documentation, with the vendor's
+//! section beside each row.
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub enum RetryDecision<R> {
 const JITTER: f64 = 0.25;
 
 /// What a status means for the next move.
-enum StatusMeaning {
+enum RetryClass {
     /// The token is not accepted.
     Expired(Cause),
     /// The documents say that a later attempt may succeed.
@@ -81,18 +82,18 @@ enum StatusMeaning {
     Final,
 }
 
-fn meaning(status: StatusCode) -> StatusMeaning {
+fn retry_class(status: StatusCode) -> RetryClass {
     match status {
-        StatusCode::UNAUTHORIZED => StatusMeaning::Expired(Cause::Unauthorized),
-        StatusCode::FORBIDDEN => StatusMeaning::Expired(Cause::Forbidden),
-        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => StatusMeaning::Transient,
-        _ => StatusMeaning::Final,
+        StatusCode::UNAUTHORIZED => RetryClass::Expired(Cause::Unauthorized),
+        StatusCode::FORBIDDEN => RetryClass::Expired(Cause::Forbidden),
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => RetryClass::Transient,
+        _ => RetryClass::Final,
     }
 }
 
 /// Whether a response with this status passes in any case.
 pub fn is_final(status: StatusCode) -> bool {
-    matches!(meaning(status), StatusMeaning::Final)
+    matches!(retry_class(status), RetryClass::Final)
 }
 
 /// Decides about an attempt: the status of its response and the response itself, or why there is none.
@@ -101,13 +102,13 @@ pub fn next_step<R>(
     outcome: Result<(StatusCode, R), AttemptError>,
 ) -> RetryDecision<R> {
     match outcome {
-        Ok((status, response)) => match meaning(status) {
-            StatusMeaning::Expired(cause) => after_expiry(context, cause, response),
-            StatusMeaning::Transient => match retry_wait(context) {
+        Ok((status, response)) => match retry_class(status) {
+            RetryClass::Expired(cause) => after_expiry(context, cause, response),
+            RetryClass::Transient => match retry_wait(context) {
                 Some(wait) => RetryDecision::RetryAfter(wait),
                 None => RetryDecision::PassThrough(response),
             },
-            StatusMeaning::Final => RetryDecision::PassThrough(response),
+            RetryClass::Final => RetryDecision::PassThrough(response),
         },
         Err(error) => match wait_after(context, &error) {
             Some(wait) => RetryDecision::RetryAfter(wait),
@@ -116,8 +117,8 @@ pub fn next_step<R>(
     }
 }
 
-/// A refresh is asked for once per call; a second 401 or 403 is the vendor's response. Neither was carried out by the
-/// platform, so a POST may be repeated too.
+/// A refresh is asked for once per call; a second 401 or 403 is the vendor's response. Neither was carried
+/// out by the platform, so a POST may be repeated too.
 fn after_expiry<R>(context: &RetryContext<'_>, cause: Cause, response: R) -> RetryDecision<R> {
     if context.renewed || context.elapsed >= context.limits.deadline {
         return RetryDecision::PassThrough(response);
@@ -125,7 +126,8 @@ fn after_expiry<R>(context: &RetryContext<'_>, cause: Cause, response: R) -> Ret
     match (context.replayable, cause) {
         (true, cause) => RetryDecision::Renew(response, cause),
         (false, Cause::Unauthorized) => RetryDecision::PassThroughAndRenew(response, cause),
-        // Nobody would learn whether that renewal cured anything, and a lasting 403 must not cause one after the other.
+        // Nobody would learn whether that renewal cured anything, and a lasting 403 must not cause one after
+        // the other.
         (false, _) => RetryDecision::PassThrough(response),
     }
 }
@@ -189,8 +191,8 @@ fn backoff(context: &RetryContext<'_>) -> Duration {
     doubled.mul_f64(1.0 + JITTER * context.jitter.clamp(0.0, 1.0))
 }
 
-/// What becomes of a response (or of the access that it has shown to be refused) when the renewal that it caused has failed:
-/// it passes, or a refusal takes its place.
+/// What becomes of a response (or of the access that it has shown to be refused) when the renewal that it
+/// caused has failed: it passes, or a refusal takes its place.
 pub fn after_failed_renewal<R>(
     response: R,
     error: &RenewError,
@@ -282,8 +284,6 @@ mod tests {
     /// Method, path, what was seen, what follows. S = Authentication and Pairing V2; N = migration notice.
     #[test]
     fn each_first_response_has_its_next_step() {
-        let down: Outcome = Err(AttemptError::ConnectFailed { reason: "down".into(), permanent: false });
-        let misbehaved = |what| RetryDecision::Refuse(Refusal::PlatformMisbehaved(what));
         let table = [
             (Method::GET, "/orders/lab", S(200), PASS),
             (Method::GET, "/orders/lab", S(401), RetryDecision::Renew((), Cause::Unauthorized)), // S 4.2.2: expired
@@ -305,6 +305,19 @@ mod tests {
             (Method::POST, "/scan-request", S(504), PASS),         // N: may have created the RX
             (Method::POST, "/patients", S(500), PASS),
             (Method::GET, "/order/1/return", S(504), PASS), // N: acts, whatever its method
+        ];
+        let limits = limits();
+        for (method, path, seen, step) in table {
+            let context = context(&limits, method.clone(), path);
+            assert_eq!(next_step(&context, seen.clone()), step, "{method} {path} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn each_first_failure_has_its_next_step() {
+        let down: Outcome = Err(AttemptError::ConnectFailed { reason: "down".into(), permanent: false });
+        let misbehaved = |what| RetryDecision::Refuse(Refusal::PlatformMisbehaved(what));
+        let table = [
             (Method::GET, "/orders/lab", down.clone(), wait(1000)),
             (Method::POST, "/scan-request", down, unreachable()),
             (

@@ -1,4 +1,4 @@
-//! A call over a route that is not proven: whether it suits, and what its answer proves. Where it proves
+//! Tries a call over a route that is not proven: which calls may, and what a response proves. Where it proves
 //! nothing, the call goes over the proven route, and its caller notices no more than a delay.
 
 use std::time::Duration;
@@ -57,8 +57,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 }
 
-/// Why a response does not show that the vendor's API is there; `None` where it does. Only what was carried out counts, and
-/// no web page: another product's host answers too.
+/// Why a response does not show that the vendor's API is there; `None` where it does. Only what was carried
+/// out counts, and no web page: another product's host responds too.
 pub(super) fn no_proof<S: Io>(response: &UpstreamResponse<S>) -> Option<String> {
     if !response.head.status.is_success() {
         return Some(format!("it answers a call with status {}", response.head.status.as_u16()));

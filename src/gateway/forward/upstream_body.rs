@@ -1,5 +1,5 @@
-//! The body of the platform's response as it comes. One that does not come to its end fails, so that a short file never looks
-//! complete (threats, row 15).
+//! The body of the platform's response as it comes. One that does not come to its end fails, so that a short
+//! file never looks complete (threats, row 15).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,7 +21,7 @@ pub enum ResponseBodyError {
     Damaged,
 }
 
-/// The body of an answer as it comes, and the connection that it comes over.
+/// A response body as it comes, and the connection that it comes over.
 pub struct UpstreamBody<S: Io> {
     /// Read ahead; delivered first.
     front: Option<Bytes>,
@@ -35,7 +35,7 @@ pub struct UpstreamBody<S: Io> {
 }
 
 impl<S: Io> UpstreamBody<S> {
-    /// A small answer has come with its head: then its connection is free at once.
+    /// A small body has come with its head: then its connection is free at once.
     pub fn new(
         decoder: BodyDecoder,
         mut checkout: Checkout<S>,
@@ -53,7 +53,7 @@ impl<S: Io> UpstreamBody<S> {
         body
     }
 
-    /// The next piece; an answer's trailers end here.
+    /// The next chunk; a response's trailers are dropped.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         if let Some(front) = self.front.take() {
             return Poll::Ready(Some(Ok(front)));
@@ -78,14 +78,11 @@ impl<S: Io> UpstreamBody<S> {
     /// The exact length, where the platform has told it.
     pub fn length(&self) -> Option<u64> {
         let front = self.front.as_ref().map_or(0, |front| front.len() as u64);
-        match self.ended {
-            true => Some(front),
-            false => self.decoder.remaining().map(|rest| front + rest),
-        }
+        if self.ended { Some(front) } else { self.decoder.remaining().map(|rest| front + rest) }
     }
 
-    /// Reads a small answer to its end, so that its connection is free for the repeat while the answer waits to be needed. A larger one
-    /// is left as it is.
+    /// Buffers a small body so that its connection can be reused for the retry. A larger one is left as it
+    /// is.
     pub async fn buffer_up_to(&mut self, limit: usize) -> Result<(), ResponseBodyError> {
         if self.ended || self.length().is_some_and(|length| length > limit as u64) {
             return Ok(());

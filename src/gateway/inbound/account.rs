@@ -1,5 +1,5 @@
-//! Which account a call is for. A caller learns nothing about accounts that it may not use: for those the answer is 403, be there
-//! such an account or not.
+//! Chooses the account of a call. A caller learns nothing about accounts that it may not use: those get 403
+//! whether or not the account exists.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use super::caller::AuthenticatedCaller;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::CallerRules;
 
-/// What the request path needs of `access`. The ledger is the real one; tests play accounts by hand.
+/// What the request path needs of `access`. `AccountDirectory` is the production implementation; tests use a fake.
 pub trait Accounts: 'static {
     type Account: Clone + 'static;
 
     fn by_name(&self, name: &str) -> Option<Self::Account>;
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Self::Account>;
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Self::Account>;
     fn all(&self) -> Vec<Self::Account>;
     fn name(account: &Self::Account) -> &AccountName;
-    /// Where signs of life are noted, if anywhere.
+    /// The account that its activity is recorded at, where there is one.
     fn entry(account: &Self::Account) -> Option<Arc<Account>>;
     fn identity(account: &Self::Account) -> (RealmName, AccountId);
     fn availability(account: &Self::Account, now: Timestamp) -> Availability;
@@ -37,25 +37,18 @@ pub trait Accounts: 'static {
         seen_generation: u64,
         cause: Cause,
     ) -> impl Future<Output = Result<Access, RenewError>>;
-    /// Waits for the renewal under way, where there is one.
+    /// Waits for the renewal in flight, where there is one.
     fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewError>>>;
     /// Starts a renewal that nobody waits for.
     fn renew_in_background(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
     fn report_forbidden(&self, account: &Self::Account, cured: bool);
     /// No connection to the account's route could be made.
     fn route_unreachable(&self, account: &Self::Account, route: &Arc<Route>, why: &str);
-    /// A call has tried a route that was not proven; `failure` says why its answer is no proof.
+    /// A call has tried a route that was not proven; `failure` says why its response is no proof.
     fn route_tried(&self, account: &Self::Account, trial: &Arc<RouteTrial>, failure: Option<String>);
 }
 
-/// The result of a look-up by id.
-pub enum Candidates<A> {
-    One(A),
-    Ambiguous(Vec<RealmName>),
-    Nobody,
-}
-
-/// The book and the one door to renewals.
+/// The accounts, and the one way to renew them.
 #[derive(Clone)]
 pub struct AccountDirectory {
     pub registry: Arc<AccountRegistry>,
@@ -65,8 +58,8 @@ pub struct AccountDirectory {
 /// How many names `account_not_chosen` lists at most.
 const MAX_CHOICES: usize = 100;
 
-/// First match wins: path prefix, X-Gateway-Account, the gateway token's account, the caller's only account. A gateway token is bound
-/// to its account, whatever the request names.
+/// First match wins: path prefix, X-Gateway-Account, the gateway token's account, the caller's only account.
+/// A gateway token is bound to its account, whatever the request names.
 pub fn choose<A: Accounts>(
     accounts: &A,
     caller: &AuthenticatedCaller,
@@ -184,13 +177,13 @@ fn by_id<A: Accounts>(
     id: AccountId,
 ) -> Result<Option<A::Account>, Refusal> {
     let realms = match accounts.by_id(realm, id) {
-        Candidates::One(account) => return Ok(Some(account)),
-        Candidates::Nobody => return Ok(None),
-        Candidates::Ambiguous(realms) => realms,
+        AccountLookup::One(account) => return Ok(Some(account)),
+        AccountLookup::Nobody => return Ok(None),
+        AccountLookup::Ambiguous(realms) => realms,
     };
     let mut mine = Vec::new();
     for realm in realms {
-        if let Candidates::One(account) = accounts.by_id(Some(&realm), id)
+        if let AccountLookup::One(account) = accounts.by_id(Some(&realm), id)
             && allows::<A>(rules, &account)
         {
             mine.push((realm, account));
@@ -210,12 +203,8 @@ impl Accounts for AccountDirectory {
         self.registry.by_name(name)
     }
 
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> Candidates<Arc<Account>> {
-        match self.registry.by_id(realm, id) {
-            AccountLookup::One(entry) => Candidates::One(entry),
-            AccountLookup::Ambiguous(realms) => Candidates::Ambiguous(realms),
-            AccountLookup::Nobody => Candidates::Nobody,
-        }
+    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Arc<Account>> {
+        self.registry.by_id(realm, id)
     }
 
     fn all(&self) -> Vec<Arc<Account>> {

@@ -1,5 +1,5 @@
-//! Who is calling: the caller's key, client certificate, gateway token or network, in this order. What is nothing of ours in
-//! `Authorization` is ignored, not refused: legacy applications go on sending an old bearer.
+//! Identifies the caller by its key, client certificate, gateway token or network, in this order. An
+//! `Authorization` that is not ours is ignored, not refused: legacy applications go on sending an old bearer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,8 +76,9 @@ pub fn accept(rules: Arc<CallerRules>, headers: &Headers) -> Result<Authenticate
     }
 }
 
-/// The address to judge by. Behind a trusted balancer that is the last address in X-Forwarded-For which is not itself a balancer; a
-/// balancer's own address stands for nobody. What PROXY v2 has told is final, so that no caller can add to it.
+/// The address to judge by. Behind a trusted proxy that is the last address in X-Forwarded-For which is not
+/// itself a trusted proxy; a proxy's own address identifies nobody. An address from PROXY v2 is final, so
+/// that no caller can add to it.
 pub fn address_of(settings: &GatewaySettings, headers: &Headers, peer: &PeerInfo) -> Option<IpAddr> {
     let addr = peer.addr.to_canonical();
     if !settings.is_trusted_proxy(addr) {
@@ -143,11 +144,10 @@ fn by_authorization(
         };
         let credential = credential.trim();
         let found = if scheme.eq_ignore_ascii_case("bearer") {
-            match credential.starts_with(token::PREFIX) {
-                true => Some(by_token(settings, tokens, credential, now)?),
-                false => {
-                    settings.caller_by_key(&sha256(credential.as_bytes())).map(AuthenticatedCaller::from)
-                }
+            if credential.starts_with(token::PREFIX) {
+                Some(by_token(settings, tokens, credential, now)?)
+            } else {
+                settings.caller_by_key(&sha256(credential.as_bytes())).map(AuthenticatedCaller::from)
             }
         } else if scheme.eq_ignore_ascii_case("basic") {
             by_password(settings, credential)
@@ -161,7 +161,8 @@ fn by_authorization(
     Ok(None)
 }
 
-/// A gateway token is ours, so a stale one is 401 whatever else identifies: that is what makes the application refresh it.
+/// A gateway token is ours, so a stale one is 401 whatever else identifies: that is what makes the
+/// application refresh it.
 fn by_token(
     settings: &GatewaySettings,
     tokens: &TokenKey,

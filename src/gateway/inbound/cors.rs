@@ -1,6 +1,5 @@
-//! Web pages that a caller lists in `origins`: the browser asks before it sends their calls, and hides
-//! answers that do not name them (Fetch, "CORS protocol"). Nobody else is answered so: to a page that is not
-//! listed nothing here exists.
+//! CORS for the web pages that a caller lists in `origins` (Fetch, "CORS protocol"): preflight responses, and
+//! the headers that let the page read a response. A page that is not listed gets none of it.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
@@ -10,11 +9,11 @@ use crate::http1::{Headers, KnownHeader, RequestHead};
 
 use crate::gateway::settings::GatewaySettings;
 
-/// How long a browser may keep the answer to its question.
+/// How long a browser may cache a preflight response.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
-/// The answer to a browser that asks on behalf of a listed page; it names no key, so any caller's list
+/// The preflight response for a listed page; it names no key, so any caller's list
 /// counts. What may be done is decided when the call itself comes.
 pub fn preflight(settings: &GatewaySettings, head: &RequestHead) -> Option<Response<Bytes>> {
     if head.method != Method::OPTIONS || !has(&head.headers, "access-control-request-method") {
@@ -40,7 +39,7 @@ pub fn preflight(settings: &GatewaySettings, head: &RequestHead) -> Option<Respo
     Some(response)
 }
 
-/// Lets the page that called read this answer.
+/// Lets the page that called read this response.
 pub fn allow_origin<B>(response: &mut Response<B>, origin: &[u8]) {
     let Ok(origin) = HeaderValue::from_bytes(origin) else { return };
     let headers = response.headers_mut();
@@ -49,7 +48,7 @@ pub fn allow_origin<B>(response: &mut Response<B>, origin: &[u8]) {
     headers.append(header::VARY, HeaderValue::from_static("origin"));
 }
 
-/// What the platform says about pages holds for pages that call the platform.
+/// The platform's own CORS headers hold for pages that call the platform.
 pub fn drop_platform_headers(headers: &mut Headers) {
     let is_cors =
         |name: &[u8]| name.get(..15).is_some_and(|begin| begin.eq_ignore_ascii_case(b"access-control-"));

@@ -1,5 +1,5 @@
-//! How much one caller, or all callers of one account, may ask for: calls a second and calls at once. Off unless configured, and then
-//! nothing of this is touched.
+//! Limits one caller, or all callers of one account: calls per second, and concurrent calls. Where no limit
+//! is configured, nothing here runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,16 +12,18 @@ use crate::config::RateLimit;
 #[derive(Debug)]
 pub struct CallLimiter {
     limit: RateLimit,
-    /// When the calls so far would have been made at the even rate, in microseconds (the generic cell rate algorithm).
+    /// When the calls so far would have been made at the even rate, in microseconds (the generic cell rate
+    /// algorithm).
     theoretical_arrival: AtomicU64,
     in_flight: AtomicU32,
 }
 
-/// A call's place among those at once; given back when its answer is done with.
+/// Counts a call among the concurrent ones until it is dropped, which happens when its response has been
+/// sent.
 #[derive(Debug)]
 pub struct CallPermit(Arc<CallLimiter>);
 
-/// How long callers wait who found too many calls under way: nobody knows when one ends.
+/// `Retry-After` of a call over the concurrency limit: nobody knows when one ends.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 impl CallLimiter {

@@ -19,7 +19,8 @@ pub fn is_authority_of(authority: &str, route: &Route) -> bool {
     port == Some(route.port()) && without_final_dot(host).eq_ignore_ascii_case(route.host())
 }
 
-/// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the realm is an insecure one.
+/// Host and port of an authority that is one of the realm's link hosts. Ports and the like only where the
+/// realm is an insecure one.
 pub fn parse(authority: &str, route: &Route, realm: &RealmPolicy) -> Option<(String, u16)> {
     let default = if route.secure() { 443 } else { 80 };
     let (host, port) = match authority.rsplit_once(':') {

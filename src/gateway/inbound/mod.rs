@@ -5,6 +5,7 @@ pub mod caller;
 pub(super) mod cors;
 pub(super) mod limits;
 pub(super) mod link_host;
+mod path_decoding;
 pub(super) mod permission;
 pub mod target;
 pub mod token;

@@ -1,4 +1,5 @@
-//! Whether a caller may make a call: its endpoint's group is in the caller's `allow`, and no tunnel is ever opened.
+//! Whether a caller may make a call: its endpoint's group is in the caller's `allow`, and no tunnel is ever
+//! opened.
 
 use http::Method;
 
@@ -6,7 +7,8 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::CallerRules;
 use crate::model::endpoint::Endpoint;
 
-/// Whether the caller may make this call at all. Decided before a token is looked for, and again when the route is known.
+/// Whether the caller may make this call at all. Decided before a token is looked for, and again when the
+/// route is known.
 pub fn check_allowed(rules: &CallerRules, endpoint: &Endpoint) -> Result<(), Refusal> {
     if !endpoint.is_forwarded {
         return Err(Refusal::BadRequest("tokens are asked for by POST /oauth2/token, spelled just so"));

@@ -1,6 +1,6 @@
-//! What is called: the account prefix and the old applications' path prefixes come off, the endpoint's row is found on the decoded
-//! path, and the bytes for the platform stay as they were sent. No spelling of a path leaves the place it is meant for or slips
-//! past its row.
+//! Parses a request target: strips the account prefix and the path prefixes of old applications, and finds
+//! the endpoint's row on the decoded path. The bytes for the platform stay as they were sent. No spelling of
+//! a path escapes its place or its row.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,17 @@ use percent_encoding::percent_decode_str;
 
 use crate::model::endpoint::{self, Endpoint, Group};
 
+use super::path_decoding::decode_fully;
 use crate::gateway::refusal::Refusal;
 
-/// A request target taken apart.
+/// A parsed request target.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParsedTarget<'a> {
-    /// The segment behind `/accounts/`, decoded.
+    /// The segment after `/accounts/`, decoded.
     pub account: Option<Cow<'a, str>>,
     /// The host of a gateway link (`/accounts/{name}/@{host}/…`).
     pub link_host: Option<&'a str>,
-    /// What goes behind the route's Path (behind the host alone for a link host): empty, or begins with `/`. As sent.
+    /// What follows the route's Path (the host alone for a link host): empty, or begins with `/`. As sent.
     pub rest: &'a str,
     /// As sent, without the `?`.
     pub query: Option<&'a str>,
@@ -32,10 +33,7 @@ const LEGACY_PREFIXES: &[&[&str]] =
     &[&["itero-gen-api", "v2"], &["lab-sw", "v1"], &["api", "third-party", "v2"]];
 const V1_PREFIX: &[&str] = &["lab-sw", "v1"];
 
-/// How often a path may be encoded over before it is refused.
-const MAX_ENCODINGS: usize = 4;
-
-/// Takes a target apart. `base` is the path of the gateway's own url, which comes off too.
+/// Parses a target. `base` is the path of the gateway's own url, which comes off too.
 pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedTarget<'a>, Refusal> {
     // An absolute-form target's host is ignored: it chooses nothing here (threats, row 5).
     let sent = target.path();
@@ -45,10 +43,7 @@ pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedT
     let path = collapse(sent);
     let decoded = decode_fully(path)?;
     let (account, behind) = strip_account(path, base);
-    let (link_host, rest) = match account.is_some() {
-        true => split_link_host(behind),
-        false => (None, behind),
-    };
+    let (link_host, rest) = if account.is_some() { split_link_host(behind) } else { (None, behind) };
     let (rest, v1) = match link_host {
         Some(_) => (rest, false),
         None => strip_legacy(rest),
@@ -64,7 +59,7 @@ pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedT
     Ok(ParsedTarget { account, link_host, rest, query: target.query(), v1, endpoint })
 }
 
-/// What goes behind the route's Path, and its row: an application that follows discovery sends that Path itself.
+/// What follows the route's Path, and its row: an application that follows discovery sends that Path itself.
 pub fn strip_route_path<'a>(
     method: &Method,
     rest: &'a str,
@@ -91,8 +86,9 @@ pub fn round_trips(path: &str, route_path: &str) -> bool {
     path.strip_prefix(route_path) == Some(rest) && (rest.is_empty() || rest.starts_with('/'))
 }
 
-/// For each byte: whether every path that goes on with it behind `route_path` and a slash comes back. Only letters and digits with which no
-/// segment of any prefix begins are sure, since the Path itself may be the beginning of one; `round_trips` judges the others.
+/// For each byte: whether every path that continues with it after `route_path` and a slash round-trips. Only
+/// letters and digits with which no segment of any prefix begins are sure, since the Path itself may be the
+/// beginning of one; `round_trips` judges the others.
 pub fn round_trip_safe_bytes(route_path: &str) -> [bool; 256] {
     let words =
         || LEGACY_PREFIXES.iter().flat_map(|prefix| prefix.iter().copied()).chain(route_path.split('/'));
@@ -106,99 +102,8 @@ pub fn round_trip_safe_bytes(route_path: &str) -> [bool; 256] {
     safe
 }
 
-/// Decodes until nothing is left to decode, refusing on the way what has no place in a path (threats, row 6).
-fn decode_fully(path: &str) -> Result<Cow<'_, str>, Refusal> {
-    let mut text = Cow::Borrowed(path);
-    check_decoded(&text)?;
-    for _ in 0..MAX_ENCODINGS {
-        if !text.contains('%') {
-            return Ok(text);
-        }
-        let once = percent_decode_once(&text);
-        if once == *text {
-            return Ok(text);
-        }
-        check_decoded(&once)?;
-        text = Cow::Owned(once);
-    }
-    Err(Refusal::BadRequest("the path is encoded over and over"))
-}
-
-/// One layer of encoding taken off, as leniently as any platform might read it: `%2e`, the `%u002e` of old Windows servers, and ASCII
-/// spelled in more bytes than it needs (`%c0%ae`).
-fn percent_decode_once(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        rest = match (first, behind) {
-            (b'%', [b'u' | b'U', hex @ ..]) if hex_number(hex, 4).is_some() => {
-                let character =
-                    hex_number(hex, 4).and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
-                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                &hex[4..]
-            }
-            (b'%', hex) if hex_number(hex, 2).is_some() => {
-                bytes.extend(hex_number(hex, 2).and_then(|value| u8::try_from(value).ok()));
-                &hex[2..]
-            }
-            _ => {
-                bytes.push(*first);
-                behind
-            }
-        };
-    }
-    String::from_utf8_lossy(&fold_overlong(&bytes)).into_owned()
-}
-
-fn hex_number(text: &[u8], digits: usize) -> Option<u32> {
-    let text = text.get(..digits).filter(|text| text.iter().all(u8::is_ascii_hexdigit))?;
-    u32::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
-}
-
-/// Puts the ASCII that overlong sequences stand for in their place.
-fn fold_overlong(mut bytes: &[u8]) -> Vec<u8> {
-    let mut short = Vec::with_capacity(bytes.len());
-    while let [first, behind @ ..] = bytes {
-        let (byte, rest) = match bytes {
-            [0xc0 | 0xc1, low @ 0x80..=0xbf, rest @ ..] => ((first & 1) << 6 | (low & 0x3f), rest),
-            [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, rest @ ..]
-            | [0xf0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, rest @ ..] => {
-                ((high & 1) << 6 | (low & 0x3f), rest)
-            }
-            _ => (*first, behind),
-        };
-        short.push(byte);
-        bytes = rest;
-    }
-    short
-}
-
-fn check_decoded(path: &str) -> Result<(), Refusal> {
-    // Nearly all paths are as plain as this; without a way out in the middle it takes a step per sixteen bytes.
-    let plain = |byte: u8| byte >= 0x20 && byte != 0x7f && byte != b'\\' && byte != b'.';
-    if path.bytes().fold(true, |all, byte| all & plain(byte)) {
-        return Ok(());
-    }
-    let (mut before, mut dot_begins_segment) = (0, false);
-    for byte in path.bytes() {
-        match byte {
-            0..0x20 | 0x7f => return Err(Refusal::BadRequest("the path holds control characters")),
-            b'\\' => return Err(Refusal::BadRequest("the path holds a backslash")),
-            _ => dot_begins_segment |= byte == b'.' && before == b'/',
-        }
-        before = byte;
-    }
-    // Some platforms cut parameters and blanks off a segment before they look at it: "..;x" and ".. " are "..".
-    let is_dots =
-        |segment: &str| matches!(segment.split(';').next().unwrap_or_default().trim_end(), "." | "..");
-    match dot_begins_segment && path.split('/').any(is_dots) {
-        true => Err(Refusal::BadRequest("the path holds dot segments")),
-        false => Ok(()),
-    }
-}
-
-/// `/accounts/{x}` comes off, repeatedly where it names the same account: an application may put its base URL before a link that
-/// already is ours.
+/// `/accounts/{x}` comes off, repeatedly where it names the same account: an application may put its base URL
+/// before a link that already is ours.
 fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a str) {
     let mut account = None;
     let mut rest = path;
@@ -248,7 +153,8 @@ fn strip_legacy(path: &str) -> (&str, bool) {
     (rest, v1)
 }
 
-/// Whether the first segment may be a word with one of these initials. Only a plain one is told apart here: what is encoded may be any.
+/// Whether the first segment may be a word with one of these initials. Only a plain one is told apart here:
+/// what is encoded may be any.
 fn may_begin_with(path: &str, initials: &[u8]) -> bool {
     match path.as_bytes() {
         [b'/', first, ..] if first.is_ascii_alphanumeric() => initials.contains(&first.to_ascii_lowercase()),
@@ -262,7 +168,7 @@ fn collapse(rest: &str) -> &str {
     &rest[slashes.saturating_sub(1)..]
 }
 
-/// Takes a plain path off at a segment's end.
+/// Strips a plain path that ends at a segment's end.
 fn strip_path<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     if prefix.is_empty() {
         return None;
@@ -270,7 +176,7 @@ fn strip_path<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Takes whole segments off, whatever their letter case and encoding.
+/// Strips complete segments, whatever their letter case and encoding.
 fn strip_segments<'a>(path: &'a str, words: &[&str]) -> Option<&'a str> {
     words.iter().try_fold(path, |rest, word| {
         let (segment, behind) = first_segment(rest)?;
@@ -298,25 +204,24 @@ fn slashes(path: &str) -> usize {
     path.bytes().take_while(|byte| *byte == b'/').count()
 }
 
-/// The row of a decoded path. Judged as leniently as any platform might read it: parameters, trailing dots and blanks are cut off
-/// each segment, and a destructive call is recognised wherever its words stand.
+/// The row of a decoded path. Judged as leniently as any platform might read it: parameters, trailing dots
+/// and blanks are cut off each segment, and a destructive call is recognised wherever its words stand.
 fn classify(method: &Method, decoded: &str) -> &'static Endpoint {
     let lenient =
         |segment: &str| segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_owned();
-    let cleaned = match decoded.bytes().any(|byte| matches!(byte, b';' | b'.' | b' ')) {
-        true => Cow::Owned(decoded.split('/').map(lenient).collect::<Vec<_>>().join("/")),
-        false => Cow::Borrowed(decoded),
+    let cleaned = if decoded.bytes().any(|byte| matches!(byte, b';' | b'.' | b' ')) {
+        Cow::Owned(decoded.split('/').map(lenient).collect::<Vec<_>>().join("/"))
+    } else {
+        Cow::Borrowed(decoded)
     };
     let (path, _) = strip_legacy(&cleaned);
     let endpoint = endpoint::find(method, path);
-    match endpoint.group == Group::Other {
-        true => destructive(path).unwrap_or(endpoint),
-        false => endpoint,
-    }
+    if endpoint.group == Group::Other { destructive(path).unwrap_or(endpoint) } else { endpoint }
 }
 
-/// The destructive row whose words begin consecutive segments, letters and digits alone compared: nobody knows which signs a platform
-/// drops, folds or cuts at, and no harmless call is spelled like these (threats, row 27).
+/// The destructive row whose words begin consecutive segments, letters and digits alone compared: nobody
+/// knows which signs a platform drops, folds or cuts at, and no harmless call is spelled like these (threats,
+/// row 27).
 fn destructive(path: &str) -> Option<&'static Endpoint> {
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()

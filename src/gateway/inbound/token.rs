@@ -1,5 +1,5 @@
-//! Gateway tokens: what an application that refreshes by itself gets instead of Align's bearer. Stateless, bound to one caller and
-//! one account, and worth nothing at the platform.
+//! Gateway tokens: what an application that refreshes by itself gets instead of Align's bearer. Stateless,
+//! bound to one caller and one account, and worth nothing at the platform.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
 const FIXED: usize = 1 + 8 + 2;
 
-/// The key that signs gateway tokens; replicas share it, and it outlives a restart. Older ones are read with, so that a change of keys
-/// ends nobody's token.
+/// The key that signs gateway tokens; replicas share it, and it outlives a restart. Older ones are read with,
+/// so that a change of keys ends nobody's token.
 pub struct TokenKey {
     signing: hmac::Key,
     older: Vec<hmac::Key>,

@@ -1,10 +1,10 @@
-//! Every refusal code, once: number, status, title, hint and what else hangs on it. All that shows a refusal derives from
-//! this table, and so do the tests of the documentation.
+//! Every refusal code, once: number, status, title, hint and what else hangs on it. All that shows a refusal
+//! derives from this table, and so do the tests of the documentation.
 
 use http::StatusCode;
 
-/// Names a row of the catalogue. Its number is the row's place in it, is stored with the signals of accounts, and never
-/// changes: a new code is added at the end.
+/// Names a row of the catalogue. Its number is the row's place in it, is stored with the signals of accounts,
+/// and never changes: a new code is added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum RefusalCode {
@@ -308,8 +308,8 @@ impl RefusalCode {
         self as u16
     }
 
-    /// The code of a stored number. One that is not in the catalogue was written by a later version, or is how earlier
-    /// ones wrote `internal_error`.
+    /// The code of a stored number. One that is not in the catalogue was written by a later version, or is
+    /// how earlier ones wrote `internal_error`.
     pub fn from_number(number: u16) -> Self {
         CATALOGUE.get(usize::from(number)).map_or(RefusalCode::InternalError, |info| info.id)
     }

@@ -1,5 +1,5 @@
-//! The responses that the gateway makes up itself. Each has one code of the catalogue; nothing of a caller's request is
-//! reflected in it.
+//! The responses that the gateway makes up itself. Each has one code of the catalogue; nothing of a caller's
+//! request is reflected in it.
 
 mod catalogue;
 pub mod oauth_error;

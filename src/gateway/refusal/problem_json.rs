@@ -1,4 +1,4 @@
-//! A refusal as the answer that a caller gets: RFC 9457's object, and the headers that go with it.
+//! A refusal as callers get it: RFC 9457's object, and the headers that go with it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::gateway::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 impl Refusal {
-    /// The whole answer. `head_only`: a HEAD request gets the same head and no body.
+    /// The complete response. `head_only`: a HEAD request gets the same head and no body.
     pub fn response<B>(
         &self,
         request_id: &HeaderValue,
@@ -71,7 +71,7 @@ impl Refusal {
     }
 }
 
-/// Whole seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
+/// Seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
 fn whole_seconds(wait: Duration) -> u64 {
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     millis.div_ceil(1000).max(1)

@@ -1,5 +1,5 @@
-//! The body that the server sends to the caller. One that ends in an error aborts the caller's connection: a short file must
-//! never look complete (threats, row 15).
+//! The body that the server sends to the caller. One that ends in an error aborts the caller's connection: a
+//! short file must never look complete (threats, row 15).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

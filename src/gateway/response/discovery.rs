@@ -1,4 +1,5 @@
-//! A caller's discovery call is answered here: with the vendor's own address it would walk around the gateway, or lose its account.
+//! Responds to a caller's discovery call: given the vendor's own address, the caller would bypass the
+//! gateway, or lose its account.
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};

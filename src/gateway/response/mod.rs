@@ -1,4 +1,4 @@
-//! The caller's answer, from the platform's: links and addresses become ours, the rest passes as it came.
+//! Makes the caller's response of the platform's: links and addresses become ours, the rest passes unchanged.
 
 pub mod body;
 pub(super) mod discovery;
@@ -50,7 +50,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         } else {
             ResponseBody::live(response.body)
         };
-        // What version the platform speaks is its own affair; the server answers the caller in the caller's.
+        // What version the platform speaks is its own affair; the server responds in the caller's.
         let ResponseHead { status, reason, headers, .. } = head;
         let mut response = Response::new(body.with_headers(headers));
         *response.status_mut() = status;

@@ -1,5 +1,5 @@
-//! Bodies whose links become ours: whole up to 1 MiB, with a new Content-Length, beyond that as they stream. What cannot be rewritten
-//! safely passes untouched, and is counted.
+//! Rewrites the links of a response body: bodies up to 1 MiB are buffered and get a new Content-Length,
+//! longer ones stream. What cannot be rewritten safely passes untouched, and is counted.
 
 use std::future::poll_fn;
 use std::io::Write;
@@ -16,13 +16,14 @@ use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
 use crate::gateway::forward::upstream_body::{ResponseBodyError, UpstreamBody};
 
-/// Up to here an answer is rewritten whole.
+/// A longer body is rewritten as it streams.
 pub const MAX_BUFFERED: usize = 1024 * 1024;
 
-/// Compressed bytes unpacked at a time: gzip unpacks a byte to a thousand at most, so this bounds what one step can make.
+/// Compressed bytes unpacked at a time: gzip unpacks a byte to a thousand at most, so this bounds what one
+/// step can make.
 const GZIP_STEP: usize = 4 * 1024;
 
-/// What is to be done with an answer of a link row.
+/// What to do with the response of an endpoint whose responses carry links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RewritePlan {
     /// Nothing in it can be a link, or it has no body.
@@ -61,7 +62,7 @@ pub fn plan(method: &Method, status: StatusCode, headers: &Headers) -> RewritePl
     }
 }
 
-/// JSON, XML and other text; an answer without a type is taken for the JSON that these calls return.
+/// JSON, XML and other text; a response without a type is taken for the JSON that these calls return.
 fn is_text(headers: &Headers) -> bool {
     let Some(kind) = headers.get(KnownHeader::ContentType) else { return true };
     let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -80,8 +81,8 @@ fn has_wide_charset(headers: &Headers) -> bool {
         .any(|wide| charset.trim_matches('"').starts_with(wide))
 }
 
-/// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address always give the same
-/// bytes, and a conditional request has to find its way back to the vendor's own.
+/// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address
+/// always give the same bytes, and a conditional request has to find its way back to the vendor's own.
 pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>) {
     const REPRESENTATION_HEADERS: HeaderSet = HeaderSet::new(&[
         KnownHeader::ContentLength,
@@ -100,7 +101,7 @@ pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>)
     }
 }
 
-/// An answer in the clear, piece by piece.
+/// A response body, decompressed chunk by chunk.
 pub struct DecodedBody<S: Io> {
     body: UpstreamBody<S>,
     gzip: Option<Gzip>,
@@ -113,7 +114,7 @@ struct Gzip {
     finished: bool,
 }
 
-/// A rewritten body that is too long to be held.
+/// A rewritten body that is too long to be buffered.
 pub struct RewritingBody<S: Io> {
     decoded: DecodedBody<S>,
     rewriter: Rewriter,
@@ -127,7 +128,7 @@ pub enum RewrittenBody<S: Io> {
     Streaming(Box<RewritingBody<S>>),
 }
 
-/// An answer whose links are ours.
+/// A response whose links are ours.
 pub struct RewrittenResponse<S: Io> {
     pub body: RewrittenBody<S>,
     /// The body's length, where it is known.
@@ -138,8 +139,8 @@ pub struct RewrittenResponse<S: Io> {
     pub untouched: bool,
 }
 
-/// Rewrites an answer of which nothing was sent yet. Most answers are small and many hold no link: what comes
-/// in one piece is looked through where it lies, and nothing is set up for it.
+/// Rewrites a response of which nothing was sent yet. Most responses are small and many hold no link: what
+/// comes in one chunk is searched in place, and nothing is set up for it.
 pub async fn rewrite<S: Io>(
     body: UpstreamBody<S>,
     gzip: bool,
@@ -234,7 +235,7 @@ impl Gzip {
         Ok(self.taken())
     }
 
-    /// An archive cut short must not look whole.
+    /// A truncated archive must not look complete.
     fn finish(&mut self) -> Option<Result<Bytes, ResponseBodyError>> {
         if self.finished || !self.seen_any {
             return None;

@@ -1,5 +1,5 @@
-//! The gateway between a caller and a platform that follows a script, over real sockets. What a story does not say, the platform
-//! answers with 200 and `{}`.
+//! The gateway between a caller and a platform that follows a script, over real sockets. What a story does
+//! not say, the platform responds with 200 and `{}`.
 
 mod calls;
 mod faults;
@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::access_log::{LogEntry, Observer};
+use super::access_log::{CallObserver, LogEntry};
 use super::inbound::caller::PeerInfo;
 use super::inbound::token::TokenKey;
 use super::settings::GatewaySettings;
@@ -51,7 +51,7 @@ pub enum Act {
 }
 
 /// The platform: reads one request after the other and acts as the script says.
-pub struct Platform {
+pub struct ScriptedPlatform {
     pub addr: SocketAddr,
     pub script: RefCell<VecDeque<Act>>,
     /// Requests as they came, head and body.
@@ -63,7 +63,7 @@ pub struct Platform {
 pub struct World {
     pub gateway: Rc<Gateway<Rc<FakeAccounts>, Direct>>,
     pub accounts: Rc<FakeAccounts>,
-    pub platform: Rc<Platform>,
+    pub platform: Rc<ScriptedPlatform>,
     pub clock: Clock,
     pub records: Arc<Records>,
 }
@@ -83,7 +83,7 @@ impl Dial for Direct {
     }
 }
 
-impl Observer for Records {
+impl CallObserver for Records {
     fn finished(&self, record: &LogEntry, _account: Option<&Account>) {
         self.0.lock().unwrap().push(record.clone());
     }
@@ -112,7 +112,7 @@ impl World {
         let settings = GatewaySettings::compile(config);
         let shared =
             Arc::new(GatewayShared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let accounts = FakeAccounts::with(&[("smile", "global", 7)]);
         accounts.set(Availability::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
         let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct, records.clone()));
@@ -148,9 +148,10 @@ impl World {
                     .headers
                     .get(KnownHeader::ContentLength)
                     .map(|digits| http1::parse_content_length(digits).unwrap());
-                let body = match head.headers.has(KnownHeader::TransferEncoding) {
-                    true => BodyDecoder::chunked(),
-                    false => BodyDecoder::Length(length.unwrap_or_default()),
+                let body = if head.headers.has(KnownHeader::TransferEncoding) {
+                    BodyDecoder::chunked()
+                } else {
+                    BodyDecoder::Length(length.unwrap_or_default())
                 };
                 let asked = ResponseContext::for_request(&head);
                 let mut handled = pin!(gateway.handle(served.start_request(head, body), peer));
@@ -168,7 +169,7 @@ impl World {
         ours
     }
 
-    /// One call on a connection of its own; the body is an error where it did not come whole.
+    /// One call on a connection of its own; the body is an error where it was cut short.
     pub async fn call(&self, request: Request<Full<Bytes>>) -> (Response<()>, Result<Bytes, hyper::Error>) {
         self.try_call(request).await.unwrap()
     }
@@ -214,12 +215,12 @@ pub fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
     builder.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
 }
 
-/// An answer with a length.
+/// A response with a length.
 pub fn response(status: &str, kind: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\ncontent-type: {kind}\ncontent-length: {}\n\n{body}", body.len())
 }
 
-impl Platform {
+impl ScriptedPlatform {
     async fn start() -> Rc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let platform = Rc::new(Self {

@@ -1,4 +1,4 @@
-//! Links over the wire: whole, streamed, compressed, and back in again.
+//! Links over the wire: buffered, streamed, compressed, and back in again.
 
 use std::io::Write;
 

@@ -8,8 +8,8 @@ use crate::gateway::testing::{access, on_trial};
 const PROVEN: &str = "/itero-gen-api/v2";
 
 /// A second platform, on trial beside the proven one.
-async fn with_a_trial(world: &World) -> Rc<Platform> {
-    let other = Platform::start().await;
+async fn with_a_trial(world: &World) -> Rc<ScriptedPlatform> {
+    let other = ScriptedPlatform::start().await;
     let proven = access(1, &world.platform.domain(), PROVEN);
     world.accounts.set(Availability::Ready(on_trial(&proven, &other.domain(), "/v3")));
     other

@@ -1,5 +1,5 @@
-//! The fields of an answer that carry addresses, in one list: whoever follows one of them must come back to
-//! the gateway. Fields that are not here pass as they came.
+//! The response headers that carry addresses, in one list: whoever follows one must come back to the gateway.
+//! Headers that are not listed pass unchanged.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::LinkContext;
 /// How a field writes its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddressForm {
-    /// The whole value is one.
+    /// The value is one address.
     Whole,
     /// `<gateway_url>; rel="next", <gateway_url>` (RFC 8288, 3).
     InAngles,
@@ -94,10 +94,11 @@ impl LinkContext {
             return Some(self.gateway_url(&self.relative, &self.authority, url.as_bytes()).to_string() + url);
         }
         let scheme = if self.route.secure() { "https://" } else { "http://" };
-        // An address without its scheme takes that of the answer, which is the platform's.
-        let url = match url.starts_with("//") {
-            true => Cow::Owned(format!("{}{}", scheme.trim_end_matches('/'), url)),
-            false => Cow::Borrowed(url),
+        // An address without its scheme takes that of the response, which is the platform's.
+        let url = if url.starts_with("//") {
+            Cow::Owned(format!("{}{}", scheme.trim_end_matches('/'), url))
+        } else {
+            Cow::Borrowed(url)
         };
         let rest = url.get(scheme.len()..).filter(|_| url[..scheme.len()].eq_ignore_ascii_case(scheme))?;
         let (authority, tail) = rest.split_at(super::authority_end(rest.as_bytes())?);

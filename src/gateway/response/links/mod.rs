@@ -1,7 +1,9 @@
-//! Links in answers become ours, by value: a URL whose host is the account's own Domain or a configured link host is changed, and
-//! nothing else is. What is rewritten leads back to exactly the platform address it came from (`target` is the other half).
+//! Rewrites links in responses, by value: a URL whose host is the account's own Domain or a configured link
+//! host becomes ours, and nothing else is changed. What is rewritten leads back to exactly the platform
+//! address it came from (`target` is the other half).
 //!
-//! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by key or by network.
+//! A gateway link names its account, not its caller: whoever fetches it is identified like anybody else, by
+//! key or by network.
 
 mod fields;
 mod rewriter;
@@ -31,7 +33,7 @@ pub struct LinkContext {
     relative: String,
 }
 
-/// What stands in place of scheme and authority.
+/// What replaces scheme and authority of a platform URL.
 struct GatewayUrl<'t> {
     prefix: &'t str,
     /// Where the prefix alone would not lead back.
@@ -87,14 +89,15 @@ impl LinkContext {
         }
     }
 
-    /// Our address for a path on a host of the platform, the path itself left off. The short form is taken only where it leads back to
-    /// the very same platform path.
+    /// Our address for a path on a host of the platform, the path itself left off. The short form is taken
+    /// only where it leads back to the very same platform path.
     fn gateway_url<'t>(&'t self, prefix: &'t str, authority: &'t str, path: &[u8]) -> GatewayUrl<'t> {
         let short = self.is_own(authority) && target::round_trips(&path_of(path), self.route.path());
         GatewayUrl { prefix, host: (!short).then_some(authority) }
     }
 
-    /// What nearly all links are: the account's own authority, its Path, and something that is no prefix. The others are judged at length.
+    /// What nearly all links are: the account's own authority, its Path, and something that is no prefix. The
+    /// others are judged at length.
     fn surely_round_trips(&self, rest: &[u8], safe_bytes: &[bool; 256]) -> bool {
         let behind = rest
             .strip_prefix(self.authority.as_bytes())

@@ -1,4 +1,5 @@
-//! Texts whose links become ours, piece by piece: found many bytes at a time, judged one by one.
+//! Rewrites the links of a text that comes in chunks: candidates are found many bytes at a time and judged
+//! one by one.
 
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ pub struct LinkMatcher {
     search: MultiSearch,
     marker_kinds: Vec<MarkerKind>,
     longest: usize,
-    /// What may stand behind the Path of a link that surely leads back.
+    /// What may follow the Path of a link that surely round-trips.
     safe_bytes: [bool; 256],
 }
 
@@ -23,13 +24,14 @@ enum MultiSearch {
     Automaton(AhoCorasick),
 }
 
-/// Rewrites a text that comes in pieces. Of each it may keep a tail back, since a link can be split anywhere.
+/// Rewrites a text that comes in chunks. It may keep the end of each back, since a link can be split
+/// anywhere.
 pub struct Rewriter {
     link_context: LinkContext,
     matcher: Rc<LinkMatcher>,
     tail: Vec<u8>,
-    /// Between a URL's beginning and its end nothing is looked at: a pre-signed address may carry one of ours in its query, and
-    /// changing that would break its signature.
+    /// Between a URL's beginning and its end nothing is looked at: a pre-signed address may carry one of ours
+    /// in its query, and changing that would break its signature.
     inside_url: bool,
     /// The first two bytes, as far as they have come: they tell of wide letters.
     start: [u8; 2],
@@ -85,7 +87,8 @@ const FOREIGN: [&str; 8] = [
     "\\u003A\\u002F\\u002F",
 ];
 
-/// How much of a URL has to be seen to judge it: scheme, authority (at most 255) and the beginning of its path (Path is at most 256).
+/// How much of a URL has to be seen to judge it: scheme, authority (at most 255) and the beginning of its
+/// path (Path is at most 256).
 const LOOKAHEAD: usize = 768;
 
 impl LinkMatcher {
@@ -114,7 +117,7 @@ impl LinkMatcher {
         Some(Self { search, marker_kinds, longest, safe_bytes: target::round_trip_safe_bytes(route_path) })
     }
 
-    /// Whether there is anything to judge in a whole text.
+    /// Whether there is anything to judge in a complete text.
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.search.find(text, 0).is_some()
     }
@@ -159,7 +162,7 @@ impl Rewriter {
         self.links
     }
 
-    /// The next piece; what can be judged of the text by now goes behind `out`.
+    /// Takes the next chunk; what can be judged of the text by now is appended to `out`.
     pub fn pass(&mut self, mut chunk: &[u8], out: &mut Vec<u8>) {
         if self.started < self.start.len() && !chunk.is_empty() {
             for (place, byte) in self.start[self.started..].iter_mut().zip(chunk) {
@@ -171,7 +174,7 @@ impl Rewriter {
         }
         let mut tail = std::mem::take(&mut self.tail);
         while !tail.is_empty() && !chunk.is_empty() {
-            // With so much behind it, all of the tail can be judged: a piece itself is never copied.
+            // With so much after it, all of the tail can be judged: a chunk itself is never copied.
             let (more, rest) = chunk.split_at(chunk.len().min(LOOKAHEAD));
             let kept = tail.len();
             tail.extend_from_slice(more);
@@ -195,7 +198,8 @@ impl Rewriter {
         self.feed(&tail, true, out);
     }
 
-    /// Rewrites what can be judged and returns how much of `input` that was; the rest comes again, with more behind it.
+    /// Rewrites what can be judged and returns how much of `input` that was; the rest comes again, with more
+    /// after it.
     fn feed(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let mut copied = 0;
         let mut at = 0;
@@ -296,7 +300,7 @@ impl Rewriter {
     }
 }
 
-/// What a URL that was found comes to.
+/// What a URL that was found turns out to be.
 enum UrlMatch<'t> {
     /// Of it, `kept` bytes stay, and the address takes the place of what follows them up to `length`.
     Ours {

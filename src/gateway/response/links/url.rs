@@ -1,9 +1,10 @@
-//! Where the parts of a URL in a text end.
+//! Finds where the parts of a URL in a text end.
 
 use std::borrow::Cow;
 
-/// Where an authority ends, if it ends the way one does: `https://eu.iterocloud.com.evil.test` is one whole other host,
-/// `https://eu.iterocloud.com@evil.test` and `https://eu.iterocloud.com\@evil.test` are tricks.
+/// Where an authority ends, if it ends the way one does: `https://eu.iterocloud.com.evil.test` is another
+/// host altogether, `https://eu.iterocloud.com@evil.test` and `https://eu.iterocloud.com\@evil.test` are
+/// tricks.
 pub(super) fn authority_end(text: &[u8]) -> Option<usize> {
     let part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
     let end = text.iter().position(|b| !part(b)).unwrap_or(text.len());
@@ -80,7 +81,8 @@ fn is_escaped_end(digits: &[u8]) -> bool {
     number.is_some_and(may_end_url)
 }
 
-/// How many bytes stand before the first one that may end a URL. Without a way out in the middle, a block takes a few steps.
+/// How many bytes stand before the first one that may end a URL. Without a way out in the middle, a block
+/// takes a few steps.
 fn plain_in_url(text: &[u8]) -> usize {
     const BLOCK: usize = 16;
     let blocks = text.chunks_exact(BLOCK);
