@@ -1,7 +1,9 @@
-//! genapi-gateway: an authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
+//! genapi-gateway: an authenticating reverse proxy that keeps legacy applications working against the iTero
+//! Gen API.
 //!
-//! The map, in reading order. Imports run one way, and `tests/architecture.rs` checks it:
-//! model → upstream → platform, store → access → pairing → public, health → admin; access → facade; access → gateway; `app` sees all.
+//! The map, in reading order. Imports run one way, and `tests/architecture` checks it: model → upstream →
+//! platform, store → access → pairing → public, health → admin; access → facade; access → gateway; `app` sees
+//! all.
 
 pub mod clock;
 pub mod model;

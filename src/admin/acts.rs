@@ -1,4 +1,5 @@
-//! Acting: pause, resume, renew, discover, call, unpair, revoke. Each act is written into the audit log before it is done.
+//! Acting: pause, resume, renew, discover, call, unpair, revoke. Each act is written into the audit log
+//! before it is done.
 
 use std::sync::Arc;
 

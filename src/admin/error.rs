@@ -1,4 +1,5 @@
-//! Errors of the admin API: `application/problem+json` (RFC 9457) with what is wrong and what to do, always both.
+//! Errors of the admin API: `application/problem+json` (RFC 9457) with what is wrong and what to do, always
+//! both.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};

@@ -1,4 +1,5 @@
-//! `explain`: how an account is, why, and what to do about it, in words. Findings come in order of importance.
+//! `explain`: how an account is, why, and what to do about it, in words. Findings come in order of
+//! importance.
 
 use std::sync::Arc;
 use std::time::Duration;

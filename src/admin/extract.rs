@@ -1,5 +1,5 @@
-//! What a call carries, read from its path, query and body. The rule: what cannot be read is answered with a problem that says what is
-//! wrong, and never with the text that was sent, which may hold a token.
+//! What a call carries, read from its path, query and body. The rule: what cannot be read is answered with a
+//! problem that says what is wrong, and never with the text that was sent, which may hold a token.
 
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -12,7 +12,8 @@ use super::error::ApiError;
 /// A JSON body.
 pub struct ApiJson<T>(pub T);
 
-/// The query; parameters that the call does not know are refused, so that a mistyped one does not change what is done.
+/// The query; parameters that the call does not know are refused, so that a mistyped one does not change what
+/// is done.
 pub struct ApiQuery<T>(pub T);
 
 /// What stands for `{…}` in a call's path.
@@ -106,7 +107,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// serde names the value that it met, in quotes of one kind or another; what remains says where and which type was expected.
+/// serde names the value that it met, in quotes of one kind or another; what remains says where and which
+/// type was expected.
 fn without_values(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;

@@ -1,4 +1,5 @@
-//! Who may speak to the admin API: the holder of the admin token, from a program and not from somebody else's page.
+//! Who may speak to the admin API: the holder of the admin token, from a program and not from somebody else's
+//! page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +41,8 @@ impl Guard {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| sha256(token.trim()));
         match given {
-            // Whatever others try meanwhile: 256 bits are not found by trying, and a stranger must not lock the operator out.
+            // Whatever others try meanwhile: 256 bits are not found by trying, and a stranger must not lock
+            // the operator out.
             Some(given) if constant_time::verify_slices_are_equal(&given, &self.digest).is_ok() => Ok(()),
             Some(_) if self.count_failure(self.clock.now()) > FAILURES_PER_MINUTE => Err(ApiError::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -57,7 +59,8 @@ impl Guard {
         }
     }
 
-    /// Returns how many wrong tokens this minute has seen. Its first one is worth a line, and the one that makes the rest wait.
+    /// Returns how many wrong tokens this minute has seen. Its first one is worth a line, and the one that
+    /// makes the rest wait.
     fn count_failure(&self, now: Timestamp) -> u64 {
         let count = |seen: u64| if seen >> 32 == minute(now) { (seen & u64::from(u32::MAX)) + 1 } else { 1 };
         let next = |seen: u64| Some((minute(now) << 32) | count(seen).min(u64::from(u32::MAX)));

@@ -1,4 +1,5 @@
-//! `/healthz`, `/readyz`, `/metrics`: for balancers and scrapers, without a token and without a name of anybody.
+//! `/healthz`, `/readyz`, `/metrics`: for balancers and scrapers, without a token and without a name of
+//! anybody.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Whether calls can be taken. Neither a store in trouble nor one account that needs a login makes the gateway unready, and a balancer's
-/// question waits for no database.
+/// Whether calls can be taken. Neither a store in trouble nor one account that needs a login makes the
+/// gateway unready, and a balancer's question waits for no database.
 pub async fn ready(State(admin): State<Arc<Admin>>, Query(verbosity): Query<Verbosity>) -> Response {
     if verbosity.verbose.is_some() {
         let readiness = admin.health.readiness().await;

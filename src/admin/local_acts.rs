@@ -1,4 +1,5 @@
-//! Acts that change what stands here and nothing at the platform: an account is removed, or gets another name.
+//! Acts that change what stands here and nothing at the platform: an account is removed, or gets another
+//! name.
 
 use std::sync::Arc;
 

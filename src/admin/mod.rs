@@ -1,4 +1,5 @@
-//! The operators' listener: health and metrics open, the JSON API behind the admin token. Tokens are never shown, acts are audited.
+//! The operators' listener: health and metrics open, the JSON API behind the admin token. Tokens are never
+//! shown, acts are audited.
 
 mod accounts;
 mod acts;
@@ -159,7 +160,8 @@ async fn wrong_method() -> ApiError {
     .fix("The Allow header names the methods that it takes.")
 }
 
-/// Account names and states, and refresh tokens where they are exported: nobody on the way keeps a copy, and no page shows them.
+/// Account names and states, and refresh tokens where they are exported: nobody on the way keeps a copy, and
+/// no page shows them.
 async fn forbid_caching_and_framing(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -197,7 +199,8 @@ fn fresh_id() -> String {
 }
 
 impl Admin {
-    /// Writes an act into the audit log, does it, and writes down what came of it. An act that cannot be written down is not done.
+    /// Writes an act into the audit log, does it, and writes down what came of it. An act that cannot be
+    /// written down is not done.
     async fn audited<T>(
         &self,
         actor: &Actor,

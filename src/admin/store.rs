@@ -1,4 +1,5 @@
-//! What is done to the whole store while the gateway goes on: a copy of it handed out, and everything sealed anew under the newest key.
+//! What is done to the whole store while the gateway goes on: a copy of it handed out, and everything sealed
+//! anew under the newest key.
 
 use std::io;
 use std::sync::Arc;
@@ -21,13 +22,15 @@ use super::{Actor, Admin};
 /// What the store may be ahead of the reader, and the size of a piece.
 const CHUNK: usize = 64 * 1024;
 
-/// A backup that is being taken, in a task of its own: it ends, and the audit log says how, also where the reader has left.
+/// A backup that is being taken, in a task of its own: it ends, and the audit log says how, also where the
+/// reader has left.
 struct BackupStream {
     read: DuplexStream,
     done: JoinHandle<Result<u64, ApiError>>,
 }
 
-/// The copy as it is made. It holds everything sealed, so it is of no use without the key. A copy that could not be finished is cut off.
+/// The copy as it is made. It holds everything sealed, so it is of no use without the key. A copy that could
+/// not be finished is cut off.
 pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Response, ApiError> {
     let (read, mut write) = tokio::io::duplex(CHUNK);
     let done = tokio::spawn(async move {

@@ -233,7 +233,8 @@ pub struct ImportPreviewView {
     pub new: usize,
     pub same: usize,
     pub failing: usize,
-    /// Of the hits: those whose present token has worked, those that are ready, those with a living access token.
+    /// Of the hits: those whose present token has worked, those that are ready, those with a living access
+    /// token.
     pub proven: usize,
     pub ready: usize,
     pub living: usize,

@@ -1,4 +1,5 @@
-//! What a pairing, an import or a pause changes in memory: the registry, the tokens that applications hold, renewals.
+//! What a pairing, an import or a pause changes in memory: the registry, the tokens that applications hold,
+//! renewals.
 
 use std::future::Future;
 use std::pin::Pin;

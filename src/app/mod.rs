@@ -1,7 +1,8 @@
 //! The composition root: a configuration in, bound sockets, running tasks and a shutdown handle out.
 //!
-//! Reading order: `start` (five stages) → `data_plane` (a request meets gateway or token endpoint) → `adapters` (what a
-//! pairing changes in memory) → `observe` (calls to metrics and activity) → `reload` → `replicas` → `run` (signals, drain).
+//! Reading order: `start` (five stages) → `data_plane` (a request meets gateway or token endpoint) →
+//! `adapters` (what a pairing changes in memory) → `observe` (calls to metrics and activity) → `reload` →
+//! `replicas` → `run` (signals, drain).
 
 mod adapters;
 mod allocator;

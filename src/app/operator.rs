@@ -1,4 +1,5 @@
-//! `accounts call`: one call of an operator through the whole request path, by a caller that exists in memory only.
+//! `accounts call`: one call of an operator through the whole request path, by a caller that exists in memory
+//! only.
 //!
 //! It enters behind the server, so that there is no further port and nothing of the path is left out.
 

@@ -1,4 +1,5 @@
-//! What each realm needs at run time: the way to its hosts and its control calls. Made at start and again at every reload.
+//! What each realm needs at run time: the way to its hosts and its control calls. Made at start and again at
+//! every reload.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

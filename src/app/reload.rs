@@ -1,4 +1,5 @@
-//! SIGHUP: the new configuration takes over as a whole, or the old one stays. Certificates are looked at by themselves as well.
+//! SIGHUP: the new configuration takes over as a whole, or the old one stays. Certificates are looked at by
+//! themselves as well.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use crate::server::Reload;
 
 use super::{Running, RunningState, operator, preflight, realms};
 
-/// File watches miss what container platforms do to mounted files, so contents are compared (dependencies: file watching).
+/// File watches miss what container platforms do to mounted files, so contents are compared (dependencies:
+/// file watching).
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOOKS_A_DAY: u32 = 86_400 / 2;
 

@@ -1,4 +1,5 @@
-//! What other gateways on the same store change, this one takes over: tokens, routes, states, accounts that come and go.
+//! What other gateways on the same store change, this one takes over: tokens, routes, states, accounts that
+//! come and go.
 
 use tokio::sync::mpsc;
 

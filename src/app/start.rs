@@ -1,5 +1,5 @@
-//! The start, in five stages, each of which returns what the next needs: sockets and store, accounts, control plane, data
-//! plane, listeners. What can fail for good fails before the first call is taken.
+//! The start, in five stages, each of which returns what the next needs: sockets and store, accounts, control
+//! plane, data plane, listeners. What can fail for good fails before the first call is taken.
 
 use std::sync::Arc;
 
@@ -45,7 +45,8 @@ use super::{ControlPlane, DataPlane, Lifecycle, Running, RunningState, reload, r
 /// 256 bits.
 const ADMIN_TOKEN_BYTES: usize = 32;
 
-/// Binds, opens, loads and starts everything. Runs on the control runtime, which must outlive what it returns.
+/// Binds, opens, loads and starts everything. Runs on the control runtime, which must outlive what it
+/// returns.
 pub async fn start(
     config: Config,
     clock: Clock,
@@ -58,8 +59,8 @@ pub async fn start(
     listen(base, accounts, state, front, sockets)
 }
 
-/// The first stage: sockets are bound and the store is open, so that a taken port or a locked database is an error and
-/// not half a gateway.
+/// The first stage: sockets are bound and the store is open, so that a taken port or a locked database is an
+/// error and not half a gateway.
 struct Base {
     clock: Clock,
     /// With the ports that were bound.

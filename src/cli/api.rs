@@ -1,4 +1,5 @@
-//! The running gateway's admin API as the command line sees it: address and token come from the same configuration file.
+//! The running gateway's admin API as the command line sees it: address and token come from the same
+//! configuration file.
 
 use std::fmt;
 use std::io::Read;
@@ -42,7 +43,8 @@ pub enum CliError {
 /// What a command ends with.
 pub type CommandResult = Result<ExitCode, CliError>;
 
-/// Prints what went wrong, for programs that read JSON as JSON; the exit code is the contract of design section 8.
+/// Prints what went wrong, for programs that read JSON as JSON; the exit code is the contract of design
+/// section 8.
 pub fn finish(format: Format, outcome: CommandResult) -> ExitCode {
     let failure = match outcome {
         Ok(code) => return code,

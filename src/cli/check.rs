@@ -1,4 +1,5 @@
-//! `check`: what `serve` looks at before it opens, binds or makes anything, and with `--connect` the way to the platform, step by step.
+//! `check`: what `serve` looks at before it opens, binds or makes anything, and with `--connect` the way to
+//! the platform, step by step.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -249,7 +250,8 @@ fn clock(date: Option<&str>) -> Result<String, String> {
     }
 }
 
-/// A code that cannot be valid is answered with 400 where the credentials are good (Authentication and Pairing V2, 4.1.2).
+/// A code that cannot be valid is answered with 400 where the credentials are good (Authentication and
+/// Pairing V2, 4.1.2).
 async fn credentials(platform: &Platform) -> Result<String, String> {
     match platform.probe_credentials().await {
         CredentialsCheck::Good => Ok("client_id and client_secret are accepted".into()),
@@ -273,7 +275,8 @@ fn redirect_rules(realm: &RealmConfig) -> Result<String, String> {
     }
 }
 
-/// Without a token the answer must be a refusal by the API itself: that shows that the address is the right one.
+/// Without a token the answer must be a refusal by the API itself: that shows that the address is the right
+/// one.
 async fn discovery(connector: &Connector, realm: &RealmConfig) -> Result<String, String> {
     if realm.route.is_some() {
         return Ok("not used: the route is pinned".into());

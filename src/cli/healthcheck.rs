@@ -1,4 +1,5 @@
-//! `healthcheck`: whether the gateway of this configuration is alive, for containers that hold nothing but this binary. It needs no token.
+//! `healthcheck`: whether the gateway of this configuration is alive, for containers that hold nothing but
+//! this binary. It needs no token.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -124,8 +124,8 @@ pub struct SandboxArguments {
     /// How many paired accounts to begin with; with --write one more, which is left to be paired.
     #[arg(long, default_value_t = 4, value_name = "N")]
     pub accounts: usize,
-    /// Write a matching gateway configuration, keys and import file into this folder, and keep accounts and tokens there: another run
-    /// with it goes on.
+    /// Write a matching gateway configuration, keys and import file into this folder, and keep accounts and
+    /// tokens there: another run with it goes on.
     #[arg(long, value_name = "DIR")]
     pub write: Option<PathBuf>,
     /// Where the gateway of the written configuration listens for callers. [default: 127.0.0.1:8080]
@@ -209,7 +209,8 @@ pub enum AccountsCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Take over refresh tokens: a JSON array of {"name", "realm", "account_id", "refresh_token"}, or CSV with these in a header row.
+    /// Take over refresh tokens: a JSON array of {"name", "realm", "account_id", "refresh_token"}, or CSV
+    /// with these in a header row.
     Import(ImportArguments),
     /// Accounts in the form that `import` reads.
     Export {
@@ -244,7 +245,8 @@ pub enum AccountsCommand {
     Renew {
         /// A name, perhaps with `*` in it.
         pattern: String,
-        /// Refresh although the store takes no writes: the new tokens are in memory only then, and a crash costs the login.
+        /// Refresh although the store takes no writes: the new tokens are in memory only then, and a crash
+        /// costs the login.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -286,7 +288,8 @@ pub struct ImportArguments {
     /// Only store: do not refresh until `accounts resume`.
     #[arg(long)]
     pub paused: bool,
-    /// The file's tokens are newer: try them also where the gateway's own work, and take those that the platform takes.
+    /// The file's tokens are newer: try them also where the gateway's own work, and take those that the
+    /// platform takes.
     #[arg(long)]
     pub replace: bool,
     /// Do it; without this, --replace prints what it would hit and does nothing.
@@ -307,7 +310,8 @@ pub struct PairArguments {
     /// Pair this account without asking, if the user has it.
     #[arg(long, value_name = "ID")]
     pub account_id: Option<AccountId>,
-    /// Where the platform is to send scan notifications. Align changes it only by unpairing and pairing again.
+    /// Where the platform is to send scan notifications. Align changes it only by unpairing and pairing
+    /// again.
     #[arg(long, value_name = "URL")]
     pub callback_url: Option<String>,
     /// The browser cannot reach the gateway: log in anywhere and paste the redirected URL here.
@@ -384,9 +388,11 @@ pub struct RenameArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
-    /// Move everything to another store, account by account, and prove it by reading it back; broken off, run it again.
+    /// Move everything to another store, account by account, and prove it by reading it back; broken off, run
+    /// it again.
     Migrate(MigrateArguments),
-    /// Copy the store into a new file, while the gateway goes on. Without the key, which is to be kept elsewhere, it opens nothing.
+    /// Copy the store into a new file, while the gateway goes on. Without the key, which is to be kept
+    /// elsewhere, it opens nothing.
     Backup {
         /// Must not exist yet.
         file: PathBuf,
@@ -400,7 +406,8 @@ pub enum StoreCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Seal everything anew under the first key of the key file, so that the other lines can go; broken off, run it again.
+    /// Seal everything anew under the first key of the key file, so that the other lines can go; broken off,
+    /// run it again.
     RotateKey {
         #[command(flatten)]
         output: OutputArguments,
@@ -442,7 +449,8 @@ pub enum CallersCommand {
     List(OutputArguments),
 }
 
-/// Reads what was typed and runs it. What cannot be read ends with 2, and for programs that read JSON it is JSON.
+/// Reads what was typed and runs it. What cannot be read ends with 2, and for programs that read JSON it is
+/// JSON.
 pub fn run_command_line(words: Vec<OsString>) -> ExitCode {
     let read = Arguments::command()
         .try_get_matches_from(&words)

@@ -1,5 +1,5 @@
-//! Rows for people (a table), for programs (JSON) and for spreadsheets (CSV). A table fits its terminal, or 80 columns where there is
-//! none; names are never cut.
+//! Rows for people (a table), for programs (JSON) and for spreadsheets (CSV). A table fits its terminal, or
+//! 80 columns where there is none; names are never cut.
 
 use std::io::{IsTerminal, Write};
 

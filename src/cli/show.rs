@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::admin::view::{
-    AccountView, CallerView, CandidateView, Explanation, FailingView, Finding, JournalView,
+    AccountView, CallerView, CandidateView, Explanation, FailingView, Finding, GrantView, JournalView,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountState, Remedy};
@@ -183,13 +183,7 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         lines.push(("since", moment(Some(*since))));
         lines.push(("why", why.clone()));
     }
-    // As `explain` says it: what the platform has refused serves nobody.
-    let is_refused = view.token_expires_at.is_some_and(|until| until > screen.now)
-        && view.failing.as_ref().is_some_and(|it| {
-            ["401", "token_unavailable"].contains(&it.last.as_str())
-                && view.refreshed_at.is_none_or(|at| at <= it.last_at)
-        });
-    let refused = if is_refused { ", but callers do not get through with it" } else { "" };
+    let refused = if is_refused(view, screen.now) { ", but callers do not get through with it" } else { "" };
     let signals = &view.signals;
     lines.extend([("route", view.route.clone().unwrap_or_else(|| "-".to_owned()))]);
     if let Some(candidate) = &view.candidate {
@@ -217,24 +211,32 @@ fn facts(view: &AccountView, screen: Screen) -> String {
     if signals.unfinished_download_at.is_some() {
         lines.push(("unfinished download", moment(signals.unfinished_download_at)));
     }
-    for grant in &view.grants {
-        let current = if grant.current { "current" } else { "kept" };
-        let under_way = match grant.refresh_under_way_since {
-            Some(since) => format!(", refresh under way since {}", moment(Some(since))),
-            None => String::new(),
-        };
-        let made = moment(Some(grant.obtained_at));
-        lines.push((
-            "grant",
-            format!("{} {}, {current}, made {made}{under_way}", grant.realm, grant.account_id),
-        ));
-    }
+    lines.extend(view.grants.iter().map(|grant| ("grant", grant_line(grant, screen))));
     let line = |(label, value): &(&str, String)| {
         let value = screen.wrapped(INDENT, &output::shown(value));
         let value = if *label == "state" { screen.tone(&value) } else { value };
         format!("{label:INDENT$}{value}\n")
     };
     lines.iter().map(line).collect()
+}
+
+/// As `explain` says it: a token that the platform has refused serves nobody.
+fn is_refused(view: &AccountView, now: Timestamp) -> bool {
+    view.token_expires_at.is_some_and(|until| until > now)
+        && view.failing.as_ref().is_some_and(|it| {
+            ["401", "token_unavailable"].contains(&it.last.as_str())
+                && view.refreshed_at.is_none_or(|at| at <= it.last_at)
+        })
+}
+
+fn grant_line(grant: &GrantView, screen: Screen) -> String {
+    let current = if grant.current { "current" } else { "kept" };
+    let under_way = match grant.refresh_under_way_since {
+        Some(since) => format!(", refresh under way since {}", screen.moment(Some(since))),
+        None => String::new(),
+    };
+    let made = screen.moment(Some(grant.obtained_at));
+    format!("{} {}, {current}, made {made}{under_way}", grant.realm, grant.account_id)
 }
 
 /// Findings first: they stand in order of importance, and what follows is what they rest on.

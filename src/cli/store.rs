@@ -1,5 +1,5 @@
-//! `store …`: what is done to a whole store. Where a gateway runs, it does the work itself, through its admin API; where none does, the
-//! store is opened here. Either way the audit log hears of it before it is done.
+//! `store …`: what is done to a whole store. Where a gateway runs, it does the work itself, through its admin
+//! API; where none does, the store is opened here. Either way the audit log hears of it before it is done.
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! `[[callers]]`: who may call, how each is known, and for which accounts. Nobody can be taken for somebody else, and a
-//! configuration that lets anybody in beyond loopback does not start (threats, row 25).
+//! `[[callers]]`: who may call, how each is known, and for which accounts. Nobody can be taken for somebody
+//! else, and a configuration that lets anybody in beyond loopback does not start (threats, row 25).
 
 use ipnet::IpNet;
 

@@ -1,4 +1,5 @@
-//! Every default of `config.toml` with its reason. `config.toml.example` prints them, and a test compares the two.
+//! Every default of `config.toml` with its reason. `config.toml.example` prints them, and a test compares the
+//! two.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ pub const GATEWAY_LISTEN: &str = "127.0.0.1:8080";
 pub const WORKERS: usize = 0;
 /// Idle ones hold no buffers; far more than an office has programs.
 pub const MAX_CONNECTIONS: usize = 4096;
-/// An 8 K bearer, a long list of cookies and room to spare; usual servers stop at 8 K and break on the bearer (gen-api, section 6).
+/// An 8 K bearer, a long list of cookies and room to spare; usual servers stop at 8 K and break on the bearer
+/// (gen-api, section 6).
 pub const MAX_HEAD: usize = 64 * 1024;
 /// Enough for any browser, and for applications behind a row of proxies.
 pub const MAX_HEADERS: usize = 100;
@@ -48,7 +50,8 @@ pub const DISCOVERY_VERSION: &str = "2";
 
 // [upstream]
 
-/// A TCP and TLS handshake across an ocean takes one; five means that the way is broken, and a repeat is better.
+/// A TCP and TLS handshake across an ocean takes one; five means that the way is broken, and a repeat is
+/// better.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Above the 60 to 90 s at which usual platforms answer 504 themselves: their answer is better than ours.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(100);
@@ -74,7 +77,8 @@ pub const RETRY_SCAN_REQUEST: bool = false;
 
 // [renewal]
 
-/// The documents forbid "quick succession" and name no number; a minute is far below the hour that a token lives.
+/// The documents forbid "quick succession" and name no number; a minute is far below the hour that a token
+/// lives.
 pub const MIN_GAP: Duration = Duration::from_secs(60);
 /// Enough for several tries at the documented pace before the token ends.
 pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(300);

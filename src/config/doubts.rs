@@ -1,10 +1,12 @@
-//! What can be used and is hardly meant: values that were left as the example prints them, and hosts that the vendor gave up.
+//! What can be used and is hardly meant: values that were left as the example prints them, and hosts that the
+//! vendor gave up.
 
 use url::{Host, Url};
 
 use super::reader::Value;
 
-/// Hosts of the old platform with the address that takes each one's place (migration notice, "Current URL" and "New URL").
+/// Hosts of the old platform with the address that takes each one's place (migration notice, "Current URL"
+/// and "New URL").
 const RETIRED: [(&str, &str); 3] = [
     ("identity-cus.aligntech.com", "https://prod-identity.iterocloud.com"),
     ("api-proxy.aligntech.com", "https://prod-iteroapi.iterocloud.com"),
@@ -33,8 +35,8 @@ pub(super) fn is_placeholder(text: &str) -> bool {
         || (plain.len() > 2 && letters.all(|letter| Some(letter) == first))
 }
 
-/// A digest that no key has: those of the examples, and what is typed to have something there. 32 bytes by chance hold some thirty
-/// different ones.
+/// A digest that no key has: those of the examples, and what is typed to have something there. 32 bytes by
+/// chance hold some thirty different ones.
 pub(super) fn is_placeholder_digest(digest: &[u8; 32]) -> bool {
     let mut bytes = digest.to_vec();
     bytes.sort_unstable();

@@ -1,4 +1,5 @@
-//! A configuration for tests and benches. It comes from the loader, so each default stands in `defaults` alone.
+//! A configuration for tests and benches. It comes from the loader, so each default stands in `defaults`
+//! alone.
 
 use std::path::Path;
 
@@ -35,8 +36,8 @@ access = false
 "#;
 
 impl Config {
-    /// A realm `global` on loopback, a caller `anyone` from anywhere, every other value as the loader has it. A test
-    /// changes the fields that it is about.
+    /// A realm `global` on loopback, a caller `anyone` from anywhere, every other value as the loader has it.
+    /// A test changes the fields that it is about.
     #[doc(hidden)]
     pub fn for_tests() -> Config {
         let env = |name: &str| Some(format!("the {name} of a test, long enough"));

@@ -1,5 +1,5 @@
-//! `[gateway]`, `[admin]` and `[public]`: where we listen and how others reach us. No two listeners share a port, and an address that
-//! callers cannot use is not handed out to them.
+//! `[gateway]`, `[admin]` and `[public]`: where we listen and how others reach us. No two listeners share a
+//! port, and an address that callers cannot use is not handed out to them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -160,8 +160,8 @@ fn is_ipv4(taken: &ClaimedAddresses, location: &Location) -> bool {
     taken.iter().any(|(claimed, address)| claimed.key == location.key && address.is_ipv4())
 }
 
-/// Port 0 is a new port each time. The unspecified address takes the port on every address of its family, and `[::]` mostly on those of
-/// both. An IPv4 address may be written as IPv6.
+/// Port 0 is a new port each time. The unspecified address takes the port on every address of its family, and
+/// `[::]` mostly on those of both. An IPv4 address may be written as IPv6.
 fn clash(claimed: &SocketAddr, new: &SocketAddr, dual_stack: bool) -> bool {
     let overlap = |a: IpAddr, b: IpAddr| {
         let (a, b) = (a.to_canonical(), b.to_canonical());
@@ -210,7 +210,8 @@ fn url_of_gateway(section: &Section<'_>, data_listeners: &DataListeners) -> Opti
     Url::parse(&format!("{scheme}://{first}")).ok().map(|url| (location, url))
 }
 
-/// Loopback beside a wider listen: callers on other machines would be sent links to themselves. Fine where each has a URL of its own.
+/// Loopback beside a wider listen: callers on other machines would be sent links to themselves. Fine where
+/// each has a URL of its own.
 pub(super) fn refuse_unreachable_url(reader: &Reader<'_>, exposure: &Exposure, callers_have_urls: bool) {
     let Some((location, url)) = &exposure.url else { return };
     if exposure.beyond_loopback && is_loopback(url) && !callers_have_urls {
@@ -227,7 +228,8 @@ pub(super) fn admin(section: Section<'_>, taken: &mut ClaimedAddresses) -> Resul
     let token = secret_or_default(&section, "token", defaults::ADMIN_TOKEN_FILE);
     let url = section.optional("url", own_url);
     let audit = section.or_default("audit", path, || section.reader.folder.join(defaults::AUDIT_FILE));
-    // Not refused: probes and scrapers come from outside in a cluster, and a network policy may guard the way.
+    // Not refused: probes and scrapers come from outside in a cluster, and a network policy may guard the
+    // way.
     if listen.iter().any(is_wide) && matches!(tls, Ok(None)) {
         section.reader.warning(
             &section.location_of("listen"),

@@ -1,4 +1,5 @@
-//! The one way from `config.toml` to a `Config`: `check` and `serve` both call `load`, so they cannot disagree.
+//! The one way from `config.toml` to a `Config`: `check` and `serve` both call `load`, so they cannot
+//! disagree.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub struct LoadedConfig {
     pub places: KeyLocations,
 }
 
-/// Reads the file and the client secrets that it points to. All faults are found in one run, save that a fault of syntax hides the rest.
+/// Reads the file and the client secrets that it points to. All faults are found in one run, save that a
+/// fault of syntax hides the rest.
 pub fn load(file: &Path, env: Env<'_>) -> Result<LoadedConfig, ConfigError> {
     let text = text_of(file)?;
     let (config, ReadReport { problems, mut warnings, places, .. }) = read(file, &text, env);
@@ -32,7 +34,8 @@ pub fn load(file: &Path, env: Env<'_>) -> Result<LoadedConfig, ConfigError> {
     }
 }
 
-/// `[admin]` alone, for programs that only speak to a gateway that runs: what else is wrong, or may not be read, is not theirs.
+/// `[admin]` alone, for programs that only speak to a gateway that runs: what else is wrong, or may not be
+/// read, is not theirs.
 pub fn load_admin(file: &Path, env: Env<'_>) -> Result<AdminConfig, ConfigError> {
     load_part(file, env, |root| listeners::admin(root.section("admin"), &mut Vec::new()))
 }

@@ -147,7 +147,8 @@ pub enum SecretSource {
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     pub url: StoreUrl,
-    /// Made together with a new database where the file is missing, 0600; refused when missing beside an old one.
+    /// Made together with a new database where the file is missing, 0600; refused when missing beside an old
+    /// one.
     pub key: SecretSource,
 }
 
@@ -200,7 +201,8 @@ pub enum RealmKind {
     Old,
 }
 
-/// The discovery call's address and parameters; all of it configuration, since a V3 is announced (gen-api, section 1).
+/// The discovery call's address and parameters; all of it configuration, since a V3 is announced (gen-api,
+/// section 1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovery {
     pub path: String,
@@ -209,8 +211,8 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Whether two spellings name one API: the vendor's own documents print `third-party` and `thirdparty`. Letter case and what
-    /// separates the words do not count.
+    /// Whether two spellings name one API: the vendor's own documents print `third-party` and `thirdparty`.
+    /// Letter case and what separates the words do not count.
     pub fn same_name(one: &str, other: &str) -> bool {
         let letters = |text: &str| -> String {
             text.chars()

@@ -1,4 +1,5 @@
-//! Certificates and keys in PEM form. What is in another form, or is the other of the two, is named with the command that helps.
+//! Certificates and keys in PEM form. What is in another form, or is the other of the two, is named with the
+//! command that helps.
 
 use std::path::Path;
 
@@ -78,7 +79,8 @@ enum Binary {
     Pkcs12,
 }
 
-/// Both begin with a SEQUENCE whose length takes more than one byte; version 3 comes first in PKCS#12 (RFC 7292, 4).
+/// Both begin with a SEQUENCE whose length takes more than one byte; version 3 comes first in PKCS#12 (RFC
+/// 7292, 4).
 fn binary_form(bytes: &[u8]) -> Option<Binary> {
     let [0x30, long, rest @ ..] = bytes else { return None };
     if long & 0x80 == 0 {

@@ -1,5 +1,5 @@
-//! What is wrong with a configuration, said like a compiler says it: file, line, key, fault, and what to type instead.
-//! A value is quoted only where it cannot be a secret.
+//! What is wrong with a configuration, said like a compiler says it: file, line, key, fault, and what to type
+//! instead. A value is quoted only where it cannot be a secret.
 
 use std::collections::BTreeMap;
 use std::fmt;

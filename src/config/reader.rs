@@ -1,5 +1,5 @@
-//! Walks the parsed file and remembers every fault with its place, so that one run names them all. A key that nobody asked for is
-//! unknown; asking is therefore the only list of keys there is.
+//! Walks the parsed file and remembers every fault with its place, so that one run names them all. A key that
+//! nobody asked for is unknown; asking is therefore the only list of keys there is.
 //!
 //! Not serde: its first error ends the reading, and a semantic fault no longer knows its line.
 
@@ -315,8 +315,8 @@ impl<'a> Section<'a> {
         self.or_reported_default(key, read, default)
     }
 
-    /// A number that is wrong has been reported, which keeps the whole configuration from being used: the reading goes
-    /// on with the default, so that all faults are found.
+    /// A number that is wrong has been reported, which keeps the whole configuration from being used: the
+    /// reading goes on with the default, so that all faults are found.
     fn or_reported_default<T>(
         &self,
         key: &'static str,
@@ -432,7 +432,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The key that a fault of syntax belongs to, as far as lines tell: the last header above it, and what stands before its line's `=`.
+/// The key that a fault of syntax belongs to, as far as lines tell: the last header above it, and what stands
+/// before its line's `=`.
 fn key_near(text: &str, offset: usize) -> String {
     let (line, _) = line_and_column(text, offset);
     let until: Vec<&str> = text.lines().take(line).map(str::trim).collect();

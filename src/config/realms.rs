@@ -1,5 +1,6 @@
-//! `[realms.NAME]`: where client credentials and tokens may go. What is refused here would otherwise leak them; two realms never share
-//! credentials, or one account would be refreshed twice (threats, rows 7, 24, 26).
+//! `[realms.NAME]`: where client credentials and tokens may go. What is refused here would otherwise leak
+//! them; two realms never share credentials, or one account would be refreshed twice (threats, rows 7, 24,
+//! 26).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -236,8 +237,8 @@ fn doubt_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, ho
     }
 }
 
-/// Two realms with the same credentials would refresh one account twice; two that allow the same hosts could be led to use the wrong
-/// bearer there.
+/// Two realms with the same credentials would refresh one account twice; two that allow the same hosts could
+/// be led to use the wrong bearer there.
 fn keep_apart(reader: &Reader<'_>, realms: &[(Location, RealmConfig)]) {
     for (at, (location, realm)) in realms.iter().enumerate() {
         for (_, other) in &realms[..at] {

@@ -1,9 +1,10 @@
-//! What a reload can take over at once, and what needs a restart: sockets, threads and files that were opened at start.
+//! What a reload can take over at once, and what needs a restart: sockets, threads and files that were opened
+//! at start.
 
 use super::{Config, StoreUrl};
 
-/// The changed keys that a reload cannot take over. Whatever is not named here is taken over live: realms, callers, url, retry,
-/// renewal, upstream, log level, …
+/// The changed keys that a reload cannot take over. Whatever is not named here is taken over live: realms,
+/// callers, url, retry, renewal, upstream, log level, …
 pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let (was, is) = (&old.gateway, &new.gateway);
     let public =
@@ -11,7 +12,8 @@ pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changes = [
         ("gateway.listen", was.listen != is.listen),
         ("gateway.tls", was.tls != is.tls),
-        // The worker count is fixed for a process; the limits are handed to each worker's connections when it starts.
+        // The worker count is fixed for a process; the limits are handed to each worker's connections when it
+        // starts.
         ("gateway.workers", was.workers != is.workers),
         ("gateway.max_connections", was.max_connections != is.max_connections),
         ("gateway.max_head", was.max_head != is.max_head),

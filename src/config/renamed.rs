@@ -1,5 +1,5 @@
-//! Keys that have got a better name. The old one is accepted for as long as configurations hold it, with a warning
-//! that names the new one; a table that holds both is refused, since one of them would be ignored.
+//! Keys that have got a better name. The old one is accepted for as long as configurations hold it, with a
+//! warning that names the new one; a table that holds both is refused, since one of them would be ignored.
 
 /// New name, old name. A new name stands in one kind of table only, so it needs no section.
 const RENAMED: [(&str, &str); 6] = [

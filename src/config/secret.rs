@@ -1,5 +1,5 @@
-//! Secrets that stand outside the configuration file: read them, or make them at first start. A secret that others on the machine
-//! can read is refused, and no message ever holds one.
+//! Secrets that stand outside the configuration file: read them, or make them at first start. A secret that
+//! others on the machine can read is refused, and no message ever holds one.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -44,8 +44,9 @@ fn of_text(source: &impl fmt::Display, TextError { what, fix }: TextError) -> Se
     problem(format!("{source} {what}"), fix)
 }
 
-/// Reads a secret, or makes one of `random_bytes` (base64url, one line, 0600, on disk before this returns) where its file is missing.
-/// The second value says whether it was made. A variable of the environment is never made.
+/// Reads a secret, or makes one of `random_bytes` (base64url, one line, 0600, on disk before this returns)
+/// where its file is missing. The second value says whether it was made. A variable of the environment is
+/// never made.
 pub fn read_or_make(
     source: &SecretSource,
     random_bytes: usize,

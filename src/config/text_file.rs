@@ -1,5 +1,6 @@
-//! Small text files: secrets, keys, tokens, PEM. Read by one reader, so that a file that an editor or a script left slightly different
-//! means the same everywhere, and one that cannot be meant is named. No message ever holds what was read.
+//! Small text files: secrets, keys, tokens, PEM. Read by one reader, so that a file that an editor or a
+//! script left slightly different means the same everywhere, and one that cannot be meant is named. No
+//! message ever holds what was read.
 
 use std::fmt;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! `[store]`, `[upstream]`, `[retry]`, `[renewal]` and `[log]`: where things are kept and how patient we are. The vendor's documented
-//! waits are a floor for every realm that is real.
+//! `[store]`, `[upstream]`, `[retry]`, `[renewal]` and `[log]`: where things are kept and how patient we are.
+//! The vendor's documented waits are a floor for every realm that is real.
 
 use std::path::Path;
 use std::time::Duration;
@@ -46,8 +46,8 @@ fn store_url(value: &Value<'_>) -> Result<StoreUrl, Reported> {
 }
 
 impl StoreUrl {
-    /// `sqlite:FILE`, which starts at `folder`, or `postgres://…`. The error is what is wrong and the fix, without the text, which may hold
-    /// a password.
+    /// `sqlite:FILE`, which starts at `folder`, or `postgres://…`. The error is what is wrong and the fix,
+    /// without the text, which may hold a password.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, (&'static str, &'static str)> {
         if let Some(path) = text.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -109,7 +109,8 @@ pub(super) fn upstream(section: Section<'_>) -> Result<UpstreamConfig, Reported>
     Ok(UpstreamConfig { connect_timeout, response_timeout, idle_timeout, max_idle_per_host, proxy: proxy? })
 }
 
-/// What is wrong with the credentials in a proxy's address, if they were cut where they should not end. A URL takes `\\` for a slash.
+/// What is wrong with the credentials in a proxy's address, if they were cut where they should not end. A URL
+/// takes `\\` for a slash.
 pub fn proxy_credentials_problem(text: &str) -> Option<&'static str> {
     let behind_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let credentials = &behind_scheme[..behind_scheme.rfind('@')?];
@@ -169,7 +170,8 @@ pub(super) fn retry(section: Section<'_>, sandbox: bool) -> RetryConfig {
     }
 }
 
-/// The vendor's waits are a minimum (Authentication and Pairing V2, 4.1.2 and 4.3.1); only a sandbox may be asked sooner.
+/// The vendor's waits are a minimum (Authentication and Pairing V2, 4.1.2 and 4.3.1); only a sandbox may be
+/// asked sooner.
 fn documented_wait(
     section: &Section<'_>,
     key: &'static str,
@@ -233,8 +235,8 @@ fn level(value: &Value<'_>) -> Result<String, Reported> {
     }
 }
 
-/// The first directive that does not say what it seems to. A bare misspelt level would otherwise be taken for the name of a target, and
-/// silence everything else.
+/// The first directive that does not say what it seems to. A bare misspelt level would otherwise be taken for
+/// the name of a target, and silence everything else.
 pub fn bad_directive(directives: &str) -> Option<&str> {
     let good = |directive: &str| match directive.split_once('=') {
         Some((target, level)) => !target.is_empty() && level.parse::<LevelFilter>().is_ok(),

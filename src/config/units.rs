@@ -1,4 +1,5 @@
-//! Durations and sizes as people write them: `"20s"`, `"7d"`, `65536`, `"64KiB"`. A bare number is never a duration.
+//! Durations and sizes as people write them: `"20s"`, `"7d"`, `65536`, `"64KiB"`. A bare number is never a
+//! duration.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text.trim()).ok()
 }
 
-/// `"64KiB"`, `"1MiB"`, `"2GiB"`, `"512B"`, `"65536"`. Decimal units are refused: a limit that is 2 % off is a puzzle later.
+/// `"64KiB"`, `"1MiB"`, `"2GiB"`, `"512B"`, `"65536"`. Decimal units are refused: a limit that is 2 % off is
+/// a puzzle later.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

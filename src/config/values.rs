@@ -1,5 +1,5 @@
-//! The kinds of values that several sections share: addresses, networks, URLs, digests, files. Each is checked where it is read, so that
-//! a fault is told at its own place.
+//! The kinds of values that several sections share: addresses, networks, URLs, digests, files. Each is
+//! checked where it is read, so that a fault is told at its own place.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,8 @@ pub(super) fn addresses(value: &Value<'_>) -> Vec<(Location, SocketAddr)> {
     parsed.collect()
 }
 
-/// All items of a list, or that at least one of them was reported: each is read, so that all faults are found.
+/// All items of a list, or that at least one of them was reported: each is read, so that all faults are
+/// found.
 pub(super) fn every<'a, T>(
     items: &[Value<'a>],
     read: impl Fn(&Value<'a>) -> Result<T, Reported>,
@@ -38,7 +39,8 @@ pub(super) fn is_wide(address: &SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 
-/// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped network is IPv4 too.
+/// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped
+/// network is IPv4 too.
 pub(super) fn networks(value: &Value<'_>) -> Vec<(Location, IpNet)> {
     let items = value.items("a list of networks, like [\"10.1.0.0/16\"]");
     let parsed = items.iter().flatten().filter_map(|item| Some((item.location.clone(), network(item).ok()?)));
@@ -53,7 +55,8 @@ fn network(item: &Value<'_>) -> Result<IpNet, Reported> {
         return item.refuse(format!("{text:?} is not a network"), fix);
     };
     if network.addr() != network.network() {
-        // Nobody can tell which was meant, the network or the one address: too many would be let in, or too few.
+        // Nobody can tell which was meant, the network or the one address: too many would be let in, or too
+        // few.
         let what = format!("{text:?} is an address within a network and not the network");
         let one = IpNet::from(network.addr());
         return item
@@ -69,8 +72,8 @@ fn unmapped(network: IpNet) -> IpNet {
     v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
 }
 
-/// Whether a network takes in so much of the internet that it tells nobody apart: wider than any private range, or all of IPv4
-/// written as IPv6.
+/// Whether a network takes in so much of the internet that it tells nobody apart: wider than any private
+/// range, or all of IPv4 written as IPv6.
 pub(super) fn covers_everything(network: &IpNet) -> bool {
     match network {
         IpNet::V4(v4) => v4.prefix_len() < 8,
@@ -94,7 +97,8 @@ pub(super) fn own_url(value: &Value<'_>) -> Result<Url, Reported> {
     Ok(without_trailing_slash(url))
 }
 
-/// A place of the platform's: https on its usual port under a name, unless the realm is a sandbox (threats, rows 7 and 24).
+/// A place of the platform's: https on its usual port under a name, unless the realm is a sandbox (threats,
+/// rows 7 and 24).
 pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Result<Url, Reported> {
     let schemes: &[&str] = if allow_insecure { &["https", "http"] } else { &["https"] };
     let url = plain_url(value, schemes)?;
@@ -169,8 +173,8 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 /// SHA-256 of nothing: what a script writes whose variable was empty.
 const DIGEST_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// 64 hexadecimal digits, also with the colons that `openssl x509 -fingerprint` prints. The text is never shown: a key put here by
-/// mistake would be in the log.
+/// 64 hexadecimal digits, also with the colons that `openssl x509 -fingerprint` prints. The text is never
+/// shown: a key put here by mistake would be in the log.
 pub(super) fn digest(value: &Value<'_>, fix: &str) -> Result<[u8; 32], Reported> {
     let text = value.text()?.replace(':', "").to_ascii_lowercase();
     if text == DIGEST_OF_NOTHING {
@@ -224,7 +228,8 @@ fn private_key(value: &Value<'_>) -> Result<PathBuf, Reported> {
     Ok(path)
 }
 
-/// Certificate tools write keys with the mode that the umask leaves, and refusing them would stop sound installations: a warning.
+/// Certificate tools write keys with the mode that the umask leaves, and refusing them would stop sound
+/// installations: a warning.
 fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
     if super::secret::open_to_others(path) {
         let what = format!("{} can be read by everybody on this machine", path.display());
@@ -232,8 +237,8 @@ fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
     }
 }
 
-/// `{ file = "…" }` or `{ env = "…" }`. A relative file that is missing beside the configuration is looked for among the service
-/// manager's credentials (`LoadCredential=`, CREDENTIALS_DIRECTORY).
+/// `{ file = "…" }` or `{ env = "…" }`. A relative file that is missing beside the configuration is looked
+/// for among the service manager's credentials (`LoadCredential=`, CREDENTIALS_DIRECTORY).
 pub(super) fn secret_source(value: &Value<'_>) -> Result<SecretSource, Reported> {
     if value.is_text() {
         let name = value.location.key.rsplit('.').next().unwrap_or_default().to_owned();
@@ -254,7 +259,8 @@ pub(super) fn secret_source(value: &Value<'_>) -> Result<SecretSource, Reported>
     }
 }
 
-/// Beside the configuration, else among the service manager's credentials, else (to be made) beside the configuration.
+/// Beside the configuration, else among the service manager's credentials, else (to be made) beside the
+/// configuration.
 pub(super) fn secret_file(reader: &Reader<'_>, name: &str) -> PathBuf {
     let beside = reader.folder.join(name);
     if Path::new(name).is_relative() && !beside.exists() {

@@ -1,5 +1,6 @@
-//! How the gateway is: what `/readyz?verbose`, the metrics and `explain` tell of store, clock, log, tokens and realms.
-//! The rule: nobody waits for an answer. What is slow is looked at in the background, and what was found last is told.
+//! How the gateway is: what `/readyz?verbose`, the metrics and `explain` tell of store, clock, log, tokens
+//! and realms. The rule: nobody waits for an answer. What is slow is looked at in the background, and what
+//! was found last is told.
 
 pub mod clock;
 mod logs;
@@ -105,8 +106,8 @@ impl Health {
         self.parts.corrections.recent_clock_change(self.parts.clock.now())
     }
 
-    /// What keeps log lines from being written, as a sentence without its stop. Lines that were lost a while ago are
-    /// for the metrics; here stands whether it still happens.
+    /// What keeps log lines from being written, as a sentence without its stop. Lines that were lost a while
+    /// ago are for the metrics; here stands whether it still happens.
     pub fn log_trouble(&self) -> Option<String> {
         let (lines, entries) = (self.lines_lost(), self.parts.journal.dropped());
         let lately = self.losses.are_recent(lines + entries, self.parts.clock.now());
@@ -127,8 +128,8 @@ impl Health {
         })
     }
 
-    /// Every part, with a fresh look at the store. A store in trouble does not make the gateway unready: calls go on
-    /// with what is held in memory.
+    /// Every part, with a fresh look at the store. A store in trouble does not make the gateway unready:
+    /// calls go on with what is held in memory.
     pub async fn readiness(&self) -> Readiness {
         self.probe_store().await;
         let ready = self.is_ready();
@@ -171,7 +172,8 @@ impl Health {
         part("saved_tokens", unsaved == 0, detail)
     }
 
-    /// One dead account among many is its own affair; where most of them are dead, something has happened to all.
+    /// One dead account among many is its own affair; where most of them are dead, something has happened to
+    /// all.
     fn accounts_part(&self) -> ReadinessPart {
         let realm_stats = self.parts.registry.realm_stats();
         let count = |of: fn(&RealmStats) -> usize| realm_stats.values().map(of).sum::<usize>();

@@ -59,7 +59,7 @@ pub const MAX_REFRESH_TOKEN: usize = 16 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {what} {fault}")]
-pub struct MalformedToken {
+pub struct MalformedTokenError {
     pub what: &'static str,
     pub fault: &'static str,
 }
@@ -71,7 +71,7 @@ impl AccessToken {
     }
 
     /// Takes only what can stand in an `Authorization` header: visible ASCII, not empty, not absurdly long.
-    pub fn checked(text: &str) -> Result<Self, MalformedToken> {
+    pub fn checked(text: &str) -> Result<Self, MalformedTokenError> {
         check("access_token", text, MAX_ACCESS_TOKEN).map(Self::new)
     }
 
@@ -101,12 +101,12 @@ impl fmt::Debug for AccessToken {
 
 impl RefreshToken {
     /// Takes only visible ASCII, not empty, not absurdly long.
-    pub fn checked(text: &str) -> Result<Self, MalformedToken> {
+    pub fn checked(text: &str) -> Result<Self, MalformedTokenError> {
         check("refresh_token", text, MAX_REFRESH_TOKEN).map(Self::new)
     }
 }
 
-fn check<'a>(what: &'static str, text: &'a str, longest: usize) -> Result<&'a str, MalformedToken> {
+fn check<'a>(what: &'static str, text: &'a str, longest: usize) -> Result<&'a str, MalformedTokenError> {
     let fault = if text.is_empty() {
         "is empty"
     } else if text.len() > longest {
@@ -116,7 +116,7 @@ fn check<'a>(what: &'static str, text: &'a str, longest: usize) -> Result<&'a st
     } else {
         return Ok(text);
     };
-    Err(MalformedToken { what, fault })
+    Err(MalformedTokenError { what, fault })
 }
 
 /// What the token endpoint hands out: `refresh` is absent where the response has none (then the old one

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::model::token::{AccessToken, MalformedToken, RefreshToken, TokenSet};
+use crate::model::token::{AccessToken, MalformedTokenError, RefreshToken, TokenSet};
 
 use super::PlatformError;
 use super::control_call::ControlCall;
@@ -71,13 +71,13 @@ fn holder(document: &LooseJson) -> &LooseJson {
     with_access.or_else(with_refresh).or_else(naming).copied().unwrap_or(document)
 }
 
-fn sound_access(object: &LooseJson) -> Result<AccessToken, MalformedToken> {
+fn sound_access(object: &LooseJson) -> Result<AccessToken, MalformedTokenError> {
     sound(object, "access_token", |text| AccessToken::checked(without_scheme(text)))?
-        .ok_or(MalformedToken { what: "access_token", fault: "is missing" })
+        .ok_or(MalformedTokenError { what: "access_token", fault: "is missing" })
 }
 
 /// An empty one is none; one that no token may look like is told.
-fn sound_refresh(object: &LooseJson) -> Result<Option<RefreshToken>, MalformedToken> {
+fn sound_refresh(object: &LooseJson) -> Result<Option<RefreshToken>, MalformedTokenError> {
     sound(object, "refresh_token", RefreshToken::checked)
 }
 
@@ -85,15 +85,15 @@ fn sound_refresh(object: &LooseJson) -> Result<Option<RefreshToken>, MalformedTo
 fn sound<T>(
     object: &LooseJson,
     name: &'static str,
-    check: impl Fn(&str) -> Result<T, MalformedToken>,
-) -> Result<Option<T>, MalformedToken> {
+    check: impl Fn(&str) -> Result<T, MalformedTokenError>,
+) -> Result<Option<T>, MalformedTokenError> {
     let mut fault = None;
     for value in object.all(name) {
         let checked = match value.text().map(str::trim) {
             Some("") => continue,
             Some(text) => check(text),
             None if value.is_null() => continue,
-            None => Err(MalformedToken { what: name, fault: "is not a string" }),
+            None => Err(MalformedTokenError { what: name, fault: "is not a string" }),
         };
         match checked {
             Ok(token) => return Ok(Some(token)),

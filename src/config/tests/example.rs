@@ -7,7 +7,8 @@ use super::{Folder, MINIMAL, env};
 
 const EXAMPLE: &str = include_str!("../../../config.toml.example");
 
-/// The example with every key switched on that is commented out, but for what stands beside another store only.
+/// The example with every key switched on that is commented out, but for what stands beside another store
+/// only.
 fn example_with_everything() -> String {
     let key = |line: &str| {
         let rest = line.strip_prefix("# ")?;
