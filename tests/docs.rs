@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
+use genapi_gateway::admin;
 use genapi_gateway::cli::Arguments;
+use genapi_gateway::config::Config;
 use genapi_gateway::gateway::refusal::CATALOGUE;
 use genapi_gateway::journal::JournalEvent;
 use genapi_gateway::journal::catalogue::AuditAct;
@@ -21,8 +23,9 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The pages for operators, one after the other.
 fn operations() -> String {
-    read("docs/operations.md")
+    ["signals", "refusals", "store", "operations"].map(|page| read(format!("docs/{page}.md"))).join("\n")
 }
 
 /// All files below a folder with this ending, relative to the project.
@@ -95,23 +98,9 @@ fn admin_api() -> Value {
 
 #[test]
 fn every_call_of_the_admin_listener_is_described_and_every_described_one_exists() {
-    let source = read("src/admin/mod.rs");
-    let listed = |list: &str, below: &str| {
-        let body = source.split(&format!("fn {list}() -> Vec<ApiRoute> {{")).nth(1).unwrap();
-        let body = body.split("\n}").next().unwrap().replace('[', " ");
-        let mut found = BTreeSet::new();
-        for method in ["get", "post", "put", "patch", "delete"] {
-            for rest in body.split(&format!(" {method}(\"")).skip(1) {
-                let path = rest.split('"').next().unwrap();
-                assert!(found.insert(format!("{method} {below}{path}")), "{path} stands there twice");
-            }
-        }
-        // Whatever is written otherwise than expected must not go unseen.
-        assert_eq!(found.len(), body.matches("(\"/").count(), "{list}");
-        found
-    };
-    let mut routed = listed("api_routes", "/api");
-    routed.extend(listed("probes", ""));
+    let listed = admin::routes();
+    let routed: BTreeSet<String> = listed.iter().cloned().collect();
+    assert_eq!(routed.len(), listed.len(), "a call stands there twice");
     let description = admin_api();
     assert_eq!(description["openapi"], "3.1.0");
     let mut described = BTreeSet::new();
@@ -215,16 +204,13 @@ fn every_key_of_the_example_stands_in_the_table_of_its_section() {
 
 #[test]
 fn keys_that_need_a_restart_are_listed() {
-    let source = read("src/config/reload.rs");
     let listed = operations();
     let signals = listed.split("## Health").next().unwrap();
-    let mut keys = 0;
-    for line in source.lines().map(str::trim).filter(|line| line.starts_with("(\"")) {
-        let key = line.split('"').nth(1).unwrap();
+    let keys = Config::keys_needing_restart();
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
         assert!(signals.contains(&format!("`{key}`")), "{key} is not listed");
-        keys += 1;
     }
-    assert!(keys > 15, "{keys}");
 }
 
 /// What stands between backticks, and the lines of `sh` blocks, with continued lines joined.

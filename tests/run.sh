@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole test command: installs what is missing, then format check, clippy with warnings denied, every test.
+# The whole test command: installs what is missing, then format check, clippy with warnings denied, dependencies, every test.
 # Fails on the first thing that does not hold; a missing part fails, it does not skip.
 #
 # With --fast it installs nothing and runs what a contributor needs between two commits: format check, clippy, unit tests, stories.
@@ -53,10 +53,10 @@ start=$(date +%s)
 if [ "$fast" = yes ]; then
     cargo_has fmt
     cargo_has clippy
-    step format cargo fmt --all --check
-    step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
-    step "unit tests" cargo test --locked --lib --quiet
-    step stories cargo test --locked --test stories --quiet
+    step format sh tests/step.sh fmt
+    step clippy sh tests/step.sh lint
+    step "unit tests" sh tests/step.sh unit
+    step stories sh tests/step.sh stories
     echo "all held, $(($(date +%s) - start)) s"
     exit 0
 fi
@@ -118,7 +118,8 @@ fi
 cargo_has fmt
 cargo_has clippy
 echo "== tools: there, $(($(date +%s) - start)) s"
-step format cargo fmt --all --check
-step clippy cargo clippy --locked --all-targets --quiet -- -D warnings
-step tests cargo test --locked --no-fail-fast
+step format sh tests/step.sh fmt
+step clippy sh tests/step.sh lint
+step dependencies sh tests/step.sh deny
+step tests sh tests/step.sh test
 echo "all held, $(($(date +%s) - start)) s"

@@ -422,7 +422,7 @@ impl ExplainInputs<'_> {
             findings.push(finding(
                 level,
                 format!("The gateway refused a call with {code} at {at}."),
-                "docs/operations.md lists every code.",
+                "docs/refusals.md lists every code.",
             ));
         }
         if signals.last_list_links == Some(0) {

@@ -68,16 +68,17 @@ pub struct Admin {
 
 /// One call of the API. `docs/admin-api.json` has the same ones, which a test sees to.
 struct ApiRoute {
+    method: &'static str,
     path: &'static str,
     handler: MethodRouter<Arc<Admin>>,
 }
 
 fn get<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> ApiRoute {
-    ApiRoute { path, handler: routing::get(handler) }
+    ApiRoute { method: "get", path, handler: routing::get(handler) }
 }
 
 fn post<T: 'static>(path: &'static str, handler: impl Handler<T, Arc<Admin>>) -> ApiRoute {
-    ApiRoute { path, handler: routing::post(handler) }
+    ApiRoute { method: "post", path, handler: routing::post(handler) }
 }
 
 /// Every call of the API, below `/api`.
@@ -114,6 +115,12 @@ fn api_routes() -> Vec<ApiRoute> {
 /// What is open to balancers and scrapers.
 fn probes() -> Vec<ApiRoute> {
     vec![get("/healthz", health::alive), get("/readyz", health::ready), get("/metrics", health::metrics)]
+}
+
+/// Every call of the listener as `method path`. A test holds `docs/admin-api.json` to it.
+pub fn routes() -> Vec<String> {
+    let api = api_routes().into_iter().map(|route| format!("{} /api{}", route.method, route.path));
+    api.chain(probes().into_iter().map(|route| format!("{} {}", route.method, route.path))).collect()
 }
 
 /// The admin listener's routes, without the pages that it shares with the public one.

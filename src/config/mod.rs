@@ -71,6 +71,12 @@ impl Config {
     pub fn diff_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         reload::needing_restart(old, new)
     }
+
+    /// Every key that a reload cannot take over. A test holds the documents to it.
+    pub fn keys_needing_restart() -> Vec<&'static str> {
+        let config = Config::for_tests();
+        reload::compared(&config, &config).into_iter().map(|(key, _)| key).collect()
+    }
 }
 
 /// For a support bundle: everything but secrets and digests of secrets.

@@ -6,10 +6,15 @@ use super::{Config, StoreUrl};
 /// The changed keys that a reload cannot take over. Whatever is not named here is taken over live: realms,
 /// callers, url, retry, renewal, upstream, log level, …
 pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    compared(old, new).into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+/// Each key that needs a restart, and whether it changed.
+pub fn compared(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     let (was, is) = (&old.gateway, &new.gateway);
     let public =
         |config: &Config| config.public.as_ref().map(|public| (public.listen.clone(), public.tls.clone()));
-    let changes = [
+    vec![
         ("gateway.listen", was.listen != is.listen),
         ("gateway.tls", was.tls != is.tls),
         // The worker count is fixed for a process; the limits are handed to each worker's connections when it
@@ -35,8 +40,7 @@ pub fn needing_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         // The thread that writes it is started once; off works at any time.
         ("log.access", !old.log.access && new.log.access),
         ("log.format", old.log.format != new.log.format),
-    ];
-    changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    ]
 }
 
 /// Another listening address alone is told as what it is.

@@ -1,5 +1,5 @@
-//! The import rule as data, checked against the source both ways. Imports run one way; a new room needs a row here and
-//! the same row in `docs/architecture.md`.
+//! The import rule as data, checked against the source both ways. Imports run one way; a new room needs a row
+//! here and the same row in `docs/architecture.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,8 +35,8 @@ const ALL: &[&str] = &["*"];
 
 /// Rooms that may be entered by one door only.
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
-    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers share,
-    // nothing else of the hot path.
+    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers
+    // share, nothing else of the hot path.
     ("facade", "gateway", &["inbound", "refusal", "settings", "GatewayShared"]),
 ];
 

@@ -140,8 +140,8 @@ fn parts_of(group: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// Which file of production code names which other, both as module paths: `config::reader`. A module and its own
-/// children are left out: a parent that declares a child is no knot.
+/// Which file of production code names which other, both as module paths: `config::reader`. A module and its
+/// own children are left out: a parent that declares a child is no knot.
 pub fn file_edges() -> (BTreeMap<String, String>, BTreeMap<String, BTreeSet<String>>) {
     let files: Vec<SourceFile> =
         sources().into_iter().filter(|file| file.room().is_some() && !file.is_for_tests()).collect();
