@@ -335,3 +335,47 @@ fn the_test_command_refuses_what_it_does_not_know_and_names_its_short_form() {
     let help = typed("--help");
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("installs nothing"));
 }
+
+#[test]
+fn the_recipes_name_files_and_tests_that_exist() {
+    let recipes = read("CONTRIBUTING.md").split("## Recipes").nth(1).unwrap().to_owned();
+    let sources: String = files("src", ".rs").iter().chain(&files("tests", ".rs")).map(read).collect();
+    let (mut paths, mut tests) = (0, 0);
+    for code in recipes.split('`').skip(1).step_by(2) {
+        if code.starts_with("every_") || code.starts_with("the_") {
+            assert!(sources.contains(&format!("fn {code}()")), "{code} is no test");
+            tests += 1;
+        } else if code.contains('/') && !code.contains("NAME") && !code.contains(' ') {
+            assert!(root().join(code).exists(), "{code} does not exist");
+            paths += 1;
+        }
+    }
+    assert!(paths > 25 && tests >= 4, "{paths} paths, {tests} tests");
+}
+
+#[test]
+fn the_container_is_built_with_the_rust_that_the_package_asks_for() {
+    let asked = |manifest: &str| {
+        let manifest: toml::Table = read(manifest).parse().unwrap();
+        manifest["package"]["rust-version"].as_str().unwrap().to_owned()
+    };
+    let version = asked("Cargo.toml");
+    assert_eq!(asked("tools/load/Cargo.toml"), version);
+    let built = read("deploy/Dockerfile");
+    assert!(built.contains(&format!("FROM rust:{version}-")), "{built}");
+}
+
+#[test]
+fn prose_is_no_wider_than_a_page() {
+    let mut wide = Vec::new();
+    // An entry of the changelog is one line, so that two branches' entries merge.
+    for (path, text) in documents().into_iter().filter(|(path, _)| !path.ends_with("CHANGELOG.md")) {
+        // A table's row is one line.
+        let prose = text.split("```").step_by(2).flat_map(str::lines);
+        let prose = prose.filter(|line| !line.starts_with(['|', '<']) && !line.contains("://"));
+        for line in prose.filter(|line| line.chars().count() > 110) {
+            wide.push(format!("{}: {line}", path.display()));
+        }
+    }
+    assert!(wide.is_empty(), "{}", wide.join("\n"));
+}

@@ -344,7 +344,7 @@ impl OpenReason {
     pub fn word(&self) -> &'static str {
         match self {
             OpenReason::BadCredentials { .. } => "credentials",
-            OpenReason::Unavailable { .. } => "out_of_order",
+            OpenReason::Unavailable { .. } => "unavailable",
         }
     }
 

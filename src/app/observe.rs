@@ -18,7 +18,7 @@ use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint;
 use crate::store::unavailable::UnavailableKind;
 use crate::telemetry::calls::{CallCells, EndpointSlot, NO_REALM, StatusClass};
-use crate::telemetry::catalogue::{self, REALM_TROUBLES};
+use crate::telemetry::catalogue::{self, OLD_UNAVAILABLE, REALM_TROUBLES};
 use crate::telemetry::log_queue::LogKind;
 use crate::telemetry::metrics::{ExternalMetric, MetricReader, Metrics};
 
@@ -263,7 +263,8 @@ fn refresh_renewals(state: &RunningState) {
     for realm in state.lifecycle.config.load().realms.keys() {
         let trouble = alarms.realms.iter().find(|(name, _)| name == realm).map(|(_, trouble)| trouble.word());
         for kind in REALM_TROUBLES {
-            metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind)));
+            let is_old_name = kind == OLD_UNAVAILABLE && trouble == Some("unavailable");
+            metrics.realm_trouble(realm.as_str(), kind).set(i64::from(trouble == Some(kind) || is_old_name));
         }
     }
 }

@@ -71,7 +71,9 @@ pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH",
 /// is `other`.
 pub const ENCODINGS: [&str; 7] = ["br", "deflate", "zstd", "compress", "charset", "part", "other"];
 /// What can be wrong with a whole realm.
-pub const REALM_TROUBLES: [&str; 2] = ["credentials", "out_of_order"];
+pub const REALM_TROUBLES: [&str; 3] = ["credentials", "unavailable", OLD_UNAVAILABLE];
+/// What `unavailable` was called before, kept for alarms that ask for it.
+pub const OLD_UNAVAILABLE: &str = "out_of_order";
 
 catalogue! {
     BUILD: Info "build" { version } "What is running";

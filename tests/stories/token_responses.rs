@@ -209,7 +209,7 @@ async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls
     world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(page)));
     let responses = call_all(&world).await;
     assert!(!responses.contains(&200), "{responses:?}");
-    let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"out_of_order\"}";
+    let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"unavailable\"}";
     assert_eq!(world.metric(trouble).await, 1.0);
     pass(&world, 300).await;
     world.sandbox.clear_fault_rules();
