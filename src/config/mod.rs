@@ -79,11 +79,6 @@ impl Config {
     }
 }
 
-/// For a support bundle: everything but secrets and digests of secrets.
-pub fn redacted(config: &Config) -> String {
-    format!("{config:#?}")
-}
-
 /// `[gateway]`: the data listeners.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {

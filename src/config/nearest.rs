@@ -2,23 +2,8 @@
 
 /// The known key that was probably meant: at most a third of it is wrong.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let reject_unknown_keys = known.iter().map(|key| (edits(name, key), *key));
+    let reject_unknown_keys = known.iter().map(|key| (strsim::levenshtein(name, key), *key));
     reject_unknown_keys.filter(|(edits, key)| *edits <= key.len().max(3) / 3).min().map(|(_, key)| key)
-}
-
-/// Levenshtein's distance.
-fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, left) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, right) in to.iter().enumerate() {
-            let substituted = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]
