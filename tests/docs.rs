@@ -354,6 +354,18 @@ fn the_recipes_name_files_and_tests_that_exist() {
 }
 
 #[test]
+fn the_page_on_architecture_names_files_that_exist() {
+    let page = read("docs/architecture.md");
+    let codes = page.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> =
+        codes.filter(|code| code.starts_with("src/") || code.starts_with("tests/")).collect();
+    assert!(paths.len() > 15, "{paths:?}");
+    for path in paths {
+        assert!(root().join(path).exists(), "{path} does not exist");
+    }
+}
+
+#[test]
 fn the_container_is_built_with_the_rust_that_the_package_asks_for() {
     let asked = |manifest: &str| {
         let manifest: toml::Table = read(manifest).parse().unwrap();
