@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use genapi_gateway::access::control_calls::{Call, ControlCalls};
+use genapi_gateway::access::control_calls::{Call, ControlCall, ControlCalls};
 use genapi_gateway::access::registry::{AccountRegistry, RouteRules};
 use genapi_gateway::access::renewal::{Cause, RenewalParts, Renewals};
 use genapi_gateway::clock::{Clock, Timestamp};
@@ -21,13 +21,14 @@ use genapi_gateway::config::{self, SecretSource};
 use genapi_gateway::journal::Journal;
 use genapi_gateway::model::account::{AccountId, RealmName};
 use genapi_gateway::model::route::{HostPolicy, Route};
-use genapi_gateway::model::token::{AccessToken, RefreshToken, TokenSet};
-use genapi_gateway::platform::{CredentialsCheck, PlatformError};
+use genapi_gateway::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
+use genapi_gateway::platform::{CredentialsCheck, PairResponse, PlatformError, RelatedAccount, TokenHint};
 use genapi_gateway::store::cluster::ReplicaId;
 use genapi_gateway::store::postgres::PostgresStore;
 use genapi_gateway::store::sqlite::SqliteStore;
 use genapi_gateway::store::{NewGrant, Store, StoredAccess, StoredRoute};
 use tokio::runtime::Runtime;
+use url::Url;
 
 #[path = "../tests/common/postgres.rs"]
 #[allow(dead_code, reason = "tests use the rest of it")]
@@ -403,6 +404,44 @@ impl ControlCalls for Instantly {
 
     fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
         Box::pin(std::future::ready(CredentialsCheck::Good))
+    }
+
+    fn authorize_url(&self, _: &str) -> Url {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> ControlCall<'a, ()> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> ControlCall<'a, Route> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn related_accounts<'a>(
+        &'a self,
+        _: &'a Route,
+        _: &'a AccessToken,
+    ) -> ControlCall<'a, Vec<RelatedAccount>> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn pair<'a>(
+        &'a self,
+        _: &'a Route,
+        _: &'a AccessToken,
+        _: AccountId,
+        _: Option<&'a Url>,
+    ) -> ControlCall<'a, PairResponse> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> ControlCall<'a, ()> {
+        unreachable!("renewal makes no such call")
     }
 }
 

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use url::Url;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::journal::{Journal, RecordedEvents};
 use crate::model::account::{AccountId, RealmName};
 use crate::model::route::{HostPolicy, Route};
-use crate::model::token::{AccessToken, RefreshToken, TokenSet};
-use crate::platform::{Blame, CredentialsCheck, PlatformError, PlatformErrorKind};
+use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
+use crate::platform::{
+    Blame, CredentialsCheck, PairResponse, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint,
+};
 use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
 
-use super::control_calls::{Call, ControlCalls};
+use super::control_calls::{Call, ControlCall, ControlCalls};
 use super::locked;
 use super::registry::{Account, AccountRegistry, RouteRules};
 use super::renewal::{RenewalParts, Renewals};
@@ -190,6 +193,44 @@ impl ControlCalls for ScriptedPlatform {
             self.probes.fetch_add(1, SeqCst);
             *locked(&self.verdict)
         })
+    }
+
+    fn authorize_url(&self, _: &str) -> Url {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> ControlCall<'a, ()> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> ControlCall<'a, Route> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn related_accounts<'a>(
+        &'a self,
+        _: &'a Route,
+        _: &'a AccessToken,
+    ) -> ControlCall<'a, Vec<RelatedAccount>> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn pair<'a>(
+        &'a self,
+        _: &'a Route,
+        _: &'a AccessToken,
+        _: AccountId,
+        _: Option<&'a Url>,
+    ) -> ControlCall<'a, PairResponse> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> ControlCall<'a, ()> {
+        unreachable!("renewal makes no such call")
     }
 }
 

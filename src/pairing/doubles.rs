@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::ports::{CallFuture, Hooks, LoginCalls};
+use super::ports::Hooks;
 use super::{Pairing, PairingParts, PairingRealm};
+use crate::access::control_calls::{Call, ControlCall, ControlCalls};
 use crate::access::replace_grant::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -17,7 +18,9 @@ use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use crate::platform::{self, Blame, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint};
+use crate::platform::{
+    self, Blame, CredentialsCheck, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{AccountRecord, NewGrant, NewTokens, Store, StoredAccess, TrialRefresh};
 
@@ -146,7 +149,7 @@ impl DoublePlatform {
         call: String,
         script: &ScriptedResponses<T>,
         plain: T,
-    ) -> CallFuture<'a, T> {
+    ) -> ControlCall<'a, T> {
         self.calls.lock().unwrap().push(call);
         let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
         Box::pin(std::future::ready(response))
@@ -160,19 +163,19 @@ pub(crate) fn will<T>(
     script.lock().unwrap().extend(responses);
 }
 
-impl LoginCalls for DoublePlatform {
+impl ControlCalls for DoublePlatform {
     fn authorize_url(&self, state: &str) -> Url {
         let mut url: Url = format!("https://{}.identity.test/oauth2/authorize", self.name).parse().unwrap();
         url.query_pairs_mut().append_pair("state", state);
         url
     }
 
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
         let call = format!("exchange {}", code.expose());
         self.next(call, &self.exchanges, tokens("login-access", "login-refresh"))
     }
 
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> ControlCall<'a, TokenSet> {
         self.next(
             format!("refresh {}", refresh.expose()),
             &self.exchanges,
@@ -180,16 +183,16 @@ impl LoginCalls for DoublePlatform {
         )
     }
 
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
         self.next(format!("discover first {}", bearer.expose()), &self.first_discoveries, route("eu"))
     }
 
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
         let plain = last.cloned().unwrap_or_else(|| route("eu"));
         self.next(format!("discover {}", bearer.expose()), &self.discoveries, plain)
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
         self.next(format!("prove {} {}", route.host(), bearer.expose()), &self.proofs, route.clone())
     }
 
@@ -197,7 +200,7 @@ impl LoginCalls for DoublePlatform {
         &'a self,
         _route: &'a Route,
         bearer: &'a AccessToken,
-    ) -> CallFuture<'a, Vec<RelatedAccount>> {
+    ) -> ControlCall<'a, Vec<RelatedAccount>> {
         self.next(format!("list {}", bearer.expose()), &self.lists, vec![related(12, "Smile Berlin")])
     }
 
@@ -207,7 +210,7 @@ impl LoginCalls for DoublePlatform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> CallFuture<'a, platform::PairResponse> {
+    ) -> ControlCall<'a, platform::PairResponse> {
         let callback = callback.map_or("-", Url::as_str);
         let call = format!("pair {account} {callback} {} {}", bearer.expose(), route.host());
         let tokens = tokens(&format!("pair-access-{account}"), &format!("pair-refresh-{account}"));
@@ -220,12 +223,16 @@ impl LoginCalls for DoublePlatform {
         _route: &'a Route,
         bearer: &'a AccessToken,
         account: AccountId,
-    ) -> CallFuture<'a, ()> {
+    ) -> ControlCall<'a, ()> {
         self.next(format!("unpair {account} {}", bearer.expose()), &self.unpairings, ())
     }
 
-    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> CallFuture<'a, ()> {
+    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> ControlCall<'a, ()> {
         self.next(format!("revoke {token}"), &self.revocations, ())
+    }
+
+    fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
+        unreachable!("pairing does not probe credentials")
     }
 }
 

@@ -37,7 +37,7 @@ pub use import::{ImportLine, OPERATOR_PACE};
 pub use import_file::{ImportFileError, read_import};
 pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
 pub use outcome::{Choice, Connected, LoginError, LoginOutcome, UserMessage};
-pub use ports::{CallFuture, Hooks, LoginCalls};
+pub use ports::Hooks;
 pub use progress::LoginProgress;
 pub use start::{Begin, PastedStart, StartLink, StartLinkError, StartOffer, StartRequest};
 
@@ -49,6 +49,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use url::Url;
 
+use crate::access::control_calls::ControlCalls;
 use crate::clock::Clock;
 use crate::config;
 use crate::model::account::RealmName;
@@ -79,11 +80,11 @@ pub struct PairingParts {
 pub struct PairingRealm {
     pub redirect_uri: Url,
     pub hosts: HostPolicy,
-    pub calls: Arc<dyn LoginCalls>,
+    pub calls: Arc<dyn ControlCalls>,
 }
 
 impl PairingRealm {
-    pub fn new(realm: &config::RealmConfig, calls: Arc<dyn LoginCalls>) -> Self {
+    pub fn new(realm: &config::RealmConfig, calls: Arc<dyn ControlCalls>) -> Self {
         Self { redirect_uri: realm.redirect_uri.clone(), hosts: realm.hosts.clone(), calls }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::ports::{CallFuture, LoginCalls};
+use crate::access::control_calls::{ControlCall, ControlCalls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::token::TokenSet;
@@ -41,7 +41,7 @@ impl RetryPolicy {
         Self { clock: clock.clone(), attempts: retry.attempts.max(1), base, deadline: retry.deadline }
     }
 
-    pub async fn retry<'a, T>(&self, mut call: impl FnMut() -> CallFuture<'a, T>) -> Retried<T> {
+    pub async fn retry<'a, T>(&self, mut call: impl FnMut() -> ControlCall<'a, T>) -> Retried<T> {
         let started = self.clock.now();
         let (mut may_have_acted, mut wait, mut sent) = (false, self.base, 0);
         loop {
@@ -72,7 +72,7 @@ impl<T> Retried<T> {
     pub async fn or_refreshed(
         self,
         policy: &RetryPolicy,
-        calls: &dyn LoginCalls,
+        calls: &dyn ControlCalls,
         made_of: impl FnOnce(TokenSet) -> T,
     ) -> Self {
         let refresh = self.result.as_ref().err().and_then(|trouble| trouble.refresh.clone());
