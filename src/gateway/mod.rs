@@ -8,6 +8,7 @@ mod access_log;
 pub mod forward;
 pub mod inbound;
 pub mod refusal;
+mod request_ids;
 pub mod response;
 pub mod settings;
 #[cfg(test)]

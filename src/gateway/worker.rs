@@ -1,13 +1,13 @@
 //! What all workers share, and what one worker owns: its connections, its handle on the settings, its request
 //! ids.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dashmap::DashMap;
 use http::{HeaderValue, Method, Response};
 
@@ -18,6 +18,7 @@ use super::inbound::account::Accounts;
 use super::inbound::limits::CallLimiter;
 use super::inbound::token::TokenKey;
 use super::refusal::Refusal;
+use super::request_ids::RequestIds;
 use super::response::body::ResponseBody;
 use super::response::links::LinkMatcher;
 use super::settings::GatewaySettings;
@@ -61,16 +62,6 @@ pub struct Gateway<A: Accounts, D: Dial> {
     pub(super) link_matchers: RefCell<HashMap<String, Rc<LinkMatcher>>>,
     pub(super) via: HeaderValue,
     ids: RequestIds,
-    pub(super) rng: Cell<u64>,
-}
-
-/// Request ids of one worker: a random prefix and a count.
-struct RequestIds {
-    /// Sixteen hexadecimal digits and a dash.
-    prefix: String,
-    count: Cell<u64>,
-    /// Ids are written one after the other: each is a slice of this buffer, and allocates nothing of its own.
-    buffer: RefCell<BytesMut>,
 }
 
 pub type GatewayResponse<D> = Response<ResponseBody<<D as Dial>::Stream>>;
@@ -119,7 +110,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             link_matchers: RefCell::default(),
             via,
             ids: RequestIds::new(random()),
-            rng: Cell::new(random()),
         }
     }
 
@@ -182,14 +172,6 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         RequestLog::begin(record, self.sinks.clone())
     }
 
-    /// From 0 to 1; only spreads waits, so a plain generator will do (splitmix64).
-    pub(super) fn jitter(&self) -> f64 {
-        let state = self.rng.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.rng.set(state);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        ((mixed ^ (mixed >> 27)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
     /// One automaton per Path and worker.
     pub(super) fn link_matcher(&self, route_path: &str) -> Option<Rc<LinkMatcher>> {
         let mut link_matchers = self.link_matchers.borrow_mut();
@@ -204,58 +186,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
 fn random() -> u64 {
     let mut bytes = [0; 8];
-    // A failing generator leaves zeros: ids and jitter need no secrecy.
+    // A failing generator leaves zeros: ids need no secrecy.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u64::from_be_bytes(bytes)
-}
-
-/// Room for some forty ids: a log line that waits keeps its neighbours' memory too.
-const ID_BUFFER: usize = 1024;
-
-impl RequestIds {
-    fn new(prefix: u64) -> Self {
-        Self { prefix: format!("{prefix:016x}-"), count: Cell::new(0), buffer: RefCell::default() }
-    }
-
-    fn next(&self) -> HeaderValue {
-        self.count.set(self.count.get() + 1);
-        let mut digits = [0; 20];
-        let digits = decimal(self.count.get(), &mut digits);
-        let mut buffer = self.buffer.borrow_mut();
-        if buffer.capacity() < self.prefix.len() + digits.len() {
-            *buffer = BytesMut::with_capacity(ID_BUFFER);
-        }
-        buffer.extend_from_slice(self.prefix.as_bytes());
-        buffer.extend_from_slice(digits);
-        HeaderValue::from_maybe_shared(buffer.split().freeze())
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-    }
-}
-
-/// A number's decimal digits, without the formatter: every call needs an id.
-pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_a_worker_count_up_from_a_random_beginning() {
-        let ids = RequestIds::new(0xff);
-        ids.count.set(8);
-        let next = || ids.next().to_str().unwrap().to_owned();
-        assert_eq!([next(), next()], ["00000000000000ff-9", "00000000000000ff-10"]);
-        ids.count.set(u64::MAX - 1);
-        assert_eq!(next(), format!("00000000000000ff-{}", u64::MAX));
-    }
 }

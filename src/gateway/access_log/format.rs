@@ -121,8 +121,7 @@ impl EntryFormatter<'_> {
     }
 
     fn digits(&mut self, value: u64) {
-        let mut digits = [0; 20];
-        self.out.extend_from_slice(crate::gateway::worker::decimal(value, &mut digits));
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 }
 

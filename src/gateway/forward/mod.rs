@@ -144,7 +144,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             retried_transparently: state.retried_transparently,
             elapsed: now.since(request.started),
             budget: self.with_budget(access.realm(), |budget| budget.has_one(now)),
-            jitter: self.jitter(),
+            jitter: fastrand::f64(),
         }
     }
 
