@@ -40,7 +40,7 @@ pub struct ForwardedResponse<S: Io> {
 enum Renewed<S: Io> {
     Access(Access),
     /// No newer access: the response that asked for one passes.
-    NoneBut(UpstreamResponse<S>),
+    NoneBut(Box<UpstreamResponse<S>>),
 }
 
 /// What the loop remembers from one attempt to the next.
@@ -86,7 +86,9 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 RetryDecision::Renew(response, cause) => {
                     match Box::pin(self.renew(request, &access, cause, response, log)).await? {
                         Renewed::Access(newer) => access = newer,
-                        Renewed::NoneBut(response) => return Ok(ForwardedResponse { response, access }),
+                        Renewed::NoneBut(response) => {
+                            return Ok(ForwardedResponse { response: *response, access });
+                        }
                     }
                     state.renewed = Some(cause);
                     // The account may have moved to where no discovery is served, and the old region
@@ -163,7 +165,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             Err(error) => {
                 let (now, account) = (self.shared.clock.now(), A::name(&request.account));
                 retry::after_failed_renewal(response, &error, cause, now, account, access.realm())
-                    .map(Renewed::NoneBut)
+                    .map(|response| Renewed::NoneBut(Box::new(response)))
             }
         }
     }
