@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use genapi_gateway::access::control_calls::{Call, ControlCall, ControlCalls};
+use genapi_gateway::access::control_calls::{Call, CallFuture, ControlCalls};
 use genapi_gateway::access::registry::{AccountRegistry, RouteRules};
 use genapi_gateway::access::renewal::{Cause, RenewalParts, Renewals};
 use genapi_gateway::clock::{Clock, Timestamp};
@@ -410,15 +410,15 @@ impl ControlCalls for Instantly {
         unreachable!("renewal makes no such call")
     }
 
-    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
         unreachable!("renewal makes no such call")
     }
 
-    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> ControlCall<'a, ()> {
+    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> CallFuture<'a, ()> {
         unreachable!("renewal makes no such call")
     }
 
-    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> ControlCall<'a, Route> {
+    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> CallFuture<'a, Route> {
         unreachable!("renewal makes no such call")
     }
 
@@ -426,7 +426,7 @@ impl ControlCalls for Instantly {
         &'a self,
         _: &'a Route,
         _: &'a AccessToken,
-    ) -> ControlCall<'a, Vec<RelatedAccount>> {
+    ) -> CallFuture<'a, Vec<RelatedAccount>> {
         unreachable!("renewal makes no such call")
     }
 
@@ -436,11 +436,11 @@ impl ControlCalls for Instantly {
         _: &'a AccessToken,
         _: AccountId,
         _: Option<&'a Url>,
-    ) -> ControlCall<'a, PairResponse> {
+    ) -> CallFuture<'a, PairResponse> {
         unreachable!("renewal makes no such call")
     }
 
-    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> ControlCall<'a, ()> {
+    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> CallFuture<'a, ()> {
         unreachable!("renewal makes no such call")
     }
 }

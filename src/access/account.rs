@@ -4,25 +4,23 @@
 //! The rule guarded here: a snapshot's generation never goes back, whoever publishes (a renewal, a pairing, a
 //! re-read of the store).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-
-use arc_swap::ArcSwap;
-use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
+use arc_swap::ArcSwap;
 
 use super::activity::Activity;
-use super::cause::{Cause, RenewalResult};
+use super::cause::Cause;
 use super::failure_streak::{CallFailure, FailureStreak};
-use super::locked;
 use super::pacing::Pacing;
 use super::pacing_cell::PacingCell;
 use super::route_candidate::{RouteCandidate, RouteTrial, UnreachableRoute};
+use super::single_flight::SingleFlight;
 use super::snapshot::{Access, Snapshot};
 
 /// One account in the registry. Its identity lasts as long as the account does; what changes is behind the
@@ -40,7 +38,7 @@ pub struct Account {
     refused: AtomicU64,
     pub(super) pacing: PacingCell,
     /// The account's one renewal in flight.
-    pub(super) in_flight: Mutex<Option<Box<watch::Receiver<Option<RenewalResult>>>>>,
+    pub(super) single_flight: SingleFlight,
 }
 
 /// What an account allows right now.
@@ -200,7 +198,7 @@ impl Account {
             sent_at: AtomicU64::new(0),
             refused: AtomicU64::new(Refused::NOTHING),
             pacing: PacingCell::new(pacing),
-            in_flight: Mutex::new(None),
+            single_flight: SingleFlight::default(),
         }
     }
 
@@ -227,8 +225,8 @@ impl Account {
 
     /// The renewal is over, whatever it brought.
     pub(super) fn clear_in_flight(&self) {
-        let mut in_flight = locked(&self.in_flight);
-        *in_flight = None;
+        let mut slot = self.single_flight.lock();
+        slot.clear();
         // Under the lock, so that what the next renewal notes is not wiped out.
         self.refused.store(Refused::NOTHING, Relaxed);
     }

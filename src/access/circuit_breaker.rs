@@ -1,5 +1,8 @@
-//! The circuit breaker of a realm, so that one account's dead grant, bad client credentials and an outage are
-//! told apart (threats, row 12), and an outage is met by one probe at a time instead of by every account.
+//! The circuit breaker of a realm. Closed, it lets every renewal through; open, none but an operator's; half-open,
+//! when its time is over, one probe at a time.
+//!
+//! It opens when several accounts in a row fail, or when our credentials are refused, so that one account's dead
+//! grant, bad client credentials and an outage are told apart (threats, row 12).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,7 +21,7 @@ use super::locked;
 use super::pacing::{backoff, stable_jitter};
 use super::recent_refusals::Refusals;
 
-/// What ails a whole realm. No grant of it is given up meanwhile.
+/// Why a realm's circuit breaker is open. No grant of the realm is given up meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenReason {
     /// The platform refuses the client id or secret.
@@ -57,7 +60,7 @@ const CONCURRENT_REFRESHES: usize = 32;
 /// "Several of one realm within a minute" (design, section 5).
 const PROBE_VALIDITY: Duration = Duration::from_secs(60);
 
-/// All realms' health.
+/// Every realm's circuit breaker.
 #[derive(Default)]
 pub(super) struct CircuitBreakers(Mutex<HashMap<RealmName, Arc<CircuitBreaker>>>);
 
@@ -76,13 +79,14 @@ impl CircuitBreakers {
     }
 }
 
+/// One realm's circuit breaker, with its counters and its limit on concurrent refreshes.
 pub(super) struct CircuitBreaker {
     pub realm: RealmName,
     pub counters: Arc<RenewalCounters>,
-    /// For each refresh in flight.
+    /// One for each refresh in flight.
     pub refresh_permits: Semaphore,
-    /// What the last probe said. The lock is held while one is in flight, so that a hundred dead grants ask
-    /// once.
+    /// What the platform last said of our credentials. Locked while it is asked, so that a hundred dead grants
+    /// ask once.
     pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsCheck)>>,
     state: Mutex<State>,
 }
@@ -108,7 +112,7 @@ pub(super) enum LikelyCause {
     Credentials,
 }
 
-/// The right to renew in this realm. Dropping it ends a trial.
+/// The right to renew in this realm. Dropping it ends a probe.
 pub(super) struct Permit {
     breaker: Arc<CircuitBreaker>,
     pub is_probe: bool,
@@ -146,8 +150,8 @@ impl CircuitBreaker {
         locked(&self.state).recoveries
     }
 
-    /// A healthy realm lets everybody pass; one in trouble a single trial at a time, when its hold is over.
-    /// An operator always passes. `Err` says until when and why.
+    /// `Ok` while the breaker is closed, for an operator always, and half-open for one probe at a time. `Err`
+    /// says until when and why not.
     pub fn try_acquire(
         self: &Arc<Self>,
         now: Timestamp,
@@ -268,8 +272,8 @@ impl CircuitBreaker {
     /// Until when nobody but an operator is let through.
     pub fn blocked_until(&self) -> Timestamp {
         let state = locked(&self.state);
-        let hold = if state.open_reason.is_some() { state.open_until } else { Timestamp::default() };
-        hold.max(state.retry_after_until)
+        let open_until = if state.open_reason.is_some() { state.open_until } else { Timestamp::default() };
+        open_until.max(state.retry_after_until)
     }
 
     /// When the realm should be asked again, although nobody calls.

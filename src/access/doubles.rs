@@ -22,7 +22,7 @@ use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
 use crate::store::{GrantRecord, NewGrant, Store, StoredAccess, StoredRoute};
 
-use super::control_calls::{Call, ControlCall, ControlCalls};
+use super::control_calls::{Call, CallFuture, ControlCalls};
 use super::locked;
 use super::registry::{Account, AccountRegistry, RouteRules};
 use super::renewal::{RenewalParts, Renewals};
@@ -199,15 +199,15 @@ impl ControlCalls for ScriptedPlatform {
         unreachable!("renewal makes no such call")
     }
 
-    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, _: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
         unreachable!("renewal makes no such call")
     }
 
-    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> ControlCall<'a, ()> {
+    fn revoke<'a>(&'a self, _: &'a str, _: TokenHint) -> CallFuture<'a, ()> {
         unreachable!("renewal makes no such call")
     }
 
-    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> ControlCall<'a, Route> {
+    fn discover_first<'a>(&'a self, _: &'a AccessToken) -> CallFuture<'a, Route> {
         unreachable!("renewal makes no such call")
     }
 
@@ -215,7 +215,7 @@ impl ControlCalls for ScriptedPlatform {
         &'a self,
         _: &'a Route,
         _: &'a AccessToken,
-    ) -> ControlCall<'a, Vec<RelatedAccount>> {
+    ) -> CallFuture<'a, Vec<RelatedAccount>> {
         unreachable!("renewal makes no such call")
     }
 
@@ -225,11 +225,11 @@ impl ControlCalls for ScriptedPlatform {
         _: &'a AccessToken,
         _: AccountId,
         _: Option<&'a Url>,
-    ) -> ControlCall<'a, PairResponse> {
+    ) -> CallFuture<'a, PairResponse> {
         unreachable!("renewal makes no such call")
     }
 
-    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> ControlCall<'a, ()> {
+    fn unpair<'a>(&'a self, _: &'a Route, _: &'a AccessToken, _: AccountId) -> CallFuture<'a, ()> {
         unreachable!("renewal makes no such call")
     }
 }

@@ -37,6 +37,7 @@ mod renewal_task;
 mod retries;
 mod retry_queue;
 mod route_recheck;
+mod single_flight;
 mod snapshot;
 mod standby_grants;
 mod starter;

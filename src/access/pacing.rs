@@ -215,8 +215,8 @@ pub(super) fn backoff(failures: u32, longest: Duration, stable_jitter: f64) -> D
     doubled.min(longest).mul_f64(1.0 + stable_jitter / 4.0)
 }
 
-/// A number in 0..1 that is always the same for an account and differs between accounts: jitter that tests
-/// can rely on.
+/// Jitter in 0..1 that is always the same for an account and differs between accounts. Not random: a restart
+/// moves nobody's turn, and tests can rely on it.
 pub(super) fn stable_jitter(name: &str, salt: u64) -> f64 {
     let mut hasher = DefaultHasher::new();
     (name, salt).hash(&mut hasher);

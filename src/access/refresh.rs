@@ -69,7 +69,7 @@ pub(super) async fn refresh_grant(
         }
         CommitOutcome::InMemory | CommitOutcome::AccountGone => {}
     }
-    if let Some(odd) = odd {
+    if let Some(odd) = odd.filter(|_| !matches!(outcome, CommitOutcome::AccountGone)) {
         context.journal.record(&account.name, JournalEvent::TokenAnswerOdd, odd);
     }
     Ok(Refreshed { tokens, life, outcome })

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::model::account::AccountName;
 
-use super::locked;
 use super::renewal::Renewals;
 
 /// A refresh in flight is waited for so long.
@@ -19,7 +18,7 @@ impl Renewals {
         let context = Arc::clone(self.context());
         let account = context.registry.by_name(name.as_str());
         context.registry.remove(name.as_str());
-        let Some(mut in_flight) = account.and_then(|account| locked(&account.in_flight).clone()) else {
+        let Some(mut in_flight) = account.and_then(|account| account.single_flight.in_flight()) else {
             return;
         };
         let name = name.clone();
@@ -34,7 +33,7 @@ impl Renewals {
     /// Returns when no refresh of the account is in flight here, or after ten seconds.
     pub async fn until_idle(&self, name: &AccountName) {
         let Some(account) = self.context().registry.by_name(name.as_str()) else { return };
-        let Some(mut in_flight) = locked(&account.in_flight).clone() else { return };
+        let Some(mut in_flight) = account.single_flight.in_flight() else { return };
         tokio::select! {
             biased;
             _ = in_flight.wait_for(Option::is_some) => {}

@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::store::cluster::ReplicaId;
 use crate::store::leader_election::LeaderElection;
 
+use super::Access;
 use super::cause::RenewalResult;
 use super::circuit_breaker::{CircuitBreaker, CircuitBreakers, OpenReason, Permit, RenewalCounters};
 use super::context::RenewalContext;
@@ -30,8 +31,8 @@ use super::pending_commits::PendingCommits;
 use super::registry::{Account, AccountRegistry};
 use super::renewal_task::RenewalTask;
 use super::retry_queue::{RetryQueue, StandbyRetries};
+use super::single_flight::ResultReceiver;
 use super::snapshot::Snapshot;
-use super::{Access, locked};
 
 pub use super::cause::{Cause, RenewError};
 
@@ -132,8 +133,8 @@ impl Renewals {
     /// Waits for the renewal in flight, where there is one: for a call whose token has been refused before it
     /// was sent.
     pub async fn join(&self, account: &Arc<Account>) -> Option<Result<Access, RenewError>> {
-        let in_flight = locked(&account.in_flight).clone()?;
-        Some(self.wait_for(Joined::RenewalTask(*in_flight)).await)
+        let in_flight = account.single_flight.in_flight()?;
+        Some(self.wait_for(Joined::InFlight(in_flight)).await)
     }
 
     /// What came of a repeat after a 403-caused renewal. Only a cure changes anything: the wait was doubled
@@ -158,9 +159,9 @@ impl Renewals {
                 .map(|access| Arc::clone(access.route()));
         }
         let permit = self.context.try_acquire(&before.realm, Cause::Operator)?;
-        let in_flight =
+        let task =
             RenewalTask::new(Arc::clone(&self.context), Arc::clone(account), Cause::Operator, permit, None);
-        let found = self.context.runtime.spawn(in_flight.discover_only());
+        let found = self.context.runtime.spawn(task.discover_only());
         found.await.unwrap_or_else(|_| Err(self.context.unavailable("the discovery was cut off")))
     }
 
@@ -198,7 +199,7 @@ impl Renewals {
         cause: Cause,
     ) -> Result<Joined, RenewError> {
         let now = self.context.clock.now();
-        let mut in_flight = locked(&account.in_flight);
+        let mut slot = account.single_flight.lock();
         // Looked at under the renewal's lock and not before it: the renewal that renewed this very token may
         // have ended between the caller's failure and now, and without this look the late loser would refresh
         // a fresh token.
@@ -219,24 +220,23 @@ impl Renewals {
                 return Err(problem);
             }
         }
-        if let Some(in_flight) = in_flight.as_ref() {
+        if let Some(in_flight) = slot.in_flight() {
             account.refuse(seen, cause);
-            return Ok(Joined::RenewalTask(watch::Receiver::clone(in_flight)));
+            return Ok(Joined::InFlight(in_flight));
         }
         let permit = self.take_permit(account, &snapshot, cause, now)?;
-        let (sender, result) = watch::channel(None);
-        *in_flight = Some(Box::new(result.clone()));
+        let (sender, result) = slot.occupy();
         account.refuse(seen, cause);
-        let in_flight =
+        let task =
             RenewalTask::new(Arc::clone(&self.context), Arc::clone(account), cause, permit, Some(sender));
-        self.context.runtime.spawn(in_flight.run());
-        Ok(Joined::RenewalTask(result))
+        self.context.runtime.spawn(task.run());
+        Ok(Joined::InFlight(result))
     }
 
     pub(super) async fn wait_for(&self, joined: Joined) -> RenewalResult {
         let mut in_flight = match joined {
             Joined::Newer(access) => return Ok(access),
-            Joined::RenewalTask(in_flight) => in_flight,
+            Joined::InFlight(in_flight) => in_flight,
         };
         tokio::select! {
             biased;
@@ -291,9 +291,10 @@ impl Renewals {
     }
 }
 
+/// What somebody who asks for a renewal gets at once.
 pub(super) enum Joined {
     Newer(Access),
-    RenewalTask(watch::Receiver<Option<RenewalResult>>),
+    InFlight(ResultReceiver),
 }
 
 /// Whether the registry already has what the caller is after.

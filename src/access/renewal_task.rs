@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
@@ -26,6 +24,7 @@ use super::locked;
 use super::pacing::{MaybeSpent, lacks_only_a_route, refresh_gap, stable_jitter};
 use super::refresh::{self, refresh_grant};
 use super::registry::Account;
+use super::single_flight::ResultSender;
 use super::snapshot::Snapshot;
 
 /// Sends of one control call within a renewal, with the documented pause between them.
@@ -38,6 +37,7 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(8);
 /// the login.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
+/// One renewal of one account, or one discovery.
 pub(super) struct RenewalTask {
     pub(super) context: Arc<RenewalContext>,
     pub(super) account: Arc<Account>,
@@ -47,7 +47,7 @@ pub(super) struct RenewalTask {
     /// Until when the right to refresh is ours, where several gateways share the store.
     pub(super) lease_ends: AtomicU64,
     /// Taken when the outcome is told.
-    sender: Mutex<Option<watch::Sender<Option<RenewalResult>>>>,
+    sender: Mutex<Option<ResultSender>>,
     _active: ActiveTask,
 }
 
@@ -64,7 +64,7 @@ impl RenewalTask {
         account: Arc<Account>,
         cause: Cause,
         permit: Permit,
-        sender: Option<watch::Sender<Option<RenewalResult>>>,
+        sender: Option<ResultSender>,
     ) -> Self {
         let active = ActiveTask::begin(&context);
         let breaker = context.breakers.get(&account.snapshot().realm);

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use crate::journal::JournalEvent;
 use crate::model::account::AccountState;
 use crate::model::token::{RefreshToken, TokenSet};
@@ -16,15 +14,15 @@ use crate::store::cluster::Lease;
 use crate::store::{AccountRecord, GrantRecord, NewGrant, StoreError, StoredAccess, TrialRefresh};
 
 use super::account::Account;
-use super::cause::{Cause, RenewError, RenewalResult};
+use super::cause::{Cause, RenewError};
 use super::circuit_breaker::RenewalCounters;
 use super::context::{ActiveTask, RenewalContext};
 use super::fallback_tokens;
 use super::lease::{self, LEASE};
-use super::locked;
 use super::pacing::refresh_gap;
 use super::renewal::Renewals;
 use super::save_retry::SaveRetry;
+use super::single_flight::{ResultReceiver, ResultSender};
 
 /// Why the account has its own token still.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +64,7 @@ impl Renewals {
 struct FlightSlot {
     context: Arc<RenewalContext>,
     account: Arc<Account>,
-    sender: watch::Sender<Option<RenewalResult>>,
+    sender: ResultSender,
     _active: ActiveTask,
 }
 
@@ -272,16 +270,12 @@ impl Drop for FlightSlot {
     }
 }
 
-fn try_take(
-    account: &Account,
-) -> Result<watch::Sender<Option<RenewalResult>>, watch::Receiver<Option<RenewalResult>>> {
-    let mut in_flight = locked(&account.in_flight);
-    if let Some(in_flight) = in_flight.as_ref() {
-        return Err(watch::Receiver::clone(in_flight));
+fn try_take(account: &Account) -> Result<ResultSender, ResultReceiver> {
+    let mut slot = account.single_flight.lock();
+    match slot.in_flight() {
+        Some(in_flight) => Err(in_flight),
+        None => Ok(slot.occupy().0),
     }
-    let (sender, result) = watch::channel(None);
-    *in_flight = Some(Box::new(result));
-    Ok(sender)
 }
 
 fn reason(problem: &RenewError) -> String {

@@ -57,8 +57,8 @@ impl Renewals {
         let Some(why) = failure else {
             let (account, route) = (Arc::clone(account), Arc::clone(trial.route()));
             let work = async move {
-                if let Some(in_flight) = in_flight(&context, &account) {
-                    in_flight.publish_proven(&snapshot, &route).await;
+                if let Some(task) = discovery_task(&context, &account) {
+                    task.publish_proven(&snapshot, &route).await;
                 }
             };
             self.context().runtime.spawn(work);
@@ -111,13 +111,13 @@ async fn follow(context: Arc<RenewalContext>, account: Arc<Account>) {
 
 async fn recheck_route(context: &Arc<RenewalContext>, account: &Arc<Account>, at_base: bool) {
     let Ok(_turn) = context.route_checks.acquire().await else { return };
-    if let Some(in_flight) = in_flight(context, account) {
-        in_flight.recheck_route(at_base).await;
+    if let Some(task) = discovery_task(context, account) {
+        task.recheck_route(at_base).await;
     }
 }
 
 /// Discovery is no renewal: a realm whose token endpoint is in trouble does not hold it up.
-fn in_flight(context: &Arc<RenewalContext>, account: &Arc<Account>) -> Option<RenewalTask> {
+fn discovery_task(context: &Arc<RenewalContext>, account: &Arc<Account>) -> Option<RenewalTask> {
     let permit = context.try_acquire(&account.snapshot().realm, Cause::Operator).ok()?;
     Some(RenewalTask::new(Arc::clone(context), Arc::clone(account), Cause::Operator, permit, None))
 }

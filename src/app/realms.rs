@@ -11,21 +11,21 @@ use crate::access::registry::RouteRules;
 use crate::config::{Config, RealmConfig, UpstreamConfig};
 use crate::model::account::RealmName;
 use crate::pairing::PairingRealm;
-use crate::platform::Platform;
+use crate::platform::PlatformClient;
 use crate::upstream::{Connector, ProxyVariables};
 
 /// One realm, ready to be spoken to.
 #[derive(Clone)]
 pub struct RealmParts {
     pub connector: Connector,
-    pub platform: Arc<Platform>,
+    pub platform: Arc<PlatformClient>,
 }
 
 pub fn build(realm: &RealmConfig, upstream: &UpstreamConfig) -> anyhow::Result<RealmParts> {
     let connector = Connector::new(realm, upstream, &ProxyVariables::from_env())
         .with_context(|| format!("realm {}", realm.name))?;
     let platform =
-        Platform::new(realm, connector.clone()).with_context(|| format!("realm {}", realm.name))?;
+        PlatformClient::new(realm, connector.clone()).with_context(|| format!("realm {}", realm.name))?;
     Ok(RealmParts { connector, platform: Arc::new(platform) })
 }
 

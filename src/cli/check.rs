@@ -17,7 +17,7 @@ use url::Url;
 use crate::app::{preflight, realms};
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Diagnostic, LoadedConfig, RealmConfig};
-use crate::platform::{CredentialsCheck, Platform};
+use crate::platform::{CredentialsCheck, PlatformClient};
 use crate::upstream::Connector;
 
 use super::output::{Format, print_error, print_one, say};
@@ -252,7 +252,7 @@ fn clock(date: Option<&str>) -> Result<String, String> {
 
 /// A code that cannot be valid is answered with 400 where the credentials are good (Authentication and
 /// Pairing V2, 4.1.2).
-async fn credentials(platform: &Platform) -> Result<String, String> {
+async fn credentials(platform: &PlatformClient) -> Result<String, String> {
     match platform.probe_credentials().await {
         CredentialsCheck::Good => Ok("client_id and client_secret are accepted".into()),
         CredentialsCheck::Bad => {

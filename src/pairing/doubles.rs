@@ -10,7 +10,7 @@ use url::Url;
 
 use super::ports::Hooks;
 use super::{Pairing, PairingParts, PairingRealm};
-use crate::access::control_calls::{Call, ControlCall, ControlCalls};
+use crate::access::control_calls::{Call, CallFuture, ControlCalls};
 use crate::access::replace_grant::ReplaceError;
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -149,7 +149,7 @@ impl DoublePlatform {
         call: String,
         script: &ScriptedResponses<T>,
         plain: T,
-    ) -> ControlCall<'a, T> {
+    ) -> CallFuture<'a, T> {
         self.calls.lock().unwrap().push(call);
         let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
         Box::pin(std::future::ready(response))
@@ -170,12 +170,12 @@ impl ControlCalls for DoublePlatform {
         url
     }
 
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> ControlCall<'a, TokenSet> {
+    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
         let call = format!("exchange {}", code.expose());
         self.next(call, &self.exchanges, tokens("login-access", "login-refresh"))
     }
 
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> ControlCall<'a, TokenSet> {
+    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet> {
         self.next(
             format!("refresh {}", refresh.expose()),
             &self.exchanges,
@@ -183,16 +183,16 @@ impl ControlCalls for DoublePlatform {
         )
     }
 
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
+    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         self.next(format!("discover first {}", bearer.expose()), &self.first_discoveries, route("eu"))
     }
 
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
+    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         let plain = last.cloned().unwrap_or_else(|| route("eu"));
         self.next(format!("discover {}", bearer.expose()), &self.discoveries, plain)
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> ControlCall<'a, Route> {
+    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
         self.next(format!("prove {} {}", route.host(), bearer.expose()), &self.proofs, route.clone())
     }
 
@@ -200,7 +200,7 @@ impl ControlCalls for DoublePlatform {
         &'a self,
         _route: &'a Route,
         bearer: &'a AccessToken,
-    ) -> ControlCall<'a, Vec<RelatedAccount>> {
+    ) -> CallFuture<'a, Vec<RelatedAccount>> {
         self.next(format!("list {}", bearer.expose()), &self.lists, vec![related(12, "Smile Berlin")])
     }
 
@@ -210,7 +210,7 @@ impl ControlCalls for DoublePlatform {
         bearer: &'a AccessToken,
         account: AccountId,
         callback: Option<&'a Url>,
-    ) -> ControlCall<'a, platform::PairResponse> {
+    ) -> CallFuture<'a, platform::PairResponse> {
         let callback = callback.map_or("-", Url::as_str);
         let call = format!("pair {account} {callback} {} {}", bearer.expose(), route.host());
         let tokens = tokens(&format!("pair-access-{account}"), &format!("pair-refresh-{account}"));
@@ -223,11 +223,11 @@ impl ControlCalls for DoublePlatform {
         _route: &'a Route,
         bearer: &'a AccessToken,
         account: AccountId,
-    ) -> ControlCall<'a, ()> {
+    ) -> CallFuture<'a, ()> {
         self.next(format!("unpair {account} {}", bearer.expose()), &self.unpairings, ())
     }
 
-    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> ControlCall<'a, ()> {
+    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> CallFuture<'a, ()> {
         self.next(format!("revoke {token}"), &self.revocations, ())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::retry::RetryPolicy;
 use super::{Pairing, PairingRealm};
-use crate::access::control_calls::ControlCall;
+use crate::access::control_calls::CallFuture;
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
 use crate::model::route::Route;
@@ -209,7 +209,7 @@ impl Pairing {
     async fn call_with_retries<'a>(
         &self,
         policy: &RetryPolicy,
-        call: impl FnMut() -> ControlCall<'a, ()>,
+        call: impl FnMut() -> CallFuture<'a, ()>,
     ) -> Result<(), GrantRemovalError> {
         let retried = policy.retry(call).await;
         let may_have_acted = retried.may_have_acted;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::access::control_calls::{ControlCall, ControlCalls};
+use crate::access::control_calls::{CallFuture, ControlCalls};
 use crate::clock::Clock;
 use crate::config;
 use crate::model::token::TokenSet;
@@ -41,7 +41,7 @@ impl RetryPolicy {
         Self { clock: clock.clone(), attempts: retry.attempts.max(1), base, deadline: retry.deadline }
     }
 
-    pub async fn retry<'a, T>(&self, mut call: impl FnMut() -> ControlCall<'a, T>) -> Retried<T> {
+    pub async fn retry<'a, T>(&self, mut call: impl FnMut() -> CallFuture<'a, T>) -> Retried<T> {
         let started = self.clock.now();
         let (mut may_have_acted, mut wait, mut sent) = (false, self.base, 0);
         loop {

@@ -12,9 +12,9 @@ use crate::model::token::AccessToken;
 use super::control_call::ControlCall;
 use super::control_client::RawResponse;
 use super::token_response::token_set;
-use super::{Blame, PairResponse, Platform, PlatformError, PlatformErrorKind, RelatedAccount};
+use super::{Blame, PairResponse, PlatformClient, PlatformError, PlatformErrorKind, RelatedAccount};
 
-impl Platform {
+impl PlatformClient {
     /// The accounts that the user belongs to and that Align has enabled for the integration; none is a sound
     /// answer.
     pub async fn related_accounts(

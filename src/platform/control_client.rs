@@ -15,9 +15,9 @@ use crate::upstream::{ConnectError, Connector};
 
 use super::control_call::ControlCall;
 use super::decompress::{DecompressError, decompress};
+use super::documented_outcome::{DocumentedOutcome, documented_outcome, failure};
 use super::oauth_errors::ErrorResponse;
 use super::retry_after::retry_after;
-use super::status_meaning::{StatusMeaning, failure, status_meaning};
 use super::{Blame, PlatformError, PlatformErrorKind, strict_json};
 
 /// How long a call may take and how much it may answer.
@@ -146,7 +146,7 @@ impl ControlClient {
         let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        if let StatusMeaning::Failure(blame, kind, says) = status_meaning(call, status) {
+        if let DocumentedOutcome::Failure(blame, kind, says) = documented_outcome(call, status) {
             // Whatever is wrong with the body of a failure, the status counts; what could be read of it is.
             let (body, _) = self.read(call, url, &mut response, MAX_FAILURE).await;
             let body = decompress(&headers, body, MAX_FAILURE).map(|(body, _)| body).unwrap_or_default();
@@ -335,7 +335,7 @@ mod tests {
         Play, Responder, bare_platform, json_response, limited_platform, platform, raw_response, realm_of,
         status_response,
     };
-    use super::super::{Platform, TokenHint};
+    use super::super::{PlatformClient, TokenHint};
     use super::*;
     use crate::config::ProxyChoice;
     use crate::model::token::{RefreshToken, TokenSet};
@@ -348,7 +348,7 @@ mod tests {
     const TOKENS_RESPONSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 38\r\nConnection: close\r\n\r\n\
                                  {\"access_token\":\"a\",\"expires_in\":3600}";
 
-    async fn refresh(platform: &Platform) -> Result<TokenSet, PlatformError> {
+    async fn refresh(platform: &PlatformClient) -> Result<TokenSet, PlatformError> {
         platform.refresh(&RefreshToken::new("canary-refresh")).await
     }
 
@@ -488,7 +488,7 @@ mod tests {
         realm.ca_file = Some(ours.ca_file());
         let connector = Connector::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
         let limits = CallLimits { connect: Duration::from_millis(100), ..CallLimits::default() };
-        let platform = Platform::with_limits(&realm, connector, limits).unwrap();
+        let platform = PlatformClient::with_limits(&realm, connector, limits).unwrap();
         let error = refresh(&platform).await.unwrap_err();
         assert_eq!(error.kind, PlatformErrorKind::Unreachable);
         assert!(error.detail.contains("nothing within 100 ms"), "{}", error.detail);
@@ -560,7 +560,7 @@ mod tests {
             format!("http://us%40er:pw@localhost:{}", proxy.address.port()).parse().unwrap(),
         );
         let connector = Connector::new(&realm, &way, &ProxyVariables::default()).unwrap();
-        let refreshed = refresh(&Platform::new(&realm, connector).unwrap()).await;
+        let refreshed = refresh(&PlatformClient::new(&realm, connector).unwrap()).await;
         let heads = proxy.heads.lock().unwrap().clone();
         (refreshed, heads)
     }

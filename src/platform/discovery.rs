@@ -10,9 +10,9 @@ use crate::model::token::AccessToken;
 
 use super::control_call::ControlCall;
 use super::control_client::append_path;
-use super::{Blame, Platform, PlatformError, PlatformErrorKind};
+use super::{Blame, PlatformClient, PlatformError, PlatformErrorKind};
 
-impl Platform {
+impl PlatformClient {
     /// At `base_url`: the first discovery, and the fallback of the later ones.
     pub async fn discover_first(&self, bearer: &AccessToken) -> Result<Route, PlatformError> {
         match &self.pinned {

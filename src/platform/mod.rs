@@ -7,13 +7,13 @@ mod control_call;
 mod control_client;
 mod decompress;
 mod discovery;
+mod documented_outcome;
 mod loose_json;
 mod oauth;
 mod oauth_errors;
 #[cfg(test)]
 mod responder;
 mod retry_after;
-mod status_meaning;
 mod strict_json;
 mod token_response;
 
@@ -31,7 +31,7 @@ use control_call::ControlCall;
 use control_client::{CallLimits, ControlClient};
 
 /// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.
-pub struct Platform {
+pub struct PlatformClient {
     realm: config::RealmConfig,
     /// Checked once: with it discovery is never asked.
     pinned: Option<Route>,
@@ -47,7 +47,7 @@ pub enum PlatformSetupError {
     Client(String),
 }
 
-impl Platform {
+impl PlatformClient {
     /// Opens no connection.
     pub fn new(realm: &config::RealmConfig, connector: Connector) -> Result<Self, PlatformSetupError> {
         Self::with_limits(realm, connector, CallLimits::default())

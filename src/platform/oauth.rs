@@ -7,12 +7,12 @@ use crate::model::token::{AuthorizationCode, RefreshToken, TokenSet};
 
 use super::control_call::ControlCall;
 use super::control_client::append_path;
+use super::documented_outcome::refusal;
 use super::oauth_errors::{ErrorBody, ErrorResponse};
-use super::status_meaning::refusal;
 use super::token_response::token_set;
-use super::{Blame, CredentialsCheck, Platform, PlatformError, PlatformErrorKind, TokenHint};
+use super::{Blame, CredentialsCheck, PlatformClient, PlatformError, PlatformErrorKind, TokenHint};
 
-impl Platform {
+impl PlatformClient {
     /// Where the browser is sent (S1 4.1.1).
     pub fn authorize_url(&self, state: &str) -> Url {
         let mut url = append_path(&self.realm.oauth_base, "/oauth2/authorize");
@@ -207,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_probe_believes_the_token_endpoint_alone() {
-        for (play, status_meaning) in [
+        for (play, documented_outcome) in [
             (status_response(400, r#"{"error":"invalid_grant"}"#), CredentialsCheck::Good),
             (status_response(400, "Wrong code"), CredentialsCheck::Good),
             (json_response(r#"{"error":"invalid_grant"}"#), CredentialsCheck::Good),
@@ -223,7 +223,7 @@ mod tests {
             (json_response(r#"{"access_token":"a"}"#), CredentialsCheck::Unknown),
         ] {
             let responder = Responder::start(vec![play]).await;
-            assert_eq!(platform(&responder).probe_credentials().await, status_meaning);
+            assert_eq!(platform(&responder).probe_credentials().await, documented_outcome);
             assert!(responder.only_request().body.contains("code=probe-"));
         }
     }

@@ -13,7 +13,7 @@ use crate::model::route::{HostPolicy, Route};
 use crate::upstream::testing::{realm, upstream};
 use crate::upstream::{Connector, ProxyVariables};
 
-use super::Platform;
+use super::PlatformClient;
 use super::control_client::CallLimits;
 
 #[derive(Clone)]
@@ -65,18 +65,19 @@ pub fn realm_of(responder: &Responder) -> config::RealmConfig {
     realm
 }
 
-pub fn platform(responder: &Responder) -> Platform {
+pub fn platform(responder: &Responder) -> PlatformClient {
     bare_platform(&realm_of(responder))
 }
 
-pub fn bare_platform(realm: &config::RealmConfig) -> Platform {
-    Platform::new(realm, Connector::new(realm, &upstream(), &ProxyVariables::default()).unwrap()).unwrap()
+pub fn bare_platform(realm: &config::RealmConfig) -> PlatformClient {
+    PlatformClient::new(realm, Connector::new(realm, &upstream(), &ProxyVariables::default()).unwrap())
+        .unwrap()
 }
 
-pub fn limited_platform(responder: &Responder, limits: CallLimits) -> Platform {
+pub fn limited_platform(responder: &Responder, limits: CallLimits) -> PlatformClient {
     let realm = realm_of(responder);
     let connector = Connector::new(&realm, &upstream(), &ProxyVariables::default()).unwrap();
-    Platform::with_limits(&realm, connector, limits).unwrap()
+    PlatformClient::with_limits(&realm, connector, limits).unwrap()
 }
 
 impl Responder {

@@ -9,7 +9,7 @@ use super::{Blame, PlatformError, PlatformErrorKind};
 
 /// The documented meaning of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StatusMeaning {
+pub(super) enum DocumentedOutcome {
     /// The body counts now.
     Success,
     Failure(Blame, PlatformErrorKind, &'static str),
@@ -18,17 +18,17 @@ pub(super) enum StatusMeaning {
 /// The vendor's status tables for calls with a bearer; refusals of the token endpoint have
 /// [`super::oauth_errors`] to themselves. What they do not list is the realm's trouble, so that no grant
 /// suffers from it.
-pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
+pub(super) fn documented_outcome(call: ControlCall, status: u16) -> DocumentedOutcome {
     use Blame::{Account, Grant, Realm};
     use ControlCall::{Discovery, Pair, RelatedAccounts, Unpair};
     use PlatformErrorKind::{Failed, Forbidden, PairedElsewhere, Refused, TimedOut, Unexpected};
 
     let (blame, kind, says) = match (call, status) {
-        (_, 200) => return StatusMeaning::Success,
+        (_, 200) => return DocumentedOutcome::Success,
         // Nothing is documented in the body of these two, so a response without one is as good.
-        (ControlCall::Revoke | Unpair, 204) => return StatusMeaning::Success,
+        (ControlCall::Revoke | Unpair, 204) => return DocumentedOutcome::Success,
         // Whatever carries a sound access token is used.
-        (call, 201..=203 | 206..=299) if call.brings_tokens() => return StatusMeaning::Success,
+        (call, 201..=203 | 206..=299) if call.brings_tokens() => return DocumentedOutcome::Success,
 
         (Discovery, 400) => (Account, Unexpected, "the discovery parameters are not accepted"), // S1 4.2.2
         (Discovery, 401) => (Grant, Refused, "the bearer is not accepted"),                     // S1 4.2.2
@@ -50,7 +50,7 @@ pub(super) fn status_meaning(call: ControlCall, status: u16) -> StatusMeaning {
         (_, 429) => (Realm, Unexpected, "the platform wants fewer calls"),
         _ => (Realm, Unexpected, "the platform gave an answer that it does not document"),
     };
-    StatusMeaning::Failure(blame, kind, says)
+    DocumentedOutcome::Failure(blame, kind, says)
 }
 
 /// What a call came to that was not carried out; `row` is its verdict.
@@ -100,9 +100,9 @@ mod tests {
     ];
 
     fn of(call: ControlCall, status: u16) -> Option<(Blame, PlatformErrorKind)> {
-        match status_meaning(call, status) {
-            StatusMeaning::Success => None,
-            StatusMeaning::Failure(blame, kind, _) => Some((blame, kind)),
+        match documented_outcome(call, status) {
+            DocumentedOutcome::Success => None,
+            DocumentedOutcome::Failure(blame, kind, _) => Some((blame, kind)),
         }
     }
 
