@@ -83,7 +83,7 @@ impl RenewalTask {
         let mut open_intent = None;
         match self.store_has_newer(before, &mut open_intent).await {
             Ok(true) => return Ok(TokenSource::FromStore),
-            Ok(false) => {}
+            Ok(false) => self.check_not_refused(before)?,
             Err(error) => return Err(self.postpone(&error.to_string())),
         }
         match open_intent {
@@ -176,14 +176,20 @@ impl RenewalTask {
                 Ok(false) => {}
                 Err(error) => return Err(self.postpone(&error.to_string())),
             }
-            if let (AccountState::Ready, AccountState::NeedsLogin { since, why }) =
-                (&before.state, self.account.state())
-            {
-                let remedy = self.account.snapshot().remedy();
-                return Err(RenewError::NeedsLogin { since, why, remedy });
-            }
+            self.check_not_refused(before)?;
         }
         Ok(false)
+    }
+
+    /// Where the platform has refused another gateway meanwhile, it would refuse us too.
+    fn check_not_refused(&self, before: &Snapshot) -> Result<(), RenewError> {
+        match (&before.state, self.account.state()) {
+            (AccountState::Ready, AccountState::NeedsLogin { since, why }) => {
+                let remedy = self.account.snapshot().remedy();
+                Err(RenewError::NeedsLogin { since, why, remedy })
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn store_has_newer(

@@ -64,6 +64,9 @@ mod tests {
             loop {
                 clock.until_sleeping(1).await;
                 clock.advance(Duration::from_secs(1));
+                // The sleeper has its turn before time goes on.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
             }
         };
         let saved = tokio::select! {
