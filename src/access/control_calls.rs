@@ -9,7 +9,9 @@ use url::Url;
 use crate::model::account::AccountId;
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use crate::platform::{CredentialsCheck, PairResponse, PlatformClient, PlatformError, RelatedAccount, TokenHint};
+use crate::platform::{
+    CredentialsCheck, PairResponse, PlatformClient, PlatformError, RelatedAccount, TokenHint,
+};
 
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
