@@ -82,6 +82,7 @@ struct Cluster {
     mending: Mutex<()>,
 }
 
+/// One gateway of the cluster that is running.
 #[derive(Clone, PartialEq)]
 struct Up {
     data: String,

@@ -1,5 +1,5 @@
-//! The corpus of `fuzz/` on stable Rust: each file, each of its beginnings, and each file with one byte changed. A
-//! fuzzer goes on from here (`just fuzz-smoke`).
+//! The corpus of `fuzz/` on stable Rust: each file, each of its beginnings, and each file with one byte
+//! changed. A fuzzer goes on from here (`just fuzz-smoke`).
 
 use std::fs;
 use std::path::Path;

@@ -36,6 +36,7 @@ fn ids() -> impl Iterator<Item = u64> {
     FIRST..FIRST + ACCOUNTS
 }
 
+/// A gateway that may be killed, with its sandbox and its folder.
 struct Bench {
     sandbox: Sandbox,
     folder: tempfile::TempDir,

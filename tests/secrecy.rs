@@ -43,6 +43,7 @@ struct Captured {
     queue: LogQueue,
 }
 
+/// A log that is kept in memory.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -116,14 +117,14 @@ fn refused_responses(responses: &[Response]) -> Vec<u8> {
     .collect()
 }
 
-/// An answer, or nothing where the platform cut it short and the gateway did too.
+/// A response, or nothing where the platform cut it short and the gateway did too.
 async fn whole(request: reqwest::RequestBuilder) -> Option<Response> {
     let response = request.send().await.ok()?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Some(Response { status, headers, body: response.bytes().await.ok()? })
 }
 
-/// Traffic of every kind: right answers, the vendor's errors, refusals, retries, renewals, downloads.
+/// Traffic of every kind: right responses, the vendor's errors, refusals, retries, renewals, downloads.
 async fn traffic(world: &World) -> Vec<Response> {
     let mut responses = Vec::new();
     let query = format!("/itero-gen-api/v2/orders/practice?patient={IN_QUERY}");

@@ -27,9 +27,9 @@ pub struct Job {
     pub connections: usize,
     pub loop_mode: LoopMode,
     pub per: Per,
-    /// Bytes of every answer, where they are the same for every contestant.
+    /// Bytes of every response, where they are the same for every contestant.
     pub bytes: Option<u64>,
-    /// Answers of 400 and above are part of the game.
+    /// Responses of 400 and above are part of the game.
     pub troubled: bool,
     /// What every window begins with.
     pub before: Option<Before>,
@@ -43,6 +43,7 @@ pub struct Before {
     pub pause: Duration,
 }
 
+/// Which accounts a job calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Account {
     Small,

@@ -221,6 +221,7 @@ impl Entrant {
     }
 }
 
+/// The ports on which one contestant listens.
 struct Ports {
     plain: u16,
     tls: u16,

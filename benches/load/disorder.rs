@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An answer of the slow account or region, and a handshake of the region.
+/// A response of the slow account or region, and a handshake of the region.
 pub const SLOW: Duration = Duration::from_secs(2);
 /// What is slow is so by up to this much more, so that calls which began together do not end together.
 const SPREAD: Duration = Duration::from_millis(500);
@@ -25,13 +25,14 @@ pub fn is_dying(account: &str) -> bool {
     account.starts_with(DYING)
 }
 
+/// What goes wrong at the platform, and how often it was asked for.
 #[derive(Default)]
 pub struct Disorder {
     /// Numbers the calls that want an error now and then.
     errors: AtomicU64,
     /// Numbers what is slow.
     slow: AtomicU64,
-    /// Answers that were begun and left.
+    /// Responses that were begun and left.
     pub stalled: AtomicU64,
     /// From when on the new token of an account counts.
     revived: Mutex<HashMap<Vec<u8>, Instant>>,
@@ -59,7 +60,7 @@ impl Disorder {
         self.revived().get(account).is_some_and(|from| *from <= Instant::now())
     }
 
-    /// A refresh has been asked for: its answer brings a token that is good.
+    /// A refresh has been asked for: its response brings a token that is good.
     pub fn revive(&self, account: &str) {
         self.revived().insert(account.as_bytes().to_vec(), Instant::now() + SLOW_REFRESH);
     }

@@ -118,6 +118,7 @@ struct Answers {
     disorder: Disorder,
 }
 
+/// What the platform answers.
 enum Response<'a> {
     Made(&'a [u8]),
     Now(Vec<u8>),
@@ -127,6 +128,7 @@ enum Response<'a> {
     Asset,
 }
 
+/// A request's head, as far as it is looked at.
 struct Request<'a> {
     method: &'a [u8],
     path: &'a [u8],

@@ -29,6 +29,7 @@ enum Form {
     ManyAccounts(usize),
 }
 
+/// One load, with the claim that it tests.
 pub struct Scenario {
     pub id: &'static str,
     pub what: &'static str,
@@ -169,7 +170,7 @@ impl Scenario {
     pub fn measure(&self, entrants: &[Entrant], stage: &Stage, rounds: Rounds) -> anyhow::Result<Result> {
         let job = (self.job)();
         let rounds = match self.form {
-            // An answer that is repeated comes a second later: shorter windows would not see it.
+            // A response that is repeated comes a second later: shorter windows would not see it.
             Form::Plain if job.troubled => {
                 Rounds { window: rounds.window.max(Duration::from_secs(3)), ..rounds }
             }

@@ -96,10 +96,12 @@ impl Request {
     }
 }
 
+/// Trait alias for the stream bounds.
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
+/// One caller who goes through the trouble.
 struct Caller<'a> {
     number: usize,
     request: &'a Request,
@@ -129,7 +131,7 @@ impl Caller<'_> {
         }
     }
 
-    /// To the end of a good answer.
+    /// To the end of a good response.
     async fn read(&self, stream: &mut dyn Stream) -> io::Result<()> {
         let mut head = Vec::with_capacity(4096);
         let (end, length) = loop {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::app::Running;
 
+/// The legacy applications that the demo plays.
 pub struct Applications {
     http: reqwest::Client,
     /// `http://127.0.0.1:…`
@@ -18,7 +19,7 @@ pub struct Applications {
     admin_token: String,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 pub struct CallResult {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
@@ -71,7 +72,7 @@ impl Applications {
         read(self.http.get(url).header("X-Gateway-Key", &self.key).bearer_auth("an-old-align-token")).await
     }
 
-    /// Follows a link as it stands in an answer.
+    /// Follows a link as it stands in a response.
     pub async fn follow(&self, link: &str) -> anyhow::Result<CallResult> {
         read(self.http.get(link).header("X-Gateway-Key", &self.key)).await
     }

@@ -13,6 +13,7 @@ use crate::sandbox::{Endpoint, Fault, FaultRule, HostRole, Region, gateway_files
 use super::applications::CallResult;
 use super::{CLINIC, CLINIC_NAME, DemoEnvironment, LAB, PASSWORD, USER};
 
+/// Which checks held so far.
 pub struct DemoReport {
     held: usize,
     failed: usize,

@@ -59,6 +59,7 @@ pub struct PauseResult {
     pub state: AccountState,
 }
 
+/// Why an operator's request about accounts is not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     #[error("no account matches {0:?}")]

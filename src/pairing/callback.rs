@@ -41,7 +41,7 @@ enum Redirect {
 
 impl Pairing {
     /// Takes a redirect's query. Runs to its end even when the browser
-    /// hangs up meanwhile: a code works only once.
+    /// disconnects meanwhile: a code works only once.
     pub async fn callback(self: &Arc<Self>, query: &str, proof: LoginProof<'_>) -> CallbackResult {
         let redirect = match read_redirect(query) {
             Ok(redirect) => redirect,
@@ -240,7 +240,7 @@ impl Pairing {
         })
     }
 
-    /// Runs a step in a task of its own, so that a browser that hangs up cannot cut it off between the
+    /// Runs a step in a task of its own, so that a browser that disconnects cannot cut it off between the
     /// platform and the store.
     async fn detach<F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> CallbackResult
     where
@@ -270,6 +270,7 @@ impl CallbackResult {
     }
 }
 
+/// The accounts that a login may pair.
 enum OfferedAccounts {
     One(RelatedAccount),
     Several(Vec<RelatedAccount>),

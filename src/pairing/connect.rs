@@ -41,7 +41,7 @@ struct PairedTokens {
     access: StoredAccess,
     refresh: RefreshToken,
     warnings: Vec<String>,
-    /// What was odd about the answer, for the journal.
+    /// What was odd about the response, for the journal.
     odd: Option<String>,
 }
 
@@ -268,6 +268,7 @@ impl Pairing {
     }
 }
 
+/// A grant that the store has taken.
 struct SavedGrant {
     name: AccountName,
     /// Absent where it cannot be read back.

@@ -14,6 +14,7 @@ use crate::model::token::AccessToken;
 use crate::platform::{Blame, PlatformError, TokenHint};
 use crate::store::{AccountRecord, GrantRecord, StoreError};
 
+/// The two ways in which the platform ends a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantRemoval {
@@ -46,6 +47,7 @@ pub struct RemovedGrant {
     pub saved: bool,
 }
 
+/// Why a grant was not ended.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantRemovalError {
     #[error("account {0} is not known")]
@@ -60,7 +62,7 @@ pub enum GrantRemovalError {
     NotCurrent(RealmName),
     #[error("the account's token cannot be renewed, which unpairing needs: {0}")]
     NoToken(String),
-    /// A try got no answer, and a later one was refused: it may have been carried out.
+    /// A try got no response, and a later one was refused: it may have been carried out.
     #[error(
         "it is not known whether this was carried out: a try got no answer, the next one said \"{0}\". The grant is kept; \
          `accounts renew` shows whether it still works"
@@ -98,7 +100,7 @@ impl Pairing {
         })
     }
 
-    /// Runs to its end even when the operator hangs up.
+    /// Runs to its end even when the operator disconnects.
     pub async fn remove_grant(
         self: &Arc<Self>,
         removal: GrantRemoval,
@@ -285,10 +287,11 @@ impl Pairing {
     }
 }
 
-/// A call and its repeats fit in.
+/// A call and its retries fit in.
 const CALL_TIME: Duration = Duration::from_secs(60);
 const REMOVAL_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
+/// A grant that has to leave the store.
 struct StoredRemoval {
     name: AccountName,
     realm: RealmName,

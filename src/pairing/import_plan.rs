@@ -18,6 +18,7 @@ pub struct ImportEntry {
     pub refresh_token: RefreshToken,
 }
 
+/// What an import may do besides adding accounts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImportOptions {
     /// Only store: somebody else still refreshes these accounts.
@@ -100,6 +101,7 @@ pub(super) enum EntryPlan {
     Same,
 }
 
+/// What storing an entry does to the account.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoreAction {
     New,

@@ -118,6 +118,7 @@ pub struct Pairing {
     unsaved: AtomicUsize,
 }
 
+/// The part of the configuration that a reload replaces.
 struct PairingSettings {
     realms: BTreeMap<RealmName, PairingRealm>,
     retry: config::RetryConfig,

@@ -103,7 +103,7 @@ pub enum LoginError {
     RouteRefused {
         detail: String,
     },
-    /// Time-outs and 5xx, after all repeats.
+    /// Timeouts and 5xx, after all retries.
     PlatformDown {
         detail: String,
     },

@@ -29,6 +29,7 @@ pub(super) struct SessionBinding {
     pub hash: CodeHash,
 }
 
+/// How the one who began a login is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum BoundBy {
@@ -67,6 +68,7 @@ pub(super) struct PendingChoice {
     pub accounts: Vec<RelatedAccount>,
 }
 
+/// What the store can keep under a code.
 pub(super) trait PendingPayload: Serialize + DeserializeOwned {
     const KIND: PendingKind;
 }
@@ -83,7 +85,7 @@ impl PendingPayload for PendingChoice {
     const KIND: PendingKind = PendingKind::Choice;
 }
 
-/// The answer to a look-up.
+/// The response to a look-up.
 pub(super) enum CodeStatus<T> {
     Live {
         what: T,
@@ -96,6 +98,7 @@ pub(super) enum CodeStatus<T> {
     Unknown,
 }
 
+/// A pending login as the store keeps it: live, or the mark that a used one leaves.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum StoredLogin<T> {

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::model::account::AccountName;
 use crate::store::StoreError;
 
+/// Where a login by a start link stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginProgress {
     /// Nobody has finished it; `last_failure` is why the last one who tried did not.

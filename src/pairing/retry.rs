@@ -22,7 +22,7 @@ pub(super) struct RetryPolicy {
 /// What came of it.
 pub(super) struct Retried<T> {
     pub result: Result<T, PlatformError>,
-    /// An earlier try got no answer of its own, so it may have been carried out.
+    /// An earlier try got no response of its own, so it may have been carried out.
     pub may_have_acted: bool,
 }
 

@@ -65,6 +65,7 @@ pub struct Begin {
     pub cookie: Cookie,
 }
 
+/// Why no start link is made.
 #[derive(Debug, thiserror::Error)]
 pub enum StartLinkError {
     #[error("realm {0} is not configured")]

@@ -1,4 +1,4 @@
-//! The API hosts: who may ask, and the answer to each endpoint of the vendor's table.
+//! The API hosts: who may ask, and the response to each endpoint of the vendor's table.
 //! A token is looked at before anything else is said, and an account is shown nothing of another's.
 
 use std::io::Write;
@@ -110,6 +110,7 @@ fn reachable(
     Ok(())
 }
 
+/// One call to an API host, with all that its response depends on.
 struct ApiCall<'a> {
     host: &'a VirtualHost,
     request: &'a SandboxRequest,

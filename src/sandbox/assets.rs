@@ -1,10 +1,11 @@
 //! Downloads of any size whose bytes follow from a seed, so that nobody has to store one to compare it.
-//! Byte n is the same however it is asked for: whole, by range, in whatever pieces.
+//! Byte n is the same however it is asked for: whole, by range, in whatever chunks.
 
 use std::ops::Range;
 
 use aws_lc_rs::digest;
 
+/// The content of one download: its bytes follow from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asset {
     pub seed: u64,

@@ -10,6 +10,7 @@ pub const LARGEST_TOKEN: usize = 8192;
 /// Below this a token could not hold its random part.
 pub const SMALLEST_TOKEN: usize = 48;
 
+/// How the sandbox behaves where the vendor's documents leave it open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behavior {
@@ -17,7 +18,7 @@ pub struct Behavior {
     pub token_size: usize,
     /// A refresh answers with a new refresh token, and the one that was used is dead.
     pub rotate_refresh: bool,
-    /// A refresh answer names the refresh token at all.
+    /// A refresh response names the refresh token at all.
     pub refresh_token_in_response: bool,
     /// A refresh ends the access tokens issued before it.
     pub refresh_ends_older_access: bool,
@@ -88,6 +89,7 @@ impl Default for Behavior {
     }
 }
 
+/// How download links are printed in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkForm {
@@ -103,7 +105,7 @@ pub enum LinkForm {
 }
 
 impl LinkForm {
-    /// The form of the `index`th link of an answer.
+    /// The form of the `index`th link of a response.
     pub fn nth(self, index: u64) -> LinkForm {
         const IN_TURN: [LinkForm; 4] =
             [LinkForm::Absolute, LinkForm::Relative, LinkForm::JsonEscaped, LinkForm::ForeignHost];
@@ -114,6 +116,7 @@ impl LinkForm {
     }
 }
 
+/// How discovery prints a Domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DomainForm {
@@ -122,6 +125,7 @@ pub enum DomainForm {
     TrailingSlash,
 }
 
+/// How a response's `Status` field is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StatusForm {

@@ -1,5 +1,5 @@
 //! The browser's part of a login over real sockets, for tests and `demo`: it fills in the pages as a person
-//! would. It reaches every place by its port, so host names need no resolver.
+//! would. It reaches every host by its port, so host names need no resolver.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,12 +49,12 @@ impl Handle {
         location(&response).context("cancelling led nowhere")
     }
 
-    /// One request to any place, on a connection of its own, with the whole answer read.
+    /// One request to any host, on a connection of its own, with the whole response read.
     pub async fn send(&self, request: http::Request<Full<Bytes>>) -> anyhow::Result<http::Response<Bytes>> {
         let url = Url::parse(&request.uri().to_string())?;
         let port = url.port().context("no port")?;
         let address = self.context.addresses.values().find(|address| address.port() == port);
-        let address = *address.context("no place of this sandbox listens there")?;
+        let address = *address.context("no host of this sandbox listens there")?;
         let stream = connect(address).await?;
         match url.scheme() {
             "https" => {

@@ -58,6 +58,7 @@ impl SandboxContext {
     }
 }
 
+/// One host of the sandbox: the role it plays, and what it shares with the others.
 pub struct VirtualHost {
     pub role: HostRole,
     pub context: Arc<SandboxContext>,
@@ -76,7 +77,7 @@ impl VirtualHost {
         self.context.behavior.load_full()
     }
 
-    /// The region that this place answers for, where it answers for one.
+    /// The region that this host answers for, where it answers for one.
     pub fn region(&self) -> Option<Region> {
         match self.role {
             HostRole::Region(region) => Some(region),

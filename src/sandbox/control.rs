@@ -78,21 +78,25 @@ pub fn response(handle: &Handle, request: &SandboxRequest) -> Reply {
     }
 }
 
+/// The body of `POST /accounts/{id}/migrate`.
 #[derive(Deserialize)]
 struct MigrateRequest {
     to: Platform,
 }
 
+/// The body of `POST /accounts/{id}/move`.
 #[derive(Deserialize)]
 struct MoveRequest {
     to: Region,
 }
 
+/// The body of `POST /accounts/{id}/deny`.
 #[derive(Deserialize)]
 struct DenyRequest {
     path: String,
 }
 
+/// The body of `POST /accounts/{id}/orders`.
 #[derive(Deserialize)]
 struct AddOrdersRequest {
     count: u64,

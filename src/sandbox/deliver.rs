@@ -16,7 +16,7 @@ use super::request::SandboxRequest;
 
 /// Pieces in which assets go out; large enough to be cheap, small enough for back-pressure.
 const CHUNK: usize = 64 * 1024;
-/// An endless head is ended all the same, should nobody have hung up by then.
+/// An endless head is ended all the same, should nobody have disconnected by then.
 const ENDLESS: usize = 256 * 1024 * 1024;
 
 /// How it went, and whether the connection can be used again.
@@ -36,7 +36,7 @@ impl Delivered {
     }
 }
 
-/// What shapes an answer besides the reply itself.
+/// What shapes a response besides the reply itself.
 #[derive(Clone, Copy)]
 struct ResponseShape {
     keep_alive: bool,
@@ -173,7 +173,7 @@ async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Ten pieces a second.
+/// Ten chunks a second.
 fn slow_chunk(bytes_per_sec: u32) -> usize {
     (bytes_per_sec / 10).max(1) as usize
 }
@@ -257,7 +257,7 @@ async fn send_half<S: AsyncRead + AsyncWrite + Unpin>(
     reply: &Reply,
 ) -> io::Result<()> {
     let mut bytes = reply.open_head(host.now());
-    // An empty answer promises something too, or there would be nothing to miss.
+    // An empty response promises something too, or there would be nothing to miss.
     let length = reply.body.length().max(2);
     bytes.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
     if let ReplyContent::Bytes(body) = &reply.body {
@@ -278,7 +278,7 @@ async fn endless_head<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut PeerStream<S
     Ok(Delivered::cut(None))
 }
 
-/// Answers whose framing lies. All of them are small; an asset is stood in for by its first bytes.
+/// Responses whose framing lies. All of them are small; an asset is stood in for by its first bytes.
 fn misframed(host: &VirtualHost, reply: &Reply, fault: &Fault) -> Vec<u8> {
     let body = match &reply.body {
         ReplyContent::Bytes(bytes) => bytes.to_vec(),

@@ -56,6 +56,7 @@ fn respond(asset: Asset, request: &SandboxRequest, name: &str, order: Option<u64
     reply
 }
 
+/// What a `Range` header asks for.
 enum RangeRequest {
     Part(Range<u64>),
     /// Several ranges, or a unit that nobody knows: ignored, as RFC 9110 section 14.2 allows.

@@ -1,10 +1,11 @@
-//! The vendor's calls as one table, and which row a path means at which place.
+//! The vendor's calls as one table, and which row a path means at which host.
 //! Typed from the documents on its own; the gateway's table is another one on purpose.
 
 use serde::{Deserialize, Serialize};
 
 use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V1_PATH, V2_PATH};
 
+/// Every call that the vendor's hosts know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Endpoint {
@@ -64,6 +65,7 @@ impl Endpoint {
     }
 }
 
+/// A row of the table: an endpoint with its methods and path.
 struct EndpointTemplate {
     endpoint: Endpoint,
     /// The methods that the documents print, or, where they print none, those that make sense.

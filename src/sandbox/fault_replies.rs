@@ -4,7 +4,7 @@ use super::faults::Fault;
 use super::reply::Reply;
 use super::{api, invalid_tokens};
 
-/// Answers that a fault puts in place of the right one; the call is not carried out for them.
+/// Responses that a fault puts in place of the right one; the call is not carried out for them.
 pub fn replacement(fault: &Fault) -> Option<Reply> {
     let reply = match fault {
         Fault::Status(status) | Fault::AnswersBeforeBody(status) => {
@@ -28,7 +28,7 @@ pub fn replacement(fault: &Fault) -> Option<Reply> {
     Some(reply)
 }
 
-/// Nothing of an answer is seen, so the call is carried out only where the script says so.
+/// Nothing of a response is seen, so the call is carried out only where the script says so.
 pub fn is_silent(fault: &Fault) -> bool {
     matches!(
         fault,

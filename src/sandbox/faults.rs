@@ -11,34 +11,36 @@ use super::endpoint::Endpoint;
 use super::host_role::{HostRole, Platform};
 use super::quirks::{CustomResponse, ResponseQuirks};
 
+/// One way for a call to go wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// An error answer in the vendor's manner.
+    /// An error response in the vendor's manner.
     Status(u16),
     /// 200 whose body says `Failure`, as gen-api section 4 warns.
     FailsInside200(String),
     /// Nothing for that long, then the connection drops.
     Stalls(#[serde(with = "super::duration_text")] Duration),
     StallsForever,
-    /// The right answer, late.
+    /// The right response, late.
     DelayedThenNormal(#[serde(with = "super::duration_text")] Duration),
-    /// The right answer, as soon as a test opens the gate.
+    /// The right response, as soon as a test opens the gate.
     #[serde(skip)]
     HeldBy(Gate),
     /// Head and half of the body, then nothing.
     StallsAfterHead,
     DropsBeforeHead,
-    /// An error answer while the caller still sends its body, which is not read; then the connection closes.
+    /// An error response while the caller still sends its body, which
+    /// is not read; then the connection closes.
     AnswersBeforeBody(u16),
     /// Half of the promised body, then the end of the connection.
     DropsMidBody,
-    /// A right answer on a connection that is then closed without a word.
+    /// A right response on a connection that is then closed without a word.
     ClosesAfterResponse,
     Slow {
         bytes_per_sec: u32,
     },
-    /// Something that looks like another answer behind the right one.
+    /// Something that looks like another response behind the right one.
     BytesAfterBody,
     /// Two Content-Length fields that differ.
     TwoLengths,
@@ -47,7 +49,7 @@ pub enum Fault {
     BodyAfter204,
     /// 304 with a body all the same.
     BodyAfter304,
-    /// An answer to HEAD with the body of the GET.
+    /// A response to HEAD with the body of the GET.
     BodyAfterHead,
     Unsolicited101,
     EndlessHead,
@@ -70,16 +72,16 @@ pub enum Fault {
         status: u16,
         location: String,
     },
-    /// A refresh is carried out, rotation included, and the answer never arrives.
+    /// A refresh is carried out, rotation included, and the response never arrives.
     LostTokenResponse,
     JunkToken(InvalidTokens),
-    /// A token call is carried out, and its answer is written oddly.
+    /// A token call is carried out, and its response is written oddly.
     OddTokenResponse(ResponseQuirks),
-    /// Any answer at all, with the fields that tell who speaks.
+    /// Any response at all, with the fields that tell who speaks.
     Speaks(CustomResponse),
 }
 
-/// Token answers with status 200 that must not be believed.
+/// Token responses with status 200 that must not be believed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidTokens {

@@ -187,7 +187,7 @@ allow_insecure = true
     text
 }
 
-/// Host as URLs print it, and the address behind it, of each place of a platform; each once.
+/// Host as URLs print it, and the address behind it, of each host of a platform; each once.
 fn hosts_of(sandbox: &Handle, platform: Platform) -> Vec<(String, String)> {
     let mut hosts: Vec<(String, String)> = Vec::new();
     for role in HostRole::ALL.into_iter().filter(|role| role.platform() == Some(platform)) {

@@ -57,12 +57,12 @@ impl Handle {
             .then(|| self.context.origin(HostRole::Control))
     }
 
-    /// Scheme, host and port of any place.
+    /// Scheme, host and port of any host.
     pub fn origin(&self, role: HostRole) -> String {
         self.context.origin(role)
     }
 
-    /// Where a place listens, whatever its name is.
+    /// Where a host listens, whatever its name is.
     pub fn address(&self, role: HostRole) -> Option<SocketAddr> {
         self.context.addresses.get(&role).copied()
     }
@@ -232,7 +232,7 @@ impl Handle {
     }
 }
 
-/// Habits and faults.
+/// Behavior and faults.
 impl Handle {
     pub fn behavior(&self) -> Arc<Behavior> {
         self.context.behavior.load_full()

@@ -1,5 +1,5 @@
-//! The addresses of the sandbox: which worlds there are, what listens where, and under what name.
-//! A wrong address must show, so no two places share a listener.
+//! The addresses of the sandbox: which platforms there are, what listens where, and under what name.
+//! A wrong address must show, so no two hosts share a listener.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ pub const V1_PATH: &str = "/lab-sw/v1";
 /// The prefix of the calls that are made before any discovery.
 pub const FIRST_PATH: &str = "/api/third-party/v2";
 
-/// Three worlds with credentials, accounts and tokens of their own.
+/// Three platforms with credentials, accounts and tokens of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
@@ -23,6 +23,7 @@ impl Platform {
     pub const ALL: [Platform; 3] = [Platform::New, Platform::Old, Platform::China];
 }
 
+/// A region of the vendor's platforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Region {
@@ -84,7 +85,7 @@ impl HostRole {
         }
     }
 
-    /// The world that a place belongs to; storage and the control port belong to none.
+    /// The platform that a host belongs to; storage and the control port belong to none.
     pub fn platform(self) -> Option<Platform> {
         match self {
             HostRole::Identity(platform) | HostRole::Base(platform) => Some(platform),
@@ -95,7 +96,7 @@ impl HostRole {
         }
     }
 
-    /// The place that discovery names for an account, and that answers its calls.
+    /// The host that discovery names for an account, and that answers its calls.
     pub fn home(platform: Platform, region: Region) -> HostRole {
         match platform {
             Platform::Old => HostRole::Base(Platform::Old),

@@ -1,4 +1,4 @@
-//! Token answers with status 200 that nobody should believe.
+//! Token responses with status 200 that nobody should believe.
 
 use std::io::Write;
 

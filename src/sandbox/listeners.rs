@@ -1,4 +1,4 @@
-//! Sockets and the tasks behind them. A place can be taken down and brought up again at the same address.
+//! Sockets and the tasks behind them. A host can be taken down and brought up again at the same address.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::context::{SandboxContext, VirtualHost};
 use super::host_role::HostRole;
 
-/// Binds every place; `same_ports` go first, `ports` is the first of a
+/// Binds every host; `same_ports` go first, `ports` is the first of a
 /// row, None leaves the choice to the system.
 pub async fn bind(
     ip: IpAddr,
@@ -38,7 +38,7 @@ pub async fn bind(
     Ok(bound)
 }
 
-/// The running tasks, one per place; dropping it ends them and their connections.
+/// The running tasks, one per host; dropping it ends them and their connections.
 pub struct HostListeners {
     context: Arc<SandboxContext>,
     acceptor: Option<TlsAcceptor>,
@@ -59,7 +59,7 @@ impl HostListeners {
         listeners
     }
 
-    /// Connections to the place break and new ones are refused.
+    /// Connections to the host break and new ones are refused.
     pub async fn take_down(&self, role: HostRole) {
         let task = self.tasks().remove(&role);
         if let Some(task) = task {

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 
 const TICKET_LIFE: Duration = Duration::from_secs(10 * 60);
 
+/// The logins under way, by ticket.
 #[derive(Default)]
 pub struct LoginTickets(HashMap<String, LoginTicket>);
 

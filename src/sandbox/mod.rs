@@ -127,7 +127,7 @@ impl Sandbox {
         self.listeners.stop().await;
     }
 
-    /// Breaks the place's connections and refuses new ones until [`Sandbox::bring_up`].
+    /// Breaks the host's connections and refuses new ones until [`Sandbox::bring_up`].
     pub async fn take_down(&self, role: HostRole) {
         self.listeners.take_down(role).await;
     }

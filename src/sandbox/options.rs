@@ -12,14 +12,15 @@ use crate::clock::Clock;
 /// The callback of a gateway on its default admin address; white-listed for every default client.
 pub const DEFAULT_REDIRECT: &str = "http://127.0.0.1:8081/oauth2/callback";
 
+/// How a sandbox is set up.
 #[derive(Clone)]
 pub struct SandboxOptions {
     /// Token lives, pauses and stalls all follow this clock.
     pub clock: Clock,
     pub bind: IpAddr,
-    /// The first of a row of ports, one per place; None lets the system choose.
+    /// The first of a row of ports, one per host; None lets the system choose.
     pub ports: Option<u16>,
-    /// Ports of an earlier run, by place; they go before `ports`.
+    /// Ports of an earlier run, by host; they go before `ports`.
     pub same_ports: BTreeMap<HostRole, u16>,
     /// What an earlier run showed over TLS, so that whoever trusted it still does.
     pub identity: Option<TlsIdentity>,
@@ -93,6 +94,7 @@ impl Client {
     }
 }
 
+/// The first application of each platform.
 #[derive(Clone)]
 pub struct Clients {
     pub new: Client,

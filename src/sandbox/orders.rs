@@ -140,7 +140,7 @@ pub fn created_json(practice: &Practice, rx: &CreatedRx) -> String {
     )
 }
 
-/// The frame that every data answer has.
+/// The frame that every data response has.
 pub fn response_json(data: &str, behavior: &Behavior) -> String {
     let status = match behavior.status_form {
         StatusForm::Number => "1",

@@ -165,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
     }
 }
 
+/// A request body as it is read: its beginning, its length, and a digest of what is too long to keep.
 #[derive(Default)]
 struct ReceivedBody {
     kept: BytesMut,

@@ -1,4 +1,4 @@
-//! Token answers that are right and oddly written: the call is carried out, its tokens are good, and
+//! Token responses that are right and oddly written: the call is carried out, its tokens are good, and
 //! something around them is not as the documents print it. Good clients use them.
 
 use std::io::Write;
@@ -32,6 +32,7 @@ pub struct ResponseQuirks {
     pub content_type: Option<String>,
 }
 
+/// How a body is compressed, or is said to be.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyEncoding {
@@ -49,7 +50,7 @@ impl ResponseQuirks {
         Self { fields: Map::from_iter([(name.to_owned(), value)]), ..Self::default() }
     }
 
-    /// An error answer stays as it is.
+    /// An error response stays as it is.
     pub fn applied_to(&self, mut reply: Reply) -> Reply {
         let ReplyContent::Bytes(bytes) = &reply.body else { return reply };
         let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return reply };
@@ -121,7 +122,7 @@ fn packed<W: Write>(
     finish(packer)
 }
 
-/// An answer of somebody in front of the token endpoint, or of the endpoint itself: whatever it is to say.
+/// A response of somebody in front of the token endpoint, or of the endpoint itself: whatever it is to say.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CustomResponse {

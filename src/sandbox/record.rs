@@ -13,6 +13,7 @@ use super::host_role::HostRole;
 use super::request::SandboxRequest;
 use crate::clock::Timestamp;
 
+/// A call as it was received, and how it ended.
 #[derive(Clone, Debug)]
 pub struct RecordedCall {
     /// Counts all calls of this sandbox, from 1.
@@ -37,7 +38,7 @@ pub struct RecordedCall {
     pub account: Option<u64>,
     /// The serial number of the access token that came as bearer, if it was one of ours.
     pub bearer: Option<u64>,
-    /// None until an answer is on its way.
+    /// None until a response is on its way.
     pub status: Option<u16>,
     pub end: CallEnd,
 }
@@ -71,11 +72,11 @@ impl RecordedCall {
 pub enum CallEnd {
     /// Still going on.
     Pending,
-    /// The whole answer was written.
+    /// The whole response was written.
     Complete,
     /// The sandbox cut it off on purpose.
     Cut,
-    /// The caller left before the answer was whole.
+    /// The caller left before the response was whole.
     PeerClosed,
 }
 
@@ -102,12 +103,14 @@ pub struct Arrival<'a> {
     pub bearer: Option<u64>,
 }
 
+/// Records calls, and wakes who waits for some.
 pub struct CallRecorder {
     keep: usize,
     record: Mutex<CallRecord>,
     changed: watch::Sender<u64>,
 }
 
+/// What was recorded since the start, or since it was cleared.
 #[derive(Default)]
 struct CallRecord {
     numbered: u64,

@@ -1,4 +1,4 @@
-//! An answer before it is on the wire, and its head as bytes.
+//! A response before it is on the wire, and its head as bytes.
 
 use std::io::Write;
 use std::ops::Range;
@@ -10,9 +10,10 @@ use serde_json::json;
 use super::assets::Asset;
 use crate::clock::Timestamp;
 
-/// On every answer of a sandbox: whoever sends load or tries things out can tell it from the real platform.
+/// On every response of a sandbox: whoever sends load or tries things out can tell it from the real platform.
 pub const MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 
+/// A response: status, headers and content, without its framing.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -20,6 +21,7 @@ pub struct Reply {
     pub body: ReplyContent,
 }
 
+/// The body of a response.
 #[derive(Debug)]
 pub enum ReplyContent {
     Bytes(Bytes),

@@ -145,6 +145,7 @@ pub fn parse_head(head: Bytes) -> Result<(SandboxRequest, RequestFraming), ReadR
     Ok((request, framing))
 }
 
+/// The lines of a head, without their line breaks.
 struct HeadLines {
     rest: Bytes,
 }

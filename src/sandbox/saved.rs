@@ -1,5 +1,5 @@
 //! What a sandbox keeps between two runs, as one file beside the configuration that it wrote: a gateway that
-//! was practised with is good the next day too. Habits and faults are those of each run.
+//! was practised with is good the next day too. Behavior and faults are those of each run.
 
 use std::collections::HashMap;
 use std::fs;

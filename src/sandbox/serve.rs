@@ -233,7 +233,7 @@ struct CallGuard<'a> {
 }
 
 impl CallGuard<'_> {
-    /// Told before the answer is written: whoever has it may look here, or refresh again, at once.
+    /// Told before the response is written: whoever has it may look here, or refresh again, at once.
     fn responding(&mut self, status: u16) {
         self.status = Some(status);
         self.recorder.responding(self.number, self.refreshing.take(), status);

@@ -12,6 +12,7 @@ use super::options::{Client, Clients};
 use super::tokens::{Grant, Holder, Issued, TokenStore};
 use crate::clock::Timestamp;
 
+/// What an account is; the two see different lists of orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountKind {
@@ -19,6 +20,7 @@ pub enum AccountKind {
     Lab,
 }
 
+/// Somebody who can log in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -150,6 +152,7 @@ pub struct Practice {
     pub patients: HashMap<String, serde_json::Map<String, serde_json::Value>>,
 }
 
+/// Accounts, tokens, logins and applications of all platforms.
 pub struct SandboxState {
     pub accounts: BTreeMap<u64, Practice>,
     pub tokens: TokenStore,
@@ -167,6 +170,7 @@ pub enum PairError {
     PairedElsewhere,
 }
 
+/// What a pair call returns.
 pub struct Paired {
     pub tokens: Issued,
     pub warns: bool,

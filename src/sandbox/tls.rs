@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::host_role::HostRole;
 use super::options::{CertificateKind, TlsIdentity};
 
+/// A certificate, and what answers connections with it.
 pub struct TlsServer {
     pub identity: TlsIdentity,
     pub acceptor: TlsAcceptor,

@@ -47,6 +47,7 @@ pub struct Grant {
     pub holder: Holder,
 }
 
+/// An access token that was issued.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct IssuedAccess {
     text: Box<str>,
@@ -57,6 +58,7 @@ pub struct IssuedAccess {
     pub expires_at: Timestamp,
 }
 
+/// A refresh token with the access tokens that were issued under it.
 #[derive(Clone, Serialize, Deserialize)]
 struct RefreshFamily {
     grant: Grant,
@@ -67,6 +69,7 @@ struct RefreshFamily {
     access: Vec<Tail>,
 }
 
+/// An authorization code that nobody has exchanged yet.
 struct IssuedCode {
     grant: Grant,
     redirect_uri: String,
@@ -75,13 +78,14 @@ struct IssuedCode {
 
 type Tail = [u8; TAIL];
 
-/// What a token answer carries.
+/// What a token response carries.
 pub struct Issued {
     pub access: String,
     pub refresh: String,
     pub expires_in: u64,
 }
 
+/// Every token and code of all platforms.
 #[derive(Default)]
 pub struct TokenStore {
     access: HashMap<Tail, IssuedAccess>,

@@ -29,6 +29,7 @@ accounts = ["smile"]
 networks = ["127.0.0.0/8"]
 "#;
 
+/// A folder with a configuration that `check` reads.
 struct Folder(tempfile::TempDir);
 
 impl Folder {

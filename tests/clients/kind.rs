@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::plan::{self, Call};
 use crate::world::{Habits, Side, World};
 
+/// A kind of HTTP client, and how to run it.
 pub struct Kind {
     pub name: &'static str,
     /// What runs the program, and the Debian package that has it.
@@ -145,7 +146,7 @@ impl Kind {
 
     /// A client that keeps its connections could do so through the gateway too.
     pub fn connections(&self, world: &World, direct: &Run, through: &Run) -> Option<String> {
-        // In chunks, an answer has no end that an HTTP/1.0 caller could see but the connection's.
+        // In chunks, a response has no end that an HTTP/1.0 caller could see but the connection's.
         if !self.keeps_connections || world.habits == Habits::Contrary {
             return None;
         }

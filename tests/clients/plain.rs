@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-/// Makes a call and returns its JSON; panics when the answer is not a good one.
+/// Makes a call and returns its JSON; panics when the response is not a good one.
 pub fn json(method: &str, url: &str, bearer: &str, body: &Value) -> Value {
     let (status, text) = call(method, url, bearer, body).expect("the call is answered");
     assert_eq!(status, 200, "{method} {url}: {text}");

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::world::{CLINIC, LAB, Side, World};
 
+/// One call that every kind of client makes.
 pub struct Call {
     pub name: &'static str,
     pub method: &'static str,
@@ -13,7 +14,7 @@ pub struct Call {
     pub headers: Vec<String>,
     /// What the direct way must answer, so that two equal failures do not pass.
     pub statuses: &'static [u16],
-    /// The answer carries links: it is asked for uncompressed and whole, and its length changes.
+    /// The response carries links: it is asked for uncompressed and whole, and its length changes.
     pub links: bool,
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::kind::Kind;
 use crate::world::{CLINIC, LAB, Side, World};
 
+/// A request as the sandbox recorded it.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     call: String,

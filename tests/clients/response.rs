@@ -7,6 +7,7 @@ use crate::kind::Run;
 use crate::plan::Call;
 use crate::world::{Habits, Side, World};
 
+/// A response as the client program printed it.
 #[derive(Debug, PartialEq, Eq)]
 struct Response {
     status: String,

@@ -21,6 +21,7 @@ const LONG_LIST: u64 = 2_000;
 /// A gateway that does not answer by then has failed.
 const START: Duration = Duration::from_secs(60);
 
+/// How the sandbox responses in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habits {
     /// What the documents print.
@@ -46,6 +47,7 @@ pub struct Side {
     pub addresses: Vec<String>,
 }
 
+/// What the clients call: the platform itself, and a gateway in front of it.
 pub struct World {
     pub dir: TempDir,
     pub habits: Habits,
@@ -57,6 +59,7 @@ pub struct World {
     _processes: [Process; 3],
 }
 
+/// A process that ends with the test.
 struct Process(Child);
 
 impl Drop for Process {

@@ -72,6 +72,7 @@ impl Gateway {
 /// One request on a connection of its own, sent and not yet answered.
 pub struct Call(TcpStream);
 
+/// A response, read to its end.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,

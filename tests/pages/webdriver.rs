@@ -36,6 +36,7 @@ const ARGUMENTS: [&str; 12] = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE gateway.localhost",
 ];
 
+/// A browser without a window, driven by WebDriver.
 pub struct Chromium {
     driver: Child,
     port: u16,

@@ -7,6 +7,7 @@ use http::Method;
 
 use crate::world::{PASSWORD, Response, USER, World};
 
+/// A person's browser: it keeps cookies and follows links.
 pub struct Browser<'a> {
     world: &'a World,
     cookies: BTreeMap<String, String>,

@@ -37,7 +37,7 @@ fn assert_says(verdict: &(String, String), level: &str, words: &[&str]) {
     assert!(found == level && words.iter().all(|word| what.contains(word)), "{verdict:?}");
 }
 
-/// A call is noted once its answer is over, which its caller may see a moment before.
+/// A call is noted once its response is over, which its caller may see a moment before.
 async fn noted(world: &World, calls: u64) {
     let seen = async {
         while world.account(CLINIC_NAME).await["failing"]["calls"].as_u64().unwrap_or(0) != calls {

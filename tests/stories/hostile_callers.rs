@@ -26,7 +26,7 @@ pub async fn raw(origin: &str, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&response).into_owned()
 }
 
-/// Statuses of all answers in a text.
+/// Statuses of all responses in a text.
 fn statuses(text: &str) -> Vec<&str> {
     text.match_indices("HTTP/1.1 ").filter_map(|(at, _)| text.get(at + 9..at + 12)).collect()
 }

@@ -16,7 +16,7 @@ async fn impatient() -> World {
     Setup::new().append(short).start().await
 }
 
-/// Whether an answer is this account's own list.
+/// Whether a response is this account's own list.
 fn is_own(response: &Response) -> bool {
     response.status == 200 && response.text().contains("\"PracticeName\": \"Smile Berlin\"")
 }
@@ -133,7 +133,7 @@ async fn a_hostile_discovery_moves_nobody() {
         let fault = Fault::Discovers { domain: domain.to_owned(), path: path.to_owned() };
         world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
         world.sandbox.expire_access(CLINIC);
-        // Slower than elsewhere: on a busy machine the control calls must end before their time-outs.
+        // Slower than elsewhere: on a busy machine the control calls must end before their timeouts.
         let response = world.while_time_flies(Duration::from_millis(50), world.get(CLINIC_NAME, LIST)).await;
         assert!(is_own(&response), "{domain}{path}: {}", response.text());
         world.sandbox.clear_fault_rules();

@@ -15,7 +15,7 @@ const LIST: &str = "/itero-gen-api/v2/orders/practice";
 /// With two links each, a list of more than 1 MiB.
 const MANY: u64 = 2600;
 
-/// Every link of an answer with the order that it belongs to and the
+/// Every link of a response with the order that it belongs to and the
 /// kind of file, as an application finds them.
 fn links(response: &Response) -> Vec<(u64, String, String)> {
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ async fn direct(world: &World, client: &reqwest::Client, path: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// What the answer has to be: the vendor's text with its own addresses, in whatever form, turned into ours,
+/// What the response has to be: the vendor's text with its own addresses, in whatever form, turned into ours,
 /// and not a byte else.
 fn rewritten(world: &World, text: &str) -> String {
     let prefix = "/itero-gen-api/v2";

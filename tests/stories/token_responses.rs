@@ -1,4 +1,4 @@
-//! Token answers as no document prints them: whatever carries a sound access token is used, and no refresh
+//! Token responses as no document prints them: whatever carries a sound access token is used, and no refresh
 //! token that came is lost.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! HTTP as bytes, both ways: a legacy program's odd spellings go out as
-//! they are, and nothing of an answer is tidied up.
+//! they are, and nothing of a response is tidied up.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::world::World;
 
-/// An answer with its head as it came.
+/// A response with its head as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raw {
     pub status_line: String,
@@ -24,7 +24,7 @@ pub struct Line {
     read: Vec<u8>,
 }
 
-/// No answer takes longer in a test that is right.
+/// No response takes longer in a test that is right.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Raw {

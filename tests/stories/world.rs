@@ -21,6 +21,7 @@ pub const LAB_NAME: &str = "acct-1002";
 pub const USER: &str = "user@sandbox.test";
 pub const PASSWORD: &str = "sandbox";
 
+/// A sandbox, a gateway in front of it, and a clock that the test moves.
 pub struct World {
     pub sandbox: Sandbox,
     pub running: Running,
@@ -43,7 +44,7 @@ pub struct Setup {
     clock: Clock,
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -262,7 +263,7 @@ impl World {
         self.send(self.http.request(method, url).header("X-Gateway-Key", &self.key).body(body.into())).await
     }
 
-    /// Fetches a link as it stands in an answer, with the caller's key and nothing else.
+    /// Fetches a link as it stands in a response, with the caller's key and nothing else.
     pub async fn follow(&self, link: &str) -> Response {
         self.send(self.following(link)).await
     }

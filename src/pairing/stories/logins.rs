@@ -9,7 +9,7 @@ use crate::pairing::{INVITE_LINK_VALID, StartLinkError};
 use crate::platform::{self, Blame, PlatformErrorKind};
 use crate::store::Store;
 
-/// Runs a login whose repeats wait, by moving the clock whenever somebody sleeps.
+/// Runs a login whose retries wait, by moving the clock whenever somebody sleeps.
 async fn returns_while_time_passes(scene: &Scene, visitor: &Visitor) -> CallbackResult {
     let mut login = std::pin::pin!(visitor.returns(scene));
     loop {

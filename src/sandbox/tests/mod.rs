@@ -127,6 +127,7 @@ impl Fixture {
     }
 }
 
+/// A response, read to its end.
 pub struct TestResponse {
     pub status: u16,
     pub inner: http::Response<Bytes>,
@@ -153,7 +154,7 @@ impl TestResponse {
         self.inner.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Every link of an answer, as a JSON reader sees it.
+    /// Every link of a response, as a JSON reader sees it.
     pub fn links(&self) -> Vec<String> {
         fn collect(value: &Value, links: &mut Vec<String>) {
             match value {

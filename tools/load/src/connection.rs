@@ -1,4 +1,4 @@
-//! One keep-alive connection of the load generator: bytes out, an answer in, nothing kept.
+//! One keep-alive connection of the load generator: bytes out, a response in, nothing kept.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,17 +19,18 @@ impl SharedReadBuffer {
     }
 }
 
+/// A connection to a target that carries one call after another.
 pub struct KeepAliveConnection {
     stream: TargetStream,
-    /// The last answer left it fit for another call.
+    /// The last response left it fit for another call.
     pub usable: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub struct BrokenExchange {
     pub why: String,
-    /// The connection was dead before a byte of an answer came, as an idle one may be.
+    /// The connection was dead before a byte of a response came, as an idle one may be.
     pub before_response: bool,
 }
 
@@ -38,7 +39,7 @@ impl KeepAliveConnection {
         Ok(Self { stream: target.connect().await?, usable: true })
     }
 
-    /// Sends, and reads the answer to its end; `on_body` is told of each piece of its body.
+    /// Sends, and reads the response to its end; `on_body` is told of each chunk of its body.
     pub async fn exchange(
         &mut self,
         request: &[u8],

@@ -2,8 +2,8 @@
 //! sandbox only where its answers say so themselves.
 //!
 //! One harmless read per target and account (a sample of many) goes ahead of everything else. During the run
-//! every answer is looked at again, since accounts of one gateway may live on different platforms: the first
-//! that comes from elsewhere ends the run.
+//! every response is looked at again, since accounts of one gateway may live on different platforms: the
+//! first that comes from elsewhere ends the run.
 
 use std::rc::Rc;
 

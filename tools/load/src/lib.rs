@@ -33,7 +33,7 @@ use schedule::RunWindow;
 use target::ResolvedTarget;
 use worker::WorkerThread;
 
-/// The header by which every answer of a sandbox can be told from the real platform's.
+/// The header by which every response of a sandbox can be told from the real platform's.
 pub const SANDBOX_MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 
 /// What is sent, where, and how fast.
@@ -81,14 +81,16 @@ impl std::fmt::Debug for RequestSpec {
     }
 }
 
+/// What decides when the next call goes out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LoopMode {
     /// Calls per second, whatever the target does.
     Open(f64),
-    /// Each connection sends its next call when the last answer is complete.
+    /// Each connection sends its next call when the last response is complete.
     Closed,
 }
 
+/// Why a run ended without a report.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     #[error("{target} cannot be reached: {why}")]

@@ -67,6 +67,7 @@ const TICKS: [(f64, &str); 7] = [
     (99.999, "99.999"),
 ];
 
+/// Where percentiles and times lie in the picture.
 struct Scale {
     /// How far the lower axis reaches.
     nines: f64,

@@ -22,6 +22,7 @@ pub struct Tally {
     pub processor: Duration,
 }
 
+/// The counts of one call of the mix.
 struct CallTally {
     latency: Histogram<u64>,
     failures: u64,
@@ -33,19 +34,20 @@ pub enum RequestOutcome {
     NoResponse(String),
 }
 
+/// What a run has measured; as JSON for programs, by `Display` for people.
 #[derive(Debug, Clone, Serialize)]
 pub struct LoadReport {
     pub seconds: f64,
-    /// Answers within the counted time.
+    /// Responses within the counted time.
     pub calls: u64,
     pub calls_per_second: f64,
     pub bytes: u64,
     pub statuses: BTreeMap<u16, u64>,
-    /// Answers that the gateway made up itself, by code; they are in `statuses` too.
+    /// Responses that the gateway made up itself, by code; they are in `statuses` too.
     pub refusals: BTreeMap<String, u64>,
-    /// No answer at all, by what went wrong.
+    /// No response at all, by what went wrong.
     pub errors: BTreeMap<String, u64>,
-    /// Statuses of 400 and above, and calls without an answer.
+    /// Statuses of 400 and above, and calls without a response.
     pub failures: u64,
     /// Calls that were due while every connection was busy; their waiting is in their latency.
     #[serde(rename = "waited")]
@@ -61,6 +63,7 @@ pub struct LoadReport {
     pub generator: f64,
 }
 
+/// The same for one call of the mix.
 #[derive(Debug, Clone, Serialize)]
 pub struct RequestReport {
     pub call: String,
@@ -69,7 +72,7 @@ pub struct RequestReport {
     pub latency_us: Latency,
 }
 
-/// Microseconds, from the moment at which a call was due to the last byte of its answer.
+/// Microseconds, from the moment at which a call was due to the last byte of its response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Latency {
     pub p50: u64,

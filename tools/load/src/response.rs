@@ -1,4 +1,4 @@
-//! Reads HTTP/1.1 answers as the bytes come, keeping none of a body: the generator must stay cheaper than
+//! Reads HTTP/1.1 responses as the bytes come, keeping none of a body: the generator must stay cheaper than
 //! what it measures.
 
 use memchr::{memchr, memmem};
@@ -6,13 +6,13 @@ use memchr::{memchr, memmem};
 /// The longest head taken; a split one is kept until it is whole.
 const MAX_HEAD: usize = 256 * 1024;
 
-/// What is known of an answer once it is complete.
+/// What is known of a response once it is complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceivedResponse {
     pub status: u16,
     /// Bytes of the body.
     pub bytes: u64,
-    /// It carries the header that every sandbox answer has.
+    /// It carries the header that every sandbox response has.
     pub from_sandbox: bool,
     /// The gateway made it up itself; the platform was not asked. Holds the code, which is the reason phrase.
     pub refusal: Option<String>,
@@ -20,15 +20,16 @@ pub struct ReceivedResponse {
     pub keep_alive: bool,
 }
 
-/// One answer, fed piece by piece.
+/// One answer, fed chunk by chunk.
 pub struct ResponseReader {
     state: ReadState,
     head: Vec<u8>,
     response: ReceivedResponse,
-    /// The answer to a HEAD has no body, whatever its fields say.
+    /// The response to a HEAD has no body, whatever its fields say.
     is_head: bool,
 }
 
+/// Which part of the response is read next.
 #[derive(Debug, PartialEq)]
 enum ReadState {
     Head,
@@ -54,7 +55,7 @@ impl ResponseReader {
         self.state != ReadState::Head || !self.head.is_empty()
     }
 
-    /// Takes the next bytes; returns how many of them were body, and the answer where it is complete.
+    /// Takes the next bytes; returns how many of them were body, and the response where it is complete.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(u64, Option<ReceivedResponse>), &'static str> {
         let before = self.response.bytes;
         while !bytes.is_empty() {
@@ -116,7 +117,7 @@ impl ResponseReader {
         Ok((grown, (self.state == ReadState::Done).then(|| std::mem::take(&mut self.response))))
     }
 
-    /// The connection has ended; right only for an answer that ends with it.
+    /// The connection has ended; right only for a response that ends with it.
     pub fn close(&mut self) -> Result<ReceivedResponse, &'static str> {
         match self.state {
             ReadState::UntilClose => Ok(std::mem::take(&mut self.response)),
@@ -128,7 +129,7 @@ impl ResponseReader {
     fn take_head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], &'static str> {
         const END: &[u8] = b"\r\n\r\n";
         if self.head.is_empty() {
-            // The usual case: the whole head in one piece, read where it lies.
+            // The usual case: the whole head in one chunk, read where it lies.
             if let Some(end) = memmem::find(bytes, END) {
                 self.read_head(&bytes[..end + 2])?;
                 return Ok(&bytes[end + 4..]);
@@ -160,7 +161,7 @@ impl ResponseReader {
             rest.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or("no status")?;
         let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
         if (100..200).contains(&status) {
-            // An interim answer: the real one follows.
+            // An interim response: the real one follows.
             return Ok(());
         }
         let fields = ResponseFields::read(lines)?;

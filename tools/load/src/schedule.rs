@@ -21,6 +21,7 @@ pub struct Schedule {
     threads: u64,
 }
 
+/// How this thread comes by its calls.
 enum ThreadShare {
     Open {
         started: Instant,
@@ -128,6 +129,7 @@ pub struct RunWindow {
     pub ends: Instant,
 }
 
+/// The thread that makes calls due at a fixed rate.
 struct Pacer {
     started: Instant,
     interval: Duration,

@@ -25,6 +25,7 @@ pub struct ResolvedTarget {
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
+/// A connected socket, with TLS or without.
 pub enum TargetStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),

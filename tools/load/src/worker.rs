@@ -34,7 +34,7 @@ struct WorkerContext<'a> {
     tally: RefCell<Tally>,
 }
 
-/// Between two calls that got no answer, in closed loop: a target that is down must not be hammered.
+/// Between two calls that got no response, in closed loop: a target that is down must not be hammered.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl WorkerThread<'_> {
