@@ -403,59 +403,42 @@ async fn tell_database(cluster: &Cluster, sql: &'static str) {
     sqlx::raw_sql(sql).execute(&mut shell).await.unwrap();
 }
 
-/// `outages`: for how long the database stays away, each time it is restarted.
-async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
-    let mut outages = outages.iter().copied().map(Duration::from_secs);
-    let began = Instant::now();
-    let cluster = Arc::new(Cluster::new(gateways).await);
-    let mut running = Vec::new();
-    for number in 0..gateways {
-        running.push(Some(cluster.start(number).await));
+/// Kills and restarts gateways in turn, and the database now and then;
+/// returns once every account is refreshed again.
+async fn kill_one_after_the_other(
+    cluster: &Arc<Cluster>,
+    running: &mut [Option<Gateway>],
+    kills: usize,
+    mut outages: impl Iterator<Item = Duration>,
+) {
+    for kill in 0..kills {
+        tokio::time::sleep(random_pause(Duration::from_millis(800))).await;
+        let victim = kill % running.len();
+        cluster.kill(victim, running[victim].take().unwrap()).await;
+        if kill % 3 == 1 {
+            let cluster = cluster.clone();
+            let mode = if kill % 2 == 0 { "fast" } else { "immediate" };
+            let away = outages.next().unwrap_or_default();
+            tokio::task::spawn_blocking(move || cluster.server.restart(mode, away)).await.unwrap();
+        }
+        running[victim] = Some(cluster.start(victim).await);
     }
-    let (_, up) = cluster.any_up(0).await;
+    // Whatever the last one left behind is taken over.
+    let last_death = cluster.deaths.lock().await.last().unwrap().1;
     for id in ids() {
-        cluster.import(&up, id, "").await;
+        let refreshed = |call: &RecordedCall| {
+            call.endpoint == Some(Endpoint::Refresh)
+                && (call.account, call.status) == (Some(id), Some(200))
+                && call.at > last_death
+        };
+        let again = tokio::time::timeout(PATIENCE, cluster.sandbox.until_calls(1, refreshed));
+        again.await.unwrap_or_else(|_| panic!("{id} is refreshed no more"));
     }
-    tell_database(&cluster, SLOW_COMMITS).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut callers = JoinSet::new();
-    for (id, number) in ids().flat_map(|id| (0..CALLERS_EACH).map(move |number| (id, number))) {
-        callers.spawn(cluster.clone().caller(id, number, stop.clone()));
-    }
-    let trouble = async {
-        for kill in 0..kills {
-            tokio::time::sleep(random_pause(Duration::from_millis(800))).await;
-            let victim = kill % gateways;
-            cluster.kill(victim, running[victim].take().unwrap()).await;
-            if kill % 3 == 1 {
-                let cluster = cluster.clone();
-                let mode = if kill % 2 == 0 { "fast" } else { "immediate" };
-                let away = outages.next().unwrap_or_default();
-                tokio::task::spawn_blocking(move || cluster.server.restart(mode, away)).await.unwrap();
-            }
-            running[victim] = Some(cluster.start(victim).await);
-        }
-        // Whatever the last one left behind is taken over.
-        let last_death = cluster.deaths.lock().await.last().unwrap().1;
-        for id in ids() {
-            let refreshed = |call: &RecordedCall| {
-                call.endpoint == Some(Endpoint::Refresh)
-                    && (call.account, call.status) == (Some(id), Some(200))
-                    && call.at > last_death
-            };
-            let again = tokio::time::timeout(PATIENCE, cluster.sandbox.until_calls(1, refreshed));
-            again.await.unwrap_or_else(|_| panic!("{id} is refreshed no more"));
-        }
-    };
-    tokio::select! {
-        () = trouble => stop.store(true, Relaxed),
-        early = callers.join_next() => panic!("a caller has something to say: {early:?}"),
-    }
-    while let Some(done) = callers.join_next().await {
-        done.unwrap();
-    }
+}
 
-    let deaths = cluster.deaths.lock().await.clone();
+/// Never two refreshes at once, and never two with one token unless its gateway died: how many there were,
+/// and how many were taken over from a dead gateway.
+fn check_refreshes(cluster: &Cluster, deaths: &[(usize, Timestamp)]) -> (usize, usize) {
     let overlapping = cluster.sandbox.overlapping_refreshes();
     assert!(overlapping.is_empty(), "two refreshes at once of {overlapping:?}");
     let (mut refreshes, mut taken_over) = (0, 0);
@@ -473,9 +456,10 @@ async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
             last.insert(sent.token.clone(), sent);
         }
     }
-    for id in ids() {
-        cluster.answers_again(id).await;
-    }
+    (refreshes, taken_over)
+}
+
+async fn every_gateway_says_ready(cluster: &Cluster, gateways: usize) {
     for number in 0..gateways {
         let (_, up) = cluster.any_up(number).await;
         // What was mended a moment ago, by way of another gateway, is heard of soon.
@@ -489,6 +473,44 @@ async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
             tokio::time::sleep(BREATH).await;
         }
     }
+}
+
+/// `outages`: for how long the database stays away, each time it is restarted.
+async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
+    let outages = outages.iter().copied().map(Duration::from_secs);
+    let began = Instant::now();
+    let cluster = Arc::new(Cluster::new(gateways).await);
+    let mut running = Vec::new();
+    for number in 0..gateways {
+        running.push(Some(cluster.start(number).await));
+    }
+    let (_, up) = cluster.any_up(0).await;
+    for id in ids() {
+        cluster.import(&up, id, "").await;
+    }
+    tell_database(&cluster, SLOW_COMMITS).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for (id, number) in ids().flat_map(|id| (0..CALLERS_EACH).map(move |number| (id, number))) {
+        callers.spawn(cluster.clone().caller(id, number, stop.clone()));
+    }
+    let trouble = async {
+        kill_one_after_the_other(&cluster, &mut running, kills, outages).await;
+    };
+    tokio::select! {
+        () = trouble => stop.store(true, Relaxed),
+        early = callers.join_next() => panic!("a caller has something to say: {early:?}"),
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+
+    let deaths = cluster.deaths.lock().await.clone();
+    let (refreshes, taken_over) = check_refreshes(&cluster, &deaths);
+    for id in ids() {
+        cluster.answers_again(id).await;
+    }
+    every_gateway_says_ready(&cluster, gateways).await;
     let (right, come_again) = (cluster.right.load(Relaxed), cluster.come_again.load(Relaxed));
     let logins = cluster.logins.load(Relaxed);
     println!(

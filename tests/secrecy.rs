@@ -313,6 +313,92 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
+/// The login that was lost is brought back, and an export shows its token to whoever asks for tokens.
+async fn bring_back_and_export(world: &World) {
+    // The lost answer has cost the login, since tokens rotate; the present token brings it back.
+    let present = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
+        "refresh_token": world.sandbox.grant(CLINIC).unwrap()}]);
+    let replace = world.operate("/import?replace=true&confirmed=true", present);
+    assert_eq!(world.while_time_flies(Duration::from_millis(100), replace).await.status, 200);
+    let exported = world.look("/api/export?refresh_tokens=true").await;
+    assert_eq!(exported.status, 200, "{}", exported.text());
+    assert!(
+        exported.text().contains(&world.sandbox.refresh_tokens(CLINIC)[0]),
+        "the one place that shows them"
+    );
+}
+
+/// Imports that are refused, with a token in each.
+async fn odd_imports(world: &World, pages: &mut Vec<Response>) {
+    let imports = json!([
+        {"name": "bad", "realm": "global", "account_id": 5, "refresh_token": "Qanary-Imported-Token\r\n"},
+        {"name": "bad", "realm": "global", "account_id": "x", "refresh_token": "Qanary-Imported-Token"},
+        {"name": "bad", "realm": "nowhere", "account_id": 5, "refresh_token": "Qanary-Imported-Token"},
+        {"name": "unknown", "realm": "global", "account_id": 55, "refresh_token": "Qanary-Imported-Token"},
+    ]);
+    let import = world.operate("/import", imports);
+    pages.push(world.while_time_flies(Duration::from_millis(100), import).await);
+}
+
+/// What the admin listener shows of accounts, journal and metrics.
+async fn what_operators_see(world: &World, search: &mut Search) {
+    for path in [
+        "/metrics",
+        "/readyz?verbose",
+        "/api/accounts",
+        "/api/journal",
+        "/api/export",
+        &format!("/api/accounts/{CLINIC_NAME}"),
+        &format!("/api/accounts/{CLINIC_NAME}/explain"),
+        &format!("/api/accounts/{LAB_NAME}/explain"),
+        "/api/accounts/acct-1003/explain",
+    ] {
+        let response = world.look(path).await;
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        search.place(path, response.body.to_vec());
+    }
+}
+
+/// Everything that must not be found: what the sandbox received and
+/// issued, the gateway's own keys, what callers sent.
+fn name_secrets(world: &World, search: &mut Search, gateway_token: &str) {
+    for call in world.sandbox.calls() {
+        if let Some(bearer) = call.header("authorization") {
+            search.canary("a bearer", bearer.trim_start_matches("Bearer "));
+        }
+        for (field, value) in form_urlencoded::parse(&call.body) {
+            if matches!(&*field, "refresh_token" | "client_secret" | "code") {
+                search.canary("a field of a token request", &value);
+            }
+        }
+    }
+    for account in world.sandbox.accounts() {
+        for token in world.sandbox.refresh_tokens(account.id) {
+            search.canary("a refresh token", &token);
+        }
+    }
+    search.canary("the caller's key", &world.key);
+    search.canary("the admin token", &world.admin_token);
+    search.canary("the gateway token", gateway_token);
+    let key = std::fs::read_to_string(world.folder().join("gateway.key")).unwrap();
+    search.canary("the store's key", key.trim());
+    for canary in [IN_QUERY, IN_BODY, IN_PATH, IN_HEADER, OLD_BEARER, GUESSED_KEY, APP_SECRET, "Qanary-"] {
+        search.canary("what a caller sent", canary);
+    }
+    for name in PATIENTS {
+        search.canary("a patient", name);
+    }
+}
+
+/// It speaks, or nothing could be found in it, and it names no account by its title.
+fn check_log(text: &str) {
+    for spoken in ["access_log", "genapi_gateway::journal", "\"level\":\"TRACE\"", "needs_login"] {
+        assert!(text.contains(spoken), "the log is not silent: {spoken}");
+    }
+    let titles = ["Qanary Dental Practice", "Qanary Second Practice"];
+    assert!(titles.iter().all(|title| !text.contains(title)), "account names of the vendor are logged");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let log = Captured::install();
@@ -343,77 +429,21 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     for secret in logins(&world, &mut pages).await {
         search.canary("what a login passes on", &secret);
     }
-    // The lost answer has cost the login, since tokens rotate; the present token brings it back.
-    let present = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
-        "refresh_token": world.sandbox.grant(CLINIC).unwrap()}]);
-    let replace = world.operate("/import?replace=true&confirmed=true", present);
-    assert_eq!(world.while_time_flies(Duration::from_millis(100), replace).await.status, 200);
-    let exported = world.look("/api/export?refresh_tokens=true").await;
-    assert_eq!(exported.status, 200, "{}", exported.text());
-    assert!(
-        exported.text().contains(&world.sandbox.refresh_tokens(CLINIC)[0]),
-        "the one place that shows them"
-    );
+    bring_back_and_export(&world).await;
     for path in ["/api/accounts", "/api/export", "/healthz"] {
         let guessed = world.browse(Method::GET, path).bearer_auth(GUESSED_KEY);
         pages.push(world.send(guessed).await);
     }
-    let imports = json!([
-        {"name": "bad", "realm": "global", "account_id": 5, "refresh_token": "Qanary-Imported-Token\r\n"},
-        {"name": "bad", "realm": "global", "account_id": "x", "refresh_token": "Qanary-Imported-Token"},
-        {"name": "bad", "realm": "nowhere", "account_id": 5, "refresh_token": "Qanary-Imported-Token"},
-        {"name": "unknown", "realm": "global", "account_id": 55, "refresh_token": "Qanary-Imported-Token"},
-    ]);
-    let import = world.operate("/import", imports);
-    pages.push(world.while_time_flies(Duration::from_millis(100), import).await);
+    odd_imports(&world, &mut pages).await;
     world.running.journal().flush().await;
 
-    for path in [
-        "/metrics",
-        "/readyz?verbose",
-        "/api/accounts",
-        "/api/journal",
-        "/api/export",
-        &format!("/api/accounts/{CLINIC_NAME}"),
-        &format!("/api/accounts/{CLINIC_NAME}/explain"),
-        &format!("/api/accounts/{LAB_NAME}/explain"),
-        "/api/accounts/acct-1003/explain",
-    ] {
-        let response = world.look(path).await;
-        assert_eq!(response.status, 200, "{path}: {}", response.text());
-        search.place(path, response.body.to_vec());
-    }
+    what_operators_see(&world, &mut search).await;
     for (number, page) in pages.iter().enumerate() {
         search.place(format!("page {number}"), format!("{:?} {}", page.headers, page.text()));
     }
     search.place("refusals", refused_responses(&responses));
 
-    for call in world.sandbox.calls() {
-        if let Some(bearer) = call.header("authorization") {
-            search.canary("a bearer", bearer.trim_start_matches("Bearer "));
-        }
-        for (field, value) in form_urlencoded::parse(&call.body) {
-            if matches!(&*field, "refresh_token" | "client_secret" | "code") {
-                search.canary("a field of a token request", &value);
-            }
-        }
-    }
-    for account in world.sandbox.accounts() {
-        for token in world.sandbox.refresh_tokens(account.id) {
-            search.canary("a refresh token", &token);
-        }
-    }
-    search.canary("the caller's key", &world.key);
-    search.canary("the admin token", &world.admin_token);
-    search.canary("the gateway token", &gateway_token);
-    let key = std::fs::read_to_string(world.folder().join("gateway.key")).unwrap();
-    search.canary("the store's key", key.trim());
-    for canary in [IN_QUERY, IN_BODY, IN_PATH, IN_HEADER, OLD_BEARER, GUESSED_KEY, APP_SECRET, "Qanary-"] {
-        search.canary("what a caller sent", canary);
-    }
-    for name in PATIENTS {
-        search.canary("a patient", name);
-    }
+    name_secrets(&world, &mut search, &gateway_token);
     assert!(search.canaries.len() > 40, "{}", search.canaries.len());
 
     for (name, bytes) in files(world.folder()) {
@@ -422,12 +452,7 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     world.running.stop().await;
     search.place("log", log.text());
 
-    let text = log.text();
-    for spoken in ["access_log", "genapi_gateway::journal", "\"level\":\"TRACE\"", "needs_login"] {
-        assert!(text.contains(spoken), "the log is not silent: {spoken}");
-    }
-    let titles = ["Qanary Dental Practice", "Qanary Second Practice"];
-    assert!(titles.iter().all(|title| !text.contains(title)), "account names of the vendor are logged");
+    check_log(&log.text());
     let finds = search.finds();
     assert!(finds.is_empty(), "{} finds:\n{}", finds.len(), finds.join("\n"));
 }

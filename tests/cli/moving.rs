@@ -146,6 +146,21 @@ fn typed(pair: &Pair, line: &str) -> String {
     out
 }
 
+/// What the commands of the guide say that they did.
+fn check_counts(line: &str, said: &str, all: usize) {
+    if line.ends_with("import canary.json") {
+        assert!(said.ends_with("1 imported, 0 kept, 0 replaced, 0 failed of 1\n"), "{said}");
+    } else if line.ends_with("import tokens.json") {
+        let counts = format!("{} imported, 1 kept, 0 replaced, 0 failed of {all}\n", all - 1);
+        assert!(said.ends_with(&counts), "{said}");
+    } else if line.ends_with("--yes again.json") {
+        let counts = format!("0 imported, 0 kept, {all} replaced, 0 failed of {all}\n");
+        assert!(said.ends_with(&counts), "{said}");
+    } else if line.ends_with("accounts list") {
+        assert!(!said.contains("needs_login"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn the_guide_moves_300_accounts_there_and_back_on_a_rotating_platform_and_none_loses_its_login() {
     let pair = Pair::start(&["--rotate", "--accounts", "302"]);
@@ -189,17 +204,7 @@ async fn the_guide_moves_300_accounts_there_and_back_on_a_rotating_platform_and_
                 said = typed(&pair, &line);
                 commands += 1;
                 assert!(!said.contains("failed  "), "{line}: {said}");
-                if line.ends_with("import canary.json") {
-                    assert!(said.ends_with("1 imported, 0 kept, 0 replaced, 0 failed of 1\n"), "{said}");
-                } else if line.ends_with("import tokens.json") {
-                    let counts = format!("{} imported, 1 kept, 0 replaced, 0 failed of {all}\n", all - 1);
-                    assert!(said.ends_with(&counts), "{said}");
-                } else if line.ends_with("--yes again.json") {
-                    let counts = format!("0 imported, 0 kept, {all} replaced, 0 failed of {all}\n");
-                    assert!(said.ends_with(&counts), "{said}");
-                } else if line.ends_with("accounts list") {
-                    assert!(!said.contains("needs_login"), "{said}");
-                }
+                check_counts(&line, &said, all);
             }
         }
     }

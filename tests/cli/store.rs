@@ -219,7 +219,12 @@ fn everything_moves_to_postgresql_and_the_gateway_goes_on_there() {
     pair.start_again();
     serves(&pair);
 
-    // A live backup of it, into another database.
+    backs_up_into_another_database(&mut pair, &config, &server.url(), &other.url());
+    moves_back_into_a_file(&mut pair, &config.replace(&server.url(), "URL"), &other.url());
+}
+
+/// While the gateway runs; what was written is restored where the store is empty.
+fn backs_up_into_another_database(pair: &mut Pair, config: &str, from: &str, to: &str) {
     let file = pair.folder.path().join("backup");
     done(&pair.types(&format!("store backup {}", file.display())));
     assert_eq!(mode(&file), 0o600);
@@ -228,16 +233,18 @@ fn everything_moves_to_postgresql_and_the_gateway_goes_on_there() {
     pair.stop();
     let restore = format!("store restore {}", file.display());
     refused(&pair.types(&restore), "not empty");
-    write(&pair.config(), &config.replace(&server.url(), &other.url()));
+    write(&pair.config(), &config.replace(from, to));
     done(&pair.types(&restore));
     pair.start_again();
-    serves(&pair);
+    serves(pair);
     pair.stop();
+}
 
-    // And back into a file; one that knows other accounts is not mixed by mistake.
+/// A store that knows other accounts is not mixed by mistake.
+fn moves_back_into_a_file(pair: &mut Pair, config: &str, from: &str) {
     let back = format!("sqlite:{}", pair.folder.path().join("back.db").display());
     done(&pair.types(&format!("store migrate --to {back}")));
-    write(&pair.config(), &config.replace(&server.url(), &back));
+    write(&pair.config(), &config.replace("URL", &back));
     pair.start_again();
     done(&pair.types_with(
         "accounts import - --paused",
@@ -245,8 +252,8 @@ fn everything_moves_to_postgresql_and_the_gateway_goes_on_there() {
     ));
     pair.stop();
     refused(
-        &pair.types(&format!("store migrate --from {} --to {back}", other.url())),
+        &pair.types(&format!("store migrate --from {from} --to {back}")),
         "--to is not empty: it holds 1 account that --from does not know, mine",
     );
-    done(&pair.types(&format!("store migrate --from {} --to {back} --merge", other.url())));
+    done(&pair.types(&format!("store migrate --from {from} --to {back} --merge")));
 }

@@ -127,9 +127,41 @@ async fn every_response_of_the_admin_api_fits_its_description() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Sent in every mistake, and never to come back.
+const SECRET: &str = "S3cretToken";
+
+async fn check_mistake(
+    world: &World,
+    description: &Value,
+    (method, path): (&str, &str),
+    kind: Option<&str>,
+    body: &str,
+    status: u16,
+) {
+    let problem = json!({"$ref": "#/components/schemas/Problem"});
+    let told = format!("{method} {path} {}", body.chars().take(60).collect::<String>());
+    let mut request = world.browse(method.parse::<Method>().unwrap(), path).bearer_auth(&world.admin_token);
+    if let Some(kind) = kind {
+        request = request.header("content-type", kind);
+    }
+    let response = world.send(request.body(body.to_owned())).await;
+    assert_eq!(response.status, status, "{told}: {}", response.text());
+    assert_eq!(response.header("content-type"), "application/problem+json", "{told}");
+    let found = response.json();
+    assert_eq!(faults(&problem, &found, &told, description), Vec::<String>::new());
+    assert_eq!(found["status"], status);
+    for key in ["detail", "fix"] {
+        let text = found[key].as_str().unwrap();
+        assert!(text.len() > 8 && text.ends_with('.') && !text.ends_with(".."), "{told}: {text:?}");
+    }
+    assert!(!response.text().contains(SECRET), "{told}: {}", response.text());
+    if status == 405 {
+        assert!(!response.header("allow").is_empty(), "{told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_is_responded_with_what_is_wrong_and_what_to_do_and_never_with_what_was_sent() {
-    const SECRET: &str = "S3cretToken";
     let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
     let problem = json!({"$ref": "#/components/schemas/Problem"});
     let world = World::new().await;
@@ -180,26 +212,7 @@ async fn every_mistake_is_responded_with_what_is_wrong_and_what_to_do_and_never_
         ("GET", "/api/pause", None, "", 405),
         ("POST", "/healthz", None, "", 405),
     ] {
-        let told = format!("{method} {path} {}", body.chars().take(60).collect::<String>());
-        let mut request =
-            world.browse(method.parse::<Method>().unwrap(), path).bearer_auth(&world.admin_token);
-        if let Some(kind) = kind {
-            request = request.header("content-type", kind);
-        }
-        let response = world.send(request.body(body.to_owned())).await;
-        assert_eq!(response.status, status, "{told}: {}", response.text());
-        assert_eq!(response.header("content-type"), "application/problem+json", "{told}");
-        let found = response.json();
-        assert_eq!(faults(&problem, &found, &told, &description), Vec::<String>::new());
-        assert_eq!(found["status"], status);
-        for key in ["detail", "fix"] {
-            let text = found[key].as_str().unwrap();
-            assert!(text.len() > 8 && text.ends_with('.') && !text.ends_with(".."), "{told}: {text:?}");
-        }
-        assert!(!response.text().contains(SECRET), "{told}: {}", response.text());
-        if status == 405 {
-            assert!(!response.header("allow").is_empty(), "{told}");
-        }
+        check_mistake(&world, &description, (method, path), kind, body, status).await;
     }
     let stranger = world.send(world.browse(Method::GET, "/api/accounts")).await;
     assert_eq!(faults(&problem, &stranger.json(), "stranger", &description), Vec::<String>::new());
