@@ -192,7 +192,7 @@ pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
             ("body_timeout", series(|counters| counters.body_timeouts.get())),
             ("write_timeout", series(|counters| counters.write_timeouts.get())),
             ("refused_request", series(|counters| counters.refused_requests.get())),
-            ("hang_up", series(|counters| counters.hang_ups.get())),
+            ("hang_up", series(|counters| counters.client_disconnects.get())),
             ("aborted_answer", series(|counters| counters.aborted_responses.get())),
             ("panic", series(|counters| counters.panics.get())),
         ],

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-/// How many bytes of a body one connection moves before the others have their turn: a fraction of a
+/// How many bytes of a body one connection moves before it yields to the others: a fraction of a
 /// millisecond's work.
 pub const YIELD_AFTER: usize = 256 * 1024;
 
@@ -43,7 +43,9 @@ mod tests {
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
     use super::*;
-    use crate::http1::{ForwardedHeaders, HeadLimits, NoopObserver, ResponseContext, ServerConnection};
+    use crate::http1::{
+        ForwardedHeaders, HeadLimits, NoopConnectionObserver, ResponseContext, ServerConnection,
+    };
 
     /// A caller that says nothing and takes everything at once.
     struct Eager;
@@ -92,8 +94,11 @@ mod tests {
     #[tokio::test]
     async fn a_download_that_never_pauses_leaves_the_others_their_turn() {
         let taken = Rc::new(Cell::new(0));
-        let connection =
-            ServerConnection::new(Eager, NoopObserver, HeadLimits { max_bytes: 1000, max_headers: 10 });
+        let connection = ServerConnection::new(
+            Eager,
+            NoopConnectionObserver,
+            HeadLimits { max_bytes: 1000, max_headers: 10 },
+        );
         let context = ResponseContext { version: Version::HTTP_11, head_only: false, keep_alive: true };
         let mut responding = pin!(connection.write_response(context, Response::new(Endless(taken.clone()))));
         let cx = &mut Context::from_waker(Waker::noop());

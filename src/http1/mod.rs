@@ -28,8 +28,8 @@ pub use parse::{
 pub use read_buffer::ReadBuffer;
 pub use request_body::RequestBody;
 pub use server::{
-    ConnectionObserver, ForwardedHeaders, NoopObserver, ReadHeadError, ResponseContext, ServerConnection,
-    WriteError,
+    ConnectionObserver, ForwardedHeaders, NoopConnectionObserver, ReadHeadError, ResponseContext,
+    ServerConnection, WriteError,
 };
 pub use write::write_header;
 pub use write_buffer::WriteBuffer;

@@ -22,8 +22,7 @@ use super::refusal::ServerRefusal;
 /// the CPU.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Callers that are told at the same time, on one worker, that there is no room. Beyond it connections just
-/// close.
+/// Rejections that one worker writes at the same time. Beyond it connections are just closed.
 const MAX_CONCURRENT_REJECTIONS: usize = 64;
 
 /// Accepts until the stage changes, then takes what the kernel has queued: those callers believe to be

@@ -31,7 +31,7 @@ impl CoarseClock {
     }
 }
 
-/// What a connection is doing, as far as deadlines care.
+/// What a connection is doing, as far as timeouts are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// PROXY header or TLS handshake; watched by a timer of its own.
@@ -40,22 +40,22 @@ pub(super) enum Phase {
     AwaitingRequest,
     /// Part of a head is here.
     ReadingHead,
-    /// A request is being answered.
+    /// A request is being handled.
     InFlight,
     /// Between requests.
     Idle,
-    /// Out of HTTP's hands.
+    /// No longer serving HTTP.
     Closing,
 }
 
-/// Why a connection has to end although it could go on.
+/// Why the server closes a connection that could go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseReason {
     HeadTimeout,
     KeepAliveTimeout,
     /// The rest of a request body does not come.
     BodyTimeout,
-    /// The caller does not take its response.
+    /// The caller does not read its response.
     WriteTimeout,
     /// Idle while the worker drains, or while others need the room.
     Drained,
@@ -101,7 +101,7 @@ pub(super) struct ConnectionActivity {
 pub(super) type Tick = u64;
 
 impl ConnectionActivity {
-    /// Opening, from now.
+    /// In its handshake, from now on.
     pub(super) fn new(clock: Rc<CoarseClock>, slot: usize) -> Self {
         let rounded_up_now = clock.rounded_up_now();
         Self {

@@ -21,23 +21,23 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the last bytes of a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why serving a connection is over.
+/// How serving a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOutcome {
     /// All that was asked is answered.
     Complete,
     /// What came is not answered by the handler; the refusal as it goes out.
     Refused(Bytes),
-    /// The caller has gone between two requests, or in the middle of a head.
+    /// The caller has closed the connection between two requests, or within a head.
     PeerClosed,
-    /// The caller has gone before its request was answered.
+    /// The caller has closed the connection before its request was responded to.
     ClientDisconnected,
     /// The response broke off.
     Aborted,
     Closed(CloseReason),
 }
 
-/// Puts a refusal into the handler's words, as bytes.
+/// Renders a refusal as the handler does, as bytes.
 pub(super) type RefusalRenderer = Rc<dyn Fn(ServerRefusal) -> Bytes>;
 
 /// What the end of a connection needs to know of it.
@@ -54,7 +54,7 @@ impl Closer<'_> {
             ConnectionOutcome::Refused(refusal) => self.send_last(&refusal).await,
             ConnectionOutcome::PeerClosed => {}
             ConnectionOutcome::ClientDisconnected => {
-                self.counters.hang_ups.add();
+                self.counters.client_disconnects.add();
                 self.abort();
             }
             ConnectionOutcome::Aborted => {
@@ -98,7 +98,7 @@ impl Closer<'_> {
             CloseReason::Drained => self.close_gracefully().await,
             CloseReason::Shutdown => self.abort(),
             CloseReason::Reset => {
-                self.counters.hang_ups.add();
+                self.counters.client_disconnects.add();
                 self.abort();
             }
         }

@@ -55,7 +55,7 @@ impl<H: Handler> Worker<H> {
         ConnectionOutcome::Refused((self.render_refusal)(refusal))
     }
 
-    /// To the log, unless it has heard of this peer lately.
+    /// Logs a failed connection, unless one of this peer was logged lately.
     fn log_failure(&self, failure: FailureKind, peer: IpAddr, reason: &dyn fmt::Display) {
         if self.failure_log.should_log(failure, peer, Instant::now()) {
             match failure {
@@ -74,7 +74,7 @@ impl<H: Handler> Worker<H> {
     }
 }
 
-/// A connection's place among those that are open; given back when this goes.
+/// Counts a connection as open until it is dropped.
 pub(super) struct ConnectionGuard {
     connections: Rc<ConnectionTable>,
     counters: Arc<ServerCounters>,
@@ -106,7 +106,7 @@ pub(super) async fn run<H: Handler>(
     tls: bool,
 ) {
     let activity = guard.activity.clone();
-    // Answers leave in one chunk; waiting for more would only delay them. Fails on a socket that is gone.
+    // Responses leave in one write; waiting for more would only delay them. Fails on a closed socket.
     let _ = tcp.set_nodelay(true);
     let Some((socket, peer)) = prepare(&worker, &activity, tcp, addr, tls).await else { return };
 
@@ -149,7 +149,7 @@ impl Drop for AbortOnDrop<'_> {
     }
 }
 
-/// Request after request, in order. The handler hears only requests that have a single meaning.
+/// Serves request after request, in order. The handler gets only requests that have a single meaning.
 async fn serve<H: Handler>(
     worker: &Worker<H>,
     connection: &Rc<ServerConnection<Socket, Rc<ConnectionActivity>>>,
@@ -293,7 +293,7 @@ async fn handshake<H: Handler>(
     }
 }
 
-/// What a peer is told that has sent something else than TLS or a request.
+/// A last response to a peer that has sent something else than TLS or a request.
 async fn send_and_close(mut tcp: TcpStream, bytes: &[u8]) {
     if tcp.write_all(bytes).await.is_ok() && tcp.shutdown().await.is_ok() {
         linger(&mut tcp).await;

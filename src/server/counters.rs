@@ -23,7 +23,7 @@ pub struct ServerCounters {
     /// Requests refused for their framing, their size or their method, before any handler saw them.
     pub refused_requests: Counter,
     /// Callers that hung up while a request of theirs was being answered.
-    pub hang_ups: Counter,
+    pub client_disconnects: Counter,
     /// Answers cut short on purpose, because their body failed.
     pub aborted_responses: Counter,
     pub panics: Counter,

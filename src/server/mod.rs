@@ -60,7 +60,7 @@ pub trait Handler: 'static {
     /// Dropped when the caller hangs up, which has to cancel whatever it was waiting for.
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>>;
 
-    /// Puts a refusal of the server into the words of whoever answers here; `head` is that of the refused
+    /// Renders a refusal of the server as this handler's responses look; `head` is that of the refused
     /// request, where it could be read. Length and `Connection` are set by the server.
     fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes>;
 }

@@ -76,7 +76,7 @@ async fn forward(mut signals: OsSignals, tell: mpsc::UnboundedSender<Signal>, at
 struct OsSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    sighup: tokio::signal::unix::Signal,
 }
 
 /// From here on SIGHUP no longer ends the process, though nobody listens to it yet: a reload that is asked
@@ -105,7 +105,7 @@ impl OsSignals {
         let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            sighup: signal(SignalKind::hangup())?,
         };
         drop(in_runtime);
         Ok((runtime, signals))
@@ -115,7 +115,7 @@ impl OsSignals {
         tokio::select! {
             heard = self.terminate.recv() => heard.map(|()| Signal::Stop),
             heard = self.interrupt.recv() => heard.map(|()| Signal::Stop),
-            heard = self.hang_up.recv() => heard.map(|()| Signal::Reload),
+            heard = self.sighup.recv() => heard.map(|()| Signal::Reload),
         }
     }
 }

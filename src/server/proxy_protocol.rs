@@ -27,7 +27,7 @@ pub(super) enum ProxyError {
     Io(#[from] io::Error),
 }
 
-/// What a balancer is told that speaks version 1.
+/// The response to a proxy that speaks version 1.
 pub(super) const VERSION_1: &str = "the PROXY header is of version 1, and only version 2 is read: set send-proxy-v2 in HAProxy, or \
     have the balancer add X-Forwarded-For instead";
 

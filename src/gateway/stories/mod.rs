@@ -36,7 +36,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::http1::client::{Dial, DialError, PoolKey};
 use crate::http1::{
-    self, BodyDecoder, HeadLimits, KnownHeader, NoopObserver, ResponseContext, ServerConnection,
+    self, BodyDecoder, HeadLimits, KnownHeader, NoopConnectionObserver, ResponseContext, ServerConnection,
 };
 
 /// What the platform does with a request.
@@ -134,7 +134,7 @@ impl World {
         spawn_local(async move {
             let served = ServerConnection::new(
                 theirs,
-                NoopObserver,
+                NoopConnectionObserver,
                 HeadLimits { max_bytes: 64 * 1024, max_headers: 100 },
             );
             let peer = PeerInfo {

@@ -20,7 +20,7 @@ use crate::http1::read_buffer::ReadBuffer;
 /// What is taken of a response's head: usual ones have a few hundred bytes, and an endless one must end.
 const HEAD_LIMITS: HeadLimits = HeadLimits { max_bytes: 64 * 1024, max_headers: 200 };
 
-/// One connection, and what has been read from it and not been used.
+/// One connection, with the bytes that were read from it and not used yet.
 pub struct UpstreamConnection<S: Io> {
     pub(super) stream: S,
     pub(super) read_buffer: ReadBuffer,
@@ -30,7 +30,7 @@ pub struct UpstreamConnection<S: Io> {
     pub deadline: LazyDeadline,
     /// The last exchange has left it between two messages.
     pub reusable: bool,
-    /// How long it may lie idle, by what the platform says of it.
+    /// How long it may be idle, by its `Keep-Alive` header.
     pub max_idle: Duration,
     pub(super) idle_since: Instant,
     /// From then on it is not used again.
@@ -108,7 +108,7 @@ impl<S: Io> UpstreamConnection<S> {
             }
             let remaining = body.remaining().unwrap_or(u64::MAX);
             match ready!(self.read_buffer.poll_fill_body(&mut self.stream, remaining, cx)) {
-                // TLS that ends without its own farewell could have been cut by anyone.
+                // TLS without its closing alert could have been cut by anyone.
                 Err(_) => return Poll::Ready(Err(BodyError::Truncated)),
                 Ok(0) => body.end()?,
                 Ok(read) => self.read += read as u64,
@@ -121,7 +121,7 @@ impl<S: Io> UpstreamConnection<S> {
         self.read_buffer.take_chunk(body)
     }
 
-    /// How many bytes have come that nobody has used.
+    /// How many bytes were read and not used yet.
     pub fn unread(&self) -> usize {
         self.read_buffer.len()
     }
@@ -130,7 +130,7 @@ impl<S: Io> UpstreamConnection<S> {
         now.saturating_duration_since(self.idle_since)
     }
 
-    /// No call takes it any more.
+    /// It is too old, or idle for too long, to be used again.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         now >= self.retired_at || self.max_idle.is_zero() || self.idle(now) > self.max_idle
     }
@@ -146,7 +146,7 @@ fn has_nothing_to_read<S: Io>(stream: &mut S) -> bool {
     let mut probe = [0; 1];
     let mut probe = ReadBuf::new(&mut probe);
     let look = poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut probe));
-    // A task that has used up its turn would be told to wait without a look.
+    // Tokio makes a task that has used up its budget wait without a look.
     pin!(unconstrained(look)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 

@@ -23,11 +23,11 @@ struct HostPool<S: Io> {
     host: String,
     port: u16,
     secure: bool,
-    /// In the order in which they were put back.
+    /// In the order in which they were checked in.
     idle: RefCell<VecDeque<Box<UpstreamConnection<S>>>>,
 }
 
-/// A connection in somebody's hands. Dropping it closes it; only `checkin` keeps it.
+/// A connection in use. Dropping it closes it; `checkin` returns it to the pool.
 pub struct Checkout<S: Io> {
     pub connection: Box<UpstreamConnection<S>>,
     pub reused: bool,
@@ -35,11 +35,12 @@ pub struct Checkout<S: Io> {
     max_idle_per_host: usize,
 }
 
-/// A connection grows between once and twice as old, however busy it is. Its successor looks the name up
-/// anew, so that a platform that moves is followed.
+/// A connection lives between once and twice as long, however busy it is. Its successor resolves the name
+/// anew, so that an upstream that moves is followed.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// For calls that cannot be repeated: they must not be lost to a connection that dies as they are sent.
 const MAX_IDLE_NOT_RETRYABLE: Duration = Duration::from_secs(3);
+
 impl<S: Io> Pool<S> {
     /// Empty. `seed` spreads the greatest ages; it needs no secrecy.
     pub fn new(seed: u64) -> Self {
@@ -82,7 +83,7 @@ impl<S: Io> Pool<S> {
         })
     }
 
-    /// How many connections lie idle.
+    /// How many connections are idle.
     pub fn idle(&self) -> usize {
         self.host_pools.borrow().iter().map(|host_pool| host_pool.idle.borrow().len()).sum()
     }

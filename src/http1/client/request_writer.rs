@@ -56,7 +56,7 @@ pub(super) struct RequestWriter<'a> {
     body: OutgoingBody,
     chunked: bool,
     state: WriteState,
-    /// Bytes of the body that have left since the others had their turn.
+    /// Bytes of the body that were written since the last yield.
     since_yield: usize,
 }
 
@@ -68,7 +68,7 @@ enum WriteState {
     AwaitingBody,
     Flushing,
     Sent,
-    /// The platform takes no more; it may have answered before that.
+    /// The peer takes no more; it may have responded before that.
     PeerStoppedReading,
 }
 
@@ -88,7 +88,7 @@ impl<'a> RequestWriter<'a> {
             state: WriteState::Writing,
             since_yield: 0,
         };
-        // A kept body leaves together with its head.
+        // A buffered body leaves together with its head.
         if !writer.body.is_streamed() {
             let noop = &mut Context::from_waker(std::task::Waker::noop());
             let _ = writer.poll_next(noop);
@@ -104,7 +104,7 @@ impl<'a> RequestWriter<'a> {
     ) -> Poll<Result<ResponseHead, ExchangeError>> {
         match self.poll_send(connection, cx) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            // What is sent in one chunk is sent before anyone looks for a response.
+            // A buffered request is sent completely before a response is looked for.
             Poll::Pending if !self.body.is_streamed() => return Poll::Pending,
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }

@@ -130,17 +130,17 @@ impl Headers {
         }
     }
 
-    /// Whether one of the lists under this name has this word among its own.
+    /// Whether one of the lists under this name has this token.
     pub fn has_token(&self, name: KnownHeader, word: &[u8]) -> bool {
         self.tokens(name).any(|one| one.eq_ignore_ascii_case(word))
     }
 
-    /// The words of all lists under this name.
+    /// The tokens of all lists under this name.
     pub fn tokens(&self, name: KnownHeader) -> impl Iterator<Item = &[u8]> {
         self.all(name).flat_map(tokens)
     }
 
-    /// How the sender spelled a name, if it used it; in lower case else.
+    /// The name in the letter case in which it was sent; in lower case where it was not.
     pub fn raw_name(&self, name: KnownHeader) -> &[u8] {
         let sent = self.has(name).then(|| self.list.iter().find(|line| line.name == name)).flatten();
         sent.map_or(name.as_str().as_bytes(), |line| self.header(line).raw_name)
@@ -193,7 +193,7 @@ impl Headers {
         self.list = list;
     }
 
-    /// For those who want a map.
+    /// As `http`'s map.
     pub fn to_map(&self) -> HeaderMap {
         let value = |line: &HeaderLine| match &line.replacement {
             Some(replacement) => Ok(replacement.clone()),

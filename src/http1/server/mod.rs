@@ -41,7 +41,7 @@ pub trait ConnectionObserver {
 }
 
 /// Observes nothing; a caller that shuts down its sending side counts as gone.
-pub struct NoopObserver;
+pub struct NoopConnectionObserver;
 
 /// One connection of a caller: reads requests, writes responses.
 pub struct ServerConnection<S, A> {
@@ -67,7 +67,7 @@ struct ConnectionIo<S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadHeadError {
     Invalid(HeadError),
-    /// The caller has gone, perhaps in the middle of a head.
+    /// The caller has closed the connection, perhaps within a head.
     PeerClosed,
 }
 
@@ -128,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         Request { head, body: RequestBody(source) }
     }
 
-    /// Ready when the caller has gone; to be polled while its request is being answered.
+    /// Ready when the caller has closed the connection; polled while its request is being handled.
     pub fn poll_peer_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let io = &mut *self.io.borrow_mut();
         // A body is read by whoever wants it, and says so itself when it breaks off.
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
     }
 }
 
-impl ConnectionObserver for NoopObserver {
+impl ConnectionObserver for NoopConnectionObserver {
     fn on_read(&self, _head_has_begun: bool) {}
     fn on_read_pending(&self, _of_body: bool) {}
     fn on_write(&self) {}

@@ -77,14 +77,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static, A: ConnectionObserver + 'stati
         self.flush().await.map(|()| keep)
     }
 
-    /// Bytes that are no response to a request that was heard.
+    /// Writes a response that is made of bytes already.
     pub async fn write_raw(&self, bytes: &[u8]) -> Result<(), WriteError> {
         self.write(bytes, &[], &[]).await?;
         self.flush().await
     }
 
     /// The next chunk of a response's body, empty at its end, and whether it is the last. While it has to be
-    /// waited for, what is in `out` leaves, and the caller is watched.
+    /// waited for, `out` is written, and a close by the caller is noticed.
     async fn next_chunk<B: Body<Data = Bytes>>(
         &self,
         mut body: Pin<&mut Option<B>>,

@@ -12,7 +12,7 @@ use crate::http1::write::{write_header, write_status_line};
 /// Why a response did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteError {
-    /// The caller has gone.
+    /// The caller has closed the connection.
     PeerClosed,
     /// The response itself broke off: the caller must not take what it has for a complete one.
     BodyFailed,

@@ -182,7 +182,7 @@ fn a_half_closed_connection_waits_for_its_answers_however_long_they_take() {
         assert_eq!(caller.response().1, "waited");
     }
     assert!(caller.rest().ends_with("/third "));
-    assert_eq!(server.counters.hang_ups.get(), 0);
+    assert_eq!(server.counters.client_disconnects.get(), 0);
     eventually("the connection is gone", || server.counters.open.get() == 0);
 }
 
@@ -203,7 +203,7 @@ fn a_half_closed_connection_that_is_reset_cancels_its_request() {
         1,
         "the other one was answered, though not to its end"
     );
-    assert_eq!(server.counters.hang_ups.get(), 2);
+    assert_eq!(server.counters.client_disconnects.get(), 2);
 }
 
 #[test]
@@ -224,6 +224,6 @@ fn a_caller_that_hangs_up_cancels_its_request() {
     eventually("the request is heard", || server.requests() == 1);
     caller.reset();
     eventually("the request is cancelled", || server.script.cancelled.load(Ordering::SeqCst) == 1);
-    eventually("the hang-up is counted", || server.counters.hang_ups.get() == 1);
+    eventually("the hang-up is counted", || server.counters.client_disconnects.get() == 1);
     eventually("the connection is gone", || server.counters.open.get() == 0);
 }
