@@ -24,9 +24,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How serving a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionOutcome {
-    /// All that was asked is answered.
+    /// All requests were responded to.
     Complete,
-    /// What came is not answered by the handler; the refusal as it goes out.
+    /// The server refused a request; the refusal as it is written.
     Refused(Bytes),
     /// The caller has closed the connection between two requests, or within a head.
     PeerClosed,
@@ -40,7 +40,7 @@ pub(super) enum ConnectionOutcome {
 /// Renders a refusal as the handler does, as bytes.
 pub(super) type RefusalRenderer = Rc<dyn Fn(ServerRefusal) -> Bytes>;
 
-/// What the end of a connection needs to know of it.
+/// Closes one connection, by how serving it ended.
 pub(super) struct Closer<'a> {
     pub(super) counters: &'a ServerCounters,
     pub(super) render_refusal: &'a RefusalRenderer,
@@ -128,7 +128,7 @@ impl Closer<'_> {
     /// Half-closes, then drains input for a while (lingering close).
     async fn shutdown_write(&self, still_sending: bool) {
         let Some(mut socket) = self.connection.take_stream() else { return };
-        // A caller that does not take the farewell has gone.
+        // Late or failed: the caller has gone, and nothing else can be done.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.shutdown()).await;
         if still_sending && !self.connection.observer().is_half_closed() {
             linger(socket.tcp()).await;

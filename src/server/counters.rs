@@ -8,7 +8,7 @@ pub struct ServerCounters {
     pub accepted: Counter,
     /// Connections open right now.
     pub open: Gauge,
-    /// Turned away because `max_connections` were open and none of them idle.
+    /// Rejected because `max_connections` were open and none of them idle.
     pub refused_full: Counter,
     /// Idle connections closed to make room for new ones.
     pub evicted: Counter,
@@ -22,9 +22,9 @@ pub struct ServerCounters {
     pub write_timeouts: Counter,
     /// Requests refused for their framing, their size or their method, before any handler saw them.
     pub refused_requests: Counter,
-    /// Callers that hung up while a request of theirs was being answered.
+    /// Connections that the caller closed while a request was in flight.
     pub client_disconnects: Counter,
-    /// Answers cut short on purpose, because their body failed.
+    /// Responses cut short on purpose, because their body failed.
     pub aborted_responses: Counter,
     pub panics: Counter,
 }

@@ -27,8 +27,7 @@ pub struct ServerLimits {
     /// How long a connection may wait for its next request. Longer than the 60 s at which common balancers
     /// give up, so that the side that opened the connection is the one that closes it.
     pub keep_alive_timeout: Duration,
-    /// How long running requests may take to finish on a drain. Below the 30 s that Kubernetes grants before
-    /// it kills.
+    /// How long running requests may take to finish on a drain.
     pub drain_timeout: Duration,
     /// From accept to the end of the TLS handshake, a PROXY header included.
     pub handshake_timeout: Duration,

@@ -86,7 +86,7 @@ impl Handler for RouterHandler {
     }
 }
 
-/// Hands a request's body, which is read on this thread alone, to wherever the router runs. Never ends: the
+/// Sends a request's body, which is read on this thread alone, to where the router runs. Never ends: the
 /// response does.
 async fn pump_body(mut body: RequestBody, sender: mpsc::Sender<BodyMessage>) -> Infallible {
     loop {

@@ -76,7 +76,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Ends the connection that has been idle the longest. False if none is.
+    /// Closes the connection that has been idle the longest. False if none is.
     pub(super) fn evict_idle(&self) -> bool {
         let activities = self.activities.borrow();
         let idle =
@@ -88,19 +88,19 @@ impl ConnectionTable {
         true
     }
 
-    /// From here on answers close their connections, and idle ones go after a moment.
+    /// From here on responses close their connections, and idle connections are closed after a moment.
     pub(super) fn drain(&self) {
         self.clock.draining.set(Some(millis(self.began.elapsed())));
     }
 
-    /// Ends all connections and returns how many of them were in the middle of a request.
+    /// Closes all connections and returns how many of them had a request in flight.
     pub(super) fn stop_all(&self) -> usize {
         let activities = self.activities.borrow();
         activities.iter().flatten().for_each(|activity| activity.close_with(CloseReason::Shutdown));
         activities.iter().flatten().filter(|activity| activity.in_flight()).count()
     }
 
-    /// Returns when the last connection has gone.
+    /// Returns when the last connection is closed.
     pub(super) async fn until_empty(&self) {
         loop {
             let empty = self.empty.notified();

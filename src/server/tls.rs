@@ -28,7 +28,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What new connections are greeted with. Cheap to read on every accept, swapped by
+/// The certificates for new connections. Cheap to read on every accept, swapped by
 /// [`reload_if_changed`](Self::reload_if_changed).
 pub struct TlsCertificates {
     files: TlsFiles,
@@ -44,7 +44,7 @@ enum LastAttempt {
     Unreadable(PathBuf),
 }
 
-/// What came of a look at the files.
+/// The outcome of a reload.
 #[derive(Debug)]
 pub enum Reload {
     Unchanged,
@@ -153,7 +153,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// What callers that come by one of `names` will not like about files that can be served.
+/// Warnings about files that can be served, for callers that use one of `names`.
 pub fn certificate_warnings(
     files: &TlsFiles,
     names: &[String],
@@ -170,7 +170,7 @@ pub fn certificate_warnings(
     Ok(warnings)
 }
 
-/// The same of authorities that are trusted.
+/// Warnings about authorities that are trusted.
 pub fn authority_warnings(file: &Path, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
     let pem = read(file)?;
     let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();

@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub counters: Arc<ServerCounters>,
 }
 
-/// How it ended.
+/// How a group of workers ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainReport {
     /// Connections that had to be cut because their requests did not end in time.
@@ -84,8 +84,8 @@ impl Workers {
         Ok(Self { stage, running, exits, report: DrainReport::default() })
     }
 
-    /// Stops accepting, serves what has come, and ends when the last request is answered or `drain_timeout`
-    /// is over.
+    /// Stops accepting, serves what has come, and ends when the last request is responded to or
+    /// `drain_timeout` is over.
     pub fn drain(&self) {
         self.forward_to(DrainStage::Draining);
     }
@@ -158,7 +158,7 @@ impl ExitNotifier {
 
 impl Drop for ExitNotifier {
     fn drop(&mut self) {
-        // Fails when nobody wants to know any more.
+        // Fails when the group was dropped.
         let _ = self.exits_sender.send(self.cut.map_or(WorkerExit::Lost, |cut| WorkerExit::Drained { cut }));
     }
 }

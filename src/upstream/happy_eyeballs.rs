@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 /// "Connection Attempt Delay" (RFC 8305, 5 and 8).
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// So many failures are told.
+/// How many failed attempts an error names.
 const MAX_REPORTED: usize = 4;
 
 /// Connects to the first address that responses; the other attempts are dropped. Says why none did. Does not

@@ -29,7 +29,7 @@ use stream::TlsTransport;
 
 use proxy::OutboundProxy;
 
-/// The way to one realm's hosts. Cloning costs a reference count.
+/// Connects to one realm's hosts. Cloning costs a reference count.
 #[derive(Clone)]
 pub struct Connector(Arc<ConnectorInner>);
 
@@ -70,7 +70,7 @@ impl Connector {
         })))
     }
 
-    /// Whom we trust and how we speak TLS: the system's CAs and the realm's, HTTP/1.1 only.
+    /// The TLS configuration: the system's CAs and the realm's, HTTP/1.1 only.
     pub fn tls(&self) -> Arc<rustls::ClientConfig> {
         self.0.tls.clone()
     }
@@ -143,8 +143,8 @@ impl Connector {
         happy_eyeballs::connect(addresses).await.map_err(failed)
     }
 
-    /// For a library that connects by itself, to one address after the other: first the one that responses
-    /// first, where there are several. Their port is 0, which stands for the URL's own.
+    /// For a library that connects by itself, to one address after the other: the one that answers first comes
+    /// first. Their port is 0, which stands for the URL's own.
     pub async fn addresses_fastest_first(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectError> {
         let port = self.usual_port(host);
         let mut addresses =
@@ -153,7 +153,7 @@ impl Connector {
         Ok(addresses)
     }
 
-    /// That of the realm's own addresses and of the proxy; for others that of https.
+    /// The port of the realm's own addresses and of the proxy; for other hosts that of https.
     fn usual_port(&self, host: &str) -> u16 {
         let proxy = self.0.proxy.as_ref().filter(|proxy| proxy.host() == host).map(OutboundProxy::port);
         let known = || self.0.ports.get(&host.to_ascii_lowercase()).copied();

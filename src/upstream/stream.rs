@@ -14,8 +14,8 @@ pub enum Stream {
     Tls(Box<tokio_rustls::client::TlsStream<TlsTransport>>),
 }
 
-/// The socket under TLS, which hands over a list of records even where that holds one: the kernel takes one
-/// alone for less.
+/// The socket under TLS. rustls writes a list of records even where it holds one; a single one is written by
+/// a plain `write`, which costs the kernel less.
 pub struct TlsTransport(pub(super) TcpStream);
 
 impl Stream {
