@@ -1,5 +1,6 @@
-//! What a request's head costs: ours against `httparse` behind the same checks, with the same outcome (method, target,
-//! headers with their place, known names). `cargo bench --manifest-path fuzz/Cargo.toml`; see decision 0016.
+//! What a request's head costs: ours against `httparse` behind the same checks, with the same outcome
+//! (method, target, headers with their place, known names). `cargo bench --manifest-path fuzz/Cargo.toml`;
+//! see decision 0016.
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -1,8 +1,9 @@
-//! What must hold for any input. The fuzz targets feed it with what a fuzzer finds, `tests/http1_corpus.rs` with the
-//! corpus and with small changes to it; both include this file, so it names the code under test as `crate::http1`.
+//! What must hold for any input. The fuzz targets feed it with what a fuzzer finds, `tests/http1_corpus.rs`
+//! with the corpus and with small changes to it; both include this file, so it names the code under test as
+//! `crate::http1`.
 //!
-//! Whatever we accept, other readers have to understand in the same way: that is what smuggling needs to fail. We may
-//! refuse what they accept.
+//! Whatever we accept, other readers have to understand in the same way: that is what smuggling needs to
+//! fail. We may refuse what they accept.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -46,8 +47,8 @@ pub fn response_head(input: &[u8]) {
     assert_eq!(response_body(&Method::HEAD, &head).is_ok(), response_body(&Method::GET, &head).is_ok());
 }
 
-/// A chunked body is decoded alike however its bytes arrive, its end is found at the same byte, and what is broken
-/// stays broken.
+/// A chunked body is decoded alike however its bytes arrive, its end is found at the same byte, and what is
+/// broken stays broken.
 pub fn chunked_body(input: &[u8]) {
     let at_once = decode(&[input]);
     let bytewise = decode(&bytewise(input));
@@ -175,8 +176,8 @@ fn fill(buffer: &mut ReadBuffer, mut bytes: &[u8]) {
     }
 }
 
-/// Whether a head was accepted, and what it says. Errors are not compared: with all bytes at hand another one of several
-/// may be found first.
+/// Whether a head was accepted, and what it says. Errors are not compared: with all bytes at hand another one
+/// of several may be found first.
 fn shown<T: std::fmt::Debug>(head: &Result<Option<T>, HeadError>) -> Option<String> {
     head.as_ref().ok()?.as_ref().map(|head| format!("{head:?}"))
 }

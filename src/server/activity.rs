@@ -284,8 +284,8 @@ impl ConnectionObserver for Rc<ConnectionActivity> {
         }
     }
 
-    /// A caller that has sent its complete request may shut down its sending side and wait for the response (RFC
-    /// 9112, 9.6).
+    /// A caller that has sent its complete request may shut down its sending side and wait for the response
+    /// (RFC 9112, 9.6).
     fn on_peer_eof(&self, inside_body: bool) -> bool {
         self.half_closed.set(true);
         !self.in_flight() || inside_body

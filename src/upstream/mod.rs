@@ -143,8 +143,8 @@ impl Connector {
         happy_eyeballs::connect(addresses).await.map_err(failed)
     }
 
-    /// For a library that connects by itself, to one address after the other: the one that answers first comes
-    /// first. Their port is 0, which stands for the URL's own.
+    /// For a library that connects by itself, to one address after the other: the one that answers first
+    /// comes first. Their port is 0, which stands for the URL's own.
     pub async fn addresses_fastest_first(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectError> {
         let port = self.usual_port(host);
         let mut addresses =

@@ -140,7 +140,8 @@ impl ChunkedState {
                 ChunkedState::Trailers(before) => match take_line(bytes, MAX_TRAILERS - before)? {
                     None => return Ok(()),
                     Some(line) if line.is_empty() => ChunkedState::Ended,
-                    // Nobody here listens to a trailer, but something else in its place would be a second meaning.
+                    // Nobody here listens to a trailer, but something else in its place would be a second
+                    // meaning.
                     Some(line) if !is_header_line(&line) => return Err(BodyError::InvalidChunks),
                     Some(line) => ChunkedState::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
                 },
