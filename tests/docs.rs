@@ -304,17 +304,34 @@ fn every_command_in_the_documents_can_be_typed() {
     assert!(typed > 30, "{typed}");
 }
 
+/// The headings of a page, as links name them.
+fn headings(page: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(page).unwrap();
+    let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let slug =
+        |line: &str| line.to_lowercase().chars().filter(is_kept).collect::<String>().trim().replace(' ', "-");
+    text.lines().filter(|line| line.starts_with('#')).map(slug).collect()
+}
+
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
     let mut links = 0;
     for (path, text) in documents() {
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if target.contains("://") || target.starts_with('#') {
+            if target.contains("://") {
                 continue;
             }
-            let file = target.split('#').next().unwrap();
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
             let found = root().join(&path).parent().unwrap().join(file);
+            let found = if file.is_empty() { root().join(&path) } else { found };
             assert!(found.exists(), "{}: {target} does not exist", path.display());
+            if !heading.is_empty() {
+                assert!(
+                    headings(&found).contains(heading),
+                    "{}: {target} leads to no heading",
+                    path.display()
+                );
+            }
             links += 1;
         }
     }

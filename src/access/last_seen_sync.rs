@@ -1,5 +1,6 @@
-//! Signs of life, exchanged through the store: what this gateway saw goes there every few seconds, what the others saw comes from there.
-//! So any gateway answers for all of them, the keeper knows which accounts are in use, and a restart forgets nothing.
+//! Signs of life, exchanged through the store: what this gateway saw goes there every few seconds, what the
+//! others saw comes from there. So any gateway answers for all of them, the keeper knows which accounts are
+//! in use, and a restart forgets nothing.
 //!
 //! The rule guarded here: never on the request path, which only ever sets atomics.
 
@@ -17,9 +18,11 @@ use crate::store::{Store, StoreError};
 
 /// What a crash may cost of it, where no more than one step has anything to tell.
 const EVERY: Duration = Duration::from_secs(10);
-/// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes, and calls do not feel it.
+/// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes,
+/// and calls do not feel it.
 const PAUSE: Duration = Duration::from_millis(500);
-/// At the earliest, between two writings. The keeper looks at minutes, and operators who ask get it read on the spot.
+/// At the earliest, between two writings. The keeper looks at minutes, and operators who ask get it read on
+/// the spot.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
 pub struct LastSeenSync {

@@ -51,7 +51,8 @@ pub fn files(folder: &str) -> Vec<SourceFile> {
         for entry in fs::read_dir(&folder).expect("readable folder") {
             let path = entry.expect("readable entry").path();
             if path.is_dir() {
-                folders.push(path);
+                // A package below may have been built in its own folder.
+                folders.extend(Some(path).filter(|path| !path.ends_with("target")));
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let below = path.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
                 found.push(SourceFile {

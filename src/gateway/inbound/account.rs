@@ -18,7 +18,8 @@ use super::caller::AuthenticatedCaller;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::CallerRules;
 
-/// What the request path needs of `access`. `AccountDirectory` is the production implementation; tests use a fake.
+/// What the request path needs of `access`. `AccountDirectory` is the production implementation; tests use a
+/// fake.
 pub trait Accounts: 'static {
     type Account: Clone + 'static;
 

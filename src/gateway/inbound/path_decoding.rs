@@ -1,4 +1,5 @@
-//! Decodes a path as leniently as any platform might read it, and refuses what has no place in one (threats, row 6).
+//! Decodes a path as leniently as any platform might read it, and refuses what has no place in one (threats,
+//! row 6).
 
 use std::borrow::Cow;
 
