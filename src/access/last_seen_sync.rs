@@ -1,6 +1,6 @@
-//! Signs of life, exchanged through the store: what this gateway saw goes there every few seconds, what the
-//! others saw comes from there. So any gateway answers for all of them, the keeper knows which accounts are
-//! in use, and a restart forgets nothing.
+//! Activity of accounts and callers, exchanged through the store: what this gateway saw goes there every few
+//! seconds, what the others saw comes from there. So any gateway answers for all of them, the scheduler knows
+//! which accounts are in use, and a restart forgets nothing.
 //!
 //! The rule guarded here: never on the request path, which only ever sets atomics.
 
@@ -21,8 +21,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes,
 /// and calls do not feel it.
 const PAUSE: Duration = Duration::from_millis(500);
-/// At the earliest, between two writings. The keeper looks at minutes, and operators who ask get it read on
-/// the spot.
+/// At the earliest, between two writings. The scheduler looks at minutes, and operators who ask get it read
+/// on the spot.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
 pub struct LastSeenSync {
@@ -34,7 +34,7 @@ pub struct LastSeenSync {
     read_to: Mutex<Option<Timestamp>>,
 }
 
-/// Signs of life by the caller's name.
+/// Activity by the caller's name.
 #[derive(Default)]
 pub struct CallerActivity(DashMap<String, Arc<Activity>>);
 
@@ -176,7 +176,7 @@ impl LastSeenSync {
         }
     }
 
-    /// What an operator is told is as new as the store has it.
+    /// What an operator sees is as new as the store has it.
     pub async fn catch_up(&self) {
         let never_read = self.read_to.lock().await.is_none();
         if never_read || self.store.is_shared() {

@@ -1,4 +1,4 @@
-//! Reading: accounts, their signs of life, their timeline.
+//! Read-only calls: accounts, callers, their activity, their timeline.
 
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ impl Admin {
         record.ok_or_else(|| self.unknown(text))
     }
 
-    /// What the book knows beats what the store knows: it is newer while the store is out of order.
+    /// The registry wins over the store: it is newer while the store takes no writes.
     pub(super) fn view(&self, record: &AccountRecord) -> AccountView {
         let entry = self.registry.by_name(record.name.as_str());
         let summary = entry.as_ref().map(|entry| entry.summary());

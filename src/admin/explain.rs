@@ -23,7 +23,7 @@ use super::view::{AccountView, Explanation, Finding, JournalView};
 const LINES: u32 = 20;
 /// An office that was busy and has been silent for this long has probably lost its way to us.
 const QUIET: Duration = Duration::from_secs(3 * 24 * 3600);
-/// How long a wrong clock that was found out is told of.
+/// How long a wrong clock is reported after it was found.
 const CLOCK_LATELY: Duration = Duration::from_secs(3600);
 /// So many requests in a row that the platform does not take are no slip.
 const MANY: u32 = 3;
@@ -34,7 +34,7 @@ pub async fn explain(
 ) -> Result<Json<Explanation>, ApiError> {
     let entry = admin.entry(&account)?;
     admin.last_seen.catch_up().await;
-    // What ails the store must not keep what is known without it from being told.
+    // What is known without the store is shown even while the store is in trouble.
     let record = admin.store.account(&entry.name).await;
     let (view, unread) = match record {
         Ok(Some(record)) => (admin.view(&record), None),

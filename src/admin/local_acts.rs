@@ -91,7 +91,7 @@ pub async fn rename(
 }
 
 impl Admin {
-    /// Also of an account that cannot be read, which the book does not have.
+    /// Works for an account too whose record cannot be read, and which is not in the registry therefore.
     fn name_of(&self, text: &str) -> Result<AccountName, ApiError> {
         match self.entry(text) {
             Ok(entry) => Ok(entry.name.clone()),

@@ -38,7 +38,7 @@ pub async fn back_up(State(admin): State<Arc<Admin>>, actor: Actor) -> Result<Re
         admin.audited(&actor, AuditAct::Backup, None, copy).await
     });
     let mut backup = BackupStream { read, done };
-    // What fails before the first byte is told as any other problem.
+    // A failure before the first byte is an error response like any other.
     let first = match backup.next().await {
         Ok(Some(first)) => first,
         Ok(None) => return Err(backup.problem().await),

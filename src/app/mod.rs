@@ -85,7 +85,7 @@ struct DataPlane {
     certificates: Vec<Arc<TlsCertificates>>,
 }
 
-/// The configuration in force, and what is told to the outside about the whole.
+/// The configuration in force, and what monitors the whole: health, metrics, logs.
 struct Lifecycle {
     config: Arc<ArcSwap<Config>>,
     health: Arc<Health>,

@@ -1,4 +1,5 @@
-//! Finished calls to metrics and to each account's signs of life; what others count, read at each scrape.
+//! Counts finished calls: in the metrics, and in the activity of the account and of the caller. What others
+//! count is read at each scrape.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -163,7 +164,7 @@ fn record_activity(record: &LogEntry, activity: &Activity) {
     }
 }
 
-/// What the server counts by itself.
+/// Registers what server, store and clock count by themselves.
 pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
     let metrics = &state.lifecycle.metrics;
     watch_store(state);
@@ -199,7 +200,7 @@ pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
     });
 }
 
-/// What the store is known to ail from, a series for each ailment.
+/// Whether the store is in trouble, a series for each kind.
 fn watch_store(state: &RunningState) {
     let in_trouble = |kind: UnavailableKind| -> MetricReader {
         let health = state.lifecycle.health.store().clone();

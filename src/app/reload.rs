@@ -71,7 +71,7 @@ impl RunningState {
         Ok(())
     }
 
-    /// Those that end soon were told at start; a gateway runs for months.
+    /// A start warned of those that end soon; a gateway runs for months.
     fn warn_of_certificates(&self) {
         for doubt in
             preflight::certificate_warnings(&self.lifecycle.config.load(), self.data.shared.clock.now())

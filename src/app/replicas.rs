@@ -7,7 +7,7 @@ use crate::model::account::AccountName;
 
 use super::ControlPlane;
 
-/// Changes that wait to be read; each is read once, however often it is told.
+/// Changes that wait to be read; each is read once, however often it is announced.
 const QUEUE: usize = 64;
 
 pub async fn follow(control: ControlPlane, seen: u64) {

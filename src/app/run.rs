@@ -14,7 +14,7 @@ use crate::telemetry::{self, LogHandle};
 
 use super::{ControlPlane, Running, allocator};
 
-/// Store, renewal, keeper, admin: rarely busy, but a page must not wait for a fsync.
+/// Store, renewals, scheduler, admin: rarely busy, but a page must not wait for a fsync.
 const CONTROL_THREADS: usize = 2;
 /// How long the end waits for a refresh under way and for tokens that the store has not taken yet.
 const LAST_REFRESHES: Duration = Duration::from_secs(15);

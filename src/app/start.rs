@@ -53,7 +53,7 @@ pub async fn start(
     inherited: &mut InheritedSockets,
 ) -> anyhow::Result<Running> {
     let (base, sockets) = Base::open(config, clock, inherited).await?;
-    let accounts = Accounts::load(&base).await?;
+    let accounts = LoadedAccounts::load(&base).await?;
     let (control, callers) = control_plane(&base, &accounts).await?;
     let (state, front) = data_plane(&base, &accounts, control, callers)?;
     listen(base, accounts, state, front, sockets)
@@ -86,7 +86,7 @@ impl Base {
 }
 
 /// The second stage: every account is in memory.
-struct Accounts {
+struct LoadedAccounts {
     registry: Arc<AccountRegistry>,
     journal: Journal,
     corrections: Arc<Corrections>,
@@ -94,7 +94,7 @@ struct Accounts {
     newest_change: u64,
 }
 
-impl Accounts {
+impl LoadedAccounts {
     async fn load(base: &Base) -> anyhow::Result<Self> {
         let store = &base.store;
         // Before the accounts are read, so that nothing falls between.
@@ -119,7 +119,7 @@ impl Accounts {
 /// The third stage: what renews and pairs accounts.
 async fn control_plane(
     base: &Base,
-    accounts: &Accounts,
+    accounts: &LoadedAccounts,
 ) -> anyhow::Result<(ControlPlane, Arc<CallerActivity>)> {
     let (registry, journal, store) = (&accounts.registry, &accounts.journal, &base.store);
     let renewals = Renewals::new(renewal::RenewalParts {
@@ -176,10 +176,10 @@ struct Front {
     certificates: ListenerCertificates,
 }
 
-/// The fourth stage: the request path, and what is told of it.
+/// The fourth stage: the request path, its metrics and its logs.
 fn data_plane(
     base: &Base,
-    accounts: &Accounts,
+    accounts: &LoadedAccounts,
     control: ControlPlane,
     callers: Arc<CallerActivity>,
 ) -> anyhow::Result<(Arc<RunningState>, Front)> {
@@ -233,7 +233,7 @@ fn gateway_shared(
 
 fn lifecycle(
     base: &Base,
-    accounts: &Accounts,
+    accounts: &LoadedAccounts,
     control: &ControlPlane,
     metrics: Arc<Metrics>,
     logs: LogQueue,
@@ -257,7 +257,7 @@ fn lifecycle(
 /// The fifth stage: calls are taken, and what runs beside them begins.
 fn listen(
     base: Base,
-    accounts: Accounts,
+    accounts: LoadedAccounts,
     state: Arc<RunningState>,
     front: Front,
     sockets: Sockets,
@@ -289,7 +289,7 @@ fn listen(
         server::serve_router(listeners, options, public::router(pairing), control)
     });
     let public = public.transpose()?;
-    let Accounts { journal, corrections, newest_change, .. } = accounts;
+    let LoadedAccounts { journal, corrections, newest_change, .. } = accounts;
     let (store, clock) = (&base.store, &base.clock);
     let store_health = state.lifecycle.health.store().clone();
     let tasks = vec![

@@ -8,7 +8,7 @@ use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 
 use super::listeners::Exposure;
-use super::reader::{Location, Reader, Reported, Section, Value};
+use super::reader::{Location, Reader, Reported, Section, TomlValue};
 use super::realms::RealmNames;
 use super::values::{covers_everything, digest, every, limit, networks, own_url};
 use super::{AccountPattern, CallerConfig, FacadeCredentials};
@@ -92,7 +92,7 @@ fn caller(
 
     must_be_known_somehow(&section, exposure);
     refuse_open_doors(reader, &networks, exposure);
-    doubt_everything(&section, accounts.as_deref().ok(), &networks);
+    warn_of_all_accounts(&section, accounts.as_deref().ok(), &networks);
     section.reject_unknown_keys();
     Ok(CallerConfig {
         name: name?,
@@ -117,7 +117,7 @@ pub fn is_caller_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn name(value: &Value<'_>, claimed: &mut ClaimedIdentities) -> Result<String, Reported> {
+fn name(value: &TomlValue<'_>, claimed: &mut ClaimedIdentities) -> Result<String, Reported> {
     let text = value.text()?;
     if !is_caller_name(text) {
         return value.refuse(format!("{text:?} is not a name"), CALLER_NAME_RULE);
@@ -145,7 +145,7 @@ impl ClaimedIdentities {
     }
 }
 
-fn accounts_of(value: &Value<'_>, realms: &RealmNames) -> Result<Vec<AccountPattern>, Reported> {
+fn accounts_of(value: &TomlValue<'_>, realms: &RealmNames) -> Result<Vec<AccountPattern>, Reported> {
     let items = value.items("a list of account names, like [\"smile-*\"]")?;
     if items.is_empty() {
         return value.refuse("names no account", "list names or ids; \"*\" for all");
@@ -153,7 +153,7 @@ fn accounts_of(value: &Value<'_>, realms: &RealmNames) -> Result<Vec<AccountPatt
     every(&items, |item| pattern(item, realms))
 }
 
-fn pattern(value: &Value<'_>, realms: &RealmNames) -> Result<AccountPattern, Reported> {
+fn pattern(value: &TomlValue<'_>, realms: &RealmNames) -> Result<AccountPattern, Reported> {
     const FIX: &str = "write a name, a name with *, an id, or realm:id";
     if !value.is_text() {
         return value.wrong_type("a text in quotes, ids too");
@@ -207,7 +207,7 @@ fn allow(section: &Section<'_>) -> Result<Vec<Group>, Reported> {
     every(&items, group)
 }
 
-fn group(value: &Value<'_>) -> Result<Group, Reported> {
+fn group(value: &TomlValue<'_>) -> Result<Group, Reported> {
     let word = value.text()?;
     let Some(group) = Group::from_word(word) else {
         let known = Group::ALL.map(Group::word).join(", ");
@@ -233,7 +233,7 @@ fn origins(section: &Section<'_>) -> Result<Vec<Origin>, Reported> {
     origins
 }
 
-fn origin(value: &Value<'_>) -> Result<Origin, Reported> {
+fn origin(value: &TomlValue<'_>) -> Result<Origin, Reported> {
     let text = value.text()?;
     let origin: Origin = match text.parse() {
         Ok(origin) => origin,
@@ -274,7 +274,7 @@ fn refuse_open_doors(reader: &Reader<'_>, networks: &[(Location, IpNet)], exposu
     }
 }
 
-fn doubt_everything(
+fn warn_of_all_accounts(
     section: &Section<'_>,
     accounts: Option<&[AccountPattern]>,
     networks: &[(Location, IpNet)],

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::problem::{ConfigError, Diagnostic, KeyLocations};
+use super::diagnostic::{ConfigError, Diagnostic, KeyLocations};
 use super::reader::{Env, ReadReport, Reader, Reported, Section};
 use super::{AdminConfig, Config, StoreConfig, callers, listeners, realms, text_file, tuning};
 

@@ -2,17 +2,18 @@
 
 mod callers;
 pub mod defaults;
-mod doubts;
+mod diagnostic;
 mod for_tests;
 mod listeners;
 mod load;
 mod nearest;
 mod pem;
-mod problem;
+mod placeholders;
 mod reader;
 mod realms;
 mod reload;
 mod renamed;
+mod scalars;
 pub mod secret;
 pub mod text_file;
 mod tuning;
@@ -23,8 +24,8 @@ mod values;
 mod tests;
 
 pub use callers::{CALLER_NAME_RULE, is_caller_name};
+pub use diagnostic::{ConfigError, Diagnostic, KeyLocations};
 pub use load::{LoadedConfig, load, load_admin, load_store};
-pub use problem::{ConfigError, Diagnostic, KeyLocations};
 pub use reader::Env;
 pub use tuning::{bad_directive, proxy_credentials_problem};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
@@ -339,7 +340,7 @@ pub struct RetryConfig {
 #[derive(Debug, Clone)]
 pub struct RenewalConfig {
     pub min_gap: Duration,
-    /// How long before expiry the keeper renews an account in use.
+    /// How long before expiry the scheduler renews an account in use.
     pub renew_before_expiry: Duration,
     /// How long an account may stay unused before it is refreshed all the same.
     pub idle_renewal: Duration,

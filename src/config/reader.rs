@@ -7,15 +7,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::diagnostic::{Diagnostic, KeyLocations, line_and_column};
 use super::nearest::nearest;
-use super::problem::{Diagnostic, KeyLocations, line_and_column};
 use super::renamed::old_name;
-use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -65,10 +63,10 @@ pub(super) struct Section<'a> {
 
 /// A value of the file.
 #[derive(Clone)]
-pub(super) struct Value<'a> {
+pub(super) struct TomlValue<'a> {
     pub reader: &'a Reader<'a>,
     pub location: Location,
-    node: &'a Spanned<DeValue<'a>>,
+    pub(super) node: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Reader<'a> {
@@ -133,7 +131,7 @@ impl<'a> Section<'a> {
         self.table.is_some()
     }
 
-    pub fn get(&self, key: &'static str) -> Option<Value<'a>> {
+    pub fn get(&self, key: &'static str) -> Option<TomlValue<'a>> {
         let is_first = !self.asked.borrow().contains(&key);
         if is_first {
             self.asked.borrow_mut().push(key);
@@ -152,10 +150,10 @@ impl<'a> Section<'a> {
         Some(node.map_or(under_old_name, |node| self.value(key, node)))
     }
 
-    fn value(&self, key: &str, node: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+    fn value(&self, key: &str, node: &'a Spanned<DeValue<'a>>) -> TomlValue<'a> {
         let location = self.location.below(key, node.span().start);
         self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
-        Value { reader: self.reader, location, node }
+        TomlValue { reader: self.reader, location, node }
     }
 
     /// Where a key stands, or would stand.
@@ -163,7 +161,7 @@ impl<'a> Section<'a> {
         self.get(key).map_or_else(|| self.location.below(key, self.location.offset), |value| value.location)
     }
 
-    pub fn required(&self, key: &'static str, fix: &str) -> Result<Value<'a>, Reported> {
+    pub fn required(&self, key: &'static str, fix: &str) -> Result<TomlValue<'a>, Reported> {
         self.get(key).ok_or_else(|| {
             self.reader.problem(&self.location_of(key), "is missing", fix);
             Reported
@@ -174,7 +172,7 @@ impl<'a> Section<'a> {
     pub fn optional<T>(
         &self,
         key: &'static str,
-        read: impl FnOnce(&Value<'a>) -> Result<T, Reported>,
+        read: impl FnOnce(&TomlValue<'a>) -> Result<T, Reported>,
     ) -> Result<Option<T>, Reported> {
         self.get(key).map(|value| read(&value)).transpose()
     }
@@ -183,7 +181,7 @@ impl<'a> Section<'a> {
     pub fn or_default<T>(
         &self,
         key: &'static str,
-        read: impl FnOnce(&Value<'a>) -> Result<T, Reported>,
+        read: impl FnOnce(&TomlValue<'a>) -> Result<T, Reported>,
         default: impl FnOnce() -> T,
     ) -> Result<T, Reported> {
         self.optional(key, read).map(|read| read.unwrap_or_else(default))
@@ -215,7 +213,7 @@ impl<'a> Section<'a> {
         let children = table.iter().filter_map(|(name, node)| {
             let location = parent.location.below(name.get_ref(), node.span().start);
             self.reader.found.borrow_mut().insert(location.key.clone(), location.offset);
-            let section = Value { reader: self.reader, location, node }.table().ok()?;
+            let section = TomlValue { reader: self.reader, location, node }.table().ok()?;
             Some((name.get_ref().to_string(), section))
         });
         let mut children: Vec<_> = children.collect();
@@ -224,12 +222,12 @@ impl<'a> Section<'a> {
     }
 
     /// Values under names that the file chooses: `resolve = { "host" = "address" }`.
-    pub fn named_values(&self, key: &'static str) -> Vec<(String, Value<'a>)> {
+    pub fn named_values(&self, key: &'static str) -> Vec<(String, TomlValue<'a>)> {
         let Some(parent) = self.get(key).and_then(|value| value.table().ok()) else { return Vec::new() };
         let Some(table) = parent.table else { return Vec::new() };
         let children = table.iter().map(|(name, node)| {
             let location = parent.location.below(name.get_ref(), node.span().start);
-            (name.get_ref().to_string(), Value { reader: self.reader, location, node })
+            (name.get_ref().to_string(), TomlValue { reader: self.reader, location, node })
         });
         children.collect()
     }
@@ -239,91 +237,6 @@ impl<'a> Section<'a> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let items = value.items("a table for each, headed [[callers]]");
         items.iter().flatten().filter_map(|item| item.table().ok()).collect()
-    }
-
-    pub fn boolean(&self, key: &'static str, default: bool) -> bool {
-        let Some(value) = self.get(key) else { return default };
-        match value.node.get_ref() {
-            DeValue::Boolean(response) => *response,
-            _ => {
-                let _ = value.wrong_type::<bool>("true or false");
-                default
-            }
-        }
-    }
-
-    pub fn integer(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
-        let read = |value: Value<'a>| {
-            let number = value.integer()?;
-            let shown = (range.start().to_string(), range.end().to_string());
-            value.within(usize::try_from(number).ok(), &range, shown)
-        };
-        self.or_reported_default(key, read, default)
-    }
-
-    /// A share: 0 to 1.
-    pub fn fraction(&self, key: &'static str, default: f64) -> f64 {
-        let read = |value: Value<'a>| {
-            let number: f64 = match value.node.get_ref() {
-                DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN),
-                DeValue::Integer(_) => value.integer()? as f64,
-                _ => return value.wrong_type("a number from 0.0 to 1.0"),
-            };
-            value.within(Some(number), &(0.0..=1.0), ("0.0".into(), "1.0".into()))
-        };
-        self.or_reported_default(key, read, default)
-    }
-
-    pub fn size(&self, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
-        let shown = || (show_size(*range.start() as u64), show_size(*range.end() as u64));
-        let read = |value: Value<'a>| {
-            let bytes = match value.node.get_ref() {
-                DeValue::Integer(_) => value.integer().map(|number| u64::try_from(number).ok())?,
-                DeValue::String(text) => match parse_size(text) {
-                    None => {
-                        let what = format!("{text:?} is not a size");
-                        return value.refuse(what, "write bytes, or a text like \"64KiB\" or \"1MiB\"");
-                    }
-                    bytes => bytes,
-                },
-                _ => return value.wrong_type("a size like \"64KiB\""),
-            };
-            value.within(bytes.and_then(|bytes| usize::try_from(bytes).ok()), &range, shown())
-        };
-        self.or_reported_default(key, read, default)
-    }
-
-    pub fn duration(
-        &self,
-        key: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        let read = |value: Value<'a>| {
-            let text = match value.node.get_ref() {
-                DeValue::String(text) => text,
-                _ => return value.wrong_type("a duration like \"20s\""),
-            };
-            let Some(duration) = parse_duration(text) else {
-                let what = format!("{text:?} is not a duration");
-                return value
-                    .refuse(what, "write a number with its unit: \"1500ms\", \"20s\", \"5m\", \"7d\"");
-            };
-            let shown = (show_duration(*range.start()), show_duration(*range.end()));
-            value.within(Some(duration), &range, shown)
-        };
-        self.or_reported_default(key, read, default)
-    }
-
-    /// A number that is wrong has been reported, which keeps the whole configuration from being used: the
-    /// reading goes on with the default, so that all faults are found.
-    fn or_reported_default<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(Value<'a>) -> Result<T, Reported>,
-        default: T,
-    ) -> T {
-        self.get(key).and_then(|value| read(value).ok()).unwrap_or(default)
     }
 
     /// Names every key that nobody asked for. To be called last.
@@ -342,7 +255,7 @@ impl<'a> Section<'a> {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> TomlValue<'a> {
     /// Reports a fault of this value; for use in tail position.
     pub fn refuse<T>(&self, what: impl Into<String>, fix: impl Into<String>) -> Result<T, Reported> {
         self.reader.problem(&self.location, what, fix);
@@ -382,14 +295,14 @@ impl<'a> Value<'a> {
     }
 
     /// The elements of a list.
-    pub fn items(&self, expected: &str) -> Result<Vec<Value<'a>>, Reported> {
+    pub fn items(&self, expected: &str) -> Result<Vec<TomlValue<'a>>, Reported> {
         let Some(items) = self.node.get_ref().as_array() else {
             return self.wrong_type(expected);
         };
         let sited = items.iter().enumerate().map(|(at, node)| {
             let location =
                 Location { key: format!("{}[{at}]", self.location.key), offset: node.span().start };
-            Value { reader: self.reader, location, node }
+            TomlValue { reader: self.reader, location, node }
         });
         Ok(sited.collect())
     }
@@ -411,7 +324,7 @@ impl<'a> Value<'a> {
         self.text()?.parse().or_else(|error: T::Err| self.refuse(error.to_string(), fix))
     }
 
-    fn integer(&self) -> Result<i64, Reported> {
+    pub(super) fn integer(&self) -> Result<i64, Reported> {
         let Some(number) = self.node.get_ref().as_integer() else {
             return self.wrong_type("a whole number");
         };
@@ -419,7 +332,7 @@ impl<'a> Value<'a> {
         read.or_else(|_| self.refuse("is too large", "write a smaller number"))
     }
 
-    fn within<T: PartialOrd>(
+    pub(super) fn within<T: PartialOrd>(
         &self,
         number: Option<T>,
         range: &RangeInclusive<T>,

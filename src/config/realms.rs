@@ -11,11 +11,11 @@ use crate::model::account::RealmName;
 use crate::model::route::{HostPattern, HostPolicy, Route};
 use crate::model::token::ClientSecret;
 
-use super::reader::{Location, Reader, Reported, Section, Value};
+use super::reader::{Location, Reader, Reported, Section, TomlValue};
 use super::values::{
     certificates, every, is_loopback, plain_url, platform_base, platform_url, secret_source,
 };
-use super::{Discovery, PinnedRoute, RealmConfig, RealmKind, defaults, doubts, secret};
+use super::{Discovery, PinnedRoute, RealmConfig, RealmKind, defaults, placeholders, secret};
 
 /// Domains of Align's (gen-api, section 1): no sandbox stands there.
 const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
@@ -71,7 +71,7 @@ fn realm(
     let client_id = required("client_id", "client_id = \"…\", as Align gave it to you");
     let client_id = client_id.and_then(|value| {
         let text = value.text()?;
-        doubts::doubt_text(&value, text, false);
+        placeholders::warn_of_placeholder(&value, text, false);
         Ok(text.to_owned())
     });
     let client_secret = required("client_secret", "client_secret = { env = \"ITERO_CLIENT_SECRET\" }");
@@ -84,7 +84,7 @@ fn realm(
     let resolve = resolve(&section);
     let kind = kind(&section);
     for (key, url) in [("oauth_base", &oauth_base), ("base_url", &base_url)] {
-        doubt_address(&section, key, url.as_ref().ok(), hosts.as_ref().ok());
+        warn_of_address(&section, key, url.as_ref().ok(), hosts.as_ref().ok());
     }
     section.reject_unknown_keys();
     Ok(RealmConfig {
@@ -115,7 +115,7 @@ fn kind(section: &Section<'_>) -> Result<RealmKind, Reported> {
 }
 
 /// On Align's white list, hence https and without a fragment (gen-api, section 2).
-fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Result<Url, Reported> {
+fn redirect_uri_of(value: &TomlValue<'_>, insecure: bool) -> Result<Url, Reported> {
     let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
     let url = plain_url(value, schemes)?;
     if !insecure && is_loopback(&url) {
@@ -127,15 +127,15 @@ fn redirect_uri_of(value: &Value<'_>, insecure: bool) -> Result<Url, Reported> {
         return value
             .refuse(format!("has the path {}, which is the gateway's own", url.path()), "use another path");
     }
-    doubts::doubt_host(value, &url);
+    placeholders::warn_of_placeholder_host(value, &url);
     Ok(url)
 }
 
-fn client_secret_of(value: &Value<'_>) -> Result<ClientSecret, Reported> {
+fn client_secret_of(value: &TomlValue<'_>) -> Result<ClientSecret, Reported> {
     let source = secret_source(value)?;
     match secret::read(&source, value.reader.env) {
         Ok(secret) => {
-            doubts::doubt_text(value, &secret, true);
+            placeholders::warn_of_placeholder(value, &secret, true);
             Ok(ClientSecret::new(secret))
         }
         Err(problem) => value.refuse(problem.what, problem.fix),
@@ -153,7 +153,7 @@ fn hosts(section: &Section<'_>, insecure: bool) -> Result<HostPolicy, Reported> 
 }
 
 /// An address among the patterns would never be taken in a realm that is not a sandbox.
-fn patterns(value: &Value<'_>, insecure: bool) -> Result<Vec<HostPattern>, Reported> {
+fn patterns(value: &TomlValue<'_>, insecure: bool) -> Result<Vec<HostPattern>, Reported> {
     const FIX: &str = "write host names, like \"*.iterocloud.com\"; * stands for one or more labels";
     let items = value.items("a list of host names, like [\"*.iterocloud.com\"]")?;
     every(&items, |item| {
@@ -169,12 +169,12 @@ fn patterns(value: &Value<'_>, insecure: bool) -> Result<Vec<HostPattern>, Repor
 
 fn discovery(section: &Section<'_>) -> Result<Discovery, Reported> {
     let given = section.section("discovery");
-    let absolute_path = |value: &Value<'_>| match value.text()? {
+    let absolute_path = |value: &TomlValue<'_>| match value.text()? {
         path if path.starts_with('/') && !path.contains(['?', '#']) => Ok(path.to_owned()),
         _ => value.refuse("is not an absolute path without a query", "begin it with /"),
     };
     let path = given.or_default("path", absolute_path, || defaults::DISCOVERY_PATH.to_owned());
-    let text = |key, default: &str| given.or_default(key, Value::text_or_number, || default.to_owned());
+    let text = |key, default: &str| given.or_default(key, TomlValue::text_or_number, || default.to_owned());
     let name = text("name", defaults::DISCOVERY_NAME);
     let version = text("version", defaults::DISCOVERY_VERSION);
     given.reject_unknown_keys();
@@ -193,7 +193,7 @@ fn pinned_route(section: &Section<'_>, hosts: Option<&HostPolicy>) -> Result<Opt
     let host =
         domain.as_deref().ok().map(|domain| domain.trim_start_matches("https://").split(['/', ':']).next());
     if let (Some(value), Some(Some(host))) = (given.get("domain"), host) {
-        doubts::doubt_retired(&value, host);
+        placeholders::warn_of_retired_host(&value, host);
     }
     given.reject_unknown_keys();
     let route = PinnedRoute { domain: domain?, path: path? };
@@ -222,7 +222,7 @@ fn resolve(section: &Section<'_>) -> Result<BTreeMap<String, IpAddr>, Reported> 
 }
 
 /// Not refused, since the configuration is the operator's word: but most such cases are slips.
-fn doubt_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, hosts: Option<&HostPolicy>) {
+fn warn_of_address(section: &Section<'_>, key: &'static str, url: Option<&Url>, hosts: Option<&HostPolicy>) {
     let (Some(url), Some(hosts)) = (url, hosts) else { return };
     let Some(host) = url.host_str() else { return };
     let location = section.location_of(key);

@@ -43,7 +43,7 @@ pub fn compared(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// Another listening address alone is told as what it is.
+/// Apart, so that a change of the listening address alone names its own key.
 fn urls(config: &Config) -> (StoreUrl, Option<&str>) {
     match &config.store.url {
         StoreUrl::Postgres { url, listen_url } => {

@@ -18,7 +18,7 @@ pub(super) fn old_name(key: &str) -> Option<&'static str> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::super::tests::{Folder, MINIMAL, with_caller};
+    use super::super::tests::{ConfigFolder, MINIMAL, with_caller};
     use super::*;
 
     /// Each old name in its table, with a value that is not the default.
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn an_old_name_is_taken_and_the_warning_names_the_new_one() {
-        let folder = Folder::new();
+        let folder = ConfigFolder::new();
         assert_eq!(OLD.map(|(_, old, _)| old), RENAMED.map(|(_, old)| old));
         for (table, old, value) in OLD {
             let new = RENAMED.iter().find(|(_, known)| *known == old).map(|(new, _)| *new).unwrap();
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn an_old_name_is_taken_in_the_limit_of_a_caller_too() {
-        let folder = Folder::new();
+        let folder = ConfigFolder::new();
         let loaded = folder.load(&with_caller("limit = { at_once = 3 }")).unwrap();
         assert_eq!(loaded.config.callers[0].limit.unwrap().max_concurrent, Some(3));
         assert_eq!(loaded.warnings[0].key, "callers[0].limit.at_once");
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_old_name_beside_the_new_one_is_refused_and_so_is_one_that_is_mistyped() {
-        let folder = Folder::new();
+        let folder = ConfigFolder::new();
         let both = "[renewal]\nahead = \"4m\"\nrenew_before_expiry = \"4m\"";
         let problems = folder.problems(&format!("{MINIMAL}\n{both}\n"));
         assert_eq!(problems.len(), 1, "{problems:?}");

@@ -48,7 +48,7 @@ pub fn read(file: File, largest: u64) -> Result<Vec<u8>, TextError> {
     Ok(bytes)
 }
 
-/// Opens and reads a file; `NotFound` and the like are told in the same form.
+/// Opens and reads a file; `NotFound` and the like have the same form.
 pub fn read_path(path: &Path, largest: u64) -> Result<Vec<u8>, TextError> {
     let opened = File::open(path);
     let file = opened.map_err(|fault| {

@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 use super::listeners::secret_or_default;
-use super::reader::{Reported, Section, Value};
+use super::reader::{Reported, Section, TomlValue};
 use super::units::show_duration;
 use super::values::own_url;
 use super::{
@@ -35,7 +35,7 @@ pub(super) fn store(section: Section<'_>) -> Result<StoreConfig, Reported> {
 }
 
 /// The text is never shown: it may hold a password.
-fn store_url(value: &Value<'_>) -> Result<StoreUrl, Reported> {
+fn store_url(value: &TomlValue<'_>) -> Result<StoreUrl, Reported> {
     match StoreUrl::parse(value.text()?, &value.reader.folder) {
         Ok(url) => {
             warn_of_password(value);
@@ -67,7 +67,7 @@ impl StoreUrl {
     }
 }
 
-fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Result<StoreUrl, Reported> {
+fn with_listen_url(url: StoreUrl, value: &TomlValue<'_>) -> Result<StoreUrl, Reported> {
     let text = value.text()?;
     warn_of_password(value);
     match (url, postgres_url(text)) {
@@ -83,7 +83,7 @@ fn with_listen_url(url: StoreUrl, value: &Value<'_>) -> Result<StoreUrl, Reporte
     }
 }
 
-fn warn_of_password(value: &Value<'_>) {
+fn warn_of_password(value: &TomlValue<'_>) {
     let url = value.text().ok().and_then(postgres_url);
     if url.is_some_and(|url| url.password().is_some()) {
         value.warn(
@@ -125,7 +125,7 @@ pub fn proxy_credentials_problem(text: &str) -> Option<&'static str> {
     )
 }
 
-fn proxy(value: &Value<'_>) -> Result<ProxyChoice, Reported> {
+fn proxy(value: &TomlValue<'_>) -> Result<ProxyChoice, Reported> {
     match value.text()? {
         "environment" => Ok(ProxyChoice::Environment),
         "none" => Ok(ProxyChoice::None),
@@ -215,7 +215,7 @@ pub(super) fn log(section: Section<'_>) -> Result<LogConfig, Reported> {
     Ok(LogConfig { level: level?, format: format?, access })
 }
 
-fn format(value: &Value<'_>) -> Result<LogFormat, Reported> {
+fn format(value: &TomlValue<'_>) -> Result<LogFormat, Reported> {
     match value.text()? {
         "json" => Ok(LogFormat::Json),
         "text" => Ok(LogFormat::Text),
@@ -223,7 +223,7 @@ fn format(value: &Value<'_>) -> Result<LogFormat, Reported> {
     }
 }
 
-fn level(value: &Value<'_>) -> Result<String, Reported> {
+fn level(value: &TomlValue<'_>) -> Result<String, Reported> {
     let text = value.text()?;
     match bad_directive(text) {
         None => Ok(text.to_owned()),

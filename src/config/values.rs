@@ -1,5 +1,5 @@
 //! The kinds of values that several sections share: addresses, networks, URLs, digests, files. Each is
-//! checked where it is read, so that a fault is told at its own place.
+//! checked where it is read, so that a fault is reported at its own place.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use url::{Host, Url};
 
 use crate::model::route::without_final_dot;
 
-use super::reader::{Location, Reader, Reported, Section, Value};
-use super::{CertificateFiles, RateLimit, SecretSource, doubts, pem};
+use super::reader::{Location, Reader, Reported, Section, TomlValue};
+use super::{CertificateFiles, RateLimit, SecretSource, pem, placeholders};
 
 /// `["127.0.0.1:8080", "[::1]:8080"]`
-pub(super) fn addresses(value: &Value<'_>) -> Vec<(Location, SocketAddr)> {
+pub(super) fn addresses(value: &TomlValue<'_>) -> Vec<(Location, SocketAddr)> {
     const FIX: &str = "write address and port, like \"127.0.0.1:8080\" or \"[::]:8080\"";
     let items = value.items("a list, like [\"127.0.0.1:8080\"]");
     let parsed = items.iter().flatten().filter_map(|item| {
@@ -27,8 +27,8 @@ pub(super) fn addresses(value: &Value<'_>) -> Vec<(Location, SocketAddr)> {
 /// All items of a list, or that at least one of them was reported: each is read, so that all faults are
 /// found.
 pub(super) fn every<'a, T>(
-    items: &[Value<'a>],
-    read: impl Fn(&Value<'a>) -> Result<T, Reported>,
+    items: &[TomlValue<'a>],
+    read: impl Fn(&TomlValue<'a>) -> Result<T, Reported>,
 ) -> Result<Vec<T>, Reported> {
     let read: Vec<Result<T, Reported>> = items.iter().map(read).collect();
     read.into_iter().collect()
@@ -41,13 +41,13 @@ pub(super) fn is_wide(address: &SocketAddr) -> bool {
 
 /// `["10.1.0.0/16", "192.0.2.7"]`. Callers' addresses are compared as IPv4 where they are that, so a mapped
 /// network is IPv4 too.
-pub(super) fn networks(value: &Value<'_>) -> Vec<(Location, IpNet)> {
+pub(super) fn networks(value: &TomlValue<'_>) -> Vec<(Location, IpNet)> {
     let items = value.items("a list of networks, like [\"10.1.0.0/16\"]");
     let parsed = items.iter().flatten().filter_map(|item| Some((item.location.clone(), network(item).ok()?)));
     parsed.collect()
 }
 
-fn network(item: &Value<'_>) -> Result<IpNet, Reported> {
+fn network(item: &TomlValue<'_>) -> Result<IpNet, Reported> {
     let text = item.text()?;
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     let fix = "write \"10.1.0.0/16\", \"fd00::/8\" or a single address";
@@ -85,7 +85,7 @@ pub(super) fn covers_everything(network: &IpNet) -> bool {
 }
 
 /// How somebody reaches a listener of ours: http or https, without anything that cannot stand before a path.
-pub(super) fn own_url(value: &Value<'_>) -> Result<Url, Reported> {
+pub(super) fn own_url(value: &TomlValue<'_>) -> Result<Url, Reported> {
     let url = plain_url(value, &["http", "https"])?;
     if url.query().is_some() {
         return value.refuse("carries a query", "end it with the path");
@@ -93,13 +93,13 @@ pub(super) fn own_url(value: &Value<'_>) -> Result<Url, Reported> {
     if url.host_str().is_some_and(|host| matches!(host, "0.0.0.0" | "[::]")) {
         return value.refuse("is an address that nobody can call", "write a name or address of this machine");
     }
-    doubts::doubt_host(value, &url);
+    placeholders::warn_of_placeholder_host(value, &url);
     Ok(without_trailing_slash(url))
 }
 
 /// A place of the platform's: https on its usual port under a name, unless the realm is a sandbox (threats,
 /// rows 7 and 24).
-pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Result<Url, Reported> {
+pub(super) fn platform_url(value: &TomlValue<'_>, allow_insecure: bool) -> Result<Url, Reported> {
     let schemes: &[&str] = if allow_insecure { &["https", "http"] } else { &["https"] };
     let url = plain_url(value, schemes)?;
     if !allow_insecure && url.port().is_some() {
@@ -110,15 +110,15 @@ pub(super) fn platform_url(value: &Value<'_>, allow_insecure: bool) -> Result<Ur
         return value.refuse("is an address instead of a host name", fix);
     }
     let url = without_dot_behind_host(url);
-    doubts::doubt_host(value, &url);
+    placeholders::warn_of_placeholder_host(value, &url);
     if let Some(host) = url.host_str() {
-        doubts::doubt_retired(value, host);
+        placeholders::warn_of_retired_host(value, host);
     }
     Ok(url)
 }
 
 /// A platform URL that paths are appended to.
-pub(super) fn platform_base(value: &Value<'_>, allow_insecure: bool) -> Result<Url, Reported> {
+pub(super) fn platform_base(value: &TomlValue<'_>, allow_insecure: bool) -> Result<Url, Reported> {
     let url = platform_url(value, allow_insecure)?;
     match url.query() {
         Some(_) => value.refuse("carries a query", "end it with the host or the path"),
@@ -127,7 +127,7 @@ pub(super) fn platform_base(value: &Value<'_>, allow_insecure: bool) -> Result<U
 }
 
 /// A URL without user name, password and fragment. It is not shown where it may hold a password.
-pub(super) fn plain_url(value: &Value<'_>, schemes: &[&str]) -> Result<Url, Reported> {
+pub(super) fn plain_url(value: &TomlValue<'_>, schemes: &[&str]) -> Result<Url, Reported> {
     let example = format!("write {}://host…", schemes[0]);
     let Ok(url) = Url::parse(value.text()?) else {
         return value.refuse("is not a URL", example);
@@ -175,7 +175,7 @@ const DIGEST_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934
 
 /// 64 hexadecimal digits, also with the colons that `openssl x509 -fingerprint` prints. The text is never
 /// shown: a key put here by mistake would be in the log.
-pub(super) fn digest(value: &Value<'_>, fix: &str) -> Result<[u8; 32], Reported> {
+pub(super) fn digest(value: &TomlValue<'_>, fix: &str) -> Result<[u8; 32], Reported> {
     let text = value.text()?.replace(':', "").to_ascii_lowercase();
     if text == DIGEST_OF_NOTHING {
         return value.refuse("is the SHA-256 of an empty text", fix);
@@ -192,19 +192,19 @@ pub(super) fn digest(value: &Value<'_>, fix: &str) -> Result<[u8; 32], Reported>
             None => return refused(),
         }
     }
-    if doubts::is_placeholder_digest(&bytes) {
+    if placeholders::is_placeholder_digest(&bytes) {
         value.warn("is a placeholder: nothing that could be sent has this SHA-256", fix);
     }
     Ok(bytes)
 }
 
 /// A path; relative ones start at the file's folder.
-pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Reported> {
+pub(super) fn path(value: &TomlValue<'_>) -> Result<PathBuf, Reported> {
     Ok(value.reader.folder.join(value.text()?))
 }
 
 /// A PEM file that holds a certificate at least.
-pub(super) fn certificates(value: &Value<'_>) -> Result<PathBuf, Reported> {
+pub(super) fn certificates(value: &TomlValue<'_>) -> Result<PathBuf, Reported> {
     let path = path(value)?;
     match pem::certificates(&path) {
         Ok(()) => Ok(path),
@@ -219,7 +219,7 @@ pub(super) fn certificate(section: &Section<'_>) -> Result<CertificateFiles, Rep
     Ok(CertificateFiles { cert: cert?, key: key? })
 }
 
-fn private_key(value: &Value<'_>) -> Result<PathBuf, Reported> {
+fn private_key(value: &TomlValue<'_>) -> Result<PathBuf, Reported> {
     let path = path(value)?;
     if let Err((what, fix)) = pem::private_key(&path) {
         return value.refuse(what, fix);
@@ -230,7 +230,7 @@ fn private_key(value: &Value<'_>) -> Result<PathBuf, Reported> {
 
 /// Certificate tools write keys with the mode that the umask leaves, and refusing them would stop sound
 /// installations: a warning.
-fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
+fn warn_if_world_readable(value: &TomlValue<'_>, path: &Path) {
     if super::secret::open_to_others(path) {
         let what = format!("{} can be read by everybody on this machine", path.display());
         value.warn(what, format!("chmod 600 {}", path.display()));
@@ -239,7 +239,7 @@ fn warn_if_world_readable(value: &Value<'_>, path: &Path) {
 
 /// `{ file = "…" }` or `{ env = "…" }`. A relative file that is missing beside the configuration is looked
 /// for among the service manager's credentials (`LoadCredential=`, CREDENTIALS_DIRECTORY).
-pub(super) fn secret_source(value: &Value<'_>) -> Result<SecretSource, Reported> {
+pub(super) fn secret_source(value: &TomlValue<'_>) -> Result<SecretSource, Reported> {
     if value.is_text() {
         let name = value.location.key.rsplit('.').next().unwrap_or_default().to_owned();
         let fix = format!(

@@ -1,6 +1,6 @@
-//! How the gateway is: what `/readyz?verbose`, the metrics and `explain` tell of store, clock, log, tokens
-//! and realms. The rule: nobody waits for an answer. What is slow is looked at in the background, and what
-//! was found last is told.
+//! The state of the gateway: what `/readyz?verbose`, the metrics and `explain` tell of store, clock, log,
+//! tokens and realms. The rule: nobody waits for an answer. What is slow is looked at in the background, and
+//! what was found last is told.
 
 pub mod clock;
 mod logs;
@@ -144,7 +144,7 @@ impl Health {
         Readiness { ready, parts }
     }
 
-    /// Where the store takes its time, what was known before is told instead.
+    /// Where the store does not answer in time, the last result is shown.
     async fn probe_store(&self) {
         let (health, store, clock) = (self.store.clone(), self.parts.store.clone(), self.parts.clock.clone());
         let looking = tokio::spawn(async move { health.look(&*store, &clock).await });

@@ -1,6 +1,6 @@
-//! How the store is: looked at every few seconds, told by `/readyz?verbose`, metrics and log. Nothing waits
-//! for it: calls go on with the access that is held in memory, and what could not be saved is tried again by
-//! whoever tried it.
+//! The state of the store: probed every few seconds, shown by `/readyz?verbose`, metrics and log. Nothing
+//! waits for it: calls go on with the access that is held in memory, and what could not be saved is tried
+//! again by whoever tried it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};

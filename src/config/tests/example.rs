@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::*;
-use super::{Folder, MINIMAL, env};
+use super::{ConfigFolder, MINIMAL, env};
 
 const EXAMPLE: &str = include_str!("../../../config.toml.example");
 
@@ -26,7 +26,7 @@ fn example_with_everything() -> String {
 
 #[test]
 fn the_example_is_valid_as_it_stands_and_with_every_key_switched_on() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let plain = folder.load(EXAMPLE).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(
         placeholders(&plain),
@@ -52,7 +52,7 @@ fn placeholders(loaded: &LoadedConfig) -> Vec<String> {
 
 #[test]
 fn the_example_prints_the_defaults() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let minimal = folder.load(MINIMAL).unwrap().config;
     let full = folder.load(&example_with_everything()).unwrap().config;
     let numbers =
@@ -70,7 +70,7 @@ fn the_example_prints_the_defaults() {
 
 #[test]
 fn the_example_shows_every_key_that_the_loader_knows() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let text = example_with_everything();
     let file = folder.0.path().join("config.toml");
     let (_, reader::ReadReport { problems, asked, .. }) = load::read(&file, &text, &env);
@@ -84,7 +84,7 @@ fn the_example_shows_every_key_that_the_loader_knows() {
 
 #[test]
 fn the_example_shows_what_belongs_to_a_database() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let text = EXAMPLE
         .replace("# url = \"sqlite:gateway.db\"", "url = \"postgres://gateway@pooler/gateway\"")
         .replace("# listen_url = ", "listen_url = ");
@@ -98,7 +98,7 @@ fn the_example_shows_what_belongs_to_a_database() {
 
 fn stands_in(text: &str, key: &str) -> bool {
     let table: toml::Table = text.parse().unwrap();
-    let mut at = toml::Value::Table(table);
+    let mut at = toml::TomlValue::Table(table);
     for step in key.split('.') {
         let (name, index) = step.split_once('[').unwrap_or((step, ""));
         let Some(next) = at.get(name).cloned() else { return false };

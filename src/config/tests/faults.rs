@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::super::*;
-use super::{CANARY, Folder, MINIMAL, changed, env, second_caller, second_realm, with_caller, with_realm};
+use super::{
+    CANARY, ConfigFolder, MINIMAL, changed, env, second_caller, second_realm, with_caller, with_realm,
+};
 
 /// The one problem that a text has, held against its line, key, and fragments of what and fix.
-fn expect(folder: &Folder, text: &str, marker: &str, key: &str, what: &str, fix: &str) {
+fn expect(folder: &ConfigFolder, text: &str, marker: &str, key: &str, what: &str, fix: &str) {
     let problems = folder.problems(text);
     assert_eq!(problems.len(), 1, "{text}\n{problems:#?}");
     let problem = &problems[0];
@@ -20,7 +22,7 @@ fn expect(folder: &Folder, text: &str, marker: &str, key: &str, what: &str, fix:
 
 #[test]
 fn each_fault_of_a_listener_names_line_key_and_fix() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     #[rustfmt::skip]
     let table = [
         ("[gateway]\nlisten = [\"x\"]", "listen", "gateway.listen[0]", "not an address", "127.0.0.1:8080"),
@@ -72,7 +74,7 @@ fn each_fault_of_a_listener_names_line_key_and_fix() {
 
 #[test]
 fn each_fault_of_a_realm_names_line_key_and_fix() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let wide: String = CANARY.chars().flat_map(|letter| [letter, '\0']).collect();
     folder.write("wide.secret", &wide);
     folder.write("two.secret", &format!("{CANARY}\n{CANARY}\n"));
@@ -149,7 +151,7 @@ fn each_fault_of_a_realm_names_line_key_and_fix() {
 
 #[test]
 fn each_fault_of_a_caller_names_line_key_and_fix() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let hex = "ab".repeat(32);
     let wide = "[gateway]\nlisten = [\"10.0.0.1:80\"]\nurl = \"http://gw\"\n";
     #[rustfmt::skip]
@@ -192,7 +194,7 @@ fn each_fault_of_a_caller_names_line_key_and_fix() {
 
 #[test]
 fn each_fault_of_the_other_sections_names_line_key_and_fix() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     #[rustfmt::skip]
     let table = [
         ("[store]\nurl = \"sqlite::memory:\"", "url", "store.url", "outlive", "a file"),
@@ -236,7 +238,7 @@ fn a_missing_file_is_a_problem_without_a_line() {
 #[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let text = changed(&[("oauth_base", "oauth_base = \"http://x\""), ("key_sha256", "key_sha256 = \"x\"")]);
-    let problems = Folder::new().problems(&format!("{text}\n[retry]\nattempts = 0\nfoo = 1"));
+    let problems = ConfigFolder::new().problems(&format!("{text}\n[retry]\nattempts = 0\nfoo = 1"));
     let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["realms.global.oauth_base", "callers[0].key_sha256", "retry.attempts", "retry.foo"]);
     let lines: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
@@ -245,7 +247,7 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn what_is_doubtful_is_said_and_does_not_stop() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let sandbox = with_realm("allow_insecure = true");
     folder.write("left.secret", "<client secret>");
     folder.write("short.token", "t0ken");
@@ -285,7 +287,7 @@ fn what_is_doubtful_is_said_and_does_not_stop() {
 
 #[test]
 fn a_retired_host_is_told_with_the_address_that_replaces_it() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let route =
         with_realm("route = { domain = \"https://gateway-cus.aligntech.com\", path = \"/lab-sw/v1\" }");
     let route = route.replace("[\"*.iterocloud.com\"]", "[\"*.iterocloud.com\", \"*.aligntech.com\"]");
@@ -305,6 +307,6 @@ fn an_ipv6_listener_that_takes_ipv4_as_well_is_known_to_clash() {
         let text =
             format!("{MINIMAL}\n[gateway]\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\nurl = \"http://gw\"\n");
         let fix = "[::] takes IPv4 as well";
-        expect(&Folder::new(), &text, "listen", "gateway.listen[1]", "gateway.listen[0]", fix);
+        expect(&ConfigFolder::new(), &text, "listen", "gateway.listen[1]", "gateway.listen[0]", fix);
     }
 }

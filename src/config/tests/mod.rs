@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::problem::Diagnostic;
+use super::diagnostic::Diagnostic;
 use super::*;
 
 pub(super) const MINIMAL: &str = r#"
@@ -30,9 +30,9 @@ key_sha256 = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff"
 const CANARY: &str = "canary-4711";
 
 /// A folder with everything that configurations here point to.
-pub(super) struct Folder(TempDir);
+pub(super) struct ConfigFolder(TempDir);
 
-impl Folder {
+impl ConfigFolder {
     pub(in super::super) fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -106,7 +106,7 @@ fn second_realm(lines: &str) -> String {
 
 #[test]
 fn a_minimal_file_has_all_defaults() {
-    let loaded = Folder::new().load(MINIMAL).unwrap();
+    let loaded = ConfigFolder::new().load(MINIMAL).unwrap();
     assert_eq!(loaded.warnings, vec![]);
     let config = loaded.config;
     assert_eq!(config.gateway.listen, vec!["127.0.0.1:8080".parse().unwrap()]);
@@ -155,7 +155,7 @@ pairing_backoff = "10ms"
 min_gap = "0s"
 idle_renewal = "1s"
 "#;
-    let config = Folder::new().load(text).unwrap().config;
+    let config = ConfigFolder::new().load(text).unwrap().config;
     let realm = &config.realms["new"];
     assert_eq!(realm.client_secret.expose(), CANARY);
     assert_eq!(realm.oauth_base.as_str(), "http://127.0.0.1:4000/");
@@ -173,7 +173,7 @@ idle_renewal = "1s"
 
 #[test]
 fn a_file_that_is_missing_beside_the_configuration_is_taken_from_the_credentials() {
-    let (folder, credentials) = (Folder::new(), Folder::new());
+    let (folder, credentials) = (ConfigFolder::new(), ConfigFolder::new());
     credentials.write("handed.secret", "handed over");
     credentials.write("admin.token", "t");
     let text = changed(&[("client_secret", "client_secret = { file = \"handed.secret\" }")]);
@@ -188,7 +188,7 @@ fn a_file_that_is_missing_beside_the_configuration_is_taken_from_the_credentials
 
 #[test]
 fn a_secret_is_the_line_that_was_meant_whatever_an_editor_left_around_it() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     for text in ["\u{feff}s3 cret\r\n", "s3 cret  \n\n", "\ts3 cret"] {
         folder.write("edited.secret", text);
         let text = changed(&[("client_secret", "client_secret = { file = \"edited.secret\" }")]);
@@ -199,7 +199,7 @@ fn a_secret_is_the_line_that_was_meant_whatever_an_editor_left_around_it() {
 
 #[test]
 fn a_configuration_that_notepad_saved_is_read_and_one_in_utf_16_is_named() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let file = folder.0.path().join("config.toml");
     std::fs::write(&file, format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"))).unwrap();
     assert_eq!(load(&file, &env).unwrap().warnings, vec![]);
@@ -217,7 +217,7 @@ fn a_configuration_that_notepad_saved_is_read_and_one_in_utf_16_is_named() {
 fn a_network_that_is_ipv4_written_as_ipv6_is_ipv4() {
     let networks =
         "networks = [\"::ffff:127.0.0.0/104\", \"::ffff:10.1.2.3\", \"::ffff:0a09:0000/112\", \"fd00::/8\"]";
-    let config = Folder::new().load(&with_caller(networks)).unwrap().config;
+    let config = ConfigFolder::new().load(&with_caller(networks)).unwrap().config;
     let read: Vec<_> = config.callers[0].networks.iter().map(ToString::to_string).collect();
     assert_eq!(read, ["127.0.0.0/8", "10.1.2.3/32", "10.9.0.0/16", "fd00::/8"]);
 }
@@ -225,7 +225,7 @@ fn a_network_that_is_ipv4_written_as_ipv6_is_ipv4() {
 #[test]
 fn what_is_found_later_is_told_at_its_key_or_at_the_table_around_it() {
     let text = format!("{MINIMAL}[admin]\naudit = \"a.log\"\n");
-    let places = Folder::new().load(&text).unwrap().places;
+    let places = ConfigFolder::new().load(&text).unwrap().places;
     let at = |key: &str| {
         let problem = places.problem(key, "x", "y");
         (text.lines().nth(problem.line.saturating_sub(1)).unwrap_or_default().to_owned(), problem.key)
@@ -242,7 +242,7 @@ fn no_secret_is_printed() {
         "facade = {{ client_id = \"x\", client_secret_sha256 = \"{}\" }}\n[store]\nurl = \"postgres://u:{CANARY}@h/d\"\nlisten_url = \"postgres://u:{CANARY}@h/e\"",
         "ab".repeat(32)
     ));
-    let config = Folder::new().load(&text).unwrap().config;
+    let config = ConfigFolder::new().load(&text).unwrap().config;
     let shown = format!("{config:#?}");
     assert!(shown.contains("ClientSecret(11 chars)"), "{shown}");
     for secret in [CANARY, "171,", "255,", "abab"] {
@@ -252,7 +252,7 @@ fn no_secret_is_printed() {
 
 #[test]
 fn a_reload_names_what_needs_a_restart_and_takes_over_the_rest() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     let old = folder.load(MINIMAL).unwrap().config;
     let live = format!(
         "{}\n[gateway]\nurl = \"http://gw\"\nreplay_limit = 0\n[log]\nlevel = \"debug\"\naccess = false\n[retry]\nattempts = 2",

@@ -50,7 +50,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Where each key of a file stands, so that what is found later can be told like what the reading found.
+/// Where each key of a file stands, so that a later check reports with the same file, line and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyLocations {
     file: PathBuf,

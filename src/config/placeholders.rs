@@ -3,7 +3,7 @@
 
 use url::{Host, Url};
 
-use super::reader::Value;
+use super::reader::TomlValue;
 
 /// Hosts of the old platform with the address that takes each one's place (migration notice, "Current URL"
 /// and "New URL").
@@ -45,7 +45,7 @@ pub(super) fn is_placeholder_digest(digest: &[u8; 32]) -> bool {
 }
 
 /// Warns of a host that is set aside for examples (RFC 2606) or still has to be filled in.
-pub(super) fn doubt_host(value: &Value<'_>, url: &Url) {
+pub(super) fn warn_of_placeholder_host(value: &TomlValue<'_>, url: &Url) {
     let Some(Host::Domain(host)) = url.host() else { return };
     let left =
         |label: &str| matches!(label, "example" | "yourdomain" | "yourcompany") || is_placeholder(label);
@@ -55,7 +55,7 @@ pub(super) fn doubt_host(value: &Value<'_>, url: &Url) {
 }
 
 /// Warns of a text that was left as the example has it. The text itself is shown where it is no secret.
-pub(super) fn doubt_text(value: &Value<'_>, text: &str, is_secret: bool) {
+pub(super) fn warn_of_placeholder(value: &TomlValue<'_>, text: &str, is_secret: bool) {
     if is_placeholder(text) {
         let what =
             if is_secret { "is a placeholder".to_owned() } else { format!("{text:?} is a placeholder") };
@@ -64,7 +64,7 @@ pub(super) fn doubt_text(value: &Value<'_>, text: &str, is_secret: bool) {
 }
 
 /// Warns of an address that the vendor gave up, with the one that replaces it.
-pub(super) fn doubt_retired(value: &Value<'_>, host: &str) {
+pub(super) fn warn_of_retired_host(value: &TomlValue<'_>, host: &str) {
     let host = host.trim_end_matches('.');
     if let Some((_, new)) = RETIRED.into_iter().find(|(retired, _)| host.eq_ignore_ascii_case(retired)) {
         let what = format!("{host} is the retired platform's, due to be switched off on 31 October 2025");
