@@ -1,6 +1,6 @@
-//! Numbers, sizes, durations and truth values of a section, each with its default and its range. One that is wrong has
-//! been reported, which keeps the whole configuration from being used: the reading goes on with the default, so that all
-//! faults are found.
+//! Numbers, sizes, durations and truth values of a section, each with its default and its range. One that is
+//! wrong has been reported, which keeps the whole configuration from being used: the reading goes on with the
+//! default, so that all faults are found.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
