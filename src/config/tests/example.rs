@@ -98,7 +98,7 @@ fn the_example_shows_what_belongs_to_a_database() {
 
 fn stands_in(text: &str, key: &str) -> bool {
     let table: toml::Table = text.parse().unwrap();
-    let mut at = toml::TomlValue::Table(table);
+    let mut at = toml::Value::Table(table);
     for step in key.split('.') {
         let (name, index) = step.split_once('[').unwrap_or((step, ""));
         let Some(next) = at.get(name).cloned() else { return false };
