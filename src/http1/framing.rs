@@ -240,7 +240,8 @@ mod tests {
         const CHUNKED: (&str, &str) = ("transfer-encoding", "chunked");
         const FIVE: (&str, &str) = ("content-length", "5");
         let v11 = Version::HTTP_11;
-        let table: &[(Version, &[(&str, &str)], Result<BodyDecoder, Refused>)] = &[
+        type Row<'a> = (Version, &'a [(&'a str, &'a str)], Result<BodyDecoder, Refused>);
+        let table: &[Row<'_>] = &[
             (v11, &[], Ok(BodyDecoder::until_close())),
             (v11, &[FIVE], Ok(BodyDecoder::Length(5))),
             (v11, &[CHUNKED], Ok(BodyDecoder::chunked())),
