@@ -1,8 +1,8 @@
-//! The circuit breaker of a realm. Closed, it lets every renewal through; open, none but an operator's; half-open,
-//! when its time is over, one probe at a time.
+//! The circuit breaker of a realm. Closed, it lets every renewal through; open, none but an operator's;
+//! half-open, when its time is over, one probe at a time.
 //!
-//! It opens when several accounts in a row fail, or when our credentials are refused, so that one account's dead
-//! grant, bad client credentials and an outage are told apart (threats, row 12).
+//! It opens when several accounts in a row fail, or when our credentials are refused, so that one account's
+//! dead grant, bad client credentials and an outage are told apart (threats, row 12).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,8 +85,8 @@ pub(super) struct CircuitBreaker {
     pub counters: Arc<RenewalCounters>,
     /// One for each refresh in flight.
     pub refresh_permits: Semaphore,
-    /// What the platform last said of our credentials. Locked while it is asked, so that a hundred dead grants
-    /// ask once.
+    /// What the platform last said of our credentials. Locked while it is asked, so that a hundred dead
+    /// grants ask once.
     pub probed: tokio::sync::Mutex<Option<(Timestamp, CredentialsCheck)>>,
     state: Mutex<State>,
 }

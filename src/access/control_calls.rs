@@ -1,5 +1,5 @@
-//! The platform's control calls as renewal and pairing make them. One trait, so that both can be tested against a
-//! scripted platform.
+//! The platform's control calls as renewal and pairing make them. One trait, so that both can be tested
+//! against a scripted platform.
 
 use std::future::Future;
 use std::pin::Pin;

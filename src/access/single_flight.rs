@@ -17,7 +17,8 @@ pub(super) type ResultReceiver = watch::Receiver<Option<RenewalResult>>;
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<Option<Box<ResultReceiver>>>);
 
-/// The slot, locked: nobody else starts or ends a renewal of the account meanwhile. Never held across an `.await`.
+/// The slot, locked: nobody else starts or ends a renewal of the account meanwhile. Never held across an
+/// `.await`.
 pub(super) struct LockedSlot<'a>(MutexGuard<'a, Option<Box<ResultReceiver>>>);
 
 impl SingleFlight {
