@@ -102,17 +102,21 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 RetryDecision::RetryAfter(pause) => {
                     Box::pin(self.wait(pause, &access, &mut state, log)).await;
                     // Where no connection can be had, another route may have been found meanwhile.
-                    if connect_failed
-                        && let Availability::Ready(newest) =
-                            A::availability(&request.account, self.shared.clock.now())
-                        && newest.realm() == access.realm()
-                    {
+                    if connect_failed && let Some(newest) = self.newest_access(request, &access) {
                         access = newest;
                     }
                 }
                 RetryDecision::Refuse(refusal) => return Err(refusal),
             }
         }
+    }
+
+    /// The account's access as it is now, where it is still for the same realm.
+    fn newest_access(&self, request: &ResolvedRequest<'_, A>, access: &Access) -> Option<Access> {
+        let Availability::Ready(newest) = A::availability(&request.account, self.shared.clock.now()) else {
+            return None;
+        };
+        (newest.realm() == access.realm()).then_some(newest)
     }
 
     /// The vendor's response, which also proves the route that it came over, or shows that it is none.
