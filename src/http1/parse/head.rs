@@ -47,8 +47,9 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<RequestHead, He
     }
     let uri = match Uri::from_maybe_shared(head.slice(target.clone())) {
         Ok(uri) => uri,
-        Err(_) => parse_non_ascii_target(&head[target])?,
+        Err(_) => parse_non_ascii_target(&head[target.clone()])?,
     };
+    check_fragment(&head[target])?;
     Ok(RequestHead { method, uri, version, headers: Headers::parse(head, headers, limits)? })
 }
 
@@ -92,6 +93,18 @@ fn parse_non_ascii_target(target: &[u8]) -> Result<Uri, HeadError> {
         }
         found => found,
     })
+}
+
+/// `Uri` cuts a fragment off without a look at it.
+fn check_fragment(target: &[u8]) -> Result<(), HeadError> {
+    let Some(at) = memchr::memchr(b'#', target) else { return Ok(()) };
+    let [_, query_bytes] = &*TARGET_BYTES;
+    let allowed = |byte: u8| query_bytes[usize::from(byte)];
+    if target[at..].iter().all(|byte| allowed(*byte)) {
+        Ok(())
+    } else {
+        Err(invalid_byte(&target[at..], HeadPart::Target, allowed).offset_by(at))
+    }
 }
 
 /// By `Uri`'s own word, in a path and in a query. Asked once: a target of 64 KiB would take thousands of
@@ -187,6 +200,7 @@ mod tests {
             ("G\x01T / HTTP/1.1\r\n\r\n", "byte 0x01 at position 2 of the method"),
             ("GET  / HTTP/1.1\r\n\r\n", "byte 0x20 at position 1 of the request target"),
             ("GET /a<b HTTP/1.1\r\n\r\n", "byte 0x3c at position 3 of the request target"),
+            ("GET /a#b\x01 HTTP/1.1\r\n\r\n", "byte 0x01 at position 5 of the request target"),
             ("GET /a\tb HTTP/1.1\r\n\r\n", "byte 0x09 at position 3 of the request target"),
             ("GET /a?b=\"c\" x HTTP/1.1\r\n\r\n", "of the request target"),
             ("GET /a?bc=<x HTTP/1.1\r\n\r\n", "byte 0x3c at position 7 of the request target"),
