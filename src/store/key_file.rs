@@ -228,9 +228,9 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    struct Folder(tempfile::TempDir);
+    struct KeyFolder(tempfile::TempDir);
 
-    impl Folder {
+    impl KeyFolder {
         fn new() -> Self {
             Self(tempfile::tempdir().unwrap())
         }
@@ -265,17 +265,17 @@ mod tests {
 
     #[test]
     fn a_new_database_gets_a_new_key_that_is_private_and_is_found_again() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         let made = folder.load(true).unwrap().sealing_id();
         assert_eq!(fs::metadata(folder.key()).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(folder.load(false).unwrap().sealing_id(), made);
         assert_eq!(folder.load(true).unwrap().sealing_id(), made, "an existing key is never replaced");
-        assert_ne!(Folder::new().load(true).unwrap().sealing_id(), made);
+        assert_ne!(KeyFolder::new().load(true).unwrap().sealing_id(), made);
     }
 
     #[test]
     fn a_missing_key_beside_an_old_database_is_refused_and_none_is_made() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         let refusal = folder.load(false).unwrap_err().to_string();
         assert!(refusal.contains("gateway.key is missing") && refusal.contains("gateway.db"), "{refusal}");
         assert!(!folder.key().exists());
@@ -284,19 +284,19 @@ mod tests {
     #[test]
     fn a_key_that_others_may_read_is_refused_with_the_command_that_cures_it() {
         for mode in [0o644, 0o640, 0o604, 0o620, 0o660] {
-            let folder = Folder::new();
+            let folder = KeyFolder::new();
             folder.write("gateway.key", &line(1), mode);
             let refusal = folder.load(false).unwrap_err().to_string();
             assert!(refusal.contains(&format!("chmod 600 {}", folder.key().display())), "{refusal}");
         }
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         folder.write("gateway.key", &line(1), 0o400);
         assert!(folder.load(false).is_ok());
     }
 
     #[test]
     fn the_first_line_seals_and_the_others_open() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         folder.write("gateway.key", &format!("{}\n\n{}\n", line(2), line(1)), 0o600);
         let keys = folder.load(false).unwrap();
         assert_eq!(keys.ids().map(|id| id.to_string()).collect::<Vec<_>>(), [id(2), id(1)]);
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn secrets_for_another_purpose_follow_from_each_key_alone_and_from_the_place_where_the_store_finds_it() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         let nothing: EnvLookup<'_> = &|_| None;
         let source = SecretSource::File(folder.key());
         assert!(derive(&source, "tokens", nothing).unwrap_err().to_string().contains("is missing"));
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused_without_being_shown() {
         for text in ["", "\n", "c2VjcmV0", "not base64 at all!", &"A".repeat(45)] {
-            let folder = Folder::new();
+            let folder = KeyFolder::new();
             folder.write("gateway.key", text, 0o600);
             let refusal = folder.load(false).unwrap_err().to_string();
             assert!(refusal.contains("32 bytes in base64"), "{refusal}");
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_look_says_what_loading_would_and_makes_nothing() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         let source = SecretSource::File(folder.key());
         let look = |new| check(&source, "gateway.db", new, &|_| None);
         look(true).unwrap();
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_credential_of_the_service_manager_goes_before_the_file_of_that_name() {
-        let folder = Folder::new();
+        let folder = KeyFolder::new();
         fs::create_dir(folder.0.path().join("credentials")).unwrap();
         folder.write("credentials/gateway.key", &line(7), 0o440);
         folder.write("gateway.key", &line(1), 0o600);

@@ -18,7 +18,6 @@ use super::rotate::{Rotation, rotate};
 use super::rows;
 use super::seal::SealKeys;
 use super::sql;
-use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
     AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
     PendingKind, PendingLogin, SetupError, Store, StoreError, StoreFuture, StoredRoute,
@@ -26,16 +25,22 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
 use crate::model::account::{AccountName, AccountState, RealmName};
-use pool::{ConnectionPool, DatabaseTarget};
+use error::store_error;
+use limits::{LONG, SHORT, repeated, within};
+use pool::ConnectionPool;
+use target::DatabaseTarget;
 
 mod backup;
 mod clamp;
 mod cluster;
 mod dialect;
+mod error;
 mod last_seen;
+mod limits;
 mod migrate;
 mod pool;
 mod start;
+mod target;
 mod watch;
 
 #[cfg(test)]
@@ -58,12 +63,6 @@ pub struct PostgresStore {
     keys: SealKeys,
     clock: Clock,
 }
-
-/// What a caller waits for at most, whatever the database or the network does: the refresh that waits for it
-/// must not grow old.
-const SHORT: Duration = Duration::from_secs(5);
-/// For reading everything: 100,000 accounts at start.
-const LONG: Duration = Duration::from_secs(120);
 
 impl PostgresStore {
     /// Connects, brings the schema up to date, and proves the key. `listen_url` leads to the same database
@@ -337,90 +336,3 @@ where
 {
     sqlx::query_scalar(sql).persistent(false)
 }
-
-/// How often work is done that the database rolled back because of somebody else's.
-const ATTEMPTS: u32 = 5;
-/// Before it is done again; longer each time.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Does work again that came to nothing because the database could not put it in order with somebody else's:
-/// it says so itself.
-async fn repeated<T, W>(limit: Duration, work: impl Fn() -> W) -> Result<T, StoreError>
-where
-    W: Future<Output = Result<T, StoreError>>,
-{
-    let again = async {
-        let mut attempts = 1;
-        loop {
-            match work().await {
-                Err(StoreError::Unavailable(unavailable))
-                    if unavailable.is_rolled_back() && attempts < ATTEMPTS =>
-                {
-                    tracing::debug!(outage = %unavailable, attempts, "the database rolled work back; it is done again");
-                    tokio::time::sleep(PAUSE * attempts).await;
-                    attempts += 1;
-                }
-                outcome => return outcome,
-            }
-        }
-    };
-    within(limit, again).await
-}
-
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let why = format!("the database gave no answer within {limit:?}");
-            Err(StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Slow, why)))
-        }
-    }
-}
-
-/// Trouble passes (down, slow, read-only, failing over, full); damage does not. Messages of PostgreSQL hold
-/// no values, its details do: they are left out.
-fn store_error(error: sqlx::Error) -> StoreError {
-    let Some(refused) = error.as_database_error() else {
-        return StoreError::Unavailable(StoreUnavailable::new(UnavailableKind::Down, error.to_string()));
-    };
-    let code = refused.code().unwrap_or_default();
-    let why = match &*code {
-        // postgresql.org/docs/current/errcodes-appendix.html: data_corrupted, index_corrupted
-        "XX001" | "XX002" => {
-            let why = format!("the database is damaged: {}; restore a backup", refused.message());
-            return StoreError::Refused(why);
-        }
-        READ_ONLY => "the database takes no writes (read-only)".to_owned(),
-        _ => format!("{} (SQLSTATE {code})", refused.message()),
-    };
-    let unavailable = StoreUnavailable::new(unavailable_kind(&code), why);
-    StoreError::Unavailable(if ROLLED_BACK.contains(&&*code) {
-        unavailable.rolled_back()
-    } else {
-        unavailable
-    })
-}
-
-/// By SQLSTATE, which no language of the server changes.
-fn unavailable_kind(code: &str) -> UnavailableKind {
-    match code {
-        READ_ONLY => UnavailableKind::ReadOnly,
-        // too_many_connections
-        "53300" => UnavailableKind::TooManyConnections,
-        // disk_full
-        "53100" => UnavailableKind::DiskFull,
-        // query_canceled (a statement's time-out), lock_not_available
-        "57014" | "55P03" => UnavailableKind::Slow,
-        // connection_exception, operator_intervention (shut down, crashed, starting), system_error
-        _ if ["08", "57", "58"].iter().any(|class| code.starts_with(class)) => UnavailableKind::Down,
-        _ => UnavailableKind::Other,
-    }
-}
-
-/// transaction_rollback, serialization_failure, deadlock_detected: nothing of it happened.
-const ROLLED_BACK: [&str; 3] = ["40000", "40001", "40P01"];
-const READ_ONLY: &str = "25006";
-const UNIQUE_VIOLATION: &str = "23505";

@@ -4,14 +4,15 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 
+use super::error::{UNIQUE_VIOLATION, store_error};
 use super::pool::PgTransaction;
-use super::{PostgresStore, UNIQUE_VIOLATION, query, store_error};
+use super::{PostgresStore, query};
 use crate::clock::Clock;
 use crate::model::account::AccountName;
 use crate::store::seal::SealKeys;
 use crate::store::sql::grants::replace_grant;
 use crate::store::sql::rotation::rotation_queries;
-use crate::store::sql::{Dialect, Purpose, SqlConnection, SqlDatabase, SqlTransaction, Value};
+use crate::store::sql::{Dialect, Purpose, SqlConnection, SqlDatabase, SqlTransaction, SqlValue};
 use crate::store::{JournalEntry, StoreError};
 
 impl SqlDatabase for PostgresStore {
@@ -62,7 +63,7 @@ impl SqlDatabase for PostgresStore {
 impl SqlConnection for PgTransaction<'_> {
     type Row = PgRow;
 
-    async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+    async fn execute(&mut self, sql: &'static str, values: &[SqlValue<'_>]) -> Result<u64, StoreError> {
         let done = bound(sql, values).execute(&mut **self).await.map_err(store_error)?;
         Ok(done.rows_affected())
     }
@@ -70,7 +71,7 @@ impl SqlConnection for PgTransaction<'_> {
     async fn execute_unless_taken(
         &mut self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[SqlValue<'_>],
     ) -> Result<bool, StoreError> {
         match bound(sql, values).execute(&mut **self).await {
             Ok(_) => Ok(true),
@@ -79,7 +80,7 @@ impl SqlConnection for PgTransaction<'_> {
         }
     }
 
-    async fn fetch(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<PgRow>, StoreError> {
+    async fn fetch(&mut self, sql: &'static str, values: &[SqlValue<'_>]) -> Result<Vec<PgRow>, StoreError> {
         bound(sql, values).fetch_all(&mut **self).await.map_err(store_error)
     }
 
@@ -143,12 +144,12 @@ impl SqlTransaction for PgTransaction<'_> {
     }
 }
 
-fn bound(sql: &'static str, values: &[Value<'_>]) -> Query<'static, Postgres, PgArguments> {
+fn bound(sql: &'static str, values: &[SqlValue<'_>]) -> Query<'static, Postgres, PgArguments> {
     values.iter().fold(query(sql), |query, value| match *value {
-        Value::Text(text) => query.bind(text.map(str::to_owned)),
-        Value::Number(number) => query.bind(number),
-        Value::Bytes(bytes) => query.bind(bytes.map(<[u8]>::to_vec)),
-        Value::Flag(flag) => query.bind(flag),
+        SqlValue::Text(text) => query.bind(text.map(str::to_owned)),
+        SqlValue::Number(number) => query.bind(number),
+        SqlValue::Bytes(bytes) => query.bind(bytes.map(<[u8]>::to_vec)),
+        SqlValue::Flag(flag) => query.bind(flag),
     })
 }
 

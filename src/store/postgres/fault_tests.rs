@@ -203,7 +203,7 @@ async fn triggers_fire_whatever_role_in_replication_a_session_is_given() {
 async fn a_start_outlives_the_servers_limit_for_idle_transactions() {
     let database = Database::new().await;
     administer(&database, "ALTER ROLE $role SET idle_in_transaction_session_timeout = '50ms'").await;
-    let target = super::pool::DatabaseTarget::parse(&database.url(), "store.url").unwrap();
+    let target = super::target::DatabaseTarget::parse(&database.url(), "store.url").unwrap();
     let mut connection = target.connect().await.unwrap();
     super::pool::begin(&mut connection, super::start::LIMITS, true).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::mpsc;
 
-use super::pool::DatabaseTarget;
+use super::target::DatabaseTarget;
 use super::{PostgresStore, store_error, within};
 use crate::model::account::AccountName;
 use crate::store::StoreError;

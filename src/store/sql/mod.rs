@@ -24,7 +24,7 @@ pub mod rotation;
 
 /// A value that is bound to a statement. An absent one has a type too: PostgreSQL asks for it.
 #[derive(Debug, Clone, Copy)]
-pub enum Value<'a> {
+pub enum SqlValue<'a> {
     Text(Option<&'a str>),
     Number(Option<i64>),
     Bytes(Option<&'a [u8]>),
@@ -72,20 +72,20 @@ pub trait SqlConnection: Send {
     fn execute(
         &mut self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[SqlValue<'_>],
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Likewise; `false` where somebody else took a key at the same moment that may stand only once.
     fn execute_unless_taken(
         &mut self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[SqlValue<'_>],
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     fn fetch(
         &mut self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[SqlValue<'_>],
     ) -> impl Future<Output = Result<Vec<Self::Row>, StoreError>> + Send;
 
     /// Hands over each row as it comes, so that not all of them are in memory.
@@ -151,7 +151,7 @@ fn seal_failed(error: SealError) -> StoreError {
 async fn fetch_number(
     tx: &mut impl SqlConnection,
     sql: &'static str,
-    values: &[Value<'_>],
+    values: &[SqlValue<'_>],
 ) -> Result<Option<i64>, StoreError> {
     let rows = tx.fetch(sql, values).await?;
     rows.first().map_or(Ok(None), |row| row.number(0).map_err(unreadable))
@@ -170,68 +170,68 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-impl<'a> From<&'a str> for Value<'a> {
+impl<'a> From<&'a str> for SqlValue<'a> {
     fn from(text: &'a str) -> Self {
-        Value::Text(Some(text))
+        SqlValue::Text(Some(text))
     }
 }
 
-impl<'a> From<Option<&'a str>> for Value<'a> {
+impl<'a> From<Option<&'a str>> for SqlValue<'a> {
     fn from(text: Option<&'a str>) -> Self {
-        Value::Text(text)
+        SqlValue::Text(text)
     }
 }
 
-impl<'a> From<&'a AccountName> for Value<'a> {
+impl<'a> From<&'a AccountName> for SqlValue<'a> {
     fn from(name: &'a AccountName) -> Self {
-        Value::Text(Some(name.as_str()))
+        SqlValue::Text(Some(name.as_str()))
     }
 }
 
-impl<'a> From<&'a crate::model::account::RealmName> for Value<'a> {
+impl<'a> From<&'a crate::model::account::RealmName> for SqlValue<'a> {
     fn from(name: &'a crate::model::account::RealmName) -> Self {
-        Value::Text(Some(name.as_str()))
+        SqlValue::Text(Some(name.as_str()))
     }
 }
 
-impl From<i64> for Value<'_> {
+impl From<i64> for SqlValue<'_> {
     fn from(number: i64) -> Self {
-        Value::Number(Some(number))
+        SqlValue::Number(Some(number))
     }
 }
 
-impl From<Option<i64>> for Value<'_> {
+impl From<Option<i64>> for SqlValue<'_> {
     fn from(number: Option<i64>) -> Self {
-        Value::Number(number)
+        SqlValue::Number(number)
     }
 }
 
-impl<'a> From<&'a [u8]> for Value<'a> {
+impl<'a> From<&'a [u8]> for SqlValue<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Value::Bytes(Some(bytes))
+        SqlValue::Bytes(Some(bytes))
     }
 }
 
-impl<'a> From<&'a Vec<u8>> for Value<'a> {
+impl<'a> From<&'a Vec<u8>> for SqlValue<'a> {
     fn from(bytes: &'a Vec<u8>) -> Self {
-        Value::Bytes(Some(bytes))
+        SqlValue::Bytes(Some(bytes))
     }
 }
 
-impl<'a> From<Option<&'a Vec<u8>>> for Value<'a> {
+impl<'a> From<Option<&'a Vec<u8>>> for SqlValue<'a> {
     fn from(bytes: Option<&'a Vec<u8>>) -> Self {
-        Value::Bytes(bytes.map(Vec::as_slice))
+        SqlValue::Bytes(bytes.map(Vec::as_slice))
     }
 }
 
-impl From<bool> for Value<'_> {
+impl From<bool> for SqlValue<'_> {
     fn from(flag: bool) -> Self {
-        Value::Flag(flag)
+        SqlValue::Flag(flag)
     }
 }
 
 /// The values of a statement, in order.
 macro_rules! values {
-    ($($value:expr),* $(,)?) => { &[$($crate::store::sql::Value::from($value)),*] };
+    ($($value:expr),* $(,)?) => { &[$($crate::store::sql::SqlValue::from($value)),*] };
 }
 pub(in crate::store) use values;

@@ -14,7 +14,7 @@ use crate::model::account::AccountName;
 use crate::store::seal::SealKeys;
 use crate::store::sql::grants::replace_grant;
 use crate::store::sql::rotation::rotation_queries;
-use crate::store::sql::{Dialect, Purpose, SqlConnection, SqlDatabase, SqlTransaction, Value, values};
+use crate::store::sql::{Dialect, Purpose, SqlConnection, SqlDatabase, SqlTransaction, SqlValue, values};
 use crate::store::{JournalEntry, StoreError};
 
 impl SqlDatabase for SqliteStore {
@@ -63,7 +63,7 @@ impl SqlDatabase for SqliteStore {
 impl SqlConnection for SqliteTransaction<'_> {
     type Row = SqliteRow;
 
-    async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+    async fn execute(&mut self, sql: &'static str, values: &[SqlValue<'_>]) -> Result<u64, StoreError> {
         let done = bound(sql, values).execute(&mut **self).await.map_err(store_error)?;
         Ok(done.rows_affected())
     }
@@ -72,12 +72,16 @@ impl SqlConnection for SqliteTransaction<'_> {
     async fn execute_unless_taken(
         &mut self,
         sql: &'static str,
-        values: &[Value<'_>],
+        values: &[SqlValue<'_>],
     ) -> Result<bool, StoreError> {
         self.execute(sql, values).await.map(|_| true)
     }
 
-    async fn fetch(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<SqliteRow>, StoreError> {
+    async fn fetch(
+        &mut self,
+        sql: &'static str,
+        values: &[SqlValue<'_>],
+    ) -> Result<Vec<SqliteRow>, StoreError> {
         bound(sql, values).fetch_all(&mut **self).await.map_err(store_error)
     }
 
@@ -131,11 +135,11 @@ impl SqlTransaction for SqliteTransaction<'_> {
     }
 }
 
-fn bound(sql: &'static str, values: &[Value<'_>]) -> Query<'static, Sqlite, SqliteArguments> {
+fn bound(sql: &'static str, values: &[SqlValue<'_>]) -> Query<'static, Sqlite, SqliteArguments> {
     values.iter().fold(sqlx::query(sql), |query, value| match *value {
-        Value::Text(text) => query.bind(text.map(str::to_owned)),
-        Value::Number(number) => query.bind(number),
-        Value::Bytes(bytes) => query.bind(bytes.map(<[u8]>::to_vec)),
-        Value::Flag(flag) => query.bind(flag),
+        SqlValue::Text(text) => query.bind(text.map(str::to_owned)),
+        SqlValue::Number(number) => query.bind(number),
+        SqlValue::Bytes(bytes) => query.bind(bytes.map(<[u8]>::to_vec)),
+        SqlValue::Flag(flag) => query.bind(flag),
     })
 }
