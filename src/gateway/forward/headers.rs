@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_links_become_ours_asks_for_a_whole_response_in_the_clear() {
+    fn a_call_whose_links_become_ours_asks_for_a_complete_uncompressed_response() {
         let caller = [("range", "bytes=0-1"), ("if-range", "x"), ("accept-encoding", "gzip, br")];
         let expected = [
             "host: eu.iterocloud.com",

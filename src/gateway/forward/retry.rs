@@ -273,6 +273,10 @@ mod tests {
         }
     }
 
+    fn renew(cause: Cause) -> Decision {
+        RetryDecision::Renew((), cause)
+    }
+
     fn wait(millis: u64) -> Decision {
         RetryDecision::RetryAfter(Duration::from_millis(millis))
     }
@@ -286,10 +290,10 @@ mod tests {
     fn each_first_response_has_its_next_step() {
         let table = [
             (Method::GET, "/orders/lab", S(200), PASS),
-            (Method::GET, "/orders/lab", S(401), RetryDecision::Renew((), Cause::Unauthorized)), // S 4.2.2: expired
-            (Method::GET, "/orders/lab", S(403), RetryDecision::Renew((), Cause::Forbidden)), // N: expired shows as 403 too
-            (Method::POST, "/scan-request", S(401), RetryDecision::Renew((), Cause::Unauthorized)), // was not carried out
-            (Method::POST, "/scan-request", S(403), RetryDecision::Renew((), Cause::Forbidden)),
+            (Method::GET, "/orders/lab", S(401), renew(Cause::Unauthorized)), // S 4.2.2: expired
+            (Method::GET, "/orders/lab", S(403), renew(Cause::Forbidden)),    // N: expired shows as 403 too
+            (Method::POST, "/scan-request", S(401), renew(Cause::Unauthorized)), // was not carried out
+            (Method::POST, "/scan-request", S(403), renew(Cause::Forbidden)),
             (Method::GET, "/orders/lab", S(400), PASS), // S 4.2.2: wrong parameters
             (Method::GET, "/orders/lab", S(404), PASS),
             (Method::PUT, "/pair-account", S(409), PASS), // S 4.3.1: paired elsewhere

@@ -31,8 +31,8 @@ pub fn decode_fully(path: &str) -> Result<Cow<'_, str>, Refusal> {
 fn percent_decode_once(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let [first, behind @ ..] = rest {
-        rest = match (first, behind) {
+    while let [first, remainder @ ..] = rest {
+        rest = match (first, remainder) {
             (b'%', [b'u' | b'U', hex @ ..]) if hex_number(hex, 4).is_some() => {
                 let character =
                     hex_number(hex, 4).and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -45,7 +45,7 @@ fn percent_decode_once(text: &str) -> String {
             }
             _ => {
                 bytes.push(*first);
-                behind
+                remainder
             }
         };
     }
@@ -60,14 +60,14 @@ fn hex_number(text: &[u8], digits: usize) -> Option<u32> {
 /// Puts the ASCII that overlong sequences stand for in their place.
 fn fold_overlong(mut bytes: &[u8]) -> Vec<u8> {
     let mut short = Vec::with_capacity(bytes.len());
-    while let [first, behind @ ..] = bytes {
+    while let [first, remainder @ ..] = bytes {
         let (byte, rest) = match bytes {
             [0xc0 | 0xc1, low @ 0x80..=0xbf, rest @ ..] => ((first & 1) << 6 | (low & 0x3f), rest),
             [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, rest @ ..]
             | [0xf0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, rest @ ..] => {
                 ((high & 1) << 6 | (low & 0x3f), rest)
             }
-            _ => (*first, behind),
+            _ => (*first, remainder),
         };
         short.push(byte);
         bytes = rest;

@@ -42,8 +42,8 @@ pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedT
     }
     let path = collapse(sent);
     let decoded = decode_fully(path)?;
-    let (account, behind) = strip_account(path, base);
-    let (link_host, rest) = if account.is_some() { split_link_host(behind) } else { (None, behind) };
+    let (account, remainder) = strip_account(path, base);
+    let (link_host, rest) = if account.is_some() { split_link_host(remainder) } else { (None, remainder) };
     let (rest, v1) = match link_host {
         Some(_) => (rest, false),
         None => strip_legacy(rest),
@@ -112,7 +112,7 @@ fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a st
         if !may_begin_with(inner, b"a") {
             break;
         }
-        let Some((segment, behind)) = strip_segments(inner, &["accounts"]).and_then(first_segment) else {
+        let Some((segment, remainder)) = strip_segments(inner, &["accounts"]).and_then(first_segment) else {
             break;
         };
         match &account {
@@ -120,7 +120,7 @@ fn strip_account<'a>(path: &'a str, base: &str) -> (Option<Cow<'a, str>>, &'a st
             Some(first) if first.eq_ignore_ascii_case(&segment) => {}
             Some(_) => break,
         }
-        rest = behind;
+        rest = remainder;
     }
     match account {
         Some(_) => (account, collapse(rest)),
@@ -137,14 +137,14 @@ fn split_link_host(rest: &str) -> (Option<&str>, &str) {
 fn strip_legacy(path: &str) -> (&str, bool) {
     let (mut rest, mut v1) = (path, false);
     'again: while may_begin_with(rest, b"ila")
-        && let Some((first, behind)) = first_segment(rest)
+        && let Some((first, remainder)) = first_segment(rest)
     {
         for prefix in LEGACY_PREFIXES {
             if first.eq_ignore_ascii_case(prefix[0])
-                && let Some(behind) = strip_segments(behind, &prefix[1..])
+                && let Some(remainder) = strip_segments(remainder, &prefix[1..])
             {
                 v1 |= *prefix == V1_PREFIX;
-                rest = collapse(behind);
+                rest = collapse(remainder);
                 continue 'again;
             }
         }
@@ -179,8 +179,8 @@ fn strip_path<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 /// Strips complete segments, whatever their letter case and encoding.
 fn strip_segments<'a>(path: &'a str, words: &[&str]) -> Option<&'a str> {
     words.iter().try_fold(path, |rest, word| {
-        let (segment, behind) = first_segment(rest)?;
-        segment.eq_ignore_ascii_case(word).then_some(behind)
+        let (segment, remainder) = first_segment(rest)?;
+        segment.eq_ignore_ascii_case(word).then_some(remainder)
     })
 }
 
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_host_keeps_its_whole_path() {
+    fn a_link_host_keeps_its_complete_path() {
         let uri: Uri = "/accounts/smile/@files.iterocloud.com/itero-gen-api/v2/a%2Fb?x=%41".parse().unwrap();
         let located = at(&uri).unwrap();
         assert_eq!(located.link_host, Some("files.iterocloud.com"));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_refusal_reads_like_this() {
+    fn a_complete_refusal_reads_like_this() {
         let response = render(&Refusal::TokenUnavailable(Duration::from_millis(1500)));
         let mut headers: Vec<String> = response
             .headers()
@@ -219,9 +219,9 @@ mod tests {
 
     #[test]
     fn a_head_request_gets_the_same_head_and_no_body() {
-        let whole = render(&Refusal::Loop);
+        let full = render(&Refusal::Loop);
         let head = Refusal::Loop.response(&HeaderValue::from_static("r-1"), true, |bytes| bytes);
-        assert_eq!(whole.headers(), head.headers());
+        assert_eq!(full.headers(), head.headers());
         assert!(head.body().is_empty());
     }
 

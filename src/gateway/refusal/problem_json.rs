@@ -34,7 +34,7 @@ impl Refusal {
             headers.insert(PROXY_STATUS.clone(), status);
         }
         if let Some(wait) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
         }
         if matches!(self, Refusal::CallerUnknown(_)) {
             let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
@@ -72,7 +72,7 @@ impl Refusal {
 }
 
 /// Seconds for `Retry-After`, rounded up, never zero: "0" would invite a hammering loop.
-fn whole_seconds(wait: Duration) -> u64 {
+fn ceil_seconds(wait: Duration) -> u64 {
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     millis.div_ceil(1000).max(1)
 }

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_text_in_a_known_form_is_rewritten() {
+    fn only_complete_text_in_a_known_form_is_rewritten() {
         let json = ("content-type", "application/json; charset=utf-8");
         let gzip = ("content-encoding", "GZip");
         let table = [

@@ -38,7 +38,7 @@ fn a_connection_that_the_platform_has_closed_in_the_meantime_is_not_used() {
 }
 
 #[test]
-fn a_response_cut_short_never_looks_whole() {
+fn a_response_cut_short_never_looks_complete() {
     story(|world| async move {
         for cut in [
             "HTTP/1.1 200 OK\ncontent-length: 10\n\nhalf",
@@ -156,7 +156,7 @@ fn a_caller_that_hangs_up_takes_its_platform_connection_along() {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
+fn a_body_that_breaks_off_is_not_passed_on_as_complete() {
     story(|world| async move {
         let mut caller = world.connect();
         let half = format!(

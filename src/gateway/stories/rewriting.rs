@@ -79,7 +79,7 @@ fn a_long_list_streams_with_every_link_changed() {
 }
 
 #[test]
-fn gzip_that_comes_unasked_is_unpacked_and_a_damaged_one_does_not_look_whole() {
+fn gzip_that_comes_unasked_is_unpacked_and_a_damaged_one_does_not_look_complete() {
     story(|world| async move {
         let list = ours(r#"["{domain}/itero-gen-api/v2/order/9"]"#, &world);
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

@@ -508,7 +508,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_in_any_pieces_is_rewritten_as_if_it_were_whole(
+        fn any_text_in_any_chunks_is_rewritten_as_if_it_came_in_one(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "https://eu.iterocloud.com", "https:\\/\\/eu.iterocloud.com", "/itero-gen-api/v2/", "\"", "\\", "/", "x", " ",
                 "https://", "HTTPS://", "://", "\\u002f", "https%3A%2F%2Feu.iterocloud.com", "order/1", "lab-sw/v1", "\"/itero-gen-api/v2", "\"\\/itero-gen-api\\/v2\\/", "http://", "\\u0022", "\\u0026", "\\u00", "files.iterocloud.com", "@", ".",
