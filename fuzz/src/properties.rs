@@ -121,14 +121,20 @@ fn same_headers(theirs: &[httparse::Header<'_>], ours: &Headers) {
     assert_eq!(theirs, ours, "httparse reads other headers");
 }
 
-/// A target as `Uri` prints it: an absolute one with a path, and without the fragment, which no request has.
+/// A target as `Uri` prints it: an absolute one with a path, `http` in lower case, and without the fragment,
+/// which no request has.
 fn as_uri_prints(target: &str) -> String {
     let target = target.split_once('#').map_or(target, |(target, _)| target);
-    let authority = target.find("://").map_or(0, |at| at + 3);
+    let authority = target.find("://").filter(|_| !target.starts_with('/')).map_or(0, |at| at + 3);
+    let scheme = match target[..authority].to_ascii_lowercase() {
+        known if known == "http://" || known == "https://" => known,
+        _ => target[..authority].to_owned(),
+    };
+    let target = &format!("{scheme}{}", &target[authority..]);
     match target[authority..].find(['/', '?']) {
-        _ if authority == 0 => target.to_owned(),
+        _ if authority == 0 => target.clone(),
         None => format!("{target}/"),
-        Some(at) if target[authority + at..].starts_with('/') => target.to_owned(),
+        Some(at) if target[authority + at..].starts_with('/') => target.clone(),
         Some(at) => format!("{}/{}", &target[..authority + at], &target[authority + at..]),
     }
 }
