@@ -449,7 +449,7 @@ fn check_refreshes(cluster: &Cluster, deaths: &[(usize, Timestamp)]) -> (usize, 
             if let Some(before) = last.get(&sent.token) {
                 taken_over += 1;
                 assert!(
-                    died(&deaths, before.gateway, before.at, sent.at),
+                    died(deaths, before.gateway, before.at, sent.at),
                     "{id}: refreshed twice with one token, and nobody died: {before:?} {sent:?} {deaths:?}"
                 );
             }
