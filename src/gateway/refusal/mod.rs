@@ -126,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::http1::ReasonPhrase;
+    use std::collections::HashSet;
 
     fn all() -> Vec<Refusal> {
         use Refusal::*;
@@ -167,6 +168,13 @@ mod tests {
 
     fn render(refusal: &Refusal) -> Response<Bytes> {
         refusal.response(&HeaderValue::from_static("r-1"), false, |bytes| bytes)
+    }
+
+    #[test]
+    fn every_row_of_the_catalogue_is_tried_here() {
+        let tried: HashSet<RefusalCode> = all().iter().map(Refusal::code).collect();
+        let left_out: Vec<_> = CATALOGUE.iter().filter(|row| !tried.contains(&row.id)).collect();
+        assert_eq!(left_out, Vec::<&ErrorInfo>::new());
     }
 
     #[test]
