@@ -356,7 +356,7 @@ impl Account {
     }
 }
 
-/// A refused generation and how it was refused, in one word that calls read on their way.
+/// A refused generation and how it was refused, in one atomic integer that calls read without a lock.
 struct Refused;
 
 impl Refused {

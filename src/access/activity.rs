@@ -102,7 +102,8 @@ impl Activity {
     }
 }
 
-/// A small number and its moment in one word, so that a reader never pairs one with the other's successor.
+/// A small number and its time in one atomic integer, so that a reader never pairs one with the other's
+/// successor.
 #[derive(Debug, Default)]
 struct Stamped(AtomicU64);
 

@@ -2,7 +2,7 @@
 //! open is probed, and a refusal that may have been a mistake is tried once more.
 //!
 //! The rule guarded here: all of it goes through the one entry point and its waits, so that a realm in
-//! trouble sees one probe at a time and nobody hammers a dead account.
+//! trouble sees one probe at a time, and a dead account is not retried in a loop.
 
 use std::sync::Arc;
 use std::time::Duration;

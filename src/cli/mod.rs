@@ -505,7 +505,7 @@ fn run(arguments: Arguments, format: Format) -> ExitCode {
         Command::Healthcheck => healthcheck::run(&config),
         Command::Load(arguments) => return load::run(&arguments),
         Command::Completions { shell } => {
-            // Into memory first: written piece by piece, a closed pipe would end in a panic.
+            // Into memory first: written in parts, a closed pipe would end in a panic.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "genapi-gateway", &mut script);
             output::write(&String::from_utf8_lossy(&script));

@@ -198,7 +198,7 @@ impl<'a> Section<'a> {
         self.get(key).and_then(|value| value.table().ok()).unwrap_or_else(absent)
     }
 
-    /// This table's own name as whatever it spells.
+    /// This table's own name, parsed with `FromStr`.
     pub fn named<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<T, Reported> {
         name.parse().map_err(|error: T::Err| {
             self.reader.problem(&self.location, error.to_string(), "give it a plain name");
@@ -319,7 +319,7 @@ impl<'a> TomlValue<'a> {
         Ok(Section { reader: self.reader, location, table: Some(table), asked: RefCell::default() })
     }
 
-    /// The text as whatever it spells; the type's own error says what is wrong.
+    /// Parses the string with `FromStr`; the type's own error says what is wrong.
     pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self, fix: &str) -> Result<T, Reported> {
         self.text()?.parse().or_else(|error: T::Err| self.refuse(error.to_string(), fix))
     }

@@ -149,7 +149,7 @@ impl CallerRules {
         })
     }
 
-    /// Whether the rules speak of a name, be there such an account or not.
+    /// Whether the rules allow a name, whether or not there is such an account.
     pub fn may_cover_name(&self, name: &AccountName) -> bool {
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => name.matches(glob),
@@ -157,7 +157,7 @@ impl CallerRules {
         })
     }
 
-    /// Whether the rules speak of an id, be there such an account or not.
+    /// Whether the rules allow an id, whether or not there is such an account.
     pub fn may_cover_id(&self, realm: Option<&RealmName>, id: AccountId) -> bool {
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => glob == "*",

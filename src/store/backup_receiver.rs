@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::backup::{Backup, BackupKind, PartialFile, incomplete, kind_of, unwritable};
 use super::{StoreError, postgres, sqlite};
 
-/// A backup that comes from elsewhere, piece by piece.
+/// A backup that another store sends, chunk by chunk.
 pub struct BackupReceiver {
     partial: PartialFile,
     file: tokio::fs::File,

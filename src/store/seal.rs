@@ -69,7 +69,7 @@ impl SealKeys {
         std::iter::once(&self.sealing).chain(&self.older).map(|key| key.id)
     }
 
-    /// With what everything begins that is sealed from now on.
+    /// Prefix of every value sealed with the current key.
     pub fn prefix(&self) -> [u8; 1 + KEY_ID_LEN] {
         let mut prefix = [FORMAT; 1 + KEY_ID_LEN];
         prefix[1..].copy_from_slice(&self.sealing.id.0);

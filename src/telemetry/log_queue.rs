@@ -89,7 +89,7 @@ impl LogQueue {
         Ok(Self { shared, events })
     }
 
-    /// That of the subscriber in force here.
+    /// The current subscriber's queue.
     pub fn current() -> Option<Self> {
         tracing::dispatcher::get_default(|subscriber| subscriber.downcast_ref::<Self>().cloned())
     }

@@ -347,7 +347,7 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
     fs::write(key, format!("{new}{old}")).unwrap();
     {
         let store = open().await;
-        // One of them was sealed anew already, as after a run that was broken off.
+        // One of them was re-encrypted already, as after an interrupted run.
         store
             .commit_tokens(&name("smile"), &realm("global"), 2, &tokens("access-2", None, 20))
             .await

@@ -104,7 +104,7 @@ fn refuse_unreadable_files(url: &Url, key: &str) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// What a certificate or its absence causes; rustls tells it in the clothes of an I/O error.
+/// What a certificate or its absence causes; rustls reports it wrapped in an I/O error.
 pub fn is_tls(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Tls(_) => true,
