@@ -1,4 +1,4 @@
-//! A scripted platform and a workbench around it, for the tests of this module.
+//! A scripted platform and a workbench around it, for the tests of this module and of those that stand on it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -11,8 +11,8 @@ use url::Url;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::journal::{Journal, RecordedEvents};
-use crate::model::account::{AccountId, RealmName};
+use crate::journal::{Journal, JournalEvent, RecordedEvents};
+use crate::model::account::{AccountId, AccountState, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{
@@ -30,7 +30,8 @@ use super::renewal::{RenewalParts, Renewals};
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// A realm that answers as told, and well where nothing is told.
+/// A realm that answers as told, and well where nothing is told: a refresh brings tokens, and discovery
+/// confirms the route that it is asked over.
 pub struct ScriptedPlatform {
     pub rotates: bool,
     pub life: Duration,
@@ -172,7 +173,8 @@ impl ControlCalls for ScriptedPlatform {
             *locked(&self.asked) = last.cloned();
             self.discoveries.fetch_add(1, SeqCst);
             let _ = self.discovery_door.subscribe().wait_for(|open| *open).await;
-            locked(&self.route_script).pop_front().unwrap_or_else(|| Ok(route("eu")))
+            let scripted = locked(&self.route_script).pop_front();
+            scripted.unwrap_or_else(|| Ok(last.cloned().unwrap_or_else(|| route("eu"))))
         })
     }
 
@@ -261,6 +263,11 @@ pub fn unreachable() -> PlatformError {
     error("refresh", Blame::Realm, PlatformErrorKind::Unreachable, None)
 }
 
+/// Somebody answers there, and knows no discovery.
+pub fn not_served() -> PlatformError {
+    error("discovery", Blame::Realm, PlatformErrorKind::Unexpected, Some(404))
+}
+
 pub fn policy() -> HostPolicy {
     HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false }
 }
@@ -301,16 +308,16 @@ pub fn new_grant(name: &str, realm: &RealmName, number: u64, at: Timestamp) -> N
             token: AccessToken::new(format!("access-{name}-0")),
             expires_at: at + HOUR,
         }),
-        route: Some(StoredRoute {
-            domain: route("eu").domain(),
-            path: route("eu").path().to_owned(),
-            discovered_at: at,
-        }),
+        route: Some(stored_route(&route("eu"), at)),
         at,
         make_current: true,
         state: None,
         trial: None,
     }
+}
+
+fn stored_route(route: &Route, discovered_at: Timestamp) -> StoredRoute {
+    StoredRoute { domain: route.domain(), path: route.path().to_owned(), discovered_at }
 }
 
 impl Workbench {
@@ -353,6 +360,43 @@ impl Workbench {
 
     pub fn account(&self, name: &str) -> Arc<Account> {
         self.registry.by_name(name).unwrap()
+    }
+
+    /// From now on routes of realm `global` may lead there, and only there.
+    pub fn allow_hosts(&self, hosts: HostPolicy) {
+        self.registry.set_rules(HashMap::from([(global(), RouteRules { hosts, pinned: None })]));
+    }
+
+    /// An account that was just paired, with its route where that is known.
+    pub async fn pair(&self, name: &str, realm: &str, id: u64, route: Option<&Route>) -> Arc<Account> {
+        let now = self.clock.now();
+        let mut grant = new_grant(name, &realm.parse().unwrap(), id, now);
+        grant.route = route.map(|route| stored_route(route, now));
+        self.platform.takes(&format!("refresh-{name}-0"), name);
+        self.registry.apply(self.store.put_grant(grant).await.unwrap()).unwrap()
+    }
+
+    /// Another gateway has proven this route of the account: the store has it, and the registry hears of it.
+    pub async fn move_account(&self, name: &str, route: &Route) {
+        let route = stored_route(route, self.clock.now());
+        self.store.set_route(&name.parse().unwrap(), &global(), &route).await.unwrap();
+        self.reload(name).await;
+    }
+
+    pub async fn pause(&self, name: &str) {
+        self.store.set_state(&name.parse().unwrap(), &AccountState::Paused).await.unwrap();
+        self.reload(name).await;
+    }
+
+    async fn reload(&self, name: &str) {
+        let record = self.store.account(&name.parse().unwrap()).await.unwrap().unwrap();
+        self.registry.apply(record);
+    }
+
+    /// Why the account's tokens were refreshed, each time, as its timeline says.
+    pub fn reasons_of_refreshes(&self, name: &str) -> Vec<String> {
+        let lines = self.events.of(name, JournalEvent::Refreshed);
+        lines.iter().map(|line| line.split(';').next().unwrap_or_default().to_owned()).collect()
     }
 
     pub async fn grant(&self, name: &str) -> GrantRecord {

@@ -43,7 +43,7 @@ mod standby_grants;
 mod starter;
 
 #[cfg(test)]
-mod doubles;
+pub(crate) mod doubles;
 #[cfg(test)]
 mod tests;
 

@@ -51,8 +51,8 @@ pub struct RouteRules {
 }
 
 /// The result of a look-up by the vendor's id.
-pub enum AccountLookup<A = Arc<Account>> {
-    One(A),
+pub enum AccountLookup {
+    One(Arc<Account>),
     /// The id exists in several realms.
     Ambiguous(Vec<RealmName>),
     Nobody,

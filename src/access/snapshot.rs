@@ -108,36 +108,6 @@ impl Access {
         &self.0.realm
     }
 
-    /// For tests of whatever stands on accounts, in realm `global`.
-    #[cfg(test)]
-    pub fn endless(token: AccessToken, route: Route, generation: u64) -> Self {
-        let never = Timestamp::from_millis(u64::MAX);
-        Self(Arc::new(Snapshot {
-            state: AccountState::Ready,
-            realm: "global".parse().unwrap(),
-            id: AccountId::new(1),
-            refresh: RefreshToken::new("refresh"),
-            token: Some(StoredAccess { token, expires_at: never }),
-            route: Some(Arc::new(route)),
-            trial: None,
-            serial: generation,
-            stored_generation: generation,
-            refreshed_at: None,
-            obtained_at: Timestamp::default(),
-            standby_grants: StandbyGrants::default(),
-            unsaved: false,
-            untried: false,
-        }))
-    }
-
-    /// The same with a route on trial.
-    #[cfg(test)]
-    pub fn with_trial(&self, route: Route) -> Self {
-        let mut trying = Snapshot::clone(&self.0);
-        trying.trial = Some(RouteTrial::of(Arc::new(route)));
-        Self(Arc::new(trying))
-    }
-
     fn parts(&self) -> (&StoredAccess, &Arc<Route>) {
         match (&self.0.token, &self.0.route) {
             (Some(token), Some(route)) => (token, route),

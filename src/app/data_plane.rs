@@ -10,11 +10,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::facade::{self, TokenEndpoint};
-use crate::gateway::inbound::account::AccountDirectory;
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
-use crate::gateway::{Gateway, GatewayShared, ResponseBody};
+use crate::gateway::{AccountDirectory, Gateway, GatewayShared, ResponseBody};
 use crate::http1::{Request, RequestBody, RequestHead};
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
@@ -33,7 +32,7 @@ pub struct HandlerFactory {
 }
 
 pub struct DataHandler {
-    gateway: Gateway<AccountDirectory, RealmConnectors>,
+    gateway: Gateway<RealmConnectors>,
     facade: Arc<TokenEndpoint>,
     shared: Arc<GatewayShared>,
 }

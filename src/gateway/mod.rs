@@ -26,19 +26,19 @@ use crate::model::endpoint::EndpointId;
 pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
 pub use response::body::ResponseBody;
-pub use worker::{Gateway, GatewayShared};
+pub use worker::{AccountDirectory, Gateway, GatewayShared};
 
 use forward::headers::{self, OutboundFraming};
 use forward::replay::{self, BufferState};
 use forward::resolved_request::ResolvedRequest;
-use inbound::account::{self, Accounts};
+use inbound::account;
 use inbound::caller::{self, PeerInfo};
 use inbound::permission::{check_allowed, refuse_tunnel_methods};
 use inbound::{cors, target};
 use refusal::Refusal;
 use worker::GatewayResponse;
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
     pub async fn handle(&self, request: Request, peer: PeerInfo) -> GatewayResponse<D> {
         let Request { head, body } = request;
@@ -76,9 +76,10 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         log.acquire(caller.rules.limiter.as_ref(), now)?;
         let target = target::parse(&head.method, &head.uri, &caller.rules.url.path)?;
         log.endpoint = target.endpoint;
-        let account = account::choose(&self.accounts, &caller, target.account.as_deref(), &head.headers)?;
-        log.set_account::<A>(&account);
-        log.acquire(self.account_limiter(&settings, A::name(&account)).as_ref(), now)?;
+        let account =
+            account::choose(&self.accounts.registry, &caller, target.account.as_deref(), &head.headers)?;
+        log.set_account(&account);
+        log.acquire(self.account_limiter(&settings, &account.name).as_ref(), now)?;
         check_allowed(&caller.rules, target.endpoint)?;
         let access = self.available_access(&account, log).await?;
         let request = ResolvedRequest::new(&settings, head, &caller.rules, target, account, &access, now)?;

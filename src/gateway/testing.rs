@@ -1,24 +1,14 @@
-//! What the tests of this module share: a small configuration and a fake account directory. Not part of the
-//! program.
+//! What the tests of this module share: a small configuration, and accounts on a real registry whose platform
+//! follows a script. Not part of the program.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::Access;
-use crate::access::registry::{Account, AccountLookup, Availability};
-use crate::access::renewal::{Cause, RenewError};
-use crate::access::route_candidate::RouteTrial;
-use crate::clock::Timestamp;
+use crate::access::doubles::{ScriptedPlatform, Workbench};
+use crate::access::registry::AccountRegistry;
 use crate::config::{self, AccountPattern, Config};
-use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::route::{HostPolicy, Route};
-use crate::model::token::AccessToken;
-
-use super::inbound::account::Accounts;
 
 /// The configuration of all tests with short times.
 pub fn config() -> Config {
@@ -92,144 +82,30 @@ fn pattern(text: &str) -> AccountPattern {
     }
 }
 
-/// Accounts without a store: renewals follow a script.
-pub struct FakeAccounts {
-    accounts: Vec<Rc<FakeAccount>>,
-    pub script: RefCell<VecDeque<Result<Access, RenewError>>>,
-    pub renewals: RefCell<Vec<(u64, Cause)>>,
-    pub behind: RefCell<Vec<Cause>>,
-    pub forbidden: RefCell<Vec<bool>>,
-    pub unreachable: RefCell<Vec<String>>,
-    pub trials: RefCell<Vec<(String, Option<String>)>>,
+/// A route of the tests: on loopback, over http.
+pub fn route(domain: &str, path: &str) -> Route {
+    Route::parse(domain, path, &loopback()).unwrap()
 }
 
-pub struct FakeAccount {
-    name: AccountName,
-    realm: RealmName,
-    id: AccountId,
-    pub availability: RefCell<Availability>,
-    pub touched: Cell<bool>,
+fn loopback() -> HostPolicy {
+    HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true }
 }
 
-impl FakeAccounts {
-    pub fn with(accounts: &[(&str, &str, u64)]) -> Rc<Self> {
-        let accounts = accounts
-            .iter()
-            .map(|(name, realm, id)| {
-                Rc::new(FakeAccount {
-                    name: name.parse().unwrap(),
-                    realm: realm.parse().unwrap(),
-                    id: AccountId::new(*id),
-                    availability: RefCell::new(Availability::Renewable { generation: 0 }),
-                    touched: Cell::new(false),
-                })
-            })
-            .collect();
-        Rc::new(Self {
-            accounts,
-            script: RefCell::default(),
-            renewals: RefCell::default(),
-            behind: RefCell::default(),
-            forbidden: RefCell::default(),
-            unreachable: RefCell::default(),
-            trials: RefCell::default(),
-        })
-    }
-
-    pub fn set(&self, availability: Availability) {
-        *self.accounts[0].availability.borrow_mut() = availability;
-    }
+/// No account yet; their calls may go to loopback. Needs a runtime, where the renewals run.
+pub async fn workbench() -> Workbench {
+    let bench = Workbench::new(ScriptedPlatform::new(true), &[]).await;
+    bench.allow_hosts(loopback());
+    bench
 }
 
-/// A token named after its generation, good at `domain`.
-pub fn access(generation: u64, domain: &str, path: &str) -> Access {
-    let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
-    let token = AccessToken::new(format!("token-{generation}"));
-    Access::endless(token, Route::parse(domain, path, &policy).unwrap(), generation)
-}
-
-/// The same with a route on trial; where that is its own, it is not proven.
-pub fn on_trial(access: &Access, domain: &str, path: &str) -> Access {
-    let policy = HostPolicy { allowed: vec!["127.0.0.1".parse().unwrap()], allow_insecure: true };
-    access.with_trial(Route::parse(domain, path, &policy).unwrap())
-}
-
-impl Accounts for Rc<FakeAccounts> {
-    type Account = Rc<FakeAccount>;
-
-    fn by_name(&self, name: &str) -> Option<Rc<FakeAccount>> {
-        self.accounts.iter().find(|account| account.name.as_str() == name).cloned()
-    }
-
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Rc<FakeAccount>> {
-        let fits = |account: &&Rc<FakeAccount>| {
-            account.id == id && realm.is_none_or(|realm| *realm == account.realm)
-        };
-        let found: Vec<_> = self.accounts.iter().filter(fits).collect();
-        match found.as_slice() {
-            [] => AccountLookup::Nobody,
-            [one] => AccountLookup::One((*one).clone()),
-            many => AccountLookup::Ambiguous(many.iter().map(|account| account.realm.clone()).collect()),
+/// A registry with these accounts: name, realm, id.
+pub fn registry(accounts: &[(&str, &str, u64)]) -> Arc<AccountRegistry> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let bench = workbench().await;
+        for (name, realm, id) in accounts {
+            bench.pair(name, realm, *id, None).await;
         }
-    }
-
-    fn all(&self) -> Vec<Rc<FakeAccount>> {
-        self.accounts.clone()
-    }
-
-    fn name(account: &Rc<FakeAccount>) -> &AccountName {
-        &account.name
-    }
-
-    fn entry(_account: &Rc<FakeAccount>) -> Option<Arc<Account>> {
-        None
-    }
-
-    fn identity(account: &Rc<FakeAccount>) -> (RealmName, AccountId) {
-        (account.realm.clone(), account.id)
-    }
-
-    fn availability(account: &Rc<FakeAccount>, _now: Timestamp) -> Availability {
-        account.availability.borrow().clone()
-    }
-
-    fn mark_used(account: &Rc<FakeAccount>, _now: Timestamp) {
-        account.touched.set(true);
-    }
-
-    async fn renew(
-        &self,
-        _account: &Rc<FakeAccount>,
-        seen_generation: u64,
-        cause: Cause,
-    ) -> Result<Access, RenewError> {
-        self.renewals.borrow_mut().push((seen_generation, cause));
-        self.script.borrow_mut().pop_front().expect("a test that renews says what comes of it")
-    }
-
-    async fn join(&self, _account: &Rc<FakeAccount>) -> Option<Result<Access, RenewError>> {
-        self.script.borrow_mut().pop_front()
-    }
-
-    fn renew_in_background(&self, _account: &Rc<FakeAccount>, _seen_generation: u64, cause: Cause) {
-        self.behind.borrow_mut().push(cause);
-    }
-
-    fn report_forbidden(&self, _account: &Rc<FakeAccount>, cured: bool) {
-        self.forbidden.borrow_mut().push(cured);
-    }
-
-    fn route_unreachable(&self, _account: &Rc<FakeAccount>, route: &Arc<Route>, _why: &str) {
-        self.unreachable.borrow_mut().push(route.to_string());
-    }
-
-    fn route_tried(&self, _account: &Rc<FakeAccount>, trial: &Arc<RouteTrial>, failure: Option<String>) {
-        self.trials.borrow_mut().push((trial.route().to_string(), failure));
-    }
-}
-
-impl FakeAccounts {
-    pub fn name(account: &Rc<FakeAccount>) -> &AccountName {
-        &account.name
-    }
+        bench.registry
+    })
 }

@@ -14,7 +14,6 @@ use http::{HeaderValue, Method, Response};
 use super::access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 use super::forward::budget::RetryBudget;
 use super::forward::headers;
-use super::inbound::account::Accounts;
 use super::inbound::limits::CallLimiter;
 use super::inbound::token::TokenKey;
 use super::refusal::Refusal;
@@ -22,6 +21,8 @@ use super::request_ids::RequestIds;
 use super::response::body::ResponseBody;
 use super::response::links::LinkMatcher;
 use super::settings::GatewaySettings;
+use crate::access::registry::AccountRegistry;
+use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::http1::Headers;
 use crate::http1::client::{Dial, Pool};
@@ -43,10 +44,16 @@ pub struct GatewayShared {
     account_limiters: DashMap<AccountName, Arc<CallLimiter>>,
 }
 
+/// The accounts, and the one way to renew them.
+pub struct AccountDirectory {
+    pub registry: Arc<AccountRegistry>,
+    pub renewals: Renewals,
+}
+
 /// One worker's part: lives on one thread, with connections of its own.
-pub struct Gateway<A: Accounts, D: Dial> {
+pub struct Gateway<D: Dial> {
     pub(super) shared: Arc<GatewayShared>,
-    pub(super) accounts: A,
+    pub(super) accounts: AccountDirectory,
     pub(super) dial: D,
     pub(super) sinks: Rc<Sinks>,
     pub(super) pool: Pool<D::Stream>,
@@ -91,9 +98,14 @@ impl GatewayShared {
     }
 }
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// Made on the worker's own thread, inside its runtime.
-    pub fn new(shared: Arc<GatewayShared>, accounts: A, dial: D, observer: Arc<dyn CallObserver>) -> Self {
+    pub fn new(
+        shared: Arc<GatewayShared>,
+        accounts: AccountDirectory,
+        dial: D,
+        observer: Arc<dyn CallObserver>,
+    ) -> Self {
         let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
         let settings = RefCell::new(Rc::new(shared.settings.load_full()));

@@ -10,14 +10,9 @@ use crate::access::{Access, locked};
 use crate::journal::JournalEvent;
 use crate::model::route::Route;
 use crate::platform::{Blame, PlatformError, PlatformErrorKind};
-use crate::store::Store;
 
 fn responded(status: u16, kind: PlatformErrorKind) -> PlatformError {
     error("discovery", Blame::Realm, kind, Some(status))
-}
-
-fn not_served() -> PlatformError {
-    responded(404, PlatformErrorKind::Unexpected)
 }
 
 fn access(bench: &Workbench, account: &Account) -> Access {
@@ -45,9 +40,7 @@ async fn until_asked_again(bench: &Workbench, discoveries: usize) {
 /// An account whose platform names a first route, which answers as told.
 async fn without_a_route(proof: Result<Route, PlatformError>) -> Workbench {
     let bench = Workbench::new(ScriptedPlatform::new(true), &[]).await;
-    let mut grant = new_grant("smile", &global(), 1, start_time());
-    grant.route = None;
-    bench.registry.apply(bench.store.put_grant(grant).await.unwrap());
+    bench.pair("smile", "global", 1, None).await;
     bench.platform.next_proof(proof);
     bench
 }

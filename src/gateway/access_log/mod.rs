@@ -15,7 +15,6 @@ use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::{self, Endpoint};
 
-use super::inbound::account::Accounts;
 use super::inbound::limits::{CallLimiter, CallPermit};
 use super::refusal::{Refusal, RefusalCode};
 use super::settings::CallerRules;
@@ -117,12 +116,12 @@ impl RequestLog {
         Self { entry, account_entry: None, started: Instant::now(), sinks, permits: Vec::new() }
     }
 
-    pub fn set_account<A: Accounts>(&mut self, account: &A::Account) {
-        let (realm, id) = A::identity(account);
-        self.entry.account = Some(A::name(account).clone());
+    pub fn set_account(&mut self, account: &Arc<registry::Account>) {
+        let (realm, id) = account.identity();
+        self.entry.account = Some(account.name.clone());
         self.entry.realm = Some(realm);
         self.entry.account_id = Some(id);
-        self.account_entry = A::entry(account);
+        self.account_entry = Some(account.clone());
     }
 
     /// How many links became ours, and how many passed in a form that is not changed.

@@ -1,40 +1,41 @@
 //! The access that a call is sent with: the account's own, or what a renewal brings.
 
+use std::sync::Arc;
+
 use super::retry;
 use crate::access::Access;
-use crate::access::registry::Availability;
+use crate::access::registry::{Account, Availability};
 use crate::access::renewal::{Cause, RenewError};
 use crate::gateway::access_log::RequestLog;
-use crate::gateway::inbound::account::Accounts;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::worker::Gateway;
 use crate::http1::client::Dial;
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// The account's access, after a renewal where there is no live token.
     pub(in crate::gateway) async fn available_access(
         &self,
-        account: &A::Account,
+        account: &Arc<Account>,
         log: &mut RequestLog,
     ) -> Result<Access, Refusal> {
         let now = log.at;
-        A::mark_used(account, now);
-        let name = || A::name(account).clone();
-        match A::availability(account, now) {
+        account.mark_used(now);
+        let name = || account.name.clone();
+        match account.availability(now) {
             Availability::Ready(access) => Ok(access),
             Availability::Refused { access, cause } => {
                 Box::pin(self.join_renewal(account, access, cause, log)).await
             }
             Availability::Paused => Err(Refusal::AccountPaused(name())),
             Availability::NeedsLogin { since, remedy, .. } => {
-                let realm = A::identity(account).0;
+                let realm = account.identity().0;
                 Err(Refusal::AccountNeedsLogin { account: name(), realm, since, remedy })
             }
             Availability::Renewable { generation } => {
                 log.renewals += 1;
-                let renewal = self.accounts.renew(account, generation, Cause::NoToken);
+                let renewal = self.accounts.renewals.renew(account, generation, Cause::NoToken);
                 Box::pin(renewal).await.map_err(|error| {
-                    let realm = A::identity(account).0;
+                    let realm = account.identity().0;
                     retry::renewal_refusal(&error, self.shared.clock.now(), &name(), &realm)
                 })
             }
@@ -45,17 +46,17 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// only be refused too.
     async fn join_renewal(
         &self,
-        account: &A::Account,
+        account: &Arc<Account>,
         refused: Access,
         cause: Cause,
         log: &mut RequestLog,
     ) -> Result<Access, Refusal> {
         log.renewals += 1;
-        let error = match self.accounts.join(account).await {
+        let error = match self.accounts.renewals.join(account).await {
             Some(Ok(newer)) => return Ok(newer),
             Some(Err(error)) => error,
             // It has landed between two looks.
-            None => match A::availability(account, self.shared.clock.now()) {
+            None => match account.availability(self.shared.clock.now()) {
                 Availability::Ready(newer) => return Ok(newer),
                 _ => return Ok(refused),
             },
@@ -65,8 +66,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
         if cause == Cause::Forbidden && error == RenewError::StillRunning {
             return Ok(refused);
         }
-        let realm = A::identity(account).0;
+        let realm = account.identity().0;
         let now = self.shared.clock.now();
-        retry::after_failed_renewal(refused, &error, cause, now, A::name(account), &realm)
+        retry::after_failed_renewal(refused, &error, cause, now, &account.name, &realm)
     }
 }

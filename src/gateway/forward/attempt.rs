@@ -15,7 +15,6 @@ use super::retry::{self, AttemptError};
 use super::upstream_body::{ResponseBodyError, UpstreamBody};
 use crate::access::Access;
 use crate::gateway::access_log::RequestLog;
-use crate::gateway::inbound::account::Accounts;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::worker::Gateway;
 
@@ -44,11 +43,11 @@ pub struct UpstreamResponse<S: Io> {
 /// Responses up to this size that may be retried are buffered, so that the retry can reuse the connection.
 const SMALL_RESPONSE: usize = 64 * 1024;
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// One send with this access.
     pub(super) async fn attempt(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         access: &Access,
         body: &ReplayableBody,
         state: &mut RetryState,

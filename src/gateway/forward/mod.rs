@@ -20,7 +20,6 @@ use crate::access::renewal::Cause;
 use crate::http1::client::{Dial, Io};
 
 use super::access_log::RequestLog;
-use super::inbound::account::Accounts;
 use super::refusal::Refusal;
 use super::worker::Gateway;
 use attempt::UpstreamResponse;
@@ -51,10 +50,10 @@ pub(super) struct RetryState {
     retried_transparently: bool,
 }
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     pub(super) async fn forward_with_retries(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         mut access: Access,
         body: &ReplayableBody,
         log: &mut RequestLog,
@@ -80,7 +79,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             match retry::next_step(&self.context(request, &access, body, &state), outcome) {
                 RetryDecision::PassThrough(response) => return Ok(self.passed(request, response, access)),
                 RetryDecision::PassThroughAndRenew(response, cause) => {
-                    self.accounts.renew_in_background(&request.account, access.generation(), cause);
+                    self.accounts.renewals.renew_in_background(&request.account, access.generation(), cause);
                     return Ok(ForwardedResponse { response, access });
                 }
                 RetryDecision::Renew(response, cause) => {
@@ -112,8 +111,8 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     }
 
     /// The account's access as it is now, where it is still for the same realm.
-    fn newest_access(&self, request: &ResolvedRequest<'_, A>, access: &Access) -> Option<Access> {
-        let Availability::Ready(newest) = A::availability(&request.account, self.shared.clock.now()) else {
+    fn newest_access(&self, request: &ResolvedRequest<'_>, access: &Access) -> Option<Access> {
+        let Availability::Ready(newest) = request.account.availability(self.shared.clock.now()) else {
             return None;
         };
         (newest.realm() == access.realm()).then_some(newest)
@@ -122,19 +121,19 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// The vendor's response, which also proves the route that it came over, or shows that it is none.
     fn passed(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         response: UpstreamResponse<D::Stream>,
         access: Access,
     ) -> ForwardedResponse<D::Stream> {
         if let Some(trial) = access.trial().filter(|trial| trial.route() == access.route()) {
-            self.accounts.route_tried(&request.account, trial, no_proof(&response));
+            self.accounts.renewals.finish_route_trial(&request.account, trial, no_proof(&response));
         }
         ForwardedResponse { response, access }
     }
 
     fn context<'f>(
         &self,
-        request: &'f ResolvedRequest<'_, A>,
+        request: &'f ResolvedRequest<'_>,
         access: &Access,
         body: &ReplayableBody,
         state: &RetryState,
@@ -157,17 +156,17 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// Renews because of this response, and gives it back where that brings nothing and it is to pass.
     async fn renew(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         access: &Access,
         cause: Cause,
         response: UpstreamResponse<D::Stream>,
         log: &mut RequestLog,
     ) -> Result<Renewed<D::Stream>, Refusal> {
         log.renewals += 1;
-        match self.accounts.renew(&request.account, access.generation(), cause).await {
+        match self.accounts.renewals.renew(&request.account, access.generation(), cause).await {
             Ok(newer) => Ok(Renewed::Access(newer)),
             Err(error) => {
-                let (now, account) = (self.shared.clock.now(), A::name(&request.account));
+                let (now, account) = (self.shared.clock.now(), &request.account.name);
                 retry::after_failed_renewal(response, &error, cause, now, account, access.realm())
                     .map(|response| Renewed::NoneBut(Box::new(response)))
             }
@@ -188,7 +187,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
     /// connection could be made.
     fn report(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         access: &Access,
         state: &RetryState,
         outcome: &Result<UpstreamResponse<D::Stream>, AttemptError>,
@@ -198,11 +197,11 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
                 let status = response.head.status;
                 if state.renewed == Some(Cause::Forbidden) && !status.is_server_error() {
                     let cured = !matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
-                    self.accounts.report_forbidden(&request.account, cured);
+                    self.accounts.renewals.report_forbidden(&request.account, cured);
                 }
             }
             Err(AttemptError::ConnectFailed { reason, .. }) if request.takes_the_route() => {
-                self.accounts.route_unreachable(&request.account, access.route(), reason);
+                self.accounts.renewals.route_unreachable(&request.account, access.route(), reason);
             }
             Err(_) => {}
         }

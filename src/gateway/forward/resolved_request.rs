@@ -7,8 +7,8 @@ use http::Method;
 use http::header::HeaderValue;
 
 use crate::access::Access;
+use crate::access::registry::Account;
 use crate::clock::Timestamp;
-use crate::gateway::inbound::account::Accounts;
 use crate::gateway::inbound::link_host;
 use crate::gateway::inbound::permission::check_allowed;
 use crate::gateway::inbound::target::{self, ParsedTarget};
@@ -19,12 +19,12 @@ use crate::model::endpoint::Endpoint;
 use crate::model::route::Route;
 
 /// A call whose caller, account and endpoint are known.
-pub struct ResolvedRequest<'a, A: Accounts> {
+pub struct ResolvedRequest<'a> {
     pub settings: &'a GatewaySettings,
     pub head: &'a RequestHead,
     pub rules: &'a Arc<CallerRules>,
     pub realm: &'a Arc<RealmPolicy>,
-    pub account: A::Account,
+    pub account: Arc<Account>,
     pub endpoint: &'static Endpoint,
     pub started: Timestamp,
     target: ParsedTarget<'a>,
@@ -44,14 +44,14 @@ pub struct UpstreamTarget<'a> {
 /// expects.
 const V1_PATH: &str = "/lab-sw/v1";
 
-impl<'a, A: Accounts> ResolvedRequest<'a, A> {
+impl<'a> ResolvedRequest<'a> {
     /// Fixes the row now that the route's Path is known, and asks again whether the caller may.
     pub fn new(
         settings: &'a GatewaySettings,
         head: &'a RequestHead,
         rules: &'a Arc<CallerRules>,
         target: ParsedTarget<'a>,
-        account: A::Account,
+        account: Arc<Account>,
         access: &Access,
         started: Timestamp,
     ) -> Result<Self, Refusal> {

@@ -13,19 +13,18 @@ use super::resolved_request::ResolvedRequest;
 use super::retry::AttemptError;
 use super::{ForwardedResponse, RetryState};
 use crate::gateway::access_log::RequestLog;
-use crate::gateway::inbound::account::Accounts;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::worker::Gateway;
 
 /// A caller that meets a trial waits for it before it is served over the proven route.
 const LONGEST_TRIAL: Duration = Duration::from_secs(3);
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// Sends a call over a route that is not proven, where nothing is lost if that turns out to be a wrong
     /// one. `None`: over the proven one, then, and at once.
     pub(super) async fn try_route(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         access: &Access,
         body: &ReplayableBody,
         log: &mut RequestLog,
@@ -52,7 +51,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             },
             Err(error) => (None, Some(failure_of(error))),
         };
-        self.accounts.route_tried(&request.account, trial, failure);
+        self.accounts.renewals.finish_route_trial(&request.account, trial, failure);
         Ok(forwarded)
     }
 }

@@ -4,82 +4,39 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::access::Access;
-use crate::access::registry::{Account, AccountLookup, AccountRegistry, Availability};
-use crate::access::renewal::{Cause, RenewError, Renewals};
-use crate::access::route_candidate::RouteTrial;
-use crate::clock::Timestamp;
+use crate::access::registry::{Account, AccountLookup, AccountRegistry};
 use crate::config::AccountPattern;
 use crate::http1::{DuplicateHeader, Headers, KnownHeader, ascii_str};
-use crate::model::account::{AccountId, AccountName, RealmName};
-use crate::model::route::Route;
+use crate::model::account::{AccountId, RealmName};
 
 use super::caller::AuthenticatedCaller;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::CallerRules;
-
-/// What the request path needs of `access`. `AccountDirectory` is the production implementation; tests use a
-/// fake.
-pub trait Accounts: 'static {
-    type Account: Clone + 'static;
-
-    fn by_name(&self, name: &str) -> Option<Self::Account>;
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Self::Account>;
-    fn all(&self) -> Vec<Self::Account>;
-    fn name(account: &Self::Account) -> &AccountName;
-    /// The account that its activity is recorded at, where there is one.
-    fn entry(account: &Self::Account) -> Option<Arc<Account>>;
-    fn identity(account: &Self::Account) -> (RealmName, AccountId);
-    fn availability(account: &Self::Account, now: Timestamp) -> Availability;
-    fn mark_used(account: &Self::Account, now: Timestamp);
-    fn renew(
-        &self,
-        account: &Self::Account,
-        seen_generation: u64,
-        cause: Cause,
-    ) -> impl Future<Output = Result<Access, RenewError>>;
-    /// Waits for the renewal in flight, where there is one.
-    fn join(&self, account: &Self::Account) -> impl Future<Output = Option<Result<Access, RenewError>>>;
-    /// Starts a renewal that nobody waits for.
-    fn renew_in_background(&self, account: &Self::Account, seen_generation: u64, cause: Cause);
-    fn report_forbidden(&self, account: &Self::Account, cured: bool);
-    /// No connection to the account's route could be made.
-    fn route_unreachable(&self, account: &Self::Account, route: &Arc<Route>, why: &str);
-    /// A call has tried a route that was not proven; `failure` says why its response is no proof.
-    fn route_tried(&self, account: &Self::Account, trial: &Arc<RouteTrial>, failure: Option<String>);
-}
-
-/// The accounts, and the one way to renew them.
-#[derive(Clone)]
-pub struct AccountDirectory {
-    pub registry: Arc<AccountRegistry>,
-    pub renewals: Renewals,
-}
 
 /// How many names `account_not_chosen` lists at most.
 const MAX_CHOICES: usize = 100;
 
 /// First match wins: path prefix, X-Gateway-Account, the gateway token's account, the caller's only account.
 /// A gateway token is bound to its account, whatever the request names.
-pub fn choose<A: Accounts>(
-    accounts: &A,
+pub fn choose(
+    registry: &AccountRegistry,
     caller: &AuthenticatedCaller,
     prefix: Option<&str>,
     headers: &Headers,
-) -> Result<A::Account, Refusal> {
+) -> Result<Arc<Account>, Refusal> {
     let named = match prefix {
         Some(text) => Some(text),
         None => named_by_header(headers)?,
     };
     let account = match (named, &caller.token_account) {
-        (Some(text), _) => find(accounts, &caller.rules, &parse_ref(text)?)?,
+        (Some(text), _) => find(registry, &caller.rules, &parse_ref(text)?)?,
         (None, Some(bound)) => {
-            find(accounts, &caller.rules, &AccountRef::KnownHeader(Cow::Borrowed(bound.as_str())))?
+            find(registry, &caller.rules, &AccountRef::KnownHeader(Cow::Borrowed(bound.as_str())))?
         }
-        (None, None) => find(accounts, &caller.rules, &only_choice(accounts, &caller.rules)?)?,
+        (None, None) => find(registry, &caller.rules, &only_choice(registry, &caller.rules)?)?,
     };
     match &caller.token_account {
-        Some(bound) if bound != A::name(&account) => Err(Refusal::AccountNotAllowed),
+        Some(bound) if *bound != account.name => Err(Refusal::AccountNotAllowed),
         _ => Ok(account),
     }
 }
@@ -123,40 +80,40 @@ fn named_by_header(headers: &Headers) -> Result<Option<&str>, Refusal> {
     named.map(as_text).transpose()
 }
 
-fn only_choice<'r, A: Accounts>(accounts: &A, rules: &'r CallerRules) -> Result<AccountRef<'r>, Refusal> {
+fn only_choice<'r>(registry: &AccountRegistry, rules: &'r CallerRules) -> Result<AccountRef<'r>, Refusal> {
     match rules.single_account() {
         Some(AccountPattern::Name(name)) => Ok(AccountRef::KnownHeader(Cow::Borrowed(name))),
         Some(AccountPattern::Id { realm, id }) => Ok(AccountRef::Id(realm.clone(), *id)),
-        None => Err(Refusal::AccountNotChosen(choices(accounts, rules))),
+        None => Err(Refusal::AccountNotChosen(choices(registry, rules))),
     }
 }
 
-fn choices<A: Accounts>(accounts: &A, rules: &CallerRules) -> Vec<String> {
-    let mine = |account: &A::Account| allows::<A>(rules, account);
-    accounts
+fn choices(registry: &AccountRegistry, rules: &CallerRules) -> Vec<String> {
+    let mine = |account: &Arc<Account>| allows(rules, account);
+    registry
         .all()
         .into_iter()
         .filter(mine)
         .take(MAX_CHOICES)
-        .map(|account| A::name(&account).to_string())
+        .map(|account| account.name.to_string())
         .collect()
 }
 
-fn allows<A: Accounts>(rules: &CallerRules, account: &A::Account) -> bool {
-    rules.may_use(A::name(account), || A::identity(account))
+fn allows(rules: &CallerRules, account: &Account) -> bool {
+    rules.may_use(&account.name, || account.identity())
 }
 
-fn find<A: Accounts>(
-    accounts: &A,
+fn find(
+    registry: &AccountRegistry,
     rules: &CallerRules,
     wanted: &AccountRef<'_>,
-) -> Result<A::Account, Refusal> {
+) -> Result<Arc<Account>, Refusal> {
     let found = match wanted {
-        AccountRef::KnownHeader(name) => accounts.by_name(name),
-        AccountRef::Id(realm, id) => by_id(accounts, rules, realm.as_ref(), *id)?,
+        AccountRef::KnownHeader(name) => registry.by_name(name),
+        AccountRef::Id(realm, id) => by_id(registry, rules, realm.as_ref(), *id)?,
     };
     match found {
-        Some(account) if allows::<A>(rules, &account) => Ok(account),
+        Some(account) if allows(rules, &account) => Ok(account),
         None if covers(rules, wanted) => Err(Refusal::AccountUnknown),
         _ => Err(Refusal::AccountNotAllowed),
     }
@@ -171,21 +128,21 @@ fn covers(rules: &CallerRules, wanted: &AccountRef<'_>) -> bool {
 }
 
 /// An id that exists in several realms means the one which this caller may use, if that is one.
-fn by_id<A: Accounts>(
-    accounts: &A,
+fn by_id(
+    registry: &AccountRegistry,
     rules: &CallerRules,
     realm: Option<&RealmName>,
     id: AccountId,
-) -> Result<Option<A::Account>, Refusal> {
-    let realms = match accounts.by_id(realm, id) {
+) -> Result<Option<Arc<Account>>, Refusal> {
+    let realms = match registry.by_id(realm, id) {
         AccountLookup::One(account) => return Ok(Some(account)),
         AccountLookup::Nobody => return Ok(None),
         AccountLookup::Ambiguous(realms) => realms,
     };
     let mut mine = Vec::new();
     for realm in realms {
-        if let AccountLookup::One(account) = accounts.by_id(Some(&realm), id)
-            && allows::<A>(rules, &account)
+        if let AccountLookup::One(account) = registry.by_id(Some(&realm), id)
+            && allows(rules, &account)
         {
             mine.push((realm, account));
         }
@@ -197,76 +154,11 @@ fn by_id<A: Accounts>(
     }
 }
 
-impl Accounts for AccountDirectory {
-    type Account = Arc<Account>;
-
-    fn by_name(&self, name: &str) -> Option<Arc<Account>> {
-        self.registry.by_name(name)
-    }
-
-    fn by_id(&self, realm: Option<&RealmName>, id: AccountId) -> AccountLookup<Arc<Account>> {
-        self.registry.by_id(realm, id)
-    }
-
-    fn all(&self) -> Vec<Arc<Account>> {
-        self.registry.all()
-    }
-
-    fn name(account: &Arc<Account>) -> &AccountName {
-        &account.name
-    }
-
-    fn entry(account: &Arc<Account>) -> Option<Arc<Account>> {
-        Some(account.clone())
-    }
-
-    fn identity(account: &Arc<Account>) -> (RealmName, AccountId) {
-        account.identity()
-    }
-
-    fn availability(account: &Arc<Account>, now: Timestamp) -> Availability {
-        account.availability(now)
-    }
-
-    fn mark_used(account: &Arc<Account>, now: Timestamp) {
-        account.mark_used(now);
-    }
-
-    async fn renew(
-        &self,
-        account: &Arc<Account>,
-        seen_generation: u64,
-        cause: Cause,
-    ) -> Result<Access, RenewError> {
-        self.renewals.renew(account, seen_generation, cause).await
-    }
-
-    async fn join(&self, account: &Arc<Account>) -> Option<Result<Access, RenewError>> {
-        self.renewals.join(account).await
-    }
-
-    fn renew_in_background(&self, account: &Arc<Account>, seen_generation: u64, cause: Cause) {
-        self.renewals.renew_in_background(account, seen_generation, cause);
-    }
-
-    fn report_forbidden(&self, account: &Arc<Account>, cured: bool) {
-        self.renewals.report_forbidden(account, cured);
-    }
-
-    fn route_unreachable(&self, account: &Arc<Account>, route: &Arc<Route>, why: &str) {
-        self.renewals.route_unreachable(account, route, why);
-    }
-
-    fn route_tried(&self, account: &Arc<Account>, trial: &Arc<RouteTrial>, failure: Option<String>) {
-        self.renewals.finish_route_trial(account, trial, failure);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateway::settings::GatewaySettings;
-    use crate::gateway::testing::{self, FakeAccounts};
+    use crate::gateway::testing;
 
     fn chosen(patterns: &[&str], prefix: Option<&str>, header: Option<&str>, bound: Option<&str>) -> String {
         let mut config = testing::config();
@@ -274,14 +166,14 @@ mod tests {
         let rules = GatewaySettings::compile(&config).callers[0].clone();
         let caller = AuthenticatedCaller { rules, token_account: bound.map(|name| name.parse().unwrap()) };
         let headers = Headers::from_pairs(header.map(|value| ("x-gateway-account", value))).unwrap();
-        let accounts = FakeAccounts::with(&[
+        let registry = testing::registry(&[
             ("smile-a", "global", 1),
             ("smile-b", "global", 2),
             ("other", "china", 1),
             ("solo", "global", 9),
         ]);
-        match choose(&accounts, &caller, prefix, &headers) {
-            Ok(account) => FakeAccounts::name(&account).to_string(),
+        match choose(&registry, &caller, prefix, &headers) {
+            Ok(account) => account.name.to_string(),
             Err(Refusal::AccountNotChosen(choices)) => format!("choose {}", choices.join(" ")),
             Err(refusal) => refusal.code().as_str().to_owned(),
         }
@@ -308,7 +200,7 @@ mod tests {
     fn an_id_names_an_account_and_a_realm_tells_two_apart() {
         assert_eq!(chosen(&["*"], Some("2"), None, None), "smile-b");
         assert_eq!(chosen(&["*"], Some("china:1"), None, None), "other");
-        assert_eq!(chosen(&["*"], Some("1"), None, None), "choose global:1 china:1");
+        assert_eq!(chosen(&["*"], Some("1"), None, None), "choose china:1 global:1");
         assert_eq!(chosen(&["smile-*"], Some("1"), None, None), "smile-a");
         assert_eq!(chosen(&["china:1"], None, None, None), "other");
     }

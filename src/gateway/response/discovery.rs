@@ -10,7 +10,6 @@ use crate::access::Access;
 use crate::config;
 use crate::gateway::access_log::RequestLog;
 use crate::gateway::forward::resolved_request::ResolvedRequest;
-use crate::gateway::inbound::account::Accounts;
 use crate::gateway::refusal::X_REQUEST_ID;
 use crate::gateway::worker::{Gateway, GatewayResponse};
 use crate::http1::client::Dial;
@@ -79,11 +78,11 @@ pub fn parse_query(wanted: &config::Discovery, query: Option<&str>) -> Discovery
     }
 }
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     /// The response to a caller's discovery call.
     pub(in crate::gateway) fn discovery_response(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         access: &Access,
         log: &mut RequestLog,
     ) -> GatewayResponse<D> {
@@ -93,7 +92,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             &request.realm.discovery,
             asked,
             &request.rules.url,
-            A::name(&request.account),
+            &request.account.name,
             access.route(),
             ResponseBody::full,
             request.head.method == Method::HEAD,

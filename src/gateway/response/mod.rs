@@ -17,7 +17,6 @@ use super::forward::ForwardedResponse;
 use super::forward::headers;
 use super::forward::resolved_request::ResolvedRequest;
 use super::forward::upstream_body::{ResponseBodyError, UpstreamBody};
-use super::inbound::account::Accounts;
 use super::inbound::cors;
 use super::refusal::Refusal;
 use super::worker::{Gateway, GatewayResponse};
@@ -25,10 +24,10 @@ use body::ResponseBody;
 use links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
 use rewrite::{RewritePlan, RewrittenBody, RewrittenResponse};
 
-impl<A: Accounts, D: Dial> Gateway<A, D> {
+impl<D: Dial> Gateway<D> {
     pub(super) async fn caller_response(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         forwarded: ForwardedResponse<D::Stream>,
         log: &mut RequestLog,
     ) -> Result<GatewayResponse<D>, Refusal> {
@@ -39,7 +38,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
             cors::drop_platform_headers(&mut head.headers);
         }
         let link_context =
-            || LinkContext::new(&request.rules.url, A::name(&request.account), access.route(), request.realm);
+            || LinkContext::new(&request.rules.url, &request.account.name, access.route(), request.realm);
         if head.headers.has_any(ADDRESS_FIELDS) {
             link_context().rewrite_addresses(&mut head.headers);
         }
@@ -62,7 +61,7 @@ impl<A: Accounts, D: Dial> Gateway<A, D> {
 
     async fn rewrite_links(
         &self,
-        request: &ResolvedRequest<'_, A>,
+        request: &ResolvedRequest<'_>,
         head: &mut ResponseHead,
         body: UpstreamBody<D::Stream>,
         matcher: Option<Rc<LinkMatcher>>,

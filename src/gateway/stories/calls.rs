@@ -3,10 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::access::renewal::{Cause, RenewError};
+use crate::access::doubles::{HOUR, MINUTE};
 use crate::gateway::refusal::RefusalCode;
-use crate::gateway::testing::access;
-use crate::model::account::Remedy;
 
 const EXPIRED: &str = "HTTP/1.1 401 Unauthorized\ncontent-length: 3\n\nold";
 const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\ncontent-length: 2\n\nno";
@@ -24,7 +22,7 @@ fn a_legacy_call_reaches_the_platform_with_our_bearer_and_comes_back_untouched()
         assert_eq!(
             world.platform.requests.borrow()[0],
             format!(
-                "GET /itero-gen-api/v2/practice-configuration?q=%41&r=/x HTTP/1.1\r\nHost: {}\r\nX-OLD-Thing: 1\r\nX-Request-Id: r-1\r\nvia: 1.1 genapi-gateway-t1\r\nAuthorization: Bearer token-1\r\n\r\n",
+                "GET /itero-gen-api/v2/practice-configuration?q=%41&r=/x HTTP/1.1\r\nHost: {}\r\nX-OLD-Thing: 1\r\nX-Request-Id: r-1\r\nvia: 1.1 genapi-gateway-t1\r\nAuthorization: Bearer access-smile-0\r\n\r\n",
                 world.platform.addr
             )
         );
@@ -72,14 +70,15 @@ fn fifty_callers_at_once_each_get_their_own_response() {
 fn an_expired_token_is_renewed_once_and_the_call_repeated_on_the_new_route() {
     story(|world| async move {
         world.will_say(EXPIRED);
-        let moved = access(2, &world.platform.domain(), "/v3");
-        world.accounts.script.borrow_mut().push_back(Ok(moved));
+        world.bench.platform.next_discovery(Ok(world.platform.route("/v3")));
         let (head, body) = world.call(request("POST", "/scan-request", "{\"rx\":1}")).await;
         assert_eq!((head.status().as_u16(), body.unwrap().as_ref()), (200, b"{}".as_slice()));
-        assert_eq!(*world.accounts.renewals.borrow(), [(1, Cause::Unauthorized)]);
+        assert_eq!(world.bench.platform.refreshes(), 1);
+        assert_eq!(world.bench.reasons_of_refreshes("smile"), ["a call was answered 401"]);
         let requests = world.platform.requests.borrow();
         assert!(requests[0].starts_with("POST /itero-gen-api/v2/scan-request "));
-        assert!(requests[1].starts_with("POST /v3/scan-request ") && requests[1].contains("Bearer token-2"));
+        assert!(requests[1].starts_with("POST /v3/scan-request "));
+        assert!(requests[1].contains("Bearer access-smile-1\r\n"));
         assert!(requests.iter().all(|text| text.ends_with("\r\n\r\n{\"rx\":1}")));
         assert_eq!(
             world.platform.connections.get(),
@@ -90,33 +89,57 @@ fn an_expired_token_is_renewed_once_and_the_call_repeated_on_the_new_route() {
 }
 
 #[test]
-fn a_403_that_a_renewal_does_not_cure_passes_and_is_reported() {
+fn a_call_that_comes_while_a_refused_token_is_renewed_waits_and_is_sent_once() {
     story(|world| async move {
-        for cured in [false, true] {
-            world.will_say(FORBIDDEN);
-            if !cured {
-                world.will_say(FORBIDDEN);
-            }
-            let newer = access(2, &world.platform.domain(), "/v2");
-            world.accounts.script.borrow_mut().push_back(Ok(newer));
+        world.bench.platform.refresh_door.send_replace(false);
+        world.will_say(EXPIRED);
+        let late = async {
+            world.bench.platform.until_refreshes(1).await;
+            world.get("/orders/lab").await
+        };
+        let renewal = async {
+            world.until_waiting(2).await;
+            world.bench.platform.refresh_door.send_replace(true);
+        };
+        let (first, late, ()) = tokio::join!(world.get("/orders/lab"), late, renewal);
+        assert_eq!((first.0.status().as_u16(), late.0.status().as_u16()), (200, 200));
+        assert_eq!(world.bench.platform.refreshes(), 1);
+        let requests = world.platform.requests.borrow();
+        let refused = requests.iter().filter(|text| text.contains("Bearer access-smile-0\r\n")).count();
+        assert_eq!((requests.len(), refused), (3, 1));
+    });
+}
+
+#[test]
+fn a_403_that_a_renewal_does_not_cure_passes_and_holds_back_the_next_renewal() {
+    story(|world| async move {
+        let call = async |responses: &[&str]| {
+            responses.iter().for_each(|response| world.will_say(response));
             let (head, body) = world.get("/orders/lab").await;
-            let expected = if cured { (200, "{}") } else { (403, "no") };
-            assert_eq!((head.status().as_u16(), body.as_str()), expected);
-        }
-        assert_eq!(*world.accounts.forbidden.borrow(), [false, true]);
+            (head.status().as_u16(), body, world.bench.platform.refreshes())
+        };
+        assert_eq!(call(&[FORBIDDEN, FORBIDDEN]).await, (403, "no".to_owned(), 1));
+        world.clock.advance(MINUTE);
+        assert_eq!(call(&[FORBIDDEN]).await, (403, "no".to_owned(), 1), "the last renewal was no cure");
+        world.clock.advance(MINUTE);
+        assert_eq!(call(&[FORBIDDEN]).await, (200, "{}".to_owned(), 2));
+        world.clock.advance(MINUTE);
+        assert_eq!(call(&[FORBIDDEN]).await, (200, "{}".to_owned(), 3), "the last renewal was a cure");
+        assert_eq!(world.bench.reasons_of_refreshes("smile"), ["a call was answered 403"; 3]);
     });
 }
 
 #[test]
 fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
     story(|world| async move {
-        let now = world.clock.now();
         world.will_say(EXPIRED);
-        world.accounts.script.borrow_mut().push_back(Err(RenewError::TooSoon { until: now }));
+        assert_eq!(world.get("/orders/lab").await.1, "{}");
+        world.will_say(EXPIRED);
         assert_eq!(world.get("/orders/lab").await.1, "old");
+        assert_eq!(world.bench.platform.refreshes(), 1);
+        world.clock.advance(MINUTE);
+        world.bench.platform.forgets("smile");
         world.will_say(EXPIRED);
-        let dead = RenewError::NeedsLogin { since: now, why: "refused".into(), remedy: Remedy::Login };
-        world.accounts.script.borrow_mut().push_back(Err(dead));
         let (head, body) = world.get("/orders/lab").await;
         assert_eq!(head.status(), 401);
         assert!(
@@ -124,21 +147,21 @@ fn within_the_gap_the_vendors_401_passes_and_a_dead_grant_says_what_to_do() {
                 && body.contains("accounts pair --realm global --name smile")
         );
         let records = world.records.0.lock().unwrap();
-        assert_eq!(records[1].refusal, Some(RefusalCode::AccountNeedsLogin));
+        assert_eq!(records[2].refusal, Some(RefusalCode::AccountNeedsLogin));
     });
 }
 
 #[test]
 fn an_account_without_a_token_is_renewed_first_and_a_paused_one_is_not_touched() {
     story(|world| async move {
-        world.accounts.set(Availability::Renewable { generation: 4 });
-        let newer = access(5, &world.platform.domain(), "/itero-gen-api/v2");
-        world.accounts.script.borrow_mut().push_back(Ok(newer));
+        world.clock.advance(HOUR);
+        assert_eq!(world.account().activity.last_call_at(), None);
         assert_eq!(world.status("GET", "/orders/lab", "").await, 200);
-        assert_eq!(*world.accounts.renewals.borrow(), [(4, Cause::NoToken)]);
-        world.accounts.set(Availability::Paused);
+        assert_eq!(world.account().activity.last_call_at(), Some(world.clock.now()));
+        assert_eq!(world.bench.reasons_of_refreshes("smile"), ["a call found no live token"]);
+        world.bench.pause("smile").await;
         assert_eq!(world.status("GET", "/orders/lab", "").await, 503);
-        assert_eq!(world.platform.requests.borrow().len(), 1);
+        assert_eq!((world.platform.requests.borrow().len(), world.bench.platform.refreshes()), (1, 1));
     });
 }
 
@@ -146,10 +169,15 @@ fn an_account_without_a_token_is_renewed_first_and_a_paused_one_is_not_touched()
 fn a_body_too_large_to_keep_streams_and_its_401_passes_while_the_renewal_starts() {
     story(|world| async move {
         let large = "x".repeat(200 * 1024);
+        world.bench.platform.refresh_door.send_replace(false);
         world.will_say(EXPIRED);
         assert_eq!(world.status("PUT", "/patients", &large).await, 401);
-        assert_eq!(*world.accounts.behind.borrow(), [Cause::Unauthorized]);
+        world.bench.platform.refresh_door.send_replace(true);
+        world.bench.platform.until_refreshes(1).await;
+        world.bench.renewals.finish().await;
+        assert_eq!(world.bench.reasons_of_refreshes("smile"), ["a call was answered 401"]);
         let requests = world.platform.requests.borrow();
+        assert_eq!(requests.len(), 1);
         assert!(requests[0].contains("content-length: 204800\r\n") && requests[0].ends_with(&large));
     });
 }

@@ -105,7 +105,9 @@ fn a_platform_that_takes_no_calls_is_tried_three_times_with_pauses() {
     story(|world| async move {
         // A port that was free a moment ago and is nobody's now.
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        world.accounts.set(Availability::Ready(testing::access(1, &format!("http://{nobody}"), "/v2")));
+        let nobody = testing::route(&format!("http://{nobody}"), "/v2");
+        world.move_to(&nobody).await;
+        world.bench.platform.next_discovery(Ok(nobody));
         let call = world.get("/orders/lab");
         let time = async {
             for nth in 1..3 {
@@ -178,7 +180,7 @@ fn a_response_that_comes_before_the_upload_is_over_passes() {
     story(|world| async move {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let domain = format!("http://{}", listener.local_addr().unwrap());
-        world.accounts.set(Availability::Ready(testing::access(1, &domain, "/v2")));
+        world.move_to(&testing::route(&domain, "/v2")).await;
         let mut caller = world.connect();
         caller
             .write_all(b"PUT /patients HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\nbegin")

@@ -1,5 +1,5 @@
-//! The gateway between a caller and a platform that follows a script, over real sockets. What a story does
-//! not say, the platform responds with 200 and `{}`.
+//! The gateway between a caller and a platform that follows a script: its API over real sockets, its control
+//! calls as real renewals make them. What a story does not say, the API responds with 200 and `{}`.
 
 mod calls;
 mod faults;
@@ -29,17 +29,22 @@ use super::access_log::{CallObserver, LogEntry};
 use super::inbound::caller::PeerInfo;
 use super::inbound::token::TokenKey;
 use super::settings::GatewaySettings;
-use super::testing::{self, FakeAccounts};
-use super::{Gateway, GatewayShared};
-use crate::access::registry::{Account, Availability};
-use crate::clock::{Clock, Timestamp};
+use super::testing;
+use super::{AccountDirectory, Gateway, GatewayShared};
+use crate::access::doubles::Workbench;
+use crate::access::registry::Account;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::http1::client::{Dial, DialError, PoolKey};
 use crate::http1::{
     self, BodyDecoder, HeadLimits, KnownHeader, NoopConnectionObserver, ResponseContext, ServerConnection,
 };
+use crate::model::route::Route;
 
-/// What the platform does with a request.
+/// The Path of the account's route.
+pub const PATH: &str = "/itero-gen-api/v2";
+
+/// What the platform's API does with a request.
 #[derive(Clone)]
 pub enum Act {
     /// These bytes, and the connection stays.
@@ -50,8 +55,8 @@ pub enum Act {
     SayAndStall(Vec<u8>),
 }
 
-/// The platform: reads one request after the other and acts as the script says.
-pub struct ScriptedPlatform {
+/// The platform's API: reads one request after the other and acts as the script says.
+pub struct ScriptedApi {
     pub addr: SocketAddr,
     pub script: RefCell<VecDeque<Act>>,
     /// Requests as they came, head and body.
@@ -61,9 +66,11 @@ pub struct ScriptedPlatform {
 }
 
 pub struct World {
-    pub gateway: Rc<Gateway<Rc<FakeAccounts>, Direct>>,
-    pub accounts: Rc<FakeAccounts>,
-    pub platform: Rc<ScriptedPlatform>,
+    pub gateway: Rc<Gateway<Direct>>,
+    /// The accounts, and how the platform answers renewals.
+    pub bench: Workbench,
+    /// Where the account's route leads.
+    pub platform: Rc<ScriptedApi>,
     pub clock: Clock,
     pub records: Arc<Records>,
 }
@@ -107,16 +114,27 @@ pub fn with_config<F: Future<Output = ()>>(change: impl FnOnce(&mut Config), bod
 
 impl World {
     async fn new(config: &Config) -> Self {
-        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let bench = testing::workbench().await;
+        let clock = bench.clock.clone();
         let records = Arc::new(Records::default());
         let settings = GatewaySettings::compile(config);
         let shared =
             Arc::new(GatewayShared::new(settings, TokenKey::new(&[1; 32]), clock.clone(), "t1", None));
-        let platform = ScriptedPlatform::start().await;
-        let accounts = FakeAccounts::with(&[("smile", "global", 7)]);
-        accounts.set(Availability::Ready(testing::access(1, &platform.domain(), "/itero-gen-api/v2")));
-        let gateway = Rc::new(Gateway::new(shared, accounts.clone(), Direct, records.clone()));
-        Self { gateway, accounts, platform, clock, records }
+        let platform = ScriptedApi::start().await;
+        bench.pair("smile", "global", 7, Some(&platform.route(PATH))).await;
+        let accounts =
+            AccountDirectory { registry: bench.registry.clone(), renewals: bench.renewals.clone() };
+        let gateway = Rc::new(Gateway::new(shared, accounts, Direct, records.clone()));
+        Self { gateway, bench, platform, clock, records }
+    }
+
+    pub fn account(&self) -> Arc<Account> {
+        self.bench.account("smile")
+    }
+
+    /// The account's calls go there from now on.
+    pub async fn move_to(&self, route: &Route) {
+        self.bench.move_account("smile", route).await;
     }
 
     pub fn will(&self, act: Act) {
@@ -203,6 +221,17 @@ impl World {
         }
     }
 
+    /// Returns when the account's route is this one and proven.
+    pub async fn until_proven(&self, account: &Account, route: &Route) {
+        loop {
+            let summary = account.summary();
+            if summary.route_proven && summary.route.as_deref() == Some(route) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The first lines of what the platform was sent.
     pub fn sent(&self) -> Vec<String> {
         let requests = self.platform.requests.borrow();
@@ -220,7 +249,7 @@ pub fn response(status: &str, kind: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\ncontent-type: {kind}\ncontent-length: {}\n\n{body}", body.len())
 }
 
-impl ScriptedPlatform {
+impl ScriptedApi {
     async fn start() -> Rc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let platform = Rc::new(Self {
@@ -242,6 +271,10 @@ impl ScriptedPlatform {
 
     pub fn domain(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    pub fn route(&self, path: &str) -> Route {
+        testing::route(&self.domain(), path)
     }
 
     /// `{}`, or the target itself where it asks for an echo.
