@@ -183,15 +183,15 @@ format = "json"
 struct Scene {
     name: &'static str,
     /// How much of its life each token has left at the beginning.
-    left: Duration,
+    remaining: Duration,
     in_use: bool,
     hours: u32,
 }
 
 const SCENES: [Scene; 3] = [
-    Scene { name: "all in use, after a long stop", left: Duration::ZERO, in_use: true, hours: 3 },
-    Scene { name: "all in use, tokens of one second", left: HOUR, in_use: true, hours: 3 },
-    Scene { name: "all idle, tokens of one second", left: HOUR, in_use: false, hours: 2 },
+    Scene { name: "all in use, after a long stop", remaining: Duration::ZERO, in_use: true, hours: 3 },
+    Scene { name: "all in use, tokens of one second", remaining: HOUR, in_use: true, hours: 3 },
+    Scene { name: "all idle, tokens of one second", remaining: HOUR, in_use: false, hours: 2 },
 ];
 
 fn keeper(accounts: usize) {
@@ -207,7 +207,7 @@ async fn watch_keeper(accounts: usize, scene: &Scene) {
     let folder = folder();
     let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
     let store: Arc<dyn Store> = Arc::new(open_sqlite(folder.path(), clock.clone()).await);
-    let obtained = clock.now() + scene.left;
+    let obtained = clock.now() + scene.remaining;
     fill(&*store, accounts, Timestamp::from_millis(obtained.as_millis() - HOUR.as_millis() as u64)).await;
     let bench = Bench::over(store, clock.clone()).await;
     let keeping = bench.renewals.start_scheduler();

@@ -230,7 +230,7 @@ impl Cluster {
     }
 
     /// A refresh of the last second may be on its way.
-    async fn answers_again(self: &Arc<Self>, id: u64) {
+    async fn responds_again(self: &Arc<Self>, id: u64) {
         let end = Instant::now() + PATIENCE;
         while !matches!(self.call(id, 0).await, Told::Right) {
             assert!(Instant::now() < end, "{id} is not answered any more");
@@ -511,7 +511,7 @@ async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
     let deaths = cluster.deaths.lock().await.clone();
     let (refreshes, taken_over) = check_refreshes(&cluster, &deaths);
     for id in ids() {
-        cluster.answers_again(id).await;
+        cluster.responds_again(id).await;
     }
     every_gateway_says_ready(&cluster, gateways).await;
     let (right, come_again) = (cluster.right.load(Relaxed), cluster.come_again.load(Relaxed));
@@ -540,13 +540,13 @@ async fn three_gateways_survive_each_others_deaths_and_the_databases_restarts() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_gateway_answers_for_all_of_them() {
+async fn any_gateway_serves_all_of_them() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let cluster = Arc::new(Cluster::new(2).await);
     let _running = [cluster.start(0).await, cluster.start(1).await];
     let ((_, one), (_, other)) = (cluster.any_up(0).await, cluster.any_up(1).await);
     cluster.import(&one, FIRST, "").await;
-    cluster.answers_again(FIRST).await;
+    cluster.responds_again(FIRST).await;
     let look = async |up: &Up, path: &str| {
         serde_json::from_str::<Value>(&cluster.admin(reqwest::Method::GET, up, path, "").await).unwrap()
     };
@@ -592,7 +592,7 @@ async fn an_upgrade_one_gateway_after_the_other_loses_no_call() {
         callers.spawn(cluster.clone().caller(id, number, stop.clone()));
     }
     let upgrade = async {
-        cluster.answers_again(FIRST).await;
+        cluster.responds_again(FIRST).await;
         tell_database(&cluster, A_NEWER_GATEWAY_WAS_HERE).await;
         for round in 0..6 {
             tokio::time::sleep(random_pause(Duration::from_millis(300))).await;

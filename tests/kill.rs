@@ -46,7 +46,7 @@ struct Bench {
 
 /// What the files of a dead gateway say about one account.
 #[derive(Debug)]
-struct LeftBehind {
+struct GrantOnDisk {
     refresh: String,
     intent: bool,
 }
@@ -125,7 +125,7 @@ impl Bench {
     }
 
     /// Reads the store of a gateway that is no more.
-    async fn left_behind(&self) -> BTreeMap<u64, LeftBehind> {
+    async fn grants_on_disk(&self) -> BTreeMap<u64, GrantOnDisk> {
         let file = self.folder.path().join(gateway_files::CONFIG);
         let config = config::load(&file, &config::process_env).unwrap().config;
         let store = store::open(&config.store, Clock::system()).await.expect("opens after kill -9");
@@ -134,7 +134,7 @@ impl Bench {
             let account = store.account(&name_of(id).parse().unwrap()).await.unwrap().unwrap();
             let grant = account.current_grant().unwrap();
             let refresh = grant.refresh.expose().to_owned();
-            found.insert(id, LeftBehind { refresh, intent: grant.intent.is_some() });
+            found.insert(id, GrantOnDisk { refresh, intent: grant.intent.is_some() });
         }
         store.close().await.unwrap();
         found
@@ -195,7 +195,7 @@ async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit
     for id in ids() {
         bench.import(&gateway, id, "").await;
     }
-    let (right, mut under_way, mut lost) = (Arc::new(AtomicU64::new(0)), 0, 0);
+    let (right, mut intents, mut lost) = (Arc::new(AtomicU64::new(0)), 0, 0);
     for kill in 1..=KILLS {
         let stop = Arc::new(AtomicBool::new(false));
         let data = gateway.data.clone();
@@ -208,17 +208,17 @@ async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit
         };
         tokio::join!(load, killing);
 
-        let left = bench.left_behind().await;
+        let after_kill = bench.grants_on_disk().await;
         gateway = Gateway::start(bench.folder.path());
-        for (id, left) in &left {
-            let spent = bench.spent(*id, &left.refresh);
+        for (id, after_kill) in &after_kill {
+            let spent = bench.spent(*id, &after_kill.refresh);
             bench.sandbox.expire_access(*id);
             let response = bench.call(&gateway.data, *id).await.unwrap();
             let needs_login = response == (401, "account_needs_login".to_owned());
             assert!(needs_login || response == (200, String::new()), "kill {kill}, {id}: {response:?}");
             assert_eq!(needs_login, spent, "kill {kill}, {id}: a login is lost in the window and only there");
-            assert!(left.intent || !spent, "kill {kill}, {id}: the intent names the window");
-            under_way += usize::from(left.intent);
+            assert!(after_kill.intent || !spent, "kill {kill}, {id}: the intent names the window");
+            intents += usize::from(after_kill.intent);
             if needs_login {
                 lost += 1;
                 let journal = bench.journal(&gateway, *id).await;
@@ -234,7 +234,7 @@ async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit
     let at = |share: usize| windows.get(windows.len() * share / 100).copied().unwrap_or_default();
     assert!(windows.len() > 50, "{} refreshes", windows.len());
     println!(
-        "{KILLS} kills in {:.0?}: {} right answers, {} refreshes, {under_way} of {} accounts were between intent and commit, {lost} lost. \
+        "{KILLS} kills in {:.0?}: {} right answers, {} refreshes, {intents} of {} accounts were between intent and commit, {lost} lost. \
          From the refresh at the platform to the discovery behind the commit: median {} ms, 90 % {} ms, longest {} ms.",
         began.elapsed(),
         right.load(Relaxed),

@@ -118,7 +118,7 @@ fn refused_responses(responses: &[Response]) -> Vec<u8> {
 }
 
 /// A response, or nothing where the platform cut it short and the gateway did too.
-async fn whole(request: reqwest::RequestBuilder) -> Option<Response> {
+async fn read_to_end(request: reqwest::RequestBuilder) -> Option<Response> {
     let response = request.send().await.ok()?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Some(Response { status, headers, body: response.bytes().await.ok()? })
@@ -132,7 +132,9 @@ async fn traffic(world: &World) -> Vec<Response> {
     let fly = Duration::from_millis(100);
     let ask = |path: String| {
         let request = world.bare(Method::GET, &path).header("x-gateway-key", &world.key);
-        whole(request.bearer_auth(OLD_BEARER).header("x-patient", IN_HEADER).header("cookie", IN_HEADER))
+        read_to_end(
+            request.bearer_auth(OLD_BEARER).header("x-patient", IN_HEADER).header("cookie", IN_HEADER),
+        )
     };
     for fault in [
         None,
@@ -144,7 +146,7 @@ async fn traffic(world: &World) -> Vec<Response> {
         Some(Fault::DropsMidBody),
         Some(Fault::TwoLengths),
         Some(Fault::Redirects { status: 302, location: format!("/x?{IN_QUERY}") }),
-        Some(Fault::Answers { status: 400, body: format!("no patient {IN_BODY}") }),
+        Some(Fault::Responds { status: 400, body: format!("no patient {IN_BODY}") }),
     ] {
         for endpoint in [Endpoint::OrdersPractice, Endpoint::PatientSearch] {
             if let Some(fault) = fault.clone() {
@@ -156,7 +158,7 @@ async fn traffic(world: &World) -> Vec<Response> {
             .bare(Method::POST, &format!("/accounts/{CLINIC_NAME}/patient/search"))
             .header("x-gateway-key", &world.key)
             .body(search.clone());
-        responses.extend(world.while_time_flies(fly, whole(searched)).await);
+        responses.extend(world.while_time_flies(fly, read_to_end(searched)).await);
         world.sandbox.clear_fault_rules();
     }
     for path in [
@@ -207,7 +209,7 @@ async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
         (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::LineBreakInAccessToken)),
         (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::HalfOfTheJson)),
         (Endpoint::Refresh, Fault::JunkToken(InvalidTokens::ExpiresIn(json!(IN_BODY)))),
-        (Endpoint::Refresh, Fault::Answers { status: 400, body: json!({"error": IN_BODY}).to_string() }),
+        (Endpoint::Refresh, Fault::Responds { status: 400, body: json!({"error": IN_BODY}).to_string() }),
         (
             Endpoint::Refresh,
             Fault::Redirects { status: 302, location: format!("https://x.test/?{IN_QUERY}") },

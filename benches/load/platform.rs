@@ -62,7 +62,7 @@ pub fn serve(folder: &Path) -> anyhow::Result<()> {
         let port = listener.local_addr()?.port();
         println!("{port} {}", region.local_addr()?.port());
         std::io::stdout().flush()?;
-        let responses = Arc::new(Answers::new(port));
+        let responses = Arc::new(RenderedResponses::new(port));
         let slow = listen(region, acceptor.clone(), responses.clone(), true);
         tokio::try_join!(listen(listener, acceptor, responses, false), slow)?;
         Ok(())
@@ -72,7 +72,7 @@ pub fn serve(folder: &Path) -> anyhow::Result<()> {
 async fn listen(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    responses: Arc<Answers>,
+    responses: Arc<RenderedResponses>,
     slow: bool,
 ) -> std::io::Result<()> {
     loop {
@@ -104,7 +104,7 @@ fn acceptor(folder: &Path) -> anyhow::Result<TlsAcceptor> {
 }
 
 /// Answers made once.
-struct Answers {
+struct RenderedResponses {
     domain: String,
     small: Vec<u8>,
     list: Vec<u8>,
@@ -137,7 +137,7 @@ struct Request<'a> {
     body: &'a [u8],
 }
 
-impl Answers {
+impl RenderedResponses {
     fn new(port: u16) -> Self {
         let domain = format!("https://{NAME}:{port}");
         let list = order_list(&domain);
@@ -312,7 +312,7 @@ fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     query.split(|byte| *byte == b'&').find_map(|part| part.strip_prefix(name))
 }
 
-async fn converse(mut stream: TlsStream<TcpStream>, responses: &Answers) -> std::io::Result<()> {
+async fn converse(mut stream: TlsStream<TcpStream>, responses: &RenderedResponses) -> std::io::Result<()> {
     let mut read = Vec::with_capacity(32 * 1024);
     loop {
         let end = loop {
@@ -360,11 +360,11 @@ async fn send_asset(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
     );
     stream.write_all(head.as_bytes()).await?;
     let chunk = vec![b'z'; 256 * 1024];
-    let mut left = ASSET_BYTES;
-    while left > 0 {
-        let part = &chunk[..chunk.len().min(left as usize)];
+    let mut remaining = ASSET_BYTES;
+    while remaining > 0 {
+        let part = &chunk[..chunk.len().min(remaining as usize)];
         stream.write_all(part).await?;
-        left -= part.len() as u64;
+        remaining -= part.len() as u64;
     }
     Ok(())
 }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn only_the_complete_token_opens() {
         let (guard, _) = guard();
         assert!(guard.check(&headers(&[("authorization", "Bearer right")])).is_ok());
         for wrong in ["Bearer righ", "Bearer right2", "Bearer", "Basic right", "right", "Bearer "] {

@@ -147,7 +147,7 @@ impl Running {
         drop(public);
         admin.stop();
         admin.ended().await;
-        control.write_what_is_left().await;
+        control.write_remaining().await;
         report
     }
 }
@@ -163,7 +163,7 @@ async fn end_tasks(tasks: Vec<JoinHandle<()>>) {
 }
 
 impl ControlPlane {
-    async fn write_what_is_left(&self) {
+    async fn write_remaining(&self) {
         in_time("when accounts were last used", self.last_seen.write_at_once()).await;
         in_time("the journal's last lines", self.journal.flush()).await;
         if let Some(Err(error)) = in_time("the store's last changes", self.store.close()).await {

@@ -205,7 +205,7 @@ fn measure(plan: &LoadPlan) -> Result<LoadReport, String> {
 fn watch(plan: &LoadPlan, progress: &Arc<RunProgress>, finished: impl Fn() -> bool) {
     stop_on_interrupt(progress.clone());
     let started = Instant::now();
-    let whole = plan.warm_up + plan.duration;
+    let total = plan.warm_up + plan.duration;
     let mut shown = (started, progress.count());
     let live = std::io::stderr().is_terminal();
     while !finished() {
@@ -219,12 +219,12 @@ fn watch(plan: &LoadPlan, progress: &Arc<RunProgress>, finished: impl Fn() -> bo
         let rate = (now.calls - last.calls) as f64 / seconds;
         let megabytes = (now.bytes - last.bytes) as f64 / seconds / 1e6;
         let failed = now.failures - last.failures;
-        let elapsed = started.elapsed().min(whole).as_secs();
+        let elapsed = started.elapsed().min(total).as_secs();
         let phase = if started.elapsed() < plan.warm_up { " warming up" } else { "" };
         let end = if live { "\x1b[K\r" } else { "\n" };
         let line = format!(
             "{elapsed:>4} of {} s{phase}: {rate:.0} calls/s, {megabytes:.1} MB/s, {failed} failed",
-            whole.as_secs()
+            total.as_secs()
         );
         eprint!("{line}{end}");
         let _ = std::io::stderr().flush();

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_no_broader_than_its_screen_and_names_stay_whole() {
+    fn a_table_is_no_broader_than_its_screen_and_names_are_not_cut() {
         let name = "n".repeat(64);
         let long = "why ".repeat(40);
         let rows = rows(&[&[&name, "needs_login", &long, "2 days ago"], &["b", "ready", "", "now"]]);
@@ -403,8 +403,8 @@ mod tests {
             assert!(text.contains(&name) && text.contains("needs_login"), "{text}");
             assert_eq!(text.contains('…'), width > 80, "what cannot be told in eight characters is left out");
         }
-        let whole = Screen { width: None, ..screen(0) };
-        let text = table(&["name", "state", "detail", "last call"], &[], &rows, whole);
+        let unlimited = Screen { width: None, ..screen(0) };
+        let text = table(&["name", "state", "detail", "last call"], &[], &rows, unlimited);
         assert!(text.contains(long.trim_end()), "{text}");
     }
 

@@ -47,9 +47,9 @@ pub(super) fn is_placeholder_digest(digest: &[u8; 32]) -> bool {
 /// Warns of a host that is set aside for examples (RFC 2606) or still has to be filled in.
 pub(super) fn warn_of_placeholder_host(value: &TomlValue<'_>, url: &Url) {
     let Some(Host::Domain(host)) = url.host() else { return };
-    let left =
+    let is_example =
         |label: &str| matches!(label, "example" | "yourdomain" | "yourcompany") || is_placeholder(label);
-    if host.split('.').any(left) {
+    if host.split('.').any(is_example) {
         value.warn(format!("{host} is a placeholder"), "write the host that is really meant");
     }
 }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_has_to_be_filled_in_is_told_from_what_was() {
-        for left in [
+        for placeholder in [
             "your-client-id",
             "YOUR_CLIENT_SECRET",
             "<client id>",
@@ -94,7 +94,7 @@ mod tests {
             "…",
             "replace-me-please",
         ] {
-            assert!(is_placeholder(left), "{left}");
+            assert!(is_placeholder(placeholder), "{placeholder}");
         }
         for given in
             ["id", "sandbox-client-new", "canary-4711", "0oa1b2c3", "yourdent", "s3cret", "a", "myclinic"]

@@ -64,7 +64,7 @@ pub async fn all(demo: &DemoEnvironment) -> DemoReport {
     report.check("a 504 and a 500 are retried with backoff", demo.retries_trouble()).await;
     report.check("a scan is downloaded through a rewritten link", demo.downloads_a_scan()).await;
     report
-        .check("an application refreshes by itself and gets no Align token", demo.answers_a_refresh())
+        .check("an application refreshes by itself and gets no Align token", demo.responds_to_a_refresh())
         .await;
     report.check("an account moves to another region and calls follow", demo.follows_a_region_move()).await;
     report.check("strangers and destructive calls are refused", demo.refuses()).await;
@@ -202,7 +202,7 @@ impl DemoEnvironment {
         Ok(format!("{} MB, byte for byte", response.body.len() / 1_000_000))
     }
 
-    async fn answers_a_refresh(&self) -> anyhow::Result<String> {
+    async fn responds_to_a_refresh(&self) -> anyhow::Result<String> {
         let refresh_token = self.sandbox.grant(LAB).context("the lab has no grant")?;
         let response = self.applications.refresh(&refresh_token).await?;
         expect(&response, 200)?;

@@ -239,13 +239,13 @@ mod tests {
 
     #[test]
     fn a_head_is_taken_when_its_last_byte_is_here_however_it_came() {
-        let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(heads(&[whole, whole]).unwrap(), [whole, whole]);
-        assert_eq!(heads(&["\r\n\r\n", whole]).unwrap(), [whole]);
-        let letters: Vec<String> = whole.chars().map(String::from).collect();
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(heads(&[request, request]).unwrap(), [request, request]);
+        assert_eq!(heads(&["\r\n\r\n", request]).unwrap(), [request]);
+        let letters: Vec<String> = request.chars().map(String::from).collect();
         let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
-        assert_eq!(heads(&letters).unwrap(), [whole]);
-        assert!(heads(&[&whole[..whole.len() - 1]]).unwrap().is_empty());
+        assert_eq!(heads(&letters).unwrap(), [request]);
+        assert!(heads(&[&request[..request.len() - 1]]).unwrap().is_empty());
     }
 
     #[test]

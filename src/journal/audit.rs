@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_does_not_answer_holds_one_thread_and_refuses_the_act_until_it_does() {
+    async fn a_disk_that_does_not_respond_blocks_one_thread_and_refuses_the_act_until_it_does() {
         let (_folder, path, mut audit) = set_up();
         audit.timeout = Duration::from_millis(20);
         let (response, responded) = std::sync::mpsc::channel::<()>();

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_import_file_is_refused_as_a_whole_by_what_it_is() {
+    fn what_is_no_import_file_is_refused_by_what_it_is() {
         use ImportFileError::*;
         let refused = |file: &[u8]| read_import(file).unwrap_err();
         assert_eq!(refused(b"{}"), NotAnArray);

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unsound_list_is_malformed_as_a_whole() {
+    async fn one_unsound_row_makes_the_list_malformed() {
         for body in [
             "[]",
             "{}",

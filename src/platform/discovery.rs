@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_the_region_answers_base_url_is_asked_next() {
+    async fn whatever_the_region_responds_base_url_is_asked_next() {
         for failure in [
             status_response(401, ""),
             status_response(403, ""),

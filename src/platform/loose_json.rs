@@ -294,14 +294,14 @@ mod tests {
     proptest! {
             #[test]
             fn sound_json_is_read_as_every_reader_reads_it(value in json(), pretty in any::<bool>()) {
-                let whole = serde_json::json!([value]);
+                let array = serde_json::json!([value]);
                 let text = if pretty {
-    serde_json::to_string_pretty(&whole).unwrap()
+    serde_json::to_string_pretty(&array).unwrap()
     } else {
-    whole.to_string()
+    array.to_string()
     };
                 let read = read(text.as_bytes()).unwrap();
-                prop_assert_eq!(&read.value, &loose_json(&whole));
+                prop_assert_eq!(&read.value, &loose_json(&array));
                 prop_assert_eq!((read.cut, read.flaws), (false, Vec::new()));
             }
 

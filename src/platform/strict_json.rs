@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_whole_document_is_refused() {
+    fn what_is_not_exactly_one_document_is_refused() {
         let deep = "[".repeat(100_000);
         for bad in ["", "<html></html>", "{} {}", "{", "NaN", r#"{"a":1e999}"#, &deep] {
             assert_eq!(parse(bad.as_bytes()), None);

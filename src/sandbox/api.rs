@@ -313,7 +313,7 @@ impl ApiCall<'_> {
         let body = match self.request.json() {
             Some(body) if body.is_object() => body,
             // Longer than what the sandbox keeps of a body: taken as it is.
-            _ if !self.request.body_is_whole() => Value::Null,
+            _ if !self.request.body_is_complete() => Value::Null,
             _ => return Reply::error(400, "a JSON object is wanted"),
         };
         let rx_id = orders::next_rx_id(practice);

@@ -64,12 +64,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_equals_the_same_part_of_the_whole() {
+    fn a_range_equals_the_same_range_of_the_asset() {
         let asset = Asset { seed: 42, length: 1000 };
-        let whole = asset.bytes(0..1000);
-        assert_eq!(asset.bytes(13..777), whole[13..777]);
-        let digest = super::super::hex(digest::digest(&digest::SHA256, &whole).as_ref());
+        let all_bytes = asset.bytes(0..1000);
+        assert_eq!(asset.bytes(13..777), all_bytes[13..777]);
+        let digest = super::super::hex(digest::digest(&digest::SHA256, &all_bytes).as_ref());
         assert_eq!(asset.sha256(), digest);
-        assert_ne!(Asset { seed: 43, length: 1000 }.bytes(0..1000), whole);
+        assert_ne!(Asset { seed: 43, length: 1000 }.bytes(0..1000), all_bytes);
     }
 }

@@ -57,12 +57,12 @@ pub async fn deliver<S: AsyncRead + AsyncWrite + Unpin>(
     let status = Some(reply.status);
     let written = match fault {
         Some(fault) => spoiled(peer, host, request, reply, fault).await,
-        None => whole(peer, host, request, reply).await,
+        None => intact(peer, host, request, reply).await,
     };
     written.unwrap_or(Delivered::gone(status))
 }
 
-async fn whole<S: AsyncRead + AsyncWrite + Unpin>(
+async fn intact<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &mut PeerStream<S>,
     host: &VirtualHost,
     request: &SandboxRequest,

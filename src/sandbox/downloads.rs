@@ -38,8 +38,8 @@ fn respond(asset: Asset, request: &SandboxRequest, name: &str, order: Option<u64
     let (status, range) = match asked {
         Some(RangeRequest::Part(range)) => (206, range),
         Some(RangeRequest::Unsatisfiable) => {
-            let whole = format!("bytes */{}", asset.length);
-            return Reply::error(416, "range not satisfiable").with("Content-Range", whole);
+            let unsatisfied = format!("bytes */{}", asset.length);
+            return Reply::error(416, "range not satisfiable").with("Content-Range", unsatisfied);
         }
         Some(RangeRequest::Complete) | None => (200, 0..asset.length),
     };

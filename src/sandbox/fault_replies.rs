@@ -7,7 +7,7 @@ use super::{api, invalid_tokens};
 /// Responses that a fault puts in place of the right one; the call is not carried out for them.
 pub fn replacement(fault: &Fault) -> Option<Reply> {
     let reply = match fault {
-        Fault::Status(status) | Fault::AnswersBeforeBody(status) => {
+        Fault::Status(status) | Fault::RespondsBeforeBody(status) => {
             Reply::error(*status, "ordered by the sandbox's script")
         }
         Fault::FailsInside200(error) => {
@@ -18,7 +18,7 @@ pub fn replacement(fault: &Fault) -> Option<Reply> {
             Reply::html(200, "<!doctype html><title>Maintenance</title><p>Back soon.".to_owned())
         }
         Fault::EmptyArray => Reply::json(200, &serde_json::json!({"APIs": []})),
-        Fault::Answers { status, body } => Reply::json_text(*status, body.clone()),
+        Fault::Responds { status, body } => Reply::json_text(*status, body.clone()),
         Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
         Fault::JunkToken(invalid_tokens) => invalid_tokens::response(invalid_tokens),

@@ -32,7 +32,8 @@ pub enum Fault {
     DropsBeforeHead,
     /// An error response while the caller still sends its body, which
     /// is not read; then the connection closes.
-    AnswersBeforeBody(u16),
+    #[serde(rename = "answers_before_body")]
+    RespondsBeforeBody(u16),
     /// Half of the promised body, then the end of the connection.
     DropsMidBody,
     /// A right response on a connection that is then closed without a word.
@@ -64,7 +65,8 @@ pub enum Fault {
         path: String,
     },
     /// Any body at all, called JSON.
-    Answers {
+    #[serde(rename = "answers")]
+    Responds {
         status: u16,
         body: String,
     },
@@ -234,7 +236,7 @@ impl FaultRules {
         early: bool,
     ) -> Option<FaultRule> {
         let mut list = self.list();
-        let is_early = |inject: &FaultRule| matches!(inject.fault, Fault::AnswersBeforeBody(_));
+        let is_early = |inject: &FaultRule| matches!(inject.fault, Fault::RespondsBeforeBody(_));
         let index = list
             .iter()
             .position(|inject| is_early(inject) == early && inject.meets(endpoint, role, account))?;

@@ -44,14 +44,14 @@ fn bomb(good: &Value, size: u64) -> Reply {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let text = good.to_string();
     let block = [b'x'; 16 * 1024];
-    let mut left = size;
+    let mut remaining = size;
     // Writing into memory cannot fail.
     let _ = encoder.write_all(&text.as_bytes()[..text.len() - 1]);
     let _ = encoder.write_all(b",\"padding\":\"");
-    while left > 0 {
-        let take = left.min(block.len() as u64);
+    while remaining > 0 {
+        let take = remaining.min(block.len() as u64);
         let _ = encoder.write_all(&block[..take as usize]);
-        left -= take;
+        remaining -= take;
     }
     let _ = encoder.write_all(b"\"}");
     let mut reply = Reply::json(200, &Value::Null).with("Content-Encoding", "gzip");

@@ -113,15 +113,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
     }
 
     async fn read_exactly(&mut self, length: u64, body: &mut ReceivedBody) -> Result<(), ReadRequestError> {
-        let mut left = length;
-        while left > 0 {
+        let mut remaining = length;
+        while remaining > 0 {
             if self.buffer.is_empty() {
                 self.read_more().await?;
             }
-            let take = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let take = self.buffer.len().min(usize::try_from(remaining).unwrap_or(usize::MAX));
             body.take(&self.buffer[..take]);
             self.buffer.advance(take);
-            left -= take as u64;
+            remaining -= take as u64;
         }
         Ok(())
     }
@@ -204,12 +204,12 @@ mod tests {
         near.write_all(bytes).await.unwrap();
         near.shutdown().await.unwrap();
         let mut peer = PeerStream::new(far);
-        let whole = async {
+        let reading = async {
             let (mut request, framing) = peer.read_request().await?;
             peer.read_body(&mut request, framing).await?;
             Ok(request)
         };
-        match whole.await {
+        match reading.await {
             Ok(request) => Ok(request),
             Err(ReadRequestError::Refused(status, _)) => Err(status),
             Err(ReadRequestError::Closed) => Err(0),
@@ -265,7 +265,7 @@ mod tests {
         let request = read(&bytes).await.unwrap();
         assert_eq!(request.body.len(), BODY_KEPT);
         assert_eq!(request.body_length, body.len() as u64);
-        let whole = super::super::hex(digest::digest(&digest::SHA256, &body).as_ref());
-        assert_eq!(request.body_sha256, Some(whole));
+        let hash = super::super::hex(digest::digest(&digest::SHA256, &body).as_ref());
+        assert_eq!(request.body_sha256, Some(hash));
     }
 }

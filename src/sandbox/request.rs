@@ -56,7 +56,7 @@ impl SandboxRequest {
     }
 
     /// Whether `body` is all of it.
-    pub fn body_is_whole(&self) -> bool {
+    pub fn body_is_complete(&self) -> bool {
         self.body_length == self.body.len() as u64
     }
 }

@@ -59,7 +59,7 @@ impl VirtualHost {
         let (account, _) = self.token_owner(request, None);
         let rule = self.context.fault_rules.take(self.endpoint_of(request)?, self.role, account, true)?;
         match rule.fault {
-            Fault::AnswersBeforeBody(status) => Some(status),
+            Fault::RespondsBeforeBody(status) => Some(status),
             _ => None,
         }
     }

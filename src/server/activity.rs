@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_left_unread_ends_the_connection() {
+    fn an_unread_response_ends_the_connection() {
         let activity = fresh();
         activity.on_read(true);
         activity.begin_request();

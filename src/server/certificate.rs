@@ -41,8 +41,8 @@ pub(super) fn expiry_warnings(
     for (at, certificate) in chain.iter().enumerate() {
         let Some(certificate_fields) = certificate_fields(certificate) else { continue };
         let which = which(file, at, chain.len());
-        let left = certificate_fields.not_after - seconds;
-        let (what, fix) = if left < 0 {
+        let remaining = certificate_fields.not_after - seconds;
+        let (what, fix) = if remaining < 0 {
             (
                 format!("{which} ended on {}", day(certificate_fields.not_after)),
                 "renew it: whoever checks it refuses it".to_owned(),
@@ -50,9 +50,9 @@ pub(super) fn expiry_warnings(
         } else if certificate_fields.not_before > seconds {
             let what = format!("{which} is good only from {} on", day(certificate_fields.not_before));
             (what, "set this machine's clock, or wait: whoever checks it refuses it until then".to_owned())
-        } else if left < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
+        } else if remaining < i64::try_from(SOON.as_secs()).unwrap_or(i64::MAX) {
             let what =
-                format!("{which} ends on {}, in {} days", day(certificate_fields.not_after), left / DAY);
+                format!("{which} ends on {}, in {} days", day(certificate_fields.not_after), remaining / DAY);
             (what, "renew it; a new file is taken over without a restart".to_owned())
         } else {
             continue;

@@ -517,9 +517,9 @@ pub async fn the_last_grant_takes_its_account_along_and_frees_the_id(TestStore {
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
     store.put_grant(grant("lab", "global", 2)).await.unwrap();
     store.remove_grant(&name("smile"), &realm("global")).await.unwrap();
-    let left: Vec<_> =
+    let remaining: Vec<_> =
         store.accounts().await.unwrap().accounts.into_iter().map(|account| account.name).collect();
-    assert_eq!(left, [name("lab")]);
+    assert_eq!(remaining, [name("lab")]);
     store.put_grant(grant("other", "global", 1)).await.unwrap();
 }
 
@@ -671,11 +671,11 @@ pub async fn expired_logins_are_swept_out(TestStore { store, clock, .. }: TestSt
     clock.advance(Duration::from_secs(60));
     store.put_login(login(3, PendingKind::State, in_a_minute + 1)).await.unwrap();
     // Asked as of long ago, so that only what is gone is missing.
-    let mut left = Vec::new();
+    let mut remaining = Vec::new();
     for id in 1..=3 {
-        left.extend(store.peek_login([id; 32], PendingKind::State, at(1)).await.unwrap().map(|_| id));
+        remaining.extend(store.peek_login([id; 32], PendingKind::State, at(1)).await.unwrap().map(|_| id));
     }
-    assert_eq!(left, [2, 3]);
+    assert_eq!(remaining, [2, 3]);
 }
 
 pub async fn the_journal_is_newest_first_by_account_or_over_all(TestStore { store, .. }: TestStore) {

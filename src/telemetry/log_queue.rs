@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn much_is_written_in_chunks_of_whole_lines() {
+    fn much_is_written_in_chunks_of_complete_lines() {
         let (sent, came) = channel();
         let mut output = LogOutput { out: ChannelWriter(sent, None), mid_line: false };
         assert_eq!(output.write_lines(&LINE.repeat(10_000)), 0);

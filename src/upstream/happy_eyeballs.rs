@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_that_do_not_answer_cost_a_quarter_of_a_second_each() {
+    async fn addresses_that_do_not_respond_cost_a_quarter_of_a_second_each() {
         let silent = [unresponsive_address(), unresponsive_address()];
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_that_answers_comes_first_and_none_is_lost() {
+    async fn the_one_that_responds_comes_first_and_none_is_lost() {
         let silent = unresponsive_address();
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let live = live.local_addr().unwrap();

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_does_not_answer_is_followed_by_the_next() {
+    async fn an_address_that_does_not_respond_is_followed_by_the_next() {
         // `localhost` is often ::1 first, and nobody listens there.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_answers_nobody_is_a_timeout_of_the_whole_attempt() {
+    async fn an_address_that_never_responds_times_the_attempt_out() {
         let silent = unresponsive_address();
         let mut short = upstream();
         short.connect_timeout = Duration::from_millis(50);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_library_is_told_first_of_the_address_that_answers() {
+    async fn a_library_is_given_first_the_address_that_responds() {
         // `localhost` is ::1 as well on most machines, and nobody listens there.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut realm = realm();

@@ -8,7 +8,7 @@ const CLINIC: &str = "acct-10001";
 const LAB: &str = "acct-10002";
 
 #[test]
-fn check_connect_goes_the_whole_way_plain_and_over_tls() {
+fn check_connect_reaches_the_api_plain_and_over_tls() {
     for options in [&[][..], &["--tls"]] {
         let pair = Pair::start(options);
         let said = pair.types("check --connect");
@@ -27,7 +27,7 @@ fn check_connect_goes_the_whole_way_plain_and_over_tls() {
 }
 
 #[test]
-fn an_import_is_reported_line_by_line_repeatable_and_fails_as_a_whole_for_one_bad_line() {
+fn an_import_is_reported_line_by_line_repeatable_and_fails_entirely_for_one_bad_line() {
     let pair = Pair::start(&[]);
     let said = pair.import();
     assert_eq!(

@@ -101,8 +101,8 @@ impl Standing {
         let end = Instant::now() + PATIENCE;
         let mut heard = String::new();
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left);
+            let remaining = end.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(remaining);
             let line = line.unwrap_or_else(|_| panic!("{words:?} was never said, but:\n{heard}"));
             heard.push_str(&line);
             heard.push('\n');

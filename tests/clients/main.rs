@@ -50,7 +50,7 @@ kinds! {
     curl_that_uploads_in_chunks_gets_the_same => CURL_CHUNKED,
     curl_that_waits_for_100_continue_gets_the_same => CURL_EXPECT,
     curl_that_offers_http_2_gets_the_same => CURL_H2C,
-    curl_that_takes_compressed_answers_gets_the_same => CURL_COMPRESSED,
+    curl_that_accepts_compression_gets_the_same => CURL_COMPRESSED,
     wget_gets_the_same => WGET,
     python_urllib_gets_the_same => URLLIB,
     python_http_client_gets_the_same => HTTP_CLIENT,

@@ -180,7 +180,7 @@ async fn behind_haproxy_a_caller_is_known_by_its_own_network_and_a_gateway_may_g
     nobody_notices_that_a_gateway_goes(balancer, pair);
 }
 
-/// The shipped part in a whole that needs no rights and writes nowhere else.
+/// A complete configuration around the shipped part; it needs no rights and writes nowhere else.
 fn nginx_config(folder: &Path, part: &str) -> std::path::PathBuf {
     let at = folder.display();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -188,10 +188,10 @@ fn nginx_config(folder: &Path, part: &str) -> std::path::PathBuf {
         .map(|kind| format!("    {kind}_temp_path {at}/{kind};\n"))
         .collect();
     let file = folder.join("nginx.conf");
-    let whole = format!(
+    let config = format!(
         "daemon off;\npid {at}/nginx.pid;\nerror_log stderr warn;\nevents {{}}\nhttp {{\n    access_log off;\n{paths}{part}}}\n"
     );
-    std::fs::write(&file, whole).unwrap();
+    std::fs::write(&file, config).unwrap();
     file
 }
 

@@ -235,7 +235,7 @@ fn the_configuration_is_valid_with_secrets_as_a_pod_sees_them() {
 }
 
 #[test]
-fn a_pod_of_the_embedded_overlay_starts_and_answers_its_probes() {
+fn a_pod_of_the_embedded_overlay_starts_and_passes_its_probes() {
     let built = Built::overlay("embedded");
     let credentials = lay_out(&Credentials::of(built.config()));
     let folder = tempfile::tempdir().unwrap();

@@ -169,7 +169,7 @@ async fn a_clinics_user_opens_the_link_logs_in_chooses_and_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_way_works_without_javascript() {
+async fn pairing_works_without_javascript() {
     let clinic = Clinic::with(Chromium::without_javascript(), Setup::new()).await;
     let Clinic { world, browser, .. } = &clinic;
     let off = "data:text/html,<h1>off</h1><script>document.querySelector('h1').textContent = 'on'</script>";
@@ -187,7 +187,7 @@ async fn the_whole_way_works_without_javascript() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_way_works_by_keyboard_alone() {
+async fn pairing_works_by_keyboard_alone() {
     let clinic = Clinic::new().await;
     let Clinic { world, browser, .. } = &clinic;
     browser.open(&world.start_link(json!({"name": "smile"})).await).await;

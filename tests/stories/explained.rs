@@ -60,7 +60,7 @@ async fn part(world: &World, name: &str) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_answers_every_call_with_an_error_is_the_verdict_until_a_call_succeeds() {
+async fn a_platform_that_fails_every_call_is_the_verdict_until_a_call_succeeds() {
     let world = World::new().await;
     assert_eq!(get(&world).await.status, 200);
     assert_says(&verdict(&world).await, "ok", &["served"]);

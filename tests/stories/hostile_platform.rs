@@ -62,7 +62,7 @@ async fn a_faulty_response_is_refused_with_its_connection_and_the_next_call_gets
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_download_cut_short_never_looks_whole() {
+async fn a_download_cut_short_never_looks_complete() {
     let world = impatient().await;
     let order = world.sandbox.order_ids(CLINIC)[0];
     for fault in [Fault::DropsMidBody, Fault::StallsAfterHead] {

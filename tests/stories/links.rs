@@ -148,14 +148,14 @@ async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &s
     }
 }
 
-fn first_difference(left: &str, right: &str) -> String {
-    let at = left.bytes().zip(right.bytes()).position(|(a, b)| a != b);
-    let at = at.unwrap_or(left.len().min(right.len()));
+fn first_difference(got: &str, wanted: &str) -> String {
+    let at = got.bytes().zip(wanted.bytes()).position(|(a, b)| a != b);
+    let at = at.unwrap_or(got.len().min(wanted.len()));
     let window = |text: &str| {
         let bytes = &text.as_bytes()[at.saturating_sub(60)..text.len().min(at + 60)];
         String::from_utf8_lossy(bytes).into_owned()
     };
-    format!("at {at}: got …{}… wanted …{}…", window(left), window(right))
+    format!("at {at}: got …{}… wanted …{}…", window(got), window(wanted))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,14 +201,14 @@ async fn a_link_names_its_account_and_works_after_restart_renewal_and_a_move_to_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_of_a_download_are_the_same_parts_of_the_whole() {
+async fn a_range_of_a_download_equals_the_same_range_of_the_complete_one() {
     let world = World::new().await;
     let (order, kind, link) = links(&world.get(CLINIC_NAME, LIST).await).remove(1);
     let asset = world.sandbox.asset(order, &kind).unwrap();
-    let whole = world.follow(&link).await;
-    assert_eq!(whole.header("accept-ranges"), "bytes");
-    assert_eq!(whole.header("etag"), asset.etag());
-    assert!(whole.header("content-disposition").contains(&format!("{order}_{kind}.zip")));
+    let complete = world.follow(&link).await;
+    assert_eq!(complete.header("accept-ranges"), "bytes");
+    assert_eq!(complete.header("etag"), asset.etag());
+    assert!(complete.header("content-disposition").contains(&format!("{order}_{kind}.zip")));
     for (range, from, to) in
         [("bytes=0-0", 0, 1), ("bytes=1000-70000", 1000, 70001), ("bytes=262000-", 262000, 262144)]
     {
@@ -308,9 +308,9 @@ async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its
         assert!(all == asset.bytes(0..asset.length));
         assert!(world.follow(link).await.body == asset.bytes(0..asset.length), "{flip:?}");
         assert!(world.sandbox.is_downloaded(*order));
-        let left: Vec<u64> =
+        let remaining: Vec<u64> =
             links(&world.get(LAB_NAME, "/orders/lab").await).iter().map(|link| link.0).collect();
-        assert!(!left.contains(order) && left.len() == 4);
+        assert!(!remaining.contains(order) && remaining.len() == 4);
         assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 4);
     }
 }

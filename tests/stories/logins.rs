@@ -290,8 +290,8 @@ async fn a_discovery_that_leads_to_strangers_gets_no_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_make_no_sense_store_nothing() {
-    let junk = |body: &str| Fault::Answers { status: 200, body: body.to_owned() };
+async fn responses_that_make_no_sense_store_nothing() {
+    let junk = |body: &str| Fault::Responds { status: 200, body: body.to_owned() };
     for (endpoint, fault) in [
         (Endpoint::Exchange, Fault::HtmlInstead),
         (Endpoint::Exchange, junk("{\"access_token\": 5}")),

@@ -15,7 +15,7 @@ async fn call(world: &World, head: &str) -> crate::wire::Raw {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listed_page_with_the_key_is_let_in_and_may_read_its_answers() {
+async fn a_listed_page_with_the_key_is_let_in_and_may_read_its_responses() {
     let world = Setup::new().append(&callers()).start().await;
     for origin in ["file://", "https://viewer.test"] {
         let asked = call(

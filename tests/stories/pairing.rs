@@ -297,7 +297,7 @@ async fn pairing_holds_where_refresh_tokens_rotate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairing_holds_where_only_base_url_answers_discovery() {
+async fn pairing_holds_where_only_base_url_serves_discovery() {
     pairs_serves_and_renews(
         unpaired().behavior(|behavior| behavior.discovery_at_domain = false).start().await,
     )

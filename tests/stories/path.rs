@@ -138,7 +138,7 @@ async fn every_call_gets_the_response_that_it_gets_without_the_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_any_size_and_framing_arrive_whole_and_framed_as_they_came() {
+async fn bodies_of_any_size_and_framing_arrive_complete_and_framed_as_they_came() {
     let world = Setup::new().config("[gateway]\n", "[gateway]\nreplay_limit = \"64KiB\"\n").start().await;
     for size in [1, 5000, 64 * 1024, 64 * 1024 + 1, 700_000] {
         let body = format!("{{\"pad\":\"{}\"}}", "x".repeat(size));

@@ -235,7 +235,7 @@ async fn a_v1_scan_request_is_refused_since_its_body_differs_and_a_v2_one_passes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_does_not_answer_as_it_should() {
+async fn a_platform_that_does_not_respond_as_it_should() {
     let world = Setup::new()
         .config("[[callers]]", "[upstream]\nresponse_timeout = \"1s\"\nconnect_timeout = \"1s\"\n[[callers]]")
         .start()

@@ -84,9 +84,9 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
         odd_path("/a\r\nX: y"),
         Fault::Redirects { status: 302, location: "https://evil.test/".to_owned() },
         Fault::HtmlInstead,
-        Fault::Answers { status: 200, body: "[]".to_owned() },
-        Fault::Answers { status: 200, body: "{\"APIs\":null}".to_owned() },
-        Fault::Answers { status: 200, body: "{\"APIs\":[{\"Domain\":5}]}".to_owned() },
+        Fault::Responds { status: 200, body: "[]".to_owned() },
+        Fault::Responds { status: 200, body: "{\"APIs\":null}".to_owned() },
+        Fault::Responds { status: 200, body: "{\"APIs\":[{\"Domain\":5}]}".to_owned() },
         Fault::Status(400),
         Fault::Status(401),
         Fault::DropsMidBody,
@@ -111,7 +111,7 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn discovery_works_where_only_base_url_answers_it() {
+async fn discovery_works_where_only_base_url_serves_it() {
     let world = Setup::new().behavior(|behavior| behavior.discovery_at_domain = false).start().await;
     world.sandbox.expire_access(CLINIC);
     assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
@@ -165,8 +165,8 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
     faults.extend([
         Fault::HtmlInstead,
         Fault::Redirects { status: 302, location: "https://evil.test/oauth2/token".to_owned() },
-        Fault::Answers { status: 200, body: String::new() },
-        Fault::Answers { status: 204, body: String::new() },
+        Fault::Responds { status: 200, body: String::new() },
+        Fault::Responds { status: 204, body: String::new() },
         Fault::Garbage,
         Fault::Unsolicited101,
     ]);

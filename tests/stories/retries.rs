@@ -228,7 +228,7 @@ async fn a_platform_that_stalls_is_a_504_and_one_that_stalls_midway_cuts_the_cal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faulty_answers_never_reach_another_caller() {
+async fn faulty_responses_never_reach_another_caller() {
     let world = Setup::new().config("[gateway]\n", "[gateway]\nworkers = 1\n").start().await;
     for fault in [
         Fault::BytesAfterBody,
@@ -270,7 +270,7 @@ async fn the_vendors_errors_pass_with_their_bodies_whatever_their_status() {
     let world = World::new().await;
     for status in [400, 402, 404, 409, 410, 418, 429, 501, 502, 503] {
         let body = format!("{{\"Errors\" : [\"{status}\" ]}}\n");
-        let fault = Fault::Answers { status, body: body.clone() };
+        let fault = Fault::Responds { status, body: body.clone() };
         world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, fault).once());
         let response = world.get(CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.text()), (status, body));

@@ -92,13 +92,13 @@ impl Line {
         }
         let chunked = raw.header("transfer-encoding").is_some();
         let length = raw.header("content-length").map(|length| length.parse::<usize>().unwrap());
-        let (body, whole) = match (chunked, length) {
+        let (body, complete) = match (chunked, length) {
             (true, _) => self.chunks().await,
             (false, Some(length)) => self.exactly(length).await,
             (false, None) => (self.rest().await, true),
         };
         raw.body = body.into();
-        if whole { Ok(raw) } else { Err(raw) }
+        if complete { Ok(raw) } else { Err(raw) }
     }
 
     async fn head(&mut self) -> Result<(String, Vec<(String, String)>), Raw> {
@@ -135,8 +135,8 @@ impl Line {
         loop {
             let Some(line) = self.line().await else { return (body, false) };
             let size = usize::from_str_radix(line.split(';').next().unwrap().trim(), 16).unwrap();
-            let (mut chunk, whole) = self.exactly(size + 2).await;
-            if !whole {
+            let (mut chunk, complete) = self.exactly(size + 2).await;
+            if !complete {
                 body.append(&mut chunk);
                 return (body, false);
             }

@@ -46,7 +46,7 @@ async fn without_a_route(proof: Result<Route, PlatformError>) -> Workbench {
 }
 
 #[tokio::test]
-async fn a_route_that_does_not_answer_as_the_api_does_is_not_used_stored_or_told_twice() {
+async fn a_route_that_does_not_respond_as_the_api_does_is_not_used_stored_or_reported_twice() {
     let pages = || responded(200, PlatformErrorKind::Malformed);
     for wrong in [
         unreachable(),
@@ -105,7 +105,7 @@ async fn a_route_that_hangs_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_route_that_answers_later_is_followed_soon_and_one_that_discovery_forgets_is_forgotten() {
+async fn a_route_that_responds_later_is_followed_soon_and_one_that_discovery_forgets_is_forgotten() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
     let account = bench.account("smile");
     bench.platform.next_discovery(Ok(route("ap")));
@@ -144,7 +144,7 @@ async fn a_discovery_that_flaps_between_two_routes_moves_nobody_back_and_forth()
 }
 
 #[tokio::test]
-async fn a_route_that_names_another_one_is_passed_over_for_that_where_it_answers() {
+async fn a_route_that_names_another_one_is_passed_over_for_that_where_it_responds() {
     let bench = Workbench::new(ScriptedPlatform::new(true), &["smile"]).await;
     let account = bench.account("smile");
     bench.platform.next_discovery(Ok(route("ap")));

@@ -40,7 +40,7 @@ fn the_example_is_valid_as_it_stands_and_with_every_key_switched_on() {
     let full = folder.load(&example_with_everything()).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(full.config.public.is_some());
     for key in ["public.url", "callers[0].cert_sha256", "callers[0].facade.client_secret_sha256"] {
-        assert!(placeholders(&full).iter().any(|left| left == key), "{key}");
+        assert!(placeholders(&full).iter().any(|placeholder| placeholder == key), "{key}");
     }
 }
 

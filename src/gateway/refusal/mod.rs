@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn every_row_of_the_catalogue_is_tried_here() {
         let tried: HashSet<RefusalCode> = all().iter().map(Refusal::code).collect();
-        let left_out: Vec<_> = CATALOGUE.iter().filter(|row| !tried.contains(&row.id)).collect();
-        assert_eq!(left_out, Vec::<&ErrorInfo>::new());
+        let untried: Vec<_> = CATALOGUE.iter().filter(|row| !tried.contains(&row.id)).collect();
+        assert_eq!(untried, Vec::<&ErrorInfo>::new());
     }
 
     #[test]

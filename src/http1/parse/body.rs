@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn chunks_come_together_however_they_were_sent() {
         let text = "3\r\nabc\r\n1;ext=\"1\"\r\nd\r\n00A \t;x\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\nnext";
-        let whole = ("abcd0123456789".to_owned(), "next".to_owned(), true);
+        let expected = ("abcd0123456789".to_owned(), "next".to_owned(), true);
         for at_once in [true, false] {
-            assert_eq!(decoded(BodyDecoder::chunked(), text, at_once).unwrap(), whole);
+            assert_eq!(decoded(BodyDecoder::chunked(), text, at_once).unwrap(), expected);
         }
         assert_eq!(
             decoded(BodyDecoder::Length(3), "abcdef", true).unwrap(),

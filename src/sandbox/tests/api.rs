@@ -84,7 +84,7 @@ async fn the_three_worlds_share_no_token() {
 }
 
 #[tokio::test]
-async fn v1_answers_in_its_own_manner() {
+async fn v1_responds_in_its_own_manner() {
     let fixture = Fixture::new().await;
     fixture.sandbox.add_account(AccountSpec::lab(20, "Old lab").on_platform(Platform::Old));
     let access = fixture.sandbox.bearer(20).unwrap();

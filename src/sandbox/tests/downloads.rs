@@ -66,7 +66,7 @@ async fn head_tells_the_length_and_downloads_nothing() {
 
 #[tokio::test]
 async fn a_labs_list_loses_an_order_when_the_habit_says_so() {
-    for (flip, after_part, after_whole) in [
+    for (flip, after_part, after_complete) in [
         (DownloadedWhen::FirstDownloadByte, true, true),
         (DownloadedWhen::FullDownload, false, true),
         (DownloadedWhen::Never, false, false),
@@ -80,10 +80,10 @@ async fn a_labs_list_loses_an_order_when_the_habit_says_so() {
         ranged(&fixture, &link, &access, &[("range", "bytes=0-0")]).await;
         assert_eq!(fixture.sandbox.is_downloaded(order), after_part, "{flip:?}");
         fixture.get(&link, &access).await;
-        assert_eq!(fixture.sandbox.is_downloaded(order), after_whole, "{flip:?}");
-        let left = fixture.get(&format!("{api}/orders/lab"), &access).await.json();
-        let expected = if after_whole { 2 } else { 3 };
-        assert_eq!(left["Data"].as_array().unwrap().len(), expected, "{flip:?}");
+        assert_eq!(fixture.sandbox.is_downloaded(order), after_complete, "{flip:?}");
+        let remaining = fixture.get(&format!("{api}/orders/lab"), &access).await.json();
+        let expected = if after_complete { 2 } else { 3 };
+        assert_eq!(remaining["Data"].as_array().unwrap().len(), expected, "{flip:?}");
     }
 }
 

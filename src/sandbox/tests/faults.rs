@@ -87,7 +87,7 @@ async fn wrong_shapes_come_as_ordered() {
     assert!(redirect.starts_with("HTTP/1.1 307 ") && redirect.contains("Location: https://evil.test/"));
     let failed = spoiled(&fixture, Fault::FailsInside200("no licence".to_owned()), usize::MAX).await;
     assert!(failed.contains("\"Failure\"") && failed.contains("no licence"));
-    let quirks = spoiled(&fixture, Fault::Answers { status: 200, body: "[1".to_owned() }, usize::MAX).await;
+    let quirks = spoiled(&fixture, Fault::Responds { status: 200, body: "[1".to_owned() }, usize::MAX).await;
     assert!(quirks.ends_with("\r\n\r\n[1"));
     fixture.sandbox.inject(FaultRule::on(Endpoint::Discovery, Fault::EmptyArray).once());
     let hostile = Fault::Discovers { domain: "http://169.254.169.254".to_owned(), path: "//x".to_owned() };
@@ -241,7 +241,7 @@ async fn a_place_that_is_down_refuses_and_comes_back_where_it_was() {
 #[tokio::test]
 async fn a_response_can_come_before_the_body_has() {
     let fixture = Fixture::new().await;
-    fixture.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::AnswersBeforeBody(401)).once());
+    fixture.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::RespondsBeforeBody(401)).once());
     let request =
         "POST /itero-gen-api/v2/scan-request HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1000000\r\n\r\n{";
     let response = fixture.raw(EUROPE, request, usize::MAX).await;

@@ -82,7 +82,7 @@ async fn an_impossible_code_tells_good_credentials_from_bad_ones() {
 }
 
 #[tokio::test]
-async fn the_whole_way_from_login_to_the_first_call() {
+async fn from_login_to_the_first_call() {
     let fixture = Fixture::new().await;
     let sandbox = &fixture.sandbox;
     let login = fixture.login_token(Platform::New).await;

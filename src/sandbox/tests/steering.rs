@@ -69,7 +69,7 @@ async fn expect_continue_is_responded_before_the_body() {
 }
 
 #[tokio::test]
-async fn over_tls_with_host_names_the_whole_way_works() {
+async fn everything_works_over_tls_with_host_names() {
     let options = SandboxOptions { tls: true, host_names: true, ..SandboxOptions::default() };
     let fixture = Fixture::with(options).await;
     let login = fixture.login_token(Platform::New).await;

@@ -114,7 +114,7 @@ async fn a_grant_unused_for_three_months_is_dead() {
 }
 
 #[tokio::test]
-async fn a_migrated_account_lives_on_the_other_platform_with_no_token_left() {
+async fn a_migrated_account_lives_on_the_other_platform_and_keeps_no_token() {
     let fixture = Fixture::new().await;
     fixture.sandbox.add_account(AccountSpec::clinic(9, "Moving").on_platform(Platform::Old));
     let (access, refresh) = (fixture.sandbox.bearer(9).unwrap(), fixture.sandbox.grant(9).unwrap());

@@ -73,7 +73,7 @@ fn a_slow_platform_is_no_fault_of_the_caller() {
 }
 
 #[test]
-fn a_response_left_unread_is_cut() {
+fn an_unread_response_is_cut() {
     let server = TestServer::start(ServerLimits { body_idle_timeout: SHORT, ..limits() });
     let mut caller = server.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");

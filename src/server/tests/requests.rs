@@ -98,7 +98,7 @@ fn a_small_refusal_of_the_handlers_own_is_left_alone() {
 }
 
 #[test]
-fn a_broken_body_breaks_the_connection_so_that_it_never_looks_whole() {
+fn a_broken_body_breaks_the_connection_so_that_it_never_looks_complete() {
     let server = TestServer::start(limits());
     let mut caller = server.caller();
     caller.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -138,7 +138,7 @@ fn an_early_refusal_reaches_a_caller_that_is_still_sending() {
 }
 
 #[test]
-fn a_large_response_arrives_whole() {
+fn a_large_response_arrives_complete() {
     let server = TestServer::start(limits());
     let mut caller = server.caller();
     caller.send("GET /big HTTP/1.0\r\n\r\n");
@@ -168,7 +168,7 @@ fn a_caller_that_shuts_down_its_side_still_gets_its_response() {
 const LONG: Duration = Duration::from_millis(1600);
 
 #[test]
-fn a_half_closed_connection_waits_for_its_answers_however_long_they_take() {
+fn a_half_closed_connection_waits_for_its_responses_however_long_they_take() {
     let server = TestServer::start(limits());
     let mut caller = server.caller();
     // A body behind the first request, and two requests that came before they were asked for.

@@ -214,8 +214,8 @@ async fn a_backup_goes_back_into_its_own_kind_only_and_anything_else_is_no_backu
         let refusal = store::restore(&at(url, folder.path()), clock(), file).await.unwrap_err().to_string();
         assert!(refusal.contains(says), "{refusal}");
     }
-    let whole = fs::read(&of_sqlite).unwrap();
-    fs::write(&text, &whole[..whole.len() / 2]).unwrap();
+    let complete = fs::read(&of_sqlite).unwrap();
+    fs::write(&text, &complete[..complete.len() / 2]).unwrap();
     let refusal = store::restore(&at(elsewhere(), folder.path()), clock(), &text).await.unwrap_err();
     assert!(matches!(&refusal, StoreError::Refused(why) if why.contains("damaged")), "{refusal:?}");
 }
@@ -239,14 +239,14 @@ async fn a_postgresql_backup_is_put_back_only_where_its_key_is() {
 }
 
 #[tokio::test]
-async fn what_comes_from_elsewhere_gets_its_name_only_when_it_is_whole() {
+async fn what_comes_from_elsewhere_gets_its_name_only_when_it_is_complete() {
     let database = Database::new().await;
     let store = database.open(clock()).await.unwrap();
     fill(&store).await;
     let (file, copy) = (database.file("backup"), database.file("copy"));
     let taken = to_file(&store, &file).await.unwrap();
-    let whole = fs::read(&file).unwrap();
-    for (chunk, ok) in [(&whole[..whole.len() - 40], false), (&whole[..], true)] {
+    let complete = fs::read(&file).unwrap();
+    for (chunk, ok) in [(&complete[..complete.len() - 40], false), (&complete[..], true)] {
         let mut incoming = BackupReceiver::create(&copy).unwrap();
         incoming.write(chunk).await.unwrap();
         let finished = incoming.finish().await;
@@ -291,7 +291,7 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
 }
 
 #[tokio::test]
-async fn a_backup_that_is_not_whole_or_of_another_key_changes_nothing() {
+async fn a_backup_that_is_cut_or_of_another_key_changes_nothing() {
     let (database, other) = (Database::new().await, Database::new().await);
     let store = database.open(clock()).await.unwrap();
     fill(&store).await;

@@ -90,10 +90,11 @@ const TRIGGERS: &str = "SELECT CASE WHEN current_setting('session_replication_ro
 
 fn settings(limits: &str, durable: bool, version: u32) -> String {
     let durable = if durable { "" } else { "SET LOCAL synchronous_commit = on; " };
-    let whole = if version < HAS_TRANSACTION_TIMEOUT { "" } else { "SET LOCAL transaction_timeout = 0; " };
+    let transaction_timeout =
+        if version < HAS_TRANSACTION_TIMEOUT { "" } else { "SET LOCAL transaction_timeout = 0; " };
     format!(
         "SET LOCAL search_path = {SCHEMA}, pg_temp; SET LOCAL standard_conforming_strings = on; \
-         SET LOCAL transform_null_equals = off; {whole}{durable}{limits}; {TRIGGERS}; \
+         SET LOCAL transform_null_equals = off; {transaction_timeout}{durable}{limits}; {TRIGGERS}; \
          SELECT current_setting('transaction_read_only'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text"
     )
 }

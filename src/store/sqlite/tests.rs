@@ -320,8 +320,8 @@ async fn a_tampered_record_refuses_its_account_and_no_other_until_a_new_grant_me
 
         let store = home.open().await.unwrap();
         let loaded = store.accounts().await.unwrap();
-        let whole: Vec<_> = loaded.accounts.iter().map(|account| account.name.as_str()).collect();
-        assert_eq!(whole, ["a", "c"], "{sql}");
+        let intact: Vec<_> = loaded.accounts.iter().map(|account| account.name.as_str()).collect();
+        assert_eq!(intact, ["a", "c"], "{sql}");
         assert_eq!(loaded.broken.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"], "{sql}");
         let refusal = store.account(&name("b")).await.unwrap_err();
         assert!(

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_answers_can_be_drawn_too() {
+    fn a_run_without_responses_can_be_drawn_too() {
         assert!(svg("nothing", &[]).ends_with("</svg>\n"));
     }
 }

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_read_the_same_however_they_are_cut() {
+    fn responses_read_the_same_however_they_are_cut() {
         let counted = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-SANDBOX: genapi-gateway\r\n\r\nabcde";
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\n";
         let closing = "HTTP/1.1 200 OK\r\n\r\nabcde";

@@ -13,19 +13,19 @@ use super::LinkContext;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddressForm {
     /// The value is one address.
-    Whole,
+    SingleUrl,
     /// `<gateway_url>; rel="next", <gateway_url>` (RFC 8288, 3).
-    InAngles,
+    AngleBrackets,
     /// `5; url=gateway_url`
-    BehindUrl,
+    UrlParameter,
 }
 
 const ADDRESSES: [(KnownHeader, AddressForm); 5] = [
-    (KnownHeader::Location, AddressForm::Whole),
-    (KnownHeader::ContentLocation, AddressForm::Whole),
-    (KnownHeader::OperationLocation, AddressForm::Whole),
-    (KnownHeader::Link, AddressForm::InAngles),
-    (KnownHeader::Refresh, AddressForm::BehindUrl),
+    (KnownHeader::Location, AddressForm::SingleUrl),
+    (KnownHeader::ContentLocation, AddressForm::SingleUrl),
+    (KnownHeader::OperationLocation, AddressForm::SingleUrl),
+    (KnownHeader::Link, AddressForm::AngleBrackets),
+    (KnownHeader::Refresh, AddressForm::UrlParameter),
 ];
 
 /// The same as a set.
@@ -46,9 +46,9 @@ impl LinkContext {
             let (_, address_form) = ADDRESSES.iter().find(|(name, _)| *name == field.name)?;
             let value = ascii_str(field.value)?;
             let ours = match address_form {
-                AddressForm::Whole => self.location(value)?,
-                AddressForm::InAngles => self.in_angles(value)?,
-                AddressForm::BehindUrl => self.behind_url(value)?,
+                AddressForm::SingleUrl => self.location(value)?,
+                AddressForm::AngleBrackets => self.in_angles(value)?,
+                AddressForm::UrlParameter => self.behind_url(value)?,
             };
             HeaderValue::try_from(ours).ok()
         });
