@@ -180,7 +180,7 @@ format = "json"
 // ---- the keeper over hours, on a clock that is moved
 
 /// What it starts from.
-struct Scene {
+struct Scenario {
     name: &'static str,
     /// How much of its life each token has left at the beginning.
     remaining: Duration,
@@ -188,33 +188,33 @@ struct Scene {
     hours: u32,
 }
 
-const SCENES: [Scene; 3] = [
-    Scene { name: "all in use, after a long stop", remaining: Duration::ZERO, in_use: true, hours: 3 },
-    Scene { name: "all in use, tokens of one second", remaining: HOUR, in_use: true, hours: 3 },
-    Scene { name: "all idle, tokens of one second", remaining: HOUR, in_use: false, hours: 2 },
+const SCENARIOS: [Scenario; 3] = [
+    Scenario { name: "all in use, after a long stop", remaining: Duration::ZERO, in_use: true, hours: 3 },
+    Scenario { name: "all in use, tokens of one second", remaining: HOUR, in_use: true, hours: 3 },
+    Scenario { name: "all idle, tokens of one second", remaining: HOUR, in_use: false, hours: 2 },
 ];
 
 fn keeper(accounts: usize) {
     println!(
         "\n{accounts} accounts\n\n| scene | renewals | most in a second | mean of the busiest minute | late | CPU per renewal |\n|---|---|---|---|---|---|"
     );
-    for scene in &SCENES {
-        runtime().block_on(watch_keeper(accounts, scene));
+    for scenario in &SCENARIOS {
+        runtime().block_on(watch_keeper(accounts, scenario));
     }
 }
 
-async fn watch_keeper(accounts: usize, scene: &Scene) {
+async fn watch_keeper(accounts: usize, scenario: &Scenario) {
     let folder = folder();
     let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
     let store: Arc<dyn Store> = Arc::new(open_sqlite(folder.path(), clock.clone()).await);
-    let obtained = clock.now() + scene.remaining;
+    let obtained = clock.now() + scenario.remaining;
     fill(&*store, accounts, Timestamp::from_millis(obtained.as_millis() - HOUR.as_millis() as u64)).await;
     let bench = Bench::over(store, clock.clone()).await;
     let keeping = bench.renewals.start_scheduler();
     let cpu = cpu_time();
-    let steps = scene.hours * 3600 * 50;
+    let steps = scenario.hours * 3600 * 50;
     for step in 0..steps {
-        if scene.in_use && step % (50 * 300) == 0 {
+        if scenario.in_use && step % (50 * 300) == 0 {
             bench.registry.all().iter().for_each(|entry| entry.mark_used(clock.now()));
         }
         clock.advance(STEP);
@@ -238,7 +238,10 @@ async fn watch_keeper(accounts: usize, scene: &Scene) {
     // Few renewals drown in the steps of the clock.
     let each =
         if all < 10_000 { "-".to_owned() } else { format!("{:.2} ms", cpu.as_secs_f64() * 1e3 / all as f64) };
-    println!("| {} ({} h) | {all} | {most} | {busiest:.1} | {late} | {each} |", scene.name, scene.hours);
+    println!(
+        "| {} ({} h) | {all} | {most} | {busiest:.1} | {late} | {each} |",
+        scenario.name, scenario.hours
+    );
 }
 
 fn cpu_time() -> Duration {
@@ -324,7 +327,7 @@ struct Bench {
     store: Arc<dyn Store>,
     registry: Arc<AccountRegistry>,
     renewals: Renewals,
-    platform: Arc<Instantly>,
+    platform: Arc<InstantPlatform>,
 }
 
 impl Bench {
@@ -340,7 +343,7 @@ impl Bench {
                 Some((grant.refresh.expose().to_owned(), grant.access.as_ref()?.expires_at))
             })
             .collect();
-        let platform = Arc::new(Instantly {
+        let platform = Arc::new(InstantPlatform {
             clock: clock.clone(),
             route,
             ends: Mutex::new(ends),
@@ -368,7 +371,7 @@ impl Bench {
 }
 
 /// Takes down when it was asked, and whether the token had ended by then.
-struct Instantly {
+struct InstantPlatform {
     clock: Clock,
     route: Route,
     ends: Mutex<HashMap<String, Timestamp>>,
@@ -377,7 +380,7 @@ struct Instantly {
     refreshed: Mutex<BTreeMap<u64, (usize, usize)>>,
 }
 
-impl ControlCalls for Instantly {
+impl ControlCalls for InstantPlatform {
     fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> Call<'a, Result<TokenSet, PlatformError>> {
         let now = self.clock.now();
         let ended = self.ends.lock().expect("whole").insert(refresh.expose().to_owned(), now + HOUR);

@@ -57,9 +57,9 @@ fn name_of(id: u64) -> String {
 }
 
 /// What a caller was told.
-enum Told {
+enum CallOutcome {
     Right,
-    ComeAgain,
+    RetryLater,
     NeedsLogin,
 }
 
@@ -71,10 +71,10 @@ struct Cluster {
     key: String,
     http: reqwest::Client,
     /// Where each gateway listens; nowhere while it is down.
-    up: Vec<Mutex<Option<Up>>>,
+    up: Vec<Mutex<Option<RunningGateway>>>,
     deaths: Mutex<Vec<(usize, Timestamp)>>,
     right: AtomicUsize,
-    come_again: AtomicUsize,
+    retry_later: AtomicUsize,
     logins: AtomicUsize,
     /// A gateway that was told to end: it takes no new connections and loses no call.
     leaving: AtomicUsize,
@@ -84,7 +84,7 @@ struct Cluster {
 
 /// One gateway of the cluster that is running.
 #[derive(Clone, PartialEq)]
-struct Up {
+struct RunningGateway {
     data: String,
     admin: String,
 }
@@ -117,7 +117,7 @@ impl Cluster {
             up: (0..gateways).map(|_| Mutex::default()).collect(),
             deaths: Mutex::default(),
             right: AtomicUsize::new(0),
-            come_again: AtomicUsize::new(0),
+            retry_later: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
             leaving: AtomicUsize::new(usize::MAX),
             mending: Mutex::default(),
@@ -127,7 +127,8 @@ impl Cluster {
     async fn start(&self, number: usize) -> Gateway {
         let folder = self.folder.path().join(number.to_string());
         let gateway = tokio::task::spawn_blocking(move || Gateway::start(&folder)).await.unwrap();
-        *self.up[number].lock().await = Some(Up { data: gateway.data.clone(), admin: gateway.admin.clone() });
+        *self.up[number].lock().await =
+            Some(RunningGateway { data: gateway.data.clone(), admin: gateway.admin.clone() });
         gateway
     }
 
@@ -149,7 +150,7 @@ impl Cluster {
         self.leaving.store(usize::MAX, Relaxed);
     }
 
-    async fn any_up(&self, turn: usize) -> (usize, Up) {
+    async fn any_up(&self, turn: usize) -> (usize, RunningGateway) {
         for number in (0..self.up.len()).map(|step| (turn + step) % self.up.len()) {
             if let Some(up) = &*self.up[number].lock().await {
                 return (number, up.clone());
@@ -158,14 +159,14 @@ impl Cluster {
         panic!("no gateway is up");
     }
 
-    async fn admin(&self, method: reqwest::Method, up: &Up, path: &str, body: &str) -> String {
+    async fn admin(&self, method: reqwest::Method, up: &RunningGateway, path: &str, body: &str) -> String {
         self.try_admin(method, up, path, body).await.unwrap()
     }
 
     async fn try_admin(
         &self,
         method: reqwest::Method,
-        up: &Up,
+        up: &RunningGateway,
         path: &str,
         body: &str,
     ) -> reqwest::Result<String> {
@@ -175,7 +176,7 @@ impl Cluster {
         request.send().await?.text().await
     }
 
-    async fn import(&self, up: &Up, id: u64, query: &str) {
+    async fn import(&self, up: &RunningGateway, id: u64, query: &str) {
         let token = self.sandbox.grant(id).unwrap();
         let entry =
             json!([{"name": name_of(id), "realm": "global", "account_id": id, "refresh_token": token}]);
@@ -206,7 +207,7 @@ impl Cluster {
     }
 
     /// One call of one caller, by whatever gateway is up.
-    async fn call(&self, id: u64, turn: usize) -> Told {
+    async fn call(&self, id: u64, turn: usize) -> CallOutcome {
         for step in 0.. {
             let (number, up) = self.any_up(turn + step).await;
             let url = format!("{}/accounts/{}/orders/practice", up.data, name_of(id));
@@ -232,7 +233,7 @@ impl Cluster {
     /// A refresh of the last second may be on its way.
     async fn responds_again(self: &Arc<Self>, id: u64) {
         let end = Instant::now() + PATIENCE;
-        while !matches!(self.call(id, 0).await, Told::Right) {
+        while !matches!(self.call(id, 0).await, CallOutcome::Right) {
             assert!(Instant::now() < end, "{id} is not answered any more");
             tokio::time::sleep(BREATH).await;
         }
@@ -242,9 +243,9 @@ impl Cluster {
         while !stop.load(Relaxed) {
             turn += 1;
             match self.call(id, turn).await {
-                Told::Right => self.right.fetch_add(1, Relaxed),
-                Told::ComeAgain => self.come_again.fetch_add(1, Relaxed),
-                Told::NeedsLogin => self.log_in(id, turn).await,
+                CallOutcome::Right => self.right.fetch_add(1, Relaxed),
+                CallOutcome::RetryLater => self.retry_later.fetch_add(1, Relaxed),
+                CallOutcome::NeedsLogin => self.log_in(id, turn).await,
             };
             tokio::time::sleep(BREATH).await;
         }
@@ -255,7 +256,7 @@ impl Cluster {
     async fn log_in(&self, id: u64, turn: usize) -> usize {
         let _one = self.mending.lock().await;
         // Another caller may have mended it.
-        if !matches!(self.call(id, turn).await, Told::NeedsLogin) {
+        if !matches!(self.call(id, turn).await, CallOutcome::NeedsLogin) {
             return 0;
         }
         let refreshes = self.refreshes(id);
@@ -296,8 +297,8 @@ impl Cluster {
     }
 
     /// What the platform saw of an account's refreshes, by order of arrival.
-    fn refreshes(&self, id: u64) -> Vec<Sent> {
-        self.sandbox.refreshes(id).iter().map(Sent::of).collect()
+    fn refreshes(&self, id: u64) -> Vec<RecordedRefresh> {
+        self.sandbox.refreshes(id).iter().map(RecordedRefresh::of).collect()
     }
 }
 
@@ -335,7 +336,7 @@ fn host_of(number: usize) -> &'static str {
     }
 }
 
-fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Told {
+fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> CallOutcome {
     let json = || serde_json::from_slice::<Value>(body).unwrap();
     match (status, headers.get("proxy-status").is_some()) {
         (200, false) => {
@@ -346,17 +347,17 @@ fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Told {
                 // Whose an order is can be read off its number.
                 assert_eq!(order["RxId"].as_u64().unwrap() / 100_000, id, "another account's answer");
             }
-            Told::Right
+            CallOutcome::Right
         }
         (503, true) => {
             assert_eq!(json()["code"], "token_unavailable");
             let wait: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
             assert!((1..=60).contains(&wait), "{wait} s");
-            Told::ComeAgain
+            CallOutcome::RetryLater
         }
         (401, true) => {
             assert_eq!(json()["code"], "account_needs_login");
-            Told::NeedsLogin
+            CallOutcome::NeedsLogin
         }
         _ => panic!("{id}: {status} {}", String::from_utf8_lossy(body)),
     }
@@ -364,14 +365,14 @@ fn told(id: u64, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Told {
 
 /// A refresh as the platform saw it.
 #[derive(Debug)]
-struct Sent {
+struct RecordedRefresh {
     at: Timestamp,
     gateway: usize,
     token: String,
     status: Option<u16>,
 }
 
-impl Sent {
+impl RecordedRefresh {
     fn of(call: &RecordedCall) -> Self {
         let (host, _) = call.header("host").unwrap().rsplit_once(':').unwrap();
         let gateway = (0..3).find(|number| host_of(*number) == host).unwrap();
@@ -443,7 +444,7 @@ fn check_refreshes(cluster: &Cluster, deaths: &[(usize, Timestamp)]) -> (usize, 
     assert!(overlapping.is_empty(), "two refreshes at once of {overlapping:?}");
     let (mut refreshes, mut taken_over) = (0, 0);
     for id in ids() {
-        let mut last: BTreeMap<String, Sent> = BTreeMap::new();
+        let mut last: BTreeMap<String, RecordedRefresh> = BTreeMap::new();
         for sent in cluster.refreshes(id) {
             refreshes += 1;
             if let Some(before) = last.get(&sent.token) {
@@ -514,10 +515,10 @@ async fn kills_and_restarts(gateways: usize, kills: usize, outages: &[u64]) {
         cluster.responds_again(id).await;
     }
     every_gateway_says_ready(&cluster, gateways).await;
-    let (right, come_again) = (cluster.right.load(Relaxed), cluster.come_again.load(Relaxed));
+    let (right, retry_later) = (cluster.right.load(Relaxed), cluster.retry_later.load(Relaxed));
     let logins = cluster.logins.load(Relaxed);
     println!(
-        "{gateways} gateways, {kills} kills in {:.0?}: {right} right answers, {come_again} times come again, {refreshes} refreshes, \
+        "{gateways} gateways, {kills} kills in {:.0?}: {right} right answers, {retry_later} times come again, {refreshes} refreshes, \
          {taken_over} of them after a dead gateway, {logins} logins lost in the window.",
         began.elapsed()
     );
@@ -547,7 +548,7 @@ async fn any_gateway_serves_all_of_them() {
     let ((_, one), (_, other)) = (cluster.any_up(0).await, cluster.any_up(1).await);
     cluster.import(&one, FIRST, "").await;
     cluster.responds_again(FIRST).await;
-    let look = async |up: &Up, path: &str| {
+    let look = async |up: &RunningGateway, path: &str| {
         serde_json::from_str::<Value>(&cluster.admin(reqwest::Method::GET, up, path, "").await).unwrap()
     };
     let account = format!("/api/accounts/{}", name_of(FIRST));
@@ -616,7 +617,7 @@ async fn an_upgrade_one_gateway_after_the_other_loses_no_call() {
     println!(
         "6 drains: {} right answers, {} times come again, none lost.",
         cluster.right.load(Relaxed),
-        cluster.come_again.load(Relaxed)
+        cluster.retry_later.load(Relaxed)
     );
     assert!(cluster.right.load(Relaxed) > 300, "no load");
 }

@@ -37,7 +37,7 @@ fn ids() -> impl Iterator<Item = u64> {
 }
 
 /// A gateway that may be killed, with its sandbox and its folder.
-struct Bench {
+struct TestBed {
     sandbox: Sandbox,
     folder: tempfile::TempDir,
     key: String,
@@ -51,7 +51,7 @@ struct GrantOnDisk {
     intent: bool,
 }
 
-impl Bench {
+impl TestBed {
     async fn new() -> Self {
         let mut options = SandboxOptions { keep_calls: 100_000, ..SandboxOptions::default() };
         options.behavior.rotate_refresh = true;
@@ -102,13 +102,12 @@ impl Bench {
     /// Every account's token ends again and again while callers ask, until the gateway is gone.
     async fn load(self: &Arc<Self>, gateway: &str, stop: &Arc<AtomicBool>, right: &Arc<AtomicU64>) {
         let work = ids().map(|id| {
-            let (bench, gateway, stop, right) =
-                (self.clone(), gateway.to_owned(), stop.clone(), right.clone());
+            let (bed, gateway, stop, right) = (self.clone(), gateway.to_owned(), stop.clone(), right.clone());
             tokio::spawn(async move {
                 while !stop.load(Relaxed) {
-                    bench.sandbox.expire_access(id);
+                    bed.sandbox.expire_access(id);
                     for _ in 0..3 {
-                        match bench.call(&gateway, id).await {
+                        match bed.call(&gateway, id).await {
                             Some((200, _)) => right.fetch_add(1, Relaxed),
                             // Another round has just ended its token: the repeat was refused too.
                             Some((401, code)) if code.is_empty() => 0,
@@ -189,17 +188,17 @@ fn random_moment() -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit() {
-    let bench = Arc::new(Bench::new().await);
+    let bed = Arc::new(TestBed::new().await);
     let began = Instant::now();
-    let mut gateway = Gateway::start(bench.folder.path());
+    let mut gateway = Gateway::start(bed.folder.path());
     for id in ids() {
-        bench.import(&gateway, id, "").await;
+        bed.import(&gateway, id, "").await;
     }
     let (right, mut intents, mut lost) = (Arc::new(AtomicU64::new(0)), 0, 0);
     for kill in 1..=KILLS {
         let stop = Arc::new(AtomicBool::new(false));
         let data = gateway.data.clone();
-        let load = bench.load(&data, &stop, &right);
+        let load = bed.load(&data, &stop, &right);
         let killing = async {
             tokio::time::sleep(random_moment()).await;
             // Callers see the connection break, and look for a new one in vain.
@@ -208,12 +207,12 @@ async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit
         };
         tokio::join!(load, killing);
 
-        let after_kill = bench.grants_on_disk().await;
-        gateway = Gateway::start(bench.folder.path());
+        let after_kill = bed.grants_on_disk().await;
+        gateway = Gateway::start(bed.folder.path());
         for (id, after_kill) in &after_kill {
-            let spent = bench.spent(*id, &after_kill.refresh);
-            bench.sandbox.expire_access(*id);
-            let response = bench.call(&gateway.data, *id).await.unwrap();
+            let spent = bed.spent(*id, &after_kill.refresh);
+            bed.sandbox.expire_access(*id);
+            let response = bed.call(&gateway.data, *id).await.unwrap();
             let needs_login = response == (401, "account_needs_login".to_owned());
             assert!(needs_login || response == (200, String::new()), "kill {kill}, {id}: {response:?}");
             assert_eq!(needs_login, spent, "kill {kill}, {id}: a login is lost in the window and only there");
@@ -221,16 +220,16 @@ async fn kill_9_costs_a_login_only_between_the_platforms_response_and_the_commit
             intents += usize::from(after_kill.intent);
             if needs_login {
                 lost += 1;
-                let journal = bench.journal(&gateway, *id).await;
+                let journal = bed.journal(&gateway, *id).await;
                 assert!(journal.contains("refresh_interrupted"), "{journal}");
                 assert!(journal.contains("was under way when the process ended"), "{journal}");
-                bench.import(&gateway, *id, "?replace=true&confirmed=true").await;
-                assert_eq!(bench.call(&gateway.data, *id).await.unwrap().0, 200);
+                bed.import(&gateway, *id, "?replace=true&confirmed=true").await;
+                assert_eq!(bed.call(&gateway.data, *id).await.unwrap().0, 200);
             }
         }
     }
-    assert!(bench.sandbox.overlapping_refreshes().is_empty(), "{:?}", bench.sandbox.overlapping_refreshes());
-    let windows = bench.windows();
+    assert!(bed.sandbox.overlapping_refreshes().is_empty(), "{:?}", bed.sandbox.overlapping_refreshes());
+    let windows = bed.windows();
     let at = |share: usize| windows.get(windows.len() * share / 100).copied().unwrap_or_default();
     assert!(windows.len() > 50, "{} refreshes", windows.len());
     println!(

@@ -5,8 +5,8 @@
 //! One test in a process of its own, since the log is captured for the whole process.
 
 #[allow(dead_code, reason = "each test binary uses its own part of the world")]
-#[path = "stories/world.rs"]
-mod world;
+#[path = "stories/test_bed.rs"]
+mod test_bed;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -21,7 +21,7 @@ use genapi_gateway::telemetry::log_queue::{LogKind, LogQueue};
 use http::Method;
 use serde_json::{Value, json};
 
-use world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, PASSWORD, Response, Setup, USER, World};
+use test_bed::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, PASSWORD, Response, TestBed, TestBedBuilder, USER};
 
 /// What an application puts into its requests, all of it about patients.
 const IN_QUERY: &str = "Qanary-Querystring";
@@ -125,13 +125,13 @@ async fn read_to_end(request: reqwest::RequestBuilder) -> Option<Response> {
 }
 
 /// Traffic of every kind: right responses, the vendor's errors, refusals, retries, renewals, downloads.
-async fn traffic(world: &World) -> Vec<Response> {
+async fn traffic(bed: &TestBed) -> Vec<Response> {
     let mut responses = Vec::new();
     let query = format!("/itero-gen-api/v2/orders/practice?patient={IN_QUERY}");
     let search = json!({"Name": IN_BODY}).to_string();
     let fly = Duration::from_millis(100);
     let ask = |path: String| {
-        let request = world.bare(Method::GET, &path).header("x-gateway-key", &world.key);
+        let request = bed.bare(Method::GET, &path).header("x-gateway-key", &bed.key);
         read_to_end(
             request.bearer_auth(OLD_BEARER).header("x-patient", IN_HEADER).header("cookie", IN_HEADER),
         )
@@ -150,16 +150,16 @@ async fn traffic(world: &World) -> Vec<Response> {
     ] {
         for endpoint in [Endpoint::OrdersPractice, Endpoint::PatientSearch] {
             if let Some(fault) = fault.clone() {
-                world.sandbox.inject(FaultRule::on(endpoint, fault).times(2));
+                bed.sandbox.inject(FaultRule::on(endpoint, fault).times(2));
             }
         }
-        responses.extend(world.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
-        let searched = world
+        responses.extend(bed.while_time_flies(fly, ask(format!("/accounts/{CLINIC_NAME}{query}"))).await);
+        let searched = bed
             .bare(Method::POST, &format!("/accounts/{CLINIC_NAME}/patient/search"))
-            .header("x-gateway-key", &world.key)
+            .header("x-gateway-key", &bed.key)
             .body(search.clone());
-        responses.extend(world.while_time_flies(fly, read_to_end(searched)).await);
-        world.sandbox.clear_fault_rules();
+        responses.extend(bed.while_time_flies(fly, read_to_end(searched)).await);
+        bed.sandbox.clear_fault_rules();
     }
     for path in [
         format!("/accounts/{CLINIC_NAME}/patients/{IN_PATH}?chart={IN_QUERY}"),
@@ -171,21 +171,21 @@ async fn traffic(world: &World) -> Vec<Response> {
     ] {
         responses.extend(ask(path).await);
     }
-    let guessed = world.bare(Method::GET, &query).header("x-gateway-key", GUESSED_KEY);
-    responses.push(world.send(guessed).await);
-    let guessed = world.bare(Method::GET, &query).basic_auth(IN_HEADER, Some(GUESSED_KEY));
-    responses.push(world.send(guessed).await);
-    let order = world.sandbox.order_ids(CLINIC)[0];
+    let guessed = bed.bare(Method::GET, &query).header("x-gateway-key", GUESSED_KEY);
+    responses.push(bed.send(guessed).await);
+    let guessed = bed.bare(Method::GET, &query).basic_auth(IN_HEADER, Some(GUESSED_KEY));
+    responses.push(bed.send(guessed).await);
+    let order = bed.sandbox.order_ids(CLINIC)[0];
     responses.extend(ask(format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE?{IN_QUERY}")).await);
     responses
 }
 
 /// The application that refreshes by itself, well and badly. Returns its gateway token.
-async fn facade(world: &World, refresh_token: &str, responses: &mut Vec<Response>) -> String {
+async fn facade(bed: &TestBed, refresh_token: &str, responses: &mut Vec<Response>) -> String {
     let post = |form: String| {
         let kind = "application/x-www-form-urlencoded";
-        let request = world.bare(Method::POST, "/oauth2/token").header("content-type", kind);
-        world.send(request.header("x-gateway-key", &world.key).body(form))
+        let request = bed.bare(Method::POST, "/oauth2/token").header("content-type", kind);
+        bed.send(request.header("x-gateway-key", &bed.key).body(form))
     };
     let grant = format!("grant_type=refresh_token&client_secret={APP_SECRET}&refresh_token=");
     responses.push(post(format!("{grant}{OLD_BEARER}")).await);
@@ -195,14 +195,14 @@ async fn facade(world: &World, refresh_token: &str, responses: &mut Vec<Response
     assert_eq!(granted.status, 200, "{}", granted.text());
     let token = granted.json()["access_token"].as_str().unwrap().to_owned();
     let path = format!("/orders/practice?{IN_QUERY}");
-    assert_eq!(world.send(world.bare(Method::GET, &path).bearer_auth(&token)).await.status, 200);
-    let forged = world.bare(Method::GET, &path).bearer_auth(format!("{token}x"));
-    responses.push(world.send(forged).await);
+    assert_eq!(bed.send(bed.bare(Method::GET, &path).bearer_auth(&token)).await.status, 200);
+    let forged = bed.bare(Method::GET, &path).bearer_auth(format!("{token}x"));
+    responses.push(bed.send(forged).await);
     token
 }
 
 /// Renewals that go wrong in every way, and an account that dies.
-async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
+async fn renewal_trouble(bed: &TestBed, responses: &mut Vec<Response>) {
     let fly = Duration::from_millis(100);
     for (endpoint, fault) in [
         (Endpoint::Refresh, Fault::HtmlInstead),
@@ -222,59 +222,59 @@ async fn renewal_trouble(world: &World, responses: &mut Vec<Response>) {
             Fault::Discovers { domain: "http://evil.test".to_owned(), path: "/x".to_owned() },
         ),
     ] {
-        world.sandbox.inject(FaultRule::on(endpoint, fault).for_account(CLINIC));
-        world.sandbox.expire_access(CLINIC);
-        responses.push(world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await);
-        world.sandbox.clear_fault_rules();
-        world.clock.advance(Duration::from_secs(90));
-        world.while_time_flies(fly, world.get(CLINIC_NAME, "/orders/practice")).await;
+        bed.sandbox.inject(FaultRule::on(endpoint, fault).for_account(CLINIC));
+        bed.sandbox.expire_access(CLINIC);
+        responses.push(bed.while_time_flies(fly, bed.get(CLINIC_NAME, "/orders/practice")).await);
+        bed.sandbox.clear_fault_rules();
+        bed.clock.advance(Duration::from_secs(90));
+        bed.while_time_flies(fly, bed.get(CLINIC_NAME, "/orders/practice")).await;
     }
-    world.sandbox.set_client_secret(Platform::New, "Qanary-Other-Secret");
+    bed.sandbox.set_client_secret(Platform::New, "Qanary-Other-Secret");
     for (id, name, path) in [(CLINIC, CLINIC_NAME, "/orders/practice"), (LAB, LAB_NAME, "/orders/lab")] {
-        world.sandbox.expire_access(id);
-        responses.push(world.while_time_flies(fly, world.get(name, path)).await);
+        bed.sandbox.expire_access(id);
+        responses.push(bed.while_time_flies(fly, bed.get(name, path)).await);
     }
-    world.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
-    world.clock.advance(Duration::from_secs(600));
-    world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await;
-    world.sandbox.forget_refresh(LAB);
-    world.sandbox.expire_access(LAB);
-    responses.push(world.while_time_flies(fly, world.get(LAB_NAME, "/orders/lab")).await);
+    bed.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
+    bed.clock.advance(Duration::from_secs(600));
+    bed.while_time_flies(fly, bed.get(LAB_NAME, "/orders/lab")).await;
+    bed.sandbox.forget_refresh(LAB);
+    bed.sandbox.expire_access(LAB);
+    responses.push(bed.while_time_flies(fly, bed.get(LAB_NAME, "/orders/lab")).await);
 }
 
 /// Logins: pasted, by browser, called off, forged. Returns what only the browser may know.
-async fn logins(world: &World, pages: &mut Vec<Response>) -> Vec<String> {
+async fn logins(bed: &TestBed, pages: &mut Vec<Response>) -> Vec<String> {
     let mut secrets = Vec::new();
     let body = json!({"realm": "global", "name": "acct-1003", "paste": true});
-    let started = world.operate("/pairings", body).await;
+    let started = bed.operate("/pairings", body).await;
     assert_eq!(started.status, 200, "{}", started.text());
     let (url, ticket) = (started.json()["authorize_url"].clone(), started.json()["ticket"].clone());
-    let redirected = world.sandbox.log_in(url.as_str().unwrap(), USER, PASSWORD).await.unwrap();
+    let redirected = bed.sandbox.log_in(url.as_str().unwrap(), USER, PASSWORD).await.unwrap();
     secrets.extend(parameters(&redirected));
     let finish = json!({"ticket": ticket, "redirected_url": redirected});
-    let finished = world.operate("/pairings/finish", finish).await;
+    let finished = bed.operate("/pairings/finish", finish).await;
     assert_eq!(finished.json()["outcome"], "paired", "{}", finished.text());
     secrets.push(ticket.as_str().unwrap().to_owned());
     pages.push(finished);
 
-    let started = world.operate("/pairings", json!({"realm": "global", "name": "acct-1004"})).await.json();
+    let started = bed.operate("/pairings", json!({"realm": "global", "name": "acct-1004"})).await.json();
     let link = started["url"].as_str().unwrap().to_owned();
     let path = link.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| rest[at..].to_owned()));
     let path = path.unwrap();
     secrets.push(path.rsplit(['/', '=']).next().unwrap().to_owned());
-    assert_eq!(world.send(world.browse(Method::GET, &path)).await.status, 200, "a page that explains itself");
-    let first = world.send(world.browse(Method::POST, &path)).await;
+    assert_eq!(bed.send(bed.browse(Method::GET, &path)).await.status, 200, "a page that explains itself");
+    let first = bed.send(bed.browse(Method::POST, &path)).await;
     let to_align = match first.header("location") {
         "" => panic!("the start link led nowhere: {} {}", first.status, first.text()),
         location => location.to_owned(),
     };
     let cookie = first.header("set-cookie").split(';').next().unwrap().to_owned();
     secrets.push(cookie.split_once('=').unwrap().1.to_owned());
-    let redirected = world.sandbox.log_in(&to_align, USER, PASSWORD).await.unwrap();
+    let redirected = bed.sandbox.log_in(&to_align, USER, PASSWORD).await.unwrap();
     secrets.extend(parameters(&redirected));
     let back = redirected.split_once("/oauth2/").unwrap().1;
     let callback = |query: &str, cookie: &str| {
-        world.send(world.browse(Method::GET, &format!("/oauth2/{query}")).header("cookie", cookie))
+        bed.send(bed.browse(Method::GET, &format!("/oauth2/{query}")).header("cookie", cookie))
     };
     pages.push(callback(back, "").await);
     pages.push(
@@ -316,34 +316,34 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The login that was lost is brought back, and an export shows its token to whoever asks for tokens.
-async fn bring_back_and_export(world: &World) {
+async fn bring_back_and_export(bed: &TestBed) {
     // The lost answer has cost the login, since tokens rotate; the present token brings it back.
     let present = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
-        "refresh_token": world.sandbox.grant(CLINIC).unwrap()}]);
-    let replace = world.operate("/import?replace=true&confirmed=true", present);
-    assert_eq!(world.while_time_flies(Duration::from_millis(100), replace).await.status, 200);
-    let exported = world.look("/api/export?refresh_tokens=true").await;
+        "refresh_token": bed.sandbox.grant(CLINIC).unwrap()}]);
+    let replace = bed.operate("/import?replace=true&confirmed=true", present);
+    assert_eq!(bed.while_time_flies(Duration::from_millis(100), replace).await.status, 200);
+    let exported = bed.look("/api/export?refresh_tokens=true").await;
     assert_eq!(exported.status, 200, "{}", exported.text());
     assert!(
-        exported.text().contains(&world.sandbox.refresh_tokens(CLINIC)[0]),
+        exported.text().contains(&bed.sandbox.refresh_tokens(CLINIC)[0]),
         "the one place that shows them"
     );
 }
 
 /// Imports that are refused, with a token in each.
-async fn odd_imports(world: &World, pages: &mut Vec<Response>) {
+async fn odd_imports(bed: &TestBed, pages: &mut Vec<Response>) {
     let imports = json!([
         {"name": "bad", "realm": "global", "account_id": 5, "refresh_token": "Qanary-Imported-Token\r\n"},
         {"name": "bad", "realm": "global", "account_id": "x", "refresh_token": "Qanary-Imported-Token"},
         {"name": "bad", "realm": "nowhere", "account_id": 5, "refresh_token": "Qanary-Imported-Token"},
         {"name": "unknown", "realm": "global", "account_id": 55, "refresh_token": "Qanary-Imported-Token"},
     ]);
-    let import = world.operate("/import", imports);
-    pages.push(world.while_time_flies(Duration::from_millis(100), import).await);
+    let import = bed.operate("/import", imports);
+    pages.push(bed.while_time_flies(Duration::from_millis(100), import).await);
 }
 
 /// What the admin listener shows of accounts, journal and metrics.
-async fn what_operators_see(world: &World, search: &mut Search) {
+async fn what_operators_see(bed: &TestBed, search: &mut Search) {
     for path in [
         "/metrics",
         "/readyz?verbose",
@@ -355,7 +355,7 @@ async fn what_operators_see(world: &World, search: &mut Search) {
         &format!("/api/accounts/{LAB_NAME}/explain"),
         "/api/accounts/acct-1003/explain",
     ] {
-        let response = world.look(path).await;
+        let response = bed.look(path).await;
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         search.place(path, response.body.to_vec());
     }
@@ -363,8 +363,8 @@ async fn what_operators_see(world: &World, search: &mut Search) {
 
 /// Everything that must not be found: what the sandbox received and
 /// issued, the gateway's own keys, what callers sent.
-fn name_secrets(world: &World, search: &mut Search, gateway_token: &str) {
-    for call in world.sandbox.calls() {
+fn name_secrets(bed: &TestBed, search: &mut Search, gateway_token: &str) {
+    for call in bed.sandbox.calls() {
         if let Some(bearer) = call.header("authorization") {
             search.canary("a bearer", bearer.trim_start_matches("Bearer "));
         }
@@ -374,15 +374,15 @@ fn name_secrets(world: &World, search: &mut Search, gateway_token: &str) {
             }
         }
     }
-    for account in world.sandbox.accounts() {
-        for token in world.sandbox.refresh_tokens(account.id) {
+    for account in bed.sandbox.accounts() {
+        for token in bed.sandbox.refresh_tokens(account.id) {
             search.canary("a refresh token", &token);
         }
     }
-    search.canary("the caller's key", &world.key);
-    search.canary("the admin token", &world.admin_token);
+    search.canary("the caller's key", &bed.key);
+    search.canary("the admin token", &bed.admin_token);
     search.canary("the gateway token", gateway_token);
-    let key = std::fs::read_to_string(world.folder().join("gateway.key")).unwrap();
+    let key = std::fs::read_to_string(bed.folder().join("gateway.key")).unwrap();
     search.canary("the store's key", key.trim());
     for canary in [IN_QUERY, IN_BODY, IN_PATH, IN_HEADER, OLD_BEARER, GUESSED_KEY, APP_SECRET, "Qanary-"] {
         search.canary("what a caller sent", canary);
@@ -405,7 +405,7 @@ fn check_log(text: &str) {
 async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let log = Captured::install();
     let mut search = Search::default();
-    let world = Setup::new()
+    let bed = TestBedBuilder::new()
         .behavior(|behavior| {
             behavior.rotate_refresh = true;
             behavior.link_form = LinkForm::Mixed;
@@ -416,7 +416,7 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
         .config("[[callers]]", "[upstream]\nresponse_timeout = \"2s\"\n[[callers]]")
         .start()
         .await;
-    let imported = std::fs::read_to_string(world.folder().join("accounts.json")).unwrap();
+    let imported = std::fs::read_to_string(bed.folder().join("accounts.json")).unwrap();
     let imported: Value = serde_json::from_str(&imported).unwrap();
     for entry in imported.as_array().unwrap() {
         search.canary("an imported refresh token", entry["refresh_token"].as_str().unwrap());
@@ -424,34 +424,34 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let of_clinic = |entry: &&Value| entry["name"] == CLINIC_NAME;
     let token = imported.as_array().unwrap().iter().find(of_clinic).unwrap()["refresh_token"].clone();
 
-    let mut responses = traffic(&world).await;
-    let gateway_token = facade(&world, token.as_str().unwrap(), &mut responses).await;
-    renewal_trouble(&world, &mut responses).await;
+    let mut responses = traffic(&bed).await;
+    let gateway_token = facade(&bed, token.as_str().unwrap(), &mut responses).await;
+    renewal_trouble(&bed, &mut responses).await;
     let mut pages = Vec::new();
-    for secret in logins(&world, &mut pages).await {
+    for secret in logins(&bed, &mut pages).await {
         search.canary("what a login passes on", &secret);
     }
-    bring_back_and_export(&world).await;
+    bring_back_and_export(&bed).await;
     for path in ["/api/accounts", "/api/export", "/healthz"] {
-        let guessed = world.browse(Method::GET, path).bearer_auth(GUESSED_KEY);
-        pages.push(world.send(guessed).await);
+        let guessed = bed.browse(Method::GET, path).bearer_auth(GUESSED_KEY);
+        pages.push(bed.send(guessed).await);
     }
-    odd_imports(&world, &mut pages).await;
-    world.running.journal().flush().await;
+    odd_imports(&bed, &mut pages).await;
+    bed.running.journal().flush().await;
 
-    what_operators_see(&world, &mut search).await;
+    what_operators_see(&bed, &mut search).await;
     for (number, page) in pages.iter().enumerate() {
         search.place(format!("page {number}"), format!("{:?} {}", page.headers, page.text()));
     }
     search.place("refusals", refused_responses(&responses));
 
-    name_secrets(&world, &mut search, &gateway_token);
+    name_secrets(&bed, &mut search, &gateway_token);
     assert!(search.canaries.len() > 40, "{}", search.canaries.len());
 
-    for (name, bytes) in files(world.folder()) {
+    for (name, bytes) in files(bed.folder()) {
         search.place(name, bytes);
     }
-    world.running.stop().await;
+    bed.running.stop().await;
     search.place("log", log.text());
 
     check_log(&log.text());

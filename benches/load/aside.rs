@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use genapi_load::{IdleConnections, LoadPlan, RunProgress};
 
-use super::contest::{Job, Rounds};
+use super::contest::{Rounds, Workload};
 use super::contestants::{Contestant, Entrant};
-use super::stage::{Stage, file_limit, has_program};
+use super::stage::{BenchEnvironment, file_limit, has_program};
 
 /// KiB that one idle connection costs, for each entrant and number of connections, plain and TLS.
-pub fn idle(entrants: &[Entrant], counts: &[usize], stage: &Stage) -> anyhow::Result<String> {
+pub fn idle(entrants: &[Entrant], counts: &[usize], stage: &BenchEnvironment) -> anyhow::Result<String> {
     let mut text = String::from("### S6: idle connections, KiB each\n\n| contestant |");
     for count in counts {
         text += &format!(" {count} plain | {count} TLS |");
@@ -34,9 +34,9 @@ pub fn idle(entrants: &[Entrant], counts: &[usize], stage: &Stage) -> anyhow::Re
 }
 
 /// A fresh process each time: what was allocated for the last measurement must not be there to be used again.
-fn one_idle(entrant: &Entrant, count: usize, tls: bool, stage: &Stage) -> anyhow::Result<f64> {
+fn one_idle(entrant: &Entrant, count: usize, tls: bool, stage: &BenchEnvironment) -> anyhow::Result<f64> {
     let contestant = entrant.start(stage)?;
-    let job = Job { tls, connections: 8, ..Job::get("/practice-configuration") };
+    let job = Workload { tls, connections: 8, ..Workload::get("/practice-configuration") };
     let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::from_millis(300) };
     let plan = job.plan(&contestant, stage, rounds)?;
     genapi_load::run(&plan, &RunProgress::default())?;
@@ -65,7 +65,7 @@ const DATA: [&str; 9] =
     ["read", "write", "readv", "writev", "recvfrom", "sendto", "recvmsg", "sendmsg", "splice"];
 
 /// System calls per request, data and all.
-pub fn system_calls(entrants: &[Entrant], stage: &Stage) -> anyhow::Result<String> {
+pub fn system_calls(entrants: &[Entrant], stage: &BenchEnvironment) -> anyhow::Result<String> {
     if !has_program("strace") {
         return Ok(
             "System calls: not counted, strace is not installed (apt-get install strace).\n".to_owned()
@@ -81,10 +81,10 @@ pub fn system_calls(entrants: &[Entrant], stage: &Stage) -> anyhow::Result<Strin
     Ok(text)
 }
 
-fn counted(entrant: &Entrant, stage: &Stage) -> anyhow::Result<(f64, f64, String)> {
+fn counted(entrant: &Entrant, stage: &BenchEnvironment) -> anyhow::Result<(f64, f64, String)> {
     let contestant = entrant.start(stage)?;
     let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::from_secs(3) };
-    let plan = Job::get("/practice-configuration").plan(&contestant, stage, rounds)?;
+    let plan = Workload::get("/practice-configuration").plan(&contestant, stage, rounds)?;
     // Connections to the platform are opened before anybody counts.
     genapi_load::run(
         &LoadPlan { duration: Duration::from_millis(300), ..plan.clone() },

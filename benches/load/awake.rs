@@ -9,9 +9,9 @@ use std::io::{self, Write};
 const INTERFACE: &str = "/dev/cpu_dma_latency";
 
 /// The request, or why it was refused. Dropping it takes it back.
-pub struct Awake(io::Result<File>);
+pub struct CpuLatencyRequest(io::Result<File>);
 
-impl Awake {
+impl CpuLatencyRequest {
     pub fn ask() -> Self {
         let ask = || {
             let mut file = File::options().write(true).open(INTERFACE)?;

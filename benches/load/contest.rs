@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::contestants::{Contestant, clinic};
 use super::disorder;
 use super::platform::{self, LARGE_TOKEN, PATH, SMALL_TOKEN};
-use super::stage::Stage;
+use super::stage::BenchEnvironment;
 use super::trouble::{Seen, Trouble};
 
 /// What is asked for, and how.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct Workload {
     pub method: Method,
     /// Below the vendor's Path, with a query.
     pub path: &'static str,
@@ -32,12 +32,12 @@ pub struct Job {
     /// Responses of 400 and above are part of the game.
     pub troubled: bool,
     /// What every window begins with.
-    pub before: Option<Before>,
+    pub before: Option<Precondition>,
 }
 
 /// Many calls at once, which leave as many connections to the platform, and a pause, in which those grow old.
 #[derive(Clone, Copy, Debug)]
-pub struct Before {
+pub struct Precondition {
     pub path: &'static str,
     pub connections: usize,
     pub pause: Duration,
@@ -67,7 +67,7 @@ pub enum Per {
 pub struct Entry<'a> {
     pub label: String,
     pub contestant: &'a Contestant,
-    pub job: Job,
+    pub job: Workload,
     /// What others go through meanwhile.
     pub beside: Option<&'static Trouble>,
 }
@@ -108,7 +108,7 @@ pub struct Row {
     pub faults: Vec<String>,
 }
 
-impl Job {
+impl Workload {
     pub fn get(path: &'static str) -> Self {
         Self {
             method: Method::GET,
@@ -126,16 +126,26 @@ impl Job {
     }
 
     /// Returns when the window may begin.
-    fn prepare(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<()> {
-        let Some(Before { path, connections, pause }) = self.before else { return Ok(()) };
+    fn prepare(
+        &self,
+        contestant: &Contestant,
+        stage: &BenchEnvironment,
+        rounds: Rounds,
+    ) -> anyhow::Result<()> {
+        let Some(Precondition { path, connections, pause }) = self.before else { return Ok(()) };
         let short = Rounds { warm_up: Duration::ZERO, window: Duration::from_millis(200), ..rounds };
-        let plan = Job { connections, ..Self::get(path) }.plan(contestant, stage, short)?;
+        let plan = Workload { connections, ..Self::get(path) }.plan(contestant, stage, short)?;
         genapi_load::run(&plan, &RunProgress::default())?;
         std::thread::sleep(pause);
         Ok(())
     }
 
-    pub fn plan(&self, contestant: &Contestant, stage: &Stage, rounds: Rounds) -> anyhow::Result<LoadPlan> {
+    pub fn plan(
+        &self,
+        contestant: &Contestant,
+        stage: &BenchEnvironment,
+        rounds: Rounds,
+    ) -> anyhow::Result<LoadPlan> {
         let (name, size) = match self.account {
             Account::Small => ("small".to_owned(), SMALL_TOKEN),
             Account::Large => ("large".to_owned(), LARGE_TOKEN),
@@ -190,7 +200,12 @@ pub enum Order {
 }
 
 /// Measures all entries in turn.
-pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds, order: Order) -> anyhow::Result<Vec<Row>> {
+pub fn run(
+    entries: &[Entry],
+    stage: &BenchEnvironment,
+    rounds: Rounds,
+    order: Order,
+) -> anyhow::Result<Vec<Row>> {
     let mut rows: Vec<Row> = entries
         .iter()
         .map(|entry| Row {
@@ -224,7 +239,7 @@ pub fn run(entries: &[Entry], stage: &Stage, rounds: Rounds, order: Order) -> an
 
 fn window(
     entry: &Entry,
-    stage: &Stage,
+    stage: &BenchEnvironment,
     rounds: Rounds,
     round: usize,
 ) -> anyhow::Result<(Sample, Vec<String>)> {

@@ -16,10 +16,10 @@ use genapi_gateway::store::{self, NewGrant, StoredAccess, StoredRoute};
 use genapi_gateway::{config, model};
 use genapi_load::{IdleConnections, Usage};
 
-use super::contest::{Job, Rounds};
+use super::contest::{Rounds, Workload};
 use super::disorder;
 use super::platform::{self, LARGE_TOKEN, SMALL_TOKEN};
-use super::stage::{Cores, Stage, free_port};
+use super::stage::{BenchEnvironment, Cores, free_port};
 
 /// What kind of program a contestant is.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ impl Entrant {
     }
 
     /// Starts it on its core and waits until it answers.
-    pub fn start(&self, stage: &Stage) -> anyhow::Result<Contestant> {
+    pub fn start(&self, stage: &BenchEnvironment) -> anyhow::Result<Contestant> {
         if self.kind == Kind::Direct {
             let port = stage.platform;
             let name = self.name.clone();
@@ -104,15 +104,18 @@ impl Entrant {
         contestant.wait_until_it_listens(&folder)?;
         // A port may listen before there is anybody behind it.
         let rounds = Rounds { count: 1, warm_up: Duration::ZERO, window: Duration::ZERO };
-        let plan =
-            Job { connections: 1, ..Job::get("/practice-configuration") }.plan(&contestant, stage, rounds)?;
+        let plan = Workload { connections: 1, ..Workload::get("/practice-configuration") }.plan(
+            &contestant,
+            stage,
+            rounds,
+        )?;
         drop(IdleConnections::open(&plan)?);
         contestant.started_in = begun.elapsed();
         contestant.wait_until_it_rests();
         Ok(contestant)
     }
 
-    fn command(&self, stage: &Stage, folder: &Path, ports: &Ports) -> anyhow::Result<Command> {
+    fn command(&self, stage: &BenchEnvironment, folder: &Path, ports: &Ports) -> anyhow::Result<Command> {
         let cores = match self.workers {
             1 if self.beside_generator => &stage.cores.generator,
             1 => &stage.cores.contestant,
@@ -154,7 +157,7 @@ impl Entrant {
         }
     }
 
-    fn fill(&self, template: &str, stage: &Stage, folder: &Path, ports: &Ports) -> String {
+    fn fill(&self, template: &str, stage: &BenchEnvironment, folder: &Path, ports: &Ports) -> String {
         let large = platform::token("large", LARGE_TOKEN);
         let log = self.access_log;
         let is_root =
@@ -197,7 +200,7 @@ impl Entrant {
     }
 
     /// Puts the accounts into the gateway's store, as pairings of an hour ago would have left them.
-    fn fill_store(&self, stage: &Stage, file: &Path) -> anyhow::Result<()> {
+    fn fill_store(&self, stage: &BenchEnvironment, file: &Path) -> anyhow::Result<()> {
         let environment = |name: &str| (name == "BENCH_CLIENT_SECRET").then(|| "bench".to_owned());
         let config = match config::load(file, &environment) {
             Ok(loaded) => loaded.config,

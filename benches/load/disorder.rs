@@ -27,7 +27,7 @@ pub fn is_dying(account: &str) -> bool {
 
 /// What goes wrong at the platform, and how often it was asked for.
 #[derive(Default)]
-pub struct Disorder {
+pub struct FaultState {
     /// Numbers the calls that want an error now and then.
     errors: AtomicU64,
     /// Numbers what is slow.
@@ -38,7 +38,7 @@ pub struct Disorder {
     revived: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
-impl Disorder {
+impl FaultState {
     /// One call in a hundred: 500, 504 and 401 by turns.
     pub fn error(&self) -> Option<u16> {
         match self.errors.fetch_add(1, Ordering::Relaxed) % 300 {

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use contest::Rounds;
 use contestants::{Entrant, Kind};
-use stage::Stage;
+use stage::BenchEnvironment;
 
 /// Gateway against nginx, HAProxy and no proxy at all.
 #[derive(Debug, Parser)]
@@ -62,7 +62,7 @@ struct Arguments {
 /// `-- --target URL …` takes what `genapi-gateway load` takes.
 #[derive(Debug, Parser)]
 #[command(name = "load")]
-struct Drive {
+struct LoadCommand {
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     }
     if words.iter().any(|word| word == "--target") {
         let words = words.into_iter().filter(|word| word != "--target" && word != "--bench");
-        return genapi_gateway::cli::load::run(&Drive::parse_from(words).load);
+        return genapi_gateway::cli::load::run(&LoadCommand::parse_from(words).load);
     }
     let arguments = Arguments::parse();
     finish(stage::settle().and_then(|()| contest(&arguments)))
@@ -99,7 +99,7 @@ fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
 
 /// Whether every figure is valid.
 fn contest(arguments: &Arguments) -> anyhow::Result<bool> {
-    let stage = Stage::set_up(arguments.keep)?;
+    let stage = BenchEnvironment::set_up(arguments.keep)?;
     let entrants = entrants(arguments);
     let rounds = if arguments.quick {
         Rounds { count: 3, warm_up: Duration::from_millis(200), window: Duration::from_millis(500) }

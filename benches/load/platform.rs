@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::disorder::{self, Disorder};
+use super::disorder::{self, FaultState};
 
 /// The name under which it is reached; contestants are told its address.
 pub const NAME: &str = "platform.bench.test";
@@ -115,7 +115,7 @@ struct RenderedResponses {
     requests: AtomicU64,
     wrong: AtomicU64,
     refreshes: AtomicU64,
-    disorder: Disorder,
+    disorder: FaultState,
 }
 
 /// What the platform answers.
@@ -151,7 +151,7 @@ impl RenderedResponses {
             requests: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             refreshes: AtomicU64::new(0),
-            disorder: Disorder::default(),
+            disorder: FaultState::default(),
         }
     }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use genapi_load::LoopMode;
 use http::Method;
 
-use super::awake::Awake;
-use super::contest::{self, Account, Before, Entry, Job, Per, Rounds};
+use super::awake::CpuLatencyRequest;
+use super::contest::{self, Account, Entry, Per, Precondition, Rounds, Workload};
 use super::contestants::{Contestant, Entrant, Kind};
 use super::figures::Result;
 use super::platform::{ASSET_BYTES, LIST_BYTES, POST_BYTES, SMALL_LIST_BYTES};
-use super::stage::Stage;
+use super::stage::BenchEnvironment;
 
 /// How a scenario differs from a plain contest of all entrants with one job.
 #[derive(Clone, Copy, PartialEq)]
@@ -36,7 +36,7 @@ pub struct Scenario {
     /// Part of a quick run.
     pub quick: bool,
     form: Form,
-    job: fn() -> Job,
+    job: fn() -> Workload,
 }
 
 pub const SMALL: &str = "/practice-configuration";
@@ -54,46 +54,46 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "small GET, 1.5 KB token",
         quick: true,
         form: Form::Plain,
-        job: || Job::get(SMALL),
+        job: || Workload::get(SMALL),
     },
     Scenario {
         id: "S1-log",
         what: "the same with access logs on",
         quick: false,
         form: Form::AccessLogs,
-        job: || Job::get(SMALL),
+        job: || Workload::get(SMALL),
     },
     Scenario {
         id: "S1-two",
         what: "the same with two workers on two cores",
         quick: false,
         form: Form::TwoWorkers,
-        job: || Job { connections: 64, ..Job::get(SMALL) },
+        job: || Workload { connections: 64, ..Workload::get(SMALL) },
     },
     Scenario {
         id: "S2",
         what: "small GET, 8 KB token",
         quick: true,
         form: Form::Plain,
-        job: || Job { account: Account::Large, ..Job::get(SMALL) },
+        job: || Workload { account: Account::Large, ..Workload::get(SMALL) },
     },
     Scenario {
         id: "S3",
         what: "small GET, callers over TLS",
         quick: true,
         form: Form::Plain,
-        job: || Job { tls: true, ..Job::get(SMALL) },
+        job: || Workload { tls: true, ..Workload::get(SMALL) },
     },
     Scenario {
         id: "S4",
         what: "100 MB downloads, four at once",
         quick: true,
         form: Form::Plain,
-        job: || Job {
+        job: || Workload {
             connections: 4,
             per: Per::Gigabyte,
             bytes: Some(ASSET_BYTES),
-            ..Job::get("/order/1/download/IDE")
+            ..Workload::get("/order/1/download/IDE")
         },
     },
     Scenario {
@@ -101,19 +101,24 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "POST of 2 KB",
         quick: true,
         form: Form::Plain,
-        job: || Job { method: Method::POST, body: POST_BYTES, bytes: None, ..Job::get("/patient/search") },
+        job: || Workload {
+            method: Method::POST,
+            body: POST_BYTES,
+            bytes: None,
+            ..Workload::get("/patient/search")
+        },
     },
     Scenario {
         id: "S5-idle",
         what: "the same after 64 GETs at once and 3.5 s of nothing",
         quick: true,
         form: Form::Plain,
-        job: || Job {
+        job: || Workload {
             method: Method::POST,
             body: POST_BYTES,
             bytes: None,
-            before: Some(Before { path: SMALL, connections: 64, pause: Duration::from_millis(3_500) }),
-            ..Job::get("/patient/search")
+            before: Some(Precondition { path: SMALL, connections: 64, pause: Duration::from_millis(3_500) }),
+            ..Workload::get("/patient/search")
         },
     },
     Scenario {
@@ -121,33 +126,33 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "order list of 200 KB with 400 links",
         quick: true,
         form: Form::Rewriting { untouched: UNTOUCHED, bytes: LIST_BYTES },
-        job: || Job { bytes: None, ..Job::get(LIST) },
+        job: || Workload { bytes: None, ..Workload::get(LIST) },
     },
     Scenario {
         id: "S7-small",
         what: "order list of 1.2 KB without a link",
         quick: true,
         form: Form::Rewriting { untouched: SMALL_UNTOUCHED, bytes: SMALL_LIST_BYTES },
-        job: || Job { bytes: Some(SMALL_LIST_BYTES as u64), ..Job::get(SMALL_LIST) },
+        job: || Workload { bytes: Some(SMALL_LIST_BYTES as u64), ..Workload::get(SMALL_LIST) },
     },
     Scenario {
         id: "S8",
         what: "50,000 accounts, calls spread over all",
         quick: false,
         form: Form::ManyAccounts(MANY),
-        job: || Job::get(SMALL),
+        job: || Workload::get(SMALL),
     },
     Scenario {
         id: "S9",
         what: "1 % of answers are 500, 504 or 401; 1000 calls/s",
         quick: false,
         form: Form::Plain,
-        job: || Job {
+        job: || Workload {
             loop_mode: LoopMode::Open(1000.0),
             connections: 128,
             bytes: None,
             troubled: true,
-            ..Job::get("/practice-configuration?trouble=some")
+            ..Workload::get("/practice-configuration?trouble=some")
         },
     },
     Scenario {
@@ -155,19 +160,24 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "latency of small GETs at 4000 calls/s",
         quick: true,
         form: Form::Plain,
-        job: || Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) },
+        job: || Workload { loop_mode: LoopMode::Open(RATE), ..Workload::get(SMALL) },
     },
     Scenario {
         id: "rate-one",
         what: "the same with everything on one core, so that no call has to wake another",
         quick: false,
         form: Form::OneCore,
-        job: || Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) },
+        job: || Workload { loop_mode: LoopMode::Open(RATE), ..Workload::get(SMALL) },
     },
 ];
 
 impl Scenario {
-    pub fn measure(&self, entrants: &[Entrant], stage: &Stage, rounds: Rounds) -> anyhow::Result<Result> {
+    pub fn measure(
+        &self,
+        entrants: &[Entrant],
+        stage: &BenchEnvironment,
+        rounds: Rounds,
+    ) -> anyhow::Result<Result> {
         let job = (self.job)();
         let rounds = match self.form {
             // A response that is repeated comes a second later: shorter windows would not see it.
@@ -180,7 +190,7 @@ impl Scenario {
         let running =
             entrants.iter().map(|entrant| entrant.start(stage)).collect::<anyhow::Result<Vec<_>>>()?;
         let (entries, baseline) = self.entries(&entrants, &running, &job);
-        let awake = matches!(job.loop_mode, LoopMode::Open(_)).then(Awake::ask);
+        let awake = matches!(job.loop_mode, LoopMode::Open(_)).then(CpuLatencyRequest::ask);
         let rows = contest::run(&entries, stage, rounds, contest::Order::Rotating)?;
         let mut result = Result {
             id: self.id,
@@ -188,7 +198,7 @@ impl Scenario {
             per: job.per,
             baseline,
             rows,
-            notes: awake.iter().map(Awake::note).collect(),
+            notes: awake.iter().map(CpuLatencyRequest::note).collect(),
         };
         if let Form::ManyAccounts(count) = self.form {
             result.notes.extend(per_account(&result, count));
@@ -232,9 +242,9 @@ impl Scenario {
         &self,
         entrants: &[Entrant],
         running: &'a [Contestant],
-        job: &Job,
+        job: &Workload,
     ) -> (Vec<Entry<'a>>, &'static str) {
-        let entry = |contestant: &'a Contestant, label: String, job: Job| Entry {
+        let entry = |contestant: &'a Contestant, label: String, job: Workload| Entry {
             label,
             contestant,
             job,
@@ -247,7 +257,7 @@ impl Scenario {
                 (entries.collect(), "nginx")
             }
             Form::Rewriting { untouched: path, bytes } => {
-                let untouched = Job { path, bytes: Some(bytes as u64), ..job.clone() };
+                let untouched = Workload { path, bytes: Some(bytes as u64), ..job.clone() };
                 let entries = each().flat_map(|(one, _)| {
                     let rewritten = entry(one, format!("{}, rewritten", one.name), job.clone());
                     [entry(one, format!("{}, untouched", one.name), untouched.clone()), rewritten]
@@ -257,7 +267,7 @@ impl Scenario {
             Form::ManyAccounts(count) => {
                 let entries = each().map(|(one, entrant)| {
                     let account = if entrant.accounts > 0 { Account::Many(count) } else { job.account };
-                    entry(one, one.name.clone(), Job { account, ..job.clone() })
+                    entry(one, one.name.clone(), Workload { account, ..job.clone() })
                 });
                 (entries.collect(), "gateway")
             }

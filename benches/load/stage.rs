@@ -13,7 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use super::platform;
 
 /// Everything that all contestants share. Dropping it ends the platform and removes the folder.
-pub struct Stage {
+pub struct BenchEnvironment {
     pub folder: PathBuf,
     pub platform: u16,
     /// Where the platform's slow region listens.
@@ -122,7 +122,7 @@ impl Cores {
     }
 }
 
-impl Stage {
+impl BenchEnvironment {
     pub fn set_up(keep: bool) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -171,7 +171,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for BenchEnvironment {
     fn drop(&mut self) {
         // It ends with its standard input.
         drop(self.process.stdin.take());

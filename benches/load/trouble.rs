@@ -12,13 +12,13 @@ use genapi_load::LoopMode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::awake::Awake;
-use super::contest::{self, Account, Entry, Job, Order, Rounds, Row, Sample};
+use super::awake::CpuLatencyRequest;
+use super::contest::{self, Account, Entry, Order, Rounds, Row, Sample, Workload};
 use super::contestants::{Contestant, Entrant, Kind};
 use super::disorder::{SLOW, SLOW_REFRESH};
 use super::figures::{self, Spread};
 use super::scenarios::SMALL;
-use super::stage::Stage;
+use super::stage::BenchEnvironment;
 use super::troubled::{self, Callers};
 
 /// One trouble, and who is in it.
@@ -29,12 +29,12 @@ pub struct Trouble {
     /// Taken in turn by the callers.
     paths: &'static [&'static str],
     callers: usize,
-    manner: Manner,
+    pattern: CallPattern,
 }
 
 /// How the callers in trouble go about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Manner {
+pub enum CallPattern {
     /// Each asks again when it is answered, which takes at least this long.
     Again(Duration),
     /// Each asks once. One refresh answers all of them, after at least this long.
@@ -83,7 +83,7 @@ static TROUBLES: [Trouble; 5] = [
         account: Account::Large,
         paths: &["/practice-configuration?trouble=slow"],
         callers: 64,
-        manner: Manner::Again(SLOW),
+        pattern: CallPattern::Again(SLOW),
     },
     Trouble {
         what: "one slow region",
@@ -92,21 +92,21 @@ static TROUBLES: [Trouble; 5] = [
         // Each makes a connection that nobody else needs, in every window: more of them, and the work of
         // handshakes is what is seen.
         callers: 16,
-        manner: Manner::Again(SLOW),
+        pattern: CallPattern::Again(SLOW),
     },
     Trouble {
         what: "stalled platform connections",
         account: Account::Large,
         paths: &["/practice-configuration?trouble=half-head", "/practice-configuration?trouble=half-body"],
         callers: 16,
-        manner: Manner::Never,
+        pattern: CallPattern::Never,
     },
     Trouble {
         what: "a refresh of 5 s",
         account: Account::Dying(0),
         paths: &["/practice-configuration?trouble=dead"],
         callers: 16,
-        manner: Manner::Once(SLOW_REFRESH),
+        pattern: CallPattern::Once(SLOW_REFRESH),
     },
     Trouble {
         what: "two downloads by slow readers",
@@ -114,7 +114,7 @@ static TROUBLES: [Trouble; 5] = [
         paths: &["/order/1/download/IDE"],
         // One is read, one is left: what more of them cost is the work of moving them.
         callers: 2,
-        manner: Manner::Slowly(MEGABYTE),
+        pattern: CallPattern::Slowly(MEGABYTE),
     },
 ];
 
@@ -127,7 +127,7 @@ impl Trouble {
     pub fn begin(
         &'static self,
         contestant: &Contestant,
-        stage: &Stage,
+        stage: &BenchEnvironment,
         round: usize,
     ) -> anyhow::Result<Underway> {
         let account = match self.account {
@@ -139,10 +139,10 @@ impl Trouble {
         let plans = self
             .paths
             .iter()
-            .map(|path| Job { account, ..Job::get(path) }.plan(contestant, stage, rounds))
+            .map(|path| Workload { account, ..Workload::get(path) }.plan(contestant, stage, rounds))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let before = counted(stage)?;
-        let callers = troubled::start(&plans, self.callers, self.manner)?;
+        let callers = troubled::start(&plans, self.callers, self.pattern)?;
         std::thread::sleep(SETTLING);
         Ok(Underway { trouble: self, callers, before })
     }
@@ -153,11 +153,11 @@ impl Trouble {
         let took = |least: Duration| {
             seen.shortest_ms.is_some_and(|shortest| u128::from(shortest) + EARLY >= least.as_millis())
         };
-        let happened = match self.manner {
-            Manner::Again(least) => took(least) && seen.responded >= callers && seen.waiting == callers,
-            Manner::Once(least) => took(least) && seen.responded == callers && seen.refreshes == 1,
-            Manner::Never => seen.responded == 0 && seen.waiting == callers && seen.stalled == callers,
-            Manner::Slowly(bytes_per_sec) => {
+        let happened = match self.pattern {
+            CallPattern::Again(least) => took(least) && seen.responded >= callers && seen.waiting == callers,
+            CallPattern::Once(least) => took(least) && seen.responded == callers && seen.refreshes == 1,
+            CallPattern::Never => seen.responded == 0 && seen.waiting == callers && seen.stalled == callers,
+            CallPattern::Slowly(bytes_per_sec) => {
                 let read = callers / 2 * (bytes_per_sec as f64 * lasted.as_secs_f64()) as u64;
                 seen.responded == 0 && seen.waiting == callers && seen.bytes * 10 >= read * 9
             }
@@ -172,7 +172,7 @@ const EARLY: u128 = 100;
 
 impl Underway {
     /// What was seen, and why it does not count if it does not.
-    pub fn end(self, stage: &Stage) -> anyhow::Result<(Seen, Option<String>)> {
+    pub fn end(self, stage: &BenchEnvironment) -> anyhow::Result<(Seen, Option<String>)> {
         let Self { trouble, callers, before } = self;
         // Asked before the callers hang up.
         let after = counted(stage)?;
@@ -184,7 +184,7 @@ impl Underway {
 }
 
 /// Refreshes and stalls.
-fn counted(stage: &Stage) -> anyhow::Result<(u64, u64)> {
+fn counted(stage: &BenchEnvironment) -> anyhow::Result<(u64, u64)> {
     let counters = stage.counters()?;
     let of = |name: &str| counters[name].as_u64().with_context(|| format!("no count of {name}"));
     Ok((of("refreshes")?, of("stalled")?))
@@ -220,13 +220,13 @@ struct Compared<'a> {
 pub fn measure(
     entrants: &[Entrant],
     named: &[String],
-    stage: &Stage,
+    stage: &BenchEnvironment,
     rounds: Rounds,
 ) -> anyhow::Result<Vec<Figures>> {
     let rounds = Rounds { window: rounds.window.max(WINDOW), ..rounds };
     let is_gateway = |entrant: &Entrant| matches!(entrant.kind, Kind::Gateway(_));
     let taking_part = entrants.iter().filter(|entrant| is_gateway(entrant) || named.contains(&entrant.name));
-    let awake = Awake::ask();
+    let awake = CpuLatencyRequest::ask();
     let each = taking_part.map(|entrant| {
         let dying = if is_gateway(entrant) { rounds.count } else { 0 };
         // Whatever wakes another core is felt in a p99, and so is a virtual machine whose second core has to
@@ -245,7 +245,7 @@ pub fn measure(
 
 /// One of them is no trouble at all: how far it lies from the quiet around it is what no trouble explains.
 fn entries(contestant: &Contestant, is_gateway: bool) -> Vec<Entry<'_>> {
-    let job = Job { loop_mode: LoopMode::Open(RATE), ..Job::get(SMALL) };
+    let job = Workload { loop_mode: LoopMode::Open(RATE), ..Workload::get(SMALL) };
     let entry = |label: &str, beside| Entry { label: label.to_owned(), contestant, job: job.clone(), beside };
     let quiet = || entry(QUIET, None);
     let troubles = TROUBLES

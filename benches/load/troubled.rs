@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use super::trouble::{Manner, Seen};
+use super::trouble::{CallPattern, Seen};
 
 /// Callers on their thread. Dropping them ends it.
 pub struct Callers {
@@ -36,7 +36,7 @@ struct Request {
 }
 
 /// The first call of each plan, taken in turn by so many callers.
-pub fn start(plans: &[LoadPlan], callers: usize, manner: Manner) -> anyhow::Result<Callers> {
+pub fn start(plans: &[LoadPlan], callers: usize, pattern: CallPattern) -> anyhow::Result<Callers> {
     let requests = plans.iter().map(Request::of).collect::<anyhow::Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
@@ -45,7 +45,7 @@ pub fn start(plans: &[LoadPlan], callers: usize, manner: Manner) -> anyhow::Resu
         runtime.block_on(async {
             let callers = (0..callers).map(|number| {
                 let request = &requests[number % requests.len()];
-                Caller { number, request, manner, seen: &seen }.live()
+                Caller { number, request, pattern, seen: &seen }.live()
             });
             let all = async {
                 join_all(callers).await;
@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 struct Caller<'a> {
     number: usize,
     request: &'a Request,
-    manner: Manner,
+    pattern: CallPattern,
     seen: &'a RefCell<Seen>,
 }
 
@@ -125,7 +125,7 @@ impl Caller<'_> {
             stream.write_all(&self.request.bytes).await?;
             self.read(&mut *stream).await?;
             self.note(asked.elapsed());
-            if !matches!(self.manner, Manner::Again(_)) {
+            if !matches!(self.pattern, CallPattern::Again(_)) {
                 return Ok(());
             }
         }
@@ -159,7 +159,7 @@ impl Caller<'_> {
     }
 
     async fn pause(&self, begun: Instant, got: u64) {
-        let Manner::Slowly(pace) = self.manner else { return };
+        let CallPattern::Slowly(pace) = self.pattern else { return };
         if self.number % 2 == 1 && got >= pace {
             pending::<()>().await;
         }

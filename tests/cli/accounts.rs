@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::processes::{Pair, Standing};
+use crate::processes::{GatewayAndSandbox, RunningProcess};
 
 const CLINIC: &str = "acct-10001";
 const LAB: &str = "acct-10002";
@@ -10,7 +10,7 @@ const LAB: &str = "acct-10002";
 #[test]
 fn check_connect_reaches_the_api_plain_and_over_tls() {
     for options in [&[][..], &["--tls"]] {
-        let pair = Pair::start(options);
+        let pair = GatewayAndSandbox::start(options);
         let said = pair.types("check --connect");
         assert_eq!(said.code, 0, "{}", said.all());
         assert_eq!(said.out.lines().filter(|line| line.contains("credentials: ")).count(), 3);
@@ -28,7 +28,7 @@ fn check_connect_reaches_the_api_plain_and_over_tls() {
 
 #[test]
 fn an_import_is_reported_line_by_line_repeatable_and_fails_entirely_for_one_bad_line() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     let said = pair.import();
     assert_eq!(
         (said.code, said.out.lines().last()),
@@ -65,7 +65,7 @@ fn an_import_is_reported_line_by_line_repeatable_and_fails_entirely_for_one_bad_
 
 #[test]
 fn a_file_is_read_as_csv_too_and_one_that_is_none_is_named_without_its_text() {
-    let pair = Pair::start(&["--rotate"]);
+    let pair = GatewayAndSandbox::start(&["--rotate"]);
     let json: serde_json::Value = serde_json::from_str(&pair.written("accounts.json")).unwrap();
     let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_owned();
     let mut csv = String::from("\u{feff}Name;Account ID;Realm;Refresh_Token\r\n\r\n");
@@ -99,7 +99,7 @@ fn a_file_is_read_as_csv_too_and_one_that_is_none_is_named_without_its_text() {
 
 #[test]
 fn replacing_shows_what_it_would_hit_waits_for_yes_and_costs_no_grant() {
-    let pair = Pair::start(&["--rotate"]);
+    let pair = GatewayAndSandbox::start(&["--rotate"]);
     let file = pair.folder.path().join("accounts.json").display().to_string();
     pair.import();
     let before = pair.types("accounts export --with-refresh-tokens --yes").out;
@@ -117,7 +117,7 @@ fn replacing_shows_what_it_would_hit_waits_for_yes_and_costs_no_grant() {
 
 #[test]
 fn one_call_as_an_account_says_status_size_links_and_time_and_the_body_only_on_demand() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let said = pair.types(&format!("accounts call {CLINIC} get orders/practice"));
     assert_eq!(said.code, 0);
@@ -134,7 +134,7 @@ fn one_call_as_an_account_says_status_size_links_and_time_and_the_body_only_on_d
 
 #[test]
 fn pause_resume_renew_and_discover_say_what_came_of_it_for_each_account() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     assert_eq!(pair.types("accounts pause acct-*1").out, "ok      acct-10001  paused\n");
     let said = pair.types(&format!("accounts call {CLINIC} GET /orders/practice"));
@@ -160,7 +160,7 @@ fn pause_resume_renew_and_discover_say_what_came_of_it_for_each_account() {
 
 #[test]
 fn whatever_lists_or_shows_has_json_and_csv_and_a_table_of_80_columns() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     pair.types(&format!("accounts call {CLINIC} GET /orders/practice"));
     for words in [
@@ -208,7 +208,7 @@ fn whatever_lists_or_shows_has_json_and_csv_and_a_table_of_80_columns() {
 
 #[test]
 fn a_wrong_admin_token_is_told_with_its_file_and_no_advice_for_programs() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     std::fs::write(pair.folder.path().join("admin.token"), "another one, long enough to be one\n").unwrap();
     let said = pair.types("accounts list");
     assert_eq!(said.code, 1);
@@ -222,7 +222,7 @@ fn a_wrong_admin_token_is_told_with_its_file_and_no_advice_for_programs() {
 
 #[test]
 fn destructive_acts_show_whom_they_hit_and_wait_for_yes() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     for act in ["unpair", "revoke"] {
         let said = pair.types(&format!("accounts {act} {CLINIC}"));
@@ -248,7 +248,7 @@ fn destructive_acts_show_whom_they_hit_and_wait_for_yes() {
 
 #[test]
 fn an_account_is_removed_here_alone_after_a_preview_and_comes_back_by_import() {
-    let pair = Pair::start(&["--rotate"]);
+    let pair = GatewayAndSandbox::start(&["--rotate"]);
     pair.import();
     let said = pair.types(&format!("accounts remove {CLINIC}"));
     assert!(
@@ -276,7 +276,7 @@ fn an_account_is_removed_here_alone_after_a_preview_and_comes_back_by_import() {
 
 #[test]
 fn an_account_gets_another_name_after_a_preview_and_is_served_under_it() {
-    let mut pair = Pair::start(&["--rotate"]);
+    let mut pair = GatewayAndSandbox::start(&["--rotate"]);
     pair.import();
     for (name, code) in [("Smile", 2), ("123", 2), ("acct-10002", 1), ("acct-10001", 1)] {
         assert_eq!(pair.types(&format!("accounts rename {CLINIC} {name} --yes")).code, code, "{name}");
@@ -302,7 +302,7 @@ fn an_account_gets_another_name_after_a_preview_and_is_served_under_it() {
 
 #[test]
 fn an_account_whose_imported_token_was_never_good_asks_for_the_present_one_first() {
-    let pair = Pair::start(&["--rotate"]);
+    let pair = GatewayAndSandbox::start(&["--rotate"]);
     pair.import();
     let file = r#"[{"name": "smile", "realm": "global", "account_id": 77, "refresh_token": "long-spent"}]"#;
     let said = pair.types_with("accounts import -", file);
@@ -320,7 +320,7 @@ fn an_account_whose_imported_token_was_never_good_asks_for_the_present_one_first
 
 #[test]
 fn refresh_tokens_leave_only_when_asked_for_twice_and_come_back_by_import() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     assert!(!pair.types("accounts export").out.contains("refresh_token"));
     assert_eq!(pair.types("accounts export --with-refresh-tokens").code, 2);
@@ -336,7 +336,7 @@ fn refresh_tokens_leave_only_when_asked_for_twice_and_come_back_by_import() {
 
 #[test]
 fn an_account_of_two_realms_can_be_switched_back_and_forth() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     // Not refreshed, since the sandbox knows no such grant in its old platform.
     let old =
@@ -353,7 +353,7 @@ fn an_account_of_two_realms_can_be_switched_back_and_forth() {
 
 #[test]
 fn wrong_pairings_are_refused_in_words() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     for (words, code, why) in [
         ("--realm mars --name a", 1, "realm mars is not configured"),
@@ -378,12 +378,14 @@ fn wrong_pairings_are_refused_in_words() {
 
 #[tokio::test]
 async fn a_link_in_a_browser_pairs_an_account() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     let said = pair.types("accounts pair --realm global --name smile-berlin --account-id 10001");
     assert!(said.err.contains("warning: No callback URL is given"), "{}", said.err);
     assert!(said.err.contains("only a browser on the gateway's own machine"), "{}", said.err);
-    let mut waiting =
-        Standing::typed(&pair, "accounts pair --realm global --name smile-berlin --account-id 10001 --wait");
+    let mut waiting = RunningProcess::typed(
+        &pair,
+        "accounts pair --realm global --name smile-berlin --account-id 10001 --wait",
+    );
     let link = waiting.until("/connect/").lines().last().unwrap().to_owned();
     let browser = browser();
     let begun = browser.post(&link).send().await.unwrap();
@@ -401,8 +403,9 @@ async fn a_link_in_a_browser_pairs_an_account() {
 
 #[tokio::test]
 async fn the_address_that_a_browser_ended_on_can_be_pasted() {
-    let pair = Pair::start(&[]);
-    let mut pasting = Standing::typed(&pair, "accounts pair --realm global --name smile-berlin --paste");
+    let pair = GatewayAndSandbox::start(&[]);
+    let mut pasting =
+        RunningProcess::typed(&pair, "accounts pair --realm global --name smile-berlin --paste");
     let heard = pasting.until("/oauth2/authorize?");
     let back = log_in(&browser(), heard.lines().last().unwrap()).await;
     pasting.types("nonsense");

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::processes::{Pair, run, write};
+use crate::processes::{GatewayAndSandbox, run, write};
 
 /// A configuration that needs nothing but its folder.
 const CONFIG: &str = r#"
@@ -190,7 +190,7 @@ fn a_good_place_is_said_to_be_one_and_nothing_is_made_there() {
 
 #[test]
 fn a_gateway_that_runs_is_no_fault_of_the_configuration() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     let said = pair.types("check");
     assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.all());
     // A supervisor tries again after 1: the other one may be about to end.

@@ -9,16 +9,16 @@ use serde_json::Value;
 use sqlx::{ConnectOptions, Connection};
 
 use crate::postgres::{self, Server};
-use crate::processes::{Pair, write};
+use crate::processes::{GatewayAndSandbox, write};
 
 const CLINIC: &str = "acct-10001";
 /// For a slow machine; nothing waits for it when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A gateway on a database that is reached by a role of its own, with all accounts imported.
-fn gateway_on(server: &Server) -> Pair {
+fn gateway_on(server: &Server) -> GatewayAndSandbox {
     administer(server, "CREATE ROLE gateway LOGIN; CREATE DATABASE gateway OWNER gateway");
-    let mut pair = Pair::start(&[]);
+    let mut pair = GatewayAndSandbox::start(&[]);
     pair.stop();
     let config = pair.written("config.toml").replace("sqlite:gateway.db", &url(server));
     write(&pair.config(), &config);
@@ -69,9 +69,9 @@ fn hang_up(server: &Server) {
 }
 
 /// What somebody without a token may ask the admin listener.
-fn fetch(pair: &Pair, path: &str) -> (u16, String) {
+fn fetch(pair: &GatewayAndSandbox, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(pair.admin.strip_prefix("http://").unwrap()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
@@ -79,7 +79,7 @@ fn fetch(pair: &Pair, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-fn store_part(pair: &Pair) -> Value {
+fn store_part(pair: &GatewayAndSandbox) -> Value {
     let (status, text) = fetch(pair, "/readyz?verbose");
     assert_eq!(status, 200, "{text}");
     let readiness: Value = serde_json::from_str(&text).unwrap();
@@ -87,8 +87,8 @@ fn store_part(pair: &Pair) -> Value {
 }
 
 /// Asks until the store is said to be like that.
-fn until(pair: &Pair, said: &str) {
-    let end = Instant::now() + PATIENCE;
+fn until(pair: &GatewayAndSandbox, said: &str) {
+    let end = Instant::now() + TIMEOUT;
     loop {
         let part = store_part(pair);
         let detail = part["detail"].as_str().unwrap();
@@ -101,7 +101,7 @@ fn until(pair: &Pair, said: &str) {
 }
 
 /// The kinds of trouble that the metric shows.
-fn metric(pair: &Pair) -> Vec<String> {
+fn metric(pair: &GatewayAndSandbox) -> Vec<String> {
     let page = fetch(pair, "/metrics").1;
     let series = page.lines().filter_map(|line| line.strip_prefix("genapi_gateway_store_trouble{kind=\""));
     let kinds: Vec<_> = series.map(|rest| rest.split_once("\"} ").unwrap()).collect();
@@ -110,7 +110,7 @@ fn metric(pair: &Pair) -> Vec<String> {
 }
 
 /// In trouble: said everywhere, and callers and balancers notice nothing.
-fn ails(pair: &Pair, kind: &str) {
+fn ails(pair: &GatewayAndSandbox, kind: &str) {
     until(pair, &format!("{kind} since "));
     assert_eq!(metric(pair), [kind]);
     let asked = Instant::now();
@@ -121,7 +121,7 @@ fn ails(pair: &Pair, kind: &str) {
     pair.gateway.until("\"message\":\"the store is in trouble");
 }
 
-fn recovers(pair: &Pair) {
+fn recovers(pair: &GatewayAndSandbox) {
     until(pair, "takes writes");
     assert_eq!(metric(pair), Vec::<String>::new());
     pair.gateway.until("\"message\":\"the store takes writes again\"");

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use crate::processes::{Pair, run, write};
+use crate::processes::{GatewayAndSandbox, run, write};
 
 #[test]
 fn what_cannot_be_typed_ends_with_2_and_what_is_asked_for_with_0() {
@@ -101,9 +101,9 @@ fn the_example_is_valid_once_its_secret_is_there_and_what_was_left_in_it_is_name
 
 #[test]
 fn a_gateway_that_does_not_run_is_said_to_be_the_reason() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.gateway.signal("-TERM");
-    let Pair { folder, mut gateway, .. } = pair;
+    let GatewayAndSandbox { folder, mut gateway, .. } = pair;
     assert_eq!(gateway.exit_code(), 0);
     let config = folder.path().join("config.toml");
     let config = config.to_str().unwrap();
@@ -120,7 +120,7 @@ fn a_gateway_that_does_not_run_is_said_to_be_the_reason() {
 
 #[test]
 fn a_loose_admin_token_is_refused_by_check_as_it_is_by_serve() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     let token = pair.folder.path().join("admin.token");
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
     let said = pair.types("check");
@@ -130,7 +130,7 @@ fn a_loose_admin_token_is_refused_by_check_as_it_is_by_serve() {
 
 #[test]
 fn operators_need_the_admin_token_but_none_of_the_gateways_other_secrets() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     for entry in std::fs::read_dir(pair.folder.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "secret") {
@@ -145,7 +145,7 @@ fn operators_need_the_admin_token_but_none_of_the_gateways_other_secrets() {
 
 #[test]
 fn a_reload_takes_over_what_is_valid_says_what_needs_a_restart_and_keeps_the_old_when_it_is_not() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let text = pair.written("config.toml");
     write(
@@ -175,7 +175,7 @@ fn new_key_refuses_the_names_that_check_refuses() {
 
 #[test]
 fn a_load_test_of_which_every_call_fails_does_not_end_with_0() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let key = pair.folder.path().join("caller.key");
     let key = key.to_str().unwrap();

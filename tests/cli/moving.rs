@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::processes::Pair;
+use crate::processes::GatewayAndSandbox;
 
 const CANARY: &str = "smile-berlin";
 
@@ -22,7 +22,7 @@ struct Application {
 }
 
 impl Application {
-    fn beside(pair: &Pair) -> Self {
+    fn beside(pair: &GatewayAndSandbox) -> Self {
         let config: toml::Table = pair.written("config.toml").parse().unwrap();
         let realm = &config["realms"]["global"];
         let text = |key: &str| realm[key].as_str().unwrap().to_owned();
@@ -135,7 +135,7 @@ fn steps() -> Vec<Step> {
 }
 
 /// As it is typed in a shell whose folder has the files.
-fn typed(pair: &Pair, line: &str) -> String {
+fn typed(pair: &GatewayAndSandbox, line: &str) -> String {
     let folder = pair.folder.path();
     let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap());
     let mut shell = Command::new("sh");
@@ -163,7 +163,7 @@ fn check_counts(line: &str, said: &str, all: usize) {
 
 #[tokio::test]
 async fn the_guide_moves_300_accounts_there_and_back_on_a_rotating_platform_and_none_loses_its_login() {
-    let pair = Pair::start(&["--rotate", "--accounts", "302"]);
+    let pair = GatewayAndSandbox::start(&["--rotate", "--accounts", "302"]);
     let mut application = Application::beside(&pair);
     assert!(application.tokens.len() >= 300, "{}", application.tokens.len());
     let all = application.tokens.len();

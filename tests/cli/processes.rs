@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
 /// Long enough for a slow machine under load; nothing waits for it when all is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a command printed and how it ended.
-pub struct Said {
+pub struct CommandOutput {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
-impl Said {
+impl CommandOutput {
     /// Both streams, for messages and for looking things up.
     pub fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
@@ -37,12 +37,12 @@ fn command() -> Command {
     command
 }
 
-pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Said {
+pub fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> CommandOutput {
     said(command().args(arguments).stdin(Stdio::null()).output().unwrap())
 }
 
 /// The same with something typed in.
-pub fn run_with<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, typed: &str) -> Said {
+pub fn run_with<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, typed: &str) -> CommandOutput {
     let mut child = command()
         .args(arguments)
         .stdin(Stdio::piped())
@@ -54,8 +54,8 @@ pub fn run_with<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>, typed: 
     said(child.wait_with_output().unwrap())
 }
 
-fn said(output: Output) -> Said {
-    Said {
+fn said(output: Output) -> CommandOutput {
+    CommandOutput {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
@@ -63,14 +63,14 @@ fn said(output: Output) -> Said {
 }
 
 /// A process that stays up. Its lines can be waited for; it ends with the test.
-pub struct Standing {
+pub struct RunningProcess {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
-impl Standing {
+impl RunningProcess {
     /// A command that asks for something.
-    pub fn typed(pair: &Pair, words: &str) -> Self {
+    pub fn typed(pair: &GatewayAndSandbox, words: &str) -> Self {
         Self::start(pair.words(words))
     }
 
@@ -98,7 +98,7 @@ impl Standing {
     }
 
     fn until_any(&self, words: &[&str]) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut heard = String::new();
         loop {
             let remaining = end.saturating_duration_since(Instant::now());
@@ -126,7 +126,7 @@ impl Standing {
     }
 }
 
-impl Drop for Standing {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -134,17 +134,17 @@ impl Drop for Standing {
 }
 
 /// A sandbox with a matching gateway beside it, both running; nothing is imported yet.
-pub struct Pair {
+pub struct GatewayAndSandbox {
     pub folder: tempfile::TempDir,
-    pub gateway: Standing,
-    sandbox: Standing,
+    pub gateway: RunningProcess,
+    sandbox: RunningProcess,
     /// Everything that the sandbox printed until it was ready.
     pub sandbox_said: String,
     pub url: String,
     pub admin: String,
 }
 
-impl Pair {
+impl GatewayAndSandbox {
     pub fn start(sandbox_options: &[&str]) -> Self {
         (0..5).find_map(|_| Self::try_start(sandbox_options)).expect("five times somebody was quicker")
     }
@@ -157,10 +157,10 @@ impl Pair {
         let mut arguments =
             vec!["sandbox", "--port", "0", "--gateway", &gateway_at, "--admin", &admin_at, "--write", &dir];
         arguments.extend(sandbox_options);
-        let sandbox = Standing::start(arguments);
+        let sandbox = RunningProcess::start(arguments);
         let sandbox_said = sandbox.until("ready; stop with Ctrl-C");
         let config = folder.path().join("config.toml");
-        let gateway = Standing::start(["-c", config.to_str().unwrap(), "serve"]);
+        let gateway = RunningProcess::start(["-c", config.to_str().unwrap(), "serve"]);
         if !gateway.until_any(&["\"message\":\"ready\"", "already in use"]).contains("\"ready\"") {
             return None;
         }
@@ -175,7 +175,7 @@ impl Pair {
         let folder = self.folder.path().to_str().unwrap();
         let mut arguments = vec!["sandbox", "--port", "0", "--write", folder];
         arguments.extend(options);
-        self.sandbox = Standing::start(arguments);
+        self.sandbox = RunningProcess::start(arguments);
         self.sandbox.until("ready; stop with Ctrl-C")
     }
 
@@ -187,7 +187,7 @@ impl Pair {
 
     /// Starts it again on the same files.
     pub fn start_again(&mut self) {
-        self.gateway = Standing::start(self.words("serve"));
+        self.gateway = RunningProcess::start(self.words("serve"));
         self.gateway.until("\"message\":\"ready\"");
     }
 
@@ -201,16 +201,16 @@ impl Pair {
     }
 
     /// `genapi-gateway -c its/config.toml WORDS`
-    pub fn types(&self, words: &str) -> Said {
+    pub fn types(&self, words: &str) -> CommandOutput {
         run(self.words(words))
     }
 
     /// The same, typed in a folder where a bare name is a file of that folder.
-    pub fn types_in(&self, folder: &Path, words: &str) -> Said {
+    pub fn types_in(&self, folder: &Path, words: &str) -> CommandOutput {
         said(command().args(self.words(words)).current_dir(folder).stdin(Stdio::null()).output().unwrap())
     }
 
-    pub fn types_with(&self, words: &str, typed: &str) -> Said {
+    pub fn types_with(&self, words: &str, typed: &str) -> CommandOutput {
         run_with(self.words(words), typed)
     }
 
@@ -219,7 +219,7 @@ impl Pair {
         [String::from("-c"), config].into_iter().chain(words.split(' ').map(str::to_owned)).collect()
     }
 
-    pub fn import(&self) -> Said {
+    pub fn import(&self) -> CommandOutput {
         let file = self.folder.path().join("accounts.json");
         self.types(&format!("accounts import {}", file.display()))
     }

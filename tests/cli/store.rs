@@ -8,26 +8,26 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::postgres;
-use crate::processes::{Pair, Said, write};
+use crate::processes::{CommandOutput, GatewayAndSandbox, write};
 
 const CLINIC: &str = "acct-10001";
 const NEW_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n";
 
-fn done(said: &Said) {
+fn done(said: &CommandOutput) {
     assert_eq!(said.code, 0, "{}", said.all());
 }
 
-fn refused(said: &Said, why: &str) {
+fn refused(said: &CommandOutput, why: &str) {
     assert_eq!(said.code, 1, "{}", said.all());
     assert!(said.err.contains(why), "{}", said.all());
 }
 
-fn json(said: &Said) -> Value {
+fn json(said: &CommandOutput) -> Value {
     serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{}", said.all()))
 }
 
 /// All four accounts are there, and a call goes through with what the store holds.
-fn serves(pair: &Pair) {
+fn serves(pair: &GatewayAndSandbox) {
     assert_eq!(json(&pair.types("accounts list -o json")).as_array().unwrap().len(), 4);
     done(&pair.types(&format!("accounts call {CLINIC} GET /orders/practice")));
 }
@@ -37,7 +37,7 @@ fn mode(file: &Path) -> u32 {
 }
 
 /// (who, action, outcome) of every line about a whole store.
-fn audited(pair: &Pair) -> Vec<(String, String, String)> {
+fn audited(pair: &GatewayAndSandbox) -> Vec<(String, String, String)> {
     let acts = ["backup", "restore", "rotate_key", "migrate"];
     let log = pair.written("admin-audit.log");
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -53,7 +53,7 @@ fn lines(expected: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 }
 
 /// As `mv gateway.db* away/`.
-fn move_database_away(pair: &Pair) {
+fn move_database_away(pair: &GatewayAndSandbox) {
     for ending in ["", "-wal", "-shm"] {
         let file = pair.folder.path().join(format!("gateway.db{ending}"));
         if file.exists() {
@@ -62,13 +62,13 @@ fn move_database_away(pair: &Pair) {
     }
 }
 
-fn put_key_first(pair: &Pair) {
+fn put_key_first(pair: &GatewayAndSandbox) {
     write(&pair.folder.path().join("gateway.key"), &format!("{NEW_KEY}{}", pair.written("gateway.key")));
 }
 
 #[test]
 fn a_running_gateway_hands_out_a_backup_and_it_takes_the_place_of_a_lost_database() {
-    let mut pair = Pair::start(&[]);
+    let mut pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let file = pair.folder.path().join("backup");
     let (backup, restore) =
@@ -115,7 +115,7 @@ fn a_running_gateway_hands_out_a_backup_and_it_takes_the_place_of_a_lost_databas
 
 #[test]
 fn a_running_gateway_changes_its_key_and_says_when_the_old_one_can_go() {
-    let mut pair = Pair::start(&[]);
+    let mut pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let said = json(&pair.types("store rotate-key -o json"));
     assert_eq!((&said["resealed"], &said["complete"]), (&0.into(), &true.into()), "there is one key only");
@@ -145,7 +145,7 @@ fn a_running_gateway_changes_its_key_and_says_when_the_old_one_can_go() {
 
 #[test]
 fn without_a_gateway_the_command_does_it_itself_and_writes_it_down() {
-    let mut pair = Pair::start(&[]);
+    let mut pair = GatewayAndSandbox::start(&[]);
     pair.import();
     pair.stop();
     put_key_first(&pair);
@@ -182,7 +182,7 @@ fn without_a_gateway_the_command_does_it_itself_and_writes_it_down() {
 #[test]
 fn everything_moves_to_postgresql_and_the_gateway_goes_on_there() {
     let (server, other) = (postgres::start("-h ''", |_| ()), postgres::start("-h ''", |_| ()));
-    let mut pair = Pair::start(&[]);
+    let mut pair = GatewayAndSandbox::start(&[]);
     pair.import();
     let database = format!("sqlite:{}", pair.folder.path().join("gateway.db").display());
     let migrate = format!("store migrate --from {database} --to {}", server.url());
@@ -224,7 +224,7 @@ fn everything_moves_to_postgresql_and_the_gateway_goes_on_there() {
 }
 
 /// While the gateway runs; what was written is restored where the store is empty.
-fn backs_up_into_another_database(pair: &mut Pair, config: &str, from: &str, to: &str) {
+fn backs_up_into_another_database(pair: &mut GatewayAndSandbox, config: &str, from: &str, to: &str) {
     let file = pair.folder.path().join("backup");
     done(&pair.types(&format!("store backup {}", file.display())));
     assert_eq!(mode(&file), 0o600);
@@ -241,7 +241,7 @@ fn backs_up_into_another_database(pair: &mut Pair, config: &str, from: &str, to:
 }
 
 /// A store that knows other accounts is not mixed by mistake.
-fn moves_back_into_a_file(pair: &mut Pair, config: &str, from: &str) {
+fn moves_back_into_a_file(pair: &mut GatewayAndSandbox, config: &str, from: &str) {
     let back = format!("sqlite:{}", pair.folder.path().join("back.db").display());
     done(&pair.types(&format!("store migrate --to {back}")));
     write(&pair.config(), &config.replace("URL", &back));

@@ -7,19 +7,19 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::processes::{PROGRAM, Pair};
+use crate::processes::{GatewayAndSandbox, PROGRAM};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// What a pipe holds on Linux.
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// A gateway whose standard error is not read by anybody.
-struct Unheard {
-    pair: Pair,
+struct UnreadGateway {
+    pair: GatewayAndSandbox,
     child: Child,
 }
 
-impl Drop for Unheard {
+impl Drop for UnreadGateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -33,10 +33,10 @@ fn full_pipe() -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-impl Unheard {
+impl UnreadGateway {
     /// Returns as soon as the gateway serves.
     fn start(log: Stdio) -> Self {
-        let mut pair = Pair::start(&["--accounts", "2"]);
+        let mut pair = GatewayAndSandbox::start(&["--accounts", "2"]);
         pair.stop();
         // Longer than any test waits: what ends sooner was not waited for.
         let config =
@@ -45,20 +45,20 @@ impl Unheard {
         let mut serve = Command::new(PROGRAM);
         serve.args(["serve", "-c"]).arg(pair.config()).env("GENAPI_GATEWAY_LOG", "debug").stderr(log);
         let child = serve.spawn().unwrap();
-        let unheard = Self { pair, child };
-        let end = Instant::now() + PATIENCE;
-        while unheard.ask(&unheard.pair.admin, "/livez", "").is_none() {
+        let gateway = Self { pair, child };
+        let end = Instant::now() + TIMEOUT;
+        while gateway.ask(&gateway.pair.admin, "/livez", "").is_none() {
             assert!(Instant::now() < end, "it does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
-        unheard
+        gateway
     }
 
     /// One call; `None` where nobody answers.
     fn ask(&self, at: &str, path: &str, fields: &str) -> Option<String> {
         let host = at.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{fields}\r\n");
         stream.write_all(head.as_bytes()).ok()?;
         let mut response = String::new();
@@ -92,7 +92,7 @@ impl Unheard {
     }
 
     fn until_draining(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !self
             .ask(&self.pair.admin, "/readyz", "")
             .is_some_and(|response| response.starts_with("HTTP/1.1 503 "))
@@ -109,7 +109,7 @@ impl Unheard {
 
     /// How it ended, which it has to within a while.
     fn ends(&mut self) -> Option<i32> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
@@ -123,7 +123,7 @@ impl Unheard {
 #[test]
 fn nothing_waits_for_a_log_that_nobody_reads() {
     let (_unread, pipe) = full_pipe();
-    let mut gateway = Unheard::start(pipe);
+    let mut gateway = UnreadGateway::start(pipe);
     gateway.works();
     let figures = gateway.metrics();
     let waiting = figures.lines().find_map(|line| line.strip_prefix("genapi_gateway_log_waiting_seconds "));
@@ -135,7 +135,7 @@ fn nothing_waits_for_a_log_that_nobody_reads() {
 #[test]
 fn a_second_sigterm_ends_it_though_a_call_is_under_way_and_nobody_reads_the_log() {
     let (_unread, pipe) = full_pipe();
-    let mut gateway = Unheard::start(pipe);
+    let mut gateway = UnreadGateway::start(pipe);
     let (path, key) = gateway.works();
     let host = gateway.pair.url.strip_prefix("http://").unwrap();
     let mut half = TcpStream::connect(host).unwrap();
@@ -152,7 +152,7 @@ fn a_reader_that_went_away_and_a_full_disk_end_nothing_and_what_is_lost_is_count
     let (reader, pipe) = full_pipe();
     drop(reader);
     for log in [pipe, File::create("/dev/full").unwrap().into()] {
-        let mut gateway = Unheard::start(log);
+        let mut gateway = UnreadGateway::start(log);
         gateway.works();
         let figures = gateway.metrics();
         for name in ["log_lines_lost_total", "access_log_lines_lost_total"] {
@@ -166,7 +166,7 @@ fn a_reader_that_went_away_and_a_full_disk_end_nothing_and_what_is_lost_is_count
 
 #[test]
 fn a_start_that_fails_ends_though_nobody_reads_why() {
-    let pair = Pair::start(&[]);
+    let pair = GatewayAndSandbox::start(&[]);
     let (_unread, unread) = full_pipe();
     let (gone, closed) = full_pipe();
     drop(gone);
@@ -174,7 +174,7 @@ fn a_start_that_fails_ends_though_nobody_reads_why() {
         // The addresses are taken by the one that runs.
         let mut second = Command::new(PROGRAM);
         let mut child = second.args(["serve", "-c"]).arg(pair.config()).stderr(pipe).spawn().unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;

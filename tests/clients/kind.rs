@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::plan::{self, Call};
-use crate::world::{Habits, Side, World};
+use crate::test_bed::{PlatformBehavior, Target, TestBed};
 
 /// A kind of HTTP client, and how to run it.
 pub struct Kind {
@@ -114,17 +114,17 @@ impl Kind {
     }
 
     /// Makes all calls on one way.
-    pub fn run(&self, world: &World, side: &Side) -> Run {
-        let out = world.dir.path().join(side.name);
+    pub fn run(&self, bed: &TestBed, target: &Target) -> Run {
+        let out = bed.dir.path().join(target.name);
         std::fs::create_dir(&out).expect("a folder");
-        plan::write_bodies(world.dir.path());
-        let mut calls = plan::calls(world, side);
+        plan::write_bodies(bed.dir.path());
+        let mut calls = plan::calls(bed, target);
         calls.retain(|call| !self.cannot.contains(&call.name));
         let plan = out.join("plan");
-        std::fs::write(&plan, plan::text(world.dir.path(), &calls)).expect("the plan");
+        std::fs::write(&plan, plan::text(bed.dir.path(), &calls)).expect("the plan");
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/programs").join(self.program);
         let interpreter = if self.program.ends_with(".sh") { "sh" } else { self.interpreter.0 };
-        let mode = if side.name == "direct" { self.modes.0 } else { self.modes.1 };
+        let mode = if target.name == "direct" { self.modes.0 } else { self.modes.1 };
         let mut command = Command::new(interpreter);
         command.arg(program).arg(&plan).arg(&out).arg(mode);
         // A proxy of this machine's is none of the platform's.
@@ -136,18 +136,18 @@ impl Kind {
             done.status.success(),
             "{} {}: {}{}\n{}",
             self.name,
-            side.name,
+            target.name,
             String::from_utf8_lossy(&done.stdout),
             String::from_utf8_lossy(&done.stderr),
-            world.gateway_log()
+            bed.gateway_log()
         );
         Run { out, calls }
     }
 
     /// A client that keeps its connections could do so through the gateway too.
-    pub fn connections(&self, world: &World, direct: &Run, through: &Run) -> Option<String> {
+    pub fn connections(&self, bed: &TestBed, direct: &Run, through: &Run) -> Option<String> {
         // In chunks, a response has no end that an HTTP/1.0 caller could see but the connection's.
-        if !self.keeps_connections || world.habits == Habits::Contrary {
+        if !self.keeps_connections || bed.behavior == PlatformBehavior::Adverse {
             return None;
         }
         let opened = |run: &Run| {

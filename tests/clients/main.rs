@@ -9,28 +9,28 @@ mod plain;
 mod plan;
 mod request;
 mod response;
-mod world;
+mod test_bed;
 
 use kind::Kind;
-use world::{Habits, World};
+use test_bed::{PlatformBehavior, TestBed};
 
 /// Runs one kind of client on both ways, against a plain platform and against one with every habit that the
 /// documents leave open.
 fn gets_the_same(kind: &Kind) {
     kind.is_installed();
-    for habits in [Habits::Plain, Habits::Contrary] {
-        let world = World::start(habits);
-        let direct = kind.run(&world, &world.direct);
-        let through = kind.run(&world, &world.through);
-        let mut differences = response::compare(&world, &direct, &through);
-        differences.extend(request::compare(&world, kind));
-        differences.extend(kind.connections(&world, &direct, &through));
+    for behavior in [PlatformBehavior::Documented, PlatformBehavior::Adverse] {
+        let bed = TestBed::start(behavior);
+        let direct = kind.run(&bed, &bed.direct);
+        let through = kind.run(&bed, &bed.through);
+        let mut differences = response::compare(&bed, &direct, &through);
+        differences.extend(request::compare(&bed, kind));
+        differences.extend(kind.connections(&bed, &direct, &through));
         assert!(
             differences.is_empty(),
-            "{}, {habits:?}:\n{}\n{}",
+            "{}, {behavior:?}:\n{}\n{}",
             kind.name,
             differences.join("\n"),
-            world.gateway_log()
+            bed.gateway_log()
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::world::{CLINIC, LAB, Side, World};
+use crate::test_bed::{CLINIC, LAB, Target, TestBed};
 
 /// One call that every kind of client makes.
 pub struct Call {
@@ -39,12 +39,12 @@ pub fn write_bodies(dir: &Path) {
 }
 
 #[rustfmt::skip]
-pub fn calls(world: &World, side: &Side) -> Vec<Call> {
-    let (clinic, lab) = (&side.clinic, &side.lab);
+pub fn calls(bed: &TestBed, target: &Target) -> Vec<Call> {
+    let (clinic, lab) = (&target.clinic, &target.lab);
     let rx = CLINIC * 100_000;
     let (created, order) = (rx + 40_000, rx + 50_000);
-    let of_clinic = |name, method, path: String, statuses| call(name, method, clinic.clone() + &path, &world.clinic_bearer, statuses);
-    let of_lab = |name, method, url: String, statuses| call(name, method, url, &world.lab_bearer, statuses);
+    let of_clinic = |name, method, path: String, statuses| call(name, method, clinic.clone() + &path, &bed.clinic_bearer, statuses);
+    let of_lab = |name, method, url: String, statuses| call(name, method, url, &bed.lab_bearer, statuses);
     let range = "Range: bytes=100-299";
     vec![
         of_clinic("unavailable", "GET", "/practice-configuration".into(), &[503]),
@@ -75,12 +75,12 @@ pub fn calls(world: &World, side: &Side) -> Vec<Call> {
         of_clinic("refused", "GET", "/orders/lab".into(), &[403]).links(),
         of_clinic("not its order", "GET", format!("/order/{}/download/IDE", LAB * 100_000 + 50_000), &[404]),
         of_lab("lab list", "GET", format!("{lab}/orders/lab"), &[200]).links(),
-        of_lab("head of a download", "HEAD", side.links[0].clone(), &[200]),
-        of_lab("download", "GET", side.links[0].clone(), &[200]),
-        of_lab("part", "GET", side.links[1].clone(), &[206]).with(range),
-        of_lab("part if unchanged", "GET", side.links[1].clone(), &[200]).with(range).with("If-Range: \"other\""),
-        of_lab("part of nothing", "GET", side.links[1].clone(), &[416]).with("Range: bytes=99999999-"),
-        of_lab("unchanged", "GET", side.links[2].clone(), &[304]).with(&etag(side)),
+        of_lab("head of a download", "HEAD", target.links[0].clone(), &[200]),
+        of_lab("download", "GET", target.links[0].clone(), &[200]),
+        of_lab("part", "GET", target.links[1].clone(), &[206]).with(range),
+        of_lab("part if unchanged", "GET", target.links[1].clone(), &[200]).with(range).with("If-Range: \"other\""),
+        of_lab("part of nothing", "GET", target.links[1].clone(), &[416]).with("Range: bytes=99999999-"),
+        of_lab("unchanged", "GET", target.links[2].clone(), &[304]).with(&etag(target)),
         of_lab("lab list afterwards", "GET", format!("{lab}/orders/lab"), &[200]).links(),
     ]
 }
@@ -126,8 +126,8 @@ impl Call {
 }
 
 /// Of the third link: the sandbox makes it up from order, asset and length, so it is known beforehand.
-fn etag(side: &Side) -> String {
-    let mut tail = side.links[2].rsplit('/');
+fn etag(target: &Target) -> String {
+    let mut tail = target.links[2].rsplit('/');
     let number = u64::from(tail.next() != Some("IDE"));
     let order: u64 = tail.nth(1).and_then(|order| order.parse().ok()).expect("an order's number");
     format!("If-None-Match: \"{:x}-{:x}\"", order * 2 + number, 256 * 1024)

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::kind::Kind;
-use crate::world::{CLINIC, LAB, Side, World};
+use crate::test_bed::{CLINIC, LAB, Target, TestBed};
 
 /// A request as the sandbox recorded it.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,10 +17,10 @@ struct Request {
 }
 
 /// One sentence per difference.
-pub fn compare(world: &World, kind: &Kind) -> Vec<String> {
+pub fn compare(bed: &TestBed, kind: &Kind) -> Vec<String> {
     let mut differences = Vec::new();
     for account in [CLINIC, LAB] {
-        let (direct, through) = (received(&world.direct, account), received(&world.through, account));
+        let (direct, through) = (received(&bed.direct, account), received(&bed.through, account));
         assert!(direct.len() >= 5, "{}: too few calls came to compare anything", kind.name);
         if direct.len() != through.len() {
             differences.push(format!("{} requests become {}", direct.len(), through.len()));
@@ -34,8 +34,8 @@ pub fn compare(world: &World, kind: &Kind) -> Vec<String> {
     differences
 }
 
-fn received(side: &Side, account: u64) -> Vec<Request> {
-    let calls = side.steer("GET", &format!("/calls?account={account}&heads=1"), &Value::Null);
+fn received(target: &Target, account: u64) -> Vec<Request> {
+    let calls = target.steer("GET", &format!("/calls?account={account}&heads=1"), &Value::Null);
     let calls = calls.as_array().expect("calls");
     let of_an_application =
         |call: &&Value| !matches!(call["endpoint"].as_str(), Some("refresh" | "discovery"));

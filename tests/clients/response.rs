@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::kind::Run;
 use crate::plan::Call;
-use crate::world::{Habits, Side, World};
+use crate::test_bed::{PlatformBehavior, Target, TestBed};
 
 /// A response as the client program printed it.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,11 +17,11 @@ struct Response {
 }
 
 /// One sentence per difference.
-pub fn compare(world: &World, direct: &Run, through: &Run) -> Vec<String> {
+pub fn compare(bed: &TestBed, direct: &Run, through: &Run) -> Vec<String> {
     let mut differences = Vec::new();
     for (number, call) in direct.calls.iter().enumerate() {
-        let expected = read(direct, number).made_comparable(world, &world.direct, call);
-        let found = read(through, number).made_comparable(world, &world.through, call);
+        let expected = read(direct, number).made_comparable(bed, &bed.direct, call);
+        let found = read(through, number).made_comparable(bed, &bed.through, call);
         if !call.statuses.iter().any(|status| status.to_string() == expected.status) {
             differences.push(format!("{}: {} already on the direct way", call.name, expected.status));
         }
@@ -56,7 +56,7 @@ fn read(run: &Run, number: usize) -> Response {
 }
 
 impl Response {
-    fn made_comparable(mut self, world: &World, side: &Side, call: &Call) -> Self {
+    fn made_comparable(mut self, bed: &TestBed, target: &Target, call: &Call) -> Self {
         let gzip = self.header("content-encoding") == Some("gzip") && self.body.starts_with(&[0x1f, 0x8b]);
         let length: Option<usize> = self.header("content-length").and_then(|value| value.parse().ok());
         if call.method != "HEAD" && !gzip && self.status != "304" {
@@ -69,10 +69,10 @@ impl Response {
             flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut unpacked).expect("gzip");
             self.body = unpacked;
         }
-        let chunked = world.habits == Habits::Contrary && self.is_json();
+        let chunked = bed.behavior == PlatformBehavior::Adverse && self.is_json();
         let dropped = |name: &str| match name {
             "connection" | "keep-alive" | "transfer-encoding" | "trailer" | "upgrade" => true,
-            "x-request-id" => side.name == "through",
+            "x-request-id" => target.name == "through",
             // Links are not of one length, and are asked for uncompressed.
             "content-encoding" | "vary" => call.links,
             // What the platform sends in chunks has a length only for HTTP/1.0, which the gateway does not
@@ -87,12 +87,12 @@ impl Response {
                 *value = "a date".to_owned();
             }
             if name.eq_ignore_ascii_case("location") {
-                *value = printable(side, value);
+                *value = printable(target, value);
             }
         }
         if call.links {
             let text = String::from_utf8(self.body).expect("lists are text");
-            self.body = printable(side, &text).into_bytes();
+            self.body = printable(target, &text).into_bytes();
         }
         self
     }
@@ -134,10 +134,10 @@ impl Response {
 
 /// Addresses of either way in one form. Pre-signed addresses differ
 /// in their signature from sandbox to sandbox.
-fn printable(side: &Side, text: &str) -> String {
+fn printable(target: &Target, text: &str) -> String {
     let escaped = |address: &str| address.replace('/', "\\/");
-    let mut text = text.replace(&side.storage_origin, "{storage}");
-    for address in &side.addresses {
+    let mut text = text.replace(&target.storage_origin, "{storage}");
+    for address in &target.addresses {
         text = text.replace(address, "{platform}").replace(&escaped(address), "{platform}");
         // A link without a host: the gateway's has its account's prefix.
         let path = address["http://".len()..].find('/').map(|at| &address["http://".len() + at..]);

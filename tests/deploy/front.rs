@@ -10,7 +10,7 @@ use genapi_gateway::sandbox::gateway_files::{self, Addresses};
 use genapi_gateway::sandbox::{AccountSpec, Sandbox, SandboxOptions};
 
 use crate::deployed;
-use crate::process::{Call, Gateway, PROGRAM, Process, Response};
+use crate::process::{Gateway, PROGRAM, PendingRequest, Process, Response};
 
 const BALANCER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 /// Where the application stands that can send no key, and where nobody does.
@@ -32,12 +32,12 @@ const ORDERS: &str = "GET /accounts/acct-1001/orders/practice HTTP/1.1";
 
 /// Two gateways that trust a balancer, each with a database of its own and the same account in it, and a
 /// sandbox behind them.
-struct Pair {
+struct GatewayPair {
     gateways: Vec<(Gateway, tempfile::TempDir)>,
     _sandbox: Sandbox,
 }
 
-impl Pair {
+impl GatewayPair {
     async fn start() -> Self {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         sandbox.add_account(AccountSpec::clinic(1001, "Smile Berlin").with_orders(1));
@@ -76,14 +76,15 @@ fn gateway(sandbox: &Sandbox) -> (Gateway, tempfile::TempDir) {
     let token = std::fs::read_to_string(folder.path().join("admin.token")).unwrap();
     let accounts = std::fs::read_to_string(folder.path().join(gateway_files::IMPORT)).unwrap();
     let fields = [&*format!("Authorization: Bearer {}", token.trim()), "Content-Type: application/json"];
-    let imported = Call::send(BALANCER, gateway.admin, "POST /api/import HTTP/1.1", &fields, &accounts);
-    let imported = imported.and_then(Call::response).unwrap();
+    let imported =
+        PendingRequest::send(BALANCER, gateway.admin, "POST /api/import HTTP/1.1", &fields, &accounts);
+    let imported = imported.and_then(PendingRequest::response).unwrap();
     assert!(imported.status == 200 && imported.body.contains("\"ok\":true"), "{imported:?}");
     (gateway, folder)
 }
 
 fn ask(from: IpAddr, balancer: SocketAddr, fields: &[&str]) -> Response {
-    Call::send(from, balancer, ORDERS, fields, "").and_then(Call::response).unwrap()
+    PendingRequest::send(from, balancer, ORDERS, fields, "").and_then(PendingRequest::response).unwrap()
 }
 
 /// Runs a program with a socket that is there already: no port has to be free twice.
@@ -117,7 +118,7 @@ fn known_by_network_and_nobody_else(balancer: SocketAddr) {
 }
 
 /// New connections all the time, while one gateway goes.
-fn nobody_notices_that_a_gateway_goes(balancer: SocketAddr, mut pair: Pair) {
+fn nobody_notices_that_a_gateway_goes(balancer: SocketAddr, mut pair: GatewayPair) {
     let (leaving, _folder) = pair.gateways.remove(0);
     leaving.process.signal("-TERM");
     for call in 0..30 {
@@ -163,7 +164,7 @@ fn haproxy_takes_the_configuration_without_a_remark() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_haproxy_a_caller_is_known_by_its_own_network_and_a_gateway_may_go() {
-    let pair = Pair::start().await;
+    let pair = GatewayPair::start().await;
     let socket = TcpListener::bind((BALANCER, 0)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("haproxy.cfg");
@@ -219,7 +220,7 @@ fn nginx_takes_the_configuration_without_a_remark() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_nginx_a_caller_is_known_by_its_own_network_and_a_gateway_may_go() {
-    let pair = Pair::start().await;
+    let pair = GatewayPair::start().await;
     let socket = TcpListener::bind((BALANCER, 0)).unwrap();
     let balancer = socket.local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::process::Command;
 use genapi_gateway::config;
 use serde_json::{Value, json};
 
-use crate::process::{Call, Gateway, PROGRAM, output};
+use crate::process::{Gateway, PROGRAM, PendingRequest, output};
 use crate::tools::{texts, tool, yaml};
 use crate::{Credentials, check, project, remarks, secrets_of};
 
@@ -18,12 +18,12 @@ const OVERLAYS: [&str; 2] = ["embedded", "postgres"];
 const VERSIONS: [&str; 2] = ["1.29", "1.37"];
 
 /// A built overlay.
-struct Built {
+struct RenderedOverlay {
     folder: tempfile::TempDir,
     objects: Vec<Value>,
 }
 
-impl Built {
+impl RenderedOverlay {
     fn overlay(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let built =
@@ -80,7 +80,7 @@ fn judged(file: &Path, version: &str) -> std::process::Output {
 #[test]
 fn every_object_is_one_by_the_schemas_of_kubernetes() {
     for name in OVERLAYS {
-        let built = Built::overlay(name);
+        let built = RenderedOverlay::overlay(name);
         for version in VERSIONS {
             let judged = judged(&built.folder.path().join("built.yaml"), version);
             let said = String::from_utf8_lossy(&judged.stdout) + String::from_utf8_lossy(&judged.stderr);
@@ -103,12 +103,12 @@ fn the_schemas_would_see_a_slip() {
 
 #[test]
 fn one_gateway_on_sqlite_and_several_on_postgresql() {
-    let embedded = Built::overlay("embedded");
+    let embedded = RenderedOverlay::overlay("embedded");
     assert_eq!(embedded.only("StatefulSet")["spec"]["replicas"], 1);
     assert!(embedded.config().contains("url = \"sqlite:/var/lib/genapi-gateway/"));
     assert!(embedded.all("PodDisruptionBudget").is_empty(), "one that may never go would hold up its node");
 
-    let postgres = Built::overlay("postgres");
+    let postgres = RenderedOverlay::overlay("postgres");
     let replicas = postgres.only("StatefulSet")["spec"]["replicas"].as_u64().unwrap();
     assert!(replicas > 1 && postgres.config().contains("url = \"postgres://"));
     assert_eq!(postgres.only("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
@@ -128,7 +128,7 @@ fn one_gateway_on_sqlite_and_several_on_postgresql() {
 #[test]
 fn what_selects_pods_selects_the_gateways() {
     for name in OVERLAYS {
-        let built = Built::overlay(name);
+        let built = RenderedOverlay::overlay(name);
         let labels = built.only("StatefulSet")["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
         let mut selectors = vec![&built.only("StatefulSet")["spec"]["selector"]["matchLabels"]];
         selectors.extend(built.all("Service").iter().map(|service| &service["spec"]["selector"]));
@@ -155,7 +155,7 @@ fn what_selects_pods_selects_the_gateways() {
 #[test]
 fn no_pod_may_do_more_than_it_must() {
     for name in OVERLAYS {
-        let built = Built::overlay(name);
+        let built = RenderedOverlay::overlay(name);
         let (pod, container) = (built.pod(), built.container());
         assert_eq!(
             built.only("Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
@@ -187,7 +187,7 @@ fn no_pod_may_do_more_than_it_must() {
 
 #[test]
 fn a_pod_has_the_time_to_drain() {
-    let built = Built::overlay("postgres");
+    let built = RenderedOverlay::overlay("postgres");
     let pause =
         texts(&built.container()["lifecycle"]["preStop"]["exec"]["command"])[1].parse::<u64>().unwrap();
     let grace = built.pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
@@ -214,7 +214,7 @@ fn lay_out(credentials: &Credentials) -> Credentials {
 #[test]
 fn the_configuration_is_valid_with_secrets_as_a_pod_sees_them() {
     for name in OVERLAYS {
-        let built = Built::overlay(name);
+        let built = RenderedOverlay::overlay(name);
         let mounted = tempfile::tempdir().unwrap();
         let ca = mounted.path().join("database-ca.pem");
         std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n").unwrap();
@@ -236,7 +236,7 @@ fn the_configuration_is_valid_with_secrets_as_a_pod_sees_them() {
 
 #[test]
 fn a_pod_of_the_embedded_overlay_starts_and_passes_its_probes() {
-    let built = Built::overlay("embedded");
+    let built = RenderedOverlay::overlay("embedded");
     let credentials = lay_out(&Credentials::of(built.config()));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -251,7 +251,7 @@ fn a_pod_of_the_embedded_overlay_starts_and_passes_its_probes() {
         let asked = &built.container()[probe]["httpGet"];
         assert_eq!(asked["port"], "admin");
         let path = asked["path"].as_str().unwrap();
-        let response = Call::get(gateway.admin, path).and_then(Call::response).unwrap();
+        let response = PendingRequest::get(gateway.admin, path).and_then(PendingRequest::response).unwrap();
         assert_eq!(response.status, 200, "{probe}: {response:?}");
         paths.push(path);
     }
@@ -261,7 +261,7 @@ fn a_pod_of_the_embedded_overlay_starts_and_passes_its_probes() {
 #[test]
 fn ports_of_manifests_and_configuration_are_the_same() {
     for name in OVERLAYS {
-        let built = Built::overlay(name);
+        let built = RenderedOverlay::overlay(name);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         std::fs::write(&file, built.config()).unwrap();
@@ -301,8 +301,8 @@ fn the_page_makes_the_secrets_that_the_overlays_ask_for() {
             files.map(|file| file.trim().to_owned()).collect()
         })
         .collect();
-    assert_eq!(made, OVERLAYS.map(|name| Built::overlay(name).secrets()));
-    let postgres = Built::overlay("postgres");
+    assert_eq!(made, OVERLAYS.map(|name| RenderedOverlay::overlay(name).secrets()));
+    let postgres = RenderedOverlay::overlay("postgres");
     let password = &postgres.container()["env"][0]["valueFrom"]["secretKeyRef"];
     let (secret, key) = (password["name"].as_str().unwrap(), password["key"].as_str().unwrap());
     assert!(page.contains(&format!("create secret generic {secret} --from-file={key}=")));

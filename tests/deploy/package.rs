@@ -30,9 +30,9 @@ fn field(package: &Path, name: &str) -> String {
 }
 
 /// A machine's worth of folders without the machine. Files look owned by root, whoever runs the test.
-struct Root(tempfile::TempDir);
+struct InstallRoot(tempfile::TempDir);
 
-impl Root {
+impl InstallRoot {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "root"] {
@@ -123,7 +123,7 @@ fn the_package_holds_what_a_stranger_needs_and_nothing_else() {
 #[test]
 fn installed_upgraded_and_purged_it_keeps_what_was_written_into_it_and_the_accounts_logins() {
     let folder = tempfile::tempdir().unwrap();
-    let root = Root::new();
+    let root = InstallRoot::new();
     let said = root.dpkg(&["--install", &build(folder.path(), "1", "none").display().to_string()]);
     assert!(said.contains("installed and not started yet"), "{said}");
     assert!(root.text("var/lib/dpkg/status").contains("Status: install ok installed"));

@@ -70,7 +70,7 @@ impl Gateway {
 }
 
 /// One request on a connection of its own, sent and not yet answered.
-pub struct Call(TcpStream);
+pub struct PendingRequest(TcpStream);
 
 /// A response, read to its end.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub struct Response {
     pub body: String,
 }
 
-impl Call {
+impl PendingRequest {
     pub fn get(to: SocketAddr, path: &str) -> std::io::Result<Self> {
         Self::send([127, 0, 0, 1].into(), to, &format!("GET {path} HTTP/1.1"), &[], "")
     }

@@ -10,7 +10,7 @@ use genapi_gateway::sandbox::gateway_files::{self, Addresses};
 use genapi_gateway::sandbox::{Sandbox, SandboxOptions};
 
 use crate::deployed;
-use crate::process::{Call, Gateway, PATIENCE, PROGRAM, output};
+use crate::process::{Gateway, PATIENCE, PROGRAM, PendingRequest, output};
 
 /// What systemd itself makes of a unit's hardening, times ten: 0 would be a service that can do nothing, 100
 /// one that may do everything.
@@ -135,7 +135,7 @@ async fn callers_wait_at_a_socket_of_the_service_manager_while_the_gateway_is_re
     gateway_files::write(&sandbox, folder.path(), &Addresses::new(address, "127.0.0.1:0".parse().unwrap()))
         .unwrap();
     let config = folder.path().join(gateway_files::CONFIG);
-    let call = || Call::get(address, "/orders/lab").unwrap();
+    let call = || PendingRequest::get(address, "/orders/lab").unwrap();
     for _ in 0..2 {
         // Nobody is there yet who could answer.
         let early = call();

@@ -3,8 +3,8 @@
 
 // The stories use the rest of it.
 #[allow(dead_code)]
-#[path = "../stories/world.rs"]
-mod world;
+#[path = "../stories/test_bed.rs"]
+mod test_bed;
 
 mod webdriver;
 
@@ -14,8 +14,8 @@ use genapi_gateway::sandbox::{AccountSpec, Endpoint, Platform};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
+use test_bed::{CLINIC, LAB, PASSWORD, TestBed, TestBedBuilder, USER};
 use webdriver::Chromium;
-use world::{CLINIC, LAB, PASSWORD, Setup, USER, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 const START: &str = "Connect an iTero account";
@@ -32,19 +32,19 @@ const ENTER: char = '\u{e007}';
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
 /// A gateway at https://gateway.localhost and a platform at another site, as it is in real life.
-struct Clinic {
-    world: World,
+struct BrowserTestBed {
+    bed: TestBed,
     browser: Chromium,
     _certificate: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
-impl Clinic {
+impl BrowserTestBed {
     async fn new() -> Self {
-        Self::with(Chromium::start(), Setup::new()).await
+        Self::with(Chromium::start(), TestBedBuilder::new()).await
     }
 
-    async fn with(browser: impl Future<Output = Chromium>, setup: Setup) -> Self {
+    async fn with(browser: impl Future<Output = Chromium>, setup: TestBedBuilder) -> Self {
         let turn = TURN.lock().await;
         let certificate = tempfile::tempdir().unwrap();
         let signed = rcgen::generate_simple_self_signed(["gateway.localhost".to_owned()]).unwrap();
@@ -59,8 +59,8 @@ impl Clinic {
         );
         let setup = setup.options(|options| options.tls = true).unpaired().append(&public);
         let setup = setup.config("http://127.0.0.1:0/oauth2", "https://gateway.localhost:0/oauth2");
-        let world = setup.start().await;
-        Self { world, browser: browser.await, _certificate: certificate, _turn: turn }
+        let bed = setup.start().await;
+        Self { bed, browser: browser.await, _certificate: certificate, _turn: turn }
     }
 
     /// The two steps of the platform's login page, filled in by hand.
@@ -105,7 +105,7 @@ impl Clinic {
 
     /// No violated policy, no file that is missing, no script that failed.
     async fn console_is_silent(&self) {
-        let platform = self.world.sandbox.oauth_base(Platform::New);
+        let platform = self.bed.sandbox.oauth_base(Platform::New);
         let mut said = self.browser.console().await;
         said.retain(|line| !line.starts_with(&platform));
         assert!(said.is_empty(), "{said:#?}");
@@ -141,12 +141,13 @@ async fn a_clinics_user_opens_the_link_logs_in_chooses_and_is_done() {
     let long = "Zahnärztliche Gemeinschaftspraxis für Kieferorthopädie Dr. Dr. Müller-Lüdenscheidt & Partner"
         .repeat(2);
     let hostile = AccountSpec::clinic(1003, "<script>alert('Grin')</script>").with_user(USER, PASSWORD);
-    let setup =
-        Setup::new().account(hostile).account(AccountSpec::lab(1004, &long).with_user(USER, PASSWORD));
-    let clinic = Clinic::with(Chromium::start(), setup).await;
-    let Clinic { world, browser, .. } = &clinic;
+    let setup = TestBedBuilder::new()
+        .account(hostile)
+        .account(AccountSpec::lab(1004, &long).with_user(USER, PASSWORD));
+    let clinic = BrowserTestBed::with(Chromium::start(), setup).await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
     let link =
-        world.start_link(json!({"name": "smile", "callback_url": "https://lab.example.com/scans"})).await;
+        bed.start_link(json!({"name": "smile", "callback_url": "https://lab.example.com/scans"})).await;
     assert!(link.starts_with("https://gateway.localhost:"), "{link}");
 
     browser.open(&link).await;
@@ -165,17 +166,17 @@ async fn a_clinics_user_opens_the_link_logs_in_chooses_and_is_done() {
     clinic.arrives(CONNECTED, "connected").await;
     assert!(browser.text("main").await.unwrap().contains("Smile Berlin"));
     clinic.console_is_silent().await;
-    assert_eq!(world.get("smile", LIST).await.status, 200);
+    assert_eq!(bed.get("smile", LIST).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_works_without_javascript() {
-    let clinic = Clinic::with(Chromium::without_javascript(), Setup::new()).await;
-    let Clinic { world, browser, .. } = &clinic;
+    let clinic = BrowserTestBed::with(Chromium::without_javascript(), TestBedBuilder::new()).await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
     let off = "data:text/html,<h1>off</h1><script>document.querySelector('h1').textContent = 'on'</script>";
     browser.open(off).await;
     assert_eq!(browser.text("h1").await.as_deref(), Ok("off"), "scripts are off");
-    browser.open(&world.start_link(json!({"name": "lab"})).await).await;
+    browser.open(&bed.start_link(json!({"name": "lab"})).await).await;
     browser.until_heading(START).await;
     browser.click("button").await;
     clinic.log_in(USER, PASSWORD).await;
@@ -183,29 +184,29 @@ async fn pairing_works_without_javascript() {
     browser.click(&format!("input[value='{LAB}']")).await;
     browser.click("button").await;
     browser.until_heading(CONNECTED).await;
-    assert!(world.sandbox.is_paired(LAB));
+    assert!(bed.sandbox.is_paired(LAB));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_works_by_keyboard_alone() {
-    let clinic = Clinic::new().await;
-    let Clinic { world, browser, .. } = &clinic;
-    browser.open(&world.start_link(json!({"name": "smile"})).await).await;
+    let clinic = BrowserTestBed::new().await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
+    browser.open(&bed.start_link(json!({"name": "smile"})).await).await;
     browser.until_heading(START).await;
     browser.press(&[TAB, ENTER]).await;
     clinic.log_in(USER, PASSWORD).await;
     browser.until_heading(CHOOSE).await;
     browser.press(&[TAB, ' ', TAB, ENTER]).await;
     browser.until_heading(CONNECTED).await;
-    assert!(world.sandbox.is_paired(CLINIC), "the first account had the focus");
+    assert!(bed.sandbox.is_paired(CLINIC), "the first account had the focus");
     clinic.console_is_silent().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_cancels_finds_the_way_back_to_the_start() {
-    let clinic = Clinic::new().await;
-    let Clinic { world, browser, .. } = &clinic;
-    browser.open(&world.start_link(json!({"account_id": CLINIC})).await).await;
+    let clinic = BrowserTestBed::new().await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
+    browser.open(&bed.start_link(json!({"account_id": CLINIC})).await).await;
     browser.until_heading(START).await;
     browser.click("button").await;
     browser.until_heading(LOGIN).await;
@@ -221,9 +222,9 @@ async fn whoever_cancels_finds_the_way_back_to_the_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reloading_and_going_back_never_pair_twice() {
-    let clinic = Clinic::new().await;
-    let Clinic { world, browser, .. } = &clinic;
-    let link = world.start_link(json!({"account_id": CLINIC})).await;
+    let clinic = BrowserTestBed::new().await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
+    let link = bed.start_link(json!({"account_id": CLINIC})).await;
     browser.open(&link).await;
     browser.until_heading(START).await;
     browser.click("button").await;
@@ -234,7 +235,7 @@ async fn reloading_and_going_back_never_pair_twice() {
     browser.back().await;
     browser.open(&link).await;
     clinic.arrives("This link was already used", "used").await;
-    assert_eq!(world.sandbox.calls_to(Endpoint::Pair).len(), 1);
+    assert_eq!(bed.sandbox.calls_to(Endpoint::Pair).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,9 +244,9 @@ async fn every_dead_end_is_a_readable_page() {
         chart_trouble: true,
         ..AccountSpec::clinic(1003, "Charts").with_user("charts@sandbox.test", PASSWORD)
     };
-    let clinic = Clinic::with(Chromium::start(), Setup::new().account(charts)).await;
-    let Clinic { world, browser, .. } = &clinic;
-    let link = world.start_link(json!({"account_id": LAB})).await;
+    let clinic = BrowserTestBed::with(Chromium::start(), TestBedBuilder::new().account(charts)).await;
+    let BrowserTestBed { bed, browser, .. } = &clinic;
+    let link = bed.start_link(json!({"account_id": LAB})).await;
     let origin = link.split("/connect/").next().unwrap();
     browser.open(&format!("{origin}/connect/{}", "x".repeat(43))).await;
     clinic.arrives("This link is not valid", "not-valid").await;
@@ -254,20 +255,20 @@ async fn every_dead_end_is_a_readable_page() {
     browser.open(&format!("{origin}/oauth2/callback?code=x&state={}", "x".repeat(43))).await;
     clinic.arrives("This login has run out", "run-out").await;
 
-    world.sandbox.pair_elsewhere(LAB);
+    bed.sandbox.pair_elsewhere(LAB);
     browser.open(&link).await;
     browser.click("button").await;
     clinic.log_in(USER, PASSWORD).await;
     clinic.arrives("The account is connected to another application", "paired-elsewhere").await;
-    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = false);
+    bed.sandbox.set_behavior(|behavior| behavior.discovery_enabled = false);
     browser.click("a.button").await;
     browser.until_heading(START).await;
     browser.click("button").await;
     clinic.log_in(USER, PASSWORD).await;
     clinic.arrives("iTero's services are not enabled for this integration", "not-enabled").await;
 
-    world.sandbox.set_behavior(|behavior| behavior.discovery_enabled = true);
-    browser.open(&world.start_link(json!({})).await).await;
+    bed.sandbox.set_behavior(|behavior| behavior.discovery_enabled = true);
+    browser.open(&bed.start_link(json!({})).await).await;
     browser.click("button").await;
     clinic.log_in("charts@sandbox.test", PASSWORD).await;
     clinic.arrives(CONNECTED, "warnings").await;

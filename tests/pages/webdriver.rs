@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::world::plain_http;
+use crate::test_bed::plain_http;
 
 /// How long a page may take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);

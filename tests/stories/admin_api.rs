@@ -4,7 +4,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::world::{CLINIC_NAME, World};
+use crate::test_bed::{CLINIC_NAME, TestBed};
 
 const DESCRIPTION: &str = include_str!("../../docs/admin-api.json");
 
@@ -73,9 +73,9 @@ fn response_of<'a>(description: &'a Value, path: &str, method: &str) -> &'a Valu
 #[tokio::test(flavor = "multi_thread")]
 async fn every_response_of_the_admin_api_fits_its_description() {
     let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
-    let world = World::new().await;
-    assert_eq!(world.look("/api/openapi.json").await.json(), description);
-    world.get(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await;
+    let bed = TestBed::new().await;
+    assert_eq!(bed.look("/api/openapi.json").await.json(), description);
+    bed.get(CLINIC_NAME, "/itero-gen-api/v2/orders/practice").await;
     let mut wrong = Vec::new();
     let mut judge = |path: &str, method: &str, value: &Value| {
         wrong.extend(faults(response_of(&description, path, method), value, path, &description));
@@ -87,19 +87,19 @@ async fn every_response_of_the_admin_api_fits_its_description() {
             continue;
         }
         let query = if path == "/readyz" { "?verbose" } else { "" };
-        let response = world.look(&(path.replace("{account}", CLINIC_NAME) + query)).await;
+        let response = bed.look(&(path.replace("{account}", CLINIC_NAME) + query)).await;
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         judge(path, "get", &response.json());
     }
     for act in ["pause", "resume", "renew", "discover"] {
-        let lines = world.operate(&format!("/{act}?pattern={CLINIC_NAME}"), json!(null)).await.lines();
+        let lines = bed.operate(&format!("/{act}?pattern={CLINIC_NAME}"), json!(null)).await.lines();
         assert_eq!(lines.len(), 1, "{act}");
         judge(&format!("/api/{act}"), "post", &lines[0]);
     }
     let call = json!({"method": "GET", "path": "/orders/practice"});
-    let started = world.operate("/pairings", json!({"realm": "global", "name": "new"})).await.json();
+    let started = bed.operate("/pairings", json!({"realm": "global", "name": "new"})).await.json();
     let ticket = json!({"ticket": started["ticket"]});
-    let pasted = world.operate("/pairings", json!({"realm": "global", "paste": true})).await.json();
+    let pasted = bed.operate("/pairings", json!({"realm": "global", "paste": true})).await.json();
     let finish = json!({"ticket": pasted["ticket"], "redirected_url": "nonsense"});
     judge("/api/pairings", "post", &started);
     judge("/api/pairings", "post", &pasted);
@@ -118,11 +118,11 @@ async fn every_response_of_the_admin_api_fits_its_description() {
         ("/api/invitations", "/invitations".into(), json!({"pattern": "*"})),
         ("/api/store/rotate-key", "/store/rotate-key".into(), json!(null)),
     ] {
-        let response = world.operate(&below, body).await;
+        let response = bed.operate(&below, body).await;
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         judge(path, "post", &response.json());
     }
-    let imported = world.operate("/import?paused=true", json!([{"name": "x"}])).await;
+    let imported = bed.operate("/import?paused=true", json!([{"name": "x"}])).await;
     judge("/api/import", "post", &imported.lines()[0]);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -131,7 +131,7 @@ async fn every_response_of_the_admin_api_fits_its_description() {
 const SECRET: &str = "S3cretToken";
 
 async fn check_mistake(
-    world: &World,
+    bed: &TestBed,
     description: &Value,
     (method, path): (&str, &str),
     kind: Option<&str>,
@@ -140,11 +140,11 @@ async fn check_mistake(
 ) {
     let problem = json!({"$ref": "#/components/schemas/Problem"});
     let told = format!("{method} {path} {}", body.chars().take(60).collect::<String>());
-    let mut request = world.browse(method.parse::<Method>().unwrap(), path).bearer_auth(&world.admin_token);
+    let mut request = bed.browse(method.parse::<Method>().unwrap(), path).bearer_auth(&bed.admin_token);
     if let Some(kind) = kind {
         request = request.header("content-type", kind);
     }
-    let response = world.send(request.body(body.to_owned())).await;
+    let response = bed.send(request.body(body.to_owned())).await;
     assert_eq!(response.status, status, "{told}: {}", response.text());
     assert_eq!(response.header("content-type"), "application/problem+json", "{told}");
     let found = response.json();
@@ -164,7 +164,7 @@ async fn check_mistake(
 async fn every_mistake_is_responded_with_what_is_wrong_and_what_to_do_and_never_with_what_was_sent() {
     let description: Value = serde_json::from_str(DESCRIPTION).unwrap();
     let problem = json!({"$ref": "#/components/schemas/Problem"});
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     let json_kind = Some("application/json");
     let large = format!("{{\"ticket\": \"{}\"}}", "x".repeat((1 << 20) + 50_000));
     let odd_object = format!("{{\"realm\": \"{SECRET}\"}}");
@@ -212,16 +212,16 @@ async fn every_mistake_is_responded_with_what_is_wrong_and_what_to_do_and_never_
         ("GET", "/api/pause", None, "", 405),
         ("POST", "/healthz", None, "", 405),
     ] {
-        check_mistake(&world, &description, (method, path), kind, body, status).await;
+        check_mistake(&bed, &description, (method, path), kind, body, status).await;
     }
-    let stranger = world.send(world.browse(Method::GET, "/api/accounts")).await;
+    let stranger = bed.send(bed.browse(Method::GET, "/api/accounts")).await;
     assert_eq!(faults(&problem, &stranger.json(), "stranger", &description), Vec::<String>::new());
     assert_eq!(stranger.json()["detail"], "The admin token is missing or wrong.");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_name_is_responded_alike_everywhere_and_the_nearest_is_proposed() {
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     let mistyped = &CLINIC_NAME.replace("acct", "acc");
     for (method, path) in [
         ("GET", format!("/api/accounts?pattern={mistyped}")),
@@ -235,8 +235,8 @@ async fn an_unknown_name_is_responded_alike_everywhere_and_the_nearest_is_propos
         ("POST", format!("/api/discover?pattern={mistyped}")),
         ("POST", format!("/api/accounts/{mistyped}/unpair")),
     ] {
-        let request = world.browse(method.parse().unwrap(), &path).bearer_auth(&world.admin_token);
-        let response = world.send(request).await;
+        let request = bed.browse(method.parse().unwrap(), &path).bearer_auth(&bed.admin_token);
+        let response = bed.send(request).await;
         assert_eq!(response.status, 404, "{path}");
         let found = response.json();
         assert_eq!(found["code"], "account_unknown", "{path}");
@@ -244,18 +244,18 @@ async fn an_unknown_name_is_responded_alike_everywhere_and_the_nearest_is_propos
         let fix = found["fix"].as_str().unwrap();
         assert!(fix.starts_with(&format!("Is {CLINIC_NAME} meant?")), "{path}: {fix}");
     }
-    let upper = world.look(&format!("/api/accounts/{}", CLINIC_NAME.to_uppercase())).await;
+    let upper = bed.look(&format!("/api/accounts/{}", CLINIC_NAME.to_uppercase())).await;
     assert_eq!(upper.status, 200, "{}", upper.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_for_a_login_by_link_hears_how_it_stands() {
-    let world = World::new().await;
-    let started = world.operate("/pairings", json!({"realm": "global", "name": "new"})).await.json();
+    let bed = TestBed::new().await;
+    let started = bed.operate("/pairings", json!({"realm": "global", "name": "new"})).await.json();
     let asked = json!({"ticket": started["ticket"]});
-    let status = world.operate("/pairings/status", asked.clone()).await.json();
+    let status = bed.operate("/pairings/status", asked.clone()).await.json();
     assert_eq!((&status["outcome"], &status["last_failure"]), (&json!("waiting"), &Value::Null));
-    world.clock.advance(std::time::Duration::from_secs(601));
-    let status = world.operate("/pairings/status", asked).await.json();
+    bed.clock.advance(std::time::Duration::from_secs(601));
+    let status = bed.operate("/pairings/status", asked).await.json();
     assert_eq!(status["outcome"], "over");
 }

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use http::Method;
 
-use crate::world::{PASSWORD, Response, USER, World};
+use crate::test_bed::{PASSWORD, Response, TestBed, USER};
 
 /// A person's browser: it keeps cookies and follows links.
 pub struct Browser<'a> {
-    world: &'a World,
+    bed: &'a TestBed,
     cookies: BTreeMap<String, String>,
 }
 
 impl<'a> Browser<'a> {
-    pub fn new(world: &'a World) -> Self {
-        Self { world, cookies: BTreeMap::new() }
+    pub fn new(bed: &'a TestBed) -> Self {
+        Self { bed, cookies: BTreeMap::new() }
     }
 
     /// Opens a page of the gateway: a start link, or the URL that a login leads back to.
@@ -43,7 +43,7 @@ impl<'a> Browser<'a> {
 
     pub async fn log_in_as(&mut self, link: &str, email: &str) -> String {
         let authorize = self.begin(link).await;
-        self.world.sandbox.log_in(&authorize, email, PASSWORD).await.unwrap()
+        self.bed.sandbox.log_in(&authorize, email, PASSWORD).await.unwrap()
     }
 
     /// The whole way from a start link to the page behind the callback.
@@ -60,14 +60,14 @@ impl<'a> Browser<'a> {
     pub async fn choose(&mut self, page: &Response, account: u64) -> Response {
         let text = page.text();
         let choice = between(&text, "name=\"choice\" value=\"", "\"");
-        let url = format!("{}/connect/choose", self.world.admin);
+        let url = format!("{}/connect/choose", self.bed.admin);
         self.submit(&url, &[("choice", choice), ("account", &account.to_string())]).await
     }
 
     async fn send(&mut self, method: Method, url: &str, fields: Option<&[(&str, &str)]>) -> Response {
-        let path = url.strip_prefix(&self.world.admin);
+        let path = url.strip_prefix(&self.bed.admin);
         let path = path.unwrap_or_else(|| panic!("{url} does not lead to the gateway"));
-        let mut request = self.world.browse(method, path);
+        let mut request = self.bed.browse(method, path);
         if !self.cookies.is_empty() {
             let pairs: Vec<String> =
                 self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -77,7 +77,7 @@ impl<'a> Browser<'a> {
             let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
             request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
         }
-        let response = self.world.send(request).await;
+        let response = self.bed.send(request).await;
         self.keep_cookies(&response);
         response
     }

@@ -8,7 +8,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Setup, World};
+use crate::test_bed::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, TestBed, TestBedBuilder};
 
 /// The key of `sneak`, whose SHA-256 stands in `WITH_SNEAK`.
 const SNEAK_KEY: &str = "foo";
@@ -31,19 +31,19 @@ fn statuses(text: &str) -> Vec<&str> {
     text.match_indices("HTTP/1.1 ").filter_map(|(at, _)| text.get(at + 9..at + 12)).collect()
 }
 
-fn search(world: &World, fields: &str, body: &str) -> String {
+fn search(bed: &TestBed, fields: &str, body: &str) -> String {
     format!(
         "POST /accounts/{CLINIC_NAME}/patient/search HTTP/1.1\r\nHost: gateway\r\nX-Gateway-Key: {}\r\n{fields}\r\n{body}",
-        world.key
+        bed.key
     )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_framing_trick_smuggles_a_second_request_to_the_platform() {
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     let smuggled = format!(
         "GET /accounts/{LAB_NAME}/orders/lab?smuggled HTTP/1.1\r\nHost: gateway\r\nX-Gateway-Key: {}\r\n\r\n",
-        world.key
+        bed.key
     );
     const TE: &str = "Transfer-Encoding: chunked\r\n";
     let long_extension = format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "a".repeat(200_000));
@@ -73,24 +73,24 @@ async fn no_framing_trick_smuggles_a_second_request_to_the_platform() {
         (TE, &long_extension),
     ];
     for (fields, body) in refused {
-        let response = raw(&world.gateway, (search(&world, fields, body) + &smuggled).as_bytes()).await;
+        let response = raw(&bed.gateway, (search(&bed, fields, body) + &smuggled).as_bytes()).await;
         assert_eq!(statuses(&response), ["400"], "{fields:?} {:.20?}", body);
     }
-    assert!(world.sandbox.calls().is_empty(), "{}", world.sandbox.calls().len());
+    assert!(bed.sandbox.calls().is_empty(), "{}", bed.sandbox.calls().len());
     let trailers = "2;a=b\r\n{}\r\n0\r\nX-Gateway-Account: acct-1002\r\nContent-Length: 3\r\n\r\n";
-    let response = raw(&world.gateway, (search(&world, TE, trailers) + &smuggled).as_bytes()).await;
+    let response = raw(&bed.gateway, (search(&bed, TE, trailers) + &smuggled).as_bytes()).await;
     assert_eq!(statuses(&response), ["200"], "a chunked request is the last of its connection");
-    let calls = world.sandbox.calls();
+    let calls = bed.sandbox.calls();
     assert_eq!(calls.len(), 1);
     assert_eq!((calls[0].account, &calls[0].body[..]), (Some(CLINIC), &b"{}"[..]));
     assert!(!calls[0].headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"content-length")));
-    assert!(world.sandbox.refused().is_empty(), "{:?}", world.sandbox.refused());
+    assert!(bed.sandbox.refused().is_empty(), "{:?}", bed.sandbox.refused());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_plain_http_request_is_refused_and_closed() {
-    let world = World::new().await;
-    let (key, path) = (&world.key, format!("/accounts/{CLINIC_NAME}/orders/practice"));
+    let bed = TestBed::new().await;
+    let (key, path) = (&bed.key, format!("/accounts/{CLINIC_NAME}/orders/practice"));
     let many: String = (0..10_000).map(|number| format!("X{number}: y\r\n")).collect();
     let large = format!("X: {}\r\n", "a".repeat(256 * 1024));
     let long = format!("GET {path}?{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(100_000));
@@ -114,31 +114,32 @@ async fn what_is_no_plain_http_request_is_refused_and_closed() {
         ),
     ];
     for (request, status) in table {
-        let response = raw(&world.gateway, (request.clone() + &get("Host: a\r\n")).as_bytes()).await;
+        let response = raw(&bed.gateway, (request.clone() + &get("Host: a\r\n")).as_bytes()).await;
         assert_eq!(statuses(&response), [status], "{request:.80?}");
     }
-    assert_eq!(statuses(&raw(&world.gateway, long.as_bytes()).await), ["414"]);
-    assert!(world.sandbox.calls().is_empty());
+    assert_eq!(statuses(&raw(&bed.gateway, long.as_bytes()).await), ["414"]);
+    assert!(bed.sandbox.calls().is_empty());
     let bearer = format!("Host: a\r\nConnection: close\r\nAuthorization: Bearer {}\r\n", "a".repeat(8192));
-    assert_eq!(statuses(&raw(&world.gateway, get(&bearer).as_bytes()).await), ["200"], "8 K pass");
+    assert_eq!(statuses(&raw(&bed.gateway, get(&bearer).as_bytes()).await), ["200"], "8 K pass");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_chunk_that_stalls_is_given_up_on_every_listener() {
-    let world = Setup::new().config("[gateway]", "[gateway]\nbody_idle_timeout = \"1s\"").start().await;
+    let bed =
+        TestBedBuilder::new().config("[gateway]", "[gateway]\nbody_idle_timeout = \"1s\"").start().await;
     let stalled = |target: &str, fields: String| {
         format!(
             "POST {target} HTTP/1.1\r\nHost: a\r\n{fields}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc"
         )
     };
     let search = format!("/accounts/{CLINIC_NAME}/patient/search");
-    let key = format!("X-Gateway-Key: {}\r\n", world.key);
+    let key = format!("X-Gateway-Key: {}\r\n", bed.key);
     let form = "Content-Type: application/x-www-form-urlencoded\r\n".to_owned();
-    let token = format!("Authorization: Bearer {}\r\n", world.admin_token);
+    let token = format!("Authorization: Bearer {}\r\n", bed.admin_token);
     for (origin, request) in [
-        (&world.gateway, stalled(&search, key)),
-        (&world.admin, stalled("/connect/choose", form)),
-        (&world.admin, stalled("/api/import", token)),
+        (&bed.gateway, stalled(&search, key)),
+        (&bed.admin, stalled("/connect/choose", form)),
+        (&bed.admin, stalled("/api/import", token)),
     ] {
         assert_eq!(statuses(&raw(origin, request.as_bytes()).await), ["408"], "{request}");
     }
@@ -146,7 +147,7 @@ async fn an_endless_chunk_that_stalls_is_given_up_on_every_listener() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_path_or_header_leads_a_caller_to_another_account_or_host() {
-    let world = Setup::new().append(WITH_SNEAK).start().await;
+    let bed = TestBedBuilder::new().append(WITH_SNEAK).start().await;
     let elsewhere = [
         format!("/accounts/{LAB_NAME}/orders/lab"),
         format!("/accounts/{LAB}/orders/lab"),
@@ -160,16 +161,16 @@ async fn no_path_or_header_leads_a_caller_to_another_account_or_host() {
         format!("/accounts/{CLINIC_NAME}/@127.0.0.1:1/x"),
     ];
     for path in elsewhere {
-        let response = world.send(world.bare(Method::GET, &path).header("X-Gateway-Key", SNEAK_KEY)).await;
+        let response = bed.send(bed.bare(Method::GET, &path).header("X-Gateway-Key", SNEAK_KEY)).await;
         assert!(matches!(response.status, 400 | 403), "{path}: {}", response.text());
     }
     for (name, value) in [("X-Gateway-Account", LAB_NAME), ("Connection", "x-gateway-account")] {
-        let request = world.bare(Method::GET, "/orders/lab").header("X-Gateway-Key", SNEAK_KEY);
+        let request = bed.bare(Method::GET, "/orders/lab").header("X-Gateway-Key", SNEAK_KEY);
         let request = request.header(name, value).header("X-Gateway-Account", LAB_NAME);
-        assert!(matches!(world.send(request).await.status, 400 | 403), "{name}");
+        assert!(matches!(bed.send(request).await.status, 400 | 403), "{name}");
     }
-    assert!(world.sandbox.calls().is_empty());
-    let request = world.bare(Method::GET, "/practice-configuration").header("X-Gateway-Key", SNEAK_KEY);
+    assert!(bed.sandbox.calls().is_empty());
+    let request = bed.bare(Method::GET, "/practice-configuration").header("X-Gateway-Key", SNEAK_KEY);
     let request = request
         .header("Host", "acct-1002")
         .header("X-Forwarded-Host", "evil.test")
@@ -178,8 +179,8 @@ async fn no_path_or_header_leads_a_caller_to_another_account_or_host() {
         .header("Connection", "authorization, host, content-length")
         .header("Authorization", "Bearer old")
         .header("Proxy-Authorization", "Basic x");
-    assert_eq!(world.send(request).await.status, 200);
-    let [call] = &world.sandbox.calls()[..] else { panic!("one call") };
+    assert_eq!(bed.send(request).await.status, 200);
+    let [call] = &bed.sandbox.calls()[..] else { panic!("one call") };
     assert_eq!(call.account, Some(CLINIC));
     let named = |wanted: &str| {
         call.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).count()
@@ -200,8 +201,8 @@ async fn no_path_or_header_leads_a_caller_to_another_account_or_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unpairing_is_refused_in_every_spelling_and_by_every_way() {
-    let world = World::new().await;
-    let region = world.sandbox.region_url(genapi_gateway::sandbox::Region::NorthAmerica);
+    let bed = TestBed::new().await;
+    let region = bed.sandbox.region_url(genapi_gateway::sandbox::Region::NorthAmerica);
     let authority = region.strip_prefix("http://").unwrap().split('/').next().unwrap();
     let spellings = [
         "unpair-account",
@@ -230,11 +231,11 @@ async fn unpairing_is_refused_in_every_spelling_and_by_every_way() {
     for spelling in spellings {
         for method in [Method::DELETE, Method::POST, Method::GET, Method::PUT] {
             let body = format!("{{\"AccountId\":{CLINIC}}}");
-            let response = world.call(method.clone(), CLINIC_NAME, &format!("/{spelling}"), body).await;
+            let response = bed.call(method.clone(), CLINIC_NAME, &format!("/{spelling}"), body).await;
             assert!(matches!(response.status, 400 | 403), "{method} {spelling}: {}", response.status);
         }
     }
-    assert!(world.sandbox.calls_to(Endpoint::Unpair).is_empty());
-    assert!(world.sandbox.calls().is_empty(), "nothing of it reached the platform");
-    assert!(world.sandbox.is_paired(CLINIC));
+    assert!(bed.sandbox.calls_to(Endpoint::Unpair).is_empty());
+    assert!(bed.sandbox.calls().is_empty(), "nothing of it reached the platform");
+    assert!(bed.sandbox.is_paired(CLINIC));
 }

@@ -7,13 +7,13 @@ use genapi_gateway::sandbox::{Endpoint, Fault, FaultRule, InvalidTokens};
 use http::Method;
 
 use crate::hostile_callers::raw;
-use crate::world::{CLINIC, CLINIC_NAME, LAB_NAME, Response, Setup, World};
+use crate::test_bed::{CLINIC, CLINIC_NAME, LAB_NAME, Response, TestBed, TestBedBuilder};
 
 const LIST: &str = "/orders/practice";
 
-async fn impatient() -> World {
+async fn impatient() -> TestBed {
     let short = "\n[upstream]\nresponse_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
-    Setup::new().append(short).start().await
+    TestBedBuilder::new().append(short).start().await
 }
 
 /// Whether a response is this account's own list.
@@ -22,10 +22,10 @@ fn is_own(response: &Response) -> bool {
 }
 
 /// Whether the account serves again, without anybody's doing but that time passes.
-async fn heals(world: &World) -> bool {
+async fn heals(bed: &TestBed) -> bool {
     for _ in 0..100 {
-        world.clock.advance(Duration::from_secs(60));
-        if is_own(&world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await) {
+        bed.clock.advance(Duration::from_secs(60));
+        if is_own(&bed.while_time_flies(Duration::from_secs(1), bed.get(CLINIC_NAME, LIST)).await) {
             return true;
         }
     }
@@ -34,8 +34,8 @@ async fn heals(world: &World) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_response_is_refused_with_its_connection_and_the_next_call_gets_its_own() {
-    let world = impatient().await;
-    assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "{}", world.get(CLINIC_NAME, LIST).await.text());
+    let bed = impatient().await;
+    assert!(is_own(&bed.get(CLINIC_NAME, LIST).await), "{}", bed.get(CLINIC_NAME, LIST).await.text());
     let table = [
         (Fault::BytesAfterBody, 502),
         (Fault::TwoLengths, 502),
@@ -50,29 +50,29 @@ async fn a_faulty_response_is_refused_with_its_connection_and_the_next_call_gets
         (Fault::StallsForever, 504),
     ];
     for (fault, status) in table {
-        world.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, fault.clone()).once());
-        let response = world.get(CLINIC_NAME, LIST).await;
+        bed.sandbox.inject(FaultRule::on(Endpoint::OrdersPractice, fault.clone()).once());
+        let response = bed.get(CLINIC_NAME, LIST).await;
         assert_eq!(response.status, status, "{fault:?}");
         assert!(response.code().starts_with("platform_"), "{fault:?}: {}", response.code());
-        let faulty = world.sandbox.calls().last().unwrap().connection;
-        assert!(is_own(&world.get(CLINIC_NAME, LIST).await), "after {fault:?}");
-        assert_ne!(world.sandbox.calls().last().unwrap().connection, faulty, "{fault:?}");
-        assert_eq!(world.get(LAB_NAME, "/orders/lab").await.status, 200, "after {fault:?}");
+        let faulty = bed.sandbox.calls().last().unwrap().connection;
+        assert!(is_own(&bed.get(CLINIC_NAME, LIST).await), "after {fault:?}");
+        assert_ne!(bed.sandbox.calls().last().unwrap().connection, faulty, "{fault:?}");
+        assert_eq!(bed.get(LAB_NAME, "/orders/lab").await.status, 200, "after {fault:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_cut_short_never_looks_complete() {
-    let world = impatient().await;
-    let order = world.sandbox.order_ids(CLINIC)[0];
+    let bed = impatient().await;
+    let order = bed.sandbox.order_ids(CLINIC)[0];
     for fault in [Fault::DropsMidBody, Fault::StallsAfterHead] {
-        world.sandbox.inject(FaultRule::on(Endpoint::Download, fault.clone()).once());
+        bed.sandbox.inject(FaultRule::on(Endpoint::Download, fault.clone()).once());
         let target = format!("/accounts/{CLINIC_NAME}/order/{order}/download/IDE");
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nX-Gateway-Key: {}\r\nConnection: close\r\n\r\n",
-            world.key
+            bed.key
         );
-        let response = raw(&world.gateway, request.as_bytes()).await;
+        let response = raw(&bed.gateway, request.as_bytes()).await;
         let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
         let length = head.to_ascii_lowercase();
         let length =
@@ -81,12 +81,12 @@ async fn a_download_cut_short_never_looks_complete() {
             assert!(body.len() < length.parse().unwrap(), "{fault:?}");
         }
     }
-    assert_eq!(world.get(CLINIC_NAME, &format!("/order/{order}/download/IDE")).await.status, 200);
+    assert_eq!(bed.get(CLINIC_NAME, &format!("/order/{order}/download/IDE")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn junk_from_the_token_endpoint_is_not_believed_and_costs_no_login() {
-    let world = impatient().await;
+    let bed = impatient().await;
     let junk = [
         InvalidTokens::NoAccessToken,
         InvalidTokens::AccessTokenIsNull,
@@ -98,24 +98,23 @@ async fn junk_from_the_token_endpoint_is_not_believed_and_costs_no_login() {
         InvalidTokens::Huge(2_000_000),
         InvalidTokens::GzipBomb(20_000_000),
     ];
-    let good = world.sandbox.refresh_tokens(CLINIC);
+    let good = bed.sandbox.refresh_tokens(CLINIC);
     for junk in junk {
-        world.sandbox.expire_access(CLINIC);
-        world
-            .sandbox
+        bed.sandbox.expire_access(CLINIC);
+        bed.sandbox
             .inject(FaultRule::on(Endpoint::Refresh, Fault::JunkToken(junk.clone())).for_account(CLINIC));
-        let response = world.while_time_flies(Duration::from_secs(1), world.get(CLINIC_NAME, LIST)).await;
+        let response = bed.while_time_flies(Duration::from_secs(1), bed.get(CLINIC_NAME, LIST)).await;
         assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{junk:?}");
         assert!(!response.header("retry-after").is_empty(), "{junk:?}");
-        world.sandbox.clear_fault_rules();
-        assert!(heals(&world).await, "after {junk:?}");
+        bed.sandbox.clear_fault_rules();
+        assert!(heals(&bed).await, "after {junk:?}");
     }
-    assert_eq!(world.sandbox.refresh_tokens(CLINIC), good);
+    assert_eq!(bed.sandbox.refresh_tokens(CLINIC), good);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_discovery_moves_nobody() {
-    let world = impatient().await;
+    let bed = impatient().await;
     let places = [
         ("https://evil.test", "/x"),
         ("http://169.254.169.254", "/latest"),
@@ -131,24 +130,24 @@ async fn a_hostile_discovery_moves_nobody() {
     ];
     for (domain, path) in places {
         let fault = Fault::Discovers { domain: domain.to_owned(), path: path.to_owned() };
-        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
-        world.sandbox.expire_access(CLINIC);
+        bed.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault));
+        bed.sandbox.expire_access(CLINIC);
         // Slower than elsewhere: on a busy machine the control calls must end before their timeouts.
-        let response = world.while_time_flies(Duration::from_millis(50), world.get(CLINIC_NAME, LIST)).await;
+        let response = bed.while_time_flies(Duration::from_millis(50), bed.get(CLINIC_NAME, LIST)).await;
         assert!(is_own(&response), "{domain}{path}: {}", response.text());
-        world.sandbox.clear_fault_rules();
-        world.clock.advance(Duration::from_secs(60));
+        bed.sandbox.clear_fault_rules();
+        bed.clock.advance(Duration::from_secs(60));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_whose_kept_connection_dies_midway_is_not_sent_again_and_says_so() {
-    let world = impatient().await;
-    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-    world.sandbox.clear_calls();
-    world.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
-    let response = world.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
+    let bed = impatient().await;
+    assert_eq!(bed.get(CLINIC_NAME, LIST).await.status, 200);
+    bed.sandbox.clear_calls();
+    bed.sandbox.inject(FaultRule::on(Endpoint::ScanRequest, Fault::DropsBeforeHead).once());
+    let response = bed.call(Method::POST, CLINIC_NAME, "/scan-request", "{}").await;
     assert_eq!((response.status, response.code().as_str()), (502, "platform_misbehaved"));
     assert!(response.json()["hint"].as_str().unwrap().contains("took effect"), "{}", response.text());
-    assert_eq!(world.sandbox.calls_to(Endpoint::ScanRequest).len(), 1);
+    assert_eq!(bed.sandbox.calls_to(Endpoint::ScanRequest).len(), 1);
 }

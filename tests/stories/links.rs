@@ -8,8 +8,8 @@ use genapi_gateway::sandbox::{
 use http::Method;
 use serde_json::Value;
 
+use crate::test_bed::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, TestBed, TestBedBuilder};
 use crate::wire::Line;
-use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 /// With two links each, a list of more than 1 MiB.
@@ -29,9 +29,9 @@ fn links(response: &Response) -> Vec<(u64, String, String)> {
 }
 
 /// A program that fetches a link where it points, without any credentials, and trusts the sandbox.
-fn anybody(world: &World) -> reqwest::Client {
+fn anybody(bed: &TestBed) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
-    if let Some(pem) = world.sandbox.ca_pem() {
+    if let Some(pem) = bed.sandbox.ca_pem() {
         let certificates = rustls::pki_types::pem::PemObject::pem_slice_iter(pem.as_bytes());
         roots.add_parsable_certificates(certificates.map(Result::unwrap));
     }
@@ -43,7 +43,7 @@ fn anybody(world: &World) -> reqwest::Client {
             .with_no_client_auth();
     let mut client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
     for place in HostRole::ALL {
-        if let Some(address) = world.sandbox.address(place) {
+        if let Some(address) = bed.sandbox.address(place) {
             client = client.resolve(place.host_name(), address);
         }
     }
@@ -51,18 +51,18 @@ fn anybody(world: &World) -> reqwest::Client {
 }
 
 /// What the vendor answers without the gateway.
-async fn direct(world: &World, client: &reqwest::Client, path: &str) -> String {
-    let url = format!("{}{path}", world.sandbox.region_url(Region::NorthAmerica));
-    let response = client.get(url).bearer_auth(world.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
+async fn direct(bed: &TestBed, client: &reqwest::Client, path: &str) -> String {
+    let url = format!("{}{path}", bed.sandbox.region_url(Region::NorthAmerica));
+    let response = client.get(url).bearer_auth(bed.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
     response.text().await.unwrap()
 }
 
 /// What the response has to be: the vendor's text with its own addresses, in whatever form, turned into ours,
 /// and not a byte else.
-fn rewritten(world: &World, text: &str) -> String {
+fn rewritten(bed: &TestBed, text: &str) -> String {
     let prefix = "/itero-gen-api/v2";
-    let theirs = world.sandbox.region_url(Region::NorthAmerica);
-    let ours = format!("{}/accounts/{CLINIC_NAME}{prefix}", world.gateway);
+    let theirs = bed.sandbox.region_url(Region::NorthAmerica);
+    let ours = format!("{}/accounts/{CLINIC_NAME}{prefix}", bed.gateway);
     let escaped = |text: &str| text.replace('/', "\\/");
     text.replace(&theirs, &ours)
         .replace(&escaped(&theirs), &escaped(&ours))
@@ -70,7 +70,7 @@ fn rewritten(world: &World, text: &str) -> String {
 }
 
 async fn every_link_leads_to_its_bytes(secure: bool) {
-    let world = Setup::new()
+    let bed = TestBedBuilder::new()
         .options(|options| {
             options.tls = secure;
             options.host_names = secure;
@@ -78,8 +78,8 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
         .behavior(|behavior| behavior.gzip_json = true)
         .start()
         .await;
-    world.sandbox.set_asset_bytes(CLINIC, 3000);
-    let client = anybody(&world);
+    bed.sandbox.set_asset_bytes(CLINIC, 3000);
+    let client = anybody(&bed);
     let domains: &[DomainForm] = if secure {
         &[DomainForm::Bare, DomainForm::TrailingSlash]
     } else {
@@ -87,11 +87,11 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
         &[DomainForm::WithScheme, DomainForm::TrailingSlash]
     };
     for size in [4, MANY] {
-        world.sandbox.add_orders(CLINIC, size - world.sandbox.order_ids(CLINIC).len() as u64);
+        bed.sandbox.add_orders(CLINIC, size - bed.sandbox.order_ids(CLINIC).len() as u64);
         // A long list takes its time; Domain's form changes nothing about its length.
         for domain_form in if size == MANY { &domains[..1] } else { domains } {
-            world.sandbox.set_behavior(|behavior| behavior.domain_form = *domain_form);
-            world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+            bed.sandbox.set_behavior(|behavior| behavior.domain_form = *domain_form);
+            bed.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
             for form in [
                 LinkForm::Absolute,
                 LinkForm::Relative,
@@ -100,12 +100,12 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
                 LinkForm::Mixed,
             ] {
                 for (gzip, chunked) in [(false, None), (true, None), (false, Some(900)), (true, Some(900))] {
-                    world.sandbox.set_behavior(|behavior| {
+                    bed.sandbox.set_behavior(|behavior| {
                         (behavior.link_form, behavior.gzip_unasked, behavior.chunked_json) =
                             (form, gzip, chunked);
                     });
                     check_list(
-                        &world,
+                        &bed,
                         &client,
                         size,
                         &format!("{size} {domain_form:?} {form:?} {gzip} {chunked:?}"),
@@ -115,14 +115,14 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
             }
         }
     }
-    for call in world.sandbox.calls_to(Endpoint::Storage) {
+    for call in bed.sandbox.calls_to(Endpoint::Storage) {
         assert_eq!(call.header("authorization"), None, "the bearer leaked to foreign storage");
         assert_eq!(call.status, Some(200));
     }
 }
 
-async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &str) {
-    let response = world.get(CLINIC_NAME, LIST).await;
+async fn check_list(bed: &TestBed, client: &reqwest::Client, size: u64, what: &str) {
+    let response = bed.get(CLINIC_NAME, LIST).await;
     assert_eq!(response.status, 200, "{what}");
     assert_eq!(response.header("content-encoding"), "", "{what}: in the clear");
     if response.body.len() <= 1024 * 1024 {
@@ -130,20 +130,20 @@ async fn check_list(world: &World, client: &reqwest::Client, size: u64, what: &s
     } else {
         assert_eq!(response.header("transfer-encoding"), "chunked", "{what}: streamed")
     }
-    world.sandbox.set_behavior(|behavior| behavior.gzip_unasked = false);
-    let expected = rewritten(world, &direct(world, client, "/orders/practice").await);
+    bed.sandbox.set_behavior(|behavior| behavior.gzip_unasked = false);
+    let expected = rewritten(bed, &direct(bed, client, "/orders/practice").await);
     assert!(response.text() == expected, "{what}: {}", first_difference(&response.text(), &expected));
     let links = links(&response);
     assert_eq!(links.len() as u64, size * 2, "{what}");
     // Of a long list, some from everywhere; the comparison above has seen the others.
     for (order, kind, link) in links.iter().step_by((size as usize * 2 / 8).max(1)) {
-        let foreign = link.contains(&world.sandbox.storage_url());
+        let foreign = link.contains(&bed.sandbox.storage_url());
         let bytes = if foreign {
             client.get(link).send().await.unwrap().bytes().await.unwrap()
         } else {
-            world.follow(link).await.body
+            bed.follow(link).await.body
         };
-        let asset = world.sandbox.asset(*order, kind).unwrap();
+        let asset = bed.sandbox.asset(*order, kind).unwrap();
         assert!(bytes == asset.bytes(0..asset.length), "{what}: {link} leads elsewhere: {bytes:?}");
     }
 }
@@ -170,42 +170,41 @@ async fn every_link_form_leads_to_its_bytes_over_tls_with_host_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_orders_links_lead_to_its_bytes_too() {
-    let world = World::new().await;
-    let rx = world.sandbox.rx_ids(CLINIC)[1];
-    let response = world.get(CLINIC_NAME, &format!("/itero-gen-api/v2/orders/{rx}")).await;
+    let bed = TestBed::new().await;
+    let rx = bed.sandbox.rx_ids(CLINIC)[1];
+    let response = bed.get(CLINIC_NAME, &format!("/itero-gen-api/v2/orders/{rx}")).await;
     let data = response.json()["Data"].clone();
     for url in data["URLs"].as_array().unwrap() {
-        let asset =
-            world.sandbox.asset(data["OrderId"].as_u64().unwrap(), url["AssetType"].as_str().unwrap());
+        let asset = bed.sandbox.asset(data["OrderId"].as_u64().unwrap(), url["AssetType"].as_str().unwrap());
         let asset = asset.unwrap();
-        let bytes = world.follow(url["Url"].as_str().unwrap()).await.body;
+        let bytes = bed.follow(url["Url"].as_str().unwrap()).await.body;
         assert!(bytes == asset.bytes(0..asset.length));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_names_its_account_and_works_after_restart_renewal_and_a_move_to_another_region() {
-    let world = World::new().await;
-    let (order, kind, link) = links(&world.get(CLINIC_NAME, LIST).await).remove(0);
-    let wanted = world.sandbox.asset(order, &kind).unwrap();
-    let world = world.restart().await;
+    let bed = TestBed::new().await;
+    let (order, kind, link) = links(&bed.get(CLINIC_NAME, LIST).await).remove(0);
+    let wanted = bed.sandbox.asset(order, &kind).unwrap();
+    let bed = bed.restart().await;
     // The port is another one after this restart, as a link's own host would not be.
     let path = link.split_once("/accounts/").unwrap().1;
-    let link = format!("{}/accounts/{path}", world.gateway);
-    world.sandbox.expire_access(CLINIC);
-    assert!(world.follow(&link).await.body == wanted.bytes(0..wanted.length));
-    world.sandbox.move_region(CLINIC, Region::Europe);
-    assert!(world.follow(&link).await.body == wanted.bytes(0..wanted.length));
-    let nobody = world.send(world.bare(Method::GET, &format!("/accounts/{path}"))).await;
+    let link = format!("{}/accounts/{path}", bed.gateway);
+    bed.sandbox.expire_access(CLINIC);
+    assert!(bed.follow(&link).await.body == wanted.bytes(0..wanted.length));
+    bed.sandbox.move_region(CLINIC, Region::Europe);
+    assert!(bed.follow(&link).await.body == wanted.bytes(0..wanted.length));
+    let nobody = bed.send(bed.bare(Method::GET, &format!("/accounts/{path}"))).await;
     assert_eq!(nobody.code(), "caller_unknown", "a link is no key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_of_a_download_equals_the_same_range_of_the_complete_one() {
-    let world = World::new().await;
-    let (order, kind, link) = links(&world.get(CLINIC_NAME, LIST).await).remove(1);
-    let asset = world.sandbox.asset(order, &kind).unwrap();
-    let complete = world.follow(&link).await;
+    let bed = TestBed::new().await;
+    let (order, kind, link) = links(&bed.get(CLINIC_NAME, LIST).await).remove(1);
+    let asset = bed.sandbox.asset(order, &kind).unwrap();
+    let complete = bed.follow(&link).await;
     assert_eq!(complete.header("accept-ranges"), "bytes");
     assert_eq!(complete.header("etag"), asset.etag());
     assert!(complete.header("content-disposition").contains(&format!("{order}_{kind}.zip")));
@@ -213,21 +212,21 @@ async fn a_range_of_a_download_equals_the_same_range_of_the_complete_one() {
         [("bytes=0-0", 0, 1), ("bytes=1000-70000", 1000, 70001), ("bytes=262000-", 262000, 262144)]
     {
         let part =
-            world.send(world.following(&link).header("range", range).header("if-range", asset.etag())).await;
+            bed.send(bed.following(&link).header("range", range).header("if-range", asset.etag())).await;
         assert_eq!(part.status, 206);
         assert_eq!(part.header("content-range"), format!("bytes {from}-{}/{}", to - 1, asset.length));
         assert!(part.body == asset.bytes(from..to));
     }
-    let unchanged = world.send(world.following(&link).header("if-none-match", asset.etag())).await;
+    let unchanged = bed.send(bed.following(&link).header("if-none-match", asset.etag())).await;
     assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn location_headers_are_treated_like_links() {
-    let world = World::new().await;
-    let theirs = world.sandbox.origin(HostRole::Region(Region::NorthAmerica));
+    let bed = TestBed::new().await;
+    let theirs = bed.sandbox.origin(HostRole::Region(Region::NorthAmerica));
     let authority = theirs.trim_start_matches("http://").to_owned();
-    let ours = format!("{}/accounts/{CLINIC_NAME}", world.gateway);
+    let ours = format!("{}/accounts/{CLINIC_NAME}", bed.gateway);
     for (location, expected) in [
         (format!("{theirs}/itero-gen-api/v2/orders/7?x=1"), format!("{ours}/itero-gen-api/v2/orders/7?x=1")),
         (
@@ -244,94 +243,94 @@ async fn location_headers_are_treated_like_links() {
     ] {
         for endpoint in [Endpoint::PracticeConfiguration, Endpoint::Download] {
             let redirect = Fault::Redirects { status: 302, location: location.clone() };
-            world.sandbox.inject(FaultRule::on(endpoint, redirect).once());
-            let order = world.sandbox.order_ids(CLINIC)[0];
+            bed.sandbox.inject(FaultRule::on(endpoint, redirect).once());
+            let order = bed.sandbox.order_ids(CLINIC)[0];
             let path = match endpoint {
                 Endpoint::Download => format!("/order/{order}/download/IDE"),
                 _ => "/practice-configuration".to_owned(),
             };
-            world.sandbox.clear_calls();
-            let response = world.get(CLINIC_NAME, &path).await;
+            bed.sandbox.clear_calls();
+            let response = bed.get(CLINIC_NAME, &path).await;
             assert_eq!(
                 (response.status, response.header("location")),
                 (302, expected.as_str()),
                 "{location}"
             );
-            assert_eq!(world.sandbox.calls().len(), 1, "redirects are not followed here");
+            assert_eq!(bed.sandbox.calls().len(), 1, "redirects are not followed here");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_below_the_platforms_own_host_is_followed_through_us_with_the_bearer() {
-    let world = World::new().await;
-    let order = world.sandbox.order_ids(CLINIC)[0];
-    let theirs = world.sandbox.region_url(Region::NorthAmerica);
+    let bed = TestBed::new().await;
+    let order = bed.sandbox.order_ids(CLINIC)[0];
+    let theirs = bed.sandbox.region_url(Region::NorthAmerica);
     let location = format!("{theirs}/order/{order}/download/IDE");
-    world.sandbox.inject(
+    bed.sandbox.inject(
         FaultRule::on(Endpoint::PracticeConfiguration, Fault::Redirects { status: 307, location }).once(),
     );
-    let response = world.get(CLINIC_NAME, "/practice-configuration").await;
-    let asset = world.sandbox.asset(order, "IDE").unwrap();
-    let followed = world.follow(response.header("location")).await;
+    let response = bed.get(CLINIC_NAME, "/practice-configuration").await;
+    let asset = bed.sandbox.asset(order, "IDE").unwrap();
+    let followed = bed.follow(response.header("location")).await;
     assert!(followed.body == asset.bytes(0..asset.length));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lab_list_is_never_prefetched_and_a_cut_download_is_resumed_though_its_order_left_the_list() {
     for flip in [DownloadedWhen::FirstDownloadByte, DownloadedWhen::FullDownload] {
-        let world = Setup::new().behavior(|behavior| behavior.lab_list_flips_on = flip).start().await;
-        let listed = links(&world.get(LAB_NAME, "/orders/lab").await);
+        let bed = TestBedBuilder::new().behavior(|behavior| behavior.lab_list_flips_on = flip).start().await;
+        let listed = links(&bed.get(LAB_NAME, "/orders/lab").await);
         assert_eq!(listed.len(), 6);
         assert!(
-            world.sandbox.calls_to(Endpoint::Download).is_empty(),
+            bed.sandbox.calls_to(Endpoint::Download).is_empty(),
             "nothing is fetched that nobody asked for"
         );
-        assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 6);
+        assert_eq!(bed.account(LAB_NAME).await["signals"]["last_list_links"], 6);
 
         let (order, kind, link) = &listed[0];
-        let asset = world.sandbox.asset(*order, kind).unwrap();
+        let asset = bed.sandbox.asset(*order, kind).unwrap();
         let cut = FaultRule::on(Endpoint::Download, Fault::DropsMidBody).once();
-        world.sandbox.inject(cut);
-        let mut line = Line::to(&world.gateway).await;
-        let path = link.strip_prefix(&world.gateway).unwrap();
-        line.send(world.request(&format!("GET {path}"), "")).await;
+        bed.sandbox.inject(cut);
+        let mut line = Line::to(&bed.gateway).await;
+        let path = link.strip_prefix(&bed.gateway).unwrap();
+        line.send(bed.request(&format!("GET {path}"), "")).await;
         let half = line.response(false).await.expect_err("a short file must not look whole");
         assert!(!half.body.is_empty() && (half.body.len() as u64) < asset.length);
-        assert!(world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
-        assert_eq!(world.sandbox.is_downloaded(*order), flip == DownloadedWhen::FirstDownloadByte);
+        assert!(bed.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64());
+        assert_eq!(bed.sandbox.is_downloaded(*order), flip == DownloadedWhen::FirstDownloadByte);
 
         let range = format!("bytes={}-", half.body.len());
-        let rest = world.send(world.following(link).header("range", range)).await;
+        let rest = bed.send(bed.following(link).header("range", range)).await;
         assert_eq!(rest.status, 206);
         let all = [&half.body[..], &rest.body[..]].concat();
         assert!(all == asset.bytes(0..asset.length));
-        assert!(world.follow(link).await.body == asset.bytes(0..asset.length), "{flip:?}");
-        assert!(world.sandbox.is_downloaded(*order));
+        assert!(bed.follow(link).await.body == asset.bytes(0..asset.length), "{flip:?}");
+        assert!(bed.sandbox.is_downloaded(*order));
         let remaining: Vec<u64> =
-            links(&world.get(LAB_NAME, "/orders/lab").await).iter().map(|link| link.0).collect();
+            links(&bed.get(LAB_NAME, "/orders/lab").await).iter().map(|link| link.0).collect();
         assert!(!remaining.contains(order) && remaining.len() == 4);
-        assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 4);
+        assert_eq!(bed.account(LAB_NAME).await["signals"]["last_list_links"], 4);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_connection_ends() {
-    let world = World::new().await;
-    world.sandbox.set_asset_bytes(LAB, 200 * 1024 * 1024);
-    let (_, _, link) = links(&world.get(LAB_NAME, "/orders/lab").await).remove(0);
-    let mut line = Line::to(&world.gateway).await;
-    let path = link.strip_prefix(&world.gateway).unwrap();
-    line.send(world.request(&format!("GET {path}"), "")).await;
-    world.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::Download)).await;
+    let bed = TestBed::new().await;
+    bed.sandbox.set_asset_bytes(LAB, 200 * 1024 * 1024);
+    let (_, _, link) = links(&bed.get(LAB_NAME, "/orders/lab").await).remove(0);
+    let mut line = Line::to(&bed.gateway).await;
+    let path = link.strip_prefix(&bed.gateway).unwrap();
+    line.send(bed.request(&format!("GET {path}"), "")).await;
+    bed.sandbox.until_calls(1, |call| call.endpoint == Some(Endpoint::Download)).await;
     drop(line);
     let ended = |call: &genapi_gateway::sandbox::RecordedCall| {
         call.endpoint == Some(Endpoint::Download) && call.end != CallEnd::Pending
     };
-    assert_eq!(world.sandbox.until_calls(1, ended).await[0].end, CallEnd::PeerClosed);
+    assert_eq!(bed.sandbox.until_calls(1, ended).await[0].end, CallEnd::PeerClosed);
     // The gateway's own end of the call comes a moment before or after the sandbox's.
     for _ in 0..500 {
-        if world.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
+        if bed.account(LAB_NAME).await["signals"]["unfinished_download_at"].is_u64() {
             return;
         }
         tokio::task::yield_now().await;
@@ -341,27 +340,27 @@ async fn an_application_that_hangs_up_in_a_download_is_noted_and_the_platforms_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_lists_links_are_counted_and_an_empty_list_is_a_signal() {
-    let world = World::new().await;
-    world.sandbox.add_orders(CLINIC, MANY);
-    let response = world.get(CLINIC_NAME, LIST).await;
+    let bed = TestBed::new().await;
+    bed.sandbox.add_orders(CLINIC, MANY);
+    let response = bed.get(CLINIC_NAME, LIST).await;
     assert!(response.body.len() > 1024 * 1024);
-    assert_eq!(world.account(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
-    for order in world.sandbox.order_ids(LAB) {
-        world.get(LAB_NAME, &format!("/order/{order}/download/IDE")).await;
+    assert_eq!(bed.account(CLINIC_NAME).await["signals"]["last_list_links"], (MANY + 3) * 2);
+    for order in bed.sandbox.order_ids(LAB) {
+        bed.get(LAB_NAME, &format!("/order/{order}/download/IDE")).await;
     }
-    world.get(LAB_NAME, "/orders/lab").await;
-    assert_eq!(world.account(LAB_NAME).await["signals"]["last_list_links"], 0);
+    bed.get(LAB_NAME, "/orders/lab").await;
+    assert_eq!(bed.account(LAB_NAME).await["signals"]["last_list_links"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_an_old_platforms_account_stay_in_their_realm() {
     let account = genapi_gateway::sandbox::AccountSpec::clinic(2001, "Old Clinic").on_platform(Platform::Old);
-    let world = Setup::new().account(account).start().await;
-    let found = links(&world.get("acct-2001", LIST).await);
+    let bed = TestBedBuilder::new().account(account).start().await;
+    let found = links(&bed.get("acct-2001", LIST).await);
     for (order, kind, link) in found {
-        let asset = world.sandbox.asset(order, &kind).unwrap();
-        assert!(world.follow(&link).await.body == asset.bytes(0..asset.length), "{link}");
+        let asset = bed.sandbox.asset(order, &kind).unwrap();
+        assert!(bed.follow(&link).await.body == asset.bytes(0..asset.length), "{link}");
     }
-    let places: Vec<_> = world.sandbox.calls_to(Endpoint::Download).iter().map(|call| call.role).collect();
+    let places: Vec<_> = bed.sandbox.calls_to(Endpoint::Download).iter().map(|call| call.role).collect();
     assert_eq!(places, vec![HostRole::Base(Platform::Old); ASSET_TYPES.len() * 3]);
 }

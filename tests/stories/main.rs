@@ -22,6 +22,6 @@ mod renewals;
 mod retries;
 mod routes;
 mod running;
+mod test_bed;
 mod token_responses;
 mod wire;
-mod world;

@@ -1,7 +1,7 @@
 //! Web pages as callers: listed by a caller and with its key, or not at all.
 
 use crate::path::key_line;
-use crate::world::{CLINIC_NAME, Setup, World};
+use crate::test_bed::{CLINIC_NAME, TestBed, TestBedBuilder};
 
 fn callers() -> String {
     format!(
@@ -10,16 +10,16 @@ fn callers() -> String {
     )
 }
 
-async fn call(world: &World, head: &str) -> crate::wire::Raw {
-    crate::wire::exchange(&world.gateway, format!("{}\r\nHost: a\r\n\r\n", head.replace('\n', "\r\n"))).await
+async fn call(bed: &TestBed, head: &str) -> crate::wire::Raw {
+    crate::wire::exchange(&bed.gateway, format!("{}\r\nHost: a\r\n\r\n", head.replace('\n', "\r\n"))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_page_with_the_key_is_let_in_and_may_read_its_responses() {
-    let world = Setup::new().append(&callers()).start().await;
+    let bed = TestBedBuilder::new().append(&callers()).start().await;
     for origin in ["file://", "https://viewer.test"] {
         let asked = call(
-            &world,
+            &bed,
             &format!(
                 "OPTIONS /orders/practice HTTP/1.1\nOrigin: {origin}\nAccess-Control-Request-Method: GET\n\
                  Access-Control-Request-Headers: x-gateway-key\nAccess-Control-Request-Private-Network: true"
@@ -28,28 +28,28 @@ async fn a_listed_page_with_the_key_is_let_in_and_may_read_its_responses() {
         .await;
         assert_eq!((asked.status(), asked.header("access-control-allow-origin")), (204, Some(origin)));
         assert_eq!(asked.header("access-control-allow-private-network"), Some("true"));
-        assert!(world.sandbox.calls().is_empty(), "the platform is not asked");
+        assert!(bed.sandbox.calls().is_empty(), "the platform is not asked");
         let response = call(
-            &world,
+            &bed,
             &format!("GET /itero-gen-api/v2/orders/practice HTTP/1.1\nOrigin: {origin}\nX-Gateway-Key: key-of-viewer"),
         )
         .await;
         assert_eq!(response.status(), 200, "{}", response.text());
         assert_eq!(response.all("access-control-allow-origin"), [origin]);
-        assert_eq!(world.sandbox.calls().pop().unwrap().header("origin"), None);
+        assert_eq!(bed.sandbox.calls().pop().unwrap().header("origin"), None);
         let refused = call(
-            &world,
+            &bed,
             &format!("GET /accounts/none/orders HTTP/1.1\nOrigin: {origin}\nX-Gateway-Key: key-of-viewer"),
         )
         .await;
         assert_eq!((refused.status(), refused.header("access-control-allow-origin")), (403, Some(origin)));
-        world.sandbox.clear_calls();
+        bed.sandbox.clear_calls();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_page_is_let_in_nor_learns_anything() {
-    let world = Setup::new().append(&callers()).start().await;
+    let bed = TestBedBuilder::new().append(&callers()).start().await;
     for head in [
         "GET /orders/practice HTTP/1.1\nOrigin: https://evil.test\nX-Gateway-Key: key-of-viewer",
         "GET /orders/practice HTTP/1.1\nOrigin: https://viewer.test.evil.test\nX-Gateway-Key: key-of-viewer",
@@ -60,9 +60,9 @@ async fn no_other_page_is_let_in_nor_learns_anything() {
         "OPTIONS /orders/practice HTTP/1.1\nOrigin: https://evil.test\nAccess-Control-Request-Method: GET",
         "OPTIONS /orders/practice HTTP/1.1\nOrigin: file://",
     ] {
-        let response = call(&world, head).await;
+        let response = call(&bed, head).await;
         assert_eq!(response.status_line, "HTTP/1.1 403 origin_refused", "{head}");
         assert!(response.header("access-control-allow-origin").is_none(), "{head}");
     }
-    assert!(world.sandbox.calls().is_empty());
+    assert!(bed.sandbox.calls().is_empty());
 }

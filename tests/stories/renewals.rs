@@ -10,7 +10,7 @@ use genapi_gateway::sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
+use crate::test_bed::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, TestBed, TestBedBuilder};
 
 const LIST: &str = "/itero-gen-api/v2/orders/practice";
 const LAB_LIST: &str = "/itero-gen-api/v2/orders/lab";
@@ -27,35 +27,35 @@ const VARIANTS: [Variant; 4] = [
     ("no refresh token in the answer", |behavior| behavior.refresh_token_in_response = false),
 ];
 
-async fn get(world: &World, account: &str, path: &str) -> Response {
-    world.while_time_flies(Duration::from_millis(100), world.get(account, path)).await
+async fn get(bed: &TestBed, account: &str, path: &str) -> Response {
+    bed.while_time_flies(Duration::from_millis(100), bed.get(account, path)).await
 }
 
 /// Served again by itself, within the documented waits and our longest hold after the end of the trouble.
-async fn assert_recovers(world: &World, account: &str, path: &str) {
+async fn assert_recovers(bed: &TestBed, account: &str, path: &str) {
     let mut last = None;
     for _ in 0..40 {
-        let response = get(world, account, path).await;
+        let response = get(bed, account, path).await;
         if response.status == 200 {
             return;
         }
         last = Some((response.status, response.text()));
-        world.clock.advance(Duration::from_secs(5));
+        bed.clock.advance(Duration::from_secs(5));
     }
     panic!("{account} does not recover: {last:?}");
 }
 
-async fn state(world: &World, account: &str) -> String {
-    world.account(account).await["state"].as_str().unwrap().to_owned()
+async fn state(bed: &TestBed, account: &str) -> String {
+    bed.account(account).await["state"].as_str().unwrap().to_owned()
 }
 
-async fn count(world: &World, account: &str, event: &str) -> usize {
-    world.journal(account).await.iter().filter(|line| *line == event).count()
+async fn count(bed: &TestBed, account: &str, event: &str) -> usize {
+    bed.journal(account).await.iter().filter(|line| *line == event).count()
 }
 
 /// What `/readyz?verbose` says about the realm.
-async fn realm_health(world: &World, realm: &str) -> (bool, String) {
-    let readiness = world.look("/readyz?verbose").await;
+async fn realm_health(bed: &TestBed, realm: &str) -> (bool, String) {
+    let readiness = bed.look("/readyz?verbose").await;
     assert_eq!(readiness.status, 200, "trouble of a realm does not take the gateway out of service");
     let parts = readiness.json()["parts"].clone();
     let of_realm = |part: &&Value| part["detail"].as_str().unwrap().starts_with(&format!("{realm}: "));
@@ -92,59 +92,59 @@ async fn a_discovery_that_fails_or_lies_keeps_the_last_good_route_and_tells_it_o
         Fault::DropsMidBody,
         Fault::Garbage,
     ];
-    let world = World::new().await;
-    let route = world.account(CLINIC_NAME).await["route"].clone();
+    let bed = TestBed::new().await;
+    let route = bed.account(CLINIC_NAME).await["route"].clone();
     for fault in faults {
-        world.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault.clone()));
-        let told = count(&world, CLINIC_NAME, "discovery_failed").await;
+        bed.sandbox.inject(FaultRule::on(Endpoint::Discovery, fault.clone()));
+        let told = count(&bed, CLINIC_NAME, "discovery_failed").await;
         for _ in 0..2 {
-            world.sandbox.expire_access(CLINIC);
-            assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{fault:?}");
-            assert_eq!(world.account(CLINIC_NAME).await["route"], route, "{fault:?}");
+            bed.sandbox.expire_access(CLINIC);
+            assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200, "{fault:?}");
+            assert_eq!(bed.account(CLINIC_NAME).await["route"], route, "{fault:?}");
         }
-        assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, told + 1, "{fault:?}");
-        world.sandbox.clear_fault_rules();
-        world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+        assert_eq!(count(&bed, CLINIC_NAME, "discovery_failed").await, told + 1, "{fault:?}");
+        bed.sandbox.clear_fault_rules();
+        bed.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
     }
     let series = "genapi_gateway_renewals_total{realm=\"global\",outcome=\"discovery_failed\"}";
-    assert!(world.metric(series).await >= 20.0);
+    assert!(bed.metric(series).await >= 20.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn discovery_works_where_only_base_url_serves_it() {
-    let world = Setup::new().behavior(|behavior| behavior.discovery_at_domain = false).start().await;
-    world.sandbox.expire_access(CLINIC);
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    let places: Vec<HostRole> = world.sandbox.discoveries().iter().map(|call| call.role).collect();
+    let bed = TestBedBuilder::new().behavior(|behavior| behavior.discovery_at_domain = false).start().await;
+    bed.sandbox.expire_access(CLINIC);
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
+    let places: Vec<HostRole> = bed.sandbox.discoveries().iter().map(|call| call.role).collect();
     assert_eq!(
         places,
         [HostRole::Region(Region::NorthAmerica), HostRole::Base(Platform::New)],
         "Domain first"
     );
-    assert_eq!(count(&world, CLINIC_NAME, "discovery_failed").await, 0);
+    assert_eq!(count(&bed, CLINIC_NAME, "discovery_failed").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_moved_to_another_region_is_followed_whatever_tells_it() {
     for (name, behavior) in VARIANTS {
-        let world = Setup::new()
+        let bed = TestBedBuilder::new()
             .behavior(behavior)
             .behavior(|behavior| behavior.wrong_region_status = behavior.expiry_status)
             .start()
             .await;
-        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-        world.sandbox.move_region(CLINIC, Region::AsiaPacific);
-        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
-        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
+        assert_eq!(bed.get(CLINIC_NAME, LIST).await.status, 200);
+        bed.sandbox.move_region(CLINIC, Region::AsiaPacific);
+        assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(bed.sandbox.refreshes(CLINIC).len(), 1, "{name}");
         assert_eq!(
-            world.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap().role,
+            bed.sandbox.calls_to(Endpoint::OrdersPractice).pop().unwrap().role,
             HostRole::Region(Region::AsiaPacific)
         );
-        assert_eq!(count(&world, CLINIC_NAME, "route_changed").await, 2, "{name}: first found, then moved");
-        world.sandbox.move_region(CLINIC, Region::Europe);
-        world.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
-        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}: discovery alone");
+        assert_eq!(count(&bed, CLINIC_NAME, "route_changed").await, 2, "{name}: first found, then moved");
+        bed.sandbox.move_region(CLINIC, Region::Europe);
+        bed.operate(&format!("/discover?pattern={CLINIC_NAME}"), Value::Null).await;
+        assert_eq!(bed.get(CLINIC_NAME, LIST).await.status, 200);
+        assert_eq!(bed.sandbox.refreshes(CLINIC).len(), 1, "{name}: discovery alone");
     }
 }
 
@@ -170,15 +170,15 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
         Fault::Garbage,
         Fault::Unsolicited101,
     ]);
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     let name: AccountName = CLINIC_NAME.parse().unwrap();
     for fault in faults {
-        let before = world.running.store().account(&name).await.unwrap().unwrap();
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
-        world.sandbox.expire_access(CLINIC);
-        let response = get(&world, CLINIC_NAME, LIST).await;
+        let before = bed.running.store().account(&name).await.unwrap().unwrap();
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()).for_account(CLINIC));
+        bed.sandbox.expire_access(CLINIC);
+        let response = get(&bed, CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
-        let after = world.running.store().account(&name).await.unwrap().unwrap();
+        let after = bed.running.store().account(&name).await.unwrap().unwrap();
         let grant = |record: &genapi_gateway::store::AccountRecord| {
             let grant = record.current_grant().unwrap();
             (grant.generation, grant.refresh.expose().to_owned())
@@ -188,22 +188,22 @@ async fn junk_from_the_token_endpoint_changes_nothing_and_the_account_recovers_b
             assert_eq!(grant(&before), grant(&after), "{fault:?}");
         }
         assert_eq!(after.state, AccountState::Ready);
-        assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{fault:?}: the others are untouched");
-        world.sandbox.clear_fault_rules();
-        assert_recovers(&world, CLINIC_NAME, LIST).await;
+        assert_eq!(bed.get(LAB_NAME, LAB_LIST).await.status, 200, "{fault:?}: the others are untouched");
+        bed.sandbox.clear_fault_rules();
+        assert_recovers(&bed, CLINIC_NAME, LIST).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
     for (name, behavior) in VARIANTS {
-        let world = Setup::new()
+        let bed = TestBedBuilder::new()
             .behavior(behavior)
             .account(AccountSpec::clinic(1003, "Third"))
             .account(AccountSpec::clinic(1004, "Fourth"))
             .start()
             .await;
-        world.sandbox.set_client_secret(Platform::New, "another-secret");
+        bed.sandbox.set_client_secret(Platform::New, "another-secret");
         let accounts = [
             (1001, "acct-1001", LIST),
             (1002, "acct-1002", LAB_LIST),
@@ -211,92 +211,92 @@ async fn bad_client_credentials_keep_every_grant_and_heal_with_a_reload() {
             (1004, "acct-1004", LIST),
         ];
         for (id, account, path) in accounts {
-            world.sandbox.expire_access(id);
-            let response = get(&world, account, path).await;
+            bed.sandbox.expire_access(id);
+            let response = get(&bed, account, path).await;
             assert!([401, 403, 503].contains(&response.status), "{name} {account}: {}", response.text());
         }
         // A 403 may mean what it says, so it passes where nothing better can be had.
-        let codes = if world.sandbox.behavior().expiry_status == 403 { "" } else { "token_unavailable" };
+        let codes = if bed.sandbox.behavior().expiry_status == 403 { "" } else { "token_unavailable" };
         for (_, account, path) in accounts {
-            assert_eq!(state(&world, account).await, "ready", "{name} {account}");
-            assert_eq!(get(&world, account, path).await.code(), codes, "{name} {account}");
+            assert_eq!(state(&bed, account).await, "ready", "{name} {account}");
+            assert_eq!(get(&bed, account, path).await.code(), codes, "{name} {account}");
         }
-        let (ok, detail) = realm_health(&world, "global").await;
+        let (ok, detail) = realm_health(&bed, "global").await;
         assert!(!ok && detail.contains("client credentials"), "{name}: {detail}");
-        assert!(world.sandbox.calls_to(Endpoint::Refresh).len() <= 5, "{name}: nothing is hammered");
+        assert!(bed.sandbox.calls_to(Endpoint::Refresh).len() <= 5, "{name}: nothing is hammered");
 
-        std::fs::write(world.folder().join("client-global.secret"), "another-secret").unwrap();
-        world.running.reload().await;
+        std::fs::write(bed.folder().join("client-global.secret"), "another-secret").unwrap();
+        bed.running.reload().await;
         for (_, account, path) in accounts {
-            assert_recovers(&world, account, path).await;
+            assert_recovers(&bed, account, path).await;
         }
-        assert_eq!(realm_health(&world, "global").await.1, "global: in order");
+        assert_eq!(realm_health(&bed, "global").await.1, "global: in order");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_credentials_that_the_vendor_puts_right_heal_by_themselves() {
-    let world = World::new().await;
-    world.sandbox.set_client_secret(Platform::New, "a-mistake");
-    world.sandbox.expire_access(CLINIC);
-    world.sandbox.expire_access(LAB);
-    get(&world, CLINIC_NAME, LIST).await;
-    get(&world, LAB_NAME, LAB_LIST).await;
-    assert!(!realm_health(&world, "global").await.0);
-    world.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
-    world.clock.advance(6 * MINUTE);
-    assert_recovers(&world, CLINIC_NAME, LIST).await;
-    assert_recovers(&world, LAB_NAME, LAB_LIST).await;
+    let bed = TestBed::new().await;
+    bed.sandbox.set_client_secret(Platform::New, "a-mistake");
+    bed.sandbox.expire_access(CLINIC);
+    bed.sandbox.expire_access(LAB);
+    get(&bed, CLINIC_NAME, LIST).await;
+    get(&bed, LAB_NAME, LAB_LIST).await;
+    assert!(!realm_health(&bed, "global").await.0);
+    bed.sandbox.set_client_secret(Platform::New, "sandbox-secret-new-platform");
+    bed.clock.advance(6 * MINUTE);
+    assert_recovers(&bed, CLINIC_NAME, LIST).await;
+    assert_recovers(&bed, LAB_NAME, LAB_LIST).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_token_endpoint_is_not_felt_while_tokens_live_and_ends_for_all() {
     for fault in [Fault::Status(500), Fault::Status(504), Fault::DropsBeforeHead, Fault::HtmlInstead] {
-        let world = Setup::new().account(AccountSpec::clinic(1003, "Third")).start().await;
+        let bed = TestBedBuilder::new().account(AccountSpec::clinic(1003, "Third")).start().await;
         let accounts = [("acct-1001", LIST), ("acct-1002", LAB_LIST), ("acct-1003", LIST)];
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()));
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault.clone()));
         for _ in 0..59 {
             for (account, path) in accounts {
-                assert_eq!(world.get(account, path).await.status, 200, "{fault:?}");
+                assert_eq!(bed.get(account, path).await.status, 200, "{fault:?}");
             }
-            world.clock.advance(MINUTE);
+            bed.clock.advance(MINUTE);
         }
-        world.clock.advance(2 * MINUTE);
+        bed.clock.advance(2 * MINUTE);
         for (account, path) in accounts {
-            let response = get(&world, account, path).await;
+            let response = get(&bed, account, path).await;
             assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"), "{fault:?}");
-            assert_eq!(state(&world, account).await, "ready");
+            assert_eq!(state(&bed, account).await, "ready");
         }
         // 24 minutes of trying at most since the keeper began, by three accounts at first and by one trial at
         // a time then.
-        let tries = world.sandbox.calls_to(Endpoint::Refresh).len();
+        let tries = bed.sandbox.calls_to(Endpoint::Refresh).len();
         assert!(tries < 120, "{fault:?}: {tries} tries");
-        world.sandbox.clear_fault_rules();
-        world.clock.advance(MINUTE);
+        bed.sandbox.clear_fault_rules();
+        bed.clock.advance(MINUTE);
         for (account, path) in accounts {
-            assert_recovers(&world, account, path).await;
+            assert_recovers(&bed, account, path).await;
         }
-        assert_eq!(realm_health(&world, "global").await.1, "global: in order");
+        assert_eq!(realm_health(&bed, "global").await.1, "global: in order");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_one_platform_is_none_of_the_others() {
-    let world = Setup::new()
+    let bed = TestBedBuilder::new()
         .account(AccountSpec::clinic(2001, "Old").on_platform(Platform::Old))
         .account(AccountSpec::clinic(3001, "China").on_platform(Platform::China))
         .start()
         .await;
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::Old));
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Status(500)).on_platform(Platform::Old));
     for id in [CLINIC, 2001, 3001] {
-        world.sandbox.expire_access(id);
+        bed.sandbox.expire_access(id);
     }
-    assert_eq!(get(&world, "acct-2001", LIST).await.code(), "token_unavailable");
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    assert_eq!(get(&world, "acct-3001", LIST).await.status, 200);
-    for call in world.sandbox.calls() {
+    assert_eq!(get(&bed, "acct-2001", LIST).await.code(), "token_unavailable");
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(get(&bed, "acct-3001", LIST).await.status, 200);
+    for call in bed.sandbox.calls() {
         if let (Some(account), Some(platform)) = (call.account, call.role.platform()) {
-            let home = world.sandbox.account(account).unwrap().platform;
+            let home = bed.sandbox.account(account).unwrap().platform;
             assert_eq!(platform, home, "a token crossed realms: {call:?}");
         }
     }
@@ -304,39 +304,39 @@ async fn an_outage_of_one_platform_is_none_of_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_was_lost_is_asked_for_again_and_where_tokens_rotate_the_loss_is_named() {
-    let world = World::new().await;
-    world.sandbox.expire_access(CLINIC);
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "the refresh token is still good");
+    let bed = TestBed::new().await;
+    bed.sandbox.expire_access(CLINIC);
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200, "the refresh token is still good");
 
-    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
-    world.sandbox.expire_access(CLINIC);
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
-    let response = get(&world, CLINIC_NAME, LIST).await;
+    let bed = TestBedBuilder::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
+    bed.sandbox.expire_access(CLINIC);
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::LostTokenResponse).once());
+    let response = get(&bed, CLINIC_NAME, LIST).await;
     assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"));
-    let why = world.account(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
+    let why = bed.account(CLINIC_NAME).await["why"].as_str().unwrap().to_owned();
     assert!(why.contains("was lost") && why.contains("replaced it"), "{why}");
-    assert_eq!(get(&world, LAB_NAME, LAB_LIST).await.status, 200);
+    assert_eq!(get(&bed, LAB_NAME, LAB_LIST).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_needs_a_login_for_each_account_and_is_no_outage() {
     for (name, behavior) in VARIANTS {
-        let mut setup = Setup::new().behavior(behavior);
+        let mut setup = TestBedBuilder::new().behavior(behavior);
         for id in 1100..1112 {
             setup = setup.account(AccountSpec::clinic(id, "Moved"));
         }
-        let world = setup.start().await;
+        let bed = setup.start().await;
         for id in 1100..1112 {
-            world.sandbox.migrate(id, Platform::Old);
+            bed.sandbox.migrate(id, Platform::Old);
         }
         // Refused together, they are tried once more before anybody is told to log in.
         let mut rounds = 0;
         loop {
             let calls =
-                (1100..1112).map(|id| world.get(Box::leak(format!("acct-{id}").into_boxed_str()), LIST));
+                (1100..1112).map(|id| bed.get(Box::leak(format!("acct-{id}").into_boxed_str()), LIST));
             let all = futures_util::future::join_all(calls);
-            let responses = world.while_time_flies(Duration::from_millis(100), all).await;
+            let responses = bed.while_time_flies(Duration::from_millis(100), all).await;
             let codes: Vec<_> = responses.iter().map(|response| (response.status, response.code())).collect();
             if codes.iter().all(|code| *code == (401, "account_needs_login".to_owned())) {
                 break;
@@ -348,159 +348,162 @@ async fn a_migration_needs_a_login_for_each_account_and_is_no_outage() {
             assert!(codes.iter().all(is_expected), "{name}: {codes:?}");
             rounds += 1;
             assert!(rounds <= 5, "{name}: {codes:?}");
-            world.clock.advance(MINUTE);
+            bed.clock.advance(MINUTE);
         }
-        assert_eq!(realm_health(&world, "global").await, (true, "global: in order".to_owned()), "{name}");
+        assert_eq!(realm_health(&bed, "global").await, (true, "global: in order".to_owned()), "{name}");
         for id in 1100..1112 {
-            let refreshes = world.sandbox.refreshes(id).len();
+            let refreshes = bed.sandbox.refreshes(id).len();
             assert!((1..=3).contains(&refreshes), "{name}: a dead grant was tried {refreshes} times");
-            assert_eq!(count(&world, &format!("acct-{id}"), "needs_login").await, 1, "{name}");
+            assert_eq!(count(&bed, &format!("acct-{id}"), "needs_login").await, 1, "{name}");
         }
-        let probes = world.sandbox.calls_to(Endpoint::Exchange).len();
+        let probes = bed.sandbox.calls_to(Endpoint::Exchange).len();
         assert!((1..=3).contains(&probes), "{name}: our credentials were asked about {probes} times");
-        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+        assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
         let series = "genapi_gateway_accounts{realm=\"global\",state=\"needs_login\"}";
-        assert_eq!(world.metric(series).await, 12.0);
+        assert_eq!(bed.metric(series).await, 12.0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_grant_by_import_ends_the_need_for_a_login() {
-    let world = World::new().await;
-    world.sandbox.forget_refresh(CLINIC);
-    world.sandbox.expire_access(CLINIC);
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.code(), "account_needs_login");
-    let grant = world.sandbox.grant(CLINIC).unwrap();
+    let bed = TestBed::new().await;
+    bed.sandbox.forget_refresh(CLINIC);
+    bed.sandbox.expire_access(CLINIC);
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.code(), "account_needs_login");
+    let grant = bed.sandbox.grant(CLINIC).unwrap();
     let entry =
         json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC, "refresh_token": grant}]);
-    let imported = world.while_time_flies(Duration::from_millis(100), world.operate("/import", entry)).await;
+    let imported = bed.while_time_flies(Duration::from_millis(100), bed.operate("/import", entry)).await;
     assert!(imported.text().contains("\"ok\":true"), "{}", imported.text());
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_within_the_vendors_gap_is_judged_by_the_platform_and_renewed_after_it() {
-    let world = Setup::new()
+    let bed = TestBedBuilder::new()
         .behavior(|behavior| behavior.access_token_life = Duration::from_secs(20))
         .config("min_gap = \"0s\"", "min_gap = \"60s\"")
         .start()
         .await;
-    assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200);
-    world.clock.advance(Duration::from_secs(30));
+    assert_eq!(bed.get(CLINIC_NAME, LIST).await.status, 200);
+    bed.clock.advance(Duration::from_secs(30));
     // Its own clock may know better than ours, so it is asked; where both say that the token has ended, the
     // caller hears when to come back.
-    world.sandbox.clear_calls();
-    let response = world.get(CLINIC_NAME, LIST).await;
+    bed.sandbox.clear_calls();
+    let response = bed.get(CLINIC_NAME, LIST).await;
     assert_eq!((response.status, response.code().as_str()), (503, "token_unavailable"));
     assert!(!response.header("retry-after").is_empty());
-    assert_eq!(world.sandbox.calls_to(Endpoint::OrdersPractice).len(), 1);
-    assert!(world.sandbox.refreshes(CLINIC).is_empty());
-    world.clock.advance(Duration::from_secs(30));
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1);
+    assert_eq!(bed.sandbox.calls_to(Endpoint::OrdersPractice).len(), 1);
+    assert!(bed.sandbox.refreshes(CLINIC).is_empty());
+    bed.clock.advance(Duration::from_secs(30));
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
+    assert_eq!(bed.sandbox.refreshes(CLINIC).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_401_within_the_gap_passes_through_and_one_after_it_is_cured() {
     for (name, behavior) in VARIANTS {
-        let world =
-            Setup::new().behavior(behavior).config("min_gap = \"0s\"", "min_gap = \"60s\"").start().await;
-        let expiry_status = world.sandbox.behavior().expiry_status;
-        world.sandbox.expire_access(CLINIC);
-        let response = world.get(CLINIC_NAME, LIST).await;
+        let bed = TestBedBuilder::new()
+            .behavior(behavior)
+            .config("min_gap = \"0s\"", "min_gap = \"60s\"")
+            .start()
+            .await;
+        let expiry_status = bed.sandbox.behavior().expiry_status;
+        bed.sandbox.expire_access(CLINIC);
+        let response = bed.get(CLINIC_NAME, LIST).await;
         assert_eq!((response.status, response.code()), (expiry_status, String::new()), "{name}");
-        world.clock.advance(MINUTE);
-        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
-        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{name}");
+        bed.clock.advance(MINUTE);
+        assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(bed.sandbox.refreshes(CLINIC).len(), 1, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_of_polling_into_a_lasting_403_costs_a_handful_of_refreshes_beyond_the_hourly_ones() {
     for (name, behavior) in VARIANTS {
-        let world = Setup::new()
+        let bed = TestBedBuilder::new()
             .behavior(behavior)
             .options(|options| options.keep_calls = 20_000)
             .config("min_gap = \"0s\"", "min_gap = \"60s\"")
             .start()
             .await;
-        world.sandbox.deny(CLINIC, "/orders/practice");
+        bed.sandbox.deny(CLINIC, "/orders/practice");
         for _ in 0..24 * 60 {
-            world.clock.advance(MINUTE);
-            let response = world.get(CLINIC_NAME, LIST).await;
+            bed.clock.advance(MINUTE);
+            let response = bed.get(CLINIC_NAME, LIST).await;
             assert_eq!((response.status, response.code()), (403, String::new()), "{name}");
-            assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
+            assert_eq!(bed.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
         }
         let unserved =
             |call: &RecordedCall| call.endpoint == Some(Endpoint::OrdersLab) && call.status != Some(200);
         assert!(
-            world.sandbox.calls_where(unserved).is_empty(),
+            bed.sandbox.calls_where(unserved).is_empty(),
             "{name}: the keeper renews ahead, no call meets an expired token"
         );
-        let (denied, healthy) = (world.sandbox.refreshes(CLINIC).len(), world.sandbox.refreshes(LAB).len());
+        let (denied, healthy) = (bed.sandbox.refreshes(CLINIC).len(), bed.sandbox.refreshes(LAB).len());
         assert!((23..=30).contains(&healthy), "{name}: {healthy} refreshes of an account that is well");
         assert!(
             denied <= healthy + 8,
             "{name}: {denied} refreshes of the denied account, {healthy} of the other"
         );
-        assert!(world.sandbox.smallest_refresh_gap(CLINIC).unwrap() >= MINUTE, "{name}");
+        assert!(bed.sandbox.smallest_refresh_gap(CLINIC).unwrap() >= MINUTE, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_nobody_uses_is_kept_alive_for_a_year() {
     for (name, behavior) in [VARIANTS[0], VARIANTS[2]] {
-        let world = Setup::new().behavior(behavior).start().await;
-        let start = world.now();
+        let bed = TestBedBuilder::new().behavior(behavior).start().await;
+        let start = bed.now();
         let mut last = start;
-        while world.now() < start + 365 * DAY {
+        while bed.now() < start + 365 * DAY {
             let mut due = false;
             for account in [CLINIC_NAME, LAB_NAME] {
-                let refreshed_at = world.account(account).await["refreshed_at"].as_u64().unwrap();
-                due |= world.now().as_millis() - refreshed_at > (7 * DAY).as_millis() as u64;
+                let refreshed_at = bed.account(account).await["refreshed_at"].as_u64().unwrap();
+                due |= bed.now().as_millis() - refreshed_at > (7 * DAY).as_millis() as u64;
             }
             // The keeper looks around twice a minute; days only go by when it has nothing to do.
-            world.clock.advance(if due { MINUTE } else { DAY });
+            bed.clock.advance(if due { MINUTE } else { DAY });
         }
-        let refreshes = world.sandbox.refreshes(CLINIC);
+        let refreshes = bed.sandbox.refreshes(CLINIC);
         // Every seven days or a little earlier, by a clock that moves in days.
         assert!((40..=60).contains(&refreshes.len()), "{name}: {} refreshes", refreshes.len());
         for call in &refreshes {
             assert!(call.at.since(last) <= 10 * DAY, "{name}: a gap of {:?}", call.at.since(last));
             last = call.at;
         }
-        assert_eq!(state(&world, CLINIC_NAME).await, "ready", "{name}");
-        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(state(&bed, CLINIC_NAME).await, "ready", "{name}");
+        assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_was_off_for_three_months_says_login_needed_and_for_two_it_goes_on() {
-    let world = World::new().await.restart_later(60 * DAY).await;
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-    let world = world.restart_later(100 * DAY).await;
+    let bed = TestBed::new().await.restart_later(60 * DAY).await;
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
+    let bed = bed.restart_later(100 * DAY).await;
     // Both accounts are refused at once, so each is tried a second time before it is said.
     for _ in 0..5 {
-        if get(&world, CLINIC_NAME, LIST).await.code() == "account_needs_login" {
+        if get(&bed, CLINIC_NAME, LIST).await.code() == "account_needs_login" {
             break;
         }
-        world.clock.advance(MINUTE);
+        bed.clock.advance(MINUTE);
     }
-    assert_eq!(get(&world, CLINIC_NAME, LIST).await.code(), "account_needs_login");
+    assert_eq!(get(&bed, CLINIC_NAME, LIST).await.code(), "account_needs_login");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_the_stored_token_serves_and_nothing_is_refreshed() {
     for (name, behavior) in VARIANTS {
-        let world = Setup::new().behavior(behavior).start().await;
-        world.sandbox.expire_access(CLINIC);
-        assert_eq!(get(&world, CLINIC_NAME, LIST).await.status, 200);
-        let world = world.restart().await;
-        world.sandbox.clear_calls();
-        assert_eq!(world.get(CLINIC_NAME, LIST).await.status, 200, "{name}");
-        assert_eq!(world.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
+        let bed = TestBedBuilder::new().behavior(behavior).start().await;
+        bed.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&bed, CLINIC_NAME, LIST).await.status, 200);
+        let bed = bed.restart().await;
+        bed.sandbox.clear_calls();
+        assert_eq!(bed.get(CLINIC_NAME, LIST).await.status, 200, "{name}");
+        assert_eq!(bed.get(LAB_NAME, LAB_LIST).await.status, 200, "{name}");
         let control =
             |call: &RecordedCall| matches!(call.endpoint, Some(Endpoint::Refresh | Endpoint::Discovery));
-        assert!(world.sandbox.calls_where(control).is_empty(), "{name}");
+        assert!(bed.sandbox.calls_where(control).is_empty(), "{name}");
     }
 }

@@ -8,17 +8,17 @@ use genapi_gateway::sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, Setup, World};
+use crate::test_bed::{CLINIC, CLINIC_NAME, LAB, LAB_NAME, Response, TestBed, TestBedBuilder};
 
 const LIST: &str = "/orders/practice";
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn get(world: &World) -> Response {
-    world.while_time_flies(Duration::from_millis(100), world.get(CLINIC_NAME, LIST)).await
+async fn get(bed: &TestBed) -> Response {
+    bed.while_time_flies(Duration::from_millis(100), bed.get(CLINIC_NAME, LIST)).await
 }
 
-async fn count(world: &World, event: &str) -> usize {
-    world.journal(CLINIC_NAME).await.iter().filter(|line| *line == event).count()
+async fn count(bed: &TestBed, event: &str) -> usize {
+    bed.journal(CLINIC_NAME).await.iter().filter(|line| *line == event).count()
 }
 
 fn odd_responses() -> Vec<ResponseQuirks> {
@@ -58,27 +58,27 @@ fn odd_responses() -> Vec<ResponseQuirks> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_odd_token_response_serves_its_caller_and_keeps_the_rotated_refresh_token() {
-    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
+    let bed = TestBedBuilder::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     for (number, odd) in odd_responses().into_iter().enumerate() {
-        world.sandbox.inject(
+        bed.sandbox.inject(
             FaultRule::on(Endpoint::Refresh, Fault::OddTokenResponse(odd.clone())).for_account(CLINIC),
         );
-        world.sandbox.expire_access(CLINIC);
-        assert_eq!(get(&world).await.status, 200, "{odd:?}");
-        assert_eq!(count(&world, "token_answer_odd").await, number + 1, "{odd:?}");
-        world.sandbox.clear_fault_rules();
+        bed.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&bed).await.status, 200, "{odd:?}");
+        assert_eq!(count(&bed, "token_answer_odd").await, number + 1, "{odd:?}");
+        bed.sandbox.clear_fault_rules();
         // What came is what the next renewal is made with: with rotation nothing else would do.
-        world.clock.advance(2 * MINUTE);
-        world.sandbox.expire_access(CLINIC);
-        assert_eq!(get(&world).await.status, 200, "after {odd:?}");
-        world.clock.advance(2 * MINUTE);
+        bed.clock.advance(2 * MINUTE);
+        bed.sandbox.expire_access(CLINIC);
+        assert_eq!(get(&bed).await.status, 200, "after {odd:?}");
+        bed.clock.advance(2 * MINUTE);
     }
-    assert_eq!(count(&world, "needs_login").await, 0);
+    assert_eq!(count(&bed, "needs_login").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     let unusable: [Value; 7] = [
         json!(""),
         json!(" "),
@@ -90,11 +90,11 @@ async fn an_unusable_refresh_token_leaves_the_one_at_hand() {
     ];
     for value in unusable {
         let fault = Fault::OddTokenResponse(ResponseQuirks::field("refresh_token", value.clone()));
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
         for _ in 0..2 {
-            world.sandbox.expire_access(CLINIC);
-            assert_eq!(get(&world).await.status, 200, "{value}");
-            world.clock.advance(2 * MINUTE);
+            bed.sandbox.expire_access(CLINIC);
+            assert_eq!(get(&bed).await.status, 200, "{value}");
+            bed.clock.advance(2 * MINUTE);
         }
     }
 }
@@ -137,47 +137,47 @@ fn speakers() -> Vec<CustomResponse> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_else_speaks_at_the_token_endpoint_costs_no_account_its_login() {
-    let world = World::new().await;
+    let bed = TestBed::new().await;
     for speaker in speakers() {
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(speaker.clone())));
-        world.sandbox.inject(FaultRule::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(speaker.clone())));
+        bed.sandbox.inject(FaultRule::on(Endpoint::Exchange, Fault::Speaks(speaker.clone())));
         for _ in 0..3 {
-            world.sandbox.expire_access(CLINIC);
-            let response = get(&world).await;
+            bed.sandbox.expire_access(CLINIC);
+            let response = get(&bed).await;
             assert!([401, 503].contains(&response.status), "{speaker:?}: {}", response.text());
-            world.clock.advance(2 * MINUTE);
+            bed.clock.advance(2 * MINUTE);
         }
-        assert_eq!(world.account(CLINIC_NAME).await["state"], "ready", "{speaker:?}");
-        world.sandbox.clear_fault_rules();
+        assert_eq!(bed.account(CLINIC_NAME).await["state"], "ready", "{speaker:?}");
+        bed.sandbox.clear_fault_rules();
         let mut healed = false;
         for _ in 0..10 {
-            healed |= get(&world).await.status == 200;
-            world.clock.advance(Duration::from_secs(6));
+            healed |= get(&bed).await.status == 200;
+            bed.clock.advance(Duration::from_secs(6));
         }
         assert!(healed, "{speaker:?}");
-        assert_eq!(world.get(LAB_NAME, "/orders/lab").await.status, 200, "{speaker:?}");
+        assert_eq!(bed.get(LAB_NAME, "/orders/lab").await.status, 200, "{speaker:?}");
     }
-    assert_eq!(count(&world, "needs_login").await, 0);
+    assert_eq!(count(&bed, "needs_login").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oauth_word_blames_the_grant_at_whatever_status() {
     for status in [200, 400, 401, 403, 500] {
-        let world = World::new().await;
+        let bed = TestBed::new().await;
         let body = r#"{"error":"invalid_grant"}"#.to_owned();
         let fault = Fault::Speaks(CustomResponse { status, body, ..CustomResponse::default() });
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC));
-        world.sandbox.expire_access(CLINIC);
-        let response = get(&world).await;
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC));
+        bed.sandbox.expire_access(CLINIC);
+        let response = get(&bed).await;
         assert_eq!((response.status, response.code().as_str()), (401, "account_needs_login"), "{status}");
-        assert_eq!(world.sandbox.refreshes(CLINIC).len(), 1, "{status}: and nobody asks again");
+        assert_eq!(bed.sandbox.refreshes(CLINIC).len(), 1, "{status}: and nobody asks again");
     }
 }
 
 /// Time goes by while nobody calls.
-async fn pass(world: &World, seconds: u64) {
+async fn pass(bed: &TestBed, seconds: u64) {
     for _ in 0..seconds {
-        world.clock.advance(Duration::from_secs(1));
+        bed.clock.advance(Duration::from_secs(1));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -186,85 +186,85 @@ const THIRD: u64 = 1003;
 const ACCOUNTS: [(u64, &str); 3] =
     [(CLINIC, "/orders/practice"), (LAB, "/orders/lab"), (THIRD, "/orders/practice")];
 
-async fn three() -> World {
-    Setup::new().account(AccountSpec::clinic(THIRD, "Third")).start().await
+async fn three() -> TestBed {
+    TestBedBuilder::new().account(AccountSpec::clinic(THIRD, "Third")).start().await
 }
 
-async fn call_all(world: &World) -> Vec<u16> {
+async fn call_all(bed: &TestBed) -> Vec<u16> {
     let mut responses = Vec::new();
     for (id, path) in ACCOUNTS {
-        world.sandbox.expire_access(id);
+        bed.sandbox.expire_access(id);
         let name = format!("acct-{id}");
-        let call = world.get(&name, path);
-        responses.push(world.while_time_flies(Duration::from_millis(100), call).await.status);
+        let call = bed.get(&name, path);
+        responses.push(bed.while_time_flies(Duration::from_millis(100), call).await.status);
     }
     responses
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_of_a_realm_is_over_a_minute_after_its_end_although_nobody_calls() {
-    let world = three().await;
+    let bed = three().await;
     let page =
         CustomResponse { status: 400, body: "<html>Blocked</html>".to_owned(), ..CustomResponse::default() };
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(page)));
-    let responses = call_all(&world).await;
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(page)));
+    let responses = call_all(&bed).await;
     assert!(!responses.contains(&200), "{responses:?}");
     let trouble = "genapi_gateway_realm_trouble{realm=\"global\",kind=\"unavailable\"}";
-    assert_eq!(world.metric(trouble).await, 1.0);
-    pass(&world, 300).await;
-    world.sandbox.clear_fault_rules();
-    pass(&world, 60).await;
-    assert_eq!(world.metric(trouble).await, 0.0);
-    world.sandbox.clear_calls();
+    assert_eq!(bed.metric(trouble).await, 1.0);
+    pass(&bed, 300).await;
+    bed.sandbox.clear_fault_rules();
+    pass(&bed, 60).await;
+    assert_eq!(bed.metric(trouble).await, 0.0);
+    bed.sandbox.clear_calls();
     for (id, path) in ACCOUNTS {
-        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+        assert_eq!(bed.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
     }
-    assert!(world.sandbox.calls_to(Endpoint::Refresh).is_empty(), "renewed before anybody asked");
+    assert!(bed.sandbox.calls_to(Endpoint::Refresh).is_empty(), "renewed before anybody asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_that_asks_for_twenty_seconds_gets_them() {
-    let world = three().await;
+    let bed = three().await;
     let busy =
         CustomResponse { status: 503, retry_after: Some("20".to_owned()), ..CustomResponse::default() };
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
-    let responses = call_all(&world).await;
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(busy)).once());
+    let responses = call_all(&bed).await;
     assert!(!responses.contains(&200), "{responses:?}");
-    assert_eq!(world.sandbox.calls_to(Endpoint::Refresh).len(), 1);
-    pass(&world, 40).await;
+    assert_eq!(bed.sandbox.calls_to(Endpoint::Refresh).len(), 1);
+    pass(&bed, 40).await;
     for (id, path) in ACCOUNTS {
-        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+        assert_eq!(bed.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_that_are_all_refused_for_a_moment_cost_no_login() {
-    let world = three().await;
+    let bed = three().await;
     let body = r#"{"error":"invalid_grant"}"#.to_owned();
     let refusal = CustomResponse { status: 400, body, ..CustomResponse::default() };
-    world.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(refusal)));
-    let responses = call_all(&world).await;
+    bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, Fault::Speaks(refusal)));
+    let responses = call_all(&bed).await;
     assert!(!responses.contains(&200), "{responses:?}");
-    world.sandbox.clear_fault_rules();
-    pass(&world, 180).await;
+    bed.sandbox.clear_fault_rules();
+    pass(&bed, 180).await;
     for (id, path) in ACCOUNTS {
-        assert_eq!(world.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
-        assert_eq!(world.account(&format!("acct-{id}")).await["state"], "ready", "{id}");
+        assert_eq!(bed.get(&format!("acct-{id}"), path).await.status, 200, "{id}");
+        assert_eq!(bed.account(&format!("acct-{id}")).await["state"], "ready", "{id}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_beside_an_unusable_access_token_is_not_lost_with_rotation() {
-    let world = Setup::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
+    let bed = TestBedBuilder::new().behavior(|behavior| behavior.rotate_refresh = true).start().await;
     for access in [json!(null), json!(5), json!(""), json!("one\r\ntwo"), json!("x".repeat(20_000))] {
         let fault = Fault::OddTokenResponse(ResponseQuirks::field("access_token", access.clone()));
-        world.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
-        world.sandbox.expire_access(CLINIC);
-        get(&world).await;
-        pass(&world, 70).await;
-        assert_eq!(get(&world).await.status, 200, "{access}");
-        world.clock.advance(2 * MINUTE);
+        bed.sandbox.inject(FaultRule::on(Endpoint::Refresh, fault).for_account(CLINIC).once());
+        bed.sandbox.expire_access(CLINIC);
+        get(&bed).await;
+        pass(&bed, 70).await;
+        assert_eq!(get(&bed).await.status, 200, "{access}");
+        bed.clock.advance(2 * MINUTE);
     }
-    assert_eq!(count(&world, "needs_login").await, 0);
-    assert_eq!(count(&world, "refresh_token_kept").await, 5);
+    assert_eq!(count(&bed, "needs_login").await, 0);
+    assert_eq!(count(&bed, "refresh_token_kept").await, 5);
 }

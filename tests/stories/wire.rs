@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::World;
+use crate::test_bed::TestBed;
 
 /// A response with its head as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +187,7 @@ pub async fn exchange(origin: &str, request: impl AsRef<[u8]>) -> Raw {
     line.response(request.starts_with(b"HEAD ")).await.unwrap_or_else(|cut| panic!("cut short: {cut:?}"))
 }
 
-impl World {
+impl TestBed {
     /// A request to the gateway: request line and fields are given without Host and key, which are added
     /// behind the request line.
     pub async fn raw(&self, head: &str, body: impl AsRef<[u8]>) -> Raw {

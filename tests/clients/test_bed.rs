@@ -23,16 +23,16 @@ const START: Duration = Duration::from_secs(60);
 
 /// How the sandbox responses in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habits {
+pub enum PlatformBehavior {
     /// What the documents print.
-    Plain,
+    Documented,
     /// JSON in chunks and compressed for whoever takes it, links in every
     /// form, large tokens, 403 for expired ones.
-    Contrary,
+    Adverse,
 }
 
 /// One way to the platform.
-pub struct Side {
+pub struct Target {
     pub name: &'static str,
     control: String,
     /// Base URLs: what an application has in its configuration.
@@ -48,11 +48,11 @@ pub struct Side {
 }
 
 /// What the clients call: the platform itself, and a gateway in front of it.
-pub struct World {
+pub struct TestBed {
     pub dir: TempDir,
-    pub habits: Habits,
-    pub direct: Side,
-    pub through: Side,
+    pub behavior: PlatformBehavior,
+    pub direct: Target,
+    pub through: Target,
     /// The clinic's and the lab's true bearers on the direct way; what applications send on both.
     pub clinic_bearer: String,
     pub lab_bearer: String,
@@ -69,8 +69,8 @@ impl Drop for Process {
     }
 }
 
-impl World {
-    pub fn start(habits: Habits) -> Self {
+impl TestBed {
+    pub fn start(behavior: PlatformBehavior) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let (bare, bare_control) = sandbox(dir.path(), &[]);
         let (gateway, admin) = (free_address(), free_address());
@@ -87,7 +87,7 @@ impl World {
             ],
         );
         for control in [&bare_control, &fronted_control] {
-            habits.set(control);
+            behavior.set(control);
         }
         let serving = serve(&set, admin);
         let bearer = |account: u64| {
@@ -96,22 +96,22 @@ impl World {
             token["access_token"].as_str().expect("a token").to_owned()
         };
         let (clinic_bearer, lab_bearer) = (bearer(CLINIC), bearer(LAB));
-        let mut direct = Side::direct(bare_control);
-        let mut through = Side::through(fronted_control, gateway);
-        for side in [&mut direct, &mut through] {
-            side.find_links(&lab_bearer);
+        let mut direct = Target::direct(bare_control);
+        let mut through = Target::through(fronted_control, gateway);
+        for target in [&mut direct, &mut through] {
+            target.find_links(&lab_bearer);
         }
-        let world = Self {
+        let bed = Self {
             dir,
-            habits,
+            behavior,
             direct,
             through,
             clinic_bearer,
             lab_bearer,
             _processes: [bare, fronted, serving],
         };
-        world.arrange();
-        world
+        bed.arrange();
+        bed
     }
 
     /// What the gateway has logged besides its calls, for a test that fails.
@@ -125,26 +125,26 @@ impl World {
 
     /// Errors that are passed on, a redirect, a long list; then the records begin anew.
     fn arrange(&self) {
-        for side in [&self.direct, &self.through] {
+        for target in [&self.direct, &self.through] {
             let fault = |endpoint: &str, fault: Value| {
                 let script = json!({"endpoint": endpoint, "account": CLINIC, "times": 1, "fault": fault});
-                side.steer("POST", "/faults", &script);
+                target.steer("POST", "/faults", &script);
             };
             fault("practice_configuration", json!({"status": 503}));
             fault("practice_configuration", json!({"status": 429}));
-            let moved = format!("{}/itero-gen-api/v2/orders/{}", side.clinic_origin, CLINIC * 100_000 + 1);
+            let moved = format!("{}/itero-gen-api/v2/orders/{}", target.clinic_origin, CLINIC * 100_000 + 1);
             fault("order", json!({"redirects": {"status": 302, "location": moved}}));
-            side.steer("POST", &format!("/accounts/{CLINIC}/orders"), &json!({"count": LONG_LIST}));
-            side.steer("DELETE", "/calls", &Value::Null);
+            target.steer("POST", &format!("/accounts/{CLINIC}/orders"), &json!({"count": LONG_LIST}));
+            target.steer("DELETE", "/calls", &Value::Null);
         }
     }
 }
 
-impl Habits {
+impl PlatformBehavior {
     fn set(self, control: &str) {
         let switches = match self {
-            Habits::Plain => json!({}),
-            Habits::Contrary => json!({
+            PlatformBehavior::Documented => json!({}),
+            PlatformBehavior::Adverse => json!({
                 "token_size": 8192, "expiry_status": 403, "link_form": "mixed", "gzip_json": true, "chunked_json": 7000,
                 "status_form": "text", "domain_form": "trailing_slash",
             }),
@@ -153,24 +153,24 @@ impl Habits {
     }
 }
 
-impl Side {
+impl Target {
     fn direct(control: String) -> Self {
-        let mut side = Self::new("direct", control);
-        let regions = side.steer("GET", "/urls", &Value::Null)["regions"].clone();
+        let mut target = Self::new("direct", control);
+        let regions = target.steer("GET", "/urls", &Value::Null)["regions"].clone();
         let region = |account: u64| regions[REGIONS[(account % 3) as usize]].as_str().expect("a region");
-        side.clinic = region(CLINIC).to_owned();
-        side.lab = region(LAB).to_owned();
-        side.addresses = [CLINIC, LAB].map(|account| origin(region(account)).to_owned()).to_vec();
-        side
+        target.clinic = region(CLINIC).to_owned();
+        target.lab = region(LAB).to_owned();
+        target.addresses = [CLINIC, LAB].map(|account| origin(region(account)).to_owned()).to_vec();
+        target
     }
 
     fn through(control: String, gateway: SocketAddr) -> Self {
-        let mut side = Self::new("through", control);
+        let mut target = Self::new("through", control);
         let base = |account: u64| format!("http://{gateway}/accounts/acct-{account}");
-        side.clinic = base(CLINIC) + "/itero-gen-api/v2";
-        side.lab = base(LAB) + "/itero-gen-api/v2";
-        side.addresses = [CLINIC, LAB].map(base).to_vec();
-        side
+        target.clinic = base(CLINIC) + "/itero-gen-api/v2";
+        target.lab = base(LAB) + "/itero-gen-api/v2";
+        target.addresses = [CLINIC, LAB].map(base).to_vec();
+        target
     }
 
     fn new(name: &'static str, control: String) -> Self {

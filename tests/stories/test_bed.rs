@@ -22,7 +22,7 @@ pub const USER: &str = "user@sandbox.test";
 pub const PASSWORD: &str = "sandbox";
 
 /// A sandbox, a gateway in front of it, and a clock that the test moves.
-pub struct World {
+pub struct TestBed {
     pub sandbox: Sandbox,
     pub running: Running,
     pub clock: Clock,
@@ -35,7 +35,7 @@ pub struct World {
 }
 
 /// What a test wants different.
-pub struct Setup {
+pub struct TestBedBuilder {
     options: SandboxOptions,
     accounts: Vec<AccountSpec>,
     config: Vec<(String, String)>,
@@ -81,7 +81,7 @@ impl Response {
     }
 }
 
-impl Setup {
+impl TestBedBuilder {
     pub fn new() -> Self {
         // A moment that tokens and certificates of the sandbox can live in.
         let clock = Clock::manual(Clock::system().now());
@@ -138,7 +138,7 @@ impl Setup {
         self
     }
 
-    pub async fn start(self) -> World {
+    pub async fn start(self) -> TestBed {
         let folder = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::start(self.options).await.unwrap();
         // The matching set pairs whatever account it finds.
@@ -155,12 +155,12 @@ impl Setup {
         }
         rewrite(&folder.path().join(gateway_files::CONFIG), &self.config, &self.appended);
         let running = start_gateway(folder.path(), self.clock.clone()).await;
-        let mut world = World::around(sandbox, running, self.clock, key, folder);
+        let mut bed = TestBed::around(sandbox, running, self.clock, key, folder);
         if self.import {
-            world.import_all().await;
+            bed.import_all().await;
         }
-        world.sandbox.clear_calls();
-        world
+        bed.sandbox.clear_calls();
+        bed
     }
 }
 
@@ -201,9 +201,9 @@ async fn start_gateway(folder: &Path, clock: Clock) -> Running {
     app::start(config, clock, &mut InheritedSockets::none()).await.unwrap()
 }
 
-impl World {
+impl TestBed {
     pub async fn new() -> Self {
-        Setup::new().start().await
+        TestBedBuilder::new().start().await
     }
 
     fn around(
@@ -372,7 +372,7 @@ impl World {
         self.running.stop().await;
         change(self.folder.path()).await;
         let running = start_gateway(self.folder.path(), self.clock.clone()).await;
-        self = World::around(self.sandbox, running, self.clock, self.key, self.folder);
+        self = TestBed::around(self.sandbox, running, self.clock, self.key, self.folder);
         self
     }
 }
