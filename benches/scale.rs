@@ -69,7 +69,7 @@ fn main() {
 // ---- start and memory
 
 /// On each kind of store, each count of accounts in fresh processes;
-/// memory is told against the fewest accounts.
+/// memory is compared with the fewest accounts.
 fn starts(accounts: &[usize]) {
     println!(
         "\n| store | accounts | start to ready | resident | per account | beyond its tokens |\n|---|---|---|---|---|---|"

@@ -2,7 +2,7 @@
 //! live seconds and are rotated: one gateway is killed with -9 every few seconds and
 //! started again, and the database restarts in between.
 //!
-//! What is owed: a caller gets its own account's answer, or a 503 that says when to come again. No two
+//! What is owed: a caller gets its own account's response, or a 503 that says when to come again. No two
 //! refreshes of one account overlap, and a refresh token is sent a second time only where the gateway that
 //! sent it first died before its commit.
 
@@ -56,7 +56,7 @@ fn name_of(id: u64) -> String {
     format!("acct-{id}")
 }
 
-/// What a caller was told.
+/// How a call ended.
 enum CallOutcome {
     Right,
     RetryLater,
@@ -393,7 +393,7 @@ fn random_pause(least: Duration) -> Duration {
     least.mul_f64(1.0 + f64::from(byte[0]) / 127.5)
 }
 
-/// Commits of tokens take their time, so that kills fall between the platform's answer and its commit.
+/// Commits of tokens take their time, so that kills fall between the platform's response and its commit.
 const SLOW_COMMITS: &str = "SET search_path = genapi_gateway; \
     CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.4); RETURN NEW; END $$; \
     CREATE TRIGGER slow BEFORE UPDATE OF refresh_sealed ON grants FOR EACH ROW EXECUTE FUNCTION take_time()";

@@ -4,7 +4,7 @@
 //!
 //! One test in a process of its own, since the log is captured for the whole process.
 
-#[allow(dead_code, reason = "each test binary uses its own part of the world")]
+#[allow(dead_code, reason = "each test binary uses its own part of the test bed")]
 #[path = "stories/test_bed.rs"]
 mod test_bed;
 
@@ -28,7 +28,7 @@ const IN_QUERY: &str = "Qanary-Querystring";
 const IN_BODY: &str = "Qanary-Body";
 const IN_PATH: &str = "Qanary-Path";
 const IN_HEADER: &str = "Qanary-Header";
-/// Names of the sandbox's patients, which come in answers.
+/// Names of the sandbox's patients, which come in responses.
 const PATIENTS: [&str; 4] = ["O'Neill", "Ñandú", "Müller", "Björn"];
 /// What Align calls the account. Its id may be logged, its name may not.
 const ACCOUNT_TITLE: &str = "Qanary Dental Practice";
@@ -317,7 +317,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// The login that was lost is brought back, and an export shows its token to whoever asks for tokens.
 async fn bring_back_and_export(bed: &TestBed) {
-    // The lost answer has cost the login, since tokens rotate; the present token brings it back.
+    // The lost response has cost the login, since tokens rotate; the present token brings it back.
     let present = json!([{"name": CLINIC_NAME, "realm": "global", "account_id": CLINIC,
         "refresh_token": bed.sandbox.grant(CLINIC).unwrap()}]);
     let replace = bed.operate("/import?replace=true&confirmed=true", present);

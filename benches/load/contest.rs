@@ -195,7 +195,7 @@ impl Workload {
 pub enum Order {
     /// Each round begins with another one, so that nobody has the best place.
     Rotating,
-    /// As given: each is told against those before and after it.
+    /// As given: each is compared with those before and after it.
     AsGiven,
 }
 

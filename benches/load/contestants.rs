@@ -52,7 +52,7 @@ pub struct Contestant {
     pub name: String,
     pub plain: u16,
     pub tls: u16,
-    /// From its start to its first answer.
+    /// From its start to its first response.
     pub started_in: Duration,
     process: Option<Child>,
 }

@@ -103,7 +103,7 @@ fn acceptor(folder: &Path) -> anyhow::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Answers made once.
+/// Responses rendered once.
 struct RenderedResponses {
     domain: String,
     small: Vec<u8>,
@@ -118,7 +118,7 @@ struct RenderedResponses {
     disorder: FaultState,
 }
 
-/// What the platform answers.
+/// What the platform responds.
 enum Response<'a> {
     Made(&'a [u8]),
     Now(Vec<u8>),

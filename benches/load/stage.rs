@@ -144,7 +144,7 @@ impl BenchEnvironment {
         Ok(Self { folder, platform, region, trust, cores, keep, process })
     }
 
-    /// The platform's answer on how many requests came, and how many of them were not what the bench sends.
+    /// The platform's count of how many requests came, and how many of them were not what the bench sends.
     pub fn counters(&self) -> anyhow::Result<serde_json::Value> {
         use std::io::{Read, Write};
         let tcp = std::net::TcpStream::connect(("127.0.0.1", self.platform))?;

@@ -39,9 +39,9 @@ pub enum CallPattern {
     Again(Duration),
     /// Each asks once. One refresh answers all of them, after at least this long.
     Once(Duration),
-    /// Nobody is ever answered in full.
+    /// Nobody is ever answered completely.
     Never,
-    /// A large answer is read at so many bytes a second by every other
+    /// A large response is read at so many bytes a second by every other
     /// caller, and left after as many by the rest.
     Slowly(u64),
 }

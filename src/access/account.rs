@@ -268,8 +268,8 @@ impl Account {
         self.snapshot.rcu(|now| {
             let not_overtaken = match stored {
                 Some(generation) => generation > now.stored_generation,
-                // Not told by generations: the saver may have brought just these tokens' forebears into the
-                // store.
+                // Not decided by generations: the saver may have brought just these tokens' forebears into
+                // the store.
                 None => now.refresh == before.refresh,
             };
             if now.realm == before.realm && not_overtaken {

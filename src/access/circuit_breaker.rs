@@ -2,7 +2,7 @@
 //! half-open, when its time is over, one probe at a time.
 //!
 //! It opens when several accounts in a row fail, or when our credentials are refused, so that one account's
-//! dead grant, bad client credentials and an outage are told apart (threats, row 12).
+//! dead grant, bad client credentials and an outage are distinguished (threats, row 12).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

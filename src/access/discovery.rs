@@ -107,7 +107,7 @@ impl RenewalTask {
         self.repeat(|| platform.discover(last, token), |_| ()).await
     }
 
-    /// A failed or empty discovery keeps the last good route, and is told once.
+    /// A failed or empty discovery keeps the last good route, and is reported once.
     async fn take_discovery(
         &self,
         platform: &dyn ControlCalls,

@@ -18,8 +18,8 @@ use crate::store::{Store, StoreError};
 
 /// What a crash may cost of it, where no more than one step has anything to tell.
 const EVERY: Duration = Duration::from_secs(10);
-/// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is told over some minutes,
-/// and calls do not feel it.
+/// Between two steps of [`BATCH`] accounts: where tens of thousands are in use, it is written over some
+/// minutes, and calls do not feel it.
 const PAUSE: Duration = Duration::from_millis(500);
 /// At the earliest, between two writings. The scheduler looks at minutes, and operators who ask get it read
 /// on the spot.

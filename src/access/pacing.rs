@@ -42,7 +42,7 @@ pub(super) struct Pacing {
     /// Since when the refresh token is refused together with those of other accounts: it is tried once more
     /// before a login is asked for.
     pub suspected: Option<Timestamp>,
-    /// So that a discovery that keeps failing is told once.
+    /// So that a discovery that keeps failing is reported once.
     pub discovery_failing: bool,
     /// Routes that are not proven or cannot be connected to.
     pub routes: RouteNotes,

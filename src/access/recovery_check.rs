@@ -20,7 +20,7 @@ use super::renewal::Renewals;
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Whoever called a moment ago will see for itself.
 const QUIET: Duration = Duration::from_secs(20);
-/// What failed longer ago is told as what it is.
+/// What failed longer ago is reported as what it is.
 const TOO_OLD: Duration = Duration::from_secs(24 * 3600);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Accounts that speak for a route: one may be refused for reasons of its own.

@@ -39,7 +39,7 @@ fn second_look(account: &Account, refused_at: Timestamp) -> Timestamp {
 }
 
 impl RenewalTask {
-    /// A refresh that brought nothing, told apart by whose fault it is.
+    /// A refresh that brought nothing, classified by whose fault it is.
     pub(super) async fn not_refreshed(
         &self,
         before: &Snapshot,
@@ -100,7 +100,7 @@ impl RenewalTask {
                 self.breaker.unexplained(self.now());
                 Err(self.backoff(&format!("{error}; it could not be told whether our credentials are good")))
             }
-            // An OAuth word names the grant, so a probe that was not answered adds nothing but doubt.
+            // An OAuth word names the grant, so a probe that got no response adds nothing but doubt.
             CredentialsCheck::Good | CredentialsCheck::Unknown => {
                 let (suspected, interrupted) = {
                     let pacing = self.account.pacing.lock();
@@ -219,7 +219,7 @@ impl RenewalTask {
 
     async fn needs_login(&self, before: &Snapshot, error: &PlatformError, since: Timestamp) -> RenewError {
         if let AccountState::NeedsLogin { since, why } = &before.state {
-            // Tried again on somebody's asking: nothing has changed, so nothing is told twice.
+            // Tried again on somebody's asking: nothing has changed, so nothing is reported twice.
             return RenewError::NeedsLogin { since: *since, why: why.clone(), remedy: before.remedy() };
         }
         let spent = {

@@ -274,7 +274,7 @@ impl Renewals {
 
     /// A refresh that was in flight when the process ended may have spent the token that the store holds
     /// (threats, row 21): the journal names it, so that a login lost in that window is explained. Once lost,
-    /// it is told with the login's need, and not at each start.
+    /// it is reported with the login's need, and not at each start.
     ///
     /// Where others work on the same store it may be theirs and going on; then it is named by whoever takes
     /// it over.

@@ -46,7 +46,7 @@ pub(super) struct RenewalTask {
     pub(super) breaker: Arc<CircuitBreaker>,
     /// Until when the right to refresh is ours, where several gateways share the store.
     pub(super) lease_ends: AtomicU64,
-    /// Taken when the outcome is told.
+    /// Taken when the outcome is published.
     sender: Mutex<Option<ResultSender>>,
     _active: ActiveTask,
 }

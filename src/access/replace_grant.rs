@@ -184,7 +184,7 @@ impl FlightSlot {
         context.journal.record(&grant.name, JournalEvent::TokenReplaced, detail);
     }
 
-    /// Answers without a usable access token replaced the token of the file, and then the platform said
+    /// Responses without a usable access token replaced the token of the file, and then the platform said
     /// nothing more: the newest is kept beside the account's own, where both are of one account at the
     /// platform.
     async fn keep_received_token(&self, grant: &NewGrant, old: &GrantRecord, came: &RefreshToken) {

@@ -27,7 +27,7 @@ impl SaveRetry {
         self.failures
     }
 
-    /// Tries until `save` has a result; `None` says that the store did not take it. `save` is told how many
+    /// Tries until `save` has a result; `None` says that the store did not take it. `save` is given how many
     /// tries have failed.
     pub async fn until_saved<T, F>(mut self, mut save: impl FnMut(u32) -> F) -> T
     where

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::cause::RenewalResult;
 use super::locked;
 
-/// Told once; closed without a result where the renewal was cut off.
+/// Sent once; closed without a result where the renewal was cut off.
 pub(super) type ResultSender = watch::Sender<Option<RenewalResult>>;
 pub(super) type ResultReceiver = watch::Receiver<Option<RenewalResult>>;
 

@@ -32,7 +32,7 @@ pub(super) struct Snapshot {
     /// A route that the next call is to try. Where it is the one in use, that one is not proven yet.
     pub trial: Option<Arc<RouteTrial>>,
     /// What callers know as the generation. It starts as the store's and grows with every publication, also
-    /// while the store is out of order and across a change of realm, where the store's would stand still or
+    /// while the store is unavailable and across a change of realm, where the store's would stand still or
     /// fall.
     pub serial: u64,
     pub stored_generation: u64,

@@ -33,7 +33,7 @@ pub struct ImportQuery {
     paused: bool,
     #[serde(default)]
     replace: bool,
-    /// With `replace`: do it; without this, what it would hit is answered and nothing is done.
+    /// With `replace`: do it; without this, the response lists what it would hit, and nothing is done.
     #[serde(default)]
     confirmed: bool,
 }

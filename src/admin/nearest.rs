@@ -22,7 +22,7 @@ impl Nearest {
     pub fn look_at(&mut self, name: &AccountName) {
         let mistakes = damerau_levenshtein(&self.wanted, name.as_str());
         let nearer = match &self.found {
-            // Of two that are equally near the first by name, so that the answer does not change.
+            // Of two that are equally near the first by name, so that the result does not change.
             Some((fewest, held)) => mistakes < *fewest || (mistakes == *fewest && name < held),
             None => true,
         };

@@ -1,5 +1,5 @@
-//! What is done to the whole store while the gateway goes on: a copy of it handed out, and everything sealed
-//! anew under the newest key.
+//! What is done to the whole store while the gateway goes on: a backup is handed out, and everything is
+//! re-encrypted with the newest key.
 
 use std::io;
 use std::sync::Arc;

@@ -31,7 +31,7 @@ pub struct AccountView {
     pub failing: Option<FailingView>,
 }
 
-/// What callers got lately instead of good answers.
+/// What callers got lately instead of successful responses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailingView {
     pub calls: u32,
@@ -269,7 +269,7 @@ pub struct CallRequest {
     pub path: String,
     pub content_type: Option<String>,
     pub body: Option<String>,
-    /// Whether the answer's body is wanted, and how much of it.
+    /// Whether the response's body is wanted, and how much of it.
     #[serde(default)]
     pub with_body: bool,
 }

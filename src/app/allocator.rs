@@ -1,8 +1,8 @@
 //! How the system's allocator treats memory that is given back. Out of the box it returns a freed buffer of
-//! some ten kilobytes to the system at once, so that every larger answer pays for fresh pages again: more
+//! some ten kilobytes to the system at once, so that every larger response pays for fresh pages again: more
 //! than a quarter of what one of 200 KB costs (`docs/benchmarks.md`, "Figures").
 
-/// What a thread's heap keeps for the next large answers: a dozen at once with their buffers.
+/// What a thread's heap keeps for the next large responses: a dozen at once with their buffers.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT: libc::c_int = 4 * 1024 * 1024;
 

@@ -143,7 +143,7 @@ impl Running {
                 () = &mut abort_signal => {}
             }
         }
-        // Dropping stops at once: nobody is promised an answer of these pages.
+        // Dropping stops at once: nobody is promised a response from these pages.
         drop(public);
         admin.stop();
         admin.ended().await;

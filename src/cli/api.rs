@@ -35,7 +35,7 @@ pub struct Api {
 pub enum CliError {
     /// The configuration is not valid: exit code 78.
     Config(String),
-    /// What the gateway answered.
+    /// How the gateway responded.
     Refused(ProblemDetails),
     Other(String),
 }
@@ -110,7 +110,7 @@ impl Api {
         self.exchange(self.http.post(self.url(path)).body(body))
     }
 
-    /// Posts and hands over each line of the answer as it comes.
+    /// Posts and hands over each line of the response as it comes.
     pub fn post_lines<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -136,7 +136,7 @@ impl Api {
         })
     }
 
-    /// Posts, and writes the answer into a file that gets its name only when it is whole.
+    /// Posts, and writes the response into a file that gets its name only when it is complete.
     pub fn post_for_file(&self, path: &str, mut into: BackupReceiver) -> Result<Backup, CliError> {
         self.runtime.block_on(async {
             let mut response = self.send(self.http.post(self.url(path))).await?;

@@ -233,7 +233,7 @@ async fn ask(connector: &Connector, url: &Url, method: Method) -> Result<Respons
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Less than any token's life by far, more than a slow answer.
+/// Less than any token's life by far, more than a slow response.
 const CLOCKS_AGREE: Duration = Duration::from_secs(60);
 
 fn clock(date: Option<&str>) -> Result<String, String> {
@@ -275,7 +275,7 @@ fn redirect_rules(realm: &RealmConfig) -> Result<String, String> {
     }
 }
 
-/// Without a token the answer must be a refusal by the API itself: that shows that the address is the right
+/// Without a token the response must be a refusal by the API itself: that shows that the address is the right
 /// one.
 async fn discovery(connector: &Connector, realm: &RealmConfig) -> Result<String, String> {
     if realm.route.is_some() {

@@ -39,7 +39,7 @@ pub struct LoadArguments {
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Calls per second, whatever the target does (open loop); without it
-    /// each connection sends as fast as answers come.
+    /// each connection sends as fast as responses come.
     #[arg(long, value_name = "PER SECOND")]
     pub rate: Option<f64>,
     /// Keep-alive connections.

@@ -38,7 +38,7 @@ const EXIT_USAGE: u8 = 2;
 /// Authenticating reverse proxy that keeps legacy applications working against the iTero Gen API.
 ///
 /// Point a legacy application's base URL at the gateway: it puts the account's token on, goes where
-/// discovery says, renews, retries, and hands the answer back.
+/// discovery says, renews, retries, and hands the response back.
 #[derive(Debug, Parser)]
 #[command(name = "genapi-gateway", version, max_term_width = 100)]
 pub struct Arguments {
@@ -332,7 +332,7 @@ pub struct CallArguments {
     pub method: String,
     /// Path and query below the account's route, such as /orders/lab
     pub path: String,
-    /// Print the answer's body too: it may hold patient data.
+    /// Print the response's body too: it may hold patient data.
     #[arg(long)]
     pub body: bool,
     /// Send this file as the body (`-` for standard input).
@@ -388,8 +388,8 @@ pub struct RenameArguments {
 
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
-    /// Move everything to another store, account by account, and prove it by reading it back; broken off, run
-    /// it again.
+    /// Move everything to another store, account by account, and prove it by reading it back. If it is
+    /// interrupted, run it again.
     Migrate(MigrateArguments),
     /// Copy the store into a new file, while the gateway goes on. Without the key, which is to be kept
     /// elsewhere, it opens nothing.
@@ -406,8 +406,8 @@ pub enum StoreCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
-    /// Seal everything anew under the first key of the key file, so that the other lines can go; broken off,
-    /// run it again.
+    /// Re-encrypt everything with the first key of the key file, so that the other lines can be removed. If
+    /// it is interrupted, run it again.
     RotateKey {
         #[command(flatten)]
         output: OutputArguments,

@@ -89,20 +89,20 @@ fn rotate_key(config: &Path, format: Format) -> CommandResult {
 }
 
 fn rotated(done: &Rotation) -> String {
-    let mut text = format!("{} sealed anew under the first key.\n", count(done.resealed as u64, "value"));
+    let mut text = format!("{} re-encrypted with the first key.\n", count(done.resealed as u64, "value"));
     for broken in &done.broken {
         text.push_str(&format!("cannot be opened: {broken}\n"));
     }
     text.push_str(match (done.complete, done.broken.is_empty()) {
         (true, _) => {
-            "Nothing is sealed under an older key any more: the lines behind the first can go. Where applications use gateway tokens, leave \
+            "Nothing is encrypted with an older key any more: the lines behind the first can be removed. Where applications use gateway tokens, leave \
              them for an hour.\n"
         }
         (false, false) => {
             "The older lines have to stay. Pair or import these accounts again, or put back the key that they need, then run this again.\n"
         }
         (false, true) => {
-            "Somebody still seals under an older key. Give every gateway the key file with the new key first, restart it, then run this \
+            "Another gateway still encrypts with an older key. Give every gateway the key file with the new key first, restart it, then run this \
              again.\n"
         }
     });

@@ -53,7 +53,7 @@ pub const DISCOVERY_VERSION: &str = "2";
 /// A TCP and TLS handshake across an ocean takes one; five means that the way is broken, and a repeat is
 /// better.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above the 60 to 90 s at which usual platforms answer 504 themselves: their answer is better than ours.
+/// Above the 60 to 90 s at which usual platforms send 504 themselves: their response is better than ours.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(100);
 /// A pause within a body; there is no total limit, since downloads have hundreds of MB.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

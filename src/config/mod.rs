@@ -84,7 +84,7 @@ impl Config {
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
-    /// How callers reach us: in rewritten links and discovery answers. No trailing slash in its path.
+    /// How callers reach us: in rewritten links and discovery responses. No trailing slash in its path.
     pub url: Url,
     pub trusted_proxies: Vec<IpNet>,
     pub tls: Option<GatewayTls>,
@@ -305,9 +305,9 @@ impl fmt::Debug for FacadeCredentials {
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
     pub connect_timeout: Duration,
-    /// From the last byte of a request to the head of its answer.
+    /// From the last byte of a request to the head of its response.
     pub response_timeout: Duration,
-    /// A pause in an answer's body, or in our sending of a request's.
+    /// A pause in a response's body, or in our sending of a request's.
     pub idle_timeout: Duration,
     /// Idle connections kept per worker and host.
     pub max_idle_per_host: usize,

@@ -28,7 +28,7 @@ pub struct Corrections {
     last_set: Mutex<Option<(Timestamp, i64)>>,
 }
 
-/// How long operators are told of it: a clock that was wrong once may be wrong again.
+/// How long it is shown to operators: a clock that was wrong once may be wrong again.
 const LATELY: Duration = Duration::from_secs(3600);
 
 impl Corrections {

@@ -1,6 +1,6 @@
 //! The state of the gateway: what `/readyz?verbose`, the metrics and `explain` tell of store, clock, log,
-//! tokens and realms. The rule: nobody waits for an answer. What is slow is looked at in the background, and
-//! what was found last is told.
+//! tokens and realms. The rule: nobody waits for a result. What is slow is looked at in the background, and
+//! what was found last is shown.
 
 pub mod clock;
 mod logs;
@@ -81,7 +81,7 @@ impl Health {
         !self.draining.load(Ordering::Relaxed)
     }
 
-    /// From now on balancers are told to send nothing more.
+    /// From now on balancers are told to send no more requests.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

@@ -68,7 +68,7 @@ impl StoreHealth {
         Duration::from_micros(self.last_write_micros.load(Ordering::Relaxed))
     }
 
-    /// What ails it: what was found last, or that a look under way has got no answer for too long. `None`
+    /// What ails it: what was found last, or that a look under way has had no result for too long. `None`
     /// where it is well.
     pub fn describe_trouble(&self) -> Option<String> {
         if let Some(trouble) = self.trouble() {

@@ -40,7 +40,7 @@ pub fn request_framing(head: &RequestHead) -> Result<RequestFraming, FramingErro
 }
 
 impl RequestFraming {
-    /// How the body behind such a head is told from what follows it.
+    /// How the body behind such a head is delimited.
     pub fn decoder(self) -> BodyDecoder {
         match self {
             RequestFraming::Sized(length) => BodyDecoder::Length(length),
@@ -60,8 +60,8 @@ fn method(method: &Method) -> Result<(), FramingError> {
     }
 }
 
-/// RFC 9112, 3.2: a server answers 400 to a 1.1 request without Host, to any with two, and to a value that is
-/// none. 1.0 callers may have none.
+/// RFC 9112, 3.2: a server responds 400 to a 1.1 request without Host, to any with two, and to a value that
+/// is none. 1.0 callers may have none.
 fn host(headers: &Headers, version: Version) -> Result<(), FramingError> {
     match headers.get_unique(KnownHeader::Host) {
         Ok(Some(host)) if host.iter().all(|b| is_host_byte(*b)) => Ok(()),
@@ -132,7 +132,7 @@ impl ResponseFramingError {
     }
 }
 
-/// How the body of a response to a request by `method` is told from what follows it.
+/// How the body of a response to a request by `method` is delimited.
 pub fn response_body(method: &Method, head: &ResponseHead) -> Result<BodyDecoder, ResponseFramingError> {
     let declared = declared_response_body(head.version, &head.headers)?;
     let bodyless =

@@ -142,7 +142,7 @@ impl Group {
         Group::ALL.into_iter().find(|group| group.word() == word)
     }
 
-    /// Whether callers may do this unless told otherwise: these three hit every user of the account (threats,
+    /// Whether callers may do this by default: these three hit every user of the account (threats,
     /// row 27).
     pub const fn allowed_by_default(self) -> bool {
         !matches!(self, Group::Pair | Group::Unpair | Group::Revoke)

@@ -175,7 +175,7 @@ impl Pairing {
                 Ok(()) => false,
                 // 401: wrong token (gen-api, section 2, status table).
                 Err(GrantRemovalError::Platform(trouble)) if trouble.blame == Blame::Grant => true,
-                // After a lost answer it was our own try that killed it.
+                // After a lost response it was our own try that killed it.
                 Err(GrantRemovalError::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
                 Err(problem) => return Err(problem),
             };

@@ -239,7 +239,7 @@ const PLATFORM_MISBEHAVED: FailureText = FailureText {
 };
 const STORE_DOWN: FailureText = FailureText {
     title: "The gateway cannot write at the moment",
-    what: "The gateway's own store is out of order, so the login was not carried on. Nothing was changed at \
+    what: "The gateway's own store is unavailable, so the login was not carried on. Nothing was changed at \
          iTero.",
     todo: "Try again in some minutes, and tell the operator of this gateway.",
     pasted: None,

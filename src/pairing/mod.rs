@@ -59,7 +59,7 @@ use pending::PendingLogins;
 
 /// How long a link of `accounts pair` works: the operator is sitting in front of it.
 pub const PAIR_LINK_VALID: Duration = Duration::from_secs(10 * 60);
-/// How long a link of `accounts invite` works unless told otherwise: it is mailed to a clinic.
+/// How long a link of `accounts invite` works by default: it is mailed to a clinic.
 pub const INVITE_LINK_VALID: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// No link works longer than this.
 pub const LONGEST_LINK_VALID: Duration = Duration::from_secs(30 * 24 * 60 * 60);

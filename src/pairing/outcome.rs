@@ -52,7 +52,7 @@ pub struct Choice {
 pub enum LoginError {
     /// The person pressed "cancel" at the platform.
     Cancelled,
-    /// A start link that is unknown, or whose time is over: these two cannot be told apart.
+    /// A start link that is unknown, or whose time is over: these two cannot be distinguished.
     Expired,
     /// The same of a login under way: its link may well be good still.
     LoginExpired,
@@ -70,10 +70,10 @@ pub enum LoginError {
     },
     /// The code or the login's bearer was not taken.
     LoginNotAccepted,
-    /// The code was probably spent by a try whose answer was lost.
+    /// The code was probably spent by a try whose response was lost.
     LoginLost,
     CredentialsRefused,
-    /// Discovery answered with nothing.
+    /// Discovery returned nothing.
     NotEnabled,
     Forbidden {
         call: &'static str,

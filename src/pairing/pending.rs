@@ -1,5 +1,5 @@
 //! What waits in the store between two steps of a login: start links, states, choices. Each is used once; a
-//! used one leaves a mark until its time is over, so that "already used" can be told from "unknown".
+//! used one leaves a mark until its time is over, so that "already used" can be distinguished from "unknown".
 
 use std::sync::Arc;
 use std::time::Duration;

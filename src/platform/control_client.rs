@@ -20,7 +20,7 @@ use super::oauth_errors::ErrorResponse;
 use super::retry_after::retry_after;
 use super::{Blame, PlatformError, PlatformErrorKind, strict_json};
 
-/// How long a call may take and how much it may answer.
+/// How long a call may take and how large its response may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallLimits {
     pub connect: Duration,
@@ -59,8 +59,8 @@ impl RawResponse {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// The response as strictly read JSON. One that broke off is told as that, so that it can be asked for
-    /// again.
+    /// The response as strictly read JSON. One that was cut short is reported as that, so that it can be
+    /// asked for again.
     pub fn json(&self, call: ControlCall) -> Result<Value, PlatformError> {
         strict_json::parse(&self.body)
             .ok_or_else(|| self.broken.clone().unwrap_or_else(|| self.no_json(call)))

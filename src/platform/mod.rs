@@ -120,7 +120,7 @@ pub enum PlatformErrorKind {
     PairedElsewhere,
     /// 200 with an empty array: discovery is not enabled, or a parameter is wrong (S1 4.2.2).
     NothingDiscovered,
-    /// Discovery answered with a place that the configuration does not allow.
+    /// Discovery returned a place that the configuration does not allow.
     RouteRefused,
     /// 500: repeat.
     Failed,

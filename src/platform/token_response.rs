@@ -1,7 +1,8 @@
 //! The one reader of token responses, for code exchange, refresh and pairing (S1 4.1.2, 4.3.1).
 //!
 //! The rule guarded here: whatever carries a sound access token is used, and a refresh token that came is
-//! never dropped. Everything else in a response may be odd; it falls back to a cautious value and is told.
+//! never dropped. Everything else in a response may be odd; it falls back to a cautious value and is
+//! reported.
 
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ fn sound_access(object: &LooseJson) -> Result<AccessToken, MalformedTokenError> 
         .ok_or(MalformedTokenError { what: "access_token", fault: "is missing" })
 }
 
-/// An empty one is none; one that no token may look like is told.
+/// An empty one is none; one that no token may look like is reported.
 fn sound_refresh(object: &LooseJson) -> Result<Option<RefreshToken>, MalformedTokenError> {
     sound(object, "refresh_token", RefreshToken::checked)
 }

@@ -16,7 +16,7 @@ pub const SMALLEST_TOKEN: usize = 48;
 pub struct Behavior {
     /// Exact length of access tokens; they look like a JWT where there is room for one.
     pub token_size: usize,
-    /// A refresh answers with a new refresh token, and the one that was used is dead.
+    /// A refresh returns a new refresh token, and the one that was used is dead.
     pub rotate_refresh: bool,
     /// A refresh response names the refresh token at all.
     pub refresh_token_in_response: bool,

@@ -38,7 +38,7 @@ impl SandboxContext {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `host:port` as answers print it.
+    /// `host:port` as responses print it.
     pub fn authority(&self, role: HostRole) -> String {
         let Some(address) = self.addresses.get(&role) else { return String::new() };
         if self.host_names && role != HostRole::Control {
@@ -85,7 +85,7 @@ impl VirtualHost {
         }
     }
 
-    /// Told when a download's first and last byte go out.
+    /// Called when a download's first and last byte go out.
     pub fn on_download_progress(&self, order_id: u64, reached: DownloadedWhen) {
         if self.behavior().lab_list_flips_on != reached {
             return;

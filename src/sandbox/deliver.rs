@@ -1,4 +1,4 @@
-//! Puts answers on the wire: whole and right, or spoiled in the way that a fault asks for.
+//! Writes responses to the wire: complete and correct, or spoiled in the way that a fault asks for.
 
 use std::io;
 use std::time::Duration;
@@ -162,7 +162,7 @@ async fn send_asset<S: AsyncRead + AsyncWrite + Unpin>(
         offset += take as u64;
         match order {
             Some(order) if offset == asset.length => {
-                // Told before the last byte is out: whoever has it all may ask for the list at once.
+                // Recorded before the last byte is out: whoever has it all may ask for the list at once.
                 peer.write(&chunk[..take - 1]).await?;
                 host.on_download_progress(*order, DownloadedWhen::FullDownload);
                 peer.write(&chunk[take - 1..take]).await?;

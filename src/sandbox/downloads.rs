@@ -27,7 +27,7 @@ pub fn asset_response(
     }
 }
 
-/// Answers a GET or HEAD: 200, 206, 304 or 416. `order` is told when its bytes have gone out.
+/// Answers a GET or HEAD: 200, 206, 304 or 416. `order` is marked when its bytes have gone out.
 fn respond(asset: Asset, request: &SandboxRequest, name: &str, order: Option<u64>) -> Reply {
     let etag = asset.etag();
     if request.header("if-none-match") == Some(&etag) {

@@ -100,7 +100,7 @@ pub enum InvalidTokens {
     HalfOfTheJson,
     /// Valid JSON of this many bytes.
     Huge(u64),
-    /// A compressed answer that unpacks to this many bytes.
+    /// A compressed response that unpacks to this many bytes.
     GzipBomb(u64),
 }
 

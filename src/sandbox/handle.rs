@@ -1,5 +1,5 @@
 //! What a test or a person does to a running sandbox: accounts, tokens, trouble, and a look at the record.
-//! Methods about one account answer false or None where there is no such account.
+//! Methods about one account return false or None where there is no such account.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

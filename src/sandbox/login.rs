@@ -66,7 +66,7 @@ fn live_login(host: &VirtualHost, ticket: &str) -> Option<LoginTicket> {
     login.filter(|login| Some(login.platform) == host.role.platform()).cloned()
 }
 
-/// Whether somebody has that address is told with the password only, as careful pages do.
+/// Whether somebody has that address shows with the password only, as careful pages do.
 fn email_given(host: &VirtualHost, request: &SandboxRequest, ticket: &str) -> Reply {
     let email = request.form_value("email").unwrap_or_default();
     if !email.contains('@') {

@@ -138,7 +138,7 @@ impl Sandbox {
     }
 }
 
-/// Nobody can connect to "any address", so answers print loopback for it.
+/// Nobody can connect to "any address", so responses print loopback for it.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())

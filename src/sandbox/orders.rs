@@ -47,7 +47,7 @@ impl Order {
     }
 }
 
-/// How links of one answer are printed.
+/// How links of one response are printed.
 pub struct LinkPrinter<'a> {
     /// The address and API prefix that was asked.
     pub origin: &'a str,

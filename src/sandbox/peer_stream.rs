@@ -78,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeerStream<S> {
     }
 
     /// Says goodbye, and listens a little longer: a reset would take the
-    /// answer back from a peer that still sends.
+    /// response back from a peer that still sends.
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;
         let farewell = async {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::reply::{Reply, ReplyContent};
 
-/// What differs from the documented answer; by default nothing.
+/// What differs from the documented response; by default nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResponseQuirks {

@@ -148,7 +148,7 @@ impl CallRecorder {
         number
     }
 
-    /// A right or wrong answer is about to be written.
+    /// A right or wrong response is about to be written.
     pub fn responding(&self, number: u64, refreshed: Option<u64>, status: u16) {
         let mut record = self.record();
         record.refresh_ended(refreshed);

@@ -79,7 +79,7 @@ fn find<'a, 'n>(
 pub enum ReadRequestError {
     /// The peer closed, or broke off.
     Closed,
-    /// Answer with this status and sentence, then close.
+    /// Respond with this status and sentence, then close.
     Refused(u16, &'static str),
 }
 

@@ -221,7 +221,7 @@ impl VirtualHost {
     }
 }
 
-/// A call that is going on. However its task ends, the record is told.
+/// A call that is going on. However its task ends, the record is completed.
 struct CallGuard<'a> {
     recorder: &'a CallRecorder,
     number: u64,
@@ -233,7 +233,7 @@ struct CallGuard<'a> {
 }
 
 impl CallGuard<'_> {
-    /// Told before the response is written: whoever has it may look here, or refresh again, at once.
+    /// Recorded before the response is written: whoever has it may look here, or refresh again, at once.
     fn responding(&mut self, status: u16) {
         self.status = Some(status);
         self.recorder.responding(self.number, self.refreshing.take(), status);

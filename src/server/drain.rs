@@ -22,7 +22,7 @@ pub(super) async fn drain(
     mut stage: watch::Receiver<DrainStage>,
     drain_timeout: Duration,
 ) -> usize {
-    // A worker without listeners has no connections either, and still waits to be told.
+    // A worker without listeners has no connections either, and still waits for the signal.
     let _ = stage.wait_for(|stage| *stage != DrainStage::Serving).await;
     connections.drain();
     tokio::select! {

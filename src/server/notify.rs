@@ -85,7 +85,7 @@ struct OsSignals {
 pub fn ignore_sighup() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    // The handler stays for as long as the process lives; what it is told now is told again to whoever
+    // The handler stays for as long as the process lives; what is sent to it now is sent again to whoever
     // listens later.
     runtime.block_on(async { signal(SignalKind::hangup()).map(drop) })
 }

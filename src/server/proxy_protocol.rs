@@ -63,7 +63,7 @@ async fn detect_start(socket: &TcpStream) -> io::Result<ConnectionStart> {
     }
 }
 
-/// `None` where more has to come before it can be told.
+/// `None` where more has to come before it can be decided.
 fn classify_start(seen: &[u8]) -> Option<ConnectionStart> {
     let known = [
         (&SIGNATURE[..], ConnectionStart::VersionTwo),

@@ -53,7 +53,7 @@ pub enum Reload {
     Failed(TlsError),
 }
 
-/// Why files cannot be served; each is told with the file and what to do about it.
+/// Why files cannot be served; each names the file and what to do about it.
 #[derive(Debug)]
 pub enum TlsError {
     Unreadable {

@@ -22,7 +22,7 @@ pub enum StoreError {
     #[error("a record of {account} cannot be unsealed: {why}")]
     Unsealable { account: AccountName, why: String },
     /// Full disk, lost database, locked file: transient, tried again.
-    #[error("the store is out of order: {0}")]
+    #[error("the store is unavailable: {0}")]
     Unavailable(StoreUnavailable),
     /// Another gateway has it; that one may be about to end.
     #[error("{0}")]

@@ -1,4 +1,4 @@
-//! A store that forgets: for tests of whatever stands on a store. Passes the same contract, and can be told
+//! A store in memory: for tests of whatever uses a store. Passes the same contract, and can be made
 //! to fail.
 
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ fn full() -> StoreError {
     StoreError::Unavailable("told to fail".into())
 }
 
-/// The answer is ready at once; it is given in the trait's form.
+/// The result is ready at once; it is returned in the trait's form.
 fn ready<'a, T: Send + 'a>(response: Result<T, StoreError>) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(response))
 }

@@ -71,7 +71,7 @@ enum MoveOutcome {
 const CONCURRENT_MOVES: usize = 8;
 
 /// Moves everything that `from` holds to `to`; `progress` hears how many of how many accounts are done. No
-/// gateway should run on either, or what changes meanwhile takes another run. Broken off, it is simply run
+/// gateway should run on either, or what changes meanwhile takes another run. Interrupted, it is simply run
 /// again.
 pub async fn copy(
     from: &dyn Migratable,

@@ -47,13 +47,13 @@ pub use records::{
     TrialRefresh, token_hash,
 };
 
-/// An answer that is on its way; stores are used as `Arc<dyn Store>`.
+/// A result that is on its way; stores are used as `Arc<dyn Store>`.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Takes accounts as they are read.
 pub type AccountSink<'a> = &'a mut (dyn FnMut(AccountRecord) + Send);
 
-/// The durable half of the gateway. What answers `Ok` is on the disk.
+/// The durable half of the gateway. What returns `Ok` is on the disk.
 pub trait Store: Send + Sync + 'static {
     /// What several gateways on this store agree upon; `None` where only this process can work on it.
     fn cluster(&self) -> Option<&dyn ClusterStore>;
@@ -75,7 +75,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Replacing a grant of the same account id keeps the time of its last refresh, and its route unless a
     /// new one comes along. Of a broken record nothing is kept, so this also mends it; where another grant of
-    /// the account is broken too, the new grant is in place although the answer is `Unsealable`.
+    /// the account is broken too, the new grant is in place although the result is `Unsealable`.
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
@@ -86,9 +86,9 @@ pub trait Store: Send + Sync + 'static {
         realm: &'a RealmName,
         at: Timestamp,
     ) -> StoreFuture<'a, ()>;
-    /// Ends an intent whose refresh was answered without tokens: the one noted at `noted_at` for `expected`.
-    /// One that somebody else noted since stays, and while another gateway holds the grant's lease nothing is
-    /// touched. Says whether it was there to end.
+    /// Ends an intent whose refresh brought a response without tokens: the one noted at `noted_at` for
+    /// `expected`. One that somebody else noted since stays, and while another gateway holds the grant's
+    /// lease nothing is touched. Says whether it was there to end.
     fn clear_intent<'a>(
         &'a self,
         name: &'a AccountName,
@@ -190,7 +190,7 @@ pub trait Store: Send + Sync + 'static {
         expected: u64,
     ) -> StoreFuture<'a, Option<u64>>;
 
-    /// Seals everything anew under the first key that is held; see [`rotate`].
+    /// Re-encrypts everything with the first key that is held; see [`rotate`].
     fn rotate_key(&self) -> StoreFuture<'_, rotate::Rotation>;
 
     /// Writes a copy of one moment, sealed as it is, while work goes on; says how many accounts are in it.
@@ -200,7 +200,7 @@ pub trait Store: Send + Sync + 'static {
     /// Adds to what is known of when accounts and callers were last seen; accounts that are gone are left
     /// out.
     fn merge_last_seen<'a>(&'a self, seen: &'a [LastSeenRecord]) -> StoreFuture<'a, ()>;
-    /// What anybody noted after `since`, the `up_to` of an earlier answer; perhaps more. All of it for the
+    /// What anybody noted after `since`, the `up_to` of an earlier result; perhaps more. All of it for the
     /// beginning of time.
     fn last_seen(&self, since: Timestamp) -> StoreFuture<'_, LastSeenPage>;
 

@@ -49,8 +49,8 @@ pub struct GrantRecord {
     pub obtained_at: Timestamp,
     /// Domain and Path as last accepted.
     pub route: Option<StoredRoute>,
-    /// Set before a refresh goes out, cleared by the commit, or by an answer that spent nothing: what is left
-    /// behind names the window in which a kill fell, or an answer that was lost.
+    /// Set before a refresh goes out, cleared by the commit, or by a response that spent nothing: what is
+    /// left behind names the window in which a kill fell, or a response that was lost.
     pub intent: Option<Timestamp>,
 }
 

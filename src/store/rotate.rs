@@ -1,5 +1,5 @@
-//! Seals everything anew under the first key, so that older keys can be thrown away. Every sealed value names
-//! its key, so a run that was broken off is simply run again, and the gateways work on meanwhile.
+//! Re-encrypts everything with the first key, so that older keys can be thrown away. Every sealed value names
+//! its key, so an interrupted run is simply repeated, and the gateways work on meanwhile.
 //!
 //! With several gateways: give every one the new key as a further line and restart them one by one (it
 //! opens), then make it the first line everywhere (it seals), then rotate, then take the old line away.

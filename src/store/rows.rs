@@ -69,7 +69,7 @@ impl<'a> AccountRows<'a> {
         let name = match read_name(row) {
             Ok(name) => name,
             Err(why) => {
-                // Nobody can ask for it by name, so nobody is refused: it can only be told.
+                // Nobody can ask for it by name, so nobody is refused: it can only be reported.
                 tracing::error!(why, "the store holds an account whose name is not valid; it is left out");
                 return;
             }
@@ -187,7 +187,7 @@ pub fn read_journal(row: &impl RowColumns, clock: &Clock) -> Result<JournalEntry
     })
 }
 
-/// A moment that lies no further ahead than this is no sign of a wrong clock: a database's answer takes its
+/// A moment that lies no further ahead than this is no sign of a wrong clock: a database's response takes its
 /// time.
 pub const FUTURE_MILLIS: i64 = 2000;
 

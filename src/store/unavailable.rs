@@ -1,4 +1,4 @@
-//! Why a store is out of order for a while: told apart where the database's answer is read, so that nobody
+//! Why a store is unavailable for a while: decided where the database's response is read, so that nobody
 //! has to search a text for it.
 
 use std::fmt;

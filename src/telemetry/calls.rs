@@ -20,7 +20,7 @@ use super::catalogue::{self, METHODS, MetricFamily};
 /// The realm label of a call that was refused before its account was known. No realm can have this name.
 pub const NO_REALM: &str = "-";
 
-/// Upper bounds in milliseconds: from an answer out of our own memory to a download over a slow line.
+/// Upper bounds in milliseconds: from a response out of our own memory to a download over a slow line.
 const BOUNDS_MILLIS: [u64; 17] =
     [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000, 60_000, 120_000, 600_000];
 const BUCKETS: usize = BOUNDS_MILLIS.len() + 1;
@@ -32,7 +32,7 @@ pub enum StatusClass {
     Redirect,
     CallerFault,
     ServerFault,
-    /// Nobody answered: time-out, broken connection, a caller that hung up.
+    /// Nobody answered: a time-out, a broken connection, a caller that disconnected.
     None,
 }
 
@@ -99,7 +99,7 @@ impl CallCells {
         self.requests[cell * METHODS.len() + method_index(method)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One send to the platform is over, and took this long from its first byte to the last of its answer.
+    /// One send to the platform is over, and took this long from its first byte to the last of its response.
     pub fn platform_responded(&self, endpoint: EndpointSlot, class: StatusClass, took: Duration) {
         self.platform[cell(endpoint.0, class)].observe(took);
     }

@@ -225,7 +225,7 @@ fn write_all_lines(shared: &Weak<QueueState>, all: &Buffers, out: &mut LogOutput
             std::thread::park();
         }
     }
-    // What was appended last, by producers that are gone; nobody is left to be told what is lost of it.
+    // What was appended last, by producers that are gone; nobody is left to be told of its loss.
     for buffer in lock(all).iter() {
         out.write_lines(&lock(&buffer.lines));
     }

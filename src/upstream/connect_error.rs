@@ -30,7 +30,8 @@ pub enum ConnectError {
     Setup { why: String },
 }
 
-/// What went wrong in the handshake. The certificate's faults are told apart, since each has another remedy.
+/// What went wrong in the handshake. The certificate's faults are distinguished, since each has another
+/// remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsHandshakeError {
     Expired,

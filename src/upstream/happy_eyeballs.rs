@@ -1,4 +1,4 @@
-//! Connects to the first address that responses (RFC 8305): families take turns, and an attempt starts every
+//! Connects to the first address that responds (RFC 8305): families take turns, and an attempt starts every
 //! 250 ms. An address that does not answer costs those 250 ms and not its timeout.
 
 use std::io;
@@ -15,7 +15,7 @@ pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How many failed attempts an error names.
 const MAX_REPORTED: usize = 4;
 
-/// Connects to the first address that responses; the other attempts are dropped. Says why none did. Does not
+/// Connects to the first address that responds; the other attempts are dropped. Says why none did. Does not
 /// end by itself where none answers: its caller has a deadline.
 pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, String> {
     let mut waiting = interleave_families(addresses).into_iter();
@@ -36,7 +36,7 @@ pub(super) async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, Str
     Err(if failures.is_empty() { "the name has no address".to_owned() } else { failures.join("; ") })
 }
 
-/// The same addresses, first the one that responses first, if one does in time.
+/// The same addresses, first the one that responds first, if one does in time.
 pub(super) async fn fastest_first(mut addresses: Vec<SocketAddr>, at_most: Duration) -> Vec<SocketAddr> {
     if addresses.len() > 1
         && let Ok(Ok(stream)) = tokio::time::timeout(at_most, connect(addresses.clone())).await

@@ -138,7 +138,7 @@ pub async fn tls_responder(identity: ServerIdentity, response: &'static str) -> 
     address
 }
 
-/// An address that responses no attempt to connect: a listener whose queue is full.
+/// An address that never responds to connect: a listener whose queue is full.
 pub struct UnresponsiveAddress {
     pub address: SocketAddr,
     _listener: Socket,

@@ -1,5 +1,5 @@
-//! A database in trouble, seen by operators, balancers and callers: told within seconds, calls go on, and it
-//! is over by itself.
+//! A database in trouble, seen by operators, balancers and callers: reported within seconds, calls go on, and
+//! it is over by itself.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

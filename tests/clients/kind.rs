@@ -92,7 +92,7 @@ pub const RAW_10_KEEP_ALIVE: Kind = Kind {
 /// The sandbox takes no absolute targets, so the direct way has plain ones.
 pub const RAW_ABSOLUTE: Kind = raw("by hand, absolute targets", ("keep-alive", "absolute"));
 
-/// Where one run has left its answers.
+/// Where one run has left its responses.
 pub struct Run {
     pub out: PathBuf,
     pub calls: Vec<Call>,

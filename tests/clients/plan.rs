@@ -1,4 +1,4 @@
-//! The calls that every kind of client makes, one row each, and what the platform is known to answer.
+//! The calls that every kind of client makes, one row each, and what the platform is known to respond.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub struct Call {
     /// A file beside the plan.
     pub body: Option<&'static str>,
     pub headers: Vec<String>,
-    /// What the direct way must answer, so that two equal failures do not pass.
+    /// What the direct way must return, so that two equal failures do not pass.
     pub statuses: &'static [u16],
     /// The response carries links: it is asked for uncompressed and whole, and its length changes.
     pub links: bool,

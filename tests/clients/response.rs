@@ -1,4 +1,4 @@
-//! Answers as a client has presented them, made comparable: addresses to one form, what belongs to one
+//! Responses as a client has presented them, made comparable: addresses to one form, what belongs to one
 //! connection left out.
 
 use std::io::Read;

@@ -21,7 +21,7 @@ const LONG_LIST: u64 = 2_000;
 /// A gateway that does not answer by then has failed.
 const START: Duration = Duration::from_secs(60);
 
-/// How the sandbox responses in one run.
+/// How the sandbox behaves in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlatformBehavior {
     /// What the documents print.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::ready::until_ready;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_genapi-gateway");
-/// For answers that come: a busy machine may take its time.
+/// For responses that come: a busy machine may take its time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ended when it is dropped.

@@ -1,4 +1,4 @@
-//! The admin API from outside: its answers fit its description, and every mistake is answered with what is
+//! The admin API from outside: its responses fit its description, and every mistake is answered with what is
 //! wrong and what to do.
 
 use http::Method;

@@ -1,4 +1,4 @@
-//! A platform that misbehaves: the caller gets an honest answer,
+//! A platform that misbehaves: the caller gets an honest response,
 //! nobody gets another's, and all heals by itself.
 
 use std::time::Duration;

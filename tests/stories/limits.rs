@@ -1,4 +1,4 @@
-//! Callers and accounts that ask for too much are told so honestly; the others do not feel it.
+//! Callers and accounts that ask for too much get an honest refusal; the others do not feel it.
 
 use std::time::Duration;
 

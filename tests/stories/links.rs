@@ -1,4 +1,4 @@
-//! Links in answers: each leads through the gateway to the right bytes as it stands, and foreign storage
+//! Links in responses: each leads through the gateway to the right bytes as it stands, and foreign storage
 //! never sees the bearer.
 
 use genapi_gateway::sandbox::{
@@ -50,7 +50,7 @@ fn anybody(bed: &TestBed) -> reqwest::Client {
     client.build().unwrap()
 }
 
-/// What the vendor answers without the gateway.
+/// What the vendor responds without the gateway.
 async fn direct(bed: &TestBed, client: &reqwest::Client, path: &str) -> String {
     let url = format!("{}{path}", bed.sandbox.region_url(Region::NorthAmerica));
     let response = client.get(url).bearer_auth(bed.sandbox.bearer(CLINIC).unwrap()).send().await.unwrap();
@@ -83,7 +83,7 @@ async fn every_link_leads_to_its_bytes(secure: bool) {
     let domains: &[DomainForm] = if secure {
         &[DomainForm::Bare, DomainForm::TrailingSlash]
     } else {
-        // A bare Domain means https, which this world does not speak.
+        // A bare Domain means https, which this test bed does not speak.
         &[DomainForm::WithScheme, DomainForm::TrailingSlash]
     };
     for size in [4, MANY] {

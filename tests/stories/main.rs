@@ -1,4 +1,5 @@
-//! Stories: a whole small world each, told against the sandbox. The list of test names is the specification.
+//! End-to-end tests, each with a sandbox and a gateway of its own. The list of test names is the
+//! specification.
 
 mod admin_api;
 mod browser;

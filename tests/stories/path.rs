@@ -1,4 +1,4 @@
-//! The request path: what a legacy application sends arrives byte for byte, and what the platform answers
+//! The request path: what a legacy application sends arrives byte for byte, and what the platform responds
 //! comes back the same.
 
 use std::fmt::Write;

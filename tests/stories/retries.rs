@@ -199,7 +199,7 @@ async fn a_connection_that_died_unseen_is_replaced_without_a_word_for_reads_and_
     }
 }
 
-/// Answers come late or never: real waits on the wire.
+/// Responses come late or never: real waits on the wire.
 fn impatient() -> TestBedBuilder {
     TestBedBuilder::new()
         .real_clock()

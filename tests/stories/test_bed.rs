@@ -1,4 +1,4 @@
-//! A whole small world per test: sandbox, gateway and admin on port 0, and a clock that the test moves.
+//! One test bed per test: sandbox, gateway and admin on port 0, and a clock that the test moves.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use genapi_gateway::server::InheritedSockets;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-/// The accounts that every world begins with.
+/// The accounts that every test bed begins with.
 pub const CLINIC: u64 = 1001;
 pub const LAB: u64 = 1002;
 pub const CLINIC_NAME: &str = "acct-1001";
@@ -67,7 +67,7 @@ impl Response {
         json_lines(&self.text())
     }
 
-    /// The gateway's own code, or nothing for the vendor's answers.
+    /// The gateway's own code, or nothing for the vendor's responses.
     pub fn code(&self) -> String {
         if self.headers.contains_key("proxy-status") {
             self.json()["code"].as_str().unwrap_or_default().to_owned()

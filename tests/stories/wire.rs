@@ -73,7 +73,8 @@ impl Line {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Reads one answer. `head_only`: it answers a HEAD. `Err` holds what came before the connection broke.
+    /// Reads one response. `head_only`: it is the response to a HEAD. `Err` holds what came before the
+    /// connection broke.
     pub async fn response(&mut self, head_only: bool) -> Result<Raw, Raw> {
         tokio::time::timeout(PATIENCE, self.read_response(head_only)).await.expect("an answer in time")
     }

@@ -1,4 +1,4 @@
-//! Trouble told apart by whose it is: a dead grant, bad credentials, an outage, a lasting 403.
+//! Failures classified by whose fault they are: a dead grant, bad credentials, an outage, a lasting 403.
 
 use std::sync::Arc;
 use std::time::Duration;

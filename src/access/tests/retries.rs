@@ -1,5 +1,5 @@
 //! What is owed without a caller: trouble ends by itself, a mass of refusals is a signal before it is a
-//! verdict, and refresh tokens of odd answers are not lost.
+//! verdict, and refresh tokens of odd responses are not lost.
 
 use std::sync::Arc;
 use std::time::Duration;

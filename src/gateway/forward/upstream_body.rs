@@ -75,7 +75,7 @@ impl<S: Io> UpstreamBody<S> {
         self.ended && self.front.is_none()
     }
 
-    /// The exact length, where the platform has told it.
+    /// The exact length, where the platform has declared it.
     pub fn length(&self) -> Option<u64> {
         let front = self.front.as_ref().map_or(0, |front| front.len() as u64);
         if self.ended { Some(front) } else { self.decoder.remaining().map(|rest| front + rest) }

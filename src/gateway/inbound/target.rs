@@ -153,7 +153,7 @@ fn strip_legacy(path: &str) -> (&str, bool) {
     (rest, v1)
 }
 
-/// Whether the first segment may be a word with one of these initials. Only a plain one is told apart here:
+/// Whether the first segment may be a word with one of these initials. Only a plain one is recognised here:
 /// what is encoded may be any.
 fn may_begin_with(path: &str, initials: &[u8]) -> bool {
     match path.as_bytes() {

@@ -14,7 +14,7 @@ use super::request_writer::{OutgoingRequest, RequestWriter, Timeouts};
 use crate::http1::framing::response_body;
 use crate::http1::parse::{BodyDecoder, ResponseHead};
 
-/// A response's head, and how its body is told from what follows it.
+/// A response's head, and how its body is delimited.
 pub struct IncomingResponse {
     pub head: ResponseHead,
     pub body: BodyDecoder,

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::headers::is_header_line;
 
-/// How the rest of a body is told from what follows it.
+/// How the rest of a body is delimited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyDecoder {
     /// So many bytes are still to come.

@@ -26,7 +26,7 @@ use super::request_body::{BodySource, BodyStream, RequestBody};
 
 pub use response_head::{ForwardedHeaders, ResponseContext, WriteError};
 
-/// Told what a connection does. Called for every read and write, so it must cost next to nothing.
+/// Observes what a connection does. Called for every read and write, so it must cost next to nothing.
 pub trait ConnectionObserver {
     /// Bytes were read; `head_has_begun` tells whether they begin a head.
     fn on_read(&self, head_has_begun: bool);

@@ -55,7 +55,7 @@ async fn an_error_redirect_is_checked_like_any_other_and_spends_the_state() {
     assert_eq!(error(&visitor.returns(&scene).await), &LoginError::AlreadyUsed { by: None });
 }
 
-/// What the platform answers, and where the login then ends.
+/// How the platform responds, and where the login then ends.
 type FailingLogin = (fn(&DoublePlatform), LoginError);
 
 #[tokio::test]

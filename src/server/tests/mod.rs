@@ -271,7 +271,7 @@ impl Handler for ScriptedHandler {
 const BLOCK: &[u8] = &[b'x'; 16 * 1024];
 const BIG: usize = 32 * 1024 * 1024;
 
-/// A body told part by part, last one first.
+/// A body sent part by part, last one first.
 struct ScriptedBody {
     parts: Vec<Result<&'static str, &'static str>>,
     repeat: usize,

@@ -307,7 +307,7 @@ async fn a_notification_tells_others_although_their_clock_stands_still() {
     it.one.set_state(&name("smile"), &AccountState::Paused).await.unwrap();
     assert_eq!(hears.recv().await.unwrap(), [name("smile")]);
 
-    // The connection that listens dies, and with it what is told meanwhile; it is found out and mended
+    // The connection that listens dies, and with it what is notified meanwhile; it is found out and mended
     // without the clock.
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()";
     it.database.tamper(sql).await;

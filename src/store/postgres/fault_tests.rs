@@ -1,5 +1,5 @@
-//! A database in trouble: told within seconds, nothing done by halves, and over when it is over. And what may
-//! stand before it: a pooler, TLS.
+//! A database in trouble: reported within seconds, nothing done by halves, and over when it is over. And what
+//! may stand before it: a pooler, TLS.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ async fn commit(store: &PostgresStore, expected: u64) -> Result<u64, StoreError>
     store.commit_tokens(&name("smile"), &realm("global"), expected, &tokens("access", None, 20)).await
 }
 
-/// Out of order, and told before a caller has lost patience.
+/// Unavailable, and reported before a caller times out.
 async fn trouble(store: &PostgresStore) -> StoreUnavailable {
     let asked = Instant::now();
     let told = commit(store, 1).await.unwrap_err();

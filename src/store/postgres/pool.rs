@@ -179,7 +179,7 @@ impl ConnectionPool {
 }
 
 impl PgTransaction<'_> {
-    /// What answers `Ok` is on the database's disk. After another answer it may have happened all the same.
+    /// What returns `Ok` is on the database's disk. After another result it may have happened all the same.
     pub async fn commit(mut self) -> Result<(), StoreError> {
         sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map_err(store_error)?;
         self.pool.checkin(self.connection, self.opened);

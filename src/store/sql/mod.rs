@@ -64,7 +64,7 @@ pub struct Dialect {
     pub rotate_logins: RotationQueries,
 }
 
-/// An open connection. Errors are told apart by what an operator can do about them.
+/// An open connection. Errors are classified by what an operator can do about them.
 pub trait SqlConnection: Send {
     type Row: RowColumns + Send + Sync;
 

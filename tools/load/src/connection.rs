@@ -39,7 +39,7 @@ impl KeepAliveConnection {
         Ok(Self { stream: target.connect().await?, usable: true })
     }
 
-    /// Sends, and reads the response to its end; `on_body` is told of each chunk of its body.
+    /// Sends, and reads the response to its end; `on_body` is called with each chunk of its body.
     pub async fn exchange(
         &mut self,
         request: &[u8],

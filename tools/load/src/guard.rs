@@ -1,5 +1,5 @@
 //! Keeps load away from real patients' offices: a target counts as a
-//! sandbox only where its answers say so themselves.
+//! sandbox only where its responses say so themselves.
 //!
 //! One harmless read per target and account (a sample of many) goes ahead of everything else. During the run
 //! every response is looked at again, since accounts of one gateway may live on different platforms: the

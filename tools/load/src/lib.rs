@@ -1,5 +1,5 @@
 //! The load generator behind `load` and `benches/load`: open loop at a
-//! fixed rate, or closed loop as fast as answers come.
+//! fixed rate, or closed loop as fast as responses come.
 //!
 //! The rule guarded here: it sends nothing to the real platform unless the plan says so, since real patients'
 //! offices are there.
@@ -33,7 +33,7 @@ use schedule::RunWindow;
 use target::ResolvedTarget;
 use worker::WorkerThread;
 
-/// The header by which every response of a sandbox can be told from the real platform's.
+/// The header by which every response of a sandbox can be distinguished from the real platform's.
 pub const SANDBOX_MARK: (&str, &str) = ("X-Sandbox", "genapi-gateway");
 
 /// What is sent, where, and how fast.

@@ -20,7 +20,7 @@ pub struct ReceivedResponse {
     pub keep_alive: bool,
 }
 
-/// One answer, fed chunk by chunk.
+/// One response, fed chunk by chunk.
 pub struct ResponseReader {
     state: ReadState,
     head: Vec<u8>,

@@ -325,7 +325,7 @@ fn scheme_before(text: &[u8]) -> Option<Scheme> {
     }
 }
 
-/// Host and port of an encoded URL, as far as they can be told without taking the encoding off.
+/// Host and port of an encoded URL, as far as they can be read without taking the encoding off.
 fn foreign_authority(url: &[u8]) -> String {
     let count = |text: &[u8], part: fn(&u8) -> bool| text.iter().take_while(|byte| part(byte)).count();
     let (host, behind) = url.split_at(count(url, |b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')));
