@@ -182,7 +182,7 @@ pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
         family: &catalogue::CONNECTION_EVENTS,
         series: vec![
             ("accepted", series(|counters| counters.accepted.get())),
-            ("refused_full", series(|counters| counters.refused_full.get())),
+            ("connection_limit", series(|counters| counters.connection_limit.get())),
             ("evicted", series(|counters| counters.evicted.get())),
             ("accept_error", series(|counters| counters.accept_errors.get())),
             ("tls_failure", series(|counters| counters.tls_failures.get())),
@@ -193,9 +193,13 @@ pub fn watch(state: &RunningState, corrections: &Arc<Corrections>) {
             ("body_timeout", series(|counters| counters.body_timeouts.get())),
             ("write_timeout", series(|counters| counters.write_timeouts.get())),
             ("refused_request", series(|counters| counters.refused_requests.get())),
+            ("client_disconnect", series(|counters| counters.client_disconnects.get())),
+            ("aborted_response", series(|counters| counters.aborted_responses.get())),
+            ("panic", series(|counters| counters.panics.get())),
+            // The old names of three of them, for alarms that already use them.
+            ("refused_full", series(|counters| counters.connection_limit.get())),
             ("hang_up", series(|counters| counters.client_disconnects.get())),
             ("aborted_answer", series(|counters| counters.aborted_responses.get())),
-            ("panic", series(|counters| counters.panics.get())),
         ],
     });
 }

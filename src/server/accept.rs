@@ -81,7 +81,7 @@ impl<H: Handler> Acceptor<H> {
         let open = worker.counters.open.enter();
         if open >= worker.limits.max_connections as u64 && !worker.connections.evict_idle() {
             worker.counters.open.leave();
-            worker.counters.refused_full.add();
+            worker.counters.connection_limit.add();
             return self.reject(tcp);
         }
         let guard = ConnectionGuard::new(&worker.connections, &worker.counters);

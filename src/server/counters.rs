@@ -9,7 +9,7 @@ pub struct ServerCounters {
     /// Connections open right now.
     pub open: Gauge,
     /// Rejected because `max_connections` were open and none of them idle.
-    pub refused_full: Counter,
+    pub connection_limit: Counter,
     /// Idle connections closed to make room for new ones.
     pub evicted: Counter,
     pub accept_errors: Counter,

@@ -118,8 +118,10 @@ catalogue! {
         "Journal entries dropped because the queue was full or the store failed";
     CONNECTIONS: Gauge "connections" { state: ["open"] } "Callers' connections right now";
     CONNECTION_EVENTS: Counter "connection_events" { event: [
-        "accepted", "refused_full", "evicted", "accept_error", "tls_failure", "proxy_header_failure",
+        "accepted", "connection_limit", "evicted", "accept_error", "tls_failure", "proxy_header_failure",
         "handshake_timeout", "head_timeout", "keep_alive_timeout", "body_timeout", "write_timeout",
-        "refused_request", "hang_up", "aborted_answer", "panic"
+        "refused_request", "client_disconnect", "aborted_response", "panic",
+        // The old names of three of them, which count the same until 1.0.
+        "refused_full", "hang_up", "aborted_answer"
     ] } "What happened to callers' connections";
 }

@@ -126,7 +126,7 @@ fn a_running_gateway_changes_its_key_and_says_when_the_old_one_can_go() {
     pair.start_again();
     let said = pair.types("store rotate-key");
     done(&said);
-    assert!(said.out.contains("the lines behind the first can go"), "{}", said.out);
+    assert!(said.out.contains("the lines behind the first can be removed"), "{}", said.out);
     serves(&pair);
     pair.stop();
     write(&pair.folder.path().join("gateway.key"), &old);

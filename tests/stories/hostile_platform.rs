@@ -82,6 +82,11 @@ async fn a_download_cut_short_never_looks_complete() {
         }
     }
     assert_eq!(bed.get(CLINIC_NAME, &format!("/order/{order}/download/IDE")).await.status, 200);
+    // The old name of the event counts the same for those who already watch it.
+    for event in ["aborted_response", "aborted_answer"] {
+        let series = format!("genapi_gateway_connection_events_total{{event=\"{event}\"}}");
+        assert_eq!(bed.metric(&series).await, 2.0, "{series}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ fn beyond_the_cap_idle_connections_make_room_and_busy_ones_do_not() {
 
     let response = server.ask("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(response.starts_with("HTTP/1.1 503 "), "{response:?}");
-    eventually("refused_full", || server.counters.refused_full.get() == 1);
+    eventually("connection_limit", || server.counters.connection_limit.get() == 1);
 
     server.script.permits.add_permits(2);
     assert_eq!(busy.response().1, "waited");

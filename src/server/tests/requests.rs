@@ -110,7 +110,7 @@ fn a_broken_body_breaks_the_connection_so_that_it_never_looks_complete() {
     let mut caller = server.caller();
     caller.send("GET /half HTTP/1.0\r\n\r\n");
     assert_eq!(caller.rest_and_failure().1, Some(std::io::ErrorKind::ConnectionReset));
-    eventually("aborted_answers", || server.counters.aborted_responses.get() == 2);
+    eventually("aborted_responses", || server.counters.aborted_responses.get() == 2);
 }
 
 #[test]
