@@ -1,10 +1,8 @@
 //! The composition root: a configuration in, bound sockets, running tasks and a shutdown handle out.
 //!
 //! Reading order: `start` (five stages) → `data_plane` (a request meets gateway or token endpoint) →
-//! `adapters` (what a pairing changes in memory) → `observe` (calls to metrics and activity) → `reload` →
-//! `replicas` → `run` (signals, drain).
+//! `observe` (calls to metrics and activity) → `reload` → `replicas` → `run` (signals, drain).
 
-mod adapters;
 mod allocator;
 mod connectors;
 mod data_plane;
@@ -25,11 +23,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
+use crate::access::known_tokens::KnownTokens;
 use crate::access::last_seen_sync::LastSeenSync;
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::config::{CallerConfig, Config};
-use crate::facade::KnownTokens;
 use crate::gateway::GatewayShared;
 use crate::health::Health;
 use crate::journal::Journal;
@@ -70,7 +68,7 @@ struct ControlPlane {
     registry: Arc<AccountRegistry>,
     renewals: Renewals,
     pairing: Arc<Pairing>,
-    known: Arc<KnownTokens>,
+    known_tokens: Arc<KnownTokens>,
     journal: Journal,
     last_seen: Arc<LastSeenSync>,
 }

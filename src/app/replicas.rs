@@ -34,12 +34,12 @@ impl ControlPlane {
                     self.learn_tokens_of(name).await;
                 }
                 for grant in &record.grants {
-                    self.known.learn(grant.refresh.expose(), name);
+                    self.known_tokens.learn(&grant.refresh, name);
                 }
                 self.registry.apply(record);
             }
             Ok(None) => {
-                self.known.forget(name);
+                self.known_tokens.forget(name);
                 self.registry.remove(name.as_str());
             }
             Err(trouble) => {
@@ -51,7 +51,7 @@ impl ControlPlane {
     /// An account that is new here may be one that got another name: applications hold older tokens of it.
     async fn learn_tokens_of(&self, name: &AccountName) {
         match self.store.known_tokens().await {
-            Ok(known) => self.known.extend(known.into_iter().filter(|(_, holder)| holder == name)),
+            Ok(known) => self.known_tokens.extend(known.into_iter().filter(|(_, holder)| holder == name)),
             Err(trouble) => {
                 tracing::warn!(account = %name, %trouble, "the tokens that applications hold of it cannot be read yet");
             }

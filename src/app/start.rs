@@ -8,13 +8,14 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
 
+use crate::access::known_tokens::KnownTokens;
 use crate::access::last_seen_sync::{CallerActivity, LastSeenSync};
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::{self, Renewals};
 use crate::admin::{self, Admin, Guard, OperatorCalls};
 use crate::clock::Clock;
 use crate::config::{self, Config, secret};
-use crate::facade::{KnownTokens, TokenEndpoint};
+use crate::facade::TokenEndpoint;
 use crate::gateway::refusal::RefusalCode;
 use crate::gateway::settings::GatewaySettings;
 use crate::gateway::{AccessLog, GatewayShared};
@@ -32,7 +33,6 @@ use crate::store::{self, Store};
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::metrics::Metrics;
 
-use super::adapters::PairingAdapter;
 use super::connectors::RealmConnectors;
 use super::data_plane::HandlerFactory;
 use super::listeners::{self, BoundAddresses, ListenerCertificates, Sockets};
@@ -132,18 +132,16 @@ async fn control_plane(
         runtime: Handle::current(),
         replica: ReplicaId::new(&host_name()).context("this gateway cannot be given a name")?,
     });
-    let known = Arc::new(known_tokens(&**store, registry).await?);
+    let known_tokens = Arc::new(load_known_tokens(&**store, registry).await?);
     let pairing = Pairing::new(pairing::PairingParts {
         clock: base.clock.clone(),
         store: store.clone(),
         realms: realms::for_pairing(&base.config, &base.realms),
         retry: base.config.retry.clone(),
-        hooks: Arc::new(PairingAdapter {
-            registry: registry.clone(),
-            renewals: renewals.clone(),
-            journal: journal.clone(),
-            known: known.clone(),
-        }),
+        registry: registry.clone(),
+        renewals: renewals.clone(),
+        journal: journal.clone(),
+        known_tokens: known_tokens.clone(),
     });
     let callers = Arc::new(CallerActivity::default());
     let last_seen = LastSeenSync::new(store.clone(), registry.clone(), base.clock.clone(), callers.clone());
@@ -152,14 +150,14 @@ async fn control_plane(
         registry: registry.clone(),
         renewals,
         pairing,
-        known,
+        known_tokens,
         journal: journal.clone(),
         last_seen: Arc::new(last_seen),
     };
     Ok((control, callers))
 }
 
-async fn known_tokens(store: &dyn Store, registry: &AccountRegistry) -> anyhow::Result<KnownTokens> {
+async fn load_known_tokens(store: &dyn Store, registry: &AccountRegistry) -> anyhow::Result<KnownTokens> {
     let known = store.known_tokens().await.context("the known tokens cannot be read")?;
     // One copy of each long name (short ones are stored in place): there are as many of these as accounts.
     let same_name = |(hash, name): ([u8; 32], AccountName)| {
@@ -201,7 +199,7 @@ fn data_plane(
         observers: Arc::new(WorkerObservers::new(metrics.clone(), callers)),
         facade: Arc::new(TokenEndpoint {
             shared: shared.clone(),
-            known: control.known.clone(),
+            known_tokens: control.known_tokens.clone(),
             registry: control.registry.clone(),
         }),
     });

@@ -4,7 +4,6 @@
 
 mod credentials;
 mod form;
-mod known;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::access::known_tokens::KnownTokens;
 use crate::access::registry::{AccountRegistry, Availability};
 use crate::gateway::GatewayShared;
 use crate::gateway::inbound::caller::{self, AuthenticatedCaller, PeerInfo};
@@ -19,9 +19,9 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
 use crate::gateway::settings::GatewaySettings;
 use crate::http1::Headers;
+use crate::model::token::RefreshToken;
 
 pub use form::MAX_FORM;
-pub use known::KnownTokens;
 
 use credentials::BasicCredentials;
 use form::TokenForm;
@@ -29,7 +29,7 @@ use form::TokenForm;
 /// Serves token requests of callers.
 pub struct TokenEndpoint {
     pub shared: Arc<GatewayShared>,
-    pub known: Arc<KnownTokens>,
+    pub known_tokens: Arc<KnownTokens>,
     pub registry: Arc<AccountRegistry>,
 }
 
@@ -93,7 +93,8 @@ impl TokenEndpoint {
         if form.grant_type != "refresh_token" {
             return Err(TokenRequestError::UnsupportedGrant.into());
         }
-        let name = self.known.account_of(&form.refresh_token).ok_or(TokenRequestError::UnknownToken)?;
+        let token = RefreshToken::new(form.refresh_token.as_str());
+        let name = self.known_tokens.account_of(&token).ok_or(TokenRequestError::UnknownToken)?;
         let entry = self.registry.by_name(name.as_str()).ok_or(TokenRequestError::UnknownToken)?;
         if !caller.rules.may_use(&name, || entry.identity()) {
             return Err(TokenRequestError::NotAllowed.into());

@@ -67,7 +67,7 @@ impl Pairing {
         let now = self.clock.now();
         consequences.extend(live_token_warning(&record, now));
         consequences.extend((links > 0).then(|| format!("{links} login links for it stop working.")));
-        if self.hooks.is_unsaved(name) {
+        if self.is_unsaved(name) {
             consequences.push(format!(
                 "{}. It is refused without --force.",
                 AccountChangeError::Unsaved(name.clone())
@@ -81,13 +81,13 @@ impl Pairing {
     pub async fn remove_account(&self, name: &AccountName, force: bool) -> Result<(), AccountChangeError> {
         let _saving = self.saving.lock().await;
         self.record_to_remove(name).await?;
-        if !force && self.hooks.is_unsaved(name) {
+        if !force && self.is_unsaved(name) {
             return Err(AccountChangeError::Unsaved(name.clone()));
         }
         self.store.remove_account(name).await.map_err(known_or(name))?;
-        self.hooks.withdraw(name);
+        self.withdraw(name);
         let detail = "by an operator, here alone: nothing was revoked or unpaired at the platform".to_owned();
-        self.hooks.note(name, JournalEvent::Removed, detail);
+        self.journal.record(name, JournalEvent::Removed, detail);
         // One that stays leads to a login that pairs the account anew, which somebody has to want.
         if let Err(problem) = self.pending.cancel(name).await {
             tracing::warn!(%problem, account = %name, "login links of a removed account could not be taken back");
@@ -138,9 +138,9 @@ impl Pairing {
             StoreError::NameTaken(name) => AccountChangeError::NameTaken(name),
             problem => known_or(from)(problem),
         })?;
-        self.hooks.rename(from, &record);
-        self.hooks.note(from, JournalEvent::Renamed, format!("to {to}, by an operator"));
-        self.hooks.note(
+        self.publish_renamed(from, &record);
+        self.journal.record(from, JournalEvent::Renamed, format!("to {to}, by an operator"));
+        self.journal.record(
             to,
             JournalEvent::Renamed,
             format!("from {from}, by an operator; what was before stands under {from}"),
@@ -165,7 +165,7 @@ impl Pairing {
             }
             Err(problem) => return Err(problem.into()),
         }
-        if self.hooks.is_unsaved(from) {
+        if self.is_unsaved(from) {
             return Err(AccountChangeError::Unsaved(from.clone()));
         }
         Ok(())

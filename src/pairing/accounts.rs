@@ -108,7 +108,7 @@ impl Pairing {
                 valid_for: request.valid_for,
             };
             let link = self.start(start).await?;
-            self.hooks.note(
+            self.journal.record(
                 &record.name,
                 JournalEvent::Invited,
                 format!("a link for realm {realm} until {}", link.expires_at),
@@ -129,7 +129,7 @@ impl Pairing {
         let mut exported = Vec::new();
         for record in self.selected(selection).await? {
             if with_refresh_tokens {
-                self.hooks.note(&record.name, JournalEvent::Exported, "with refresh tokens".to_owned());
+                self.journal.record(&record.name, JournalEvent::Exported, "with refresh tokens".to_owned());
             }
             exported.extend(record.grants.into_iter().map(|grant| ExportedGrant {
                 name: record.name.clone(),
@@ -164,7 +164,11 @@ impl Pairing {
             self.store.set_state(name, &AccountState::Ready).await?;
         }
         self.republish(name).await?;
-        self.hooks.note(name, JournalEvent::Switched, format!("from realm {} to {realm}", record.current));
+        self.journal.record(
+            name,
+            JournalEvent::Switched,
+            format!("from realm {} to {realm}", record.current),
+        );
         Ok(())
     }
 
@@ -182,8 +186,8 @@ impl Pairing {
                 self.store.set_state(&name, &to).await?;
                 self.republish(&name).await?;
                 // An export right after a pause must not miss the token that a refresh is just bringing.
-                self.hooks.until_idle(&name).await;
-                self.hooks.note(&name, event, "by an operator".to_owned());
+                self.renewals.until_idle(&name).await;
+                self.journal.record(&name, event, "by an operator".to_owned());
             }
             let state = if changed { to.clone() } else { record.state };
             lines.push(PauseResult { name, changed, state });
@@ -199,14 +203,5 @@ impl Pairing {
             (true, Selection::NeedsLogin) => Err(OperatorError::NobodyNeedsLogin),
             (true, Selection::Pattern(pattern)) => Err(OperatorError::NobodyMatches(pattern.clone())),
         }
-    }
-
-    /// Tells the book what the store now holds of an account, or that it is gone.
-    pub(super) async fn republish(&self, name: &AccountName) -> Result<(), StoreError> {
-        match self.store.account(name).await? {
-            Some(record) => self.hooks.publish(&record),
-            None => self.hooks.withdraw(name),
-        }
-        Ok(())
     }
 }

@@ -188,11 +188,11 @@ impl Pairing {
         let SavedGrant { name, mut record, renewed } = saved;
         let PairedTokens { request, start, realm, route, account, access, mut warnings, odd, .. } = paired;
         if let Some(record) = &record {
-            self.hooks.publish(record);
+            self.publish(record);
         }
         journal_pairing(self, &name, &request, account.id.to_string(), &warnings);
         if let Some(odd) = odd {
-            self.hooks.note(&name, JournalEvent::TokenAnswerOdd, odd);
+            self.journal.record(&name, JournalEvent::TokenAnswerOdd, odd);
         }
         if let Some(code) = &start
             && let Err(problem) = self.pending.close_start(code, &name).await
@@ -204,7 +204,7 @@ impl Pairing {
         }
         match self.second_discovery(&name, &request, &realm, &route, &access.token).await {
             Ok(Some(newer)) => {
-                self.hooks.publish(&newer);
+                self.publish(&newer);
                 record = Some(newer);
             }
             Ok(None) => {}
@@ -246,7 +246,7 @@ impl Pairing {
         let says = realm.calls.prove(&route, access).await;
         if says.as_ref() != Ok(&route) {
             let why = says.map_or_else(|trouble| trouble.to_string(), |other| format!("it names {other}"));
-            self.hooks.note(
+            self.journal.record(
                 name,
                 JournalEvent::RouteNotProven,
                 format!("{route}: {why}; {first} stays in use"),
@@ -256,7 +256,7 @@ impl Pairing {
         let stored = stored(&route, self.clock.now());
         let written = self.store.set_route(name, &request.realm, &stored).await;
         written.map_err(|problem| problem.to_string())?;
-        self.hooks.note(name, JournalEvent::RouteChanged, format!("{first} to {route}"));
+        self.journal.record(name, JournalEvent::RouteChanged, format!("{first} to {route}"));
         self.store.account(name).await.map_err(|problem| problem.to_string())
     }
 
@@ -311,7 +311,7 @@ fn journal_pairing(
         detail.push_str("; iTero warns: ");
         detail.extend(clipped(warning).chars().map(|c| if c.is_numeric() { '#' } else { c }));
     }
-    pairing.hooks.note(name, JournalEvent::Paired, detail);
+    pairing.journal.record(name, JournalEvent::Paired, detail);
 }
 
 const MOST_WARNINGS: usize = 10;

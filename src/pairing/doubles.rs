@@ -1,70 +1,95 @@
-//! The platform and the rest of the gateway as tests script them.
-//! Unscripted calls succeed with plain answers.
+//! Pairing on a real registry and real renewals, over a store in memory and two scripted platforms.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
+use tokio::runtime::Handle;
 
-use super::ports::Hooks;
 use super::{Pairing, PairingParts, PairingRealm};
-use crate::access::control_calls::{Call, CallFuture, ControlCalls};
-use crate::access::replace_grant::ReplaceError;
+use crate::access::account::Account;
+use crate::access::control_calls::ControlCalls;
+use crate::access::doubles::{self, ScriptedPlatform};
+use crate::access::known_tokens::KnownTokens;
+use crate::access::registry::{AccountRegistry, RouteRules};
+use crate::access::renewal::{RenewalParts, Renewals};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
-use crate::journal::JournalEvent;
-use crate::model::account::{AccountId, AccountName, RealmName};
-use crate::model::route::{HostPolicy, Route};
-use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use crate::platform::{
-    self, Blame, CredentialsCheck, PlatformError, PlatformErrorKind, RelatedAccount, TokenHint,
-};
+use crate::journal::{Journal, RecordedEvents};
+use crate::model::account::RealmName;
+use crate::platform::{Blame, PlatformError, PlatformErrorKind};
+use crate::store::cluster::ReplicaId;
 use crate::store::memory::MemoryStore;
-use crate::store::{AccountRecord, NewGrant, NewTokens, Store, StoredAccess, TrialRefresh};
+use crate::store::{AccountRecord, Store};
+
+pub(crate) use crate::access::doubles::{global, related, route, timed_out, tokens, will};
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// A clock, a store and two realms, `global` (https) and `china`.
+/// A clock, a store and two realms, `global` and `china`. Refreshes may follow each other at once.
 pub(crate) struct Scene {
     pub clock: Clock,
     pub store: Arc<MemoryStore>,
-    pub global: Arc<DoublePlatform>,
-    pub china: Arc<DoublePlatform>,
-    pub hooks: Arc<DoubleHooks>,
+    pub global: Arc<ScriptedPlatform>,
+    pub china: Arc<ScriptedPlatform>,
+    pub registry: Arc<AccountRegistry>,
+    pub renewals: Renewals,
+    pub known_tokens: Arc<KnownTokens>,
+    pub events: RecordedEvents,
     pub pairing: Arc<Pairing>,
 }
 
 impl Scene {
+    /// Needs a runtime, where the renewals run.
     pub fn new() -> Self {
         let clock = Clock::manual(START);
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        let hooks =
-            Arc::new(DoubleHooks { clock: clock.clone(), store: store.clone(), seen: Mutex::default() });
-        let (global, china) =
-            (Arc::new(DoublePlatform::new("global")), Arc::new(DoublePlatform::new("china")));
-        let realm = |platform: &Arc<DoublePlatform>, host: &str| PairingRealm {
-            redirect_uri: format!("https://{host}/oauth2/callback").parse().unwrap(),
-            hosts: policy(),
-            calls: platform.clone(),
-        };
-        let realms = BTreeMap::from([
-            ("global".parse().unwrap(), realm(&global, "gateway.example.com")),
-            ("china".parse().unwrap(), realm(&china, "gateway.example.com")),
+        let global = Arc::new(ScriptedPlatform::new(true));
+        let china = Arc::new(ScriptedPlatform::new(true));
+        let platforms: BTreeMap<RealmName, Arc<dyn ControlCalls>> = BTreeMap::from([
+            (doubles::global(), global.clone() as Arc<dyn ControlCalls>),
+            ("china".parse().unwrap(), china.clone() as Arc<dyn ControlCalls>),
         ]);
-        let parts = PairingParts {
+        let rules = || RouteRules { hosts: doubles::policy(), pinned: None };
+        let rules = platforms.keys().map(|realm| (realm.clone(), rules())).collect();
+        let registry = Arc::new(AccountRegistry::new(rules));
+        let (journal, events) = Journal::recording(clock.clone());
+        let renewals = Renewals::new(RenewalParts {
             clock: clock.clone(),
             store: store.clone(),
-            realms,
-            retry: retry(),
-            hooks: hooks.clone(),
+            registry: registry.clone(),
+            platforms: platforms.clone().into_iter().collect::<HashMap<_, _>>(),
+            journal: journal.clone(),
+            settings: config::RenewalConfig { min_gap: Duration::ZERO, ..doubles::settings() },
+            runtime: Handle::current(),
+            replica: ReplicaId::new("test").unwrap(),
+        });
+        let realm = |calls| PairingRealm {
+            redirect_uri: "https://gateway.example.com/oauth2/callback".parse().unwrap(),
+            hosts: doubles::policy(),
+            calls,
         };
-        Self { clock, store, global, china, hooks, pairing: Pairing::new(parts) }
+        let known_tokens = Arc::new(KnownTokens::default());
+        let pairing = Pairing::new(PairingParts {
+            clock: clock.clone(),
+            store: store.clone(),
+            realms: platforms.into_iter().map(|(name, calls)| (name, realm(calls))).collect(),
+            retry: retry(),
+            registry: registry.clone(),
+            renewals: renewals.clone(),
+            journal,
+            known_tokens: known_tokens.clone(),
+        });
+        Self { clock, store, global, china, registry, renewals, known_tokens, events, pairing }
     }
 
     pub async fn record(&self, name: &str) -> Option<AccountRecord> {
         self.store.account(&name.parse().unwrap()).await.unwrap()
+    }
+
+    /// What the request path sees of an account.
+    pub fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.registry.by_name(name)
     }
 }
 
@@ -79,261 +104,6 @@ fn retry() -> config::RetryConfig {
     }
 }
 
-fn policy() -> HostPolicy {
-    HostPolicy { allowed: vec!["*.iterocloud.com".parse().unwrap()], allow_insecure: false }
-}
-
-pub(crate) fn route(region: &str) -> Route {
-    Route::parse(&format!("https://{region}.iterocloud.com"), "/itero-gen-api/v2", &policy()).unwrap()
-}
-
 pub(crate) fn trouble(kind: PlatformErrorKind, blame: Blame, status: u16) -> PlatformError {
     PlatformError::plain("scripted", blame, kind, Some(status), "a scripted trouble")
-}
-
-pub(crate) fn timed_out() -> PlatformError {
-    trouble(PlatformErrorKind::TimedOut, Blame::Realm, 504)
-}
-
-pub(crate) fn related(id: u64, name: &str) -> RelatedAccount {
-    RelatedAccount { id: AccountId::new(id), name: name.to_owned(), address: String::new(), paired: false }
-}
-
-pub(crate) fn tokens(access: &str, refresh: &str) -> TokenSet {
-    TokenSet {
-        access: AccessToken::new(access),
-        refresh: Some(RefreshToken::new(refresh)),
-        expires_in: Duration::from_secs(3600),
-        oddities: Vec::new(),
-    }
-}
-
-type ScriptedResponses<T> = Mutex<VecDeque<Result<T, PlatformError>>>;
-
-/// One realm's platform. `calls` is what was sent, in order.
-pub(crate) struct DoublePlatform {
-    name: &'static str,
-    pub exchanges: ScriptedResponses<TokenSet>,
-    pub first_discoveries: ScriptedResponses<Route>,
-    pub discoveries: ScriptedResponses<Route>,
-    pub proofs: ScriptedResponses<Route>,
-    pub lists: ScriptedResponses<Vec<RelatedAccount>>,
-    pub pairings: ScriptedResponses<platform::PairResponse>,
-    pub unpairings: ScriptedResponses<()>,
-    pub revocations: ScriptedResponses<()>,
-    calls: Mutex<Vec<String>>,
-}
-
-impl DoublePlatform {
-    fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            exchanges: Mutex::default(),
-            first_discoveries: Mutex::default(),
-            discoveries: Mutex::default(),
-            proofs: Mutex::default(),
-            lists: Mutex::default(),
-            pairings: Mutex::default(),
-            unpairings: Mutex::default(),
-            revocations: Mutex::default(),
-            calls: Mutex::default(),
-        }
-    }
-
-    pub fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
-    }
-
-    fn next<'a, T: Send + 'a>(
-        &'a self,
-        call: String,
-        script: &ScriptedResponses<T>,
-        plain: T,
-    ) -> CallFuture<'a, T> {
-        self.calls.lock().unwrap().push(call);
-        let response = script.lock().unwrap().pop_front().unwrap_or(Ok(plain));
-        Box::pin(std::future::ready(response))
-    }
-}
-
-pub(crate) fn will<T>(
-    script: &ScriptedResponses<T>,
-    responses: impl IntoIterator<Item = Result<T, PlatformError>>,
-) {
-    script.lock().unwrap().extend(responses);
-}
-
-impl ControlCalls for DoublePlatform {
-    fn authorize_url(&self, state: &str) -> Url {
-        let mut url: Url = format!("https://{}.identity.test/oauth2/authorize", self.name).parse().unwrap();
-        url.query_pairs_mut().append_pair("state", state);
-        url
-    }
-
-    fn exchange_code<'a>(&'a self, code: &'a AuthorizationCode) -> CallFuture<'a, TokenSet> {
-        let call = format!("exchange {}", code.expose());
-        self.next(call, &self.exchanges, tokens("login-access", "login-refresh"))
-    }
-
-    fn refresh<'a>(&'a self, refresh: &'a RefreshToken) -> CallFuture<'a, TokenSet> {
-        self.next(
-            format!("refresh {}", refresh.expose()),
-            &self.exchanges,
-            tokens("refreshed-access", "next-refresh"),
-        )
-    }
-
-    fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
-        self.next(format!("discover first {}", bearer.expose()), &self.first_discoveries, route("eu"))
-    }
-
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
-        let plain = last.cloned().unwrap_or_else(|| route("eu"));
-        self.next(format!("discover {}", bearer.expose()), &self.discoveries, plain)
-    }
-
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
-        self.next(format!("prove {} {}", route.host(), bearer.expose()), &self.proofs, route.clone())
-    }
-
-    fn related_accounts<'a>(
-        &'a self,
-        _route: &'a Route,
-        bearer: &'a AccessToken,
-    ) -> CallFuture<'a, Vec<RelatedAccount>> {
-        self.next(format!("list {}", bearer.expose()), &self.lists, vec![related(12, "Smile Berlin")])
-    }
-
-    fn pair<'a>(
-        &'a self,
-        route: &'a Route,
-        bearer: &'a AccessToken,
-        account: AccountId,
-        callback: Option<&'a Url>,
-    ) -> CallFuture<'a, platform::PairResponse> {
-        let callback = callback.map_or("-", Url::as_str);
-        let call = format!("pair {account} {callback} {} {}", bearer.expose(), route.host());
-        let tokens = tokens(&format!("pair-access-{account}"), &format!("pair-refresh-{account}"));
-        let plain = platform::PairResponse { tokens, company_id: Some(account), warnings: Vec::new() };
-        self.next(call, &self.pairings, plain)
-    }
-
-    fn unpair<'a>(
-        &'a self,
-        _route: &'a Route,
-        bearer: &'a AccessToken,
-        account: AccountId,
-    ) -> CallFuture<'a, ()> {
-        self.next(format!("unpair {account} {}", bearer.expose()), &self.unpairings, ())
-    }
-
-    fn revoke<'a>(&'a self, token: &'a str, _hint: TokenHint) -> CallFuture<'a, ()> {
-        self.next(format!("revoke {token}"), &self.revocations, ())
-    }
-
-    fn probe_credentials(&self) -> Call<'_, CredentialsCheck> {
-        unreachable!("pairing does not probe credentials")
-    }
-}
-
-/// The rest of the gateway: what it was told, in order. A renewal commits new tokens to the store.
-pub(crate) struct DoubleHooks {
-    clock: Clock,
-    store: Arc<MemoryStore>,
-    seen: Mutex<Vec<String>>,
-}
-
-impl DoubleHooks {
-    pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn see(&self, what: String) {
-        self.seen.lock().unwrap().push(what);
-    }
-
-    async fn commit(&self, name: &AccountName) {
-        let record = self.store.account(name).await.unwrap().unwrap();
-        let grant = record.current_grant().unwrap();
-        let now = self.clock.now();
-        let access = StoredAccess {
-            token: AccessToken::new("renewed-access"),
-            expires_at: now + Duration::from_secs(3600),
-        };
-        let refresh = Some(RefreshToken::new(format!("rotated-{}", grant.account_id)));
-        let tokens = NewTokens { access, refresh, refreshed_at: now };
-        self.store.commit_tokens(name, &grant.realm, grant.generation, &tokens).await.unwrap();
-    }
-}
-
-impl Hooks for DoubleHooks {
-    fn publish(&self, record: &AccountRecord) {
-        self.see(format!("publish {} {}", record.name, record.state.word()));
-    }
-
-    fn withdraw(&self, name: &AccountName) {
-        self.see(format!("withdraw {name}"));
-    }
-
-    fn rename(&self, from: &AccountName, record: &AccountRecord) {
-        self.see(format!("rename {from} {}", record.name));
-    }
-
-    fn until_idle<'a>(&'a self, _: &'a AccountName) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
-    }
-
-    /// An account whose name begins like this has tokens that the store did not take.
-    fn is_unsaved(&self, account: &AccountName) -> bool {
-        account.as_str().starts_with("unsaved")
-    }
-
-    fn note(&self, account: &AccountName, event: JournalEvent, detail: String) {
-        self.see(format!("note {account} {event}: {detail}"));
-    }
-
-    fn replace<'a>(
-        &'a self,
-        mut grant: NewGrant,
-    ) -> Pin<Box<dyn Future<Output = Result<AccountRecord, ReplaceError>> + Send + 'a>> {
-        self.see(format!("replace {}", grant.name));
-        Box::pin(async move {
-            if grant.refresh.expose().starts_with("dead") {
-                return Err(ReplaceError::Refused("401".to_owned()));
-            }
-            let (handed_in, now) = (grant.refresh.clone(), self.clock.now());
-            grant.refresh = RefreshToken::new(format!("rotated-{}", grant.account_id));
-            let token = AccessToken::new("renewed-access");
-            grant.access = Some(StoredAccess { token, expires_at: now + Duration::from_secs(3600) });
-            grant.trial = Some(TrialRefresh { handed_in, refreshed_at: now });
-            Ok(self.store.put_grant(grant).await.unwrap())
-        })
-    }
-
-    fn discover<'a>(
-        &'a self,
-        account: &'a AccountName,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
-        self.see(format!("discover {account}"));
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn renew<'a>(
-        &'a self,
-        account: &'a AccountName,
-    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
-        self.see(format!("renew {account}"));
-        Box::pin(async move {
-            if account.as_str().starts_with("dead") {
-                return Err("the refresh token is not accepted".to_owned());
-            }
-            self.commit(account).await;
-            Ok(())
-        })
-    }
-}
-
-/// The realm that most tests use.
-pub(crate) fn global() -> RealmName {
-    "global".parse().unwrap()
 }

@@ -136,7 +136,7 @@ impl Pairing {
             None => realm.calls.discover_first(&access).await.map_err(GrantRemovalError::Platform)?,
         };
         self.unpair_at(realm, &route, &access, grant.account_id).await?;
-        self.hooks.note(
+        self.journal.record(
             name,
             JournalEvent::Unpaired,
             format!("account {} of realm {}", grant.account_id, grant.realm),
@@ -179,7 +179,11 @@ impl Pairing {
                 Err(GrantRemovalError::Doubtful(trouble)) if trouble.blame == Blame::Grant => false,
                 Err(problem) => return Err(problem),
             };
-        self.hooks.note(name, JournalEvent::Revoked, format!("the refresh token of realm {}", grant.realm));
+        self.journal.record(
+            name,
+            JournalEvent::Revoked,
+            format!("the refresh token of realm {}", grant.realm),
+        );
         tracing::info!(account = %name, realm = %grant.realm, account_id = grant.account_id.as_u64(), "refresh token revoked");
         let saved = if record.current == grant.realm {
             self.mark_revoked(name).await
@@ -249,7 +253,7 @@ impl Pairing {
         if target.record.state == AccountState::Paused {
             return Err(GrantRemovalError::Paused);
         }
-        self.hooks.renew(name).await.map_err(GrantRemovalError::NoToken)?;
+        self.renew(name).await.map_err(GrantRemovalError::NoToken)?;
         self.target(name, Some(realm)).await
     }
 

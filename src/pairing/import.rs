@@ -131,9 +131,9 @@ impl Pairing {
                     Ok(record) => record,
                     Err(problem) => return of_store(problem),
                 };
-                self.hooks.publish(&record);
+                self.publish(&record);
                 let detail = format!("account {} of realm {}", entry.account_id, entry.realm);
-                self.hooks.note(&entry.name, JournalEvent::Imported, detail);
+                self.journal.record(&entry.name, JournalEvent::Imported, detail);
                 drop(saving);
                 let stored = if let EntryPlan::Store(stored) = plan { stored } else { StoreAction::New };
                 self.renew_first(&entry, &record, stored, options).await
@@ -145,16 +145,15 @@ impl Pairing {
     /// has, the account's own stays, and serves on.
     async fn prove(&self, before: &AccountRecord, grant: NewGrant) -> EntryResult {
         let (name, realm) = (grant.name.clone(), grant.realm.clone());
-        let replaced = self.hooks.replace(grant).await;
+        let replaced = self.replace_token(grant).await;
         let result = match replaced {
             Ok(record) => {
-                self.hooks.publish(&record);
                 let discovered = if before.state == AccountState::Paused {
                     format!("still paused: `accounts resume {name}`")
                 } else if record.current != realm {
                     format!("not in use: calls go to realm {}", record.current)
                 } else {
-                    match self.hooks.discover(&name).await {
+                    match self.rediscover(&name).await {
                         Ok(()) => "discovered".to_owned(),
                         Err(why) => format!("but discovery failed: {why}"),
                     }
@@ -230,7 +229,7 @@ impl Pairing {
 
     /// Fails with why, and whether the platform refused the token.
     async fn renew_paced(&self, name: &AccountName) -> Result<(), (String, bool)> {
-        let renewed = self.hooks.renew(name).await;
+        let renewed = self.renew(name).await;
         self.clock.sleep(OPERATOR_PACE).await;
         let Err(why) = renewed else { return Ok(()) };
         let record = self.store.account(name).await.ok().flatten();

@@ -18,8 +18,8 @@ mod messages;
 mod naming;
 mod outcome;
 mod pending;
-mod ports;
 mod progress;
+mod publish;
 mod retry;
 mod start;
 
@@ -37,7 +37,6 @@ pub use import::{ImportLine, OPERATOR_PACE};
 pub use import_file::{ImportFileError, read_import};
 pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
 pub use outcome::{Choice, Connected, LoginError, LoginOutcome, UserMessage};
-pub use ports::Hooks;
 pub use progress::LoginProgress;
 pub use start::{Begin, PastedStart, StartLink, StartLinkError, StartOffer, StartRequest};
 
@@ -50,8 +49,12 @@ use arc_swap::ArcSwap;
 use url::Url;
 
 use crate::access::control_calls::ControlCalls;
+use crate::access::known_tokens::KnownTokens;
+use crate::access::registry::AccountRegistry;
+use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::config;
+use crate::journal::Journal;
 use crate::model::account::RealmName;
 use crate::model::route::{HostPolicy, Route};
 use crate::store::{AccountRecord, Store, StoreError};
@@ -72,7 +75,10 @@ pub struct PairingParts {
     pub store: Arc<dyn Store>,
     pub realms: BTreeMap<RealmName, PairingRealm>,
     pub retry: config::RetryConfig,
-    pub hooks: Arc<dyn Hooks>,
+    pub registry: Arc<AccountRegistry>,
+    pub renewals: Renewals,
+    pub journal: Journal,
+    pub known_tokens: Arc<KnownTokens>,
 }
 
 /// What pairing needs to know of a realm.
@@ -109,7 +115,10 @@ impl PairingRealm {
 pub struct Pairing {
     clock: Clock,
     store: Arc<dyn Store>,
-    hooks: Arc<dyn Hooks>,
+    registry: Arc<AccountRegistry>,
+    renewals: Renewals,
+    journal: Journal,
+    known_tokens: Arc<KnownTokens>,
     settings: ArcSwap<PairingSettings>,
     pending: PendingLogins,
     failures: progress::RecentFailures,
@@ -126,13 +135,16 @@ struct PairingSettings {
 
 impl Pairing {
     pub fn new(parts: PairingParts) -> Arc<Self> {
-        let PairingParts { clock, store, realms, retry, hooks } = parts;
+        let PairingParts { clock, store, realms, retry, registry, renewals, journal, known_tokens } = parts;
         Arc::new(Self {
             pending: PendingLogins::new(clock.clone(), store.clone()),
             failures: progress::RecentFailures::default(),
             clock,
             store,
-            hooks,
+            registry,
+            renewals,
+            journal,
+            known_tokens,
             settings: ArcSwap::from_pointee(PairingSettings { realms, retry }),
             saving: tokio::sync::Mutex::new(()),
             unsaved: AtomicUsize::new(0),

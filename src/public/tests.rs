@@ -183,7 +183,7 @@ async fn the_cookie_is_host_bound_secure_http_only_and_lax() {
     let [cookie] = begun.cookies()[..] else { panic!("one cookie") };
     assert!(cookie.starts_with("__Host-genapi-login-"));
     assert!(cookie.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure"));
-    assert!(begun.header(LOCATION).starts_with("https://global.identity.test/oauth2/authorize?state="));
+    assert!(begun.header(LOCATION).starts_with("https://identity.test/oauth2/authorize?state="));
 }
 
 #[tokio::test]

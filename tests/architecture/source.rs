@@ -22,10 +22,10 @@ impl SourceFile {
 
     /// Whether the file holds nothing but what tests need.
     pub fn is_for_tests(&self) -> bool {
-        let names = ["tests", "stories"];
+        let names = ["tests", "stories", "doubles"];
         let stem = self.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
         self.path.split('/').any(|part| names.contains(&part.trim_end_matches(".rs")))
-            || ["testing", "doubles", "contract"].contains(&stem)
+            || ["testing", "contract"].contains(&stem)
             || stem.ends_with("_test")
             || stem.ends_with("_tests")
     }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::access::doubles::ScriptedPlatform;
 use crate::model::account::AccountId;
-use crate::pairing::doubles::{DoublePlatform, related, trouble, will};
+use crate::pairing::doubles::{related, trouble, will};
 use crate::pairing::{Code, LOGIN_VALID};
 use crate::platform::{Blame, PlatformErrorKind};
 
@@ -56,7 +57,7 @@ async fn an_error_redirect_is_checked_like_any_other_and_spends_the_state() {
 }
 
 /// How the platform responds, and where the login then ends.
-type FailingLogin = (fn(&DoublePlatform), LoginError);
+type FailingLogin = (fn(&ScriptedPlatform), LoginError);
 
 #[tokio::test]
 async fn each_trouble_of_the_platform_ends_in_its_own_words() {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
+use crate::access::account::Availability;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountState};
+use crate::model::token::RefreshToken;
 use crate::pairing::doubles::{self, related, route, timed_out, tokens, trouble, will};
 use crate::pairing::{INVITE_LINK_VALID, StartLinkError};
 use crate::platform::{self, Blame, PlatformErrorKind};
@@ -47,9 +50,15 @@ async fn the_only_account_is_paired_at_once_in_the_documented_order_and_login_to
     assert_eq!(grant.access.as_ref().unwrap().expires_at, doubles::START + Duration::from_secs(3600));
     assert_eq!(grant.route.as_ref().unwrap().domain, "https://eu.iterocloud.com");
     assert_eq!(
-        scene.hooks.seen(),
-        ["publish smile ready", "note smile paired: account 12 of realm global paired, with a callback URL",]
+        scene.events.of("smile", JournalEvent::Paired),
+        ["account 12 of realm global paired, with a callback URL"]
     );
+    let account = scene.account("smile").unwrap();
+    let Availability::Ready(access) = account.availability(scene.clock.now()) else {
+        panic!("it is served at once")
+    };
+    assert_eq!(access.expose_bearer(), "Bearer pair-access-12");
+    assert_eq!(scene.known_tokens.account_of(&RefreshToken::new("pair-refresh-12")), Some(done.name));
 }
 
 #[tokio::test]
@@ -270,7 +279,7 @@ async fn pair_tokens_outlive_a_store_that_fails_and_are_written_as_soon_as_it_ta
 #[tokio::test]
 async fn the_second_discovery_decides_the_route_and_its_failure_keeps_the_first() {
     let scene = Scene::new();
-    will(&scene.global.discoveries, [Ok(route("us"))]);
+    scene.global.next_discovery(Ok(route("us")));
     let done = connected(Visitor::with(&scene, named("smile")).await.returns(&scene).await);
     assert!(done.warnings.is_empty());
     let domain = |record: crate::store::AccountRecord| {
@@ -279,7 +288,7 @@ async fn the_second_discovery_decides_the_route_and_its_failure_keeps_the_first(
     assert_eq!(domain(scene.record("smile").await.unwrap()), "https://us.iterocloud.com");
 
     let nothing = trouble(PlatformErrorKind::NothingDiscovered, Blame::Account, 200);
-    will(&scene.global.discoveries, [Err(nothing)]);
+    scene.global.next_discovery(Err(nothing));
     let done = connected(Visitor::with(&scene, named("smile")).await.returns(&scene).await);
     assert_eq!(done.warnings.len(), 1);
     assert_eq!(domain(scene.record("smile").await.unwrap()), "https://eu.iterocloud.com");
@@ -294,7 +303,8 @@ async fn chart_number_warnings_are_shown_in_full_and_journaled_without_digits() 
     will(&scene.global.pairings, [Ok(paired)]);
     let done = connected(Visitor::with(&scene, named("smile")).await.returns(&scene).await);
     assert_eq!(done.warnings, warnings);
-    let note = scene.hooks.seen().into_iter().find(|line| line.contains("paired")).unwrap();
+    let notes = scene.events.of("smile", JournalEvent::Paired);
+    let [note] = &notes[..] else { panic!("{notes:?}") };
     assert!(note.ends_with("iTero warns: Duplicate chart# #### exists"), "{note}");
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::journal::JournalEvent;
 use crate::model::account::{AccountId, AccountName, AccountState};
+use crate::model::token::RefreshToken;
 use crate::pairing::doubles::{self, related, timed_out, trouble, will};
 use crate::pairing::{
     GrantRemoval, GrantRemovalError, INVITE_LINK_VALID, InviteRequest, OperatorError, Selection,
@@ -47,11 +49,11 @@ async fn an_export_is_what_import_reads_and_shows_tokens_only_on_demand() {
     pair(&scene, "smile").await;
     let plain = serde_json::to_string(&scene.pairing.export(&pattern("*"), false).await.unwrap()).unwrap();
     assert_eq!(plain, r#"[{"name":"smile","realm":"global","account_id":12}]"#);
-    assert!(!scene.hooks.seen().iter().any(|line| line.contains("exported")));
+    assert!(scene.events.of("smile", JournalEvent::Exported).is_empty());
     let full = serde_json::to_string(&scene.pairing.export(&pattern("*"), true).await.unwrap()).unwrap();
     let entries = crate::pairing::read_import(full.as_bytes()).unwrap();
     assert_eq!(entries[0].as_ref().unwrap().refresh_token.expose(), "pair-refresh-12");
-    assert!(scene.hooks.seen().contains(&"note smile exported: with refresh tokens".to_owned()));
+    assert_eq!(scene.events.of("smile", JournalEvent::Exported), ["with refresh tokens"]);
 }
 
 #[tokio::test]
@@ -60,10 +62,11 @@ async fn pause_and_resume_hold_and_release_but_cure_nothing() {
     pair(&scene, "smile").await;
     let paused = scene.pairing.pause(&pattern("*")).await.unwrap();
     assert_eq!((paused[0].changed, &paused[0].state), (true, &AccountState::Paused));
+    assert_eq!(scene.account("smile").unwrap().state(), AccountState::Paused);
     assert!(!scene.pairing.pause(&pattern("*")).await.unwrap()[0].changed);
     let resumed = scene.pairing.resume(&pattern("smile")).await.unwrap();
     assert_eq!((resumed[0].changed, &resumed[0].state), (true, &AccountState::Ready));
-    assert!(scene.hooks.seen().contains(&"publish smile paused".to_owned()));
+    assert_eq!(scene.account("smile").unwrap().state(), AccountState::Ready);
 
     let dead = AccountState::NeedsLogin { since: doubles::START, why: "dead".into() };
     scene.store.set_state(&smile(), &dead).await.unwrap();
@@ -123,13 +126,15 @@ async fn unpairing_uses_a_live_pair_token_and_then_forgets_the_account() {
     scene.clock.advance(Duration::from_secs(3600));
     let ended = scene.pairing.remove_grant(GrantRemoval::Unpair, smile(), None).await.unwrap();
     assert!(ended.saved && !ended.was_dead);
-    assert_eq!(scene.global.calls().last().unwrap(), "unpair 12 renewed-access");
-    assert_eq!(scene.record("smile").await, None);
-    let seen = scene.hooks.seen();
+    let calls = scene.global.calls();
     assert_eq!(
-        seen[seen.len() - 3..],
-        ["renew smile", "note smile unpaired: account 12 of realm global", "withdraw smile"]
+        calls[calls.len() - 3..],
+        ["refresh pair-refresh-12", "discover access-12-1", "unpair 12 access-12-1"]
     );
+    assert_eq!(scene.record("smile").await, None);
+    assert_eq!(scene.events.of("smile", JournalEvent::Unpaired), ["account 12 of realm global"]);
+    assert!(scene.account("smile").is_none(), "the request path does not know it any more");
+    assert_eq!(scene.known_tokens.account_of(&RefreshToken::new("pair-refresh-12")), None);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Accounts that are removed here, or get another name.
 
 use super::*;
+use crate::access::renewal::Cause;
+use crate::journal::JournalEvent;
 use crate::model::account::AccountName;
+use crate::model::token::RefreshToken;
 use crate::pairing::AccountChangeError;
 use crate::store::Store;
 
@@ -26,9 +29,9 @@ async fn a_removed_account_is_forgotten_here_alone_and_its_links_end() {
     scene.pairing.remove_account(&name("smile"), false).await.unwrap();
     assert!(scene.record("smile").await.is_none());
     assert_eq!(scene.global.calls().len(), calls);
-    let seen = scene.hooks.seen();
-    assert!(seen.contains(&"withdraw smile".to_owned()), "{seen:?}");
-    assert!(seen.iter().any(|line| line.starts_with("note smile removed: ")), "{seen:?}");
+    assert!(scene.account("smile").is_none(), "the request path does not know it any more");
+    assert_eq!(scene.known_tokens.account_of(&RefreshToken::new("pair-refresh-12")), None);
+    assert_eq!(scene.events.of("smile", JournalEvent::Removed).len(), 1);
     let late = visitor.returns(&scene).await;
     assert!(matches!(late.outcome, LoginOutcome::Failed { .. }), "the login under way brings nothing back");
     let again = scene.pairing.remove_account(&name("smile"), false).await;
@@ -38,18 +41,23 @@ async fn a_removed_account_is_forgotten_here_alone_and_its_links_end() {
 #[tokio::test]
 async fn an_account_whose_newest_tokens_are_in_memory_only_is_removed_by_force_alone_and_never_renamed() {
     let scene = Scene::new();
-    pair(&scene, "unsaved").await;
-    let preview = scene.pairing.preview_removal(&name("unsaved")).await.unwrap();
+    pair(&scene, "smile").await;
+    // A caller is refused while the store is down: the tokens that the renewal brings are served from memory.
+    scene.store.fail_writes(true);
+    let account = scene.account("smile").unwrap();
+    scene.renewals.renew(&account, account.generation(), Cause::Unauthorized).await.unwrap();
+    scene.store.fail_writes(false);
+    let preview = scene.pairing.preview_removal(&name("smile")).await.unwrap();
     assert!(
         preview.consequences.iter().any(|line| line.ends_with("refused without --force.")),
         "{preview:?}"
     );
-    let refused = scene.pairing.remove_account(&name("unsaved"), false).await;
+    let refused = scene.pairing.remove_account(&name("smile"), false).await;
     assert!(matches!(refused, Err(AccountChangeError::Unsaved(_))));
-    let refused = scene.pairing.rename_account(&name("unsaved"), &name("grin")).await;
+    let refused = scene.pairing.rename_account(&name("smile"), &name("grin")).await;
     assert!(matches!(refused, Err(AccountChangeError::Unsaved(_))));
-    scene.pairing.remove_account(&name("unsaved"), true).await.unwrap();
-    assert!(scene.record("unsaved").await.is_none());
+    scene.pairing.remove_account(&name("smile"), true).await.unwrap();
+    assert!(scene.record("smile").await.is_none());
 }
 
 #[tokio::test]
@@ -64,10 +72,12 @@ async fn a_login_under_way_goes_on_under_the_new_name_and_both_names_are_in_the_
     let code = visitor.link.rsplit('/').next().unwrap().to_owned();
     assert_eq!(scene.pairing.look(&code).await.unwrap().name, Some(name("grin")));
     assert_eq!(connected(visitor.returns(&scene).await).name, name("grin"));
-    let seen = scene.hooks.seen();
-    assert!(seen.contains(&"rename smile grin".to_owned()), "{seen:?}");
-    for line in ["note smile renamed: to grin", "note grin renamed: from smile"] {
-        assert!(seen.iter().any(|seen| seen.starts_with(line)), "{line}: {seen:?}");
+    assert!(scene.account("smile").is_none() && scene.account("grin").is_some());
+    let holder = scene.known_tokens.account_of(&RefreshToken::new("pair-refresh-12"));
+    assert_eq!(holder, Some(name("grin")), "applications go on with the token that they hold");
+    for (account, start) in [("smile", "to grin"), ("grin", "from smile")] {
+        let lines = scene.events.of(account, JournalEvent::Renamed);
+        assert!(matches!(&lines[..], [line] if line.starts_with(start)), "{account}: {lines:?}");
     }
     assert_eq!(scene.store.accounts().await.unwrap().accounts.len(), 1);
 }

@@ -4,8 +4,8 @@
 use dashmap::DashMap;
 
 use crate::model::account::AccountName;
-
-use super::credentials::sha256;
+use crate::model::token::RefreshToken;
+use crate::store::token_hash;
 
 /// The refresh tokens that were imported or paired, in whatever generation applications still hold them.
 #[derive(Default)]
@@ -20,8 +20,8 @@ impl KnownTokens {
         known.into_iter().for_each(|(hash, name)| drop(self.0.insert(hash, name)));
     }
 
-    pub fn learn(&self, refresh_token: &str, account: &AccountName) {
-        self.0.insert(sha256(refresh_token.as_bytes()), account.clone());
+    pub fn learn(&self, token: &RefreshToken, account: &AccountName) {
+        self.0.insert(token_hash(token), account.clone());
     }
 
     /// After an unpairing: no token of this account opens anything any more.
@@ -34,7 +34,7 @@ impl KnownTokens {
         self.0.iter_mut().filter(|known| known.value() == from).for_each(|mut known| *known = to.clone());
     }
 
-    pub fn account_of(&self, refresh_token: &str) -> Option<AccountName> {
-        self.0.get(&sha256(refresh_token.as_bytes())).map(|found| found.clone())
+    pub fn account_of(&self, token: &RefreshToken) -> Option<AccountName> {
+        self.0.get(&token_hash(token)).map(|found| found.clone())
     }
 }
