@@ -23,39 +23,59 @@ pub enum CallFailure {
     /// The platform's own response.
     Status(u16),
     /// The gateway's, since there was none to pass on.
-    Refused(&'static str),
+    Refused(NotServed),
 }
 
-/// Refusals that say that an account is not served. The others are about the caller or its request.
-const NOT_SERVED: [&str; 5] = [
-    "platform_unreachable",
-    "platform_misbehaved",
-    "platform_timeout",
-    "token_unavailable",
-    "account_needs_login",
-];
+/// Refusals that say that an account is not served. The others are about the caller or its request: the
+/// gateway's catalogue says of each code which of these it is, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotServed {
+    PlatformUnreachable,
+    PlatformMisbehaved,
+    PlatformTimeout,
+    TokenUnavailable,
+    AccountNeedsLogin,
+}
+
+impl NotServed {
+    /// The refusal code that callers saw.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::PlatformUnreachable => "platform_unreachable",
+            Self::PlatformMisbehaved => "platform_misbehaved",
+            Self::PlatformTimeout => "platform_timeout",
+            Self::TokenUnavailable => "token_unavailable",
+            Self::AccountNeedsLogin => "account_needs_login",
+        }
+    }
+}
 
 impl CallFailure {
-    /// What a finished call came to for its caller; `None` where that says nothing about the account.
-    pub fn of(refusal: Option<&'static str>, status: u16, asked_platform: bool) -> Option<Self> {
-        match refusal {
-            Some(code) => NOT_SERVED.contains(&code).then_some(Self::Refused(code)),
-            None if asked_platform && status >= 400 => Some(Self::Status(status)),
-            None => None,
-        }
+    /// What a response means that the gateway did not make by way of refusal; `None` where it says nothing
+    /// about the account, as one that never asked the platform.
+    pub fn of_response(status: u16, asked_platform: bool) -> Option<Self> {
+        (asked_platform && status >= 400).then_some(Self::Status(status))
     }
 
     /// Whether a platform that answers discovery again has shown that this is over.
     pub fn ends_with_discovery(self) -> bool {
         match self {
             Self::Status(status) => status >= 500,
-            Self::Refused(code) => code.starts_with("platform_"),
+            Self::Refused(why) => match why {
+                NotServed::PlatformUnreachable
+                | NotServed::PlatformMisbehaved
+                | NotServed::PlatformTimeout => true,
+                NotServed::TokenUnavailable | NotServed::AccountNeedsLogin => false,
+            },
         }
     }
 
     /// Whether new tokens have shown that this is over.
     pub fn ends_with_tokens(self) -> bool {
-        matches!(self, Self::Status(401) | Self::Refused("token_unavailable" | "account_needs_login"))
+        matches!(
+            self,
+            Self::Status(401) | Self::Refused(NotServed::TokenUnavailable | NotServed::AccountNeedsLogin)
+        )
     }
 }
 
@@ -91,14 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_did_wrong_is_no_failure_of_the_account() {
-        for code in ["bad_request", "call_not_allowed", "too_many_requests", "account_paused"] {
-            assert_eq!(CallFailure::of(Some(code), 400, false), None);
-        }
-        assert_eq!(CallFailure::of(None, 404, false), None, "answered by the gateway itself");
-        assert_eq!(CallFailure::of(None, 404, true), Some(CallFailure::Status(404)));
-        assert_eq!(CallFailure::of(None, 302, true), None);
-        let refused = Some(CallFailure::Refused("token_unavailable"));
-        assert_eq!(CallFailure::of(Some("token_unavailable"), 503, false), refused);
+    fn only_an_error_of_the_platform_is_a_failure_of_the_account() {
+        assert_eq!(CallFailure::of_response(404, false), None, "answered by the gateway itself");
+        assert_eq!(CallFailure::of_response(404, true), Some(CallFailure::Status(404)));
+        assert_eq!(CallFailure::of_response(302, true), None);
     }
 }

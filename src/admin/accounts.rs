@@ -245,7 +245,7 @@ fn candidate(summary: &Summary) -> Option<CandidateView> {
 fn failing(streak: &FailureStreak) -> FailingView {
     let last = match streak.what {
         CallFailure::Status(status) => status.to_string(),
-        CallFailure::Refused(code) => code.to_owned(),
+        CallFailure::Refused(why) => why.code().to_owned(),
     };
     FailingView { calls: streak.count, since: streak.since, last_at: streak.last, last }
 }

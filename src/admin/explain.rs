@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::access::circuit_breaker::OpenReason;
-use crate::access::failure_streak::{CallFailure, FailureStreak};
+use crate::access::failure_streak::{CallFailure, FailureStreak, NotServed};
 use crate::access::registry::Summary;
 use crate::access::renewal::Alarms;
 use crate::clock::Timestamp;
@@ -226,7 +226,7 @@ impl ExplainInputs<'_> {
                 },
                 self.fix_of_status(status),
             ),
-            CallFailure::Refused("platform_unreachable") => {
+            CallFailure::Refused(NotServed::PlatformUnreachable) => {
                 let why = self.summary.unreachable.as_ref().map(|it| format!(": {}", it.why));
                 let route = self.summary.route.as_ref().map_or_else(String::new, |route| format!(" They go to {route}"));
                 (
@@ -234,16 +234,17 @@ impl ExplainInputs<'_> {
                     format!("`genapi-gateway check --connect` shows whether this machine reaches the platform at all; `genapi-gateway accounts discover {}` asks where the account lives now, as the gateway does by itself once a minute.", self.view.name),
                 )
             }
-            CallFailure::Refused("token_unavailable") => {
+            CallFailure::Refused(NotServed::TokenUnavailable) => {
                 let why = self.why_no_token().map_or_else(String::new, |why| format!(": {why}"));
                 (format!("{calls} got 503 token_unavailable{why}."), self.fix_of_no_token())
             }
             // Said by the account's state already.
-            CallFailure::Refused("account_needs_login") => return None,
-            CallFailure::Refused(code) => (
-                match code {
-                    "platform_timeout" => format!("{calls} got 504 platform_timeout: the platform did not answer in time."),
-                    code => format!("{calls} got 502 {code}: the platform's answer broke off or was not valid HTTP."),
+            CallFailure::Refused(NotServed::AccountNeedsLogin) => return None,
+            CallFailure::Refused(why @ (NotServed::PlatformTimeout | NotServed::PlatformMisbehaved)) => (
+                if why == NotServed::PlatformTimeout {
+                    format!("{calls} got 504 platform_timeout: the platform did not answer in time.")
+                } else {
+                    format!("{calls} got 502 platform_misbehaved: the platform's answer broke off or was not valid HTTP.")
                 },
                 "The trouble is the platform's or on the way there: `genapi-gateway check --connect` looks at the way. A call that creates something may have taken effect; look before it is sent again.".to_owned(),
             ),
@@ -283,7 +284,7 @@ impl ExplainInputs<'_> {
     /// Whether callers got no token, up to now.
     fn got_no_token(&self) -> bool {
         let streak = self.summary.streak.as_ref().filter(|streak| !self.is_over(streak));
-        streak.is_some_and(|streak| streak.what == CallFailure::Refused("token_unavailable"))
+        streak.is_some_and(|streak| streak.what == CallFailure::Refused(NotServed::TokenUnavailable))
     }
 
     /// Whether the platform has refused the token at hand, as far as callers have seen.
@@ -296,7 +297,9 @@ impl ExplainInputs<'_> {
     fn is_over(&self, streak: &FailureStreak) -> bool {
         // Calls that waited for the refresh may have given up while it was under way.
         let from = match streak.what {
-            CallFailure::Refused("token_unavailable") if self.summary.last_error.is_none() => streak.since,
+            CallFailure::Refused(NotServed::TokenUnavailable) if self.summary.last_error.is_none() => {
+                streak.since
+            }
             _ => streak.last,
         };
         let refreshed_since = self.summary.refreshed_at.is_some_and(|at| at > from);
@@ -438,7 +441,7 @@ impl ExplainInputs<'_> {
     /// Whether a refusal is what a finding above is about.
     fn is_said(&self, code: &str) -> bool {
         let of_calls = self.summary.streak.as_ref().is_some_and(|streak| match streak.what {
-            CallFailure::Refused(known) => known == code,
+            CallFailure::Refused(known) => known.code() == code,
             CallFailure::Status(_) => false,
         });
         let of_state = match self.view.state {

@@ -12,7 +12,6 @@ use crate::access::activity::Activity;
 use crate::access::failure_streak::CallFailure;
 use crate::access::last_seen_sync::CallerActivity;
 use crate::access::registry::Account;
-use crate::gateway::refusal::RefusalCode;
 use crate::gateway::{CallObserver, LogEntry};
 use crate::health::clock::Corrections;
 use crate::model::account::{AccountState, RealmName};
@@ -75,9 +74,11 @@ impl CallObserver for WorkerObserver {
         self.count(record);
         if let Some(account) = account {
             record_activity(record, &account.activity);
-            if let Some(failure) =
-                CallFailure::of(record.refusal.map(RefusalCode::as_str), record.status, record.attempts > 0)
-            {
+            let failure = match record.refusal {
+                Some(code) => code.not_served().map(CallFailure::Refused),
+                None => CallFailure::of_response(record.status, record.attempts > 0),
+            };
+            if let Some(failure) = failure {
                 account.call_failed(failure, record.at);
             }
         }

@@ -3,6 +3,8 @@
 
 use http::StatusCode;
 
+use crate::access::failure_streak::NotServed;
+
 /// Names a row of the catalogue. Its number is the row's place in it, is stored with the signals of accounts,
 /// and never changes: a new code is added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -308,6 +310,36 @@ impl RefusalCode {
         self as u16
     }
 
+    /// What the code says about its account; `None` where it is about the caller, its request or the gateway.
+    pub fn not_served(self) -> Option<NotServed> {
+        match self {
+            Self::PlatformUnreachable => Some(NotServed::PlatformUnreachable),
+            Self::PlatformMisbehaved => Some(NotServed::PlatformMisbehaved),
+            Self::PlatformTimeout => Some(NotServed::PlatformTimeout),
+            Self::TokenUnavailable => Some(NotServed::TokenUnavailable),
+            Self::AccountNeedsLogin => Some(NotServed::AccountNeedsLogin),
+            Self::BadRequest
+            | Self::AccountNotChosen
+            | Self::CallerUnknown
+            | Self::AccountNotAllowed
+            | Self::CallNotAllowed
+            | Self::OriginRefused
+            | Self::AccountUnknown
+            | Self::MethodNotAllowed
+            | Self::RequestTimeout
+            | Self::ContentTooLarge
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::ProcedureUnknown
+            | Self::TooManyRequests
+            | Self::AccountPaused
+            | Self::Draining
+            | Self::Loop
+            | Self::TooManyConnections
+            | Self::InternalError => None,
+        }
+    }
+
     /// The code of a stored number. One that is not in the catalogue was written by a later version, or is
     /// how earlier ones wrote `internal_error`.
     pub fn from_number(number: u16) -> Self {
@@ -318,6 +350,14 @@ impl RefusalCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_account_failed_with_is_called_as_callers_saw_it() {
+        let not_served = CATALOGUE.iter().filter_map(|info| Some((info.code, info.id.not_served()?.code())));
+        let (codes, names): (Vec<_>, Vec<_>) = not_served.unzip();
+        assert_eq!(codes, names);
+        assert_eq!(codes.len(), 5);
+    }
 
     #[test]
     fn every_code_has_a_number_that_leads_back_to_it() {
