@@ -1,19 +1,15 @@
 //! The API hosts: who may ask, and the response to each endpoint of the vendor's table.
 //! A token is looked at before anything else is said, and an account is shown nothing of another's.
 
-use std::io::Write;
-
-use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::behavior::{Behavior, DomainForm, StatusForm};
+use super::compression::compressed;
 use super::context::VirtualHost;
 use super::endpoint::{Endpoint, LocatedCall, RequiredToken};
 use super::host_role::{FIRST_PATH, HostRole, Platform, Region, V2_PATH};
 use super::orders::{self, LinkPrinter, Order};
-use super::reply::{Reply, ReplyContent};
+use super::reply::Reply;
 use super::request::SandboxRequest;
 use super::state::{AccountKind, CreatedRx, PairError, Practice, SandboxState};
 use super::tokens::{Grant, Holder};
@@ -41,7 +37,7 @@ pub fn response(host: &VirtualHost, request: &SandboxRequest, found: &LocatedCal
         .with("Set-Cookie", format!("node={node}; Path=/; HttpOnly"))
         .with("Set-Cookie", "visit=1; Path=/")
         .with("X-iTero-Node", node);
-    packed(reply, request, &behavior)
+    compressed(reply, request, &behavior)
 }
 
 /// `{"APIs":[…]}` with one entry (4.2.2).
@@ -129,18 +125,18 @@ impl ApiCall<'_> {
             Endpoint::RelatedAccounts => self.related_accounts(state, &grant),
             Endpoint::Pair => self.pair(state, &grant),
             Endpoint::Unpair => self.unpair(state, &grant),
-            _ => {
+            endpoint => {
                 let account = grant.holder.account().and_then(|account| state.accounts.get_mut(&account));
                 match account {
-                    Some(practice) => self.data(practice),
+                    Some(practice) => self.data(endpoint, practice),
                     None => Reply::error(404, "no such account"),
                 }
             }
         }
     }
 
-    fn data(&self, practice: &mut Practice) -> Reply {
-        match self.found.endpoint {
+    fn data(&self, endpoint: Endpoint, practice: &mut Practice) -> Reply {
+        match endpoint {
             Endpoint::PracticeConfiguration => self.good(&configuration_json(practice, self.found.is_v2())),
             Endpoint::ScanRequest => self.scan_request(practice),
             Endpoint::DeleteScanRequest => self.delete_scan_request(practice),
@@ -151,7 +147,18 @@ impl ApiCall<'_> {
             Endpoint::PatientSearch => self.patient_search(practice),
             Endpoint::Patients => self.patient_update(practice, "PatientGuid"),
             Endpoint::PatientByChartNumber => self.patient_update(practice, "ChartNumber"),
-            _ => Reply::error(404, "no such resource"),
+            // Served by `response`, or by another host than the API's.
+            Endpoint::Discovery
+            | Endpoint::RelatedAccounts
+            | Endpoint::Pair
+            | Endpoint::Unpair
+            | Endpoint::Download
+            | Endpoint::Authorize
+            | Endpoint::LoginPage
+            | Endpoint::Exchange
+            | Endpoint::Refresh
+            | Endpoint::Revoke
+            | Endpoint::Storage => Reply::error(404, "no such resource"),
         }
     }
 
@@ -378,18 +385,4 @@ fn configuration_json(practice: &Practice, v2: bool) -> Value {
             json!([{"Id": 1, "Name": "Restorative"}, {"Id": 2, "Name": "Orthodontic"}]);
     }
     configuration
-}
-
-fn packed(reply: Reply, request: &SandboxRequest, behavior: &Behavior) -> Reply {
-    let accepts = request.header("accept-encoding").is_some_and(|accepted| accepted.contains("gzip"));
-    let wanted = behavior.gzip_unasked || (behavior.gzip_json && accepts);
-    let ReplyContent::Bytes(bytes) = &reply.body else { return reply };
-    if !wanted || !reply.is_json() {
-        return reply;
-    }
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Writing into memory cannot fail.
-    let _ = encoder.write_all(bytes);
-    let body = ReplyContent::Bytes(Bytes::from(encoder.finish().unwrap_or_default()));
-    Reply { body, ..reply }.with("Content-Encoding", "gzip").with("Vary", "Accept-Encoding")
 }

@@ -55,7 +55,17 @@ impl Endpoint {
             | Endpoint::Revoke
             | Endpoint::Download
             | Endpoint::Storage => RequiredToken::Nothing,
-            _ => RequiredToken::Pair,
+            Endpoint::Unpair
+            | Endpoint::PracticeConfiguration
+            | Endpoint::ScanRequest
+            | Endpoint::DeleteScanRequest
+            | Endpoint::OrdersPractice
+            | Endpoint::OrdersLab
+            | Endpoint::Order
+            | Endpoint::Return
+            | Endpoint::PatientSearch
+            | Endpoint::Patients
+            | Endpoint::PatientByChartNumber => RequiredToken::Pair,
         }
     }
 

@@ -5,6 +5,7 @@ mod api;
 pub mod assets;
 mod behavior;
 pub mod browser;
+mod compression;
 mod context;
 mod control;
 mod deliver;
