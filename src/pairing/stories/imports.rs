@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::account::AccountState;
+use crate::model::token::RefreshToken;
 use crate::pairing::doubles;
 use crate::pairing::{ImportEntry, ImportOptions, ImportResult, OPERATOR_PACE};
 use crate::store::Store;
@@ -11,7 +12,7 @@ fn entry(name: &str, id: u64, token: &str) -> Result<ImportEntry, String> {
         name: name.parse().unwrap(),
         realm: global(),
         account_id: crate::model::account::AccountId::new(id),
-        refresh_token: crate::model::token::RefreshToken::new(token),
+        refresh_token: RefreshToken::new(token),
     })
 }
 
@@ -105,6 +106,8 @@ async fn another_token_is_taken_where_the_account_needs_a_login_or_its_token_nev
     let replaced = import(&scene, newer(), ImportOptions::default()).await;
     assert_eq!(replaced, [ImportResult::Replaced("refreshed; discovered".into())]);
     assert_eq!(scene.record("smile").await.unwrap().state, AccountState::Ready);
+    let holder = scene.known_tokens.account_of(&RefreshToken::new("newer"));
+    assert_eq!(holder, Some("smile".parse().unwrap()), "applications go on with the token of the file");
 
     let demanded = ImportOptions { replace: true, paused: false };
     let replaced = import(&scene, newer(), demanded).await;

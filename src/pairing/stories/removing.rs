@@ -67,14 +67,18 @@ async fn a_login_under_way_goes_on_under_the_new_name_and_both_names_are_in_the_
     let visitor = Visitor::with(&scene, named("smile")).await;
     let preview = scene.pairing.preview_rename(&name("smile"), &name("grin")).await.unwrap();
     assert!(preview.consequences.iter().any(|line| line.contains("2 login links")), "{preview:?}");
+    let account = scene.account("smile").unwrap();
+    scene.renewals.renew(&account, account.generation(), Cause::Operator).await.unwrap();
     scene.pairing.rename_account(&name("smile"), &name("grin")).await.unwrap();
+    for token in ["pair-refresh-12", "refresh-12-1"] {
+        let holder = scene.known_tokens.account_of(&RefreshToken::new(token));
+        assert_eq!(holder, Some(name("grin")), "applications go on with the token that they hold: {token}");
+    }
     assert!(scene.record("smile").await.is_none());
     let code = visitor.link.rsplit('/').next().unwrap().to_owned();
     assert_eq!(scene.pairing.look(&code).await.unwrap().name, Some(name("grin")));
     assert_eq!(connected(visitor.returns(&scene).await).name, name("grin"));
     assert!(scene.account("smile").is_none() && scene.account("grin").is_some());
-    let holder = scene.known_tokens.account_of(&RefreshToken::new("pair-refresh-12"));
-    assert_eq!(holder, Some(name("grin")), "applications go on with the token that they hold");
     for (account, start) in [("smile", "to grin"), ("grin", "from smile")] {
         let lines = scene.events.of(account, JournalEvent::Renamed);
         assert!(matches!(&lines[..], [line] if line.starts_with(start)), "{account}: {lines:?}");
