@@ -1,41 +1,26 @@
 //! A store in memory: for tests of whatever uses a store. Passes the same contract, and can be made
 //! to fail.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::backup::BackupSink;
 use super::cluster::{ClusterStore, ReplicaId};
-use super::last_seen::{LastSeen, LastSeenPage, LastSeenRecord, Subject};
+use super::last_seen::{LastSeenPage, LastSeenRecord};
+use super::memory_state::MemoryState;
 use super::rotate::Rotation;
 use super::{
-    AccountRecord, ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts,
-    NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture,
-    StoredRoute, token_hash,
+    AccountRecord, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens, PendingKind,
+    PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
-use crate::model::token::RefreshToken;
 
 pub struct MemoryStore {
     clock: Clock,
     state: Mutex<MemoryState>,
     commits_fail: AtomicBool,
     writes_fail: AtomicBool,
-}
-
-#[derive(Default)]
-struct MemoryState {
-    accounts: BTreeMap<AccountName, AccountRecord>,
-    /// The highest generation of removed grants.
-    spent: BTreeMap<AccountName, u64>,
-    logins: BTreeMap<[u8; 32], PendingLogin>,
-    journal: Vec<JournalEntry>,
-    known_tokens: BTreeMap<[u8; 32], AccountName>,
-    /// Refresh tokens kept beside a grant's own, the newest last.
-    fallbacks: BTreeMap<(AccountName, RealmName), Vec<RefreshToken>>,
-    last_seen: BTreeMap<Subject, LastSeen>,
 }
 
 impl MemoryStore {
@@ -74,219 +59,6 @@ fn full() -> StoreError {
 /// The result is ready at once; it is returned in the trait's form.
 fn ready<'a, T: Send + 'a>(response: Result<T, StoreError>) -> StoreFuture<'a, T> {
     Box::pin(std::future::ready(response))
-}
-
-impl MemoryState {
-    fn merge_last_seen(&mut self, seen: &[LastSeenRecord]) {
-        for LastSeenRecord { subject, moments } in seen {
-            if matches!(subject, Subject::Account(name) if !self.accounts.contains_key(name)) {
-                continue;
-            }
-            let known = self.last_seen.entry(subject.clone()).or_default();
-            *known = known.merged(moments);
-        }
-    }
-
-    fn account(&mut self, name: &AccountName) -> Result<&mut AccountRecord, StoreError> {
-        self.accounts.get_mut(name).ok_or_else(|| StoreError::UnknownAccount(name.clone()))
-    }
-
-    fn grant(&mut self, name: &AccountName, realm: &RealmName) -> Result<&mut GrantRecord, StoreError> {
-        let grants = &mut self.account(name)?.grants;
-        grants
-            .iter_mut()
-            .find(|grant| grant.realm == *realm)
-            .ok_or_else(|| StoreError::UnknownGrant { account: name.clone(), realm: realm.clone() })
-    }
-
-    fn put_grant(&mut self, new: NewGrant) -> Result<AccountRecord, StoreError> {
-        let taken = self.accounts.values().find(|account| {
-            account.name != new.name
-                && account
-                    .grants
-                    .iter()
-                    .any(|grant| grant.realm == new.realm && grant.account_id == new.account_id)
-        });
-        if let Some(holder) = taken {
-            return Err(StoreError::GrantTaken {
-                realm: new.realm,
-                id: new.account_id,
-                held_by: holder.name.clone(),
-            });
-        }
-        let handed_in = new.trial.as_ref().map(|proof| &proof.handed_in);
-        for token in handed_in.into_iter().chain([&new.refresh]) {
-            self.known_tokens.insert(token_hash(token), new.name.clone());
-        }
-        self.fallbacks.remove(&(new.name.clone(), new.realm.clone()));
-        let spent = self.spent.get(&new.name).copied().unwrap_or_default();
-        let account = self.accounts.entry(new.name.clone()).or_insert_with(|| AccountRecord {
-            name: new.name,
-            current: new.realm.clone(),
-            state: AccountState::Ready,
-            grants: Vec::new(),
-        });
-        let highest = account.grants.iter().map(|grant| grant.generation).fold(spent, u64::max);
-        let replaced = account.grants.iter().position(|grant| grant.realm == new.realm);
-        let old = replaced.map(|at| account.grants.remove(at)).filter(|old| old.account_id == new.account_id);
-        let (refreshed_at, old_route) = old.map_or((None, None), |old| (old.refreshed_at, old.route));
-        account.grants.push(GrantRecord {
-            realm: new.realm.clone(),
-            account_id: new.account_id,
-            refresh: new.refresh,
-            access: new.access,
-            generation: highest + 1,
-            refreshed_at: new.trial.map(|proof| proof.refreshed_at).or(refreshed_at),
-            obtained_at: new.at,
-            route: new.route.or(old_route),
-            intent: None,
-        });
-        account.grants.sort_by(|a, b| a.realm.cmp(&b.realm));
-        if new.make_current {
-            account.current = new.realm;
-        }
-        if let Some(state) = new.state {
-            account.state = state;
-        }
-        Ok(account.clone())
-    }
-
-    fn commit(
-        &mut self,
-        name: &AccountName,
-        realm: &RealmName,
-        expected: u64,
-        tokens: &NewTokens,
-    ) -> Result<u64, StoreError> {
-        let grant = self.grant(name, realm)?;
-        if grant.generation != expected {
-            return Err(StoreError::Fenced(grant.generation));
-        }
-        grant.generation += 1;
-        grant.access = Some(tokens.access.clone());
-        if let Some(refresh) = &tokens.refresh {
-            grant.refresh = refresh.clone();
-        }
-        grant.refreshed_at = Some(tokens.refreshed_at);
-        grant.intent = None;
-        let generation = grant.generation;
-        self.fallbacks.remove(&(name.clone(), realm.clone()));
-        Ok(generation)
-    }
-
-    fn keep_fallback_token(
-        &mut self,
-        name: &AccountName,
-        realm: &RealmName,
-        seen_generation: u64,
-        tokens: &NewTokens,
-    ) -> Result<bool, StoreError> {
-        let grant = self.grant(name, realm)?;
-        let Some(refresh) = tokens.refresh.as_ref().filter(|kept| **kept != grant.refresh) else {
-            return Ok(false);
-        };
-        if grant.generation != seen_generation {
-            return Ok(false);
-        }
-        let kept = self.fallbacks.entry((name.clone(), realm.clone())).or_default();
-        kept.push(refresh.clone());
-        if kept.len() > 1 + NEWEST_FALLBACKS as usize {
-            kept.remove(1);
-        }
-        Ok(true)
-    }
-
-    fn adopt_fallback_token(
-        &mut self,
-        name: &AccountName,
-        realm: &RealmName,
-        expected: u64,
-    ) -> Result<Option<u64>, StoreError> {
-        let known = self.grant(name, realm)?.generation;
-        if known != expected {
-            return Err(StoreError::Fenced(known));
-        }
-        let kept = self.fallbacks.get_mut(&(name.clone(), realm.clone())).and_then(Vec::pop);
-        let Some(kept) = kept else { return Ok(None) };
-        let grant = self.grant(name, realm)?;
-        grant.generation += 1;
-        (grant.refresh, grant.access, grant.intent) = (kept, None, None);
-        Ok(Some(grant.generation))
-    }
-
-    fn remove_grant(&mut self, name: &AccountName, realm: &RealmName) -> Result<(), StoreError> {
-        let generation = self.grant(name, realm)?.generation;
-        let spent = self.spent.entry(name.clone()).or_default();
-        *spent = generation.max(*spent);
-        let account = self.account(name)?;
-        account.grants.retain(|grant| grant.realm != *realm);
-        self.fallbacks.remove(&(name.clone(), realm.clone()));
-        let account = self.account(name)?;
-        // The grants stand in the order of their realms; of two obtained at once the first realm is taken.
-        match account.grants.iter().rev().max_by_key(|grant| grant.obtained_at) {
-            None => self.forget(name),
-            Some(next) if account.current == *realm => account.current = next.realm.clone(),
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, name: &AccountName) {
-        self.accounts.remove(name);
-        self.known_tokens.retain(|_, known| known != name);
-        self.fallbacks.retain(|(known, _), _| known != name);
-        self.last_seen.remove(&Subject::Account(name.clone()));
-    }
-
-    fn remember_generations(&mut self, name: &AccountName) -> Result<(), StoreError> {
-        let highest =
-            self.account(name)?.grants.iter().map(|grant| grant.generation).max().unwrap_or_default();
-        let spent = self.spent.entry(name.clone()).or_default();
-        *spent = highest.max(*spent);
-        Ok(())
-    }
-
-    fn remove_account(&mut self, name: &AccountName) -> Result<(), StoreError> {
-        self.remember_generations(name)?;
-        self.forget(name);
-        Ok(())
-    }
-
-    fn rename_account(&mut self, from: &AccountName, to: &AccountName) -> Result<AccountRecord, StoreError> {
-        let mut account = self.account(from)?.clone();
-        if self.accounts.contains_key(to) {
-            return Err(StoreError::NameTaken(to.clone()));
-        }
-        self.remember_generations(from)?;
-        let spent = self.spent.get(to).copied().unwrap_or_default();
-        account.name = to.clone();
-        account.grants.iter_mut().for_each(|grant| grant.generation = grant.generation.max(spent + 1));
-        self.accounts.remove(from);
-        self.accounts.insert(to.clone(), account.clone());
-        self.known_tokens.values_mut().filter(|name| *name == from).for_each(|name| *name = to.clone());
-        for grant in &account.grants {
-            if let Some(kept) = self.fallbacks.remove(&(from.clone(), grant.realm.clone())) {
-                self.fallbacks.insert((to.clone(), grant.realm.clone()), kept);
-            }
-        }
-        if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
-            self.last_seen.insert(Subject::Account(to.clone()), seen);
-        }
-        Ok(account)
-    }
-
-    fn login(&self, id: [u8; 32], kind: PendingKind, now: Timestamp) -> Option<PendingLogin> {
-        self.logins.get(&id).filter(|login| login.kind == kind && login.expires_at > now).cloned()
-    }
-
-    fn append(&mut self, entry: JournalEntry) {
-        let account = entry.account.clone();
-        self.journal.push(entry);
-        if self.journal.iter().filter(|line| line.account == account).count() > JOURNAL_LINES {
-            let oldest = self.journal.iter().position(|line| line.account == account);
-            oldest.map(|at| self.journal.remove(at));
-        }
-    }
 }
 
 impl Store for MemoryStore {

@@ -20,6 +20,7 @@ pub mod key_file;
 pub mod last_seen;
 pub mod leader_election;
 pub mod memory;
+mod memory_state;
 pub mod migrate;
 pub mod postgres;
 pub mod private_file;
