@@ -7,26 +7,18 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 
-use crate::access::circuit_breaker::OpenReason;
-use crate::access::failure_streak::{CallFailure, FailureStreak, NotServed};
-use crate::access::registry::Summary;
-use crate::access::renewal::Alarms;
-use crate::clock::Timestamp;
 use crate::journal::JournalEvent;
-use crate::model::account::{AccountState, RealmName, Remedy};
+use crate::model::account::{AccountState, Remedy};
 
 use super::Admin;
 use super::error::ApiError;
+use super::explain_inputs::{ExplainInputs, finding, fix_of_realm};
 use super::extract::ApiPath;
-use super::view::{AccountView, Explanation, Finding, JournalView};
+use super::view::{Explanation, Finding, JournalView};
 
 const LINES: u32 = 20;
-/// An office that was busy and has been silent for this long has probably lost its way to us.
-const QUIET: Duration = Duration::from_secs(3 * 24 * 3600);
 /// How long a wrong clock is reported after it was found.
 const CLOCK_LATELY: Duration = Duration::from_secs(3600);
-/// So many requests in a row that the platform does not take are no slip.
-const MANY: u32 = 3;
 
 pub async fn explain(
     State(admin): State<Arc<Admin>>,
@@ -61,22 +53,6 @@ pub async fn explain(
     };
     let findings = facts.findings();
     Ok(Json(Explanation { account: view, findings, journal }))
-}
-
-/// What the findings rest on.
-struct ExplainInputs<'a> {
-    view: &'a AccountView,
-    summary: &'a Summary,
-    alarms: &'a Alarms,
-    /// What ails the store, as a sentence.
-    store: Option<String>,
-    /// What keeps log lines from being written.
-    log: Option<String>,
-    /// That a clock was found to be wrong lately.
-    clock: Option<String>,
-    /// Whether the configuration has the account's realm.
-    has_realm: bool,
-    now: Timestamp,
 }
 
 impl ExplainInputs<'_> {
@@ -206,120 +182,6 @@ impl ExplainInputs<'_> {
         findings
     }
 
-    /// What callers got, where the last of them got nothing good.
-    fn streak_finding(&self) -> Option<Finding> {
-        let streak = self.summary.streak.as_ref().filter(|streak| !self.is_over(streak))?;
-        let calls = match streak.count {
-            1 => format!("The last call, at {},", streak.last),
-            many => format!("All of the last {many} calls, since {},", streak.since),
-        };
-        let (what, fix) = match streak.what {
-            // An application that asks for what is not there, now and then, is no trouble of the account's.
-            CallFailure::Status(400 | 404..=499) if streak.count < MANY => return None,
-            CallFailure::Status(status) => (
-                match streak.count {
-                    1 => format!("The platform answered the last call with {status}, at {}.", streak.last),
-                    many => format!(
-                        "The platform answers {status} to every call: {many} in a row since {}.",
-                        streak.since
-                    ),
-                },
-                self.fix_of_status(status),
-            ),
-            CallFailure::Refused(NotServed::PlatformUnreachable) => {
-                let why = self.summary.unreachable.as_ref().map(|it| format!(": {}", it.why));
-                let route = self.summary.route.as_ref().map_or_else(String::new, |route| format!(" They go to {route}"));
-                (
-                    format!("{calls} got 502 platform_unreachable.{route}{}.", why.unwrap_or_default()),
-                    format!("`genapi-gateway check --connect` shows whether this machine reaches the platform at all; `genapi-gateway accounts discover {}` asks where the account lives now, as the gateway does by itself once a minute.", self.view.name),
-                )
-            }
-            CallFailure::Refused(NotServed::TokenUnavailable) => {
-                let why = self.why_no_token().map_or_else(String::new, |why| format!(": {why}"));
-                (format!("{calls} got 503 token_unavailable{why}."), self.fix_of_no_token())
-            }
-            // Said by the account's state already.
-            CallFailure::Refused(NotServed::AccountNeedsLogin) => return None,
-            CallFailure::Refused(why @ (NotServed::PlatformTimeout | NotServed::PlatformMisbehaved)) => (
-                if why == NotServed::PlatformTimeout {
-                    format!("{calls} got 504 platform_timeout: the platform did not answer in time.")
-                } else {
-                    format!("{calls} got 502 platform_misbehaved: the platform's answer broke off or was not valid HTTP.")
-                },
-                "The trouble is the platform's or on the way there: `genapi-gateway check --connect` looks at the way. A call that creates something may have taken effect; look before it is sent again.".to_owned(),
-            ),
-        };
-        Some(finding("trouble", what, &fix))
-    }
-
-    fn fix_of_status(&self, status: u16) -> String {
-        let name = &self.view.name;
-        match status {
-            401 => format!("The platform refuses a token that it has issued: `genapi-gateway accounts renew {name}` gets another one; if that changes nothing, ask Align."),
-            403 => format!("The platform takes the token and forbids the calls. Either the account may not use this part of the API: look in MyiTero, or ask Align. Or it has moved: `genapi-gateway accounts discover {name}` asks where it lives."),
-            500..=599 => "The trouble is the platform's and nothing here can mend it: tell Align since when, with a request id of the access log.".to_owned(),
-            404 => format!("Either the application asks for what is not there, or its base URL or the route's ApiPath is wrong: compare the access log with the API's documents; `genapi-gateway accounts discover {name}` asks for the route."),
-            _ => "The application's requests are not taken: compare the access log with the API's documents.".to_owned(),
-        }
-    }
-
-    fn fix_of_no_token(&self) -> String {
-        if let Some((_, trouble)) = self.realm_trouble() {
-            return fix_of_realm(trouble).to_owned();
-        }
-        match &self.summary.last_error {
-            Some((_, retry_at)) if *retry_at > self.now => {
-                format!(
-                    "It is tried again by itself, next after {retry_at}. `genapi-gateway check --connect` asks the token endpoint now."
-                )
-            }
-            None if self.store.is_some() => {
-                "The gateway goes on by itself as soon as the store takes writes again.".to_owned()
-            }
-            _ => "It is tried again by itself. `genapi-gateway check --connect` asks the token endpoint now."
-                .to_owned(),
-        }
-    }
-
-    /// Whether callers got no token, up to now.
-    fn got_no_token(&self) -> bool {
-        let streak = self.summary.streak.as_ref().filter(|streak| !self.is_over(streak));
-        streak.is_some_and(|streak| streak.what == CallFailure::Refused(NotServed::TokenUnavailable))
-    }
-
-    /// Whether the platform has refused the token at hand, as far as callers have seen.
-    fn is_refused(&self) -> bool {
-        let streak = self.summary.streak.as_ref().filter(|streak| !self.is_over(streak));
-        streak.is_some_and(|streak| streak.what.ends_with_tokens())
-    }
-
-    /// Whether what failed has been shown to be over without a caller.
-    fn is_over(&self, streak: &FailureStreak) -> bool {
-        // Calls that waited for the refresh may have given up while it was under way.
-        let from = match streak.what {
-            CallFailure::Refused(NotServed::TokenUnavailable) if self.summary.last_error.is_none() => {
-                streak.since
-            }
-            _ => streak.last,
-        };
-        let refreshed_since = self.summary.refreshed_at.is_some_and(|at| at > from);
-        streak.well_at.is_some() || (streak.what.ends_with_tokens() && refreshed_since)
-    }
-
-    fn why_no_token(&self) -> Option<String> {
-        let realm = self.realm_trouble().map(|(realm, trouble)| trouble.sentence(realm));
-        let renewal = realm.or_else(|| self.summary.last_error.as_ref().map(|(why, _)| why.clone()));
-        renewal.or_else(|| {
-            self.store
-                .as_ref()
-                .map(|why| format!("no new token is asked for while the store takes no writes ({why})"))
-        })
-    }
-
-    fn realm_trouble(&self) -> Option<&(RealmName, OpenReason)> {
-        self.alarms.realms.iter().find(|(realm, _)| *realm == self.summary.realm)
-    }
-
     fn realm_finding(&self) -> Option<Finding> {
         let (realm, trouble) = self.realm_trouble()?;
         let sentence = trouble.sentence(realm);
@@ -349,10 +211,6 @@ impl ExplainInputs<'_> {
             }
             (None, AccountState::Ready) => " Until it succeeds, calls get 503 token_unavailable.".to_owned(),
         }
-    }
-
-    fn live_until(&self) -> Option<Timestamp> {
-        self.summary.expires_at.filter(|until| *until > self.now && !self.is_refused() && self.has_realm)
     }
 
     fn token_finding(&self, is_well: bool) -> Option<Finding> {
@@ -389,92 +247,4 @@ impl ExplainInputs<'_> {
             )
         })
     }
-
-    fn call_findings(&self, is_trouble: bool) -> Vec<Finding> {
-        let (signals, now) = (&self.view.signals, self.now);
-        let mut findings = Vec::new();
-        if let Some(streak) = self.summary.streak.as_ref().filter(|streak| self.is_over(streak)) {
-            let calls = match streak.count {
-                1 => "A call failed at".to_owned(),
-                many => format!("{many} calls failed in a row until"),
-            };
-            findings.push(finding(
-                "note",
-                format!("{calls} {}; since then the platform has answered again.", streak.last),
-                "",
-            ));
-        }
-        match signals.last_call_at {
-            None => findings.push(finding(
-                "note",
-                "No call has come in for this account since the gateway started.".into(),
-                "If the application should be calling: is its base URL the gateway's, with /accounts/… in it?",
-            )),
-            Some(at) if now.since(at) > QUIET => findings.push(finding(
-                "note",
-                format!("The account has gone quiet: its last call was at {at}."),
-                "Does the application still run, and does it still point here?",
-            )),
-            Some(_) => {}
-        }
-        if let (Some(code), Some(at)) = (&signals.last_refusal, signals.last_refusal_at)
-            && !self.is_said(code)
-        {
-            let later = signals.last_success_at.is_some_and(|success| success > at);
-            let level = if is_trouble && !later { "trouble" } else { "note" };
-            findings.push(finding(
-                level,
-                format!("The gateway refused a call with {code} at {at}."),
-                "docs/refusals.md lists every code.",
-            ));
-        }
-        if signals.last_list_links == Some(0) {
-            findings.push(finding(
-                "note",
-                "The last order list was empty, which looks like success.".into(),
-                "Compare with what the practice or lab sees in MyiTero.",
-            ));
-        }
-        findings
-    }
-
-    /// Whether a refusal is what a finding above is about.
-    fn is_said(&self, code: &str) -> bool {
-        let of_calls = self.summary.streak.as_ref().is_some_and(|streak| match streak.what {
-            CallFailure::Refused(known) => known.code() == code,
-            CallFailure::Status(_) => false,
-        });
-        let of_state = match self.view.state {
-            AccountState::Ready => false,
-            AccountState::Paused => code == "account_paused",
-            AccountState::NeedsLogin { .. } => code == "account_needs_login",
-        };
-        of_calls || of_state || !self.has_realm
-    }
-
-    fn download_finding(&self) -> Option<Finding> {
-        let signals = &self.view.signals;
-        let at = signals.unfinished_download_at?;
-        let later = signals.last_success_at.is_some_and(|success| success > at);
-        Some(finding(
-            if later { "note" } else { "trouble" },
-            format!("A download ended before its last byte at {at}."),
-            "A lab's order may have left its list all the same: fetch it again by its RX id.",
-        ))
-    }
-}
-
-fn fix_of_realm(trouble: &OpenReason) -> &'static str {
-    match trouble {
-        OpenReason::BadCredentials { .. } => {
-            "Compare client_id and client_secret with what Align gave you, correct them, and send SIGHUP. Grants are kept."
-        }
-        OpenReason::Unavailable { .. } => {
-            "It is tried again by itself. `genapi-gateway check --connect` shows whether it is the way there, the certificate or the token endpoint. Grants are kept."
-        }
-    }
-}
-
-fn finding(level: &str, what: String, fix: &str) -> Finding {
-    Finding { level: level.to_owned(), what, fix: fix.to_owned() }
 }

@@ -5,6 +5,8 @@ mod accounts;
 mod acts;
 mod error;
 mod explain;
+mod explain_calls;
+mod explain_inputs;
 mod extract;
 mod guard;
 mod health;
