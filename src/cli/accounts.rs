@@ -9,12 +9,14 @@ use crate::admin::view::{
 use crate::model::account::RealmName;
 use crate::pairing::{ExportedGrant, Invitation};
 
+use super::account_arguments::{
+    AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments,
+};
 use super::api::{Api, CliError, CommandResult, read_file, segment};
 use super::import;
 use super::output::{self, Format, Screen, Style, TableRow, count, say};
 use super::pair::{self, leads_to_loopback};
 use super::show;
-use super::{AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments};
 
 pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
     Api::from_config(config).and_then(|api| match command {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::admin::view::{ImportLineView, ImportPreviewView, ReplaceHitView};
 
-use super::ImportArguments;
+use super::account_arguments::ImportArguments;
 use super::api::{Api, CommandResult, read_file};
 use super::output::{self, Format, Screen, TableRow, say};
 

@@ -11,7 +11,7 @@ use crate::admin::view::{
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName};
 
-use super::PairArguments;
+use super::account_arguments::PairArguments;
 use super::api::{Api, CliError, CommandResult, segment};
 use super::output::{self, Format, Style, say};
 

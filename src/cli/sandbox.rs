@@ -13,7 +13,7 @@ use crate::sandbox::saved::{self, SavedSandbox, StateFile};
 use crate::sandbox::{AccountSpec, Behavior, Handle, Platform, Region, Sandbox, SandboxOptions};
 use crate::server::notify::{Signal, Signals};
 
-use super::SandboxArguments;
+use super::arguments::SandboxArguments;
 use super::output::{self, say};
 
 /// What is remembered for the control port; a load test would otherwise fill it with its own calls.

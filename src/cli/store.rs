@@ -17,8 +17,8 @@ use crate::store::rotate::Rotation;
 use crate::store::{self, StoreError};
 
 use super::api::{self, Api, CliError, CommandResult};
+use super::arguments::{MigrateArguments, StoreCommand};
 use super::output::{self, Format, count};
-use super::{MigrateArguments, StoreCommand};
 
 pub fn run(config: &Path, command: StoreCommand) -> CommandResult {
     match command {
