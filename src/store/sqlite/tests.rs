@@ -359,7 +359,7 @@ async fn a_tampered_login_is_none_and_the_journal_cannot_be_rewritten() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_out_of_order_and_over_when_there_is_room() {
+async fn a_store_on_a_full_disk_is_unavailable_until_there_is_room() {
     let home = Home::new();
     let store = home.open().await.unwrap();
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
@@ -393,7 +393,7 @@ async fn a_full_disk_is_out_of_order_and_over_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_read_only_database_is_out_of_order_and_a_lost_one_is_told_by_ping() {
+async fn a_read_only_database_is_unavailable_and_a_lost_one_is_found_by_ping() {
     let home = Home::new();
     let store = home.open().await.unwrap();
     store.put_grant(grant("smile", "global", 1)).await.unwrap();
