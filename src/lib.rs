@@ -17,6 +17,8 @@ pub mod upstream;
 pub mod platform;
 pub mod store;
 
+pub mod ca;
+
 pub mod journal;
 
 pub mod access;

@@ -15,10 +15,12 @@ use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
 use crate::gateway::{AccountDirectory, Gateway, GatewayShared, ResponseBody};
 use crate::http1::{Request, RequestBody, RequestHead};
+use crate::model::legacy_host::HostRole;
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
 
 use super::connectors::RealmConnectors;
+use super::legacy_host::{self, OtherHost};
 use super::observe::WorkerObservers;
 
 /// Makes each worker its own gateway.
@@ -55,7 +57,8 @@ impl Handler for DataHandler {
     type Body = ResponseBody<Stream>;
 
     fn handle(&self, request: Request, peer: Rc<Peer>) -> impl Future<Output = Response<Self::Body>> {
-        self.response(request, peer_info(&peer))
+        let host_role = legacy_host::role(&request.head, &peer.requested_host);
+        self.response(request, peer_info(&peer), host_role)
     }
 
     fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes> {
@@ -71,13 +74,26 @@ impl Handler for DataHandler {
 }
 
 impl DataHandler {
-    pub async fn response(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
+    /// `host_role` is that of the host of the old platform which the request was sent to, if it was.
+    pub async fn response(
+        &self,
+        request: Request,
+        peer: PeerInfo,
+        host_role: Result<Option<HostRole>, OtherHost>,
+    ) -> Response<ResponseBody<Stream>> {
+        let Ok(host_role) = host_role else { return self.misdirected(&request.head, OTHER_HOST) };
         if self.is_token_path(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
             Box::pin(self.token(request, peer)).await
+        } else if host_role == Some(HostRole::OAuth) {
+            self.misdirected(&request.head, OAUTH_ALONE)
         } else {
             self.gateway.handle(request, peer).await
         }
+    }
+
+    fn misdirected(&self, head: &RequestHead, why: &'static str) -> Response<ResponseBody<Stream>> {
+        self.gateway.refuse_call(head, &Refusal::Misdirected(why))
     }
 
     fn is_token_path(&self, head: &RequestHead) -> bool {
@@ -97,6 +113,9 @@ impl DataHandler {
         response.map(ResponseBody::full)
     }
 }
+
+const OTHER_HOST: &str = "the connection was opened for another host";
+const OAUTH_ALONE: &str = "this host serves logins and tokens alone";
 
 async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<Bytes, Refusal> {
     let read = Limited::new(body, facade::MAX_FORM).collect();
@@ -127,6 +146,7 @@ fn refusal_for(refusal: ServerRefusal) -> Refusal {
         ServerRefusal::MethodNotAllowed => Refusal::MethodNotAllowed,
         ServerRefusal::RequestTimeout => Refusal::RequestTimeout,
         ServerRefusal::TooManyConnections => Refusal::TooManyConnections,
+        ServerRefusal::ProxyTarget => Refusal::ProxyTargetRefused,
         ServerRefusal::Panicked => Refusal::Panicked,
     }
 }

@@ -8,9 +8,11 @@ use anyhow::Context;
 use rustls::crypto::CryptoProvider;
 use url::Url;
 
-use crate::config::{CertificateFiles, Config};
+use crate::clock::Clock;
+use crate::config::{CertificateFiles, Config, TlsIdentity};
 use crate::server::{
-    HANDSHAKE_TIMEOUT, InheritedSockets, Listeners, ServerLimits, TlsCertificates, TlsFiles,
+    CaFolder, HANDSHAKE_TIMEOUT, InheritedSockets, ListenerKind, Listeners, ServerLimits, TlsCertificates,
+    TlsError, TlsFiles,
 };
 
 pub struct Sockets {
@@ -24,6 +26,7 @@ pub struct Sockets {
 pub struct BoundAddresses {
     pub data: Vec<SocketAddr>,
     pub data_tls: Vec<SocketAddr>,
+    pub forward_proxy: Vec<SocketAddr>,
     pub admin: Vec<SocketAddr>,
     pub public: Vec<SocketAddr>,
 }
@@ -31,6 +34,7 @@ pub struct BoundAddresses {
 #[derive(Default)]
 pub struct ListenerCertificates {
     pub data: Option<Arc<TlsCertificates>>,
+    pub forward_proxy: Option<Arc<TlsCertificates>>,
     pub admin: Option<Arc<TlsCertificates>>,
     pub public: Option<Arc<TlsCertificates>>,
 }
@@ -39,21 +43,27 @@ impl Sockets {
     pub fn bind(config: &Config, inherited: &mut InheritedSockets) -> anyhow::Result<Self> {
         let mut data = Listeners::new(workers(config.gateway.workers));
         for address in &config.gateway.listen {
-            data.listen(*address, false, inherited).context("[gateway] listen")?;
+            data.listen(*address, ListenerKind::Plain, inherited).context("[gateway] listen")?;
         }
         for address in config.gateway.tls.iter().flat_map(|tls| &tls.listen) {
-            data.listen(*address, true, inherited).context("[gateway] tls.listen")?;
+            data.listen(*address, ListenerKind::Tls, inherited).context("[gateway] tls.listen")?;
         }
+        for address in config.gateway.forward_proxy.iter().flat_map(|proxy| &proxy.listen) {
+            let listened = data.listen(*address, ListenerKind::ForwardProxy, inherited);
+            listened.context("[gateway] forward_proxy.listen")?;
+        }
+        let kind = |tls: bool| if tls { ListenerKind::Tls } else { ListenerKind::Plain };
         let mut admin = Listeners::new(1);
         for address in &config.admin.listen {
-            admin.listen(*address, config.admin.tls.is_some(), inherited).context("[admin] listen")?;
+            admin.listen(*address, kind(config.admin.tls.is_some()), inherited).context("[admin] listen")?;
         }
         let public = match &config.public {
             None => None,
             Some(public) => {
                 let mut listeners = Listeners::new(1);
                 for address in &public.listen {
-                    listeners.listen(*address, public.tls.is_some(), inherited).context("[public] listen")?;
+                    let kind = kind(public.tls.is_some());
+                    listeners.listen(*address, kind, inherited).context("[public] listen")?;
                 }
                 Some(listeners)
             }
@@ -65,10 +75,13 @@ impl Sockets {
     }
 
     pub fn bound(&self) -> BoundAddresses {
-        let all = |listeners: &Listeners| [listeners.plain_addrs(), listeners.tls_addrs()].concat();
+        let all = |listeners: &Listeners| {
+            [ListenerKind::Plain, ListenerKind::Tls].map(|kind| listeners.addrs(kind)).concat()
+        };
         BoundAddresses {
-            data: self.data.plain_addrs(),
-            data_tls: self.data.tls_addrs(),
+            data: self.data.addrs(ListenerKind::Plain),
+            data_tls: self.data.addrs(ListenerKind::Tls),
+            forward_proxy: self.data.addrs(ListenerKind::ForwardProxy),
             admin: all(&self.admin),
             public: self.public.as_ref().map(all).unwrap_or_default(),
         }
@@ -79,16 +92,33 @@ impl Sockets {
 pub struct TlsListener {
     /// The table of the configuration.
     pub key: &'static str,
-    pub files: TlsFiles,
+    pub shown: Shown,
     pub names: Vec<String>,
+}
+
+/// Where what a listener shows comes from.
+pub enum Shown {
+    Files(TlsFiles),
+    Ca(CaFolder),
+}
+
+impl Shown {
+    pub fn load(self, clock: &Clock) -> Result<Arc<TlsCertificates>, TlsError> {
+        match self {
+            Shown::Files(files) => TlsCertificates::load(files, provider()),
+            Shown::Ca(ca) => TlsCertificates::load_ca(ca, clock.clone(), provider()),
+        }
+    }
 }
 
 /// Every listener that speaks TLS.
 pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
-    let files = |pair: &CertificateFiles, client_ca: Option<&PathBuf>| TlsFiles {
-        cert: pair.cert.clone(),
-        key: pair.key.clone(),
-        client_ca: client_ca.cloned(),
+    let files = |pair: &CertificateFiles, client_ca: Option<&PathBuf>| {
+        Shown::Files(TlsFiles {
+            cert: pair.cert.clone(),
+            key: pair.key.clone(),
+            client_ca: client_ca.cloned(),
+        })
     };
     let name = |url: &Url| (url.scheme() == "https").then(|| url.host_str().map(str::to_owned)).flatten();
     let mut found = Vec::new();
@@ -98,18 +128,30 @@ pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
             std::iter::once(&config.gateway.url).chain(callers).filter_map(name).collect();
         names.sort();
         names.dedup();
-        let files = files(&tls.certificate, tls.client_ca.as_ref());
-        found.push(TlsListener { key: "gateway.tls", files, names });
+        let client_ca = tls.client_ca.as_ref();
+        let shown = match &tls.identity {
+            TlsIdentity::Certificate(pair) => files(pair, client_ca),
+            TlsIdentity::Ca(folder) => {
+                Shown::Ca(CaFolder { folder: folder.clone(), client_ca: client_ca.cloned() })
+            }
+        };
+        found.push(TlsListener { key: "gateway.tls", shown, names });
+    }
+    if let Some(proxy) = &config.gateway.forward_proxy {
+        let client_ca = config.gateway.tls.as_ref().and_then(|tls| tls.client_ca.clone());
+        let shown = Shown::Ca(CaFolder { folder: proxy.ca.clone(), client_ca });
+        // By the CA's own names alone: what leads through a proxy is no URL of ours.
+        found.push(TlsListener { key: "gateway.forward_proxy", shown, names: Vec::new() });
     }
     if let Some(pair) = &config.admin.tls {
         let names = config.admin.url.iter().filter_map(name).collect();
-        found.push(TlsListener { key: "admin.tls", files: files(pair, None), names });
+        found.push(TlsListener { key: "admin.tls", shown: files(pair, None), names });
     }
     if let Some((public, pair)) =
         config.public.as_ref().and_then(|public| Some((public, public.tls.as_ref()?)))
     {
         let names = name(&public.url).into_iter().collect();
-        found.push(TlsListener { key: "public.tls", files: files(pair, None), names });
+        found.push(TlsListener { key: "public.tls", shown: files(pair, None), names });
     }
     found
 }
@@ -128,13 +170,13 @@ impl BoundAddresses {
 }
 
 impl ListenerCertificates {
-    pub fn load(config: &Config) -> anyhow::Result<Self> {
+    pub fn load(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
         let mut loaded = Self::default();
-        for TlsListener { key, files, .. } in tls_listeners(config) {
-            let certificates =
-                TlsCertificates::load(files, provider()).context("a certificate cannot be loaded")?;
+        for TlsListener { key, shown, .. } in tls_listeners(config) {
+            let certificates = shown.load(clock).context("a certificate cannot be loaded")?;
             let place = match key {
                 "gateway.tls" => &mut loaded.data,
+                "gateway.forward_proxy" => &mut loaded.forward_proxy,
                 "admin.tls" => &mut loaded.admin,
                 _ => &mut loaded.public,
             };
@@ -144,7 +186,7 @@ impl ListenerCertificates {
     }
 
     pub fn all(&self) -> Vec<Arc<TlsCertificates>> {
-        [&self.data, &self.admin, &self.public].into_iter().flatten().cloned().collect()
+        [&self.data, &self.forward_proxy, &self.admin, &self.public].into_iter().flatten().cloned().collect()
     }
 }
 

@@ -6,6 +6,7 @@
 mod allocator;
 mod connectors;
 mod data_plane;
+mod legacy_host;
 mod listeners;
 mod observe;
 mod operator;

@@ -112,7 +112,7 @@ impl Operator {
         let (head, body) = self.request(account, call)?;
         let started = Instant::now();
         let request = Request { head, body: RequestBody::from_bytes(body) };
-        let outcome = read_response(self.handler.response(request, peer()).await).await?;
+        let outcome = read_response(self.handler.response(request, peer(), Ok(None)).await).await?;
         Ok(CallResponse {
             status: outcome.status,
             code: outcome.code,

@@ -11,12 +11,12 @@ use crate::config::{
     self, Config, ConfigError, Diagnostic, Env, KeyLocations, LoadedConfig, SecretSource, StoreUrl,
 };
 use crate::journal::audit::{AuditError, AuditLog};
-use crate::server::{self, BindError, CertificateWarning, TlsCertificates, TlsError};
+use crate::server::{self, BindError, CertificateWarning, TlsError};
 use crate::store::{self, StoreError, private_file};
 use crate::telemetry::{self, LogError};
 use crate::upstream::ConnectError;
 
-use super::listeners::{self, TlsListener};
+use super::listeners::{self, Shown, TlsListener};
 use super::realms;
 
 /// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a
@@ -28,7 +28,7 @@ pub fn load(file: &Path, env: Env<'_>, clock: &Clock) -> Result<LoadedConfig, Co
     let config = &loaded.config;
     found.check_log(config, env);
     for listener in listeners::tls_listeners(config) {
-        found.check_certificate(&listener, clock.now());
+        found.check_certificate(listener, clock);
     }
     found.check_realms(config, clock.now());
     for (key, error) in store::check(&config.store) {
@@ -60,12 +60,17 @@ pub fn needs_operator(error: &anyhow::Error) -> bool {
 /// What callers will not like about the certificates in use, now or soon.
 pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<CertificateWarning> {
     let own = listeners::tls_listeners(config);
-    let own = own
-        .iter()
-        .filter_map(|listener| server::certificate_warnings(&listener.files, &listener.names, now).ok());
+    let own = own.iter().filter_map(|listener| warnings_of(listener, now).ok());
     let trusted = config.realms.values().filter_map(|realm| realm.ca_file.as_deref());
     let trusted = trusted.filter_map(|file| server::authority_warnings(file, now).ok());
     own.chain(trusted).flatten().collect()
+}
+
+fn warnings_of(listener: &TlsListener, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
+    match &listener.shown {
+        Shown::Files(files) => server::certificate_warnings(files, &listener.names, now),
+        Shown::Ca(ca) => server::ca_warnings(ca, &listener.names, now),
+    }
 }
 
 struct PreflightFindings {
@@ -91,15 +96,21 @@ impl PreflightFindings {
         }
     }
 
-    fn check_certificate(&mut self, listener: &TlsListener, now: Timestamp) {
-        let TlsListener { key, files, names } = listener;
-        let looked = TlsCertificates::load(files.clone(), listeners::provider());
-        match looked.and_then(|_| server::certificate_warnings(files, names, now)) {
-            Ok(doubts) => self.doubt(&format!("{key}.cert"), doubts),
+    fn check_certificate(&mut self, listener: TlsListener, clock: &Clock) {
+        let doubts = warnings_of(&listener, clock.now());
+        let TlsListener { key, shown, .. } = listener;
+        let (cert, client_ca) = match &shown {
+            Shown::Files(files) => (Some(files.cert.clone()), files.client_ca.clone()),
+            Shown::Ca(ca) => (None, ca.client_ca.clone()),
+        };
+        let whole = if cert.is_some() { "cert" } else { "ca" };
+        match shown.load(clock).and(doubts) {
+            Ok(doubts) => self.doubt(&format!("{key}.{whole}"), doubts),
             Err(error) => {
                 let which = match error.file() {
-                    Some(file) if file == files.cert => "cert",
-                    Some(file) if Some(file) == files.client_ca.as_deref() => "client_ca",
+                    Some(file) if Some(file) == client_ca.as_deref() => "client_ca",
+                    Some(file) if cert.is_none() || Some(file) == cert.as_deref() => whole,
+                    _ if cert.is_none() => whole,
                     _ => "key",
                 };
                 self.problem(&format!("{key}.{which}"), error.what(), error.fix());
@@ -293,6 +304,53 @@ networks = ["127.0.0.0/8"]
             assert!(found[0].line > 0, "{problems}");
         }
         assert!(!folder.names().iter().any(|name| name.starts_with("gateway.") || name.starts_with("admin")));
+    }
+
+    const CA: &str = "[gateway]\ntls = { listen = [\"127.0.0.1:0\"], ca = \"ca\" }";
+
+    fn moment(text: &str) -> Timestamp {
+        let since = humantime::parse_rfc3339(text).unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Timestamp::from_millis(since.as_millis() as u64)
+    }
+
+    #[test]
+    fn a_ca_that_is_missing_or_open_to_others_is_told_with_its_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = TestFolder::new();
+        let told = |text: &str| folder.load(text).unwrap_err().to_string();
+        assert!(
+            told(CA).contains("gateway.tls.ca: ") && told(CA).contains("genapi-gateway ca init"),
+            "{}",
+            told(CA)
+        );
+        let proxy = "[gateway]\nforward_proxy = { listen = [\"127.0.0.1:0\"], ca = \"ca\" }";
+        assert!(told(proxy).contains("gateway.forward_proxy.ca: "), "{}", told(proxy));
+        let hosts = crate::ca::HostNames::new(["api.old.test"]).unwrap();
+        let ca = folder.0.path().join("ca");
+        crate::ca::init(&ca, &hosts, moment("2026-01-01T00:00:00Z")).unwrap();
+        folder.load(CA).unwrap();
+        folder.load(proxy).unwrap();
+        let loose = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(ca.join(crate::ca::CA_KEY), loose).unwrap();
+        assert!(told(CA).contains("gateway.tls.ca: ") && told(CA).contains("chmod 600"), "{}", told(CA));
+    }
+
+    #[test]
+    fn a_ca_that_ends_or_is_not_for_the_url_is_a_warning() {
+        let folder = TestFolder::new();
+        let hosts = crate::ca::HostNames::new(["api.old.test"]).unwrap();
+        crate::ca::init(&folder.0.path().join("ca"), &hosts, moment("2026-01-01T00:00:00Z")).unwrap();
+        let told = |text: &str, now: &str| {
+            let loaded = folder.load_at(text, now, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+            loaded.warnings.iter().map(|warning| warning.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(CA, "2027-06-01T00:00:00Z"), Vec::<String>::new());
+        let warnings = told(CA, "2035-12-25T00:00:00Z");
+        assert!(warnings.len() == 1 && warnings[0].contains("in 5 days"), "{warnings:?}");
+        assert!(warnings[0].contains("gateway.tls.ca: "), "{warnings:?}");
+        let by_url = |url: &str| told(&format!("{CA}\nurl = \"{url}\""), "2027-06-01T00:00:00Z");
+        assert_eq!(by_url("https://api.old.test"), Vec::<String>::new());
+        assert!(by_url("https://other.test")[0].contains("is not for other.test"));
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn announce(running: &Running) {
         version = env!("CARGO_PKG_VERSION"),
         data = listed(&bound.data),
         data_tls = listed(&bound.data_tls),
+        forward_proxy = listed(&bound.forward_proxy),
         admin = listed(&bound.admin),
         public = listed(&bound.public),
         accounts = running.registry().len(),

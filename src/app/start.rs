@@ -203,7 +203,7 @@ fn data_plane(
             registry: control.registry.clone(),
         }),
     });
-    let certificates = ListenerCertificates::load(&base.config)?;
+    let certificates = ListenerCertificates::load(&base.config, &base.clock)?;
     let counters = Arc::new(ServerCounters::default());
     let data = DataPlane { shared, connectors, operator, counters, certificates: certificates.all() };
     let lifecycle = lifecycle(base, accounts, &control, metrics, logs)?;
@@ -267,11 +267,13 @@ fn listen(
         limits: limits.clone(),
         trusted_proxies: Arc::new([]),
         tls,
+        forward_proxy: None,
         counters: Arc::default(),
     };
     let data_options = ServerOptions {
         trusted_proxies: base.config.gateway.trusted_proxies.clone().into(),
         counters: state.data.counters.clone(),
+        forward_proxy: certificates.forward_proxy,
         ..options("data", certificates.data)
     };
     let pairing = state.control.pairing.clone();

@@ -64,6 +64,9 @@ pub enum Command {
     /// Keys for the applications that call the gateway.
     #[command(subcommand)]
     Callers(CallersCommand),
+    /// The private CA behind `tls = { ca = … }`, for applications that have old host names compiled in.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Ask the running gateway whether it is alive: exit code 0 or 1, for containers.
     Healthcheck,
     /// Load-test a gateway (backed by a sandbox) before trusting it.
@@ -130,6 +133,50 @@ pub struct SandboxArguments {
     /// Status that says that a token has expired.
     #[arg(long, default_value = "401", value_parser = expiry_status())]
     pub expiry_status: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make the CA: a certificate to be trusted by applications, and a key that stays with the gateway.
+    Init {
+        /// Its folder, which must not exist or be empty. Without it: `ca` beside the configuration file.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// A further host that it may sign for, beside the old platform's; can be given several times.
+        #[arg(long = "host", value_name = "NAME")]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Write the certificate as a trust store for applications; never the key.
+    Export {
+        /// Its folder. Without it: the configuration's, or `ca` beside the configuration file.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// pem: OpenSSL, Debian, PHP, Python, curl; der: Windows; p12: Java 9 and later; jks: Java 8.
+        #[arg(long, value_enum)]
+        format: CaFormat,
+        /// Where to; without it, to standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Whom it may sign for, until when, its fingerprint, and where its files are.
+    Show {
+        /// Its folder. Without it: the configuration's, or `ca` beside the configuration file.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+}
+
+/// `--format` of `ca export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CaFormat {
+    Pem,
+    Der,
+    P12,
+    Jks,
 }
 
 fn expiry_status() -> impl TypedValueParser<Value = u16> {

@@ -5,6 +5,7 @@ mod account_arguments;
 mod accounts;
 mod api;
 mod arguments;
+mod ca;
 mod callers;
 mod check;
 mod csv;
@@ -32,8 +33,8 @@ pub use account_arguments::{
     RenameArguments,
 };
 pub use arguments::{
-    Arguments, CallersCommand, CheckArguments, CheckFormat, Command, DEFAULT_CONFIG, DemoArguments,
-    MigrateArguments, SandboxArguments, StoreCommand,
+    Arguments, CaCommand, CaFormat, CallersCommand, CheckArguments, CheckFormat, Command, DEFAULT_CONFIG,
+    DemoArguments, MigrateArguments, SandboxArguments, StoreCommand,
 };
 pub use output_arguments::{Format, OutputArguments};
 
@@ -95,6 +96,7 @@ fn run(arguments: Arguments, format: Format) -> ExitCode {
         Command::Store(command) => store::run(&config, command),
         Command::Callers(CallersCommand::NewKey { name, output }) => callers::new_key(&name, output.style()),
         Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.style()),
+        Command::Ca(command) => ca::run(&config, command),
         Command::Healthcheck => healthcheck::run(&config),
         Command::Load(arguments) => return load::run(&arguments),
         Command::Completions { shell } => {

@@ -2,6 +2,7 @@
 //! port, and an address that callers cannot use is not handed out to them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +13,10 @@ use super::values::{
     addresses, certificate, certificates, covers_everything, is_loopback, is_wide, limit, networks, own_url,
     path, secret_file, secret_source,
 };
-use super::{AdminConfig, CertificateFiles, GatewayConfig, GatewayTls, PublicConfig, SecretSource, defaults};
+use super::{
+    AdminConfig, CertificateFiles, ForwardProxyConfig, GatewayConfig, GatewayTls, PublicConfig, SecretSource,
+    TlsIdentity, defaults,
+};
 
 /// Every address that is listened on so far.
 pub(super) type ClaimedAddresses = Vec<(Location, SocketAddr)>;
@@ -33,6 +37,9 @@ struct DataListeners {
     plain: Vec<SocketAddr>,
     secure: Vec<SocketAddr>,
     tls: Result<Option<GatewayTls>, Reported>,
+    forward_proxy: Result<Option<ForwardProxyConfig>, Reported>,
+    /// Open to other machines.
+    beyond_loopback: bool,
     client_certificates: bool,
 }
 
@@ -44,7 +51,7 @@ pub(super) fn gateway(
     taken: &mut ClaimedAddresses,
 ) -> (Result<GatewayConfig, Reported>, Exposure) {
     let data_listeners = data_listeners(&section, taken);
-    let beyond_loopback = data_listeners.plain.iter().chain(&data_listeners.secure).any(is_wide);
+    let beyond_loopback = data_listeners.beyond_loopback;
     let trusted_proxies = trusted_proxies(&section, beyond_loopback);
     let url = url_of_gateway(&section, &data_listeners);
     let exposure = Exposure {
@@ -82,6 +89,7 @@ fn gateway_settings(
         url: url.ok_or(Reported)?,
         trusted_proxies,
         tls: data_listeners.tls?,
+        forward_proxy: data_listeners.forward_proxy?,
         workers,
         max_connections,
         max_head,
@@ -101,6 +109,11 @@ fn data_listeners(section: &Section<'_>, taken: &mut ClaimedAddresses) -> DataLi
     let secure = if tls.present() { listen(&tls, None, false, taken) } else { Vec::new() };
     let client_certificates = tls.get("client_ca").is_some();
     let read = if tls.present() { gateway_tls(&tls, &secure).map(Some) } else { Ok(None) };
+    let proxy = section.section("forward_proxy");
+    let proxied = if proxy.present() { listen(&proxy, None, false, taken) } else { Vec::new() };
+    let forward_proxy =
+        if proxy.present() { forward_proxy(&proxy, &proxied, &tls).map(Some) } else { Ok(None) };
+    proxy.reject_unknown_keys();
     tls.reject_unknown_keys();
     if plain.iter().any(is_wide) {
         section.reader.warning(
@@ -109,13 +122,47 @@ fn data_listeners(section: &Section<'_>, taken: &mut ClaimedAddresses) -> DataLi
             "add tls = { listen, cert, key } and point callers there, or keep to a network that is protected otherwise",
         );
     }
-    DataListeners { plain, secure, tls: read, client_certificates }
+    let beyond_loopback = plain.iter().chain(&secure).chain(&proxied).any(is_wide);
+    DataListeners { plain, secure, tls: read, forward_proxy, beyond_loopback, client_certificates }
 }
 
 fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Result<GatewayTls, Reported> {
-    let certificate = certificate(section);
+    let identity = tls_identity(section);
     let client_ca = section.optional("client_ca", certificates);
-    Ok(GatewayTls { listen: listen.to_vec(), certificate: certificate?, client_ca: client_ca? })
+    Ok(GatewayTls { listen: listen.to_vec(), identity: identity?, client_ca: client_ca? })
+}
+
+fn tls_identity(section: &Section<'_>) -> Result<TlsIdentity, Reported> {
+    let Some(ca) = section.get("ca") else { return certificate(section).map(TlsIdentity::Certificate) };
+    // Both are asked for, so that neither counts as unknown.
+    if ["cert", "key"].map(|key| section.get(key).is_some()).contains(&true) {
+        let fix = "keep cert and key, or ca, whose leaves the gateway makes itself";
+        return ca.refuse("stands beside a cert or key, and only one of them can be shown", fix);
+    }
+    path(&ca).map(TlsIdentity::Ca)
+}
+
+fn forward_proxy(
+    section: &Section<'_>,
+    listen: &[SocketAddr],
+    tls: &Section<'_>,
+) -> Result<ForwardProxyConfig, Reported> {
+    let own = section.optional("ca", path)?;
+    let ca = own.map_or_else(|| tls.optional("ca", path), |own| Ok(Some(own)))?;
+    let Some(ca) = ca else {
+        let fix = "run genapi-gateway ca init and write ca = \"ca\", here or in tls";
+        let what = "is missing, and calls through the proxy are answered with certificates of a private CA";
+        section.reader.problem(&section.location_of("ca"), what, fix);
+        return Err(Reported);
+    };
+    Ok(ForwardProxyConfig { listen: listen.to_vec(), ca })
+}
+
+/// The private CA of `[gateway]`, of the listener that has one first.
+pub(super) fn ca_folder(section: &Section<'_>) -> Option<PathBuf> {
+    ["tls", "forward_proxy"]
+        .into_iter()
+        .find_map(|key| section.section(key).optional("ca", path).ok().flatten())
 }
 
 /// The addresses of a listener, entered into `taken`; without a default they have to be there.

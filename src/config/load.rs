@@ -45,6 +45,12 @@ pub fn load_store(file: &Path, env: Env<'_>) -> Result<StoreConfig, ConfigError>
     load_part(file, env, |root| tuning::store(root.section("store")))
 }
 
+/// The folder of the private CA, where the configuration has one.
+pub fn load_ca_folder(file: &Path, env: Env<'_>) -> Option<PathBuf> {
+    let found = load_part(file, env, |root| Ok(listeners::ca_folder(&root.section("gateway"))));
+    found.ok().flatten()
+}
+
 fn load_part<T>(
     file: &Path,
     env: Env<'_>,

@@ -25,7 +25,7 @@ mod tests;
 
 pub use callers::{CALLER_NAME_RULE, is_caller_name};
 pub use diagnostic::{ConfigError, Diagnostic, KeyLocations};
-pub use load::{LoadedConfig, load, load_admin, load_store};
+pub use load::{LoadedConfig, load, load_admin, load_ca_folder, load_store};
 pub use reader::Env;
 pub use tuning::{bad_directive, proxy_credentials_problem};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
@@ -88,6 +88,7 @@ pub struct GatewayConfig {
     pub url: Url,
     pub trusted_proxies: Vec<IpNet>,
     pub tls: Option<GatewayTls>,
+    pub forward_proxy: Option<ForwardProxyConfig>,
     /// Worker threads; 0 in the file means one per core.
     pub workers: usize,
     pub max_connections: usize,
@@ -107,8 +108,24 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTls {
     pub listen: Vec<SocketAddr>,
-    pub certificate: CertificateFiles,
+    pub identity: TlsIdentity,
     pub client_ca: Option<PathBuf>,
+}
+
+/// What callers are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsIdentity {
+    Certificate(CertificateFiles),
+    /// The folder of a private CA, whose leaves the gateway makes itself.
+    Ca(PathBuf),
+}
+
+/// Listeners for programs that can be given a proxy and no other address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardProxyConfig {
+    pub listen: Vec<SocketAddr>,
+    /// The folder of the private CA, which also says for which hosts this is a proxy.
+    pub ca: PathBuf,
 }
 
 /// A PEM chain and its key.

@@ -17,6 +17,7 @@ pub fn compared(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     vec![
         ("gateway.listen", was.listen != is.listen),
         ("gateway.tls", was.tls != is.tls),
+        ("gateway.forward_proxy", was.forward_proxy != is.forward_proxy),
         // The worker count is fixed for a process; the limits are handed to each worker's connections when it
         // starts.
         ("gateway.workers", was.workers != is.workers),

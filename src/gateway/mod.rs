@@ -57,6 +57,15 @@ impl<D: Dial> Gateway<D> {
         response.map(|body| body.with_log(log))
     }
 
+    /// A call that is refused before anything else is asked about it; it has its line in the access log.
+    pub fn refuse_call(&self, head: &RequestHead, refusal: &Refusal) -> GatewayResponse<D> {
+        let id = self.request_id(&head.headers);
+        let mut log = self.begin_log(&head.method, id.clone());
+        let response = refusal.response(&id, head.method == Method::HEAD, ResponseBody::full);
+        (log.refusal, log.status) = (Some(refusal.code()), response.status().as_u16());
+        response.map(|body| body.with_log(log))
+    }
+
     async fn serve(
         &self,
         head: &RequestHead,

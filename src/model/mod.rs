@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod endpoint;
+pub mod legacy_host;
 pub mod origin;
 pub mod route;
 pub mod token;

@@ -15,7 +15,7 @@ use super::Handler;
 use super::closer::linger;
 use super::connection::{self, ConnectionGuard, Worker};
 use super::drain::DrainStage;
-use super::listen::WorkerListener;
+use super::listen::{ListenerKind, WorkerListener};
 use super::refusal::ServerRefusal;
 
 /// How long to wait when the process is out of descriptors or memory; trying again at once would only burn
@@ -32,7 +32,7 @@ pub(super) async fn accept<H: Handler>(
     listener: WorkerListener,
     mut stage: watch::Receiver<DrainStage>,
 ) -> io::Result<()> {
-    let acceptor = Acceptor { worker, tls: listener.tls, rejecting: Rc::new(Cell::new(0)) };
+    let acceptor = Acceptor { worker, kind: listener.kind, rejecting: Rc::new(Cell::new(0)) };
     let listener = TcpListener::from_std(listener.socket)?;
     loop {
         let accepted = tokio::select! {
@@ -68,7 +68,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 struct Acceptor<H> {
     worker: Rc<Worker<H>>,
-    tls: bool,
+    kind: ListenerKind,
     rejecting: Rc<Cell<usize>>,
 }
 
@@ -85,12 +85,12 @@ impl<H: Handler> Acceptor<H> {
             return self.reject(tcp);
         }
         let guard = ConnectionGuard::new(&worker.connections, &worker.counters);
-        tokio::task::spawn_local(connection::run(worker.clone(), guard, tcp, addr, self.tls));
+        tokio::task::spawn_local(connection::run(worker.clone(), guard, tcp, addr, self.kind));
     }
 
     fn reject(&self, mut tcp: TcpStream) {
         // A TLS handshake would cost more than the request that it refuses.
-        if self.tls || self.rejecting.get() >= MAX_CONCURRENT_REJECTIONS {
+        if self.kind == ListenerKind::Tls || self.rejecting.get() >= MAX_CONCURRENT_REJECTIONS {
             return;
         }
         self.rejecting.set(self.rejecting.get() + 1);

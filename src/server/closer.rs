@@ -28,6 +28,8 @@ pub(super) enum ConnectionOutcome {
     Complete,
     /// The server refused a request; the refusal as it is written.
     Refused(Bytes),
+    /// The server itself responded, for good; the response as it is written.
+    Answered(Bytes),
     /// The caller has closed the connection between two requests, or within a head.
     PeerClosed,
     /// The caller has closed the connection before its request was responded to.
@@ -51,7 +53,9 @@ impl Closer<'_> {
     pub(super) async fn run(&self, end: ConnectionOutcome) {
         match end {
             ConnectionOutcome::Complete => self.close_gracefully().await,
-            ConnectionOutcome::Refused(refusal) => self.send_last(&refusal).await,
+            ConnectionOutcome::Refused(bytes) | ConnectionOutcome::Answered(bytes) => {
+                self.send_last(&bytes).await
+            }
             ConnectionOutcome::PeerClosed => {}
             ConnectionOutcome::ClientDisconnected => {
                 self.counters.client_disconnects.add();

@@ -15,7 +15,6 @@ use http::Response;
 use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use crate::http1::{
     ReadHeadError, Request, RequestFraming, RequestHead, ResponseContext, ServerConnection, WriteError,
@@ -25,12 +24,14 @@ use crate::http1::{
 use super::activity::{CloseReason, ConnectionActivity, Phase};
 use super::closer::{Closer, ConnectionOutcome, RefusalRenderer, linger};
 use super::failure_log::{FailureKind, FailureLog, handshake_reason};
+use super::forward_proxy::{self, ProxiedRequest, ProxyStart};
+use super::listen::ListenerKind;
 use super::proxy_protocol::{ProxyError, VERSION_1};
 use super::refusal::{ServerRefusal, to_wire};
 use super::socket::Socket;
 use super::timeouts::ConnectionTable;
 use super::tls::{TlsCertificates, peer_certificate};
-use super::{Handler, Peer, ServerCounters, ServerLimits, proxy_protocol};
+use super::{Handler, Peer, RequestedHost, ServerCounters, ServerLimits, proxy_protocol};
 
 /// What the connections of one worker share.
 pub(super) struct Worker<H> {
@@ -41,6 +42,7 @@ pub(super) struct Worker<H> {
     pub(super) counters: Arc<ServerCounters>,
     pub(super) trusted_proxies: Arc<[IpNet]>,
     pub(super) tls: Option<Arc<TlsCertificates>>,
+    pub(super) forward_proxy: Option<Arc<TlsCertificates>>,
     pub(super) failure_log: Arc<FailureLog>,
 }
 
@@ -64,6 +66,18 @@ impl<H: Handler> Worker<H> {
                 }
                 FailureKind::Handshake => tracing::info!(%peer, %reason, "TLS handshake failed"),
             }
+        }
+    }
+
+    /// What becomes of a request to a forward proxy that no handler shall see. Other listeners' requests
+    /// pass.
+    fn outcome_as_proxy(&self, head: &RequestHead, peer: &Peer) -> Option<ConnectionOutcome> {
+        let own = peer.forward_proxy?;
+        let hosts = self.forward_proxy.as_ref()?.hosts()?;
+        match forward_proxy::classify(head, &hosts) {
+            ProxiedRequest::Ours => None,
+            ProxiedRequest::Pac => Some(ConnectionOutcome::Answered(forward_proxy::pac(head, &hosts, own))),
+            ProxiedRequest::Refused => Some(self.refused_head(ServerRefusal::ProxyTarget, head)),
         }
     }
 
@@ -103,12 +117,12 @@ pub(super) async fn run<H: Handler>(
     guard: ConnectionGuard,
     tcp: TcpStream,
     addr: SocketAddr,
-    tls: bool,
+    kind: ListenerKind,
 ) {
     let activity = guard.activity.clone();
     // Responses leave in one write; waiting for more would only delay them. Fails on a closed socket.
     let _ = tcp.set_nodelay(true);
-    let Some((socket, peer)) = prepare(&worker, &activity, tcp, addr, tls).await else { return };
+    let Some((socket, peer)) = prepare(&worker, &activity, tcp, addr, kind).await else { return };
 
     activity.enter(Phase::AwaitingRequest);
     let connection = ServerConnection::new(socket, activity.clone(), worker.limits.head());
@@ -167,6 +181,9 @@ async fn serve<H: Handler>(
             Ok(framing) => framing,
             Err(error) => return worker.refused_head(error.into(), &head),
         };
+        if let Some(outcome) = worker.outcome_as_proxy(&head, peer) {
+            return outcome;
+        }
         activity.begin_request();
         let mut context = ResponseContext::for_request(&head);
         let request = connection.start_request(head, framing.decoder());
@@ -237,15 +254,23 @@ async fn prepare<H: Handler>(
     activity: &ConnectionActivity,
     tcp: TcpStream,
     addr: SocketAddr,
-    tls: bool,
+    kind: ListenerKind,
 ) -> Option<(Socket, Peer)> {
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let via_trusted_proxy = worker.trusted_proxies.iter().any(|net| net.contains(&addr.ip()));
-    let peer = Peer { addr, socket_addr: addr, via_trusted_proxy, secure: tls, certificate: None };
-    if !via_trusted_proxy && !tls {
+    let peer = Peer {
+        addr,
+        socket_addr: addr,
+        via_trusted_proxy,
+        secure: kind == ListenerKind::Tls,
+        certificate: None,
+        requested_host: RequestedHost::Any,
+        forward_proxy: None,
+    };
+    if !via_trusted_proxy && kind == ListenerKind::Plain {
         return Some((Socket::Plain(tcp), peer));
     }
-    let handshake = tokio::time::timeout(worker.limits.handshake_timeout, handshake(worker, tcp, peer));
+    let handshake = tokio::time::timeout(worker.limits.handshake_timeout, handshake(worker, tcp, peer, kind));
     // Boxed, so that idle connections do not carry the size of a handshake around.
     match until_closed(activity, Box::pin(handshake), || false).await {
         Ok(Ok(opened)) => opened,
@@ -262,6 +287,7 @@ async fn handshake<H: Handler>(
     worker: &Worker<H>,
     mut tcp: TcpStream,
     mut peer: Peer,
+    kind: ListenerKind,
 ) -> Option<(Socket, Peer)> {
     if peer.via_trusted_proxy {
         match proxy_protocol::read(&mut tcp).await {
@@ -277,12 +303,53 @@ async fn handshake<H: Handler>(
             }
         }
     }
-    let Some(certificates) = worker.tls.as_ref().filter(|_| peer.secure) else {
-        return Some((Socket::Plain(tcp), peer));
-    };
-    match TlsAcceptor::from(certificates.current()).accept(tcp).await {
-        Ok(stream) => {
+    match kind {
+        ListenerKind::Plain => Some((Socket::Plain(tcp), peer)),
+        ListenerKind::Tls => tls_handshake(worker, worker.tls.as_ref()?, tcp, peer, None).await,
+        ListenerKind::ForwardProxy => {
+            proxy_handshake(worker, worker.forward_proxy.as_ref()?, tcp, peer).await
+        }
+    }
+}
+
+/// What a caller of the forward proxy wants: a tunnel, which ends here, or to send requests at once.
+async fn proxy_handshake<H: Handler>(
+    worker: &Worker<H>,
+    certificates: &Arc<TlsCertificates>,
+    tcp: TcpStream,
+    mut peer: Peer,
+) -> Option<(Socket, Peer)> {
+    // Failed: the caller has gone.
+    match forward_proxy::start(tcp, &*certificates.hosts()?, &worker.limits.head()).await.ok()? {
+        ProxyStart::Closed => None,
+        ProxyStart::Refused(tcp, refusal) => {
+            worker.counters.refused_requests.add();
+            send_and_close(tcp, &(worker.render_refusal)(refusal)).await;
+            None
+        }
+        ProxyStart::Requests(tcp) => {
+            peer.forward_proxy = tcp.local_addr().ok();
+            peer.requested_host = RequestedHost::Unnamed;
+            Some((Socket::Plain(tcp), peer))
+        }
+        ProxyStart::Tunnel(tcp, host) => {
+            peer.secure = true;
+            tls_handshake(worker, certificates, tcp, peer, Some(&host)).await
+        }
+    }
+}
+
+async fn tls_handshake<H: Handler>(
+    worker: &Worker<H>,
+    certificates: &Arc<TlsCertificates>,
+    tcp: TcpStream,
+    mut peer: Peer,
+    tunnel_host: Option<&str>,
+) -> Option<(Socket, Peer)> {
+    match certificates.accept(tcp, tunnel_host).await {
+        Ok((stream, requested_host)) => {
             peer.certificate = peer_certificate(stream.get_ref().1);
+            peer.requested_host = requested_host;
             Some((Socket::Tls(Box::new(stream)), peer))
         }
         Err(error) => {

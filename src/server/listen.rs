@@ -32,10 +32,19 @@ pub struct Listeners {
     bound: Vec<BoundAddress>,
 }
 
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    Plain,
+    Tls,
+    /// Requests for the hosts of a private CA, in a tunnel or by URL.
+    ForwardProxy,
+}
+
 #[derive(Debug)]
 struct BoundAddress {
     addr: SocketAddr,
-    tls: bool,
+    kind: ListenerKind,
     /// One for each worker.
     sockets: Vec<TcpListener>,
 }
@@ -43,7 +52,7 @@ struct BoundAddress {
 /// One worker's share.
 pub(super) struct WorkerListener {
     pub(super) socket: TcpListener,
-    pub(super) tls: bool,
+    pub(super) kind: ListenerKind,
 }
 
 impl Listeners {
@@ -57,7 +66,7 @@ impl Listeners {
     pub fn listen(
         &mut self,
         addr: SocketAddr,
-        tls: bool,
+        kind: ListenerKind,
         inherited: &mut InheritedSockets,
     ) -> Result<(), BindError> {
         let bound = match inherited.take(addr) {
@@ -65,7 +74,7 @@ impl Listeners {
             None => bind(addr, self.workers),
         };
         let (addr, sockets) = bound.map_err(|error| explain(addr, error))?;
-        self.bound.push(BoundAddress { addr, tls, sockets });
+        self.bound.push(BoundAddress { addr, kind, sockets });
         Ok(())
     }
 
@@ -73,19 +82,16 @@ impl Listeners {
         self.workers
     }
 
-    pub fn plain_addrs(&self) -> Vec<SocketAddr> {
-        self.bound.iter().filter(|bound| !bound.tls).map(|bound| bound.addr).collect()
-    }
-
-    pub fn tls_addrs(&self) -> Vec<SocketAddr> {
-        self.bound.iter().filter(|bound| bound.tls).map(|bound| bound.addr).collect()
+    /// The addresses of one kind of listener.
+    pub fn addrs(&self, kind: ListenerKind) -> Vec<SocketAddr> {
+        self.bound.iter().filter(|bound| bound.kind == kind).map(|bound| bound.addr).collect()
     }
 
     pub(super) fn into_shares(self) -> Vec<Vec<WorkerListener>> {
         let mut shares: Vec<Vec<WorkerListener>> = (0..self.workers).map(|_| Vec::new()).collect();
         for bound in self.bound {
             for (share, socket) in shares.iter_mut().zip(bound.sockets) {
-                share.push(WorkerListener { socket, tls: bound.tls });
+                share.push(WorkerListener { socket, kind: bound.kind });
             }
         }
         shares
@@ -219,13 +225,13 @@ mod tests {
 
     fn listen(addr: SocketAddr, workers: usize) -> Result<Listeners, BindError> {
         let mut listeners = Listeners::new(workers);
-        listeners.listen(addr, false, &mut InheritedSockets::none()).map(|()| listeners)
+        listeners.listen(addr, ListenerKind::Plain, &mut InheritedSockets::none()).map(|()| listeners)
     }
 
     #[test]
     fn workers_share_a_free_port_and_nobody_else_gets_it() {
         let ours = listen(any(), 3).unwrap();
-        let addr = ours.plain_addrs()[0];
+        let addr = ours.addrs(ListenerKind::Plain)[0];
         assert_ne!(addr.port(), 0);
         assert_eq!(ours.bound[0].sockets.len(), 3);
         let error = listen(addr, 2).unwrap_err();
@@ -249,8 +255,8 @@ mod tests {
         let other_addr = other.local_addr().unwrap();
         let mut inherited = InheritedSockets { sockets: vec![(addr, socket), (other_addr, other)] };
         let mut listeners = Listeners::new(2);
-        listeners.listen(addr, true, &mut inherited).unwrap();
-        assert_eq!(listeners.tls_addrs(), [addr]);
+        listeners.listen(addr, ListenerKind::Tls, &mut inherited).unwrap();
+        assert_eq!(listeners.addrs(ListenerKind::Tls), [addr]);
         assert_eq!(inherited.unclaimed(), [other_addr]);
         assert!(listeners.into_shares().iter().all(|share| share.len() == 1));
     }

@@ -26,9 +26,11 @@ mod counters;
 pub mod descriptor_limit;
 mod drain;
 mod failure_log;
+mod forward_proxy;
 mod limits;
 mod listen;
 pub mod notify;
+mod private_ca;
 mod proxy_protocol;
 mod refusal;
 mod router;
@@ -43,10 +45,13 @@ mod tests;
 pub use certificate::CertificateWarning;
 pub use counters::ServerCounters;
 pub use limits::{HANDSHAKE_TIMEOUT, ServerLimits};
-pub use listen::{BindError, InheritedSockets, Listeners};
+pub use listen::{BindError, InheritedSockets, ListenerKind, Listeners};
 pub use refusal::ServerRefusal;
 pub use router::serve_router;
-pub use tls::{Reload, TlsCertificates, TlsError, TlsFiles, authority_warnings, certificate_warnings};
+pub use tls::{
+    CaFolder, Reload, TlsCertificates, TlsError, TlsFiles, authority_warnings, ca_warnings,
+    certificate_warnings,
+};
 pub use workers::{DrainReport, ServerOptions, ServerStartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.
@@ -85,6 +90,20 @@ pub struct Peer {
     pub secure: bool,
     /// The caller's certificate, if it showed one; verified against `client_ca`.
     pub certificate: Option<Arc<PeerCertificate>>,
+    pub requested_host: RequestedHost,
+    /// The forward proxy's own address, where the caller names hosts by URL instead of asking for a tunnel.
+    pub forward_proxy: Option<SocketAddr>,
+}
+
+/// The host that a caller asked for when it connected: in TLS, or of a forward proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestedHost {
+    /// The listener has no private CA, and takes every host's requests.
+    Any,
+    /// The caller named none, as old programs do not; its requests do.
+    Unnamed,
+    /// One of the CA's hosts, in lower case.
+    Named(Box<str>),
 }
 
 /// A client certificate that was verified.

@@ -22,6 +22,8 @@ pub enum ServerRefusal {
     /// The head, or the rest of the body, did not come in time.
     RequestTimeout,
     TooManyConnections,
+    /// A forward proxy was asked for another host than those it is for.
+    ProxyTarget,
     /// The handler panicked; the log has it.
     Panicked,
 }
@@ -35,6 +37,7 @@ impl ServerRefusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ProxyTarget => StatusCode::FORBIDDEN,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -48,6 +51,7 @@ impl ServerRefusal {
             Self::MethodNotAllowed => "CONNECT and TRACE are not answered here",
             Self::RequestTimeout => "the request did not arrive in time",
             Self::TooManyConnections => "all connections that this server takes are in use",
+            Self::ProxyTarget => "this is no proxy for that host or port; /proxy.pac says for which",
             Self::Panicked => "the request hit a fault in this server; the log has it",
         })
     }

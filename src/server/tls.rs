@@ -1,7 +1,8 @@
-//! The server's own certificates. A reload never drops a connection, and a broken file never replaces a
-//! working one.
+//! The server's own certificates, from files or of a private CA. A reload never drops a connection, and a
+//! broken file never replaces a working one.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,10 +14,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
-use super::PeerCertificate;
 use super::certificate::{self, CertificateWarning};
-use crate::clock::Timestamp;
+use super::private_ca::{self, Accepted};
+use super::{PeerCertificate, RequestedHost};
+use crate::ca::{self, CaError, HostNames, LeafError, LeafSource};
+use crate::clock::{Clock, Timestamp};
 
 /// Where the PEM files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +33,33 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
+/// Where a private CA is, whose leaves are made here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFolder {
+    pub folder: PathBuf,
+    /// As in [`TlsFiles`].
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where a listener's certificates come from.
+enum TlsSource {
+    Files(TlsFiles),
+    Ca(CaFolder, Clock),
+}
+
+/// What new connections are accepted with.
+struct Identity {
+    config: Arc<ServerConfig>,
+    /// Of a private CA.
+    leaves: Option<Arc<LeafSource>>,
+}
+
 /// The certificates for new connections. Cheap to read on every accept, swapped by
 /// [`reload_if_changed`](Self::reload_if_changed).
 pub struct TlsCertificates {
-    files: TlsFiles,
+    source: TlsSource,
     provider: Arc<CryptoProvider>,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Identity>,
     /// What was tried last, so that a broken file is reported once and not every two seconds.
     last_attempt: Mutex<LastAttempt>,
 }
@@ -81,6 +107,12 @@ pub enum TlsError {
         file: PathBuf,
         error: String,
     },
+    /// The private CA cannot be used.
+    Ca(CaError),
+    Leaf {
+        folder: PathBuf,
+        error: LeafError,
+    },
     /// The cryptography provider lacks TLS 1.2 or 1.3.
     Provider(rustls::Error),
 }
@@ -95,6 +127,8 @@ impl TlsError {
             | Self::NotServable { file, .. }
             | Self::ClientCa { file, .. } => Some(file),
             Self::Mismatch { key, .. } => Some(key),
+            Self::Ca(error) => Some(&error.file),
+            Self::Leaf { folder, .. } => Some(folder),
             Self::Provider(_) => None,
         }
     }
@@ -118,6 +152,8 @@ impl TlsError {
             Self::ClientCa { file, error } => {
                 format!("{} cannot be used as client CA ({error})", file.display())
             }
+            Self::Ca(error) => error.what.clone(),
+            Self::Leaf { folder, error } => format!("{}: {error}", folder.display()),
             Self::Provider(error) => format!("the cryptography provider lacks TLS 1.2 or 1.3 ({error})"),
         }
     }
@@ -139,6 +175,8 @@ impl TlsError {
                 "put the server's own certificate first, one that this version of TLS knows"
             }
             Self::ClientCa { .. } => "name the authorities that sign callers' certificates, in PEM form",
+            Self::Ca(error) => return error.fix.clone(),
+            Self::Leaf { .. } => "start again; if it stays, make a new CA",
             Self::Provider(_) => "take a program that was built as it is released",
         };
         fix.to_owned()
@@ -170,6 +208,32 @@ pub fn certificate_warnings(
     Ok(warnings)
 }
 
+/// Warnings about a private CA, for callers that use one of `names`.
+pub fn ca_warnings(
+    ca: &CaFolder,
+    names: &[String],
+    now: Timestamp,
+) -> Result<Vec<CertificateWarning>, TlsError> {
+    let summary = ca::load_summary(&ca.folder).map_err(TlsError::Ca)?;
+    let file = ca.folder.join(ca::CA_CERTIFICATE);
+    let mut warnings = certificate::expiry_warnings(&file, &[summary.certificate], now);
+    for warning in &mut warnings {
+        warning.fix =
+            "make a new CA in another folder (genapi-gateway ca init --dir), let the applications trust it \
+            beside this one, then name that folder"
+                .to_owned();
+    }
+    warnings.extend(names.iter().filter(|name| summary.hosts.find(name).is_none()).map(|name| {
+        let what = format!("{} is not for {name}, by which callers come", ca.folder.display());
+        let fix = format!("make a CA with --host {name}, or write another url");
+        CertificateWarning { file: file.clone(), what, fix }
+    }));
+    if let Some(file) = &ca.client_ca {
+        warnings.extend(authority_warnings(file, now)?);
+    }
+    Ok(warnings)
+}
+
 /// Warnings about authorities that are trusted.
 pub fn authority_warnings(file: &Path, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
     let pem = read(file)?;
@@ -187,21 +251,30 @@ fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
 
 impl TlsCertificates {
     pub fn load(files: TlsFiles, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
-        let pem = Pem::read(&files)?;
-        let config = pem.to_config(&files, &provider)?;
-        let last_attempt = Mutex::new(LastAttempt::Content(pem.hash()));
-        Ok(Arc::new(Self { files, provider, current: ArcSwap::from_pointee(config), last_attempt }))
+        Self::from_source(TlsSource::Files(files), provider)
+    }
+
+    /// Leaves are made by `clock`.
+    pub fn load_ca(ca: CaFolder, clock: Clock, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
+        Self::from_source(TlsSource::Ca(ca, clock), provider)
+    }
+
+    fn from_source(source: TlsSource, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
+        let content = source.read()?;
+        let identity = content.to_identity(&source, &provider)?;
+        let last_attempt = Mutex::new(LastAttempt::Content(content.hash()));
+        Ok(Arc::new(Self { source, provider, current: ArcSwap::from_pointee(identity), last_attempt }))
     }
 
     /// Reads the files and, if their content is new and sound, uses it for connections from now on. Meant to
     /// be called every two seconds and on SIGHUP; file change events miss the way in which Kubernetes swaps
     /// mounted secrets.
     pub fn reload_if_changed(&self) -> Reload {
-        let pem = Pem::read(&self.files);
-        let seen = match &pem {
-            Ok(pem) => LastAttempt::Content(pem.hash()),
+        let content = self.source.read();
+        let seen = match &content {
+            Ok(content) => LastAttempt::Content(content.hash()),
             Err(TlsError::Unreadable { file, .. }) => LastAttempt::Unreadable(file.clone()),
-            Err(_) => LastAttempt::Unreadable(PathBuf::new()),
+            Err(error) => LastAttempt::Unreadable(error.file().map(Path::to_owned).unwrap_or_default()),
         };
         {
             let mut last_attempt = self.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,18 +283,125 @@ impl TlsCertificates {
             }
             *last_attempt = seen;
         }
-        match pem.and_then(|pem| pem.to_config(&self.files, &self.provider)) {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+        match content.and_then(|content| content.to_identity(&self.source, &self.provider)) {
+            Ok(identity) => {
+                self.current.store(Arc::new(identity));
                 Reload::Swapped
             }
             Err(error) => Reload::Failed(error),
         }
     }
 
-    pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+    /// A handshake, and the host that was asked for where that is known; `tunnel_host` as in
+    /// [`private_ca::accept`].
+    pub(super) async fn accept(&self, tcp: TcpStream, tunnel_host: Option<&str>) -> io::Result<Accepted> {
+        let identity = self.current.load_full();
+        match &identity.leaves {
+            None => Ok((TlsAcceptor::from(identity.config.clone()).accept(tcp).await?, RequestedHost::Any)),
+            // Boxed: few listeners have one, and all others' handshakes would carry its size.
+            Some(leaves) => {
+                Box::pin(private_ca::accept(leaves, identity.config.clone(), tcp, tunnel_host)).await
+            }
+        }
     }
+
+    /// The hosts of the private CA, if there is one.
+    pub(super) fn hosts(&self) -> Option<Arc<HostNames>> {
+        self.current.load().leaves.as_ref().map(|leaves| leaves.hosts().clone())
+    }
+
+    #[cfg(test)]
+    fn current(&self) -> Arc<ServerConfig> {
+        self.current.load().config.clone()
+    }
+}
+
+impl TlsSource {
+    fn client_ca(&self) -> Option<&Path> {
+        match self {
+            Self::Files(files) => files.client_ca.as_deref(),
+            Self::Ca(ca, _) => ca.client_ca.as_deref(),
+        }
+    }
+
+    fn read(&self) -> Result<Content, TlsError> {
+        let (cert, key) = match self {
+            Self::Files(files) => (read(&files.cert)?, read(&files.key)?),
+            // Only to see whether they changed: `ca` reads them, and says what is wrong with them.
+            Self::Ca(ca, _) => {
+                ca::load(&ca.folder).map_err(TlsError::Ca)?;
+                (read(&ca.folder.join(ca::CA_CERTIFICATE))?, read(&ca.folder.join(ca::CA_KEY))?)
+            }
+        };
+        Ok(Content { pem: Pem { cert, key }, client_ca: self.client_ca().map(read).transpose()? })
+    }
+}
+
+/// What the files hold.
+struct Content {
+    pem: Pem,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Content {
+    fn hash(&self) -> [u8; 32] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [Some(&self.pem.cert), Some(&self.pem.key), self.client_ca.as_ref()].into_iter().flatten()
+        {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
+    }
+
+    fn to_identity(&self, source: &TlsSource, provider: &Arc<CryptoProvider>) -> Result<Identity, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Provider)?;
+        let builder = match (&self.client_ca, source.client_ca()) {
+            (Some(pem), Some(file)) => {
+                builder.with_client_cert_verifier(client_verifier(pem, file, provider)?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let (mut config, leaves) = match source {
+            TlsSource::Files(files) => {
+                let (chain, key) = (self.pem.chain(files)?, self.pem.private_key(files)?);
+                refuse_mismatch(files, provider, &chain, &key)?;
+                let config = builder
+                    .with_single_cert(chain, key)
+                    .map_err(|error| TlsError::NotServable { file: files.cert.clone(), error })?;
+                (config, None)
+            }
+            TlsSource::Ca(ca, clock) => {
+                let leaves = leaves_of(ca, clock, provider)?;
+                (builder.with_cert_resolver(leaves.clone()), Some(leaves))
+            }
+        };
+        // Never h2: one protocol, one parser, one set of limits.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The provider lists AES-GCM first; ChaCha20 would double the cost of a download.
+        config.ignore_client_order = true;
+        // New keys with every reload: a ticket carries a client certificate that a new client CA may no
+        // longer believe.
+        if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Ok(Identity { config: Arc::new(config), leaves })
+    }
+}
+
+fn leaves_of(
+    ca: &CaFolder,
+    clock: &Clock,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<LeafSource>, TlsError> {
+    let authority = ca::load(&ca.folder).map_err(TlsError::Ca)?;
+    let leaves = LeafSource::new(authority, clock.clone(), provider.clone());
+    let leaves = leaves.map_err(|error| TlsError::Leaf { folder: ca.folder.clone(), error })?;
+    Ok(Arc::new(leaves))
 }
 
 /// The certificate that the caller showed and rustls verified.
@@ -239,54 +419,11 @@ pub(super) fn peer_certificate(connection: &ServerConnection) -> Option<Arc<Peer
 struct Pem {
     cert: Vec<u8>,
     key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
 }
 
 impl Pem {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        Ok(Self {
-            cert: read(&files.cert)?,
-            key: read(&files.key)?,
-            client_ca: files.client_ca.as_deref().map(read).transpose()?,
-        })
-    }
-
-    fn hash(&self) -> [u8; 32] {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        let mut hash = [0; 32];
-        hash.copy_from_slice(context.finish().as_ref());
-        hash
-    }
-
-    fn to_config(&self, files: &TlsFiles, provider: &Arc<CryptoProvider>) -> Result<ServerConfig, TlsError> {
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Provider)?;
-        let builder = match (&self.client_ca, &files.client_ca) {
-            (Some(pem), Some(file)) => {
-                builder.with_client_cert_verifier(client_verifier(pem, file, provider)?)
-            }
-            _ => builder.with_no_client_auth(),
-        };
-        let (chain, key) = (self.chain(files)?, self.private_key(files)?);
-        refuse_mismatch(files, provider, &chain, &key)?;
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|error| TlsError::NotServable { file: files.cert.clone(), error })?;
-        // Never h2: one protocol, one parser, one set of limits.
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // The provider lists AES-GCM first; ChaCha20 would double the cost of a download.
-        config.ignore_client_order = true;
-        // New keys with every reload: a ticket carries a client certificate that a new client CA may no
-        // longer believe.
-        if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
-            config.ticketer = ticketer;
-        }
-        Ok(config)
+        Ok(Self { cert: read(&files.cert)?, key: read(&files.key)? })
     }
 
     fn chain(&self, files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -14,7 +14,7 @@ use super::accept::accept;
 use super::connection::Worker;
 use super::drain::{DrainStage, drain};
 use super::failure_log::FailureLog;
-use super::listen::WorkerListener;
+use super::listen::{ListenerKind, WorkerListener};
 use super::timeouts::ConnectionTable;
 use super::{Listeners, MakeHandler, ServerCounters, ServerLimits, TlsCertificates};
 
@@ -28,6 +28,8 @@ pub struct ServerOptions {
     pub trusted_proxies: Arc<[IpNet]>,
     /// Needed where a listener is one for TLS.
     pub tls: Option<Arc<TlsCertificates>>,
+    /// Needed where a listener is a forward proxy; of a private CA.
+    pub forward_proxy: Option<Arc<TlsCertificates>>,
     /// One set for each group: `max_connections` is kept by the gauge in it.
     pub counters: Arc<ServerCounters>,
 }
@@ -63,7 +65,10 @@ impl Workers {
         options: ServerOptions,
         make: Arc<M>,
     ) -> Result<Self, ServerStartError> {
-        if options.tls.is_none() && !listeners.tls_addrs().is_empty() {
+        let has_proxy_hosts = options.forward_proxy.as_ref().is_some_and(|proxy| proxy.hosts().is_some());
+        if (options.tls.is_none() && !listeners.addrs(ListenerKind::Tls).is_empty())
+            || (!has_proxy_hosts && !listeners.addrs(ListenerKind::ForwardProxy).is_empty())
+        {
             return Err(ServerStartError::NoCertificate);
         }
         let stage = watch::Sender::new(DrainStage::Serving);
@@ -198,7 +203,7 @@ impl WorkerThread {
 
     /// Returns how many connections had to be cut.
     async fn serve<M: MakeHandler>(self, make: &M) -> usize {
-        let ServerOptions { limits, trusted_proxies, tls, counters, .. } = self.options;
+        let ServerOptions { limits, trusted_proxies, tls, forward_proxy, counters, .. } = self.options;
         let handler = Rc::new(make.make(self.number));
         let connections = ConnectionTable::new(limits.clone());
         let worker = Rc::new(Worker {
@@ -208,6 +213,7 @@ impl WorkerThread {
             counters,
             trusted_proxies,
             tls,
+            forward_proxy,
             failure_log: self.failure_log,
             limits: limits.clone(),
         });

@@ -13,6 +13,7 @@ mod limits;
 mod links;
 mod logins;
 mod moving;
+mod old_host_names;
 mod operators;
 mod pages;
 mod pairing;

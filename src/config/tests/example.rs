@@ -55,8 +55,12 @@ fn the_example_prints_the_defaults() {
     let folder = ConfigFolder::new();
     let minimal = folder.load(MINIMAL).unwrap().config;
     let full = folder.load(&example_with_everything()).unwrap().config;
-    let numbers =
-        |gateway: &GatewayConfig| GatewayConfig { tls: None, account_limit: None, ..gateway.clone() };
+    let numbers = |gateway: &GatewayConfig| GatewayConfig {
+        tls: None,
+        forward_proxy: None,
+        account_limit: None,
+        ..gateway.clone()
+    };
     let shown = |config: &Config| {
         let admin = AdminConfig { tls: None, url: None, ..config.admin.clone() };
         let realm = &config.realms["global"];
@@ -75,8 +79,13 @@ fn the_example_shows_every_key_that_the_loader_knows() {
     let file = folder.0.path().join("config.toml");
     let (_, reader::ReadReport { problems, asked, .. }) = load::read(&file, &text, &env);
     assert_eq!(problems, vec![]);
-    let other_forms =
-        ["admin.token.env", "store.key.env", "store.listen_url", "realms.global.client_secret.file"];
+    let other_forms = [
+        "gateway.tls.ca",
+        "admin.token.env",
+        "store.key.env",
+        "store.listen_url",
+        "realms.global.client_secret.file",
+    ];
     let missing: BTreeSet<_> =
         asked.iter().filter(|key| !stands_in(&text, key)).map(String::as_str).collect();
     assert_eq!(missing, other_forms.into_iter().collect());

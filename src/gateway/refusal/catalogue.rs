@@ -34,6 +34,8 @@ pub enum RefusalCode {
     Loop,
     TooManyConnections,
     InternalError,
+    Misdirected,
+    ProxyTargetRefused,
 }
 
 /// What callers and operators see of a refusal code.
@@ -54,7 +56,7 @@ pub struct ErrorInfo {
 }
 
 /// In the order of [`RefusalCode`].
-pub static CATALOGUE: [ErrorInfo; 24] = [
+pub static CATALOGUE: [ErrorInfo; 26] = [
     ErrorInfo {
         id: RefusalCode::BadRequest,
         code: "bad_request",
@@ -295,6 +297,26 @@ pub static CATALOGUE: [ErrorInfo; 24] = [
         oauth_error: "server_error",
         closes_connection: false,
     },
+    ErrorInfo {
+        id: RefusalCode::Misdirected,
+        code: "misdirected",
+        status: StatusCode::MISDIRECTED_REQUEST,
+        title: "The request is for another host than the one it was sent to.",
+        hint: "Open a connection of its own to the host that serves it; see detail.",
+        proxy_error: "http_request_error",
+        oauth_error: "invalid_request",
+        closes_connection: true,
+    },
+    ErrorInfo {
+        id: RefusalCode::ProxyTargetRefused,
+        code: "proxy_target_refused",
+        status: StatusCode::FORBIDDEN,
+        title: "This is no proxy for that host or port.",
+        hint: "Use it for the hosts that /proxy.pac lists; an operator adds others with genapi-gateway ca init --host.",
+        proxy_error: "http_request_denied",
+        oauth_error: "invalid_request",
+        closes_connection: true,
+    },
 ];
 
 impl RefusalCode {
@@ -336,7 +358,9 @@ impl RefusalCode {
             | Self::Draining
             | Self::Loop
             | Self::TooManyConnections
-            | Self::InternalError => None,
+            | Self::InternalError
+            | Self::Misdirected
+            | Self::ProxyTargetRefused => None,
         }
     }
 

@@ -54,6 +54,10 @@ pub enum Refusal {
     Panicked,
     PlatformTimeout,
     Loop,
+    /// The host in the head is not the one that the connection was opened for.
+    Misdirected(&'static str),
+    /// The forward proxy was asked for a host that is not one of its own.
+    ProxyTargetRefused,
 }
 
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -87,6 +91,8 @@ impl Refusal {
             Panicked => RefusalCode::InternalError,
             PlatformTimeout => RefusalCode::PlatformTimeout,
             Loop => RefusalCode::Loop,
+            Misdirected(_) => RefusalCode::Misdirected,
+            ProxyTargetRefused => RefusalCode::ProxyTargetRefused,
         }
     }
 
@@ -98,9 +104,11 @@ impl Refusal {
     pub fn detail(&self) -> Option<String> {
         use Refusal::*;
         match self {
-            BadRequest(what) | BadFraming(what) | CallerUnknown(what) | PlatformMisbehaved(what) => {
-                Some((*what).to_owned())
-            }
+            BadRequest(what)
+            | BadFraming(what)
+            | CallerUnknown(what)
+            | PlatformMisbehaved(what)
+            | Misdirected(what) => Some((*what).to_owned()),
             CallNotAllowed(group) => Some(format!("group {}", group.word())),
             PlatformUnreachable(why) | InvalidByte(why) => Some(why.clone()),
             AccountNeedsLogin { account, since, .. } => Some(format!("account {account}, since {since}")),
@@ -163,6 +171,8 @@ mod tests {
             PlatformTimeout,
             Loop,
             InvalidByte("x".into()),
+            Misdirected("x"),
+            ProxyTargetRefused,
         ]
     }
 

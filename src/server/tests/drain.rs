@@ -57,8 +57,10 @@ fn connections_that_wait_in_the_kernel_are_served_on_a_drain() {
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let mut listeners = Listeners::new(1);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
-    let addr = listeners.plain_addrs()[0];
+    listeners
+        .listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Plain, &mut InheritedSockets::none())
+        .unwrap();
+    let addr = listeners.addrs(ListenerKind::Plain)[0];
     struct Late<F>(Arc<HandlerScript>, F);
     impl<F: Fn() + Send + Sync + 'static> MakeHandler for Late<F> {
         type Handler = ScriptedHandler;
@@ -73,6 +75,7 @@ fn connections_that_wait_in_the_kernel_are_served_on_a_drain() {
         limits: limits(),
         trusted_proxies: Arc::new([]),
         tls: None,
+        forward_proxy: None,
         counters: server.counters.clone(),
     };
     let workers = Workers::start(listeners, options, Arc::new(Late(server.script.clone(), wait))).unwrap();
@@ -124,12 +127,15 @@ fn a_worker_that_fails_takes_the_others_into_a_drain() {
         }
     }
     let mut listeners = Listeners::new(2);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
+    listeners
+        .listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Plain, &mut InheritedSockets::none())
+        .unwrap();
     let options = ServerOptions {
         name: "fails",
         limits: limits(),
         trusted_proxies: Arc::new([]),
         tls: None,
+        forward_proxy: None,
         counters: Arc::default(),
     };
     let mut workers = Workers::start(listeners, options, Arc::new(Fails)).unwrap();

@@ -71,18 +71,21 @@ impl TestServer {
 
     fn with(workers: usize, adjust: impl FnOnce(&mut ServerOptions)) -> Self {
         let mut listeners = Listeners::new(workers);
-        listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
+        listeners
+            .listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Plain, &mut InheritedSockets::none())
+            .unwrap();
         Self::on(listeners, adjust)
     }
 
     fn on(listeners: Listeners, adjust: impl FnOnce(&mut ServerOptions)) -> Self {
-        let addr = listeners.plain_addrs().into_iter().chain(listeners.tls_addrs()).next().unwrap();
+        let addr = [ListenerKind::Plain, ListenerKind::Tls].map(|kind| listeners.addrs(kind)).concat()[0];
         let counters = Arc::new(ServerCounters::default());
         let mut options = ServerOptions {
             name: "test",
             limits: limits(),
             trusted_proxies: Arc::new([]),
             tls: None,
+            forward_proxy: None,
             counters: counters.clone(),
         };
         adjust(&mut options);

@@ -113,7 +113,9 @@ fn tls_site(dir: &Path, limits: ServerLimits) -> (TestServer, Arc<TlsCertificate
     };
     let certificates = TlsCertificates::load(files, provider()).unwrap();
     let mut listeners = Listeners::new(1);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), true, &mut InheritedSockets::none()).unwrap();
+    listeners
+        .listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Tls, &mut InheritedSockets::none())
+        .unwrap();
     let server = TestServer::on(listeners, |options| {
         options.tls = Some(certificates.clone());
         options.limits = limits;
@@ -234,13 +236,16 @@ fn a_router_is_served_with_the_callers_address() {
     }
     let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let mut listeners = Listeners::new(1);
-    listeners.listen("127.0.0.1:0".parse().unwrap(), false, &mut InheritedSockets::none()).unwrap();
-    let addr = listeners.plain_addrs()[0];
+    listeners
+        .listen("127.0.0.1:0".parse().unwrap(), ListenerKind::Plain, &mut InheritedSockets::none())
+        .unwrap();
+    let addr = listeners.addrs(ListenerKind::Plain)[0];
     let options = ServerOptions {
         name: "admin",
         limits: limits(),
         trusted_proxies: Arc::new([]),
         tls: None,
+        forward_proxy: None,
         counters: Arc::default(),
     };
     let router = axum::Router::new().route("/who", get(who));
