@@ -103,6 +103,10 @@ impl DataHandler {
     async fn token(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
         let Request { head, body } = request;
         let id = self.gateway.request_id(&head.headers);
+        // A refresh of ours: what it is answered here must not be taken for the platform's word on the grant.
+        if let Err(refusal) = self.gateway.check_loop(&head) {
+            return refusal.oauth_response(&id, head.method == Method::HEAD).map(ResponseBody::full);
+        }
         if head.method != Method::POST {
             return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }

@@ -121,7 +121,7 @@ impl PreflightFindings {
     fn check_realms(&mut self, config: &Config, now: Timestamp) {
         for realm in config.realms.values() {
             let key = format!("realms.{}", realm.name);
-            if let Err(error) = realms::build(realm, &config.upstream) {
+            if let Err(error) = realms::build(realm, &config.upstream, None) {
                 let fix = "correct what is named, then ask `check` again";
                 self.problem(&key, error.root_cause().to_string(), fix);
             }

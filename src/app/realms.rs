@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context;
+use http::HeaderValue;
 
 use crate::access::control_calls::ControlCalls;
 use crate::access::registry::RouteRules;
@@ -21,16 +22,29 @@ pub struct RealmParts {
     pub platform: Arc<PlatformClient>,
 }
 
-pub fn build(realm: &RealmConfig, upstream: &UpstreamConfig) -> anyhow::Result<RealmParts> {
+/// `via` as [`PlatformClient::with_via`] has it.
+pub fn build(
+    realm: &RealmConfig,
+    upstream: &UpstreamConfig,
+    via: Option<&HeaderValue>,
+) -> anyhow::Result<RealmParts> {
     let connector = Connector::new(realm, upstream, &ProxyVariables::from_env())
         .with_context(|| format!("realm {}", realm.name))?;
     let platform =
         PlatformClient::new(realm, connector.clone()).with_context(|| format!("realm {}", realm.name))?;
+    let platform = match via {
+        Some(via) => platform.with_via(via.clone()),
+        None => platform,
+    };
     Ok(RealmParts { connector, platform: Arc::new(platform) })
 }
 
-pub fn build_all(config: &Config) -> anyhow::Result<BTreeMap<RealmName, RealmParts>> {
-    config.realms.values().map(|realm| Ok((realm.name.clone(), build(realm, &config.upstream)?))).collect()
+pub fn build_all(config: &Config, via: &HeaderValue) -> anyhow::Result<BTreeMap<RealmName, RealmParts>> {
+    let built = config.realms.values().map(|realm| {
+        let parts = build(realm, &config.upstream, Some(via))?;
+        Ok((realm.name.clone(), parts))
+    });
+    built.collect()
 }
 
 pub fn control_calls(realms: &BTreeMap<RealmName, RealmParts>) -> HashMap<RealmName, Arc<dyn ControlCalls>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config};
-use crate::gateway::settings::GatewaySettings;
+use crate::gateway::{self, settings::GatewaySettings};
 use crate::server::Reload;
 
 use super::{Running, RunningState, operator, preflight, realms};
@@ -55,7 +55,7 @@ impl Running {
 
 impl RunningState {
     async fn apply_to_running(&self, old: &Config, fresh: Config) -> anyhow::Result<()> {
-        let parts = realms::build_all(&fresh)?;
+        let parts = realms::build_all(&fresh, &gateway::via_header(&self.data.shared.instance))?;
         let changed = realms::changed(old, &fresh);
         self.data.connectors.replace(&parts);
         self.control.registry.set_rules(realms::rules(&fresh));

@@ -18,7 +18,7 @@ use crate::config::{self, Config, secret};
 use crate::facade::TokenEndpoint;
 use crate::gateway::refusal::RefusalCode;
 use crate::gateway::settings::GatewaySettings;
-use crate::gateway::{AccessLog, GatewayShared};
+use crate::gateway::{self, AccessLog, GatewayShared};
 use crate::health::clock::Corrections;
 use crate::health::{self, Health, HealthParts};
 use crate::journal::Journal;
@@ -80,7 +80,8 @@ impl Base {
         let sockets = Sockets::bind(&config, inherited)?;
         let bound = sockets.bound();
         let config = bound.resolve_ports(config);
-        let realms = realms::build_all(&config)?;
+        let via = gateway::via_header(&SigningSecrets::derive(&config)?.instance());
+        let realms = realms::build_all(&config, &via)?;
         Ok((Self { clock, config, bound, store, realms }, sockets))
     }
 }

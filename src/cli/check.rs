@@ -171,7 +171,7 @@ fn connect(config: &Config, steps: &mut CheckSteps) -> Result<(), String> {
 }
 
 async fn one_realm(config: &Config, realm: &RealmConfig, steps: &mut CheckSteps) {
-    let parts = match realms::build(realm, &config.upstream) {
+    let parts = match realms::build(realm, &config.upstream, None) {
         Ok(parts) => parts,
         Err(error) => return steps.take("set-up", Err(format!("{error:#}"))),
     };

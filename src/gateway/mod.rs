@@ -26,9 +26,9 @@ use crate::model::endpoint::EndpointId;
 pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
 pub use response::body::ResponseBody;
-pub use worker::{AccountDirectory, Gateway, GatewayShared};
+pub use worker::{AccountDirectory, Gateway, GatewayShared, via_header};
 
-use forward::headers::{self, OutboundFraming};
+use forward::headers::OutboundFraming;
 use forward::replay::{self, BufferState};
 use forward::resolved_request::ResolvedRequest;
 use inbound::account;
@@ -78,7 +78,7 @@ impl<D: Dial> Gateway<D> {
         if let Some(response) = cors::preflight(&settings, head) {
             return Ok(response.map(ResponseBody::full));
         }
-        headers::check_loop(&head.headers, &self.via)?;
+        self.check_loop(head)?;
         let now = log.at;
         let caller = caller::identify(&settings, &self.shared.tokens, &head.headers, peer, now)?;
         log.caller = Some(caller.rules.clone());

@@ -24,8 +24,8 @@ use super::settings::GatewaySettings;
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
-use crate::http1::Headers;
 use crate::http1::client::{Dial, Pool};
+use crate::http1::{Headers, RequestHead};
 use crate::model::account::{AccountName, RealmName};
 
 /// What all workers share.
@@ -98,6 +98,12 @@ impl GatewayShared {
     }
 }
 
+/// By which the gateway called `instance` knows what has passed through it.
+pub fn via_header(instance: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("1.1 genapi-gateway-{instance}"))
+        .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"))
+}
+
 impl<D: Dial> Gateway<D> {
     /// Made on the worker's own thread, inside its runtime.
     pub fn new(
@@ -106,8 +112,7 @@ impl<D: Dial> Gateway<D> {
         dial: D,
         observer: Arc<dyn CallObserver>,
     ) -> Self {
-        let via = HeaderValue::try_from(format!("1.1 genapi-gateway-{}", shared.instance))
-            .unwrap_or_else(|_| HeaderValue::from_static("1.1 genapi-gateway"));
+        let via = via_header(&shared.instance);
         let settings = RefCell::new(Rc::new(shared.settings.load_full()));
         let writer = shared.access_log.as_ref().map(AccessLog::writer);
         let sinks = Rc::new(Sinks { observer, log_writer: writer });
@@ -133,6 +138,11 @@ impl<D: Dial> Gateway<D> {
     /// What the server refuses before there is a request to handle.
     pub fn refuse(&self, refusal: &Refusal) -> Response<Bytes> {
         refusal.response(&self.ids.next(), false, |body| body)
+    }
+
+    /// Whether a request has passed through this gateway before.
+    pub fn check_loop(&self, head: &RequestHead) -> Result<(), Refusal> {
+        headers::check_loop(&head.headers, &self.via)
     }
 
     /// Connections to the platform that lie idle on this worker.

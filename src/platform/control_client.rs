@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, VIA};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::Value;
@@ -40,6 +40,8 @@ pub(super) struct ControlClient {
     client: reqwest::Client,
     connector: Connector,
     limits: CallLimits,
+    /// Lets this gateway know its own calls, should one arrive at itself.
+    pub via: Option<HeaderValue>,
 }
 
 /// The body of a response whose status says that the call was carried out.
@@ -98,7 +100,7 @@ impl ControlClient {
             .pool_max_idle_per_host(0)
             .build()
             .map_err(|error| cause(&error))?;
-        Ok(Self { client, connector, limits })
+        Ok(Self { client, connector, limits, via: None })
     }
 
     /// The OAuth endpoints take forms alone (S1 4.1.2, 4.1.3, 4.1.5).
@@ -143,6 +145,10 @@ impl ControlClient {
         request: reqwest::RequestBuilder,
     ) -> Result<RawResponse, PlatformError> {
         self.check_literal(call, url).await?;
+        let request = match &self.via {
+            Some(via) => request.header(VIA, via),
+            None => request,
+        };
         let mut response = request.send().await.map_err(|error| self.broken(call, url, &error))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();

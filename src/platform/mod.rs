@@ -19,6 +19,7 @@ mod token_response;
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use url::Url;
 
 use crate::config;
@@ -62,6 +63,14 @@ impl PlatformClient {
         let client = ControlClient::new(connector, limits, realm.hosts.allow_insecure)
             .map_err(PlatformSetupError::Client)?;
         Ok(Self { realm: realm.clone(), pinned: pinned.transpose()?, client })
+    }
+
+    /// Sends `via` with every call, by which this gateway knows a call that arrives at itself: on a machine
+    /// whose hosts file or proxy setting leads the platform's names to it.
+    #[must_use]
+    pub fn with_via(mut self, via: HeaderValue) -> Self {
+        self.client.via = Some(via);
+        self
     }
 
     /// An address below a route, checked again: a stored route may be older than `allowed_hosts` (threats,

@@ -4,6 +4,7 @@
 #![cfg(unix)]
 
 mod accounts;
+mod ca;
 mod checks;
 mod database;
 mod mistakes;

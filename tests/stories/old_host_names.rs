@@ -430,3 +430,26 @@ async fn a_call_of_the_gateway_that_arrives_at_itself_is_a_loop() {
     assert_eq!(status, 508, "{text}");
     assert!(text.contains("\"code\":\"loop\""), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_arrives_at_the_gateway_itself_says_nothing_about_the_grant() {
+    let hosts = OldHosts::new().await;
+    let ca_file = hosts.ca().join(ca::CA_CERTIFICATE);
+    let config = std::fs::read_to_string(&hosts.bed.running.config().file).unwrap();
+    let realm = config.split("[realms.global]").nth(1).unwrap();
+    let base = realm.lines().find(|line| line.starts_with("oauth_base")).unwrap();
+    let itself = format!(
+        "oauth_base = \"https://{OAUTH}:{}\"\nca_file = {ca_file:?}\nresolve = {{ \"{OAUTH}\" = \"127.0.0.1\" }}",
+        hosts.tls.port()
+    );
+    hosts.bed.reconfigure(base, &itself).await;
+    hosts.bed.clock.advance(Duration::from_secs(7200));
+    let path = format!("/renew?pattern={CLINIC_NAME}");
+    let renewing = hosts.bed.operate(&path, Value::Null);
+    let renewed = hosts.bed.while_time_flies(Duration::from_millis(250), renewing).await;
+    assert!(renewed.text().contains("508"), "{}", renewed.text());
+    let account = hosts.bed.account(CLINIC_NAME).await;
+    assert_ne!(account["state"], "needs_login", "{account}");
+    let journal = hosts.bed.journal(CLINIC_NAME).await;
+    assert!(!journal.iter().any(|event| event.contains("needs_login")), "{journal:?}");
+}
