@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::config::{CertificateFiles, Config, TlsIdentity};
+use crate::config::{CertificateFiles, Config, ListenerIdentity};
 use crate::server::{
     CaFolder, HANDSHAKE_TIMEOUT, InheritedSockets, ListenerKind, Listeners, ServerLimits, TlsCertificates,
     TlsError, TlsFiles,
@@ -130,8 +130,8 @@ pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
         names.dedup();
         let client_ca = tls.client_ca.as_ref();
         let shown = match &tls.identity {
-            TlsIdentity::Certificate(pair) => files(pair, client_ca),
-            TlsIdentity::Ca(folder) => {
+            ListenerIdentity::Certificate(pair) => files(pair, client_ca),
+            ListenerIdentity::Ca(folder) => {
                 Shown::Ca(CaFolder { folder: folder.clone(), client_ca: client_ca.cloned() })
             }
         };

@@ -63,7 +63,11 @@ pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<Certi
     let own = own.iter().filter_map(|listener| warnings_of(listener, now).ok());
     let trusted = config.realms.values().filter_map(|realm| realm.ca_file.as_deref());
     let trusted = trusted.filter_map(|file| server::authority_warnings(file, now).ok());
-    own.chain(trusted).flatten().collect()
+    let mut warnings: Vec<CertificateWarning> = own.chain(trusted).flatten().collect();
+    // Two listeners may have one CA.
+    warnings.sort_by(|one, other| one.what.cmp(&other.what));
+    warnings.dedup();
+    warnings
 }
 
 fn warnings_of(listener: &TlsListener, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {

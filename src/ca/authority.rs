@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::clock::Timestamp;
 
-use super::certificate::{self, CertificateFields};
+use super::certificate::{self, CaFields};
 use super::host_names::HostNames;
 
 /// Long enough to outlive the applications, since each trust store takes somebody's hands.
@@ -77,7 +77,7 @@ pub(super) fn make(
 impl AuthoritySummary {
     pub(super) fn read(certificate: CertificateDer<'static>) -> Result<(Self, Vec<u8>), NotOurs> {
         let fields = certificate::read(&certificate).ok_or(NotOurs::Certificate)?;
-        let CertificateFields { common_name, not_before, not_after, public_key, .. } = &fields;
+        let CaFields { common_name, not_before, not_after, public_key, .. } = &fields;
         let written_by_us = subject_der(common_name) == fields.subject;
         if !fields.is_ca || !written_by_us {
             return Err(NotOurs::Certificate);

@@ -6,7 +6,7 @@ use yasna::{ASN1Error, ASN1ErrorKind, ASN1Result, BERReader, BERReaderSeq, Tag, 
 
 /// The fields of a CA's certificate (RFC 5280, 4.1 and 4.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CertificateFields {
+pub(super) struct CaFields {
     /// As DER.
     pub subject: Vec<u8>,
     pub common_name: String,
@@ -26,7 +26,7 @@ const BASIC_CONSTRAINTS: [u64; 4] = [2, 5, 29, 19];
 const NAME_CONSTRAINTS: [u64; 4] = [2, 5, 29, 30];
 
 /// `None` for what cannot be read as a certificate.
-pub(super) fn read(der: &[u8]) -> Option<CertificateFields> {
+pub(super) fn read(der: &[u8]) -> Option<CaFields> {
     yasna::parse_der(der, |reader| {
         reader.read_sequence(|certificate| {
             let fields = certificate.next().read_sequence(to_be_signed)?;
@@ -38,7 +38,7 @@ pub(super) fn read(der: &[u8]) -> Option<CertificateFields> {
     .ok()
 }
 
-fn to_be_signed(fields: &mut BERReaderSeq<'_, '_>) -> ASN1Result<CertificateFields> {
+fn to_be_signed(fields: &mut BERReaderSeq<'_, '_>) -> ASN1Result<CaFields> {
     fields.next().read_tagged(Tag::context(0), |version| version.read_u8())?;
     for _serial_algorithm_issuer in 0..3 {
         fields.next().read_der()?;
@@ -47,7 +47,7 @@ fn to_be_signed(fields: &mut BERReaderSeq<'_, '_>) -> ASN1Result<CertificateFiel
         fields.next().read_sequence(|validity| Ok((time(validity.next())?, time(validity.next())?)))?;
     let subject = fields.next().read_der()?;
     let public_key = fields.next().read_der()?;
-    let mut read = CertificateFields {
+    let mut read = CaFields {
         common_name: common_name(&subject)?,
         subject,
         not_before,
@@ -62,7 +62,7 @@ fn to_be_signed(fields: &mut BERReaderSeq<'_, '_>) -> ASN1Result<CertificateFiel
     Ok(read)
 }
 
-impl CertificateFields {
+impl CaFields {
     fn take_extension(&mut self, extension: &mut BERReaderSeq<'_, '_>) -> ASN1Result<()> {
         let id = extension.next().read_oid()?;
         let critical = extension.read_default(false, |critical| critical.read_bool())?;

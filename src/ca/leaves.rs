@@ -26,14 +26,14 @@ pub struct LeafSource {
     clock: Clock,
     provider: Arc<CryptoProvider>,
     hosts: Arc<HostNames>,
-    ecdsa: Renewed,
+    ecdsa: RenewingLeaf,
     /// Made when a caller comes that cannot do with the other one; takes a good part of a second.
-    rsa: OnceCell<Renewed>,
+    rsa: OnceCell<RenewingLeaf>,
 }
 
 /// One key and its present leaf. The key lives as long as the process, like that of the CA, which lies in the
 /// same memory: whoever can read one can read the other.
-struct Renewed {
+struct RenewingLeaf {
     key: KeyPair,
     leaf: ArcSwapOption<Leaf>,
     renewing: Mutex<()>,
@@ -52,7 +52,7 @@ pub struct LeafError(String);
 
 impl LeafSource {
     pub fn new(authority: Authority, clock: Clock, provider: Arc<CryptoProvider>) -> Result<Self, LeafError> {
-        let ecdsa = Renewed::new(KeyPair::generate().map_err(unavailable)?);
+        let ecdsa = RenewingLeaf::new(KeyPair::generate().map_err(unavailable)?);
         let hosts = Arc::new(authority.summary.hosts.clone());
         let source = Self { authority, clock, provider, hosts, ecdsa, rsa: OnceCell::new() };
         // What cannot be done is known at the start.
@@ -77,7 +77,7 @@ impl LeafSource {
                 KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
             });
             let key = made.await.map_err(unavailable)?.map_err(unavailable)?;
-            Ok(Renewed::new(key))
+            Ok(RenewingLeaf::new(key))
         };
         self.rsa.get_or_try_init(make).await?.current(self)
     }
@@ -90,7 +90,7 @@ impl LeafSource {
     }
 }
 
-impl Renewed {
+impl RenewingLeaf {
     fn new(key: KeyPair) -> Self {
         Self { key, leaf: ArcSwapOption::empty(), renewing: Mutex::new(()) }
     }

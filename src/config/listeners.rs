@@ -14,8 +14,8 @@ use super::values::{
     path, secret_file, secret_source,
 };
 use super::{
-    AdminConfig, CertificateFiles, ForwardProxyConfig, GatewayConfig, GatewayTls, PublicConfig, SecretSource,
-    TlsIdentity, defaults,
+    AdminConfig, CertificateFiles, ForwardProxyConfig, GatewayConfig, GatewayTls, ListenerIdentity,
+    PublicConfig, SecretSource, defaults,
 };
 
 /// Every address that is listened on so far.
@@ -132,14 +132,14 @@ fn gateway_tls(section: &Section<'_>, listen: &[SocketAddr]) -> Result<GatewayTl
     Ok(GatewayTls { listen: listen.to_vec(), identity: identity?, client_ca: client_ca? })
 }
 
-fn tls_identity(section: &Section<'_>) -> Result<TlsIdentity, Reported> {
-    let Some(ca) = section.get("ca") else { return certificate(section).map(TlsIdentity::Certificate) };
+fn tls_identity(section: &Section<'_>) -> Result<ListenerIdentity, Reported> {
+    let Some(ca) = section.get("ca") else { return certificate(section).map(ListenerIdentity::Certificate) };
     // Both are asked for, so that neither counts as unknown.
     if ["cert", "key"].map(|key| section.get(key).is_some()).contains(&true) {
         let fix = "keep cert and key, or ca, whose leaves the gateway makes itself";
         return ca.refuse("stands beside a cert or key, and only one of them can be shown", fix);
     }
-    path(&ca).map(TlsIdentity::Ca)
+    path(&ca).map(ListenerIdentity::Ca)
 }
 
 fn forward_proxy(

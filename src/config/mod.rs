@@ -108,13 +108,13 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTls {
     pub listen: Vec<SocketAddr>,
-    pub identity: TlsIdentity,
+    pub identity: ListenerIdentity,
     pub client_ca: Option<PathBuf>,
 }
 
 /// What callers are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsIdentity {
+pub enum ListenerIdentity {
     Certificate(CertificateFiles),
     /// The folder of a private CA, whose leaves the gateway makes itself.
     Ca(PathBuf),

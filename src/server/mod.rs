@@ -37,6 +37,8 @@ mod router;
 mod socket;
 mod timeouts;
 mod tls;
+mod tls_error;
+mod tls_warnings;
 mod workers;
 
 #[cfg(test)]
@@ -48,10 +50,9 @@ pub use limits::{HANDSHAKE_TIMEOUT, ServerLimits};
 pub use listen::{BindError, InheritedSockets, ListenerKind, Listeners};
 pub use refusal::ServerRefusal;
 pub use router::serve_router;
-pub use tls::{
-    CaFolder, Reload, TlsCertificates, TlsError, TlsFiles, authority_warnings, ca_warnings,
-    certificate_warnings,
-};
+pub use tls::{CaFolder, Reload, TlsCertificates, TlsFiles};
+pub use tls_error::TlsError;
+pub use tls_warnings::{authority_warnings, ca_warnings, certificate_warnings};
 pub use workers::{DrainReport, ServerOptions, ServerStartError, Workers};
 
 /// What makes bodies fail: any error at all, since it only ends the connection.

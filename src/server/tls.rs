@@ -1,7 +1,6 @@
 //! The server's own certificates, from files or of a private CA. A reload never drops a connection, and a
 //! broken file never replaces a working one.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +16,11 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate::{self, CertificateWarning};
 use super::private_ca::{self, Accepted};
+use super::tls_error::TlsError;
 use super::{PeerCertificate, RequestedHost};
-use crate::ca::{self, CaError, HostNames, LeafError, LeafSource};
-use crate::clock::{Clock, Timestamp};
+use crate::ca::{self, HostNames, LeafSource};
+use crate::clock::Clock;
 
 /// Where the PEM files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +47,7 @@ enum TlsSource {
 }
 
 /// What new connections are accepted with.
-struct Identity {
+struct AcceptorSetup {
     config: Arc<ServerConfig>,
     /// Of a private CA.
     leaves: Option<Arc<LeafSource>>,
@@ -59,7 +58,7 @@ struct Identity {
 pub struct TlsCertificates {
     source: TlsSource,
     provider: Arc<CryptoProvider>,
-    current: ArcSwap<Identity>,
+    current: ArcSwap<AcceptorSetup>,
     /// What was tried last, so that a broken file is reported once and not every two seconds.
     last_attempt: Mutex<LastAttempt>,
 }
@@ -79,172 +78,9 @@ pub enum Reload {
     Failed(TlsError),
 }
 
-/// Why files cannot be served; each names the file and what to do about it.
-#[derive(Debug)]
-pub enum TlsError {
-    Unreadable {
-        file: PathBuf,
-        error: std::io::Error,
-    },
-    NoCertificate {
-        file: PathBuf,
-    },
-    NoKey {
-        file: PathBuf,
-        error: String,
-    },
-    Mismatch {
-        cert: PathBuf,
-        key: PathBuf,
-        /// The certificate of the file that the key does belong to, counted from 1.
-        belongs_to: Option<usize>,
-    },
-    NotServable {
-        file: PathBuf,
-        error: rustls::Error,
-    },
-    ClientCa {
-        file: PathBuf,
-        error: String,
-    },
-    /// The private CA cannot be used.
-    Ca(CaError),
-    Leaf {
-        folder: PathBuf,
-        error: LeafError,
-    },
-    /// The cryptography provider lacks TLS 1.2 or 1.3.
-    Provider(rustls::Error),
-}
-
-impl TlsError {
-    /// The file that has to change.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::Unreadable { file, .. }
-            | Self::NoCertificate { file }
-            | Self::NoKey { file, .. }
-            | Self::NotServable { file, .. }
-            | Self::ClientCa { file, .. } => Some(file),
-            Self::Mismatch { key, .. } => Some(key),
-            Self::Ca(error) => Some(&error.file),
-            Self::Leaf { folder, .. } => Some(folder),
-            Self::Provider(_) => None,
-        }
-    }
-
-    pub fn what(&self) -> String {
-        match self {
-            Self::Unreadable { file, error } => format!("{} cannot be read ({error})", file.display()),
-            Self::NoCertificate { file } => format!("{} holds no PEM certificate", file.display()),
-            Self::NoKey { file, error } => {
-                format!("{} holds no usable private key ({error})", file.display())
-            }
-            Self::Mismatch { cert, key, belongs_to: None } => {
-                format!("{} is not the key of the first certificate in {}", key.display(), cert.display())
-            }
-            Self::Mismatch { cert, key, belongs_to: Some(place) } => format!(
-                "the chain in {} is in the wrong order: {} is the key of certificate {place} in it, not of the first",
-                cert.display(),
-                key.display()
-            ),
-            Self::NotServable { file, error } => format!("{} cannot be served ({error})", file.display()),
-            Self::ClientCa { file, error } => {
-                format!("{} cannot be used as client CA ({error})", file.display())
-            }
-            Self::Ca(error) => error.what.clone(),
-            Self::Leaf { folder, error } => format!("{}: {error}", folder.display()),
-            Self::Provider(error) => format!("the cryptography provider lacks TLS 1.2 or 1.3 ({error})"),
-        }
-    }
-
-    pub fn fix(&self) -> String {
-        let fix = match self {
-            Self::Unreadable { .. } => "check the path and who may read it",
-            Self::NoCertificate { .. } => {
-                "it has to contain -----BEGIN CERTIFICATE-----, the server's own first"
-            }
-            Self::NoKey { .. } => {
-                "PKCS#8, PKCS#1 and SEC1 in PEM form are understood, encrypted keys are not"
-            }
-            Self::Mismatch { belongs_to: Some(place), .. } => {
-                return format!("put certificate {place} first, then the one that signed it, and so on");
-            }
-            Self::Mismatch { belongs_to: None, .. } => "name the key that was made for that certificate",
-            Self::NotServable { .. } => {
-                "put the server's own certificate first, one that this version of TLS knows"
-            }
-            Self::ClientCa { .. } => "name the authorities that sign callers' certificates, in PEM form",
-            Self::Ca(error) => return error.fix.clone(),
-            Self::Leaf { .. } => "start again; if it stays, make a new CA",
-            Self::Provider(_) => "take a program that was built as it is released",
-        };
-        fix.to_owned()
-    }
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what(), self.fix())
-    }
-}
-
-impl std::error::Error for TlsError {}
-
-/// Warnings about files that can be served, for callers that use one of `names`.
-pub fn certificate_warnings(
-    files: &TlsFiles,
-    names: &[String],
-    now: Timestamp,
-) -> Result<Vec<CertificateWarning>, TlsError> {
-    let pem = Pem::read(files)?;
-    let chain = pem.chain(files)?;
-    let mut warnings = certificate::expiry_warnings(&files.cert, &chain, now);
-    warnings.extend(certificate::chain_order_warning(&files.cert, &chain));
-    warnings.extend(names.iter().filter_map(|name| certificate::name_warning(&files.cert, &chain[0], name)));
-    if let Some(file) = &files.client_ca {
-        warnings.extend(authority_warnings(file, now)?);
-    }
-    Ok(warnings)
-}
-
-/// Warnings about a private CA, for callers that use one of `names`.
-pub fn ca_warnings(
-    ca: &CaFolder,
-    names: &[String],
-    now: Timestamp,
-) -> Result<Vec<CertificateWarning>, TlsError> {
-    let summary = ca::load_summary(&ca.folder).map_err(TlsError::Ca)?;
-    let file = ca.folder.join(ca::CA_CERTIFICATE);
-    let mut warnings = certificate::expiry_warnings(&file, &[summary.certificate], now);
-    for warning in &mut warnings {
-        warning.fix =
-            "make a new CA in another folder (genapi-gateway ca init --dir), let the applications trust it \
-            beside this one, then name that folder"
-                .to_owned();
-    }
-    warnings.extend(names.iter().filter(|name| summary.hosts.find(name).is_none()).map(|name| {
-        let what = format!("{} is not for {name}, by which callers come", ca.folder.display());
-        let fix = format!("make a CA with --host {name}, or write another url");
-        CertificateWarning { file: file.clone(), what, fix }
-    }));
-    if let Some(file) = &ca.client_ca {
-        warnings.extend(authority_warnings(file, now)?);
-    }
-    Ok(warnings)
-}
-
-/// Warnings about authorities that are trusted.
-pub fn authority_warnings(file: &Path, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
-    let pem = read(file)?;
-    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|_| TlsError::NoCertificate { file: file.to_owned() })?;
-    Ok(certificate::expiry_warnings(file, &found, now))
-}
-
 /// Without the mark that Windows editors set before a text: the line behind it would be overlooked, and with
 /// it a certificate.
-fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     let read = std::fs::read(file).map_err(|error| TlsError::Unreadable { file: file.to_owned(), error })?;
     Ok(read.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(read))
 }
@@ -261,7 +97,7 @@ impl TlsCertificates {
 
     fn from_source(source: TlsSource, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
         let content = source.read()?;
-        let identity = content.to_identity(&source, &provider)?;
+        let identity = content.to_setup(&source, &provider)?;
         let last_attempt = Mutex::new(LastAttempt::Content(content.hash()));
         Ok(Arc::new(Self { source, provider, current: ArcSwap::from_pointee(identity), last_attempt }))
     }
@@ -283,7 +119,7 @@ impl TlsCertificates {
             }
             *last_attempt = seen;
         }
-        match content.and_then(|content| content.to_identity(&self.source, &self.provider)) {
+        match content.and_then(|content| content.to_setup(&self.source, &self.provider)) {
             Ok(identity) => {
                 self.current.store(Arc::new(identity));
                 Reload::Swapped
@@ -356,7 +192,11 @@ impl Content {
         hash
     }
 
-    fn to_identity(&self, source: &TlsSource, provider: &Arc<CryptoProvider>) -> Result<Identity, TlsError> {
+    fn to_setup(
+        &self,
+        source: &TlsSource,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<AcceptorSetup, TlsError> {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Provider)?;
@@ -389,7 +229,7 @@ impl Content {
         if let Ok(ticketer) = rustls::crypto::aws_lc_rs::Ticketer::new() {
             config.ticketer = ticketer;
         }
-        Ok(Identity { config: Arc::new(config), leaves })
+        Ok(AcceptorSetup { config: Arc::new(config), leaves })
     }
 }
 
@@ -416,17 +256,17 @@ pub(super) fn peer_certificate(connection: &ServerConnection) -> Option<Arc<Peer
     Some(Arc::new(PeerCertificate { fingerprint, dns_names }))
 }
 
-struct Pem {
+pub(super) struct Pem {
     cert: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Pem {
-    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+    pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         Ok(Self { cert: read(&files.cert)?, key: read(&files.key)? })
     }
 
-    fn chain(&self, files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(super) fn chain(&self, files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         match CertificateDer::pem_slice_iter(&self.cert).collect::<Result<Vec<_>, _>>() {
             Ok(chain) if !chain.is_empty() => Ok(chain),
             _ => Err(TlsError::NoCertificate { file: files.cert.clone() }),

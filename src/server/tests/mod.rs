@@ -3,6 +3,7 @@
 
 mod deadlines;
 mod drain;
+mod forward_proxy;
 mod peers;
 mod requests;
 mod smuggling;
@@ -78,7 +79,9 @@ impl TestServer {
     }
 
     fn on(listeners: Listeners, adjust: impl FnOnce(&mut ServerOptions)) -> Self {
-        let addr = [ListenerKind::Plain, ListenerKind::Tls].map(|kind| listeners.addrs(kind)).concat()[0];
+        let addr = [ListenerKind::Plain, ListenerKind::Tls, ListenerKind::ForwardProxy]
+            .map(|kind| listeners.addrs(kind))
+            .concat()[0];
         let counters = Arc::new(ServerCounters::default());
         let mut options = ServerOptions {
             name: "test",
