@@ -108,6 +108,12 @@ impl<S: Io> UpstreamBody<S> {
                 }
                 Poll::Ready(chunk.map(Ok))
             }
+            // The data is complete: a download is not lost over the lines behind it.
+            Err(BodyError::InvalidTrailers) => {
+                self.ended = true;
+                self.checkout = None;
+                Poll::Ready(None)
+            }
             Err(BodyError::Truncated | BodyError::InvalidChunks) => {
                 Poll::Ready(Some(Err(self.fail(ResponseBodyError::Truncated))))
             }

@@ -57,6 +57,20 @@ fn a_response_cut_short_never_looks_complete() {
 }
 
 #[test]
+fn a_fault_behind_the_last_chunk_costs_the_connection_and_no_download() {
+    story(|world| async move {
+        for behind in ["no trailer\n\n", "X-Trailer\n\n", "X: a\rb\n\n"] {
+            world.will(say(&format!("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nfile\n0\n{behind}")));
+            assert_eq!(world.get("/order/1/download/IDE").await.1, "file", "{behind:?}");
+            assert!(world.records.0.lock().unwrap().last().unwrap().complete);
+            assert_eq!(world.gateway.idle_connections(), 0);
+        }
+        world.will(close("HTTP/1.1 200 OK\ntransfer-encoding: chunked\n\n4\nfile\n0\n"));
+        assert_eq!(world.get("/order/1/download/IDE").await.1, "file", "the last chunk has come");
+    });
+}
+
+#[test]
 fn nobody_gets_a_response_that_was_meant_for_another() {
     story(|world| async move {
         let stray = "HTTP/1.1 200 OK\ncontent-length: 6\n\nSECRET";

@@ -30,7 +30,7 @@ pub enum ChunkedState {
     Trailers(usize),
     Ended,
     /// Something else stood where a line should have: nothing behind it is believed.
-    Broken,
+    Broken(BodyError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,10 @@ pub enum BodyError {
     Truncated,
     #[error("the body's chunks cannot be told apart")]
     InvalidChunks,
+    /// All data has come with the last chunk; what stands behind it is no trailer section, or breaks off. A
+    /// response may be passed on complete, but its connection serves nobody again.
+    #[error("the lines behind the body's last chunk are no trailers")]
+    InvalidTrailers,
 }
 
 /// A size line with its extensions, and all trailers: more says nothing, and costs.
@@ -90,8 +94,9 @@ impl BodyDecoder {
                     0 => *chunks = ChunkedState::DataEnd,
                     rest => *chunks = ChunkedState::Data(rest),
                 }
-                // So that the end is known with the last chunk, where it has come.
-                chunks.advance(bytes)?;
+                // So that the end is known with the last chunk, where it has come. A fault behind it shows with
+                // the next call: this chunk is sound.
+                let _shown_later = chunks.advance(bytes);
                 Ok(Some(chunk))
             }
             BodyDecoder::UntilClose { .. } => Ok(take_up_to(bytes, u64::MAX)),
@@ -106,6 +111,7 @@ impl BodyDecoder {
                 Ok(())
             }
             _ if self.has_ended() => Ok(()),
+            BodyDecoder::Chunked(ChunkedState::Trailers(_)) => Err(BodyError::InvalidTrailers),
             _ => Err(BodyError::Truncated),
         }
     }
@@ -119,7 +125,7 @@ fn take_up_to(bytes: &mut BytesMut, remaining: u64) -> Option<Bytes> {
 impl ChunkedState {
     /// Reads on to the next data, as far as that is here. What has failed once stays failed.
     fn advance(&mut self, bytes: &mut BytesMut) -> Result<(), BodyError> {
-        self.next_state(bytes).inspect_err(|_| *self = ChunkedState::Broken)
+        self.next_state(bytes).inspect_err(|error| *self = ChunkedState::Broken(*error))
     }
 
     fn next_state(&mut self, bytes: &mut BytesMut) -> Result<(), BodyError> {
@@ -137,18 +143,26 @@ impl ChunkedState {
                     Some(line) if line.is_empty() => ChunkedState::Size,
                     Some(_) => return Err(BodyError::InvalidChunks),
                 },
-                ChunkedState::Trailers(before) => match take_line(bytes, MAX_TRAILERS - before)? {
+                ChunkedState::Trailers(before) => match take_trailer(bytes, before)? {
                     None => return Ok(()),
-                    Some(line) if line.is_empty() => ChunkedState::Ended,
-                    // Nobody here listens to a trailer, but something else in its place would be a second
-                    // meaning.
-                    Some(line) if !is_header_line(&line) => return Err(BodyError::InvalidChunks),
-                    Some(line) => ChunkedState::Trailers((before + line.len() + 2).min(MAX_TRAILERS)),
+                    Some(0) => ChunkedState::Ended,
+                    Some(length) => ChunkedState::Trailers((before + length).min(MAX_TRAILERS)),
                 },
                 ChunkedState::Data(_) | ChunkedState::Ended => return Ok(()),
-                ChunkedState::Broken => return Err(BodyError::InvalidChunks),
+                ChunkedState::Broken(error) => return Err(error),
             };
         }
+    }
+}
+
+/// How long the next trailer is, behind `before` bytes of others; 0 is the end of them. Nobody here listens
+/// to a trailer, but something else in its place would be a second meaning.
+fn take_trailer(bytes: &mut BytesMut, before: usize) -> Result<Option<usize>, BodyError> {
+    match take_line(bytes, MAX_TRAILERS - before) {
+        Ok(None) => Ok(None),
+        Ok(Some(line)) if line.is_empty() => Ok(Some(0)),
+        Ok(Some(line)) if is_header_line(&line) => Ok(Some(line.len() + 2)),
+        Ok(Some(_)) | Err(_) => Err(BodyError::InvalidTrailers),
     }
 }
 
@@ -268,9 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_behind_the_last_chunk_costs_no_data_and_is_told_apart() {
+        for bad in ["0\r\nno header\r\n\r\n", "0\r\n\n", "0\r\na: b\rc\r\n\r\n"] {
+            let mut held = BytesMut::from(format!("3\r\nabc\r\n{bad}").as_str());
+            let mut decoder = BodyDecoder::chunked();
+            assert_eq!(decoder.take(&mut held), Ok(Some(Bytes::from("abc"))), "{bad:?}");
+            for _ in 0..2 {
+                assert_eq!(decoder.take(&mut held), Err(BodyError::InvalidTrailers), "{bad:?}");
+            }
+            assert!(!decoder.has_ended());
+        }
+        let (mut decoder, mut held) = (BodyDecoder::chunked(), BytesMut::from("3\r\nabc\r\n0\r\nA: b\r\n"));
+        assert_eq!(decoder.take(&mut held), Ok(Some(Bytes::from("abc"))));
+        assert_eq!((decoder.take(&mut held), decoder.end()), (Ok(None), Err(BodyError::InvalidTrailers)));
+    }
+
+    #[test]
     fn trailers_without_end_are_not_read() {
         let endless = format!("0\r\n{}", "A: b\r\n".repeat(10_000));
-        assert_eq!(decoded(BodyDecoder::chunked(), &endless, false), Err(BodyError::InvalidChunks));
+        assert_eq!(decoded(BodyDecoder::chunked(), &endless, false), Err(BodyError::InvalidTrailers));
         let long = format!("1;{}", "x".repeat(10_000));
         assert_eq!(decoded(BodyDecoder::chunked(), &long, false), Err(BodyError::InvalidChunks));
     }
