@@ -19,6 +19,7 @@ pub struct Behavior {
     /// A refresh returns a new refresh token, and the one that was used is dead.
     pub rotate_refresh: bool,
     /// A refresh response names the refresh token at all.
+    #[serde(alias = "refresh_token_in_answer")]
     pub refresh_token_in_response: bool,
     /// A refresh ends the access tokens issued before it.
     pub refresh_ends_older_access: bool,

@@ -37,6 +37,7 @@ pub enum Fault {
     /// Half of the promised body, then the end of the connection.
     DropsMidBody,
     /// A right response on a connection that is then closed without a word.
+    #[serde(alias = "closes_after_answer")]
     ClosesAfterResponse,
     Slow {
         bytes_per_sec: u32,
@@ -75,9 +76,11 @@ pub enum Fault {
         location: String,
     },
     /// A refresh is carried out, rotation included, and the response never arrives.
+    #[serde(alias = "lost_token_answer")]
     LostTokenResponse,
     JunkToken(InvalidTokens),
     /// A token call is carried out, and its response is written oddly.
+    #[serde(alias = "odd_token_answer")]
     OddTokenResponse(ResponseQuirks),
     /// Any response at all, with the fields that tell who speaks.
     Speaks(CustomResponse),
@@ -258,6 +261,18 @@ impl FaultRules {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_keep_the_words_under_which_scripts_know_them() {
+        for word in
+            ["closes_after_answer", "closes_after_response", "lost_token_answer", "lost_token_response"]
+        {
+            assert!(serde_json::from_value::<Fault>(word.into()).is_ok(), "{word}");
+        }
+        for word in ["odd_token_answer", "odd_token_response"] {
+            assert!(serde_json::from_value::<Fault>(serde_json::json!({ word: {} })).is_ok(), "{word}");
+        }
+    }
 
     #[test]
     fn a_script_is_used_up_and_the_next_one_takes_over() {

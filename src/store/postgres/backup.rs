@@ -44,9 +44,20 @@ const BATCH: usize = 500;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BackupLine {
-    Head { format: u32, taken_at: u64 },
-    LastSeenRow { table: String, row: Value },
-    Foot { rows: u64, sha256: String },
+    Head {
+        format: u32,
+        taken_at: u64,
+    },
+    /// The other word was written by builds between 0.1.0 and 0.2.0.
+    #[serde(alias = "last_seen_row")]
+    Row {
+        table: String,
+        row: Value,
+    },
+    Foot {
+        rows: u64,
+        sha256: String,
+    },
 }
 
 impl PostgresStore {
@@ -66,7 +77,7 @@ impl PostgresStore {
             while let Some(text) = found.try_next().await.map_err(store_error)? {
                 let text: String = text;
                 let row = serde_json::from_str(&text).map_err(|error| lost(error.into()))?;
-                out.write(&BackupLine::LastSeenRow { table: table.to_owned(), row }).await?;
+                out.write(&BackupLine::Row { table: table.to_owned(), row }).await?;
                 rows += 1;
                 accounts += u64::from(table == "accounts");
             }
@@ -86,7 +97,7 @@ impl PostgresStore {
         switch_triggers(&mut tx, "DISABLE").await?;
         let (mut batch, mut accounts) = (RowBatch::default(), 0);
         for line in lines(from)? {
-            let BackupLine::LastSeenRow { table, row } = read(from, &line?)? else { continue };
+            let BackupLine::Row { table, row } = read(from, &line?)? else { continue };
             let known = TABLES.into_iter().find(|known| *known == table);
             let table = known.ok_or_else(|| incomplete(from, "it holds a table that is not known"))?;
             if batch.table != table || batch.rows.len() == BATCH {
@@ -158,7 +169,7 @@ pub fn check_backup(from: &Path) -> Result<Backup, StoreError> {
         match read(from, &line)? {
             BackupLine::Head { format: FORMAT, .. } => {}
             BackupLine::Head { .. } => return Err(incomplete(from, "it was written by a newer version")),
-            BackupLine::LastSeenRow { table, .. } => {
+            BackupLine::Row { table, .. } => {
                 rows += 1;
                 accounts += u64::from(table == "accounts");
             }
@@ -257,4 +268,28 @@ impl RowBatch {
 
 fn sha256_hex(sum: &Context) -> String {
     hex::encode(sum.clone().finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_backup_are_those_of_the_first_version() {
+        let row = BackupLine::Row { table: "accounts".to_owned(), row: serde_json::json!({"name": "smile"}) };
+        let first = r#"{"row":{"table":"accounts","row":{"name":"smile"}}}"#;
+        assert_eq!(serde_json::to_string(&row).unwrap(), first);
+        for (text, word) in
+            [(first.to_owned(), "row"), (first.replacen("row", "last_seen_row", 1), "last_seen_row")]
+        {
+            let read = serde_json::from_str(&text).unwrap();
+            assert!(matches!(read, BackupLine::Row { table, .. } if table == "accounts"), "{word}");
+        }
+        for (text, is_head) in
+            [(r#"{"head":{"format":1,"taken_at":7}}"#, true), (r#"{"foot":{"rows":1,"sha256":""}}"#, false)]
+        {
+            let read: BackupLine = serde_json::from_str(text).unwrap();
+            assert_eq!(matches!(read, BackupLine::Head { format: FORMAT, .. }), is_head);
+        }
+    }
 }
