@@ -94,8 +94,8 @@ impl BodyDecoder {
                     0 => *chunks = ChunkedState::DataEnd,
                     rest => *chunks = ChunkedState::Data(rest),
                 }
-                // So that the end is known with the last chunk, where it has come. A fault behind it shows with
-                // the next call: this chunk is sound.
+                // So that the end is known with the last chunk, where it has come. A fault behind it shows
+                // with the next call: this chunk is sound.
                 let _shown_later = chunks.advance(bytes);
                 Ok(Some(chunk))
             }
