@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::cluster::ReplicaId;
 use super::last_seen::{self, LastSeen, LastSeenRecord};
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens, PendingKind, PendingLogin,
-    Store, StoreError, StoredAccess, StoredRoute, TrialRefresh, token_hash,
+    AccountRecord, ApplicationGrant, GrantRecord, JOURNAL_LINES, JournalEntry, NewGrant, NewTokens,
+    PendingKind, PendingLogin, Store, StoreError, StoredAccess, StoredRoute, TrialRefresh, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
@@ -43,6 +43,8 @@ macro_rules! store_contract {
             generations_never_go_back_over_new_grants_and_removals,
             a_token_that_was_taken_over_is_known_until_its_account_goes,
             a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known,
+            of_two_that_make_an_applications_grant_at_once_both_get_the_first,
+            an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_the_account,
             every_state_comes_back,
             the_last_grant_takes_its_account_along_and_frees_the_id,
             without_its_current_grant_an_account_uses_the_one_obtained_last,
@@ -119,6 +121,10 @@ pub fn tokens(access_token: &str, refresh: Option<&str>, refreshed_at: u64) -> N
 
 fn login(id: u8, kind: PendingKind, expires_at: u64) -> PendingLogin {
     PendingLogin { id: [id; 32], kind, expires_at: at(expires_at), payload: format!("{{\"login\":{id}}}") }
+}
+
+pub fn application_grant(caller: &str, account: &str, token: &str) -> ApplicationGrant {
+    ApplicationGrant { caller: caller.into(), account: name(account), refresh: RefreshToken::new(token) }
 }
 
 fn line(account: &str, number: u64) -> JournalEntry {
@@ -499,6 +505,53 @@ pub async fn a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_kn
     for token in ["a", "b", "c", "d"] {
         assert!(known.contains(&(token_hash(&RefreshToken::new(token)), name("smile"))), "{token}");
     }
+}
+
+pub async fn of_two_that_make_an_applications_grant_at_once_both_get_the_first(
+    TestStore { store, folder, .. }: TestStore,
+) {
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    let offers: Vec<_> = (0..8)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let offered = application_grant("oldpms", "smile", &format!("offer-{number}"));
+                store.put_application_grant(&offered).await.unwrap()
+            })
+        })
+        .collect();
+    let standing = store.put_application_grant(&application_grant("oldpms", "smile", "last")).await.unwrap();
+    for offer in offers {
+        assert_eq!(offer.await.unwrap(), standing);
+    }
+    assert_eq!(store.application_grants(None).await.unwrap(), [standing]);
+    let nobodys = store.put_application_grant(&application_grant("oldpms", "nobody", "t")).await;
+    assert!(matches!(nobodys, Err(StoreError::UnknownAccount(_))), "{nobodys:?}");
+    drop(folder);
+}
+
+pub async fn an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_the_account(
+    TestStore { store, .. }: TestStore,
+) {
+    let (smile, grin) = (name("smile"), name("grin"));
+    for account in ["smile", "lab"] {
+        store.put_grant(grant(account, "global", account.len() as u64)).await.unwrap();
+        for caller in ["labsync", "oldpms"] {
+            let offered = application_grant(caller, account, &format!("{caller}-{account}"));
+            store.put_application_grant(&offered).await.unwrap();
+        }
+    }
+    assert!(store.remove_application_grant("oldpms", &smile).await.unwrap());
+    assert!(!store.remove_application_grant("oldpms", &smile).await.unwrap(), "it is gone");
+    let remaining = [application_grant("labsync", "smile", "labsync-smile")];
+    assert_eq!(store.application_grants(Some(&smile)).await.unwrap(), remaining);
+    store.rename_account(&smile, &grin).await.unwrap();
+    let renamed = [application_grant("labsync", "grin", "labsync-smile")];
+    assert_eq!(store.application_grants(Some(&grin)).await.unwrap(), renamed);
+    assert_eq!(store.application_grants(Some(&smile)).await.unwrap(), []);
+    store.remove_account(&grin).await.unwrap();
+    store.remove_grant(&name("lab"), &realm("global")).await.unwrap();
+    assert_eq!(store.application_grants(None).await.unwrap(), []);
 }
 
 pub async fn every_state_comes_back(TestStore { store, .. }: TestStore) {

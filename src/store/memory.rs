@@ -10,8 +10,8 @@ use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::memory_state::MemoryState;
 use super::rotate::Rotation;
 use super::{
-    AccountRecord, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens, PendingKind,
-    PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
+    AccountRecord, ApplicationGrant, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
+    PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -207,6 +207,32 @@ impl Store for MemoryStore {
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
         let state = self.read();
         ready(Ok(state.known_tokens.iter().map(|(hash, name)| (*hash, name.clone())).collect()))
+    }
+
+    fn put_application_grant<'a>(
+        &'a self,
+        offered: &'a ApplicationGrant,
+    ) -> StoreFuture<'a, ApplicationGrant> {
+        ready(self.write().and_then(|mut state| state.put_application_grant(offered)))
+    }
+
+    fn remove_application_grant<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+    ) -> StoreFuture<'a, bool> {
+        ready(self.write().map(|mut state| {
+            state.application_grants.remove(&(account.clone(), caller.to_owned())).is_some()
+        }))
+    }
+
+    fn application_grants<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+    ) -> StoreFuture<'a, Vec<ApplicationGrant>> {
+        let state = self.read();
+        let is_asked = |grant: &&ApplicationGrant| account.is_none_or(|account| grant.account == *account);
+        ready(Ok(state.application_grants.values().filter(is_asked).cloned().collect()))
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::last_seen::{LastSeen, LastSeenRecord, Subject};
 use super::{
-    AccountRecord, GrantRecord, JOURNAL_LINES, JournalEntry, NEWEST_FALLBACKS, NewGrant, NewTokens,
-    PendingKind, PendingLogin, StoreError, token_hash,
+    AccountRecord, ApplicationGrant, GrantRecord, JOURNAL_LINES, JournalEntry, NEWEST_FALLBACKS, NewGrant,
+    NewTokens, PendingKind, PendingLogin, StoreError, token_hash,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -21,6 +21,7 @@ pub(super) struct MemoryState {
     pub(super) known_tokens: BTreeMap<[u8; 32], AccountName>,
     /// Refresh tokens kept beside a grant's own, the newest last.
     pub(super) fallbacks: BTreeMap<(AccountName, RealmName), Vec<RefreshToken>>,
+    pub(super) application_grants: BTreeMap<(AccountName, String), ApplicationGrant>,
     pub(super) last_seen: BTreeMap<Subject, LastSeen>,
 }
 
@@ -187,6 +188,7 @@ impl MemoryState {
         self.accounts.remove(name);
         self.known_tokens.retain(|_, known| known != name);
         self.fallbacks.retain(|(known, _), _| known != name);
+        self.application_grants.retain(|(known, _), _| known != name);
         self.last_seen.remove(&Subject::Account(name.clone()));
     }
 
@@ -225,10 +227,25 @@ impl MemoryState {
                 self.fallbacks.insert((to.clone(), grant.realm.clone()), kept);
             }
         }
+        for (_, grant) in
+            self.application_grants.extract_if(.., |(known, _), _| known == from).collect::<Vec<_>>()
+        {
+            let grant = ApplicationGrant { account: to.clone(), ..grant };
+            self.application_grants.insert((to.clone(), grant.caller.clone()), grant);
+        }
         if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
             self.last_seen.insert(Subject::Account(to.clone()), seen);
         }
         Ok(account)
+    }
+
+    pub(super) fn put_application_grant(
+        &mut self,
+        offered: &ApplicationGrant,
+    ) -> Result<ApplicationGrant, StoreError> {
+        self.account(&offered.account)?;
+        let place = (offered.account.clone(), offered.caller.clone());
+        Ok(self.application_grants.entry(place).or_insert_with(|| offered.clone()).clone())
     }
 
     pub(super) fn login(&self, id: [u8; 32], kind: PendingKind, now: Timestamp) -> Option<PendingLogin> {

@@ -5,7 +5,7 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::{AccountRecord, JournalEntry, PendingLogin, Store, StoreError, StoreFuture};
+use super::{AccountRecord, ApplicationGrant, JournalEntry, PendingLogin, Store, StoreError, StoreFuture};
 use crate::model::account::AccountName;
 
 /// Everything that stands under one name, also when the account itself is gone.
@@ -17,6 +17,8 @@ pub struct AccountBundle {
     pub spent_generation: u64,
     /// In order.
     pub known_tokens: Vec<[u8; 32]>,
+    /// By caller.
+    pub application_grants: Vec<ApplicationGrant>,
     /// Oldest first.
     pub journal: Vec<JournalEntry>,
 }
@@ -184,6 +186,7 @@ mod tests {
             account: None,
             spent_generation: 0,
             known_tokens: vec![],
+            application_grants: vec![],
             journal: lines(3..8),
         };
         for (there, lacking) in [(0..0, 3..8), (3..5, 5..8), (1..5, 5..8), (3..8, 8..8), (1..8, 8..8)] {

@@ -43,9 +43,9 @@ pub mod contract;
 pub use error::{SetupError, StoreError};
 pub use open::{back_up, check, open, open_migratable, restore};
 pub use records::{
-    AccountRecord, ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts,
-    NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, StoredAccess, StoredRoute,
-    TrialRefresh, token_hash,
+    AccountRecord, ApplicationGrant, ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry,
+    LoadedAccounts, NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, StoredAccess,
+    StoredRoute, TrialRefresh, token_hash,
 };
 
 /// A result that is on its way; stores are used as `Arc<dyn Store>`.
@@ -133,6 +133,24 @@ pub trait Store: Send + Sync + 'static {
     /// what an application that refreshes by itself may still send, however often the platform has rotated it
     /// since.
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>>;
+
+    /// Adds an application's grant unless there is one for this caller and account; returns the one that
+    /// stands, so that two that ask at once get the same.
+    fn put_application_grant<'a>(
+        &'a self,
+        offered: &'a ApplicationGrant,
+    ) -> StoreFuture<'a, ApplicationGrant>;
+    /// Says whether it was there. They also go with their account, and follow its name.
+    fn remove_application_grant<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+    ) -> StoreFuture<'a, bool>;
+    /// Of one account, or of all. One that cannot be read is left out.
+    fn application_grants<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+    ) -> StoreFuture<'a, Vec<ApplicationGrant>>;
 
     /// Also sweeps out what has expired.
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()>;

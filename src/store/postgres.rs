@@ -19,8 +19,8 @@ use super::rows;
 use super::seal::SealKeys;
 use super::sql;
 use super::{
-    AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
-    PendingKind, PendingLogin, SetupError, Store, StoreError, StoreFuture, StoredRoute,
+    AccountRecord, AccountSink, ApplicationGrant, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant,
+    NewTokens, PendingKind, PendingLogin, SetupError, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -183,6 +183,33 @@ impl Store for PostgresStore {
 
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
         Box::pin(within(LONG, sql::accounts::known_tokens(self)))
+    }
+
+    fn put_application_grant<'a>(
+        &'a self,
+        offered: &'a ApplicationGrant,
+    ) -> StoreFuture<'a, ApplicationGrant> {
+        Box::pin(repeated(SHORT, move || sql::application_grants::put(self, offered)))
+    }
+
+    fn remove_application_grant<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(within(SHORT, sql::application_grants::remove(self, caller, account)))
+    }
+
+    fn application_grants<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+    ) -> StoreFuture<'a, Vec<ApplicationGrant>> {
+        Box::pin(async move {
+            match account {
+                Some(account) => repeated(SHORT, move || sql::application_grants::of(self, account)).await,
+                None => within(LONG, sql::application_grants::all(self)).await,
+            }
+        })
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {

@@ -101,6 +101,15 @@ pub struct NewTokens {
     pub refreshed_at: Timestamp,
 }
 
+/// What a caller holds for an account that refreshes with the gateway instead of the platform: a refresh
+/// token of the gateway's own, never Align's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationGrant {
+    pub caller: String,
+    pub account: AccountName,
+    pub refresh: RefreshToken,
+}
+
 /// A login that was started and not yet finished, kept under the SHA-256 of its state or start code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PendingLogin {

@@ -25,9 +25,11 @@ pub enum SealedColumn {
     Access,
     Fallback,
     Login,
+    ApplicationGrant,
 }
 
-/// One of them. `row` and `realm` are those of its [`SealContext`].
+/// One of them. `row` and `realm` are those of its [`SealContext`]; an application grant has its caller in
+/// the place of the realm.
 #[derive(Clone, Default)]
 pub struct SealedValue {
     pub row: String,
@@ -63,7 +65,8 @@ pub trait RotateSealed: Sync {
 }
 
 impl SealedColumn {
-    pub const ALL: [Self; 4] = [Self::Refresh, Self::Access, Self::Fallback, Self::Login];
+    pub const ALL: [Self; 5] =
+        [Self::Refresh, Self::Access, Self::Fallback, Self::Login, Self::ApplicationGrant];
 
     fn context(self, value: &SealedValue) -> SealContext<'_> {
         let (table, column) = match self {
@@ -71,6 +74,7 @@ impl SealedColumn {
             Self::Access => ("grants", "access"),
             Self::Fallback => ("fallbacks", "refresh"),
             Self::Login => ("pending_logins", "payload"),
+            Self::ApplicationGrant => ("application_grants", "refresh"),
         };
         SealContext { table, row: &value.row, realm: &value.realm, column }
     }

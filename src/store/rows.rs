@@ -123,6 +123,10 @@ pub fn fallback_context<'a>(account: &'a AccountName, realm: &'a RealmName) -> S
     SealContext { table: "fallbacks", row: account.as_str(), realm: realm.as_str(), column: "refresh" }
 }
 
+pub fn application_grant_context<'a>(account: &'a AccountName, caller: &'a str) -> SealContext<'a> {
+    SealContext { table: "application_grants", row: account.as_str(), realm: caller, column: "refresh" }
+}
+
 /// `id` in hexadecimal; a payload of one kind does not open as another.
 pub fn payload_context(id: &str, kind: PendingKind) -> SealContext<'_> {
     SealContext { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }

@@ -18,8 +18,8 @@ use super::seal::SealKeys;
 use super::sql::{self, Purpose, SqlConnection, SqlDatabase, values};
 use super::unavailable::{StoreUnavailable, UnavailableKind};
 use super::{
-    AccountRecord, AccountSink, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
-    PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
+    AccountRecord, AccountSink, ApplicationGrant, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant,
+    NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
@@ -220,6 +220,33 @@ impl Store for SqliteStore {
 
     fn known_tokens(&self) -> StoreFuture<'_, Vec<([u8; 32], AccountName)>> {
         Box::pin(sql::accounts::known_tokens(self))
+    }
+
+    fn put_application_grant<'a>(
+        &'a self,
+        offered: &'a ApplicationGrant,
+    ) -> StoreFuture<'a, ApplicationGrant> {
+        Box::pin(sql::application_grants::put(self, offered))
+    }
+
+    fn remove_application_grant<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(sql::application_grants::remove(self, caller, account))
+    }
+
+    fn application_grants<'a>(
+        &'a self,
+        account: Option<&'a AccountName>,
+    ) -> StoreFuture<'a, Vec<ApplicationGrant>> {
+        Box::pin(async move {
+            match account {
+                Some(account) => sql::application_grants::of(self, account).await,
+                None => sql::application_grants::all(self).await,
+            }
+        })
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {

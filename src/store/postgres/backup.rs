@@ -20,18 +20,19 @@ use crate::store::{StoreError, key_check};
 
 /// In an order in which each refers to earlier ones only. Leases, leaders and the order of changes belong to
 /// the moment.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "seal_keys",
     "accounts",
     "grants",
     "fallbacks",
+    "application_grants",
     "generations",
     "known_tokens",
     "pending_logins",
     "journal",
 ];
 /// What their triggers do was done when the rows were first written.
-const TRIGGERED: [&str; 3] = ["accounts", "grants", "journal"];
+const TRIGGERED: [&str; 4] = ["accounts", "grants", "application_grants", "journal"];
 const FORMAT: u32 = 1;
 /// A slow reader must not break it off; everybody else's work goes on beside it.
 const LIMITS: &str = "SET LOCAL statement_timeout = '4h'; SET LOCAL lock_timeout = '30s'; \

@@ -11,7 +11,7 @@ use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState};
 use crate::store::cluster::{ClusterStore, Lease, LeaseGuard, ReplicaId};
-use crate::store::contract::{at, grant, name, realm, route, tokens};
+use crate::store::contract::{application_grant, at, grant, name, realm, route, tokens};
 use crate::store::{NewGrant, Store, StoreError};
 
 const LIFE: Duration = Duration::from_secs(60);
@@ -241,6 +241,14 @@ async fn changes_name_each_account_once_and_leave_out_what_is_nobody_elses_busin
     it.one.set_route(&smile, &global, &route("https://eu.example.com")).await.unwrap();
     let changes = it.other.changes_since(start).await.unwrap();
     assert_eq!(changes.accounts, [name("lab"), smile.clone()]);
+    let granted = application_grant("oldpms", "smile", "of ours");
+    it.one.put_application_grant(&granted).await.unwrap();
+    let connected = it.other.changes_since(changes.newest).await.unwrap();
+    assert_eq!(connected.accounts, std::slice::from_ref(&smile));
+    assert_eq!(it.other.application_grants(Some(&smile)).await.unwrap(), [granted]);
+    assert!(it.other.remove_application_grant("oldpms", &smile).await.unwrap());
+    let changes = it.one.changes_since(connected.newest).await.unwrap();
+    assert_eq!(changes.accounts, std::slice::from_ref(&smile));
     it.one.commit_tokens(&smile, &global, 1, &tokens("access", None, 20)).await.unwrap();
     it.one.remove_grant(&name("lab"), &global).await.unwrap();
     let later = it.other.changes_since(changes.newest).await.unwrap();

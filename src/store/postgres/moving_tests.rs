@@ -14,7 +14,7 @@ use crate::store::backup::to_file;
 
 use crate::store::backup_receiver::BackupReceiver;
 use crate::store::cluster::ClusterStore;
-use crate::store::contract::{access, at as moment, grant, name, realm, route, tokens};
+use crate::store::contract::{access, application_grant, at as moment, grant, name, realm, route, tokens};
 use crate::store::migrate::{Migratable, copy};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{self, JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
@@ -47,6 +47,9 @@ async fn fill(store: &dyn Store) {
     for (account, number) in [("smile", 1), ("gone", 2), ("smile", 3)] {
         store.append_journal(line(account, number)).await.unwrap();
     }
+    for caller in ["oldpms", "labsync"] {
+        store.put_application_grant(&application_grant(caller, "smile", "of ours")).await.unwrap();
+    }
     let (id, kind, expires_at) = ([1; 32], PendingKind::Start, moment(2_000_000));
     store.put_login(PendingLogin { id, kind, expires_at, payload: "invited".into() }).await.unwrap();
 }
@@ -67,6 +70,9 @@ async fn same(one: &dyn Migratable, other: &dyn Migratable) {
     for name in &names {
         assert_eq!(other.bundle(name).await.unwrap(), one.bundle(name).await.unwrap());
     }
+    let granted = other.application_grants(None).await.unwrap();
+    assert_eq!(granted, one.application_grants(None).await.unwrap());
+    assert_eq!(granted.len(), 2);
     assert_eq!(other.logins().await.unwrap(), one.logins().await.unwrap());
     assert_eq!(other.journal(None, 10).await.unwrap(), one.journal(None, 10).await.unwrap());
     assert_eq!(other.known_tokens().await.unwrap().len(), one.known_tokens().await.unwrap().len());
@@ -271,7 +277,12 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
     assert_eq!((taken.accounts, taken.bytes), (2, fs::metadata(&file).unwrap().len()));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&file).unwrap();
-    assert!(text.contains("smile") && !text.contains("rotated") && !text.contains("invited"));
+    assert!(
+        text.contains("smile")
+            && !text.contains("rotated")
+            && !text.contains("invited")
+            && !text.contains("of ours")
+    );
     assert!(matches!(to_file(&store, &file).await, Err(StoreError::Refused(_))), "never over another");
     assert!(store.restore(&file).await.unwrap_err().to_string().contains("not empty"));
 
@@ -355,9 +366,9 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
         let changes = newest_change(&*store).await;
         let done = store.rotate_key().await.unwrap();
         assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
-        // The refresh tokens of three grants and the login; a commit forgets the fallback and seals the
-        // access token.
-        assert_eq!(done.resealed, 4);
+        // The refresh tokens of three grants and of two applications, and the login; a commit forgets the
+        // fallback and seals the access token.
+        assert_eq!(done.resealed, 6);
         assert_eq!(newest_change(&*store).await, changes, "no other gateway need hear of it");
         let again = store.rotate_key().await.unwrap();
         assert_eq!((again.resealed, again.retired.len(), again.complete), (0, 0, true));
@@ -368,6 +379,7 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
     assert_eq!(after.accounts.len(), before.accounts.len());
     assert_eq!(after.accounts[0], before.accounts[0]);
     assert_eq!(store.logins().await.unwrap().len(), 1);
+    assert_eq!(store.application_grants(None).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -38,6 +38,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0002_last_seen.sql"),
         oldest_beside: 1,
     },
+    Migration {
+        version: 3,
+        name: "application_grants",
+        sql: include_str!("../../../migrations/postgres/0003_application_grants.sql"),
+        oldest_beside: 1,
+    },
 ];
 
 /// `xid8` and `pg_current_xact_id` came with it.

@@ -1,6 +1,7 @@
 //! Everything under a name, read and written together, for moving between stores.
 
 use super::accounts::{find, holder, lock, spent_generation};
+use super::application_grants;
 use super::grants::{sealed_access, sealed_refresh};
 use super::journal::of_account;
 use super::{Purpose, SqlConnection, SqlDatabase, SqlTransaction, texts, values};
@@ -28,9 +29,11 @@ pub async fn read<D: SqlDatabase>(db: &D, name: &AccountName) -> Result<AccountB
     let hashes = tx.fetch(sql, values![name]).await?;
     let hash = |row: &<D::Transaction<'_> as SqlConnection>::Row| row.bytes(0).ok()??.try_into().ok();
     let known_tokens = hashes.iter().filter_map(hash).collect();
+    let application_grants = application_grants::of_account(&mut tx, db.keys(), name).await?;
     let journal = of_account(&mut tx, name, db.clock()).await?;
     tx.commit().await?;
-    Ok(AccountBundle { name: name.clone(), account, spent_generation, known_tokens, journal })
+    let name = name.clone();
+    Ok(AccountBundle { name, account, spent_generation, known_tokens, application_grants, journal })
 }
 
 pub async fn write<D: SqlDatabase>(db: &D, bundle: &AccountBundle) -> Result<(), StoreError> {
@@ -47,7 +50,11 @@ pub async fn write<D: SqlDatabase>(db: &D, bundle: &AccountBundle) -> Result<(),
         tx.execute(sql, values![name]).await?;
     }
     match &bundle.account {
-        Some(account) => insert_account(db, &mut tx, account).await?,
+        Some(account) => {
+            insert_account(db, &mut tx, account).await?;
+            let grants = &bundle.application_grants;
+            application_grants::replace_of_account(&mut tx, db.keys(), name, grants).await?;
+        }
         None => {
             tx.execute("DELETE FROM accounts WHERE name = $1", values![name]).await?;
         }

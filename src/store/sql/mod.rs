@@ -14,6 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::model::account::AccountName;
 
 pub mod accounts;
+pub mod application_grants;
 pub mod bundles;
 pub mod fallbacks;
 pub mod grants;

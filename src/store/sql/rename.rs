@@ -1,6 +1,7 @@
 //! What happens to a whole account: it is forgotten, or gets another name. One transaction each.
 
 use super::accounts::{find, is_known, lock, remember_generations, spent_generation};
+use super::application_grants;
 use super::bundles::insert_grant;
 use super::{Purpose, SqlConnection, SqlDatabase, SqlTransaction, refuse, seal_failed, values};
 use crate::model::account::{AccountName, RealmName};
@@ -43,6 +44,8 @@ pub async fn rename<D: SqlDatabase>(
     let above = spent_generation(&mut tx, to).await? + 1;
     // They go with the grants.
     let kept = kept_tokens(&mut tx, from).await?;
+    let application_grants = application_grants::of_account(&mut tx, db.keys(), from).await?;
+    application_grants::replace_of_account(&mut tx, db.keys(), from, &[]).await?;
     tx.execute("DELETE FROM grants WHERE account = $1", values![from]).await?;
     for sql in [
         "UPDATE accounts SET name = $2 WHERE name = $1",
@@ -57,6 +60,7 @@ pub async fn rename<D: SqlDatabase>(
         insert_grant(db, &mut tx, to, grant).await?;
     }
     put_kept_tokens(&mut tx, db.keys(), from, to, kept).await?;
+    application_grants::replace_of_account(&mut tx, db.keys(), to, &application_grants).await?;
     tx.commit().await?;
     Ok(account)
 }

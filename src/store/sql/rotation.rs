@@ -54,6 +54,9 @@ fn queries<D: SqlDatabase>(column: SealedColumn) -> RotationQueries {
         SealedColumn::Access => rotation_queries!("grants", "account", "realm", "access_sealed"),
         SealedColumn::Fallback => rotation_queries!("fallbacks", "account", "realm", "refresh_sealed"),
         SealedColumn::Login => D::DIALECT.rotate_logins,
+        SealedColumn::ApplicationGrant => {
+            rotation_queries!("application_grants", "account", "caller", "refresh_sealed")
+        }
     }
 }
 

@@ -161,6 +161,7 @@ fn migrations() -> Vec<Migration> {
     let journal_by_time = include_str!("../../../migrations/sqlite/0003_journal_by_time.sql");
     let last_seen = include_str!("../../../migrations/sqlite/0004_last_seen.sql");
     let fallbacks = include_str!("../../../migrations/sqlite/0005_fallbacks.sql");
+    let application_grants = include_str!("../../../migrations/sqlite/0006_application_grants.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -173,6 +174,13 @@ fn migrations() -> Vec<Migration> {
         ),
         Migration::new(4, "last_seen".into(), MigrationType::Simple, last_seen.into_sql_str(), false),
         Migration::new(5, "fallbacks".into(), MigrationType::Simple, fallbacks.into_sql_str(), false),
+        Migration::new(
+            6,
+            "application_grants".into(),
+            MigrationType::Simple,
+            application_grants.into_sql_str(),
+            false,
+        ),
     ]
 }
 

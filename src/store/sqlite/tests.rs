@@ -246,7 +246,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 70; this one knows 5)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 6)"), "{why}");
 }
 
 #[tokio::test]
