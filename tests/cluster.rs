@@ -324,8 +324,17 @@ fn equip(base: &Path, number: usize, database: &str, sandbox: &Sandbox) {
         let resolved = format!("[realms.global]\nresolve = {{ {:?} = \"127.0.0.1\" }}", host_of(number));
         config = config.replace("[realms.global]", &resolved);
     }
+    config += AN_APPLICATION;
     std::fs::write(folder.join(gateway_files::CONFIG), config).unwrap();
 }
+
+/// Its secret is `oldpms-secret`.
+const AN_APPLICATION: &str = "
+[[callers]]
+name = \"oldpms\"
+accounts = [\"*\"]
+facade = { client_id = \"oldpms\", client_secret_sha256 = \"0ae3cf79147bd309151ee3a4227e92e123e526389f40d1a1694733c7e3c42816\", adopt = true }
+";
 
 /// The sandbox knows no others.
 fn host_of(number: usize) -> &'static str {
@@ -567,6 +576,49 @@ async fn any_gateway_serves_all_of_them() {
     let callers = look(&other, "/api/callers").await;
     assert_eq!(callers[0]["signals"]["last_success_at"], seen["last_success_at"]);
     assert_eq!(look(&one, "/api/callers").await, callers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_application_gets_from_one_gateway_counts_at_the_others_at_once() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let cluster = Arc::new(Cluster::new(2).await);
+    let _running = [cluster.start(0).await, cluster.start(1).await];
+    let ((_, one), (_, other)) = (cluster.any_up(0).await, cluster.any_up(1).await);
+    let old = cluster.sandbox.grant(FIRST).unwrap();
+    cluster.import(&one, FIRST, "").await;
+    cluster.responds_again(FIRST).await;
+    let ask = async |up: &RunningGateway, path: &str, fields: &[(&str, &str)]| {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs([("client_id", "oldpms"), ("client_secret", "oldpms-secret")]);
+        form.extend_pairs(fields);
+        let request = cluster.http.post(format!("{}{path}", up.data)).body(form.finish());
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice::<Value>(&response.bytes().await.unwrap()).unwrap())
+    };
+    let refresh = async |up: &RunningGateway, token: &str| {
+        ask(up, "/oauth2/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    };
+    let list = async |up: &RunningGateway, bearer: &str| {
+        let url = format!("{}/itero-gen-api/v2/orders/practice", up.data);
+        cluster.http.get(url).bearer_auth(bearer).send().await.unwrap().status().as_u16()
+    };
+    let (status, first) = refresh(&one, &old).await;
+    assert_eq!(status, 200, "{first}");
+    let ours = first["refresh_token"].as_str().unwrap();
+    assert_ne!(ours, old);
+    assert_eq!(list(&other, first["access_token"].as_str().unwrap()).await, 200, "before it has heard of it");
+    let (status, second) = refresh(&other, ours).await;
+    assert_eq!((status, second["refresh_token"].as_str()), (200, Some(ours)), "{second}");
+    assert_eq!(refresh(&other, &old).await.1["refresh_token"].as_str(), Some(ours), "the same one again");
+
+    assert_eq!(ask(&other, "/oauth2/revoke", &[("token", ours)]).await.0, 200);
+    let end = Instant::now() + PATIENCE;
+    while refresh(&one, ours).await.0 != 401 {
+        assert!(Instant::now() < end, "one gateway never hears of the revocation");
+        tokio::time::sleep(BREATH).await;
+    }
 }
 
 /// What a newer gateway may do to the schema while older ones work on it: it only adds.

@@ -5,6 +5,8 @@
 
 pub mod account;
 pub mod activity;
+pub mod application_grant_issuer;
+pub mod application_grants;
 pub mod cause;
 pub mod circuit_breaker;
 pub mod control_calls;

@@ -1,4 +1,4 @@
-//! Where a request of a caller goes: to the facade if it asks for a token, else to the gateway.
+//! Where a request of a caller goes: to the facade if it is about a token, else to the gateway.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
-use crate::facade::{self, TokenEndpoint};
+use crate::facade::{self, OAuthEndpoint, OAuthFacade};
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
@@ -30,12 +30,12 @@ pub struct HandlerFactory {
     pub renewals: Renewals,
     pub connectors: RealmConnectors,
     pub observers: Arc<WorkerObservers>,
-    pub facade: Arc<TokenEndpoint>,
+    pub facade: Arc<OAuthFacade>,
 }
 
 pub struct DataHandler {
     gateway: Gateway<RealmConnectors>,
-    facade: Arc<TokenEndpoint>,
+    facade: Arc<OAuthFacade>,
     shared: Arc<GatewayShared>,
 }
 
@@ -64,7 +64,7 @@ impl Handler for DataHandler {
     fn refuse(&self, refusal: ServerRefusal, head: Option<&RequestHead>) -> Response<Bytes> {
         let refusal = refusal_for(refusal);
         match head {
-            Some(head) if self.is_token_path(head) => {
+            Some(head) if self.oauth_endpoint(head).is_some() => {
                 let id = self.gateway.request_id(&head.headers);
                 refusal.oauth_response(&id, head.method == Method::HEAD)
             }
@@ -82,9 +82,9 @@ impl DataHandler {
         host_role: Result<Option<HostRole>, OtherHost>,
     ) -> Response<ResponseBody<Stream>> {
         let Ok(host_role) = host_role else { return self.misdirected(&request.head, OTHER_HOST) };
-        if self.is_token_path(&request.head) {
+        if let Some(endpoint) = self.oauth_endpoint(&request.head) {
             // Boxed, so that the other calls do not carry its size around.
-            Box::pin(self.token(request, peer)).await
+            Box::pin(self.oauth(endpoint, request, peer)).await
         } else if host_role == Some(HostRole::OAuth) {
             self.misdirected(&request.head, OAUTH_ALONE)
         } else {
@@ -96,11 +96,16 @@ impl DataHandler {
         self.gateway.refuse_call(head, &Refusal::Misdirected(why))
     }
 
-    fn is_token_path(&self, head: &RequestHead) -> bool {
-        facade::is_token_path(&self.shared.settings.load(), head.uri.path())
+    fn oauth_endpoint(&self, head: &RequestHead) -> Option<OAuthEndpoint> {
+        facade::endpoint(&self.shared.settings.load(), head.uri.path())
     }
 
-    async fn token(&self, request: Request, peer: PeerInfo) -> Response<ResponseBody<Stream>> {
+    async fn oauth(
+        &self,
+        endpoint: OAuthEndpoint,
+        request: Request,
+        peer: PeerInfo,
+    ) -> Response<ResponseBody<Stream>> {
         let Request { head, body } = request;
         let id = self.gateway.request_id(&head.headers);
         // A refresh of ours: what it is answered here must not be taken for the platform's word on the grant.
@@ -111,7 +116,7 @@ impl DataHandler {
             return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
         let response = match read_form(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.token(&head.headers, &form, &peer, &id),
+            Ok(form) => self.facade.serve(endpoint, &head.headers, &form, &peer, &id).await,
             Err(refusal) => refusal.oauth_response(&id, false),
         };
         response.map(ResponseBody::full)

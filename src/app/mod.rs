@@ -24,6 +24,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 
+use crate::access::application_grant_issuer::ApplicationGrantIssuer;
 use crate::access::known_tokens::KnownTokens;
 use crate::access::last_seen_sync::LastSeenSync;
 use crate::access::registry::AccountRegistry;
@@ -70,6 +71,7 @@ struct ControlPlane {
     renewals: Renewals,
     pairing: Arc<Pairing>,
     known_tokens: Arc<KnownTokens>,
+    application_grants: ApplicationGrantIssuer,
     journal: Journal,
     last_seen: Arc<LastSeenSync>,
 }

@@ -8,6 +8,8 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
 
+use crate::access::application_grant_issuer::ApplicationGrantIssuer;
+use crate::access::application_grants::ApplicationGrants;
 use crate::access::known_tokens::KnownTokens;
 use crate::access::last_seen_sync::{CallerActivity, LastSeenSync};
 use crate::access::registry::AccountRegistry;
@@ -15,7 +17,7 @@ use crate::access::renewal::{self, Renewals};
 use crate::admin::{self, Admin, Guard, OperatorCalls};
 use crate::clock::Clock;
 use crate::config::{self, Config, secret};
-use crate::facade::TokenEndpoint;
+use crate::facade::OAuthFacade;
 use crate::gateway::refusal::RefusalCode;
 use crate::gateway::settings::GatewaySettings;
 use crate::gateway::{self, AccessLog, GatewayShared};
@@ -151,6 +153,12 @@ async fn control_plane(
         registry: registry.clone(),
         renewals,
         pairing,
+        application_grants: ApplicationGrantIssuer::new(
+            store.clone(),
+            known_tokens.application_grants.clone(),
+            journal.clone(),
+            Handle::current(),
+        ),
         known_tokens,
         journal: journal.clone(),
         last_seen: Arc::new(last_seen),
@@ -165,7 +173,9 @@ async fn load_known_tokens(store: &dyn Store, registry: &AccountRegistry) -> any
         let account = registry.by_name(name.as_str());
         (hash, account.map_or(name, |account| account.name.clone()))
     };
-    Ok(KnownTokens::load(known.into_iter().map(same_name)))
+    let grants = store.application_grants(None).await.context("the grants of applications cannot be read")?;
+    let grants = ApplicationGrants::load(grants).shared(store.cluster().is_some());
+    Ok(KnownTokens::load(known.into_iter().map(same_name), grants))
 }
 
 /// What the listeners are given.
@@ -190,7 +200,7 @@ fn data_plane(
         None => LogQueue::start(std::io::stderr()).context("the log's thread cannot be started")?,
     };
     let (operator_key, operator) = operator::caller()?;
-    let shared = gateway_shared(base, operator.clone(), &logs)?;
+    let shared = gateway_shared(base, &control, operator.clone(), &logs)?;
     let connectors = RealmConnectors::new(&base.realms);
     let factory = Arc::new(HandlerFactory {
         shared: shared.clone(),
@@ -198,9 +208,11 @@ fn data_plane(
         renewals: control.renewals.clone(),
         connectors: connectors.clone(),
         observers: Arc::new(WorkerObservers::new(metrics.clone(), callers)),
-        facade: Arc::new(TokenEndpoint {
+        facade: Arc::new(OAuthFacade {
             shared: shared.clone(),
             known_tokens: control.known_tokens.clone(),
+            grants: control.known_tokens.application_grants.clone(),
+            issuer: control.application_grants.clone(),
             registry: control.registry.clone(),
         }),
     });
@@ -216,6 +228,7 @@ fn data_plane(
 
 fn gateway_shared(
     base: &Base,
+    control: &ControlPlane,
     operator: config::CallerConfig,
     logs: &LogQueue,
 ) -> anyhow::Result<Arc<GatewayShared>> {
@@ -223,7 +236,10 @@ fn gateway_shared(
     let log = &base.config.log;
     Ok(Arc::new(GatewayShared::new(
         GatewaySettings::compile(&operator::with(&base.config, operator)),
-        secrets.token_key().with_process_start(base.clock.now()),
+        secrets
+            .token_key()
+            .with_process_start(base.clock.now())
+            .with_application_grants(control.known_tokens.application_grants.clone()),
         base.clock.clone(),
         &secrets.instance(),
         log.access.then(|| AccessLog::new(log.format, logs.clone())),

@@ -1,17 +1,21 @@
 //! `[[callers]]`: who may call, how each is known, and for which accounts. Nobody can be taken for somebody
 //! else, and a configuration that lets anybody in beyond loopback does not start (threats, row 25).
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 
+use super::defaults::{FACADE_TOKEN_LIFE, FACADE_TOKEN_SIZE};
 use super::listeners::Exposure;
 use super::reader::{Location, Reader, Reported, Section, TomlValue};
 use super::realms::RealmNames;
 use super::values::{covers_everything, digest, every, limit, networks, own_url};
-use super::{AccountPattern, CallerConfig, FacadeCredentials};
+use super::{AccountPattern, CallerConfig, FacadeConfig};
 
 const KEY_FIX: &str =
     "make a key with `genapi-gateway callers new-key` and write the key_sha256 that it prints";
@@ -182,7 +186,12 @@ fn pattern(value: &TomlValue<'_>, realms: &RealmNames) -> Result<AccountPattern,
     }
 }
 
-fn facade(section: &Section<'_>) -> Result<Option<FacadeCredentials>, Reported> {
+/// From what an application can refresh in time to the vendor's own hour.
+const TOKEN_LIVES: RangeInclusive<Duration> = Duration::from_secs(60)..=FACADE_TOKEN_LIFE;
+/// The size that the vendor documents for its own (Authentication and Pairing V2, 4.1.2).
+const LONGEST_TOKEN: usize = 8 * 1024;
+
+fn facade(section: &Section<'_>) -> Result<Option<FacadeConfig>, Reported> {
     let given = section.section("facade");
     if !given.present() {
         return Ok(None);
@@ -192,8 +201,17 @@ fn facade(section: &Section<'_>) -> Result<Option<FacadeCredentials>, Reported> 
     let secret = given.required("client_secret_sha256", "client_secret_sha256 = \"…\"");
     let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
     let client_secret = secret.and_then(|value| digest(&value, fix));
+    let adopt = given.boolean("adopt", false);
+    let token_life = given.duration("token_life", FACADE_TOKEN_LIFE, TOKEN_LIVES);
+    let token_size = given.size("token_size", FACADE_TOKEN_SIZE, 0..=LONGEST_TOKEN);
     given.reject_unknown_keys();
-    Ok(Some(FacadeCredentials { client_id: client_id?, client_secret: client_secret? }))
+    Ok(Some(FacadeConfig {
+        client_id: client_id?,
+        client_secret: client_secret?,
+        adopt,
+        token_life,
+        token_size,
+    }))
 }
 
 fn allow(section: &Section<'_>) -> Result<Vec<Group>, Reported> {

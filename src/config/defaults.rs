@@ -35,6 +35,14 @@ pub const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 pub const AUDIT_FILE: &str = "admin-audit.log";
 
+// [[callers]]
+
+/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep
+/// their habits.
+pub const FACADE_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// As short as it comes: what has room for the vendor's tokens has room for it.
+pub const FACADE_TOKEN_SIZE: usize = 0;
+
 // [store]
 
 /// As `sqlite:gateway.db`.

@@ -260,7 +260,7 @@ pub struct CallerConfig {
     pub networks: Vec<IpNet>,
     /// SHA-256 of a client certificate (DER) that stands for this caller.
     pub certificate: Option<[u8; 32]>,
-    pub facade: Option<FacadeCredentials>,
+    pub facade: Option<FacadeConfig>,
     pub allow: Vec<Group>,
     /// Instead of `[gateway] url` for this caller.
     pub url: Option<Url>,
@@ -306,13 +306,21 @@ pub enum AccountPattern {
     Id { realm: Option<RealmName>, id: crate::model::account::AccountId },
 }
 
+/// A caller that speaks the vendor's OAuth with the gateway: who it is there, and the tokens that it gets.
 #[derive(Clone, PartialEq, Eq)]
-pub struct FacadeCredentials {
+pub struct FacadeConfig {
     pub client_id: String,
+    /// SHA-256 of it.
     pub client_secret: [u8; 32],
+    /// Whether an imported refresh token that the application brings is exchanged for one of the gateway's.
+    pub adopt: bool,
+    /// How long an access token of the gateway's is good.
+    pub token_life: Duration,
+    /// The length of an access token in bytes, where it would be shorter; 0 leaves it as it is.
+    pub token_size: usize,
 }
 
-impl fmt::Debug for FacadeCredentials {
+impl fmt::Debug for FacadeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Facade").field("client_id", &self.client_id).finish_non_exhaustive()
     }

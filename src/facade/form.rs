@@ -1,4 +1,5 @@
-//! The token request: a form and nothing else, each field once (gen-api, section 2: no JSON).
+//! The form of a request for or about a token: a form and nothing else, each field once (gen-api, section 2:
+//! no JSON).
 
 use crate::http1::{Headers, KnownHeader, ascii_str};
 
@@ -7,11 +8,13 @@ use super::credentials::sha256;
 /// Far above any form that the documents describe (a refresh token has 40 characters).
 pub const MAX_FORM: usize = 16 * 1024;
 
-/// The fields of a token request; absent ones are empty.
+/// The fields of a request for or about a token; absent ones are empty.
 #[derive(Default)]
 pub struct TokenForm {
     pub grant_type: String,
     pub refresh_token: String,
+    /// The token to revoke.
+    pub token: String,
     pub client_id: String,
     /// SHA-256 of it, where the form has one.
     pub client_secret: Option<[u8; 32]>,
@@ -34,12 +37,19 @@ impl TokenForm {
             match field.as_ref() {
                 "grant_type" => form.grant_type = value.into_owned(),
                 "refresh_token" => form.refresh_token = value.into_owned(),
+                "token" => form.token = value.into_owned(),
                 "client_id" => form.client_id = value.into_owned(),
                 "client_secret" => form.client_secret = Some(sha256(value.as_bytes())),
                 _ => {}
             }
             seen.push(field);
         }
+        Ok(form)
+    }
+
+    /// The same for a token request, which says what it is for.
+    pub fn read_token_request(headers: &Headers, body: &[u8]) -> Result<Self, &'static str> {
+        let form = Self::read(headers, body)?;
         if form.grant_type.is_empty() { Err("grant_type is missing") } else { Ok(form) }
     }
 }
@@ -50,7 +60,7 @@ mod tests {
 
     fn read(kind: &str, body: &str) -> Result<TokenForm, &'static str> {
         let headers = Headers::from_pairs([("content-type", kind)]).unwrap();
-        TokenForm::read(&headers, body.as_bytes())
+        TokenForm::read_token_request(&headers, body.as_bytes())
     }
 
     #[test]

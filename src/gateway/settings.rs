@@ -44,7 +44,7 @@ pub struct CallerRules {
     /// How this caller reaches us.
     pub url: BaseUrl,
     pub limiter: Option<Arc<CallLimiter>>,
-    facade: Option<config::FacadeCredentials>,
+    facade: Option<config::FacadeConfig>,
     origins: Vec<Origin>,
 }
 
@@ -167,9 +167,29 @@ impl CallerRules {
         })
     }
 
+    /// How long a gateway token of this caller is good.
+    pub fn token_life(&self) -> Duration {
+        self.facade.as_ref().map_or(config::defaults::FACADE_TOKEN_LIFE, |facade| facade.token_life)
+    }
+
+    /// How many bytes a gateway token of this caller has at least.
+    pub fn token_size(&self) -> usize {
+        self.facade.as_ref().map_or(config::defaults::FACADE_TOKEN_SIZE, |facade| facade.token_size)
+    }
+
+    /// Whether an imported refresh token that this caller brings is exchanged for one of the gateway's.
+    pub fn adopts_tokens(&self) -> bool {
+        self.facade.as_ref().is_some_and(|facade| facade.adopt)
+    }
+
+    /// Whether this caller speaks the vendor's OAuth with the gateway.
+    pub fn has_facade(&self) -> bool {
+        self.facade.is_some()
+    }
+
     /// Compares digests in constant time.
     pub fn facade_secret_is(&self, sha256: &[u8; 32]) -> bool {
-        let same = |facade: &config::FacadeCredentials| {
+        let same = |facade: &config::FacadeConfig| {
             aws_lc_rs::constant_time::verify_slices_are_equal(&facade.client_secret, sha256).is_ok()
         };
         self.facade.as_ref().is_some_and(same)

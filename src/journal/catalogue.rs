@@ -57,6 +57,10 @@ catalogue! {
         TokenReplaced => "token_replaced",
         /// A link for a login was made.
         Invited => "invited",
+        /// An application holds a grant of the gateway's own.
+        ApplicationConnected => "application_connected",
+        /// An application's grant has ended; the account stays paired.
+        ApplicationDetached => "application_detached",
         /// New tokens came.
         Refreshed => "refreshed",
         /// The first failure of a row.

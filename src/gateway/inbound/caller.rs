@@ -173,6 +173,9 @@ fn by_token(
         GatewayTokenError::Expired => {
             Refusal::CallerUnknown("the gateway token has expired: refresh it at /oauth2/token")
         }
+        GatewayTokenError::Revoked => Refusal::CallerUnknown(
+            "the gateway token's grant was revoked: the application has to get a new one",
+        ),
         GatewayTokenError::Forged => Refusal::CallerUnknown("the gateway token is not one of this gateway"),
     })?;
     let rules = settings
@@ -272,7 +275,16 @@ mod tests {
         let key = TokenKey::new(&[1; 32]);
         let account: AccountName = "smile".parse().unwrap();
         let token = |caller: &str, life| {
-            format!("Bearer {}", key.mint(caller, &account, NOW + Duration::from_secs(life)).unwrap())
+            let expires_at = NOW + Duration::from_secs(life);
+            let order = token::TokenOrder {
+                caller,
+                account: &account,
+                issued_at: NOW,
+                expires_at,
+                grant: None,
+                size: 0,
+            };
+            format!("Bearer {}", key.mint(order).unwrap())
         };
         let lines = [("authorization", token("by-key", 60))];
         let map = headers(&[(lines[0].0, &lines[0].1)]);

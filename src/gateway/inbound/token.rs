@@ -1,19 +1,24 @@
 //! Gateway tokens: what an application that refreshes by itself gets instead of Align's bearer. Stateless,
 //! bound to one caller and one account, and worth nothing at the platform.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::access::application_grants::{ApplicationGrants, GrantStamp};
 use crate::clock::Timestamp;
 use crate::model::account::AccountName;
 
 /// Tells our tokens from callers' keys and from Align's bearers before anything is computed.
 pub const PREFIX: &str = "gwt_";
 
-const VERSION: u8 = 1;
+/// Bound to a caller and an account.
+const PLAIN: u8 = 1;
+/// Bound to an application grant too, and padded.
+const GRANTED: u8 = 2;
 const MAC: usize = 32;
 /// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep
 /// their habits.
@@ -22,12 +27,16 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
 const FIXED: usize = 1 + 8 + 2;
+/// The grant's mark.
+const STAMP: usize = 8;
 
 /// The key that signs gateway tokens; replicas share it, and it outlives a restart. Older ones are read with,
 /// so that a change of keys ends nobody's token.
 pub struct TokenKey {
     signing: hmac::Key,
     older: Vec<hmac::Key>,
+    /// A token that came of one of these ends with it.
+    grants: Arc<ApplicationGrants>,
     /// When this process began: older tokens may come from one whose clock was wrong.
     process_start: Timestamp,
 }
@@ -38,6 +47,20 @@ pub struct TokenClaims {
     pub caller: String,
     pub account: AccountName,
     pub expires_at: Timestamp,
+    /// The application grant that it came of, if it did.
+    pub grant: Option<GrantStamp>,
+}
+
+/// What an access token is minted for.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenOrder<'a> {
+    pub caller: &'a str,
+    pub account: &'a AccountName,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub grant: Option<GrantStamp>,
+    /// How many bytes it has at least, as far as base64 has a text of that length.
+    pub size: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,11 +69,22 @@ pub enum GatewayTokenError {
     Forged,
     #[error("the gateway token has expired: refresh it at /oauth2/token")]
     Expired,
+    /// The application grant that it came of was revoked or replaced.
+    #[error("the gateway token's grant was revoked")]
+    Revoked,
 }
 
 impl TokenKey {
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self { signing: key(secret), older: Vec::new(), process_start: Timestamp::default() }
+        let grants = Arc::default();
+        Self { signing: key(secret), older: Vec::new(), grants, process_start: Timestamp::default() }
+    }
+
+    /// Takes no token whose application grant is none of these.
+    #[must_use]
+    pub fn with_application_grants(mut self, grants: Arc<ApplicationGrants>) -> Self {
+        self.grants = grants;
+        self
     }
 
     /// For a process that began at this moment.
@@ -67,20 +101,23 @@ impl TokenKey {
         self
     }
 
-    /// How long a token that is minted now should be good.
-    pub fn lifetime(&self) -> Duration {
-        LIFETIME
-    }
-
     /// `None` where a name is too long for the format (255 bytes).
-    pub fn mint(&self, caller: &str, account: &AccountName, expires_at: Timestamp) -> Option<String> {
-        let account = account.as_str();
-        let mut bytes = Vec::with_capacity(FIXED + caller.len() + account.len() + MAC);
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&expires_at.as_millis().to_be_bytes());
+    pub fn mint(&self, order: TokenOrder<'_>) -> Option<String> {
+        let (caller, account) = (order.caller, order.account.as_str());
+        let padded = (order.size.saturating_sub(PREFIX.len()) * 3 / 4).saturating_sub(MAC);
+        let mut bytes =
+            Vec::with_capacity((FIXED + caller.len() + account.len() + STAMP + 8).max(padded) + MAC);
+        let version = if order.grant.is_some() || order.size > 0 { GRANTED } else { PLAIN };
+        bytes.push(version);
+        bytes.extend_from_slice(&order.expires_at.as_millis().to_be_bytes());
         for text in [caller, account] {
             bytes.push(u8::try_from(text.len()).ok()?);
             bytes.extend_from_slice(text.as_bytes());
+        }
+        if version == GRANTED {
+            bytes.extend_from_slice(&order.grant.map_or([0; STAMP], GrantStamp::to_bytes));
+            bytes.extend_from_slice(&order.issued_at.as_millis().to_be_bytes());
+            bytes.resize(bytes.len().max(padded), 0);
         }
         let mac = hmac::sign(&self.signing, &bytes);
         bytes.extend_from_slice(mac.as_ref());
@@ -91,13 +128,24 @@ impl TokenKey {
     /// could be handed out now was made by a clock that was wrong, before this process began: it ends within
     /// a life of that.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenClaims, GatewayTokenError> {
-        let claims = self.decode(token).ok_or(GatewayTokenError::Forged)?;
+        let (claims, issued_at) = self.decode(token).ok_or(GatewayTokenError::Forged)?;
         let is_believable =
             claims.expires_at <= now + LIFETIME + CLOCK_SKEW || now < self.process_start + LIFETIME;
-        if claims.expires_at > now && is_believable { Ok(claims) } else { Err(GatewayTokenError::Expired) }
+        let stands = claims.grant.is_none_or(|grant| {
+            self.grants.stands(grant, &claims.caller, &claims.account)
+                || self.grants.may_be_news(issued_at, now)
+        });
+        if claims.expires_at <= now || !is_believable {
+            Err(GatewayTokenError::Expired)
+        } else if !stands {
+            Err(GatewayTokenError::Revoked)
+        } else {
+            Ok(claims)
+        }
     }
 
-    fn decode(&self, token: &str) -> Option<TokenClaims> {
+    /// What it says, and when it was issued where it says that.
+    fn decode(&self, token: &str) -> Option<(TokenClaims, Timestamp)> {
         let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         let keys = std::iter::once(&self.signing).chain(&self.older);
@@ -106,12 +154,22 @@ impl TokenKey {
         let (expiry, rest) = rest.split_first_chunk::<8>()?;
         let (caller, rest) = text(rest)?;
         let (account, rest) = text(rest)?;
-        (*version == VERSION && rest.is_empty()).then_some(())?;
-        Some(TokenClaims {
+        let (grant, issued_at) = match *version {
+            PLAIN if rest.is_empty() => (None, 0),
+            // The padding behind them is covered by the signature, so it says what we wrote: nothing.
+            GRANTED => {
+                let (stamp, rest) = rest.split_first_chunk::<STAMP>()?;
+                (GrantStamp::from_bytes(*stamp), u64::from_be_bytes(*rest.first_chunk::<8>()?))
+            }
+            _ => return None,
+        };
+        let claims = TokenClaims {
             caller: caller.to_owned(),
             account: account.parse().ok()?,
             expires_at: Timestamp::from_millis(u64::from_be_bytes(*expiry)),
-        })
+            grant,
+        };
+        Some((claims, Timestamp::from_millis(issued_at)))
     }
 }
 
@@ -128,11 +186,26 @@ fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::application_grants;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
+    fn order() -> TokenOrder<'static> {
+        static ACCOUNT: std::sync::LazyLock<AccountName> =
+            std::sync::LazyLock::new(|| "smile".parse().unwrap());
+        TokenOrder {
+            caller: "lab-sync",
+            account: &ACCOUNT,
+            issued_at: NOW,
+            expires_at: NOW,
+            grant: None,
+            size: 0,
+        }
+    }
+
     fn minted(key: &TokenKey) -> String {
-        key.mint("lab-sync", &"smile".parse().unwrap(), NOW + std::time::Duration::from_secs(60)).unwrap()
+        let expires_at = NOW + Duration::from_secs(60);
+        key.mint(TokenOrder { expires_at, ..order() }).unwrap()
     }
 
     #[test]
@@ -148,9 +221,40 @@ mod tests {
     fn a_token_that_a_clock_two_days_ahead_made_ends_within_a_life_of_the_restart() {
         let key = TokenKey::new(&[7; 32]).with_process_start(NOW);
         let far = NOW + Duration::from_secs(2 * 86_400) + LIFETIME;
-        let token = key.mint("lab-sync", &"smile".parse().unwrap(), far).unwrap();
+        let token = key.mint(TokenOrder { expires_at: far, ..order() }).unwrap();
         assert!(key.verify(&token, NOW + LIFETIME - Duration::from_secs(1)).is_ok(), "it may be minutes old");
         assert_eq!(key.verify(&token, NOW + LIFETIME), Err(GatewayTokenError::Expired));
+    }
+
+    #[test]
+    fn a_token_has_the_size_that_was_asked_for_as_far_as_base64_goes() {
+        let key = TokenKey::new(&[7; 32]);
+        let expires_at = NOW + Duration::from_secs(60);
+        for size in [1, 64, 200, 1199, 1200, 1201, 1202, 8192] {
+            let token = key.mint(TokenOrder { expires_at, size, ..order() }).unwrap();
+            assert!(token.len() <= size.max(130) && token.len() + 1 >= size, "{size}: {}", token.len());
+            let claims = key.verify(&token, NOW).unwrap();
+            assert_eq!((claims.account.as_str(), claims.grant), ("smile", None));
+        }
+    }
+
+    #[test]
+    fn a_token_ends_with_the_application_grant_that_it_came_of() {
+        let grant = crate::store::ApplicationGrant {
+            caller: "lab-sync".to_owned(),
+            account: "smile".parse().unwrap(),
+            refresh: application_grants::fresh_token(),
+        };
+        let stamp = GrantStamp::of(&grant.refresh);
+        let grants = Arc::new(ApplicationGrants::load([grant]));
+        let key = TokenKey::new(&[7; 32]).with_application_grants(grants.clone());
+        let order = TokenOrder { expires_at: NOW + Duration::from_secs(60), grant: Some(stamp), ..order() };
+        let token = key.mint(order).unwrap();
+        assert_eq!(key.verify(&token, NOW).unwrap().grant, Some(stamp));
+        let crossed = key.mint(TokenOrder { caller: "oldpms", ..order }).unwrap();
+        assert_eq!(key.verify(&crossed, NOW), Err(GatewayTokenError::Revoked), "another caller's grant");
+        grants.remove("lab-sync", order.account);
+        assert_eq!(key.verify(&token, NOW), Err(GatewayTokenError::Revoked));
     }
 
     #[test]

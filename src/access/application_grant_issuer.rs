@@ -1,0 +1,117 @@
+//! Gives application grants out and takes them back. The rule: a grant is on the disk before its refresh
+//! token leaves, and an application that asks again gets the same one (Authentication and Pairing V2, 4.3.1).
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use crate::journal::{Journal, JournalEvent};
+use crate::model::account::AccountName;
+use crate::model::token::RefreshToken;
+use crate::store::{ApplicationGrant, Store, StoreError};
+
+use super::application_grants::{ApplicationGrants, fresh_token};
+
+/// Writes application grants; cheap to clone.
+#[derive(Clone)]
+pub struct ApplicationGrantIssuer {
+    store: Arc<dyn Store>,
+    grants: Arc<ApplicationGrants>,
+    journal: Journal,
+    /// Where the store is spoken to; a caller that hangs up stops nothing.
+    runtime: Handle,
+    /// Held from a look at the store until memory says the same: what was read before a revocation must not
+    /// be learnt after it.
+    in_step: Arc<Mutex<()>>,
+}
+
+impl ApplicationGrantIssuer {
+    pub fn new(
+        store: Arc<dyn Store>,
+        grants: Arc<ApplicationGrants>,
+        journal: Journal,
+        runtime: Handle,
+    ) -> Self {
+        Self { store, grants, journal, runtime, in_step: Arc::default() }
+    }
+
+    /// The refresh token of the caller's grant for the account, which is made where there is none.
+    pub async fn issue(&self, caller: &str, account: &AccountName) -> Result<RefreshToken, StoreError> {
+        let (issuer, offered) = (self.clone(), offer(caller, account));
+        self.detach(async move {
+            let standing = issuer.store.put_application_grant(&offered).await?;
+            issuer.grants.learn(standing.clone());
+            if standing.refresh == offered.refresh {
+                let detail = format!("{} holds a grant of the gateway's own now", offered.caller);
+                issuer.journal.record(&offered.account, JournalEvent::ApplicationConnected, detail);
+            }
+            Ok(standing.refresh)
+        })
+        .await
+    }
+
+    /// Ends the caller's grant for the account, with every access token that came of it. Says whether there
+    /// was one. The account's own grant at the platform stays, and so do other callers'.
+    pub async fn revoke(&self, caller: &str, account: &AccountName) -> Result<bool, StoreError> {
+        let issuer = self.clone();
+        let (caller, account) = (caller.to_owned(), account.clone());
+        self.detach(async move {
+            let was_there = issuer.store.remove_application_grant(&caller, &account).await?;
+            issuer.grants.remove(&caller, &account);
+            if was_there {
+                let detail = format!("{caller} has revoked its grant; the account stays paired");
+                issuer.journal.record(&account, JournalEvent::ApplicationDetached, detail);
+            }
+            Ok(was_there)
+        })
+        .await
+    }
+
+    /// Looks for grants that other gateways on the store have given out; those are heard of a moment later.
+    /// Trouble only delays.
+    pub async fn take_over_others(&self) {
+        if self.store.cluster().is_none() {
+            return;
+        }
+        let issuer = self.clone();
+        let read = self.detach(async move {
+            let held = issuer.store.application_grants(None).await?;
+            held.into_iter().for_each(|grant| issuer.grants.learn(grant));
+            Ok(())
+        });
+        if let Err(problem) = read.await {
+            tracing::warn!(%problem, "the grants of applications cannot be read yet");
+        }
+    }
+
+    /// Takes over what the store now holds for an account that another gateway has changed.
+    pub async fn take_over(&self, account: &AccountName) {
+        let (issuer, name) = (self.clone(), account.clone());
+        let read = self.detach(async move {
+            let held = issuer.store.application_grants(Some(&name)).await?;
+            issuer.grants.replace_of(&name, held);
+            Ok(())
+        });
+        if let Err(problem) = read.await {
+            tracing::warn!(%account, %problem, "the grants of applications for it cannot be read yet");
+        }
+    }
+
+    async fn detach<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let in_step = self.in_step.clone();
+        let done = self.runtime.spawn(async move {
+            let _in_step = in_step.lock().await;
+            step.await
+        });
+        let done = done.await;
+        done.unwrap_or_else(|problem| Err(StoreError::Unavailable(problem.to_string().into())))
+    }
+}
+
+fn offer(caller: &str, account: &AccountName) -> ApplicationGrant {
+    ApplicationGrant { caller: caller.to_owned(), account: account.clone(), refresh: fresh_token() }
+}

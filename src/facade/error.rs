@@ -1,0 +1,111 @@
+//! What is wrong with a request to the facade, in the vendor's statuses and RFC 6749's words.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::oauth_error::OAuthError;
+
+/// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenRequestError {
+    InvalidRequest(&'static str),
+    UnsupportedGrant,
+    InvalidClient,
+    UnknownToken,
+    /// The token to revoke is none that the gateway has handed out to this client.
+    NotRevocable,
+    StoreUnavailable,
+    NotAllowed,
+    NeedsLogin,
+    Paused,
+}
+
+/// Which half of the house says no.
+#[derive(Debug)]
+pub enum FacadeError {
+    Gateway(Refusal),
+    Vendor(TokenRequestError),
+}
+
+impl From<TokenRequestError> for FacadeError {
+    fn from(refusal: TokenRequestError) -> Self {
+        FacadeError::Vendor(refusal)
+    }
+}
+
+impl FacadeError {
+    pub fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
+        match self {
+            FacadeError::Gateway(refusal) => refusal.oauth_response(request_id, false),
+            FacadeError::Vendor(refusal) => refusal.response(request_id),
+        }
+    }
+}
+
+impl TokenRequestError {
+    fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
+        use TokenRequestError::*;
+        let (status, error, description) = match self {
+            InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
+            UnsupportedGrant => (
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "only refresh_token is answered here; an operator pairs accounts with genapi-gateway accounts pair",
+            ),
+            InvalidClient => {
+                (StatusCode::UNAUTHORIZED, "invalid_client", "client_id or client_secret is wrong")
+            }
+            UnknownToken => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "this refresh token was not imported: an operator takes it over with genapi-gateway accounts import",
+            ),
+            NotRevocable => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "the token is none that this gateway has handed out to this client; an operator revokes the account's own with \
+                 genapi-gateway accounts revoke",
+            ),
+            StoreUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "store_unavailable: nothing was changed; try again",
+            ),
+            NotAllowed => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "this caller may not use the account of this refresh token; see the caller's accounts in config.toml",
+            ),
+            NeedsLogin => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "account_needs_login: the platform no longer takes the account's grant; genapi-gateway explain tells why",
+            ),
+            Paused => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "account_paused: an operator has paused this account; genapi-gateway accounts resume starts it again",
+            ),
+        };
+        let refusal = OAuthError { status, error, description: description.to_owned() };
+        let mut response = refusal.response(request_id, false);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_refresh_has_the_vendors_status_and_a_word_that_helps() {
+        let response = TokenRequestError::UnknownToken.response(&HeaderValue::from_static("r-1"));
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!((response.status().as_u16(), body["error"].as_str()), (401, Some("invalid_grant")));
+        assert!(body["error_description"].as_str().unwrap().contains("accounts import"));
+    }
+}
