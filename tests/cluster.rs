@@ -604,6 +604,11 @@ async fn what_an_application_gets_from_one_gateway_counts_at_the_others_at_once(
         let url = format!("{}/itero-gen-api/v2/orders/practice", up.data);
         cluster.http.get(url).bearer_auth(bearer).send().await.unwrap().status().as_u16()
     };
+    let end = Instant::now() + HEARD_WITHIN;
+    while !cluster.admin(reqwest::Method::GET, &other, "/api/accounts", "").await.contains(&name_of(FIRST)) {
+        assert!(Instant::now() < end, "the other gateway never hears of the import");
+        tokio::time::sleep(BREATH).await;
+    }
     let (status, first) = refresh(&one, &old).await;
     assert_eq!(status, 200, "{first}");
     let ours = first["refresh_token"].as_str().unwrap();
