@@ -77,7 +77,7 @@ impl ApplicationGrantIssuer {
         let issuer = self.clone();
         let read = self.detach(async move {
             let held = issuer.store.application_grants(None).await?;
-            held.into_iter().for_each(|grant| issuer.grants.learn(grant));
+            issuer.grants.extend(held);
             Ok(())
         });
         if let Err(problem) = read.await {

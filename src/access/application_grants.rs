@@ -99,6 +99,13 @@ impl ApplicationGrants {
             .retain(|other, known| *other == stamp || (&known.caller, &known.account) != (&caller, &account));
     }
 
+    /// Adds what another gateway has given out. What it has taken back is heard of account by account.
+    pub fn extend(&self, grants: impl IntoIterator<Item = ApplicationGrant>) {
+        for grant in grants {
+            self.by_stamp.insert(GrantStamp::of(&grant.refresh), grant);
+        }
+    }
+
     pub fn remove(&self, caller: &str, account: &AccountName) {
         self.by_stamp.retain(|_, known| (known.caller.as_str(), &known.account) != (caller, account));
     }
