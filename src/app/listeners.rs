@@ -92,21 +92,21 @@ impl Sockets {
 pub struct TlsListener {
     /// The table of the configuration.
     pub key: &'static str,
-    pub shown: Shown,
+    pub source: CertificateSource,
     pub names: Vec<String>,
 }
 
-/// Where what a listener shows comes from.
-pub enum Shown {
+/// Where a listener's certificates come from.
+pub enum CertificateSource {
     Files(TlsFiles),
     Ca(CaFolder),
 }
 
-impl Shown {
+impl CertificateSource {
     pub fn load(self, clock: &Clock) -> Result<Arc<TlsCertificates>, TlsError> {
         match self {
-            Shown::Files(files) => TlsCertificates::load(files, provider()),
-            Shown::Ca(ca) => TlsCertificates::load_ca(ca, clock.clone(), provider()),
+            CertificateSource::Files(files) => TlsCertificates::load(files, provider()),
+            CertificateSource::Ca(ca) => TlsCertificates::load_ca(ca, clock.clone(), provider()),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Shown {
 /// Every listener that speaks TLS.
 pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
     let files = |pair: &CertificateFiles, client_ca: Option<&PathBuf>| {
-        Shown::Files(TlsFiles {
+        CertificateSource::Files(TlsFiles {
             cert: pair.cert.clone(),
             key: pair.key.clone(),
             client_ca: client_ca.cloned(),
@@ -129,29 +129,29 @@ pub fn tls_listeners(config: &Config) -> Vec<TlsListener> {
         names.sort();
         names.dedup();
         let client_ca = tls.client_ca.as_ref();
-        let shown = match &tls.identity {
+        let source = match &tls.identity {
             ListenerIdentity::Certificate(pair) => files(pair, client_ca),
             ListenerIdentity::Ca(folder) => {
-                Shown::Ca(CaFolder { folder: folder.clone(), client_ca: client_ca.cloned() })
+                CertificateSource::Ca(CaFolder { folder: folder.clone(), client_ca: client_ca.cloned() })
             }
         };
-        found.push(TlsListener { key: "gateway.tls", shown, names });
+        found.push(TlsListener { key: "gateway.tls", source, names });
     }
     if let Some(proxy) = &config.gateway.forward_proxy {
         let client_ca = config.gateway.tls.as_ref().and_then(|tls| tls.client_ca.clone());
-        let shown = Shown::Ca(CaFolder { folder: proxy.ca.clone(), client_ca });
+        let source = CertificateSource::Ca(CaFolder { folder: proxy.ca.clone(), client_ca });
         // By the CA's own names alone: what leads through a proxy is no URL of ours.
-        found.push(TlsListener { key: "gateway.forward_proxy", shown, names: Vec::new() });
+        found.push(TlsListener { key: "gateway.forward_proxy", source, names: Vec::new() });
     }
     if let Some(pair) = &config.admin.tls {
         let names = config.admin.url.iter().filter_map(name).collect();
-        found.push(TlsListener { key: "admin.tls", shown: files(pair, None), names });
+        found.push(TlsListener { key: "admin.tls", source: files(pair, None), names });
     }
     if let Some((public, pair)) =
         config.public.as_ref().and_then(|public| Some((public, public.tls.as_ref()?)))
     {
         let names = name(&public.url).into_iter().collect();
-        found.push(TlsListener { key: "public.tls", shown: files(pair, None), names });
+        found.push(TlsListener { key: "public.tls", source: files(pair, None), names });
     }
     found
 }
@@ -172,8 +172,8 @@ impl BoundAddresses {
 impl ListenerCertificates {
     pub fn load(config: &Config, clock: &Clock) -> anyhow::Result<Self> {
         let mut loaded = Self::default();
-        for TlsListener { key, shown, .. } in tls_listeners(config) {
-            let certificates = shown.load(clock).context("a certificate cannot be loaded")?;
+        for TlsListener { key, source, .. } in tls_listeners(config) {
+            let certificates = source.load(clock).context("a certificate cannot be loaded")?;
             let place = match key {
                 "gateway.tls" => &mut loaded.data,
                 "gateway.forward_proxy" => &mut loaded.forward_proxy,

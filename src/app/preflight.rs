@@ -16,7 +16,7 @@ use crate::store::{self, StoreError, private_file};
 use crate::telemetry::{self, LogError};
 use crate::upstream::ConnectError;
 
-use super::listeners::{self, Shown, TlsListener};
+use super::listeners::{self, CertificateSource, TlsListener};
 use super::realms;
 
 /// Reads the file and looks at everything that it leads to. All faults are found in one run, save that a
@@ -71,9 +71,9 @@ pub(super) fn certificate_warnings(config: &Config, now: Timestamp) -> Vec<Certi
 }
 
 fn warnings_of(listener: &TlsListener, now: Timestamp) -> Result<Vec<CertificateWarning>, TlsError> {
-    match &listener.shown {
-        Shown::Files(files) => server::certificate_warnings(files, &listener.names, now),
-        Shown::Ca(ca) => server::ca_warnings(ca, &listener.names, now),
+    match &listener.source {
+        CertificateSource::Files(files) => server::certificate_warnings(files, &listener.names, now),
+        CertificateSource::Ca(ca) => server::ca_warnings(ca, &listener.names, now),
     }
 }
 
@@ -102,19 +102,19 @@ impl PreflightFindings {
 
     fn check_certificate(&mut self, listener: TlsListener, clock: &Clock) {
         let doubts = warnings_of(&listener, clock.now());
-        let TlsListener { key, shown, .. } = listener;
-        let (cert, client_ca) = match &shown {
-            Shown::Files(files) => (Some(files.cert.clone()), files.client_ca.clone()),
-            Shown::Ca(ca) => (None, ca.client_ca.clone()),
+        let TlsListener { key, source, .. } = listener;
+        let (cert, client_ca) = match &source {
+            CertificateSource::Files(files) => (Some(files.cert.clone()), files.client_ca.clone()),
+            CertificateSource::Ca(ca) => (None, ca.client_ca.clone()),
         };
-        let whole = if cert.is_some() { "cert" } else { "ca" };
-        match shown.load(clock).and(doubts) {
-            Ok(doubts) => self.doubt(&format!("{key}.{whole}"), doubts),
+        let source_key = if cert.is_some() { "cert" } else { "ca" };
+        match source.load(clock).and(doubts) {
+            Ok(doubts) => self.doubt(&format!("{key}.{source_key}"), doubts),
             Err(error) => {
                 let which = match error.file() {
                     Some(file) if Some(file) == client_ca.as_deref() => "client_ca",
-                    Some(file) if cert.is_none() || Some(file) == cert.as_deref() => whole,
-                    _ if cert.is_none() => whole,
+                    Some(file) if cert.is_none() || Some(file) == cert.as_deref() => source_key,
+                    _ if cert.is_none() => source_key,
                     _ => "key",
                 };
                 self.problem(&format!("{key}.{which}"), error.what(), error.fix());

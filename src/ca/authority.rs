@@ -43,7 +43,7 @@ pub struct Authority {
 
 /// Why two files are no CA of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotOurs {
+pub(super) enum InvalidCaError {
     /// It is not what `ca init` makes, or damaged.
     Certificate,
     /// It does not say which hosts it may sign for: nobody should trust it, and we sign nothing with it.
@@ -75,17 +75,17 @@ pub(super) fn make(
 }
 
 impl AuthoritySummary {
-    pub(super) fn read(certificate: CertificateDer<'static>) -> Result<(Self, Vec<u8>), NotOurs> {
-        let fields = certificate::read(&certificate).ok_or(NotOurs::Certificate)?;
+    pub(super) fn read(certificate: CertificateDer<'static>) -> Result<(Self, Vec<u8>), InvalidCaError> {
+        let fields = certificate::read(&certificate).ok_or(InvalidCaError::Certificate)?;
         let CaFields { common_name, not_before, not_after, public_key, .. } = &fields;
         let written_by_us = subject_der(common_name) == fields.subject;
         if !fields.is_ca || !written_by_us {
-            return Err(NotOurs::Certificate);
+            return Err(InvalidCaError::Certificate);
         }
         let hosts = HostNames::new(fields.permitted_names.iter().map(String::as_str));
         let summary = Self {
             name: common_name.clone(),
-            hosts: hosts.map_err(|_| NotOurs::Unconstrained)?,
+            hosts: hosts.map_err(|_| InvalidCaError::Unconstrained)?,
             not_before: timestamp(*not_before),
             not_after: timestamp(*not_after),
             certificate,
@@ -101,11 +101,14 @@ impl AuthoritySummary {
 }
 
 impl Authority {
-    pub(super) fn put_together(certificate: CertificateDer<'static>, key_pem: &str) -> Result<Self, NotOurs> {
+    pub(super) fn from_parts(
+        certificate: CertificateDer<'static>,
+        key_pem: &str,
+    ) -> Result<Self, InvalidCaError> {
         let (summary, public_key) = AuthoritySummary::read(certificate)?;
-        let key = KeyPair::from_pem(key_pem).map_err(|_| NotOurs::Key)?;
+        let key = KeyPair::from_pem(key_pem).map_err(|_| InvalidCaError::Key)?;
         if key.subject_public_key_info() != public_key {
-            return Err(NotOurs::Mismatch);
+            return Err(InvalidCaError::Mismatch);
         }
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(&summary.name);
@@ -200,7 +203,7 @@ mod tests {
     fn authority() -> Authority {
         let hosts = HostNames::new(["api.old.test", "login.old.test"]).unwrap();
         let (certificate, key) = make(&hosts, NOW).unwrap();
-        Authority::put_together(certificate, &key).unwrap()
+        Authority::from_parts(certificate, &key).unwrap()
     }
 
     /// As a program that trusts the CA judges it.
@@ -273,7 +276,7 @@ mod tests {
     fn what_is_no_certificate_is_refused_and_ends_nothing() {
         for bytes in [&b""[..], b"0", b"\x30\x84\xff\xff\xff\xff", &[0x30; 40], &[0x30, 0x80, 0, 0]] {
             let read = AuthoritySummary::read(CertificateDer::from(bytes.to_vec()));
-            assert_eq!(read.unwrap_err(), NotOurs::Certificate);
+            assert_eq!(read.unwrap_err(), InvalidCaError::Certificate);
         }
     }
 }

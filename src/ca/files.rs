@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::store::private_file;
 
 use super::CaError;
-use super::authority::{self, Authority, AuthoritySummary, NotOurs};
+use super::authority::{self, Authority, AuthoritySummary, InvalidCaError};
 use super::host_names::HostNames;
 use super::trust_store::{TrustStoreFormat, encode};
 
@@ -59,8 +59,8 @@ pub fn load(folder: &Path) -> Result<Authority, CaError> {
     let key_file = folder.join(CA_KEY);
     let key = read(&key_file, true)?;
     let fault = |why| explain(folder, why);
-    let key = std::str::from_utf8(&key).map_err(|_| fault(NotOurs::Key))?;
-    Authority::put_together(certificate, key).map_err(fault)
+    let key = std::str::from_utf8(&key).map_err(|_| fault(InvalidCaError::Key))?;
+    Authority::from_parts(certificate, key).map_err(fault)
 }
 
 /// What the certificate in `folder` says; the key is not touched.
@@ -72,21 +72,21 @@ pub fn load_summary(folder: &Path) -> Result<AuthoritySummary, CaError> {
 fn read_certificate(folder: &Path) -> Result<CertificateDer<'static>, CaError> {
     let file = folder.join(CA_CERTIFICATE);
     let pem = read(&file, false)?;
-    CertificateDer::from_pem_slice(&pem).map_err(|_| explain(folder, NotOurs::Certificate))
+    CertificateDer::from_pem_slice(&pem).map_err(|_| explain(folder, InvalidCaError::Certificate))
 }
 
-fn explain(folder: &Path, why: NotOurs) -> CaError {
+fn explain(folder: &Path, why: InvalidCaError) -> CaError {
     let (certificate, key) = (folder.join(CA_CERTIFICATE), folder.join(CA_KEY));
     let restore = "put the folder's copy back, or move the folder away and run genapi-gateway ca init";
     match why {
-        NotOurs::Certificate => CaError::of(&certificate, "is not a CA that ca init made", restore),
-        NotOurs::Unconstrained => CaError::of(
+        InvalidCaError::Certificate => CaError::of(&certificate, "is not a CA that ca init made", restore),
+        InvalidCaError::Unconstrained => CaError::of(
             &certificate,
             "does not say which hosts it may sign for, so it could be used against any",
             "move the folder away and run genapi-gateway ca init",
         ),
-        NotOurs::Key => CaError::of(&key, "holds no usable private key", restore),
-        NotOurs::Mismatch => CaError::of(&key, format!("is not the key of {CA_CERTIFICATE}"), restore),
+        InvalidCaError::Key => CaError::of(&key, "holds no usable private key", restore),
+        InvalidCaError::Mismatch => CaError::of(&key, format!("is not the key of {CA_CERTIFICATE}"), restore),
     }
 }
 

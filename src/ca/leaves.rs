@@ -40,7 +40,7 @@ struct RenewingLeaf {
 }
 
 struct Leaf {
-    shown: Arc<CertifiedKey>,
+    certified_key: Arc<CertifiedKey>,
     /// A time of day.
     made: Timestamp,
 }
@@ -100,20 +100,20 @@ impl RenewingLeaf {
     fn current(&self, source: &LeafSource) -> Result<Arc<CertifiedKey>, LeafError> {
         let now = source.clock.time_of_day(source.clock.now());
         if let Some(leaf) = self.leaf.load().as_ref().filter(|leaf| leaf.is_fresh(now)) {
-            return Ok(leaf.shown.clone());
+            return Ok(leaf.certified_key.clone());
         }
         let _one_at_a_time = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked again: another thread may have made it meanwhile.
         if let Some(leaf) = self.leaf.load().as_ref().filter(|leaf| leaf.is_fresh(now)) {
-            return Ok(leaf.shown.clone());
+            return Ok(leaf.certified_key.clone());
         }
         let certificate = source.authority.sign_leaf(&self.key, now, LEAF_LIFE).map_err(unavailable)?;
         let chain = vec![certificate, source.authority.summary.certificate.clone()];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let shown = CertifiedKey::from_der(chain, key, &source.provider).map_err(unavailable)?;
-        let shown = Arc::new(shown);
-        self.leaf.store(Some(Arc::new(Leaf { shown: shown.clone(), made: now })));
-        Ok(shown)
+        let certified_key = CertifiedKey::from_der(chain, key, &source.provider).map_err(unavailable)?;
+        let certified_key = Arc::new(certified_key);
+        self.leaf.store(Some(Arc::new(Leaf { certified_key: certified_key.clone(), made: now })));
+        Ok(certified_key)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_leaf_from_the_future_serves_as_long_as_it_is_good() {
         let clock = Clock::manual(START);
-        let leaf = Leaf { shown: source(&clock).ecdsa().unwrap(), made: START };
+        let leaf = Leaf { certified_key: source(&clock).ecdsa().unwrap(), made: START };
         assert!(leaf.is_fresh(START - DAY));
         assert!(!leaf.is_fresh(START - DAY - DAY));
     }
