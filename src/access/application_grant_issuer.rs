@@ -1,5 +1,5 @@
-//! Gives application grants out and takes them back. The rule: a grant is on the disk before its refresh
-//! token leaves, and an application that asks again gets the same one (Authentication and Pairing V2, 4.3.1).
+//! Issues and revokes application grants. The rule: a grant is on the disk before its refresh token is sent,
+//! and an application that asks again gets the same one (Authentication and Pairing V2, 4.3.1).
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ pub struct ApplicationGrantIssuer {
     store: Arc<dyn Store>,
     grants: Arc<ApplicationGrants>,
     journal: Journal,
-    /// Where the store is spoken to; a caller that hangs up stops nothing.
+    /// The store's calls run here, so that a caller that disconnects stops none.
     runtime: Handle,
-    /// Held from a look at the store until memory says the same: what was read before a revocation must not
-    /// be learnt after it.
-    in_step: Arc<Mutex<()>>,
+    /// Held from reading the store until memory agrees with it: what was read before a revocation must not be
+    /// added after it.
+    sync_lock: Arc<Mutex<()>>,
 }
 
 impl ApplicationGrantIssuer {
@@ -33,7 +33,7 @@ impl ApplicationGrantIssuer {
         journal: Journal,
         runtime: Handle,
     ) -> Self {
-        Self { store, grants, journal, runtime, in_step: Arc::default() }
+        Self { store, grants, journal, runtime, sync_lock: Arc::default() }
     }
 
     /// The refresh token of the caller's grant for the account, which is made where there is none.
@@ -68,9 +68,9 @@ impl ApplicationGrantIssuer {
         .await
     }
 
-    /// Looks for grants that other gateways on the store have given out; those are heard of a moment later.
-    /// Trouble only delays.
-    pub async fn take_over_others(&self) {
+    /// Reads grants that other gateways on the store have issued, before the store's changes bring them. A
+    /// failure only delays.
+    pub async fn load_missing(&self) {
         if self.store.cluster().is_none() {
             return;
         }
@@ -85,8 +85,8 @@ impl ApplicationGrantIssuer {
         }
     }
 
-    /// Takes over what the store now holds for an account that another gateway has changed.
-    pub async fn take_over(&self, account: &AccountName) {
+    /// Reads what the store now holds for an account that another gateway has changed.
+    pub async fn reload_account(&self, account: &AccountName) {
         let (issuer, name) = (self.clone(), account.clone());
         let read = self.detach(async move {
             let held = issuer.store.application_grants(Some(&name)).await?;
@@ -102,9 +102,9 @@ impl ApplicationGrantIssuer {
         &self,
         step: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let in_step = self.in_step.clone();
+        let sync_lock = self.sync_lock.clone();
         let done = self.runtime.spawn(async move {
-            let _in_step = in_step.lock().await;
+            let _sync_lock = sync_lock.lock().await;
             step.await
         });
         let done = done.await;

@@ -1,5 +1,5 @@
-//! What applications hold that log in, or refresh, with the gateway instead of the platform: one grant for
-//! each caller and account, with a refresh token of the gateway's own. The rule: such a token opens its own
+//! What applications hold that refresh with the gateway instead of the platform: one grant for each caller
+//! and account, with a refresh token of the gateway's own. The rule: such a token opens its own
 //! account for its own caller, and nothing at the platform (threats, row 33).
 
 use std::time::Duration;
@@ -20,8 +20,8 @@ const PREFIX: &str = "gwr_";
 /// (Authentication and Pairing V2, 4.1.2).
 const RANDOM_BYTES: usize = 27;
 
-/// How long it may take until a change at another gateway is heard of here; the store's own looking takes
-/// half a second.
+/// How long it may take until another gateway's grant is known here: ten times the half second after which
+/// the store is polled for changes.
 const PROPAGATION: Duration = Duration::from_secs(5);
 
 /// The grants that stand, by their marks.
@@ -99,7 +99,8 @@ impl ApplicationGrants {
             .retain(|other, known| *other == stamp || (&known.caller, &known.account) != (&caller, &account));
     }
 
-    /// Adds what another gateway has given out. What it has taken back is heard of account by account.
+    /// Adds what other gateways have issued. What they have revoked arrives account by account, with the
+    /// store's changes.
     pub fn extend(&self, grants: impl IntoIterator<Item = ApplicationGrant>) {
         for grant in grants {
             self.by_stamp.insert(GrantStamp::of(&grant.refresh), grant);
@@ -122,14 +123,16 @@ impl ApplicationGrants {
             .for_each(|mut known| known.account = to.clone());
     }
 
-    /// Whether an access token with this mark is still good for its caller and account.
-    pub fn stands(&self, stamp: GrantStamp, caller: &str, account: &AccountName) -> bool {
+    /// Whether the grant with this mark exists, for this caller and account: an access token that came of it
+    /// is good.
+    pub fn is_valid(&self, stamp: GrantStamp, caller: &str, account: &AccountName) -> bool {
         self.by_stamp.get(&stamp).is_some_and(|grant| grant.caller == caller && grant.account == *account)
     }
 
-    /// Whether an access token of this age may come of a grant that another gateway has just given out, and
-    /// that is not known here yet. A token of ours that is seconds old is believed then.
-    pub fn may_be_news(&self, issued_at: Timestamp, now: Timestamp) -> bool {
+    /// Whether an access token of this age may come of a grant that another gateway has just issued and that
+    /// is not known here yet. A signed token that is seconds old is accepted then, so that no application is
+    /// refused over a balancer's choice.
+    pub fn may_be_unpropagated(&self, issued_at: Timestamp, now: Timestamp) -> bool {
         self.is_shared && now < issued_at + PROPAGATION && issued_at < now + PROPAGATION
     }
 
@@ -165,11 +168,14 @@ mod tests {
         assert_eq!(grants.account_of(&mine.refresh, "labsync"), None);
         assert_eq!(grants.account_of(&fresh_token(), "oldpms"), None);
         let stamp = GrantStamp::of(&mine.refresh);
-        assert!(grants.stands(stamp, "oldpms", &mine.account));
-        assert!(!grants.stands(stamp, "labsync", &mine.account));
+        assert!(grants.is_valid(stamp, "oldpms", &mine.account));
+        assert!(!grants.is_valid(stamp, "labsync", &mine.account));
         grants.remove("oldpms", &mine.account);
-        assert!(!grants.stands(stamp, "oldpms", &mine.account));
-        assert!(grants.stands(GrantStamp::of(&other.refresh), "labsync", &mine.account), "the other's stays");
+        assert!(!grants.is_valid(stamp, "oldpms", &mine.account));
+        assert!(
+            grants.is_valid(GrantStamp::of(&other.refresh), "labsync", &mine.account),
+            "the other's stays"
+        );
     }
 
     #[test]
@@ -177,7 +183,7 @@ mod tests {
         let now = Timestamp::from_millis(1_000_000);
         let seconds = Duration::from_secs;
         let alone = ApplicationGrants::default();
-        assert!(!alone.may_be_news(now, now), "here every grant is known at once");
+        assert!(!alone.may_be_unpropagated(now, now), "here every grant is known at once");
         let shared = ApplicationGrants::default().shared(true);
         for (issued_at, expected) in [
             (now, true),
@@ -186,7 +192,7 @@ mod tests {
             (now + seconds(4), true),
             (now + seconds(3600), false),
         ] {
-            assert_eq!(shared.may_be_news(issued_at, now), expected, "{issued_at}");
+            assert_eq!(shared.may_be_unpropagated(issued_at, now), expected, "{issued_at}");
         }
     }
 

@@ -37,7 +37,7 @@ impl ControlPlane {
                     self.known_tokens.learn(&grant.refresh, name);
                 }
                 self.registry.apply(record);
-                self.application_grants.take_over(name).await;
+                self.application_grants.reload_account(name).await;
             }
             Ok(None) => {
                 self.known_tokens.forget(name);

@@ -211,7 +211,6 @@ fn data_plane(
         facade: Arc::new(OAuthFacade {
             shared: shared.clone(),
             known_tokens: control.known_tokens.clone(),
-            grants: control.known_tokens.application_grants.clone(),
             issuer: control.application_grants.clone(),
             registry: control.registry.clone(),
         }),

@@ -7,7 +7,7 @@ use crate::gateway::inbound::caller::{self, AuthenticatedCaller, PeerInfo};
 use crate::http1::Headers;
 
 use super::credentials::BasicCredentials;
-use super::error::{FacadeError, TokenRequestError};
+use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
 
 /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the caller
@@ -33,7 +33,7 @@ pub fn authenticate(
     };
     let in_basic = basics.iter().find_map(of_basic);
     if (in_form.is_some() || in_basic.is_some()) && !basics.iter().all(|basic| same_client(basic, form)) {
-        return Err(TokenRequestError::InvalidRequest(CREDENTIALS_DIFFER).into());
+        return Err(OAuthRequestError::InvalidRequest(CREDENTIALS_DIFFER).into());
     }
     if let Some(rules) = in_basic.as_ref().or(in_form) {
         let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
@@ -42,7 +42,7 @@ pub fn authenticate(
         return if right {
             caller::accept(rules.clone(), headers).map_err(FacadeError::Gateway)
         } else {
-            Err(TokenRequestError::InvalidClient.into())
+            Err(OAuthRequestError::InvalidClient.into())
         };
     }
     caller::identify(&settings, &shared.tokens, headers, peer, now).map_err(FacadeError::Gateway)

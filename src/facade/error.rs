@@ -8,7 +8,7 @@ use crate::gateway::refusal::oauth_error::OAuthError;
 
 /// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenRequestError {
+pub enum OAuthRequestError {
     InvalidRequest(&'static str),
     UnsupportedGrant,
     InvalidClient,
@@ -25,11 +25,11 @@ pub enum TokenRequestError {
 #[derive(Debug)]
 pub enum FacadeError {
     Gateway(Refusal),
-    Vendor(TokenRequestError),
+    Vendor(OAuthRequestError),
 }
 
-impl From<TokenRequestError> for FacadeError {
-    fn from(refusal: TokenRequestError) -> Self {
+impl From<OAuthRequestError> for FacadeError {
+    fn from(refusal: OAuthRequestError) -> Self {
         FacadeError::Vendor(refusal)
     }
 }
@@ -43,9 +43,9 @@ impl FacadeError {
     }
 }
 
-impl TokenRequestError {
+impl OAuthRequestError {
     fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
-        use TokenRequestError::*;
+        use OAuthRequestError::*;
         let (status, error, description) = match self {
             InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
             UnsupportedGrant => (
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_refused_refresh_has_the_vendors_status_and_a_word_that_helps() {
-        let response = TokenRequestError::UnknownToken.response(&HeaderValue::from_static("r-1"));
+        let response = OAuthRequestError::UnknownToken.response(&HeaderValue::from_static("r-1"));
         let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert_eq!((response.status().as_u16(), body["error"].as_str()), (401, Some("invalid_grant")));
         assert!(body["error_description"].as_str().unwrap().contains("accounts import"));

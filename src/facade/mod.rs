@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Response};
 
 use crate::access::application_grant_issuer::ApplicationGrantIssuer;
-use crate::access::application_grants::ApplicationGrants;
 use crate::access::known_tokens::KnownTokens;
 use crate::access::registry::AccountRegistry;
 use crate::gateway::GatewayShared;
@@ -28,7 +27,6 @@ pub use form::MAX_FORM;
 pub struct OAuthFacade {
     pub shared: Arc<GatewayShared>,
     pub known_tokens: Arc<KnownTokens>,
-    pub grants: Arc<ApplicationGrants>,
     pub issuer: ApplicationGrantIssuer,
     pub registry: Arc<AccountRegistry>,
 }
@@ -40,33 +38,34 @@ pub enum OAuthEndpoint {
     Revoke,
 }
 
+impl OAuthEndpoint {
+    /// As the vendor has it (Authentication and Pairing V2, 4.1.2 and 4.1.5).
+    fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/oauth2/token",
+            Self::Revoke => "/oauth2/revoke",
+        }
+    }
+}
+
 /// Which of the vendor's OAuth endpoints a path is, bare or after an account's prefix, and after the path of
 /// the gateway's own URL.
 pub fn endpoint(settings: &GatewaySettings, path: &str) -> Option<OAuthEndpoint> {
     // A glance that nearly every call fails at once.
     let trimmed = path.trim_end_matches('/');
-    let endpoint = if trimmed.ends_with(TOKEN_PATH) {
-        OAuthEndpoint::Token
-    } else if trimmed.ends_with(REVOKE_PATH) && settings.callers.iter().any(|caller| caller.has_facade()) {
-        OAuthEndpoint::Revoke
-    } else {
+    let is_asked = |endpoint: &OAuthEndpoint| trimmed.ends_with(endpoint.path());
+    let endpoint = [OAuthEndpoint::Token, OAuthEndpoint::Revoke].into_iter().find(is_asked)?;
+    if endpoint == OAuthEndpoint::Revoke && !settings.callers.iter().any(|caller| caller.has_facade()) {
         return None;
-    };
+    }
     let is_it = |below: &str| is_below_prefix(below, endpoint);
     let mut callers = settings.callers.iter();
     callers.any(|caller| path.strip_prefix(caller.url.path.as_str()).is_some_and(is_it)).then_some(endpoint)
 }
 
-const TOKEN_PATH: &str = "/oauth2/token";
-const REVOKE_PATH: &str = "/oauth2/revoke";
-
 /// Slashes at the end of a base URL do not count.
 fn is_below_prefix(path: &str, endpoint: OAuthEndpoint) -> bool {
-    let suffix = match endpoint {
-        OAuthEndpoint::Token => TOKEN_PATH,
-        OAuthEndpoint::Revoke => REVOKE_PATH,
-    };
-    let Some(prefix) = path.trim_end_matches('/').strip_suffix(suffix) else { return false };
+    let Some(prefix) = path.trim_end_matches('/').strip_suffix(endpoint.path()) else { return false };
     let prefix = prefix.trim_matches('/');
     let name = prefix.strip_prefix("accounts/").map(|name| name.trim_start_matches('/'));
     prefix.is_empty() || name.is_some_and(|name| !name.is_empty() && !name.contains('/'))

@@ -14,7 +14,7 @@ use crate::model::token::RefreshToken;
 
 use super::OAuthFacade;
 use super::client;
-use super::error::{FacadeError, TokenRequestError};
+use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
 
 impl OAuthFacade {
@@ -24,17 +24,17 @@ impl OAuthFacade {
         body: &[u8],
         peer: &PeerInfo,
     ) -> Result<Response<Bytes>, FacadeError> {
-        let form = TokenForm::read(headers, body).map_err(TokenRequestError::InvalidRequest)?;
+        let form = TokenForm::read(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
         let caller = client::authenticate(&self.shared, headers, &form, peer)?.rules;
         if !caller.has_facade() {
             return Err(FacadeError::Gateway(Refusal::CallNotAllowed(Group::Revoke)));
         }
         let account = self.account_to_revoke(&form.token, &caller.name).await;
-        let account = account.ok_or(TokenRequestError::NotRevocable)?;
+        let account = account.ok_or(OAuthRequestError::NotRevocable)?;
         let revoked = self.issuer.revoke(&caller.name, &account).await;
         revoked.map_err(|problem| {
             tracing::warn!(caller = %caller.name, %account, %problem, "a grant is not revoked yet");
-            TokenRequestError::StoreUnavailable
+            OAuthRequestError::StoreUnavailable
         })?;
         tracing::info!(caller = %caller.name, %account, "the caller has revoked its grant");
         Ok(empty_response())

@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::access::application_grants::{self, GrantStamp};
 use crate::access::registry::Availability;
 use crate::gateway::inbound::caller::PeerInfo;
-use crate::gateway::inbound::token::TokenOrder;
+use crate::gateway::inbound::token::NewToken;
 use crate::gateway::settings::CallerRules;
 use crate::http1::Headers;
 use crate::model::account::AccountName;
@@ -18,7 +18,7 @@ use crate::model::token::RefreshToken;
 
 use super::OAuthFacade;
 use super::client;
-use super::error::{FacadeError, TokenRequestError};
+use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
 
 impl OAuthFacade {
@@ -28,21 +28,21 @@ impl OAuthFacade {
         body: &[u8],
         peer: &PeerInfo,
     ) -> Result<Response<Bytes>, FacadeError> {
-        let form = TokenForm::read_token_request(headers, body).map_err(TokenRequestError::InvalidRequest)?;
+        let form = TokenForm::read_token_request(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
         let caller = client::authenticate(&self.shared, headers, &form, peer)?.rules;
         if form.grant_type != "refresh_token" {
-            return Err(TokenRequestError::UnsupportedGrant.into());
+            return Err(OAuthRequestError::UnsupportedGrant.into());
         }
         let held = RefreshToken::new(form.refresh_token.as_str());
         let granted = self.granted_account(&held, &caller.name).await;
         let is_ours = granted.is_some();
         let name = granted.or_else(|| self.known_tokens.account_of(&held));
-        let name = name.ok_or(TokenRequestError::UnknownToken)?;
+        let name = name.ok_or(OAuthRequestError::UnknownToken)?;
         self.check_account(&caller, &name)?;
         let granted = if is_ours { Some(held.clone()) } else { self.adopt(&caller, &name).await };
         let now = self.shared.clock.now();
         let lifetime = caller.token_life();
-        let order = TokenOrder {
+        let new_token = NewToken {
             caller: &caller.name,
             account: &name,
             issued_at: now,
@@ -50,9 +50,9 @@ impl OAuthFacade {
             grant: granted.as_ref().map(GrantStamp::of),
             size: caller.token_size(),
         };
-        let token = self.shared.tokens.mint(order);
+        let token = self.shared.tokens.mint(new_token);
         let token =
-            token.ok_or(TokenRequestError::InvalidRequest("the caller's name is too long for a token"))?;
+            token.ok_or(OAuthRequestError::InvalidRequest("the caller's name is too long for a token"))?;
         tracing::info!(caller = %caller.name, account = %name, "gateway token handed out");
         Ok(token_response(&token, &granted.unwrap_or(held), lifetime))
     }
@@ -60,25 +60,25 @@ impl OAuthFacade {
     /// The account that one of the gateway's own refresh tokens opens for this caller. Another gateway may
     /// have handed it out a moment ago: an application must not lose its login over that.
     pub(super) async fn granted_account(&self, token: &RefreshToken, caller: &str) -> Option<AccountName> {
-        let known = self.grants.account_of(token, caller);
+        let known = self.known_tokens.application_grants.account_of(token, caller);
         if known.is_some() || !application_grants::is_ours(token) {
             return known;
         }
-        self.issuer.take_over_others().await;
-        self.grants.account_of(token, caller)
+        self.issuer.load_missing().await;
+        self.known_tokens.application_grants.account_of(token, caller)
     }
 
     /// Whether the caller may have a token for the account now.
-    fn check_account(&self, caller: &CallerRules, name: &AccountName) -> Result<(), TokenRequestError> {
-        let account = self.registry.by_name(name.as_str()).ok_or(TokenRequestError::UnknownToken)?;
+    fn check_account(&self, caller: &CallerRules, name: &AccountName) -> Result<(), OAuthRequestError> {
+        let account = self.registry.by_name(name.as_str()).ok_or(OAuthRequestError::UnknownToken)?;
         if !caller.may_use(name, || account.identity()) {
-            return Err(TokenRequestError::NotAllowed);
+            return Err(OAuthRequestError::NotAllowed);
         }
         let now = self.shared.clock.now();
         match account.availability(now) {
             Availability::Ready(_) | Availability::Refused { .. } | Availability::Renewable { .. } => {}
-            Availability::Paused => return Err(TokenRequestError::Paused),
-            Availability::NeedsLogin { .. } => return Err(TokenRequestError::NeedsLogin),
+            Availability::Paused => return Err(OAuthRequestError::Paused),
+            Availability::NeedsLogin { .. } => return Err(OAuthRequestError::NeedsLogin),
         }
         account.mark_used(now);
         Ok(())

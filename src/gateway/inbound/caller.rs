@@ -276,7 +276,7 @@ mod tests {
         let account: AccountName = "smile".parse().unwrap();
         let token = |caller: &str, life| {
             let expires_at = NOW + Duration::from_secs(life);
-            let order = token::TokenOrder {
+            let new_token = token::NewToken {
                 caller,
                 account: &account,
                 issued_at: NOW,
@@ -284,7 +284,7 @@ mod tests {
                 grant: None,
                 size: 0,
             };
-            format!("Bearer {}", key.mint(order).unwrap())
+            format!("Bearer {}", key.mint(new_token).unwrap())
         };
         let lines = [("authorization", token("by-key", 60))];
         let map = headers(&[(lines[0].0, &lines[0].1)]);

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::access::application_grants::{ApplicationGrants, GrantStamp};
 use crate::clock::Timestamp;
+use crate::config::defaults::FACADE_TOKEN_LIFE;
 use crate::model::account::AccountName;
 
 /// Tells our tokens from callers' keys and from Align's bearers before anything is computed.
@@ -20,9 +21,8 @@ const PLAIN: u8 = 1;
 /// Bound to an application grant too, and padded.
 const GRANTED: u8 = 2;
 const MAC: usize = 32;
-/// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep
-/// their habits.
-const LIFETIME: Duration = Duration::from_secs(3600);
+/// No token lives longer than the default, which is the vendor's hour.
+const LIFETIME: Duration = FACADE_TOKEN_LIFE;
 /// What gateways that share a key may disagree about the time.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Version, expiry and two lengths.
@@ -53,7 +53,7 @@ pub struct TokenClaims {
 
 /// What an access token is minted for.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenOrder<'a> {
+pub struct NewToken<'a> {
     pub caller: &'a str,
     pub account: &'a AccountName,
     pub issued_at: Timestamp,
@@ -102,21 +102,21 @@ impl TokenKey {
     }
 
     /// `None` where a name is too long for the format (255 bytes).
-    pub fn mint(&self, order: TokenOrder<'_>) -> Option<String> {
-        let (caller, account) = (order.caller, order.account.as_str());
-        let padded = (order.size.saturating_sub(PREFIX.len()) * 3 / 4).saturating_sub(MAC);
+    pub fn mint(&self, new_token: NewToken<'_>) -> Option<String> {
+        let (caller, account) = (new_token.caller, new_token.account.as_str());
+        let padded = (new_token.size.saturating_sub(PREFIX.len()) * 3 / 4).saturating_sub(MAC);
         let mut bytes =
             Vec::with_capacity((FIXED + caller.len() + account.len() + STAMP + 8).max(padded) + MAC);
-        let version = if order.grant.is_some() || order.size > 0 { GRANTED } else { PLAIN };
+        let version = if new_token.grant.is_some() || new_token.size > 0 { GRANTED } else { PLAIN };
         bytes.push(version);
-        bytes.extend_from_slice(&order.expires_at.as_millis().to_be_bytes());
+        bytes.extend_from_slice(&new_token.expires_at.as_millis().to_be_bytes());
         for text in [caller, account] {
             bytes.push(u8::try_from(text.len()).ok()?);
             bytes.extend_from_slice(text.as_bytes());
         }
         if version == GRANTED {
-            bytes.extend_from_slice(&order.grant.map_or([0; STAMP], GrantStamp::to_bytes));
-            bytes.extend_from_slice(&order.issued_at.as_millis().to_be_bytes());
+            bytes.extend_from_slice(&new_token.grant.map_or([0; STAMP], GrantStamp::to_bytes));
+            bytes.extend_from_slice(&new_token.issued_at.as_millis().to_be_bytes());
             bytes.resize(bytes.len().max(padded), 0);
         }
         let mac = hmac::sign(&self.signing, &bytes);
@@ -131,13 +131,13 @@ impl TokenKey {
         let (claims, issued_at) = self.decode(token).ok_or(GatewayTokenError::Forged)?;
         let is_believable =
             claims.expires_at <= now + LIFETIME + CLOCK_SKEW || now < self.process_start + LIFETIME;
-        let stands = claims.grant.is_none_or(|grant| {
-            self.grants.stands(grant, &claims.caller, &claims.account)
-                || self.grants.may_be_news(issued_at, now)
+        let is_granted = claims.grant.is_none_or(|grant| {
+            self.grants.is_valid(grant, &claims.caller, &claims.account)
+                || self.grants.may_be_unpropagated(issued_at, now)
         });
         if claims.expires_at <= now || !is_believable {
             Err(GatewayTokenError::Expired)
-        } else if !stands {
+        } else if !is_granted {
             Err(GatewayTokenError::Revoked)
         } else {
             Ok(claims)
@@ -190,10 +190,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-    fn order() -> TokenOrder<'static> {
+    fn new_token() -> NewToken<'static> {
         static ACCOUNT: std::sync::LazyLock<AccountName> =
             std::sync::LazyLock::new(|| "smile".parse().unwrap());
-        TokenOrder {
+        NewToken {
             caller: "lab-sync",
             account: &ACCOUNT,
             issued_at: NOW,
@@ -205,7 +205,7 @@ mod tests {
 
     fn minted(key: &TokenKey) -> String {
         let expires_at = NOW + Duration::from_secs(60);
-        key.mint(TokenOrder { expires_at, ..order() }).unwrap()
+        key.mint(NewToken { expires_at, ..new_token() }).unwrap()
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
     fn a_token_that_a_clock_two_days_ahead_made_ends_within_a_life_of_the_restart() {
         let key = TokenKey::new(&[7; 32]).with_process_start(NOW);
         let far = NOW + Duration::from_secs(2 * 86_400) + LIFETIME;
-        let token = key.mint(TokenOrder { expires_at: far, ..order() }).unwrap();
+        let token = key.mint(NewToken { expires_at: far, ..new_token() }).unwrap();
         assert!(key.verify(&token, NOW + LIFETIME - Duration::from_secs(1)).is_ok(), "it may be minutes old");
         assert_eq!(key.verify(&token, NOW + LIFETIME), Err(GatewayTokenError::Expired));
     }
@@ -231,7 +231,7 @@ mod tests {
         let key = TokenKey::new(&[7; 32]);
         let expires_at = NOW + Duration::from_secs(60);
         for size in [1, 64, 200, 1199, 1200, 1201, 1202, 8192] {
-            let token = key.mint(TokenOrder { expires_at, size, ..order() }).unwrap();
+            let token = key.mint(NewToken { expires_at, size, ..new_token() }).unwrap();
             assert!(token.len() <= size.max(130) && token.len() + 1 >= size, "{size}: {}", token.len());
             let claims = key.verify(&token, NOW).unwrap();
             assert_eq!((claims.account.as_str(), claims.grant), ("smile", None));
@@ -248,12 +248,13 @@ mod tests {
         let stamp = GrantStamp::of(&grant.refresh);
         let grants = Arc::new(ApplicationGrants::load([grant]));
         let key = TokenKey::new(&[7; 32]).with_application_grants(grants.clone());
-        let order = TokenOrder { expires_at: NOW + Duration::from_secs(60), grant: Some(stamp), ..order() };
-        let token = key.mint(order).unwrap();
+        let new_token =
+            NewToken { expires_at: NOW + Duration::from_secs(60), grant: Some(stamp), ..new_token() };
+        let token = key.mint(new_token).unwrap();
         assert_eq!(key.verify(&token, NOW).unwrap().grant, Some(stamp));
-        let crossed = key.mint(TokenOrder { caller: "oldpms", ..order }).unwrap();
+        let crossed = key.mint(NewToken { caller: "oldpms", ..new_token }).unwrap();
         assert_eq!(key.verify(&crossed, NOW), Err(GatewayTokenError::Revoked), "another caller's grant");
-        grants.remove("lab-sync", order.account);
+        grants.remove("lab-sync", new_token.account);
         assert_eq!(key.verify(&token, NOW), Err(GatewayTokenError::Revoked));
     }
 
