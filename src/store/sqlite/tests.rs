@@ -13,7 +13,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use super::SqliteStore;
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
-use crate::store::contract::{TestStore, access, at, grant, name, realm, route, store_contract, tokens};
+use crate::store::contract::{
+    TestStore, access, application_grant, at, grant, name, realm, route, store_contract, tokens,
+};
 use crate::store::unavailable::UnavailableKind;
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
@@ -333,6 +335,39 @@ async fn a_tampered_record_refuses_its_account_and_no_other_until_a_new_grant_me
         store.put_grant(NewGrant { make_current: true, ..grant("b", "global", 2) }).await.unwrap();
         assert_eq!(store.accounts().await.unwrap().accounts.len(), 3, "{sql}");
     }
+}
+
+#[tokio::test]
+async fn a_tampered_application_grant_is_left_out_and_the_next_one_takes_its_place() {
+    let home = Home::made().await;
+    let offered = |caller: &str, token: &str| application_grant(caller, "smile", token);
+    {
+        let store = home.open().await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap();
+        for caller in ["labsync", "oldpms"] {
+            store.put_application_grant(&offered(caller, "first")).await.unwrap();
+        }
+    }
+    home.tamper("UPDATE application_grants SET refresh_sealed = zeroblob(60) WHERE caller = 'oldpms'").await;
+    let store = home.open().await.unwrap();
+    assert_eq!(store.application_grants(None).await.unwrap(), [offered("labsync", "first")]);
+    let next = offered("oldpms", "next");
+    assert_eq!(store.put_application_grant(&next).await.unwrap(), next);
+    assert_eq!(store.application_grants(None).await.unwrap(), [offered("labsync", "first"), next]);
+}
+
+#[tokio::test]
+async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_them() {
+    let home = Home::made().await;
+    let before = {
+        let store = home.open().await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap()
+    };
+    home.tamper("DROP TABLE application_grants; DELETE FROM _sqlx_migrations WHERE version = 6").await;
+    let store = home.open().await.unwrap();
+    assert_eq!(store.account(&before.name).await.unwrap(), Some(before));
+    let first = application_grant("oldpms", "smile", "first");
+    assert_eq!(store.put_application_grant(&first).await.unwrap(), first);
 }
 
 #[tokio::test]
