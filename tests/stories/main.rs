@@ -2,6 +2,7 @@
 //! specification.
 
 mod admin_api;
+mod application_grants;
 mod browser;
 mod expiry;
 mod explained;

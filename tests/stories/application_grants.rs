@@ -1,0 +1,97 @@
+//! Applications that get refresh tokens of the gateway's own: theirs alone, the same one again, and revoked by
+//! themselves without a word to the platform.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::facade::{LIST, imported, refused, with_bearer};
+use crate::test_bed::{Response, TestBed, TestBedBuilder};
+
+/// Two applications of one lab, each with client credentials of its own; the first exchanges what it brings.
+fn two_applications() -> String {
+    let secret = |word: &str| {
+        crate::path::key_line(word).replace("key_sha256", "client_secret_sha256").trim().to_owned()
+    };
+    let application = |name: &str, more: &str| {
+        format!(
+            "\n[[callers]]\nname = \"{name}\"\naccounts = [\"*\"]\n\
+             facade = {{ client_id = \"{name}\", {}{more} }}\n",
+            secret(&format!("{name}-secret")),
+        )
+    };
+    application("oldpms", ", adopt = true, token_life = \"10m\", token_size = 1200")
+        + &application("labsync", ", adopt = true")
+}
+
+/// One OAuth request of an application.
+async fn asks(bed: &TestBed, application: &str, path: &str, fields: &[(&str, &str)]) -> Response {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("client_id", application).append_pair("client_secret", &format!("{application}-secret"));
+    form.extend_pairs(fields);
+    let request = bed
+        .bare(Method::POST, path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form.finish());
+    bed.send(request).await
+}
+
+/// What a refresh brings: the access token and the refresh token.
+async fn refreshes(bed: &TestBed, application: &str, token: &str) -> (String, String) {
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", token)];
+    let response = asks(bed, application, "/oauth2/token", &fields).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    let body = response.json();
+    let text = |field: &str| body[field].as_str().unwrap().to_owned();
+    (text("access_token"), text("refresh_token"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_token_becomes_the_gateways_and_the_platforms_never_comes_back() {
+    let bed = TestBedBuilder::new().append(&two_applications()).start().await;
+    let old = imported(&bed);
+    let (bearer, ours) = refreshes(&bed, "oldpms", &old).await;
+    assert_ne!(ours, old);
+    assert!(ours.len() <= 40, "old tables have columns of that size: {ours}");
+    assert!((1199..=1200).contains(&bearer.len()), "{}", bearer.len());
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 200);
+    let (again, same) = refreshes(&bed, "oldpms", &old).await;
+    assert_eq!(same, ours, "an application that asks again gets the same one");
+    let (third, same) = refreshes(&bed, "oldpms", &ours).await;
+    assert_eq!(same, ours);
+    let bed = bed.restart().await;
+    for bearer in [&bearer, &again, &third] {
+        assert_eq!(with_bearer(&bed, LIST, bearer).await.status, 200, "it outlives a restart");
+    }
+    assert_eq!(refreshes(&bed, "oldpms", &ours).await.1, ours);
+    bed.clock.advance(Duration::from_secs(601));
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 401, "token_life is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_application_revokes_ends_for_it_alone_and_the_account_stays_paired() {
+    let bed = TestBedBuilder::new().append(&two_applications()).start().await;
+    let old = imported(&bed);
+    let (bearer, ours) = refreshes(&bed, "oldpms", &old).await;
+    let (others_bearer, others) = refreshes(&bed, "labsync", &old).await;
+    assert_ne!(ours, others);
+    for (application, token) in [("labsync", &ours), ("oldpms", &others)] {
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+        refused(&asks(&bed, application, "/oauth2/token", &fields).await, 401, "invalid_grant");
+        let fields = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
+        refused(&asks(&bed, application, "/oauth2/revoke", &fields).await, 401, "invalid_grant");
+    }
+    let control_calls = bed.sandbox.calls().len();
+    let fields = [("token", bearer.as_str()), ("token_type_hint", "access_token")];
+    assert_eq!(asks(&bed, "oldpms", "/oauth2/revoke", &fields).await.status, 200);
+    assert_eq!(bed.sandbox.calls().len(), control_calls, "the platform hears nothing of it");
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.code(), "caller_unknown");
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", ours.as_str())];
+    refused(&asks(&bed, "oldpms", "/oauth2/token", &fields).await, 401, "invalid_grant");
+    assert_eq!(with_bearer(&bed, LIST, &others_bearer).await.status, 200);
+    assert_eq!(refreshes(&bed, "labsync", &others).await.1, others);
+    let bed = bed.restart().await;
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 401, "it stays revoked");
+    let fields = [("token", old.as_str())];
+    refused(&asks(&bed, "labsync", "/oauth2/revoke", &fields).await, 401, "invalid_grant");
+}
