@@ -1,5 +1,5 @@
-//! Applications that get refresh tokens of the gateway's own: theirs alone, the same one again, and revoked by
-//! themselves without a word to the platform.
+//! Applications that get refresh tokens of the gateway's own: theirs alone, the same one again, and revoked
+//! by themselves without a word to the platform.
 
 use std::time::Duration;
 
