@@ -569,8 +569,12 @@ async fn any_gateway_serves_all_of_them() {
     let seen = look(&one, &account).await["signals"].clone();
     assert_eq!(seen["last_list_links"], 4);
     let end = Instant::now() + PATIENCE;
-    while look(&other, &account).await["signals"] != seen {
-        assert!(Instant::now() < end, "{seen} is known to one gateway only");
+    loop {
+        let known = look(&other, &account).await;
+        if known["signals"] == seen {
+            break;
+        }
+        assert!(Instant::now() < end, "{seen} is known to one gateway only; the other has {known}");
         tokio::time::sleep(BREATH).await;
     }
     let callers = look(&other, "/api/callers").await;
