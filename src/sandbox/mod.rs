@@ -17,6 +17,7 @@ pub mod faults;
 pub mod gateway_files;
 mod handle;
 mod host_role;
+mod id_token;
 mod invalid_tokens;
 mod listeners;
 mod login;

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::behavior::Behavior;
 use super::context::VirtualHost;
 use super::host_role::Platform;
+use super::id_token::id_token;
 use super::reply::Reply;
 use super::request::SandboxRequest;
 use super::state::SandboxState;
-use super::tokens::Issued;
+use super::tokens::{Holder, Issued};
 
 /// `POST /oauth2/token`, either grant type.
 pub fn token(host: &VirtualHost, request: &SandboxRequest) -> Reply {
@@ -84,12 +85,19 @@ fn exchange(
         // 4.1.2: "Wrong code", "Missing code"
         return Reply::oauth_error(400, "invalid_grant", "wrong or missing code");
     };
+    let behavior = host.behavior();
+    let id_token = match &grant.holder {
+        Holder::User(email) => {
+            Some(id_token(&host.context.origin(host.role), client_id, email, &behavior, now))
+        }
+        Holder::Account(_) => None,
+    };
     let refresh = state.tokens.new_refresh(grant, now);
-    let Some(issued) = state.tokens.issue(&refresh, &host.behavior(), now) else {
+    let Some(issued) = state.tokens.issue(&refresh, &behavior, now) else {
         return Reply::error(500, "no token");
     };
     let mut body = tokens_json(&issued);
-    body["id_token"] = json!(format!("eyJhbGciOiJub25lIn0.{}.", super::tokens::random_text(48)));
+    body["id_token"] = json!(id_token);
     Reply::json(200, &body).with("Cache-Control", "no-store")
 }
 

@@ -1,5 +1,8 @@
 //! From the login page to a paired account.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 #[tokio::test]
@@ -18,6 +21,23 @@ async fn a_login_comes_back_with_code_state_and_session_state() {
         assert_eq!(names, expected);
         assert_eq!(response.json()["expires_in"], 3600);
     }
+}
+
+#[tokio::test]
+async fn an_id_token_names_issuer_application_and_end_as_openid_connect_has_it() {
+    let fixture = Fixture::new().await;
+    let url = fixture.authorize_url(Platform::New, "s");
+    let back = fixture.sandbox.log_in(&url, EMAIL, PASSWORD).await.unwrap();
+    let response = fixture.exchange(Platform::New, &parameter(&back, "code").unwrap()).await;
+    let id_token = response.text_at("/id_token");
+    let parts: Vec<_> = id_token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap()).collect();
+    let json = |part: &[u8]| serde_json::from_slice::<serde_json::Value>(part).unwrap();
+    let (head, claims) = (json(&parts[0]), json(&parts[1]));
+    assert_eq!((&head["alg"], parts.len(), parts[2].len()), (&"RS256".into(), 3, 256));
+    assert_eq!(claims["iss"], fixture.sandbox.oauth_base(Platform::New));
+    assert_eq!(claims["aud"], fixture.sandbox.client(Platform::New).id);
+    assert_eq!(claims["exp"].as_u64().unwrap(), claims["iat"].as_u64().unwrap() + 3600);
+    assert!(claims["sub"].is_string());
 }
 
 #[tokio::test]
