@@ -36,11 +36,22 @@ impl ApplicationGrantIssuer {
         Self { store, grants, journal, runtime, sync_lock: Arc::default() }
     }
 
-    /// The refresh token of the caller's grant for the account, which is made where there is none.
-    pub async fn issue(&self, caller: &str, account: &AccountName) -> Result<RefreshToken, StoreError> {
-        let (issuer, offered) = (self.clone(), offer(caller, account));
+    /// The refresh token of the caller's grant for the account, which is made where there is none. A callback
+    /// URL is kept beside it, the latest that was named.
+    pub async fn issue(
+        &self,
+        caller: &str,
+        account: &AccountName,
+        callback_url: Option<&str>,
+    ) -> Result<RefreshToken, StoreError> {
+        let (issuer, offered) = (self.clone(), offer(caller, account, callback_url));
         self.detach(async move {
-            let standing = issuer.store.put_application_grant(&offered).await?;
+            let mut standing = issuer.store.put_application_grant(&offered).await?;
+            if offered.callback_url.is_some() && standing.callback_url != offered.callback_url {
+                let ApplicationGrant { caller, account, callback_url, .. } = &offered;
+                issuer.store.set_callback_url(caller, account, callback_url.as_deref()).await?;
+                standing.callback_url = callback_url.clone();
+            }
             issuer.grants.learn(standing.clone());
             if standing.refresh == offered.refresh {
                 let detail = format!("{} holds a grant of the gateway's own now", offered.caller);
@@ -112,6 +123,11 @@ impl ApplicationGrantIssuer {
     }
 }
 
-fn offer(caller: &str, account: &AccountName) -> ApplicationGrant {
-    ApplicationGrant { caller: caller.to_owned(), account: account.clone(), refresh: fresh_token() }
+fn offer(caller: &str, account: &AccountName, callback_url: Option<&str>) -> ApplicationGrant {
+    ApplicationGrant {
+        caller: caller.to_owned(),
+        account: account.clone(),
+        refresh: fresh_token(),
+        callback_url: callback_url.map(str::to_owned),
+    }
 }

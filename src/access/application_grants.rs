@@ -136,6 +136,12 @@ impl ApplicationGrants {
         self.is_shared && now < issued_at + PROPAGATION && issued_at < now + PROPAGATION
     }
 
+    /// The refresh token of a caller's grant for an account.
+    pub fn refresh_token_of(&self, caller: &str, account: &AccountName) -> Option<RefreshToken> {
+        let is_it = |grant: &ApplicationGrant| grant.caller == caller && grant.account == *account;
+        self.by_stamp.iter().find(|grant| is_it(grant)).map(|grant| grant.refresh.clone())
+    }
+
     /// The account that a refresh token of ours opens for this caller. Another caller's opens nothing.
     pub fn account_of(&self, token: &RefreshToken, caller: &str) -> Option<AccountName> {
         let found = self.by_stamp.get(&GrantStamp::of(token))?;
@@ -156,6 +162,7 @@ mod tests {
             caller: caller.to_owned(),
             account: account.parse().unwrap(),
             refresh: fresh_token(),
+            callback_url: None,
         }
     }
 

@@ -160,12 +160,16 @@ pub async fn finish(
                 })
                 .collect(),
         },
-        LoginOutcome::Failed { error, .. } => {
-            let (message, again) = (error.pasted_message(), error.may_paste_again());
-            let (code, title) = (error.code().to_owned(), message.title.to_owned());
-            PairOutcome::Failed { code, title, detail: message.what, fix: message.todo, again }
-        }
+        // A pasted login is never an application's.
+        LoginOutcome::ReturnToApplication { .. } => pasted_failure(&LoginError::Broken),
+        LoginOutcome::Failed { error, .. } => pasted_failure(&error),
     }))
+}
+
+fn pasted_failure(error: &LoginError) -> PairOutcome {
+    let (message, again) = (error.pasted_message(), error.may_paste_again());
+    let (code, title) = (error.code().to_owned(), message.title.to_owned());
+    PairOutcome::Failed { code, title, detail: message.what, fix: message.todo, again }
 }
 
 pub async fn invite(

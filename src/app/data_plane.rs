@@ -1,4 +1,4 @@
-//! Where a request of a caller goes: to the facade if it is about a token, else to the gateway.
+//! Where a request of a caller goes: to the facade if it is about a token or a login, else to the gateway.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
-use crate::facade::{self, OAuthEndpoint, OAuthFacade};
+use crate::facade::{self, ApiCall, OAuthEndpoint, OAuthFacade};
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
@@ -87,6 +87,8 @@ impl DataHandler {
             Box::pin(self.oauth(endpoint, request, peer)).await
         } else if host_role == Some(HostRole::OAuth) {
             self.misdirected(&request.head, OAUTH_ALONE)
+        } else if let Some(call) = self.facade_call(&request.head, &peer) {
+            Box::pin(self.facade_api(call, request, peer)).await
         } else {
             self.gateway.handle(request, peer).await
         }
@@ -97,7 +99,33 @@ impl DataHandler {
     }
 
     fn oauth_endpoint(&self, head: &RequestHead) -> Option<OAuthEndpoint> {
-        facade::endpoint(&self.shared.settings.load(), head.uri.path())
+        facade::oauth_endpoint(&self.shared.settings.load(), head.uri.path())
+    }
+
+    /// An API call that the facade answers instead of the platform.
+    fn facade_call(&self, head: &RequestHead, peer: &PeerInfo) -> Option<ApiCall> {
+        facade::api_call(head).filter(|call| match call {
+            ApiCall::OfLogin => true,
+            ApiCall::Unpair => self.facade.detaches(head, peer),
+        })
+    }
+
+    async fn facade_api(
+        &self,
+        call: ApiCall,
+        request: Request,
+        peer: PeerInfo,
+    ) -> Response<ResponseBody<Stream>> {
+        let Request { head, body } = request;
+        let served = async {
+            self.gateway.check_loop(&head)?;
+            let body = read_body(body, self.shared.settings.load().body_idle).await?;
+            self.facade.serve_api(call, &head, &body, &peer).await
+        };
+        match served.await {
+            Ok(served) => self.gateway.respond(&head, served.caller, served.endpoint, served.response),
+            Err(refusal) => self.gateway.refuse_call(&head, &refusal),
+        }
     }
 
     async fn oauth(
@@ -112,11 +140,14 @@ impl DataHandler {
         if let Err(refusal) = self.gateway.check_loop(&head) {
             return refusal.oauth_response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
+        if endpoint == OAuthEndpoint::Authorize && head.method == Method::GET {
+            return self.facade.authorize(head.uri.query()).map(ResponseBody::full);
+        }
         if head.method != Method::POST {
             return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
-        let response = match read_form(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.serve(endpoint, &head.headers, &form, &peer, &id).await,
+        let response = match read_body(body, self.shared.settings.load().body_idle).await {
+            Ok(form) => self.facade.serve_oauth(endpoint, &head, &form, &peer, &id).await,
             Err(refusal) => refusal.oauth_response(&id, false),
         };
         response.map(ResponseBody::full)
@@ -126,7 +157,7 @@ impl DataHandler {
 const OTHER_HOST: &str = "the connection was opened for another host";
 const OAUTH_ALONE: &str = "this host serves logins and tokens alone";
 
-async fn read_form(body: RequestBody, patience: std::time::Duration) -> Result<Bytes, Refusal> {
+async fn read_body(body: RequestBody, patience: std::time::Duration) -> Result<Bytes, Refusal> {
     let read = Limited::new(body, facade::MAX_FORM).collect();
     match tokio::time::timeout(patience, read).await {
         Err(_) => Err(Refusal::RequestTimeout),

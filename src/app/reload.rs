@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::gateway::{self, settings::GatewaySettings};
+use crate::pairing::ApplicationClient;
 use crate::server::Reload;
 
 use super::{Running, RunningState, operator, preflight, realms};
@@ -59,7 +60,11 @@ impl RunningState {
         let changed = realms::changed(old, &fresh);
         self.data.connectors.replace(&parts);
         self.control.registry.set_rules(realms::rules(&fresh));
-        self.control.pairing.reload(realms::for_pairing(&fresh, &parts), fresh.retry.clone());
+        self.control.pairing.reload(
+            realms::for_pairing(&fresh, &parts),
+            ApplicationClient::all(&fresh.callers),
+            fresh.retry.clone(),
+        );
         let caller = self.data.operator.clone();
         self.data.shared.settings.store(Arc::new(GatewaySettings::compile(&operator::with(&fresh, caller))));
         self.control.renewals.reload(fresh.renewal.clone(), realms::control_calls(&parts), &changed).await;

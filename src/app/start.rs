@@ -27,7 +27,7 @@ use crate::journal::Journal;
 use crate::journal::audit::AuditLog;
 use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint;
-use crate::pairing::{self, Pairing};
+use crate::pairing::{self, ApplicationClient, Pairing};
 use crate::public;
 use crate::server::{self, InheritedSockets, ServerCounters, ServerOptions, TlsCertificates, Workers};
 use crate::store::cluster::ReplicaId;
@@ -140,6 +140,7 @@ async fn control_plane(
         clock: base.clock.clone(),
         store: store.clone(),
         realms: realms::for_pairing(&base.config, &base.realms),
+        applications: ApplicationClient::all(&base.config.callers),
         retry: base.config.retry.clone(),
         registry: registry.clone(),
         renewals: renewals.clone(),
@@ -213,6 +214,8 @@ fn data_plane(
             known_tokens: control.known_tokens.clone(),
             issuer: control.application_grants.clone(),
             registry: control.registry.clone(),
+            pairing: control.pairing.clone(),
+            runtime: Handle::current(),
         }),
     });
     let certificates = ListenerCertificates::load(&base.config, &base.clock)?;

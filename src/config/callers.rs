@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
+use crate::model::redirect_uri::RedirectUri;
 
 use super::defaults::{FACADE_TOKEN_LIFE, FACADE_TOKEN_SIZE};
 use super::listeners::Exposure;
@@ -71,7 +72,7 @@ fn caller(
     let key = section.optional("key_sha256", |value| digest(value, KEY_FIX));
     let certificate = section.optional("cert_sha256", |value| digest(value, FINGERPRINT_FIX));
     let networks = section.get("networks").map_or(Vec::new(), |value| networks(&value));
-    let facade = facade(&section);
+    let facade = facade(&section, realms);
     let allow = allow(&section);
     let url = section.optional("url", own_url);
     let limit = limit(&section, "limit");
@@ -191,7 +192,7 @@ const TOKEN_LIVES: RangeInclusive<Duration> = Duration::from_secs(60)..=FACADE_T
 /// The size that the vendor documents for its own (Authentication and Pairing V2, 4.1.2).
 const LONGEST_TOKEN: usize = 8 * 1024;
 
-fn facade(section: &Section<'_>) -> Result<Option<FacadeConfig>, Reported> {
+fn facade(section: &Section<'_>, realms: &RealmNames) -> Result<Option<FacadeConfig>, Reported> {
     let given = section.section("facade");
     if !given.present() {
         return Ok(None);
@@ -201,6 +202,8 @@ fn facade(section: &Section<'_>) -> Result<Option<FacadeConfig>, Reported> {
     let secret = given.required("client_secret_sha256", "client_secret_sha256 = \"…\"");
     let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
     let client_secret = secret.and_then(|value| digest(&value, fix));
+    let redirect_uris = redirect_uris(&given);
+    let realm = login_realm(&given, realms, redirect_uris.as_deref().unwrap_or_default());
     let adopt = given.boolean("adopt", false);
     let token_life = given.duration("token_life", FACADE_TOKEN_LIFE, TOKEN_LIVES);
     let token_size = given.size("token_size", FACADE_TOKEN_SIZE, 0..=LONGEST_TOKEN);
@@ -208,10 +211,58 @@ fn facade(section: &Section<'_>) -> Result<Option<FacadeConfig>, Reported> {
     Ok(Some(FacadeConfig {
         client_id: client_id?,
         client_secret: client_secret?,
+        redirect_uris: redirect_uris?,
+        realm: realm?,
         adopt,
         token_life,
         token_size,
     }))
+}
+
+/// Where the login of an application may end.
+fn redirect_uris(facade: &Section<'_>) -> Result<Vec<RedirectUri>, Reported> {
+    let Some(value) = facade.get("redirect_uris") else { return Ok(Vec::new()) };
+    let items = value.items("a list of addresses, like [\"http://127.0.0.1:5000/cb\"]")?;
+    every(&items, |item| {
+        let text = item.text()?;
+        let uri: RedirectUri = match text.parse() {
+            Ok(uri) => uri,
+            Err(problem) => {
+                let fix = "write the redirect_uri exactly as the application sends it";
+                return item.refuse(format!("{text:?} is no redirect URI: {problem}"), fix);
+            }
+        };
+        if uri.is_unprotected() {
+            let what = "carries the codes of logins over a network in the clear";
+            item.warn(what, "use https where the application can be reached by it");
+        }
+        Ok(uri)
+    })
+}
+
+/// The realm of an application's logins: the one that is named, or the first on the new platform, where new
+/// accounts are.
+fn login_realm(
+    facade: &Section<'_>,
+    realms: &RealmNames,
+    redirect_uris: &[RedirectUri],
+) -> Result<Option<RealmName>, Reported> {
+    let Some(value) = facade.get("realm") else {
+        if let (Some(chosen), [_, _, ..], [_, ..]) = (&realms.newest, &*realms.known, redirect_uris) {
+            let what =
+                format!("is missing, so people log in at realm {chosen:?}, the first on the new platform");
+            let fix = format!("name one of: {}", realms.known.join(", "));
+            facade.reader.warning(&facade.location_of("realm"), what, fix);
+        }
+        return Ok(realms.newest.as_ref().and_then(|name| name.parse().ok()));
+    };
+    let text = value.text()?;
+    if !realms.known.iter().any(|name| name == text) {
+        let fix = format!("name one of: {}", realms.known.join(", "));
+        return value.refuse(format!("realm {text:?} is not known"), fix);
+    }
+    // One that is not a name has been reported with the realm.
+    Ok(Some(text.parse().map_err(|_| Reported)?))
 }
 
 fn allow(section: &Section<'_>) -> Result<Vec<Group>, Reported> {

@@ -35,6 +35,11 @@ pub const ADMIN_LISTEN: &str = "127.0.0.1:8081";
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 pub const AUDIT_FILE: &str = "admin-audit.log";
 
+// [realms.NAME]
+
+/// The only scope that the documents know (Authentication and Pairing V2, 4.1.1).
+pub const SCOPE: &str = "openid";
+
 // [[callers]]
 
 /// As long as the vendor's own tokens live (Authentication and Pairing V2, 4.1.3), so that applications keep

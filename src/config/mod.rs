@@ -42,6 +42,7 @@ use url::Url;
 use crate::model::account::RealmName;
 use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
+use crate::model::redirect_uri::RedirectUri;
 use crate::model::route::{HostPattern, HostPolicy};
 use crate::model::token::ClientSecret;
 
@@ -199,6 +200,10 @@ pub struct RealmConfig {
     pub oauth_base: Url,
     pub base_url: Url,
     pub login_page: Url,
+    /// What a login asks for; the documents know `openid` alone.
+    pub scope: String,
+    /// Further parameters of the authorize address, which no document names.
+    pub authorize_parameters: BTreeMap<String, String>,
     pub redirect_uri: Url,
     pub client_id: String,
     pub client_secret: ClientSecret,
@@ -312,6 +317,10 @@ pub struct FacadeConfig {
     pub client_id: String,
     /// SHA-256 of it.
     pub client_secret: [u8; 32],
+    /// Where its logins may end; without any it has none.
+    pub redirect_uris: Vec<RedirectUri>,
+    /// The realm in which its people log in.
+    pub realm: Option<RealmName>,
     /// Whether an imported refresh token that the application brings is exchanged for one of the gateway's.
     pub adopt: bool,
     /// How long an access token of the gateway's is good.

@@ -24,7 +24,10 @@ const RESERVED_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What the other sections need to know of the realms, whether they are valid or not.
 pub(super) struct RealmNames {
+    /// In the file's order.
     pub known: Vec<String>,
+    /// The first on the new platform, or the first of all.
+    pub newest: Option<String>,
     /// Every realm says `allow_insecure`: nothing here is real.
     pub sandbox: bool,
 }
@@ -39,7 +42,7 @@ pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, R
             fix,
         );
     }
-    let mut names = RealmNames { known: Vec::new(), sandbox: !sections.is_empty() };
+    let mut names = RealmNames { known: Vec::new(), newest: None, sandbox: !sections.is_empty() };
     let mut sited = Vec::new();
     for (name, section) in sections {
         let location = section.location.clone();
@@ -50,6 +53,9 @@ pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, R
         names.known.push(name);
         sited.extend(realm.map(|realm| (location, realm)));
     }
+    let newest =
+        sited.iter().find(|(_, realm)| realm.kind == RealmKind::New).map(|(_, realm)| realm.name.to_string());
+    names.newest = newest.or_else(|| names.known.first().cloned());
     keep_apart(root.reader, &sited);
     (sited.into_iter().map(|(_, realm)| (realm.name.clone(), realm)).collect(), names)
 }
@@ -66,6 +72,9 @@ fn realm(
     let base_url = base_url.and_then(|value| platform_base(&value, insecure));
     let login_page = required("login_page", "login_page = \"…\", the loginPage URL that Align gave you");
     let login_page = login_page.and_then(|value| platform_url(&value, insecure));
+    let scope =
+        section.or_default("scope", |value| Ok(value.text()?.to_owned()), || defaults::SCOPE.to_owned());
+    let authorize_parameters = authorize_parameters(&section);
     let redirect_uri = required("redirect_uri", "redirect_uri = \"…\", as it stands on Align's white list");
     let redirect_uri = redirect_uri.and_then(|value| redirect_uri_of(&value, insecure));
     let client_id = required("client_id", "client_id = \"…\", as Align gave it to you");
@@ -93,6 +102,8 @@ fn realm(
         oauth_base: oauth_base?,
         base_url: base_url?,
         login_page: login_page?,
+        scope: scope?,
+        authorize_parameters: authorize_parameters?,
         redirect_uri: redirect_uri?,
         client_id: client_id?,
         client_secret: client_secret?,
@@ -103,6 +114,27 @@ fn realm(
         ca_file: ca_file?,
         resolve: resolve?,
     })
+}
+
+/// Those that the gateway sends itself are no further ones.
+const OWN_PARAMETERS: [&str; 6] =
+    ["client_id", "response_type", "state", "redirect_uri", "loginPage", "scope"];
+
+fn authorize_parameters(section: &Section<'_>) -> Result<BTreeMap<String, String>, Reported> {
+    let mut parameters = BTreeMap::new();
+    let mut problem = None;
+    for (name, value) in section.named_values("authorize_parameters") {
+        if OWN_PARAMETERS.contains(&name.as_str()) {
+            let fix = "remove it; scope and login_page are keys of the realm";
+            problem = value.refuse::<()>(format!("{name} is sent by the gateway itself"), fix).err();
+            continue;
+        }
+        match value.text() {
+            Ok(text) => drop(parameters.insert(name, text.to_owned())),
+            Err(reported) => problem = Some(reported),
+        }
+    }
+    problem.map_or(Ok(parameters), Err)
 }
 
 fn kind(section: &Section<'_>) -> Result<RealmKind, Reported> {

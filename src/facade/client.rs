@@ -11,16 +11,28 @@ use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
 
 /// A configured client's credentials count first, in the form or in `Authorization: Basic`; else the caller
-/// is known as for any other call. Both ways at once are one too many (RFC 6749, 2.3) unless they say the
-/// same.
+/// is known as for any other call.
 pub fn authenticate(
     shared: &Arc<GatewayShared>,
     headers: &Headers,
     form: &TokenForm,
     peer: &PeerInfo,
 ) -> Result<AuthenticatedCaller, FacadeError> {
+    if let Some(client) = authenticate_client(shared, headers, form)? {
+        return Ok(client);
+    }
+    let (settings, now) = (shared.settings.load(), shared.clock.now());
+    caller::identify(&settings, &shared.tokens, headers, peer, now).map_err(FacadeError::Gateway)
+}
+
+/// The client whose credentials are sent; `None` where they are nobody's here. Both ways at once are one too
+/// many (RFC 6749, 2.3) unless they say the same.
+pub fn authenticate_client(
+    shared: &Arc<GatewayShared>,
+    headers: &Headers,
+    form: &TokenForm,
+) -> Result<Option<AuthenticatedCaller>, FacadeError> {
     let settings = shared.settings.load();
-    let now = shared.clock.now();
     // A Basic password may be a caller's key as well: that is the gateway's own way, and no client
     // credential.
     let is_key = |basic: &BasicCredentials| settings.caller_by_key(&basic.secrets[1]).is_some();
@@ -35,17 +47,14 @@ pub fn authenticate(
     if (in_form.is_some() || in_basic.is_some()) && !basics.iter().all(|basic| same_client(basic, form)) {
         return Err(OAuthRequestError::InvalidRequest(CREDENTIALS_DIFFER).into());
     }
-    if let Some(rules) = in_basic.as_ref().or(in_form) {
-        let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
-        // All are compared, so that the time tells nothing of which was right.
-        let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
-        return if right {
-            caller::accept(rules.clone(), headers).map_err(FacadeError::Gateway)
-        } else {
-            Err(OAuthRequestError::InvalidClient.into())
-        };
+    let Some(rules) = in_basic.as_ref().or(in_form) else { return Ok(None) };
+    let secrets = basics.iter().flat_map(|basic| &basic.secrets).chain(&form.client_secret);
+    // All are compared, so that the time tells nothing of which was right.
+    let right = secrets.fold(false, |right, secret| rules.facade_secret_is(secret) | right);
+    if !right {
+        return Err(OAuthRequestError::InvalidClient.into());
     }
-    caller::identify(&settings, &shared.tokens, headers, peer, now).map_err(FacadeError::Gateway)
+    caller::accept(rules.clone(), headers).map(Some).map_err(FacadeError::Gateway)
 }
 
 const CREDENTIALS_DIFFER: &str =

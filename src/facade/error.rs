@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
+use crate::pairing::CodeExchangeError;
 
 /// What is wrong with a token request, in the vendor's terms: 400 and 401 of its table, RFC 6749's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,10 @@ pub enum OAuthRequestError {
     UnsupportedGrant,
     InvalidClient,
     UnknownToken,
+    /// The code of a login, or what had to come with it.
+    WrongCode(CodeExchangeError),
+    /// The login behind a refresh token has ended, with the platform's token behind it.
+    LoginOver,
     /// The token to revoke is none that the gateway has handed out to this client.
     NotRevocable,
     StoreUnavailable,
@@ -34,6 +39,12 @@ impl From<OAuthRequestError> for FacadeError {
     }
 }
 
+impl From<Refusal> for FacadeError {
+    fn from(refusal: Refusal) -> Self {
+        FacadeError::Gateway(refusal)
+    }
+}
+
 impl FacadeError {
     pub fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
         match self {
@@ -44,18 +55,43 @@ impl FacadeError {
 }
 
 impl OAuthRequestError {
+    pub(super) fn of_code(error: CodeExchangeError) -> Self {
+        match error {
+            CodeExchangeError::StoreUnavailable => Self::StoreUnavailable,
+            error => Self::WrongCode(error),
+        }
+    }
+
     fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
+        let (status, error, description) = self.words();
+        let refusal = OAuthError { status, error, description };
+        let mut response = refusal.response(request_id, false);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        }
+        response
+    }
+
+    /// Status, RFC 6749's word, and a sentence.
+    fn words(self) -> (StatusCode, &'static str, String) {
         use OAuthRequestError::*;
         let (status, error, description) = match self {
             InvalidRequest(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
             UnsupportedGrant => (
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
-                "only refresh_token is answered here; an operator pairs accounts with genapi-gateway accounts pair",
+                "answered here are refresh_token, and authorization_code for clients whose facade lists redirect_uris",
             ),
             InvalidClient => {
                 (StatusCode::UNAUTHORIZED, "invalid_client", "client_id or client_secret is wrong")
             }
+            // Authentication and Pairing V2, 4.1.2: 400 for a wrong code.
+            WrongCode(error) => return (StatusCode::BAD_REQUEST, "invalid_grant", error.to_string()),
+            LoginOver => (
+                StatusCode::UNAUTHORIZED,
+                "invalid_grant",
+                "the login is over: pair an account within an hour of it, and use the tokens of the pairing",
+            ),
             UnknownToken => (
                 StatusCode::UNAUTHORIZED,
                 "invalid_grant",
@@ -88,12 +124,7 @@ impl OAuthRequestError {
                 "account_paused: an operator has paused this account; genapi-gateway accounts resume starts it again",
             ),
         };
-        let refusal = OAuthError { status, error, description: description.to_owned() };
-        let mut response = refusal.response(request_id, false);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
-        }
-        response
+        (status, error, description.to_owned())
     }
 }
 

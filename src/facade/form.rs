@@ -15,6 +15,10 @@ pub struct TokenForm {
     pub refresh_token: String,
     /// The token to revoke.
     pub token: String,
+    /// The code of a login, and what has to come with it.
+    pub code: String,
+    pub redirect_uri: Option<String>,
+    pub code_verifier: Option<String>,
     pub client_id: String,
     /// SHA-256 of it, where the form has one.
     pub client_secret: Option<[u8; 32]>,
@@ -38,6 +42,9 @@ impl TokenForm {
                 "grant_type" => form.grant_type = value.into_owned(),
                 "refresh_token" => form.refresh_token = value.into_owned(),
                 "token" => form.token = value.into_owned(),
+                "code" => form.code = value.into_owned(),
+                "redirect_uri" => form.redirect_uri = Some(value.into_owned()),
+                "code_verifier" => form.code_verifier = Some(value.into_owned()),
                 "client_id" => form.client_id = value.into_owned(),
                 "client_secret" => form.client_secret = Some(sha256(value.as_bytes())),
                 _ => {}

@@ -1,120 +1,100 @@
-//! The vendor's OAuth endpoints, answered for applications that refresh by themselves. No Align token ever
+//! The vendor's OAuth and pairing, answered for applications that do it by themselves. No Align token ever
 //! leaves: what an application gets is the gateway's, bound to it and to one account (threats, row 33).
 
+mod authorize;
 mod client;
 mod credentials;
+mod endpoint;
 mod error;
 mod form;
+mod login_calls;
+mod pair_request;
 mod revoke;
 mod token;
+mod unpair;
+mod vendor_response;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response};
+use tokio::runtime::Handle;
 
 use crate::access::application_grant_issuer::ApplicationGrantIssuer;
 use crate::access::known_tokens::KnownTokens;
 use crate::access::registry::AccountRegistry;
 use crate::gateway::GatewayShared;
 use crate::gateway::inbound::caller::PeerInfo;
-use crate::gateway::settings::GatewaySettings;
-use crate::http1::Headers;
+use crate::gateway::refusal::Refusal;
+use crate::gateway::settings::CallerRules;
+use crate::http1::RequestHead;
+use crate::model::endpoint::Endpoint;
+use crate::pairing::Pairing;
 
+pub use endpoint::{ApiCall, OAuthEndpoint, api_call, oauth_endpoint};
 pub use form::MAX_FORM;
 
-/// Serves the OAuth requests of callers.
+/// Serves the OAuth and pairing requests of callers.
 pub struct OAuthFacade {
     pub shared: Arc<GatewayShared>,
     pub known_tokens: Arc<KnownTokens>,
     pub issuer: ApplicationGrantIssuer,
     pub registry: Arc<AccountRegistry>,
+    pub pairing: Arc<Pairing>,
+    /// Where the calls to store and platform run, so that an application that disconnects stops none.
+    pub runtime: Handle,
 }
 
-/// The endpoints that are answered here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OAuthEndpoint {
-    Token,
-    Revoke,
-}
-
-impl OAuthEndpoint {
-    /// As the vendor has it (Authentication and Pairing V2, 4.1.2 and 4.1.5).
-    fn path(self) -> &'static str {
-        match self {
-            Self::Token => "/oauth2/token",
-            Self::Revoke => "/oauth2/revoke",
-        }
-    }
-}
-
-/// Which of the vendor's OAuth endpoints a path is, bare or after an account's prefix, and after the path of
-/// the gateway's own URL.
-pub fn endpoint(settings: &GatewaySettings, path: &str) -> Option<OAuthEndpoint> {
-    // A glance that nearly every call fails at once.
-    let trimmed = path.trim_end_matches('/');
-    let is_asked = |endpoint: &OAuthEndpoint| trimmed.ends_with(endpoint.path());
-    let endpoint = [OAuthEndpoint::Token, OAuthEndpoint::Revoke].into_iter().find(is_asked)?;
-    if endpoint == OAuthEndpoint::Revoke && !settings.callers.iter().any(|caller| caller.has_facade()) {
-        return None;
-    }
-    let is_it = |below: &str| is_below_prefix(below, endpoint);
-    let mut callers = settings.callers.iter();
-    callers.any(|caller| path.strip_prefix(caller.url.path.as_str()).is_some_and(is_it)).then_some(endpoint)
-}
-
-/// Slashes at the end of a base URL do not count.
-fn is_below_prefix(path: &str, endpoint: OAuthEndpoint) -> bool {
-    let Some(prefix) = path.trim_end_matches('/').strip_suffix(endpoint.path()) else { return false };
-    let prefix = prefix.trim_matches('/');
-    let name = prefix.strip_prefix("accounts/").map(|name| name.trim_start_matches('/'));
-    prefix.is_empty() || name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+/// An API call that was answered here.
+pub struct ServedCall {
+    pub response: Response<Bytes>,
+    pub caller: Arc<CallerRules>,
+    pub endpoint: &'static Endpoint,
 }
 
 impl OAuthFacade {
-    /// Serves a POST; `body` is at most [`MAX_FORM`] bytes.
-    pub async fn serve(
+    /// Serves a POST to the token or revocation endpoint; `body` is at most [`MAX_FORM`] bytes.
+    pub async fn serve_oauth(
         &self,
         endpoint: OAuthEndpoint,
-        headers: &Headers,
+        head: &RequestHead,
         body: &[u8],
         peer: &PeerInfo,
         request_id: &HeaderValue,
     ) -> Response<Bytes> {
         let served = match endpoint {
-            OAuthEndpoint::Token => self.issue_token(headers, body, peer).await,
-            OAuthEndpoint::Revoke => self.revoke(headers, body, peer).await,
+            OAuthEndpoint::Token => self.issue_token(&head.headers, body, peer).await,
+            OAuthEndpoint::Revoke => self.revoke(&head.headers, body, peer).await,
+            // It takes parameters in the body as well (RFC 6749, 3.1).
+            OAuthEndpoint::Authorize => Ok(self.authorize(std::str::from_utf8(body).ok())),
         };
         served.unwrap_or_else(|error| error.response(request_id))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Serves an API call; `body` is at most [`MAX_FORM`] bytes.
+    pub async fn serve_api(
+        &self,
+        call: ApiCall,
+        head: &RequestHead,
+        body: &[u8],
+        peer: &PeerInfo,
+    ) -> Result<ServedCall, Refusal> {
+        match call {
+            ApiCall::OfLogin => self.serve_login_call(head, body, peer).await,
+            ApiCall::Unpair => self.serve_unpair(head, body, peer).await,
+        }
+    }
 
-    #[test]
-    fn the_token_endpoint_is_found_bare_and_behind_an_account() {
-        for path in [
-            "/oauth2/token",
-            "/oauth2/token/",
-            "//oauth2/token",
-            "/accounts/smile/oauth2/token",
-            "/accounts/smile//oauth2/token",
-            "//accounts//smile/oauth2/token",
-        ] {
-            assert!(is_below_prefix(path, OAuthEndpoint::Token), "{path}");
-        }
-        for path in [
-            "/oauth2/tokens",
-            "/x/oauth2/token",
-            "/accounts/a/b/oauth2/token",
-            "/accounts/oauth2/token",
-            "//evil.test/oauth2/token",
-            "/",
-            "/oauth2",
-        ] {
-            assert!(!is_below_prefix(path, OAuthEndpoint::Token), "{path}");
-        }
+    async fn on_control<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.runtime.spawn(step).await.map_err(|problem| {
+            tracing::error!(
+                panicked = problem.is_panic(),
+                "a call of an application ended in a fault of the gateway"
+            );
+            Refusal::Panicked
+        })
     }
 }

@@ -3,7 +3,7 @@
 //! 27).
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::Response;
 
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
@@ -11,11 +11,13 @@ use crate::http1::Headers;
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
 use crate::model::token::RefreshToken;
+use crate::pairing::{self, LoginId};
 
 use super::OAuthFacade;
 use super::client;
 use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
+use super::vendor_response::revoked;
 
 impl OAuthFacade {
     pub(super) async fn revoke(
@@ -29,15 +31,28 @@ impl OAuthFacade {
         if !caller.has_facade() {
             return Err(FacadeError::Gateway(Refusal::CallNotAllowed(Group::Revoke)));
         }
+        let token = RefreshToken::new(form.token.as_str());
+        if pairing::is_login_token(&token) {
+            return self.end_login(&caller.name, &token).await;
+        }
         let account = self.account_to_revoke(&form.token, &caller.name).await;
         let account = account.ok_or(OAuthRequestError::NotRevocable)?;
-        let revoked = self.issuer.revoke(&caller.name, &account).await;
-        revoked.map_err(|problem| {
+        let removed = self.issuer.revoke(&caller.name, &account).await;
+        removed.map_err(|problem| {
             tracing::warn!(caller = %caller.name, %account, %problem, "a grant is not revoked yet");
             OAuthRequestError::StoreUnavailable
         })?;
         tracing::info!(caller = %caller.name, %account, "the caller has revoked its grant");
-        Ok(empty_response())
+        Ok(revoked())
+    }
+
+    async fn end_login(&self, caller: &str, token: &RefreshToken) -> Result<Response<Bytes>, FacadeError> {
+        let (pairing, name, id) = (self.pairing.clone(), caller.to_owned(), LoginId::of(token));
+        match self.on_control(async move { pairing.end_login(id, &name).await }).await? {
+            Ok(true) => Ok(revoked()),
+            Ok(false) => Err(OAuthRequestError::NotRevocable.into()),
+            Err(_) => Err(OAuthRequestError::StoreUnavailable.into()),
+        }
     }
 
     /// The account of a grant of this caller's, by its refresh token or an access token that came of it
@@ -49,13 +64,4 @@ impl OAuthFacade {
             (claims.caller == caller && claims.grant.is_some()).then_some(claims.account)
         })
     }
-}
-
-/// RFC 7009, 2.2: 200, and whatever stands in the body is ignored.
-fn empty_response() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(b"{}"));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

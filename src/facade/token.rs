@@ -1,25 +1,26 @@
-//! `POST /oauth2/token`: a refresh token that is known here gets a gateway token. No Align token ever leaves:
-//! an imported one comes back as the application sent it, so that it can go back to the vendor, or is
-//! exchanged for one of the gateway's where the caller's `facade` says `adopt`.
-
-use std::time::Duration;
+//! `POST /oauth2/token`: a refresh token that is known here gets a gateway token, and the code of a login
+//! gets the login. No Align token ever leaves: an imported refresh token comes back as the application sent
+//! it, so that it can go back to the vendor, or is exchanged for one of the gateway's where the caller's
+//! `facade` says `adopt`.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::Response;
 
 use crate::access::application_grants::{self, GrantStamp};
 use crate::access::registry::Availability;
 use crate::gateway::inbound::caller::PeerInfo;
-use crate::gateway::inbound::token::NewToken;
+use crate::gateway::inbound::token::{NewLoginToken, NewToken};
 use crate::gateway::settings::CallerRules;
 use crate::http1::Headers;
 use crate::model::account::AccountName;
 use crate::model::token::RefreshToken;
+use crate::pairing::{self, ApplicationLogin, CodeExchange, LoginError, LoginId};
 
 use super::OAuthFacade;
 use super::client;
 use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
+use super::vendor_response::IssuedTokens;
 
 impl OAuthFacade {
     pub(super) async fn issue_token(
@@ -29,32 +30,122 @@ impl OAuthFacade {
         peer: &PeerInfo,
     ) -> Result<Response<Bytes>, FacadeError> {
         let form = TokenForm::read_token_request(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
-        let caller = client::authenticate(&self.shared, headers, &form, peer)?.rules;
-        if form.grant_type != "refresh_token" {
-            return Err(OAuthRequestError::UnsupportedGrant.into());
-        }
+        let issued = match form.grant_type.as_str() {
+            "refresh_token" => self.refresh(headers, &form, peer).await?,
+            "authorization_code" => self.exchange_code(headers, form, peer).await?,
+            _ => return Err(OAuthRequestError::UnsupportedGrant.into()),
+        };
+        Ok(issued.response())
+    }
+
+    async fn refresh(
+        &self,
+        headers: &Headers,
+        form: &TokenForm,
+        peer: &PeerInfo,
+    ) -> Result<IssuedTokens, FacadeError> {
+        let caller = client::authenticate(&self.shared, headers, form, peer)?.rules;
         let held = RefreshToken::new(form.refresh_token.as_str());
+        if pairing::is_login_token(&held) {
+            return self.refresh_login(&caller, held).await;
+        }
         let granted = self.granted_account(&held, &caller.name).await;
         let is_ours = granted.is_some();
         let name = granted.or_else(|| self.known_tokens.account_of(&held));
         let name = name.ok_or(OAuthRequestError::UnknownToken)?;
         self.check_account(&caller, &name)?;
         let granted = if is_ours { Some(held.clone()) } else { self.adopt(&caller, &name).await };
+        self.tokens_of(&caller, &name, granted.as_ref(), held)
+    }
+
+    /// From the code of [`Pairing::authorize`](pairing::Pairing::authorize) to the login (Authentication and
+    /// Pairing V2, 4.1.2). Only a client that has shown its own credentials may ask.
+    async fn exchange_code(
+        &self,
+        headers: &Headers,
+        form: TokenForm,
+        peer: &PeerInfo,
+    ) -> Result<IssuedTokens, FacadeError> {
+        let Some(client) = client::authenticate_client(&self.shared, headers, &form)? else {
+            client::authenticate(&self.shared, headers, &form, peer)?;
+            return Err(OAuthRequestError::UnsupportedGrant.into());
+        };
+        let caller = client.rules;
+        if form.code.is_empty() {
+            return Err(OAuthRequestError::InvalidRequest(
+                "code is missing: it is the one that came to redirect_uri",
+            )
+            .into());
+        }
+        let (pairing, name) = (self.pairing.clone(), caller.name.clone());
+        let exchanged = self.on_control(async move {
+            let exchange = CodeExchange {
+                caller: &name,
+                code: &form.code,
+                redirect_uri: form.redirect_uri.as_deref(),
+                code_verifier: form.code_verifier.as_deref(),
+            };
+            pairing.exchange_code(exchange).await
+        });
+        let login = exchanged.await?.map_err(OAuthRequestError::of_code)?;
+        tracing::info!(caller = %caller.name, "an application has logged in");
+        self.tokens_of_login(&caller, login)
+    }
+
+    async fn refresh_login(
+        &self,
+        caller: &CallerRules,
+        refresh: RefreshToken,
+    ) -> Result<IssuedTokens, FacadeError> {
+        let id = LoginId::of(&refresh);
+        let (pairing, name) = (self.pairing.clone(), caller.name.clone());
+        let ends_at = self.on_control(async move { pairing.login_end(id, &name).await }).await?;
+        let ends_at = ends_at.map_err(|error| match error {
+            LoginError::StoreDown => OAuthRequestError::StoreUnavailable,
+            _ => OAuthRequestError::LoginOver,
+        })?;
+        self.tokens_of_login(caller, ApplicationLogin { id, refresh, ends_at })
+    }
+
+    /// A login lasts as long as the platform's token behind it.
+    fn tokens_of_login(
+        &self,
+        caller: &CallerRules,
+        login: ApplicationLogin,
+    ) -> Result<IssuedTokens, FacadeError> {
+        let now = self.shared.clock.now();
+        let lifetime = login.ends_at.since(now).min(caller.token_life());
+        let new_token = NewLoginToken {
+            caller: &caller.name,
+            login: login.id.to_bytes(),
+            expires_at: now + lifetime,
+            size: caller.token_size(),
+        };
+        let access = self.shared.tokens.mint_login(new_token).ok_or(NAME_TOO_LONG)?;
+        Ok(IssuedTokens { access, refresh: login.refresh, lifetime })
+    }
+
+    /// A token set for an account; `granted` is the application grant that it comes of, where there is one.
+    pub(super) fn tokens_of(
+        &self,
+        caller: &CallerRules,
+        account: &AccountName,
+        granted: Option<&RefreshToken>,
+        held: RefreshToken,
+    ) -> Result<IssuedTokens, FacadeError> {
         let now = self.shared.clock.now();
         let lifetime = caller.token_life();
         let new_token = NewToken {
             caller: &caller.name,
-            account: &name,
+            account,
             issued_at: now,
             expires_at: now + lifetime,
-            grant: granted.as_ref().map(GrantStamp::of),
+            grant: granted.map(GrantStamp::of),
             size: caller.token_size(),
         };
-        let token = self.shared.tokens.mint(new_token);
-        let token =
-            token.ok_or(OAuthRequestError::InvalidRequest("the caller's name is too long for a token"))?;
-        tracing::info!(caller = %caller.name, account = %name, "gateway token handed out");
-        Ok(token_response(&token, &granted.unwrap_or(held), lifetime))
+        let access = self.shared.tokens.mint(new_token).ok_or(NAME_TOO_LONG)?;
+        tracing::info!(caller = %caller.name, %account, "gateway token handed out");
+        Ok(IssuedTokens { access, refresh: granted.cloned().unwrap_or(held), lifetime })
     }
 
     /// The account that one of the gateway's own refresh tokens opens for this caller. Another gateway may
@@ -90,7 +181,7 @@ impl OAuthFacade {
         if !caller.adopts_tokens() {
             return None;
         }
-        let issued = self.issuer.issue(&caller.name, account).await;
+        let issued = self.issuer.issue(&caller.name, account, None).await;
         let warn = |problem: &_| {
             tracing::warn!(caller = %caller.name, %account, %problem, "a refresh token is not exchanged yet");
         };
@@ -98,25 +189,5 @@ impl OAuthFacade {
     }
 }
 
-/// The vendor's shape (Authentication and Pairing V2, 4.1.3).
-fn token_response(access_token: &str, refresh_token: &RefreshToken, lifetime: Duration) -> Response<Bytes> {
-    json_response(
-        StatusCode::OK,
-        &serde_json::json!({
-            "access_token": access_token,
-            "refresh_token": refresh_token.expose(),
-            "scope": "openid",
-            "token_type": "Bearer",
-            "expires_in": lifetime.as_secs(),
-        }),
-    )
-}
-
-fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
+const NAME_TOO_LONG: OAuthRequestError =
+    OAuthRequestError::InvalidRequest("the caller's name is too long for a token");

@@ -17,11 +17,14 @@ mod stories;
 mod testing;
 mod worker;
 
-use http::Method;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Response};
 
 use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, Request, RequestBody, RequestHead};
-use crate::model::endpoint::EndpointId;
+use crate::model::endpoint::{Endpoint, EndpointId};
 
 pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
@@ -36,6 +39,7 @@ use inbound::caller::{self, PeerInfo};
 use inbound::permission::{check_allowed, refuse_tunnel_methods};
 use inbound::{cors, target};
 use refusal::Refusal;
+use settings::CallerRules;
 use worker::GatewayResponse;
 
 impl<D: Dial> Gateway<D> {
@@ -64,6 +68,21 @@ impl<D: Dial> Gateway<D> {
         let response = refusal.response(&id, head.method == Method::HEAD, ResponseBody::full);
         (log.refusal, log.status) = (Some(refusal.code()), response.status().as_u16());
         response.map(|body| body.with_log(log))
+    }
+
+    /// A response that was made without the platform; it has its line in the access log.
+    pub fn respond(
+        &self,
+        head: &RequestHead,
+        caller: Arc<CallerRules>,
+        endpoint: &'static Endpoint,
+        mut response: Response<Bytes>,
+    ) -> GatewayResponse<D> {
+        let id = self.request_id(&head.headers);
+        response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), id.clone());
+        let mut log = self.begin_log(&head.method, id);
+        (log.caller, log.endpoint, log.status) = (Some(caller), endpoint, response.status().as_u16());
+        response.map(ResponseBody::full).map(|body| body.with_log(log))
     }
 
     async fn serve(

@@ -4,5 +4,6 @@ pub mod account;
 pub mod endpoint;
 pub mod legacy_host;
 pub mod origin;
+pub mod redirect_uri;
 pub mod route;
 pub mod token;

@@ -13,6 +13,7 @@ use super::outcome::{Choice, LoginError, LoginOutcome, LoginStep};
 use super::pending::{BoundBy, CodeStatus, PendingChoice, PendingState, SessionBinding};
 use super::retry::RetryPolicy;
 use super::{LOGIN_VALID, Pairing, PairingRealm};
+use crate::clock::Timestamp;
 use crate::model::account::AccountId;
 use crate::model::token::{AccessToken, AuthorizationCode};
 use crate::platform::RelatedAccount;
@@ -57,6 +58,7 @@ impl Pairing {
         let spent = Cookie::forgotten(state_code.hash(), realm.secure());
         let by_browser = state.binding.by == BoundBy::Cookie;
         let start = state.start.clone();
+        let application = state.request.application.clone();
         let mut response = match redirect {
             Redirect::Error { error, .. } => CallbackResult::failed(login_refused(error), state.start),
             Redirect::Code { code, .. } => {
@@ -64,6 +66,10 @@ impl Pairing {
             }
         };
         self.failures.record(start.as_ref(), &response.outcome);
+        if let (Some(application), LoginOutcome::Failed { error, .. }) = (&application, &response.outcome) {
+            let location = application.with_login_error(error);
+            response.outcome = LoginOutcome::ReturnToApplication { location };
+        }
         if by_browser {
             response.cookies.push(spent);
         }
@@ -118,7 +124,7 @@ impl Pairing {
                     let access = AccessToken::new(access);
                     let login = Login { request, start, realm, access, route };
                     self.detach(move |pairing| async move {
-                        CallbackResult { outcome: pairing.connect(login, chosen).await, cookies: Vec::new() }
+                        CallbackResult::of(pairing.connect(login, chosen).await)
                     })
                     .await
                 }
@@ -158,7 +164,7 @@ impl Pairing {
         Ok((waiting, realm))
     }
 
-    /// From the code to a paired account, or to the choosing page.
+    /// From the code to a paired account, to the choosing page, or back to an application.
     async fn finish(
         self: Arc<Self>,
         state: PendingState,
@@ -167,26 +173,28 @@ impl Pairing {
         code: AuthorizationCode,
     ) -> CallbackResult {
         let start = state.start.clone();
-        match self.log_in(&state, &realm, code).await {
-            Err(error) => CallbackResult::failed(error, start),
-            Ok((login, OfferedAccounts::One(account))) => {
-                CallbackResult { outcome: self.connect(login, account).await, cookies: Vec::new() }
+        let finished = async {
+            let (login, ends_at) = self.log_in(&state, &realm, code).await?;
+            if let Some(application) = state.request.application.clone() {
+                let location = self.hand_over(application, login, ends_at).await?;
+                return Ok(CallbackResult::of(LoginOutcome::ReturnToApplication { location }));
             }
-            Ok((login, OfferedAccounts::Several(accounts))) => self
-                .offer(state, login, accounts, secret)
-                .await
-                .unwrap_or_else(|error| CallbackResult::failed(error, start)),
-        }
+            match self.offered(&login).await? {
+                OfferedAccounts::One(account) => Ok(CallbackResult::of(self.connect(login, account).await)),
+                OfferedAccounts::Several(accounts) => self.offer(state, login, accounts, secret).await,
+            }
+        };
+        finished.await.unwrap_or_else(|error| CallbackResult::failed(error, start))
     }
 
-    /// Code exchange, first discovery, related accounts (gen-api, sections 2 to 4). The login's refresh token
-    /// is forgotten here.
+    /// Code exchange and first discovery (gen-api, sections 2 and 3). The login's refresh token is forgotten
+    /// here. Returned with it is when its access token ends.
     async fn log_in(
         &self,
         state: &PendingState,
         realm: &PairingRealm,
         code: AuthorizationCode,
-    ) -> Result<(Login, OfferedAccounts), LoginError> {
+    ) -> Result<(Login, Timestamp), LoginError> {
         let (policy, calls) = (RetryPolicy::of_login(&self.clock, &self.retry()), &realm.calls);
         let exchanged = policy.retry(|| calls.exchange_code(&code)).await;
         let tokens = exchanged
@@ -196,14 +204,10 @@ impl Pairing {
         if let Some(odd) = tokens.oddity_line() {
             tracing::info!(realm = %state.request.realm, odd, "a login's token answer was odd");
         }
+        let ends_at = self.clock.now() + tokens.expires_in;
         let access = tokens.access;
         let route =
             policy.retry(|| calls.discover_first(&access)).await.or_login_error(LoginStep::Discovery)?;
-        let accounts = policy
-            .retry(|| calls.related_accounts(&route, &access))
-            .await
-            .or_login_error(LoginStep::Accounts)?;
-        let offered_accounts = offered_accounts(accounts, state.request.account_id)?;
         let login = Login {
             request: state.request.clone(),
             start: state.start.clone(),
@@ -211,7 +215,15 @@ impl Pairing {
             access,
             route,
         };
-        Ok((login, offered_accounts))
+        Ok((login, ends_at))
+    }
+
+    /// Related accounts (gen-api, section 4).
+    async fn offered(&self, login: &Login) -> Result<OfferedAccounts, LoginError> {
+        let policy = RetryPolicy::of_login(&self.clock, &self.retry());
+        let calls = &login.realm.calls;
+        let accounts = policy.retry(|| calls.related_accounts(&login.route, &login.access)).await;
+        offered_accounts(accounts.or_login_error(LoginStep::Accounts)?, login.request.account_id)
     }
 
     /// Keeps the login until the person has chosen.
@@ -257,6 +269,10 @@ impl Pairing {
 }
 
 impl CallbackResult {
+    fn of(outcome: LoginOutcome) -> Self {
+        Self { outcome, cookies: Vec::new() }
+    }
+
     pub(super) fn failed(error: LoginError, start: Option<Code>) -> Self {
         match error {
             // Anybody can send these, as often as they like.

@@ -51,10 +51,7 @@ impl Code {
     }
 
     pub(super) fn hash(&self) -> CodeHash {
-        let digest = digest::digest(&digest::SHA256, self.0.as_bytes());
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest.as_ref());
-        CodeHash(hash)
+        CodeHash(sha256(self.0.as_bytes()))
     }
 }
 
@@ -77,7 +74,19 @@ impl<'de> Deserialize<'de> for Code {
     }
 }
 
+/// What is stored of a secret, and compared.
+pub(super) fn sha256(secret: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, secret).as_ref());
+    hash
+}
+
 impl CodeHash {
+    /// Of a secret that is no [`Code`].
+    pub(super) fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
     pub(super) fn as_bytes(self) -> [u8; 32] {
         self.0
     }

@@ -32,7 +32,7 @@ pub(super) struct Login {
 }
 
 /// Pair tokens in hand, not yet written.
-struct PairedTokens {
+pub(super) struct PairedTokens {
     request: PairingRequest,
     start: Option<Code>,
     realm: PairingRealm,
@@ -69,7 +69,11 @@ impl Pairing {
     }
 
     /// The pairing itself. Whatever can be refused without the platform is refused before it.
-    async fn pair(&self, login: Login, account: RelatedAccount) -> Result<PairedTokens, LoginError> {
+    pub(super) async fn pair(
+        &self,
+        login: Login,
+        account: RelatedAccount,
+    ) -> Result<PairedTokens, LoginError> {
         let Login { request, start, realm, access, route } = login;
         let records = self.records().await.map_err(|problem| LoginError::of_store(&problem))?;
         naming::decide(&records, &request, account.id, &account.name)?;
@@ -94,7 +98,7 @@ impl Pairing {
     }
 
     /// Writes the grant; the browser waits a few tries long, the gateway as long as it takes.
-    async fn save_with_retries(self: &Arc<Self>, paired: PairedTokens) -> Connected {
+    pub(super) async fn save_with_retries(self: &Arc<Self>, paired: PairedTokens) -> Connected {
         let mut retry = SaveRetry::new(&self.clock, LONGEST_SAVE_PAUSE);
         for attempt in 1.. {
             match self.save(&paired).await {
@@ -187,6 +191,7 @@ impl Pairing {
     async fn finish_pairing(&self, paired: PairedTokens, saved: SavedGrant) -> Connected {
         let SavedGrant { name, mut record, renewed } = saved;
         let PairedTokens { request, start, realm, route, account, access, mut warnings, odd, .. } = paired;
+        let platform_warnings = presentable(&warnings);
         if let Some(record) = &record {
             self.publish(record);
         }
@@ -222,7 +227,8 @@ impl Pairing {
             renewed,
             paused: record.is_some_and(|record| record.state == AccountState::Paused),
             saved: true,
-            warnings: presentable(warnings),
+            warnings: presentable(&warnings),
+            platform_warnings,
         }
     }
 
@@ -287,7 +293,8 @@ impl PairedTokens {
             renewed: false,
             paused: false,
             saved: false,
-            warnings: presentable(self.warnings.clone()),
+            warnings: presentable(&self.warnings),
+            platform_warnings: presentable(&self.warnings),
         }
     }
 }
@@ -317,7 +324,7 @@ fn journal_pairing(
 const MOST_WARNINGS: usize = 10;
 const LONGEST_WARNING: usize = 300;
 
-fn presentable(warnings: Vec<String>) -> Vec<String> {
+fn presentable(warnings: &[String]) -> Vec<String> {
     warnings.iter().take(MOST_WARNINGS).map(|warning| clipped(warning)).collect()
 }
 

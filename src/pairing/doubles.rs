@@ -74,6 +74,7 @@ impl Scene {
             clock: clock.clone(),
             store: store.clone(),
             realms: platforms.into_iter().map(|(name, calls)| (name, realm(calls))).collect(),
+            applications: Vec::new(),
             retry: retry(),
             registry: registry.clone(),
             renewals: renewals.clone(),

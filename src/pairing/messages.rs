@@ -188,6 +188,27 @@ const WRONG_ACCOUNT_ID: FailureText = FailureText {
          (iTeroAPISupport@aligntech.com).",
     pasted: None,
 };
+const BAD_AUTHORIZE: FailureText = FailureText {
+    title: "The application asked in an unusual way",
+    what: "The address that the application opened for this login is not one that the gateway understands: {fault}.",
+    todo: "Begin again in the application. If it happens again, tell the operator of this gateway.",
+    pasted: None,
+};
+const UNKNOWN_CLIENT: FailureText = FailureText {
+    title: "The application is not known here",
+    what: "The client_id that the application sent is none of this gateway's callers with redirect_uris.",
+    todo: "The operator of this gateway has to write the application's client_id and redirect_uris into facade of \
+         its caller.",
+    pasted: None,
+};
+const REDIRECT_URI_NOT_LISTED: FailureText = FailureText {
+    title: "The application's address is not listed",
+    what: "The application wants to be called back at an address that the operator of this gateway has not listed \
+         for it. Nobody was logged in.",
+    todo: "The operator has to add the redirect_uri, exactly as the application sends it, to redirect_uris in \
+         facade of its caller.",
+    pasted: None,
+};
 const NAME_TAKEN: FailureText = FailureText {
     title: "The name is taken",
     what: "The name {name} already stands for the iTero account {id} of realm {realm}. Nothing was changed.",
@@ -280,6 +301,9 @@ impl LoginError {
             LoginError::WrongBrowser => &WRONG_BROWSER,
             LoginError::BadCallback(_) => &BAD_CALLBACK,
             LoginError::BadChoice => &BAD_CHOICE,
+            LoginError::BadAuthorize(_) => &BAD_AUTHORIZE,
+            LoginError::UnknownClient => &UNKNOWN_CLIENT,
+            LoginError::RedirectUriNotListed => &REDIRECT_URI_NOT_LISTED,
             LoginError::LoginRefused { .. } => &LOGIN_REFUSED,
             LoginError::LoginNotAccepted => &LOGIN_NOT_ACCEPTED,
             LoginError::LoginLost => &LOGIN_LOST,
@@ -306,7 +330,9 @@ impl LoginError {
     fn values(&self) -> Vec<(&'static str, String)> {
         match self {
             LoginError::AlreadyUsed { by: Some(name) } => vec![("name", name.to_string())],
-            LoginError::BadCallback(fault) => vec![("fault", (*fault).to_owned())],
+            LoginError::BadCallback(fault) | LoginError::BadAuthorize(fault) => {
+                vec![("fault", (*fault).to_owned())]
+            }
             LoginError::LoginRefused { error } => vec![("error", error.clone())],
             LoginError::Forbidden { call } => vec![("call", (*call).to_owned())],
             LoginError::AccountNotListed { wanted, listed } => {
@@ -325,6 +351,8 @@ impl LoginError {
             | LoginError::AlreadyUsed { by: None }
             | LoginError::WrongBrowser
             | LoginError::BadChoice
+            | LoginError::UnknownClient
+            | LoginError::RedirectUriNotListed
             | LoginError::LoginNotAccepted
             | LoginError::LoginLost
             | LoginError::CredentialsRefused
@@ -410,6 +438,7 @@ mod tests {
         for error in [
             LoginError::AlreadyUsed { by: Some(name.clone()) },
             LoginError::BadCallback("it has no state"),
+            LoginError::BadAuthorize("it is too long"),
             LoginError::LoginRefused { error: "server_error".into() },
             LoginError::Forbidden { call: "pair" },
             LoginError::AccountNotListed { wanted: id, listed: 1 },

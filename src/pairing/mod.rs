@@ -7,6 +7,7 @@
 
 mod account_changes;
 mod accounts;
+mod application;
 mod callback;
 mod code;
 mod connect;
@@ -30,6 +31,10 @@ mod stories;
 
 pub use account_changes::{AccountChangeError, AccountRemovalPreview, RenamePreview};
 pub use accounts::{ExportedGrant, Invitation, InviteRequest, OperatorError, PauseResult, Selection};
+pub use application::{
+    ApplicationClient, ApplicationLogin, Authorization, CodeExchange, CodeExchangeError, LoginId,
+    OfferedAccount, PairedApplication, is_login_token,
+};
 pub use callback::{CallbackResult, LoginProof};
 pub use code::{Code, Cookie};
 pub use grant_removal::{GrantRemoval, GrantRemovalError, GrantRemovalPreview, RemovedGrant};
@@ -69,11 +74,15 @@ pub const LONGEST_LINK_VALID: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a login may be under way, and how long its tokens wait for a choice (threats, row 9).
 pub const LOGIN_VALID: Duration = Duration::from_secs(10 * 60);
 
+/// Where applications' browsers begin a login, at the redirect URI's origin.
+pub const AUTHORIZE_PATH: &str = "/connect/authorize";
+
 /// What pairing is made of.
 pub struct PairingParts {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub realms: BTreeMap<RealmName, PairingRealm>,
+    pub applications: Vec<ApplicationClient>,
     pub retry: config::RetryConfig,
     pub registry: Arc<AccountRegistry>,
     pub renewals: Renewals,
@@ -125,17 +134,29 @@ pub struct Pairing {
     /// Held while a name is decided and its grant written: two logins must not settle on the same free name.
     saving: tokio::sync::Mutex<()>,
     unsaved: AtomicUsize,
+    pairing_locks: application::PairingLocks,
 }
 
 /// The part of the configuration that a reload replaces.
 struct PairingSettings {
     realms: BTreeMap<RealmName, PairingRealm>,
+    applications: Vec<ApplicationClient>,
     retry: config::RetryConfig,
 }
 
 impl Pairing {
     pub fn new(parts: PairingParts) -> Arc<Self> {
-        let PairingParts { clock, store, realms, retry, registry, renewals, journal, known_tokens } = parts;
+        let PairingParts {
+            clock,
+            store,
+            realms,
+            applications,
+            retry,
+            registry,
+            renewals,
+            journal,
+            known_tokens,
+        } = parts;
         Arc::new(Self {
             pending: PendingLogins::new(clock.clone(), store.clone()),
             failures: progress::RecentFailures::default(),
@@ -145,15 +166,21 @@ impl Pairing {
             renewals,
             journal,
             known_tokens,
-            settings: ArcSwap::from_pointee(PairingSettings { realms, retry }),
+            settings: ArcSwap::from_pointee(PairingSettings { realms, applications, retry }),
             saving: tokio::sync::Mutex::new(()),
             unsaved: AtomicUsize::new(0),
+            pairing_locks: application::PairingLocks::default(),
         })
     }
 
     /// Takes over a reloaded configuration; logins under way go on with it.
-    pub fn reload(&self, realms: BTreeMap<RealmName, PairingRealm>, retry: config::RetryConfig) {
-        self.settings.store(Arc::new(PairingSettings { realms, retry }));
+    pub fn reload(
+        &self,
+        realms: BTreeMap<RealmName, PairingRealm>,
+        applications: Vec<ApplicationClient>,
+        retry: config::RetryConfig,
+    ) {
+        self.settings.store(Arc::new(PairingSettings { realms, applications, retry }));
     }
 
     /// The paths at which browsers come back, one per realm or shared.

@@ -144,6 +144,7 @@ mod tests {
 
     fn request(name: Option<&str>) -> PairingRequest {
         PairingRequest {
+            application: None,
             realm: "global".parse().unwrap(),
             name: name.map(|name| name.parse().unwrap()),
             account_id: None,

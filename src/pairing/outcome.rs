@@ -11,6 +11,10 @@ use crate::store::StoreError;
 #[derive(Debug, Clone)]
 pub enum LoginOutcome {
     Connected(Connected),
+    /// It was an application's login: the browser goes back to it, with a code or an error.
+    ReturnToApplication {
+        location: String,
+    },
     /// Several accounts: the person has to say which.
     Choose(Choice),
     Failed {
@@ -36,6 +40,9 @@ pub struct Connected {
     pub saved: bool,
     /// The platform's own (chart numbers) and ours.
     pub warnings: Vec<String>,
+    /// The platform's alone.
+    #[serde(skip)]
+    pub platform_warnings: Vec<String>,
 }
 
 /// Serialised for the operator who pastes: the code is what `choose` wants back.
@@ -64,6 +71,12 @@ pub enum LoginError {
     BadCallback(&'static str),
     /// The chosen account is none of those offered.
     BadChoice,
+    /// What came to the authorize endpoint is none that an application would send.
+    BadAuthorize(&'static str),
+    /// Of an application that nobody has configured.
+    UnknownClient,
+    /// The application asks for the browser to be sent where its operator has not listed.
+    RedirectUriNotListed,
     /// An error redirect other than a cancelled login; RFC 6749's `error` word.
     LoginRefused {
         error: String,
@@ -177,6 +190,9 @@ impl LoginError {
             LoginError::WrongBrowser => "wrong_browser",
             LoginError::BadCallback(_) => "bad_callback",
             LoginError::BadChoice => "bad_choice",
+            LoginError::BadAuthorize(_) => "bad_authorize",
+            LoginError::UnknownClient => "unknown_client",
+            LoginError::RedirectUriNotListed => "redirect_uri_not_listed",
             LoginError::LoginRefused { .. } => "login_refused",
             LoginError::LoginNotAccepted => "login_not_accepted",
             LoginError::LoginLost => "login_lost",

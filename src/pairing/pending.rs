@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::application::ApplicationRequest;
 use super::code::{Code, CodeHash};
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -20,6 +21,22 @@ pub(super) struct PairingRequest {
     pub name: Option<AccountName>,
     pub account_id: Option<AccountId>,
     pub callback_url: Option<String>,
+    /// The application that began it at the gateway's authorize endpoint; the login is then its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationRequest>,
+}
+
+impl PairingRequest {
+    /// For whatever account an application's login chooses.
+    pub fn by_application(realm: &RealmName, callback_url: Option<&str>) -> Self {
+        Self {
+            realm: realm.clone(),
+            name: None,
+            account_id: None,
+            callback_url: callback_url.map(str::to_owned),
+            application: None,
+        }
+    }
 }
 
 /// Who may go on with a login.
@@ -136,16 +153,28 @@ impl PendingLogins {
         what: T,
         valid_for: Duration,
     ) -> Result<(Code, Timestamp), StoreError> {
-        let now = self.clock.now();
-        let (code, expires_at) = (Code::fresh(), now + valid_for);
-        let timestamped = Timestamped { made_at: Some(now.as_millis()), what };
-        self.write(code.hash(), StoredLogin::Live(timestamped), expires_at).await?;
+        let (code, expires_at) = (Code::fresh(), self.clock.now() + valid_for);
+        self.put_under(code.hash(), what, expires_at).await?;
         Ok((code, expires_at))
+    }
+
+    /// Keeps something under the hash of a secret that nobody has used yet.
+    pub async fn put_under<T: PendingPayload>(
+        &self,
+        hash: CodeHash,
+        what: T,
+        expires_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let timestamped = Timestamped { made_at: Some(self.clock.now().as_millis()), what };
+        self.write(hash, StoredLogin::Live(timestamped), expires_at).await
     }
 
     /// Looks without using it up.
     pub async fn peek<T: PendingPayload>(&self, code: &Code) -> Result<CodeStatus<T>, StoreError> {
-        let hash = code.hash();
+        self.peek_by(code.hash()).await
+    }
+
+    pub async fn peek_by<T: PendingPayload>(&self, hash: CodeHash) -> Result<CodeStatus<T>, StoreError> {
         let stored = self.store.peek_login(hash.as_bytes(), T::KIND, self.clock.now()).await?;
         let Some(mut stored) = stored else { return Ok(CodeStatus::Unknown) };
         if let Some(made_at) = made_in_the_future::<T>(&stored, self.clock.now()) {
@@ -168,12 +197,12 @@ impl PendingLogins {
     /// Uses up what a look has found, and leaves the mark. Of two that come at once the store lets one
     /// through; the other finds it used.
     pub async fn take<T: PendingPayload>(&self, code: &Code) -> Result<CodeStatus<T>, StoreError> {
-        self.take_for(code, None).await
+        self.take_by(code.hash(), None).await
     }
 
     /// Closes a start link whose account is connected.
     pub async fn close_start(&self, code: &Code, by: &AccountName) -> Result<(), StoreError> {
-        self.take_for::<PendingStart>(code, Some(by.clone())).await.map(drop)
+        self.take_by::<PendingStart>(code.hash(), Some(by.clone())).await.map(drop)
     }
 
     /// How many logins under way are for the account of this name.
@@ -223,12 +252,12 @@ impl PendingLogins {
         Ok(read.collect())
     }
 
-    async fn take_for<T: PendingPayload>(
+    /// The same by hash; the mark names the account that came of it.
+    pub async fn take_by<T: PendingPayload>(
         &self,
-        code: &Code,
+        hash: CodeHash,
         by: Option<AccountName>,
     ) -> Result<CodeStatus<T>, StoreError> {
-        let hash = code.hash();
         let Some(stored) = self.store.take_login(hash.as_bytes(), T::KIND, self.clock.now()).await? else {
             return Ok(CodeStatus::Used { by: None });
         };
@@ -273,6 +302,8 @@ fn made_in_the_future<T: PendingPayload>(stored: &PendingLogin, now: Timestamp) 
 fn name_pointer(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Start | PendingKind::State => "/live/order/name",
+        // They are for no account yet.
+        PendingKind::ApplicationCode | PendingKind::ApplicationLogin => "/live/none",
         PendingKind::Choice => "/live/login/order/name",
     }
 }
@@ -298,8 +329,8 @@ mod tests {
     const TEN_MINUTES: Duration = Duration::from_secs(600);
 
     fn start() -> PendingStart {
-        let realm = "global".parse().unwrap();
-        PendingStart { request: PairingRequest { realm, name: None, account_id: None, callback_url: None } }
+        let realm: RealmName = "global".parse().unwrap();
+        PendingStart { request: PairingRequest::by_application(&realm, None) }
     }
 
     #[tokio::test]

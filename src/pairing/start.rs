@@ -178,6 +178,7 @@ impl Pairing {
             name: name.clone(),
             account_id: account_id.or(named),
             callback_url,
+            application: None,
         };
         Ok((realm, request, warnings))
     }

@@ -22,7 +22,8 @@ impl PlatformClient {
             .append_pair("state", state)
             .append_pair("redirect_uri", self.realm.redirect_uri.as_str())
             .append_pair("loginPage", self.realm.login_page.as_str())
-            .append_pair("scope", "openid");
+            .append_pair("scope", &self.realm.scope)
+            .extend_pairs(&self.realm.authorize_parameters);
         url
     }
 

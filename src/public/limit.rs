@@ -1,15 +1,13 @@
-//! Limits requests with unknown codes: one token bucket for everybody together. Codes have 256 bits and
-//! cannot be guessed; the bucket keeps guessing from becoming a load.
+//! Limits requests that anybody can send: a token bucket for everybody together.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::{Clock, Timestamp};
 
-const BURST: u64 = 60;
-const REFILL_MILLIS: u64 = 1000;
-
-pub(super) struct UnknownCodeLimit {
+pub(super) struct RequestLimit {
     clock: Clock,
+    burst: u64,
+    refill_millis: u64,
     state: Mutex<Bucket>,
 }
 
@@ -18,18 +16,28 @@ struct Bucket {
     filled_at: Timestamp,
 }
 
-impl UnknownCodeLimit {
-    pub fn new(clock: Clock) -> Self {
+impl RequestLimit {
+    /// Codes have 256 bits and cannot be guessed; this keeps guessing from becoming a load.
+    pub fn of_unknown_codes(clock: Clock) -> Self {
+        Self::new(clock, 60, 1000)
+    }
+
+    /// Far more logins than people begin, and few enough for the store.
+    pub fn of_logins(clock: Clock) -> Self {
+        Self::new(clock, 300, 200)
+    }
+
+    fn new(clock: Clock, burst: u64, refill_millis: u64) -> Self {
         let filled_at = clock.now();
-        Self { clock, state: Mutex::new(Bucket { remaining: BURST, filled_at }) }
+        Self { clock, burst, refill_millis, state: Mutex::new(Bucket { remaining: burst, filled_at }) }
     }
 
     pub fn take_one(&self) -> bool {
         let now = self.clock.now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let drops = now.as_millis().saturating_sub(state.filled_at.as_millis()) / REFILL_MILLIS;
+        let drops = now.as_millis().saturating_sub(state.filled_at.as_millis()) / self.refill_millis;
         if drops > 0 {
-            state.remaining = state.remaining.saturating_add(drops).min(BURST);
+            state.remaining = state.remaining.saturating_add(drops).min(self.burst);
             state.filled_at = now;
         }
         let taken = state.remaining > 0;
@@ -47,7 +55,7 @@ mod tests {
     #[test]
     fn the_bucket_empties_and_fills_again_by_one_a_second_up_to_its_size() {
         let clock = Clock::manual(Timestamp::from_millis(0));
-        let limit = UnknownCodeLimit::new(clock.clone());
+        let limit = RequestLimit::of_unknown_codes(clock.clone());
         assert_eq!((0..100).filter(|_| limit.take_one()).count(), 60);
         clock.advance(Duration::from_secs(2));
         assert_eq!((0..10).filter(|_| limit.take_one()).count(), 2);

@@ -14,8 +14,10 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
-use crate::pairing::{CallbackResult, LoginError, LoginOutcome, LoginProof, Pairing};
-use limit::UnknownCodeLimit;
+use crate::pairing::{
+    AUTHORIZE_PATH, Authorization, CallbackResult, LoginError, LoginOutcome, LoginProof, Pairing,
+};
+use limit::RequestLimit;
 
 /// The public listener: the routes below and a page for every other path.
 pub fn router(pairing: Arc<Pairing>) -> Router {
@@ -26,13 +28,17 @@ pub fn router(pairing: Arc<Pairing>) -> Router {
 /// `redirect_uri` needs a restart.
 pub fn routes(pairing: Arc<Pairing>) -> Router {
     let callbacks = pairing.callback_paths();
-    let pages_state =
-        Arc::new(PublicPages { unknown_codes: UnknownCodeLimit::new(pairing.clock().clone()), pairing });
+    let pages_state = Arc::new(PublicPages {
+        unknown_codes: RequestLimit::of_unknown_codes(pairing.clock().clone()),
+        logins: RequestLimit::of_logins(pairing.clock().clone()),
+        pairing,
+    });
     let mut routes = Router::new()
         // Callback paths are taken literally, whatever their segments begin with.
         .without_v07_checks()
         .route("/connect/{code}", get(offer).post(begin))
-        .route("/connect/choose", post(choose));
+        .route("/connect/choose", post(choose))
+        .route(AUTHORIZE_PATH, get(authorize));
     for (path, file) in pages::FILES {
         if !callbacks.contains(path) {
             routes = routes.route(path, get(async move || file()));
@@ -46,7 +52,9 @@ pub fn routes(pairing: Arc<Pairing>) -> Router {
 
 struct PublicPages {
     pairing: Arc<Pairing>,
-    unknown_codes: UnknownCodeLimit,
+    unknown_codes: RequestLimit,
+    /// Logins that applications begin: each leaves a row in the store for ten minutes.
+    logins: RequestLimit,
 }
 
 /// Shows what a link is for. Changes nothing: scanners and previews look, too.
@@ -68,6 +76,21 @@ async fn begin(state: State<Arc<PublicPages>>, headers: HeaderMap, uri: Uri) -> 
     match pages_state.pairing.begin(code_of(&uri)).await {
         Ok(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
         Err(error) => pages_state.failed(error),
+    }
+}
+
+/// An application has sent the browser here to log in; it presses no button, since it asked for this.
+async fn authorize(State(pages_state): State<Arc<PublicPages>>, method: Method, uri: Uri) -> Response {
+    if method != Method::GET {
+        return pages::method_not_allowed();
+    }
+    if !pages_state.logins.take_one() {
+        return pages::too_many_logins();
+    }
+    match pages_state.pairing.authorize(uri.query().unwrap_or_default()).await {
+        Authorization::LogIn(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
+        Authorization::Refused(location) => pages::redirect(&location),
+        Authorization::Failed(error) => pages::failed(&error, None),
     }
 }
 
@@ -112,6 +135,7 @@ impl PublicPages {
         let mut response = match result.outcome {
             LoginOutcome::Connected(connected) => pages::connected(&connected),
             LoginOutcome::Choose(choice) => pages::choose(&choice),
+            LoginOutcome::ReturnToApplication { location } => pages::redirect(&location),
             LoginOutcome::Failed { error: LoginError::LoginExpired, .. } => {
                 self.failed(LoginError::LoginExpired)
             }
@@ -164,6 +188,9 @@ fn status(error: &LoginError) -> StatusCode {
         | LoginError::NotEnabled
         | LoginError::NoAccounts => StatusCode::FORBIDDEN,
         LoginError::BadCallback(_)
+        | LoginError::BadAuthorize(_)
+        | LoginError::UnknownClient
+        | LoginError::RedirectUriNotListed
         | LoginError::BadChoice
         | LoginError::LoginRefused { .. }
         | LoginError::WrongAccountId => StatusCode::BAD_REQUEST,

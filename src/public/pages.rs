@@ -158,6 +158,31 @@ pub(super) fn see_other(location: &str, cookie: &Cookie) -> Response {
     response
 }
 
+/// Back to an application.
+pub(super) fn redirect(location: &str) -> Response {
+    let mut response = with_headers(StatusCode::FOUND, Body::empty(), "'none'");
+    match HeaderValue::from_str(location) {
+        Ok(mut location) => {
+            location.set_sensitive(true);
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        // A redirect URI that was listed, and a query of our making, are plain ASCII.
+        Err(_) => return failed(&LoginError::Broken, None),
+    }
+    response
+}
+
+pub(super) fn too_many_logins() -> Response {
+    let mut response = plain(
+        StatusCode::TOO_MANY_REQUESTS,
+        "Too many logins at once",
+        "More logins are begun here than people could begin.",
+        "Wait a minute, and begin again in your application.",
+    );
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+    response
+}
+
 pub(super) fn set_cookies(response: &mut Response, cookies: &[Cookie]) {
     for cookie in cookies {
         // Names and values are of our making: letters, digits, '-' and '_'.

@@ -124,7 +124,12 @@ fn login(id: u8, kind: PendingKind, expires_at: u64) -> PendingLogin {
 }
 
 pub fn application_grant(caller: &str, account: &str, token: &str) -> ApplicationGrant {
-    ApplicationGrant { caller: caller.into(), account: name(account), refresh: RefreshToken::new(token) }
+    ApplicationGrant {
+        caller: caller.into(),
+        account: name(account),
+        refresh: RefreshToken::new(token),
+        callback_url: None,
+    }
 }
 
 fn line(account: &str, number: u64) -> JournalEntry {
@@ -543,10 +548,17 @@ pub async fn an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_t
     }
     assert!(store.remove_application_grant("oldpms", &smile).await.unwrap());
     assert!(!store.remove_application_grant("oldpms", &smile).await.unwrap(), "it is gone");
-    let remaining = [application_grant("labsync", "smile", "labsync-smile")];
+    let url = "https://lab.example.test/hook";
+    assert!(!store.set_callback_url("oldpms", &smile, Some(url)).await.unwrap());
+    assert!(store.set_callback_url("labsync", &smile, Some(url)).await.unwrap());
+    let with_url = |account: &str| ApplicationGrant {
+        callback_url: Some(url.into()),
+        ..application_grant("labsync", account, "labsync-smile")
+    };
+    let remaining = [with_url("smile")];
     assert_eq!(store.application_grants(Some(&smile)).await.unwrap(), remaining);
     store.rename_account(&smile, &grin).await.unwrap();
-    let renamed = [application_grant("labsync", "grin", "labsync-smile")];
+    let renamed = [with_url("grin")];
     assert_eq!(store.application_grants(Some(&grin)).await.unwrap(), renamed);
     assert_eq!(store.application_grants(Some(&smile)).await.unwrap(), []);
     store.remove_account(&grin).await.unwrap();

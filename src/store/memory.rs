@@ -221,9 +221,16 @@ impl Store for MemoryStore {
         caller: &'a str,
         account: &'a AccountName,
     ) -> StoreFuture<'a, bool> {
-        ready(self.write().map(|mut state| {
-            state.application_grants.remove(&(account.clone(), caller.to_owned())).is_some()
-        }))
+        ready(self.write().map(|mut state| state.remove_application_grant(caller, account)))
+    }
+
+    fn set_callback_url<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+        callback_url: Option<&'a str>,
+    ) -> StoreFuture<'a, bool> {
+        ready(self.write().map(|mut state| state.set_callback_url(caller, account, callback_url)))
     }
 
     fn application_grants<'a>(
@@ -232,7 +239,8 @@ impl Store for MemoryStore {
     ) -> StoreFuture<'a, Vec<ApplicationGrant>> {
         let state = self.read();
         let is_asked = |grant: &&ApplicationGrant| account.is_none_or(|account| grant.account == *account);
-        ready(Ok(state.application_grants.values().filter(is_asked).cloned().collect()))
+        let live = state.application_grants.values().filter_map(|record| record.grant.as_ref());
+        ready(Ok(live.filter(is_asked).cloned().collect()))
     }
 
     fn put_login(&self, login: PendingLogin) -> StoreFuture<'_, ()> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::last_seen::{LastSeen, LastSeenRecord, Subject};
 use super::{
-    AccountRecord, ApplicationGrant, GrantRecord, JOURNAL_LINES, JournalEntry, NEWEST_FALLBACKS, NewGrant,
-    NewTokens, PendingKind, PendingLogin, StoreError, token_hash,
+    AccountRecord, ApplicationGrant, ApplicationGrantRecord, GrantRecord, JOURNAL_LINES, JournalEntry,
+    NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, StoreError, token_hash,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -21,7 +21,7 @@ pub(super) struct MemoryState {
     pub(super) known_tokens: BTreeMap<[u8; 32], AccountName>,
     /// Refresh tokens kept beside a grant's own, the newest last.
     pub(super) fallbacks: BTreeMap<(AccountName, RealmName), Vec<RefreshToken>>,
-    pub(super) application_grants: BTreeMap<(AccountName, String), ApplicationGrant>,
+    pub(super) application_grants: BTreeMap<(AccountName, String), ApplicationGrantRecord>,
     pub(super) last_seen: BTreeMap<Subject, LastSeen>,
 }
 
@@ -227,11 +227,11 @@ impl MemoryState {
                 self.fallbacks.insert((to.clone(), grant.realm.clone()), kept);
             }
         }
-        for (_, grant) in
+        for (_, mut record) in
             self.application_grants.extract_if(.., |(known, _), _| known == from).collect::<Vec<_>>()
         {
-            let grant = ApplicationGrant { account: to.clone(), ..grant };
-            self.application_grants.insert((to.clone(), grant.caller.clone()), grant);
+            record.grant.iter_mut().for_each(|grant| grant.account = to.clone());
+            self.application_grants.insert((to.clone(), record.caller.clone()), record);
         }
         if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
             self.last_seen.insert(Subject::Account(to.clone()), seen);
@@ -245,7 +245,34 @@ impl MemoryState {
     ) -> Result<ApplicationGrant, StoreError> {
         self.account(&offered.account)?;
         let place = (offered.account.clone(), offered.caller.clone());
-        Ok(self.application_grants.entry(place).or_insert_with(|| offered.clone()).clone())
+        let caller = offered.caller.clone();
+        let empty = || ApplicationGrantRecord { caller, generation: 0, grant: None };
+        let record = self.application_grants.entry(place).or_insert_with(empty);
+        if record.grant.is_none() {
+            record.generation += 1;
+        }
+        Ok(record.grant.get_or_insert_with(|| offered.clone()).clone())
+    }
+
+    pub(super) fn remove_application_grant(&mut self, caller: &str, account: &AccountName) -> bool {
+        let Some(record) = self.application_grants.get_mut(&(account.clone(), caller.to_owned())) else {
+            return false;
+        };
+        let was_there = record.grant.take().is_some();
+        record.generation += u64::from(was_there);
+        was_there
+    }
+
+    pub(super) fn set_callback_url(
+        &mut self,
+        caller: &str,
+        account: &AccountName,
+        callback_url: Option<&str>,
+    ) -> bool {
+        let record = self.application_grants.get_mut(&(account.clone(), caller.to_owned()));
+        let Some(grant) = record.and_then(|record| record.grant.as_mut()) else { return false };
+        grant.callback_url = callback_url.map(str::to_owned);
+        true
     }
 
     pub(super) fn login(&self, id: [u8; 32], kind: PendingKind, now: Timestamp) -> Option<PendingLogin> {

@@ -5,7 +5,9 @@
 
 use futures_util::{StreamExt, stream};
 
-use super::{AccountRecord, ApplicationGrant, JournalEntry, PendingLogin, Store, StoreError, StoreFuture};
+use super::{
+    AccountRecord, ApplicationGrantRecord, JournalEntry, PendingLogin, Store, StoreError, StoreFuture,
+};
 use crate::model::account::AccountName;
 
 /// Everything that stands under one name, also when the account itself is gone.
@@ -17,8 +19,8 @@ pub struct AccountBundle {
     pub spent_generation: u64,
     /// In order.
     pub known_tokens: Vec<[u8; 32]>,
-    /// By caller.
-    pub application_grants: Vec<ApplicationGrant>,
+    /// By caller, revoked ones included.
+    pub application_grants: Vec<ApplicationGrantRecord>,
     /// Oldest first.
     pub journal: Vec<JournalEntry>,
 }
@@ -120,7 +122,7 @@ async fn try_move(
     to: &dyn Migratable,
     name: &AccountName,
 ) -> Result<MoveOutcome, StoreError> {
-    let source = from.bundle(name).await?;
+    let mut source = from.bundle(name).await?;
     // What the target cannot unseal is of no use to anybody, and is written over.
     let target = match to.bundle(name).await {
         Ok(target) => Some(target),
@@ -128,6 +130,9 @@ async fn try_move(
         Err(trouble) => return Err(trouble),
     };
     let is_past = source.account.is_none();
+    if let Some(target) = target.as_ref().filter(|target| target.account.is_some() && !is_past) {
+        source.take_newer_application_grants(target);
+    }
     if target.as_ref() == Some(&source) {
         return Ok(if is_past { MoveOutcome::Past } else { MoveOutcome::AlreadyThere });
     }
@@ -146,6 +151,21 @@ impl AccountBundle {
     fn newest_generation(&self) -> u64 {
         let grants = self.account.iter().flat_map(|account| &account.grants);
         grants.map(|grant| grant.generation).fold(self.spent_generation, u64::max)
+    }
+
+    /// Applications are granted and revoke without a new token of the account's. What the other store knows
+    /// of one counts where it is newer; where both have gone on by themselves, what an application has got
+    /// there last.
+    fn take_newer_application_grants(&mut self, there: &Self) {
+        for record in &there.application_grants {
+            let mine = self.application_grants.iter_mut().find(|mine| mine.caller == record.caller);
+            match mine {
+                Some(mine) if mine.generation > record.generation => {}
+                Some(mine) => *mine = record.clone(),
+                None => self.application_grants.push(record.clone()),
+            }
+        }
+        self.application_grants.sort_by(|a, b| a.caller.cmp(&b.caller));
     }
 
     /// The lines that a journal lacks which holds `there`: it may have been trimmed at the old end.

@@ -43,9 +43,9 @@ pub mod contract;
 pub use error::{SetupError, StoreError};
 pub use open::{back_up, check, open, open_migratable, restore};
 pub use records::{
-    AccountRecord, ApplicationGrant, ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry,
-    LoadedAccounts, NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, StoredAccess,
-    StoredRoute, TrialRefresh, token_hash,
+    AccountRecord, ApplicationGrant, ApplicationGrantRecord, ClampedAccount, GrantRecord, JOURNAL_LINES,
+    JournalEntry, LoadedAccounts, NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin,
+    StoredAccess, StoredRoute, TrialRefresh, token_hash,
 };
 
 /// A result that is on its way; stores are used as `Arc<dyn Store>`.
@@ -147,6 +147,14 @@ pub trait Store: Send + Sync + 'static {
         account: &'a AccountName,
     ) -> StoreFuture<'a, bool>;
     /// Of one account, or of all. One that cannot be read is left out.
+    /// What a grant's application has said since about where it wants scan notifications. Says whether there
+    /// is such a grant.
+    fn set_callback_url<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+        callback_url: Option<&'a str>,
+    ) -> StoreFuture<'a, bool>;
     fn application_grants<'a>(
         &'a self,
         account: Option<&'a AccountName>,

@@ -200,6 +200,17 @@ impl Store for PostgresStore {
         Box::pin(within(SHORT, sql::application_grants::remove(self, caller, account)))
     }
 
+    fn set_callback_url<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+        callback_url: Option<&'a str>,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(repeated(SHORT, move || {
+            sql::application_grants::set_callback_url(self, caller, account, callback_url)
+        }))
+    }
+
     fn application_grants<'a>(
         &'a self,
         account: Option<&'a AccountName>,

@@ -108,6 +108,18 @@ pub struct ApplicationGrant {
     pub caller: String,
     pub account: AccountName,
     pub refresh: RefreshToken,
+    /// Where the application wants scan notifications of the account (Authentication and Pairing V2, 4.3.1).
+    pub callback_url: Option<String>,
+}
+
+/// The same with its past, as it moves between stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationGrantRecord {
+    pub caller: String,
+    /// Grows with every grant and every revocation of this caller's for the account.
+    pub generation: u64,
+    /// Absent once it was revoked.
+    pub grant: Option<ApplicationGrant>,
 }
 
 /// A login that was started and not yet finished, kept under the SHA-256 of its state or start code.
@@ -135,6 +147,10 @@ pub enum PendingKind {
     State,
     /// Logged in, the account is yet to be chosen.
     Choice,
+    /// The code of an application's login, which the application is to exchange.
+    ApplicationCode,
+    /// An application's login: it may list the accounts of whoever logged in, and pair them.
+    ApplicationLogin,
 }
 
 /// One line of an account's timeline: changes and why, not calls.

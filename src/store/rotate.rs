@@ -26,6 +26,7 @@ pub enum SealedColumn {
     Fallback,
     Login,
     ApplicationGrant,
+    CallbackUrl,
 }
 
 /// One of them. `row` and `realm` are those of its [`SealContext`]; an application grant has its caller in
@@ -65,8 +66,8 @@ pub trait RotateSealed: Sync {
 }
 
 impl SealedColumn {
-    pub const ALL: [Self; 5] =
-        [Self::Refresh, Self::Access, Self::Fallback, Self::Login, Self::ApplicationGrant];
+    pub const ALL: [Self; 6] =
+        [Self::Refresh, Self::Access, Self::Fallback, Self::Login, Self::ApplicationGrant, Self::CallbackUrl];
 
     fn context(self, value: &SealedValue) -> SealContext<'_> {
         let (table, column) = match self {
@@ -75,6 +76,7 @@ impl SealedColumn {
             Self::Fallback => ("fallbacks", "refresh"),
             Self::Login => ("pending_logins", "payload"),
             Self::ApplicationGrant => ("application_grants", "refresh"),
+            Self::CallbackUrl => ("application_grants", "callback_url"),
         };
         SealContext { table, row: &value.row, realm: &value.realm, column }
     }

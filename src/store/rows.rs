@@ -127,6 +127,10 @@ pub fn application_grant_context<'a>(account: &'a AccountName, caller: &'a str) 
     SealContext { table: "application_grants", row: account.as_str(), realm: caller, column: "refresh" }
 }
 
+pub fn callback_url_context<'a>(account: &'a AccountName, caller: &'a str) -> SealContext<'a> {
+    SealContext { column: "callback_url", ..application_grant_context(account, caller) }
+}
+
 /// `id` in hexadecimal; a payload of one kind does not open as another.
 pub fn payload_context(id: &str, kind: PendingKind) -> SealContext<'_> {
     SealContext { table: "pending_logins", row: id, realm: kind_word(kind), column: "payload" }
@@ -137,6 +141,8 @@ pub fn kind_word(kind: PendingKind) -> &'static str {
         PendingKind::Start => "start",
         PendingKind::State => "state",
         PendingKind::Choice => "choice",
+        PendingKind::ApplicationCode => "application_code",
+        PendingKind::ApplicationLogin => "application_login",
     }
 }
 
@@ -144,7 +150,13 @@ pub fn kind_word(kind: PendingKind) -> &'static str {
 /// open: it is begun again.
 pub fn read_login(keys: &SealKeys, row: &impl RowColumns) -> Option<PendingLogin> {
     let id: [u8; 32] = row.bytes(0).ok()??.try_into().ok()?;
-    let kinds = [PendingKind::Start, PendingKind::State, PendingKind::Choice];
+    let kinds = [
+        PendingKind::Start,
+        PendingKind::State,
+        PendingKind::Choice,
+        PendingKind::ApplicationCode,
+        PendingKind::ApplicationLogin,
+    ];
     let kind = row.text(1).ok()??;
     let kind = kinds.into_iter().find(|known| kind_word(*known) == kind)?;
     let expires_at = moment(row.number(2).ok()??).ok()?;

@@ -237,6 +237,15 @@ impl Store for SqliteStore {
         Box::pin(sql::application_grants::remove(self, caller, account))
     }
 
+    fn set_callback_url<'a>(
+        &'a self,
+        caller: &'a str,
+        account: &'a AccountName,
+        callback_url: Option<&'a str>,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(sql::application_grants::set_callback_url(self, caller, account, callback_url))
+    }
+
     fn application_grants<'a>(
         &'a self,
         account: Option<&'a AccountName>,

@@ -69,6 +69,8 @@ pub fn realm() -> config::RealmConfig {
         oauth_base: "http://127.0.0.1:1".parse().unwrap(),
         base_url: "http://127.0.0.1:1".parse().unwrap(),
         login_page: "https://login.example.test/start?brand=1&lang=de".parse().unwrap(),
+        scope: "openid".to_owned(),
+        authorize_parameters: BTreeMap::new(),
         redirect_uri: "https://gateway.example.test/oauth2/callback".parse().unwrap(),
         client_id: "client 1".to_owned(),
         client_secret: ClientSecret::new("s3cret&="),

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &["journal", "store", "platform", "config", "model", "clock"]),
     ("pairing", &["access", "journal", "store", "platform", "config", "model", "clock"]),
     ("gateway", &["access", "http1", "telemetry", "config", "model", "clock"]),
-    ("facade", &["gateway", "access", "http1", "model"]),
+    ("facade", &["gateway", "pairing", "access", "http1", "model"]),
     ("server", &["http1", "ca", "clock"]),
     ("public", &["pairing", "model", "clock"]),
     ("health", &["pairing", "access", "journal", "store", "telemetry", "config", "clock"]),
@@ -36,9 +36,9 @@ const ALL: &[&str] = &["*"];
 
 /// Rooms that may be entered by one door only.
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
-    // facade may use how a caller is known, how a refusal looks (in OAuth's shape too) and what all workers
-    // share, nothing else of the hot path.
-    ("facade", "gateway", &["inbound", "refusal", "settings", "GatewayShared"]),
+    // facade may use how a caller is known, how a refusal and a discovery look, and what all workers share,
+    // nothing else of the hot path.
+    ("facade", "gateway", &["inbound", "refusal", "response", "settings", "GatewayShared"]),
 ];
 
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {

@@ -68,6 +68,34 @@ pub fn identify(
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
+/// The bearer of a request that has the form of a login's token. Only the first line counts: whoever sends
+/// two is an ordinary caller.
+pub fn login_token(headers: &Headers) -> Option<&str> {
+    let (scheme, token) = ascii_str(headers.get(KnownHeader::Authorization)?)?.trim().split_once(' ')?;
+    let token = token.trim();
+    (token.starts_with(token::LOGIN_PREFIX) && scheme.eq_ignore_ascii_case("bearer")).then_some(token)
+}
+
+/// The caller whose application has logged in, and the login. Whatever else identifies the request has to
+/// agree.
+pub fn identify_login(
+    settings: &GatewaySettings,
+    tokens: &TokenKey,
+    headers: &Headers,
+    now: Timestamp,
+) -> Result<(Arc<CallerRules>, [u8; 32]), Refusal> {
+    let token = login_token(headers).ok_or(Refusal::CallerUnknown("no login of this gateway"))?;
+    let claims = tokens.verify_login(token, now).map_err(stale_token)?;
+    let rules = settings.caller_by_name(&claims.caller).ok_or(CALLER_GONE)?;
+    let AuthenticatedCaller { rules, .. } = accept(rules.clone(), headers)?;
+    match by_gateway_key(settings, headers)? {
+        Some(other) if other.rules.name != rules.name => {
+            Err(Refusal::CallerUnknown("X-Gateway-Key and the login are of two callers"))
+        }
+        _ => Ok((rules, claims.login)),
+    }
+}
+
 /// A caller that has shown who it is in another way; browsers are refused all the same.
 pub fn accept(rules: Arc<CallerRules>, headers: &Headers) -> Result<AuthenticatedCaller, Refusal> {
     match page_of(headers)? {
@@ -169,19 +197,21 @@ fn by_token(
     text: &str,
     now: Timestamp,
 ) -> Result<AuthenticatedCaller, Refusal> {
-    let claims = tokens.verify(text, now).map_err(|error| match error {
-        GatewayTokenError::Expired => {
-            Refusal::CallerUnknown("the gateway token has expired: refresh it at /oauth2/token")
-        }
-        GatewayTokenError::Revoked => Refusal::CallerUnknown(
-            "the gateway token's grant was revoked: the application has to get a new one",
-        ),
-        GatewayTokenError::Forged => Refusal::CallerUnknown("the gateway token is not one of this gateway"),
-    })?;
-    let rules = settings
-        .caller_by_name(&claims.caller)
-        .ok_or(Refusal::CallerUnknown("the gateway token's caller is no longer configured"))?;
+    let claims = tokens.verify(text, now).map_err(stale_token)?;
+    let rules = settings.caller_by_name(&claims.caller).ok_or(CALLER_GONE)?;
     Ok(AuthenticatedCaller { rules: rules.clone(), token_account: Some(claims.account) })
+}
+
+const CALLER_GONE: Refusal = Refusal::CallerUnknown("the gateway token's caller is no longer configured");
+
+fn stale_token(error: GatewayTokenError) -> Refusal {
+    Refusal::CallerUnknown(match error {
+        GatewayTokenError::Expired => "the gateway token has expired: refresh it at /oauth2/token",
+        GatewayTokenError::Revoked => {
+            "the gateway token's grant was revoked: the application has to get a new one"
+        }
+        GatewayTokenError::Forged => "the gateway token is not one of this gateway",
+    })
 }
 
 fn by_password(settings: &GatewaySettings, credential: &str) -> Option<AuthenticatedCaller> {

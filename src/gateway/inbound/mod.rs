@@ -6,6 +6,6 @@ pub(super) mod cors;
 pub(super) mod limits;
 pub(super) mod link_host;
 mod path_decoding;
-pub(super) mod permission;
+pub mod permission;
 pub mod target;
 pub mod token;

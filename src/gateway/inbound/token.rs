@@ -15,11 +15,15 @@ use crate::model::account::AccountName;
 
 /// Tells our tokens from callers' keys and from Align's bearers before anything is computed.
 pub const PREFIX: &str = "gwt_";
+/// The same for the token of an application's login, which is for no account yet.
+pub const LOGIN_PREFIX: &str = "gwlt_";
 
 /// Bound to a caller and an account.
 const PLAIN: u8 = 1;
 /// Bound to an application grant too, and padded.
 const GRANTED: u8 = 2;
+/// Bound to a caller and a login of its own.
+const LOGIN: u8 = 3;
 const MAC: usize = 32;
 /// No token lives longer than the default, which is the vendor's hour.
 const LIFETIME: Duration = FACADE_TOKEN_LIFE;
@@ -49,6 +53,24 @@ pub struct TokenClaims {
     pub expires_at: Timestamp,
     /// The application grant that it came of, if it did.
     pub grant: Option<GrantStamp>,
+}
+
+/// What the valid token of an application's login says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginClaims {
+    pub caller: String,
+    /// Names the login; no secret.
+    pub login: [u8; 32],
+}
+
+/// What a login's token is minted for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLoginToken<'a> {
+    pub caller: &'a str,
+    pub login: [u8; 32],
+    pub expires_at: Timestamp,
+    /// As [`NewToken::size`].
+    pub size: usize,
 }
 
 /// What an access token is minted for.
@@ -104,24 +126,37 @@ impl TokenKey {
     /// `None` where a name is too long for the format (255 bytes).
     pub fn mint(&self, new_token: NewToken<'_>) -> Option<String> {
         let (caller, account) = (new_token.caller, new_token.account.as_str());
-        let padded = (new_token.size.saturating_sub(PREFIX.len()) * 3 / 4).saturating_sub(MAC);
+        let padded = padded(new_token.size, PREFIX);
         let mut bytes =
             Vec::with_capacity((FIXED + caller.len() + account.len() + STAMP + 8).max(padded) + MAC);
         let version = if new_token.grant.is_some() || new_token.size > 0 { GRANTED } else { PLAIN };
         bytes.push(version);
         bytes.extend_from_slice(&new_token.expires_at.as_millis().to_be_bytes());
-        for text in [caller, account] {
-            bytes.push(u8::try_from(text.len()).ok()?);
-            bytes.extend_from_slice(text.as_bytes());
-        }
+        push_text(&mut bytes, caller)?;
+        push_text(&mut bytes, account)?;
         if version == GRANTED {
             bytes.extend_from_slice(&new_token.grant.map_or([0; STAMP], GrantStamp::to_bytes));
             bytes.extend_from_slice(&new_token.issued_at.as_millis().to_be_bytes());
             bytes.resize(bytes.len().max(padded), 0);
         }
+        Some(self.seal(PREFIX, bytes))
+    }
+
+    /// The token of an application's login; `None` as above.
+    pub fn mint_login(&self, new_token: NewLoginToken<'_>) -> Option<String> {
+        let padded = padded(new_token.size, LOGIN_PREFIX);
+        let mut bytes = vec![LOGIN];
+        bytes.extend_from_slice(&new_token.expires_at.as_millis().to_be_bytes());
+        push_text(&mut bytes, new_token.caller)?;
+        bytes.extend_from_slice(&new_token.login);
+        bytes.resize(bytes.len().max(padded), 0);
+        Some(self.seal(LOGIN_PREFIX, bytes))
+    }
+
+    fn seal(&self, prefix: &str, mut bytes: Vec<u8>) -> String {
         let mac = hmac::sign(&self.signing, &bytes);
         bytes.extend_from_slice(mac.as_ref());
-        Some(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+        format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// Compares in constant time before anything inside is looked at. A token that ends later than any that
@@ -129,13 +164,11 @@ impl TokenKey {
     /// a life of that.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenClaims, GatewayTokenError> {
         let (claims, issued_at) = self.decode(token).ok_or(GatewayTokenError::Forged)?;
-        let is_believable =
-            claims.expires_at <= now + LIFETIME + CLOCK_SKEW || now < self.process_start + LIFETIME;
         let is_granted = claims.grant.is_none_or(|grant| {
             self.grants.is_valid(grant, &claims.caller, &claims.account)
                 || self.grants.may_be_unpropagated(issued_at, now)
         });
-        if claims.expires_at <= now || !is_believable {
+        if self.is_over(claims.expires_at, now) {
             Err(GatewayTokenError::Expired)
         } else if !is_granted {
             Err(GatewayTokenError::Revoked)
@@ -144,12 +177,42 @@ impl TokenKey {
         }
     }
 
-    /// What it says, and when it was issued where it says that.
-    fn decode(&self, token: &str) -> Option<(TokenClaims, Timestamp)> {
-        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
+    /// The same for a login's token. Whether the login counts still is for the store to say.
+    pub fn verify_login(&self, token: &str, now: Timestamp) -> Result<LoginClaims, GatewayTokenError> {
+        let (claims, expires_at) = self.decode_login(token).ok_or(GatewayTokenError::Forged)?;
+        if self.is_over(expires_at, now) { Err(GatewayTokenError::Expired) } else { Ok(claims) }
+    }
+
+    fn is_over(&self, expires_at: Timestamp, now: Timestamp) -> bool {
+        let is_believable = expires_at <= now + LIFETIME + CLOCK_SKEW || now < self.process_start + LIFETIME;
+        expires_at <= now || !is_believable
+    }
+
+    /// What is signed of a token.
+    fn open(&self, prefix: &str, token: &str) -> Option<Vec<u8>> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(prefix)?).ok()?;
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         let keys = std::iter::once(&self.signing).chain(&self.older);
         keys.map(|key| hmac::verify(key, body, mac)).find(Result::is_ok)?.ok()?;
+        bytes.truncate(bytes.len() - MAC);
+        Some(bytes)
+    }
+
+    fn decode_login(&self, token: &str) -> Option<(LoginClaims, Timestamp)> {
+        let body = self.open(LOGIN_PREFIX, token)?;
+        let (version, rest) = body.split_first()?;
+        let (expiry, rest) = rest.split_first_chunk::<8>()?;
+        let (caller, rest) = text(rest)?;
+        // The padding behind it is covered by the signature, so it says what we wrote: nothing.
+        let login = *rest.first_chunk::<32>()?;
+        let claims = LoginClaims { caller: caller.to_owned(), login };
+        let expires_at = Timestamp::from_millis(u64::from_be_bytes(*expiry));
+        (*version == LOGIN).then_some((claims, expires_at))
+    }
+
+    /// What it says, and when it was issued where it says that.
+    fn decode(&self, token: &str) -> Option<(TokenClaims, Timestamp)> {
+        let body = self.open(PREFIX, token)?;
         let (version, rest) = body.split_first()?;
         let (expiry, rest) = rest.split_first_chunk::<8>()?;
         let (caller, rest) = text(rest)?;
@@ -175,6 +238,18 @@ impl TokenKey {
 
 fn key(secret: &[u8; 32]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret)
+}
+
+/// How long the signed part is at least for a token of a size.
+fn padded(size: usize, prefix: &str) -> usize {
+    (size.saturating_sub(prefix.len()) * 3 / 4).saturating_sub(MAC)
+}
+
+/// `None` where it is longer than the format has room for.
+fn push_text(bytes: &mut Vec<u8>, text: &str) -> Option<()> {
+    bytes.push(u8::try_from(text.len()).ok()?);
+    bytes.extend_from_slice(text.as_bytes());
+    Some(())
 }
 
 fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -239,11 +314,30 @@ mod tests {
     }
 
     #[test]
+    fn a_logins_token_opens_no_account_and_an_accounts_token_no_login() {
+        let key = TokenKey::new(&[7; 32]);
+        let expires_at = NOW + Duration::from_secs(60);
+        for size in [0, 1200, 8192] {
+            let new_token = NewLoginToken { caller: "oldpms", login: [9; 32], expires_at, size };
+            let token = key.mint_login(new_token).unwrap();
+            assert!(token.len() + 1 >= size, "{size}: {}", token.len());
+            let claims = key.verify_login(&token, NOW).unwrap();
+            assert_eq!((claims.caller.as_str(), claims.login), ("oldpms", [9; 32]));
+            assert_eq!(key.verify_login(&token, expires_at), Err(GatewayTokenError::Expired));
+            let renamed = token.replacen(LOGIN_PREFIX, PREFIX, 1);
+            assert_eq!(key.verify(&renamed, NOW), Err(GatewayTokenError::Forged));
+        }
+        let renamed = minted(&key).replacen(PREFIX, LOGIN_PREFIX, 1);
+        assert_eq!(key.verify_login(&renamed, NOW), Err(GatewayTokenError::Forged));
+    }
+
+    #[test]
     fn a_token_ends_with_the_application_grant_that_it_came_of() {
         let grant = crate::store::ApplicationGrant {
             caller: "lab-sync".to_owned(),
             account: "smile".parse().unwrap(),
             refresh: application_grants::fresh_token(),
+            callback_url: None,
         };
         let stamp = GrantStamp::of(&grant.refresh);
         let grants = Arc::new(ApplicationGrants::load([grant]));

@@ -32,20 +32,22 @@ pub enum DiscoveryQuery {
 }
 
 /// The vendor's shape, our address. A wrong or missing parameter gets an empty array, as the vendor's does.
+/// Without an account, for a login that has none yet, the Path is the vendor's.
 pub fn response<B>(
     wanted: &config::Discovery,
     parse_query: DiscoveryQuery,
     base: &BaseUrl,
-    account: &AccountName,
+    account: Option<&AccountName>,
     route: &Route,
     body: impl FnOnce(Bytes) -> B,
     head_only: bool,
 ) -> Response<B> {
+    let prefix = account.map(|name| format!("/accounts/{name}")).unwrap_or_default();
     let apis = match parse_query {
         DiscoveryQuery::Matches | DiscoveryQuery::MatchesOtherSpelling => serde_json::json!([{
             "Name": wanted.name,
             "Version": wanted.version,
-            "Path": format!("{}/accounts/{account}{}", base.path, route.path()),
+            "Path": format!("{}{prefix}{}", base.path, route.path()),
             "Domain": base.origin,
         }]),
         DiscoveryQuery::NoMatch => serde_json::json!([]),
@@ -92,7 +94,7 @@ impl<D: Dial> Gateway<D> {
             &request.realm.discovery,
             asked,
             &request.rules.url,
-            &request.account.name,
+            Some(&request.account.name),
             access.route(),
             ResponseBody::full,
             request.head.method == Method::HEAD,
@@ -118,7 +120,7 @@ mod tests {
             wanted,
             parse_query(wanted, Some(query)),
             &base,
-            &"smile".parse().unwrap(),
+            Some(&"smile".parse().unwrap()),
             &route,
             |b| b,
             false,

@@ -1,7 +1,7 @@
 //! Makes the caller's response of the platform's: links and addresses become ours, the rest passes unchanged.
 
 pub mod body;
-pub(super) mod discovery;
+pub mod discovery;
 pub mod links;
 mod rewrite;
 

@@ -20,12 +20,13 @@ use crate::store::{StoreError, key_check};
 
 /// In an order in which each refers to earlier ones only. Leases, leaders and the order of changes belong to
 /// the moment.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "seal_keys",
     "accounts",
     "grants",
     "fallbacks",
     "application_grants",
+    "revoked_application_grants",
     "generations",
     "known_tokens",
     "pending_logins",

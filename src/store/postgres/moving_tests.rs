@@ -102,6 +102,35 @@ async fn everything_moves_to_the_other_kind_and_back_and_a_second_run_has_nothin
 }
 
 #[tokio::test]
+async fn what_applications_have_got_and_given_back_at_the_target_stays_so() {
+    let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
+    let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
+    fill(&from).await;
+    copy(&from, &to, &|_, _| ()).await.unwrap();
+    let smile = name("smile");
+    // Nothing of this is a refresh of the account's.
+    to.remove_application_grant("oldpms", &smile).await.unwrap();
+    to.put_application_grant(&application_grant("cadflow", "smile", "given out there")).await.unwrap();
+    to.remove_application_grant("labsync", &smile).await.unwrap();
+    to.put_application_grant(&application_grant("labsync", "smile", "given out again")).await.unwrap();
+    to.set_callback_url("labsync", &smile, Some("https://lab.example.test/hook")).await.unwrap();
+    let held = to.application_grants(None).await.unwrap();
+    assert_eq!(held.len(), 2);
+    for _run in 0..2 {
+        let again = copy(&from, &to, &|_, _| ()).await.unwrap();
+        assert!(again.complete(), "{again:?}");
+        assert_eq!(to.application_grants(None).await.unwrap(), held);
+    }
+    // What is newer at the source comes along all the same.
+    from.remove_application_grant("oldpms", &smile).await.unwrap();
+    let third = application_grant("oldpms", "smile", "the third");
+    from.put_application_grant(&third).await.unwrap();
+    copy(&from, &to, &|_, _| ()).await.unwrap();
+    let after = to.application_grants(None).await.unwrap();
+    assert_eq!(after, [held[0].clone(), held[1].clone(), third]);
+}
+
+#[tokio::test]
 async fn a_run_that_was_broken_off_is_finished_by_the_next_and_takes_what_changed_since() {
     let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
     let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());

@@ -44,6 +44,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0003_application_grants.sql"),
         oldest_beside: 1,
     },
+    Migration {
+        version: 4,
+        name: "application_logins",
+        sql: include_str!("../../../migrations/postgres/0004_application_logins.sql"),
+        oldest_beside: 1,
+    },
 ];
 
 /// `xid8` and `pg_current_xact_id` came with it.

@@ -29,7 +29,7 @@ pub async fn read<D: SqlDatabase>(db: &D, name: &AccountName) -> Result<AccountB
     let hashes = tx.fetch(sql, values![name]).await?;
     let hash = |row: &<D::Transaction<'_> as SqlConnection>::Row| row.bytes(0).ok()??.try_into().ok();
     let known_tokens = hashes.iter().filter_map(hash).collect();
-    let application_grants = application_grants::of_account(&mut tx, db.keys(), name).await?;
+    let application_grants = application_grants::records_of(&mut tx, db.keys(), name).await?;
     let journal = of_account(&mut tx, name, db.clock()).await?;
     tx.commit().await?;
     let name = name.clone();

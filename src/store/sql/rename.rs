@@ -44,7 +44,7 @@ pub async fn rename<D: SqlDatabase>(
     let above = spent_generation(&mut tx, to).await? + 1;
     // They go with the grants.
     let kept = kept_tokens(&mut tx, from).await?;
-    let application_grants = application_grants::of_account(&mut tx, db.keys(), from).await?;
+    let application_grants = application_grants::records_of(&mut tx, db.keys(), from).await?;
     application_grants::replace_of_account(&mut tx, db.keys(), from, &[]).await?;
     tx.execute("DELETE FROM grants WHERE account = $1", values![from]).await?;
     for sql in [

@@ -57,6 +57,9 @@ fn queries<D: SqlDatabase>(column: SealedColumn) -> RotationQueries {
         SealedColumn::ApplicationGrant => {
             rotation_queries!("application_grants", "account", "caller", "refresh_sealed")
         }
+        SealedColumn::CallbackUrl => {
+            rotation_queries!("application_grants", "account", "caller", "callback_url_sealed")
+        }
     }
 }
 

@@ -162,6 +162,7 @@ fn migrations() -> Vec<Migration> {
     let last_seen = include_str!("../../../migrations/sqlite/0004_last_seen.sql");
     let fallbacks = include_str!("../../../migrations/sqlite/0005_fallbacks.sql");
     let application_grants = include_str!("../../../migrations/sqlite/0006_application_grants.sql");
+    let application_logins = include_str!("../../../migrations/sqlite/0007_application_logins.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -179,6 +180,13 @@ fn migrations() -> Vec<Migration> {
             "application_grants".into(),
             MigrationType::Simple,
             application_grants.into_sql_str(),
+            false,
+        ),
+        Migration::new(
+            7,
+            "application_logins".into(),
+            MigrationType::Simple,
+            application_logins.into_sql_str(),
             false,
         ),
     ]

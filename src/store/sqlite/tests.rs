@@ -248,7 +248,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 70; this one knows 6)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 7)"), "{why}");
 }
 
 #[tokio::test]
@@ -363,7 +363,11 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
         let store = home.open().await.unwrap();
         store.put_grant(grant("smile", "global", 1)).await.unwrap()
     };
-    home.tamper("DROP TABLE application_grants; DELETE FROM _sqlx_migrations WHERE version = 6").await;
+    home.tamper(
+        "DROP TABLE revoked_application_grants; DROP TABLE application_grants; \
+         DELETE FROM _sqlx_migrations WHERE version >= 6",
+    )
+    .await;
     let store = home.open().await.unwrap();
     assert_eq!(store.account(&before.name).await.unwrap(), Some(before));
     let first = application_grant("oldpms", "smile", "first");
