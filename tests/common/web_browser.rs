@@ -1,5 +1,5 @@
 //! A person's browser, for logins that begin in an application: it follows redirects, keeps cookies, and
-//! fills in the first form of a page when that asks for an e-mail address or a password.
+//! fills in the forms of the login's two pages.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,17 @@ pub struct WebBrowser {
     cookies: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// The first form of a page, as the person sends it.
-struct Form {
+/// What the person in front of it does.
+#[derive(Clone, Copy)]
+pub enum Person<'a> {
+    LogsIn { email: &'a str, password: &'a str },
+    Cancels,
+}
+
+/// A form as it is sent.
+struct FilledForm {
     action: String,
-    hidden: Vec<(String, String)>,
-    asks_for: &'static str,
+    fields: Vec<(String, String)>,
 }
 
 impl WebBrowser {
@@ -29,9 +35,9 @@ impl WebBrowser {
         Self { http, cookies: BTreeMap::new() }
     }
 
-    /// Opens an application's authorization URL and logs in. Returns the URL that leads back to the
-    /// application's redirect URI, which is not fetched.
-    pub async fn log_in(&mut self, url: &str, email: &str, password: &str, redirect_uri: &str) -> Url {
+    /// Opens an application's authorization URL. Returns the URL that leads back to the application's
+    /// redirect URI, which is not fetched.
+    pub async fn go_through_login(&mut self, url: &str, redirect_uri: &str, person: Person<'_>) -> Url {
         let mut url: Url = url.parse().unwrap();
         let mut request = self.http.get(url.clone());
         for _ in 0..MOST_PAGES {
@@ -45,12 +51,11 @@ impl WebBrowser {
                 request = self.http.get(url.clone());
                 continue;
             }
-            let text = response.text().await.unwrap();
-            let form = Form::first_of(&text).unwrap_or_else(|| panic!("{status} at {url}: {text}"));
+            let page = response.text().await.unwrap();
+            let form = person.fills_in(&page).unwrap_or_else(|| panic!("{status} at {url}: {page}"));
             url = url.join(&form.action).unwrap();
-            let given = if form.asks_for == "email" { email } else { password };
-            let typed = (form.asks_for.to_owned(), given.to_owned());
-            request = self.http.post(url.clone()).body(encoded(form.hidden.into_iter().chain([typed])));
+            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form.fields).finish();
+            request = self.http.post(url.clone()).body(body);
             request = request.header("content-type", "application/x-www-form-urlencoded");
         }
         panic!("the login goes in circles, at last to {url}")
@@ -74,15 +79,23 @@ impl WebBrowser {
     }
 }
 
-impl Form {
-    /// None where the page asks for neither an e-mail address nor a password.
-    fn first_of(page: &str) -> Option<Self> {
-        let form = page.split_once("<form")?.1.split_once("</form>")?.0;
-        let asks_for =
-            ["email", "password"].into_iter().find(|name| form.contains(&format!("name={name}")))?;
-        let hidden = form.split("<input").filter(|input| input.contains("type=hidden"));
-        let hidden = hidden.map(|input| (attribute(input, "name"), attribute(input, "value"))).collect();
-        Some(Self { action: attribute(form, "action"), hidden, asks_for })
+impl Person<'_> {
+    /// The first form of a page that this person has something for.
+    fn fills_in(self, page: &str) -> Option<FilledForm> {
+        let forms = page.split("<form").skip(1).filter_map(|form| Some(form.split_once("</form>")?.0));
+        forms.into_iter().find_map(|form| {
+            let asks_for = |name: &str| form.contains(&format!("name={name}"));
+            let typed = match self {
+                Person::LogsIn { email, .. } if asks_for("email") => Some(("email", email)),
+                Person::LogsIn { password, .. } if asks_for("password") => Some(("password", password)),
+                Person::Cancels if form.contains(">Cancel<") => None,
+                _ => return None,
+            };
+            let hidden = form.split("<input").filter(|input| input.contains("type=hidden"));
+            let hidden = hidden.map(|input| (attribute(input, "name"), attribute(input, "value")));
+            let typed = typed.map(|(name, text)| (name.to_owned(), text.to_owned()));
+            Some(FilledForm { action: attribute(form, "action"), fields: hidden.chain(typed).collect() })
+        })
     }
 }
 
@@ -90,8 +103,4 @@ fn attribute(tag: &str, name: &str) -> String {
     let (_, rest) = tag.split_once(&format!("{name}=")).unwrap();
     let rest = rest.trim_start_matches('"');
     rest.split(['"', ' ', '>']).next().unwrap().to_owned()
-}
-
-fn encoded(fields: impl Iterator<Item = (String, String)>) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }

@@ -95,8 +95,13 @@ impl Application {
     /// Tells it what it must not be able to do. Returns what its library says.
     pub async fn fails(&mut self, command: &str) -> String {
         writeln!(self.input, "{command}").unwrap();
+        self.is_refused(command).await
+    }
+
+    /// Awaits the failure of a step that it does by itself. Returns what its library says.
+    pub async fn is_refused(&mut self, step: &str) -> String {
         let line = self.line().await;
-        let message = line.strip_prefix(&format!("STEP {command} failed "));
+        let message = line.strip_prefix(&format!("STEP {step} failed "));
         message.unwrap_or_else(|| panic!("{}: {line}", self.name)).to_owned()
     }
 

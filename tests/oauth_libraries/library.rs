@@ -11,11 +11,15 @@ pub struct Library {
 }
 
 pub const AUTHLIB: Library = Library { name: "Authlib", program: "authlib_application.py" };
+pub const REQUESTS_OAUTHLIB: Library =
+    Library { name: "requests-oauthlib", program: "requests_oauthlib_application.py" };
 pub const OAUTH4WEBAPI: Library = Library { name: "oauth4webapi", program: "oauth4webapi_application.mjs" };
 pub const SIMPLE_OAUTH2: Library =
     Library { name: "simple-oauth2", program: "simple_oauth2_application.mjs" };
 pub const GOOGLE_JAVA: Library =
     Library { name: "Google's OAuth client for Java", program: "GoogleOAuthApplication.java" };
+
+pub const ALL: [&Library; 5] = [&AUTHLIB, &REQUESTS_OAUTHLIB, &OAUTH4WEBAPI, &SIMPLE_OAUTH2, &GOOGLE_JAVA];
 
 /// Of Debian's libgoogle-oauth-client-java and what that depends on.
 const JARS: [&str; 8] = [

@@ -16,6 +16,7 @@ mod limits;
 mod links;
 mod logins;
 mod moving;
+mod oauth_library;
 mod old_host_names;
 mod operators;
 mod pages;
@@ -29,4 +30,7 @@ mod routes;
 mod running;
 mod test_bed;
 mod token_responses;
+#[allow(dead_code, reason = "each test binary uses its own part of the browser")]
+#[path = "../common/web_browser.rs"]
+mod web_browser;
 mod wire;

@@ -106,10 +106,9 @@ async function step(name, work) {
     console.log('STEP', name, 'ok', ...done)
     return true
   } catch (error) {
-    const causes = []
-    for (let at = error; at; at = at.cause) causes.push(at.message ?? JSON.stringify(at))
-    const detail = error.data?.payload ? JSON.stringify(error.data.payload) : ''
-    console.log('STEP', name, 'failed', [...causes, detail].join(': ').replaceAll('\n', ' '))
+    // Each library has its own place for the error's code and for what was answered.
+    const details = [error.message, error.error, error.cause?.message, JSON.stringify(error.data?.payload)]
+    console.log('STEP', name, 'failed', details.filter(Boolean).join(': ').replaceAll('\n', ' '))
     return false
   }
 }
