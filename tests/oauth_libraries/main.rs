@@ -15,6 +15,7 @@ mod web_browser;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::future::join_all;
 use genapi_gateway::sandbox::{Endpoint, Platform};
 use url::Url;
 
@@ -38,6 +39,7 @@ fn at_the_vendor(bed: &TestBed) -> Settings {
         login_page: bed.sandbox.login_page(Platform::New),
         basic: false,
         pkce: true,
+        id_token: false,
     }
 }
 
@@ -103,15 +105,17 @@ fn within_the_vendors_bounds(tokens: &Facts) {
     assert!((1..=3600).contains(&number("expires_in")), "{tokens:?}");
 }
 
+/// All at once, each hour anew.
 async fn lives_a_day(bed: &TestBed, applications: &mut [Application]) {
     for _ in 0..DAY {
         bed.clock.advance(HOUR);
-        for application in &mut *applications {
+        join_all(applications.iter_mut().map(async |application| {
             let fresh = application.does("refresh").await;
             within_the_vendors_bounds(&fresh);
             assert_eq!(fresh["same_refresh_token"], "yes");
             application.does("orders").await;
-        }
+        }))
+        .await;
     }
 }
 
@@ -220,4 +224,10 @@ async fn a_library_that_refreshes_by_itself_when_a_call_fails_does_so_at_the_gat
             application.does("orders").await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_set_up_for_openid_connect_takes_the_vendors_id_token() {
+    let bed = TestBedBuilder::new().unpaired().start().await;
+    pairs(&bed, &library::OAUTH4WEBAPI, &Settings { id_token: true, ..at_the_vendor(&bed) }).await;
 }

@@ -2,9 +2,7 @@
 //! specification.
 
 mod admin_api;
-mod application;
 mod application_grants;
-mod application_logins;
 mod browser;
 mod expiry;
 mod explained;

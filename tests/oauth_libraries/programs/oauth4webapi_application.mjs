@@ -37,7 +37,8 @@ await run(async (redirectUri) => {
       const parameters = oauth.validateAuthResponse(server, client, redirected, state)
       const response = await oauth.authorizationCodeGrantRequest(
         server, client, credentials, parameters, redirectUri, verifier, options)
-      return oauth.processAuthorizationCodeResponse(server, client, response)
+      const requireIdToken = setting.ID_TOKEN === 'yes'
+      return oauth.processAuthorizationCodeResponse(server, client, response, { requireIdToken })
     },
     async refresh(tokens) {
       const response = await oauth.refreshTokenGrantRequest(
