@@ -2,7 +2,9 @@
 //! specification.
 
 mod admin_api;
+mod application;
 mod application_grants;
+mod application_logins;
 mod browser;
 mod expiry;
 mod explained;
