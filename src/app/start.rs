@@ -17,7 +17,7 @@ use crate::access::renewal::{self, Renewals};
 use crate::admin::{self, Admin, Guard, OperatorCalls};
 use crate::clock::Clock;
 use crate::config::{self, Config, secret};
-use crate::facade::OAuthFacade;
+use crate::facade::{AdoptionPace, OAuthFacade};
 use crate::gateway::refusal::RefusalCode;
 use crate::gateway::settings::GatewaySettings;
 use crate::gateway::{self, AccessLog, GatewayShared};
@@ -216,6 +216,7 @@ fn data_plane(
             registry: control.registry.clone(),
             pairing: control.pairing.clone(),
             runtime: Handle::current(),
+            adoption_pace: AdoptionPace::default(),
         }),
     });
     let certificates = ListenerCertificates::load(&base.config, &base.clock)?;

@@ -205,6 +205,7 @@ fn facade(section: &Section<'_>, realms: &RealmNames) -> Result<Option<FacadeCon
     let redirect_uris = redirect_uris(&given);
     let realm = login_realm(&given, realms, redirect_uris.as_deref().unwrap_or_default());
     let adopt = given.boolean("adopt", false);
+    let id_token = given.boolean("id_token", false);
     let token_life = given.duration("token_life", FACADE_TOKEN_LIFE, TOKEN_LIVES);
     let token_size = given.size("token_size", FACADE_TOKEN_SIZE, 0..=LONGEST_TOKEN);
     given.reject_unknown_keys();
@@ -214,6 +215,7 @@ fn facade(section: &Section<'_>, realms: &RealmNames) -> Result<Option<FacadeCon
         redirect_uris: redirect_uris?,
         realm: realm?,
         adopt,
+        id_token,
         token_life,
         token_size,
     }))

@@ -323,6 +323,8 @@ pub struct FacadeConfig {
     pub realm: Option<RealmName>,
     /// Whether an imported refresh token that the application brings is exchanged for one of the gateway's.
     pub adopt: bool,
+    /// Whether the tokens of a login come with an `id_token` of the gateway's making.
+    pub id_token: bool,
     /// How long an access token of the gateway's is good.
     pub token_life: Duration,
     /// The length of an access token in bytes, where it would be shorter; 0 leaves it as it is.

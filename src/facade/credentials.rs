@@ -25,12 +25,7 @@ impl BasicCredentials {
     }
 
     fn parse(value: &str) -> Option<Self> {
-        let (scheme, credential) = value.trim().split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return None;
-        }
-        let credential = credential.trim();
-        let pair = STANDARD.decode(credential).or_else(|_| STANDARD_NO_PAD.decode(credential)).ok()?;
+        let pair = basic_pair(value)?;
         let colon = pair.iter().position(|byte| *byte == b':')?;
         let (id, secret) = (&pair[..colon], &pair[colon + 1..]);
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -39,6 +34,26 @@ impl BasicCredentials {
             secrets: [sha256(&form_decode(secret)), sha256(secret)],
         })
     }
+}
+
+/// The secrets of all Basic credentials, in each way in which they can be read.
+pub fn basic_secrets(headers: &Headers) -> Vec<Vec<u8>> {
+    let pairs = headers.all(KnownHeader::Authorization).filter_map(|value| basic_pair(ascii_str(value)?));
+    let secrets = pairs.filter_map(|pair| {
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        let secret = &pair[colon + 1..];
+        Some([form_decode(secret).into_owned(), secret.to_vec()])
+    });
+    secrets.flatten().collect()
+}
+
+fn basic_pair(value: &str) -> Option<Vec<u8>> {
+    let (scheme, credential) = value.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credential = credential.trim();
+    STANDARD.decode(credential).or_else(|_| STANDARD_NO_PAD.decode(credential)).ok()
 }
 
 /// One value of `application/x-www-form-urlencoded`.

@@ -14,6 +14,8 @@ pub enum OAuthRequestError {
     UnsupportedGrant,
     InvalidClient,
     UnknownToken,
+    /// The platform was asked about another unknown token of this caller's a moment ago.
+    AskedTooSoon,
     /// The code of a login, or what had to come with it.
     WrongCode(CodeExchangeError),
     /// The login behind a refresh token has ended, with the platform's token behind it.
@@ -102,6 +104,11 @@ impl OAuthRequestError {
                 "invalid_grant",
                 "the token is none that this gateway has handed out to this client; an operator revokes the account's own with \
                  genapi-gateway accounts revoke",
+            ),
+            AskedTooSoon => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "temporarily_unavailable",
+                "another refresh token that is not known here was tried a moment ago; try again in a minute",
             ),
             StoreUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -1,12 +1,14 @@
 //! The vendor's OAuth and pairing, answered for applications that do it by themselves. No Align token ever
 //! leaves: what an application gets is the gateway's, bound to it and to one account (threats, row 33).
 
+mod adoption;
 mod authorize;
 mod client;
 mod credentials;
 mod endpoint;
 mod error;
 mod form;
+mod id_token;
 mod login_calls;
 mod pair_request;
 mod revoke;
@@ -31,6 +33,7 @@ use crate::http1::RequestHead;
 use crate::model::endpoint::Endpoint;
 use crate::pairing::Pairing;
 
+pub use adoption::AdoptionPace;
 pub use endpoint::{ApiCall, OAuthEndpoint, api_call, oauth_endpoint};
 pub use form::MAX_FORM;
 
@@ -43,6 +46,7 @@ pub struct OAuthFacade {
     pub pairing: Arc<Pairing>,
     /// Where the calls to store and platform run, so that an application that disconnects stops none.
     pub runtime: Handle,
+    pub adoption_pace: AdoptionPace,
 }
 
 /// An API call that was answered here.

@@ -20,6 +20,7 @@ use super::OAuthFacade;
 use super::client;
 use super::error::{FacadeError, OAuthRequestError};
 use super::form::TokenForm;
+use super::id_token::{self, IdTokenClaims};
 use super::vendor_response::IssuedTokens;
 
 impl OAuthFacade {
@@ -32,7 +33,7 @@ impl OAuthFacade {
         let form = TokenForm::read_token_request(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
         let issued = match form.grant_type.as_str() {
             "refresh_token" => self.refresh(headers, &form, peer).await?,
-            "authorization_code" => self.exchange_code(headers, form, peer).await?,
+            "authorization_code" => self.exchange_code(headers, form, body, peer).await?,
             _ => return Err(OAuthRequestError::UnsupportedGrant.into()),
         };
         Ok(issued.response())
@@ -51,8 +52,10 @@ impl OAuthFacade {
         }
         let granted = self.granted_account(&held, &caller.name).await;
         let is_ours = granted.is_some();
-        let name = granted.or_else(|| self.known_tokens.account_of(&held));
-        let name = name.ok_or(OAuthRequestError::UnknownToken)?;
+        let name = match granted.or_else(|| self.known_tokens.account_of(&held)) {
+            Some(name) => name,
+            None => self.first_seen(&caller, &held).await?,
+        };
         self.check_account(&caller, &name)?;
         let granted = if is_ours { Some(held.clone()) } else { self.adopt(&caller, &name).await };
         self.tokens_of(&caller, &name, granted.as_ref(), held)
@@ -64,6 +67,7 @@ impl OAuthFacade {
         &self,
         headers: &Headers,
         form: TokenForm,
+        body: &[u8],
         peer: &PeerInfo,
     ) -> Result<IssuedTokens, FacadeError> {
         let Some(client) = client::authenticate_client(&self.shared, headers, &form)? else {
@@ -89,7 +93,21 @@ impl OAuthFacade {
         });
         let login = exchanged.await?.map_err(OAuthRequestError::of_code)?;
         tracing::info!(caller = %caller.name, "an application has logged in");
-        self.tokens_of_login(&caller, login)
+        let (id, nonce) = (login.id, login.nonce.clone());
+        let mut tokens = self.tokens_of_login(&caller, login)?;
+        if caller.wants_id_token() {
+            let now = self.shared.clock.time_of_day(self.shared.clock.now());
+            let claims = IdTokenClaims {
+                client_id: caller.client_id().unwrap_or_default(),
+                login: id,
+                nonce: nonce.as_deref(),
+                issued_at: now,
+                expires_at: now + tokens.lifetime,
+            };
+            let key = id_token::signing_key(headers, body, &caller);
+            tokens.id_token = key.map(|key| id_token::mint(&key, &caller, &claims));
+        }
+        Ok(tokens)
     }
 
     async fn refresh_login(
@@ -104,7 +122,7 @@ impl OAuthFacade {
             LoginError::StoreDown => OAuthRequestError::StoreUnavailable,
             _ => OAuthRequestError::LoginOver,
         })?;
-        self.tokens_of_login(caller, ApplicationLogin { id, refresh, ends_at })
+        self.tokens_of_login(caller, ApplicationLogin { id, refresh, ends_at, nonce: None })
     }
 
     /// A login lasts as long as the platform's token behind it.
@@ -122,7 +140,7 @@ impl OAuthFacade {
             size: caller.token_size(),
         };
         let access = self.shared.tokens.mint_login(new_token).ok_or(NAME_TOO_LONG)?;
-        Ok(IssuedTokens { access, refresh: login.refresh, lifetime })
+        Ok(IssuedTokens { access, refresh: login.refresh, lifetime, id_token: None })
     }
 
     /// A token set for an account; `granted` is the application grant that it comes of, where there is one.
@@ -145,7 +163,7 @@ impl OAuthFacade {
         };
         let access = self.shared.tokens.mint(new_token).ok_or(NAME_TOO_LONG)?;
         tracing::info!(caller = %caller.name, %account, "gateway token handed out");
-        Ok(IssuedTokens { access, refresh: granted.cloned().unwrap_or(held), lifetime })
+        Ok(IssuedTokens { access, refresh: granted.cloned().unwrap_or(held), lifetime, id_token: None })
     }
 
     /// The account that one of the gateway's own refresh tokens opens for this caller. Another gateway may
@@ -173,19 +191,6 @@ impl OAuthFacade {
         }
         account.mark_used(now);
         Ok(())
-    }
-
-    /// The gateway's own refresh token for an application that brings the platform's. Where the store does
-    /// not take it the application keeps what it has, and is asked again with its next refresh.
-    async fn adopt(&self, caller: &CallerRules, account: &AccountName) -> Option<RefreshToken> {
-        if !caller.adopts_tokens() {
-            return None;
-        }
-        let issued = self.issuer.issue(&caller.name, account, None).await;
-        let warn = |problem: &_| {
-            tracing::warn!(caller = %caller.name, %account, %problem, "a refresh token is not exchanged yet");
-        };
-        issued.inspect_err(warn).ok()
     }
 }
 

@@ -16,17 +16,23 @@ pub struct IssuedTokens {
     pub refresh: RefreshToken,
     /// What is left.
     pub lifetime: Duration,
+    /// For applications that want one.
+    pub id_token: Option<String>,
 }
 
 impl IssuedTokens {
     fn fields(&self) -> Value {
-        json!({
+        let mut fields = json!({
             "access_token": self.access,
             "refresh_token": self.refresh.expose(),
             "scope": "openid",
             "token_type": "Bearer",
             "expires_in": self.lifetime.as_secs(),
-        })
+        });
+        if let Some(id_token) = &self.id_token {
+            fields["id_token"] = json!(id_token);
+        }
+        fields
     }
 
     /// 4.1.3.

@@ -182,6 +182,21 @@ impl CallerRules {
         self.facade.as_ref().is_some_and(|facade| facade.adopt)
     }
 
+    /// The realm in which this caller's people log in.
+    pub fn login_realm(&self) -> Option<&RealmName> {
+        self.facade.as_ref()?.realm.as_ref()
+    }
+
+    /// The client id that this caller uses at the facade.
+    pub fn client_id(&self) -> Option<&str> {
+        self.facade.as_ref().map(|facade| facade.client_id.as_str())
+    }
+
+    /// Whether the tokens of a login come with an `id_token`.
+    pub fn wants_id_token(&self) -> bool {
+        self.facade.as_ref().is_some_and(|facade| facade.id_token)
+    }
+
     /// Whether this caller speaks the vendor's OAuth with the gateway.
     pub fn has_facade(&self) -> bool {
         self.facade.is_some()

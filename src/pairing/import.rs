@@ -15,9 +15,11 @@ use super::Pairing;
 use super::import_plan::{
     EntryPlan, ImportEntry, ImportOptions, ImportResult, StoreAction, TokenOwners, never_proved, new_grant,
 };
+use super::naming;
 use crate::access::replace_grant::ReplaceError;
 use crate::journal::JournalEvent;
-use crate::model::account::{AccountName, AccountState};
+use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::token::RefreshToken;
 use crate::store::{AccountRecord, NewGrant, StoreError};
 
 /// Between two refreshes that operators ask for, by `import`, `resume` or `renew`: ten a second at the most.
@@ -64,6 +66,23 @@ impl Pairing {
         let (lines, received) = mpsc::channel(1);
         tokio::spawn(self.clone().import_all(entries, options, lines));
         received
+    }
+
+    /// Takes a refresh token that an application has brought for an account of its own, where the platform
+    /// takes it. `None` where it does not, or where the account cannot have it.
+    pub async fn import_first_seen(
+        self: &Arc<Self>,
+        realm: RealmName,
+        account_id: AccountId,
+        refresh_token: RefreshToken,
+    ) -> Option<AccountName> {
+        let records = self.records().await.ok()?;
+        let name = naming::fallback(&records, &realm, account_id, "");
+        let entry = ImportEntry { name: name.clone(), realm, account_id, refresh_token };
+        let line = self.import(vec![Ok(entry)], ImportOptions::default()).recv().await?;
+        let (result, detail) = (line.result.word(), line.result.detail());
+        tracing::info!(account = %name, result, detail, "an application has brought a refresh token that was not imported");
+        (!matches!(line.result, ImportResult::Failed(_))).then_some(name)
     }
 
     async fn import_all(

@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("access", &["journal", "store", "platform", "config", "model", "clock"]),
     ("pairing", &["access", "journal", "store", "platform", "config", "model", "clock"]),
     ("gateway", &["access", "http1", "telemetry", "config", "model", "clock"]),
-    ("facade", &["gateway", "pairing", "access", "http1", "model"]),
+    ("facade", &["gateway", "pairing", "access", "http1", "config", "model", "clock"]),
     ("server", &["http1", "ca", "clock"]),
     ("public", &["pairing", "model", "clock"]),
     ("health", &["pairing", "access", "journal", "store", "telemetry", "config", "clock"]),

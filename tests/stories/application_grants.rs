@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use genapi_gateway::sandbox::Endpoint;
 use http::Method;
 
 use crate::facade::{LIST, imported, refused, with_bearer};
-use crate::test_bed::{Response, TestBed, TestBedBuilder};
+use crate::test_bed::{CLINIC, CLINIC_NAME, Response, TestBed, TestBedBuilder};
 
 /// Two applications of one lab, each with client credentials of its own; the first exchanges what it brings.
 fn two_applications() -> String {
@@ -94,4 +95,76 @@ async fn what_one_application_revokes_ends_for_it_alone_and_the_account_stays_pa
     assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 401, "it stays revoked");
     let fields = [("token", old.as_str())];
     refused(&asks(&bed, "labsync", "/oauth2/revoke", &fields).await, 401, "invalid_grant");
+}
+
+/// An application of one account alone, whose refresh token nobody has imported.
+fn single(accounts: &str) -> String {
+    let secret = crate::path::key_line("single-secret").replace("key_sha256", "client_secret_sha256");
+    format!(
+        "\n[[callers]]\nname = \"single\"\naccounts = [\"{accounts}\"]\n\
+         facade = {{ client_id = \"single\", {}, adopt = true }}\n",
+        secret.trim(),
+    )
+}
+
+async fn flies<T>(bed: &TestBed, work: impl Future<Output = T>) -> T {
+    bed.while_time_flies(Duration::from_millis(100), work).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_never_imported_becomes_the_gateways_where_only_one_account_can_be_meant() {
+    let bed = TestBedBuilder::new()
+        .append(&single("global:1001"))
+        .append(&two_applications())
+        .unpaired()
+        .start()
+        .await;
+    let brought = bed.sandbox.grant(CLINIC).unwrap();
+    refused(&asks_for(&bed, "oldpms", &brought).await, 401, "invalid_grant");
+    let made_up = flies(&bed, asks_for(&bed, "single", "made-up-token")).await;
+    refused(&made_up, 401, "invalid_grant");
+    let hasty = asks_for(&bed, "single", &brought).await;
+    refused(&hasty, 503, "temporarily_unavailable");
+    assert_eq!(hasty.header("retry-after"), "60");
+    let refreshes = bed.sandbox.calls_to(Endpoint::Refresh).len();
+    bed.clock.advance(Duration::from_secs(61));
+    let taken = flies(&bed, asks_for(&bed, "single", &brought)).await;
+    assert_eq!(taken.status, 200, "{}", taken.text());
+    assert!(bed.sandbox.calls_to(Endpoint::Refresh).len() > refreshes, "the platform has taken it");
+    let ours = taken.json()["refresh_token"].as_str().unwrap().to_owned();
+    assert_ne!(ours, brought);
+    let bearer = taken.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 200);
+    let asked = bed.sandbox.calls_to(Endpoint::Refresh).len();
+    for old in [&brought, &ours, "an-older-one"] {
+        assert_eq!(refreshes_to(&bed, "single", old).await, ours, "the account is connected now");
+    }
+    assert_eq!(bed.sandbox.calls_to(Endpoint::Refresh).len(), asked, "nothing more goes to the platform");
+    assert_eq!(asks(&bed, "single", "/oauth2/revoke", &[("token", &ours)]).await.status, 200);
+    refused(&asks_for(&bed, "single", &ours).await, 401, "invalid_grant");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_needs_a_login_is_healed_by_the_token_of_its_application() {
+    let bed = TestBedBuilder::new().append(&single(CLINIC_NAME)).start().await;
+    bed.sandbox.forget_refresh(CLINIC);
+    bed.sandbox.expire_access(CLINIC);
+    bed.clock.advance(Duration::from_secs(3600));
+    let dead = flies(&bed, bed.get(CLINIC_NAME, "/orders/practice")).await;
+    assert_eq!((dead.status, &*dead.code()), (401, "account_needs_login"), "{}", dead.text());
+    let brought = bed.sandbox.grant(CLINIC).unwrap();
+    bed.clock.advance(Duration::from_secs(120));
+    let healed = flies(&bed, asks_for(&bed, "single", &brought)).await;
+    assert_eq!(healed.status, 200, "{}", healed.text());
+    let bearer = healed.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 200);
+}
+
+async fn asks_for(bed: &TestBed, application: &str, token: &str) -> Response {
+    asks(bed, application, "/oauth2/token", &[("grant_type", "refresh_token"), ("refresh_token", token)])
+        .await
+}
+
+async fn refreshes_to(bed: &TestBed, application: &str, token: &str) -> String {
+    refreshes(bed, application, token).await.1
 }

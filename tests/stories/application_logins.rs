@@ -462,6 +462,32 @@ async fn the_vendors_unknowns_do_not_matter_to_an_application() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_token_is_made_here_and_signed_with_the_clients_own_secret() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let bed = TestBedBuilder::new()
+        .append(&caller("oldpms", "\"*\"", ", id_token = true"))
+        .unpaired()
+        .start()
+        .await;
+    let application = Application::new(&bed, "oldpms");
+    let back = application.logs_in_as(USER, &[("nonce", "n-1"), ("scope", "openid")]).await;
+    let login = application.exchanges(&param(&back, "code"), &[]).await.json();
+    let token = text(&login["id_token"]);
+    let parts: Vec<&str> = token.split('.').collect();
+    let read = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    assert_eq!(read(parts[0])["alg"], json!("HS256"));
+    let claims = read(parts[1]);
+    assert_eq!((&claims["aud"], &claims["nonce"]), (&json!("oldpms"), &json!("n-1")));
+    assert_eq!(claims["iss"], json!(bed.gateway));
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"oldpms-secret");
+    let signature = URL_SAFE_NO_PAD.decode(parts[2]).unwrap();
+    let signed = format!("{}.{}", parts[0], parts[1]);
+    assert!(aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &signature).is_ok());
+    assert_eq!(application.refreshes(&text(&login["refresh_token"])).await.json()["id_token"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_application_without_redirect_uris_has_no_logins_and_works_as_before() {
     let text = caller("oldpms", "\"*\"", "").replace(&format!(", redirect_uris = [\"{REDIRECT_URI}\"]"), "");
     let bed = TestBedBuilder::new().append(&text).start().await;

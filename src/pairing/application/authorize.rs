@@ -32,6 +32,7 @@ struct AuthorizeQuery<'a> {
     redirect_uri: Option<Cow<'a, str>>,
     response_type: Option<Cow<'a, str>>,
     state: Option<Cow<'a, str>>,
+    nonce: Option<Cow<'a, str>>,
     code_challenge: Option<Cow<'a, str>>,
     code_challenge_method: Option<Cow<'a, str>>,
 }
@@ -48,6 +49,7 @@ impl<'a> AuthorizeQuery<'a> {
                 "redirect_uri" => &mut read.redirect_uri,
                 "response_type" => &mut read.response_type,
                 "state" => &mut read.state,
+                "nonce" => &mut read.nonce,
                 "code_challenge" => &mut read.code_challenge,
                 "code_challenge_method" => &mut read.code_challenge_method,
                 _ => continue,
@@ -118,6 +120,7 @@ impl Pairing {
             sent_redirect_uri: query.redirect_uri.is_some(),
             state: query.state.as_ref().map(|state| state.to_string()),
             challenge: None,
+            nonce: query.nonce.as_ref().map(|nonce| nonce.to_string()),
         };
         Ok((client, request))
     }

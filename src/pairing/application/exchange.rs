@@ -82,7 +82,8 @@ impl Pairing {
         let held: PendingApplicationCode = live(self.pending.take(&code).await)?;
         let ends_at = Timestamp::from_millis(held.ends_at);
         let kept = self.keep_login(held.login, ends_at).await;
-        kept.map_err(|problem| store_unavailable(&problem))
+        let login = kept.map_err(|problem| store_unavailable(&problem))?;
+        Ok(ApplicationLogin { nonce: held.request.nonce, ..login })
     }
 }
 

@@ -38,6 +38,8 @@ pub struct ApplicationLogin {
     pub refresh: RefreshToken,
     /// When the platform's token behind it ends, and the login with it.
     pub ends_at: Timestamp,
+    /// What the `id_token` has to repeat; known at the exchange alone.
+    pub nonce: Option<String>,
 }
 
 /// An account that a login may pair, and how it is or would be called here.
@@ -135,7 +137,7 @@ impl Pairing {
         let refresh = fresh_token();
         let id = LoginId::of(&refresh);
         self.pending.put_under(id.hash(), login, ends_at).await?;
-        Ok(ApplicationLogin { id, refresh, ends_at })
+        Ok(ApplicationLogin { id, refresh, ends_at, nonce: None })
     }
 
     /// When a login ends. `LoginExpired` for one that is unknown, over, or another caller's.

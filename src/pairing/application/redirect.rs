@@ -18,6 +18,8 @@ pub(in crate::pairing) struct ApplicationRequest {
     /// Optional to the vendor, and a constant in its own sample (Authentication and Pairing V2, 4.5.1.1).
     pub state: Option<String>,
     pub challenge: Option<CodeChallenge>,
+    /// OpenID Connect's, for the `id_token`.
+    pub nonce: Option<String>,
 }
 
 impl ApplicationRequest {
@@ -96,6 +98,7 @@ mod tests {
             sent_redirect_uri: true,
             state: Some("447 a+b&c".to_owned()),
             challenge: None,
+            nonce: None,
         }
     }
 
