@@ -49,7 +49,7 @@ put 0644 "$here/lintian-overrides" usr/share/lintian/overrides/genapi-gateway
 put 0644 "$here/copyright" usr/share/doc/genapi-gateway/copyright
 put 0644 "$project/config.toml.example" usr/share/doc/genapi-gateway/config.toml.example
 put 0644 "$project/README.md" usr/share/doc/genapi-gateway/README.md
-for page in operations signals refusals store deployment migrate; do
+for page in operations signals refusals store deployment hosts migrate; do
     put 0644 "$project/docs/$page.md" "usr/share/doc/genapi-gateway/$page.md"
 done
 for front in nginx.conf haproxy.cfg; do

@@ -106,6 +106,7 @@ fn the_package_holds_what_a_stranger_needs_and_nothing_else() {
         "-rw-r--r-- /usr/share/doc/genapi-gateway/deployment.md",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/examples/haproxy.cfg",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/examples/nginx.conf",
+        "-rw-r--r-- /usr/share/doc/genapi-gateway/hosts.md",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/migrate.md",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/operations.md",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/refusals.md",
