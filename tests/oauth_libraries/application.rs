@@ -24,8 +24,9 @@ pub struct Settings {
     /// Client credentials go by `Authorization: Basic`, not in the form.
     pub basic: bool,
     pub pkce: bool,
-    /// It is set up for OpenID Connect, where the library can be: a login without an `id_token` fails.
-    pub id_token: bool,
+    /// It is set up for OpenID Connect, where the library can be: a login without an `id_token` by this
+    /// algorithm fails. Empty: it is set up for OAuth.
+    pub id_token: &'static str,
 }
 
 /// A running application.
@@ -67,7 +68,7 @@ impl Application {
             .env("LOGIN_PAGE", &settings.login_page)
             .env("SCOPE", "openid")
             .env("PKCE", yes_or_no(settings.pkce))
-            .env("ID_TOKEN", yes_or_no(settings.id_token))
+            .env("ID_TOKEN", settings.id_token)
             .env("REDIRECT_URI", "http://127.0.0.1:0/cb")
             .env("ACCOUNT_ID", crate::LAB.to_string())
             .env("CALLBACK_URL", "https://application.test/notifications")

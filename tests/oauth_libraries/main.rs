@@ -39,7 +39,7 @@ fn at_the_vendor(bed: &TestBed) -> Settings {
         login_page: bed.sandbox.login_page(Platform::New),
         basic: false,
         pkce: true,
-        id_token: false,
+        id_token: "",
     }
 }
 
@@ -61,12 +61,17 @@ fn secret_of(name: &str) -> String {
 
 /// A lab that is paired nowhere, and a gateway that knows these applications.
 async fn gateway_for(names: &[&str]) -> TestBed {
+    gateway_with(names, "").await
+}
+
+/// `more` goes into the facade of each.
+async fn gateway_with(names: &[&str], more: &str) -> TestBed {
     let caller = |name: &&str| {
         let digest = digest(&SHA256, secret_of(name).as_bytes());
         format!(
             "\n[[callers]]\nname = \"{name}\"\naccounts = [\"*\"]\n\
              facade = {{ client_id = \"{name}\", client_secret_sha256 = \"{}\", \
-             redirect_uris = [\"http://127.0.0.1/cb\"] }}\n",
+             redirect_uris = [\"http://127.0.0.1/cb\"]{more} }}\n",
             hex::encode(digest.as_ref()),
         )
     };
@@ -227,7 +232,11 @@ async fn a_library_that_refreshes_by_itself_when_a_call_fails_does_so_at_the_gat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_library_set_up_for_openid_connect_takes_the_vendors_id_token() {
-    let bed = TestBedBuilder::new().unpaired().start().await;
-    pairs(&bed, &library::OAUTH4WEBAPI, &Settings { id_token: true, ..at_the_vendor(&bed) }).await;
+async fn a_library_set_up_for_openid_connect_gets_the_id_token_that_it_wants() {
+    let bed = gateway_with(&["oldpms"], ", id_token = true").await;
+    let at_the_vendor = Settings { id_token: "RS256", ..at_the_vendor(&bed) };
+    let at_the_gateway = Settings { id_token: "HS256", ..at_the_gateway(&bed, "oldpms") };
+    for settings in [at_the_vendor, at_the_gateway] {
+        pairs(&bed, &library::OAUTH4WEBAPI, &settings).await;
+    }
 }

@@ -9,7 +9,8 @@ const server = {
   token_endpoint: `${base}/oauth2/token`,
   revocation_endpoint: `${base}/oauth2/revoke`,
 }
-const client = { client_id: setting.CLIENT_ID }
+// Set up for OpenID Connect, it wants an id_token, signed by RS256 unless it is told otherwise.
+const client = { client_id: setting.CLIENT_ID, id_token_signed_response_alg: setting.ID_TOKEN || undefined }
 const byBasic = setting.CLIENT_AUTH === 'basic'
 const credentials = (byBasic ? oauth.ClientSecretBasic : oauth.ClientSecretPost)(setting.CLIENT_SECRET)
 // The addresses of this network are plain HTTP.
@@ -37,7 +38,7 @@ await run(async (redirectUri) => {
       const parameters = oauth.validateAuthResponse(server, client, redirected, state)
       const response = await oauth.authorizationCodeGrantRequest(
         server, client, credentials, parameters, redirectUri, verifier, options)
-      const requireIdToken = setting.ID_TOKEN === 'yes'
+      const requireIdToken = Boolean(setting.ID_TOKEN)
       return oauth.processAuthorizationCodeResponse(server, client, response, { requireIdToken })
     },
     async refresh(tokens) {
