@@ -11,7 +11,7 @@ use crate::app::Running;
 
 /// The legacy applications that the demo plays.
 pub struct Applications {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
     /// `http://127.0.0.1:…`
     pub gateway: String,
     pub admin: String,
@@ -35,9 +35,17 @@ impl CallResult {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn location(&self) -> anyhow::Result<String> {
+    pub(super) fn location(&self) -> anyhow::Result<String> {
         let location = self.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         Ok(location.with_context(|| format!("status {} without a Location", self.status))?.to_owned())
+    }
+}
+
+impl CallResult {
+    /// The cookie that was set, as it goes back.
+    pub(super) fn cookie(&self) -> anyhow::Result<String> {
+        let cookie = self.headers.get(SET_COOKIE).and_then(|value| value.to_str().ok());
+        Ok(cookie.and_then(|cookie| cookie.split(';').next()).context("no cookie was set")?.to_owned())
     }
 }
 
@@ -117,10 +125,7 @@ impl Applications {
         let page = read(self.http.get(link)).await?;
         ensure!(page.status == 200, "the start page answered {}", page.status);
         let pressed = read(self.http.post(link)).await?;
-        let cookie = pressed.headers.get(SET_COOKIE).and_then(|value| value.to_str().ok());
-        let cookie =
-            cookie.and_then(|cookie| cookie.split(';').next()).context("no cookie was set")?.to_owned();
-        Ok((pressed.location()?, cookie))
+        Ok((pressed.location()?, pressed.cookie()?))
     }
 
     /// The browser comes back from the login page.
@@ -148,7 +153,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     Some(&text[start..start + end])
 }
 
-async fn read(request: reqwest::RequestBuilder) -> anyhow::Result<CallResult> {
+pub(super) async fn read(request: reqwest::RequestBuilder) -> anyhow::Result<CallResult> {
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => bail!("no answer: {:#}", anyhow::Error::from(error)),

@@ -66,6 +66,8 @@ pub async fn all(demo: &DemoEnvironment) -> DemoReport {
     report
         .check("an application refreshes by itself and gets no Align token", demo.responds_to_a_refresh())
         .await;
+    report.check("an application logs people in and pairs by itself", demo.logs_in_by_itself(LAB)).await;
+    report.check("an application with old host names compiled in works on", demo.keeps_its_old_names()).await;
     report.check("an account moves to another region and calls follow", demo.follows_a_region_move()).await;
     report.check("strangers and destructive calls are refused", demo.refuses()).await;
     report.check("operators see what is going on", demo.tells_operators()).await;

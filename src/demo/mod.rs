@@ -4,6 +4,7 @@
 
 mod applications;
 mod checks;
+mod stand_in;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ impl DemoEnvironment {
             folder.path(),
             &Addresses { gateway: any(), admin: any(), redirect_uri },
         )?;
+        stand_in::extend_config(folder.path(), "127.0.0.1:0")?;
         // The files pair every account on the way; the demo pairs the clinic itself.
         sandbox.forget_refresh(CLINIC);
         let config = load(folder.path())?;
@@ -130,7 +132,10 @@ impl DemoEnvironment {
 fn write_real_ports(sandbox: &Sandbox, folder: &Path, key: &str, running: &Running) -> anyhow::Result<()> {
     let (data, admin) = running.data_addr().zip(running.admin_addr()).context("no listener")?;
     let text = gateway_files::config_toml(sandbox, key, &Addresses::new(data, admin));
-    std::fs::write(folder.join(gateway_files::CONFIG), text).context("the configuration cannot be written")
+    let written = std::fs::write(folder.join(gateway_files::CONFIG), text);
+    written.context("the configuration cannot be written")?;
+    let tls = running.bound.data_tls.first().context("no TLS listener")?;
+    stand_in::extend_config(folder, &tls.to_string())
 }
 
 /// As it was started: `cargo run` puts it on no path.
