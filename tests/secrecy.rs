@@ -289,6 +289,63 @@ async fn logins(bed: &TestBed, pages: &mut Vec<Response>) -> Vec<String> {
     secrets
 }
 
+/// The configuration of an application that logs people in by itself.
+fn application() -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, APP_SECRET.as_bytes());
+    format!(
+        "\n[[callers]]\nname = \"oldpms\"\naccounts = [\"*\"]\nfacade = {{ client_id = \"oldpms\", \
+         client_secret_sha256 = \"{}\", redirect_uris = [\"http://127.0.0.1:5000/cb\"], id_token = true }}\n",
+        hex::encode(digest),
+    )
+}
+
+/// The application's login and pairing, well and badly. Returns what only it and its browser may know.
+async fn application_login(bed: &TestBed, pages: &mut Vec<Response>) -> Vec<String> {
+    let cb = "http://127.0.0.1:5000/cb";
+    let query =
+        |cb: &str| format!("client_id=oldpms&response_type=code&state=Qanary-State&redirect_uri={cb}");
+    let unlisted = format!("/connect/authorize?{}", query("http://127.0.0.1:5000/Qanary-Elsewhere"));
+    pages.push(bed.send(bed.browse(Method::GET, &unlisted)).await);
+    pages.push(bed.send(bed.bare(Method::GET, "/oauth2/authorize?client_id=Qanary-Client")).await);
+    let sent = bed.send(bed.bare(Method::GET, &format!("/oauth2/authorize?{}", query(cb)))).await;
+    let path = sent.header("location").strip_prefix(&bed.admin).unwrap().to_owned();
+    let begun = bed.send(bed.browse(Method::GET, &path)).await;
+    let cookie = begun.header("set-cookie").split(';').next().unwrap().to_owned();
+    let redirected = bed.sandbox.log_in(begun.header("location"), USER, PASSWORD).await.unwrap();
+    let mut secrets = parameters(&redirected);
+    let back = redirected.strip_prefix(&bed.admin).unwrap();
+    let returned = bed.send(bed.browse(Method::GET, back).header("cookie", &cookie)).await;
+    let code = parameters(returned.header("location")).remove(0);
+    let token_request = |form: String| {
+        let request = bed.bare(Method::POST, "/oauth2/token");
+        let form = format!("client_id=oldpms&client_secret={APP_SECRET}&redirect_uri={cb}&{form}");
+        bed.send(request.header("content-type", "application/x-www-form-urlencoded").body(form))
+    };
+    pages.push(token_request("grant_type=authorization_code&code=Qanary-Code".to_owned()).await);
+    let login = token_request(format!("grant_type=authorization_code&code={code}")).await;
+    assert_eq!(login.status, 200, "{}", login.text());
+    pages.push(token_request(format!("grant_type=authorization_code&code={code}")).await);
+    let bearer = login.json()["access_token"].as_str().unwrap().to_owned();
+    let pair = |body: Value| {
+        let request = bed.bare(Method::PUT, "/pair-account").header("content-type", "application/json");
+        bed.send(request.bearer_auth(&bearer).body(body.to_string()))
+    };
+    let hook = "https://pms.example.test/Qanary-Hook";
+    pages.push(pair(json!({"AccountId": "Qanary-Id", "CallbackUrl": hook})).await);
+    pages.push(pair(json!({"AccountId": 4_000_004, "CallbackUrl": hook})).await);
+    let paired = pair(json!({"AccountId": 1004, "CallbackUrl": hook})).await;
+    assert_eq!(paired.status, 200, "{}", paired.text());
+    let paired = paired.json()["Data"]["OAuthResponse"].clone();
+    pages.push(bed.send(bed.bare(Method::GET, "/orders/practice?Qanary").bearer_auth(&bearer)).await);
+    for tokens in [&login.json(), &paired] {
+        for field in ["access_token", "refresh_token", "id_token"] {
+            secrets.extend(tokens[field].as_str().map(str::to_owned));
+        }
+    }
+    secrets.extend([code, cookie.split_once('=').unwrap().1.to_owned()]);
+    secrets
+}
+
 /// The values of code, state and the like.
 fn parameters(url: &str) -> Vec<String> {
     let query = url.split_once('?').unwrap().1;
@@ -413,6 +470,7 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
         .options(|options| options.keep_calls = 100_000)
         .account(AccountSpec::clinic(1003, ACCOUNT_TITLE).with_user(USER, PASSWORD))
         .account(AccountSpec::clinic(1004, "Qanary Second Practice").with_user(USER, PASSWORD))
+        .append(&application())
         .config("[[callers]]", "[upstream]\nresponse_timeout = \"2s\"\n[[callers]]")
         .start()
         .await;
@@ -430,6 +488,9 @@ async fn no_secret_and_no_patient_turns_up_where_it_has_no_business() {
     let mut pages = Vec::new();
     for secret in logins(&bed, &mut pages).await {
         search.canary("what a login passes on", &secret);
+    }
+    for secret in application_login(&bed, &mut pages).await {
+        search.canary("what an application's login passes on", &secret);
     }
     bring_back_and_export(&bed).await;
     for path in ["/api/accounts", "/api/export", "/healthz"] {
