@@ -136,6 +136,14 @@ impl ApplicationGrants {
         self.is_shared && now < issued_at + PROPAGATION && issued_at < now + PROPAGATION
     }
 
+    /// The callers that hold a grant for an account, by name.
+    pub fn callers_of(&self, account: &AccountName) -> Vec<String> {
+        let held = self.by_stamp.iter().filter(|grant| grant.account == *account);
+        let mut callers: Vec<String> = held.map(|grant| grant.caller.clone()).collect();
+        callers.sort();
+        callers
+    }
+
     /// The refresh token of a caller's grant for an account.
     pub fn refresh_token_of(&self, caller: &str, account: &AccountName) -> Option<RefreshToken> {
         let is_it = |grant: &ApplicationGrant| grant.caller == caller && grant.account == *account;

@@ -171,6 +171,7 @@ impl Admin {
                     refresh_under_way_since: grant.intent,
                 })
                 .collect(),
+            applications: self.pairing.applications_of(&record.name),
             signals: entry.map(|entry| self.moments(&entry.activity.read())).unwrap_or_default(),
         }
     }
@@ -200,6 +201,7 @@ impl Admin {
             refreshed_at: summary.refreshed_at,
             generation: summary.generation,
             grants: vec![grant],
+            applications: self.pairing.applications_of(&entry.name),
             signals: self.moments(&entry.activity.read()),
         }
     }

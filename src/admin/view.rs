@@ -25,6 +25,9 @@ pub struct AccountView {
     pub refreshed_at: Option<Timestamp>,
     pub generation: u64,
     pub grants: Vec<GrantView>,
+    /// Callers that hold tokens of the gateway's own for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applications: Vec<String>,
     pub signals: SignalsView,
     /// Calls that failed in a row, where the last one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]

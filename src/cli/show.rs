@@ -201,6 +201,9 @@ fn facts(view: &AccountView, screen: Screen) -> String {
         let calls = count(u64::from(*calls), "call");
         lines.push(("failing", format!("{calls} in a row since {since}, the last with {last}")));
     }
+    if !view.applications.is_empty() {
+        lines.push(("applications", view.applications.join(", ")));
+    }
     if let Some(refusal) = &signals.last_refusal {
         lines.push(("last refusal", format!("{refusal}, {}", moment(signals.last_refusal_at))));
     }

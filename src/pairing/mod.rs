@@ -60,7 +60,7 @@ use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::Journal;
-use crate::model::account::RealmName;
+use crate::model::account::{AccountName, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::store::{AccountRecord, Store, StoreError};
 use pending::PendingLogins;
@@ -195,6 +195,11 @@ impl Pairing {
     /// How many paired accounts wait for the store to take their tokens: above zero is an alarm.
     pub fn unsaved(&self) -> usize {
         self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// The callers that hold tokens of the gateway's own for an account, by name.
+    pub fn applications_of(&self, account: &AccountName) -> Vec<String> {
+        self.known_tokens.application_grants.callers_of(account)
     }
 
     fn realm(&self, name: &RealmName) -> Option<PairingRealm> {

@@ -84,6 +84,8 @@ async fn an_unmodified_application_logs_in_pairs_and_works_in_the_vendors_shapes
     let refreshed = application.refreshes(&tokens.refresh).await;
     assert_eq!(refreshed.json()["refresh_token"], json!(tokens.refresh), "the same one again");
     assert_eq!((asked(&bed, Endpoint::Exchange), asked(&bed, Endpoint::Pair)), (1, 1));
+    let shown = bed.account(&account_name(&bed, CLINIC).await).await;
+    assert_eq!(shown["applications"], json!(["oldpms"]), "{shown}");
     let texts = [back.to_string(), login.text(), listed.text(), paired.text(), list.text(), refreshed.text()];
     assert_no_platform_token(&bed, &texts);
     let journal = bed.journal(&account_name(&bed, CLINIC).await).await;
