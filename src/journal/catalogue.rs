@@ -156,7 +156,13 @@ catalogue! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::APPLICATION_DETACHED;
     use std::collections::HashSet;
+
+    #[test]
+    fn the_event_that_a_store_notes_by_itself_has_the_journals_word() {
+        assert_eq!(APPLICATION_DETACHED, JournalEvent::ApplicationDetached.word());
+    }
 
     #[test]
     fn every_word_stands_for_one_thing_and_is_fit_for_a_script() {

@@ -44,6 +44,7 @@ macro_rules! store_contract {
             a_token_that_was_taken_over_is_known_until_its_account_goes,
             a_grant_that_was_tried_before_keeps_the_time_and_both_tokens_are_known,
             of_two_that_make_an_applications_grant_at_once_both_get_the_first,
+            an_applications_callback_url_comes_with_its_grant_and_is_set_anew_while_that_stands,
             an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_the_account,
             every_state_comes_back,
             the_last_grant_takes_its_account_along_and_frees_the_id,
@@ -53,6 +54,7 @@ macro_rules! store_contract {
             a_name_that_is_taken_is_given_to_nobody_else,
             what_does_not_exist_is_named,
             a_login_is_taken_once,
+            a_login_of_every_kind_is_kept,
             a_login_is_found_by_its_kind_and_before_its_end_only,
             expired_logins_are_swept_out,
             the_journal_is_newest_first_by_account_or_over_all,
@@ -535,6 +537,32 @@ pub async fn of_two_that_make_an_applications_grant_at_once_both_get_the_first(
     drop(folder);
 }
 
+pub async fn an_applications_callback_url_comes_with_its_grant_and_is_set_anew_while_that_stands(
+    TestStore { store, .. }: TestStore,
+) {
+    let smile = name("smile");
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert!(!store.set_callback_url("oldpms", &smile, Some("https://pms/a")).await.unwrap(), "no grant yet");
+    let with_url = |token: &str, url: Option<&str>| ApplicationGrant {
+        callback_url: url.map(str::to_owned),
+        ..application_grant("oldpms", "smile", token)
+    };
+    let first = with_url("first", Some("https://pms/a"));
+    store.put_application_grant(&first).await.unwrap();
+    let again = store.put_application_grant(&with_url("second", Some("https://pms/b"))).await.unwrap();
+    assert_eq!(again, first, "what stands keeps its own");
+    for url in [Some("https://pms/c"), Some("https://pms/c"), None, Some("https://pms/d")] {
+        assert!(store.set_callback_url("oldpms", &smile, url).await.unwrap());
+        assert_eq!(store.application_grants(None).await.unwrap(), [with_url("first", url)]);
+    }
+    assert!(!store.set_callback_url("labsync", &smile, None).await.unwrap(), "another caller's");
+    assert!(store.remove_application_grant("oldpms", &smile).await.unwrap());
+    assert!(!store.set_callback_url("oldpms", &smile, Some("https://pms/e")).await.unwrap(), "revoked");
+    let next = application_grant("oldpms", "smile", "third");
+    assert_eq!(store.put_application_grant(&next).await.unwrap(), next);
+    assert_eq!(store.application_grants(None).await.unwrap(), [next], "nothing of the revoked one is left");
+}
+
 pub async fn an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_the_account(
     TestStore { store, .. }: TestStore,
 ) {
@@ -712,6 +740,16 @@ pub async fn a_login_is_taken_once(TestStore { store, folder, .. }: TestStore) {
     assert_eq!(taken, [put]);
     assert_eq!(store.peek_login([1; 32], PendingKind::State, at(5)).await.unwrap(), None);
     drop(folder);
+}
+
+pub async fn a_login_of_every_kind_is_kept(TestStore { store, .. }: TestStore) {
+    for (id, kind) in (1..).zip(PendingKind::ALL) {
+        let put = login(id, kind, 2_000_000);
+        store.put_login(put.clone()).await.unwrap();
+        assert_eq!(store.peek_login([id; 32], kind, at(5)).await.unwrap(), Some(put.clone()));
+        assert!(store.pending_logins().await.unwrap().contains(&put));
+        assert_eq!(store.take_login([id; 32], kind, at(5)).await.unwrap(), Some(put));
+    }
 }
 
 pub async fn a_login_is_found_by_its_kind_and_before_its_end_only(TestStore { store, .. }: TestStore) {

@@ -10,8 +10,8 @@ use super::last_seen::{LastSeenPage, LastSeenRecord};
 use super::memory_state::MemoryState;
 use super::rotate::Rotation;
 use super::{
-    AccountRecord, ApplicationGrant, ClampedAccount, JournalEntry, LoadedAccounts, NewGrant, NewTokens,
-    PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
+    AccountRecord, ApplicationGrant, ApplicationGrantRecord, ClampedAccount, JournalEntry, LoadedAccounts,
+    NewGrant, NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -239,7 +239,7 @@ impl Store for MemoryStore {
     ) -> StoreFuture<'a, Vec<ApplicationGrant>> {
         let state = self.read();
         let is_asked = |grant: &&ApplicationGrant| account.is_none_or(|account| grant.account == *account);
-        let live = state.application_grants.values().filter_map(|record| record.grant.as_ref());
+        let live = state.application_grants.values().filter_map(ApplicationGrantRecord::live);
         ready(Ok(live.filter(is_asked).cloned().collect()))
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::last_seen::{LastSeen, LastSeenRecord, Subject};
 use super::{
-    AccountRecord, ApplicationGrant, ApplicationGrantRecord, GrantRecord, JOURNAL_LINES, JournalEntry,
-    NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin, StoreError, token_hash,
+    AccountRecord, ApplicationGrant, ApplicationGrantRecord, ApplicationGrantState, GrantRecord,
+    JOURNAL_LINES, JournalEntry, NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin,
+    StoreError, token_hash,
 };
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, AccountState, RealmName};
@@ -230,7 +231,9 @@ impl MemoryState {
         for (_, mut record) in
             self.application_grants.extract_if(.., |(known, _), _| known == from).collect::<Vec<_>>()
         {
-            record.grant.iter_mut().for_each(|grant| grant.account = to.clone());
+            if let ApplicationGrantState::Live(grant) = &mut record.state {
+                grant.account = to.clone();
+            }
             self.application_grants.insert((to.clone(), record.caller.clone()), record);
         }
         if let Some(seen) = self.last_seen.remove(&Subject::Account(from.clone())) {
@@ -246,20 +249,24 @@ impl MemoryState {
         self.account(&offered.account)?;
         let place = (offered.account.clone(), offered.caller.clone());
         let caller = offered.caller.clone();
-        let empty = || ApplicationGrantRecord { caller, generation: 0, grant: None };
+        let state = ApplicationGrantState::Revoked;
+        let empty = || ApplicationGrantRecord { caller, generation: 0, state };
         let record = self.application_grants.entry(place).or_insert_with(empty);
-        if record.grant.is_none() {
-            record.generation += 1;
+        if let Some(standing) = record.live() {
+            return Ok(standing.clone());
         }
-        Ok(record.grant.get_or_insert_with(|| offered.clone()).clone())
+        record.generation += 1;
+        record.state = ApplicationGrantState::Live(offered.clone());
+        Ok(offered.clone())
     }
 
     pub(super) fn remove_application_grant(&mut self, caller: &str, account: &AccountName) -> bool {
         let Some(record) = self.application_grants.get_mut(&(account.clone(), caller.to_owned())) else {
             return false;
         };
-        let was_there = record.grant.take().is_some();
+        let was_there = record.live().is_some();
         record.generation += u64::from(was_there);
+        record.state = ApplicationGrantState::Revoked;
         was_there
     }
 
@@ -270,7 +277,9 @@ impl MemoryState {
         callback_url: Option<&str>,
     ) -> bool {
         let record = self.application_grants.get_mut(&(account.clone(), caller.to_owned()));
-        let Some(grant) = record.and_then(|record| record.grant.as_mut()) else { return false };
+        let Some(ApplicationGrantState::Live(grant)) = record.map(|record| &mut record.state) else {
+            return false;
+        };
         grant.callback_url = callback_url.map(str::to_owned);
         true
     }

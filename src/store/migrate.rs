@@ -3,6 +3,8 @@
 //!
 //! The rule guarded here: newer tokens are never overwritten by older ones, whichever store they are in.
 
+use std::collections::BTreeMap;
+
 use futures_util::{StreamExt, stream};
 
 use super::{
@@ -31,8 +33,9 @@ pub trait Migratable: Store {
     fn names(&self) -> StoreFuture<'_, Vec<AccountName>>;
     fn bundle<'a>(&'a self, name: &'a AccountName) -> StoreFuture<'a, AccountBundle>;
     /// Makes what stands under the name the same as this, generations included. One transaction. A journal is
-    /// only ever added to: where it holds other lines, this is `Refused`.
-    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()>;
+    /// only ever added to: where it holds other lines, this is `Refused`. The grants of applications are
+    /// merged with those that are there ([`merged_grants`]); what comes back is the ones that stand.
+    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, Vec<ApplicationGrantRecord>>;
     /// Those that unseal; the others are as good as none.
     fn logins(&self) -> StoreFuture<'_, Vec<PendingLogin>>;
 }
@@ -122,7 +125,7 @@ async fn try_move(
     to: &dyn Migratable,
     name: &AccountName,
 ) -> Result<MoveOutcome, StoreError> {
-    let mut source = from.bundle(name).await?;
+    let source = from.bundle(name).await?;
     // What the target cannot unseal is of no use to anybody, and is written over.
     let target = match to.bundle(name).await {
         Ok(target) => Some(target),
@@ -130,21 +133,36 @@ async fn try_move(
         Err(trouble) => return Err(trouble),
     };
     let is_past = source.account.is_none();
-    if let Some(target) = target.as_ref().filter(|target| target.account.is_some() && !is_past) {
-        source.take_newer_application_grants(target);
-    }
-    if target.as_ref() == Some(&source) {
+    if target.as_ref().is_some_and(|target| target.lacks_nothing_of(&source)) {
         return Ok(if is_past { MoveOutcome::Past } else { MoveOutcome::AlreadyThere });
     }
     if target.is_some_and(|target| target.newest_generation() > source.newest_generation()) {
         return Ok(MoveOutcome::Ahead);
     }
-    to.put_bundle(&source).await?;
-    if to.bundle(name).await? != source {
+    let application_grants = to.put_bundle(&source).await?;
+    if to.bundle(name).await? != (AccountBundle { application_grants, ..source }) {
         let why = "it reads back differently from how it was written";
         return Ok(MoveOutcome::Failed(why.to_owned()));
     }
     Ok(if is_past { MoveOutcome::Past } else { MoveOutcome::Moved })
+}
+
+/// What stands after `arriving` came to `there`, by caller: of each caller the higher generation, and of two
+/// of one generation the one that is there, unless it alone cannot be read. Applications get grants and
+/// revoke them without a new token of the account's, so its generations tell nothing about them.
+pub(super) fn merged_grants(
+    arriving: &[ApplicationGrantRecord],
+    there: &[ApplicationGrantRecord],
+) -> Vec<ApplicationGrantRecord> {
+    let mut merged: BTreeMap<&str, _> = there.iter().map(|record| (&*record.caller, record)).collect();
+    for record in arriving {
+        let standing = merged.entry(&record.caller).or_insert(record);
+        let is_readable_again = standing.is_unreadable() && !record.is_unreadable();
+        if (record.generation, is_readable_again) > (standing.generation, false) {
+            *standing = record;
+        }
+    }
+    merged.into_values().cloned().collect()
 }
 
 impl AccountBundle {
@@ -153,19 +171,14 @@ impl AccountBundle {
         grants.map(|grant| grant.generation).fold(self.spent_generation, u64::max)
     }
 
-    /// Applications are granted and revoke without a new token of the account's. What the other store knows
-    /// of one counts where it is newer; where both have gone on by themselves, what an application has got
-    /// there last.
-    fn take_newer_application_grants(&mut self, there: &Self) {
-        for record in &there.application_grants {
-            let mine = self.application_grants.iter_mut().find(|mine| mine.caller == record.caller);
-            match mine {
-                Some(mine) if mine.generation > record.generation => {}
-                Some(mine) => *mine = record.clone(),
-                None => self.application_grants.push(record.clone()),
-            }
-        }
-        self.application_grants.sort_by(|a, b| a.caller.cmp(&b.caller));
+    /// Whether it would stand as it does after `source` was written over it.
+    fn lacks_nothing_of(&self, source: &Self) -> bool {
+        let arriving = &source.application_grants;
+        let application_grants = match source.account {
+            Some(_) => merged_grants(arriving, &self.application_grants),
+            None => arriving.clone(),
+        };
+        *self == (Self { application_grants, ..source.clone() })
     }
 
     /// The lines that a journal lacks which holds `there`: it may have been trimmed at the old end.
@@ -187,7 +200,8 @@ impl AccountBundle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{at, name};
+    use crate::store::ApplicationGrantState::{self, Live, Revoked, Unreadable};
+    use crate::store::contract::{application_grant, at, name};
 
     fn lines(numbers: std::ops::Range<u64>) -> Vec<JournalEntry> {
         let line = |number| JournalEntry {
@@ -197,6 +211,36 @@ mod tests {
             detail: String::new(),
         };
         numbers.map(line).collect()
+    }
+
+    fn record(caller: &str, generation: u64, state: ApplicationGrantState) -> ApplicationGrantRecord {
+        ApplicationGrantRecord { caller: caller.into(), generation, state }
+    }
+
+    #[test]
+    fn of_two_grants_of_an_application_the_later_one_stands_and_otherwise_the_targets() {
+        let live = |token: &str| Live(application_grant("oldpms", "smile", token));
+        let sealed = |byte| Unreadable { refresh_sealed: vec![byte], callback_url_sealed: None };
+        for (arriving, there, arrives) in [
+            ((2, Revoked), (1, live("a")), true),
+            ((1, live("a")), (2, Revoked), false),
+            ((3, live("b")), (2, Revoked), true),
+            ((1, live("a")), (3, live("b")), false),
+            ((1, live("a")), (1, live("b")), false),
+            ((1, live("a")), (1, sealed(1)), true),
+            ((1, live("a")), (2, sealed(1)), false),
+            ((1, sealed(1)), (1, live("a")), false),
+            ((1, sealed(1)), (1, sealed(2)), false),
+            ((2, sealed(1)), (1, live("a")), true),
+        ] {
+            let arriving = record("oldpms", arriving.0, arriving.1);
+            let there = record("oldpms", there.0, there.1);
+            let expected = if arrives { &arriving } else { &there };
+            let merged = merged_grants(std::slice::from_ref(&arriving), std::slice::from_ref(&there));
+            assert_eq!(merged, std::slice::from_ref(expected), "{arriving:?} {there:?}");
+        }
+        let [a, b, c] = ["a", "b", "c"].map(|caller| record(caller, 1, Revoked));
+        assert_eq!(merged_grants(&[c.clone(), a.clone()], std::slice::from_ref(&b)), [a, b, c]);
     }
 
     #[test]

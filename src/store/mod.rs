@@ -43,9 +43,9 @@ pub mod contract;
 pub use error::{SetupError, StoreError};
 pub use open::{back_up, check, open, open_migratable, restore};
 pub use records::{
-    AccountRecord, ApplicationGrant, ApplicationGrantRecord, ClampedAccount, GrantRecord, JOURNAL_LINES,
-    JournalEntry, LoadedAccounts, NEWEST_FALLBACKS, NewGrant, NewTokens, PendingKind, PendingLogin,
-    StoredAccess, StoredRoute, TrialRefresh, token_hash,
+    APPLICATION_DETACHED, AccountRecord, ApplicationGrant, ApplicationGrantRecord, ApplicationGrantState,
+    ClampedAccount, GrantRecord, JOURNAL_LINES, JournalEntry, LoadedAccounts, NEWEST_FALLBACKS, NewGrant,
+    NewTokens, PendingKind, PendingLogin, StoredAccess, StoredRoute, TrialRefresh, token_hash,
 };
 
 /// A result that is on its way; stores are used as `Arc<dyn Store>`.
@@ -140,13 +140,13 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         offered: &'a ApplicationGrant,
     ) -> StoreFuture<'a, ApplicationGrant>;
-    /// Says whether it was there. They also go with their account, and follow its name.
+    /// Says whether it was there. They also go with their account, and follow its name; one that cannot be
+    /// read ends where the account gets another name.
     fn remove_application_grant<'a>(
         &'a self,
         caller: &'a str,
         account: &'a AccountName,
     ) -> StoreFuture<'a, bool>;
-    /// Of one account, or of all. One that cannot be read is left out.
     /// What a grant's application has said since about where it wants scan notifications. Says whether there
     /// is such a grant.
     fn set_callback_url<'a>(
@@ -155,6 +155,7 @@ pub trait Store: Send + Sync + 'static {
         account: &'a AccountName,
         callback_url: Option<&'a str>,
     ) -> StoreFuture<'a, bool>;
+    /// Those that stand, of one account or of all. One that cannot be read is left out.
     fn application_grants<'a>(
         &'a self,
         account: Option<&'a AccountName>,

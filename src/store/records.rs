@@ -103,7 +103,7 @@ pub struct NewTokens {
 
 /// What a caller holds for an account that refreshes with the gateway instead of the platform: a refresh
 /// token of the gateway's own, never Align's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ApplicationGrant {
     pub caller: String,
     pub account: AccountName,
@@ -112,14 +112,48 @@ pub struct ApplicationGrant {
     pub callback_url: Option<String>,
 }
 
+/// Without the callback URL, which may hold a secret of the application's.
+impl fmt::Debug for ApplicationGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { caller, account, refresh, callback_url } = self;
+        let callback = if callback_url.is_some() { "with" } else { "without" };
+        write!(f, "ApplicationGrant({caller} for {account}, {refresh:?}, {callback} callback)")
+    }
+}
+
 /// The same with its past, as it moves between stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationGrantRecord {
     pub caller: String,
     /// Grows with every grant and every revocation of this caller's for the account.
     pub generation: u64,
-    /// Absent once it was revoked.
-    pub grant: Option<ApplicationGrant>,
+    pub state: ApplicationGrantState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApplicationGrantState {
+    Live(ApplicationGrant),
+    Revoked,
+    /// Does not unseal under the keys that are held, and opens nothing until it does. These are the bytes as
+    /// they stand: they open under this account's name only.
+    Unreadable {
+        refresh_sealed: Vec<u8>,
+        callback_url_sealed: Option<Vec<u8>>,
+    },
+}
+
+impl ApplicationGrantRecord {
+    /// `None` where no token of the caller's opens the account.
+    pub fn live(&self) -> Option<&ApplicationGrant> {
+        match &self.state {
+            ApplicationGrantState::Live(grant) => Some(grant),
+            ApplicationGrantState::Revoked | ApplicationGrantState::Unreadable { .. } => None,
+        }
+    }
+
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.state, ApplicationGrantState::Unreadable { .. })
+    }
 }
 
 /// A login that was started and not yet finished, kept under the SHA-256 of its state or start code.
@@ -152,6 +186,15 @@ pub enum PendingKind {
     /// An application's login: it may list the accounts of whoever logged in, and pair them.
     ApplicationLogin,
 }
+
+impl PendingKind {
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::State, Self::Choice, Self::ApplicationCode, Self::ApplicationLogin];
+}
+
+/// The event under which a store notes that an application's grant has ended with a rename. The journal has
+/// the same word for one that was revoked.
+pub const APPLICATION_DETACHED: &str = "application_detached";
 
 /// One line of an account's timeline: changes and why, not calls.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -199,5 +242,18 @@ mod tests {
             payload: "s3cret".into(),
         };
         assert_eq!(format!("{login:?}"), "PendingLogin(Choice until 2023-11-14T22:13:20Z)");
+    }
+
+    #[test]
+    fn an_applications_grant_does_not_print_its_callback_url() {
+        let grant = ApplicationGrant {
+            caller: "oldpms".into(),
+            account: "smile".parse().unwrap(),
+            refresh: RefreshToken::new("12345"),
+            callback_url: Some("https://pms.test/hook?key=s3cret".into()),
+        };
+        let refresh = &grant.refresh;
+        let expected = format!("ApplicationGrant(oldpms for smile, {refresh:?}, with callback)");
+        assert_eq!(format!("{grant:?}"), expected);
     }
 }

@@ -150,15 +150,8 @@ pub fn kind_word(kind: PendingKind) -> &'static str {
 /// open: it is begun again.
 pub fn read_login(keys: &SealKeys, row: &impl RowColumns) -> Option<PendingLogin> {
     let id: [u8; 32] = row.bytes(0).ok()??.try_into().ok()?;
-    let kinds = [
-        PendingKind::Start,
-        PendingKind::State,
-        PendingKind::Choice,
-        PendingKind::ApplicationCode,
-        PendingKind::ApplicationLogin,
-    ];
     let kind = row.text(1).ok()??;
-    let kind = kinds.into_iter().find(|known| kind_word(*known) == kind)?;
+    let kind = PendingKind::ALL.into_iter().find(|known| kind_word(*known) == kind)?;
     let expires_at = moment(row.number(2).ok()??).ok()?;
     match keys.unseal(payload_context(&hex::encode(id), kind), row.bytes(3).ok()??) {
         Ok(payload) => Some(PendingLogin { id, kind, expires_at, payload }),

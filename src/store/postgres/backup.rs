@@ -249,15 +249,16 @@ struct RowBatch {
 
 impl RowBatch {
     async fn write(&mut self, tx: &mut PgTransaction<'_>) -> Result<(), StoreError> {
-        let rows = Value::Array(std::mem::take(&mut self.rows));
-        if rows == Value::Array(Vec::new()) {
-            return Ok(());
-        }
+        let rows = std::mem::take(&mut self.rows);
+        let Some(first) = rows.first() else { return Ok(()) };
         let table = self.table;
+        let columns = shared_columns(tx, table, first).await?;
+        let (into, filled) = (columns.join(", "), columns.join(", filled."));
         let sql = format!(
-            "INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT filled.* FROM jsonb_array_elements($1::jsonb) AS line, \
-             jsonb_populate_record(NULL::{table}, line) AS filled"
+            "INSERT INTO {table} ({into}) OVERRIDING SYSTEM VALUE SELECT filled.{filled} \
+             FROM jsonb_array_elements($1::jsonb) AS line, jsonb_populate_record(NULL::{table}, line) AS filled"
         );
+        let rows = Value::Array(rows);
         sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
             .bind(rows.to_string())
@@ -266,6 +267,19 @@ impl RowBatch {
             .map_err(store_error)?;
         Ok(())
     }
+}
+
+/// The table's columns that a backup's rows have too, quoted; all rows of a table have the same. The others
+/// get their defaults.
+async fn shared_columns(
+    tx: &mut PgTransaction<'_>,
+    table: &'static str,
+    row: &Value,
+) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT quote_ident(attname::text) FROM pg_attribute WHERE attrelid = $1::text::regclass \
+               AND attnum > 0 AND NOT attisdropped AND jsonb_exists($2::jsonb, attname::text) ORDER BY attnum";
+    let found = sqlx::query_scalar(sql).persistent(false).bind(table).bind(row.to_string());
+    found.fetch_all(&mut **tx).await.map_err(store_error)
 }
 
 fn sha256_hex(sum: &Context) -> String {

@@ -246,8 +246,11 @@ async fn changes_name_each_account_once_and_leave_out_what_is_nobody_elses_busin
     let connected = it.other.changes_since(changes.newest).await.unwrap();
     assert_eq!(connected.accounts, std::slice::from_ref(&smile));
     assert_eq!(it.other.application_grants(Some(&smile)).await.unwrap(), [granted]);
+    assert!(it.other.set_callback_url("oldpms", &smile, Some("https://pms/scans")).await.unwrap());
+    let called = it.one.changes_since(connected.newest).await.unwrap();
+    assert_eq!(called.accounts, std::slice::from_ref(&smile));
     assert!(it.other.remove_application_grant("oldpms", &smile).await.unwrap());
-    let changes = it.one.changes_since(connected.newest).await.unwrap();
+    let changes = it.one.changes_since(called.newest).await.unwrap();
     assert_eq!(changes.accounts, std::slice::from_ref(&smile));
     it.one.commit_tokens(&smile, &global, 1, &tokens("access", None, 20)).await.unwrap();
     it.one.remove_grant(&name("lab"), &global).await.unwrap();

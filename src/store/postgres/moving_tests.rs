@@ -17,7 +17,9 @@ use crate::store::cluster::ClusterStore;
 use crate::store::contract::{access, application_grant, at as moment, grant, name, realm, route, tokens};
 use crate::store::migrate::{Migratable, copy};
 use crate::store::sqlite::{self, SqliteStore};
-use crate::store::{self, JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
+use crate::store::{
+    self, ApplicationGrant, JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError,
+};
 
 fn clock() -> Clock {
     Clock::manual(Timestamp::from_millis(1_000_000))
@@ -50,6 +52,9 @@ async fn fill(store: &dyn Store) {
     for caller in ["oldpms", "labsync"] {
         store.put_application_grant(&application_grant(caller, "smile", "of ours")).await.unwrap();
     }
+    assert!(store.set_callback_url("oldpms", &smile, Some("https://pms/scans")).await.unwrap());
+    store.put_application_grant(&application_grant("formerpms", "smile", "of ours once")).await.unwrap();
+    assert!(store.remove_application_grant("formerpms", &smile).await.unwrap());
     let (id, kind, expires_at) = ([1; 32], PendingKind::Start, moment(2_000_000));
     store.put_login(PendingLogin { id, kind, expires_at, payload: "invited".into() }).await.unwrap();
 }
@@ -72,7 +77,11 @@ async fn same(one: &dyn Migratable, other: &dyn Migratable) {
     }
     let granted = other.application_grants(None).await.unwrap();
     assert_eq!(granted, one.application_grants(None).await.unwrap());
-    assert_eq!(granted.len(), 2);
+    let callback_urls: Vec<_> = granted.into_iter().map(|grant| grant.callback_url).collect();
+    assert_eq!(callback_urls, [None, Some("https://pms/scans".to_owned())]);
+    let smile = other.bundle(&names[2]).await.unwrap();
+    let generations = smile.application_grants.iter().map(|grant| (&*grant.caller, grant.generation));
+    assert_eq!(generations.collect::<Vec<_>>(), [("formerpms", 2), ("labsync", 1), ("oldpms", 1)]);
     assert_eq!(other.logins().await.unwrap(), one.logins().await.unwrap());
     assert_eq!(other.journal(None, 10).await.unwrap(), one.journal(None, 10).await.unwrap());
     assert_eq!(other.known_tokens().await.unwrap().len(), one.known_tokens().await.unwrap().len());
@@ -128,6 +137,71 @@ async fn what_applications_have_got_and_given_back_at_the_target_stays_so() {
     copy(&from, &to, &|_, _| ()).await.unwrap();
     let after = to.application_grants(None).await.unwrap();
     assert_eq!(after, [held[0].clone(), held[1].clone(), third]);
+}
+
+#[tokio::test]
+async fn what_was_revoked_at_the_target_stays_so_although_the_accounts_record_there_is_broken() {
+    let (database, folder) = (Database::new().await, tempfile::tempdir().unwrap());
+    let (from, to) = (sqlite(folder.path()).await, database.open(clock()).await.unwrap());
+    fill(&from).await;
+    copy(&from, &to, &|_, _| ()).await.unwrap();
+    assert!(to.remove_application_grant("oldpms", &name("smile")).await.unwrap());
+    database.tamper("UPDATE grants SET refresh_sealed = '\\x00' WHERE account = 'smile'").await;
+    let again = copy(&from, &to, &|_, _| ()).await.unwrap();
+    assert!(again.complete() && again.moved == 1, "{again:?}");
+    let held = to.application_grants(None).await.unwrap();
+    assert_eq!(held, [application_grant("labsync", "smile", "of ours")]);
+}
+
+const KEYS: [&str; 3] = [
+    "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n",
+    "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n",
+    "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=\n",
+];
+
+fn set_keys(folder: &Path, keys: &[&str]) {
+    let file = folder.join("gateway.key");
+    fs::write(&file, keys.concat()).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A store whose application grant is sealed under the first key, and everything else under the second, which
+/// alone is held.
+async fn store_with_an_unreadable_grant(folder: &Path) -> SqliteStore {
+    set_keys(folder, &KEYS[..1]);
+    let store = sqlite(folder).await;
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.put_application_grant(&application_grant("oldpms", "smile", "of ours")).await.unwrap();
+    store.set_callback_url("oldpms", &name("smile"), Some("https://pms/scans")).await.unwrap();
+    drop(store);
+    set_keys(folder, &[KEYS[1], KEYS[0]]);
+    sqlite(folder).await.put_grant(grant("smile", "global", 1)).await.unwrap();
+    set_keys(folder, &KEYS[1..2]);
+    sqlite(folder).await
+}
+
+#[tokio::test]
+async fn an_application_grant_that_cannot_be_read_moves_as_it_is_and_opens_where_its_key_is() {
+    let [folder, without_key, with_key] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let from = store_with_an_unreadable_grant(folder.path()).await;
+    assert_eq!(from.application_grants(None).await.unwrap(), []);
+    set_keys(with_key.path(), &KEYS[..1]);
+    set_keys(without_key.path(), &KEYS[2..]);
+    let expected = ApplicationGrant {
+        callback_url: Some("https://pms/scans".into()),
+        ..application_grant("oldpms", "smile", "of ours")
+    };
+    for (folder, held) in [(&with_key, vec![expected.clone()]), (&without_key, vec![])] {
+        let to = sqlite(folder.path()).await;
+        for moved in [1, 0] {
+            let report = copy(&from, &to, &|_, _| ()).await.unwrap();
+            assert!(report.complete() && report.moved == moved, "{report:?}");
+            assert_eq!(to.application_grants(None).await.unwrap(), held);
+        }
+    }
+    set_keys(without_key.path(), &[KEYS[2], KEYS[0]]);
+    let opened = sqlite(without_key.path()).await.application_grants(None).await.unwrap();
+    assert_eq!(opened, [expected]);
 }
 
 #[tokio::test]
@@ -311,6 +385,7 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
             && !text.contains("rotated")
             && !text.contains("invited")
             && !text.contains("of ours")
+            && !text.contains("pms/scans")
     );
     assert!(matches!(to_file(&store, &file).await, Err(StoreError::Refused(_))), "never over another");
     assert!(store.restore(&file).await.unwrap_err().to_string().contains("not empty"));
@@ -328,6 +403,26 @@ async fn a_backup_of_postgresql_holds_no_secret_and_fills_an_empty_database() {
         [name("lab")],
         "its triggers work again"
     );
+}
+
+#[tokio::test]
+async fn a_backup_of_before_application_logins_goes_back_with_its_grants() {
+    let (database, other) = (Database::new().await, Database::new().await);
+    let store = database.open(clock()).await.unwrap();
+    fill(&store).await;
+    // As the program of before would find it.
+    let older = "ALTER TABLE application_grants DROP COLUMN generation, DROP COLUMN callback_url_sealed; \
+                 DELETE FROM revoked_application_grants";
+    sqlx::raw_sql(older).execute(&mut database.shell().await).await.unwrap();
+    let file = database.file("backup.jsonl");
+    to_file(&store, &file).await.unwrap();
+    fs::copy(database.file("gateway.key"), other.file("gateway.key")).unwrap();
+    let restored = other.open(clock()).await.unwrap();
+    restored.restore(&file).await.unwrap();
+    let granted = ["labsync", "oldpms"].map(|caller| application_grant(caller, "smile", "of ours"));
+    assert_eq!(restored.application_grants(None).await.unwrap(), granted);
+    let bundle = restored.bundle(&name("smile")).await.unwrap();
+    assert!(bundle.application_grants.iter().all(|record| record.generation == 1), "{bundle:?}");
 }
 
 #[tokio::test]
@@ -395,9 +490,9 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
         let changes = newest_change(&*store).await;
         let done = store.rotate_key().await.unwrap();
         assert_eq!((done.broken.len(), done.retired.len(), done.complete), (0, 1, true), "{done:?}");
-        // The refresh tokens of three grants and of two applications, and the login; a commit forgets the
-        // fallback and seals the access token.
-        assert_eq!(done.resealed, 6);
+        // The refresh tokens of three grants and of two applications, a callback URL, and the login; a commit
+        // forgets the fallback and seals the access token.
+        assert_eq!(done.resealed, 7);
         assert_eq!(newest_change(&*store).await, changes, "no other gateway need hear of it");
         let again = store.rotate_key().await.unwrap();
         assert_eq!((again.resealed, again.retired.len(), again.complete), (0, 0, true));
@@ -408,7 +503,9 @@ async fn rotates(key: &Path, open: impl AsyncFn() -> Box<dyn Migratable>) {
     assert_eq!(after.accounts.len(), before.accounts.len());
     assert_eq!(after.accounts[0], before.accounts[0]);
     assert_eq!(store.logins().await.unwrap().len(), 1);
-    assert_eq!(store.application_grants(None).await.unwrap().len(), 2);
+    let granted = store.application_grants(None).await.unwrap();
+    assert_eq!(granted.len(), 2);
+    assert_eq!(granted[1].callback_url.as_deref(), Some("https://pms/scans"));
 }
 
 #[tokio::test]

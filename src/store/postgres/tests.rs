@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use super::testing::Database;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, SecretSource, StoreUrl};
-use crate::store::contract::{TestStore, access, at, grant, name, realm, store_contract, tokens};
+use crate::store::contract::{
+    TestStore, access, application_grant, at, grant, name, realm, store_contract, tokens,
+};
+use crate::store::migrate::Migratable;
 use crate::store::sql::grants::{sealed_access, sealed_refresh};
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
@@ -31,6 +34,8 @@ mod beside_a_newer_gateway {
         ALTER TABLE journal ADD COLUMN who text NOT NULL DEFAULT ''; ALTER TABLE heartbeat ADD COLUMN who text; \
         ALTER TABLE leases ADD COLUMN why text; ALTER TABLE leaders ADD COLUMN why text; \
         ALTER TABLE changes ADD COLUMN why text; ALTER TABLE seal_keys ADD COLUMN made_at bigint; \
+        ALTER TABLE application_grants ADD COLUMN scope text NOT NULL DEFAULT 'openid'; \
+        ALTER TABLE revoked_application_grants ADD COLUMN why text; \
         ALTER TABLE last_seen ADD COLUMN uploads bigint NOT NULL DEFAULT 0; \
         ALTER TABLE last_seen DROP CONSTRAINT last_seen_kind_check; \
         INSERT INTO last_seen (kind, name, noted_at) VALUES ('group', 'clinics', now()); \
@@ -173,6 +178,77 @@ async fn a_newer_schema_is_used_where_it_allows_that_and_refused_where_it_does_n
         why.contains("newer gateway (schema 70, which works beside 69 or newer; this one knows 4)"),
         "{why}"
     );
+}
+
+/// Sets the schema back by its fourth step.
+const BEFORE_APPLICATION_LOGINS: &str = "DROP TABLE revoked_application_grants; \
+    ALTER TABLE application_grants DROP COLUMN generation, DROP COLUMN callback_url_sealed; \
+    ALTER TABLE pending_logins DROP CONSTRAINT pending_logins_kind_check; \
+    ALTER TABLE pending_logins ADD CONSTRAINT pending_logins_kind_check \
+        CHECK (kind IN ('start', 'state', 'choice')); \
+    DELETE FROM schema_versions WHERE version = 4";
+
+#[tokio::test]
+async fn a_database_of_before_application_logins_keeps_its_logins_and_grants_and_takes_new_ones() {
+    let database = made().await;
+    let granted = application_grant("oldpms", "smile", "of ours");
+    {
+        let store = database.open(clock()).await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap();
+        store.put_application_grant(&granted).await.unwrap();
+        store.put_login(login(PendingKind::Choice, "begun before")).await.unwrap();
+    }
+    database.tamper(BEFORE_APPLICATION_LOGINS).await;
+    let store = database.open(clock()).await.unwrap();
+    assert_eq!(store.pending_logins().await.unwrap(), [login(PendingKind::Choice, "begun before")]);
+    assert_eq!(store.application_grants(None).await.unwrap(), [granted]);
+    let bundle = store.bundle(&name("smile")).await.unwrap();
+    assert_eq!(bundle.application_grants[0].generation, 1);
+    let newer = login(PendingKind::ApplicationLogin, "begun by an application");
+    store.put_login(newer.clone()).await.unwrap();
+    assert_eq!(store.take_login([1; 32], newer.kind, at(5)).await.unwrap(), Some(newer));
+}
+
+#[tokio::test]
+async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_them() {
+    let database = made().await;
+    let before = {
+        let store = database.open(clock()).await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap()
+    };
+    let sql = "DROP TABLE application_grants; DELETE FROM schema_versions WHERE version = 3";
+    database.tamper(&format!("{BEFORE_APPLICATION_LOGINS}; {sql}")).await;
+    let store = database.open(clock()).await.unwrap();
+    assert_eq!(store.account(&before.name).await.unwrap(), Some(before));
+    let first = application_grant("oldpms", "smile", "first");
+    assert_eq!(store.put_application_grant(&first).await.unwrap(), first);
+}
+
+/// What the program of before its fourth step does to rows of this one, statement by statement.
+#[tokio::test]
+async fn an_older_gateway_beside_this_one_brings_no_revoked_grant_back() {
+    let database = made().await;
+    let store = database.open(clock()).await.unwrap();
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    for caller in ["labsync", "oldpms"] {
+        store.put_application_grant(&application_grant(caller, "smile", "of ours")).await.unwrap();
+    }
+    assert!(store.remove_application_grant("oldpms", &name("smile")).await.unwrap());
+    let rows: i64 = super::scalar("SELECT count(*) FROM application_grants WHERE caller = 'oldpms'")
+        .fetch_one(&mut database.shell().await)
+        .await
+        .unwrap();
+    assert_eq!(rows, 0, "it finds none");
+    database
+        .tamper(
+            "INSERT INTO application_grants (account, caller, refresh_sealed) \
+             SELECT account, 'oldpms', refresh_sealed FROM application_grants",
+        )
+        .await;
+    database.tamper("DELETE FROM application_grants WHERE caller = 'labsync'").await;
+    let bundle = store.bundle(&name("smile")).await.unwrap();
+    let [issued] = &bundle.application_grants[..] else { panic!("{bundle:?}") };
+    assert_eq!((&*issued.caller, issued.generation), ("oldpms", 3), "above the revocation");
 }
 
 #[tokio::test]

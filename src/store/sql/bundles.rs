@@ -8,7 +8,7 @@ use super::{Purpose, SqlConnection, SqlDatabase, SqlTransaction, texts, values};
 use crate::model::account::AccountName;
 use crate::store::migrate::AccountBundle;
 use crate::store::rows::{RowColumns, signed, state_columns};
-use crate::store::{AccountRecord, GrantRecord, StoreError};
+use crate::store::{AccountRecord, ApplicationGrantRecord, GrantRecord, StoreError};
 
 /// Every name under which anything stands, in order.
 pub async fn names<D: SqlDatabase>(db: &D) -> Result<Vec<AccountName>, StoreError> {
@@ -36,7 +36,11 @@ pub async fn read<D: SqlDatabase>(db: &D, name: &AccountName) -> Result<AccountB
     Ok(AccountBundle { name, account, spent_generation, known_tokens, application_grants, journal })
 }
 
-pub async fn write<D: SqlDatabase>(db: &D, bundle: &AccountBundle) -> Result<(), StoreError> {
+/// Says which grants of applications stand then.
+pub async fn write<D: SqlDatabase>(
+    db: &D,
+    bundle: &AccountBundle,
+) -> Result<Vec<ApplicationGrantRecord>, StoreError> {
     let name = &bundle.name;
     let mut tx = db.begin(Purpose::Write).await?;
     lock::<D>(&mut tx, name).await?;
@@ -49,16 +53,16 @@ pub async fn write<D: SqlDatabase>(db: &D, bundle: &AccountBundle) -> Result<(),
     ] {
         tx.execute(sql, values![name]).await?;
     }
-    match &bundle.account {
+    let application_grants = match &bundle.account {
         Some(account) => {
             insert_account(db, &mut tx, account).await?;
-            let grants = &bundle.application_grants;
-            application_grants::replace_of_account(&mut tx, db.keys(), name, grants).await?;
+            application_grants::merge(&mut tx, db.keys(), name, &bundle.application_grants).await?
         }
         None => {
             tx.execute("DELETE FROM accounts WHERE name = $1", values![name]).await?;
+            Vec::new()
         }
-    }
+    };
     if bundle.spent_generation > 0 {
         let sql = "INSERT INTO generations (account, last) VALUES ($1, $2)";
         tx.execute(sql, values![name, signed(bundle.spent_generation)]).await?;
@@ -66,7 +70,8 @@ pub async fn write<D: SqlDatabase>(db: &D, bundle: &AccountBundle) -> Result<(),
     tx.insert_known_tokens(name, &bundle.known_tokens).await?;
     let lines: Vec<_> = lines.iter().map(|line| (db.stored(line.at), line)).collect();
     tx.insert_journal(name, &lines).await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(application_grants)
 }
 
 async fn insert_account<D: SqlDatabase>(

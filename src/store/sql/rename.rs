@@ -4,10 +4,14 @@ use super::accounts::{find, is_known, lock, remember_generations, spent_generati
 use super::application_grants;
 use super::bundles::insert_grant;
 use super::{Purpose, SqlConnection, SqlDatabase, SqlTransaction, refuse, seal_failed, values};
+use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName};
 use crate::store::rows::{RowColumns, fallback_context};
 use crate::store::seal::SealKeys;
-use crate::store::{AccountRecord, StoreError};
+use crate::store::{
+    APPLICATION_DETACHED, AccountRecord, ApplicationGrantRecord, ApplicationGrantState, JournalEntry,
+    StoreError,
+};
 
 /// A refresh token that was kept beside a grant: its realm, itself, and when it was kept.
 type KeptToken = (RealmName, Vec<u8>, i64);
@@ -44,7 +48,8 @@ pub async fn rename<D: SqlDatabase>(
     let above = spent_generation(&mut tx, to).await? + 1;
     // They go with the grants.
     let kept = kept_tokens(&mut tx, from).await?;
-    let application_grants = application_grants::records_of(&mut tx, db.keys(), from).await?;
+    let mut application_grants = application_grants::records_of(&mut tx, db.keys(), from).await?;
+    let ended = end_unreadable(&mut application_grants, from, to, db.clock().now());
     application_grants::replace_of_account(&mut tx, db.keys(), from, &[]).await?;
     tx.execute("DELETE FROM grants WHERE account = $1", values![from]).await?;
     for sql in [
@@ -61,8 +66,31 @@ pub async fn rename<D: SqlDatabase>(
     }
     put_kept_tokens(&mut tx, db.keys(), from, to, kept).await?;
     application_grants::replace_of_account(&mut tx, db.keys(), to, &application_grants).await?;
+    let ended: Vec<_> = ended.iter().map(|line| (db.stored(line.at), line)).collect();
+    tx.insert_journal(to, &ended).await?;
     tx.commit().await?;
     Ok(account)
+}
+
+/// What is sealed opens under the account's name only: an application's grant that does not unseal now could
+/// not be read under the next name either, whatever key comes back. So it ends here. Says so in lines for the
+/// journal.
+fn end_unreadable(
+    records: &mut [ApplicationGrantRecord],
+    from: &AccountName,
+    to: &AccountName,
+    at: Timestamp,
+) -> Vec<JournalEntry> {
+    let unreadable = records.iter_mut().filter(|record| record.is_unreadable());
+    let end = |record: &mut ApplicationGrantRecord| {
+        record.generation += 1;
+        record.state = ApplicationGrantState::Revoked;
+        let caller = &record.caller;
+        tracing::error!(%from, account = %to, caller, "an application's grant ends with the rename; it could not be read");
+        let detail = format!("the grant of {caller} could not be read and ended when {from} became {to}");
+        JournalEntry { at, account: to.clone(), event: APPLICATION_DETACHED.to_owned(), detail }
+    };
+    unreadable.map(end).collect()
 }
 
 async fn kept_tokens(tx: &mut impl SqlConnection, name: &AccountName) -> Result<Vec<KeptToken>, StoreError> {

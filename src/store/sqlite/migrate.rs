@@ -5,7 +5,7 @@ use crate::model::account::AccountName;
 use crate::store::migrate::{AccountBundle, Migratable};
 use crate::store::rotate::{RotateSealed, SealedColumn, SealedValue};
 use crate::store::sql::{bundles, logins, rotation};
-use crate::store::{PendingLogin, StoreFuture};
+use crate::store::{ApplicationGrantRecord, PendingLogin, StoreFuture};
 
 impl Migratable for SqliteStore {
     fn names(&self) -> StoreFuture<'_, Vec<AccountName>> {
@@ -16,7 +16,7 @@ impl Migratable for SqliteStore {
         Box::pin(bundles::read(self, name))
     }
 
-    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, ()> {
+    fn put_bundle<'a>(&'a self, bundle: &'a AccountBundle) -> StoreFuture<'a, Vec<ApplicationGrantRecord>> {
         Box::pin(bundles::write(self, bundle))
     }
 

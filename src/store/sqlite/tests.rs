@@ -16,6 +16,7 @@ use crate::config::SecretSource;
 use crate::store::contract::{
     TestStore, access, application_grant, at, grant, name, realm, route, store_contract, tokens,
 };
+use crate::store::migrate::Migratable;
 use crate::store::unavailable::UnavailableKind;
 use crate::store::{JournalEntry, NewGrant, PendingKind, PendingLogin, Store, StoreError};
 
@@ -354,6 +355,36 @@ async fn a_tampered_application_grant_is_left_out_and_the_next_one_takes_its_pla
     let next = offered("oldpms", "next");
     assert_eq!(store.put_application_grant(&next).await.unwrap(), next);
     assert_eq!(store.application_grants(None).await.unwrap(), [offered("labsync", "first"), next]);
+    assert_eq!(generations(&store, "smile").await, [("labsync".into(), 1), ("oldpms".into(), 2)]);
+}
+
+/// Of the account's grants for applications.
+async fn generations(store: &SqliteStore, account: &str) -> Vec<(String, u64)> {
+    let records = store.bundle(&name(account)).await.unwrap().application_grants;
+    records.into_iter().map(|record| (record.caller, record.generation)).collect()
+}
+
+#[tokio::test]
+async fn an_application_grant_that_cannot_be_read_ends_where_its_account_gets_another_name() {
+    let home = Home::made().await;
+    {
+        let store = home.open().await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap();
+        for caller in ["labsync", "oldpms"] {
+            store.put_application_grant(&application_grant(caller, "smile", "of ours")).await.unwrap();
+        }
+    }
+    home.tamper("UPDATE application_grants SET refresh_sealed = zeroblob(60) WHERE caller = 'oldpms'").await;
+    let store = home.open().await.unwrap();
+    assert!(!store.set_callback_url("oldpms", &name("smile"), Some("https://pms/a")).await.unwrap());
+    store.rename_account(&name("smile"), &name("grin")).await.unwrap();
+    let held = store.application_grants(None).await.unwrap();
+    assert_eq!(held, [application_grant("labsync", "grin", "of ours")]);
+    assert_eq!(generations(&store, "grin").await, [("labsync".into(), 1), ("oldpms".into(), 2)]);
+    let [line] = &store.journal(None, 10).await.unwrap()[..] else { panic!("one line is written") };
+    assert_eq!((&line.account, &*line.event), (&name("grin"), "application_detached"));
+    assert!(line.detail.contains("oldpms") && line.detail.contains("smile"), "{line:?}");
+    assert!(store.rotate_key().await.unwrap().broken.is_empty(), "nothing holds a new key up");
 }
 
 #[tokio::test]
@@ -372,6 +403,55 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
     assert_eq!(store.account(&before.name).await.unwrap(), Some(before));
     let first = application_grant("oldpms", "smile", "first");
     assert_eq!(store.put_application_grant(&first).await.unwrap(), first);
+}
+
+/// Sets the schema back by its seventh step.
+const BEFORE_APPLICATION_LOGINS: &str = "DROP TABLE revoked_application_grants; \
+    ALTER TABLE application_grants DROP COLUMN generation; \
+    ALTER TABLE application_grants DROP COLUMN callback_url_sealed; \
+    CREATE TABLE older (id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 32), \
+        kind TEXT NOT NULL CHECK (kind IN ('start', 'state', 'choice')), \
+        expires_at INTEGER NOT NULL, payload_sealed BLOB NOT NULL) STRICT; \
+    INSERT INTO older SELECT * FROM pending_logins; \
+    DROP TABLE pending_logins; ALTER TABLE older RENAME TO pending_logins; \
+    CREATE INDEX pending_logins_by_expiry ON pending_logins (expires_at); \
+    DELETE FROM _sqlx_migrations WHERE version = 7";
+
+#[tokio::test]
+async fn a_database_of_before_application_logins_keeps_its_logins_and_grants_and_takes_new_ones() {
+    let home = Home::made().await;
+    let login = |id: u8, kind| PendingLogin {
+        id: [id; 32],
+        kind,
+        expires_at: at(2_000_000),
+        payload: format!("login {id}"),
+    };
+    let kinds = [PendingKind::Start, PendingKind::State, PendingKind::Choice];
+    let older: Vec<_> = (1..).zip(kinds).map(|(id, kind)| login(id, kind)).collect();
+    let granted = ["labsync", "oldpms"].map(|caller| application_grant(caller, "smile", "of ours"));
+    {
+        let store = home.open().await.unwrap();
+        store.put_grant(grant("smile", "global", 1)).await.unwrap();
+        for grant in &granted {
+            store.put_application_grant(grant).await.unwrap();
+        }
+        for login in &older {
+            store.put_login(login.clone()).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+    home.tamper(BEFORE_APPLICATION_LOGINS).await;
+    let store = home.open().await.unwrap();
+    assert_eq!(store.pending_logins().await.unwrap(), older);
+    assert_eq!(store.application_grants(None).await.unwrap(), granted);
+    assert_eq!(generations(&store, "smile").await, [("labsync".into(), 1), ("oldpms".into(), 1)]);
+    let newer = login(7, PendingKind::ApplicationCode);
+    store.put_login(newer.clone()).await.unwrap();
+    assert_eq!(store.take_login([7; 32], newer.kind, at(5)).await.unwrap(), Some(newer));
+    let index = "SELECT count(*) FROM sqlite_master WHERE name = 'pending_logins_by_expiry' \
+                 AND tbl_name = 'pending_logins'";
+    let found: i64 = sqlx::query_scalar(index).fetch_one(&mut home.shell().await).await.unwrap();
+    assert_eq!(found, 1);
 }
 
 #[tokio::test]
