@@ -35,6 +35,8 @@ mod common {
 
 const FIRST: u64 = 1001;
 const ACCOUNTS: u64 = 12;
+/// An account that no gateway knows at first.
+const SOLO: u64 = 2001;
 const CALLERS_EACH: usize = 2;
 /// Longer than the five seconds for which a commit may wait for a database
 /// that is away: what is over by then helps nobody.
@@ -333,7 +335,8 @@ const AN_APPLICATION: &str = "
 [[callers]]
 name = \"oldpms\"
 accounts = [\"*\"]
-facade = { client_id = \"oldpms\", client_secret_sha256 = \"0ae3cf79147bd309151ee3a4227e92e123e526389f40d1a1694733c7e3c42816\", adopt = true }
+facade = { client_id = \"oldpms\", client_secret_sha256 = \"0ae3cf79147bd309151ee3a4227e92e123e526389f40d1a1694733c7e3c42816\", adopt = true, \
+redirect_uris = [\"http://127.0.0.1:5000/cb\"], realm = \"global\" }
 ";
 
 /// The sandbox knows no others.
@@ -628,6 +631,50 @@ async fn what_an_application_gets_from_one_gateway_counts_at_the_others_at_once(
         assert!(Instant::now() < end, "one gateway never hears of the revocation");
         tokio::time::sleep(BREATH).await;
     }
+}
+
+/// The value of a parameter.
+fn parameter(url: &str, name: &str) -> String {
+    let query = url.split_once('?').unwrap().1;
+    form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name).unwrap().1.into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_logs_in_at_one_gateway_and_goes_on_at_the_other() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let cluster = Arc::new(Cluster::new(2).await);
+    let _running = [cluster.start(0).await, cluster.start(1).await];
+    let ((_, one), (_, other)) = (cluster.any_up(0).await, cluster.any_up(1).await);
+    cluster.sandbox.set_behavior(|behavior| behavior.access_token_life = Duration::from_secs(3600));
+    let solo = AccountSpec::clinic(SOLO, "Solo").with_orders(2).with_user("solo@sandbox.test", "sandbox");
+    cluster.sandbox.add_account(solo);
+    cluster.sandbox.allow_redirect(Platform::New, &format!("{}/oauth2/callback", one.admin));
+    let location = |response: &reqwest::Response| response.headers()["location"].to_str().unwrap().to_owned();
+    let asked = "client_id=oldpms&response_type=code&state=447&redirect_uri=http://127.0.0.1:5000/cb";
+    let sent = cluster.http.get(format!("{}/oauth2/authorize?{asked}", one.data)).send().await.unwrap();
+    let begun = cluster.http.get(location(&sent)).send().await.unwrap();
+    let cookie = begun.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let back = cluster.sandbox.log_in(&location(&begun), "solo@sandbox.test", "sandbox").await.unwrap();
+    let returned = cluster.http.get(back).header("cookie", cookie).send().await.unwrap();
+    let code = parameter(&location(&returned), "code");
+
+    let form = format!(
+        "client_id=oldpms&client_secret=oldpms-secret&grant_type=authorization_code&code={code}\
+         &redirect_uri=http://127.0.0.1:5000/cb"
+    );
+    let exchange = cluster.http.post(format!("{}/oauth2/token", other.data)).body(form);
+    let exchange = exchange.header("content-type", "application/x-www-form-urlencoded");
+    let login: Value = serde_json::from_str(&exchange.send().await.unwrap().text().await.unwrap()).unwrap();
+    let login = login["access_token"].as_str().unwrap_or_else(|| panic!("{login}"));
+    let listed = cluster.http.get(format!("{}/related-accounts", one.data)).bearer_auth(login).send().await;
+    assert_eq!(listed.unwrap().status(), 200);
+    let pair = cluster.http.put(format!("{}/pair-account", other.data)).bearer_auth(login);
+    let pair = pair.header("content-type", "application/json").body(format!("{{\"AccountId\":{SOLO}}}"));
+    let paired: Value = serde_json::from_str(&pair.send().await.unwrap().text().await.unwrap()).unwrap();
+    let bearer = paired["Data"]["OAuthResponse"]["access_token"].as_str();
+    let bearer = bearer.unwrap_or_else(|| panic!("{paired}"));
+    let list = format!("{}/itero-gen-api/v2/orders/practice", one.data);
+    assert_eq!(cluster.http.get(list).bearer_auth(bearer).send().await.unwrap().status(), 200, "at once");
 }
 
 /// What a newer gateway may do to the schema while older ones work on it: it only adds.

@@ -48,7 +48,7 @@ impl Gateway {
     }
 }
 
-/// Over plain HTTP, and never by a proxy.
+/// Over plain HTTP, never by a proxy, and following nothing.
 pub fn caller(patience: Duration) -> reqwest::Client {
     let tls =
         rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
@@ -57,5 +57,5 @@ pub fn caller(patience: Duration) -> reqwest::Client {
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
     let http = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(patience);
-    http.build().unwrap()
+    http.redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }

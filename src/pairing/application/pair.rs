@@ -3,6 +3,7 @@
 //! (Authentication and Pairing V2, 4.3.1: 409).
 
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use super::super::Pairing;
 use super::super::connect::Login;
@@ -35,6 +36,9 @@ impl PairingLocks {
     }
 }
 
+/// Twice the time after which other gateways look what has changed, where nobody tells them.
+const PROPAGATION: Duration = Duration::from_secs(1);
+
 impl Pairing {
     /// Pairs an account that [`Pairing::offered_accounts`] has just listed for this login, or joins it. To be
     /// run in a task of its own: what the platform hands out must reach the store.
@@ -64,6 +68,10 @@ impl Pairing {
             // The tokens are safe in memory and on their way to the store; asked again, the account is
             // joined.
             return Err(LoginError::StoreDown);
+        }
+        if self.store.cluster().is_some() {
+            // The application's next call may arrive at a gateway that has not heard of the account.
+            self.clock.sleep(PROPAGATION).await;
         }
         Ok(PairedApplication { name: connected.name, warnings: connected.platform_warnings })
     }
