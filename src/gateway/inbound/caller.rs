@@ -68,10 +68,16 @@ pub fn identify(
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
+/// `Bearer`, some blanks, the prefix.
+const LOGIN_PREFIX_ENDS: usize = 32;
+
 /// The bearer of a request that has the form of a login's token. Only the first line counts: whoever sends
 /// two is an ordinary caller.
 pub fn login_token(headers: &Headers) -> Option<&str> {
-    let (scheme, token) = ascii_str(headers.get(KnownHeader::Authorization)?)?.trim().split_once(' ')?;
+    let value = headers.get(KnownHeader::Authorization)?;
+    // Every call passes here, and a platform's bearer may have 8 KiB: a glance at its beginning is enough.
+    memchr::memmem::find(&value[..value.len().min(LOGIN_PREFIX_ENDS)], token::LOGIN_PREFIX.as_bytes())?;
+    let (scheme, token) = ascii_str(value)?.trim().split_once(' ')?;
     let token = token.trim();
     (token.starts_with(token::LOGIN_PREFIX) && scheme.eq_ignore_ascii_case("bearer")).then_some(token)
 }
