@@ -74,6 +74,8 @@ pub async fn all(demo: &DemoEnvironment) -> DemoReport {
     report
 }
 
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+
 fn expect(response: &CallResult, status: u16) -> anyhow::Result<()> {
     ensure!(
         response.status == status,
@@ -252,20 +254,27 @@ impl DemoEnvironment {
         Ok("caller_unknown, call_not_allowed, account_unknown; none of them reached the platform".into())
     }
 
+    /// The journal is written beside the calls, so its newest line may come a moment after the answer.
+    async fn journal_tells(&self) -> anyhow::Result<()> {
+        let asked_at = Instant::now();
+        loop {
+            let explained = self.applications.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await?;
+            expect(&explained, 200)?;
+            let journal = explained.json()?["journal"].clone();
+            let event =
+                |wanted: &str| journal.as_array().into_iter().flatten().any(|line| line["event"] == wanted);
+            if event("paired") && event("refreshed") && event("route_changed") {
+                return Ok(());
+            }
+            ensure!(asked_at.elapsed() < JOURNAL_PATIENCE, "the journal lacks a change: {journal}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     async fn tells_operators(&self) -> anyhow::Result<String> {
         let ready = self.applications.look("/readyz").await?;
         expect(&ready, 200)?;
-        let explained = self.applications.look(&format!("/api/accounts/{CLINIC_NAME}/explain")).await?;
-        expect(&explained, 200)?;
-        let explained = explained.json()?;
-        let event = |wanted: &str| {
-            explained["journal"].as_array().into_iter().flatten().any(|line| line["event"] == wanted)
-        };
-        ensure!(
-            event("paired") && event("refreshed") && event("route_changed"),
-            "the journal lacks a change: {}",
-            explained["journal"]
-        );
+        self.journal_tells().await?;
         let metrics = self.applications.look("/metrics").await?.text();
         ensure!(metrics.contains("genapi_gateway_requests_total"), "no metrics");
         ensure!(!metrics.contains(CLINIC_NAME), "a metric names an account");
