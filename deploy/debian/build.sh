@@ -52,7 +52,7 @@ put 0644 "$project/README.md" usr/share/doc/genapi-gateway/README.md
 for page in operations signals refusals store deployment hosts migrate; do
     put 0644 "$project/docs/$page.md" "usr/share/doc/genapi-gateway/$page.md"
 done
-for front in nginx.conf haproxy.cfg; do
+for front in nginx.conf haproxy.cfg haproxy-old-tls.cfg; do
     put 0644 "$project/deploy/front/$front" "usr/share/doc/genapi-gateway/examples/$front"
 done
 gzip -9nc "$project/CHANGELOG.md" >"$doc/changelog.gz"

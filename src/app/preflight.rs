@@ -331,7 +331,8 @@ networks = ["127.0.0.0/8"]
         assert!(told(proxy).contains("gateway.forward_proxy.ca: "), "{}", told(proxy));
         let hosts = crate::ca::HostNames::new(["api.old.test"]).unwrap();
         let ca = folder.0.path().join("ca");
-        crate::ca::init(&ca, &hosts, moment("2026-01-01T00:00:00Z")).unwrap();
+        let ecdsa = crate::ca::KeyAlgorithm::Ecdsa;
+        crate::ca::init(&ca, &hosts, ecdsa, moment("2026-01-01T00:00:00Z")).unwrap();
         folder.load(CA).unwrap();
         folder.load(proxy).unwrap();
         let loose = std::fs::Permissions::from_mode(0o644);
@@ -343,7 +344,8 @@ networks = ["127.0.0.0/8"]
     fn a_ca_that_ends_or_is_not_for_the_url_is_a_warning() {
         let folder = TestFolder::new();
         let hosts = crate::ca::HostNames::new(["api.old.test"]).unwrap();
-        crate::ca::init(&folder.0.path().join("ca"), &hosts, moment("2026-01-01T00:00:00Z")).unwrap();
+        let ecdsa = crate::ca::KeyAlgorithm::Ecdsa;
+        crate::ca::init(&folder.0.path().join("ca"), &hosts, ecdsa, moment("2026-01-01T00:00:00Z")).unwrap();
         let told = |text: &str, now: &str| {
             let loaded = folder.load_at(text, now, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
             loaded.warnings.iter().map(|warning| warning.to_string()).collect::<Vec<_>>()

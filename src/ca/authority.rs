@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 
 use super::certificate::{self, CaFields};
 use super::host_names::HostNames;
+use super::key_algorithm::KeyAlgorithm;
 
 /// Long enough to outlive the applications, since each trust store takes somebody's hands.
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -41,6 +42,13 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// How long a leaf is good; `made` is a time of day.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Validity {
+    pub made: Timestamp,
+    pub life: Duration,
+}
+
 /// Why two files are no CA of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InvalidCaError {
@@ -55,9 +63,10 @@ pub(super) enum InvalidCaError {
 /// A new CA for `hosts` and its key, in PEM form.
 pub(super) fn make(
     hosts: &HostNames,
+    algorithm: KeyAlgorithm,
     now: Timestamp,
 ) -> Result<(CertificateDer<'static>, String), rcgen::Error> {
-    let key = KeyPair::generate()?;
+    let key = algorithm.generate_for_ca()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(&format!("genapi-gateway CA {}", hex::encode(random::<4>()?)));
     params.serial_number = Some(serial_number()?);
@@ -116,22 +125,22 @@ impl Authority {
         Ok(Self { summary, issuer: Issuer::new(params, key) })
     }
 
-    /// A leaf for all hosts of this CA and no other, good from a day before `now`, which is a time of day.
+    /// A leaf for `hosts`, which have to be this CA's, and no other, good from a day before `now`, which is a
+    /// time of day.
     pub(super) fn sign_leaf(
         &self,
         key: &KeyPair,
-        now: Timestamp,
-        life: Duration,
+        hosts: &HostNames,
+        usages: &[KeyUsagePurpose],
+        validity: Validity,
     ) -> Result<CertificateDer<'static>, rcgen::Error> {
-        let hosts = &self.summary.hosts;
         let mut params = CertificateParams::new(hosts.iter().map(str::to_owned).collect::<Vec<_>>())?;
         params.distinguished_name = subject(hosts.first());
         params.serial_number = Some(serial_number()?);
-        params.not_before = offset_time(now - BACKDATED_BY);
-        params.not_after = offset_time(now + life);
+        params.not_before = offset_time(validity.made - BACKDATED_BY);
+        params.not_after = offset_time(validity.made + validity.life);
         params.is_ca = IsCa::ExplicitNoCa;
-        // RSA without ECDHE, which is all that the second would be for, is not spoken here.
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.key_usages = usages.to_vec();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
@@ -202,7 +211,7 @@ mod tests {
 
     fn authority() -> Authority {
         let hosts = HostNames::new(["api.old.test", "login.old.test"]).unwrap();
-        let (certificate, key) = make(&hosts, NOW).unwrap();
+        let (certificate, key) = make(&hosts, KeyAlgorithm::Ecdsa, NOW).unwrap();
         Authority::from_parts(certificate, &key).unwrap()
     }
 
@@ -238,7 +247,14 @@ mod tests {
     #[test]
     fn a_leaf_is_good_for_each_host_of_the_ca_and_for_no_other_and_ends() {
         let authority = authority();
-        let leaf = authority.sign_leaf(&KeyPair::generate().unwrap(), NOW, LIFE).unwrap();
+        let leaf = authority
+            .sign_leaf(
+                &KeyPair::generate().unwrap(),
+                &authority.summary.hosts,
+                &[KeyUsagePurpose::DigitalSignature],
+                Validity { made: NOW, life: LIFE },
+            )
+            .unwrap();
         for host in ["api.old.test", "login.old.test"] {
             verify(&authority, &leaf, host, NOW).unwrap();
             verify(&authority, &leaf, host, NOW - Duration::from_secs(80_000)).unwrap();

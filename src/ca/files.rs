@@ -14,6 +14,7 @@ use crate::store::private_file;
 use super::CaError;
 use super::authority::{self, Authority, AuthoritySummary, InvalidCaError};
 use super::host_names::HostNames;
+use super::key_algorithm::KeyAlgorithm;
 use super::trust_store::{TrustStoreFormat, encode};
 
 /// What applications trust.
@@ -25,14 +26,19 @@ pub const CA_KEY: &str = "ca.key";
 const LARGEST_FILE: u64 = 64 * 1024;
 
 /// Makes a CA for `hosts` in `folder`, which must not exist or be empty. `now` is a time of day.
-pub fn init(folder: &Path, hosts: &HostNames, now: Timestamp) -> Result<AuthoritySummary, CaError> {
+pub fn init(
+    folder: &Path,
+    hosts: &HostNames,
+    algorithm: KeyAlgorithm,
+    now: Timestamp,
+) -> Result<AuthoritySummary, CaError> {
     refuse_overwriting(folder)?;
     let cannot = |error: io::Error| cannot_be_made(folder, &error);
     let parent = match folder.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let made = authority::make(hosts, now);
+    let made = authority::make(hosts, algorithm, now);
     let (certificate, key) =
         made.map_err(|error| CaError::of(folder, format!("cannot be made ({error})"), "try again"))?;
     let pem = encode(TrustStoreFormat::Pem, &certificate, now);
@@ -184,14 +190,14 @@ mod tests {
     fn a_ca_is_made_as_a_whole_private_and_once() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("ca");
-        let made = init(&folder, &hosts(), now()).unwrap();
+        let made = init(&folder, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap();
         assert_eq!(made.hosts, hosts());
         assert_eq!(load_summary(&folder).unwrap(), made);
         assert_eq!(load(&folder).unwrap().summary, made);
         assert_eq!(mode(&folder), 0o700);
         assert_eq!(mode(&folder.join(CA_KEY)), 0o600);
         let key = fs::read(folder.join(CA_KEY)).unwrap();
-        let refused = init(&folder, &hosts(), now()).unwrap_err();
+        let refused = init(&folder, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap_err();
         assert!(refused.what.ends_with("holds a CA already"), "{refused}");
         assert_eq!(fs::read(folder.join(CA_KEY)).unwrap(), key);
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "nothing is left beside it");
@@ -202,19 +208,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
         fs::create_dir(&empty).unwrap();
-        init(&empty, &hosts(), now()).unwrap();
+        init(&empty, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap();
         fs::create_dir(&full).unwrap();
         fs::write(full.join("somebody.else"), "x").unwrap();
-        assert!(init(&full, &hosts(), now()).unwrap_err().what.ends_with("is not empty"));
-        assert!(init(&folder.path().join("no/such"), &hosts(), now()).is_err());
+        assert!(
+            init(&full, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap_err().what.ends_with("is not empty")
+        );
+        assert!(init(&folder.path().join("no/such"), &hosts(), KeyAlgorithm::Ecdsa, now()).is_err());
     }
 
     #[test]
     fn what_cannot_be_used_is_named_with_the_file_and_what_to_do() {
         let parent = tempfile::tempdir().unwrap();
         let (ours, other) = (parent.path().join("ours"), parent.path().join("other"));
-        init(&ours, &hosts(), now()).unwrap();
-        init(&other, &hosts(), now()).unwrap();
+        init(&ours, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap();
+        init(&other, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap();
         let refused = |change: &dyn Fn(&Path)| {
             let folder = tempfile::tempdir().unwrap();
             for file in [CA_CERTIFICATE, CA_KEY] {
@@ -272,7 +280,7 @@ mod tests {
     fn the_group_may_read_the_key_as_kubernetes_hands_it_over() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("ca");
-        init(&folder, &hosts(), now()).unwrap();
+        init(&folder, &hosts(), KeyAlgorithm::Ecdsa, now()).unwrap();
         fs::set_permissions(folder.join(CA_KEY), fs::Permissions::from_mode(0o440)).unwrap();
         load(&folder).unwrap();
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rcgen::{KeyPair, RsaKeySize};
+use rcgen::{KeyPair, KeyUsagePurpose};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
@@ -14,8 +14,9 @@ use tokio::sync::OnceCell;
 
 use crate::clock::{Clock, Timestamp};
 
-use super::authority::{Authority, BACKDATED_BY};
+use super::authority::{Authority, BACKDATED_BY, Validity};
 use super::host_names::HostNames;
+use super::key_algorithm::KeyAlgorithm;
 
 /// Short enough that nobody has to be able to call one back.
 pub const LEAF_LIFE: Duration = Duration::from_secs(7 * 86_400);
@@ -52,7 +53,7 @@ pub struct LeafError(String);
 
 impl LeafSource {
     pub fn new(authority: Authority, clock: Clock, provider: Arc<CryptoProvider>) -> Result<Self, LeafError> {
-        let ecdsa = RenewingLeaf::new(KeyPair::generate().map_err(unavailable)?);
+        let ecdsa = RenewingLeaf::new(KeyAlgorithm::Ecdsa.generate_for_leaf().map_err(unavailable)?);
         let hosts = Arc::new(authority.summary.hosts.clone());
         let source = Self { authority, clock, provider, hosts, ecdsa, rsa: OnceCell::new() };
         // What cannot be done is known at the start.
@@ -73,9 +74,7 @@ impl LeafSource {
     /// RSA 2048. The first one is made on another thread; many may wait for it.
     pub async fn rsa(&self) -> Result<Arc<CertifiedKey>, LeafError> {
         let make = || async {
-            let made = tokio::task::spawn_blocking(|| {
-                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
-            });
+            let made = tokio::task::spawn_blocking(|| KeyAlgorithm::Rsa.generate_for_leaf());
             let key = made.await.map_err(unavailable)?.map_err(unavailable)?;
             Ok(RenewingLeaf::new(key))
         };
@@ -107,7 +106,11 @@ impl RenewingLeaf {
         if let Some(leaf) = self.leaf.load().as_ref().filter(|leaf| leaf.is_fresh(now)) {
             return Ok(leaf.certified_key.clone());
         }
-        let certificate = source.authority.sign_leaf(&self.key, now, LEAF_LIFE).map_err(unavailable)?;
+        // RSA without ECDHE, which is all that another usage would be for, is not spoken here.
+        let usages = [KeyUsagePurpose::DigitalSignature];
+        let validity = Validity { made: now, life: LEAF_LIFE };
+        let certificate = source.authority.sign_leaf(&self.key, source.hosts(), &usages, validity);
+        let certificate = certificate.map_err(unavailable)?;
         let chain = vec![certificate, source.authority.summary.certificate.clone()];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let certified_key = CertifiedKey::from_der(chain, key, &source.provider).map_err(unavailable)?;
@@ -138,7 +141,7 @@ mod tests {
     fn source(clock: &Clock) -> LeafSource {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("ca");
-        ca::init(&folder, &HostNames::new(["api.old.test"]).unwrap(), START).unwrap();
+        ca::init(&folder, &HostNames::new(["api.old.test"]).unwrap(), KeyAlgorithm::Ecdsa, START).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         LeafSource::new(ca::load(&folder).unwrap(), clock.clone(), provider).unwrap()
     }

@@ -6,12 +6,15 @@
 //! from there (threats, row 34).
 //!
 //! Reading order: `host_names` → `certificate` (what a CA certificate says) → `authority` (made, read,
-//! signing) → `files` → `leaves`, `resolver`; `trust_store` for what applications are given.
+//! signing) → `files` → `leaves`, `resolver`; `trust_store` for what applications are given, `leaf_file` for
+//! what a proxy in front is given.
 
 mod authority;
 mod certificate;
 mod files;
 mod host_names;
+mod key_algorithm;
+mod leaf_file;
 mod leaves;
 mod resolver;
 mod trust_store;
@@ -22,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub use authority::{Authority, AuthoritySummary};
 pub use files::{CA_CERTIFICATE, CA_KEY, init, load, load_summary};
 pub use host_names::{HOST_NAME_RULE, HostNames};
+pub use key_algorithm::KeyAlgorithm;
+pub use leaf_file::{LEAF_FILE_LIFE, write_leaf};
 pub use leaves::{LEAF_LIFE, LeafError, LeafSource};
 pub use resolver::UnknownHost;
 pub use trust_store::{TRUST_STORE_PASSWORD, TrustStoreFormat, encode};

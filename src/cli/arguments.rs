@@ -145,8 +145,29 @@ pub enum CaCommand {
         /// A further host that it may sign for, beside the old platform's; can be given several times.
         #[arg(long = "host", value_name = "NAME")]
         hosts: Vec<String>,
+        /// An RSA key, for programs that know no elliptic curves or whose trust store takes none.
+        #[arg(long)]
+        rsa: bool,
         #[command(flatten)]
         output: OutputArguments,
+    },
+    /// Write a key and a certificate of 90 days for a proxy in front that ends TLS itself, as HAProxy reads
+    /// them.
+    ///
+    /// The gateway needs none: it makes its own. A timer has to run this again; the file is replaced at once.
+    Leaf {
+        /// The CA's folder. Without it: the configuration's, or `ca` beside the configuration file.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// A host that it is for, one of the CA's; can be given several times. Without it: all of them.
+        #[arg(long = "host", value_name = "NAME")]
+        hosts: Vec<String>,
+        /// An RSA key, for programs that know no elliptic curves.
+        #[arg(long)]
+        rsa: bool,
+        /// Where to: for its owner alone.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Write the certificate as a trust store for applications; never the key.
     Export {

@@ -1,5 +1,6 @@
-//! `ca …`: makes the private CA, gives its certificate out in the forms that programs read, and tells what it
-//! may do. Works on files alone; the running gateway takes a new CA in the same folder by itself.
+//! `ca …`: makes the private CA, gives its certificate out in the forms that programs read, signs a leaf for
+//! a proxy in front, and tells what the CA may do. Works on files alone; the running gateway takes a new CA
+//! in the same folder by itself.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::ca::{
-    self, AuthoritySummary, CA_CERTIFICATE, CA_KEY, HOST_NAME_RULE, HostNames, TrustStoreFormat,
+    self, AuthoritySummary, CA_CERTIFICATE, CA_KEY, HOST_NAME_RULE, HostNames, KeyAlgorithm, TrustStoreFormat,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -23,8 +24,11 @@ const DEFAULT_FOLDER: &str = "ca";
 
 pub fn run(config: &Path, command: CaCommand) -> CommandResult {
     match command {
-        CaCommand::Init { dir, hosts, output } => {
-            init(&dir.unwrap_or_else(|| beside(config)), &hosts, output.style())
+        CaCommand::Init { dir, hosts, rsa, output } => {
+            init(&dir.unwrap_or_else(|| beside(config)), &hosts, algorithm(rsa), output.style())
+        }
+        CaCommand::Leaf { dir, hosts, rsa, out } => {
+            leaf(&dir.unwrap_or_else(|| folder_of(config)), &hosts, algorithm(rsa), &out)
         }
         CaCommand::Export { dir, format, out } => {
             export(&dir.unwrap_or_else(|| folder_of(config)), format, out.as_deref())
@@ -33,12 +37,10 @@ pub fn run(config: &Path, command: CaCommand) -> CommandResult {
     }
 }
 
-fn init(folder: &Path, further: &[String], style: Style) -> CommandResult {
+fn init(folder: &Path, further: &[String], algorithm: KeyAlgorithm, style: Style) -> CommandResult {
     let names = LEGACY_HOSTS.iter().map(|host| host.name).chain(further.iter().map(String::as_str));
-    let hosts = HostNames::new(names).map_err(|name| {
-        CliError::other(format!("{name:?} cannot be a host of a CA. Fix: write {HOST_NAME_RULE}"))
-    })?;
-    let made = ca::init(folder, &hosts, now()).map_err(CliError::other_from)?;
+    let hosts = host_names(names)?;
+    let made = ca::init(folder, &hosts, algorithm, now()).map_err(CliError::other_from)?;
     let view = CaView::of(folder, &made);
     output::print_one(style, &view, || {
         format!(
@@ -53,6 +55,32 @@ fn init(folder: &Path, further: &[String], style: Style) -> CommandResult {
         )
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn leaf(folder: &Path, names: &[String], algorithm: KeyAlgorithm, out: &Path) -> CommandResult {
+    let authority = ca::load(folder).map_err(CliError::other_from)?;
+    let hosts = match names {
+        [] => authority.summary.hosts.clone(),
+        names => host_names(names.iter().map(String::as_str))?,
+    };
+    let ends = ca::write_leaf(&authority, &hosts, algorithm, now(), out).map_err(CliError::other_from)?;
+    output::write(&format!(
+        "{}: a key and its certificate, of {}\nfor          {hosts}\nends         {ends}; run this again before, by a timer, \
+         and let the program that uses it reload\n",
+        out.display(),
+        authority.summary.name,
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn algorithm(rsa: bool) -> KeyAlgorithm {
+    if rsa { KeyAlgorithm::Rsa } else { KeyAlgorithm::Ecdsa }
+}
+
+fn host_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<HostNames, CliError> {
+    HostNames::new(names).map_err(|name| {
+        CliError::other(format!("{name:?} cannot be a host of a CA. Fix: write {HOST_NAME_RULE}"))
+    })
 }
 
 fn export(folder: &Path, format: CaFormat, out: Option<&Path>) -> CommandResult {

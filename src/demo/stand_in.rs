@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::app::Running;
-use crate::ca::{self, HostNames};
+use crate::ca::{self, HostNames, KeyAlgorithm};
 use crate::clock::Clock;
 use crate::model::legacy_host::LEGACY_HOSTS;
 
@@ -39,7 +39,7 @@ pub fn extend_config(folder: &Path, tls: &str) -> anyhow::Result<()> {
     if !ca_folder.exists() {
         let names = LEGACY_HOSTS.iter().map(|host| host.name);
         let hosts = HostNames::new(names).map_err(anyhow::Error::msg)?;
-        ca::init(&ca_folder, &hosts, Clock::system().now())?;
+        ca::init(&ca_folder, &hosts, KeyAlgorithm::Ecdsa, Clock::system().now())?;
     }
     let secret = hex::encode(digest::digest(&digest::SHA256, CLIENT_SECRET.as_bytes()));
     let listener = format!("[gateway]\ntls = {{ listen = [\"{tls}\"], ca = \"{CA_FOLDER}\" }}\n");

@@ -88,3 +88,37 @@ fn without_a_folder_the_configurations_is_meant() {
     std::fs::rename(parent.path().join("ca"), parent.path().join("elsewhere")).unwrap();
     assert_eq!(run(["-c", file, "ca", "show"]).code, 0);
 }
+
+#[test]
+fn a_leaf_for_a_proxy_in_front_is_for_hosts_of_the_ca_alone_and_private() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("ca");
+    let made = ca(&folder, ["init", "--rsa"]);
+    assert_eq!(made.code, 0, "{}", made.all());
+    let out = parent.path().join("front.pem");
+    let to = ["--out", out.to_str().unwrap()];
+    let refused = ca(&folder, ["leaf", "--host", "prod-identity.iterocloud.com"].into_iter().chain(to));
+    assert_eq!(refused.code, 1, "{}", refused.all());
+    assert!(
+        refused.err.contains("is no host of this CA") && refused.err.contains("Fix: "),
+        "{}",
+        refused.err
+    );
+    assert!(!out.exists());
+
+    let told = ca(&folder, ["leaf", "--rsa", "--host", "API-proxy.aligntech.com"].into_iter().chain(to));
+    assert_eq!(told.code, 0, "{}", told.all());
+    assert!(told.out.contains("for          api-proxy.aligntech.com\nends         "), "{}", told.out);
+    assert_eq!(mode(&out), 0o600);
+    let again = ca(&folder, ["leaf"].into_iter().chain(to));
+    assert_eq!(again.code, 0, "{}", again.all());
+    assert!(
+        again.out.contains("identity-cus.aligntech.com, api-proxy.aligntech.com, gateway-cus"),
+        "{}",
+        again.out
+    );
+    let key = folder.join("ca.key");
+    let refused = ca(&folder, ["leaf", "--out", key.to_str().unwrap()]);
+    assert_eq!(refused.code, 1, "{}", refused.all());
+    assert_eq!(ca(&folder, ["leaf"].into_iter().chain(to)).code, 0, "the CA's key is still there");
+}

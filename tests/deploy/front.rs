@@ -156,10 +156,14 @@ fn haproxy_takes_the_configuration_without_a_remark() {
     assert_eq!(switched_on.matches("\nbackend ").count(), 2);
     for text in [shipped, switched_on] {
         std::fs::write(&file, text).unwrap();
-        let checked = Command::new(program("haproxy")).args(["-c", "-f"]).arg(&file).output().unwrap();
-        let said = String::from_utf8_lossy(&checked.stderr) + String::from_utf8_lossy(&checked.stdout);
-        assert!(checked.status.success() && !said.contains("[WARNING]"), "{said}");
+        haproxy_has_nothing_to_say(&file);
     }
+}
+
+fn haproxy_has_nothing_to_say(file: &Path) {
+    let checked = Command::new(program("haproxy")).args(["-c", "-f"]).arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr) + String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && !said.contains("[WARNING]"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,6 +183,87 @@ async fn behind_haproxy_a_caller_is_known_by_its_own_network_and_a_gateway_may_g
     let balancer = socket.local_addr().unwrap();
     known_by_network_and_nobody_else(balancer);
     nobody_notices_that_a_gateway_goes(balancer, pair);
+}
+
+/// A CA and a leaf of it for HAProxy, made as an operator makes them.
+fn ca_with_leaf(folder: &Path) {
+    let ca = folder.join("ca");
+    let leaf = folder.join("old-hosts.pem");
+    for words in [
+        vec!["init".as_ref(), "--dir".as_ref(), ca.as_os_str()],
+        vec![
+            "leaf".as_ref(),
+            "--rsa".as_ref(),
+            "--dir".as_ref(),
+            ca.as_os_str(),
+            "--out".as_ref(),
+            leaf.as_os_str(),
+        ],
+    ] {
+        let made = Command::new(PROGRAM).arg("ca").args(words).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    std::fs::copy(ca.join("ca.pem"), folder.join("ca.pem")).unwrap();
+    let weak = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = weak\n[weak]\nMinProtocol = TLSv1\nCipherString = DEFAULT@SECLEVEL=0\n";
+    std::fs::write(folder.join("openssl.cnf"), weak).unwrap();
+}
+
+/// Status and TLS version of a call by curl, which trusts the CA alone and speaks this version alone; what it
+/// says where it fails.
+fn ask_by_tls(folder: &Path, from: IpAddr, to: SocketAddr, version: &str) -> Result<String, String> {
+    let old_host = "api-proxy.aligntech.com";
+    let path = ORDERS.split(' ').nth(1).unwrap();
+    let asked = Command::new("curl")
+        .args(["--silent", "--show-error", "--noproxy", "*", "--output", "/dev/null"])
+        .args(["--write-out", "%{http_code}", "--interface", &from.to_string()])
+        .args([&*format!("--tlsv{version}"), "--tls-max", version, "--cacert"])
+        .arg(folder.join("ca.pem"))
+        .args(["--resolve", &format!("{old_host}:{}:{}", to.port(), to.ip())])
+        .arg(format!("https://{old_host}:{}{path}", to.port()))
+        .env("OPENSSL_CONF", folder.join("openssl.cnf"))
+        .output()
+        .unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if asked.status.success() { Ok(said(&asked.stdout)) } else { Err(said(&asked.stderr)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_haproxy_a_caller_below_tls_1_2_is_served_and_known_by_its_own_network() {
+    let pair = GatewayPair::start().await;
+    let data = pair.gateways[0].0.data;
+    let folder = tempfile::tempdir().unwrap();
+    ca_with_leaf(folder.path());
+    let shipped = deployed("front/haproxy-old-tls.cfg")
+        .replace("/etc/haproxy", &folder.path().display().to_string())
+        .replace("maxconn 4000", "maxconn 100")
+        .replace("127.0.0.1:8080", &data.to_string());
+    assert!(shipped.contains(&format!("server gateway-1 {data} ")), "{shipped}");
+    let file = folder.path().join("haproxy.cfg");
+    let over_a_network: String = shipped
+        .lines()
+        .filter(|line| !line.contains(&data.to_string()))
+        .map(|line| line.replace("# server gateway-1 gateway-1:443", "server gateway-1 127.0.0.1:443") + "\n")
+        .collect();
+    assert!(
+        over_a_network.contains("\n    server gateway-1 127.0.0.1:443 send-proxy-v2 ssl verify required")
+    );
+    for text in [over_a_network, shipped.clone()] {
+        std::fs::write(&file, text).unwrap();
+        haproxy_has_nothing_to_say(&file);
+    }
+
+    let socket = TcpListener::bind((BALANCER, 0)).unwrap();
+    // Whoever runs the tests may have no rights to give away.
+    let shipped = shipped.replace("    user haproxy\n    group haproxy\n", "");
+    std::fs::write(&file, shipped.replace("bind :443", "bind fd@3")).unwrap();
+    let script = format!("exec {} -db -f \"$0\" >/dev/null", program("haproxy"));
+    let _haproxy = on_socket(&socket, &script, &file);
+    let balancer = socket.local_addr().unwrap();
+    for version in ["1.0", "1.1", "1.2", "1.3"] {
+        let asked = |from| ask_by_tls(folder.path(), from, balancer, version);
+        assert_eq!(asked(APPLICATION), Ok("200".to_owned()), "TLS {version}");
+        assert_eq!(asked(STRANGER), Ok("401".to_owned()), "TLS {version}");
+    }
 }
 
 /// A complete configuration around the shipped part; it needs no rights and writes nowhere else.

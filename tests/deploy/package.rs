@@ -104,6 +104,7 @@ fn the_package_holds_what_a_stranger_needs_and_nothing_else() {
         "-rw-r--r-- /usr/share/doc/genapi-gateway/config.toml.example",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/copyright",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/deployment.md",
+        "-rw-r--r-- /usr/share/doc/genapi-gateway/examples/haproxy-old-tls.cfg",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/examples/haproxy.cfg",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/examples/nginx.conf",
         "-rw-r--r-- /usr/share/doc/genapi-gateway/hosts.md",

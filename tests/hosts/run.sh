@@ -2,7 +2,7 @@
 # Programs with the old https:// addresses compiled in, against a gateway and a sandbox on this machine: each by a hosts
 # entry and through the forward proxy, trusting the private CA in its own way. docs/hosts.md rests on it.
 #
-#   sudo sh tests/hosts/run.sh [BINARY]      default: target/debug/genapi-gateway
+#   sudo sh tests/hosts/run.sh [BINARY [--rsa]]      default: target/debug/genapi-gateway; --rsa: with an RSA CA
 #
 # It needs root for port 443 and /etc/hosts, whose lines it takes out again however it ends; Debian 12 or later with
 #   apt-get install curl default-jdk-headless fp-compiler fp-units-fcl fp-units-net fp-units-web haproxy mono-mcs mono-runtime nodejs \
@@ -13,7 +13,9 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 gateway=$(realpath "${1:-target/debug/genapi-gateway}")
+rsa=${2:-}
 programs=$(realpath tests/hosts/programs)
+front=$(realpath deploy/front/haproxy-old-tls.cfg)
 work=$(mktemp -d)
 mark='# genapi-gateway tests/hosts'
 old_names='identity-cus.aligntech.com api-proxy.aligntech.com gateway-cus.aligntech.com'
@@ -68,9 +70,9 @@ done
     > "$work/sandbox.log" 2>&1 &
 started=$!
 wait_for sandbox '^ready'
-(cd "$work/try" && "$gateway" -c config.toml ca init) > "$work/ca.log" || give_up "no CA"
+(cd "$work/try" && "$gateway" -c config.toml ca init ${rsa:+--rsa}) > "$work/ca.log" || give_up "no CA"
 proxy=127.0.0.1:13128
-sed -i -e "/^url = \"http:..127/a tls = { listen = [\"127.0.0.1:443\"], ca = \"ca\" }\\nforward_proxy = { listen = [\"$proxy\"] }" \
+sed -i -e "/^url = \"http:..127/a tls = { listen = [\"127.0.0.1:443\"], ca = \"ca\" }\\ntrusted_proxies = [\"127.0.0.9\"]\\nforward_proxy = { listen = [\"$proxy\"] }" \
     -e '/^key_sha256/d' \
     -e 's|^accounts = .*|accounts = ["acct-10001"]\nnetworks = ["127.0.0.0/8"]\nurl = "https://api-proxy.aligntech.com"|' \
     "$work/try/config.toml"
@@ -82,7 +84,7 @@ wait_for gateway '"ready"'
 token=$(sed -n 's/.*"refresh_token": "\(.*\)".*/\1/p' "$work/try/accounts.json")
 
 # A CA as each program takes it. Nobody is shown a certificate of the second one: whoever trusts that alone has to refuse.
-"$gateway" ca init --dir "$work/other-ca" > "$work/ca.log" || give_up "no CA"
+"$gateway" ca init ${rsa:+--rsa} --dir "$work/other-ca" > "$work/ca.log" || give_up "no CA"
 for each in ca other; do
     folder=$work/try/ca
     [ $each = ca ] || folder=$work/other-ca
@@ -100,8 +102,23 @@ done
     fpc -o"$work/old_application" -FU"$work" "$programs/old_application.pas"
 } > "$work/build.log" 2>&1
 
+# Speaks nothing above TLS 1.0, wherever curl is called with it.
+mkdir "$work/old"
+printf 'tlsv1.0\ntls-max = 1.0\n' > "$work/old/.curlrc"
+cat > "$work/old/openssl.cnf" <<END
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = weak
+[weak]
+MinProtocol = TLSv1
+CipherString = DEFAULT@SECLEVEL=0
+END
+
 # Each takes the folder of what it trusts, and perhaps the proxy.
 curl_program() { with_proxy "$2" env CURL_CA_BUNDLE="$1/ca.pem" sh "$programs/curl.sh" "$token"; }
+curl_with_tls_1_0() { env CURL_HOME="$work/old" OPENSSL_CONF="$work/old/openssl.cnf" CURL_CA_BUNDLE="$1/ca.pem" sh "$programs/curl.sh" "$token"; }
 java_program() {
     java ${2:+-Dhttps.proxyHost="${2%:*}" -Dhttps.proxyPort="${2#*:}"} -Djavax.net.ssl.trustStore="$1/ca.$3" \
         -cp "$work" OldApplication "$token"
@@ -136,9 +153,9 @@ works() {
     "$2" "$work/ca" "$3" > "$work/told" 2>&1 && grep -q '^downloaded [1-9]' "$work/told"
     line $? "$1"
 }
-# For no other reason than the certificate.
+# For no other reason than TLS.
 refuses() {
-    ! "$2" "$work/other" '' > "$work/told" 2>&1 && grep -Eqi 'certificate|trust|ssl|connect to .*:443 failed' "$work/told"
+    ! "$2" "$3" '' > "$work/told" 2>&1 && grep -Eqi 'certificate|trust|ssl|connect to .*:443 failed' "$work/told"
     line $? "$1"
 }
 
@@ -146,12 +163,34 @@ all='curl_program java_jks java_p12 php_curl php_streams python_requests node_ht
 lead_hosts_to 127.0.0.1
 for program in $all; do
     works "$program by a hosts entry" $program ''
-    refuses "$program without the CA" $program
+    refuses "$program without the CA" $program "$work/other"
 done
+refuses 'curl_with_tls_1_0 by a hosts entry, without a front' curl_with_tls_1_0 "$work/ca"
 lead_hosts_to 127.0.0.99
 for program in $all; do
     # It has no tunnels.
     [ $program = free_pascal ] || works "$program by the proxy" $program "$proxy"
+done
+
+# The front for callers below TLS 1.2, once to the plain listener and once to that with TLS.
+"$gateway" ca leaf --rsa --dir "$work/try/ca" --out "$work/old-hosts.pem" > "$work/leaf.log" || give_up "no leaf"
+lead_hosts_to 127.0.0.2
+for listener in plain tls; do
+    sed -e "s|/etc/haproxy/old-hosts.pem|$work/old-hosts.pem|" -e "s|/etc/haproxy/ca.pem|$work/ca/ca.pem|" -e 's|bind :443|bind 127.0.0.2:443|' \
+        -e 's|maxconn 4000|maxconn 100|' -e 's|127.0.0.1:8080|127.0.0.1:18480 source 127.0.0.9|' \
+        -e 's|gateway-1:443|127.0.0.1:443 source 127.0.0.9|' "$front" > "$work/front.cfg"
+    [ $listener = plain ] || sed -i -e '/server gateway-1 127.0.0.1:18480/d' -e 's|# server|server|' "$work/front.cfg"
+    PATH=$PATH:/usr/sbin haproxy -db -f "$work/front.cfg" > "$work/haproxy.log" 2>&1 &
+    haproxy=$!
+    started="$started $haproxy"
+    for _ in $(seq 50); do
+        curl -sko /dev/null https://127.0.0.2/ && break
+        sleep 0.1
+    done
+    works "curl_with_tls_1_0 by HAProxy, $listener to the gateway" curl_with_tls_1_0 ''
+    refuses "curl_with_tls_1_0 by HAProxy without the CA" curl_with_tls_1_0 "$work/other"
+    kill $haproxy
+    wait $haproxy 2> /dev/null
 done
 
 [ "$failures" = 0 ] || { echo "$failures failed" >&2; exit 1; }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use genapi_gateway::ca::{self, HostNames};
+use genapi_gateway::ca::{self, HostNames, KeyAlgorithm};
 use genapi_gateway::clock::Clock;
 use genapi_gateway::model::legacy_host::LEGACY_HOSTS;
 use rustls::client::WebPkiServerVerifier;
@@ -122,7 +122,8 @@ impl std::fmt::Debug for TestTime {
 
 fn init(folder: &std::path::Path) {
     let names = LEGACY_HOSTS.iter().map(|host| host.name).chain([ADDED]);
-    ca::init(folder, &HostNames::new(names).unwrap(), Clock::system().now()).unwrap();
+    let hosts = HostNames::new(names).unwrap();
+    ca::init(folder, &hosts, KeyAlgorithm::Ecdsa, Clock::system().now()).unwrap();
 }
 
 async fn handshake(

@@ -1,7 +1,7 @@
 //! The forward proxy's connections: slow ones, too many of them, and whose address counts.
 
 use super::*;
-use crate::ca::{self, HostNames};
+use crate::ca::{self, HostNames, KeyAlgorithm};
 use crate::clock::Clock;
 
 const SHORT: Duration = Duration::from_millis(120);
@@ -10,7 +10,8 @@ const CONNECT: &str = "CONNECT api.old.test:443 HTTP/1.1\r\nHost: api.old.test:4
 fn proxy(folder: &tempfile::TempDir, adjust: impl FnOnce(&mut ServerOptions)) -> TestServer {
     let clock = Clock::system();
     let ca = folder.path().join("ca");
-    ca::init(&ca, &HostNames::new(["api.old.test"]).unwrap(), clock.now()).unwrap();
+    let hosts = HostNames::new(["api.old.test"]).unwrap();
+    ca::init(&ca, &hosts, KeyAlgorithm::Ecdsa, clock.now()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let ca = CaFolder { folder: ca, client_ca: None };
     let certificates = TlsCertificates::load_ca(ca, clock, provider).unwrap();
