@@ -278,6 +278,7 @@ fn every_command_in_the_documents_can_be_typed() {
             let as_whom = [
                 "sudo -u genapi-gateway ",
                 "sudo env CREDENTIALS_DIRECTORY=/etc/genapi-gateway/credentials ",
+                "sudo ",
             ];
             let line =
                 as_whom.iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(&line).to_owned();
