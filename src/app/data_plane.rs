@@ -13,8 +13,9 @@ use crate::facade::{self, ApiCall, OAuthEndpoint, OAuthFacade};
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::refusal::oauth_error::OAuthError;
-use crate::gateway::{AccountDirectory, Gateway, GatewayShared, ResponseBody};
+use crate::gateway::{AccountDirectory, Gateway, GatewayShared, LocalResponse, ResponseBody};
 use crate::http1::{Request, RequestBody, RequestHead};
+use crate::model::endpoint;
 use crate::model::legacy_host::HostRole;
 use crate::server::{Handler, MakeHandler, Peer, ServerRefusal};
 use crate::upstream::Stream;
@@ -87,8 +88,8 @@ impl DataHandler {
             Box::pin(self.oauth(endpoint, request, peer)).await
         } else if host_role == Some(HostRole::OAuth) {
             self.misdirected(&request.head, OAUTH_ALONE)
-        } else if let Some(call) = self.facade_call(&request.head, &peer) {
-            Box::pin(self.facade_api(call, request, peer)).await
+        } else if let Some(call) = self.facade.api_call(&request.head, &peer) {
+            Box::pin(self.facade_api(call, request)).await
         } else {
             self.gateway.handle(request, peer).await
         }
@@ -103,29 +104,21 @@ impl DataHandler {
     }
 
     /// An API call that the facade answers instead of the platform.
-    fn facade_call(&self, head: &RequestHead, peer: &PeerInfo) -> Option<ApiCall> {
-        facade::api_call(head).filter(|call| match call {
-            ApiCall::OfLogin => true,
-            ApiCall::Unpair => self.facade.detaches(head, peer),
-        })
-    }
-
     async fn facade_api(
         &self,
-        call: ApiCall,
+        call: Result<ApiCall, Refusal>,
         request: Request,
-        peer: PeerInfo,
     ) -> Response<ResponseBody<Stream>> {
         let Request { head, body } = request;
-        let served = async {
-            self.gateway.check_loop(&head)?;
-            let body = read_body(body, self.shared.settings.load().body_idle).await?;
-            self.facade.serve_api(call, &head, &body, &peer).await
+        let call = match call {
+            Ok(call) => call,
+            Err(refusal) => return self.gateway.refuse_call(&head, &refusal),
         };
-        match served.await {
-            Ok(served) => self.gateway.respond(&head, served.caller, served.endpoint, served.response),
-            Err(refusal) => self.gateway.refuse_call(&head, &refusal),
-        }
+        let served = async {
+            let body = read_body(body, self.shared.settings.load().body_idle).await?;
+            self.facade.serve_api(&call, &head, &body).await
+        };
+        self.gateway.answer_locally(&head, Some(call.caller().clone()), served).await
     }
 
     async fn oauth(
@@ -140,18 +133,23 @@ impl DataHandler {
         if let Err(refusal) = self.gateway.check_loop(&head) {
             return refusal.oauth_response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
-        if endpoint == OAuthEndpoint::Authorize && head.method == Method::GET {
-            return self.facade.authorize(head.uri.query()).map(ResponseBody::full);
+        if !endpoint.takes(&head.method) {
+            let error = OAuthError::method(endpoint.methods());
+            return error.response(&id, head.method == Method::HEAD).map(ResponseBody::full);
         }
-        if head.method != Method::POST {
-            return OAuthError::method().response(&id, head.method == Method::HEAD).map(ResponseBody::full);
-        }
-        let response = match read_body(body, self.shared.settings.load().body_idle).await {
-            Ok(form) => self.facade.serve_oauth(endpoint, &head, &form, &peer, &id).await,
-            Err(refusal) => refusal.oauth_response(&id, false),
+        let served = async {
+            let form = match read_body(body, self.shared.settings.load().body_idle).await {
+                Ok(form) => form,
+                Err(refusal) => return Ok(local(refusal.oauth_response(&id, false))),
+            };
+            Ok(self.facade.serve_oauth(endpoint, &head, &form, &peer, &id).await)
         };
-        response.map(ResponseBody::full)
+        self.gateway.answer_locally(&head, None, served).await
     }
+}
+
+fn local(response: Response<Bytes>) -> LocalResponse {
+    LocalResponse { response, caller: None, endpoint: endpoint::OTHER, account: None }
 }
 
 const OTHER_HOST: &str = "the connection was opened for another host";

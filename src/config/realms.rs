@@ -20,7 +20,8 @@ use super::{Discovery, PinnedRoute, RealmConfig, RealmKind, defaults, placeholde
 /// Domains of Align's (gen-api, section 1): no sandbox stands there.
 const VENDOR_DOMAINS: [&str; 2] = ["iterocloud.com", "aligntech.com"];
 /// Paths of the listeners that serve the callback.
-const RESERVED_PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const RESERVED_PATHS: [&str; 5] =
+    ["/healthz", "/readyz", "/metrics", "/connect/authorize", "/connect/choose"];
 
 /// What the other sections need to know of the realms, whether they are valid or not.
 pub(super) struct RealmNames {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::access::application_grants;
-use crate::access::registry::{Account, AccountLookup, Availability};
+use crate::access::registry::AccountLookup;
 use crate::clock::Timestamp;
 use crate::config::AccountPattern;
 use crate::gateway::settings::CallerRules;
@@ -37,14 +37,6 @@ impl AdoptionPace {
     }
 }
 
-/// The account that a caller's `accounts` names alone.
-enum OnlyAccount {
-    /// It is connected, and its own grant is what counts.
-    Connected(AccountName),
-    /// A token is wanted for it.
-    Missing(RealmName, AccountId),
-}
-
 impl OAuthFacade {
     /// The gateway's own refresh token for an application that brings the platform's. Where the store does
     /// not take it the application keeps what it has, and is asked again with its next refresh.
@@ -59,56 +51,35 @@ impl OAuthFacade {
         issued.inspect_err(warn).ok()
     }
 
-    /// The account of a refresh token that nobody has imported.
+    /// The account of a refresh token that nobody has imported, brought by a client that has shown its
+    /// credentials. An account that is connected keeps its own grant, dead or not: whose token this is,
+    /// nobody can tell, and others may use the account.
     pub(super) async fn first_seen(
         &self,
         caller: &CallerRules,
         token: &RefreshToken,
     ) -> Result<AccountName, FacadeError> {
-        let is_foreign = !application_grants::is_ours(token) && !token.expose().is_empty();
-        let only = if caller.adopts_tokens() && is_foreign { self.only_account(caller) } else { None };
-        match only {
-            None => Err(OAuthRequestError::UnknownToken.into()),
-            Some(OnlyAccount::Connected(name)) => Ok(name),
-            Some(OnlyAccount::Missing(realm, id)) => {
-                if !self.adoption_pace.may_ask(&caller.name, self.shared.clock.now()) {
-                    return Err(OAuthRequestError::AskedTooSoon.into());
-                }
-                let (pairing, token) = (self.pairing.clone(), token.clone());
-                let taken = async move { pairing.import_first_seen(realm, id, token).await };
-                let name = self.on_control(taken).await?;
-                name.ok_or_else(|| OAuthRequestError::UnknownToken.into())
-            }
+        let unknown = || FacadeError::from(OAuthRequestError::UnknownToken);
+        let is_foreign = !application_grants::is_ours(token) && !token.expose().trim().is_empty();
+        if !caller.adopts_tokens() || !is_foreign {
+            return Err(unknown());
         }
+        let (realm, id) = self.only_missing_account(caller).ok_or_else(unknown)?;
+        if !self.adoption_pace.may_ask(&caller.name, self.shared.clock.now()) {
+            return Err(OAuthRequestError::AskedTooSoon.into());
+        }
+        let (pairing, token) = (self.pairing.clone(), token.clone());
+        let taken = async move { pairing.import_first_seen(realm, id, token).await };
+        self.on_control(taken).await?.ok_or_else(unknown)
     }
 
-    fn only_account(&self, caller: &CallerRules) -> Option<OnlyAccount> {
-        match caller.single_account()? {
-            AccountPattern::Name(name) => {
-                let account = self.registry.by_name(name)?;
-                Some(self.present(&account))
-            }
-            AccountPattern::Id { realm, id } => match self.registry.by_id(realm.as_ref(), *id) {
-                AccountLookup::One(account) => Some(self.present(&account)),
-                AccountLookup::Nobody => {
-                    let realm = realm.clone().or_else(|| caller.login_realm().cloned())?;
-                    Some(OnlyAccount::Missing(realm, *id))
-                }
-                AccountLookup::Ambiguous(_) => None,
-            },
-        }
-    }
-
-    fn present(&self, account: &Account) -> OnlyAccount {
-        match account.availability(self.shared.clock.now()) {
-            Availability::NeedsLogin { .. } => {
-                let (realm, id) = account.identity();
-                OnlyAccount::Missing(realm, id)
-            }
-            Availability::Ready(_)
-            | Availability::Refused { .. }
-            | Availability::Renewable { .. }
-            | Availability::Paused => OnlyAccount::Connected(account.name.clone()),
+    /// The account that the caller's `accounts` names alone, by its id, where it is not connected here.
+    fn only_missing_account(&self, caller: &CallerRules) -> Option<(RealmName, AccountId)> {
+        let AccountPattern::Id { realm, id } = caller.single_account()? else { return None };
+        let realm = realm.clone().or_else(|| caller.login_realm().cloned())?;
+        match self.registry.by_id(Some(&realm), *id) {
+            AccountLookup::Nobody => Some((realm, *id)),
+            AccountLookup::One(_) | AccountLookup::Ambiguous(_) => None,
         }
     }
 }

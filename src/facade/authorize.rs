@@ -5,12 +5,22 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use crate::gateway::LocalResponse;
+use crate::http1::RequestHead;
+use crate::model::endpoint;
+
 use super::OAuthFacade;
 
 impl OAuthFacade {
-    /// The query goes on as it was sent.
-    pub fn authorize(&self, query: Option<&str>) -> Response<Bytes> {
-        let query = query.unwrap_or_default();
+    /// The query goes on as it was sent; a form does as well (RFC 6749, 3.1).
+    pub fn authorize(&self, head: &RequestHead, body: &[u8]) -> LocalResponse {
+        let form = std::str::from_utf8(body).unwrap_or_default().trim();
+        let query = if form.is_empty() { head.uri.query().unwrap_or_default() } else { form };
+        let response = self.redirect_to_login(query);
+        LocalResponse { response, caller: None, endpoint: endpoint::OTHER, account: None }
+    }
+
+    fn redirect_to_login(&self, query: &str) -> Response<Bytes> {
         let client_id = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "client_id");
         let endpoint = client_id.and_then(|(_, id)| self.pairing.authorize_endpoint(&id));
         let Some(endpoint) = endpoint else { return unknown_client() };

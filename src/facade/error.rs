@@ -66,7 +66,7 @@ impl OAuthRequestError {
 
     fn response(self, request_id: &HeaderValue) -> Response<Bytes> {
         let (status, error, description) = self.words();
-        let refusal = OAuthError { status, error, description };
+        let refusal = OAuthError { status, error, description, allowed: None };
         let mut response = refusal.response(request_id, false);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));

@@ -38,6 +38,11 @@ impl TokenForm {
             if seen.contains(&field) {
                 return Err("a parameter stands twice in the form");
             }
+            seen.push(field.clone());
+            if value.is_empty() {
+                // RFC 6749, 3.1: as if it had been left out.
+                continue;
+            }
             match field.as_ref() {
                 "grant_type" => form.grant_type = value.into_owned(),
                 "refresh_token" => form.refresh_token = value.into_owned(),
@@ -49,7 +54,6 @@ impl TokenForm {
                 "client_secret" => form.client_secret = Some(sha256(value.as_bytes())),
                 _ => {}
             }
-            seen.push(field);
         }
         Ok(form)
     }

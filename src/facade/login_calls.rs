@@ -5,60 +5,60 @@
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 
-use crate::gateway::inbound::caller::{self, PeerInfo};
+use crate::gateway::LocalResponse;
 use crate::gateway::inbound::permission::check_allowed;
 use crate::gateway::inbound::target::{self, ParsedTarget};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::response::discovery;
 use crate::gateway::settings::{CallerRules, GatewaySettings};
 use crate::http1::RequestHead;
-use crate::model::account::RealmName;
+use crate::model::account::{AccountName, RealmName};
 use crate::model::endpoint::{Endpoint, EndpointId};
 use crate::model::route::Route;
 use crate::model::token::RefreshToken;
 use crate::pairing::{LoginError, LoginId, OfferedAccount, PairedApplication};
 
+use super::OAuthFacade;
 use super::error::FacadeError;
 use super::pair_request::PairRequest;
 use super::vendor_response::{failure, login_failure, related_accounts};
-use super::{OAuthFacade, ServedCall};
 
 impl OAuthFacade {
     /// Serves a call that carries a login's token.
-    pub async fn serve_login_call(
+    pub(super) async fn serve_login_call(
         &self,
+        rules: &CallerRules,
+        login: LoginId,
         head: &RequestHead,
         body: &[u8],
-        _peer: &PeerInfo,
-    ) -> Result<ServedCall, Refusal> {
+    ) -> Result<LocalResponse, Refusal> {
         let settings = self.shared.settings.load();
-        let now = self.shared.clock.now();
-        let identified = caller::identify_login(&settings, &self.shared.tokens, &head.headers, now)?;
-        let (rules, login) = (identified.0, LoginId::from_bytes(identified.1));
         let target = target::parse(&head.method, &head.uri, &rules.url.path)?;
-        let route = match self.login_route(login, &rules).await? {
+        let route = match self.login_route(login, rules).await? {
             Ok(route) => route,
-            Err(error) => {
-                let response = login_failure(&error);
-                return Ok(ServedCall { response, caller: rules, endpoint: target.endpoint });
-            }
+            Err(error) => return Ok(local(login_failure(&error), target.endpoint)),
         };
         let endpoint = endpoint_below(&target, &head.method, &route.1);
-        let response = match (endpoint.id, &head.method) {
+        match (endpoint.id, &head.method) {
             (EndpointId::Discovery, &Method::GET | &Method::HEAD) => {
-                check_allowed(&rules, endpoint)?;
-                discovery_response(&settings, &rules, &route, head)
+                check_allowed(rules, endpoint)?;
+                Ok(local(discovery_response(&settings, rules, &route, head), endpoint))
             }
             (EndpointId::RelatedAccounts, &Method::GET | &Method::HEAD) => {
-                check_allowed(&rules, endpoint)?;
-                self.list(login, &rules).await?
+                check_allowed(rules, endpoint)?;
+                Ok(local(self.list(login, rules).await?, endpoint))
             }
-            (EndpointId::PairAccount, &Method::PUT | &Method::POST) => self.pair(login, &rules, body).await?,
+            (EndpointId::PairAccount, &Method::PUT | &Method::POST) => {
+                let (response, account) = self.pair(login, rules, body).await?;
+                let account = account.and_then(|name| self.registry.by_name(name.as_str()));
+                Ok(LocalResponse { account, ..local(response, endpoint) })
+            }
             // Authentication and Pairing V2, 4.3.2.
-            (EndpointId::UnpairAccount, _) => failure(StatusCode::UNAUTHORIZED, WRONG_TOKEN),
-            _ => return Err(Refusal::AccountNotChosen(Vec::new())),
-        };
-        Ok(ServedCall { response, caller: rules, endpoint })
+            (EndpointId::UnpairAccount, _) => {
+                Ok(local(failure(StatusCode::UNAUTHORIZED, WRONG_TOKEN), endpoint))
+            }
+            _ => Err(Refusal::AccountNotChosen(Vec::new())),
+        }
     }
 
     async fn login_route(
@@ -67,7 +67,7 @@ impl OAuthFacade {
         rules: &CallerRules,
     ) -> Result<Result<(RealmName, Route), LoginError>, Refusal> {
         let (pairing, name) = (self.pairing.clone(), rules.name.clone());
-        self.on_control(async move { pairing.login_route(login, &name).await }).await
+        self.read_on_control(async move { pairing.login_route(login, &name).await }).await
     }
 
     async fn list(&self, login: LoginId, rules: &CallerRules) -> Result<Response<Bytes>, Refusal> {
@@ -84,9 +84,11 @@ impl OAuthFacade {
         rules: &CallerRules,
     ) -> Result<Result<Vec<OfferedAccount>, LoginError>, Refusal> {
         let (pairing, name) = (self.pairing.clone(), rules.name.clone());
-        let offered = self.on_control(async move { pairing.offered_accounts(login, &name).await }).await?;
-        let may_use = |offered: &OfferedAccount| {
-            rules.may_use(&offered.name, || (offered.realm.clone(), offered.account.id))
+        let offered = async move { pairing.offered_accounts(login, &name).await };
+        let offered = self.read_on_control(offered).await?;
+        let may_use = |offered: &OfferedAccount| match &offered.known_as {
+            Some(name) => rules.may_use(name, || (offered.realm.clone(), offered.account.id)),
+            None => rules.may_connect(&offered.realm, offered.account.id),
         };
         Ok(offered.map(|mut offered| {
             offered.retain(may_use);
@@ -99,28 +101,34 @@ impl OAuthFacade {
         login: LoginId,
         rules: &CallerRules,
         body: &[u8],
-    ) -> Result<Response<Bytes>, Refusal> {
+    ) -> Result<(Response<Bytes>, Option<AccountName>), Refusal> {
         let request = match PairRequest::read(body) {
             Ok(request) => request,
-            Err(why) => return Ok(failure(StatusCode::BAD_REQUEST, why)),
+            Err(why) => return Ok((failure(StatusCode::BAD_REQUEST, why), None)),
         };
         let offered = match self.permitted_accounts(login, rules).await? {
             Ok(offered) => offered,
-            Err(error) => return Ok(login_failure(&error)),
+            Err(error) => return Ok((login_failure(&error), None)),
         };
         let Some(chosen) = offered.into_iter().find(|offered| offered.account.id == request.account) else {
-            return Ok(failure(StatusCode::BAD_REQUEST, WRONG_ACCOUNT));
+            return Ok((failure(StatusCode::BAD_REQUEST, WRONG_ACCOUNT), None));
         };
+        let identity = (chosen.realm.clone(), chosen.account.id);
         let (pairing, name) = (self.pairing.clone(), rules.name.clone());
         let callback_url = request.callback_url.clone();
         // In a task of its own: an application that disconnects loses no tokens.
         let paired = self.on_control(async move {
             pairing.pair_for_application(login, &name, chosen, callback_url.as_deref()).await
         });
-        match paired.await? {
-            Ok(paired) => self.connected(rules, &request, &paired).await,
-            Err(error) => Ok(login_failure(&error)),
+        let paired = match paired.await? {
+            Ok(paired) => paired,
+            Err(error) => return Ok((login_failure(&error), None)),
+        };
+        // Somebody else may have named it meanwhile.
+        if !rules.may_use(&paired.name, || identity.clone()) {
+            return Ok((failure(StatusCode::BAD_REQUEST, WRONG_ACCOUNT), None));
         }
+        Ok((self.connected(rules, &request, &paired).await?, Some(paired.name)))
     }
 
     /// The application's own tokens for the account (Authentication and Pairing V2, 4.3.1: the same refresh
@@ -140,11 +148,19 @@ impl OAuthFacade {
             }
         };
         match self.tokens_of(rules, &paired.name, Some(&granted), granted.clone()) {
-            Ok(tokens) => Ok(tokens.pair_response(request.account, &paired.warnings)),
+            Ok(tokens) => {
+                let warnings: Vec<&str> =
+                    paired.warnings.iter().map(String::as_str).chain(request.doubt).collect();
+                Ok(tokens.pair_response(request.account, &warnings))
+            }
             Err(FacadeError::Gateway(refusal)) => Err(refusal),
             Err(FacadeError::Vendor(_)) => Ok(login_failure(&LoginError::Broken)),
         }
     }
+}
+
+fn local(response: Response<Bytes>, endpoint: &'static Endpoint) -> LocalResponse {
+    LocalResponse { response, caller: None, endpoint, account: None }
 }
 
 const WRONG_TOKEN: &str = "this token is a login's: unpair-account wants the token of a pairing";

@@ -2,20 +2,25 @@
 //! own pages use, since a call that is refused costs somebody a pairing.
 
 use serde_json::{Map, Value};
+use url::Url;
 
 use crate::model::account::AccountId;
 
 /// What an application asks to pair or unpair.
-#[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub struct PairRequest {
     pub account: AccountId,
+    /// An http or https address.
     pub callback_url: Option<String>,
+    /// What was wrong with the callback URL, for the application's user: a pairing is not lost over it.
+    pub doubt: Option<&'static str>,
 }
 
 /// The body has `AccountId`, the vendor's summary `CompanyID` (Authentication and Pairing V2, 4.3.1 and
 /// 4.5.1).
 const ID_FIELDS: [&str; 2] = ["accountid", "companyid"];
 const CALLBACK_FIELD: &str = "callbackurl";
+const NO_ADDRESS: &str = "CallbackUrl is no http or https address; the account is paired without one";
 /// Longer than any address that somebody would register.
 const LONGEST_CALLBACK_URL: usize = 1024;
 
@@ -34,12 +39,12 @@ impl PairRequest {
         }
         let callback = fields.iter().find(|(name, _)| plain(name) == CALLBACK_FIELD);
         let callback = callback.and_then(|(_, url)| url.as_str()).map(str::trim).unwrap_or_default();
-        if callback.len() > LONGEST_CALLBACK_URL {
-            return Err("CallbackUrl is too long");
-        }
+        let is_address = Url::parse(callback).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+        let is_taken = is_address && callback.len() <= LONGEST_CALLBACK_URL;
         Ok(Self {
             account: account.ok_or("AccountId is missing")?,
-            callback_url: (!callback.is_empty()).then(|| callback.to_owned()),
+            callback_url: is_taken.then(|| callback.to_owned()),
+            doubt: (!callback.is_empty() && !is_taken).then_some(NO_ADDRESS),
         })
     }
 }
@@ -73,11 +78,20 @@ mod tests {
             r#"{"AccountId":12,"CallbackUrl":"  ","Other":[1]}"#,
         ] {
             let read = PairRequest::read(body.as_bytes());
-            assert_eq!(read, Ok(PairRequest { account: AccountId::new(12), callback_url: None }), "{body}");
+            assert_eq!(
+                read,
+                Ok(PairRequest { account: AccountId::new(12), callback_url: None, doubt: None }),
+                "{body}"
+            );
         }
         let with_url =
             PairRequest::read(br#"{"AccountId":1,"callbackURL":"https://pms.test/hook"}"#).unwrap();
-        assert_eq!(with_url.callback_url.as_deref(), Some("https://pms.test/hook"));
+        assert_eq!((with_url.callback_url.as_deref(), with_url.doubt), (Some("https://pms.test/hook"), None));
+        for odd in ["not a url", "javascript:alert(1)", "/hook"] {
+            let read =
+                PairRequest::read(format!(r#"{{"AccountId":1,"CallbackUrl":"{odd}"}}"#).as_bytes()).unwrap();
+            assert!(read.callback_url.is_none() && read.doubt.is_some(), "{odd}");
+        }
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //! applications go on: the real revocation hits every user of the account and is for operators (threats, row
 //! 27).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 
 use crate::gateway::inbound::caller::PeerInfo;
 use crate::gateway::refusal::Refusal;
+use crate::gateway::settings::CallerRules;
 use crate::http1::Headers;
 use crate::model::account::AccountName;
 use crate::model::endpoint::Group;
@@ -25,15 +28,14 @@ impl OAuthFacade {
         headers: &Headers,
         body: &[u8],
         peer: &PeerInfo,
-    ) -> Result<Response<Bytes>, FacadeError> {
+    ) -> Result<(Response<Bytes>, Arc<CallerRules>), FacadeError> {
         let form = TokenForm::read(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
         let caller = client::authenticate(&self.shared, headers, &form, peer)?.rules;
         if !caller.has_facade() {
             return Err(FacadeError::Gateway(Refusal::CallNotAllowed(Group::Revoke)));
         }
-        let token = RefreshToken::new(form.token.as_str());
-        if pairing::is_login_token(&token) {
-            return self.end_login(&caller.name, &token).await;
+        if let Some(login) = self.login_to_end(&form.token) {
+            return Ok((self.end_login(&caller.name, login).await?, caller));
         }
         let account = self.account_to_revoke(&form.token, &caller.name).await;
         let account = account.ok_or(OAuthRequestError::NotRevocable)?;
@@ -43,11 +45,21 @@ impl OAuthFacade {
             OAuthRequestError::StoreUnavailable
         })?;
         tracing::info!(caller = %caller.name, %account, "the caller has revoked its grant");
-        Ok(revoked())
+        Ok((revoked(), caller))
     }
 
-    async fn end_login(&self, caller: &str, token: &RefreshToken) -> Result<Response<Bytes>, FacadeError> {
-        let (pairing, name, id) = (self.pairing.clone(), caller.to_owned(), LoginId::of(token));
+    /// The login of a refresh or access token; whose it is, the store knows.
+    fn login_to_end(&self, token: &str) -> Option<LoginId> {
+        let refresh = RefreshToken::new(token);
+        if pairing::is_login_token(&refresh) {
+            return Some(LoginId::of(&refresh));
+        }
+        let claims = self.shared.tokens.verify_login(token, self.shared.clock.now()).ok()?;
+        Some(LoginId::from_bytes(claims.login))
+    }
+
+    async fn end_login(&self, caller: &str, id: LoginId) -> Result<Response<Bytes>, FacadeError> {
+        let (pairing, name) = (self.pairing.clone(), caller.to_owned());
         match self.on_control(async move { pairing.end_login(id, &name).await }).await? {
             Ok(true) => Ok(revoked()),
             Ok(false) => Err(OAuthRequestError::NotRevocable.into()),

@@ -3,6 +3,8 @@
 //! it, so that it can go back to the vendor, or is exchanged for one of the gateway's where the caller's
 //! `facade` says `adopt`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 
@@ -29,14 +31,14 @@ impl OAuthFacade {
         headers: &Headers,
         body: &[u8],
         peer: &PeerInfo,
-    ) -> Result<Response<Bytes>, FacadeError> {
+    ) -> Result<(Response<Bytes>, Arc<CallerRules>), FacadeError> {
         let form = TokenForm::read_token_request(headers, body).map_err(OAuthRequestError::InvalidRequest)?;
-        let issued = match form.grant_type.as_str() {
+        let (issued, caller) = match form.grant_type.as_str() {
             "refresh_token" => self.refresh(headers, &form, peer).await?,
             "authorization_code" => self.exchange_code(headers, form, body, peer).await?,
             _ => return Err(OAuthRequestError::UnsupportedGrant.into()),
         };
-        Ok(issued.response())
+        Ok((issued.response(), caller))
     }
 
     async fn refresh(
@@ -44,21 +46,27 @@ impl OAuthFacade {
         headers: &Headers,
         form: &TokenForm,
         peer: &PeerInfo,
-    ) -> Result<IssuedTokens, FacadeError> {
-        let caller = client::authenticate(&self.shared, headers, form, peer)?.rules;
+    ) -> Result<(IssuedTokens, Arc<CallerRules>), FacadeError> {
+        let client = client::authenticate_client(&self.shared, headers, form)?;
+        let is_client = client.is_some();
+        let caller = match client {
+            Some(client) => client.rules,
+            None => client::authenticate(&self.shared, headers, form, peer)?.rules,
+        };
         let held = RefreshToken::new(form.refresh_token.as_str());
         if pairing::is_login_token(&held) {
-            return self.refresh_login(&caller, held).await;
+            return Ok((self.refresh_login(&caller, held).await?, caller));
         }
         let granted = self.granted_account(&held, &caller.name).await;
         let is_ours = granted.is_some();
         let name = match granted.or_else(|| self.known_tokens.account_of(&held)) {
             Some(name) => name,
-            None => self.first_seen(&caller, &held).await?,
+            None if is_client => self.first_seen(&caller, &held).await?,
+            None => return Err(OAuthRequestError::UnknownToken.into()),
         };
         self.check_account(&caller, &name)?;
         let granted = if is_ours { Some(held.clone()) } else { self.adopt(&caller, &name).await };
-        self.tokens_of(&caller, &name, granted.as_ref(), held)
+        Ok((self.tokens_of(&caller, &name, granted.as_ref(), held)?, caller))
     }
 
     /// From the code of [`Pairing::authorize`](pairing::Pairing::authorize) to the login (Authentication and
@@ -69,7 +77,7 @@ impl OAuthFacade {
         form: TokenForm,
         body: &[u8],
         peer: &PeerInfo,
-    ) -> Result<IssuedTokens, FacadeError> {
+    ) -> Result<(IssuedTokens, Arc<CallerRules>), FacadeError> {
         let Some(client) = client::authenticate_client(&self.shared, headers, &form)? else {
             client::authenticate(&self.shared, headers, &form, peer)?;
             return Err(OAuthRequestError::UnsupportedGrant.into());
@@ -107,7 +115,7 @@ impl OAuthFacade {
             let key = id_token::signing_key(headers, body, &caller);
             tokens.id_token = key.map(|key| id_token::mint(&key, &caller, &claims));
         }
-        Ok(tokens)
+        Ok((tokens, caller))
     }
 
     async fn refresh_login(
@@ -115,6 +123,9 @@ impl OAuthFacade {
         caller: &CallerRules,
         refresh: RefreshToken,
     ) -> Result<IssuedTokens, FacadeError> {
+        if !caller.has_logins() {
+            return Err(OAuthRequestError::LoginOver.into());
+        }
         let id = LoginId::of(&refresh);
         let (pairing, name) = (self.pairing.clone(), caller.name.clone());
         let ends_at = self.on_control(async move { pairing.login_end(id, &name).await }).await?;

@@ -41,7 +41,7 @@ impl IssuedTokens {
     }
 
     /// 4.3.1. `Warnings` stands there only where there are some.
-    pub fn pair_response(&self, account: AccountId, warnings: &[String]) -> Response<Bytes> {
+    pub fn pair_response(&self, account: AccountId, warnings: &[&str]) -> Response<Bytes> {
         let mut data = json!({ "OAuthResponse": self.fields(), "CompanyId": account });
         if !warnings.is_empty() {
             data["Warnings"] = json!(warnings);

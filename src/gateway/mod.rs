@@ -22,6 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Response};
 
+use crate::access::account::Account;
 use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::endpoint::{Endpoint, EndpointId};
@@ -41,6 +42,15 @@ use inbound::{cors, target};
 use refusal::Refusal;
 use settings::CallerRules;
 use worker::GatewayResponse;
+
+/// A response that was made without the platform, and what its line in the access log says.
+pub struct LocalResponse {
+    pub response: Response<Bytes>,
+    /// Where the work itself found out who calls.
+    pub caller: Option<Arc<CallerRules>>,
+    pub endpoint: &'static Endpoint,
+    pub account: Option<Arc<Account>>,
+}
 
 impl<D: Dial> Gateway<D> {
     /// One call. Dropped midway (the caller hung up), it takes its connection to the platform with it.
@@ -70,19 +80,37 @@ impl<D: Dial> Gateway<D> {
         response.map(|body| body.with_log(log))
     }
 
-    /// A response that was made without the platform; it has its line in the access log.
-    pub fn respond(
+    /// A call that is answered without this path; it has its line in the access log, and counts under its
+    /// caller's limit until `work` is done.
+    pub async fn answer_locally(
         &self,
         head: &RequestHead,
-        caller: Arc<CallerRules>,
-        endpoint: &'static Endpoint,
-        mut response: Response<Bytes>,
+        caller: Option<Arc<CallerRules>>,
+        work: impl Future<Output = Result<LocalResponse, Refusal>>,
     ) -> GatewayResponse<D> {
         let id = self.request_id(&head.headers);
-        response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), id.clone());
-        let mut log = self.begin_log(&head.method, id);
-        (log.caller, log.endpoint, log.status) = (Some(caller), endpoint, response.status().as_u16());
-        response.map(ResponseBody::full).map(|body| body.with_log(log))
+        let mut log = self.begin_log(&head.method, id.clone());
+        let limiter = caller.as_ref().and_then(|caller| caller.limiter.clone());
+        log.caller = caller;
+        let admitted = self.check_loop(head).and_then(|()| log.acquire(limiter.as_ref(), log.at));
+        let answered = match admitted {
+            Ok(()) => work.await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = answered.map(|local| {
+            let LocalResponse { mut response, caller, endpoint, account } = local;
+            response.headers_mut().insert(refusal::X_REQUEST_ID.clone(), id.clone());
+            log.endpoint = endpoint;
+            log.caller = log.caller.take().or(caller);
+            account.iter().for_each(|account| log.set_account(account));
+            response.map(ResponseBody::full)
+        });
+        let response = response.unwrap_or_else(|refusal| {
+            log.refusal = Some(refusal.code());
+            refusal.response(&id, head.method == Method::HEAD, ResponseBody::full)
+        });
+        log.status = response.status().as_u16();
+        response.map(|body| body.with_log(log))
     }
 
     async fn serve(

@@ -19,6 +19,8 @@ use super::inbound::limits::CallLimiter;
 /// A snapshot of the configuration as the request path sees it.
 pub struct GatewaySettings {
     pub callers: Vec<Arc<CallerRules>>,
+    /// Whether any of them speaks the vendor's OAuth with the gateway.
+    pub has_facades: bool,
     by_key: HashMap<[u8; 32], Arc<CallerRules>>,
     by_certificate: HashMap<[u8; 32], Arc<CallerRules>>,
     /// Longest prefix first.
@@ -81,6 +83,7 @@ impl GatewaySettings {
             .collect();
         networks.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
         Self {
+            has_facades: callers.iter().any(|caller| caller.has_facade()),
             by_key: pairs().filter_map(|(caller, rules)| Some((caller.key?, rules.clone()))).collect(),
             by_certificate: pairs()
                 .filter_map(|(caller, rules)| Some((caller.certificate?, rules.clone())))
@@ -180,6 +183,17 @@ impl CallerRules {
     /// Whether an imported refresh token that this caller brings is exchanged for one of the gateway's.
     pub fn adopts_tokens(&self) -> bool {
         self.facade.as_ref().is_some_and(|facade| facade.adopt)
+    }
+
+    /// Whether people may log in by this caller's application.
+    pub fn has_logins(&self) -> bool {
+        self.facade.as_ref().is_some_and(|facade| !facade.redirect_uris.is_empty())
+    }
+
+    /// Whether an account that is not connected here may become this caller's: its name is the platform's
+    /// text, so it permits nothing.
+    pub fn may_connect(&self, realm: &RealmName, id: AccountId) -> bool {
+        self.may_cover_id(Some(realm), id)
     }
 
     /// The realm in which this caller's people log in.

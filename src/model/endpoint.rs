@@ -265,6 +265,11 @@ pub static TABLE: [Endpoint; 18] = [
     row(Id::Other, "other", ANY, &["**"], Other, ByMethod),
 ];
 
+/// The row of an endpoint.
+pub fn row_of(id: EndpointId) -> &'static Endpoint {
+    &TABLE[id as usize]
+}
+
 /// The row of every path that the table does not know.
 pub static OTHER: &Endpoint = &TABLE[EndpointId::Other as usize];
 

@@ -95,6 +95,16 @@ impl Pairing {
         Ok(())
     }
 
+    /// Forgets an account that was never connected: the platform has refused the only token that it ever had.
+    pub(super) async fn discard_refused(&self, name: &AccountName) -> Result<(), AccountChangeError> {
+        let _saving = self.saving.lock().await;
+        self.store.remove_account(name).await.map_err(known_or(name))?;
+        self.withdraw(name);
+        let detail = "the platform has refused the token that an application had brought for it".to_owned();
+        self.journal.record(name, JournalEvent::Removed, detail);
+        Ok(())
+    }
+
     /// `None` where the account is known and its record cannot be read.
     async fn record_to_remove(
         &self,

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::code::{Code, CodeHash, Cookie, bound_secrets};
 use super::connect::Login;
-use super::outcome::{Choice, LoginError, LoginOutcome, LoginStep};
+use super::outcome::{Choice, LoginError, LoginOutcome, LoginStep, ReturnAddress};
 use super::pending::{BoundBy, CodeStatus, PendingChoice, PendingState, SessionBinding};
 use super::retry::RetryPolicy;
 use super::{LOGIN_VALID, Pairing, PairingRealm};
@@ -55,6 +55,9 @@ impl Pairing {
             Ok(admitted) => admitted,
             Err(error) => return CallbackResult::failed(error, None),
         };
+        if state.request.application.as_ref().is_some_and(|application| !self.is_listed(application)) {
+            return CallbackResult::failed(LoginError::RedirectUriNotListed, None);
+        }
         let spent = Cookie::forgotten(state_code.hash(), realm.secure());
         let by_browser = state.binding.by == BoundBy::Cookie;
         let start = state.start.clone();
@@ -67,7 +70,7 @@ impl Pairing {
         };
         self.failures.record(start.as_ref(), &response.outcome);
         if let (Some(application), LoginOutcome::Failed { error, .. }) = (&application, &response.outcome) {
-            let location = application.with_login_error(error);
+            let location = ReturnAddress::new(application.with_login_error(error));
             response.outcome = LoginOutcome::ReturnToApplication { location };
         }
         if by_browser {
@@ -176,7 +179,7 @@ impl Pairing {
         let finished = async {
             let (login, ends_at) = self.log_in(&state, &realm, code).await?;
             if let Some(application) = state.request.application.clone() {
-                let location = self.hand_over(application, login, ends_at).await?;
+                let location = ReturnAddress::new(self.hand_over(application, login, ends_at).await?);
                 return Ok(CallbackResult::of(LoginOutcome::ReturnToApplication { location }));
             }
             match self.offered(&login).await? {

@@ -82,7 +82,17 @@ impl Pairing {
         let line = self.import(vec![Ok(entry)], ImportOptions::default()).recv().await?;
         let (result, detail) = (line.result.word(), line.result.detail());
         tracing::info!(account = %name, result, detail, "an application has brought a refresh token that was not imported");
-        (!matches!(line.result, ImportResult::Failed(_))).then_some(name)
+        if !matches!(line.result, ImportResult::Failed(_)) {
+            return Some(name);
+        }
+        // One that the platform could not be asked about is tried again like any other.
+        let account = self.registry.by_name(name.as_str());
+        if account.is_some_and(|account| matches!(account.state(), AccountState::NeedsLogin { .. }))
+            && let Err(problem) = self.discard_refused(&name).await
+        {
+            tracing::warn!(account = %name, %problem, "an account whose first token was refused is not removed");
+        }
+        None
     }
 
     async fn import_all(

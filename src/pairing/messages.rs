@@ -188,6 +188,12 @@ const WRONG_ACCOUNT_ID: FailureText = FailureText {
          (iTeroAPISupport@aligntech.com).",
     pasted: None,
 };
+const PAIRED_NOT_SAVED: FailureText = FailureText {
+    title: "The account is paired, and its tokens are still being saved",
+    what: "iTero has paired the account. The gateway holds its tokens and goes on saving them.",
+    todo: "Try again in a minute: then the account is connected.",
+    pasted: None,
+};
 const BAD_AUTHORIZE: FailureText = FailureText {
     title: "The application asked in an unusual way",
     what: "The address that the application opened for this login is not one that the gateway understands: {fault}.",
@@ -321,6 +327,7 @@ impl LoginError {
             LoginError::RouteRefused { .. } => &ROUTE_REFUSED,
             LoginError::PlatformDown { .. } => &PLATFORM_DOWN,
             LoginError::PlatformMisbehaved { .. } => &PLATFORM_MISBEHAVED,
+            LoginError::PairedNotSaved => &PAIRED_NOT_SAVED,
             LoginError::StoreDown => &STORE_DOWN,
             LoginError::Broken => &BROKEN,
         }
@@ -361,6 +368,7 @@ impl LoginError {
             | LoginError::PairedElsewhere
             | LoginError::WrongAccountId
             | LoginError::StoreDown
+            | LoginError::PairedNotSaved
             | LoginError::Broken => Vec::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! How a login can end, as values, and what each end says to the person in front of it. No word here comes
 //! from a request.
 
+use std::fmt;
+
 use super::code::Code;
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, RealmName};
@@ -13,7 +15,7 @@ pub enum LoginOutcome {
     Connected(Connected),
     /// It was an application's login: the browser goes back to it, with a code or an error.
     ReturnToApplication {
-        location: String,
+        location: ReturnAddress,
     },
     /// Several accounts: the person has to say which.
     Choose(Choice),
@@ -22,6 +24,27 @@ pub enum LoginOutcome {
         /// The start link's code, where starting again may help.
         again: Option<Code>,
     },
+}
+
+/// Where a browser goes back to, with the application's code in it.
+#[derive(Clone)]
+pub struct ReturnAddress(String);
+
+impl ReturnAddress {
+    pub(super) fn new(location: String) -> Self {
+        Self(location)
+    }
+
+    /// For the `Location` header alone.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ReturnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReturnAddress(…)")
+    }
 }
 
 /// An account that is paired now.
@@ -124,6 +147,9 @@ pub enum LoginError {
         detail: String,
     },
     StoreDown,
+    /// The account is paired, and the store does not take its tokens yet: the gateway holds them and goes on
+    /// trying.
+    PairedNotSaved,
     /// A fault of ours; the log has it.
     Broken,
 }
@@ -210,6 +236,7 @@ impl LoginError {
             LoginError::PlatformDown { .. } => "platform_down",
             LoginError::PlatformMisbehaved { .. } => "platform_misbehaved",
             LoginError::StoreDown => "store_down",
+            LoginError::PairedNotSaved => "paired_not_saved",
             LoginError::Broken => "broken",
         }
     }

@@ -187,6 +187,10 @@ impl PendingLogins {
                 tracing::warn!(
                     "a pending login was made in the future, by a wrong clock; it counts as made now"
                 );
+                // Taken out first: one that is used at this moment must not come back.
+                if self.store.take_login(hash.as_bytes(), T::KIND, now).await?.is_none() {
+                    return Ok(CodeStatus::Used { by: None });
+                }
                 let timestamped = Timestamped { made_at: Some(now.as_millis()), what: timestamped.what };
                 self.write(hash, StoredLogin::Live(timestamped), stored.expires_at).await?;
             }

@@ -84,10 +84,14 @@ async fn authorize(State(pages_state): State<Arc<PublicPages>>, method: Method, 
     if method != Method::GET {
         return pages::method_not_allowed();
     }
+    let query = uri.query().unwrap_or_default();
+    if let Err(error) = pages_state.pairing.check_authorize(query) {
+        return pages::failed(&error, None);
+    }
     if !pages_state.logins.take_one() {
         return pages::too_many_logins();
     }
-    match pages_state.pairing.authorize(uri.query().unwrap_or_default()).await {
+    match pages_state.pairing.authorize(query).await {
         Authorization::LogIn(begin) => pages::see_other(begin.authorize_url.as_str(), &begin.cookie),
         Authorization::Refused(location) => pages::redirect(&location),
         Authorization::Failed(error) => pages::failed(&error, None),
@@ -135,7 +139,7 @@ impl PublicPages {
         let mut response = match result.outcome {
             LoginOutcome::Connected(connected) => pages::connected(&connected),
             LoginOutcome::Choose(choice) => pages::choose(&choice),
-            LoginOutcome::ReturnToApplication { location } => pages::redirect(&location),
+            LoginOutcome::ReturnToApplication { location } => pages::redirect(location.expose()),
             LoginOutcome::Failed { error: LoginError::LoginExpired, .. } => {
                 self.failed(LoginError::LoginExpired)
             }
@@ -203,7 +207,7 @@ fn status(error: &LoginError) -> StatusCode {
         | LoginError::RouteRefused { .. }
         | LoginError::PlatformMisbehaved { .. } => StatusCode::BAD_GATEWAY,
         LoginError::PlatformDown { .. } => StatusCode::GATEWAY_TIMEOUT,
-        LoginError::StoreDown => StatusCode::SERVICE_UNAVAILABLE,
+        LoginError::StoreDown | LoginError::PairedNotSaved => StatusCode::SERVICE_UNAVAILABLE,
         LoginError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

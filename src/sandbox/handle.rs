@@ -215,6 +215,13 @@ impl Handle {
         })
     }
 
+    /// Somebody ends the pairing by another way than the gateway.
+    pub fn unpair(&self, account: u64) {
+        let platform = self.account(account).map_or(Platform::New, |account| account.platform);
+        let client = self.client(platform);
+        self.context.state().unpair(account, &client.id);
+    }
+
     pub fn callback_url(&self, account: u64) -> Option<String> {
         let find =
             |practice: &Practice| practice.pairings.values().find_map(|pairing| pairing.callback_url.clone());

@@ -38,7 +38,7 @@ const ALL: &[&str] = &["*"];
 const ONLY_THROUGH: &[(&str, &str, &[&str])] = &[
     // facade may use how a caller is known, how a refusal and a discovery look, and what all workers share,
     // nothing else of the hot path.
-    ("facade", "gateway", &["inbound", "refusal", "response", "settings", "GatewayShared"]),
+    ("facade", "gateway", &["inbound", "refusal", "response", "settings", "GatewayShared", "LocalResponse"]),
 ];
 
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {

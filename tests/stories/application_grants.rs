@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use genapi_gateway::sandbox::Endpoint;
+use genapi_gateway::sandbox::{AccountSpec, Endpoint};
 use http::Method;
+use serde_json::json;
 
 use crate::facade::{LIST, imported, refused, with_bearer};
 use crate::test_bed::{CLINIC, CLINIC_NAME, Response, TestBed, TestBedBuilder};
@@ -126,45 +127,49 @@ async fn a_token_that_was_never_imported_becomes_the_gateways_where_only_one_acc
     let hasty = asks_for(&bed, "single", &brought).await;
     refused(&hasty, 503, "temporarily_unavailable");
     assert_eq!(hasty.header("retry-after"), "60");
-    let refreshes = bed.sandbox.calls_to(Endpoint::Refresh).len();
+    let before = bed.sandbox.calls_to(Endpoint::Refresh).len();
     bed.clock.advance(Duration::from_secs(61));
     let taken = flies(&bed, asks_for(&bed, "single", &brought)).await;
     assert_eq!(taken.status, 200, "{}", taken.text());
-    assert!(bed.sandbox.calls_to(Endpoint::Refresh).len() > refreshes, "the platform has taken it");
+    assert!(bed.sandbox.calls_to(Endpoint::Refresh).len() > before, "the platform has taken it");
     let ours = taken.json()["refresh_token"].as_str().unwrap().to_owned();
     assert_ne!(ours, brought);
     let bearer = taken.json()["access_token"].as_str().unwrap().to_owned();
     assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 200);
     let asked = bed.sandbox.calls_to(Endpoint::Refresh).len();
-    for old in [&brought, &ours, "an-older-one"] {
-        assert_eq!(refreshes_to(&bed, "single", old).await, ours, "the account is connected now");
+    for held in [&brought, &ours] {
+        assert_eq!(refreshes(&bed, "single", held).await.1, ours, "the one that it brought is known now");
     }
+    refused(&asks_for(&bed, "single", "an-older-one").await, 401, "invalid_grant");
     assert_eq!(bed.sandbox.calls_to(Endpoint::Refresh).len(), asked, "nothing more goes to the platform");
     assert_eq!(asks(&bed, "single", "/oauth2/revoke", &[("token", &ours)]).await.status, 200);
     refused(&asks_for(&bed, "single", &ours).await, 401, "invalid_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_needs_a_login_is_healed_by_the_token_of_its_application() {
-    let bed = TestBedBuilder::new().append(&single(CLINIC_NAME)).start().await;
+async fn a_token_of_another_account_never_takes_the_place_of_a_grant_that_has_died() {
+    let other = AccountSpec::clinic(501, "Another clinic").with_orders(2);
+    let bed = TestBedBuilder::new().account(other).append(&single("global:1001")).start().await;
+    let brought = bed.sandbox.grant(501).unwrap();
+    let removed = bed.operate("/accounts/acct-501/remove?confirmed=true", json!(null)).await;
+    assert_eq!(removed.status, 200, "{}", removed.text());
     bed.sandbox.forget_refresh(CLINIC);
     bed.sandbox.expire_access(CLINIC);
     bed.clock.advance(Duration::from_secs(3600));
     let dead = flies(&bed, bed.get(CLINIC_NAME, "/orders/practice")).await;
     assert_eq!((dead.status, &*dead.code()), (401, "account_needs_login"), "{}", dead.text());
-    let brought = bed.sandbox.grant(CLINIC).unwrap();
-    bed.clock.advance(Duration::from_secs(120));
-    let healed = flies(&bed, asks_for(&bed, "single", &brought)).await;
-    assert_eq!(healed.status, 200, "{}", healed.text());
-    let bearer = healed.json()["access_token"].as_str().unwrap().to_owned();
-    assert_eq!(with_bearer(&bed, LIST, &bearer).await.status, 200);
+    let before = bed.sandbox.calls_to(Endpoint::Refresh).len();
+    for text in ["x", " ", "gwlt_abc", "gwr_abc"] {
+        refused(&asks_for(&bed, "single", text).await, 401, "invalid_grant");
+    }
+    let foreign = asks_for(&bed, "single", &brought).await;
+    assert_ne!(foreign.status, 200, "{}", foreign.text());
+    assert_eq!(bed.sandbox.calls_to(Endpoint::Refresh).len(), before, "nobody asks the platform about it");
+    let still = flies(&bed, bed.get(CLINIC_NAME, "/orders/practice")).await;
+    assert_eq!((still.status, &*still.code()), (401, "account_needs_login"));
 }
 
 async fn asks_for(bed: &TestBed, application: &str, token: &str) -> Response {
     asks(bed, application, "/oauth2/token", &[("grant_type", "refresh_token"), ("refresh_token", token)])
         .await
-}
-
-async fn refreshes_to(bed: &TestBed, application: &str, token: &str) -> String {
-    refreshes(bed, application, token).await.1
 }

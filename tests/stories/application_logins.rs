@@ -214,7 +214,6 @@ async fn a_browser_goes_back_to_a_listed_address_alone() {
         "http://127.0.0.1.evil.test/cb",
         "https://evil.test/cb",
         "http://127.0.0.1:5000/cb#f",
-        "",
     ] {
         let application =
             Application { redirect_uri: address.to_owned(), ..Application::new(&bed, "oldpms") };

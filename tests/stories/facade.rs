@@ -227,7 +227,7 @@ async fn a_refresh_token_sent_to_an_odd_spelling_of_the_endpoint_stays_here() {
     for (method, path) in [
         (Method::POST, "/oauth2//token"),
         (Method::POST, "/OAuth2/Token"),
-        (Method::POST, "/accounts/acct-1001/itero-gen-api/v2/oauth2/token"),
+        (Method::POST, "/accounts/acct-1001/itero-gen-api/v2/oauth2/Token"),
     ] {
         let before = bed.sandbox.calls().len();
         let request = bed.bare(method, path).header("x-gateway-key", &bed.key).body(form.clone());

@@ -9,6 +9,7 @@ mod browser;
 mod expiry;
 mod explained;
 mod facade;
+mod hostile_applications;
 mod hostile_callers;
 mod hostile_operators;
 mod hostile_platform;

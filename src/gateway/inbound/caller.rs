@@ -68,38 +68,49 @@ pub fn identify(
         .ok_or(Refusal::CallerUnknown("no key, certificate or network of a configured caller"))
 }
 
-/// `Bearer`, some blanks, the prefix.
-const LOGIN_PREFIX_ENDS: usize = 32;
+/// `Bearer`, some blanks, a prefix.
+const TOKEN_PREFIX_ENDS: usize = 32;
 
-/// The bearer of a request that has the form of a login's token. Only the first line counts: whoever sends
-/// two is an ordinary caller.
+/// The bearer of a request that has the form of a login's token. Whoever sends a second `Authorization` is an
+/// ordinary caller.
 pub fn login_token(headers: &Headers) -> Option<&str> {
-    let value = headers.get(KnownHeader::Authorization)?;
+    let value = headers.get_unique(KnownHeader::Authorization).ok()??;
+    bearer_with(token::LOGIN_PREFIX, value)
+}
+
+/// The gateway token that a request carries, whatever else identifies it.
+pub fn gateway_token(headers: &Headers) -> Option<&str> {
+    headers.all(KnownHeader::Authorization).find_map(|value| bearer_with(token::PREFIX, value))
+}
+
+fn bearer_with<'a>(prefix: &str, value: &'a [u8]) -> Option<&'a str> {
     // Every call passes here, and a platform's bearer may have 8 KiB: a glance at its beginning is enough.
-    memchr::memmem::find(&value[..value.len().min(LOGIN_PREFIX_ENDS)], token::LOGIN_PREFIX.as_bytes())?;
+    memchr::memmem::find(&value[..value.len().min(TOKEN_PREFIX_ENDS)], prefix.as_bytes())?;
     let (scheme, token) = ascii_str(value)?.trim().split_once(' ')?;
     let token = token.trim();
-    (token.starts_with(token::LOGIN_PREFIX) && scheme.eq_ignore_ascii_case("bearer")).then_some(token)
+    (token.starts_with(prefix) && scheme.eq_ignore_ascii_case("bearer")).then_some(token)
 }
 
 /// The caller whose application has logged in, and the login. Whatever else identifies the request has to
-/// agree.
+/// agree, and the caller has to be one that still may log people in.
 pub fn identify_login(
     settings: &GatewaySettings,
     tokens: &TokenKey,
     headers: &Headers,
+    peer: &PeerInfo,
     now: Timestamp,
 ) -> Result<(Arc<CallerRules>, [u8; 32]), Refusal> {
     let token = login_token(headers).ok_or(Refusal::CallerUnknown("no login of this gateway"))?;
     let claims = tokens.verify_login(token, now).map_err(stale_token)?;
-    let rules = settings.caller_by_name(&claims.caller).ok_or(CALLER_GONE)?;
-    let AuthenticatedCaller { rules, .. } = accept(rules.clone(), headers)?;
-    match by_gateway_key(settings, headers)? {
-        Some(other) if other.rules.name != rules.name => {
-            Err(Refusal::CallerUnknown("X-Gateway-Key and the login are of two callers"))
-        }
-        _ => Ok((rules, claims.login)),
+    let rules = settings.caller_by_name(&claims.caller).filter(|rules| rules.has_logins());
+    let AuthenticatedCaller { rules, .. } = accept(rules.ok_or(CALLER_GONE)?.clone(), headers)?;
+    let by_certificate = peer.certificate.and_then(|print| settings.caller_by_certificate(&print));
+    let by_key = by_gateway_key(settings, headers)?.map(|caller| caller.rules);
+    let is_other = |other: &Arc<CallerRules>| other.name != rules.name;
+    if by_key.iter().chain(by_certificate).any(is_other) {
+        return Err(Refusal::CallerUnknown("the key or certificate and the login are of two callers"));
     }
+    Ok((rules, claims.login))
 }
 
 /// A caller that has shown who it is in another way; browsers are refused all the same.

@@ -59,6 +59,12 @@ pub fn parse<'a>(method: &Method, target: &'a Uri, base: &str) -> Result<ParsedT
     Ok(ParsedTarget { account, link_host, rest, query: target.query(), v1, endpoint })
 }
 
+/// What is left of a path without the gateway's base, an account's prefix and the old platform's.
+pub fn without_prefixes<'a>(path: &'a str, base: &str) -> &'a str {
+    let (_, rest) = strip_account(collapse(path), base);
+    strip_legacy(rest).0
+}
+
 /// What follows the route's Path, and its row: an application that follows discovery sends that Path itself.
 pub fn strip_route_path<'a>(
     method: &Method,

@@ -163,18 +163,26 @@ impl TokenKey {
     /// could be handed out now was made by a clock that was wrong, before this process began: it ends within
     /// a life of that.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenClaims, GatewayTokenError> {
-        let (claims, issued_at) = self.decode(token).ok_or(GatewayTokenError::Forged)?;
+        let (claims, issued_at) = self.read_with_age(token, now)?;
         let is_granted = claims.grant.is_none_or(|grant| {
             self.grants.is_valid(grant, &claims.caller, &claims.account)
                 || self.grants.may_be_unpropagated(issued_at, now)
         });
-        if self.is_over(claims.expires_at, now) {
-            Err(GatewayTokenError::Expired)
-        } else if !is_granted {
-            Err(GatewayTokenError::Revoked)
-        } else {
-            Ok(claims)
-        }
+        if is_granted { Ok(claims) } else { Err(GatewayTokenError::Revoked) }
+    }
+
+    /// What a token says, whether or not its application grant still stands.
+    pub fn read(&self, token: &str, now: Timestamp) -> Result<TokenClaims, GatewayTokenError> {
+        self.read_with_age(token, now).map(|(claims, _)| claims)
+    }
+
+    fn read_with_age(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(TokenClaims, Timestamp), GatewayTokenError> {
+        let read = self.decode(token).ok_or(GatewayTokenError::Forged)?;
+        if self.is_over(read.0.expires_at, now) { Err(GatewayTokenError::Expired) } else { Ok(read) }
     }
 
     /// The same for a login's token. Whether the login counts still is for the store to say.

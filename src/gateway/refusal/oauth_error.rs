@@ -14,6 +14,8 @@ pub struct OAuthError {
     /// One of RFC 6749's words.
     pub error: &'static str,
     pub description: String,
+    /// The methods that the endpoint takes, where it is about that.
+    pub allowed: Option<&'static str>,
 }
 
 impl OAuthError {
@@ -21,15 +23,18 @@ impl OAuthError {
         let info = refusal.info();
         let detail = refusal.detail().unwrap_or_else(|| info.title.to_owned());
         let description = format!("{}: {detail}", info.code);
-        Self { status: info.status, error: info.oauth_error, description }
+        Self { status: info.status, error: info.oauth_error, description, allowed: None }
     }
 
-    /// The token endpoint takes POST alone.
-    pub fn method() -> Self {
+    /// For another method than these, as `Allow` has them.
+    pub fn method(allowed: &'static str) -> Self {
         Self {
             status: StatusCode::METHOD_NOT_ALLOWED,
             error: "invalid_request",
-            description: "method_not_allowed: tokens are asked for by POST, with a form".to_owned(),
+            description: format!(
+                "method_not_allowed: this endpoint takes {allowed}; tokens are asked for by POST, with a form"
+            ),
+            allowed: Some(allowed),
         }
     }
 
@@ -52,8 +57,8 @@ impl OAuthError {
             let basic = HeaderValue::from_static("Basic realm=\"genapi-gateway\", charset=\"UTF-8\"");
             set(header::WWW_AUTHENTICATE, basic);
         }
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            set(header::ALLOW, HeaderValue::from_static("POST"));
+        if let Some(allowed) = self.allowed {
+            set(header::ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }
@@ -100,6 +105,6 @@ mod tests {
             assert_eq!(response.headers().contains_key("retry-after"), status == 429);
         }
         assert!(Refusal::ContentTooLarge.oauth_response(&id, false).headers().contains_key("connection"));
-        assert_eq!(OAuthError::method().response(&id, true).headers()["allow"], "POST");
+        assert_eq!(OAuthError::method("POST").response(&id, true).headers()["allow"], "POST");
     }
 }

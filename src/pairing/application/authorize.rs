@@ -54,6 +54,10 @@ impl<'a> AuthorizeQuery<'a> {
                 "code_challenge_method" => &mut read.code_challenge_method,
                 _ => continue,
             };
+            // RFC 6749, 3.1: one without a value counts as left out; `state` comes back as it was sent.
+            if value.is_empty() && name != "state" {
+                continue;
+            }
             if field.replace(value).is_some() {
                 return Err(LoginError::BadAuthorize("a parameter stands in it twice"));
             }
@@ -70,6 +74,21 @@ impl Pairing {
         let client = settings.applications.iter().find(|client| client.client_id == client_id)?;
         let realm = settings.realms.get(&client.realm)?;
         Some(format!("{}{}", realm.origin(), super::super::AUTHORIZE_PATH))
+    }
+
+    /// Whether a request is one of an application that may log people in. Nothing is kept yet.
+    pub fn check_authorize(&self, query: &str) -> Result<(), LoginError> {
+        self.application_request(&AuthorizeQuery::read(query)?).map(drop)
+    }
+
+    /// Whether an application may still be sent back to where its login began.
+    pub(in crate::pairing) fn is_listed(&self, request: &ApplicationRequest) -> bool {
+        let settings = self.settings.load();
+        let listed = |client: &ApplicationClient| {
+            client.caller == request.caller
+                && client.redirect_uris.iter().any(|uri| uri.matches(&request.redirect_uri))
+        };
+        settings.applications.iter().any(listed)
     }
 
     /// Begins the login of an application (Authentication and Pairing V2, 4.1.1).

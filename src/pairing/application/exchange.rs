@@ -78,12 +78,19 @@ impl Pairing {
         exchange: CodeExchange<'_>,
     ) -> Result<ApplicationLogin, CodeExchangeError> {
         let code = Code::parse(exchange.code).ok_or(CodeExchangeError::UnknownCode)?;
-        check(&live(self.pending.peek(&code).await)?, &exchange)?;
-        let held: PendingApplicationCode = live(self.pending.take(&code).await)?;
-        let ends_at = Timestamp::from_millis(held.ends_at);
-        let kept = self.keep_login(held.login, ends_at).await;
+        let held: PendingApplicationCode = live(self.pending.peek(&code).await)?;
+        check(&held, &exchange)?;
+        // Kept before the code is spent, so that a store that fails between costs nobody the login.
+        let kept = self.keep_login(held.login, Timestamp::from_millis(held.ends_at)).await;
         let login = kept.map_err(|problem| store_unavailable(&problem))?;
-        Ok(ApplicationLogin { nonce: held.request.nonce, ..login })
+        match live::<PendingApplicationCode>(self.pending.take(&code).await) {
+            Ok(_) => Ok(ApplicationLogin { nonce: held.request.nonce, ..login }),
+            Err(error) => {
+                // Another one was first.
+                let _unused = self.end_login(login.id, exchange.caller).await;
+                Err(error)
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::super::code::{CodeHash, sha256};
 use super::super::connect::Login;
 use super::super::naming;
 use super::super::outcome::{LoginError, LoginStep};
-use super::super::pending::{CodeStatus, PairingRequest, PendingPayload};
+use super::super::pending::{CodeStatus, PendingPayload};
 use super::super::retry::RetryPolicy;
 use super::super::{Pairing, PairingRealm};
 use crate::clock::Timestamp;
@@ -42,11 +42,12 @@ pub struct ApplicationLogin {
     pub nonce: Option<String>,
 }
 
-/// An account that a login may pair, and how it is or would be called here.
+/// An account that a login may pair.
 #[derive(Debug, Clone)]
 pub struct OfferedAccount {
     pub account: RelatedAccount,
-    pub name: AccountName,
+    /// Its name here, where it is connected.
+    pub known_as: Option<AccountName>,
     pub realm: RealmName,
 }
 
@@ -176,11 +177,11 @@ impl Pairing {
         let listed = listed.or_login_error(LoginStep::Accounts)?;
         let records = self.records().await.map_err(|problem| LoginError::of_store(&problem))?;
         let offered = listed.into_iter().map(|account| {
-            let request = PairingRequest::by_application(&login.realm_name, None);
-            let name = naming::decide(&records, &request, account.id, &account.name)?;
-            Ok(OfferedAccount { account, name, realm: login.realm_name.clone() })
+            let record = naming::holder(&records, &login.realm_name, account.id);
+            let known_as = record.map(|record| record.name.clone());
+            OfferedAccount { account, known_as, realm: login.realm_name.clone() }
         });
-        offered.collect()
+        Ok(offered.collect())
     }
 
     pub(super) async fn live_login(&self, id: LoginId, caller: &str) -> Result<LiveLogin, LoginError> {

@@ -52,8 +52,10 @@ impl Pairing {
         let OfferedAccount { account, realm, .. } = offered;
         let lock = self.pairing_locks.of((realm.clone(), account.id));
         let _one_at_a_time = lock.lock().await;
-        if let Some(joined) = self.joined(&realm, account.id) {
-            return Ok(joined);
+        let joined = self.joined(&realm, account.id);
+        // One that somebody has unpaired at the platform looks alive here until its token is refused.
+        if let (Some(joined), true) = (&joined, account.paired) {
+            return Ok(joined.clone());
         }
         let login = self.live_login(id, caller).await?;
         let request = PairingRequest {
@@ -62,12 +64,19 @@ impl Pairing {
         };
         let login =
             Login { request, start: None, realm: login.realm, access: login.access, route: login.route };
-        let paired = self.pair(login, account).await?;
+        let paired = match (self.pair(login, account).await, joined) {
+            (Ok(paired), _) => paired,
+            (Err(error), Some(joined)) => {
+                tracing::info!(account = %joined.name, stop = error.code(), "not paired anew; the account is joined");
+                return Ok(joined);
+            }
+            (Err(error), None) => return Err(error),
+        };
         let connected = self.save_with_retries(paired).await;
         if !connected.saved {
             // The tokens are safe in memory and on their way to the store; asked again, the account is
             // joined.
-            return Err(LoginError::StoreDown);
+            return Err(LoginError::PairedNotSaved);
         }
         if self.store.cluster().is_some() {
             // The application's next call may arrive at a gateway that has not heard of the account.
