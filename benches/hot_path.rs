@@ -181,6 +181,7 @@ fn config() -> Config {
     let digest: [u8; 32] =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY).as_ref().try_into().unwrap();
     let caller = |n: u8| config::CallerConfig {
+        reach: config::Reach::Group(None),
         limit: None,
         name: format!("caller-{n}"),
         accounts: vec![AccountPattern::Name("*".into())],

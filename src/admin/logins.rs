@@ -335,6 +335,8 @@ impl ApiError {
                 ApiError::new(StatusCode::NOT_FOUND, "account_unknown", format!("{problem}."))
                     .fix("`accounts list` shows them all.")
             }
+            OtherGroup { .. } => ApiError::new(StatusCode::CONFLICT, "other_group", format!("{problem}."))
+                .fix("Pair it there under another name: accounts of two groups have nothing in common."),
             Start(problem) => ApiError::of_start(problem),
             Store(problem) => ApiError::of_store(problem),
         }

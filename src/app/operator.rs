@@ -63,6 +63,7 @@ pub fn caller() -> anyhow::Result<(String, config::CallerConfig)> {
     hash.copy_from_slice(digest::digest(&digest::SHA256, key.as_bytes()).as_ref());
     let caller = config::CallerConfig {
         name: NAME.to_owned(),
+        reach: config::Reach::Everything,
         accounts: vec![config::AccountPattern::Name("*".to_owned())],
         key: Some(hash),
         networks: Vec::new(),

@@ -12,6 +12,7 @@ use crate::model::origin::Origin;
 use crate::model::redirect_uri::RedirectUri;
 
 use super::defaults::{FACADE_TOKEN_LIFE, FACADE_TOKEN_SIZE};
+use super::groups::CallerGroup;
 use super::listeners::Exposure;
 use super::reader::{Location, Reader, Reported, Section, TomlValue};
 use super::realms::RealmNames;
@@ -67,12 +68,14 @@ fn caller(
 ) -> Result<CallerConfig, Reported> {
     let reader = section.reader;
     let name = section.required("name", "name = \"lab-sync\"").and_then(|value| name(&value, claimed));
+    let group = CallerGroup::of(&section, &realms.places);
+    let own_group = group.as_ref().ok();
     let accounts = section.required("accounts", "accounts = [\"smile-*\"]");
-    let accounts = accounts.and_then(|value| accounts_of(&value, realms));
+    let accounts = accounts.and_then(|value| accounts_of(&value, realms, own_group));
     let key = section.optional("key_sha256", |value| digest(value, KEY_FIX));
     let certificate = section.optional("cert_sha256", |value| digest(value, FINGERPRINT_FIX));
     let networks = section.get("networks").map_or(Vec::new(), |value| networks(&value));
-    let facade = facade(&section, realms);
+    let facade = facade(&section, realms, own_group);
     let allow = allow(&section);
     let url = section.optional("url", own_url);
     let limit = limit(&section, "limit");
@@ -101,6 +104,7 @@ fn caller(
     section.reject_unknown_keys();
     Ok(CallerConfig {
         name: name?,
+        reach: group?.reach(),
         accounts: accounts?,
         key: key?,
         networks: networks.into_iter().map(|(_, network)| network).collect(),
@@ -150,15 +154,23 @@ impl ClaimedIdentities {
     }
 }
 
-fn accounts_of(value: &TomlValue<'_>, realms: &RealmNames) -> Result<Vec<AccountPattern>, Reported> {
+fn accounts_of(
+    value: &TomlValue<'_>,
+    realms: &RealmNames,
+    group: Option<&CallerGroup<'_>>,
+) -> Result<Vec<AccountPattern>, Reported> {
     let items = value.items("a list of account names, like [\"smile-*\"]")?;
     if items.is_empty() {
         return value.refuse("names no account", "list names or ids; \"*\" for all");
     }
-    every(&items, |item| pattern(item, realms))
+    every(&items, |item| pattern(item, realms, group))
 }
 
-fn pattern(value: &TomlValue<'_>, realms: &RealmNames) -> Result<AccountPattern, Reported> {
+fn pattern(
+    value: &TomlValue<'_>,
+    realms: &RealmNames,
+    group: Option<&CallerGroup<'_>>,
+) -> Result<AccountPattern, Reported> {
     const FIX: &str = "write a name, a name with *, an id, or realm:id";
     if !value.is_text() {
         return value.wrong_type("a text in quotes, ids too");
@@ -169,6 +181,7 @@ fn pattern(value: &TomlValue<'_>, realms: &RealmNames) -> Result<AccountPattern,
             let fix = format!("name one of: {}", realms.known.join(", "));
             return value.refuse(format!("realm {realm:?} is not known"), fix);
         }
+        group.map_or(Ok(()), |group| group.refuse_other_group(value, realm))?;
         // One that is not a name has been reported with the realm.
         let realm: RealmName = realm.parse().map_err(|_| Reported)?;
         let Ok(id) = id.parse::<AccountId>() else {
@@ -192,7 +205,11 @@ const TOKEN_LIVES: RangeInclusive<Duration> = Duration::from_secs(60)..=FACADE_T
 /// The size that the vendor documents for its own (Authentication and Pairing V2, 4.1.2).
 const LONGEST_TOKEN: usize = 8 * 1024;
 
-fn facade(section: &Section<'_>, realms: &RealmNames) -> Result<Option<FacadeConfig>, Reported> {
+fn facade(
+    section: &Section<'_>,
+    realms: &RealmNames,
+    group: Option<&CallerGroup<'_>>,
+) -> Result<Option<FacadeConfig>, Reported> {
     let given = section.section("facade");
     if !given.present() {
         return Ok(None);
@@ -203,7 +220,8 @@ fn facade(section: &Section<'_>, realms: &RealmNames) -> Result<Option<FacadeCon
     let fix = "write the SHA-256 of the secret that the application sends, as `sha256sum` prints it";
     let client_secret = secret.and_then(|value| digest(&value, fix));
     let redirect_uris = redirect_uris(&given);
-    let realm = login_realm(&given, realms, redirect_uris.as_deref().unwrap_or_default());
+    let redirects = redirect_uris.as_deref().unwrap_or_default();
+    let realm = group.map_or(Err(Reported), |group| login_realm(&given, realms, group, redirects));
     let adopt = given.boolean("adopt", false);
     let id_token = given.boolean("id_token", false);
     let token_life = given.duration("token_life", FACADE_TOKEN_LIFE, TOKEN_LIVES);
@@ -242,27 +260,29 @@ fn redirect_uris(facade: &Section<'_>) -> Result<Vec<RedirectUri>, Reported> {
     })
 }
 
-/// The realm of an application's logins: the one that is named, or the first on the new platform, where new
-/// accounts are.
+/// The realm of an application's logins: the one that is named, or the first of its group on the new
+/// platform, where new accounts are.
 fn login_realm(
     facade: &Section<'_>,
     realms: &RealmNames,
+    group: &CallerGroup<'_>,
     redirect_uris: &[RedirectUri],
 ) -> Result<Option<RealmName>, Reported> {
     let Some(value) = facade.get("realm") else {
-        if let (Some(chosen), [_, _, ..], [_, ..]) = (&realms.newest, &*realms.known, redirect_uris) {
+        if let (Some(chosen), [_, _, ..], [_, ..]) = (group.newest(), &*group.realms(), redirect_uris) {
             let what =
                 format!("is missing, so people log in at realm {chosen:?}, the first on the new platform");
-            let fix = format!("name one of: {}", realms.known.join(", "));
+            let fix = format!("name one of: {}", group.realms().join(", "));
             facade.reader.warning(&facade.location_of("realm"), what, fix);
         }
-        return Ok(realms.newest.as_ref().and_then(|name| name.parse().ok()));
+        return Ok(group.newest().and_then(|name| name.parse().ok()));
     };
     let text = value.text()?;
     if !realms.known.iter().any(|name| name == text) {
         let fix = format!("name one of: {}", realms.known.join(", "));
         return value.refuse(format!("realm {text:?} is not known"), fix);
     }
+    group.refuse_other_group(&value, text)?;
     // One that is not a name has been reported with the realm.
     Ok(Some(text.parse().map_err(|_| Reported)?))
 }

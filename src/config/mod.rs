@@ -4,6 +4,7 @@ mod callers;
 pub mod defaults;
 mod diagnostic;
 mod for_tests;
+mod groups;
 mod listeners;
 mod load;
 mod nearest;
@@ -39,7 +40,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::model::account::RealmName;
+use crate::model::account::{RealmGroup, RealmName};
 use crate::model::endpoint::Group;
 use crate::model::origin::Origin;
 use crate::model::redirect_uri::RedirectUri;
@@ -196,6 +197,8 @@ impl fmt::Debug for StoreUrl {
 #[derive(Debug, Clone)]
 pub struct RealmConfig {
     pub name: RealmName,
+    /// Whose accounts these are; `None` is the default group.
+    pub group: Option<RealmGroup>,
     pub kind: RealmKind,
     pub oauth_base: Url,
     pub base_url: Url,
@@ -259,6 +262,7 @@ pub struct PinnedRoute {
 #[derive(Clone)]
 pub struct CallerConfig {
     pub name: String,
+    pub reach: Reach,
     pub accounts: Vec<AccountPattern>,
     /// SHA-256 of the caller's key.
     pub key: Option<[u8; 32]>,
@@ -273,6 +277,15 @@ pub struct CallerConfig {
     pub limit: Option<RateLimit>,
     /// Web pages that may call with this caller's key.
     pub origins: Vec<Origin>,
+}
+
+/// Which realms' accounts a caller can reach at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of realms of this group; `None` is the default group.
+    Group(Option<RealmGroup>),
+    /// Those of every realm: the operator's own calls.
+    Everything,
 }
 
 /// How much may be asked for; what is over it is answered 429.
@@ -290,6 +303,7 @@ impl fmt::Debug for CallerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("name", &self.name)
+            .field("reach", &self.reach)
             .field("accounts", &self.accounts)
             .field("key", &self.key.is_some())
             .field("networks", &self.networks)

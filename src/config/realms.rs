@@ -7,10 +7,11 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use crate::model::account::RealmName;
+use crate::model::account::{RealmGroup, RealmName};
 use crate::model::route::{HostPattern, HostPolicy, Route};
 use crate::model::token::ClientSecret;
 
+use super::groups::{self, RealmPlace};
 use super::reader::{Location, Reader, Reported, Section, TomlValue};
 use super::values::{
     certificates, every, is_loopback, plain_url, platform_base, platform_url, secret_source,
@@ -27,8 +28,8 @@ const RESERVED_PATHS: [&str; 5] =
 pub(super) struct RealmNames {
     /// In the file's order.
     pub known: Vec<String>,
-    /// The first on the new platform, or the first of all.
-    pub newest: Option<String>,
+    /// Of those whose group could be read, in the file's order.
+    pub places: Vec<RealmPlace>,
     /// Every realm says `allow_insecure`: nothing here is real.
     pub sandbox: bool,
 }
@@ -43,27 +44,30 @@ pub(super) fn realms(root: &Section<'_>) -> (BTreeMap<RealmName, RealmConfig>, R
             fix,
         );
     }
-    let mut names = RealmNames { known: Vec::new(), newest: None, sandbox: !sections.is_empty() };
+    let mut names = RealmNames { known: Vec::new(), places: Vec::new(), sandbox: !sections.is_empty() };
     let mut sited = Vec::new();
     for (name, section) in sections {
         let location = section.location.clone();
         let insecure = section.boolean("allow_insecure", false);
         names.sandbox &= insecure;
         let valid: Result<RealmName, Reported> = section.named(&name);
-        let realm = realm(section, valid, insecure);
+        let group = groups::group(&section);
+        let place = group.as_ref().ok().map(|group| RealmPlace::new(&name, group.clone()));
+        names.places.extend(place);
+        let realm = realm(section, valid, group, insecure);
         names.known.push(name);
         sited.extend(realm.map(|realm| (location, realm)));
     }
-    let newest =
-        sited.iter().find(|(_, realm)| realm.kind == RealmKind::New).map(|(_, realm)| realm.name.to_string());
-    names.newest = newest.or_else(|| names.known.first().cloned());
+    RealmPlace::complete(&mut names.places, &sited);
     keep_apart(root.reader, &sited);
+    groups::keep_apart(root.reader, &sited);
     (sited.into_iter().map(|(_, realm)| (realm.name.clone(), realm)).collect(), names)
 }
 
 fn realm(
     section: Section<'_>,
     name: Result<RealmName, Reported>,
+    group: Result<Option<RealmGroup>, Reported>,
     insecure: bool,
 ) -> Result<RealmConfig, Reported> {
     let required = |key, example| section.required(key, example);
@@ -99,6 +103,7 @@ fn realm(
     section.reject_unknown_keys();
     Ok(RealmConfig {
         name: name?,
+        group: group?,
         kind: kind?,
         oauth_base: oauth_base?,
         base_url: base_url?,
@@ -282,7 +287,8 @@ fn keep_apart(reader: &Reader<'_>, realms: &[(Location, RealmConfig)]) {
             }
             let shared = realm.hosts.allowed.iter().find(|pattern| other.hosts.allowed.contains(pattern));
             let sandbox = realm.hosts.allow_insecure && other.hosts.allow_insecure;
-            if let Some(shared) = shared.filter(|_| !sandbox) {
+            // Of two groups that is no doubt but a fault, which `groups` reports.
+            if let Some(shared) = shared.filter(|_| !sandbox && realm.group == other.group) {
                 let what = format!("allows {shared}, as realm {} does", other.name);
                 let fix = "list under each realm its own hosts, so that no token can cross over";
                 reader.warning(location, what, fix);

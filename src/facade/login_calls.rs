@@ -67,7 +67,11 @@ impl OAuthFacade {
         rules: &CallerRules,
     ) -> Result<Result<(RealmName, Route), LoginError>, Refusal> {
         let (pairing, name) = (self.pairing.clone(), rules.name.clone());
-        self.read_on_control(async move { pairing.login_route(login, &name).await }).await
+        let found = self.read_on_control(async move { pairing.login_route(login, &name).await }).await?;
+        // A reload may have put the caller into another group since the login.
+        Ok(found.and_then(
+            |route| if rules.reaches(&route.0) { Ok(route) } else { Err(LoginError::LoginExpired) },
+        ))
     }
 
     async fn list(&self, login: LoginId, rules: &CallerRules) -> Result<Response<Bytes>, Refusal> {

@@ -42,6 +42,8 @@ pub struct GatewaySettings {
 pub struct CallerRules {
     pub name: String,
     pub accounts: Vec<config::AccountPattern>,
+    /// The realms of its group, where realms are in groups at all; `None` where no wall stands.
+    realms: Option<Box<[RealmName]>>,
     pub allow: Vec<Group>,
     /// How this caller reaches us.
     pub url: BaseUrl,
@@ -141,8 +143,16 @@ impl GatewaySettings {
 }
 
 impl CallerRules {
+    /// Whether accounts of a realm are of the caller's group.
+    pub fn reaches(&self, realm: &RealmName) -> bool {
+        self.realms.as_ref().is_none_or(|realms| realms.contains(realm))
+    }
+
     /// `identity` is asked for only where the name does not decide.
     pub fn may_use(&self, name: &AccountName, identity: impl Fn() -> (RealmName, AccountId)) -> bool {
+        if self.is_walled() && !self.reaches(&identity().0) {
+            return false;
+        }
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => name.matches(glob),
             config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
@@ -150,6 +160,11 @@ impl CallerRules {
                 *wanted_id == id && wanted.as_ref().is_none_or(|wanted| *wanted == realm)
             }
         })
+    }
+
+    /// Whether there are accounts out of this caller's reach, because of their group.
+    pub fn is_walled(&self) -> bool {
+        self.realms.is_some()
     }
 
     /// Whether the rules allow a name, whether or not there is such an account.
@@ -162,6 +177,9 @@ impl CallerRules {
 
     /// Whether the rules allow an id, whether or not there is such an account.
     pub fn may_cover_id(&self, realm: Option<&RealmName>, id: AccountId) -> bool {
+        if !realm.is_none_or(|realm| self.reaches(realm)) {
+            return false;
+        }
         self.accounts.iter().any(|pattern| match pattern {
             config::AccountPattern::Name(glob) => glob == "*",
             config::AccountPattern::Id { realm: wanted, id: wanted_id } => {
@@ -243,12 +261,21 @@ fn caller_rules(config: &config::Config, caller: &config::CallerConfig) -> Calle
     CallerRules {
         name: caller.name.clone(),
         accounts: caller.accounts.clone(),
+        realms: reached_realms(config, &caller.reach),
         allow: caller.allow.clone(),
         url: BaseUrl::new(caller.url.as_ref().unwrap_or(&config.gateway.url)),
         limiter: caller.limit.map(CallLimiter::new),
         facade: caller.facade.clone(),
         origins: caller.origins.clone(),
     }
+}
+
+/// `None` where nothing is in a group but the default one, or nothing is out of reach.
+fn reached_realms(config: &config::Config, reach: &config::Reach) -> Option<Box<[RealmName]>> {
+    let config::Reach::Group(group) = reach else { return None };
+    let has_walls = group.is_some() || config.realms.values().any(|realm| realm.group.is_some());
+    let own = config.realms.values().filter(|realm| realm.group == *group);
+    has_walls.then(|| own.map(|realm| realm.name.clone()).collect())
 }
 
 fn realm_policy(realm: &config::RealmConfig) -> RealmPolicy {

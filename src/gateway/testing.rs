@@ -27,6 +27,7 @@ pub fn caller(name: &str) -> CallerBuilder {
         limit: None,
         origins: vec![],
         name: name.into(),
+        reach: config::Reach::Group(None),
         accounts: vec![AccountPattern::Name("*".into())],
         key: None,
         networks: vec![],
@@ -37,6 +38,7 @@ pub fn caller(name: &str) -> CallerBuilder {
     })
 }
 
+#[derive(Clone)]
 pub struct CallerBuilder(config::CallerConfig);
 
 impl CallerBuilder {
@@ -52,6 +54,11 @@ impl CallerBuilder {
 
     pub fn network(mut self, net: &str) -> Self {
         self.0.networks.push(net.parse().unwrap());
+        self
+    }
+
+    pub fn group(mut self, group: &str) -> Self {
+        self.0.reach = config::Reach::Group(Some(group.parse().unwrap()));
         self
     }
 

@@ -34,6 +34,11 @@ pub struct NameError {
     pub rule: &'static str,
 }
 
+/// A word that keeps realms apart: callers of one group never reach accounts of another. Realms and callers
+/// without one are a group too.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealmGroup(Arc<str>);
+
 /// What the gateway may do for an account right now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -181,6 +186,7 @@ macro_rules! name_type {
 
 name_type!(AccountName, "account name");
 name_type!(RealmName, "realm name");
+name_type!(RealmGroup, "group");
 
 impl AccountName {
     /// Whether a pattern of the configuration or the command line means this account: `*` stands for any run

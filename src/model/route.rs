@@ -101,6 +101,15 @@ impl HostPattern {
             .and_then(|rest| rest.strip_suffix('.'))
             .is_some_and(|labels| !labels.is_empty() && !labels.starts_with('.'))
     }
+
+    /// Whether some host is meant by both.
+    pub fn overlaps(&self, other: &HostPattern) -> bool {
+        let is_below =
+            |inner: &HostPattern, outer: &HostPattern| outer.any_subdomain && outer.matches(&inner.name);
+        self.any_subdomain == other.any_subdomain && self.name == other.name
+            || is_below(self, other)
+            || is_below(other, self)
+    }
 }
 
 impl HostPolicy {
@@ -274,6 +283,25 @@ mod tests {
 
     fn policy(patterns: &[&str]) -> HostPolicy {
         HostPolicy { allowed: patterns.iter().map(|p| p.parse().unwrap()).collect(), allow_insecure: false }
+    }
+
+    #[test]
+    fn two_patterns_overlap_where_a_host_is_meant_by_both() {
+        for (one, other, overlap) in [
+            ("a.test.cn", "a.test.cn", true),
+            ("a.test.cn", "A.test.cn.", true),
+            ("a.test.cn", "b.test.cn", false),
+            ("*.test.cn", "a.test.cn", true),
+            ("*.test.cn", "test.cn", false),
+            ("*.test.cn", "a.b.test.cn", true),
+            ("*.test.cn", "*.test.cn", true),
+            ("*.test.cn", "*.b.test.cn", true),
+            ("*.test.cn", "*.xtest.cn", false),
+            ("*.test.cn", "atest.cn", false),
+        ] {
+            let (one, other): (HostPattern, HostPattern) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (overlap, overlap), "{one} {other}");
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub enum OperatorError {
     UnknownAccount(AccountName),
     #[error("account {name} has no grant in realm {realm}")]
     NoGrant { name: AccountName, realm: RealmName },
+    #[error("account {name} is in use in realm {from}, and realm {to} is of another group")]
+    OtherGroup { name: AccountName, from: RealmName, to: RealmName },
     #[error(transparent)]
     Start(#[from] StartLinkError),
     #[error(transparent)]
@@ -157,6 +159,10 @@ impl Pairing {
         let record = known.ok_or_else(|| OperatorError::UnknownAccount(name.clone()))?;
         if record.grants.iter().all(|grant| grant.realm != *realm) {
             return Err(OperatorError::NoGrant { name: name.clone(), realm: realm.clone() });
+        }
+        if self.walls().part(&record.current, realm) {
+            let (name, from, to) = (name.clone(), record.current, realm.clone());
+            return Err(OperatorError::OtherGroup { name, from, to });
         }
         self.store.set_current(name, realm).await?;
         if matches!(record.state, AccountState::NeedsLogin { .. }) && record.current != *realm {

@@ -76,7 +76,7 @@ impl Pairing {
     ) -> Result<PairedTokens, LoginError> {
         let Login { request, start, realm, access, route } = login;
         let records = self.records().await.map_err(|problem| LoginError::of_store(&problem))?;
-        naming::decide(&records, &request, account.id, &account.name)?;
+        naming::decide(&records, &self.walls(), &request, account.id, &account.name)?;
         if let Some(code) = &start
             && let Ok(CodeStatus::Used { by }) = self.pending.peek::<PendingStart>(code).await
         {
@@ -132,7 +132,7 @@ impl Pairing {
         let _saving = self.saving.lock().await;
         let LoadedAccounts { accounts, broken } = self.store.accounts().await?;
         let PairedTokens { request, account, .. } = paired;
-        let name = naming::decide(&accounts, request, account.id, &account.name)
+        let name = naming::decide(&accounts, &self.walls(), request, account.id, &account.name)
             .unwrap_or_else(|_| naming::fallback(&accounts, &request.realm, account.id, &account.name));
         let of_a_broken_record = broken.iter().any(|(broken, _)| *broken == name);
         let name = if of_a_broken_record && request.name != Some(name.clone()) {

@@ -65,6 +65,7 @@ impl Scene {
             replica: ReplicaId::new("test").unwrap(),
         });
         let realm = |calls| PairingRealm {
+            group: None,
             redirect_uri: "https://gateway.example.com/oauth2/callback".parse().unwrap(),
             hosts: doubles::policy(),
             calls,

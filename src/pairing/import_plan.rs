@@ -173,7 +173,7 @@ impl Pairing {
             )));
         }
         let Some((record, grant)) = known.and_then(|record| Some((record, grant_in(record, realm)?))) else {
-            return Ok(EntryPlan::Store(StoreAction::New));
+            return self.plan_new(entry, known);
         };
         if grant.refresh == *refresh_token {
             return Ok(EntryPlan::Same);
@@ -192,6 +192,24 @@ impl Pairing {
             return Ok(EntryPlan::Prove);
         }
         Err(ImportResult::Kept(KEPT.to_owned()))
+    }
+
+    /// A grant in a further realm, of the same group.
+    fn plan_new(
+        &self,
+        entry: &ImportEntry,
+        known: Option<&AccountRecord>,
+    ) -> Result<EntryPlan, ImportResult> {
+        let ImportEntry { name, realm, .. } = entry;
+        let walls = self.walls();
+        match known.and_then(|record| walls.beyond(record, realm)) {
+            None => Ok(EntryPlan::Store(StoreAction::New)),
+            Some(beyond) => Err(ImportResult::Failed(format!(
+                "the name {name} stands for account {} of realm {}, and realm {realm} is of another group; give it \
+                 another name",
+                beyond.account_id, beyond.realm
+            ))),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod progress;
 mod publish;
 mod retry;
 mod start;
+mod walls;
 
 #[cfg(test)]
 pub(crate) mod doubles;
@@ -60,10 +61,11 @@ use crate::access::renewal::Renewals;
 use crate::clock::Clock;
 use crate::config;
 use crate::journal::Journal;
-use crate::model::account::{AccountName, RealmName};
+use crate::model::account::{AccountName, RealmGroup, RealmName};
 use crate::model::route::{HostPolicy, Route};
 use crate::store::{AccountRecord, Store, StoreError};
 use pending::PendingLogins;
+use walls::Walls;
 
 /// How long a link of `accounts pair` works: the operator is sitting in front of it.
 pub const PAIR_LINK_VALID: Duration = Duration::from_secs(10 * 60);
@@ -93,6 +95,7 @@ pub struct PairingParts {
 /// What pairing needs to know of a realm.
 #[derive(Clone)]
 pub struct PairingRealm {
+    pub group: Option<RealmGroup>,
     pub redirect_uri: Url,
     pub hosts: HostPolicy,
     pub calls: Arc<dyn ControlCalls>,
@@ -100,7 +103,12 @@ pub struct PairingRealm {
 
 impl PairingRealm {
     pub fn new(realm: &config::RealmConfig, calls: Arc<dyn ControlCalls>) -> Self {
-        Self { redirect_uri: realm.redirect_uri.clone(), hosts: realm.hosts.clone(), calls }
+        Self {
+            group: realm.group.clone(),
+            redirect_uri: realm.redirect_uri.clone(),
+            hosts: realm.hosts.clone(),
+            calls,
+        }
     }
 
     /// Whether the browser reaches us by https, so that a cookie can be kept to it.
@@ -204,6 +212,10 @@ impl Pairing {
 
     fn realm(&self, name: &RealmName) -> Option<PairingRealm> {
         self.settings.load().realms.get(name).cloned()
+    }
+
+    fn walls(&self) -> Walls {
+        Walls::of(&self.settings.load().realms)
     }
 
     fn retry(&self) -> config::RetryConfig {

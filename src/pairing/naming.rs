@@ -3,6 +3,7 @@
 
 use super::outcome::LoginError;
 use super::pending::PairingRequest;
+use super::walls::Walls;
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::store::AccountRecord;
 
@@ -10,6 +11,7 @@ use crate::store::AccountRecord;
 /// nothing better is known.
 pub(super) fn decide(
     records: &[AccountRecord],
+    walls: &Walls,
     request: &PairingRequest,
     id: AccountId,
     shown: &str,
@@ -20,10 +22,8 @@ pub(super) fn decide(
             Err(LoginError::KnownAs { realm: request.realm.clone(), id, name: held.name.clone() })
         }
         (_, Some(held)) => Ok(held.name.clone()),
-        (Some(wanted), None) => match id_of(records, wanted, &request.realm) {
-            Some(other) => {
-                Err(LoginError::NameTaken { name: wanted.clone(), realm: request.realm.clone(), id: other })
-            }
+        (Some(wanted), None) => match in_the_way(records, walls, wanted, &request.realm) {
+            Some((realm, id)) => Err(LoginError::NameTaken { name: wanted.clone(), realm, id }),
             None => Ok(wanted.clone()),
         },
         (None, None) => Ok(free_name(records, id, shown)),
@@ -65,6 +65,21 @@ pub(super) fn holder<'a>(
 pub(super) fn id_of(records: &[AccountRecord], name: &AccountName, realm: &RealmName) -> Option<AccountId> {
     let record = records.iter().find(|record| record.name == *name)?;
     record.grants.iter().find(|grant| grant.realm == *realm).map(|grant| grant.account_id)
+}
+
+/// The account that keeps a name from standing for one of this realm: another of the realm, or one of another
+/// group.
+pub(super) fn in_the_way(
+    records: &[AccountRecord],
+    walls: &Walls,
+    name: &AccountName,
+    realm: &RealmName,
+) -> Option<(RealmName, AccountId)> {
+    if let Some(id) = id_of(records, name, realm) {
+        return Some((realm.clone(), id));
+    }
+    let record = records.iter().find(|record| record.name == *name)?;
+    walls.beyond(record, realm).map(|grant| (grant.realm.clone(), grant.account_id))
 }
 
 fn free_name(records: &[AccountRecord], id: AccountId, shown: &str) -> AccountName {
@@ -164,7 +179,7 @@ mod tests {
             ("", "account"),
             ("A very long name of a clinic in a small town", "a-very-long-name-of-a-cl"),
         ] {
-            let decided = decide(&records, &request(None), AccountId::new(7), shown);
+            let decided = decide(&records, &Walls::default(), &request(None), AccountId::new(7), shown);
             assert_eq!(decided.unwrap().as_str(), name, "{shown:?}");
         }
     }
@@ -173,18 +188,26 @@ mod tests {
     fn a_known_account_keeps_its_name_and_refuses_another() {
         let records = [record("smile", "global", 1)];
         let id = AccountId::new(1);
-        assert_eq!(decide(&records, &request(None), id, "New Name").unwrap().as_str(), "smile");
-        assert_eq!(decide(&records, &request(Some("smile")), id, "x").unwrap().as_str(), "smile");
-        let refused = decide(&records, &request(Some("grin")), id, "x");
+        assert_eq!(
+            decide(&records, &Walls::default(), &request(None), id, "New Name").unwrap().as_str(),
+            "smile"
+        );
+        assert_eq!(
+            decide(&records, &Walls::default(), &request(Some("smile")), id, "x").unwrap().as_str(),
+            "smile"
+        );
+        let refused = decide(&records, &Walls::default(), &request(Some("grin")), id, "x");
         assert!(matches!(refused, Err(LoginError::KnownAs { name, .. }) if name.as_str() == "smile"));
     }
 
     #[test]
     fn a_name_never_passes_to_another_account_of_its_realm_but_takes_a_grant_of_a_second_realm() {
         let id = AccountId::new(2);
-        let refused = decide(&[record("smile", "global", 1)], &request(Some("smile")), id, "x");
+        let refused =
+            decide(&[record("smile", "global", 1)], &Walls::default(), &request(Some("smile")), id, "x");
         assert!(matches!(refused, Err(LoginError::NameTaken { id, .. }) if id == AccountId::new(1)));
-        let second = decide(&[record("smile", "old", 1)], &request(Some("smile")), id, "x");
+        let second =
+            decide(&[record("smile", "old", 1)], &Walls::default(), &request(Some("smile")), id, "x");
         assert_eq!(second.unwrap().as_str(), "smile");
     }
 }

@@ -74,6 +74,8 @@ pub enum StartLinkError {
     OtherAccount { name: AccountName, realm: RealmName, held: AccountId, wanted: AccountId },
     #[error("account {id} of realm {realm} is already known as {name}")]
     KnownAs { realm: RealmName, id: AccountId, name: AccountName },
+    #[error("{name} stands for account {held} of realm {held_in}, and realm {realm} is of another group")]
+    OtherGroup { name: AccountName, realm: RealmName, held_in: RealmName, held: AccountId },
     #[error("the callback URL {0}")]
     CallbackUrl(&'static str),
     #[error("a link works for at least a minute and at most 30 days")]
@@ -161,6 +163,13 @@ impl Pairing {
         {
             let (name, realm) = (name.clone(), realm_name.clone());
             return Err(StartLinkError::OtherAccount { name, realm, held, wanted });
+        }
+        if let Some(name) = name
+            && named.is_none()
+            && let Some((held_in, held)) = naming::in_the_way(&records, &self.walls(), name, realm_name)
+        {
+            let (name, realm) = (name.clone(), realm_name.clone());
+            return Err(StartLinkError::OtherGroup { name, realm, held_in, held });
         }
         if let (Some(name), Some(id)) = (name, *account_id)
             && let Some(holder) = naming::holder(&records, realm_name, id)

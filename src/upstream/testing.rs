@@ -64,6 +64,7 @@ impl TestAuthority {
 /// A realm on loopback that may use plain http; tests tighten it.
 pub fn realm() -> config::RealmConfig {
     config::RealmConfig {
+        group: None,
         name: "global".parse().unwrap(),
         kind: config::RealmKind::New,
         oauth_base: "http://127.0.0.1:1".parse().unwrap(),

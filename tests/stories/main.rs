@@ -31,6 +31,7 @@ mod routes;
 mod running;
 mod test_bed;
 mod token_responses;
+mod walls;
 #[allow(dead_code, reason = "each test binary uses its own part of the browser")]
 #[path = "../common/web_browser.rs"]
 mod web_browser;

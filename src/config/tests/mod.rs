@@ -2,6 +2,7 @@
 
 mod example;
 mod faults;
+mod groups;
 
 use std::time::Duration;
 

@@ -164,6 +164,8 @@ impl<D: Dial> Gateway<D> {
     ) -> Result<Renewed<D::Stream>, Refusal> {
         log.renewals += 1;
         match self.accounts.renewals.renew(&request.account, access.generation(), cause).await {
+            // The account may be of another group since.
+            Ok(newer) if !request.rules.reaches(newer.realm()) => Err(Refusal::AccountNotAllowed),
             Ok(newer) => Ok(Renewed::Access(newer)),
             Err(error) => {
                 let (now, account) = (self.shared.clock.now(), &request.account.name);

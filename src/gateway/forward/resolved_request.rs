@@ -57,6 +57,10 @@ impl<'a> ResolvedRequest<'a> {
     ) -> Result<Self, Refusal> {
         // An account's realm is gone only while a reload takes it away.
         let realm = settings.realm(access.realm()).ok_or(Refusal::AccountUnknown)?;
+        // The account may have gone to a realm of another group since it was chosen.
+        if !rules.reaches(access.realm()) {
+            return Err(Refusal::AccountNotAllowed);
+        }
         let endpoint = match target.link_host {
             Some(_) => target.endpoint,
             None => {

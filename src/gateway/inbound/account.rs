@@ -114,7 +114,8 @@ fn find(
     };
     match found {
         Some(account) if allows(rules, &account) => Ok(account),
-        None if covers(rules, wanted) => Err(Refusal::AccountUnknown),
+        // Behind a wall that would tell which of the others exist.
+        None if !rules.is_walled() && covers(rules, wanted) => Err(Refusal::AccountUnknown),
         _ => Err(Refusal::AccountNotAllowed),
     }
 }
@@ -157,13 +158,29 @@ fn by_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, RealmConfig};
     use crate::gateway::settings::GatewaySettings;
     use crate::gateway::testing;
 
     fn chosen(patterns: &[&str], prefix: Option<&str>, header: Option<&str>, bound: Option<&str>) -> String {
         let mut config = testing::config();
         config.callers = vec![testing::caller("c").accounts(patterns).build()];
-        let rules = GatewaySettings::compile(&config).callers[0].clone();
+        chosen_by(&config, prefix, header, bound)
+    }
+
+    /// The same, where realm `china` is of a group of its own.
+    fn chosen_behind_walls(group: Option<&str>, patterns: &[&str], prefix: Option<&str>) -> String {
+        let mut config = testing::config();
+        let global = config.realms.values().next().unwrap().clone();
+        let china = RealmConfig { name: "china".parse().unwrap(), group: "china".parse().ok(), ..global };
+        config.realms.insert(china.name.clone(), china);
+        let caller = testing::caller("c").accounts(patterns);
+        config.callers = vec![group.map_or(caller.clone(), |group| caller.group(group)).build()];
+        chosen_by(&config, prefix, None, None)
+    }
+
+    fn chosen_by(config: &Config, prefix: Option<&str>, header: Option<&str>, bound: Option<&str>) -> String {
+        let rules = GatewaySettings::compile(config).callers[0].clone();
         let caller = AuthenticatedCaller { rules, token_account: bound.map(|name| name.parse().unwrap()) };
         let headers = Headers::from_pairs(header.map(|value| ("x-gateway-account", value))).unwrap();
         let registry = testing::registry(&[
@@ -203,6 +220,24 @@ mod tests {
         assert_eq!(chosen(&["*"], Some("1"), None, None), "choose china:1 global:1");
         assert_eq!(chosen(&["smile-*"], Some("1"), None, None), "smile-a");
         assert_eq!(chosen(&["china:1"], None, None, None), "other");
+    }
+
+    #[test]
+    fn an_account_of_another_group_is_as_good_as_none() {
+        let all = ["*"].as_slice();
+        for (group, own, foreign) in [(None, "solo", "other"), (Some("china"), "other", "solo")] {
+            assert_eq!(chosen_behind_walls(group, all, Some(own)), own);
+            for wanted in [foreign, "nobody", "77", "china:77", "global:77", "nowhere:1"] {
+                assert_eq!(chosen_behind_walls(group, all, Some(wanted)), "account_not_allowed", "{wanted}");
+            }
+        }
+        assert_eq!(chosen_behind_walls(None, all, Some("1")), "smile-a", "the one of its group");
+        assert_eq!(chosen_behind_walls(Some("china"), all, Some("1")), "other");
+        assert_eq!(chosen_behind_walls(Some("china"), all, Some("9")), "account_not_allowed");
+        assert_eq!(chosen_behind_walls(None, all, Some("china:1")), "account_not_allowed");
+        assert_eq!(chosen_behind_walls(None, all, None), "choose smile-a smile-b solo");
+        assert_eq!(chosen_behind_walls(Some("china"), all, None), "choose other");
+        assert_eq!(chosen_behind_walls(None, &["other"], None), "account_not_allowed");
     }
 
     #[test]
