@@ -63,6 +63,9 @@ struct Arguments {
 #[derive(Debug, Parser)]
 #[command(name = "load")]
 struct LoadCommand {
+    /// Of the gateway that says which accounts are test accounts, with --real-platform.
+    #[arg(short, long, env = "GENAPI_GATEWAY_CONFIG", default_value = genapi_gateway::cli::DEFAULT_CONFIG)]
+    config: PathBuf,
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -80,7 +83,8 @@ fn main() -> ExitCode {
     }
     if words.iter().any(|word| word == "--target") {
         let words = words.into_iter().filter(|word| word != "--target" && word != "--bench");
-        return genapi_gateway::cli::load::run(&LoadCommand::parse_from(words).load);
+        let LoadCommand { config, load } = LoadCommand::parse_from(words);
+        return genapi_gateway::cli::load::run(&config, &load);
     }
     let arguments = Arguments::parse();
     finish(stage::settle().and_then(|()| contest(&arguments)))

@@ -149,6 +149,7 @@ impl Admin {
             realm: record.current.clone(),
             account_id: grant.map_or(AccountId::new(0), |grant| grant.account_id),
             state,
+            test: Some(record.is_test),
             remedy: needs_login.then(|| Remedy::of(untried)),
             route: match &summary {
                 Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
@@ -192,6 +193,7 @@ impl Admin {
             realm: summary.realm.clone(),
             account_id: summary.account_id,
             state: summary.state.clone(),
+            test: None,
             // Whether its token was ever tried stands in the store alone.
             remedy: None,
             route: summary.route.as_ref().map(|route| route.to_string()),

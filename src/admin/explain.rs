@@ -67,10 +67,16 @@ impl ExplainInputs<'_> {
         let is_well = findings[0].level == "ok";
         let is_trouble = findings[0].level == "trouble";
         findings.extend(self.token_finding(is_well));
+        findings.extend(self.test_finding());
         findings.extend(self.unproven_route());
         findings.extend(self.call_findings(is_trouble));
         findings.extend(self.download_finding().filter(|found| found.level == "note"));
         findings
+    }
+
+    fn test_finding(&self) -> Option<Finding> {
+        let what = "It is a test account: load tests and drills may call it.";
+        (self.view.test == Some(true)).then(|| finding("ok", what.into(), ""))
     }
 
     fn state_finding(&self) -> Option<Finding> {

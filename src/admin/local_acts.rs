@@ -1,5 +1,5 @@
-//! Acts that change what stands here and nothing at the platform: an account is removed, or gets another
-//! name.
+//! Acts that change what stands here and nothing at the platform: an account is removed, gets another name,
+//! or is marked as one to test with.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::pairing::AccountChangeError;
 
 use super::error::ApiError;
 use super::extract::{ApiPath, ApiQuery};
-use super::view::LocalActReport;
+use super::view::{AccountView, LocalActReport};
 use super::{Actor, Admin};
 
 #[derive(Deserialize)]
@@ -34,6 +34,29 @@ pub struct RenameQuery {
     to: Option<String>,
     #[serde(default)]
     confirmed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestQuery {
+    on: Option<bool>,
+}
+
+/// Marks an account as one that exists to be tested with, or no longer.
+pub async fn test(
+    State(admin): State<Arc<Admin>>,
+    actor: Actor,
+    ApiPath(account): ApiPath<String>,
+    ApiQuery(mark): ApiQuery<TestQuery>,
+) -> Result<Json<AccountView>, ApiError> {
+    let name = admin.entry(&account)?.name.clone();
+    let on = mark.on.ok_or_else(|| {
+        ApiError::bad_request("The parameter on is missing.").fix("Add `?on=true` or `?on=false`.")
+    })?;
+    let marked = async { admin.pairing.set_test(&name, on).await.map_err(ApiError::of_store) };
+    let subject = format!("{name} {}", if on { "on" } else { "off" });
+    admin.audited(&actor, AuditAct::Test, Some(&subject), marked).await?;
+    admin.record(name.as_str()).await.map(|record| Json(admin.view(&record)))
 }
 
 pub async fn remove(

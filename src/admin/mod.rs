@@ -97,6 +97,7 @@ fn api_routes() -> Vec<ApiRoute> {
         post("/accounts/{account}/switch", acts::switch),
         post("/accounts/{account}/remove", local_acts::remove),
         post("/accounts/{account}/rename", local_acts::rename),
+        post("/accounts/{account}/test", local_acts::test),
         get("/callers", accounts::callers),
         get("/journal", accounts::complete_journal),
         post("/pause", acts::pause),

@@ -13,6 +13,9 @@ pub struct AccountView {
     pub account_id: AccountId,
     #[serde(flatten)]
     pub state: AccountState,
+    /// It exists to be tested with. Unknown where the store cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<bool>,
     /// Of an account that needs a login: what to try first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Remedy>,

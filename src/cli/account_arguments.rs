@@ -111,6 +111,9 @@ pub enum AccountsCommand {
     Remove(RemoveArguments),
     /// Give an account another name.
     Rename(RenameArguments),
+    /// Mark an account as one that exists to be tested with, or no longer: `load` calls no others on the real
+    /// platform.
+    Test(TestArguments),
     /// Make one call as an account and print status, size, number of links and time.
     Call(CallArguments),
     /// Unpair at the platform: hits every user of the account.
@@ -207,6 +210,20 @@ pub struct RemoveArguments {
     /// Do it; without this, what it would mean is printed and nothing is done.
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArguments {
+    /// Name or id.
+    pub account: String,
+    /// It is one.
+    #[arg(long, required_unless_present = "off", conflicts_with = "off")]
+    pub on: bool,
+    /// It is none.
+    #[arg(long)]
+    pub off: bool,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -10,7 +10,7 @@ use crate::model::account::RealmName;
 use crate::pairing::{ExportedGrant, Invitation};
 
 use super::account_arguments::{
-    AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments,
+    AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments, TestArguments,
 };
 use super::api::{Api, CliError, CommandResult, read_file, segment};
 use super::import;
@@ -46,6 +46,7 @@ pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
         AccountsCommand::Switch { account, realm, output } => switch(&api, &account, &realm, output.style()),
         AccountsCommand::Remove(what) => remove(&api, &what),
         AccountsCommand::Rename(what) => rename(&api, &what),
+        AccountsCommand::Test(mark) => test(&api, &mark),
         AccountsCommand::Call(call) => self::call(&api, call),
         AccountsCommand::Unpair(what) => destroy(&api, "unpair", &what),
         AccountsCommand::Revoke(what) => destroy(&api, "revoke", &what),
@@ -132,7 +133,7 @@ fn export(api: &Api, pattern: &str, with_refresh_tokens: bool, format: Format) -
 }
 
 impl TableRow for ExportedGrant {
-    const HEADINGS: &'static [&'static str] = &["name", "realm", "account id", "refresh token"];
+    const HEADINGS: &'static [&'static str] = &["name", "realm", "account id", "refresh token", "test"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -140,6 +141,7 @@ impl TableRow for ExportedGrant {
             self.realm.to_string(),
             self.account_id.to_string(),
             self.refresh_token.clone().unwrap_or_default(),
+            if self.test { "true".to_owned() } else { String::new() },
         ]
     }
 }
@@ -226,6 +228,17 @@ fn rename(api: &Api, arguments: &RenameArguments) -> CommandResult {
         format!("/api/accounts/{}/rename?to={}&confirmed={yes}", segment(account), segment(to.as_str()));
     let act: LocalActReport = api.post(&path, &())?;
     output::print_one(output.style(), &act, || told(&act, Screen::of(output.style())));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test(api: &Api, arguments: &TestArguments) -> CommandResult {
+    let TestArguments { account, on, off: _, output } = arguments;
+    let view: AccountView = api.post(&format!("/api/accounts/{}/test?on={on}", segment(account)), &())?;
+    match output.style().format {
+        Format::Table if *on => say!("{} is a test account", view.name),
+        Format::Table => say!("{} is no test account", view.name),
+        Format::Json | Format::Csv => show::print_account(output.style(), &view),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

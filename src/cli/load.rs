@@ -13,6 +13,9 @@ use url::Url;
 
 use genapi_load::{LoadPlan, LoadReport, LoopMode, RequestSpec, RunProgress, plot};
 
+use super::test_accounts::require_test_accounts;
+use super::trust::trust;
+
 /// Where a key is taken from when no file names one: never from an
 /// argument, which everybody on the machine can read.
 const KEY_VARIABLE: &str = "GENAPI_GATEWAY_KEY";
@@ -66,9 +69,14 @@ pub struct LoadArguments {
     /// Exit with 1 if more calls fail than this: a number, or a share such as 0.1%.
     #[arg(long, value_name = "N|P%")]
     pub max_errors: Option<MaxErrors>,
-    /// Also against the real platform. Without this, a target that is not backed by a sandbox is refused.
+    /// Also against the real platform, for accounts that `accounts test` has marked as test accounts; the
+    /// gateway of the configuration file is asked. Without this, a target that is not backed by a sandbox is
+    /// refused.
     #[arg(long)]
     pub real_platform: bool,
+    /// For accounts too that are no test accounts: their clinics work with them.
+    #[arg(long, requires = "real_platform")]
+    pub force: bool,
     /// How to print the result.
     #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
     pub output: String,
@@ -88,8 +96,9 @@ pub enum MaxErrors {
     Share(f64),
 }
 
-pub fn run(arguments: &LoadArguments) -> ExitCode {
-    match plan(arguments).and_then(|plan| measure(&plan)).and_then(|report| tell(arguments, &report)) {
+pub fn run(config: &Path, arguments: &LoadArguments) -> ExitCode {
+    match plan(config, arguments).and_then(|plan| measure(&plan)).and_then(|report| tell(arguments, &report))
+    {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(text) => {
@@ -99,7 +108,7 @@ pub fn run(arguments: &LoadArguments) -> ExitCode {
     }
 }
 
-fn plan(arguments: &LoadArguments) -> Result<LoadPlan, String> {
+fn plan(config: &Path, arguments: &LoadArguments) -> Result<LoadPlan, String> {
     let headers: HeaderMap = arguments.headers.iter().cloned().collect();
     let mut mix = arguments.calls.clone();
     mix.iter_mut().for_each(|call| call.headers.extend(headers.clone()));
@@ -107,6 +116,9 @@ fn plan(arguments: &LoadArguments) -> Result<LoadPlan, String> {
         Some(file) => account_names(file, &read(file)?)?,
         None => arguments.accounts.clone(),
     };
+    if arguments.real_platform && !arguments.force {
+        require_test_accounts(config, &accounts)?;
+    }
     let secure = arguments.targets.iter().any(|target| target.scheme() == "https");
     Ok(LoadPlan {
         targets: arguments.targets.clone(),
@@ -163,31 +175,6 @@ fn keys(file: Option<&Path>) -> Result<Vec<HeaderValue>, String> {
         Ok(value)
     };
     lines(&text).map(key).collect()
-}
-
-fn trust(ca_file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_file {
-        Some(file) => {
-            let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-            for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))? {
-                let certificate = certificate.map_err(|error| wrong(&error))?;
-                roots.add(certificate).map_err(|error| wrong(&error))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if roots.is_empty() {
-        return Err("no CA is known here: name the target's with --ca-file".to_owned());
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Runs the plan and shows every second on standard error how it goes;

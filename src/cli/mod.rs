@@ -21,6 +21,8 @@ mod serve;
 mod show;
 mod store;
 mod table;
+mod test_accounts;
+mod trust;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,7 +32,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 pub use account_arguments::{
     AccountsCommand, CallArguments, DestructiveArguments, ImportArguments, PairArguments, RemoveArguments,
-    RenameArguments,
+    RenameArguments, TestArguments,
 };
 pub use arguments::{
     Arguments, CaCommand, CaFormat, CallersCommand, CheckArguments, CheckFormat, Command, DEFAULT_CONFIG,
@@ -98,7 +100,7 @@ fn run(arguments: Arguments, format: Format) -> ExitCode {
         Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.style()),
         Command::Ca(command) => ca::run(&config, command),
         Command::Healthcheck => healthcheck::run(&config),
-        Command::Load(arguments) => return load::run(&arguments),
+        Command::Load(arguments) => return load::run(&config, &arguments),
         Command::Completions { shell } => {
             // Into memory first: written in parts, a closed pipe would end in a panic.
             let mut script = Vec::new();

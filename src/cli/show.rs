@@ -40,7 +40,7 @@ fn short(at: Option<Timestamp>, now: Timestamp) -> String {
 
 impl TableRow for AccountView {
     const HEADINGS: &'static [&'static str] =
-        &["name", "realm", "account id", "state", "token until", "last call", "route"];
+        &["name", "realm", "account id", "state", "token until", "last call", "route", "test"];
     const WIDE: &'static [&'static str] = &["route"];
 
     fn cells(&self) -> Vec<String> {
@@ -62,6 +62,7 @@ impl AccountView {
             moment(self.token_expires_at),
             moment(self.signals.last_call_at),
             self.route.clone().unwrap_or_default(),
+            self.test.map(|test| if test { "test" } else { "" }).unwrap_or_default().to_owned(),
         ]
     }
 }
@@ -182,6 +183,9 @@ fn facts(view: &AccountView, screen: Screen) -> String {
     if let AccountState::NeedsLogin { since, why } = &view.state {
         lines.push(("since", moment(Some(*since))));
         lines.push(("why", why.clone()));
+    }
+    if view.test == Some(true) {
+        lines.push(("test account", "yes".to_owned()));
     }
     let refused = if is_refused(view, screen.now) { ", but callers do not get through with it" } else { "" };
     let signals = &view.signals;

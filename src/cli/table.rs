@@ -3,11 +3,11 @@
 use super::screen::{Screen, bold, paint};
 
 /// Columns that are never cut: what is in them is copied or compared, and part of it is of no use.
-const NEVER_CUT: [&str; 10] =
-    ["name", "account", "account id", "realm", "state", "event", "url", "entry", "result", "ok"];
+const NEVER_CUT: [&str; 11] =
+    ["name", "account", "account id", "realm", "state", "event", "url", "entry", "result", "ok", "test"];
 
 /// Columns that stay when even cutting leaves a table too broad.
-const KEPT: [&str; 5] = ["name", "account", "state", "result", "ok"];
+const KEPT: [&str; 6] = ["name", "account", "state", "result", "ok", "test"];
 
 const LEAST_CELL: usize = 8;
 

@@ -51,6 +51,8 @@ catalogue! {
         Imported => "imported",
         /// The account got another name.
         Renamed => "renamed",
+        /// The account is marked as one to test with, or no longer.
+        TestAccount => "test_account",
         /// The account was removed here.
         Removed => "removed",
         /// The token of an import stands in the place of the one before.
@@ -143,6 +145,8 @@ catalogue! {
         Switch => "switch",
         Unpair => "unpair",
         Revoke => "revoke",
+        /// An account is marked as one to test with, or no longer.
+        Test => "test",
         Remove => "remove",
         Rename => "rename",
         Backup => "backup",

@@ -105,6 +105,14 @@ impl Pairing {
         Ok(())
     }
 
+    /// Says that an account exists to be tested with, or that it does not.
+    pub async fn set_test(&self, name: &AccountName, is_test: bool) -> Result<(), StoreError> {
+        self.store.set_test(name, is_test).await?;
+        let detail = if is_test { "a test account from now on" } else { "no test account any more" };
+        self.journal.record(name, JournalEvent::TestAccount, detail.to_owned());
+        Ok(())
+    }
+
     /// `None` where the account is known and its record cannot be read.
     async fn record_to_remove(
         &self,

@@ -48,6 +48,9 @@ pub struct ExportedGrant {
     pub account_id: AccountId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
+    /// It exists to be tested with; left out where it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub test: bool,
 }
 
 /// What `pause` or `resume` did to an account.
@@ -138,6 +141,7 @@ impl Pairing {
                 realm: grant.realm,
                 account_id: grant.account_id,
                 refresh_token: with_refresh_tokens.then(|| grant.refresh.expose().to_owned()),
+                test: record.is_test,
             }));
         }
         Ok(exported)

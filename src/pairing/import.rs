@@ -78,7 +78,7 @@ impl Pairing {
     ) -> Option<AccountName> {
         let records = self.records().await.ok()?;
         let name = naming::fallback(&records, &realm, account_id, "");
-        let entry = ImportEntry { name: name.clone(), realm, account_id, refresh_token };
+        let entry = ImportEntry { name: name.clone(), realm, account_id, refresh_token, test: None };
         let line = self.import(vec![Ok(entry)], ImportOptions::default()).recv().await?;
         let (result, detail) = (line.result.word(), line.result.detail());
         tracing::info!(account = %name, result, detail, "an application has brought a refresh token that was not imported");
@@ -117,7 +117,11 @@ impl Pairing {
             let failed = options.replace && refusals >= REFUSALS_IN_A_ROW;
             let done = match entry {
                 Ok(_) if failed => ImportResult::Failed(STOPPED.to_owned()).into(),
-                Ok(entry) => self.import_one(entry, options, &mut owners).await,
+                Ok(entry) => {
+                    let done = self.import_one(&entry, options, &mut owners).await;
+                    self.mark_test(&entry).await;
+                    done
+                }
                 Err(why) => ImportResult::Failed(why).into(),
             };
             match done.result {
@@ -132,7 +136,7 @@ impl Pairing {
 
     async fn import_one(
         &self,
-        entry: ImportEntry,
+        entry: &ImportEntry,
         options: ImportOptions,
         owners: &mut TokenOwners,
     ) -> EntryResult {
@@ -144,16 +148,16 @@ impl Pairing {
             Ok(known) => known,
             Err(problem) => return of_store(problem),
         };
-        let plan = match self.plan(&entry, known.as_ref(), options, owners) {
+        let plan = match self.plan(entry, known.as_ref(), options, owners) {
             Ok(plan) => plan,
             Err(result) => return result.into(),
         };
-        let grant = new_grant(&entry, known.as_ref(), options, self.clock.now());
+        let grant = new_grant(entry, known.as_ref(), options, self.clock.now());
         match (plan, known) {
             (EntryPlan::Prove, Some(record)) => self.prove(&record, grant).await,
             (EntryPlan::Same, Some(record)) => {
                 drop(saving);
-                self.renew_again(&entry, &record, options).await
+                self.renew_again(entry, &record, options).await
             }
             (plan, _) => {
                 let record = match self.store.put_grant(grant).await {
@@ -165,8 +169,21 @@ impl Pairing {
                 self.journal.record(&entry.name, JournalEvent::Imported, detail);
                 drop(saving);
                 let stored = if let EntryPlan::Store(stored) = plan { stored } else { StoreAction::New };
-                self.renew_first(&entry, &record, stored, options).await
+                self.renew_first(entry, &record, stored, options).await
             }
+        }
+    }
+
+    /// What the file says of whether the account is to be tested with, where this is the account.
+    async fn mark_test(&self, entry: &ImportEntry) {
+        let Some(is_test) = entry.test else { return };
+        let Ok(Some(record)) = self.store.account(&entry.name).await else { return };
+        let is_it = naming::id_of(std::slice::from_ref(&record), &entry.name, &entry.realm);
+        if is_it != Some(entry.account_id) || record.is_test == is_test {
+            return;
+        }
+        if let Err(problem) = self.set_test(&entry.name, is_test).await {
+            tracing::warn!(account = %entry.name, %problem, "it is not noted whether this is a test account");
         }
     }
 

@@ -72,7 +72,26 @@ fn read_element(element: &Value) -> Result<ImportEntry, String> {
         _ => read_text(map, "account_id").map_err(|_| "account_id is missing or no number")?.to_owned(),
     };
     let text = |field| read_text(map, field);
-    entry(text("name")?, text("realm")?, &id, text("refresh_token")?)
+    let test = match map.get(TEST) {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(test)) => Some(*test),
+        Some(Value::String(word)) => read_test(word)?,
+        Some(_) => return Err(ODD_TEST.to_owned()),
+    };
+    Ok(ImportEntry { test, ..entry(text("name")?, text("realm")?, &id, text("refresh_token")?)? })
+}
+
+/// May be left out, and so may its column: whether the account exists to be tested with.
+const TEST: &str = "test";
+const ODD_TEST: &str = "test is neither true nor false";
+
+fn read_test(word: &str) -> Result<Option<bool>, String> {
+    match word.trim().to_ascii_lowercase().as_str() {
+        "" => Ok(None),
+        "true" | "yes" | "1" => Ok(Some(true)),
+        "false" | "no" | "0" => Ok(Some(false)),
+        _ => Err(ODD_TEST.to_owned()),
+    }
 }
 
 fn read_text<'a>(map: &'a Map<String, Value>, field: &str) -> Result<&'a str, String> {
@@ -94,7 +113,10 @@ fn read_csv(text: &str) -> Result<Vec<Result<ImportEntry, String>>, ImportFileEr
         };
         let Some((header, rows)) = rows.split_first() else { return Err(ImportFileError::Empty) };
         match columns(header)? {
-            Ok(columns) => return Ok(rows.iter().map(|row| read_row(row, columns)).collect()),
+            Ok(columns) => {
+                let test = header.iter().position(|cell| cell.eq_ignore_ascii_case(TEST));
+                return Ok(rows.iter().map(|row| read_row(row, columns, test)).collect());
+            }
             Err(absent) if absent.len() < missing.len() => missing = absent,
             Err(_) => {}
         }
@@ -118,7 +140,7 @@ fn columns(header: &[String]) -> Result<Result<[usize; 4], Vec<&'static str>>, I
     Ok(if missing.is_empty() { Ok(columns) } else { Err(missing) })
 }
 
-fn read_row(row: &[String], columns: [usize; 4]) -> Result<ImportEntry, String> {
+fn read_row(row: &[String], columns: [usize; 4], test: Option<usize>) -> Result<ImportEntry, String> {
     let cell = |number: usize| {
         let cell = row.get(columns[number]).map(String::as_str).filter(|cell| !cell.is_empty());
         cell.ok_or_else(|| format!("{} is missing", FIELDS[number]))
@@ -127,7 +149,8 @@ fn read_row(row: &[String], columns: [usize; 4]) -> Result<ImportEntry, String> 
     let token = cell(3)?;
     let token =
         token.strip_prefix('\'').filter(|rest| rest.starts_with(['=', '+', '-', '@'])).unwrap_or(token);
-    entry(cell(0)?, cell(1)?, cell(2)?, token)
+    let test = test.and_then(|column| row.get(column)).map_or(Ok(None), |word| read_test(word))?;
+    Ok(ImportEntry { test, ..entry(cell(0)?, cell(1)?, cell(2)?, token)? })
 }
 
 /// RFC 4180, and what programs write in its place: any line ending, blank lines, blanks around cells. The
@@ -178,7 +201,7 @@ fn entry(name: &str, realm: &str, account_id: &str, refresh_token: &str) -> Resu
     if look_swapped(name.as_str(), token) {
         return Err("name and refresh_token look as if they were swapped".to_owned());
     }
-    Ok(ImportEntry { name, realm, account_id, refresh_token })
+    Ok(ImportEntry { name, realm, account_id, refresh_token, test: None })
 }
 
 /// The rule alone: the text may be a token.
@@ -253,6 +276,28 @@ mod tests {
             let read = (entry.name.as_str(), entry.realm.as_str(), entry.account_id.as_u64());
             assert_eq!((read, entry.refresh_token.expose()), (("smile", "global", 12), "rt-1"), "{text:?}");
         }
+    }
+
+    #[test]
+    fn whether_an_account_is_to_be_tested_with_may_be_said_in_either_form() {
+        let json = |test: &str| {
+            let element = format!(
+                r#"[{{"name": "smile", "realm": "global", "account_id": 1, "refresh_token": "rt-1"{test}}}]"#
+            );
+            read(&element)[0].as_ref().map(|entry| entry.test).map_err(|why| why.clone())
+        };
+        for (text, test) in
+            [("", None), (", \"test\": true", Some(true)), (", \"test\": \"no\"", Some(false))]
+        {
+            assert_eq!(json(text), Ok(test), "{text}");
+        }
+        assert_eq!(json(", \"test\": 7"), Err(ODD_TEST.to_owned()));
+        let rows = read(
+            "name,realm,account_id,refresh_token,Test\na,global,1,rt-1,true\nb,global,2,rt-2,\nc,global,3,rt-3,s3cret\n",
+        );
+        let tests: Vec<_> =
+            rows.iter().map(|row| row.as_ref().map(|entry| entry.test).map_err(|why| why.as_str())).collect();
+        assert_eq!(tests, [Ok(Some(true)), Ok(None), Err(ODD_TEST)]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct ImportEntry {
     pub realm: RealmName,
     pub account_id: AccountId,
     pub refresh_token: RefreshToken,
+    /// Whether it exists to be tested with; absent: as it is.
+    pub test: Option<bool>,
 }
 
 /// What an import may do besides adding accounts.
@@ -157,7 +159,7 @@ impl Pairing {
         options: ImportOptions,
         owners: &mut TokenOwners,
     ) -> Result<EntryPlan, ImportResult> {
-        let ImportEntry { name, realm, account_id, refresh_token } = entry;
+        let ImportEntry { name, realm, account_id, refresh_token, test: _ } = entry;
         if self.realm(realm).is_none() {
             // Its text may be a token that stands in the wrong column.
             return Err(ImportResult::Failed("its realm is not configured".to_owned()));

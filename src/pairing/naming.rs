@@ -153,6 +153,7 @@ mod tests {
             name: name.parse().unwrap(),
             current: realm,
             state: AccountState::Ready,
+            is_test: false,
             grants: vec![grant],
         }
     }

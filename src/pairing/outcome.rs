@@ -59,6 +59,8 @@ pub struct Connected {
     pub renewed: bool,
     /// An operator holds it: it is not served until `resume`.
     pub paused: bool,
+    /// The account exists to be tested with.
+    pub test: bool,
     /// False while the store does not take the tokens; the gateway keeps trying.
     pub saved: bool,
     /// The platform's own (chart numbers) and ours.

@@ -47,6 +47,7 @@ macro_rules! store_contract {
             an_applications_callback_url_comes_with_its_grant_and_is_set_anew_while_that_stands,
             an_applications_grant_ends_alone_follows_a_new_name_and_goes_with_the_account,
             every_state_comes_back,
+            a_test_account_is_one_under_every_name_and_through_new_grants,
             the_last_grant_takes_its_account_along_and_frees_the_id,
             without_its_current_grant_an_account_uses_the_one_obtained_last,
             an_account_is_removed_with_all_its_grants_and_its_timeline_stays,
@@ -168,6 +169,7 @@ pub async fn a_grant_comes_back_as_it_was_put(TestStore { store, .. }: TestStore
         name: name("smile"),
         current: realm("global"),
         state,
+        is_test: false,
         grants: vec![GrantRecord {
             realm: realm("global"),
             account_id: AccountId::new(u64::MAX),
@@ -646,6 +648,27 @@ pub async fn an_account_is_removed_with_all_its_grants_and_its_timeline_stays(
     assert_eq!(again.grants.len(), 1, "the id is free");
     let again = store.put_grant(grant("smile", "old", 1)).await.unwrap();
     assert_eq!(again.grants[0].generation, 3, "generations never go back");
+}
+
+pub async fn a_test_account_is_one_under_every_name_and_through_new_grants(
+    TestStore { store, .. }: TestStore,
+) {
+    let (smile, grin) = (name("smile"), name("grin"));
+    assert!(matches!(store.set_test(&smile, true).await, Err(StoreError::UnknownAccount(_))));
+    assert!(!store.put_grant(grant("smile", "global", 1)).await.unwrap().is_test);
+    store.put_grant(grant("lab", "global", 2)).await.unwrap();
+    store.set_test(&smile, true).await.unwrap();
+    assert!(store.put_grant(grant("smile", "old", 1)).await.unwrap().is_test);
+    store.set_state(&smile, &AccountState::Paused).await.unwrap();
+    assert!(store.rename_account(&smile, &grin).await.unwrap().is_test);
+    let marked = store.accounts().await.unwrap().accounts;
+    let marked: Vec<_> = marked.iter().map(|account| (account.name.as_str(), account.is_test)).collect();
+    assert_eq!(marked, [("grin", true), ("lab", false)]);
+    store.set_test(&grin, false).await.unwrap();
+    assert!(!store.account(&grin).await.unwrap().unwrap().is_test);
+    store.set_test(&grin, true).await.unwrap();
+    store.remove_account(&grin).await.unwrap();
+    assert!(!store.put_grant(grant("grin", "global", 1)).await.unwrap().is_test, "another account");
 }
 
 pub async fn an_account_gets_another_name_with_everything_but_its_timeline(

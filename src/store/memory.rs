@@ -100,6 +100,13 @@ impl Store for MemoryStore {
         }))
     }
 
+    fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.account(name)?.is_test = is_test;
+            Ok(())
+        }))
+    }
+
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         ready(self.write().and_then(|mut state| {
             state.grant(name, realm)?;

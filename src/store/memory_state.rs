@@ -78,6 +78,7 @@ impl MemoryState {
             name: new.name,
             current: new.realm.clone(),
             state: AccountState::Ready,
+            is_test: false,
             grants: Vec::new(),
         });
         let highest = account.grants.iter().map(|grant| grant.generation).fold(spent, u64::max);

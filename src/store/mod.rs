@@ -80,6 +80,8 @@ pub trait Store: Send + Sync + 'static {
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
+    /// Whether the account exists to be tested with. A new one does not.
+    fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()>;
     /// Writes down that a refresh is about to go out.
     fn note_intent<'a>(
         &'a self,

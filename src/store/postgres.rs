@@ -118,6 +118,10 @@ impl Store for PostgresStore {
         Box::pin(repeated(SHORT, move || sql::accounts::set_state(self, name, state)))
     }
 
+    fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()> {
+        Box::pin(repeated(SHORT, move || sql::accounts::set_test(self, name, is_test)))
+    }
+
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || sql::accounts::set_current(self, name, realm)))
     }

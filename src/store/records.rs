@@ -23,6 +23,8 @@ pub struct AccountRecord {
     /// The realm whose grant is used.
     pub current: RealmName,
     pub state: AccountState,
+    /// It exists to be tested with: load tests and drills call no others.
+    pub is_test: bool,
     pub grants: Vec<GrantRecord>,
 }
 

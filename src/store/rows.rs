@@ -44,7 +44,7 @@ macro_rules! select_accounts {
         concat!(
             "SELECT a.name, a.current_realm, a.state, a.since, a.why, g.realm, g.account_id, g.generation, ",
             "g.refresh_sealed, g.access_sealed, g.access_expires_at, g.refreshed_at, g.obtained_at, ",
-            "g.route_domain, g.route_path, g.route_discovered_at, g.intent_at ",
+            "g.route_domain, g.route_path, g.route_discovered_at, g.intent_at, a.is_test ",
             "FROM accounts a LEFT JOIN grants g ON g.account = a.name ",
             $rest
         )
@@ -225,7 +225,8 @@ fn read_account(row: &impl RowColumns, name: &AccountName, clock: &Clock) -> Res
         },
         _ => return Err("its state is not known".to_owned()),
     };
-    Ok(AccountRecord { name: name.clone(), current: parsed(row, 1)?, state, grants: Vec::new() })
+    let is_test = given(row.number(17)?, 17)? != 0;
+    Ok(AccountRecord { name: name.clone(), current: parsed(row, 1)?, state, is_test, grants: Vec::new() })
 }
 
 fn read_grant(

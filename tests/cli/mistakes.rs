@@ -189,6 +189,41 @@ fn a_load_test_of_which_every_call_fails_does_not_end_with_0() {
     assert_eq!(load("GET /orders/practice").code, 0);
 }
 
+#[test]
+fn the_real_platform_is_loaded_with_test_accounts_alone_unless_forced() {
+    let pair = GatewayAndSandbox::start(&[]);
+    pair.import();
+    let config = pair.folder.path().join("config.toml");
+    let key = pair.folder.path().join("caller.key");
+    let (config, key) = (config.to_str().unwrap(), key.to_str().unwrap());
+    let load = |more: &[&str]| {
+        let short = ["--for", "200ms", "--warm-up", "0s", "--connections", "1", "--real-platform"];
+        run(["-c", config, "load", &pair.url, "--key-file", key].iter().chain(&short).chain(more))
+    };
+    let said = load(&["--accounts", "acct-10001,acct-10002"]);
+    assert_eq!(said.code, 1, "{}", said.all());
+    assert!(said.err.contains("acct-10001, acct-10002: not marked as test accounts"), "{}", said.all());
+    assert_eq!(load(&[]).code, 1, "no account is named");
+    let marked = pair.types("accounts test acct-10001 --on");
+    assert_eq!((marked.code, marked.out.as_str()), (0, "acct-10001 is a test account\n"));
+    let said = load(&["--accounts", "acct-10001,acct-10002"]);
+    assert!(said.err.starts_with("acct-10002: not marked"), "{}", said.all());
+    assert_eq!(load(&["--accounts", "acct-10001"]).code, 0);
+    assert_eq!(load(&["--accounts", "10001"]).code, 0, "by its id");
+    assert_eq!(load(&["--accounts", "acct-10002", "--force"]).code, 0);
+
+    let row = pair.types("accounts list acct-10001 -o csv").out.lines().nth(1).unwrap().to_owned();
+    assert!(row.ends_with(",test"), "{row}");
+    assert!(pair.types("accounts show acct-10001").out.contains("test account        yes"));
+    assert!(pair.types("explain acct-10001").out.contains("It is a test account"));
+    let exported = pair.types("accounts export acct-10001").out;
+    assert!(exported.contains("\"test\": true"), "{exported}");
+    let taken_away = pair.types("accounts test acct-10001 --off");
+    assert_eq!((taken_away.code, taken_away.out.as_str()), (0, "acct-10001 is no test account\n"));
+    assert_eq!(load(&["--accounts", "acct-10001"]).code, 1);
+    assert_eq!(pair.types("accounts test acct-10001").code, 2, "neither on nor off");
+}
+
 /// A file that only its owner can read.
 fn private(path: &std::path::Path, text: &str) {
     write(path, text);

@@ -29,6 +29,7 @@ mod renewals;
 mod retries;
 mod routes;
 mod running;
+mod test_accounts;
 mod test_bed;
 mod token_responses;
 mod walls;

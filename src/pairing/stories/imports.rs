@@ -9,6 +9,7 @@ use crate::store::Store;
 
 fn entry(name: &str, id: u64, token: &str) -> Result<ImportEntry, String> {
     Ok(ImportEntry {
+        test: None,
         name: name.parse().unwrap(),
         realm: global(),
         account_id: crate::model::account::AccountId::new(id),

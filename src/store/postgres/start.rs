@@ -50,6 +50,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0004_application_logins.sql"),
         oldest_beside: 1,
     },
+    Migration {
+        version: 5,
+        name: "test_accounts",
+        sql: include_str!("../../../migrations/postgres/0005_test_accounts.sql"),
+        oldest_beside: 1,
+    },
 ];
 
 /// `xid8` and `pg_current_xact_id` came with it.

@@ -70,6 +70,14 @@ pub async fn update_state(
     tx.execute(sql, values![word, since, why, name]).await
 }
 
+pub async fn set_test<D: SqlDatabase>(db: &D, name: &AccountName, is_test: bool) -> Result<(), StoreError> {
+    let mut tx = db.begin(Purpose::WriteOnce).await?;
+    let sql = "UPDATE accounts SET is_test = $1 WHERE name = $2";
+    let changed = tx.execute(sql, values![i64::from(is_test), name]).await?;
+    tx.commit().await?;
+    if changed == 0 { Err(StoreError::UnknownAccount(name.clone())) } else { Ok(()) }
+}
+
 pub async fn set_current<D: SqlDatabase>(
     db: &D,
     name: &AccountName,

@@ -80,10 +80,12 @@ async fn insert_account<D: SqlDatabase>(
     account: &AccountRecord,
 ) -> Result<(), StoreError> {
     let (word, since, why) = state_columns(db.clock(), &account.state);
-    let sql = "INSERT INTO accounts (name, current_realm, state, since, why) VALUES ($1, $2, $3, $4, $5) \
+    let sql = "INSERT INTO accounts (name, current_realm, state, since, why, is_test) \
+               VALUES ($1, $2, $3, $4, $5, $6) \
                ON CONFLICT (name) DO UPDATE SET current_realm = excluded.current_realm, state = excluded.state, \
-               since = excluded.since, why = excluded.why";
-    tx.execute(sql, values![&account.name, &account.current, word, since, why]).await?;
+               since = excluded.since, why = excluded.why, is_test = excluded.is_test";
+    let is_test = i64::from(account.is_test);
+    tx.execute(sql, values![&account.name, &account.current, word, since, why, is_test]).await?;
     for grant in &account.grants {
         insert_grant(db, tx, &account.name, grant).await?;
     }

@@ -163,6 +163,7 @@ fn migrations() -> Vec<Migration> {
     let fallbacks = include_str!("../../../migrations/sqlite/0005_fallbacks.sql");
     let application_grants = include_str!("../../../migrations/sqlite/0006_application_grants.sql");
     let application_logins = include_str!("../../../migrations/sqlite/0007_application_logins.sql");
+    let test_accounts = include_str!("../../../migrations/sqlite/0008_test_accounts.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -189,6 +190,7 @@ fn migrations() -> Vec<Migration> {
             application_logins.into_sql_str(),
             false,
         ),
+        Migration::new(8, "test_accounts".into(), MigrationType::Simple, test_accounts.into_sql_str(), false),
     ]
 }
 

@@ -249,7 +249,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 70; this one knows 7)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 8)"), "{why}");
 }
 
 #[tokio::test]
@@ -396,7 +396,7 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
     };
     home.tamper(
         "DROP TABLE revoked_application_grants; DROP TABLE application_grants; \
-         DELETE FROM _sqlx_migrations WHERE version >= 6",
+         ALTER TABLE accounts DROP COLUMN is_test; DELETE FROM _sqlx_migrations WHERE version >= 6",
     )
     .await;
     let store = home.open().await.unwrap();
@@ -585,7 +585,7 @@ impl SqliteStore {
                 .keys
                 .seal(crate::store::rows::access_context(&account, &realm("global")), &"a".repeat(1500))
                 .unwrap();
-            sqlx::query("INSERT INTO accounts SELECT ?, current_realm, state, since, why FROM accounts WHERE name = ?")
+            sqlx::query("INSERT INTO accounts (name, current_realm, state) SELECT ?, current_realm, state FROM accounts WHERE name = ?")
                 .bind(account.as_str())
                 .bind(like)
                 .execute(&mut *tx)
