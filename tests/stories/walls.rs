@@ -8,7 +8,7 @@ use genapi_gateway::sandbox::{AccountSpec, Endpoint, Fault, FaultRule, Platform,
 use http::Method;
 use serde_json::json;
 
-use crate::application::{Application, caller};
+use crate::application::{Application, FIRST_DISCOVERY, caller};
 use crate::browser::{Browser, heading};
 use crate::path::key_line;
 use crate::test_bed::{PASSWORD, Response, TestBed, TestBedBuilder, USER};
@@ -198,4 +198,26 @@ async fn an_applications_login_and_its_tokens_stay_in_its_group() {
         assert_eq!(response.code(), "account_not_allowed", "{}", response.text());
     }
     assert_nothing_crossed(&bed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_a_reload_puts_into_another_group_keeps_no_login_and_no_token_of_the_old_one() {
+    let bed = two_groups().append(&caller("app", "\"*\"", "")).start().await;
+    let application = Application::new(&bed, "app");
+    let connected = application.connects(WEST).await;
+    let login = application.logs_in().await.access;
+    let list = format!("{FIRST_DISCOVERY}/related-accounts");
+    assert_eq!(application.get(&list, &login).await.status, 200);
+    assert_eq!(application.get("/orders/practice", &connected.access).await.status, 200);
+
+    bed.reconfigure("name = \"app\"", "name = \"app\"\ngroup = \"china\"").await;
+    bed.sandbox.clear_calls();
+    let listed = application.get(&list, &login).await;
+    assert_eq!(listed.status, 401, "{}", listed.text());
+    assert!(!listed.text().contains("3001"), "{}", listed.text());
+    let used = application.get("/orders/practice", &connected.access).await;
+    assert_eq!(used.code(), "account_not_allowed", "{}", used.text());
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", connected.refresh.as_str())];
+    assert_ne!(application.asks("/oauth2/token", &fields).await.status, 200);
+    assert!(bed.sandbox.calls().is_empty(), "none of it got to a platform");
 }
