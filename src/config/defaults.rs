@@ -98,6 +98,13 @@ pub const RENEW_BEFORE_EXPIRY: Duration = Duration::from_secs(300);
 /// A refresh token unused for 3 months dies (gen-api, section 2); a week leaves a dozen chances.
 pub const IDLE_RENEWAL: Duration = Duration::from_secs(7 * 86_400);
 
+// [v1]
+
+/// No document prints V1's field names; this is the table's own word for it (migration notice, comparison).
+pub const V1_PROCEDURE_FIELD: &str = "Procedure";
+/// What a program does not know it skips; those that do not are few.
+pub const V1_STRIPS_ORDERS: bool = false;
+
 // [log]
 
 pub const LOG_LEVEL: &str = "info";

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::diagnostic::{ConfigError, Diagnostic, KeyLocations};
 use super::reader::{Env, ReadReport, Reader, Reported, Section};
-use super::{AdminConfig, Config, StoreConfig, callers, listeners, realms, text_file, tuning};
+use super::{AdminConfig, Config, StoreConfig, callers, listeners, realms, text_file, tuning, v1};
 
 /// A valid configuration, and what is doubtful about it.
 #[derive(Debug, Clone)]
@@ -123,6 +123,7 @@ fn sections(root: Section<'_>, file: &Path) -> Result<Config, Reported> {
     let store = tuning::store(root.section("store"));
     let callers = callers::callers(&root, &names, &exposure);
     listeners::refuse_unreachable_url(root.reader, &exposure, callers.all_have_urls);
+    let v1 = v1::v1(root.section("v1"));
     let upstream = tuning::upstream(root.section("upstream"));
     let retry = tuning::retry(root.section("retry"), names.sandbox);
     let renewal = tuning::renewal(root.section("renewal"), names.sandbox);
@@ -136,6 +137,7 @@ fn sections(root: Section<'_>, file: &Path) -> Result<Config, Reported> {
         store: store?,
         realms,
         callers: callers.callers,
+        v1: v1?,
         upstream: upstream?,
         retry,
         renewal,

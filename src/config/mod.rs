@@ -1,6 +1,7 @@
 //! `config.toml` as plain typed values, checked once at load. Imports no feature; features import it.
 
 mod callers;
+pub mod csv;
 pub mod defaults;
 mod diagnostic;
 mod for_tests;
@@ -19,6 +20,7 @@ pub mod secret;
 pub mod text_file;
 mod tuning;
 mod units;
+mod v1;
 mod values;
 
 #[cfg(all(test, unix))]
@@ -30,6 +32,7 @@ pub use load::{LoadedConfig, load, load_admin, load_ca_folder, load_store};
 pub use reader::Env;
 pub use tuning::{bad_directive, proxy_credentials_problem};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
+pub use v1::{Procedures, V1Config};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +61,7 @@ pub struct Config {
     pub store: StoreConfig,
     pub realms: BTreeMap<RealmName, RealmConfig>,
     pub callers: Vec<CallerConfig>,
+    pub v1: V1Config,
     pub upstream: UpstreamConfig,
     pub retry: RetryConfig,
     pub renewal: RenewalConfig,

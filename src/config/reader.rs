@@ -96,6 +96,14 @@ impl<'a> Reader<'a> {
         self.warnings.borrow_mut().push(self.at(location, what.into(), fix.into()));
     }
 
+    /// A fault of another file that a key names; its line counts from 1, or is 0 for the file as a whole.
+    pub fn problem_in(&self, file: &Path, line: usize, key: &str, what: &str, fix: &str) {
+        let column = line.min(1);
+        let (what, fix) = (what.to_owned(), fix.to_owned());
+        let problem = Diagnostic { file: file.to_owned(), line, column, key: key.to_owned(), what, fix };
+        self.problems.borrow_mut().push(problem);
+    }
+
     pub fn syntax(&self, span: Option<Range<usize>>, message: &str) {
         let offset = span.map_or(0, |span| span.start);
         let location = Location { key: key_near(self.text, offset), offset };

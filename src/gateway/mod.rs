@@ -15,6 +15,7 @@ pub mod settings;
 mod stories;
 #[cfg(test)]
 mod testing;
+mod v1;
 mod worker;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use http::{Method, Response};
 use crate::access::account::Account;
 use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, Request, RequestBody, RequestHead};
-use crate::model::endpoint::{Endpoint, EndpointId};
+use crate::model::endpoint::{Endpoint, EndpointId, V1Difference};
 
 pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
@@ -147,6 +148,11 @@ impl<D: Dial> Gateway<D> {
             BufferState::Ready(body) => body,
             // Boxed, like all that few calls need, so that the others do not carry its size around.
             BufferState::Incomplete(buffering) => Box::pin(buffering.read(settings.body_idle)).await?,
+        };
+        let body = if request.v1 == V1Difference::Procedure {
+            v1::translate(body, &head.headers, &settings.v1)?
+        } else {
+            body
         };
         let forwarded = self.forward_with_retries(&request, access, &body, log).await?;
         self.caller_response(&request, forwarded, log).await

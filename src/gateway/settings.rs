@@ -28,6 +28,7 @@ pub struct GatewaySettings {
     trusted: Vec<IpNet>,
     /// A handful: walking them is cheaper than hashing them.
     realms: Vec<(RealmName, Arc<RealmPolicy>)>,
+    pub v1: config::V1Config,
     pub retry: config::RetryConfig,
     pub replay_limit: usize,
     pub body_idle: Duration,
@@ -97,6 +98,7 @@ impl GatewaySettings {
                 .iter()
                 .map(|(name, realm)| (name.clone(), Arc::new(realm_policy(realm))))
                 .collect(),
+            v1: config.v1.clone(),
             retry: config.retry.clone(),
             replay_limit: config.gateway.replay_limit,
             body_idle: config.gateway.body_idle_timeout,

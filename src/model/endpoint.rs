@@ -51,10 +51,24 @@ pub struct Endpoint {
     pub lists_orders: bool,
     /// Its response is a file, which a caller may stop reading.
     pub is_download: bool,
-    /// Its body has another form in V1: a V1 call is refused where V2 is the route.
-    pub differs_in_v1: bool,
+    /// What a V1 call needs where V2 is the route.
+    pub v1: V1Difference,
     /// Whether the gateway ever sends such a call to the API host.
     pub is_forwarded: bool,
+}
+
+/// How V2 differs from V1 (migration notice, "Gen API V1/V2 Endpoints Comparison").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V1Difference {
+    Same,
+    /// The request's body names the procedure, and V2's its MapID code.
+    Procedure,
+    /// The response lists case types, and V2's does not.
+    CaseTypes,
+    /// V2's orders have `ProcedureName` and `ProcedureTypeName`.
+    OrderFields,
+    /// V1 has no such call.
+    Absent,
 }
 
 /// What a caller's `allow` list names.
@@ -175,7 +189,7 @@ const fn row(
         retry_wait: RetryWait::Base,
         lists_orders: false,
         is_download: false,
-        differs_in_v1: false,
+        v1: V1Difference::Same,
         is_forwarded: true,
     }
 }
@@ -188,7 +202,10 @@ use RetrySafety::*;
 /// templates.
 pub static TABLE: [Endpoint; 18] = [
     // S 4.2.2
-    row(Id::Discovery, "discovery", GET, &["api-discovery-by-name-and-version"], Discovery, ByMethod),
+    Endpoint {
+        v1: V1Difference::Absent,
+        ..row(Id::Discovery, "discovery", GET, &["api-discovery-by-name-and-version"], Discovery, ByMethod)
+    },
     // S 4.2.3
     row(Id::RelatedAccounts, "related_accounts", GET, &["related-accounts"], Accounts, ByMethod),
     // S 4.3.1
@@ -199,35 +216,47 @@ pub static TABLE: [Endpoint; 18] = [
     // S 4.3.2
     row(Id::UnpairAccount, "unpair_account", DELETE, &["unpair-account"], Unpair, ByMethod),
     // N
-    row(
-        Id::PracticeConfiguration,
-        "practice_configuration",
-        GET,
-        &["practice-configuration"],
-        Practice,
-        ByMethod,
-    ),
+    Endpoint {
+        v1: V1Difference::CaseTypes,
+        ..row(
+            Id::PracticeConfiguration,
+            "practice_configuration",
+            GET,
+            &["practice-configuration"],
+            Practice,
+            ByMethod,
+        )
+    },
     // N: not idempotent, and V1 names the procedure differently
     Endpoint {
-        differs_in_v1: true,
+        v1: V1Difference::Procedure,
         ..row(Id::CreateRx, "create_rx", POST, &["scan-request"], Scans, OnlyIfConfigured)
     },
     // N
-    row(Id::DeleteRx, "delete_rx", DELETE, &["scan-request", "{}"], Scans, ByMethod),
+    Endpoint {
+        v1: V1Difference::Absent,
+        ..row(Id::DeleteRx, "delete_rx", DELETE, &["scan-request", "{}"], Scans, ByMethod)
+    },
     // N
     Endpoint {
         links: true,
         lists_orders: true,
+        v1: V1Difference::OrderFields,
         ..row(Id::PracticeOrders, "practice_orders", GET, &["orders", "practice"], Orders, ByMethod)
     },
     // N
     Endpoint {
         links: true,
         lists_orders: true,
+        v1: V1Difference::OrderFields,
         ..row(Id::LabOrders, "lab_orders", GET, &["orders", "lab"], Orders, ByMethod)
     },
     // N
-    Endpoint { links: true, ..row(Id::Order, "order", GET, &["orders", "{}"], Orders, ByMethod) },
+    Endpoint {
+        links: true,
+        v1: V1Difference::OrderFields,
+        ..row(Id::Order, "order", GET, &["orders", "{}"], Orders, ByMethod)
+    },
     // N
     Endpoint {
         is_download: true,

@@ -4,14 +4,12 @@
 use serde_json::{Map, Value};
 
 use super::import_plan::ImportEntry;
+use crate::config::csv::{self, OpenQuoteError};
 use crate::model::account::{AccountId, AccountName, RealmName};
 use crate::model::token::RefreshToken;
 
 /// What each element has to say; in CSV the header row's words, in any order and case.
 const FIELDS: [&str; 4] = ["name", "realm", "account_id", "refresh_token"];
-
-/// The separators that spreadsheets write, by country and program.
-const SEPARATORS: [char; 3] = [',', ';', '\t'];
 
 /// Why the file cannot be read as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,23 +97,21 @@ fn read_text<'a>(map: &'a Map<String, Value>, field: &str) -> Result<&'a str, St
 }
 
 fn read_csv(text: &str) -> Result<Vec<Result<ImportEntry, String>>, ImportFileError> {
-    // A line for Excel that some programs write in front of the header row.
-    let declared = text.lines().next().is_some_and(|line| line.to_ascii_lowercase().starts_with("sep="));
-    let text = if declared { text.split_once('\n').map_or("", |(_, rest)| rest) } else { text };
+    let (text, _) = csv::without_separator_line(text);
     let (mut missing, mut fault) = (FIELDS.to_vec(), None);
-    for separator in SEPARATORS {
-        let rows = match rows(text, separator) {
+    for separator in csv::SEPARATORS {
+        let rows = match csv::rows(text, separator) {
             Ok(rows) => rows,
-            Err(error) => {
-                fault.get_or_insert(error);
+            Err(OpenQuoteError { line }) => {
+                fault.get_or_insert(ImportFileError::OpenQuote { line });
                 continue;
             }
         };
         let Some((header, rows)) = rows.split_first() else { return Err(ImportFileError::Empty) };
-        match columns(header)? {
+        match columns(&header.cells)? {
             Ok(columns) => {
-                let test = header.iter().position(|cell| cell.eq_ignore_ascii_case(TEST));
-                return Ok(rows.iter().map(|row| read_row(row, columns, test)).collect());
+                let test = header.cells.iter().position(|cell| cell.eq_ignore_ascii_case(TEST));
+                return Ok(rows.iter().map(|row| read_row(&row.cells, columns, test)).collect());
             }
             Err(absent) if absent.len() < missing.len() => missing = absent,
             Err(_) => {}
@@ -151,44 +147,6 @@ fn read_row(row: &[String], columns: [usize; 4], test: Option<usize>) -> Result<
         token.strip_prefix('\'').filter(|rest| rest.starts_with(['=', '+', '-', '@'])).unwrap_or(token);
     let test = test.and_then(|column| row.get(column)).map_or(Ok(None), |word| read_test(word))?;
     Ok(ImportEntry { test, ..entry(cell(0)?, cell(1)?, cell(2)?, token)? })
-}
-
-/// RFC 4180, and what programs write in its place: any line ending, blank lines, blanks around cells. The
-/// first row is the header.
-fn rows(text: &str, separator: char) -> Result<Vec<Vec<String>>, ImportFileError> {
-    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut opened_in) = (1, None);
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match (letter, opened_in) {
-            ('"', Some(_)) if letters.peek() == Some(&'"') => cell.extend(letters.next()),
-            ('"', Some(_)) => opened_in = None,
-            ('"', None) if cell.trim().is_empty() => {
-                cell.clear();
-                opened_in = Some(line);
-            }
-            ('\n' | '\r', None) => {
-                end_row(&mut rows, &mut row, &mut cell);
-            }
-            (letter, None) if letter == separator => row.push(std::mem::take(&mut cell).trim().to_owned()),
-            (letter, _) => cell.push(letter),
-        }
-        line += usize::from(letter == '\n');
-    }
-    if let Some(line) = opened_in {
-        return Err(ImportFileError::OpenQuote { line });
-    }
-    end_row(&mut rows, &mut row, &mut cell);
-    Ok(rows)
-}
-
-/// Blank lines, and lines of separators alone, as a spreadsheet leaves them behind, are no rows.
-fn end_row(rows: &mut Vec<Vec<String>>, row: &mut Vec<String>, cell: &mut String) {
-    row.push(std::mem::take(cell).trim().to_owned());
-    let row = std::mem::take(row);
-    if row.iter().any(|cell| !cell.is_empty()) {
-        rows.push(row);
-    }
 }
 
 fn entry(name: &str, realm: &str, account_id: &str, refresh_token: &str) -> Result<ImportEntry, String> {

@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::request::SandboxRequest;
 use super::state::{AccountKind, CreatedRx, PairError, Practice, SandboxState};
 use super::tokens::{Grant, Holder};
-use super::{downloads, oauth, patients, storage};
+use super::{downloads, oauth, patients, procedures, storage};
 
 /// The sentence of Authentication & Pairing V2, 4.3.1.
 const CHART_WARNING: &str =
@@ -323,6 +323,9 @@ impl ApiCall<'_> {
             _ if !self.request.body_is_complete() => Value::Null,
             _ => return Reply::error(400, "a JSON object is wanted"),
         };
+        if !procedures::is_named(&body, self.found.is_v2(), self.behavior) {
+            return Reply::error(400, "no known procedure is named");
+        }
         let rx_id = orders::next_rx_id(practice);
         practice.creations += 1;
         practice.created.insert(rx_id, CreatedRx { rx_id, at: self.host.now(), body });
@@ -374,11 +377,7 @@ fn configuration_json(practice: &Practice, v2: bool) -> Value {
         "CompanyName": practice.account.name,
         "Doctors": [{"Id": practice.account.id * 10 + 1, "Name": "Dr. Sandra Sandbox"}],
         "Labs": [{"Id": 9001, "Name": "Sandbox Lab"}],
-        "Procedures": [
-            {"MapID": "FR", "Name": "Fixed Restorative"},
-            {"MapID": "IN", "Name": "Invisalign"},
-            {"MapID": "SM", "Name": "Study Model/iRecord"},
-        ],
+        "Procedures": procedures::list_json(),
     });
     if !v2 {
         configuration["CaseTypes"] =

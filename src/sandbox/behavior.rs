@@ -52,6 +52,11 @@ pub struct Behavior {
     /// False: Domain/Path answers 404 to discovery, only `base_url` works.
     pub discovery_at_domain: bool,
     pub lab_list_flips_on: DownloadedWhen,
+    /// The member of a scan-request that names the procedure: V1 wants one of its names or numbers there, V2
+    /// a MapID code, and a body without is answered 400. None: nobody looks.
+    pub procedure_field: Option<String>,
+    /// What V2 calls it, where that differs.
+    pub map_id_field: Option<String>,
     /// JSON is compressed when the caller accepts gzip.
     pub gzip_json: bool,
     /// JSON is compressed although the caller did not ask.
@@ -83,6 +88,8 @@ impl Default for Behavior {
             discovery_enabled: true,
             discovery_at_domain: true,
             lab_list_flips_on: DownloadedWhen::FullDownload,
+            procedure_field: None,
+            map_id_field: None,
             gzip_json: false,
             gzip_unasked: false,
             chunked_json: None,

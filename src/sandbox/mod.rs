@@ -27,6 +27,7 @@ mod options;
 mod orders;
 mod patients;
 mod peer_stream;
+mod procedures;
 mod quirks;
 pub mod record;
 mod reply;

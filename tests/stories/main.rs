@@ -32,6 +32,7 @@ mod running;
 mod test_accounts;
 mod test_bed;
 mod token_responses;
+mod v1;
 mod walls;
 #[allow(dead_code, reason = "each test binary uses its own part of the browser")]
 #[path = "../common/web_browser.rs"]

@@ -183,8 +183,10 @@ fn hex(bytes: &[u8]) -> String {
 async fn a_delete_keeps_its_body() {
     let bed = TestBed::new().await;
     let body = "{\"why\" : \"wrong patient\"}";
-    let head =
-        format!("DELETE /accounts/{CLINIC_NAME}/lab-sw/v1/scan-request/7\nContent-Length: {}", body.len());
+    let head = format!(
+        "DELETE /accounts/{CLINIC_NAME}/api/third-party/v2/scan-request/7\nContent-Length: {}",
+        body.len()
+    );
     bed.raw(&head, body).await;
     let call = last_call(&bed);
     assert_eq!((call.method.as_str(), call.target()), ("DELETE", "/itero-gen-api/v2/scan-request/7"));

@@ -223,7 +223,8 @@ async fn a_v1_scan_request_is_refused_since_its_body_differs_and_a_v2_one_passes
         let head = format!("POST /accounts/acct-1001{path}\nContent-Length: {}", body.len());
         let expected = json!({
             "title": "A V1 scan-request cannot be translated to V2, whose body names the procedure differently.",
-            "hint": "Send the V2 body to /scan-request without the V1 prefix.",
+            "hint": "Send the V2 body to /scan-request without the V1 prefix; an operator lists V1 procedures with their MapID codes in [v1] procedures.",
+            "detail": "no list of V1 procedures is configured",
         });
         check(&bed.raw(&head, body).await, 422, "procedure_unknown", "http_request_denied", &[], expected);
     }

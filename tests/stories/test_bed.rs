@@ -40,6 +40,7 @@ pub struct TestBedBuilder {
     accounts: Vec<AccountSpec>,
     config: Vec<(String, String)>,
     appended: String,
+    files: Vec<(String, String)>,
     import: bool,
     clock: Clock,
 }
@@ -93,6 +94,7 @@ impl TestBedBuilder {
             ],
             config: Vec::new(),
             appended: String::new(),
+            files: Vec::new(),
             import: true,
             clock,
         }
@@ -132,6 +134,12 @@ impl TestBedBuilder {
         self
     }
 
+    /// A file beside the configuration.
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
     /// Leaves the accounts unknown to the gateway, and unpaired at the platform.
     pub fn unpaired(mut self) -> Self {
         self.import = false;
@@ -152,6 +160,9 @@ impl TestBedBuilder {
         let key = gateway_files::write(&sandbox, folder.path(), &addresses).unwrap();
         for account in unpaired {
             sandbox.add_account(account);
+        }
+        for (name, text) in &self.files {
+            std::fs::write(folder.path().join(name), text).unwrap();
         }
         rewrite(&folder.path().join(gateway_files::CONFIG), &self.config, &self.appended);
         let running = start_gateway(folder.path(), self.clock.clone()).await;

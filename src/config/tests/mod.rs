@@ -40,6 +40,7 @@ impl ConfigFolder {
         folder.write("cert.pem", &made.cert.pem());
         folder.write("ca.pem", &made.cert.pem());
         folder.write("key.pem", &made.signing_key.serialize_pem());
+        folder.write("procedures.csv", "procedure,map_id\nCrown,FR\n");
         folder.write("not.pem", "hello");
         folder.write("empty.secret", "\n");
         folder.write("good.secret", &format!("{CANARY}\r\n"));

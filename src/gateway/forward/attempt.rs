@@ -74,7 +74,7 @@ impl<D: Dial> Gateway<D> {
                 via: &self.via,
                 request_id: &log.request_id,
                 framing: body.framing(),
-                links: request.endpoint.links,
+                links: request.rewrites_response(),
             },
         };
         let started_at = Instant::now();

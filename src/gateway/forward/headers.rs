@@ -17,7 +17,7 @@ pub struct GatewayHeaders<'a> {
     pub request_id: &'a HeaderValue,
     /// How the body is framed on the way out.
     pub framing: OutboundFraming,
-    /// The response's links will be rewritten: it is asked for in one part and without compression.
+    /// The response will be rewritten: it is asked for in one part and without compression.
     pub links: bool,
 }
 
@@ -27,6 +27,8 @@ pub enum OutboundFraming {
     /// No body, or one whose Content-Length passes as it is.
     AsReceived,
     Chunked,
+    /// The body is not the caller's any more, and so long.
+    Length(usize),
 }
 
 /// The platform's request head, made of the caller's as it is written.
@@ -64,8 +66,12 @@ impl OutboundHead<'_> {
                 header.write(out);
             }
         }
-        if gateway_headers.framing == OutboundFraming::Chunked {
-            write_ours(out, KnownHeader::TransferEncoding, &CHUNKED);
+        match gateway_headers.framing {
+            OutboundFraming::AsReceived => {}
+            OutboundFraming::Chunked => write_ours(out, KnownHeader::TransferEncoding, &CHUNKED),
+            OutboundFraming::Length(length) => {
+                write_ours(out, KnownHeader::ContentLength, &HeaderValue::from(length));
+            }
         }
         if gateway_headers.links {
             write_ours(out, KnownHeader::AcceptEncoding, &IDENTITY);
@@ -103,6 +109,7 @@ impl GatewayHeaders<'_> {
         let framing = match self.framing {
             OutboundFraming::AsReceived => HeaderSet::NONE,
             OutboundFraming::Chunked => HeaderSet::new(&[KnownHeader::ContentLength]),
+            OutboundFraming::Length(_) => DESCRIBES_BODY,
         };
         if self.links { framing.union(PREVENTS_REWRITING) } else { framing }
     }
@@ -194,6 +201,15 @@ const RESERVED: HeaderSet =
 /// A part of a response cannot be rewritten, and a compressed one only with effort.
 const PREVENTS_REWRITING: HeaderSet =
     HeaderSet::new(&[KnownHeader::Range, KnownHeader::IfRange, KnownHeader::AcceptEncoding]);
+
+/// What tells of a body's bytes, and does not hold for others.
+const DESCRIBES_BODY: HeaderSet = HeaderSet::new(&[
+    KnownHeader::ContentLength,
+    KnownHeader::ContentMd5,
+    KnownHeader::Digest,
+    KnownHeader::ContentDigest,
+    KnownHeader::ReprDigest,
+]);
 
 fn is_dropped(header: &HeaderField<'_>) -> bool {
     match header.name {

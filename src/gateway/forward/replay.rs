@@ -45,7 +45,7 @@ pub fn buffer(mut body: RequestBody, framing: OutboundFraming, limit: usize) -> 
     if body.has_ended() {
         // A chunked body of nothing is one all the same: it goes out as it came.
         return BufferState::Ready(match framing {
-            OutboundFraming::AsReceived => ReplayableBody::Empty,
+            OutboundFraming::AsReceived | OutboundFraming::Length(_) => ReplayableBody::Empty,
             OutboundFraming::Chunked => ReplayableBody::Buffered { bytes: Bytes::new(), framing },
         });
     }

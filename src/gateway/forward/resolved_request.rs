@@ -15,7 +15,7 @@ use crate::gateway::inbound::target::{self, ParsedTarget};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::settings::{CallerRules, GatewaySettings, RealmPolicy};
 use crate::http1::RequestHead;
-use crate::model::endpoint::Endpoint;
+use crate::model::endpoint::{Endpoint, V1Difference};
 use crate::model::route::Route;
 
 /// A call whose caller, account and endpoint are known.
@@ -26,6 +26,8 @@ pub struct ResolvedRequest<'a> {
     pub realm: &'a Arc<RealmPolicy>,
     pub account: Arc<Account>,
     pub endpoint: &'static Endpoint,
+    /// What has to be done about a V1 call on its way to V2 and back.
+    pub v1: V1Difference,
     pub started: Timestamp,
     target: ParsedTarget<'a>,
 }
@@ -68,10 +70,27 @@ impl<'a> ResolvedRequest<'a> {
             }
         };
         check_allowed(rules, endpoint)?;
-        if target.v1 && endpoint.differs_in_v1 && access.route().path() != V1_PATH {
-            return Err(Refusal::ProcedureUnknown);
+        let crosses = target.v1 && access.route().path() != V1_PATH;
+        let v1 = if crosses { endpoint.v1 } else { V1Difference::Same };
+        if v1 == V1Difference::Absent {
+            return Err(Refusal::NotInV1(endpoint));
         }
-        Ok(Self { settings, head, rules, realm, account, endpoint, target, started })
+        Ok(Self { settings, head, rules, realm, account, endpoint, v1, target, started })
+    }
+
+    /// Whether the response's body will be rewritten, so that it has to come in one part and as plain text.
+    pub fn rewrites_response(&self) -> bool {
+        self.endpoint.links || self.adds_case_types()
+    }
+
+    /// Whether the response is to have the members that V1's has.
+    pub fn adds_case_types(&self) -> bool {
+        self.v1 == V1Difference::CaseTypes && !self.settings.v1.case_types.is_empty()
+    }
+
+    /// Whether the fields that V2 adds to orders are to go.
+    pub fn strips_orders(&self) -> bool {
+        self.v1 == V1Difference::OrderFields && self.settings.v1.strips_orders
     }
 
     pub fn is_read(&self) -> bool {

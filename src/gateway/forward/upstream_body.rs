@@ -99,6 +99,11 @@ impl<S: Io> UpstreamBody<S> {
         Ok(())
     }
 
+    /// All of the body, where it has been read ahead.
+    pub fn buffered(&self) -> Option<&[u8]> {
+        self.ended.then(|| self.front.as_deref().unwrap_or_default())
+    }
+
     fn poll_platform(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         let Some(checkout) = &mut self.checkout else { return Poll::Ready(None) };
         match ready!(checkout.connection.poll_chunk(&mut self.decoder, cx)) {

@@ -23,7 +23,7 @@ pub struct ParsedTarget<'a> {
     pub rest: &'a str,
     /// As sent, without the `?`.
     pub query: Option<&'a str>,
-    /// The old platform's V1 prefix was among those that came off.
+    /// The last prefix that came off was the old platform's V1 one: it says which API the call is of.
     pub v1: bool,
     pub endpoint: &'static Endpoint,
 }
@@ -149,7 +149,7 @@ fn strip_legacy(path: &str) -> (&str, bool) {
             if first.eq_ignore_ascii_case(prefix[0])
                 && let Some(remainder) = strip_segments(remainder, &prefix[1..])
             {
-                v1 |= *prefix == V1_PREFIX;
+                v1 = *prefix == V1_PREFIX;
                 rest = collapse(remainder);
                 continue 'again;
             }
@@ -466,11 +466,17 @@ mod tests {
     }
 
     #[test]
-    fn the_old_v1_prefix_is_remembered() {
-        for (path, v1) in [("/lab-sw/v1/scan-request", true), ("/itero-gen-api/v2/scan-request", false)] {
+    fn the_last_prefix_says_whether_a_call_is_one_of_v1() {
+        for (path, v1) in [
+            ("/lab-sw/v1/scan-request", true),
+            ("/Lab-SW/%761//scan-request", true),
+            ("/itero-gen-api/v2/lab-sw/v1/scan-request", true),
+            ("/lab-sw/v1/itero-gen-api/v2/scan-request", false),
+            ("/itero-gen-api/v2/scan-request", false),
+        ] {
             let uri: Uri = path.parse().unwrap();
             let located = parse(&Method::POST, &uri, "").unwrap();
-            assert_eq!((located.v1, located.endpoint.name), (v1, "create_rx"));
+            assert_eq!((located.v1, located.endpoint.name), (v1, "create_rx"), "{path}");
         }
     }
 

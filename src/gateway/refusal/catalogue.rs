@@ -36,6 +36,7 @@ pub enum RefusalCode {
     InternalError,
     Misdirected,
     ProxyTargetRefused,
+    NotInV1,
 }
 
 /// What callers and operators see of a refusal code.
@@ -56,7 +57,7 @@ pub struct ErrorInfo {
 }
 
 /// In the order of [`RefusalCode`].
-pub static CATALOGUE: [ErrorInfo; 26] = [
+pub static CATALOGUE: [ErrorInfo; 27] = [
     ErrorInfo {
         id: RefusalCode::BadRequest,
         code: "bad_request",
@@ -192,7 +193,7 @@ pub static CATALOGUE: [ErrorInfo; 26] = [
         code: "procedure_unknown",
         status: StatusCode::UNPROCESSABLE_ENTITY,
         title: "A V1 scan-request cannot be translated to V2, whose body names the procedure differently.",
-        hint: "Send the V2 body to /scan-request without the V1 prefix.",
+        hint: "Send the V2 body to /scan-request without the V1 prefix; an operator lists V1 procedures with their MapID codes in [v1] procedures.",
         proxy_error: "http_request_denied",
         oauth_error: "invalid_request",
         closes_connection: false,
@@ -317,6 +318,16 @@ pub static CATALOGUE: [ErrorInfo; 26] = [
         oauth_error: "invalid_request",
         closes_connection: true,
     },
+    ErrorInfo {
+        id: RefusalCode::NotInV1,
+        code: "not_in_v1",
+        status: StatusCode::NOT_FOUND,
+        title: "V1 of the API has no such call.",
+        hint: "Send it without the V1 prefix /lab-sw/v1: it is a call of V2.",
+        proxy_error: "http_request_denied",
+        oauth_error: "invalid_request",
+        closes_connection: false,
+    },
 ];
 
 impl RefusalCode {
@@ -360,7 +371,8 @@ impl RefusalCode {
             | Self::TooManyConnections
             | Self::InternalError
             | Self::Misdirected
-            | Self::ProxyTargetRefused => None,
+            | Self::ProxyTargetRefused
+            | Self::NotInV1 => None,
         }
     }
 

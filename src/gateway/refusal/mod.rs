@@ -1,17 +1,18 @@
 //! The responses that the gateway makes up itself. Each has one code of the catalogue; nothing of a caller's
-//! request is reflected in it.
+//! request is reflected in it, save the procedure that a V1 call names.
 
 mod catalogue;
 pub mod oauth_error;
 mod problem_json;
 
+use std::fmt;
 use std::time::Duration;
 
 use http::header::HeaderName;
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountName, RealmName, Remedy};
-use crate::model::endpoint::Group;
+use crate::model::endpoint::{Endpoint, Group};
 
 pub use catalogue::{CATALOGUE, ErrorInfo, RefusalCode};
 
@@ -41,7 +42,7 @@ pub enum Refusal {
     ContentTooLarge,
     UriTooLong,
     HeadTooLarge,
-    ProcedureUnknown,
+    ProcedureUnknown(ProcedureProblem),
     TooManyRequests(Duration),
     PlatformUnreachable(String),
     PlatformMisbehaved(&'static str),
@@ -58,6 +59,22 @@ pub enum Refusal {
     Misdirected(&'static str),
     /// The forward proxy was asked for a host that is not one of its own.
     ProxyTargetRefused,
+    /// A call under the V1 prefix that V2 alone has.
+    NotInV1(&'static Endpoint),
+}
+
+/// Why a V1 scan-request cannot become one of V2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcedureProblem {
+    /// No list of procedures is configured.
+    NoList,
+    /// The body is compressed, and is not read.
+    Compressed,
+    NotListed {
+        /// As the caller wrote it; cut where it is longer than any real one.
+        procedure: String,
+        known: Vec<String>,
+    },
 }
 
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -80,7 +97,7 @@ impl Refusal {
             ContentTooLarge => RefusalCode::ContentTooLarge,
             UriTooLong => RefusalCode::UriTooLong,
             HeadTooLarge => RefusalCode::HeadTooLarge,
-            ProcedureUnknown => RefusalCode::ProcedureUnknown,
+            ProcedureUnknown(_) => RefusalCode::ProcedureUnknown,
             TooManyRequests(_) => RefusalCode::TooManyRequests,
             PlatformUnreachable(_) => RefusalCode::PlatformUnreachable,
             PlatformMisbehaved(_) => RefusalCode::PlatformMisbehaved,
@@ -93,6 +110,7 @@ impl Refusal {
             Loop => RefusalCode::Loop,
             Misdirected(_) => RefusalCode::Misdirected,
             ProxyTargetRefused => RefusalCode::ProxyTargetRefused,
+            NotInV1(_) => RefusalCode::NotInV1,
         }
     }
 
@@ -113,6 +131,8 @@ impl Refusal {
             PlatformUnreachable(why) | InvalidByte(why) => Some(why.clone()),
             AccountNeedsLogin { account, since, .. } => Some(format!("account {account}, since {since}")),
             AccountPaused(account) => Some(format!("account {account}")),
+            ProcedureUnknown(problem) => Some(problem.to_string()),
+            NotInV1(endpoint) => Some(format!("{} is a call of V2 alone", endpoint.template())),
             _ => None,
         }
     }
@@ -122,6 +142,18 @@ impl Refusal {
             Refusal::TooManyRequests(wait) | Refusal::TokenUnavailable(wait) => Some(*wait),
             Refusal::Draining | Refusal::TooManyConnections => Some(Duration::from_secs(1)),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ProcedureProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoList => f.write_str("no list of V1 procedures is configured"),
+            Self::Compressed => f.write_str("the body is compressed; send it as it is"),
+            Self::NotListed { procedure, known } => {
+                write!(f, "procedure {procedure:?} is not one of the known ones: {}", known.join(", "))
+            }
         }
     }
 }
@@ -159,7 +191,7 @@ mod tests {
             ContentTooLarge,
             UriTooLong,
             HeadTooLarge,
-            ProcedureUnknown,
+            ProcedureUnknown(ProcedureProblem::NoList),
             TooManyRequests(Duration::from_millis(1)),
             PlatformUnreachable("x".into()),
             PlatformMisbehaved("x"),
@@ -173,6 +205,7 @@ mod tests {
             InvalidByte("x".into()),
             Misdirected("x"),
             ProxyTargetRefused,
+            NotInV1(crate::model::endpoint::OTHER),
         ]
     }
 

@@ -8,7 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::http1::ReasonPhrase;
 
-use crate::gateway::refusal::{ErrorInfo, Refusal, X_REQUEST_ID};
+use crate::gateway::refusal::{ErrorInfo, ProcedureProblem, Refusal, X_REQUEST_ID};
 
 static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -60,7 +60,10 @@ impl Refusal {
             problem["detail"] = detail.into();
         }
         match self {
-            Refusal::AccountNotChosen(choices) => problem["choices"] = choices.clone().into(),
+            Refusal::AccountNotChosen(choices)
+            | Refusal::ProcedureUnknown(ProcedureProblem::NotListed { known: choices, .. }) => {
+                problem["choices"] = choices.clone().into();
+            }
             Refusal::AccountNeedsLogin { account, realm, remedy, .. } => {
                 problem["hint"] = remedy.advice(realm, account).into();
                 problem["fix"] = remedy.fix(realm, account).into();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use http::Response;
 
-use crate::http1::client::Dial;
+use crate::http1::client::{Dial, Io};
 use crate::http1::{KnownHeader, ReasonPhrase, ResponseHead};
 
 use super::access_log::RequestLog;
@@ -19,10 +19,11 @@ use super::forward::resolved_request::ResolvedRequest;
 use super::forward::upstream_body::{ResponseBodyError, UpstreamBody};
 use super::inbound::cors;
 use super::refusal::Refusal;
+use super::v1;
 use super::worker::{Gateway, GatewayResponse};
 use body::ResponseBody;
 use links::{ADDRESS_FIELDS, LinkContext, LinkMatcher};
-use rewrite::{RewritePlan, RewrittenBody, RewrittenResponse};
+use rewrite::{Decoding, RewritePlan, RewrittenBody, RewrittenResponse};
 
 impl<D: Dial> Gateway<D> {
     pub(super) async fn caller_response(
@@ -46,6 +47,8 @@ impl<D: Dial> Gateway<D> {
             let matcher = self.link_matcher(access.route().path());
             Box::pin(self.rewrite_links(request, &mut head, response.body, matcher, link_context, log))
                 .await?
+        } else if request.adds_case_types() {
+            Box::pin(add_case_types(request, &mut head, response.body, log)).await?
         } else {
             ResponseBody::live(response.body)
         };
@@ -81,8 +84,9 @@ impl<D: Dial> Gateway<D> {
             }
         };
         let Some(matcher) = matcher else { return Ok(ResponseBody::live(body)) };
+        let decoding = Decoding { gzip, strips_orders: request.strips_orders() };
         let RewrittenResponse { body, length, links, untouched } =
-            rewrite::rewrite(body, gzip, matcher, link_context).await.map_err(body_refusal)?;
+            rewrite::rewrite(body, decoding, matcher, link_context).await.map_err(body_refusal)?;
         log.set_links(links.changed, links.passed);
         // What came with its length and has nothing changed is described as it came. A part of it could be
         // one with links by then.
@@ -97,6 +101,45 @@ impl<D: Dial> Gateway<D> {
             RewrittenBody::Streaming(body) => ResponseBody::rewriting(body),
         })
     }
+}
+
+/// Puts V1's case types into a configuration of V2's. One that cannot be read as a whole passes untouched,
+/// and is counted as a link row's is.
+async fn add_case_types<S: Io>(
+    request: &ResolvedRequest<'_>,
+    head: &mut ResponseHead,
+    mut body: UpstreamBody<S>,
+    log: &mut RequestLog,
+) -> Result<ResponseBody<S>, Refusal> {
+    if !head.status.is_success() {
+        return Ok(ResponseBody::live(body));
+    }
+    let gzip = match rewrite::plan(&request.head.method, head.status, &head.headers) {
+        RewritePlan::Rewrite { gzip } => gzip,
+        RewritePlan::NoLinks => return Ok(ResponseBody::live(body)),
+        RewritePlan::PassThrough(why) => {
+            log.unread = Some(why);
+            return Ok(ResponseBody::live(body));
+        }
+        RewritePlan::HeadOnly => {
+            rewrite::drop_representation_headers(&mut head.headers, None);
+            return Ok(ResponseBody::live(body));
+        }
+    };
+    body.buffer_up_to(rewrite::MAX_BUFFERED).await.map_err(body_refusal)?;
+    let text = match body.buffered() {
+        Some(packed) if gzip => rewrite::unpacked(packed),
+        text => text.map(<[u8]>::to_vec),
+    };
+    let Some(text) = text else {
+        log.unread = Some("size");
+        return Ok(ResponseBody::live(body));
+    };
+    let Some(configuration) = v1::with_members(&text, &request.settings.v1.case_types) else {
+        return Ok(ResponseBody::live(body));
+    };
+    rewrite::drop_representation_headers(&mut head.headers, Some(configuration.len()));
+    Ok(ResponseBody::full(configuration.into()))
 }
 
 /// Nothing has been sent to the caller yet, so it can be told plainly.

@@ -2,11 +2,12 @@
 //! longer ones stream. What cannot be rewritten safely passes untouched, and is counted.
 
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use flate2::read;
 use flate2::write::MultiGzDecoder;
 use http::{HeaderValue, Method, StatusCode};
 
@@ -15,6 +16,7 @@ use crate::http1::{HeaderSet, Headers, KnownHeader, ascii_str};
 
 use super::links::{LinkContext, LinkCounts, LinkMatcher, Rewriter, has_wide_letters};
 use crate::gateway::forward::upstream_body::{ResponseBodyError, UpstreamBody};
+use crate::gateway::v1::FieldStripper;
 
 /// A longer body is rewritten as it streams.
 pub const MAX_BUFFERED: usize = 1024 * 1024;
@@ -81,6 +83,14 @@ fn has_wide_charset(headers: &Headers) -> bool {
         .any(|wide| charset.trim_matches('"').starts_with(wide))
 }
 
+/// All of a gzip text, where it is sound and not longer than what is buffered.
+pub fn unpacked(gzip: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut reader = read::MultiGzDecoder::new(gzip).take(MAX_BUFFERED as u64 + 1);
+    reader.read_to_end(&mut text).ok().filter(|_| text.len() <= MAX_BUFFERED)?;
+    Some(text)
+}
+
 /// Drops what describes the vendor's bytes and no longer holds. The ETag stays: the same account and address
 /// always give the same bytes, and a conditional request has to find its way back to the vendor's own.
 pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>) {
@@ -105,6 +115,14 @@ pub fn drop_representation_headers(headers: &mut Headers, length: Option<usize>)
 pub struct DecodedBody<S: Io> {
     body: UpstreamBody<S>,
     gzip: Option<Gzip>,
+    stripping: Option<Box<Stripping>>,
+}
+
+/// Fields that go before links are looked for.
+#[derive(Default)]
+struct Stripping {
+    stripper: FieldStripper,
+    finished: bool,
 }
 
 struct Gzip {
@@ -121,6 +139,14 @@ pub struct RewritingBody<S: Io> {
     /// Rewritten and not sent yet.
     ready: Vec<u8>,
     ended: bool,
+}
+
+/// What is done to a body before links are looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Decoding {
+    pub gzip: bool,
+    /// The fields that V2 adds to orders are removed.
+    pub strips_orders: bool,
 }
 
 pub enum RewrittenBody<S: Io> {
@@ -143,11 +169,11 @@ pub struct RewrittenResponse<S: Io> {
 /// comes in one chunk is searched in place, and nothing is set up for it.
 pub async fn rewrite<S: Io>(
     body: UpstreamBody<S>,
-    gzip: bool,
+    decoding: Decoding,
     matcher: Rc<LinkMatcher>,
     link_context: impl FnOnce() -> LinkContext,
 ) -> Result<RewrittenResponse<S>, ResponseBodyError> {
-    let mut decoded = DecodedBody::new(body, gzip);
+    let mut decoded = DecodedBody::new(body, decoding);
     let expected = decoded.expected();
     let first = decoded.next_chunk().await?.unwrap_or_default();
     let mut next = decoded.next_chunk().await?;
@@ -158,7 +184,7 @@ pub async fn rewrite<S: Io>(
             body: RewrittenBody::Buffered(first),
             length,
             links,
-            untouched: !gzip,
+            untouched: decoding == Decoding::default(),
         });
     }
     let mut rewriter = Rewriter::new(link_context(), matcher);
@@ -187,14 +213,15 @@ pub async fn rewrite<S: Io>(
 }
 
 impl<S: Io> DecodedBody<S> {
-    fn new(body: UpstreamBody<S>, gzip: bool) -> Self {
-        let gzip = gzip.then(|| Gzip {
+    fn new(body: UpstreamBody<S>, decoding: Decoding) -> Self {
+        let gzip = decoding.gzip.then(|| Gzip {
             decoder: MultiGzDecoder::new(Vec::new()),
             packed: Bytes::new(),
             seen_any: false,
             finished: false,
         });
-        Self { body, gzip }
+        let stripping = decoding.strips_orders.then(Box::default);
+        Self { body, gzip, stripping }
     }
 
     /// How much to make room for.
@@ -208,6 +235,17 @@ impl<S: Io> DecodedBody<S> {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
+        loop {
+            let polled = ready!(self.poll_decoded(cx));
+            let Some(stripping) = &mut self.stripping else { return Poll::Ready(polled) };
+            match stripping.after(polled) {
+                Some(Ok(nothing)) if nothing.is_empty() => {}
+                passed => return Poll::Ready(passed),
+            }
+        }
+    }
+
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ResponseBodyError>>> {
         let Some(gzip) = &mut self.gzip else { return self.body.poll_data(cx) };
         loop {
             if !gzip.packed.is_empty() {
@@ -223,6 +261,31 @@ impl<S: Io> DecodedBody<S> {
                 None => return Poll::Ready(gzip.finish()),
             }
         }
+    }
+}
+
+impl Stripping {
+    /// What stays of a chunk, and at the end what was held back.
+    fn after(
+        &mut self,
+        polled: Option<Result<Bytes, ResponseBodyError>>,
+    ) -> Option<Result<Bytes, ResponseBodyError>> {
+        let mut out = Vec::new();
+        match polled {
+            Some(Ok(chunk)) => {
+                out.reserve(chunk.len());
+                self.stripper.pass(&chunk, &mut out);
+            }
+            None if !self.finished => {
+                self.finished = true;
+                self.stripper.finish(&mut out);
+                if out.is_empty() {
+                    return None;
+                }
+            }
+            ended => return ended,
+        }
+        Some(Ok(Bytes::from(out)))
     }
 }
 
